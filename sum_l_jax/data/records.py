@@ -1,0 +1,200 @@
+"""Reading a clip data set: random access to single frames of single clips.
+
+A clip data set is one folder, written by `data_prep.clip_dataset`:
+
+  card.json            what it is: name, view, tasks with class names
+  clips_<split>.jsonl  one line a clip: id, narration, labels, where its frames
+                       are; mining and sampling read this and no shard
+  *.array_record*      the shards with the JPEG bytes, in TFDS's layout
+
+A clip's frames lie in consecutive records of `FRAMES_PER_RECORD` frames, so
+that sampling 8 frames of a long clip does not read all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+
+from sum_l_jax import types
+
+FORMAT = 1
+FRAMES_PER_RECORD = 64
+CARD_FILE = "card.json"
+_REBUILD = "Build it again with the command that made it (it resumes nothing)."
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipInfo:
+  """One line of `clips_<split>.jsonl`; see `types.Clip` for the fields."""
+
+  clip_id: str
+  narration: str
+  labels: dict[str, tuple[int, ...]]
+  num_frames: int
+  fps: float
+  video_id: str
+  start_seconds: float
+  first_record: int
+
+  def to_json(self) -> str:
+    return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+
+  @classmethod
+  def from_json(cls, line: str) -> ClipInfo:
+    fields = json.loads(line)
+    fields["labels"] = {t: tuple(ids) for t, ids in fields["labels"].items()}
+    return cls(**fields)
+
+
+def clips_file(split: str) -> str:
+  return f"clips_{split}.jsonl"
+
+
+def num_records(num_frames: int) -> int:
+  """How many records the frames of one clip fill."""
+  return -(-num_frames // FRAMES_PER_RECORD)
+
+
+def read_card(directory: str | pathlib.Path) -> dict:
+  """Reads `card.json`; says what to do where it is missing or unreadable."""
+  path = pathlib.Path(directory) / CARD_FILE
+  if not path.is_file():
+    raise FileNotFoundError(
+        f"No clip data set in {str(directory)!r}: {CARD_FILE} is missing. Give"
+        " the folder that `python -m data_prep.build_dataset --output=DIR` or"
+        " `python -m data_prep.toy_kitchen` wrote."
+    )
+  try:
+    card = json.loads(path.read_text(encoding="utf-8"))
+  except json.JSONDecodeError as error:
+    raise ValueError(f"{path} is not JSON ({error}). {_REBUILD}") from error
+  if card.get("format") != FORMAT:
+    raise ValueError(
+        f"{path} has format {card.get('format')!r}, this version reads"
+        f" {FORMAT}. {_REBUILD}"
+    )
+  return card
+
+
+def _read_clips(directory: pathlib.Path, split: str) -> tuple[ClipInfo, ...]:
+  path = directory / clips_file(split)
+  clips = []
+  with path.open(encoding="utf-8") as lines:
+    for number, line in enumerate(lines, start=1):
+      try:
+        clips.append(ClipInfo.from_json(line))
+      except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path}, line {number} is damaged ({error}). {_REBUILD}"
+        ) from error
+  return tuple(clips)
+
+
+class ClipDataset:
+  """One split of one clip data set, with random access.
+
+  Attributes:
+    directory, split: where it was read from.
+    name, view: of the data set; view is "ego", "exo" or another style.
+    tasks: `Task` by name.
+    clips: one `ClipInfo` a clip; positions are the clip indices used
+      everywhere.
+    metadata: what the builder noted (seed, source, ...).
+    fingerprint: hex digest of ids, narrations, labels and frame counts. Pair
+      tables and checkpoints record it.
+
+  Raises:
+    FileNotFoundError: no data set there.
+    ValueError: no such split, or a damaged file.
+  """
+
+  def __init__(self, directory: str | pathlib.Path, split: str):
+    self.directory = pathlib.Path(directory)
+    self.split = split
+    card = read_card(directory)
+    if split not in card["splits"]:
+      raise ValueError(
+          f"The data set {str(directory)!r} has no split {split!r}; it has"
+          f" {sorted(card['splits'])}."
+      )
+    self.name: str = card["name"]
+    self.view: str = card["view"]
+    self.metadata: dict = card["metadata"]
+    self.tasks = {
+        name: types.Task(name, task["kind"], tuple(task["class_names"]))
+        for name, task in card["tasks"].items()
+    }
+    self.clips = _read_clips(self.directory, split)
+    if len(self.clips) != card["splits"][split]:
+      raise ValueError(
+          f"{self.directory / clips_file(split)} has {len(self.clips)} clips,"
+          f" the card says {card['splits'][split]}. {_REBUILD}"
+      )
+
+  def __len__(self) -> int:
+    return len(self.clips)
+
+  def __repr__(self) -> str:
+    return f"{self.name}/{self.view}:{self.split} ({len(self)} clips)"
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    digest = hashlib.sha256()
+    for clip in self.clips:
+      line = [clip.clip_id, clip.narration, clip.num_frames]
+      line.append({t: list(ids) for t, ids in sorted(clip.labels.items())})
+      digest.update(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+    return digest.hexdigest()[:16]
+
+  @functools.cached_property
+  def _records(self):
+    import tensorflow_datasets as tfds  # 0.5 s; no TensorFlow behind it
+
+    builder = tfds.builder_from_directory(self.directory)
+    return builder.as_data_source(self.split)
+
+  def __getstate__(self):
+    # Grain's worker processes open the shards themselves.
+    state = dict(self.__dict__)
+    state.pop("_records", None)
+    return state
+
+  def read_frames(self, index: int, frames: Sequence[int]) -> list[bytes]:
+    """Reads JPEG bytes.
+
+    Args:
+      index: the clip.
+      frames: frame positions within the clip, any order, repeats allowed.
+
+    Returns:
+      One JPEG a requested frame. Every record is read once.
+
+    Raises:
+      ValueError: the shard does not hold what the index says.
+    """
+    clip = self.clips[index]
+    records: dict[int, Sequence[bytes]] = {}
+    out = []
+    for frame in frames:
+      chunk, offset = divmod(int(frame), FRAMES_PER_RECORD)
+      if chunk not in records:
+        record = self._records[clip.first_record + chunk]
+        clip_id = record["clip_id"].decode("utf-8")
+        if clip_id != clip.clip_id:
+          raise ValueError(
+              f"{self!r}: record {clip.first_record + chunk} belongs to clip"
+              f" {clip_id!r}, not to {clip.clip_id!r}. {_REBUILD}"
+          )
+        records[chunk] = record["frames"]
+      if offset >= len(records[chunk]):
+        raise ValueError(
+            f"{self!r}: clip {clip.clip_id!r} lacks frame {int(frame)}."
+            f" {_REBUILD}"
+        )
+      out.append(records[chunk][offset])
+    return out
