@@ -1,0 +1,229 @@
+"""Pseudo-pairs: which exo clips belong to an ego clip (paper, Section 3.1).
+
+For each ego clip the exo clips whose narration is most similar, by the cosine
+of the sentence vectors. Similarity is a matter of narrations, not of clips, so
+the table holds neighbours between distinct narrations and, for each of those,
+the clips that carry it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+import os
+import typing
+
+import numpy as np
+
+from sum_l_jax.data import narrations as narrations_lib
+from sum_l_jax.data import npz_file
+
+if typing.TYPE_CHECKING:
+  from sum_l_jax.data import records
+
+MINE_COMMAND = "python -m data_prep.mine_pairs"
+
+_ARRAYS = {
+    "ego_rows": np.int32,
+    "neighbours": np.int32,
+    "similarity": np.float32,
+    "clip_offsets": np.int64,
+    "clip_pool": np.int32,
+    "clip_index": np.int32,
+}
+_NOTES = (
+    "ego_fingerprint",
+    "exo_fingerprints",
+    "text_model",
+    "text_fingerprint",
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PairTable:
+  """Mined neighbours. U counts distinct narrations, N clips.
+
+  Attributes:
+    ego_rows: int32 `[N_ego]`, the distinct ego narration of each ego clip.
+    neighbours: int32 `[U_ego, k]`, distinct exo narrations, best first.
+    similarity: float32 `[U_ego, k]`, their cosines, descending.
+    clip_offsets: int64 `[U_exo + 1]`; the clips of exo narration u are the
+      entries `clip_offsets[u]:clip_offsets[u + 1]` of the next two.
+    clip_pool: int32 `[N_exo]`, which exo data set.
+    clip_index: int32 `[N_exo]`, which clip of it.
+    ego_fingerprint: of the ego data set the table was mined for.
+    exo_fingerprints: of the exo data sets, in order.
+    text_model: name of the sentence encoder.
+    text_fingerprint: of the narration table.
+  """
+
+  ego_rows: np.ndarray
+  neighbours: np.ndarray
+  similarity: np.ndarray
+  clip_offsets: np.ndarray
+  clip_pool: np.ndarray
+  clip_index: np.ndarray
+  ego_fingerprint: str
+  exo_fingerprints: tuple[str, ...]
+  text_model: str
+  text_fingerprint: str
+
+  def __post_init__(self):
+    for name, dtype in _ARRAYS.items():
+      object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
+    object.__setattr__(self, "exo_fingerprints", tuple(self.exo_fingerprints))
+    self._check_arrays()
+
+  def _check_arrays(self) -> None:
+    """Raises ValueError when the arrays contradict each other."""
+    num_exo = len(self.clip_offsets) - 1
+    sizes = np.diff(self.clip_offsets)
+    if self.neighbours.ndim != 2 or 0 in self.neighbours.shape:
+      problem = f"neighbours has shape {self.neighbours.shape}, not [U_ego, k]"
+    elif self.similarity.shape != self.neighbours.shape:
+      problem = "similarity and neighbours have different shapes"
+    elif np.any(np.diff(self.similarity, axis=1) > 0):
+      problem = "similarity is not in descending order"
+    elif not _in_range(self.ego_rows, len(self.neighbours)):
+      problem = "ego_rows points outside neighbours"
+    elif not _in_range(self.neighbours, num_exo):
+      problem = "neighbours points outside clip_offsets"
+    elif self.clip_offsets[0] != 0 or np.any(sizes < 1):
+      problem = "clip_offsets must start at 0 and give each narration a clip"
+    elif not len(self.clip_pool) == len(self.clip_index) == sizes.sum():
+      problem = "clip_pool, clip_index and clip_offsets disagree in length"
+    elif not _in_range(self.clip_pool, len(self.exo_fingerprints)):
+      problem = "clip_pool points outside exo_fingerprints"
+    else:
+      return
+    raise ValueError(f"Broken pair table: {problem}. {_mine_again()}")
+
+  def check(
+      self,
+      ego: records.ClipDataset,
+      exo: Sequence[records.ClipDataset],
+      table: narrations_lib.NarrationTable,
+  ) -> None:
+    """Makes sure that the table was mined for exactly these.
+
+    Raises:
+      ValueError: naming all that differs, and the command to mine again.
+    """
+    problems = []
+    if ego.fingerprint != self.ego_fingerprint:
+      problems.append(
+          f"the ego data set {_where(ego)} has fingerprint"
+          f" {ego.fingerprint!r}, the table was mined for"
+          f" {self.ego_fingerprint!r}"
+      )
+    elif len(ego) != len(self.ego_rows):
+      problems.append(
+          f"the ego data set {_where(ego)} has {len(ego)} clips, the table"
+          f" {len(self.ego_rows)}"
+      )
+    if len(exo) != len(self.exo_fingerprints):
+      problems.append(
+          f"{len(exo)} exo data sets are given, the table was mined over"
+          f" {len(self.exo_fingerprints)}"
+      )
+    else:
+      problems.extend(
+          f"the exo data set number {pool}, {_where(data)}, has fingerprint"
+          f" {data.fingerprint!r}, the table was mined for {wanted!r}"
+          for pool, (data, wanted) in enumerate(
+              zip(exo, self.exo_fingerprints, strict=True)
+          )
+          if data.fingerprint != wanted
+      )
+    if table.model != self.text_model:
+      problems.append(
+          f"the narration table is by model {table.model!r}, the pairs were"
+          f" mined with {self.text_model!r}"
+      )
+    elif table.fingerprint != self.text_fingerprint:
+      problems.append(
+          f"the narration table has fingerprint {table.fingerprint!r}, the"
+          f" pairs were mined with {self.text_fingerprint!r}"
+      )
+    if problems:
+      raise ValueError(
+          f"The pair table does not match: {'; '.join(problems)}."
+          f" {_mine_again()}"
+      )
+
+  def draw(
+      self,
+      ego_index: int,
+      rng: np.random.Generator,
+      *,
+      top_k: int = 1,
+      tie_tolerance: float = 0.0,
+  ) -> tuple[int, int, float]:
+    """Draws the exo partner of one ego clip.
+
+    First one of the candidate narrations, then one of its clips, both
+    uniformly. Candidates are the `top_k` most similar narrations and all
+    others whose cosine is within `tie_tolerance` of the best, as far as the
+    table goes (k). The paper takes the arg-max: `top_k=1`.
+
+    Args:
+      ego_index: position of the clip in the ego data set.
+      rng: consumed by two draws, whatever the number of candidates.
+      top_k: at least 1, at most k.
+      tie_tolerance: a difference of cosines, at least 0.
+
+    Returns:
+      Exo data set, clip of it, cosine of the two narrations.
+    """
+    if not 1 <= top_k <= self.neighbours.shape[1]:
+      raise ValueError(
+          f"top_k must be between 1 and the {self.neighbours.shape[1]}"
+          f" neighbours that the pair table holds, got {top_k}. For more,"
+          f" mine with a larger top_k: `{MINE_COMMAND}`."
+      )
+    row = self.ego_rows[ego_index]
+    cosines = self.similarity[row]
+    ties = int(np.sum(cosines >= cosines[0] - np.float32(tie_tolerance)))
+    rank = int(rng.random() * max(top_k, ties))
+    narration = self.neighbours[row, rank]
+    start = int(self.clip_offsets[narration])
+    stop = int(self.clip_offsets[narration + 1])
+    entry = start + int(rng.random() * (stop - start))
+    return (
+        int(self.clip_pool[entry]),
+        int(self.clip_index[entry]),
+        float(cosines[rank]),
+    )
+
+  def save(self, path: str | os.PathLike[str]) -> None:
+    """Writes the table to an `.npz` file."""
+    npz_file.write_npz(
+        path,
+        **{name: getattr(self, name) for name in _ARRAYS},
+        **{name: np.array(getattr(self, name)) for name in _NOTES},
+    )
+
+  @classmethod
+  def load(cls, path: str | os.PathLike[str]) -> PairTable:
+    """Reads a table.
+
+    Raises:
+      FileNotFoundError, ValueError: see `npz_file.read_npz`.
+    """
+    stored = npz_file.read_npz(
+        path, (*_ARRAYS, *_NOTES), what="pair table", command=MINE_COMMAND
+    )
+    notes = {name: stored.pop(name).tolist() for name in _NOTES}
+    return cls(**stored, **notes)
+
+
+def _in_range(values: np.ndarray, stop: int) -> bool:
+  return bool(np.all((values >= 0) & (values < stop)))
+
+
+def _where(data: records.ClipDataset) -> str:
+  return f"{data.name!r} split {data.split!r} at {str(data.directory)!r}"
+
+
+def _mine_again() -> str:
+  return f"Mine the pairs again with `{MINE_COMMAND}`."

@@ -1,0 +1,85 @@
+"""Which frames of a clip a network sees.
+
+A sample is `num_frames` frames, `stride` stored frames apart, out of a clip of
+`length` frames. Positions are clamped to the clip: a clip shorter than the
+sample repeats its first or last frame and never shows its neighbours.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+# One view at test time is the reference's validation view: number 5 of 10.
+_SINGLE_VIEW = (5, 10)
+
+
+def clip_span(num_frames: int, stride: int) -> int:
+  """Frames from the first to the last of a sample, both included."""
+  if num_frames < 1 or stride < 1:
+    raise ValueError(
+        "num_frames and stride must be at least 1, got num_frames="
+        f"{num_frames} and stride={stride}."
+    )
+  return (num_frames - 1) * stride + 1
+
+
+def train_frame_indices(
+    length: int, num_frames: int, stride: int, rng: np.random.Generator
+) -> np.ndarray:
+  """Draws a training sample.
+
+  The start is uniform over `0..length - span`; in a clip shorter than the span
+  over `length - span..0`, so that the clip lies anywhere within the sample.
+
+  Args:
+    length: frames of the clip, at least 1.
+    num_frames: T.
+    stride: stored frames between two sampled ones.
+    rng: consumed by one draw.
+
+  Returns:
+    int64 `[T]`, not descending, in `[0, length)`.
+  """
+  last = length - clip_span(num_frames, stride)
+  start = int(rng.integers(min(last, 0), max(last, 0) + 1))
+  return _positions(start, length, num_frames, stride)
+
+
+def test_frame_indices(
+    length: int, num_frames: int, stride: int, clip: int, num_clips: int
+) -> np.ndarray:
+  """Temporal sample `clip` of `num_clips` evenly spread over the clip.
+
+  The first starts at frame 0, the last ends with the clip; starts between are
+  rounded half to even. `num_clips=1` gives sample 5 of 10, slightly after the
+  middle: what the reference validates on during training.
+
+  Args:
+    length: frames of the clip, at least 1.
+    num_frames: T.
+    stride: stored frames between two sampled ones.
+    clip: in `[0, num_clips)`.
+    num_clips: temporal samples of a clip.
+
+  Returns:
+    int64 `[T]`, not descending, in `[0, length)`.
+  """
+  if not 0 <= clip < num_clips:
+    raise ValueError(
+        f"clip must be in [0, num_clips), got clip={clip} and"
+        f" num_clips={num_clips}."
+    )
+  if num_clips == 1:
+    clip, num_clips = _SINGLE_VIEW
+  last = max(length - clip_span(num_frames, stride), 0)
+  # Python rounds half to even; gap first, as the reference multiplies it.
+  start = round(last / (num_clips - 1) * clip)
+  return _positions(start, length, num_frames, stride)
+
+
+def _positions(
+    start: int, length: int, num_frames: int, stride: int
+) -> np.ndarray:
+  if length < 1:
+    raise ValueError(f"A clip must have at least one frame, got {length}.")
+  return np.clip(start + stride * np.arange(num_frames), 0, length - 1)

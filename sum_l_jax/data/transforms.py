@@ -1,0 +1,173 @@
+"""From decoded frames to the pixels of one example.
+
+One draw a clip: all frames share size, crop and flip. Pixels stay uint8 RGB;
+scaling, the colour offset, normalisation and a BGR order happen on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+
+import cv2
+import numpy as np
+
+from sum_l_jax.data import sampling
+
+# Threads come from the loader; OpenCV's own would fight over the same cores.
+cv2.setNumThreads(0)
+
+# Principal components of RGB in ImageNet (Krizhevsky et al. 2012), as the
+# reference writes them: eigenvalues, and eigenvectors in columns.
+_EIGENVALUES = np.array([0.225, 0.224, 0.229])
+_EIGENVECTORS = np.array([
+    [-0.5675, 0.7192, 0.4009],
+    [-0.5808, -0.0045, -0.8140],
+    [-0.5836, -0.6948, 0.4203],
+])
+NUM_CROPS = (1, 3)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipTransform:
+  """Sampling and augmentation of one view.
+
+  Attributes:
+    num_frames: T.
+    stride: stored frames between two sampled ones.
+    crop_size: side of the square crop, pixels.
+    short_side: smallest and largest length that the short side is resized to
+      in training. At test time the short side becomes `crop_size`.
+    flip: probability of a horizontal flip in training. 0 where left and right
+      make a difference to the labels.
+    color_lighting: standard deviation of the PCA lighting of training (Ego-Exo
+      and LEMMA use 0.1 for the exo view); 0 turns it off.
+  """
+
+  num_frames: int
+  stride: int
+  crop_size: int
+  short_side: tuple[int, int] = (256, 320)
+  flip: float = 0.5
+  color_lighting: float = 0.0
+
+  def __post_init__(self):
+    object.__setattr__(self, "short_side", tuple(self.short_side))
+    sampling.clip_span(self.num_frames, self.stride)
+    low, high = self.short_side
+    if not 1 <= self.crop_size <= low <= high:
+      raise ValueError(
+          "crop_size must be at least 1 and at most the smallest short_side,"
+          f" and short_side ascending; got crop_size={self.crop_size} and"
+          f" short_side={self.short_side}."
+      )
+    if not 0.0 <= self.flip <= 1.0 or self.color_lighting < 0.0:
+      raise ValueError(
+          "flip must be in [0, 1] and color_lighting at least 0; got flip="
+          f"{self.flip} and color_lighting={self.color_lighting}."
+      )
+
+  def train_indices(
+      self, length: int, rng: np.random.Generator
+  ) -> np.ndarray:
+    """Frames to decode, int64 `[T]`; see `sampling.train_frame_indices`."""
+    return sampling.train_frame_indices(
+        length, self.num_frames, self.stride, rng
+    )
+
+  def test_indices(self, length: int, clip: int, num_clips: int) -> np.ndarray:
+    """Frames to decode, int64 `[T]`; see `sampling.test_frame_indices`."""
+    return sampling.test_frame_indices(
+        length, self.num_frames, self.stride, clip, num_clips
+    )
+
+  def train(
+      self, frames: Sequence[np.ndarray], rng: np.random.Generator
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Resizes to a random short side, crops at random, flips at random.
+
+    Crop offsets are uniform over `[0, side - crop_size)`: the upper end never
+    occurs, as in the reference.
+
+    Args:
+      frames: uint8 `[H, W, 3]` each, all of one size.
+      rng: consumed by size, rows, columns, flip, lighting, in this order.
+
+    Returns:
+      video uint8 `[len(frames), crop_size, crop_size, 3]`, and the lighting
+      offset float32 `[3]`, to be added to RGB on the scale 0..1.
+    """
+    size = round(rng.uniform(*self.short_side))
+    height, width = _resized_shape(frames[0].shape, size)
+    top = _random_offset(height - self.crop_size, rng)
+    left = _random_offset(width - self.crop_size, rng)
+    flip = rng.random() < self.flip
+    alpha = self.color_lighting * rng.standard_normal(3)
+    video = _resize_and_crop(
+        frames, (height, width), [(top, left)], self.crop_size, flip
+    )
+    offset = _EIGENVECTORS @ (alpha * _EIGENVALUES)
+    return video[0], offset.astype(np.float32)
+
+  def test(
+      self, frames: Sequence[np.ndarray], num_crops: int = 1
+  ) -> np.ndarray:
+    """Resizes the short side to `crop_size` and cuts 1 or 3 crops.
+
+    Args:
+      frames: uint8 `[H, W, 3]` each, all of one size.
+      num_crops: 1 for the centre; 3 for start, centre and end of the long side.
+
+    Returns:
+      uint8 `[num_crops, len(frames), crop_size, crop_size, 3]`.
+    """
+    if num_crops not in NUM_CROPS:
+      raise ValueError(
+          f"num_crops must be one of {NUM_CROPS}, got {num_crops}."
+      )
+    height, width = _resized_shape(frames[0].shape, self.crop_size)
+    down, right = height - self.crop_size, width - self.crop_size
+    centre = (-(-down // 2), -(-right // 2))
+    corners = [centre]
+    if num_crops == 3:
+      start, end = ((0, centre[1]), (down, centre[1]))
+      if width >= height:
+        start, end = ((centre[0], 0), (centre[0], right))
+      corners = [start, centre, end]
+    return _resize_and_crop(frames, (height, width), corners, self.crop_size)
+
+
+def _resized_shape(shape: Sequence[int], size: int) -> tuple[int, int]:
+  """Height and width when the short side becomes `size`."""
+  height, width = shape[:2]
+  if height < width:
+    return size, int(np.floor(width / height * size))
+  return int(np.floor(height / width * size)), size
+
+
+def _random_offset(margin: int, rng: np.random.Generator) -> int:
+  # One draw in any case, so that later draws don't depend on the frame size.
+  return int(rng.random() * margin)
+
+
+def _resize_and_crop(
+    frames: Sequence[np.ndarray],
+    shape: tuple[int, int],
+    corners: Sequence[tuple[int, int]],
+    crop: int,
+    flip: bool = False,
+) -> np.ndarray:
+  """Uint8 `[len(corners), len(frames), crop, crop, 3]`."""
+  video = np.empty((len(corners), len(frames), crop, crop, 3), np.uint8)
+  height, width = shape
+  for t, frame in enumerate(frames):
+    if frame.shape[:2] != shape:
+      # Half-pixel centres, no antialiasing: what the reference resizes with.
+      frame = cv2.resize(
+          frame, (width, height), interpolation=cv2.INTER_LINEAR
+      )
+    for view, (top, left) in enumerate(corners):
+      window = frame[top : top + crop, left : left + crop]
+      # numpy copies a reversed axis byte by byte, ten times slower.
+      video[view, t] = cv2.flip(window, 1) if flip else window
+  return video

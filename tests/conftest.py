@@ -1,0 +1,130 @@
+"""What all tests share: the platform, absl flags, two tiny data sets."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+# Before anything imports JAX.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from absl import flags
+import numpy as np
+import pytest
+import simplejpeg
+
+from data_prep import clip_dataset
+from sum_l_jax import types
+from sum_l_jax.data import narrations
+from sum_l_jax.data import records
+from tests import runs
+
+VERBS = types.Task("verb", types.SOFTMAX, ("take", "put", "cut"))
+NOUNS = types.Task("noun", types.SOFTMAX, ("cup", "pan", "apple", "knife"))
+SOFTMAX_TASKS = {"verb": VERBS, "noun": NOUNS}
+MULTI_LABEL_TASKS = {
+    name: types.Task(name, types.MULTI_LABEL, task.class_names)
+    for name, task in SOFTMAX_TASKS.items()
+}
+
+
+def pytest_configure(config):
+  del config
+  # Grain's worker processes refuse to start before absl flags are parsed.
+  flags.FLAGS.mark_as_parsed()
+
+
+def noise_clips(
+    prefix: str, count: int, *, seed: int, multi_label: bool = False
+) -> list[types.Clip]:
+  """Clips of 6 to 20 noise frames, 48 x 64 pixels, coarse enough for JPEG."""
+  rng = np.random.default_rng(seed)
+  clips = []
+  for number in range(count):
+    verb, noun = int(rng.integers(3)), int(rng.integers(4))
+    frames = []
+    for _ in range(int(rng.integers(6, 21))):
+      coarse = rng.integers(0, 256, (6, 8, 3), np.uint8)
+      pixels = np.ascontiguousarray(coarse.repeat(8, 0).repeat(8, 1))
+      frames.append(simplejpeg.encode_jpeg(pixels, quality=90))
+    labels = {"verb": (verb,), "noun": (noun,)}
+    if multi_label:
+      labels["noun"] = tuple(sorted({noun, (noun + 1) % 4}))
+    clips.append(
+        types.Clip(
+            clip_id=f"{prefix}{number:03d}",
+            frames=frames,
+            fps=12.0,
+            narration=f"{VERBS.class_names[verb]} {NOUNS.class_names[noun]}",
+            labels=labels,
+            video_id=f"{prefix}_video",
+        )
+    )
+  return clips
+
+
+def _write(directory: pathlib.Path, view: str, sizes, multi_label=False):
+  clip_dataset.write_clip_dataset(
+      directory,
+      name="tiny",
+      view=view,
+      tasks=MULTI_LABEL_TASKS if multi_label else SOFTMAX_TASKS,
+      splits={
+          split: lambda split=split, size=size, seed=seed: noise_clips(
+              f"{view}_{split}_", size, seed=seed, multi_label=multi_label
+          )
+          for seed, (split, size) in enumerate(sizes.items(), len(view))
+      },
+      metadata={"seed": len(view)},
+  )
+  return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_ego(tmp_path_factory) -> pathlib.Path:
+  """Folder of an ego data set: 17 train and 5 val clips, softmax tasks."""
+  folder = tmp_path_factory.mktemp("tiny") / "ego"
+  return _write(folder, "ego", {"train": 17, "val": 5})
+
+
+@pytest.fixture(scope="session")
+def tiny_exo(tmp_path_factory) -> pathlib.Path:
+  """Folder of an exo data set: 11 train clips, the same tasks as tiny_ego."""
+  folder = tmp_path_factory.mktemp("tiny") / "exo"
+  return _write(folder, "exo", {"train": 11})
+
+
+@pytest.fixture(scope="session")
+def tiny_exo_multi_label(tmp_path_factory) -> pathlib.Path:
+  """Folder of an exo data set: 9 train clips, multi_label tasks."""
+  folder = tmp_path_factory.mktemp("tiny") / "exo_multi"
+  return _write(folder, "exo_multi", {"train": 9}, multi_label=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_narrations(
+    tiny_ego, tiny_exo, tiny_exo_multi_label
+) -> narrations.NarrationTable:
+  """Random unit vectors, D = 16, for the narrations of all tiny data sets."""
+  texts = {
+      clip.narration
+      for folder, split in (
+          (tiny_ego, "train"),
+          (tiny_ego, "val"),
+          (tiny_exo, "train"),
+          (tiny_exo_multi_label, "train"),
+      )
+      for clip in records.ClipDataset(folder, split).clips
+  }
+  vectors = np.random.default_rng(7).standard_normal((len(texts), 16))
+  return narrations.NarrationTable(sorted(texts), vectors, model="random-16")
+
+
+@pytest.fixture(scope="session")
+def tiny_tables(
+    tiny_ego, tiny_exo, tiny_narrations, tmp_path_factory
+) -> pathlib.Path:
+  """Folder with `narrations.npz` and `pairs.npz` of tiny_ego and tiny_exo."""
+  folder = tmp_path_factory.mktemp("tables")
+  runs.write_pairs(tiny_ego, tiny_exo, tiny_narrations, folder)
+  return folder
