@@ -1,0 +1,235 @@
+"""What a source of annotations says: clips that are still to be cut.
+
+`epic55` and `manifest` turn their CSV files into `ClipSpec`s; `build_dataset`
+cuts those out of the videos. Everything that can be known from the text is
+checked here, before hours of decoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import csv
+import dataclasses
+import difflib
+import hashlib
+import math
+import pathlib
+
+from sum_l_jax import types
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipSpec:
+  """One clip, by where it lies.
+
+  Attributes:
+    clip_id: unique within the data set.
+    video_id: the untrimmed video.
+    media: a video file, or a folder of JPEG frames.
+    start_seconds: where the clip starts.
+    stop_seconds: where it stops, exclusive; None stands for the end of the
+      file.
+    narration: the text, as annotated.
+    labels: class ids by task name.
+    where: file and line of the annotation, for error texts.
+    split: the split that the annotation itself names, or "".
+    first_frame, last_frame: file numbers, both inclusive, of a folder of
+      frames.
+  """
+
+  clip_id: str
+  video_id: str
+  media: pathlib.Path
+  start_seconds: float
+  stop_seconds: float | None
+  narration: str
+  labels: Mapping[str, tuple[int, ...]]
+  where: str
+  split: str = ""
+  first_frame: int = 0
+  last_frame: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotations:
+  """The clips of one annotation file, and the label sets they use."""
+
+  clips: Sequence[ClipSpec]
+  tasks: Mapping[str, types.Task]
+
+
+class Problems:
+  """What to do with a clip that can't be used: stop, or note and go on.
+
+  Attributes:
+    skipped: (clip, where, reason) of each clip left out.
+  """
+
+  def __init__(self, *, skip: bool = False):
+    self._skip = skip
+    self.skipped: list[tuple[str, str, str]] = []
+
+  def report(self, clip_id: str, where: str, error: Exception) -> None:
+    """Raises `error`, or keeps it as the reason for leaving the clip out."""
+    if not self._skip:
+      raise error
+    self.skipped.append((clip_id, where, str(error)))
+
+  def write(self, path: pathlib.Path) -> None:
+    """Writes the clips left out as a CSV file."""
+    with path.open("w", newline="", encoding="utf-8") as handle:
+      writer = csv.writer(handle)
+      writer.writerow(["clip_id", "where", "reason"])
+      writer.writerows(self.skipped)
+
+
+def read_rows(
+    path: pathlib.Path, required: Sequence[str]
+) -> tuple[list[tuple[str, dict[str, str]]], list[str]]:
+  """Reads a CSV file with a header.
+
+  Args:
+    path: the file, UTF-8.
+    required: columns that must be there.
+
+  Returns:
+    One (where, cells by column) a row, and the columns in order. A row whose
+    number of cells is wrong has the key "" with the reason.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: it isn't text, a column is missing or repeated, or no row.
+  """
+  if not path.is_file():
+    raise FileNotFoundError(f"There is no annotation file {str(path)!r}.")
+  rows = []
+  try:
+    # utf-8-sig: spreadsheets put a byte order mark before the first column.
+    with path.open(newline="", encoding="utf-8-sig") as handle:
+      reader = csv.reader(handle)
+      columns = [column.strip() for column in next(reader, [])]
+      _check_columns(path, columns, required)
+      for cells in reader:
+        if not any(cell.strip() for cell in cells):
+          continue
+        row = dict(zip(columns, (cell.strip() for cell in cells)))
+        if len(cells) != len(columns):
+          row[""] = f"{len(cells)} cells, the header has {len(columns)}"
+        rows.append((f"{path.name}, line {reader.line_num}", row))
+  except (UnicodeDecodeError, csv.Error) as error:
+    raise ValueError(
+        f"{str(path)!r} can't be read as a CSV file in UTF-8 ({error}). Save it"
+        " again as CSV, encoding UTF-8."
+    ) from error
+  if not rows:
+    raise ValueError(f"{str(path)!r} has a header and no rows.")
+  return rows, columns
+
+
+def _check_columns(
+    path: pathlib.Path, columns: Sequence[str], required: Sequence[str]
+) -> None:
+  """Raises ValueError unless each required column is there exactly once."""
+  repeated = sorted({c for c in columns if columns.count(c) > 1})
+  if repeated:
+    raise ValueError(
+        f"{str(path)!r}: column {repeated[0]!r} occurs more than once. Columns:"
+        f" {', '.join(columns)}."
+    )
+  missing = [column for column in required if column not in columns]
+  if not missing:
+    return
+  hints = []
+  for column in missing:
+    hint = close_match(column, [c for c in columns if c not in required])
+    hints.append(f"{column!r}{hint}")
+  text = (
+      f"{str(path)!r} lacks column{'s' if len(missing) > 1 else ''}"
+      f" {', '.join(hints)}. Columns present: {', '.join(columns) or 'none'}."
+      f" Needed: {', '.join(required)}."
+  )
+  if len(columns) == 1 and (";" in columns[0] or "\t" in columns[0]):
+    text += " Cells must be separated by commas."
+  raise ValueError(text + " Rename or add the column in the file's first line.")
+
+
+def close_match(word: str, choices: Sequence[str]) -> str:
+  """' (did you mean X?)', or '' where nothing is close."""
+  by_folded = {choice.casefold(): choice for choice in choices}
+  found = difflib.get_close_matches(word.casefold(), by_folded, n=1)
+  return f" (did you mean {by_folded[found[0]]!r}?)" if found else ""
+
+
+def parse_seconds(text: str, column: str, where: str) -> float:
+  """Reads "HH:MM:SS.ff", "MM:SS.ff" or plain seconds.
+
+  Raises:
+    ValueError: naming the place, the column and the value.
+  """
+  parts = text.split(":")
+  try:
+    numbers = [float(part) for part in parts]
+  except ValueError:
+    numbers = []
+  seconds = 0.0
+  for number in numbers:
+    seconds = seconds * 60 + number
+  valid = (
+      1 <= len(numbers) <= 3
+      and all(math.isfinite(n) and n >= 0 for n in numbers)
+      and all(n < 60 for n in numbers[1:])
+  )
+  if not valid:
+    raise ValueError(
+        f"{where}: {column} must be a time like 00:01:02.50, or seconds like"
+        f" 62.5, not negative; got {text!r}. Correct the cell."
+    )
+  return seconds
+
+
+def parse_int(text: str, column: str, where: str) -> int:
+  """Reads a whole number; 12.0, as spreadsheets write it, is one.
+
+  Raises:
+    ValueError: naming the place, the column and the value.
+  """
+  try:
+    number = float(text)
+  except ValueError:
+    number = math.nan
+  if number.is_integer():
+    return int(number)
+  raise ValueError(
+      f"{where}: {column} must be a whole number, got {text!r}. Correct the"
+      " cell."
+  )
+
+
+def check_row(row: Mapping[str, str], where: str) -> None:
+  """Raises ValueError for a row that is cut off or has no narration."""
+  if "" in row:
+    raise ValueError(
+        f"{where}: {row['']}. Put quotes around cells that hold a comma."
+    )
+  if not row["narration"]:
+    raise ValueError(
+        f"{where}: the narration is empty, and pairing needs one. Write a short"
+        " text like 'open door', or delete the row."
+    )
+
+
+def check_span(
+    start: float, stop: float, columns: tuple[str, str], where: str
+) -> None:
+  """Raises ValueError unless start < stop."""
+  if start >= stop:
+    raise ValueError(
+        f"{where}: {columns[0]} must lie before {columns[1]}, got {start:g} and"
+        f" {stop:g}. Correct the cells, or delete the row."
+    )
+
+
+def sha256(path: pathlib.Path) -> str:
+  """Hex digest of the file's bytes."""
+  return hashlib.sha256(path.read_bytes()).hexdigest()

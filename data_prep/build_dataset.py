@@ -1,0 +1,278 @@
+"""Cuts annotated clips out of videos or frames into one clip data set.
+
+  # EPIC-KITCHENS-55, from the official CSV and frames (or videos):
+  python -m data_prep.build_dataset --dataset=epic55 \\
+      --annotations=EPIC_train_action_labels.csv --media=EPIC_KITCHENS_2018 \\
+      --output=data/epic55
+
+  # your own third-person videos, listed in a manifest:
+  python -m data_prep.build_dataset --dataset=manifest --view=exo \\
+      --annotations=videos/manifest.csv --output=data/exo
+
+  # a small extract: all clips train, or one video validates
+  ... --split=train          ... --validation_videos=P02_01
+
+Runs once, before training. The output appears complete or not at all; an
+output that is already complete is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+import dataclasses
+import pathlib
+import sys
+
+from data_prep import annotations
+from data_prep import clip_dataset
+from data_prep import clip_reader
+from data_prep import command_line
+from data_prep import epic55
+from data_prep import images
+from data_prep import manifest
+from data_prep import splits as splits_lib
+from sum_l_jax import types
+from sum_l_jax.data import records
+
+EPIC55 = "epic55"
+MANIFEST = "manifest"
+SKIPPED_FILE = "skipped.csv"
+
+
+def build_dataset(
+    directory: pathlib.Path,
+    *,
+    name: str,
+    view: str,
+    source: annotations.Annotations,
+    rule: splits_lib.SplitRule,
+    output: clip_reader.Output,
+    problems: annotations.Problems,
+    metadata: dict,
+) -> bool:
+  """Divides, cuts and writes.
+
+  Args:
+    directory: the folder to write.
+    name, view: of the data set.
+    source: the clips.
+    rule: how they are divided.
+    output: how they are stored.
+    problems: what to do with a clip that can't be used; those left out are
+      listed in `skipped.csv`.
+    metadata: identifies the sources; options are added here.
+
+  Returns:
+    Whether it was written; False where the same data set was there.
+
+  Raises:
+    FileNotFoundError, ValueError: see `clip_reader.read_clips` and
+      `splits.split_clips`.
+  """
+  _check_free(directory)
+  existed = directory.exists()
+  divided = splits_lib.split_clips(source.clips, rule)
+  clip_dataset.write_clip_dataset(
+      directory,
+      name=name,
+      view=view,
+      tasks=source.tasks,
+      splits={
+          split: lambda specs=specs, split=split: clip_reader.read_clips(
+              specs, output, problems, label=split
+          )
+          for split, specs in divided.items()
+      },
+      metadata={
+          **metadata,
+          **dataclasses.asdict(output),
+          "jpeg_quality": images.JPEG_QUALITY,
+          "split": dataclasses.asdict(rule),
+      },
+  )
+  if not existed and problems.skipped:
+    problems.write(directory / SKIPPED_FILE)
+  return not existed
+
+
+def _check_free(directory: pathlib.Path) -> None:
+  """Raises ValueError where the folder holds something else."""
+  if not directory.exists() or (directory / records.CARD_FILE).is_file():
+    return
+  if not directory.is_dir() or any(directory.iterdir()):
+    raise ValueError(
+        f"--output {str(directory)!r} exists and is no clip data set. Give"
+        " another folder, or remove this one."
+    )
+  directory.rmdir()
+
+
+def make_parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+      prog="python -m data_prep.build_dataset",
+      description=__doc__,
+      formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  add = parser.add_argument
+  add("--dataset", required=True, choices=(EPIC55, MANIFEST))
+  add("--annotations", required=True, type=pathlib.Path, metavar="PATH",
+      help="the CSV file")
+  add("--media", metavar="DIR[,DIR...]", default="",
+      help="folders with frames or videos (default: that of the annotations)")
+  add("--output", required=True, type=pathlib.Path, metavar="DIR")
+  add("--view", choices=types.VIEWS, help="default: ego for epic55")
+  add("--name", help="default: epic55, or the output folder's name")
+  add("--split", choices=splits_lib.RULES,
+      help="tbn: the 14 validation videos of EPIC-KITCHENS-55 (its default);"
+      " column: as the manifest's column split says (default where it has one);"
+      " train: every clip trains; videos, share: see the next two options")
+  add("--validation_videos", metavar="ID[,ID...]", default="",
+      help="these videos validate, all others train")
+  add("--validation_share", type=float, metavar="SHARE",
+      help="whole videos, drawn at random, validate until they hold this share"
+      " of the clips")
+  add("--seed", type=int, default=0, help="for --validation_share")
+  add("--short_side", type=int, default=256, metavar="PIXELS",
+      help="larger frames are shrunk to it (default: 256)")
+  add("--fps", type=float,
+      help="frames a second to store (default: 60 for epic55, the rate of its"
+      " official frames; else each video's own)")
+  add("--class_lists", type=pathlib.Path, metavar="DIR",
+      help="epic55: folder of EPIC_verb_classes.csv and EPIC_noun_classes.csv"
+      " (default: beside the annotations); manifest: of <label column>.txt, one"
+      " class name a line (default: the names that occur, sorted)")
+  add("--multi_label", metavar="TASK[,TASK...]", default="",
+      help="manifest: label columns with any number of labels a clip (found by"
+      " itself where a cell holds several, separated by ; or |)")
+  add("--on_error", choices=("stop", "skip"), default="stop",
+      help="skip: leave unusable clips out, and list them in"
+      " skipped.csv")  # fmt: skip
+  return parser
+
+
+def _split_rule(
+    args: argparse.Namespace, has_column: bool
+) -> splits_lib.SplitRule:
+  """Reads the split options; those that contradict each other are errors."""
+  videos = tuple(command_line.names(args.validation_videos))
+  share = args.validation_share
+  if videos and share is not None:
+    raise ValueError(
+        "Give --validation_videos or --validation_share, not both."
+    )
+  implied = splits_lib.VIDEOS if videos else None
+  implied = splits_lib.SHARE if share is not None else implied
+  if implied and args.split not in (None, implied):
+    raise ValueError(
+        f"--split={args.split} and --validation_{implied} contradict each"
+        " other. Leave --split out."
+    )
+  if args.split in (splits_lib.VIDEOS, splits_lib.SHARE) and not implied:
+    raise ValueError(
+        f"--split={args.split} needs --validation_{args.split}=..."
+    )
+  if args.split == splits_lib.COLUMN and not has_column:
+    raise ValueError(
+        "--split=column needs a column split in the annotations. Add it, or"
+        " take --split=train, --validation_videos or --validation_share."
+    )
+  default = splits_lib.COLUMN if has_column else splits_lib.TRAIN_ONLY
+  if args.dataset == EPIC55:
+    default = splits_lib.TBN
+  return splits_lib.SplitRule(
+      implied or args.split or default,
+      validation_videos=videos,
+      validation_share=share or 0.0,
+      seed=args.seed if share is not None else 0,
+  )
+
+
+def _read_source(
+    args: argparse.Namespace, problems: annotations.Problems
+) -> annotations.Annotations:
+  roots = [pathlib.Path(root) for root in command_line.names(args.media)]
+  for root in roots:
+    if not root.is_dir():
+      raise FileNotFoundError(
+          f"--media names {str(root)!r}, which is no folder."
+      )
+  options = dict(
+      media_roots=roots or [args.annotations.parent],
+      class_lists=args.class_lists,
+      problems=problems,
+  )
+  multi_label = command_line.names(args.multi_label)
+  if args.dataset == MANIFEST:
+    return manifest.read_annotations(
+        args.annotations, multi_label=multi_label, **options
+    )
+  if multi_label:
+    raise ValueError("--multi_label is for --dataset=manifest.")
+  return epic55.read_annotations(args.annotations, **options)
+
+
+def build(args: argparse.Namespace) -> None:
+  """Runs the command; errors as in `build_dataset`."""
+  if args.view is None and args.dataset == MANIFEST:
+    raise ValueError(
+        "--dataset=manifest needs --view=ego (first person) or --view=exo"
+        " (third person)."
+    )
+  problems = annotations.Problems(skip=args.on_error == "skip")
+  source = _read_source(args, problems)
+  if not source.clips:
+    raise ValueError(
+        f"No clip is usable; {len(problems.skipped)} were skipped. The first"
+        f" reason: {problems.skipped[0][2]}"
+    )
+  rule = _split_rule(args, any(clip.split for clip in source.clips))
+  is_epic = args.dataset == EPIC55
+  fps = epic55.FRAMES_FPS if args.fps is None and is_epic else args.fps
+  written = build_dataset(
+      args.output,
+      name=args.name or (EPIC55 if is_epic else args.output.name),
+      view=args.view or types.EGO,
+      source=source,
+      rule=rule,
+      output=clip_reader.Output(fps, args.short_side),
+      problems=problems,
+      metadata={
+          "source": args.dataset,
+          "annotations": args.annotations.name,
+          "annotations_sha256": annotations.sha256(args.annotations),
+          "on_error": args.on_error,
+      },
+  )
+  _print_result(args.output, written, len(problems.skipped))
+
+
+def _print_result(directory: pathlib.Path, written: bool, skipped: int) -> None:
+  card = records.read_card(directory)
+  parts = ", ".join(f"{n} {split}" for split, n in card["splits"].items())
+  tasks = ", ".join(
+      f"{task} ({len(entry['class_names'])} classes)"
+      for task, entry in card["tasks"].items()
+  )
+  done = "wrote" if written else "kept, it is complete:"
+  print(f"{done} {directory}: {parts} clips; {tasks}")
+  if written and skipped:
+    print(
+        f"skipped {skipped} clips, see {directory / SKIPPED_FILE}",
+        file=sys.stderr,
+    )
+  elif not written and (directory / SKIPPED_FILE).exists():
+    print(
+        f"note: clips were skipped when it was written, see"
+        f" {directory / SKIPPED_FILE}; to try those again, remove the folder"
+        " first.",
+        file=sys.stderr,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  return command_line.run(make_parser(), build, argv)
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,115 @@
+"""From annotations to clips: reads each out of its video or frame folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+import dataclasses
+
+from data_prep import annotations
+from data_prep import command_line
+from data_prep import epic55
+from data_prep import frame_folder
+from data_prep import media
+from sum_l_jax import types
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+  """How clips are stored.
+
+  Attributes:
+    fps: frames a second; None keeps a video's own rate.
+    short_side: in pixels, even; larger frames are shrunk to it.
+  """
+
+  fps: float | None = None
+  short_side: int = 256
+
+  def __post_init__(self):
+    if self.fps is not None and not 0 < self.fps < 1000:
+      raise ValueError(f"--fps must be a positive number, got {self.fps}.")
+    if self.short_side < 16 or self.short_side % 2:
+      raise ValueError(
+          "--short_side must be an even number of pixels, at least 16; got"
+          f" {self.short_side}."
+      )
+
+
+class _ClipReader:
+  """Reads clips, keeping the last video open: neighbours share it."""
+
+  def __init__(self, output: Output):
+    self._output = output
+    self._video: media.VideoFile | None = None
+
+  def read(self, spec: annotations.ClipSpec) -> types.Clip:
+    if spec.last_frame and spec.media.is_dir():
+      fps = self._output.fps or epic55.FRAMES_FPS
+      frames = frame_folder.read_clip(
+          spec.media,
+          spec.first_frame,
+          spec.last_frame,
+          frames_fps=epic55.FRAMES_FPS,
+          fps=fps,
+          short_side=self._output.short_side,
+      )
+    else:
+      if self._video is None or self._video.path != spec.media:
+        self.close()
+        self._video = media.VideoFile(spec.media)
+      fps = self._output.fps or self._video.fps
+      frames = self._video.read_clip(
+          spec.start_seconds,
+          spec.stop_seconds,
+          fps=fps,
+          short_side=self._output.short_side,
+      )
+    return types.Clip(
+        clip_id=spec.clip_id,
+        frames=frames,
+        fps=fps,
+        narration=spec.narration,
+        labels=spec.labels,
+        video_id=spec.video_id,
+        start_seconds=spec.start_seconds,
+    )
+
+  def close(self) -> None:
+    if self._video is not None:
+      self._video.close()
+      self._video = None
+
+
+def read_clips(
+    specs: Sequence[annotations.ClipSpec],
+    output: Output,
+    problems: annotations.Problems,
+    *,
+    label: str = "clips",
+) -> Iterator[types.Clip]:
+  """Cuts clips, in order.
+
+  Args:
+    specs: the clips.
+    output: how to store them.
+    problems: what to do with a clip that can't be cut.
+    label: starts the progress lines.
+
+  Raises:
+    FileNotFoundError, ValueError: naming annotation, file and time.
+  """
+  reader = _ClipReader(output)
+  progress = command_line.Progress(label, len(specs))
+  try:
+    for done, spec in enumerate(specs):
+      progress.update(done)
+      try:
+        clip = reader.read(spec)
+      except (FileNotFoundError, ValueError) as error:
+        text = f"{spec.where}, clip {spec.clip_id!r}: {error}"
+        problems.report(spec.clip_id, spec.where, type(error)(text))
+        continue
+      yield clip
+  finally:
+    reader.close()

@@ -1,0 +1,82 @@
+"""What the commands of this package share: how they fail and report."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from collections.abc import Sequence
+import sys
+import textwrap
+import time
+
+
+def run(
+    parser: argparse.ArgumentParser,
+    command: Callable[[argparse.Namespace], None],
+    argv: Sequence[str] | None = None,
+) -> int:
+  """Parses `argv` and runs `command`.
+
+  Returns:
+    The exit status: 0, or 2 after an error that the user can mend, which is
+    printed as one block without a stack trace (`--debug` shows that).
+  """
+  parser.add_argument(
+      "--debug", action="store_true", help="show the stack trace of an error"
+  )
+  args = parser.parse_args(argv)
+  try:
+    command(args)
+  except (ValueError, OSError) as error:
+    if args.debug:
+      raise
+    print(error_block(str(error)), file=sys.stderr)
+    return 2
+  return 0
+
+
+def error_block(text: str) -> str:
+  """`error: ...`, wrapped; the lines after the first are indented."""
+  lines = []
+  for line in text.strip().splitlines():
+    lines += textwrap.wrap(
+        line, 88, break_long_words=False, break_on_hyphens=False
+    ) or [""]
+  return "error: " + "\n       ".join(lines)
+
+
+def names(text: str) -> list[str]:
+  """The items of a comma-separated option."""
+  return [item.strip() for item in text.split(",") if item.strip()]
+
+
+class Progress:
+  """A line every few seconds: how far, how fast, how long still."""
+
+  def __init__(self, label: str, total: int, *, every_seconds: float = 5.0):
+    self._label = label
+    self._total = total
+    self._every = every_seconds
+    self._start = self._last = time.monotonic()
+
+  def update(self, done: int) -> None:
+    now = time.monotonic()
+    if now - self._last < self._every or not 0 < done < self._total:
+      return
+    self._last = now
+    rate = done / (now - self._start)
+    left = (self._total - done) / rate
+    print(
+        f"{self._label}: {done}/{self._total}, {rate:.1f}/s, about"
+        f" {_duration(left)} left",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _duration(seconds: float) -> str:
+  minutes, rest = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  if hours:
+    return f"{hours} h {minutes} min"
+  return f"{minutes} min {rest} s" if minutes else f"{rest} s"

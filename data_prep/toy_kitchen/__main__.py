@@ -1,0 +1,66 @@
+"""Renders toy_kitchen: `python -m data_prep.toy_kitchen --output=DIR`.
+
+No download. The default (ego and exo, 4,900 clips) takes about half a minute
+on one CPU core. The narrations' embeddings lie in the package
+(`narrations.npz`), so nothing has to be embedded afterwards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from data_prep import command_line
+from data_prep.toy_kitchen import builder
+from data_prep.toy_kitchen import vocabulary
+from sum_l_jax import types
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+      prog="python -m data_prep.toy_kitchen",
+      description="Render the embedded data set toy_kitchen from a seed.",
+  )
+  parser.add_argument(
+      "--output", required=True, metavar="DIR",
+      help="gets one folder a view",
+  )  # pyformat: disable
+  parser.add_argument(
+      "--seed", type=int, default=0, help="names the world (default 0)"
+  )
+  parser.add_argument(
+      "--views", type=command_line.names, default=list(types.VIEWS),
+      help=f"comma-separated, of {', '.join(vocabulary.VIEWS)}"
+      " (default ego,exo)",
+  )  # pyformat: disable
+  parser.add_argument(
+      "--ego-train", type=int,
+      default=vocabulary.COUNTS[types.EGO]["train"],
+      help="number of ego training clips, at most"
+      f" {vocabulary.EGO_POOL} (default %(default)s)",
+  )  # pyformat: disable
+  parser.add_argument(
+      "--processes", type=int, default=2,
+      help="how many render side by side (default 2)",
+  )  # pyformat: disable
+  return parser
+
+
+def _build(args: argparse.Namespace) -> None:
+  directories = builder.build(
+      args.output,
+      seed=args.seed,
+      views=args.views,
+      ego_train=args.ego_train,
+      processes=args.processes,
+  )
+  for view, directory in directories.items():
+    print(f"{view}: {directory}")
+
+
+def main(argv: list[str] | None = None) -> int:
+  return command_line.run(_parser(), _build, argv)
+
+
+if __name__ == "__main__":
+  sys.exit(main())

