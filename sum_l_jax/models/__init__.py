@@ -1,0 +1,17 @@
+"""Video encoders with class heads and a projection, for one view or two."""
+
+from sum_l_jax.models.backbones import BACKBONES
+from sum_l_jax.models.backbones import BackboneSpec
+from sum_l_jax.models.multiview import count_parameters
+from sum_l_jax.models.multiview import make_model
+from sum_l_jax.models.multiview import MultiviewModel
+from sum_l_jax.models.pixels import PixelSpec
+
+__all__ = (
+    "BACKBONES",
+    "BackboneSpec",
+    "MultiviewModel",
+    "PixelSpec",
+    "count_parameters",
+    "make_model",
+)

@@ -1,0 +1,258 @@
+"""The two-view model: an encoder, class heads and a projection per view.
+
+    ego video -- encoder -- feature -+- dropout -- heads/<task> --> logits
+                                     '- projection -- unit length -> embedding
+    exo video -- encoder -- (the same, with its own parameters)
+
+The parameter tree is `ego/{encoder,heads,projection}` and
+`exo/{encoder,heads,projection}`; only the views asked for exist. Evaluation
+uses the ego half alone (paper, section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import math
+import zlib
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sum_l_jax import types
+from sum_l_jax.models import backbones
+from sum_l_jax.models import conv as convolution
+from sum_l_jax.models import heads
+from sum_l_jax.models import pixels as pixels_lib
+from sum_l_jax.models import resnet3d
+from sum_l_jax.models import slowfast
+
+
+def _number(name: str) -> int:
+  # Not hash(): Python salts it anew in every process.
+  return zlib.crc32(name.encode())
+
+
+def _generator(seed: int, *names: str) -> np.random.Generator:
+  """The random generator of one part of the model, by its place in the tree."""
+  return np.random.default_rng([seed, *map(_number, names)])
+
+
+class Tower(nnx.Module):
+  """Everything of one view.
+
+  Attributes:
+    encoder: absent where the view shares another one's.
+    heads: `nnx.Dict` of `heads.Linear` by task name.
+    projection: absent where `embedding_dim` is None.
+  """
+
+  def __init__(
+      self,
+      spec: backbones.BackboneSpec,
+      *,
+      tasks: Mapping[str, int],
+      embedding_dim: int | None,
+      own_encoder: bool,
+      dropout: float,
+      prenorm: bool,
+      pixels: pixels_lib.PixelSpec,
+      seed: int,
+      view: str,
+      **encoder_options,
+  ):
+    self.dropout = dropout
+    self.pixels = pixels
+    if own_encoder:
+      encoder = slowfast.SlowFast if spec.fast else resnet3d.ResNet3D
+      self.encoder = encoder(
+          spec, rng=_generator(seed, view, "encoder"), **encoder_options
+      )
+    self.heads = nnx.Dict({
+        task: heads.Linear(
+            spec.feature_dim,
+            num_classes,
+            rng=_generator(seed, view, "heads", task),
+        )
+        for task, num_classes in tasks.items()
+    })
+    self.has_projection = embedding_dim is not None
+    if self.has_projection:
+      self.projection = heads.Projection(
+          spec.feature_dim,
+          embedding_dim,
+          prenorm=prenorm,
+          rng=_generator(seed, view, "projection"),
+      )
+
+  def __call__(self, inputs, encoder, *, train: bool, key: jax.Array | None):
+    """See `MultiviewModel`; `encoder` is this tower's or the shared one."""
+    x = pixels_lib.normalize(
+        inputs["video"], self.pixels, inputs.get("color_offset")
+    )
+    feature, stages = encoder(x, train=train)
+    outputs = {"features": feature, "stages": stages}
+    if self.has_projection:
+      outputs["embedding"] = self.projection(feature)
+    # One mask for all tasks, as in the reference's multi-task head.
+    if train and self.dropout > 0:
+      feature = heads.dropout(feature, self.dropout, key)
+    outputs["logits"] = {
+        task: head(feature) for task, head in self.heads.items()
+    }
+    return outputs
+
+
+class MultiviewModel(nnx.Module):
+  """Two towers, or one; built by `make_model`.
+
+  Attributes:
+    ego: the first-person tower, if built.
+    exo: the third-person tower, if built.
+  """
+
+  def __init__(self, towers: Mapping[str, Tower], *, share_encoder: bool):
+    self.views = tuple(view for view in types.VIEWS if view in towers)
+    self.share_encoder = share_encoder
+    for view in self.views:
+      setattr(self, view, towers[view])
+
+  def __call__(
+      self,
+      inputs: types.Batch,
+      *,
+      train: bool,
+      key: jax.Array | None = None,
+  ) -> types.Outputs:
+    """Computes the views present in `inputs`.
+
+    Args:
+      inputs: {view: {"video": uint8 `[B, T, H, W, 3]`, "color_offset":
+        float32 `[B, 3]`, optional}}; other entries are ignored.
+      train: dropout and batch statistics, moving the running ones.
+      key: of the dropout; each view folds in its own name, so that one view's
+        randomness does not depend on the other's presence.
+
+    Returns:
+      {view: {"logits": {task: float32 `[B, K]`}, "embedding": float32
+      `[B, D]` of unit length (with a projection), "features": float32
+      `[B, C]`, "stages": {"s1": {pathway: `[B, T', H', W', C']`} ...}}}.
+
+    Raises:
+      ValueError: if a view was not built, none is given, or `train` lacks a
+        key that dropout needs.
+    """
+    unknown = sorted(set(inputs) - set(self.views))
+    if unknown or not inputs:
+      raise ValueError(
+          f"inputs must be of the views {self.views} that the model has, at"
+          f" least one; got {tuple(inputs)}."
+      )
+    outputs = {}
+    for view in self.views:
+      if view not in inputs:
+        continue
+      tower = getattr(self, view)
+      if train and tower.dropout > 0 and key is None:
+        raise ValueError(
+            f"key is None, but {view} has dropout={tower.dropout}; training"
+            " needs a key."
+        )
+      encoder = self.ego.encoder if self.share_encoder else tower.encoder
+      view_key = key if key is None else jax.random.fold_in(key, _number(view))
+      outputs[view] = tower(inputs[view], encoder, train=train, key=view_key)
+    return outputs
+
+
+def _check(backbone, tasks, pixels, dropout, share_encoder) -> None:
+  if backbone not in backbones.BACKBONES:
+    raise ValueError(
+        f"backbone must be one of {tuple(backbones.BACKBONES)}, got"
+        f" {backbone!r}."
+    )
+  for name, given in (("tasks", tasks), ("pixels", pixels)):
+    unknown = sorted(set(given) - set(types.VIEWS))
+    if unknown:
+      raise ValueError(
+          f"{name} must be keyed by {types.VIEWS}, got {unknown} as well."
+      )
+  if not tasks:
+    raise ValueError(f"tasks is empty; name at least one of {types.VIEWS}.")
+  if not 0.0 <= dropout < 1.0:
+    raise ValueError(f"dropout must lie in [0, 1), got {dropout}.")
+  if share_encoder and types.EGO not in tasks:
+    raise ValueError(
+        "share_encoder uses the ego encoder, but tasks has only"
+        f" {tuple(tasks)}; add 'ego' or set share_encoder=False."
+    )
+
+
+def make_model(
+    *,
+    backbone: str,
+    tasks: Mapping[str, Mapping[str, int]],
+    embedding_dim: int | None,
+    dropout: float = 0.5,
+    pixels: Mapping[str, pixels_lib.PixelSpec] | None = None,
+    share_encoder: bool = False,
+    prenorm: bool = False,
+    bn_group_size: int = 0,
+    dtype: jnp.dtype = jnp.float32,
+    conv: str = "auto",
+    remat: bool = False,
+    seed: int = 0,
+) -> MultiviewModel:
+  """Builds the model.
+
+  Parameters of a tower depend on (seed, view) alone, those of a head on
+  (seed, view, task): every method starts from the same ego tower.
+
+  Args:
+    backbone: a key of `BACKBONES`.
+    tasks: {view: {task name: number of classes}}; only these views are built.
+      A view may have no tasks.
+    embedding_dim: D, the width of the text vectors; None builds no projection.
+    dropout: rate before the class heads.
+    pixels: normalisation by view; `PixelSpec()` where absent.
+    share_encoder: the exo tower uses the ego encoder (Table 6, "shared
+      weights"); both views then move its running statistics.
+    prenorm: normalise the feature before the projection too (released code).
+    bn_group_size: examples that share batch statistics; 0 is the whole batch.
+    dtype: of the encoder's arithmetic; parameters, statistics, logits and
+      embeddings are float32 always.
+    conv: "auto", "native", "cpu", "gpu" or "tpu", see `models/conv.py`.
+    remat: recompute each block in the backward pass, to save memory.
+    seed: of the initial parameters.
+
+  Raises:
+    ValueError: if an argument is out of range, naming it and the choices.
+  """
+  pixels = pixels or {}
+  _check(backbone, tasks, pixels, dropout, share_encoder)
+  towers = {
+      view: Tower(
+          backbones.BACKBONES[backbone],
+          tasks=tasks[view],
+          embedding_dim=embedding_dim,
+          own_encoder=not (share_encoder and view == types.EXO),
+          dropout=dropout,
+          prenorm=prenorm,
+          pixels=pixels.get(view, pixels_lib.PixelSpec()),
+          seed=seed,
+          view=view,
+          backend=convolution.resolve_backend(conv),
+          bn_group_size=bn_group_size,
+          dtype=dtype,
+          remat=remat,
+      )
+      for view in tasks
+  }
+  return MultiviewModel(towers, share_encoder=share_encoder)
+
+
+def count_parameters(tree) -> int:
+  """Number of parameters of a module, or of elements of a tree of arrays."""
+  if isinstance(tree, nnx.Module):
+    tree = nnx.state(tree, nnx.Param)
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,95 @@
+"""What happens to pixels on the device before the first convolution."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+CHANNEL_ORDERS = ("RGB", "BGR")
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelSpec:
+  """How one view's pixels are normalised.
+
+  Attributes:
+    mean: subtracted, per channel, in RGB order, of values in [0, 1].
+    std: divided by, per channel, in RGB order.
+    channel_order: the order the encoder sees, "RGB" or "BGR". The video is
+      always RGB. The authors' ego encoders were trained on BGR.
+  """
+
+  mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
+  std: tuple[float, float, float] = (0.225, 0.225, 0.225)
+  channel_order: str = "RGB"
+
+  def __post_init__(self):
+    if self.channel_order not in CHANNEL_ORDERS:
+      raise ValueError(
+          f"channel_order must be one of {CHANNEL_ORDERS}, got"
+          f" {self.channel_order!r}."
+      )
+    if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+      raise ValueError(
+          "mean and std need three values each, std positive; got"
+          f" mean={self.mean}, std={self.std}."
+      )
+
+
+def normalize(
+    video: jax.Array,
+    spec: PixelSpec,
+    color_offset: jax.Array | None = None,
+) -> jax.Array:
+  """uint8 RGB to normalised float32: (x / 255 + color_offset - mean) / std.
+
+  Args:
+    video: uint8 `[B, T, H, W, 3]`, RGB.
+    spec: mean, standard deviation, channel order.
+    color_offset: float32 `[B, 3]`, RGB, in units of [0, 1] (lighting
+      augmentation, one draw a clip).
+
+  Returns:
+    float32 `[B, T, H, W, 3]` in the channel order of `spec`.
+
+  Raises:
+    ValueError: if the video is not uint8 `[B, T, H, W, 3]`.
+  """
+  if video.ndim != 5 or video.shape[-1] != 3 or video.dtype != jnp.uint8:
+    raise ValueError(
+        "video must be uint8 [B, T, H, W, 3], got"
+        f" {video.dtype} {tuple(video.shape)}."
+    )
+  x = video.astype(jnp.float32) / 255.0
+  if color_offset is not None:
+    if color_offset.shape != (video.shape[0], 3):
+      raise ValueError(
+          f"color_offset must be [B, 3] = [{video.shape[0]}, 3], got"
+          f" {tuple(color_offset.shape)}."
+      )
+    x = x + color_offset.astype(jnp.float32)[:, None, None, None, :]
+  mean = np.asarray(spec.mean, np.float32)
+  std = np.asarray(spec.std, np.float32)
+  x = (x - mean) / std
+  return x[..., ::-1] if spec.channel_order == "BGR" else x
+
+
+def slow_indices(num_frames: int, alpha: int) -> tuple[int, ...]:
+  """Frames of the slow pathway: trunc(linspace(0, T - 1, T / alpha)).
+
+  Not a regular stride: 32 frames at alpha 4 give 0 4 8 13 17 22 26 31.
+
+  Raises:
+    ValueError: if alpha does not divide the number of frames.
+  """
+  if alpha < 1 or num_frames < alpha or num_frames % alpha:
+    raise ValueError(
+        f"alpha={alpha} must divide the number of frames, which is"
+        f" {num_frames}; sample a multiple of {alpha} frames."
+    )
+  # In integers, because floating point may fall below a whole number.
+  slow = num_frames // alpha
+  return tuple(i * (num_frames - 1) // max(slow - 1, 1) for i in range(slow))

@@ -1,0 +1,99 @@
+"""Max-pooling [1, 3, 3] with stride [1, 2, 2] after a stem, and mean-pooling.
+
+The gradient that XLA derives (select-and-scatter) is slow on CPU. `phase` is
+the same gradient written with slices: at stride 2 a window covers the four
+parity phases of the image, so each of its nine places is a strided slice.
+"""
+
+from __future__ import annotations
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+
+
+def max_pool_native(x: jax.Array) -> jax.Array:
+  """Max over 3 x 3 windows, stride 2, padded by one (-inf) on each side.
+
+  Args:
+    x: `[..., H, W, C]`.
+
+  Returns:
+    `[..., (H + 1) // 2, (W + 1) // 2, C]`.
+  """
+  lead = (1,) * (x.ndim - 3)
+  return lax.reduce_window(
+      x,
+      # A constant of numpy: JAX differentiates only a maximum it recognises,
+      # which under jit it does by this value.
+      np.array(-np.inf, x.dtype),
+      lax.max,
+      window_dimensions=(*lead, 3, 3, 1),
+      window_strides=(*lead, 2, 2, 1),
+      padding=[(0, 0)] * len(lead) + [(1, 1), (1, 1), (0, 0)],
+  )
+
+
+@jax.custom_vjp
+def max_pool_phase(x: jax.Array) -> jax.Array:
+  """`max_pool_native` with the fast gradient for CPU."""
+  return max_pool_native(x)
+
+
+def _phase_forward(x):
+  y = max_pool_native(x)
+  return y, (x, y)
+
+
+def _phase_backward(residuals, dy):
+  x, y = residuals
+  height, width, channels = x.shape[-3:]
+  rows, columns = y.shape[-3:-1]
+  lead = x.shape[:-3]
+  shape = (-1, rows + 1, 2, columns + 1, 2, channels)
+  padding = (
+      (0, 0),
+      (1, 2 * rows + 1 - height),
+      (1, 2 * columns + 1 - width),
+      (0, 0),
+  )
+  phases = jnp.pad(
+      x.reshape(-1, height, width, channels), padding, constant_values=-jnp.inf
+  ).reshape(shape)
+  y = y.reshape(-1, rows, columns, channels)
+  dy = dy.reshape(y.shape)
+  grads = [[0.0, 0.0], [0.0, 0.0]]
+  taken = jnp.zeros(y.shape, bool)
+  # In row-major order the first maximum takes the gradient, as in XLA and
+  # PyTorch; after a ReLU ties at zero are common.
+  for i in range(3):
+    for j in range(3):
+      down, right = i // 2, j // 2
+      value = phases[
+          :, down : down + rows, i % 2, right : right + columns, j % 2
+      ]
+      hit = (value == y) & ~taken
+      taken |= hit
+      grads[i % 2][j % 2] += jnp.pad(
+          jnp.where(hit, dy, 0),
+          ((0, 0), (down, 1 - down), (right, 1 - right), (0, 0)),
+      )
+  dx = jnp.stack([jnp.stack(pair, axis=3) for pair in grads], axis=2)
+  dx = dx.reshape(-1, 2 * rows + 2, 2 * columns + 2, channels)
+  return (
+      dx[:, 1 : 1 + height, 1 : 1 + width].reshape(*lead, height, width, -1),
+  )
+
+
+max_pool_phase.defvjp(_phase_forward, _phase_backward)
+
+
+def max_pool(x: jax.Array, *, backend: str) -> jax.Array:
+  """The stem's max-pooling in the form that suits the backend."""
+  return max_pool_phase(x) if backend == "cpu" else max_pool_native(x)
+
+
+def mean_pool(x: jax.Array) -> jax.Array:
+  """Global average: `[B, T, H, W, C]` -> `[B, C]` float32."""
+  return x.astype(jnp.float32).mean(axis=(1, 2, 3))

@@ -1,0 +1,255 @@
+"""3-D ResNet of bottleneck blocks: one pathway, and the network of one.
+
+    x ----------------------------------------.
+    | a  [Tk, 1, 1]            BN ReLU        |  shortcut [1, 1, 1] stride s, BN
+    | b  [1, 3, 3]  stride s   BN ReLU        |  (first block of a stage only,
+    | c  [1, 1, 1]             BN (scale 0)   |  otherwise the identity)
+    '------------------ + --------------------'
+                        |
+                       ReLU
+"""
+
+from __future__ import annotations
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sum_l_jax.models import backbones
+from sum_l_jax.models import conv
+from sum_l_jax.models import norm
+from sum_l_jax.models import pool
+
+
+class ConvNorm(nnx.Module):
+  """Convolution, batch normalisation and, unless `relu=False`, ReLU."""
+
+  def __init__(
+      self,
+      in_features: int,
+      out_features: int,
+      kernel_size: conv.Size3,
+      strides: conv.Size3 = (1, 1, 1),
+      *,
+      relu: bool = True,
+      zero_scale: bool = False,
+      backend: str,
+      bn_group_size: int,
+      dtype: jnp.dtype,
+      rng: np.random.Generator,
+  ):
+    self.relu = relu
+    self.conv = conv.Conv3D(
+        in_features,
+        out_features,
+        kernel_size,
+        strides,
+        backend=backend,
+        dtype=dtype,
+        rng=rng,
+    )
+    self.norm = norm.BatchNorm(
+        out_features,
+        backend=backend,
+        zero_scale=zero_scale,
+        group_size=bn_group_size,
+    )
+
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    """`[B, T, H, W, C]` -> `[B, T', H', W', O]`."""
+    x = self.norm(self.conv(x), train=train)
+    return jax.nn.relu(x) if self.relu else x
+
+
+class DifferenceStem(nnx.Module):
+  """A first convolution that sees each frame and its two differences.
+
+  It computes conv(x[t]) + conv'(x[t] - x[t - 1]) + conv"(x[t + 1] - x[t]), the
+  differences being 0 before the first and after the last frame. Convolution
+  is linear, so all three run over plain frames, as one, and the differences
+  are taken of their outputs: these are many times smaller than the pixels.
+
+  Attributes:
+    conv: to 3 * features channels: frame, previous, next.
+  """
+
+  def __init__(
+      self,
+      spec: backbones.StemSpec,
+      *,
+      backend: str,
+      bn_group_size: int,
+      dtype: jnp.dtype,
+      rng: np.random.Generator,
+  ):
+    self.conv = conv.Conv3D(
+        3,
+        3 * spec.features,
+        spec.kernel,
+        (1, spec.stride, spec.stride),
+        backend=backend,
+        dtype=dtype,
+        rng=rng,
+    )
+    self.norm = norm.BatchNorm(
+        spec.features, backend=backend, group_size=bn_group_size
+    )
+
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    """`[B, T, H, W, 3]` -> `[B, T, H', W', features]`."""
+    frame, before, after = jnp.split(self.conv(x), 3, axis=-1)
+    rest = [(0, 0)] * 3
+    before = jnp.pad(before[:, 1:] - before[:, :-1], [(0, 0), (1, 0), *rest])
+    after = jnp.pad(after[:, 1:] - after[:, :-1], [(0, 0), (0, 1), *rest])
+    return jax.nn.relu(self.norm(frame + before + after, train=train))
+
+
+class Bottleneck(nnx.Module):
+  """One residual block, see the drawing above.
+
+  Attributes:
+    a, b, c: the branch.
+    shortcut: exists where channels or size change.
+  """
+
+  def __init__(
+      self,
+      in_features: int,
+      spec: backbones.StageSpec,
+      *,
+      stride: int,
+      **common,
+  ):
+    out, inner, size = spec.out, spec.inner, spec.temporal_kernel
+    strides = (1, stride, stride)
+    self.a = ConvNorm(in_features, inner, (size, 1, 1), **common)
+    self.b = ConvNorm(inner, inner, (1, 3, 3), strides, **common)
+    self.c = ConvNorm(
+        inner, out, (1, 1, 1), relu=False, zero_scale=True, **common
+    )
+    self.has_shortcut = in_features != out or stride != 1
+    if self.has_shortcut:
+      self.shortcut = ConvNorm(
+          in_features, out, (1, 1, 1), strides, relu=False, **common
+      )
+
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    y = self.a(x, train=train)
+    y = self.b(y, train=train)
+    y = self.c(y, train=train)
+    if self.has_shortcut:
+      x = self.shortcut(x, train=train)
+    return jax.nn.relu(x + y)
+
+
+def _rematerialized(block: Bottleneck, x: jax.Array, train: bool) -> jax.Array:
+  """Runs a block, keeping only its input for the backward pass."""
+  graphdef, params, stats = nnx.split(block, nnx.Param, nnx.BatchStat)
+
+  @jax.checkpoint
+  def run(params, stats, x):
+    copy = nnx.merge(graphdef, params, stats, copy=True)
+    y = copy(x, train=train)
+    return y, nnx.state(copy, nnx.BatchStat)
+
+  y, stats = run(params, stats, x)
+  nnx.update(block, stats)
+  return y
+
+
+class Pathway(nnx.Module):
+  """Stem and stages; the caller decides what happens between the stages.
+
+  Attributes:
+    stem: s1.
+    s2, s3 ...: `nnx.List` of blocks.
+  """
+
+  def __init__(
+      self,
+      spec: backbones.PathwaySpec,
+      *,
+      extra_features: tuple[int, ...] = (),
+      remat: bool = False,
+      **common,
+  ):
+    """Args:
+      spec: the stage table.
+      extra_features: channels that the caller appends before s2, s3 ...
+      remat: recomputes each block in the backward pass, which costs a third
+        more arithmetic and saves most of the memory.
+      **common: backend, bn_group_size, dtype, rng.
+    """
+    self.spec = spec
+    self.backend = common["backend"]
+    self.remat = remat
+    stem = spec.stem
+    if stem.differences:
+      self.stem = DifferenceStem(stem, **common)
+    else:
+      self.stem = ConvNorm(
+          3,
+          stem.features,
+          stem.kernel,
+          (1, stem.stride, stem.stride),
+          **common,
+      )
+    extra = extra_features or (0,) * len(spec.stages)
+    for index, stage in enumerate(spec.stages):
+      width = spec.widths[index] + extra[index]
+      blocks = []
+      for block in range(stage.blocks):
+        blocks.append(
+            Bottleneck(
+                width,
+                stage,
+                stride=stage.stride if block == 0 else 1,
+                **common,
+            )
+        )
+        width = stage.out
+      setattr(self, f"s{index + 2}", nnx.List(blocks))
+
+  def run_stem(self, x: jax.Array, *, train: bool) -> jax.Array:
+    """Pixels `[B, T, H, W, 3]` -> s1."""
+    x = self.stem(x, train=train)
+    if self.spec.stem.max_pool:
+      x = pool.max_pool(x, backend=self.backend)
+    return x
+
+  def run_stage(self, name: str, x: jax.Array, *, train: bool) -> jax.Array:
+    """Runs the blocks of "s2", "s3" ..."""
+    for block in getattr(self, name):
+      if self.remat and train:
+        x = _rematerialized(block, x, train)
+      else:
+        x = block(x, train=train)
+    return x
+
+
+class ResNet3D(nnx.Module):
+  """The network of one pathway: R3D-50 (SLOW 8x8 R50) and `tiny`."""
+
+  def __init__(self, spec: backbones.BackboneSpec, **common):
+    self.stage_names = spec.stage_names
+    self.slow = Pathway(spec.slow, **common)
+
+  def __call__(
+      self, x: jax.Array, *, train: bool
+  ) -> tuple[jax.Array, dict[str, dict[str, jax.Array]]]:
+    """Encodes clips.
+
+    Args:
+      x: normalised pixels `[B, T, H, W, 3]`.
+      train: batch statistics (and moves the running ones) or running ones.
+
+    Returns:
+      The pooled feature `[B, C]`, float32, and {stage: {"slow": activation}}.
+    """
+    x = self.slow.run_stem(x, train=train)
+    stages = {self.stage_names[0]: {backbones.SLOW: x}}
+    for name in self.stage_names[1:]:
+      x = self.slow.run_stage(name, x, train=train)
+      stages[name] = {backbones.SLOW: x}
+    return pool.mean_pool(x), stages

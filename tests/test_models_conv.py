@@ -1,0 +1,151 @@
+"""Every formulation of every kind of convolution gives the same numbers."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sum_l_jax.models import conv
+
+# kind: (input T, H, W), kernel, strides.
+CASES = {
+    "pointwise": ((3, 5, 6), (1, 1, 1), (1, 1, 1)),
+    "pointwise strided": ((3, 5, 6), (1, 1, 1), (1, 2, 2)),
+    "spatial": ((3, 5, 6), (1, 3, 3), (1, 1, 1)),
+    "spatial strided": ((3, 5, 6), (1, 3, 3), (1, 2, 2)),
+    "spatial stem": ((2, 9, 8), (1, 5, 5), (1, 2, 2)),
+    "spatial small": ((2, 4, 4), (1, 3, 3), (1, 2, 2)),
+    "patch": ((2, 8, 9), (1, 4, 4), (1, 4, 4)),
+    "temporal": ((4, 3, 2), (3, 1, 1), (1, 1, 1)),
+    "temporal long": ((3, 3, 2), (5, 1, 1), (1, 1, 1)),
+    "temporal one frame": ((1, 3, 2), (3, 1, 1), (1, 1, 1)),
+    "lateral 7": ((8, 3, 2), (7, 1, 1), (4, 1, 1)),
+    "lateral 5": ((8, 3, 2), (5, 1, 1), (8, 1, 1)),
+    "volume": ((4, 5, 6), (3, 3, 3), (1, 1, 1)),
+    "volume stem": ((4, 6, 5), (3, 5, 3), (1, 2, 2)),
+}
+PAIRS = [
+    (case, formulation)
+    for case in CASES
+    for formulation in conv.EXACT[case.split()[0]]
+]
+
+
+def _example(case):
+  size, kernel_size, strides = CASES[case]
+  rng = np.random.default_rng(0)
+  x = rng.standard_normal((2, *size, 3), np.float32)
+  kernel = rng.standard_normal((*kernel_size, 3, 4), np.float32)
+  return x, kernel, strides
+
+
+@functools.lru_cache
+def _value_and_gradients(case, formulation):
+  x, kernel, strides = _example(case)
+  shape = _direct(x, kernel, strides).shape
+  weight = np.random.default_rng(1).standard_normal(shape, np.float32)
+
+  def scalar(x, kernel):
+    y = conv.convolve(x, kernel, strides, formulation)
+    return jnp.vdot(y, weight), y
+
+  gradients, y = jax.jit(jax.grad(scalar, argnums=(0, 1), has_aux=True))(
+      x, kernel
+  )
+  return y, gradients
+
+
+def _direct(x, kernel, strides):
+  """The definition, in float64 numpy."""
+  x, kernel = x.astype(np.float64), kernel.astype(np.float64)
+  size = kernel.shape[:3]
+  patch = size[1] > 1 and size[0] == 1 and size[1:] == tuple(strides[1:])
+  pad = [0 if patch else k // 2 for k in size]
+  x = np.pad(x, [(0, 0), *((p, p) for p in pad), (0, 0)])
+  out = [(n - k) // s + 1 for n, k, s in zip(x.shape[1:4], size, strides)]
+  y = np.zeros((x.shape[0], *out, kernel.shape[-1]))
+  for t, h, w in np.ndindex(*out):
+    t0, h0, w0 = t * strides[0], h * strides[1], w * strides[2]
+    window = x[:, t0 : t0 + size[0], h0 : h0 + size[1], w0 : w0 + size[2]]
+    y[:, t, h, w] = np.einsum("bthwc,thwco->bo", window, kernel)
+  return y
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_kinds_are_named(case):
+  _, kernel_size, strides = CASES[case]
+  assert conv.kind_of(kernel_size, strides) == case.split()[0]
+
+
+@pytest.mark.parametrize("case,formulation", PAIRS)
+def test_value_matches_the_definition(case, formulation):
+  x, kernel, strides = _example(case)
+  y, _ = _value_and_gradients(case, formulation)
+  np.testing.assert_allclose(y, _direct(x, kernel, strides), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "case,formulation", [pair for pair in PAIRS if pair[1] != conv.NATIVE]
+)
+def test_gradient_matches_native(case, formulation):
+  _, gradients = _value_and_gradients(case, formulation)
+  _, expected = _value_and_gradients(case, conv.NATIVE)
+  for got, want in zip(gradients, expected):
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["spatial stem", "lateral 7", "volume stem"])
+def test_native_matches_torch(case):
+  torch = pytest.importorskip("torch", reason="torch is the second reference")
+  x, kernel, strides = _example(case)
+  expected = torch.nn.functional.conv3d(
+      torch.from_numpy(x).permute(0, 4, 1, 2, 3),
+      torch.from_numpy(kernel).permute(4, 3, 0, 1, 2),
+      stride=strides,
+      padding=[k // 2 for k in kernel.shape[:3]],
+  ).permute(0, 2, 3, 4, 1)
+  y = conv.convolve(x, kernel, strides, conv.NATIVE)
+  np.testing.assert_allclose(y, expected.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", conv.FORMULATIONS)
+def test_tables_name_exact_formulations_of_all_kinds(backend):
+  table = conv.FORMULATIONS[backend]
+  assert set(table) == set(conv.KINDS)
+  for kind, formulation in table.items():
+    assert formulation in conv.EXACT[kind]
+
+
+def test_resolve_backend():
+  assert conv.resolve_backend("auto") in conv.FORMULATIONS
+  assert conv.resolve_backend("tpu") == "tpu"
+  with pytest.raises(ValueError, match="conv must be one of.*'fast'"):
+    conv.resolve_backend("fast")
+
+
+def test_wrong_formulation_names_the_choices():
+  x, kernel, strides = _example("volume")
+  with pytest.raises(ValueError, match="'volume'.*'stack'.*got 'fold'"):
+    conv.convolve(x, kernel, strides, "fold")
+
+
+def test_even_kernels_are_refused():
+  with pytest.raises(ValueError, match="must be odd"):
+    conv.Conv3D(
+        3, 4, (1, 4, 4), backend="cpu", rng=np.random.default_rng(0)
+    )
+
+
+def test_initial_scale_is_he_normal_fan_out():
+  layer = conv.Conv3D(
+      64, 32, (3, 1, 1), backend="cpu", rng=np.random.default_rng(0)
+  )
+  kernel = np.asarray(layer.kernel[...])
+  assert kernel.shape == (3, 1, 1, 64, 32)
+  # 6144 draws: the standard error of the standard deviation is 0.9 %.
+  assert kernel.std() == pytest.approx(np.sqrt(2 / (32 * 3)), rel=0.05)
+  assert abs(kernel.mean()) < 0.01
