@@ -42,6 +42,10 @@ OBJECTIVES: Mapping[str, Mapping[str, object]] = {
     # As published the cross-view term is overwritten with nothing.
     "released": {"cross_view": "filtered", "negatives": "cross_and_same",
                  "projection_prenorm": True, "ego_exo": 0.0},
+    # What that code seems meant to train: Eq. 7 with same-view negatives.
+    "released_intended": {"cross_view": "filtered",
+                          "negatives": "cross_and_same",
+                          "projection_prenorm": True},
 }
 CROSS_VIEW = (AUTO, "weighted", "filtered", "decoupled", "info_nce", "triplet")
 CHOICES = {
@@ -50,7 +54,7 @@ CHOICES = {
     "method": tuple(METHODS),
     "objective": tuple(OBJECTIVES),
     "precision": ("float32", "bfloat16"),
-    "prepare.recipe": ("", "toy_kitchen"),
+    "prepare.recipe": ("", "toy_kitchen", "toy_kitchen_generic"),
     "ego.channel_order": ("RGB", "BGR"),
     "exo.channel_order": ("RGB", "BGR"),
     "eval.ensemble": ("sum", "max"),
@@ -185,6 +189,8 @@ def default_config() -> config_dict.ConfigDict:
   c.input.num_threads = 2
   c.input.num_workers = 0  # Processes; 0 decodes in threads of this one.
   c.input.prefetch = 2  # Batches.
+  # Decoded frames kept in memory, by view and process; for small data sets.
+  c.input.cache_mib = 0
   c.input.max_corrupt_share = 0.01  # Of the clips read; above it a run stops.
   return c
 
@@ -225,7 +231,7 @@ def parse_arguments(argument: str, **defaults: str) -> dict[str, str]:
     if not equals or key not in defaults:
       raise ValueError(
           f"Config argument {item!r}: expected key=value with a key out of"
-          f" {sorted(defaults)}, as in configs/epic55.py:"
+          f" {sorted(defaults)}, such as "
           + ",".join(f"{k}={v}" for k, v in defaults.items())
       )
     out[key] = value
@@ -319,7 +325,8 @@ def _check_numbers(fields: Mapping[str, object]) -> None:
           "checkpoint.keep", "input.num_threads", "input.prefetch",
           "log_every_steps"),
       0: ("num_devices", "model.bn_group_size",
-          "loss.negatives_group", "input.num_workers", "pairs.tie_tolerance",
+          "loss.negatives_group",
+          "input.num_workers", "input.cache_mib", "pairs.tie_tolerance",
           "exo_stage.weight_decay", "joint_stage.weight_decay",
           "exo_stage.learning_rate", "joint_stage.learning_rate"),
   }

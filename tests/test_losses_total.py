@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 
+from sum_l_jax import config as config_lib
 from sum_l_jax import types
 from sum_l_jax.losses import total
+from sum_l_jax.train import stages
 from tests.test_losses_alignment import numpy_ego_exo
 from tests.test_losses_contrastive import numpy_contrast
 from tests.test_losses_contrastive import unit
@@ -22,6 +24,10 @@ from tests.test_losses_contrastive import unit
 TASKS = {
     "ego": {"verb": "softmax", "noun": "softmax"},
     "exo": {"verb": "multi_label"},
+}
+LABEL_SETS = {
+    view: {name: types.Task(name, kind, ("a", "b")) for name, kind in t.items()}
+    for view, t in TASKS.items()
 }
 WEIGHTS = {
     "ego_cls": 1.0, "exo_cls": 0.5, "ego_exo": 0.3, "ego_text": 0.2,
@@ -143,14 +149,18 @@ def test_default_weights_are_those_of_the_release():
   )
 
 
-def test_presets():
+def test_objectives_of_the_config():
   outputs, batch = example()
   for name, kind, same_view in (
       ("paper", "weighted", False),
       ("released", None, True),
       ("released_intended", "filtered", True),
   ):
-    objective = total.Objective(tasks=TASKS, **total.PRESETS[name])
+    config = config_lib.default_config()
+    config.objective = name
+    objective = stages.build_objective(
+        config_lib.resolve(config), stages.JOINT_STAGE, LABEL_SETS
+    )
     value, terms = objective(outputs, batch)
     expected, _, _ = expected_terms(
         outputs, batch, kind or "filtered", same_view

@@ -44,35 +44,6 @@ DEFAULT_WEIGHTS = {
     "exo_text": 0.1,
 }
 
-# Field overrides: `Objective(tasks=tasks, **PRESETS["paper"])`.
-PRESETS = {
-    "paper": {
-        "weights": dict(DEFAULT_WEIGHTS),
-        "cross_view": "weighted",
-        "temperature": 0.06,
-        "sigma": 0.1,
-        "threshold": 0.5,
-        "negatives": "cross",
-        "negatives_from": "selected",
-    },
-    "released": {
-        "weights": {**DEFAULT_WEIGHTS, "ego_exo": 0.0},
-        "cross_view": "filtered",
-        "temperature": 0.06,
-        "threshold": 0.5,
-        "negatives": "cross_and_same",
-        "negatives_from": "selected",
-    },
-    "released_intended": {
-        "weights": dict(DEFAULT_WEIGHTS),
-        "cross_view": "filtered",
-        "temperature": 0.06,
-        "threshold": 0.5,
-        "negatives": "cross_and_same",
-        "negatives_from": "selected",
-    },
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class Objective:

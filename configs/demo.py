@@ -1,0 +1,65 @@
+r"""The whole method on the embedded data set, on two CPU cores, in minutes.
+
+  python -m sum_l_jax.main --config=configs/demo.py --workdir=runs/demo
+
+Renders `toy_kitchen` into `data/toy_kitchen` where it is absent, mines pairs,
+trains the exo encoder (stage one) and everything together (stage two), and
+scores the ego encoder on 1,500 test clips.
+
+Arguments: method=sum_l|fpv_only|typical_cl|triplet, objective=paper|released.
+"""
+
+from sum_l_jax import config as config_lib
+
+_ROOT = "data/toy_kitchen"
+
+
+def get_config(argument: str = ""):
+  """Small enough for a laptop, with nothing left out."""
+  choice = config_lib.parse_arguments(
+      argument, method="sum_l", objective="paper"
+  )
+  config = config_lib.default_config()
+  config.method = choice["method"]
+  config.objective = choice["objective"]
+  config.stages = ("exo", "joint")
+  config.prepare.recipe = "toy_kitchen"
+  config.prepare.directory = _ROOT
+  config_lib.set_backbone(config, "tiny")
+
+  config.ego.dataset = f"{_ROOT}/ego"
+  config.exo.datasets = (f"{_ROOT}/exo",)
+  config.narrations = f"{_ROOT}/narrations.npz"
+  config.pairs.table = f"{_ROOT}/pairs.npz"
+  # Several exo clips share a narration, or nearly; one is drawn each time.
+  config.pairs.tie_tolerance = 0.02
+
+  config.init.ego = f"{_ROOT}/pretrained_tiny.npz"  # configs/toy_pretrain.py
+  config.init.exo = f"{_ROOT}/pretrained_tiny.npz"
+
+  config.frames.crop_size = 56
+  config.frames.short_side = (64, 64)
+  config.exo.color_lighting = 0.0
+  config.model.dropout = 0.3
+
+  for stage in (config.exo_stage, config.joint_stage):
+    stage.batch_size = 32
+    stage.optimizer = "adamw"
+    stage.learning_rate = 3e-3
+    stage.weight_decay = 1e-2
+    stage.clip_norm = 5.0
+    stage.schedule = "cosine"
+    stage.warmup = "30 steps"
+  config.exo_stage.total = "600 steps"
+  config.joint_stage.total = "300 steps"
+
+  config.eval.splits = ("validation", "test")
+  config.eval.every = "50 percent"
+  config.eval.clips = 1
+  config.eval.crops = 1
+  config.eval.crop_size = 64
+  config.eval.batch_size = 50
+  config.checkpoint.every = "50 percent"
+  config.input.cache_mib = 1024
+  config.log_every_steps = 50
+  return config

@@ -1,0 +1,151 @@
+"""Evaluating a checkpoint on the config's splits: numbers, files, table."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+
+from sum_l_jax import config as config_lib
+from sum_l_jax import models
+from sum_l_jax import types
+from sum_l_jax.checkpoint import manager
+from sum_l_jax.checkpoint import weights as weights_lib
+from sum_l_jax.data import records
+from sum_l_jax.evaluation import evaluate
+from sum_l_jax.evaluation import evaluator as evaluators
+from sum_l_jax.evaluation import result as results
+from sum_l_jax.train import stages
+
+
+def _check_card(config: stages.Config, weights: weights_lib.Weights,
+                dataset: records.ClipDataset) -> None:
+  """Refuses right weights with wrong classes, frames or pixels."""
+  card = weights.card
+  if types.EGO not in card["tasks"]:
+    raise ValueError(
+        f"{weights.source} has no ego encoder (stage {card['stage']!r});"
+        " only that one is evaluated."
+    )
+  if card["backbone"] != config.model.backbone:
+    raise ValueError(
+        f"{weights.source} holds a {card['backbone']!r}, but"
+        f" config.model.backbone={config.model.backbone!r}."
+    )
+  names = {t: tuple(n) for t, n in card["tasks"][types.EGO].items()}
+  wanted = {n: t.class_names for n, t in dataset.tasks.items()}
+  if names != wanted:
+    sizes = lambda x: {t: len(n) for t, n in x.items()}
+    raise ValueError(
+        f"{weights.source} predicts classes {sizes(names)}, the data set"
+        f" {str(dataset.directory)!r} has {sizes(wanted)}, or others by name."
+        " Evaluate on data with the classes it was trained for."
+    )
+  pixels = dataclasses.asdict(
+      models.PixelSpec(channel_order=config.ego.channel_order)
+  )
+  saved_pixels = {
+      k: tuple(v) if isinstance(v, list) else v
+      for k, v in card["pixels"][types.EGO].items()
+  }
+  for name, saved, given in (
+      ("frames.count", card["frames"]["count"], config.frames.count),
+      ("frames.stride", card["frames"]["stride"], config.frames.stride),
+      ("ego.channel_order and normalisation", saved_pixels, pixels),
+  ):
+    if saved != given:
+      raise ValueError(
+          f"{weights.source} was trained with {name} = {saved}, the config"
+          f" says {given}. Use the config it was trained with."
+      )
+
+
+def _ego_trees(config, weights, dataset, mesh) -> tuple[Any, Any]:
+  """The ego encoder and heads on all devices, checked array by array."""
+  network = stages.build_network(
+      config, {types.EGO: dataset.tasks}, embedding_dim=None
+  )
+  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  trees = []
+  for saved, wanted in zip((weights.params, weights.stats), network.shapes):
+    tower = {k: v for k, v in saved[types.EGO].items() if k != "projection"}
+    tree = {types.EGO: tower}
+    manager.check_same_arrays(tree, wanted, where=weights.source)
+    trees.append(jax.device_put(tree, everywhere))
+  return trees[0], trees[1]
+
+
+def evaluate_checkpoint(
+    config: stages.Config,
+    source: str | pathlib.Path,
+    *,
+    workdir: pathlib.Path,
+    mesh: jax.sharding.Mesh,
+) -> str:
+  """Scores the ego encoder of a checkpoint on `config.eval.splits`.
+
+  Writes `result.json` and `scores_<split>.npz` into the workdir.
+
+  Args:
+    config: resolved.
+    source: workdir, checkpoint folder or `.npz` file.
+    workdir: where the result goes.
+    mesh: all devices.
+
+  Returns:
+    The table.
+
+  Raises:
+    FileNotFoundError, ValueError: no such checkpoint or split, or one that
+      does not fit the data or the config.
+  """
+  weights = weights_lib.read_weights(source)
+  folder = config.ego.dataset
+  train = records.ClipDataset(folder, config.ego.train_split)
+  _check_card(config, weights, train)
+  params, stats = _ego_trees(config, weights, train, mesh)
+  entries = {}
+  for split in config.eval.splits:
+    dataset = records.ClipDataset(folder, split)
+    evaluator = evaluators.build_evaluator(
+        config, dataset, view=types.EGO, mesh=mesh, clips=config.eval.clips,
+        crops=config.eval.crops, train=train,
+    )
+    with jax.transfer_guard("disallow"):
+      scored = evaluator(params, stats)
+    entries[split] = {
+        "dataset": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "clips": int(scored.evaluated.sum()),
+        "skipped": [
+            clip.clip_id
+            for clip, good in zip(dataset.clips, scored.evaluated) if not good
+        ],
+        "views": evaluator.stream.num_views,
+        "ensemble": config.eval.ensemble,
+        "seconds": round(scored.seconds, 1),
+        "metrics": scored.metrics,
+        "constant_guess": evaluate.constant_guess(
+            evaluators.all_labels(train), scored.labels, dataset.tasks
+        ),
+    }
+    if jax.process_index() == 0:
+      results.write_scores(
+          workdir, split, clip_ids=[c.clip_id for c in dataset.clips],
+          scores=scored.scores, labels=scored.labels,
+      )
+  result = {
+      "method": config.method,
+      "objective": config.objective,
+      "checkpoint": weights.source,
+      "step": weights.step,
+      "splits": entries,
+      "config": config_lib.flatten(config),
+      "trained_with": weights.card["versions"],
+      "device": mesh.devices.flat[0].device_kind,
+  }
+  if jax.process_index() == 0:
+    results.write_result(workdir, result)
+  return results.format_table(result)

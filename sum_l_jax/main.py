@@ -1,0 +1,238 @@
+"""Trains and evaluates SUM-L.
+
+  python -m sum_l_jax.main --config=configs/demo.py --workdir=runs/demo
+  python -m sum_l_jax.main --config=configs/epic55.py:method=fpv_only \
+      --workdir=runs/fpv --config.ego.dataset=data/epic55 --config.seed=1
+  python -m sum_l_jax.main --config=configs/demo.py --workdir=runs/demo \
+      --mode=eval
+
+The same command again resumes where it stopped.
+"""
+
+from __future__ import annotations
+
+import logging as python_logging
+import pathlib
+import sys
+import time
+
+from absl import app
+from absl import flags
+from absl import logging
+from ml_collections import config_flags
+
+from sum_l_jax import config as config_lib
+
+# jax and what stands on it are imported after the flags are read: `--help`
+# stays quick, and XLA's flags can still be set.
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config file, e.g. configs/epic55.py:method=sum_l.",
+    lock_config=True,
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of checkpoints, event files and result.json."
+)
+_MODE = flags.DEFINE_enum(
+    "mode", "train", ["train", "eval"],
+    "train: train (or resume), then evaluate. eval: evaluate a checkpoint.",
+)
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", "",
+    "With --mode=eval: a workdir, checkpoint folder or .npz file to evaluate"
+    " in place of the workdir's own.",
+)
+_MULTIHOST = flags.DEFINE_bool(
+    "multihost", False,
+    "Connect the processes of several hosts (jax.distributed) first.",
+)
+_DEBUG = flags.DEFINE_bool(
+    "debug", False, "Show the stack trace of an error in the input."
+)
+flags.mark_flags_as_required(["config", "workdir"])
+
+CONFIG_FILE = "config.json"
+_OURS = ("sum_l_jax", "data_prep")
+
+
+def _check_workdir(workdir: pathlib.Path, text: str) -> None:
+  """Refuses a workdir that holds a run with another config."""
+  path = workdir / CONFIG_FILE
+  if not path.exists():
+    return
+  changed = config_lib.differences(path.read_text(encoding="utf-8"), text)
+  if changed:
+    raise ValueError(
+        f"{workdir} holds a run with another config; {len(changed)} field(s)"
+        f" differ: {'; '.join(changed[:8])}. Give another --workdir, or the"
+        " same config to resume."
+    )
+
+
+def _prepare_data(config) -> None:
+  """Builds the data of `config.prepare` where it is absent."""
+  if not config.prepare.recipe:
+    return
+  from data_prep import recipes  # Offline work; imports nothing otherwise.
+  import jax
+
+  if jax.process_index() == 0:
+    recipes.prepare(
+        config.prepare.recipe,
+        pathlib.Path(config.prepare.directory),
+        seed=config.prepare.seed,
+    )
+  if jax.process_count() > 1:
+    from jax.experimental import multihost_utils
+
+    multihost_utils.sync_global_devices("data prepared")
+
+
+def _start(config, workdir: pathlib.Path):
+  """Starts jax: compilation cache and mesh."""
+  import jax
+
+  from sum_l_jax.data import device
+
+  if not jax.config.jax_compilation_cache_dir:
+    jax.config.update("jax_compilation_cache_dir", str(workdir / "xla_cache"))
+  mesh = device.make_mesh(config.num_devices or None)
+  logging.info(
+      "process %d of %d, devices: %s", jax.process_index(),
+      jax.process_count(), mesh.devices.tolist(),
+  )
+  return mesh
+
+
+def _train(config, workdir: pathlib.Path, mesh) -> bool:
+  """Runs the stages in order; False where `stop_at` ended one early."""
+  from sum_l_jax.train import loop
+
+  for stage in config.stages:
+    start = time.monotonic()
+    result = loop.train_stage(config, stage, workdir=workdir, mesh=mesh)
+    logging.info(
+        "%s: at step %d after %.0f s", stage, result.step,
+        time.monotonic() - start,
+    )
+    if not result.finished:
+      logging.info(
+          "Stopped at step %d of stage %r as config.stop_at asks; the same"
+          " command without it resumes.", result.step, stage,
+      )
+      return False
+  return True
+
+
+def run(
+    config, workdir: str | pathlib.Path, *, mode: str = "train",
+    checkpoint: str = "",
+) -> str:
+  """The whole way, from a config to `result.json`.
+
+  Args:
+    config: as a config file makes it.
+    workdir: folder of checkpoints, event files and results.
+    mode: "train" trains or resumes, then evaluates; "eval" only evaluates.
+    checkpoint: with "eval", what to evaluate in place of the workdir's own.
+
+  Returns:
+    The table, or "" where there is nothing to evaluate (stopped early, or a
+    run of the exo stage alone).
+
+  Raises:
+    ValueError, FileNotFoundError: what a user can mend.
+  """
+  workdir = pathlib.Path(workdir)
+  config = config_lib.resolve(config)
+  text = config_lib.to_json(config)
+  if mode == "train":
+    _check_workdir(workdir, text)
+  elif not (checkpoint or workdir.exists()):
+    raise FileNotFoundError(
+        f"--mode=eval: there is no workdir {str(workdir)!r}. Give the workdir"
+        " of a trained run, or --checkpoint."
+    )
+  workdir.mkdir(parents=True, exist_ok=True)
+  mesh = _start(config, workdir)
+  _prepare_data(config)
+  import jax
+
+  if mode == "train":
+    if jax.process_index() == 0:
+      (workdir / CONFIG_FILE).write_text(text, encoding="utf-8")
+    if not _train(config, workdir, mesh):
+      return ""
+  if "joint" not in config.stages:
+    logging.info("This run has no ego encoder, the only one to be evaluated.")
+    return ""
+  from sum_l_jax.evaluation import final
+
+  return final.evaluate_checkpoint(
+      config, checkpoint or workdir, workdir=workdir, mesh=mesh
+  )
+
+
+def _check_overrides(arguments: list[str]) -> None:
+  """Names an unknown --config.x before ml_collections' bare AttributeError."""
+  for argument in arguments:
+    name = argument.lstrip("-").partition("=")[0]
+    name = name.removeprefix("no") if name.startswith("noconfig.") else name
+    if argument.startswith("-") and name.startswith("config."):
+      config_lib.check_field_name(name.removeprefix("config.").split("[")[0])
+
+
+def _is_worth_reading(record: python_logging.LogRecord) -> bool:
+  """Our own lines; of other libraries errors alone (Orbax logs 20 a save)."""
+  ours = pathlib.Path(record.pathname).parts[-3:-1]
+  return record.levelno >= python_logging.ERROR or any(
+      part in _OURS for part in ours
+  )
+
+
+def _set_up_logging() -> None:
+  logging.set_verbosity(logging.INFO)
+  handler = logging.get_absl_handler()
+  handler.addFilter(_is_worth_reading)
+  handler.setFormatter(
+      python_logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S")
+  )
+
+
+def main(argv) -> None:
+  if len(argv) > 1:
+    raise app.UsageError(f"Unexpected arguments {argv[1:]}.")
+  _set_up_logging()
+  if _MULTIHOST.value:
+    import jax
+
+    jax.distributed.initialize()
+  try:
+    table = run(
+        _CONFIG.value, _WORKDIR.value, mode=_MODE.value,
+        checkpoint=_CHECKPOINT.value,
+    )
+  except (ValueError, FileNotFoundError) as error:
+    if _DEBUG.value:
+      raise
+    sys.stderr.write(f"\nerror: {error}\n")
+    sys.exit(2)
+  if table:
+    result = pathlib.Path(_WORKDIR.value) / "result.json"
+    sys.stdout.write(f"\n{table}\n\nWritten: {result}\n")
+
+
+def _parse(argv):
+  try:
+    _check_overrides(argv[1:])
+    return flags.FLAGS(argv)
+  except ValueError as error:  # Config files and overrides raise it too.
+    sys.stderr.write(f"\nerror: {error}\n")
+    sys.exit(2)
+  except flags.Error as error:
+    sys.stderr.write(f"\nerror: {error}\nSee --help.\n")
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+  app.run(main, flags_parser=_parse)

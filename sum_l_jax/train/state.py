@@ -1,0 +1,140 @@
+"""What training changes, and the network as pure functions over it.
+
+Together with `models/` the only place that knows flax. Above it parameters and
+BatchNorm statistics are nested dicts of arrays with string keys,
+`ego/encoder/...`, which optax, Orbax and the loader of starting weights take
+as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import dataclasses
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import optax
+
+from sum_l_jax import types
+
+Tree = dict[str, Any]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class TrainState:
+  """The donated argument of the train step, and what a checkpoint holds.
+
+  Attributes:
+    step: int32 [], steps taken in this stage.
+    params: trainable arrays, float32.
+    stats: running BatchNorm statistics, float32.
+    opt_state: of the optimizer.
+  """
+
+  step: jax.Array
+  params: Tree
+  stats: Tree
+  opt_state: optax.OptState
+
+
+def _to_tree(state: Mapping) -> Tree:
+  """An nnx State as nested dicts; list positions become string keys."""
+
+  def with_text_keys(node):
+    if isinstance(node, dict):
+      return {str(k): with_text_keys(v) for k, v in node.items()}
+    return node
+
+  return with_text_keys(nnx.to_pure_dict(state))
+
+
+def _fill(abstract: nnx.State, tree: Tree) -> nnx.State:
+  """The inverse of `_to_tree`, given the structure."""
+
+  def with_native_keys(shape, node):
+    if isinstance(shape, dict):
+      return {k: with_native_keys(v, node[str(k)]) for k, v in shape.items()}
+    return node
+
+  filled = jax.tree.map(lambda leaf: leaf, abstract)  # A new container.
+  pure = with_native_keys(nnx.to_pure_dict(abstract), tree)
+  nnx.replace_by_pure_dict(filled, pure)
+  return filled
+
+
+class Network:
+  """A model as pure functions of (params, stats, inputs).
+
+  Args:
+    make: builds the nnx module; called for its structure at once and for its
+      values in `init`.
+  """
+
+  def __init__(self, make: Callable[[], nnx.Module]):
+    self._make = make
+    self._graph, self._params, self._stats = nnx.split(
+        nnx.eval_shape(make), nnx.Param, nnx.BatchStat
+    )
+
+  @property
+  def shapes(self) -> tuple[Tree, Tree]:
+    """ShapeDtypeStructs of (params, stats)."""
+    return _to_tree(self._params), _to_tree(self._stats)
+
+  def init(self) -> tuple[Tree, Tree]:
+    """Initial (params, stats); the seed is part of `make`."""
+
+    @jax.jit
+    def initialise():
+      _, params, stats = nnx.split(self._make(), nnx.Param, nnx.BatchStat)
+      return _to_tree(params), _to_tree(stats)
+
+    return initialise()
+
+  def apply(
+      self,
+      params: Tree,
+      stats: Tree,
+      inputs: types.Batch,
+      *,
+      train: bool,
+      key: jax.Array | None = None,
+  ) -> tuple[types.Outputs, Tree]:
+    """Runs the model.
+
+    Args:
+      params, stats: as `init` returns them.
+      inputs: per view `video` uint8 [B, T, H, W, 3] and `color_offset`
+        float32 [B, 3].
+      train: whether BatchNorm uses the batch and dropout is on.
+      key: of dropout; None where `train` is False.
+
+    Returns:
+      The outputs per view (see `models.multiview`), and the new statistics,
+      equal to `stats` where `train` is False.
+    """
+    # copy=True: without it updating the statistics inside value_and_grad
+    # raises TraceContextError.
+    model = nnx.merge(
+        self._graph,
+        _fill(self._params, params),
+        _fill(self._stats, stats),
+        copy=True,
+    )
+    outputs = model(inputs, train=train, key=key)
+    return outputs, _to_tree(nnx.state(model, nnx.BatchStat))
+
+
+def create_state(
+    params: Tree, stats: Tree, optimizer: optax.GradientTransformation
+) -> TrainState:
+  """A state at step 0."""
+  return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      stats=stats,
+      opt_state=optimizer.init(params),
+  )

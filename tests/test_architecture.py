@@ -1,0 +1,119 @@
+"""The rules of the house, held by a walk over the syntax trees."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = ROOT / "sum_l_jax"
+# A package imports only those to its left.
+ORDER = ["types", "config", "data", "models", "losses", "train", "checkpoint",
+         "evaluation"]
+# These see the whole row.
+OVERSEERS = {"main.py", "predict.py", "train/loop.py"}
+# Reads ConfigDicts in its build_* functions, with the overseers.
+BUILDERS = {"train/stages.py", "evaluation/evaluator.py", "evaluation/final.py"}
+ONLY_IN = {
+    "flax": ("models/", "train/state.py"),
+    "orbax": ("checkpoint/",),
+    "grain": ("data/",),
+    "clu": ("train/metrics.py",),
+    "torch": (),
+    "tensorflow": ("train/metrics.py",),
+    "data_prep": ("main.py", "predict.py"),
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def _imports(path: pathlib.Path) -> list[str]:
+  """Dotted names of everything a file imports, `from a import b` as a.b."""
+  names = []
+  for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    if isinstance(node, ast.Import):
+      names += [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+      assert not node.level, f"{path}: relative import"
+      names += [f"{node.module}.{alias.name}" for alias in node.names]
+  return names
+
+
+def _relative(path: pathlib.Path) -> str:
+  return path.relative_to(PACKAGE).as_posix()
+
+
+@pytest.mark.parametrize("path", FILES, ids=_relative)
+def test_imports_only_to_the_left(path):
+  name = _relative(path)
+  if name in OVERSEERS:
+    return
+  own = name.split("/")[0].removesuffix(".py")
+  for imported in _imports(path):
+    if imported.startswith("sum_l_jax."):
+      package = imported.split(".")[1]
+      assert package in ORDER[: ORDER.index(own) + 1], f"{name}: {imported}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=_relative)
+def test_libraries_stay_behind_their_border(path):
+  name = _relative(path)
+  for imported in _imports(path):
+    library = imported.split(".")[0]
+    if library in ONLY_IN:
+      assert name.startswith(ONLY_IN[library]), f"{name} imports {imported}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=_relative)
+def test_config_stops_at_the_builders(path):
+  name = _relative(path)
+  if name in OVERSEERS | BUILDERS | {"config.py"}:
+    return
+  text = path.read_text(encoding="utf-8")
+  assert "ml_collections" not in text and "config_lib" not in text, name
+
+
+@pytest.mark.parametrize("path", FILES, ids=_relative)
+def test_every_module_says_what_it_is(path):
+  tree = ast.parse(path.read_text(encoding="utf-8"))
+  assert ast.get_docstring(tree) or not tree.body, path
+
+
+def test_nothing_unpickles():
+  for path in [*FILES, *(ROOT / "data_prep").rglob("*.py")]:
+    for name in _imports(path):
+      assert name.split(".")[0] not in ("pickle", "dill", "joblib"), path
+    assert "allow_pickle=True" not in path.read_text(encoding="utf-8"), path
+
+
+def test_training_imports_no_torch_and_no_tensorflow():
+  modules = ", ".join(
+      "sum_l_jax." + _relative(p).removesuffix(".py").replace("/", ".")
+      for p in FILES if p.name != "__init__.py"
+  )
+  code = (
+      f"import sys, {modules}\n"
+      "print([m for m in ('torch', 'tensorflow', 'sentence_transformers')"
+      " if m in sys.modules])"
+  )
+  out = subprocess.run(
+      [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+      timeout=300,
+  )
+  assert out.returncode == 0, out.stderr
+  assert out.stdout.strip() == "[]"
+
+
+def test_the_method_fits_in_four_files():
+  for name in ("data/pairing.py", "models/multiview.py", "losses/alignment.py",
+               "train/step.py"):
+    assert (PACKAGE / name).is_file()
+  step = (PACKAGE / "train/step.py").read_text(encoding="utf-8")
+  function = next(
+      node for node in ast.parse(step).body
+      if isinstance(node, ast.FunctionDef) and node.name == "make_train_step"
+  )
+  assert function.end_lineno - function.lineno <= 60

@@ -1,0 +1,179 @@
+"""Settings: defaults, units, choices, contradictions."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+
+import pytest
+
+from sum_l_jax import config as config_lib
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def test_defaults_resolve_to_the_paper():
+  config = config_lib.resolve(config_lib.default_config())
+  assert config.loss.cross_view == "weighted"
+  assert config.loss.negatives == "cross"
+  assert config.model.projection_prenorm == "false"
+  assert dict(config.loss.weights) == {
+      "ego_cls": 1.0, "exo_cls": 0.1, "ego_exo": 0.02, "ego_text": 0.1,
+      "exo_text": 0.1,
+  }  # fmt: skip
+
+
+def test_released_switches_the_cross_view_term_off():
+  config = config_lib.default_config()
+  config.objective = "released"
+  config = config_lib.resolve(config)
+  assert config.loss.weights.ego_exo == 0
+  assert config.loss.weights.ego_text == 0.1
+  assert config.loss.negatives == "cross_and_same"
+  assert config.model.projection_prenorm == "true"
+
+
+@pytest.mark.parametrize(
+    "method, terms, cross_view",
+    [
+        ("sum_l", {"ego_cls", "exo_cls", "ego_exo", "ego_text", "exo_text"},
+         "weighted"),
+        ("fpv_only", {"ego_cls"}, None),
+        ("typical_cl", {"ego_cls", "exo_cls", "ego_exo"}, "decoupled"),
+        ("triplet", {"ego_cls", "exo_cls", "ego_exo"}, "triplet"),
+    ],
+)  # fmt: skip
+def test_methods(method, terms, cross_view):
+  config = config_lib.default_config()
+  config.method = method
+  config = config_lib.resolve(config)
+  assert {t for t, w in config.loss.weights.items() if w} == terms
+  if cross_view:
+    assert config.loss.cross_view == cross_view
+  assert config_lib.uses_exo(config) == (method != "fpv_only")
+
+
+@pytest.mark.parametrize(
+    "text, steps",
+    [("30 epochs", 12222), ("1 epoch", 407), ("0.5 epochs", 204),
+     ("300 steps", 300), ("300steps", 300), ("7_steps", 7),
+     ("10 percent", 100), ("10%", 100)],
+)  # fmt: skip
+def test_durations(text, steps):
+  got = config_lib.steps(
+      text, field="x", num_clips=26074, batch_size=64, total=1000
+  )
+  assert got == steps
+
+
+@pytest.mark.parametrize("text", ["30", "epochs", "3 days", "-1 steps", ""])
+def test_unreadable_durations(text):
+  with pytest.raises(ValueError, match="config.joint_stage.total must be a"):
+    config_lib.steps(
+        text, field="joint_stage.total", num_clips=10, batch_size=2
+    )
+
+
+def test_percent_of_nothing():
+  with pytest.raises(ValueError, match="cannot be a percentage"):
+    config_lib.steps("10 percent", field="x", num_clips=10, batch_size=2)
+
+
+@pytest.mark.parametrize("field", sorted(config_lib.CHOICES))
+def test_choices_are_listed(field):
+  config = config_lib.default_config()
+  *sections, name = field.split(".")
+  node = config
+  for section in sections:
+    node = node[section]
+  node[name] = "nonsense"
+  with pytest.raises(ValueError, match=f"config.{field} must be one of") as e:
+    config_lib.resolve(config)
+  assert "'nonsense'" in str(e.value)
+  assert str(config_lib.CHOICES[field][0]) in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"method": "fpv_only", "loss.cross_view": "weighted"}, "fpv_only"),
+        ({"method": "triplet", "loss.cross_view": "info_nce"}, "triplet"),
+        ({"method": "fpv_only", "model.share_encoder": True}, "share_encoder"),
+        ({"model.share_encoder": True, "init.exo": "x"}, "share_encoder"),
+        ({"init.ego": "exo_stage"}, "config.stages"),
+        ({"stages": ("joint", "exo")}, "in this order"),
+        ({"stages": ()}, "config.stages"),
+        ({"stages": ("later",)}, "config.stages"),
+        ({"stop_at": "joint"}, "config.stop_at"),
+        ({"frames.crop_size": 300}, "a crop must fit"),
+        ({"loss.temperature": 0.0}, "config.loss.temperature must be positive"),
+        ({"joint_stage.batch_size": 0}, "config.joint_stage.batch_size"),
+        ({"eval.crops": 2}, "config.eval.crops must be 1 or 3"),
+        ({"model.dropout": 1.5}, "config.model.dropout"),
+        ({"joint_stage.factors": (1.0,)}, "same length"),
+    ],
+)  # fmt: skip
+def test_contradictions_and_ranges(changes, words):
+  config = config_lib.default_config()
+  with config.ignore_type():
+    config.update_from_flattened_dict(changes)
+  with pytest.raises(ValueError, match=words):
+    config_lib.resolve(config)
+
+
+@pytest.mark.parametrize(
+    "name, suggestion",
+    [("loss.tempature", "loss.temperature"), ("batch_size", "batch_size"),
+     ("exo.dataset", "exo.datasets"), ("nope", "sum_l_jax/config.py")],
+)  # fmt: skip
+def test_unknown_field(name, suggestion):
+  with pytest.raises(ValueError, match=f"no config field '{name}'") as e:
+    config_lib.check_field_name(name)
+  assert suggestion in str(e.value)
+
+
+def test_known_fields_pass():
+  for name in config_lib.flatten(config_lib.default_config()):
+    config_lib.check_field_name(name)
+  config_lib.check_field_name("loss.weights")
+
+
+def test_arguments():
+  got = config_lib.parse_arguments("b=2", a="1", b="1")
+  assert got == {"a": "1", "b": "2"}
+  for wrong in ("c=1", "a"):
+    with pytest.raises(ValueError, match=r"out of \['a', 'b'\]"):
+      config_lib.parse_arguments(wrong, a="1", b="1")
+  with pytest.raises(ValueError, match="backbone must be one of"):
+    config_lib.set_backbone(config_lib.default_config(), "resnet")
+
+
+def test_every_field_is_read_somewhere():
+  """A field that nobody reads would be a promise that nothing keeps."""
+  read = set()
+  for path in (ROOT / "sum_l_jax").rglob("*.py"):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+      # Assignments don't count: the defaults are assignments.
+      if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+        read.add(node.attr)
+  fields = config_lib.flatten(config_lib.default_config())
+  weights = {f for f in fields if f.startswith("loss.weights.")}
+  for name in fields.keys() - weights:
+    if name.startswith("init."):  # Read by view: config.init[view].
+      name = "init"
+    assert name.rsplit(".", 1)[-1] in read, name
+
+
+def test_workdir_differences_ignore_runtime_fields():
+  config = config_lib.default_config()
+  old = config_lib.to_json(config_lib.resolve(config))
+  config.log_every_steps = 3
+  config.eval.clips = 2
+  config.stop_at = "joint:3"
+  config.seed = 5
+  config.loss.temperature = 0.1
+  new = config_lib.to_json(config_lib.resolve(config))
+  assert config_lib.differences(old, new) == [
+      "loss.temperature: 0.06 -> 0.1", "seed: 0 -> 5",
+  ]  # fmt: skip
+  assert config_lib.differences(old, old) == []

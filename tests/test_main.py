@@ -1,0 +1,309 @@
+"""Whole runs through `main.run`: resuming, evaluating, refusing bad input."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from data_prep import clip_dataset
+from sum_l_jax import config as config_lib
+from sum_l_jax import main
+from sum_l_jax.checkpoint import weights as weights_lib
+from sum_l_jax.data import narrations as narrations_lib
+from tests import conftest
+from tests import runs
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture(name="config")
+def config_fixture(tiny_ego, tiny_exo, tiny_tables):
+  """Both stages, 6 steps of 4 clips each: an epoch is 4.25 (ego) steps."""
+  config = config_lib.default_config()
+  config.stages = ("exo", "joint")
+  return runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
+
+
+@pytest.fixture(scope="module", name="finished")
+def finished_fixture(tiny_ego, tiny_exo, tiny_tables, tmp_path_factory):
+  """The uninterrupted run, and its table."""
+  config = config_lib.default_config()
+  config.stages = ("exo", "joint")
+  runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
+  workdir = tmp_path_factory.mktemp("finished")
+  return workdir, main.run(config, workdir)
+
+
+def assert_same_weights(a: pathlib.Path, b: pathlib.Path):
+  first, second = weights_lib.read_weights(a), weights_lib.read_weights(b)
+  for one, other in ((first.params, second.params),
+                     (first.stats, second.stats)):
+    one, other = weights_lib.flatten(one), weights_lib.flatten(other)
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+      assert value.tobytes() == other[name].tobytes(), name
+
+
+@pytest.mark.parametrize("stop_at", ["exo:3", "joint:3"])
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    stop_at, config, finished, tmp_path
+):
+  config.stop_at = stop_at
+  assert main.run(config, tmp_path) == ""
+  stage, step = stop_at.split(":")
+  assert weights_lib.find_checkpoint(tmp_path / stage).name == step
+  config.stop_at = ""
+  table = main.run(config, tmp_path)
+  workdir, expected_table = finished
+  assert table == expected_table
+  for stage in ("exo", "joint"):
+    assert_same_weights(tmp_path / stage, workdir / stage)
+
+
+def test_result(finished):
+  workdir, table = finished
+  result = json.loads((workdir / "result.json").read_text())
+  assert (result["method"], result["step"]) == ("sum_l", 6)
+  split = result["splits"]["val"]
+  assert (split["clips"], split["skipped"], split["views"]) == (5, [], 2)
+  with np.load(workdir / "scores_val.npz", allow_pickle=False) as scores:
+    for task in ("verb", "noun"):
+      probabilities = scores[f"scores_{task}"]
+      np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+      best = probabilities.argmax(axis=1) == scores[f"labels_{task}"]
+      assert split["metrics"][f"{task}_top1"] == pytest.approx(best.mean())
+      assert f"{100 * best.mean():.1f}" in table
+  assert json.loads((workdir / "config.json").read_text())["seed"] == 0
+  assert list((workdir / "joint").glob("events.out.tfevents*"))
+
+
+def test_training_moves_every_part(finished):
+  """Every tower, its statistics and its projection, away from the start."""
+  workdir, _ = finished
+  exo = weights_lib.read_weights(workdir / "exo")
+  joint = weights_lib.read_weights(workdir / "joint")
+  assert set(exo.params) == {"exo"} and set(joint.params) == {"ego", "exo"}
+  old = weights_lib.flatten(exo.params["exo"])
+  new = weights_lib.flatten(joint.params["exo"])
+  assert set(new) - set(old) == {"projection/kernel", "projection/bias"} or any(
+      name.startswith("projection") for name in set(new) - set(old)
+  )
+  same = [n for n in old if np.array_equal(old[n], new[n])]
+  assert not same
+  # Handed over, not started afresh: six small steps leave it near.
+  close = [
+      np.linalg.norm(old[n] - new[n]) < 0.5 * np.linalg.norm(old[n])
+      for n in old if n.endswith("kernel") and "encoder" in n
+  ]
+  assert all(close)
+
+
+def test_evaluating_again_gives_the_same_numbers(config, finished, tmp_path):
+  workdir, table = finished
+  for batch_size in (4, 12):
+    config.eval.batch_size = batch_size
+    again = main.run(config, tmp_path, mode="eval", checkpoint=str(workdir))
+    assert again == table
+
+
+@pytest.mark.parametrize("method", ["fpv_only", "typical_cl", "triplet"])
+def test_methods_run(method, config, tmp_path):
+  config.method = method
+  config.stages = ("joint",)
+  config.joint_stage.total = "2 steps"
+  assert f"{method} " in main.run(config, tmp_path)
+  views = {"ego"} if method == "fpv_only" else {"ego", "exo"}
+  assert set(weights_lib.read_weights(tmp_path).params) == views
+
+
+def test_first_person_steps_do_not_depend_on_the_method(config, tmp_path):
+  """With the auxiliary weights at 0+ the ego encoder is that of FPV only."""
+  config.stages = ("joint",)
+  config.joint_stage.total = "3 steps"
+  config.method = "fpv_only"
+  main.run(config, tmp_path / "fpv")
+  config.method = "sum_l"
+  config.loss.weights.update({"ego_exo": 0.0, "ego_text": 0.0, "exo_text": 0.0})
+  main.run(config, tmp_path / "labels")
+  alone, joint = (
+      weights_lib.flatten(weights_lib.read_weights(tmp_path / d).params["ego"])
+      for d in ("fpv", "labels")
+  )
+  for name, value in alone.items():
+    np.testing.assert_allclose(joint[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_ego_can_start_from_stage_one(config, tmp_path):
+  config.init.ego = "exo_stage"
+  config.joint_stage.learning_rate = 0.0
+  config.joint_stage.total = "1 steps"
+  main.run(config, tmp_path)
+  exo = weights_lib.read_weights(tmp_path / "exo").params["exo"]["encoder"]
+  ego = weights_lib.read_weights(tmp_path / "joint").params["ego"]["encoder"]
+  jax.tree.map(np.testing.assert_array_equal, ego, exo)
+
+
+def test_another_config_in_the_workdir(config, finished):
+  workdir, _ = finished
+  config.loss.temperature = 0.2
+  with pytest.raises(ValueError, match="loss.temperature: 0.06 -> 0.2") as e:
+    main.run(config, workdir)
+  assert "Give another --workdir" in str(e.value)
+
+
+def test_checkpoint_of_another_architecture(config, finished, tmp_path):
+  workdir, _ = finished
+  config_lib.set_backbone(config, "slow_r50")
+  with pytest.raises(ValueError, match="holds a 'tiny'.*'slow_r50'"):
+    main.run(config, tmp_path, mode="eval", checkpoint=str(workdir))
+  config.init.ego = str(workdir)
+  config.stages = ("joint",)
+  config.method = "fpv_only"
+  with pytest.raises(ValueError, match="do not fit ego/encoder.*missing"):
+    main.run(config, tmp_path / "train")
+
+
+def test_checkpoint_with_other_frames(config, finished, tmp_path):
+  workdir, _ = finished
+  config.frames.stride = 3
+  with pytest.raises(ValueError, match="frames.stride = 2, the config says 3"):
+    main.run(config, tmp_path, mode="eval", checkpoint=str(workdir))
+
+
+def test_changed_data_under_a_checkpoint(config, tiny_ego, finished, tmp_path):
+  workdir = tmp_path / "run"
+  shutil.copytree(finished[0], workdir)
+  ego = tmp_path / "ego"
+  shutil.copytree(tiny_ego, ego)
+  index = ego / "clips_train.jsonl"
+  index.write_text(index.read_text().replace("ego_train_000", "renamed_000"))
+  config.ego.dataset = str(ego)
+  saved = json.loads((workdir / "config.json").read_text())
+  saved["ego.dataset"] = str(ego)
+  (workdir / "config.json").write_text(json.dumps(saved))
+  # The pair table notices first, and says how to mend it.
+  with pytest.raises(ValueError, match="data_prep.mine_pairs"):
+    main.run(config, workdir)
+  config.method = "fpv_only"
+  config.stages = ("joint",)
+  (workdir / "config.json").unlink()
+  with pytest.raises(ValueError, match="trained on other data: ego was"):
+    main.run(config, workdir)
+
+
+def test_missing_paths_are_named(config, tmp_path):
+  config.stages = ("joint",)
+  for field, value, words in (
+      ("ego.dataset", "", "config.ego.dataset is empty"),
+      ("ego.dataset", "nowhere", "No clip data set in 'nowhere'"),
+      ("exo.datasets", (), "config.exo.datasets is empty"),
+      ("narrations", "", "config.narrations is empty"),
+      ("narrations", "nowhere.npz", "nowhere.npz"),
+      ("pairs.table", "nowhere.npz", "nowhere.npz"),
+      ("ego.train_split", "tests", r"no split 'tests'; it has \['train'"),
+  ):
+    wrong = config.copy_and_resolve_references()
+    wrong.update_from_flattened_dict({field: value})
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
+      main.run(wrong, tmp_path / field)
+
+
+def test_narration_without_embedding(config, tiny_narrations, tmp_path):
+  rows = slice(1, None)
+  narrations_lib.NarrationTable(
+      tiny_narrations.narrations[rows], tiny_narrations.vectors[rows], "random-16"
+  ).save(tmp_path / "fewer.npz", command="tests")
+  config.narrations = str(tmp_path / "fewer.npz")
+  config.stages = ("joint",)
+  missing = tiny_narrations.narrations[0]
+  with pytest.raises(ValueError, match="embed_narrations|mine_pairs") as e:
+    main.run(config, tmp_path / "run")
+  assert missing in str(e.value) or "narration" in str(e.value)
+
+
+def test_a_corrupt_clip_is_replaced_and_too_many_stop_the_run(
+    config, tmp_path
+):
+  good = conftest.noise_clips("c", 12, seed=5)
+
+  def write(name, broken):
+    def clips():
+      for number, clip in enumerate(good):
+        if number < broken:
+          frames = [frame[: len(frame) // 2] for frame in clip.frames]
+          clip = type(clip)(**{**vars(clip), "frames": frames})
+        yield clip
+
+    clip_dataset.write_clip_dataset(
+        tmp_path / name, name="broken", view="ego",
+        tasks=conftest.SOFTMAX_TASKS, splits={"train": clips, "val": clips},
+    )
+    return str(tmp_path / name)
+
+  config.method = "fpv_only"
+  config.stages = ("joint",)
+  config.joint_stage.total = "3 steps"
+  config.input.max_corrupt_share = 0.5
+  config.ego.dataset = write("one", 1)
+  table = main.run(config, tmp_path / "run")
+  assert "11 clips (1 skipped)" in table
+  result = json.loads((tmp_path / "run" / "result.json").read_text())
+  assert result["splits"]["val"]["skipped"] == ["c000"]
+
+  config.ego.dataset = write("many", 12)
+  with pytest.raises(ValueError, match="can't be read") as e:
+    main.run(config, tmp_path / "stopped")
+  assert "many" in str(e.value) and "truncated" in str(e.value).lower()
+
+
+def test_divergence_stops_the_run_and_names_the_last_checkpoint(
+    config, tmp_path
+):
+  config.method = "fpv_only"
+  config.stages = ("joint",)
+  config.joint_stage.total = "8 steps"
+  config.joint_stage.learning_rate = 1e30
+  config.log_every_steps = 1
+  config.checkpoint.every = "1 steps"
+  with pytest.raises(ValueError, match="The last good checkpoint is step"):
+    main.run(config, tmp_path)
+  kept = weights_lib.read_weights(tmp_path)
+  assert kept.step < 8
+
+
+def command(*arguments):
+  return subprocess.run(
+      [sys.executable, "-m", "sum_l_jax.main", *arguments],
+      cwd=ROOT, capture_output=True, text=True, timeout=300,
+  )
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--config=configs/demo.py", "--workdir=x", "--config.lr=1"],
+         "no config field 'lr'"),
+        (["--config=configs/demo.py:methods=1", "--workdir=x"],
+         "expected key=value with a key out of"),
+        (["--config=configs/nowhere.py", "--workdir=x"], "configs/nowhere.py"),
+        (["--config=configs/demo.py"], "--workdir"),
+        (["--config=configs/demo.py", "--workdir=x", "--mode=test"], "train|eval"),
+        (["--config=configs/demo.py", "--workdir=x", "--mode=eval"],
+         "there is no workdir 'x'"),
+        (["--config=configs/demo.py", "--workdir=x", "--config.seed=abc"],
+         "--config.seed=abc"),
+    ],
+)  # fmt: skip
+def test_command_line_errors_are_one_block(arguments, words):
+  done = command(*arguments)
+  assert done.returncode == 2, done.stderr
+  assert words in done.stderr
+  assert "Traceback" not in done.stderr
+  assert not (ROOT / "x").exists()
