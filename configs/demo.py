@@ -34,9 +34,6 @@ def get_config(argument: str = ""):
   # Several exo clips share a narration, or nearly; one is drawn each time.
   config.pairs.tie_tolerance = 0.02
 
-  config.init.ego = f"{_ROOT}/pretrained_tiny.npz"  # configs/toy_pretrain.py
-  config.init.exo = f"{_ROOT}/pretrained_tiny.npz"
-
   config.frames.crop_size = 56
   config.frames.short_side = (64, 64)
   config.exo.color_lighting = 0.0

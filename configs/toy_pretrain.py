@@ -3,11 +3,11 @@ r"""A short common pretraining for the demo's encoders: the part of Kinetics.
   python -m sum_l_jax.main --config=configs/toy_pretrain.py \
       --workdir=runs/toy_pretrain
   python -m data_prep.export_weights --checkpoint=runs/toy_pretrain \
-      --output=data_prep/toy_kitchen/pretrained_tiny.npz
+      --output=data/toy_kitchen/pretrained_tiny.npz
 
 Trains the tiny encoder on the `generic` style of toy_kitchen (motions, shapes
-and colours of single objects, none of the demo's classes). The result ships
-with the package; both encoders of configs/demo.py start from it.
+and colours of single objects, none of the demo's classes). Give the result to
+configs/demo.py as `--config.init.ego` and `--config.init.exo`.
 """
 
 from sum_l_jax import config as config_lib

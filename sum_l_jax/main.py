@@ -58,7 +58,8 @@ _OURS = ("sum_l_jax", "data_prep")
 def _check_workdir(workdir: pathlib.Path, text: str) -> None:
   """Refuses a workdir that holds a run with another config."""
   path = workdir / CONFIG_FILE
-  if not path.exists():
+  # Nothing learnt yet: a mistake in the first command can be corrected.
+  if not path.exists() or not any(workdir.glob("*/checkpoints/[0-9]*")):
     return
   changed = config_lib.differences(path.read_text(encoding="utf-8"), text)
   if changed:
@@ -173,13 +174,22 @@ def run(
   )
 
 
-def _check_overrides(arguments: list[str]) -> None:
-  """Names an unknown --config.x before ml_collections' bare AttributeError."""
+def _check_arguments(arguments: list[str]) -> None:
+  """Names what ml_collections would answer with a bare traceback."""
   for argument in arguments:
-    name = argument.lstrip("-").partition("=")[0]
+    name, _, value = argument.lstrip("-").partition("=")
     name = name.removeprefix("no") if name.startswith("noconfig.") else name
-    if argument.startswith("-") and name.startswith("config."):
+    if not argument.startswith("-"):
+      continue
+    if name.startswith("config."):
       config_lib.check_field_name(name.removeprefix("config.").split("[")[0])
+    path = pathlib.Path(value.partition(":")[0])
+    if name == "config" and value and not path.is_file():
+      found = sorted(str(p) for p in pathlib.Path("configs").glob("*.py"))
+      raise ValueError(
+          f"There is no config file {str(path)!r}. In the project's folder"
+          f" there are {found or 'none: change into it'}."
+      )
 
 
 def _is_worth_reading(record: python_logging.LogRecord) -> bool:
@@ -224,13 +234,13 @@ def main(argv) -> None:
 
 def _parse(argv):
   try:
-    _check_overrides(argv[1:])
+    _check_arguments(argv[1:])
     return flags.FLAGS(argv)
-  except ValueError as error:  # Config files and overrides raise it too.
-    sys.stderr.write(f"\nerror: {error}\n")
-    sys.exit(2)
-  except flags.Error as error:
-    sys.stderr.write(f"\nerror: {error}\nSee --help.\n")
+  except (ValueError, flags.Error) as error:
+    text = str(error)
+    if "Traceback" in text:  # From inside a config file: its last line says it.
+      text = text.strip().splitlines()[-1].partition(": ")[2]
+    sys.stderr.write(f"\nerror: {text}\nSee --help.\n")
     sys.exit(2)
 
 
