@@ -74,8 +74,9 @@ def _prepare_data(config) -> None:
   """Builds the data of `config.prepare` where it is absent."""
   if not config.prepare.recipe:
     return
-  from data_prep import recipes  # Offline work; imports nothing otherwise.
   import jax
+
+  from data_prep import recipes  # Offline work; imports nothing otherwise.
 
   if jax.process_index() == 0:
     recipes.prepare(

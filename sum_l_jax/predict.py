@@ -11,13 +11,15 @@ the checkpoint was trained with; its card says them.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from collections.abc import Sequence
 import csv
 import dataclasses
 import json
 import pathlib
 import sys
-from typing import Any, TextIO
+from typing import Any
+from typing import TextIO
 
 import numpy as np
 
@@ -56,11 +58,11 @@ class Predictor:
   """
 
   def __init__(self, checkpoint: str | pathlib.Path):
+    from sum_l_jax import models
     from sum_l_jax.checkpoint import weights as weights_lib
     from sum_l_jax.data import device
     from sum_l_jax.data import transforms
     from sum_l_jax.evaluation import evaluate
-    from sum_l_jax import models
     from sum_l_jax.train import state as train_state
 
     weights = weights_lib.read_weights(checkpoint)

@@ -1,4 +1,4 @@
-"""The vocabulary that every package shares: what crosses the borders between them.
+"""The vocabulary that all packages share: what crosses their borders.
 
 Shape letters, the same in every docstring and einsum of this library:
 
@@ -23,7 +23,8 @@ Glossary:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from collections.abc import Sequence
 import dataclasses
 from typing import Any
 

@@ -7,7 +7,8 @@ processes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from collections.abc import Mapping
 import functools
 import multiprocessing
 

@@ -2,9 +2,9 @@
 
 from sum_l_jax.models.backbones import BACKBONES
 from sum_l_jax.models.backbones import BackboneSpec
+from sum_l_jax.models.multiview import MultiviewModel
 from sum_l_jax.models.multiview import count_parameters
 from sum_l_jax.models.multiview import make_model
-from sum_l_jax.models.multiview import MultiviewModel
 from sum_l_jax.models.pixels import PixelSpec
 
 __all__ = (

@@ -6,7 +6,9 @@ hundreds of MB), so that import waits for `make_writer`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
 import contextlib
 import os
 
