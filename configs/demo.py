@@ -33,6 +33,8 @@ def get_config(argument: str = ""):
   config.pairs.table = f"{_ROOT}/pairs.npz"
   # Several exo clips share a narration, or nearly; one is drawn each time.
   config.pairs.tie_tolerance = 0.02
+  # Both encoders start from a common pretraining (configs/toy_pretrain.py).
+  config.init.ego = config.init.exo = f"{_ROOT}/pretrained_tiny.npz"
 
   config.frames.crop_size = 56
   config.frames.short_side = (64, 64)

@@ -12,8 +12,8 @@ def prepare(recipe: str, directory: pathlib.Path, *, seed: int) -> None:
   """Makes the data of a recipe where it is absent.
 
   Args:
-    recipe: "toy_kitchen" makes `ego/`, `exo/`, `narrations.npz` and
-      `pairs.npz`; "toy_kitchen_generic" makes `generic/`.
+    recipe: "toy_kitchen" makes `ego/`, `exo/`, `narrations.npz`, `pairs.npz`
+      and `pretrained_tiny.npz`; "toy_kitchen_generic" makes `generic/`.
     directory: where to.
     seed: of the rendering.
 
@@ -47,7 +47,8 @@ def _prepare_toy_kitchen(directory: pathlib.Path, seed: int) -> None:
 
   builder.build(directory, seed=seed)
   package = pathlib.Path(toy_kitchen.__file__).parent
-  shutil.copyfile(package / "narrations.npz", directory / "narrations.npz")
+  for shipped in ("narrations.npz", "pretrained_tiny.npz"):
+    shutil.copyfile(package / shipped, directory / shipped)
   table = narrations.NarrationTable.load(directory / "narrations.npz")
   ego = records.ClipDataset(directory / "ego", "train")
   exo = [records.ClipDataset(directory / "exo", "train")]

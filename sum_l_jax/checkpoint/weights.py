@@ -127,21 +127,22 @@ def read_weights(path: str | pathlib.Path) -> Weights:
       raise FileNotFoundError(f"No weights file {str(path)!r}.")
     return _read_npz(path)
   folder = find_checkpoint(path)
-  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-    tree = reader.metadata(folder / "state").item_metadata.tree
-    wanted = {name: tree[name] for name in ("params", "stats") if name in tree}
-    restored = reader.restore(
-        folder / "state",
-        args=ocp.args.PyTreeRestore(
-            item=wanted,
-            restore_args=jax.tree.map(
-                lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted
-            ),
-            partial_restore=True,
-        ),
-    )
-  with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-    meta = reader.restore(folder / "meta")
+  # The handlers themselves: a Checkpointer around them warns that the item
+  # has no metadata of its own, which a manager's items never have.
+  handler = ocp.PyTreeCheckpointHandler()
+  tree = handler.metadata(folder / "state").tree
+  wanted = {name: tree[name] for name in ("params", "stats") if name in tree}
+  restored = handler.restore(
+      folder / "state",
+      args=ocp.args.PyTreeRestore(
+          item=wanted,
+          restore_args=jax.tree.map(
+              lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted
+          ),
+          partial_restore=True,
+      ),
+  )
+  meta = ocp.JsonCheckpointHandler().restore(folder / "meta")
   return Weights(
       restored["params"], restored.get("stats", {}), meta, str(folder),
       step=int(folder.name),
