@@ -30,4 +30,4 @@ check: .venv/test.stamp
 	@touch $@ .venv/demo.stamp
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .cache build dist *.egg-info

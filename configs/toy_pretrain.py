@@ -7,10 +7,10 @@ r"""A short common pretraining for the demo's encoders: the part of Kinetics.
 
 Trains the tiny encoder on the `generic` style of toy_kitchen: motions, shapes,
 colours and textures of single objects, none of the demo's classes. These
-commands made the file that ships with `data_prep/toy_kitchen` (1,500 steps, 2.6
+commands made the file that ships with `data_prep/toy_kitchen`: 1,500 steps, 2.6
 minutes on two CPU cores; validation top-1 in %: motion 83, shape 34, colour 95,
-texture 23, where guessing has 10, 12.5, 12.5 and 17). configs/demo.py starts both
-encoders from it.
+texture 23, where guessing has 10, 12.5, 12.5 and 17. configs/demo.py starts
+both encoders from it.
 """
 
 from sum_l_jax import config as config_lib

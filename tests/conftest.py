@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 import pathlib
 
-# Before anything imports JAX.
+# Before anything imports JAX. Compilation is most of the suite's time, and many
+# tests run the same programs.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    str(pathlib.Path(__file__).parents[1] / ".cache" / "jax"),
+)
 
 from absl import flags
 import numpy as np
@@ -14,6 +19,8 @@ import pytest
 import simplejpeg
 
 from data_prep import clip_dataset
+from sum_l_jax import config as config_lib
+from sum_l_jax import main
 from sum_l_jax import types
 from sum_l_jax.data import narrations
 from sum_l_jax.data import records
@@ -128,3 +135,15 @@ def tiny_tables(
   folder = tmp_path_factory.mktemp("tables")
   runs.write_pairs(tiny_ego, tiny_exo, tiny_narrations, folder)
   return folder
+
+
+@pytest.fixture(scope="session")
+def finished(
+    tiny_ego, tiny_exo, tiny_tables, tmp_path_factory
+) -> tuple[pathlib.Path, str]:
+  """An uninterrupted run of both stages, 6 steps each: workdir and table."""
+  config = config_lib.default_config()
+  config.stages = ("exo", "joint")
+  runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
+  workdir = tmp_path_factory.mktemp("finished")
+  return workdir, main.run(config, workdir)

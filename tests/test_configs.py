@@ -24,7 +24,8 @@ def load(name: str, argument: str = ""):
 
 
 def test_all_files_are_here():
-  assert {"demo", "epic55", "epic100", "charades_ego", "exo_lemma"} <= set(FILES)
+  expected = {"demo", "epic55", "epic100", "charades_ego", "exo_lemma"}
+  assert expected <= set(FILES)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -268,11 +268,11 @@ def build_card(config: Config, stage: str, data: StageData) -> dict:
   Evaluation and prediction take class names, pixels and frames from it, so
   that right weights can't meet wrong pixels.
   """
-  tasks = data.tasks
+  tasks, table = data.tasks, data.narrations
   return {
       "stage": stage,
       "backbone": config.model.backbone,
-      "embedding_dim": data.narrations.dim if data.narrations else None,
+      "embedding_dim": table.dim if table else None,
       "tasks": {
           view: {name: list(t.class_names) for name, t in named.items()}
           for view, named in tasks.items()
@@ -297,8 +297,8 @@ def build_card(config: Config, stage: str, data: StageData) -> dict:
       "data": {
           "ego": data.ego.fingerprint if data.ego else None,
           "exo": [pool.fingerprint for pool in data.exo],
-          "narrations": data.narrations.fingerprint if data.narrations else None,
-          "text_model": data.narrations.model if data.narrations else None,
+          "narrations": table.fingerprint if table else None,
+          "text_model": table.model if table else None,
       },
       "config": config_lib.to_json(config),
       "versions": {p: importlib.metadata.version(p) for p in _VERSIONS},

@@ -1,0 +1,140 @@
+"""From scores to numbers, and from numbers to the table."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from sklearn import metrics as sklearn_metrics
+
+from sum_l_jax import types
+from sum_l_jax.data import records
+from sum_l_jax.evaluation import evaluate
+from sum_l_jax.evaluation import evaluator
+from sum_l_jax.evaluation import result
+from tests import conftest
+
+TASKS = {
+    "verb": types.Task("verb", types.SOFTMAX, tuple("abcdefgh")),
+    "noun": types.Task("noun", types.SOFTMAX, tuple("abcdefghij")),
+}
+
+
+def softmax(x):
+  x = np.exp(x - x.max(axis=1, keepdims=True))
+  return x / x.sum(axis=1, keepdims=True)
+
+
+@pytest.fixture(name="scored")
+def scored_fixture():
+  rng = np.random.default_rng(0)
+  labels = {t: rng.integers(0, k, 60) for t, k in (("verb", 8), ("noun", 10))}
+  scores = {
+      t: softmax(rng.normal(0, 2, (60, k)) + 2 * np.eye(k)[labels[t]])
+      for t, k in (("verb", 8), ("noun", 10))
+  }
+  return scores, labels
+
+
+def test_numbers_of_softmax_tasks(scored):
+  scores, labels = scored
+  which = np.arange(60) % 3 > 0
+  out = evaluate.summarise(scores, labels, TASKS, which)
+  s = {t: v[which] for t, v in scores.items()}
+  y = {t: v[which] for t, v in labels.items()}
+  for task, count in (("verb", 8), ("noun", 10)):
+    for k in (1, 5):
+      expected = sklearn_metrics.top_k_accuracy_score(
+          y[task], s[task], k=k, labels=range(count)
+      )
+      assert out[f"{task}_top{k}"] == pytest.approx(expected)
+    assert out[f"{task}_class_mean"] == pytest.approx(
+        sklearn_metrics.balanced_accuracy_score(
+            y[task], s[task].argmax(axis=1)
+        )
+    )
+  action = y["verb"] * 10 + y["noun"]
+  product = (s["verb"][:, :, None] * s["noun"][:, None, :]).reshape(-1, 80)
+  for k in (1, 5):
+    assert out[f"action_top{k}"] == pytest.approx(
+        sklearn_metrics.top_k_accuracy_score(
+            action, product, k=k, labels=range(80)
+        )
+    )
+    both = np.logical_and(*(
+        (np.argsort(-s[t], axis=1)[:, :k] == y[t][:, None]).any(axis=1)
+        for t in ("verb", "noun")
+    ))
+    assert out[f"action_top{k}_both"] == pytest.approx(both.mean())
+
+
+def test_numbers_of_multi_label_tasks():
+  rng = np.random.default_rng(1)
+  labels = (rng.random((50, 6)) < 0.3).astype(np.int32)
+  scores = rng.random((50, 6))
+  task = types.Task("action", types.MULTI_LABEL, tuple("abcdef"))
+  out = evaluate.summarise(
+      {"action": scores}, {"action": labels}, {"action": task},
+      np.ones(50, bool),
+  )
+  assert out["action_map_sklearn"] == pytest.approx(
+      sklearn_metrics.average_precision_score(labels, scores, average="macro")
+  )
+
+
+def test_constant_guess_answers_what_training_has_most(scored):
+  _, labels = scored
+  train = {"verb": np.array([3, 3, 3, 1]), "noun": np.array([7, 7, 2, 0])}
+  out = evaluate.constant_guess(train, labels, TASKS)
+  assert out["verb_top1"] == pytest.approx((labels["verb"] == 3).mean())
+  assert out["noun_top1"] == pytest.approx((labels["noun"] == 7).mean())
+  assert out["action_top1"] == pytest.approx(
+      ((labels["verb"] == 3) & (labels["noun"] == 7)).mean()
+  )
+
+
+def test_seen_combinations(tiny_ego):
+  train = records.ClipDataset(tiny_ego, "train")
+  val = records.ClipDataset(tiny_ego, "val")
+  seen = evaluator.seen_combinations(train, val)
+  assert seen.shape == (5,)
+  # The narration of these clips is "<verb> <noun>".
+  known = {clip.narration for clip in train.clips}
+  assert seen.tolist() == [clip.narration in known for clip in val.clips]
+  assert set(conftest.SOFTMAX_TASKS) == set(train.tasks)
+
+
+RESULT = {
+    "method": "sum_l", "step": 300,
+    "splits": {"test": {
+        "dataset": "kitchen", "clips": 7, "skipped": ["a", "b"], "views": 30,
+        "metrics": {
+            "verb_top1": 0.6, "verb_class_mean": 0.5, "noun_top1": 0.4567,
+            "noun_top5": 1.0, "action_top1": 0.3, "verb_top1_seen": 0.625,
+            "noun_top1_seen": 0.5, "verb_top1_unseen": 0.125,
+        },
+        "constant_guess": {"verb_top1": 0.2, "noun_top1": 0.1},
+    }},
+}  # fmt: skip
+
+
+def test_table():
+  lines = result.format_table(RESULT).splitlines()
+  assert lines[0] == (
+      "kitchen, test: 7 clips (2 skipped), 30 test views a clip, checkpoint at"
+      " step 300"
+  )
+  rows = [line.split() for line in lines[3:]]
+  assert rows[0] == ["constant", "guess", "20.0", "10.0", "-", "-"]
+  assert rows[1] == ["sum_l", "60.0", "45.7", "100.0", "30.0"]
+  assert rows[2] == ["seen", "label", "combinations", "62.5", "50.0", "-", "-"]
+  assert rows[3] == ["unseen", "label", "combinations", "12.5", "-", "-", "-"]
+
+
+def test_result_is_written_whole(tmp_path):
+  result.write_result(tmp_path, RESULT)
+  assert json.loads((tmp_path / "result.json").read_text()) == RESULT
+  with pytest.raises(TypeError):
+    result.write_result(tmp_path, {"bad": object()})
+  assert json.loads((tmp_path / "result.json").read_text()) == RESULT
