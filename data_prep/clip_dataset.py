@@ -213,7 +213,8 @@ def write_clip_dataset(
   )
   tfds.disable_progress_bar()  # One bar a shard; lines are logged instead.
   try:
-    with contextlib.redirect_stdout(io.StringIO()):  # "Downloading ...": it isn't.
+    # It prints "Downloading ...", which it isn't.
+    with contextlib.redirect_stdout(io.StringIO()):
       builder.download_and_prepare()
   except BaseException:
     shutil.rmtree(scratch, ignore_errors=True)

@@ -46,9 +46,9 @@ KINDS = ("pointwise", "spatial", "patch", "temporal", "lateral", "volume")
 
 # CPU: measured in whole training steps, which single operations predict badly:
 # "plane" for temporal kernels is 9 % faster than "shift" with XLA's YNNPACK
-# fusions switched off, and 16 % slower with the default flags. TPU: estimates of
-# the ahead-of-time compiler. GPU: cuDNN takes 3-D convolutions as they are, and
-# strided matrix products abort XLA's Triton tiling, hence native throughout.
+# fusions switched off, and 16 % slower with the default flags. TPU: estimates
+# of the ahead-of-time compiler. GPU: cuDNN takes 3-D convolutions as they are
+# and strided matrix products abort XLA's Triton tiling: native throughout.
 FORMULATIONS = {
     "cpu": {
         "pointwise": "dot",
