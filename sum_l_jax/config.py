@@ -178,6 +178,9 @@ def default_config() -> config_dict.ConfigDict:
   c.eval.during_clips = 1
   c.eval.during_crops = 1
   c.eval.crop_size = 256
+  # 0 pools the whole map; 7 as the single-task networks of PySlowFast do:
+  # windows of 7 x 7 whose scores are averaged, another result above crop 224.
+  c.eval.pool_window = 0
   c.eval.batch_size = 16  # Test views a step, over all devices.
   c.eval.ensemble = "sum"  # "max" for Charades-Ego.
 
@@ -324,7 +327,7 @@ def _check_numbers(fields: Mapping[str, object]) -> None:
           "eval.batch_size", "eval.during_clips", "pairs.top_k",
           "checkpoint.keep", "input.num_threads", "input.prefetch",
           "log_every_steps"),
-      0: ("num_devices", "model.bn_group_size",
+      0: ("num_devices", "model.bn_group_size", "eval.pool_window",
           "loss.negatives_group",
           "input.num_workers", "input.cache_mib", "pairs.tie_tolerance",
           "exo_stage.weight_decay", "joint_stage.weight_decay",

@@ -67,11 +67,7 @@ class Predictor:
 
     weights = weights_lib.read_weights(checkpoint)
     self.card = weights.card
-    if types.EGO not in self.card["tasks"]:
-      raise ValueError(
-          f"{weights.source} has no ego encoder: it is of stage"
-          f" {self.card['stage']!r}. Give a checkpoint of the joint stage."
-      )
+    weights_lib.require_view(weights, types.EGO)
     self.class_names = self.card["tasks"][types.EGO]
     frames, pixels = self.card["frames"], self.card["pixels"][types.EGO]
     size = frames["crop_size"]

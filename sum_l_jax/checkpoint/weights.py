@@ -149,6 +149,27 @@ def read_weights(path: str | pathlib.Path) -> Weights:
   )
 
 
+def require_view(weights: Weights, view: str) -> None:
+  """Makes sure that a view can be scored.
+
+  Raises:
+    ValueError: no encoder of this view, or no trained head on it.
+  """
+  tower = weights.params.get(view, {})
+  if "encoder" not in tower:
+    raise ValueError(
+        f"{weights.source} has no {view} encoder: it is of stage"
+        f" {weights.card['stage']!r}. Give a checkpoint of the joint stage."
+    )
+  if not tower.get("heads"):
+    raise ValueError(
+        f"{weights.source} has an {view} encoder but no class head, so there"
+        " is nothing to predict with. Train from it with"
+        f" --config.init.{view}, or convert the weights again with"
+        " --head=keep."
+    )
+
+
 def write_weights(path: str | pathlib.Path, weights: Weights) -> None:
   """Writes an `.npz` file that `read_weights` takes."""
   flat = flatten({"params": weights.params, "stats": weights.stats})
@@ -183,6 +204,18 @@ def _graft_part(target: Tree, source: Tree, where: str) -> int:
   return len(have)
 
 
+def _compare_pixels(
+    weights: Weights, origin: str, view: str, channel_order: str
+) -> None:
+  saved = weights.card.get("pixels", {}).get(origin, {}).get("channel_order")
+  if saved is not None and saved != channel_order:
+    logging.warning(
+        "%s was trained on %s pixels, and %s will be trained on %s. Set"
+        " --config.%s.channel_order=%s to give it what it knows.",
+        weights.source, saved, view, channel_order, view, saved,
+    )
+
+
 def graft(
     params: Tree,
     stats: Tree,
@@ -190,6 +223,7 @@ def graft(
     *,
     view: str,
     tasks: Mapping[str, tuple[str, ...]],
+    channel_order: str = "RGB",
 ) -> tuple[Tree, Tree]:
   """Starts one view of a network from other weights.
 
@@ -203,6 +237,8 @@ def graft(
     weights: the source.
     view: which tower to fill.
     tasks: class names by task of this view.
+    channel_order: of the pixels that this view will be trained on; another
+      one than the source's is legitimate, and is warned about.
 
   Raises:
     ValueError: the source has no encoder, or one of another architecture.
@@ -213,6 +249,7 @@ def graft(
   if not has_encoder:
     raise ValueError(f"{weights.source} has no encoder.")
   origin = view if view in has_encoder else has_encoder[0]
+  _compare_pixels(weights, origin, view, channel_order)
   params = jax.tree.map(lambda x: x, params)
   stats = jax.tree.map(lambda x: x, stats)
   loaded = _graft_part(

@@ -46,7 +46,8 @@ def make_score_step(
 ) -> Callable[..., dict[str, jax.Array]]:
   """Compiles `(params, stats, pixels) -> {task: probabilities [B, K]}`.
 
-  Softmax or sigmoid by the task's kind; the result is on every host.
+  Softmax or sigmoid by the task's kind, averaged over the positions where the
+  network has a `pool_window`; the result is on every host.
 
   Args:
     network: a `train.state.Network` that has the view.
@@ -57,10 +58,14 @@ def make_score_step(
 
   def score(params, stats, pixels):
     outputs, _ = network.apply(params, stats, {view: pixels}, train=False)
-    return {
+    scores = {
         task: jax.nn.softmax(logits)
         if kinds[task] == types.SOFTMAX else jax.nn.sigmoid(logits)
         for task, logits in outputs[view]["logits"].items()
+    }
+    return {
+        task: values.mean(axis=1) if values.ndim == 3 else values
+        for task, values in scores.items()
     }
 
   everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())

@@ -121,7 +121,8 @@ def build_evaluator(
         f" {mesh.size} devices."
     )
   network = stages.build_network(
-      config, {view: dataset.tasks}, embedding_dim=None
+      config, {view: dataset.tasks}, embedding_dim=None,
+      pool_window=config.eval.pool_window,
   )
   return Evaluator(
       dataset=dataset,

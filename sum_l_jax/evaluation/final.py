@@ -24,11 +24,7 @@ def _check_card(config: stages.Config, weights: weights_lib.Weights,
                 dataset: records.ClipDataset) -> None:
   """Refuses right weights with wrong classes, frames or pixels."""
   card = weights.card
-  if types.EGO not in card["tasks"]:
-    raise ValueError(
-        f"{weights.source} has no ego encoder (stage {card['stage']!r});"
-        " only that one is evaluated."
-    )
+  weights_lib.require_view(weights, types.EGO)
   if card["backbone"] != config.model.backbone:
     raise ValueError(
         f"{weights.source} holds a {card['backbone']!r}, but"

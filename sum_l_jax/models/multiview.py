@@ -201,6 +201,7 @@ def make_model(
     dtype: jnp.dtype = jnp.float32,
     conv: str = "auto",
     remat: bool = False,
+    pool_window: int = 0,
     seed: int = 0,
 ) -> MultiviewModel:
   """Builds the model.
@@ -223,6 +224,9 @@ def make_model(
       embeddings are float32 always.
     conv: "auto", "native", "cpu", "gpu" or "tpu", see `models/conv.py`.
     remat: recompute each block in the backward pass, to save memory.
+    pool_window: for evaluation: average windows of this side in place of the
+      whole map; logits then are `[B, P, K]`, P positions, whose scores are to
+      be averaged. 0 is the whole map.
     seed: of the initial parameters.
 
   Raises:
@@ -245,6 +249,7 @@ def make_model(
           bn_group_size=bn_group_size,
           dtype=dtype,
           remat=remat,
+          pool_window=pool_window,
       )
       for view in tasks
   }

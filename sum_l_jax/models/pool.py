@@ -94,6 +94,32 @@ def max_pool(x: jax.Array, *, backend: str) -> jax.Array:
   return max_pool_phase(x) if backend == "cpu" else max_pool_native(x)
 
 
-def mean_pool(x: jax.Array) -> jax.Array:
-  """Global average: `[B, T, H, W, C]` -> `[B, C]` float32."""
-  return x.astype(jnp.float32).mean(axis=(1, 2, 3))
+def mean_pool(x: jax.Array, window: int = 0) -> jax.Array:
+  """Average over time and space, or over windows of a fixed size.
+
+  The single-task networks of PySlowFast average windows of 7 x 7, whatever the
+  size of the map: the whole of it at crop 224, four positions at crop 256.
+
+  Args:
+    x: `[B, T, H, W, C]`.
+    window: 0 for the whole map, or the side of the windows, at stride 1.
+
+  Returns:
+    float32 `[B, C]`, or `[B, P, C]` where a window has P > 1 positions.
+
+  Raises:
+    ValueError: a window larger than the map.
+  """
+  x = x.astype(jnp.float32).mean(axis=1)
+  height, width = x.shape[1:3]
+  if not window or (height, width) == (window, window):
+    return x.mean(axis=(1, 2))
+  if window > min(height, width):
+    raise ValueError(
+        f"pool_window={window} is larger than the map, {height} x {width}; take"
+        f" a crop of {32 * window} pixels or more, or pool_window=0."
+    )
+  sums = lax.reduce_window(
+      x, np.float32(0), lax.add, (1, window, window, 1), (1, 1, 1, 1), "VALID"
+  )
+  return (sums / window**2).reshape(x.shape[0], -1, x.shape[-1])

@@ -231,8 +231,11 @@ class Pathway(nnx.Module):
 class ResNet3D(nnx.Module):
   """The network of one pathway: R3D-50 (SLOW 8x8 R50) and `tiny`."""
 
-  def __init__(self, spec: backbones.BackboneSpec, **common):
+  def __init__(
+      self, spec: backbones.BackboneSpec, *, pool_window: int = 0, **common
+  ):
     self.stage_names = spec.stage_names
+    self.pool_window = pool_window
     self.slow = Pathway(spec.slow, **common)
 
   def __call__(
@@ -245,11 +248,12 @@ class ResNet3D(nnx.Module):
       train: batch statistics (and moves the running ones) or running ones.
 
     Returns:
-      The pooled feature `[B, C]`, float32, and {stage: {"slow": activation}}.
+      The pooled feature `[B, C]`, float32 (see `pool.mean_pool` for windows),
+      and {stage: {"slow": activation}}.
     """
     x = self.slow.run_stem(x, train=train)
     stages = {self.stage_names[0]: {backbones.SLOW: x}}
     for name in self.stage_names[1:]:
       x = self.slow.run_stage(name, x, train=train)
       stages[name] = {backbones.SLOW: x}
-    return pool.mean_pool(x), stages
+    return pool.mean_pool(x, self.pool_window), stages

@@ -30,9 +30,15 @@ class SlowFast(nnx.Module):
   """
 
   def __init__(
-      self, spec: backbones.BackboneSpec, *, remat: bool = False, **common
+      self,
+      spec: backbones.BackboneSpec,
+      *,
+      pool_window: int = 0,
+      remat: bool = False,
+      **common,
   ):
     self.stage_names = spec.stage_names
+    self.pool_window = pool_window
     self.alpha = spec.alpha
     fused = tuple(2 * width for width in spec.fast.widths[:-1])
     self.slow = resnet3d.Pathway(
@@ -60,8 +66,9 @@ class SlowFast(nnx.Module):
       train: batch statistics (and moves the running ones) or running ones.
 
     Returns:
-      The pooled feature `[B, C]`, float32, slow channels first, and
-      {stage: {pathway: activation}}, before the fusion.
+      The pooled feature `[B, C]`, float32, slow channels first (see
+      `pool.mean_pool` for windows), and {stage: {pathway: activation}}, before
+      the fusion.
     """
     indices = np.asarray(pixels.slow_indices(x.shape[1], self.alpha))
     slow = self.slow.run_stem(x[:, indices], train=train)
@@ -76,7 +83,5 @@ class SlowFast(nnx.Module):
         slow = jnp.concatenate(
             [slow, self.fusion[index](fast, train=train)], axis=-1
         )
-    feature = jnp.concatenate(
-        [pool.mean_pool(slow), pool.mean_pool(fast)], axis=-1
-    )
-    return feature, stages
+    pooled = [pool.mean_pool(x, self.pool_window) for x in (slow, fast)]
+    return jnp.concatenate(pooled, axis=-1), stages

@@ -85,6 +85,7 @@ def _starting_weights(
     params, stats = weights_lib.graft(
         params, stats, weights_lib.read_weights(source), view=view,
         tasks={name: task.class_names for name, task in tasks.items()},
+        channel_order=config[view].channel_order,
     )
   return params, stats
 

@@ -162,6 +162,7 @@ def build_network(
     tasks: Mapping[str, Mapping[str, types.Task]],
     *,
     embedding_dim: int | None,
+    pool_window: int = 0,
 ) -> train_state.Network:
   """The model with the towers that `tasks` names.
 
@@ -169,6 +170,7 @@ def build_network(
     config: resolved.
     tasks: label sets by view.
     embedding_dim: width of the text vectors; None builds no projections.
+    pool_window: for evaluation, see `models.make_model`.
   """
   frames = models.BACKBONES.get(config.model.backbone)
   if frames and config.frames.count % frames.alpha:
@@ -193,6 +195,7 @@ def build_network(
       bn_group_size=config.model.bn_group_size,
       dtype=jnp.dtype(config.precision),
       conv=config.model.conv,
+      pool_window=pool_window,
       seed=config.seed,
   )
   return train_state.Network(lambda: models.make_model(**arguments))

@@ -1,0 +1,178 @@
+"""Reads weight files of strangers without executing what is in them.
+
+Pickles are programs: `torch.load` and `pickle.load` run whatever a file says.
+Here PyTorch files go through its weights-only loader, and Caffe2 files through
+an unpickler that admits numpy arrays and plain containers alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+import io
+import pathlib
+import pickle
+from typing import Any
+import zipfile
+
+import numpy as np
+
+# What an old-style PyTorch file begins with, pickled.
+_TORCH_MAGIC = 0x1950A86A20F9469CFC6C
+
+# Everything that a pickled numpy array or scalar needs to come back.
+_ADMITTED = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "scalar"),
+    ("_codecs", "encode"),  # Bytes, as Python 2 wrote them.
+    ("collections", "OrderedDict"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightFile:
+  """What a file holds.
+
+  Attributes:
+    path: of the file, for messages.
+    container: "torch" or "caffe2".
+    tensors: flat name -> array.
+    card: what `--export` of this library wrote beside them, as JSON; or "".
+  """
+
+  path: pathlib.Path
+  container: str
+  tensors: Mapping[str, np.ndarray]
+  card: str = ""
+
+
+class _Unpickler(pickle.Unpickler):
+  """Finds the admitted names only."""
+
+  def find_class(self, module: str, name: str) -> Any:
+    if (module, name) not in _ADMITTED:
+      raise pickle.UnpicklingError(f"{module}.{name}")
+    return super().find_class(module, name)
+
+
+def _refusal(path: pathlib.Path, what: str) -> ValueError:
+  return ValueError(
+      f"{path} is refused: opening it would call {what}, and a file of weights"
+      " needs nothing but arrays and plain containers. Do not open it with"
+      " other tools; get the weights from their original source."
+  )
+
+
+def _unpickle(path: pathlib.Path, data: bytes) -> Any:
+  try:
+    return _Unpickler(io.BytesIO(data), encoding="latin1").load()
+  except pickle.UnpicklingError as error:
+    text = str(error)
+    if "." in text and " " not in text:
+      raise _refusal(path, text) from None
+    raise _broken(path, text) from error
+  except (EOFError, IndexError, KeyError, UnicodeDecodeError) as error:
+    raise _broken(path, str(error) or type(error).__name__) from error
+
+
+def _broken(path: pathlib.Path, detail: str) -> ValueError:
+  return ValueError(
+      f"{path} can't be read as weights ({detail}). It must be a PyTorch file"
+      " (.pyth, .pth, .pt) or a Caffe2 pickle (.pkl), whole: compare its size"
+      f" of {path.stat().st_size:,} bytes with the source, or download it"
+      " again."
+  )
+
+
+def _load_torch(path: pathlib.Path) -> Any:
+  """The file's content through PyTorch's weights-only loader."""
+  try:
+    import torch
+  except ImportError as error:
+    raise ValueError(
+        f"Reading {path} needs PyTorch: pip install -e '.[data_prep]'."
+    ) from error
+  # Best accuracies and the like, which training scripts leave as numpy scalars.
+  numbers = [
+      np._core.multiarray.scalar, np.dtype, np.dtypes.Float32DType,
+      np.dtypes.Float64DType, np.dtypes.Int64DType,
+  ]
+  try:
+    with torch.serialization.safe_globals(numbers):
+      return torch.load(path, map_location="cpu", weights_only=True)
+  except pickle.UnpicklingError as error:
+    text = str(error)
+    _, marker, rest = text.partition("GLOBAL ")
+    if marker:
+      raise _refusal(path, rest.split()[0]) from None
+    raise _broken(path, text.splitlines()[0]) from error
+  except (RuntimeError, EOFError, ValueError) as error:
+    raise _broken(path, str(error).splitlines()[0]) from error
+
+
+def _as_arrays(state: Any, path: pathlib.Path) -> dict[str, np.ndarray]:
+  """Tensors or arrays by name, as numpy; anything else is an error."""
+  if not isinstance(state, Mapping) or not state:
+    raise _broken(path, f"its weights are a {type(state).__name__}")
+  arrays = {}
+  for name, value in state.items():
+    if hasattr(value, "detach"):  # A tensor.
+      # numpy has no bfloat16; float32 holds it exactly.
+      value = value.float() if value.dtype.is_floating_point else value
+      value = value.detach().numpy()
+    if not isinstance(value, np.ndarray | np.generic | float | int):
+      raise _broken(path, f"{name!r} is a {type(value).__name__}, no array")
+    arrays[str(name)] = np.asarray(value)
+  return arrays
+
+
+def read(path: str | pathlib.Path) -> WeightFile:
+  """Reads a PyTorch or Caffe2 file, found out by its content.
+
+  Args:
+    path: PyTorch: a dict with `model_state` (PySlowFast, pytorchvideo),
+      `state_dict`, or the arrays themselves. Caffe2: a dict with `blobs`.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: no weights, damaged, or a file that would execute something.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise FileNotFoundError(f"There is no file {str(path)!r}.")
+  if zipfile.is_zipfile(path):
+    content, container = _load_torch(path), "torch"
+  else:
+    content, container = _unpickle(path, path.read_bytes()), "caffe2"
+    if content == _TORCH_MAGIC:
+      content, container = _load_torch(path), "torch"
+  if not isinstance(content, Mapping):
+    raise _broken(path, f"it holds a {type(content).__name__}, no dict")
+  if container == "caffe2":
+    return WeightFile(path, container, _as_arrays(
+        content.get("blobs", content), path))
+  for key in ("model_state", "state_dict"):
+    if key in content:
+      card = content.get("sum_l_jax_card", "")
+      return WeightFile(path, container, _as_arrays(content[key], path), card)
+  return WeightFile(path, container, _as_arrays(content, path))
+
+
+def write_torch(
+    path: str | pathlib.Path, tensors: Mapping[str, np.ndarray], card: str
+) -> None:
+  """Writes a `.pyth` file as PySlowFast does.
+
+  Args:
+    path: where to.
+    tensors: PyTorch names and layouts.
+    card: JSON, kept beside them for `read`.
+  """
+  import torch
+
+  state = {name: torch.from_numpy(np.array(v)) for name, v in tensors.items()}
+  torch.save({"epoch": 0, "model_state": state, "sum_l_jax_card": card}, path)

@@ -1,0 +1,208 @@
+"""What each family of networks calls the arrays of our encoders.
+
+    family         where from
+    pyslowfast     PySlowFast, Ego-Exo; the SUM-L authors' ego tower
+    sum_l_exo      the exo tower in the SUM-L authors' joint checkpoint
+    caffe2         PySlowFast's Caffe2 model zoo
+    pytorchvideo   its hub
+
+Names are generated from our tree, so "every array is filled" and "every array
+is used" are comparisons of two sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+import dataclasses
+import re
+
+from sum_l_jax import models
+
+FAMILIES = ("pyslowfast", "sum_l_exo", "caffe2", "pytorchvideo")
+
+# --model of the command, and ours. "8x8" counts the slow pathway's frames.
+MODELS = {
+    "slow_r50_8x8": "slow_r50",
+    "slowfast_r50_8x8": "slowfast_r50",
+    "slowfast_r50_4x16": "slowfast_r50_4x16",
+    "slowfast_r101_8x8": "slowfast_r101",
+}
+
+_PATHWAYS = {"slow": 0, "fast": 1}
+_TORCH_LEAVES = {
+    "kernel": "weight", "scale": "weight", "bias": "bias",
+    "mean": "running_mean", "var": "running_var",
+}  # fmt: skip
+_CAFFE2_LEAVES = {"scale": "s", "bias": "b", "mean": "rm", "var": "riv"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+  """Where an array of an encoder belongs.
+
+  Attributes:
+    pathway: 0 slow, 1 fast; of a fusion 1.
+    stage: 1 is the stem; a fusion follows the stage.
+    block: number in the stage, -1 for stem and fusion.
+    part: "stem", "fusion", "shortcut", "a", "b" or "c".
+    kind: "conv" or "norm".
+    leaf: "kernel", "scale", "bias", "mean" or "var".
+  """
+
+  pathway: int
+  stage: int
+  block: int
+  part: str
+  kind: str
+  leaf: str
+
+
+_OURS = re.compile(
+    r"(?:(?P<stem>slow|fast)/stem"
+    r"|(?P<path>slow|fast)/s(?P<stage>\d)/(?P<block>\d+)/(?P<part>\w+)"
+    r"|fusion/(?P<fusion>\d))/(?P<kind>conv|norm)/(?P<leaf>\w+)"
+)
+
+
+def parse(name: str) -> Layer:
+  """Reads one of our names, "slow/s2/0/a/conv/kernel"."""
+  match = _OURS.fullmatch(name)
+  if not match:
+    raise ValueError(f"{name!r} is not an array of a SlowFast encoder.")
+  kind, leaf = match["kind"], match["leaf"]
+  if match["stem"]:
+    return Layer(_PATHWAYS[match["stem"]], 1, -1, "stem", kind, leaf)
+  if match["fusion"]:
+    return Layer(1, int(match["fusion"]) + 1, -1, "fusion", kind, leaf)
+  return Layer(_PATHWAYS[match["path"]], int(match["stage"]),
+               int(match["block"]), match["part"], kind, leaf)
+
+
+def _pyslowfast(layer: Layer, view: str = "") -> str:
+  stage, norm = layer.stage, layer.kind == "norm"
+  leaf = _TORCH_LEAVES[layer.leaf]
+  if layer.part == "fusion":
+    return f"s{stage}_fuse{view}.{'bn' if norm else 'conv_f2s'}.{leaf}"
+  start = f"s{stage}{view}.pathway{layer.pathway}_"
+  if layer.part == "stem":
+    return f"{start}stem.{'bn' if norm else 'conv'}.{leaf}"
+  branch = "branch1" if layer.part == "shortcut" else f"branch2.{layer.part}"
+  return f"{start}res{layer.block}.{branch}{'_bn' if norm else ''}.{leaf}"
+
+
+def _pytorchvideo(layer: Layer, two_pathways: bool) -> str:
+  norm, leaf = layer.kind == "norm", _TORCH_LEAVES[layer.leaf]
+  start = f"blocks.{layer.stage - 1}."
+  if layer.part == "fusion":
+    return (f"{start}multipathway_fusion."
+            f"{'norm' if norm else 'conv_fast_to_slow'}.{leaf}")
+  if two_pathways:
+    start += f"multipathway_blocks.{layer.pathway}."
+  if layer.part == "stem":
+    return f"{start}{'norm' if norm else 'conv'}.{leaf}"
+  word = "norm" if norm else "conv"
+  branch = (f"branch1_{word}" if layer.part == "shortcut"
+            else f"branch2.{word}_{layer.part}")
+  return f"{start}res_blocks.{layer.block}.{branch}.{leaf}"
+
+
+def _caffe2(layer: Layer, last_blocks: dict[int, int]) -> str:
+  ending = f"bn_{_CAFFE2_LEAVES[layer.leaf]}" if layer.kind == "norm" else "w"
+  prefix = "t_" if layer.pathway else ""
+  if layer.part == "stem":
+    return f"{prefix}{'res_' if layer.kind == 'norm' else ''}conv1_{ending}"
+  if layer.part == "fusion":
+    if layer.stage == 1:
+      return f"t_pool1_subsample_{ending}"
+    block = last_blocks[layer.stage]
+    return f"t_res{layer.stage}_{block}_branch2c_bn_subsample_{ending}"
+  branch = "1" if layer.part == "shortcut" else f"2{layer.part}"
+  return f"{prefix}res{layer.stage}_{layer.block}_branch{branch}_{ending}"
+
+
+def encoder_names(
+    backbone: str, family: str, ours: Iterable[str]
+) -> dict[str, str]:
+  """Their name of each of our encoder's arrays.
+
+  Args:
+    backbone: a key of `models.BACKBONES`, not "tiny".
+    family: one of `FAMILIES`.
+    ours: flat names below `encoder/`, of parameters and statistics.
+
+  Returns:
+    ours -> theirs.
+  """
+  spec = models.BACKBONES[backbone]
+  last_blocks = {
+      i + 2: stage.blocks - 1 for i, stage in enumerate(spec.slow.stages)
+  }
+  rules = {
+      "pyslowfast": _pyslowfast,
+      "sum_l_exo": lambda layer: _pyslowfast(layer, "_t"),
+      "pytorchvideo": lambda layer: _pytorchvideo(layer, spec.fast is not None),
+      "caffe2": lambda layer: _caffe2(layer, last_blocks),
+  }
+  return {name: rules[family](parse(name)) for name in ours}
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+  """A linear layer that is no part of an encoder.
+
+  Attributes:
+    view: "ego" or "exo"; "" where the file has one tower that may be either.
+    task: class head's name; "" for a projection into the text space.
+    weight, bias: their names.
+    kind: "softmax" or "multi_label".
+    channel_order, fps: of the frames that networks with this head were
+      trained on (reference facts, sections 4 and 5).
+  """
+
+  view: str
+  task: str
+  weight: str
+  bias: str
+  kind: str = "softmax"
+  channel_order: str = "RGB"
+  fps: float = 30.0
+
+  @classmethod
+  def of(cls, view: str, task: str, name: str, **settings) -> Head:
+    return cls(view, task, f"{name}.weight", f"{name}.bias", **settings)
+
+
+_EPIC = dict(channel_order="BGR", fps=60.0)
+_LEMMA = dict(kind="multi_label", fps=24.0)
+
+# All heads that published files are known to have, in any one file a few.
+HEADS = (
+    # Kinetics.
+    Head.of("", "action", "head.projection"),
+    Head.of("", "action", "blocks.5.proj"),
+    Head.of("", "action", "blocks.6.proj"),
+    Head("", "action", "pred_w", "pred_b"),
+    # Ego data, decoded by OpenCV and never reordered.
+    Head.of("ego", "verb", "headepic.projections.0", **_EPIC),
+    Head.of("ego", "noun", "headepic.projections.1", **_EPIC),
+    Head.of("ego", "verb", "headepic100.projections.0", **_EPIC),
+    Head.of("ego", "noun", "headepic100.projections.1", **_EPIC),
+    Head.of("ego", "action", "headcharades-ego.projection",
+            kind="multi_label", channel_order="BGR", fps=24.0),
+    # LEMMA: in the joint checkpoint, and in that of stage one.
+    Head.of("exo", "verb", "head_lemma.projections.0", **_LEMMA),
+    Head.of("exo", "noun", "head_lemma.projections.1", **_LEMMA),
+    Head.of("exo", "verb", "readout.projections.0", **_LEMMA),
+    Head.of("exo", "noun", "readout.projections.1", **_LEMMA),
+    Head.of("ego", "", "global_con_head.fpv_global_proj"),
+    Head.of("exo", "", "global_con_head.tpv_global_proj"),
+)
+
+# Left behind on purpose: pattern -> what it is.
+SKIPPED = {
+    r"(.*\.)?num_batches_tracked": "batch counters",
+    r".*\.split_bn\..*": "per-split statistics of sub-batch normalisation",
+    r"(kd_?head|head_?kd|kd)[\w-]*\..*": "distillation heads",
+    r"(hand|head)objhead[\w-]*\..*": "auxiliary heads for hands and objects",
+    r".*momentum.*|lr|model_iter": "Caffe2's optimizer",
+}
