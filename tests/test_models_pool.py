@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sum_l_jax.models import pool
+from sum_l_jax.models import resnet3d
 
 SIZES = [(8, 8), (5, 6), (1, 2)]
 
@@ -58,3 +60,32 @@ def test_mean_pool_is_float32():
   y = pool.mean_pool(jnp.asarray(x, jnp.bfloat16))
   assert y.dtype == jnp.float32
   np.testing.assert_allclose(y, x.mean((1, 2, 3)), atol=1e-2)
+
+
+def test_gradient_in_the_stem():
+  """Compiled together with what comes before it.
+
+  XLA computes the pool's input twice there, for the value and for the gradient,
+  rounded differently: a gradient that asked "is this the maximum?" by equality
+  lost half of the stem's gradient.
+  """
+  rng = np.random.default_rng(3)
+  stem = resnet3d.ConvNorm(
+      3, 16, (1, 7, 7), (1, 2, 2), backend="cpu", bn_group_size=0,
+      dtype=jnp.float32, rng=rng,
+  )
+  graph, params, stats = nnx.split(stem, nnx.Param, nnx.BatchStat)
+  x = rng.standard_normal((2, 4, 48, 48, 3)).astype(np.float32)
+
+  def gradient(form):
+    def loss(params):
+      module = nnx.merge(graph, params, stats, copy=True)
+      return jnp.square(form(module(x, train=True))).sum()
+
+    return nnx.to_pure_dict(jax.jit(jax.grad(loss))(params))
+
+  ours, native = gradient(pool.max_pool_phase), gradient(pool.max_pool_native)
+  for part in ("scale", "bias"):
+    np.testing.assert_allclose(
+        ours["norm"][part], native["norm"][part], rtol=1e-3
+    )

@@ -35,6 +35,27 @@ def max_pool_native(x: jax.Array) -> jax.Array:
   )
 
 
+def _phases(x: jax.Array) -> tuple[jax.Array, int, int]:
+  """Splits `[..., H, W, C]` into the parities of its rows and columns.
+
+  Returns:
+    `[N, rows + 1, 2, columns + 1, 2, C]`, padded by -inf, and the numbers of
+    rows and columns of the result.
+  """
+  height, width, channels = x.shape[-3:]
+  rows, columns = (height + 1) // 2, (width + 1) // 2
+  padding = (
+      (0, 0),
+      (1, 2 * rows + 1 - height),
+      (1, 2 * columns + 1 - width),
+      (0, 0),
+  )
+  x = jnp.pad(
+      x.reshape(-1, height, width, channels), padding, constant_values=-jnp.inf
+  )
+  return x.reshape(-1, rows + 1, 2, columns + 1, 2, channels), rows, columns
+
+
 @jax.custom_vjp
 def max_pool_phase(x: jax.Array) -> jax.Array:
   """`max_pool_native` with the fast gradient for CPU."""
@@ -42,48 +63,42 @@ def max_pool_phase(x: jax.Array) -> jax.Array:
 
 
 def _phase_forward(x):
-  y = max_pool_native(x)
-  return y, (x, y)
+  phases, rows, columns = _phases(x)
+  best, place = None, None
+  # In row-major order the first maximum takes the gradient, as in XLA and
+  # PyTorch; after a ReLU ties at zero are common. The place is remembered
+  # rather than sought again by equality: XLA may compute x anew for the
+  # gradient, rounded differently, and then nothing equals the maximum.
+  for k in range(9):
+    (down, i), (right, j) = divmod(k // 3, 2), divmod(k % 3, 2)
+    value = phases[:, down : down + rows, i, right : right + columns, j]
+    if best is None:
+      best, place = value, jnp.zeros(value.shape, jnp.int8)
+    else:
+      better = value > best
+      best = jnp.where(better, value, best)
+      place = jnp.where(better, jnp.int8(k), place)
+  shape = (*x.shape[:-3], rows, columns, x.shape[-1])
+  # Of x the gradient needs but the shape; an empty slice carries it.
+  return best.reshape(shape), (place, x[..., :0])
 
 
 def _phase_backward(residuals, dy):
-  x, y = residuals
-  height, width, channels = x.shape[-3:]
-  rows, columns = y.shape[-3:-1]
-  lead = x.shape[:-3]
-  shape = (-1, rows + 1, 2, columns + 1, 2, channels)
-  padding = (
-      (0, 0),
-      (1, 2 * rows + 1 - height),
-      (1, 2 * columns + 1 - width),
-      (0, 0),
-  )
-  phases = jnp.pad(
-      x.reshape(-1, height, width, channels), padding, constant_values=-jnp.inf
-  ).reshape(shape)
-  y = y.reshape(-1, rows, columns, channels)
-  dy = dy.reshape(y.shape)
+  place, like = residuals
+  *lead, height, width, _ = like.shape
+  rows, columns, channels = dy.shape[-3:]
+  dy = dy.reshape(place.shape)
   grads = [[0.0, 0.0], [0.0, 0.0]]
-  taken = jnp.zeros(y.shape, bool)
-  # In row-major order the first maximum takes the gradient, as in XLA and
-  # PyTorch; after a ReLU ties at zero are common.
-  for i in range(3):
-    for j in range(3):
-      down, right = i // 2, j // 2
-      value = phases[
-          :, down : down + rows, i % 2, right : right + columns, j % 2
-      ]
-      hit = (value == y) & ~taken
-      taken |= hit
-      grads[i % 2][j % 2] += jnp.pad(
-          jnp.where(hit, dy, 0),
-          ((0, 0), (down, 1 - down), (right, 1 - right), (0, 0)),
-      )
+  for k in range(9):
+    (down, i), (right, j) = divmod(k // 3, 2), divmod(k % 3, 2)
+    grads[i][j] += jnp.pad(
+        jnp.where(place == k, dy, 0),
+        ((0, 0), (down, 1 - down), (right, 1 - right), (0, 0)),
+    )
   dx = jnp.stack([jnp.stack(pair, axis=3) for pair in grads], axis=2)
   dx = dx.reshape(-1, 2 * rows + 2, 2 * columns + 2, channels)
-  return (
-      dx[:, 1 : 1 + height, 1 : 1 + width].reshape(*lead, height, width, -1),
-  )
+  dx = dx[:, 1 : 1 + height, 1 : 1 + width]
+  return (dx.reshape(*lead, height, width, channels),)
 
 
 max_pool_phase.defvjp(_phase_forward, _phase_backward)

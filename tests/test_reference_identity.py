@@ -1,0 +1,310 @@
+"""Given the same weights and clips: the reference's numbers, stage by stage.
+
+Differences are relative to the standard deviation of the reference's tensor.
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from data_prep.published_weights import convert
+from data_prep.published_weights import files
+from data_prep.published_weights import names
+from sum_l_jax import models
+from sum_l_jax.checkpoint import weights as weights_lib
+from sum_l_jax.data import device
+from sum_l_jax.evaluation import evaluate
+from sum_l_jax.losses import total as total_loss
+from sum_l_jax.train import metrics
+from sum_l_jax.train import optimizer as optimizers
+from sum_l_jax.train import state as train_state
+from sum_l_jax.train import step as train_step
+from tests import reference_networks as reference
+
+MODELS = tuple(reference.HUB)
+TASKS = {"verb": 5, "noun": 7}
+
+
+def to_weights(network, model) -> weights_lib.Weights:
+  """Through the conversion, without the disk."""
+  tensors = {k: v.numpy() for k, v in reference.state(network).items()}
+  file = files.WeightFile(pathlib.Path("in_memory.pyth"), "torch", tensors)
+  return convert.convert(file, convert.Options(names.MODELS[model]))[0]
+
+
+def our_network(model, **options) -> train_state.Network:
+  options = {"tasks": {"ego": {"action": 400}}, "dropout": 0.0, **options}
+  return train_state.Network(lambda: models.make_model(
+      backbone=names.MODELS[model], embedding_dim=None, **options
+  ))
+
+
+def clips(model, batch, crop, seed=0):
+  """uint8 pixels, and what the reference sees of them."""
+  frames = models.BACKBONES[names.MODELS[model]].num_frames
+  rng = np.random.default_rng(seed)
+  # Smooth in space and time, as video is, with noise on top.
+  coarse = rng.integers(0, 256, (batch, frames // 4, 7, 7, 3))
+  video = coarse.repeat(4, 1).repeat(crop // 7 + 1, 2).repeat(crop // 7 + 1, 3)
+  video = video[:, :, :crop, :crop] + rng.integers(-20, 21, (
+      batch, frames, crop, crop, 3))
+  video = video.clip(0, 255).astype(np.uint8)
+  pixels = (video.astype(np.float32) / 255 - 0.45) / 0.225
+  return video, pixels.astype(np.float32)
+
+
+def difference(ours, theirs) -> float:
+  """The largest, relative to the standard deviation of theirs."""
+  ours, theirs = np.asarray(ours), theirs.detach().numpy()
+  assert ours.shape == theirs.shape
+  return float(np.abs(ours - theirs).max() / theirs.std())
+
+
+@pytest.fixture(scope="module", name="networks")
+def networks_fixture():
+  """model -> (PyTorch network, our weights), each built once."""
+  built = {}
+
+  def get(model):
+    if model not in built:
+      network = reference.build(model)
+      built[model] = network, to_weights(network, model)
+    return built[model]
+
+  return get
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_evaluation(networks, model, record_property):
+  network, weights = networks(model)
+  video, pixels = clips(model, 2, 224)
+  with torch.no_grad():
+    expected = reference.run(network, pixels)
+  ours, _ = jax.jit(
+      lambda p, s, v: our_network(model).apply(
+          p, s, {"ego": {"video": v}}, train=False)
+  )(weights.params, weights.stats, video)
+  found = {}
+  for stage, tensors in expected["stages"].items():
+    for path, tensor in zip(("slow", "fast"), tensors):
+      found[f"{stage}/{path}"] = difference(
+          ours["ego"]["stages"][stage][path],
+          tensor.permute(0, 2, 3, 4, 1),
+      )
+  found["features"] = difference(ours["ego"]["features"], expected["features"])
+  found["logits"] = difference(
+      ours["ego"]["logits"]["action"], expected["logits"]
+  )
+  record_property("differences", found)
+  print(model, {k: f"{v:.1e}" for k, v in found.items()})
+  assert max(found.values()) <= 1e-4, found
+
+
+@pytest.mark.parametrize("model", ["slow_r50_8x8", "slowfast_r50_8x8"])
+@pytest.mark.parametrize("window", [0, 7])
+def test_scores_at_crop_256(networks, model, window):
+  """The fixed windows of 7 x 7: scores are averaged over 2 x 2 positions."""
+  network, weights = networks(model)
+  video, pixels = clips(model, 1, 256)
+  with torch.no_grad():
+    logits = reference.run(network, pixels, window=window)["logits"]
+    expected = logits.softmax(dim=-1)
+    if window:
+      assert logits.shape[1] == 4
+      expected = expected.mean(dim=1)
+  score = evaluate.make_score_step(
+      our_network(model, pool_window=window), view="ego",
+      kinds={"action": "softmax"}, mesh=device.make_mesh(1),
+  )
+  ours = score(weights.params, weights.stats, {"video": video})["action"]
+  assert difference(ours, expected) <= 1e-4
+
+
+def test_pool_window_that_does_not_fit(networks):
+  _, weights = networks("slow_r50_8x8")
+  video, _ = clips("slow_r50_8x8", 1, 64)
+  network = our_network("slow_r50_8x8", pool_window=7)
+  with pytest.raises(ValueError, match="pool_window=7 is larger than the map"):
+    network.apply(weights.params, weights.stats, {"ego": {"video": video}},
+                  train=False)
+
+
+def torch_heads(features: int, seed: int) -> nn.ModuleDict:
+  torch.manual_seed(seed)
+  return nn.ModuleDict({t: nn.Linear(features, k) for t, k in TASKS.items()})
+
+
+def with_heads(weights, heads):
+  """Our trees with the PyTorch heads in place of the 400 classes."""
+  encoder = jax.tree.map(jnp.asarray, weights.params["ego"]["encoder"])
+  params = {"ego": {"encoder": encoder, "heads": {
+      task: {"kernel": jnp.asarray(layer.weight.detach().numpy().T),
+             "bias": jnp.asarray(layer.bias.detach().numpy())}
+      for task, layer in heads.items()
+  }}}
+  return params, jax.tree.map(jnp.asarray, weights.stats)
+
+
+def batch_of(model, size, crop, seed):
+  video, pixels = clips(model, size, crop, seed)
+  rng = np.random.default_rng(seed + 100)
+  labels = {t: rng.integers(0, k, size).astype(np.int32)
+            for t, k in TASKS.items()}
+  batch = {"ego": {
+      "video": video, "labels": labels, "mask": np.ones(size, np.float32),
+      "color_offset": np.zeros((size, 3), np.float32),
+  }}
+  return batch, pixels, labels
+
+
+def objective():
+  return total_loss.Objective(
+      tasks={"ego": dict.fromkeys(TASKS, "softmax")},
+      weights={"ego_cls": 1.0}, cross_view="weighted",
+  )
+
+
+def torch_loss(network, heads, pixels, labels):
+  features = reference.run(network, pixels)["features"]
+  return sum(
+      nn.functional.cross_entropy(heads[t](features),
+                                  torch.from_numpy(labels[t]).long())
+      for t in TASKS
+  )
+
+
+def named_gradients(network, model) -> dict[str, np.ndarray]:
+  """Our flat encoder names -> PyTorch's gradients in our layout."""
+  shapes = our_network(model).shapes[0]["ego"]["encoder"]
+  ours = names.encoder_names(
+      names.MODELS[model], "pytorchvideo", weights_lib.flatten(shapes))
+  grads = {k: p.grad.numpy() for k, p in network.named_parameters()
+           if p.grad is not None}
+  move = lambda g: g.transpose(2, 3, 4, 1, 0) if g.ndim == 5 else g
+  return {name: move(grads[theirs]) for name, theirs in ours.items()}
+
+
+@pytest.mark.parametrize("model", ["slow_r50_8x8", "slowfast_r50_8x8"])
+def test_training(networks, model, record_property):
+  """Loss, every parameter's gradient, and the statistics after a step."""
+  network, weights = networks(model)
+  network = reference.build(model)  # Its statistics will move.
+  network.train()
+  heads = torch_heads(network.blocks[-1].proj.in_features, seed=3)
+  batch, pixels, labels = batch_of(model, 4, 96, seed=1)
+  counts = {}
+  for name, module in network.named_modules():
+    if isinstance(module, nn.BatchNorm3d):
+      module.register_forward_hook(
+          lambda m, x, y, name=name: counts.__setitem__(
+              name, x[0].numel() // x[0].shape[1])
+      )
+  before = {k: v.clone() for k, v in network.state_dict().items()}
+  expected = torch_loss(network, heads, pixels, labels)
+  expected.backward()
+
+  params, stats = with_heads(weights, heads)
+  ours = our_network(model, tasks={"ego": TASKS})
+
+  @jax.jit
+  def run(params, stats, batch):
+    def loss(params):
+      out, new = ours.apply(params, stats, batch, train=True)
+      return objective()(out, batch, key=jax.random.key(0))[0], new
+    return jax.value_and_grad(loss, has_aux=True)(params)
+
+  (loss, new_stats), grads = run(params, stats, batch)
+  assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-5)
+  found = weights_lib.flatten(grads["ego"]["encoder"])
+  errors = {}
+  for name, theirs in named_gradients(network, model).items():
+    errors[name] = float(
+        np.linalg.norm(found[name] - theirs) / np.linalg.norm(theirs)
+    )
+  for task, layer in heads.items():
+    theirs = layer.weight.grad.numpy().T
+    errors[task] = float(
+        np.linalg.norm(grads["ego"]["heads"][task]["kernel"] - theirs)
+        / np.linalg.norm(theirs)
+    )
+  worst = sorted(errors.items(), key=lambda item: -item[1])[:5]
+  record_property("worst gradients", worst)
+  print(model, "gradients", worst)
+  assert worst[0][1] <= 1e-3, worst
+
+  statistics = weights_lib.flatten(new_stats["ego"]["encoder"])
+  theirs = names.encoder_names(names.MODELS[model], "pytorchvideo", statistics)
+  after = network.state_dict()
+  for name, value in statistics.items():
+    key = theirs[name]
+    wanted = after[key].numpy()
+    if key.endswith("running_var"):
+      # PyTorch keeps n / (n - 1) times the variance that it divides by.
+      n = counts[key.removesuffix(".running_var")]
+      old = 0.9 * before[key].numpy()
+      wanted = old + (wanted - old) * (n - 1) / n
+    scale = max(np.abs(wanted).max(), 1e-3)
+    np.testing.assert_allclose(value, wanted, atol=1e-4 * scale, err_msg=name)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "relative_steps"])
+def test_ten_steps_of_sgd(networks, schedule):
+  """Nesterov momentum and decay off BatchNorm, against torch.optim.SGD."""
+  model, steps = "slow_r50_8x8", 10
+  _, weights = networks(model)
+  network = reference.build(model)
+  network.train()
+  heads = torch_heads(2048, seed=4)
+  bounds, factors = (0, 4, 7), (1.0, 0.1, 0.01)
+  settings = dict(momentum=0.9, nesterov=True, weight_decay=1e-4)
+  norms, others = [], list(heads.parameters())
+  for name, parameter in network.named_parameters():
+    if ".proj." not in name:
+      (norms if "norm" in name else others).append(parameter)
+  theirs = torch.optim.SGD(
+      [{"params": norms, "weight_decay": 0.0}, {"params": others}], lr=0.0,
+      **settings,
+  )
+
+  def rate(step):
+    if schedule == "cosine":
+      return 0.01 * 0.5 * (np.cos(np.pi * step / steps) + 1)
+    return 0.01 * factors[sum(step >= b for b in bounds) - 1]
+
+  learning_rate = optimizers.make_schedule(
+      schedule, learning_rate=0.01, total_steps=steps, boundaries=bounds,
+      factors=factors,
+  )
+  optimizer = optimizers.make_optimizer(
+      "sgd", learning_rate, clip_norm=0.0, **settings)
+  step_fn = train_step.make_train_step(
+      our_network(model, tasks={"ego": TASKS}), objective(), optimizer,
+      learning_rate, seed=0, mesh=device.make_mesh(1),
+  )
+  params, stats = with_heads(weights, heads)
+  state = train_state.create_state(params, stats, optimizer)
+  pairs = []
+  for step in range(steps):
+    batch, pixels, labels = batch_of(model, 4, 64, seed=step % 3)
+    for group in theirs.param_groups:
+      group["lr"] = rate(step)
+    theirs.zero_grad()
+    loss = torch_loss(network, heads, pixels, labels)
+    loss.backward()
+    theirs.step()
+    state, sums = step_fn(state, batch)
+    values = metrics.compute([sums])
+    assert values["learning_rate"] == pytest.approx(rate(step), rel=1e-5)
+    pairs.append((values["loss"], float(loss.detach())))
+  print(schedule, pairs)
+  for ours, wanted in pairs:
+    assert ours == pytest.approx(wanted, rel=1e-3), pairs
+  # It was a real descent, not ten times the same number.
+  assert pairs[-1][1] < 0.8 * pairs[0][1]
