@@ -191,14 +191,49 @@ def named_gradients(network, model) -> dict[str, np.ndarray]:
   return {name: move(grads[theirs]) for name, theirs in ours.items()}
 
 
+def relative_errors(ours, theirs) -> dict[str, float]:
+  """By parameter, |ours - theirs| / |theirs|."""
+  return {
+      name: float(np.linalg.norm(np.asarray(ours[name], np.float64) - wanted)
+                  / np.linalg.norm(wanted))
+      for name, wanted in theirs.items()
+  }
+
+
+def worst(errors: dict[str, float], count: int = 4):
+  return sorted(errors.items(), key=lambda item: -item[1])[:count]
+
+
+def our_gradients(model, params, stats, batch):
+  """Loss, flat gradients of encoder and heads, flat new statistics."""
+  network = our_network(model, tasks={"ego": TASKS})
+
+  @jax.jit
+  def run(params, stats, batch):
+    def loss(params):
+      out, new = network.apply(params, stats, batch, train=True)
+      return objective()(out, batch, key=jax.random.key(0))[0], new
+    return jax.value_and_grad(loss, has_aux=True)(params)
+
+  (loss, new_stats), grads = run(params, stats, batch)
+  return (float(loss), weights_lib.flatten(grads["ego"]["encoder"]),
+          weights_lib.flatten(grads["ego"]["heads"]),
+          weights_lib.flatten(new_stats["ego"]["encoder"]))
+
+
 @pytest.mark.parametrize("model", ["slow_r50_8x8", "slowfast_r50_8x8"])
-def test_training(networks, model, record_property):
-  """Loss, every parameter's gradient, and the statistics after a step."""
-  network, weights = networks(model)
-  network = reference.build(model)  # Its statistics will move.
-  network.train()
+def test_training(networks, model, monkeypatch, record_property):
+  """Loss, every parameter's gradient, and the statistics after a step.
+
+  With softplus for ReLU in both, so that a rounding error has no kink to fall
+  off: all the rest is the network as it is. For ReLU see the next test.
+  """
+  monkeypatch.setattr(jax.nn, "relu", jax.nn.softplus)
+  _, weights = networks(model)
+  network = reference.make_smooth(reference.build(model)).train()
   heads = torch_heads(network.blocks[-1].proj.in_features, seed=3)
   batch, pixels, labels = batch_of(model, 4, 96, seed=1)
+  params, stats = with_heads(weights, heads)
   counts = {}
   for name, module in network.named_modules():
     if isinstance(module, nn.BatchNorm3d):
@@ -209,37 +244,20 @@ def test_training(networks, model, record_property):
   before = {k: v.clone() for k, v in network.state_dict().items()}
   expected = torch_loss(network, heads, pixels, labels)
   expected.backward()
-
-  params, stats = with_heads(weights, heads)
-  ours = our_network(model, tasks={"ego": TASKS})
-
-  @jax.jit
-  def run(params, stats, batch):
-    def loss(params):
-      out, new = ours.apply(params, stats, batch, train=True)
-      return objective()(out, batch, key=jax.random.key(0))[0], new
-    return jax.value_and_grad(loss, has_aux=True)(params)
-
-  (loss, new_stats), grads = run(params, stats, batch)
-  assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-5)
-  found = weights_lib.flatten(grads["ego"]["encoder"])
-  errors = {}
-  for name, theirs in named_gradients(network, model).items():
-    errors[name] = float(
-        np.linalg.norm(found[name] - theirs) / np.linalg.norm(theirs)
-    )
+  loss, grads, head_grads, statistics = our_gradients(
+      model, params, stats, batch
+  )
+  assert loss == pytest.approx(float(expected.detach()), rel=1e-5)
+  errors = relative_errors(grads, named_gradients(network, model))
   for task, layer in heads.items():
-    theirs = layer.weight.grad.numpy().T
-    errors[task] = float(
-        np.linalg.norm(grads["ego"]["heads"][task]["kernel"] - theirs)
-        / np.linalg.norm(theirs)
-    )
-  worst = sorted(errors.items(), key=lambda item: -item[1])[:5]
-  record_property("worst gradients", worst)
-  print(model, "gradients", worst)
-  assert worst[0][1] <= 1e-3, worst
+    errors |= relative_errors(
+        head_grads, {f"{task}/kernel": layer.weight.grad.numpy().T,
+                     f"{task}/bias": layer.bias.grad.numpy()})
+  record_property("worst gradients", worst(errors))
+  print(model, "gradients", worst(errors))
+  assert len(errors) > 100
+  assert max(errors.values()) <= 1e-3, worst(errors)
 
-  statistics = weights_lib.flatten(new_stats["ego"]["encoder"])
   theirs = names.encoder_names(names.MODELS[model], "pytorchvideo", statistics)
   after = network.state_dict()
   for name, value in statistics.items():
@@ -254,16 +272,46 @@ def test_training(networks, model, record_property):
     np.testing.assert_allclose(value, wanted, atol=1e-4 * scale, err_msg=name)
 
 
+def test_gradient_is_as_exact_as_pytorchs(networks, record_property):
+  """Where ReLUs see values near zero, rounding flips single gradients.
+
+  There float32 has no one answer; both are measured against float64.
+  """
+  model = "slow_r50_8x8"
+  _, weights = networks(model)
+  batch, pixels, labels = batch_of(model, 4, 96, seed=1)
+  found = {}
+  for dtype in (torch.float64, torch.float32):
+    network = reference.build(model).to(dtype).train()
+    heads = torch_heads(2048, seed=3).to(dtype)
+    torch_loss(
+        network, heads, torch.from_numpy(pixels).to(dtype).numpy(), labels
+    ).backward()
+    found[dtype] = named_gradients(network, model)
+  params, stats = with_heads(weights, torch_heads(2048, seed=3))
+  _, grads, _, _ = our_gradients(model, params, stats, batch)
+  exact = found[torch.float64]
+  ours = relative_errors(grads, exact)
+  theirs = relative_errors(found[torch.float32], exact)
+  record_property("worst", (worst(ours), worst(theirs)))
+  print("to float64: ours", worst(ours), "PyTorch's", worst(theirs))
+  median = lambda errors: float(np.median(list(errors.values())))
+  assert median(ours) <= 2 * median(theirs), (median(ours), median(theirs))
+  assert max(ours.values()) <= 0.05, worst(ours)
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "relative_steps"])
-def test_ten_steps_of_sgd(networks, schedule):
+def test_ten_steps_of_sgd(schedule):
   """Nesterov momentum and decay off BatchNorm, against torch.optim.SGD."""
   model, steps = "slow_r50_8x8", 10
-  _, weights = networks(model)
-  network = reference.build(model)
+  network = reference.build(model, clear_of_kinks=True)
+  weights = to_weights(network, model)
   network.train()
   heads = torch_heads(2048, seed=4)
   bounds, factors = (0, 4, 7), (1.0, 0.1, 0.01)
-  settings = dict(momentum=0.9, nesterov=True, weight_decay=1e-4)
+  # A decay that can be seen in ten steps, for what it acts on and what not.
+  settings = dict(momentum=0.9, nesterov=True, weight_decay=0.5)
+  peak = 2e-3
   norms, others = [], list(heads.parameters())
   for name, parameter in network.named_parameters():
     if ".proj." not in name:
@@ -275,11 +323,11 @@ def test_ten_steps_of_sgd(networks, schedule):
 
   def rate(step):
     if schedule == "cosine":
-      return 0.01 * 0.5 * (np.cos(np.pi * step / steps) + 1)
-    return 0.01 * factors[sum(step >= b for b in bounds) - 1]
+      return peak * 0.5 * (np.cos(np.pi * step / steps) + 1)
+    return peak * factors[sum(step >= b for b in bounds) - 1]
 
   learning_rate = optimizers.make_schedule(
-      schedule, learning_rate=0.01, total_steps=steps, boundaries=bounds,
+      schedule, learning_rate=peak, total_steps=steps, boundaries=bounds,
       factors=factors,
   )
   optimizer = optimizers.make_optimizer(
@@ -292,7 +340,7 @@ def test_ten_steps_of_sgd(networks, schedule):
   state = train_state.create_state(params, stats, optimizer)
   pairs = []
   for step in range(steps):
-    batch, pixels, labels = batch_of(model, 4, 64, seed=step % 3)
+    batch, pixels, labels = batch_of(model, 2, 64, seed=step % 3)
     for group in theirs.param_groups:
       group["lr"] = rate(step)
     theirs.zero_grad()
