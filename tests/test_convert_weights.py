@@ -299,6 +299,10 @@ def test_everything_must_fit(networks, tmp_path, error):
   assert "4 of another shape: s1_fuse.conv_f2s.weight (16, 8, 5, 1, 1)" in text
   assert "wanted (16, 8, 7, 1, 1)" in text
   assert "choose --model=slowfast_r50_4x16" in text
+  assert convert(tmp_path / "short.pyth", tmp_path / "4x16",
+                 model="slowfast_r50_4x16") == 0
+  card = weights_lib.read_weights(tmp_path / "4x16").card
+  assert (card["network"]["alpha"], card["network"]["fusion_kernel"]) == (8, 5)
   text = error(save(tmp_path / "other.pyth", {"layer1.weight": torch.ones(2)}))
   assert "names of no known network: layer1.weight" in text
 

@@ -149,7 +149,7 @@ def _expected(backbone: str) -> tuple[dict, dict]:
   )
 
 
-def _to_ours(value: np.ndarray, ndim: int) -> np.ndarray:
+def to_ours(value: np.ndarray, ndim: int) -> np.ndarray:
   """PyTorch's OIDHW and [out, in] to DHWIO and [in, out]."""
   value = value.astype(np.float32)
   if ndim == 5:
@@ -157,7 +157,7 @@ def _to_ours(value: np.ndarray, ndim: int) -> np.ndarray:
   return np.ascontiguousarray(value.T) if ndim == 2 else value
 
 
-def _to_theirs(value: np.ndarray) -> np.ndarray:
+def to_theirs(value: np.ndarray) -> np.ndarray:
   value = np.asarray(value)
   if value.ndim == 5:
     return np.ascontiguousarray(value.transpose(4, 3, 0, 1, 2))
@@ -214,11 +214,11 @@ def _fill_encoder(
       if len(shape) == 5 and value.ndim == 4:
         report.inflated.append(name)
         value = _inflated(value, shape[0])
-      value = _to_ours(value, len(shape))
+      value = to_ours(value, len(shape))
       if value.shape != shape:
         problems.shapes.append(
             f"{name} {tensors[name].shape}, wanted"
-            f" {_to_theirs(np.empty(shape)).shape}"
+            f" {to_theirs(np.empty(shape)).shape}"
         )
         problems.hint = problems.hint or _kernel_hint(ours, value, backbone)
         continue
@@ -347,7 +347,7 @@ def _take_heads(
     # Caffe2 keeps linear layers as they are; PyTorch's fully convolutional
     # ones have trailing ones.
     weight = weight.reshape(weight.shape[0], -1)
-    layer = {"kernel": _to_ours(weight, 2), "bias": _to_ours(bias, 1)}
+    layer = {"kernel": to_ours(weight, 2), "bias": to_ours(bias, 1)}
     if not head.task:
       tower["projection"] = layer
       taken.append(head)
@@ -474,7 +474,7 @@ def export(
     for tree in (weights.params, weights.stats):
       flat = weights_lib.flatten(tree[view]["encoder"])
       for ours, name in names.encoder_names(backbone, family, flat).items():
-        out[name] = _to_theirs(flat[ours])
+        out[name] = to_theirs(flat[ours])
     kinds = weights.card["kinds"].get(view, {})
     # As the label sets come: verb before noun.
     order = sorted(tower.get("heads", {}),
@@ -483,11 +483,11 @@ def export(
     for index, task in enumerate(order):
       name = _export_name(view, sizes, index)
       head_names[name] = (view, task, kinds.get(task, types.SOFTMAX))
-      out[f"{name}.weight"] = _to_theirs(tower["heads"][task]["kernel"])
+      out[f"{name}.weight"] = to_theirs(tower["heads"][task]["kernel"])
       out[f"{name}.bias"] = np.asarray(tower["heads"][task]["bias"])
     if "projection" in tower:
       name = f"global_con_head.{'fpv' if view == types.EGO else 'tpv'}"
-      out[f"{name}_global_proj.weight"] = _to_theirs(
+      out[f"{name}_global_proj.weight"] = to_theirs(
           tower["projection"]["kernel"])
       out[f"{name}_global_proj.bias"] = np.asarray(tower["projection"]["bias"])
   card = {**weights.card, "head_names": head_names}
