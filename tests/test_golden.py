@@ -1,4 +1,4 @@
-"""The reference's outputs, committed: needs neither PyTorch nor its networks."""
+"""The reference's outputs, committed; needs no PyTorch and no other network."""
 
 from __future__ import annotations
 
