@@ -26,7 +26,7 @@ class ClipSpec:
   Attributes:
     clip_id: unique within the data set.
     video_id: the untrimmed video.
-    media: a video file, or a folder of JPEG frames.
+    media: a video file, or a folder or `.tar` file of JPEG frames.
     start_seconds: where the clip starts.
     stop_seconds: where it stops, exclusive; None stands for the end of the
       file.
@@ -34,8 +34,12 @@ class ClipSpec:
     labels: class ids by task name.
     where: file and line of the annotation, for error texts.
     split: the split that the annotation itself names, or "".
-    first_frame, last_frame: file numbers, both inclusive, of a folder of
+    first_frame, last_frame: file numbers, both inclusive, where `media` holds
       frames.
+    frames_fps: the rate at which those files were extracted.
+    frame_name: how they are called, by number.
+    frame_files: the clip's frames in order, relative to `media`, where their
+      names follow no rule; instead of the two numbers.
   """
 
   clip_id: str
@@ -49,6 +53,9 @@ class ClipSpec:
   split: str = ""
   first_frame: int = 0
   last_frame: int = 0
+  frames_fps: float = 60.0
+  frame_name: str = "frame_{:010d}.jpg"
+  frame_files: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
