@@ -36,7 +36,8 @@ class ClipSpec:
     split: the split that the annotation itself names, or "".
     first_frame, last_frame: file numbers, both inclusive, where `media` holds
       frames.
-    frames_fps: the rate at which those files were extracted.
+    frames_fps: the rate at which those files were extracted, and in which the
+      data set's users count; 0 where a video's own rate holds.
     frame_name: how they are called, by number.
     frame_files: the clip's frames in order, relative to `media`, where their
       names follow no rule; instead of the two numbers.
@@ -53,17 +54,24 @@ class ClipSpec:
   split: str = ""
   first_frame: int = 0
   last_frame: int = 0
-  frames_fps: float = 60.0
+  frames_fps: float = 0.0
   frame_name: str = "frame_{:010d}.jpg"
   frame_files: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Annotations:
-  """The clips of one annotation file, and the label sets they use."""
+  """The clips of a source, and the label sets they use.
+
+  Attributes:
+    clips: in the source's order.
+    tasks: label sets by name.
+    files: that were read; they identify the source.
+  """
 
   clips: Sequence[ClipSpec]
   tasks: Mapping[str, types.Task]
+  files: Sequence[pathlib.Path] = ()
 
 
 class Problems:
@@ -237,6 +245,9 @@ def check_span(
     )
 
 
-def sha256(path: pathlib.Path) -> str:
-  """Hex digest of the file's bytes."""
-  return hashlib.sha256(path.read_bytes()).hexdigest()
+def sha256(paths: Sequence[pathlib.Path]) -> str:
+  """Hex digest of the files' bytes, in order."""
+  digest = hashlib.sha256()
+  for path in paths:
+    digest.update(path.read_bytes())
+  return digest.hexdigest()

@@ -25,17 +25,19 @@ import pathlib
 import sys
 
 from data_prep import annotations
+from data_prep import charades_ego
 from data_prep import clip_dataset
 from data_prep import clip_reader
 from data_prep import command_line
-from data_prep import epic55
+from data_prep import epic_kitchens
 from data_prep import images
 from data_prep import manifest
 from data_prep import splits as splits_lib
 from sum_l_jax import types
 from sum_l_jax.data import records
 
-EPIC55 = "epic55"
+EPIC55 = epic_kitchens.EPIC55.name
+CHARADES_EGO = "charades_ego"
 MANIFEST = "manifest"
 SKIPPED_FILE = "skipped.csv"
 
@@ -115,14 +117,16 @@ def make_parser() -> argparse.ArgumentParser:
       formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   add = parser.add_argument
-  add("--dataset", required=True, choices=(EPIC55, MANIFEST))
+  add("--dataset", required=True,
+      choices=(*epic_kitchens.RELEASES, CHARADES_EGO, MANIFEST))
   add("--annotations", required=True, type=pathlib.Path, metavar="PATH",
-      help="the CSV file")
+      help="the CSV file, or the folder of the official files")
   add("--media", metavar="DIR[,DIR...]", default="",
       help="folders with frames or videos (default: that of the annotations)")
   add("--output", required=True, type=pathlib.Path, metavar="DIR")
-  add("--view", choices=types.VIEWS, help="default: ego for epic55")
-  add("--name", help="default: epic55, or the output folder's name")
+  add("--view", choices=types.VIEWS, help="default: ego; a manifest needs it")
+  add("--name",
+      help="default: that of --dataset; of a manifest the output folder's")
   add("--split", choices=splits_lib.RULES,
       help="tbn: the 14 validation videos of EPIC-KITCHENS-55 (its default);"
       " column: as the manifest's column split says (default where it has one);"
@@ -136,8 +140,8 @@ def make_parser() -> argparse.ArgumentParser:
   add("--short_side", type=int, default=256, metavar="PIXELS",
       help="larger frames are shrunk to it (default: 256)")
   add("--fps", type=float,
-      help="frames a second to store (default: 60 for epic55, the rate of its"
-      " official frames; else each video's own)")
+      help="frames a second to store (default: that of the official frames, 60"
+      " for EPIC-KITCHENS-55; of a manifest each video's own)")
   add("--class_lists", type=pathlib.Path, metavar="DIR",
       help="epic55: folder of EPIC_verb_classes.csv and EPIC_noun_classes.csv"
       " (default: beside the annotations); manifest: of <label column>.txt, one"
@@ -145,6 +149,13 @@ def make_parser() -> argparse.ArgumentParser:
   add("--multi_label", metavar="TASK[,TASK...]", default="",
       help="manifest: label columns with any number of labels a clip (found by"
       " itself where a cell holds several, separated by ; or |)")
+  add("--narration", choices=charades_ego.NARRATIONS, default="classes",
+      help="charades_ego: the phrases of a clip's classes (default), or the"
+      " video's description")
+  add("--window", type=float, default=charades_ego.WINDOW_SECONDS,
+      metavar="SECONDS",
+      help="charades_ego: length of the training clips (default: 2.625, what 32"
+      " frames at stride 2 span)")
   add("--on_error", choices=("stop", "skip"), default="stop",
       help="skip: leave unusable clips out, and list them in"
       " skipped.csv")  # fmt: skip
@@ -188,6 +199,10 @@ def _split_rule(
   )
 
 
+def _folder(path: pathlib.Path) -> pathlib.Path:
+  return path if path.is_dir() else path.parent
+
+
 def _read_source(
     args: argparse.Namespace, problems: annotations.Problems
 ) -> annotations.Annotations:
@@ -198,7 +213,7 @@ def _read_source(
           f"--media names {str(root)!r}, which is no folder."
       )
   options = dict(
-      media_roots=roots or [args.annotations.parent],
+      media_roots=roots or [_folder(args.annotations)],
       class_lists=args.class_lists,
       problems=problems,
   )
@@ -209,7 +224,14 @@ def _read_source(
     )
   if multi_label:
     raise ValueError("--multi_label is for --dataset=manifest.")
-  return epic55.read_annotations(args.annotations, **options)
+  if args.dataset == CHARADES_EGO:
+    return charades_ego.read_annotations(
+        args.annotations, view=args.view or types.EGO,
+        narration=args.narration, window_seconds=args.window, **options
+    )
+  return epic_kitchens.read_annotations(
+      args.annotations, release=epic_kitchens.RELEASES[args.dataset], **options
+  )
 
 
 def build(args: argparse.Namespace) -> None:
@@ -227,21 +249,22 @@ def build(args: argparse.Namespace) -> None:
         f" reason: {problems.skipped[0][2]}"
     )
   rule = _split_rule(args, any(clip.split for clip in source.clips))
-  is_epic = args.dataset == EPIC55
-  fps = epic55.FRAMES_FPS if args.fps is None and is_epic else args.fps
   written = build_dataset(
       args.output,
-      name=args.name or (EPIC55 if is_epic else args.output.name),
+      name=args.name or (
+          args.output.name if args.dataset == MANIFEST else args.dataset),
       view=args.view or types.EGO,
       source=source,
       rule=rule,
-      output=clip_reader.Output(fps, args.short_side),
+      output=clip_reader.Output(args.fps, args.short_side),
       problems=problems,
       metadata={
           "source": args.dataset,
           "annotations": args.annotations.name,
-          "annotations_sha256": annotations.sha256(args.annotations),
+          "annotations_sha256": annotations.sha256(source.files),
           "on_error": args.on_error,
+          **({"narration": args.narration, "window": args.window}
+             if args.dataset == CHARADES_EGO else {}),
       },
   )
   _print_result(args.output, written, len(problems.skipped))

@@ -8,8 +8,7 @@ import dataclasses
 
 from data_prep import annotations
 from data_prep import command_line
-from data_prep import epic55
-from data_prep import frame_folder
+from data_prep import frames as frames_lib
 from data_prep import media
 from sum_l_jax import types
 
@@ -44,21 +43,26 @@ class _ClipReader:
     self._video: media.VideoFile | None = None
 
   def read(self, spec: annotations.ClipSpec) -> types.Clip:
-    if spec.last_frame and spec.media.is_dir():
-      fps = self._output.fps or epic55.FRAMES_FPS
-      frames = frame_folder.read_clip(
-          spec.media,
-          spec.first_frame,
-          spec.last_frame,
-          frames_fps=epic55.FRAMES_FPS,
-          fps=fps,
+    if frames_lib.is_frames(spec.media):
+      fps = self._output.fps or spec.frames_fps
+      options = dict(
+          frames_fps=spec.frames_fps, fps=fps,
           short_side=self._output.short_side,
       )
+      if spec.frame_files:
+        frames = frames_lib.read_files(
+            spec.media, spec.frame_files, **options
+        )
+      else:
+        frames = frames_lib.read_clip(
+            spec.media, spec.first_frame, spec.last_frame,
+            frame_name=spec.frame_name, **options,
+        )
     else:
       if self._video is None or self._video.path != spec.media:
         self.close()
         self._video = media.VideoFile(spec.media)
-      fps = self._output.fps or self._video.fps
+      fps = self._output.fps or spec.frames_fps or self._video.fps
       frames = self._video.read_clip(
           spec.start_seconds,
           spec.stop_seconds,

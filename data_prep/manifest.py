@@ -4,8 +4,10 @@
   a0,kitchen.mp4,0.0,3.5,cut onion with knife,cut,onion
 
 Every column after the first five is a label set; `split`, where present, names
-the split. Several labels in a cell are separated by ";" or "|" and make the
-label set a multi-label one. Both times left empty take the whole file.
+the split. `path` may also be a folder of JPEG frames, in the order of the
+numbers in their names; a column `fps` then says their rate. Several labels in a
+cell are separated by ";" or "|" and make the label set a multi-label one. Both
+times left empty take the whole file.
 """
 
 from __future__ import annotations
@@ -21,8 +23,11 @@ from sum_l_jax import types
 
 COLUMNS = ("clip_id", "path", "start_seconds", "stop_seconds", "narration")
 SPLIT_COLUMN = "split"
+FPS_COLUMN = "fps"
 
 _SEPARATOR = re.compile(r"[;|]")
+# Annotations may run a little past the last frame that was extracted.
+_END_TOLERANCE_SECONDS = 0.5
 
 Rows = Sequence[tuple[str, Mapping[str, str]]]
 
@@ -54,7 +59,8 @@ def read_annotations(
   """
   problems = problems or annotations.Problems()
   rows, columns = annotations.read_rows(path, COLUMNS)
-  task_names = [c for c in columns if c not in (*COLUMNS, SPLIT_COLUMN)]
+  own = (*COLUMNS, SPLIT_COLUMN, FPS_COLUMN)
+  task_names = [c for c in columns if c not in own]
   _check_task_names(path, task_names, multi_label)
   tasks = {
       name: _make_task(name, rows, class_lists, name in multi_label)
@@ -79,7 +85,7 @@ def read_annotations(
       continue
     seen[clip.clip_id] = where
     clips.append(clip)
-  return annotations.Annotations(clips, tasks)
+  return annotations.Annotations(clips, tasks, (path,))
 
 
 def _check_task_names(
@@ -165,6 +171,9 @@ def _make_clip(
     annotations.check_span(
         start, stop, ("start_seconds", "stop_seconds"), where
     )
+  fps, files = 0.0, ()
+  if video.is_dir():
+    fps, files = _frame_files(video, start, stop, row, where)
   return annotations.ClipSpec(
       clip_id=row["clip_id"],
       video_id=pathlib.PurePath(row["path"]).with_suffix("").as_posix(),
@@ -178,7 +187,42 @@ def _make_clip(
       },
       where=where,
       split=row.get(SPLIT_COLUMN, ""),
+      frames_fps=fps,
+      frame_files=files,
   )
+
+
+def _frame_files(
+    folder: pathlib.Path, start: float, stop: float | None,
+    row: Mapping[str, str], where: str,
+) -> tuple[float, tuple[str, ...]]:
+  """Rate and names of the frames of a time span."""
+  fps = row.get(FPS_COLUMN, "")
+  try:
+    rate = float(fps)
+  except ValueError:
+    rate = 0.0
+  if not 0 < rate < 1000:
+    raise ValueError(
+        f"{where}: path {row['path']!r} is a folder of frames, so a column fps"
+        f" must give their frames a second; got {fps!r}."
+    )
+  number = lambda name: [int(n) for n in re.findall(r"\d+", name)]
+  names = sorted(
+      (item.name for item in folder.iterdir()
+       if item.suffix.lower() in (".jpg", ".jpeg")),
+      key=lambda name: (number(name), name),
+  )
+  last = len(names) if stop is None else round(stop * rate)
+  chosen = tuple(names[round(start * rate) : last])
+  if not chosen or last > len(names) + _END_TOLERANCE_SECONDS * rate:
+    raise ValueError(
+        f"{where}: the folder {str(folder)!r} has {len(names)} JPEG frames,"
+        f" {len(names) / rate:.2f} s at {rate:g} a second; the clip goes from"
+        f" {start:g} s to {'the end' if stop is None else f'{stop:g} s'}."
+        " Correct the times or the column fps."
+    )
+  return rate, chosen
 
 
 def _class_ids(
@@ -209,12 +253,8 @@ def _find_video(
   # An absolute path replaces the root.
   tried = [root / path for root in roots]
   for candidate in tried:
-    if candidate.is_file():
+    if candidate.exists():
       return candidate
-  if any(candidate.is_dir() for candidate in tried):
-    raise ValueError(
-        f"{where}: path {path!r} is a folder; a manifest names video files."
-    )
   lines = "\n".join(f"  {candidate}" for candidate in tried)
   near = ""
   for candidate in tried:

@@ -9,7 +9,7 @@ import pathlib
 import pytest
 
 from data_prep import annotations
-from data_prep import epic55
+from data_prep import epic_kitchens
 from data_prep import manifest
 from data_prep import splits
 
@@ -54,7 +54,9 @@ def _write(path, rows):
 def _epic(tmp_path, *changes, **options):
   (tmp_path / "P01_01").mkdir(exist_ok=True)
   path = _write(tmp_path / "labels.csv", [{**EPIC_ROW, **c} for c in changes])
-  return epic55.read_annotations(path, media_roots=[tmp_path], **options)
+  return epic_kitchens.read_annotations(
+      path, release=epic_kitchens.EPIC55, media_roots=[tmp_path], **options
+  )
 
 
 def _manifest(tmp_path, *changes, **options):
@@ -71,7 +73,9 @@ def test_official_labels(tmp_path):
     rows = list(csv.DictReader(handle))
   for video in {row["video_id"] for row in rows}:
     (tmp_path / video).mkdir()
-  source = epic55.read_annotations(LABELS, media_roots=[tmp_path])
+  source = epic_kitchens.read_annotations(
+      LABELS, release=epic_kitchens.EPIC55, media_roots=[tmp_path]
+  )
   assert len(source.clips) == 28_472 == len(rows)
   assert {n: t.num_classes for n, t in source.tasks.items()} == {
       "verb": 125,
@@ -156,7 +160,7 @@ def test_epic_layouts(tmp_path, layout):
   else:
     place.parent.mkdir(parents=True)
     place.touch()
-  assert epic55.find_media("P01_01", "P01", [tmp_path, second]) == place
+  assert epic_kitchens.find_media("P01_01", "P01", [tmp_path, second]) == place
 
 
 def test_epic_missing_media_lists_the_paths(tmp_path):
@@ -212,7 +216,9 @@ def test_missing_columns(tmp_path):
   del row["start_frame"]
   path = _write(tmp_path / "labels.csv", [row])
   with pytest.raises(ValueError) as error:
-    epic55.read_annotations(path, media_roots=[tmp_path])
+    epic_kitchens.read_annotations(
+        path, release=epic_kitchens.EPIC55, media_roots=[tmp_path]
+    )
   text = str(error.value)
   assert "lacks columns 'start_frame'" in text
   assert "'verb_class' (did you mean 'verb_clas'?)" in text

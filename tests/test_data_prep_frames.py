@@ -1,19 +1,20 @@
-"""Clips out of folders of JPEG frames: the right files, their bytes kept."""
+"""Clips out of JPEG frames: the right files, their bytes kept."""
 
 from __future__ import annotations
 
 import math
+import tarfile
 
 import pytest
 import simplejpeg
 
-from data_prep import frame_folder
+from data_prep import frames as frames_lib
 from tests import numbered_video
 
 
 def _read(folder, first, last, **options):
   options = {"frames_fps": 60.0, "fps": 60.0, "short_side": 256, **options}
-  return frame_folder.read_clip(folder, first, last, **options)
+  return frames_lib.read_clip(folder, first, last, **options)
 
 
 def test_bytes_pass_unchanged(tmp_path):
@@ -108,3 +109,51 @@ def test_sizes_must_agree(tmp_path):
   numbered_video.write_frames(tmp_path, range(4, 5), cell=20)
   with pytest.raises(ValueError, match="frame_0000000004.jpg.*another size"):
     _read(tmp_path, 1, 4)
+
+
+def _pack(folder, path, *, prefix="./", mode="w"):
+  with tarfile.open(path, mode) as tar:
+    tar.add(folder, arcname=prefix)
+
+
+@pytest.mark.parametrize("prefix", ["./", "P01_01"])
+def test_tar_gives_what_the_folder_gives(tmp_path, prefix):
+  folder = tmp_path / "P01_01"
+  numbered_video.write_frames(folder, range(1, 40))
+  _pack(folder, tmp_path / "P01_01.tar", prefix=prefix)
+  for fps in (60.0, 25.0):
+    expected = _read(folder, 5, 12, fps=fps)
+    assert _read(tmp_path / "P01_01.tar", 5, 12, fps=fps) == expected
+  with pytest.raises(FileNotFoundError) as error:
+    _read(tmp_path / "P01_01.tar", 90, 99)
+  assert "'frame_0000000090.jpg' in " in str(error.value)
+  assert "P01_01.tar' holds 39 frames, numbers 1 to 39" in str(error.value)
+
+
+def test_damaged_tar(tmp_path):
+  folder = tmp_path / "frames"
+  numbered_video.write_frames(folder, range(1, 40))
+  _pack(folder, tmp_path / "packed.tar", mode="w:gz")
+  _pack(folder, tmp_path / "whole.tar")
+  (tmp_path / "cut.tar").write_bytes(
+      (tmp_path / "whole.tar").read_bytes()[:20_000]
+  )
+  (tmp_path / "page.tar").write_bytes(b"<html>not found</html>" * 99)
+  for name in ("packed", "cut", "page"):
+    with pytest.raises(ValueError) as error:
+      _read(tmp_path / f"{name}.tar", 1, 39)
+    assert f"{name}.tar" in str(error.value), name
+    assert "tar file" in str(error.value) or "is cut off" in str(error.value)
+
+
+def test_files_by_name(tmp_path):
+  written = numbered_video.write_frames(tmp_path / "a" / "b", range(1, 13))
+  files = [f"a/b/frame_{n:010d}.jpg" for n in range(1, 13)]
+  options = dict(frames_fps=24.0, short_side=256)
+  got = frames_lib.read_files(tmp_path, files, fps=24.0, **options)
+  assert got == [written[n] for n in range(1, 13)]
+  got = frames_lib.read_files(tmp_path, files, fps=12.0, **options)
+  assert got == [written[n] for n in range(1, 13, 2)]
+  (tmp_path / files[4]).unlink()
+  with pytest.raises(FileNotFoundError, match="1 of 12 .*frame_0000000005"):
+    frames_lib.read_files(tmp_path, files, fps=24.0, **options)
