@@ -78,16 +78,17 @@ class Problems:
   """What to do with a clip that can't be used: stop, or note and go on.
 
   Attributes:
+    skip: whether it is the latter.
     skipped: (clip, where, reason) of each clip left out.
   """
 
   def __init__(self, *, skip: bool = False):
-    self._skip = skip
+    self.skip = skip
     self.skipped: list[tuple[str, str, str]] = []
 
   def report(self, clip_id: str, where: str, error: Exception) -> None:
     """Raises `error`, or keeps it as the reason for leaving the clip out."""
-    if not self._skip:
+    if not self.skip:
       raise error
     self.skipped.append((clip_id, where, str(error)))
 

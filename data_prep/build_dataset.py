@@ -13,7 +13,8 @@
   ... --split=train          ... --validation_videos=P02_01
 
 Runs once, before training. The output appears complete or not at all; an
-output that is already complete is kept.
+output that is already complete is kept, and the same command after an
+interruption goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 import dataclasses
+import os
 import pathlib
+import shutil
 import sys
 
 from data_prep import annotations
@@ -32,6 +35,7 @@ from data_prep import command_line
 from data_prep import epic_kitchens
 from data_prep import images
 from data_prep import manifest
+from data_prep import parts as parts_lib
 from data_prep import splits as splits_lib
 from sum_l_jax import types
 from sum_l_jax.data import records
@@ -52,6 +56,7 @@ def build_dataset(
     output: clip_reader.Output,
     problems: annotations.Problems,
     metadata: dict,
+    processes: int = 1,
 ) -> bool:
   """Divides, cuts and writes.
 
@@ -64,25 +69,29 @@ def build_dataset(
     problems: what to do with a clip that can't be used; those left out are
       listed in `skipped.csv`.
     metadata: identifies the sources; options are added here.
+    processes: that cut side by side.
 
   Returns:
     Whether it was written; False where the same data set was there.
 
   Raises:
-    FileNotFoundError, ValueError: see `clip_reader.read_clips` and
+    FileNotFoundError, ValueError: see `parts.read_clips` and
       `splits.split_clips`.
   """
   _check_free(directory)
   existed = directory.exists()
   divided = splits_lib.split_clips(source.clips, rule)
+  # Beside the result: an interrupted build goes on from there.
+  parts = directory.parent / f".{directory.name}.parts"
   clip_dataset.write_clip_dataset(
       directory,
       name=name,
       view=view,
       tasks=source.tasks,
       splits={
-          split: lambda specs=specs, split=split: clip_reader.read_clips(
-              specs, output, problems, label=split
+          split: lambda specs=specs, split=split: parts_lib.read_clips(
+              specs, output, problems, label=split, folder=parts,
+              processes=processes,
           )
           for split, specs in divided.items()
       },
@@ -93,6 +102,7 @@ def build_dataset(
           "split": dataclasses.asdict(rule),
       },
   )
+  shutil.rmtree(parts, ignore_errors=True)
   if not existed and problems.skipped:
     problems.write(directory / SKIPPED_FILE)
   return not existed
@@ -137,6 +147,8 @@ def make_parser() -> argparse.ArgumentParser:
       help="whole videos, drawn at random, validate until they hold this share"
       " of the clips")
   add("--seed", type=int, default=0, help="for --validation_share")
+  add("--processes", type=int, default=os.cpu_count() or 1,
+      help="that cut side by side (default: one a CPU core)")
   add("--short_side", type=int, default=256, metavar="PIXELS",
       help="larger frames are shrunk to it (default: 256)")
   add("--fps", type=float,
@@ -258,6 +270,7 @@ def build(args: argparse.Namespace) -> None:
       rule=rule,
       output=clip_reader.Output(args.fps, args.short_side),
       problems=problems,
+      processes=args.processes,
       metadata={
           "source": args.dataset,
           "annotations": args.annotations.name,

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import dataclasses
 
 from data_prep import annotations
-from data_prep import command_line
 from data_prep import frames as frames_lib
 from data_prep import media
 from sum_l_jax import types
@@ -85,35 +84,28 @@ class _ClipReader:
       self._video = None
 
 
-def read_clips(
-    specs: Sequence[annotations.ClipSpec],
-    output: Output,
-    problems: annotations.Problems,
-    *,
-    label: str = "clips",
-) -> Iterator[types.Clip]:
+def cut_clips(
+    specs: Sequence[annotations.ClipSpec], output: Output
+) -> Iterator[tuple[annotations.ClipSpec, types.Clip | Exception]]:
   """Cuts clips, in order.
 
   Args:
     specs: the clips.
     output: how to store them.
-    problems: what to do with a clip that can't be cut.
-    label: starts the progress lines.
 
-  Raises:
-    FileNotFoundError, ValueError: naming annotation, file and time.
+  Yields:
+    Each clip, or the FileNotFoundError or ValueError that says why it can't be
+    cut, naming annotation, file and time.
   """
   reader = _ClipReader(output)
-  progress = command_line.Progress(label, len(specs))
   try:
-    for done, spec in enumerate(specs):
-      progress.update(done)
+    for spec in specs:
       try:
-        clip = reader.read(spec)
+        result = reader.read(spec)
       except (FileNotFoundError, ValueError) as error:
-        text = f"{spec.where}, clip {spec.clip_id!r}: {error}"
-        problems.report(spec.clip_id, spec.where, type(error)(text))
-        continue
-      yield clip
+        kind = (FileNotFoundError if isinstance(error, FileNotFoundError)
+                else ValueError)
+        result = kind(f"{spec.where}, clip {spec.clip_id!r}: {error}")
+      yield spec, result
   finally:
     reader.close()
