@@ -34,6 +34,8 @@ from data_prep import clip_reader
 from data_prep import command_line
 from data_prep import epic_kitchens
 from data_prep import images
+from data_prep import lemma
+from data_prep import lemma_narration
 from data_prep import manifest
 from data_prep import parts as parts_lib
 from data_prep import splits as splits_lib
@@ -42,6 +44,7 @@ from sum_l_jax.data import records
 
 EPIC55 = epic_kitchens.EPIC55.name
 CHARADES_EGO = "charades_ego"
+LEMMA = "lemma"
 MANIFEST = "manifest"
 SKIPPED_FILE = "skipped.csv"
 
@@ -128,13 +131,14 @@ def make_parser() -> argparse.ArgumentParser:
   )
   add = parser.add_argument
   add("--dataset", required=True,
-      choices=(*epic_kitchens.RELEASES, CHARADES_EGO, MANIFEST))
+      choices=(*epic_kitchens.RELEASES, CHARADES_EGO, LEMMA, MANIFEST))
   add("--annotations", required=True, type=pathlib.Path, metavar="PATH",
       help="the CSV file, or the folder of the official files")
   add("--media", metavar="DIR[,DIR...]", default="",
       help="folders with frames or videos (default: that of the annotations)")
   add("--output", required=True, type=pathlib.Path, metavar="DIR")
-  add("--view", choices=types.VIEWS, help="default: ego; a manifest needs it")
+  add("--view", choices=types.VIEWS,
+      help="default: ego, of lemma exo; a manifest needs it")
   add("--name",
       help="default: that of --dataset; of a manifest the output folder's")
   add("--split", choices=splits_lib.RULES,
@@ -161,9 +165,11 @@ def make_parser() -> argparse.ArgumentParser:
   add("--multi_label", metavar="TASK[,TASK...]", default="",
       help="manifest: label columns with any number of labels a clip (found by"
       " itself where a cell holds several, separated by ; or |)")
-  add("--narration", choices=charades_ego.NARRATIONS, default="classes",
+  add("--narration",
+      choices=(*charades_ego.NARRATIONS, *lemma_narration.RULES),
       help="charades_ego: the phrases of a clip's classes (default), or the"
-      " video's description")
+      " video's description; lemma: sentences by per-verb templates (default),"
+      " or the rule of the authors' release")
   add("--window", type=float, default=charades_ego.WINDOW_SECONDS,
       metavar="SECONDS",
       help="charades_ego: length of the training clips (default: 2.625, what 32"
@@ -239,7 +245,14 @@ def _read_source(
   if args.dataset == CHARADES_EGO:
     return charades_ego.read_annotations(
         args.annotations, view=args.view or types.EGO,
-        narration=args.narration, window_seconds=args.window, **options
+        narration=args.narration or "classes", window_seconds=args.window,
+        **options,
+    )
+  if args.dataset == LEMMA:
+    return lemma.read_annotations(
+        args.annotations, media_roots=options["media_roots"],
+        narration=args.narration or lemma_narration.TEMPLATES,
+        problems=problems,
     )
   return epic_kitchens.read_annotations(
       args.annotations, release=epic_kitchens.RELEASES[args.dataset], **options
@@ -265,7 +278,7 @@ def build(args: argparse.Namespace) -> None:
       args.output,
       name=args.name or (
           args.output.name if args.dataset == MANIFEST else args.dataset),
-      view=args.view or types.EGO,
+      view=args.view or (types.EXO if args.dataset == LEMMA else types.EGO),
       source=source,
       rule=rule,
       output=clip_reader.Output(args.fps, args.short_side),
@@ -277,7 +290,7 @@ def build(args: argparse.Namespace) -> None:
           "annotations_sha256": annotations.sha256(source.files),
           "on_error": args.on_error,
           **({"narration": args.narration, "window": args.window}
-             if args.dataset == CHARADES_EGO else {}),
+             if args.dataset in (CHARADES_EGO, LEMMA) else {}),
       },
   )
   _print_result(args.output, written, len(problems.skipped))

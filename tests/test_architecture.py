@@ -83,7 +83,11 @@ def test_every_module_says_what_it_is(path):
 
 
 def test_nothing_unpickles():
-  for path in [*FILES, *(ROOT / "data_prep").rglob("*.py")]:
+  # The one place that may, admitting numpy arrays and plain containers alone.
+  guarded = ROOT / "data_prep" / "safe_pickle.py"
+  paths = {*FILES, *(ROOT / "data_prep").rglob("*.py")}
+  assert guarded in paths
+  for path in paths - {guarded}:
     for name in _imports(path):
       assert name.split(".")[0] not in ("pickle", "dill", "joblib"), path
     assert "allow_pickle=True" not in path.read_text(encoding="utf-8"), path

@@ -2,35 +2,28 @@
 
 Pickles are programs: `torch.load` and `pickle.load` run whatever a file says.
 Here PyTorch files go through its weights-only loader, and Caffe2 files through
-an unpickler that admits numpy arrays and plain containers alone.
+`safe_pickle`, which admits numpy arrays and plain containers alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
-import io
 import pathlib
-import pickle
 from typing import Any
 import zipfile
 
 import numpy as np
 
+from data_prep import safe_pickle
+
 # What an old-style PyTorch file begins with, pickled.
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 
-# Everything that a pickled numpy array or scalar needs to come back.
-_ADMITTED = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "scalar"),
-    ("_codecs", "encode"),  # Bytes, as Python 2 wrote them.
-    ("collections", "OrderedDict"),
-}
+_WEIGHTS = safe_pickle.Kind(
+    "weights",
+    "a PyTorch file (.pyth, .pth, .pt) or a Caffe2 pickle (.pkl)",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,42 +43,8 @@ class WeightFile:
   card: str = ""
 
 
-class _Unpickler(pickle.Unpickler):
-  """Finds the admitted names only."""
-
-  def find_class(self, module: str, name: str) -> Any:
-    if (module, name) not in _ADMITTED:
-      raise pickle.UnpicklingError(f"{module}.{name}")
-    return super().find_class(module, name)
-
-
-def _refusal(path: pathlib.Path, what: str) -> ValueError:
-  return ValueError(
-      f"{path} is refused: opening it would call {what}, and a file of weights"
-      " needs nothing but arrays and plain containers. Do not open it with"
-      " other tools; get the weights from their original source."
-  )
-
-
-def _unpickle(path: pathlib.Path, data: bytes) -> Any:
-  try:
-    return _Unpickler(io.BytesIO(data), encoding="latin1").load()
-  except pickle.UnpicklingError as error:
-    text = str(error)
-    if "." in text and " " not in text:
-      raise _refusal(path, text) from None
-    raise _broken(path, text) from error
-  except (EOFError, IndexError, KeyError, UnicodeDecodeError) as error:
-    raise _broken(path, str(error) or type(error).__name__) from error
-
-
 def _broken(path: pathlib.Path, detail: str) -> ValueError:
-  return ValueError(
-      f"{path} can't be read as weights ({detail}). It must be a PyTorch file"
-      " (.pyth, .pth, .pt) or a Caffe2 pickle (.pkl), whole: compare its size"
-      f" of {path.stat().st_size:,} bytes with the source, or download it"
-      " again."
-  )
+  return safe_pickle.damage(path, detail, _WEIGHTS)
 
 
 def _load_torch(path: pathlib.Path) -> Any:
@@ -104,11 +63,11 @@ def _load_torch(path: pathlib.Path) -> Any:
   try:
     with torch.serialization.safe_globals(numbers):
       return torch.load(path, map_location="cpu", weights_only=True)
-  except pickle.UnpicklingError as error:
+  except safe_pickle.UnpicklingError as error:
     text = str(error)
     _, marker, rest = text.partition("GLOBAL ")
     if marker:
-      raise _refusal(path, rest.split()[0]) from None
+      raise safe_pickle.refusal(path, rest.split()[0], _WEIGHTS) from None
     raise _broken(path, text.splitlines()[0]) from error
   except (RuntimeError, EOFError, ValueError) as error:
     raise _broken(path, str(error).splitlines()[0]) from error
@@ -147,7 +106,7 @@ def read(path: str | pathlib.Path) -> WeightFile:
   if zipfile.is_zipfile(path):
     content, container = _load_torch(path), "torch"
   else:
-    content, container = _unpickle(path, path.read_bytes()), "caffe2"
+    content, container = safe_pickle.load(path, kind=_WEIGHTS), "caffe2"
     if content == _TORCH_MAGIC:
       content, container = _load_torch(path), "torch"
   if not isinstance(content, Mapping):
