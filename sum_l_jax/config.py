@@ -114,12 +114,15 @@ def default_config() -> config_dict.ConfigDict:
   c.ego = config_dict.ConfigDict()
   c.ego.dataset = ""  # A folder of data_prep.build_dataset.
   c.ego.train_split = "train"
+  # A file of data_prep.doctor: clip ids that are never shown. So too for exo.
+  c.ego.skip_list = ""
   c.ego.channel_order = "RGB"  # As the encoder sees it.
   c.ego.color_lighting = 0.0  # Std of the PCA lighting.
 
   c.exo = config_dict.ConfigDict()
   c.exo.datasets = ()  # One or several pools.
   c.exo.train_split = "train"
+  c.exo.skip_list = ""
   c.exo.channel_order = "RGB"
   c.exo.color_lighting = 0.1
 
@@ -458,7 +461,9 @@ def to_json(config: config_dict.ConfigDict) -> str:
 
 def differences(old: str, new: str) -> list[str]:
   """Fields that differ between two `to_json` texts and matter for training."""
-  old_fields, new_fields = json.loads(old), json.loads(new)
+  # A run begun before a field existed has its default.
+  defaults = json.loads(to_json(default_config()))
+  old_fields, new_fields = defaults | json.loads(old), json.loads(new)
   return [
       f"{name}: {old_fields.get(name)!r} -> {new_fields.get(name)!r}"
       for name in sorted(old_fields.keys() | new_fields.keys())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import pathlib
 
 import pytest
@@ -177,3 +178,17 @@ def test_workdir_differences_ignore_runtime_fields():
       "loss.temperature: 0.06 -> 0.1", "seed: 0 -> 5",
   ]  # fmt: skip
   assert config_lib.differences(old, old) == []
+
+
+def test_a_skip_list_changes_what_is_learnt_and_older_runs_have_none():
+  config = config_lib.default_config()
+  new = config_lib.to_json(config_lib.resolve(config))
+  fields = json.loads(new)
+  del fields["ego.skip_list"], fields["exo.skip_list"]
+  old = json.dumps(fields)
+  assert config_lib.differences(old, new) == []
+  config.ego.skip_list = "skip.txt"
+  listed = config_lib.to_json(config_lib.resolve(config))
+  assert config_lib.differences(old, listed) == [
+      "ego.skip_list: '' -> 'skip.txt'"
+  ]

@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 
 from data_prep import clip_dataset
+from sum_l_jax import config as config_lib
 from sum_l_jax.data import examples
 from sum_l_jax.data import loader
 from sum_l_jax.data import narrations as narrations_lib
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
 from sum_l_jax.data import transforms
+from sum_l_jax.train import stages
 from tests import conftest
+from tests import runs
 
 EGO_TRANSFORM = transforms.ClipTransform(4, 2, 32, (36, 44))
 EXO_TRANSFORM = transforms.ClipTransform(
@@ -408,6 +411,116 @@ def test_damaged_shard_is_counted_in_worker_processes(tiny_ego, tmp_path):
   assert counts[0] == counts[1]
   assert 1 <= len(counts[0]) <= 2
   assert all(number >= 2 for number in counts[0].values())  # 36 examples
+
+
+# Skip lists.
+
+
+def test_listed_clips_never_appear_and_the_rest_is_unchanged(parts):
+  bad = {"ego_train_003", "ego_train_011", "ego_train_016"}
+  plain = take(12, **ego_only(parts))
+  with loader.TrainStream(
+      **ego_only(parts), batch_size=4, seed=3, ego_skip=bad,
+      max_corrupt_share=0.0, min_judged=1,
+  ) as stream:
+    listed = list(itertools.islice(stream, 12))
+    assert stream.replaced == {}  # They don't count as corrupt.
+  changed = 0
+  for before, after in zip(plain, listed):
+    for row in range(4):
+      clips = parts["ego"].clips
+      assert clips[after["ego"]["clip"][row]].clip_id not in bad
+      if clips[before["ego"]["clip"][row]].clip_id in bad:
+        changed += 1
+        continue
+      for part in ("clip", "video", "narration", "color_offset"):
+        np.testing.assert_array_equal(
+            before["ego"][part][row], after["ego"][part][row]
+        )
+  assert changed >= 6  # 48 examples: more than two epochs of three clips.
+  # A later start, threads and worker processes give the same batches.
+  for settings in ({"num_threads": 4}, {"num_workers": 1}):
+    again = take(5, **ego_only(parts), ego_skip=bad, start_step=7, **settings)
+    assert_equal(listed[7:], again)
+
+
+def test_listed_clips_are_replaced_like_corrupt_ones(parts, damage):
+  bad = {"ego_train_003", "ego_train_011"}
+  listed = take(12, **ego_only(parts), ego_skip=bad)
+  damage(bad)
+  corrupt = take(12, **ego_only(parts), max_corrupt_share=1.0)
+  assert_equal(listed, corrupt)
+
+
+def test_listed_exo_clips_are_not_drawn_as_partners(parts):
+  drawn = [
+      clip for batch in take(12, **parts)
+      for clip in batch["exo"]["clip"].tolist()
+  ]
+  often = max(set(drawn), key=drawn.count)
+  bad = {parts["exo"][0].clips[often].clip_id}
+  batches = take(12, **parts, exo_skip=bad)
+  assert all(often not in batch["exo"]["clip"] for batch in batches)
+  for plain, listed in zip(take(12, **parts), batches):
+    assert_equal(plain["ego"], listed["ego"])
+  assert_equal(batches[8:], take(4, **parts, exo_skip=bad, start_step=8))
+
+
+def test_a_long_skip_list_does_not_run_out_of_replacements(parts):
+  left = "ego_train_005"
+  bad = {clip.clip_id for clip in parts["ego"].clips} - {left}
+  batches = take(5, **ego_only(parts), ego_skip=bad)
+  assert {int(c) for b in batches for c in b["ego"]["clip"]} == {5}
+  with pytest.raises(ValueError, match="All 17 clips of .* skip list"):
+    take(1, **ego_only(parts), ego_skip=bad | {left})
+
+
+def test_a_skip_list_says_how_much_of_it_is_known(parts, caplog):
+  caplog.set_level("INFO")
+  take(1, **ego_only(parts), ego_skip={"ego_train_003", "x1", "x2", "x3", "x4"})
+  about = [r for r in caplog.records if "Skip list" in r.getMessage()]
+  assert [r.levelname for r in about] == ["INFO", "WARNING"]
+  assert "1 of 5 ids belong to the data" in about[0].getMessage()
+  assert "4 ids are of no clip" in about[1].getMessage()
+  assert "(x1, x2, x3 ...)" in about[1].getMessage()
+
+
+def test_skip_lists_are_read_from_files(
+    tiny_ego, tiny_exo, tiny_tables, tmp_path
+):
+  config = runs.small(
+      config_lib.default_config(), ego=tiny_ego, exo=tiny_exo,
+      tables=tiny_tables,
+  )
+  without = stages.build_data(config, "joint")
+  assert not without.skip
+  config.ego.skip_list = str(tmp_path / "ego.txt")
+  with pytest.raises(ValueError, match="config.ego.skip_list=.*doctor"):
+    stages.build_data(config, "joint")
+  (tmp_path / "ego.txt").write_text("ego_train_003\n\nego_train_004 \r\n")
+  config.exo.skip_list = str(tmp_path / "exo.txt")
+  (tmp_path / "exo.txt").write_bytes(b"\xff\xfe\x00")
+  with pytest.raises(ValueError, match="config.exo.skip_list=.*can't be read"):
+    stages.build_data(config, "joint")
+  (tmp_path / "exo.txt").write_text("exo_train_000\n")
+  data = stages.build_data(config, "joint")
+  assert data.skip == {
+      "ego": {"ego_train_003", "ego_train_004"}, "exo": {"exo_train_000"},
+  }
+  with stages.build_stream(config, "joint", data, start_step=0) as stream:
+    for batch in itertools.islice(stream, 6):
+      assert not {3, 4} & set(batch["ego"]["clip"].tolist())
+      assert 0 not in batch["exo"]["clip"]
+  assert stages.build_data(config, "exo").skip == {"exo": {"exo_train_000"}}
+  # A checkpoint notes what was left out, and nothing without a list.
+  marks = stages.build_card(config, "joint", data)["data"]
+  (tmp_path / "ego.txt").write_text("ego_train_003\n")
+  edited = stages.build_data(config, "joint")
+  other = stages.build_card(config, "joint", edited)["data"]
+  assert marks["ego_skip_list"] != other["ego_skip_list"]
+  assert marks["exo_skip_list"] == other["exo_skip_list"]
+  plain = stages.build_card(config, "joint", without)["data"]
+  assert set(marks) - set(plain) == {"ego_skip_list", "exo_skip_list"}
 
 
 # Arguments.

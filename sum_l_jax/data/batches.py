@@ -132,18 +132,23 @@ class BatchMaker:
       clip: int,
       failures: list[examples.Failure],
   ) -> tuple[tuple[int, int], np.ndarray, np.ndarray]:
-    """The example of a clip, or of another of its data set if it is corrupt."""
+    """The example of a clip, or of another of its data set if it is corrupt.
+
+    So too for a clip of the skip list, which is no failure.
+    """
     reader = self.readers[view]
-    spare = None
+    spare = examples.make_rng(
+        self._seed, "replacement", examples.STREAMS[view], position
+    )
     for _ in range(_MAX_REPLACEMENTS + 1):
+      # Ends: the reader makes sure that each pool has clips to show.
+      while (pool, clip) in reader.skipped:
+        clip = int(spare.integers(len(reader.datasets[pool])))
       rng = examples.make_rng(self._seed, view, position)
       try:
         return (pool, clip), *reader.train_example(pool, clip, rng)
       except examples.CorruptClipError as error:
         failures.append(examples.Failure(pool, clip, str(error)))
-      spare = spare or examples.make_rng(
-          self._seed, "replacement", examples.STREAMS[view], position
-      )
       clip = int(spare.integers(len(reader.datasets[pool])))
     raise ValueError(
         f"{_MAX_REPLACEMENTS + 1} clips in a row of {reader.datasets[pool]!r}"

@@ -7,6 +7,7 @@ example doesn't depend on threads, hosts, restarts, or on the other view.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
@@ -25,7 +26,7 @@ STREAMS = {"ego": 0, "exo": 1, "pair": 2, "order": 3, "replacement": 4}
 
 # What reading a damaged shard or frame raises. Mistakes in code (TypeError
 # and the like) are not a clip's fault and pass.
-_READ_ERRORS = (ValueError, RuntimeError, OSError, IndexError, KeyError)
+READ_ERRORS = (ValueError, RuntimeError, OSError, IndexError, KeyError)
 
 
 def make_rng(seed: int, stream: str, *position: int) -> np.random.Generator:
@@ -86,6 +87,7 @@ class ClipReader:
     transform: sampling and augmentation.
     tasks: label sets, the same in all pools.
     num_clips: over all pools.
+    skipped: pool and clip of those that are never shown.
   """
 
   def __init__(
@@ -94,6 +96,7 @@ class ClipReader:
       transform: transforms.ClipTransform,
       narrations: narrations_lib.NarrationTable | None = None,
       cache_bytes: int = 0,
+      skip: Collection[str] = (),
   ):
     """Lines up the pools.
 
@@ -103,9 +106,11 @@ class ClipReader:
       narrations: sentence vectors, if batches shall have "narration".
       cache_bytes: decoded frames kept in memory, the first ones read until the
         space is used up. For small data sets; saves reading and decoding.
+      skip: ids of clips that are never shown, in whichever pool.
 
     Raises:
-      ValueError: the pools differ in tasks, or a narration is missing.
+      ValueError: the pools differ in tasks, a narration is missing, or a pool
+        has no clip that may be shown.
     """
     self.datasets = tuple(datasets)
     self.transform = transform
@@ -122,6 +127,7 @@ class ClipReader:
     self.num_clips = int(self._starts[-1])
     self._cache: dict[tuple[int, int, int], np.ndarray] = {}
     self._cache_left = cache_bytes
+    self.skipped = _find_skipped(self.datasets, frozenset(skip))
     self._narrations = narrations
     self._narration_rows = []
     if narrations is not None:
@@ -186,7 +192,7 @@ class ClipReader:
           known[frame] = decode.decode_jpeg(jpeg)
           self._remember((pool, clip, frame), known[frame])
       return list(known.values()), np.searchsorted(distinct, indices)
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
       raise CorruptClipError(
           f"{self.datasets[pool]!r}, clip {self.clip_id(pool, clip)!r}:"
           f" {error}"
@@ -220,6 +226,25 @@ class ClipReader:
       rows = [self._narration_rows[p][c] for p, c in zip(pools, clips)]
       described["narration"] = self._narrations.vectors[rows]
     return described
+
+
+def _find_skipped(
+    datasets: Sequence[records.ClipDataset], ids: frozenset[str]
+) -> frozenset[tuple[int, int]]:
+  """Pool and clip of the ids; raises ValueError where a pool has no other."""
+  found = set()
+  for pool, dataset in enumerate(datasets):
+    # Without a list, no walk over the clips.
+    clips = enumerate(dataset.clips) if ids else ()
+    here = [(pool, index) for index, clip in clips if clip.clip_id in ids]
+    if len(here) == len(dataset):
+      raise ValueError(
+          f"All {len(dataset)} clips of {dataset!r} at"
+          f" {str(dataset.directory)!r} are in the skip list, so none is left"
+          " to train with. Shorten the list, or leave the data set out."
+      )
+    found.update(here)
+  return frozenset(found)
 
 
 def _repeat(video: np.ndarray, repeats: np.ndarray, axis: int) -> np.ndarray:

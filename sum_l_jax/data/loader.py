@@ -8,6 +8,7 @@ batches.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Sequence
 
@@ -59,6 +60,8 @@ class TrainStream(Iterator[types.Batch]):
       cache_bytes: int = 0,
       max_corrupt_share: float = 0.01,
       min_judged: int = _MIN_JUDGED,
+      ego_skip: Collection[str] = (),
+      exo_skip: Collection[str] = (),
   ):
     """Starts reading.
 
@@ -83,10 +86,13 @@ class TrainStream(Iterator[types.Batch]):
         worth it where a data set fits.
       max_corrupt_share: largest bearable share of corrupt clips, in [0, 1].
       min_judged: clips read before that share is judged.
+      ego_skip: ids of ego clips that are never shown; each is replaced as a
+        corrupt clip is, but isn't counted as one.
+      exo_skip: the same of the exo view.
 
     Raises:
-      ValueError: arguments that contradict each other, or a pair table or
-        narration table of other data.
+      ValueError: arguments that contradict each other, a pair table or
+        narration table of other data, or no clip left to show.
     """
     _check_views(ego, exo, pairs, narrations, ego_transform, exo_transform)
     _check_numbers(
@@ -112,9 +118,10 @@ class TrainStream(Iterator[types.Batch]):
       )
     self._make = batches.BatchMaker(
         ego=_reader(
-            [] if ego is None else [ego], ego_transform, narrations, cache_bytes
+            [] if ego is None else [ego], ego_transform, narrations,
+            cache_bytes, ego_skip,
         ),
-        exo=_reader(exo, exo_transform, narrations, cache_bytes),
+        exo=_reader(exo, exo_transform, narrations, cache_bytes, exo_skip),
         pairs=pairs,
         batch_size=batch_size,
         seed=seed,
@@ -123,6 +130,9 @@ class TrainStream(Iterator[types.Batch]):
         top_k=top_k,
         tie_tolerance=tie_tolerance,
     )
+    for view, ids in ((types.EGO, ego_skip), (types.EXO, exo_skip)):
+      if view in self._make.readers and ids:
+        _log_skipped(view, self._make.readers[view], frozenset(ids))
     self.num_clips = next(iter(self._make.readers.values())).num_clips
     self.replaced: dict[str, int] = {}
     self._clips_read = 0
@@ -184,11 +194,31 @@ class TrainStream(Iterator[types.Batch]):
 
 
 def _reader(
-    datasets, transform, narrations, cache_bytes
+    datasets, transform, narrations, cache_bytes, skip
 ) -> examples.ClipReader | None:
   if not datasets:
     return None
-  return examples.ClipReader(datasets, transform, narrations, cache_bytes)
+  return examples.ClipReader(
+      datasets, transform, narrations, cache_bytes, skip
+  )
+
+
+def _log_skipped(
+    view: str, reader: examples.ClipReader, ids: frozenset[str]
+) -> None:
+  """Says how many ids of a skip list belong to the data."""
+  found = {reader.clip_id(pool, clip) for pool, clip in reader.skipped}
+  unknown = sorted(ids - found)
+  logging.info(
+      "Skip list of the %s view: %d of %d ids belong to the data and are never"
+      " shown.", view, len(found), len(ids),
+  )
+  if unknown:
+    logging.warning(
+        "Skip list of the %s view: %d ids are of no clip of the training data"
+        " (%s); does the list belong to other data?", view, len(unknown),
+        ", ".join(unknown[:3]) + (" ..." if len(unknown) > 3 else ""),
+    )
 
 
 def _start(

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
+import hashlib
 import importlib.metadata
+import pathlib
 from typing import Any
 
 import jax
@@ -36,12 +38,17 @@ _VERSIONS = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 @dataclasses.dataclass(frozen=True)
 class StageData:
-  """The data sets of one stage; a side that it does not use is empty."""
+  """The data sets of one stage; a side that it does not use is empty.
+
+  `skip` holds the ids of clips that are never shown, of the views that have a
+  list.
+  """
 
   ego: records.ClipDataset | None
   exo: tuple[records.ClipDataset, ...]
   pairs: pairing.PairTable | None
   narrations: narrations_lib.NarrationTable | None
+  skip: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
 
   @property
   def tasks(self) -> dict[str, dict[str, types.Task]]:
@@ -78,6 +85,25 @@ def build_exo_datasets(config: Config) -> tuple[records.ClipDataset, ...]:
   )
 
 
+def _skip_lists(config: Config, *views: str) -> dict[str, frozenset[str]]:
+  """Ids of the clips that are never shown, of the views that have a list."""
+  lists = {}
+  for view in views:
+    path = config[view].skip_list
+    if not path:
+      continue
+    try:
+      text = pathlib.Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+      raise ValueError(
+          f"config.{view}.skip_list={path!r} can't be read ({error}). Give the"
+          " file that `python -m data_prep.doctor DIR --deep --skip_list=FILE`"
+          " wrote (one clip id a line), or leave the field empty."
+      ) from error
+    lists[view] = frozenset(filter(None, map(str.strip, text.splitlines())))
+  return lists
+
+
 def build_data(config: Config, stage: str) -> StageData:
   """Opens the training data of a stage; reads indices, no video.
 
@@ -86,12 +112,13 @@ def build_data(config: Config, stage: str) -> StageData:
       other data; names the field.
   """
   if stage == EXO_STAGE:
-    return StageData(None, build_exo_datasets(config), None, None)
+    return StageData(None, build_exo_datasets(config), None, None,
+                     _skip_lists(config, types.EXO))
   folder = _required(config.ego.dataset, "ego.dataset",
                      "the first-person data set's folder")
   ego = records.ClipDataset(folder, config.ego.train_split)
   if not config_lib.uses_exo(config):
-    return StageData(ego, (), None, None)
+    return StageData(ego, (), None, None, _skip_lists(config, types.EGO))
   exo = build_exo_datasets(config)
   narrations = narrations_lib.NarrationTable.load(
       _required(config.narrations, "narrations", "the narrations' embeddings")
@@ -100,7 +127,8 @@ def build_data(config: Config, stage: str) -> StageData:
       _required(config.pairs.table, "pairs.table", "the mined pairs")
   )
   pairs.check(ego, exo, narrations)
-  return StageData(ego, exo, pairs, narrations)
+  return StageData(ego, exo, pairs, narrations,
+                   _skip_lists(config, types.EGO, types.EXO))
 
 
 def build_transform(config: Config, view: str) -> transforms.ClipTransform:
@@ -150,6 +178,8 @@ def build_stream(
       tie_tolerance=config.pairs.tie_tolerance,
       cache_bytes=config.input.cache_mib * 2**20,
       max_corrupt_share=config.input.max_corrupt_share,
+      ego_skip=data.skip.get(types.EGO, ()),
+      exo_skip=data.skip.get(types.EXO, ()),
   )
 
 
@@ -302,6 +332,13 @@ def build_card(config: Config, stage: str, data: StageData) -> dict:
           "exo": [pool.fingerprint for pool in data.exo],
           "narrations": table.fingerprint if table else None,
           "text_model": table.model if table else None,
+          # Absent without a list: runs from before there were any go on.
+          **{
+              f"{view}_skip_list": hashlib.sha256(
+                  "\n".join(sorted(ids)).encode()
+              ).hexdigest()[:16]
+              for view, ids in data.skip.items()
+          },
       },
       "config": config_lib.to_json(config),
       "versions": {p: importlib.metadata.version(p) for p in _VERSIONS},

@@ -1,0 +1,309 @@
+"""Says what is wrong with built clip data sets, before a training run does.
+
+  python -m data_prep.doctor data/ego data/exo \\
+      --narrations=data/narrations.npz --pairs=data/pairs.npz
+
+  # decode the first and last frame of every clip, and list those that fail:
+  python -m data_prep.doctor data/ego --deep --skip_list=data/ego_skip.txt
+
+The list is for config.ego.skip_list or config.exo.skip_list; make one for each
+view, since ids are unique only within a data set. Exit status: 0 without
+errors (warnings are none), 1 with errors, 2 after wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+import dataclasses
+import json
+import pathlib
+import sys
+import textwrap
+
+from data_prep import check_shards
+from data_prep import check_tables
+from data_prep import checks
+from data_prep import command_line
+
+_MAX_CLIPS = 1000  # Ids a finding of the JSON report.
+_WIDTH = 88
+
+Findings = list[checks.Finding]
+
+
+def _run_check(
+    name: str, found: Iterable[checks.Finding], split: str = ""
+) -> Findings:
+  """What a check found, or one finding that says that all is well."""
+  found = list(found) or [checks.Finding(name, checks.OK)]
+  return [dataclasses.replace(f, split=f.split or split) for f in found]
+
+
+def examine_dataset(
+    directory: pathlib.Path,
+    *,
+    frames: int = 0,
+    deep: bool = False,
+    known: frozenset[str] | None = None,
+) -> tuple[checks.Splits, Findings]:
+  """Runs all checks of one data set.
+
+  Args:
+    directory: its folder.
+    frames: clips with fewer are counted; 0 is off.
+    deep: decode both ends of every clip.
+    known: narrations that have a vector; None leaves that check out.
+
+  Returns:
+    The splits that can be read, and the findings.
+  """
+  splits, findings = checks.open_splits(directory)
+  for split, data in splits.items():
+    steps = {
+        "number": checks.check_number(data),
+        "order": checks.check_order(data),
+        "records": check_shards.check_records(data),
+        "labels": checks.check_labels(data),
+        "narrations": checks.check_narrations(data),
+        "ids": checks.check_ids(data),
+    }
+    if frames:
+      steps["length"] = checks.check_length(data, frames)
+    if known is not None:
+      steps["vectors"] = check_tables.check_embedded(data, known)
+    steps[checks.FRAMES] = check_shards.check_frames(data, deep)
+    for name, step in steps.items():
+      findings += _run_check(name, step, split)
+  if len(splits) > 1:
+    findings += _run_check("classes", checks.check_classes(splits))
+    findings += _run_check("leakage", checks.check_leakage(splits))
+  return splits, _of(directory, findings)
+
+
+def _of(path: pathlib.Path, findings: Iterable[checks.Finding]) -> Findings:
+  return [dataclasses.replace(f, dataset=str(path)) for f in findings]
+
+
+def examine(
+    directories: Sequence[pathlib.Path],
+    *,
+    narrations: pathlib.Path | None = None,
+    pairs: pathlib.Path | None = None,
+    frames: int = 0,
+    deep: bool = False,
+) -> Findings:
+  """Examines data sets and the tables made of them.
+
+  Args:
+    directories: of the data sets.
+    narrations: the narration table.
+    pairs: the pair table; needs `narrations`.
+    frames, deep: see `examine_dataset`.
+
+  Returns:
+    All findings, also the good ones.
+
+  Raises:
+    ValueError: the data sets are not what pairs are mined for.
+    OSError: a file or folder is not there.
+  """
+  known, about_texts = _read_texts(narrations)
+  if pairs:
+    _check_views(directories)
+  findings, opened = [], []
+  for directory in directories:
+    splits, found = examine_dataset(
+        directory, frames=frames, deep=deep, known=known
+    )
+    findings += found
+    opened.append(splits)
+  findings += about_texts
+  if pairs:
+    found = _pairs(pairs, opened, narrations)
+    findings += _of(pairs, _run_check("pairs", found))
+  return findings
+
+
+def _read_texts(
+    path: pathlib.Path | None,
+) -> tuple[frozenset[str] | None, Findings]:
+  if path is None:
+    return None, []
+  known, found = check_tables.read_narrations(path)
+  return known, _of(path, _run_check("vectors", found))
+
+
+def _check_views(directories: Sequence[pathlib.Path]) -> None:
+  """Raises ValueError for the wrong data sets, before hours of decoding."""
+  opened = [checks.open_splits(directory)[0] for directory in directories]
+  if all(opened):
+    check_tables.check_views(opened)
+
+
+def _pairs(
+    path: pathlib.Path,
+    opened: Sequence[checks.Splits],
+    narrations: pathlib.Path,
+) -> Iterator[checks.Finding]:
+  if all(opened):
+    yield from check_tables.check_pairs(path, opened, narrations)
+    return
+  yield checks.Finding(
+      "belongs", checks.ERROR,
+      "Not checked, since a data set can't be read. Mend that first.",
+  )  # fmt: skip
+
+
+def as_text(findings: Sequence[checks.Finding]) -> str:
+  """The report for people: by data set, good checks in one line a split."""
+  lines = []
+  for dataset in dict.fromkeys(f.dataset for f in findings):
+    here = [f for f in findings if f.dataset == dataset]
+    lines.append(dataset)
+    for split in dict.fromkeys(f.split for f in here):
+      of_split = [f for f in here if f.split == split]
+      passed = [
+          f"{f.check} ({f.message})" if f.message else f.check
+          for f in of_split if f.severity == checks.OK
+      ]  # fmt: skip
+      label = f"{split}: " if split else ""
+      if passed:
+        lines += _wrap(checks.OK, label + ", ".join(passed))
+      for f in of_split:
+        if f.severity != checks.OK:
+          lines += _wrap(f.severity, f"{label}{f.check}: {f.message}")
+  return "\n".join([*lines, _verdict(findings)])
+
+
+def _wrap(severity: str, text: str) -> list[str]:
+  return textwrap.wrap(
+      text, _WIDTH, initial_indent=f"  {severity:<8} ",
+      subsequent_indent=" " * 11, break_long_words=False,
+      break_on_hyphens=False,
+  )  # fmt: skip
+
+
+def _verdict(findings: Sequence[checks.Finding]) -> str:
+  counts = [
+      sum(f.severity == severity for f in findings)
+      for severity in (checks.ERROR, checks.WARNING)
+  ]
+  return "{} error(s), {} warning(s)".format(*counts)
+
+
+def as_json(findings: Sequence[checks.Finding]) -> list[dict]:
+  """Errors and warnings as JSON values, each with at most 1000 clip ids."""
+  return [
+      {
+          "dataset": f.dataset,
+          "split": f.split,
+          "check": f.check,
+          "severity": f.severity,
+          "count": f.count,
+          "message": f.message,
+          "clips": list(f.clips[:_MAX_CLIPS]),
+      }
+      for f in findings if f.severity != checks.OK
+  ]  # fmt: skip
+
+
+def skipped_clips(findings: Sequence[checks.Finding]) -> list[str]:
+  """Ids of the clips that can't be decoded, in order, each once."""
+  return list(dict.fromkeys(
+      clip for f in findings
+      if f.check == checks.FRAMES and f.severity == checks.ERROR
+      for clip in f.clips
+  ))  # fmt: skip
+
+
+def make_parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+      prog="python -m data_prep.doctor",
+      description=__doc__,
+      formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  add = parser.add_argument
+  add("directories", nargs="+", type=pathlib.Path, metavar="DIR",
+      help="folders of data_prep.build_dataset")
+  add("--narrations", type=pathlib.Path, metavar="FILE.npz",
+      help="written by data_prep.embed_narrations")
+  add("--pairs", type=pathlib.Path, metavar="FILE.npz",
+      help="written by data_prep.mine_pairs from these data sets, the exo ones"
+      " in the same order; needs --narrations")
+  add("--frames", type=int, default=0, metavar="N",
+      help="count clips with fewer frames (config.frames.count * stride)")
+  add("--deep", action="store_true",
+      help="decode the first and last frame of every clip (default: the first"
+      f" of every {check_shards.SAMPLE_EVERY}th clip)")
+  add("--report", type=pathlib.Path, metavar="FILE.json",
+      help="write errors and warnings there")
+  add("--skip_list", type=pathlib.Path, metavar="FILE.txt",
+      help="write the ids of undecodable clips there, one a line")
+  return parser
+
+
+def _check_options(args: argparse.Namespace) -> None:
+  """Raises ValueError or FileNotFoundError for options that can't be."""
+  for path in args.directories:
+    if not path.is_dir():
+      raise FileNotFoundError(
+          f"There is no folder {str(path)!r}. Give folders that `python -m"
+          " data_prep.build_dataset --output=DIR` wrote."
+      )
+  if len({path.resolve() for path in args.directories}) < len(args.directories):
+    raise ValueError("A folder is given twice. Give each data set once.")
+  if args.pairs and not args.narrations:
+    raise ValueError(
+        "--pairs needs --narrations, the table they were mined with."
+    )
+  if args.frames < 0:
+    raise ValueError(f"--frames must be 0 or more, got {args.frames}.")
+  for option in ("narrations", "pairs"):
+    path = getattr(args, option)
+    if path and not path.is_file():
+      raise FileNotFoundError(f"--{option}: there is no file {str(path)!r}.")
+  for path in filter(None, (args.report, args.skip_list)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def diagnose(args: argparse.Namespace) -> Findings:
+  """Runs the command; errors as in `examine`."""
+  _check_options(args)
+  findings = examine(
+      args.directories, narrations=args.narrations, pairs=args.pairs,
+      frames=args.frames, deep=args.deep,
+  )  # fmt: skip
+  print(as_text(findings))
+  if args.report:
+    text = json.dumps(as_json(findings), indent=1, ensure_ascii=False)
+    args.report.write_text(text + "\n", encoding="utf-8")
+  if args.skip_list:
+    ids = skipped_clips(findings)
+    lines = "".join(f"{clip}\n" for clip in ids)
+    args.skip_list.write_text(lines, encoding="utf-8")
+    note = "" if args.deep else "; complete only with --deep"
+    print(f"wrote {args.skip_list}: {len(ids)} clips{note}")
+  return findings
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command.
+
+  Args:
+    argv: in place of the command line's.
+
+  Returns:
+    The exit status: 0, 1 with errors found, 2 after wrong usage.
+  """
+  findings: Findings = []
+  status = command_line.run(
+      make_parser(), lambda args: findings.extend(diagnose(args)), argv
+  )
+  return status or int(any(f.severity == checks.ERROR for f in findings))
+
+
+if __name__ == "__main__":
+  sys.exit(main())
