@@ -67,11 +67,15 @@ class Annotations:
     clips: in the source's order.
     tasks: label sets by name.
     files: that were read; they identify the source.
+    unlabelled: by split, clips whose labels were not published.
   """
 
   clips: Sequence[ClipSpec]
   tasks: Mapping[str, types.Task]
   files: Sequence[pathlib.Path] = ()
+  unlabelled: Mapping[str, Sequence[ClipSpec]] = dataclasses.field(
+      default_factory=dict
+  )
 
 
 class Problems:
@@ -222,12 +226,17 @@ def parse_int(text: str, column: str, where: str) -> int:
   )
 
 
-def check_row(row: Mapping[str, str], where: str) -> None:
-  """Raises ValueError for a row that is cut off or has no narration."""
+def check_cells(row: Mapping[str, str], where: str) -> None:
+  """Raises ValueError for a row that is cut off."""
   if "" in row:
     raise ValueError(
         f"{where}: {row['']}. Put quotes around cells that hold a comma."
     )
+
+
+def check_row(row: Mapping[str, str], where: str) -> None:
+  """Raises ValueError for a row that is cut off or has no narration."""
+  check_cells(row, where)
   if not row["narration"]:
     raise ValueError(
         f"{where}: the narration is empty, and pairing needs one. Write a short"

@@ -84,6 +84,7 @@ def build_dataset(
   _check_free(directory)
   existed = directory.exists()
   divided = splits_lib.split_clips(source.clips, rule)
+  divided |= {split: list(c) for split, c in source.unlabelled.items()}
   # Beside the result: an interrupted build goes on from there.
   parts = directory.parent / f".{directory.name}.parts"
   clip_dataset.write_clip_dataset(
@@ -104,6 +105,7 @@ def build_dataset(
           "jpeg_quality": images.JPEG_QUALITY,
           "split": dataclasses.asdict(rule),
       },
+      unlabelled=tuple(source.unlabelled),
   )
   shutil.rmtree(parts, ignore_errors=True)
   if not existed and problems.skipped:
@@ -145,6 +147,9 @@ def make_parser() -> argparse.ArgumentParser:
       help="tbn: the 14 validation videos of EPIC-KITCHENS-55 (its default);"
       " column: as the manifest's column split says (default where it has one);"
       " train: every clip trains; videos, share: see the next two options")
+  add("--test_sets", action="store_true",
+      help="epic55, epic100: add the official test sets, whose labels are not"
+      " published, to be predicted; --annotations must be the folder")
   add("--validation_videos", metavar="ID[,ID...]", default="",
       help="these videos validate, all others train")
   add("--validation_share", type=float, metavar="SHARE",
@@ -236,6 +241,8 @@ def _read_source(
       problems=problems,
   )
   multi_label = command_line.names(args.multi_label)
+  if args.test_sets and args.dataset not in epic_kitchens.RELEASES:
+    raise ValueError("--test_sets is for --dataset=epic55 or epic100.")
   if args.dataset == MANIFEST:
     return manifest.read_annotations(
         args.annotations, multi_label=multi_label, **options
@@ -255,7 +262,8 @@ def _read_source(
         problems=problems,
     )
   return epic_kitchens.read_annotations(
-      args.annotations, release=epic_kitchens.RELEASES[args.dataset], **options
+      args.annotations, release=epic_kitchens.RELEASES[args.dataset],
+      test_sets=args.test_sets, **options,
   )
 
 

@@ -7,6 +7,7 @@ not at all: everything is written beside it and renamed at the end.
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -35,8 +36,9 @@ class ClipRecords(tfds.core.GeneratorBasedBuilder):
   VERSION = tfds.core.Version("1.0.0")
 
   def __init__(self, *, tasks: Mapping[str, types.Task], clip_splits: Splits,
-               description: str, **kwargs):
+               unlabelled: Collection[str], description: str, **kwargs):
     self._tasks = tasks
+    self._unlabelled = unlabelled
     self._clip_splits = clip_splits
     self._description = description
     # Filled while the records are written; the index file comes from it.
@@ -74,7 +76,8 @@ class ClipRecords(tfds.core.GeneratorBasedBuilder):
     key = 0
     reported = time.monotonic()
     for clip in self._clip_splits[split]():
-      _check_clip(clip, self._tasks, seen, split)
+      tasks = {} if split in self._unlabelled else self._tasks
+      _check_clip(clip, tasks, seen, split)
       written.append(_clip_info(clip, self._tasks, first_record=key))
       for chunk in range(records.num_records(len(clip.frames))):
         start = chunk * records.FRAMES_PER_RECORD
@@ -100,14 +103,17 @@ class ClipRecords(tfds.core.GeneratorBasedBuilder):
 
 def _check_clip(clip: types.Clip, tasks: Mapping[str, types.Task],
                 seen: set[str], split: str) -> None:
-  """Raises ValueError for a clip that training could not use."""
+  """Raises ValueError for a clip that training could not use.
+
+  Without tasks the clip is of a split that is only predicted.
+  """
   where = f"Split {split!r}, clip {clip.clip_id!r}"
   if clip.clip_id in seen:
     raise ValueError(f"{where}: this id occurs twice; ids must be unique.")
   seen.add(clip.clip_id)
   if not clip.frames:
     raise ValueError(f"{where}: it has no frames.")
-  if not clip.narration.strip():
+  if tasks and not clip.narration.strip():
     raise ValueError(f"{where}: its narration is empty; pairing needs one.")
   unknown = set(clip.labels) - set(tasks)
   if unknown:
@@ -171,6 +177,7 @@ def write_clip_dataset(
     tasks: Mapping[str, types.Task],
     splits: Splits,
     metadata: Mapping | None = None,
+    unlabelled: Collection[str] = (),
 ) -> None:
   """Writes a clip data set, or keeps the equal one that is already there.
 
@@ -182,6 +189,8 @@ def write_clip_dataset(
     splits: by name, a function that yields the clips of the split.
     metadata: JSON values that identify the content (seed, source files, ...);
       an existing folder with equal metadata is kept as it is.
+    unlabelled: splits of clips without labels and, maybe, without narrations,
+      to be predicted only.
 
   Raises:
     ValueError: a clip is unusable, a split is empty, or `directory` holds
@@ -199,6 +208,8 @@ def write_clip_dataset(
       "metadata": json.loads(json.dumps(dict(metadata or {}))),
       "splits": dict.fromkeys(splits, 0),
   }
+  if unlabelled:
+    card["unlabelled"] = sorted(unlabelled)
   if _is_current(directory, card):
     return
   directory.parent.mkdir(parents=True, exist_ok=True)
@@ -207,6 +218,7 @@ def write_clip_dataset(
   builder = ClipRecords(
       tasks=tasks,
       clip_splits=splits,
+      unlabelled=frozenset(unlabelled),
       description=f"{name}, {view} view: clips for sum_l_jax.",
       data_dir=scratch,
       file_format="array_record",

@@ -66,13 +66,14 @@ def examine_dataset(
         "number": checks.check_number(data),
         "order": checks.check_order(data),
         "records": check_shards.check_records(data),
-        "labels": checks.check_labels(data),
-        "narrations": checks.check_narrations(data),
-        "ids": checks.check_ids(data),
     }
+    if data.labelled:
+      steps["labels"] = checks.check_labels(data)
+      steps["narrations"] = checks.check_narrations(data)
+    steps["ids"] = checks.check_ids(data)
     if frames:
       steps["length"] = checks.check_length(data, frames)
-    if known is not None:
+    if known is not None and data.labelled:
       steps["vectors"] = check_tables.check_embedded(data, known)
     steps[checks.FRAMES] = check_shards.check_frames(data, deep)
     for name, step in steps.items():

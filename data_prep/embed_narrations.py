@@ -54,7 +54,8 @@ def read_narrations(directories: Iterable[pathlib.Path]) -> list[str]:
   found = set()
   for directory in directories:
     for split in records.read_card(directory)["splits"]:
-      for clip in records.ClipDataset(directory, split).clips:
+      data = records.ClipDataset(directory, split)
+      for clip in data.clips if data.labelled else ():
         found.add(narrations_lib.normalize_narration(clip.narration))
   return sorted(found)
 

@@ -18,17 +18,16 @@ from data_prep import annotations
 from data_prep import media
 from sum_l_jax import types
 
-_COLUMNS = (
+# Of every official file, and of those with labels.
+_SPAN_COLUMNS = (
     "participant_id",
     "video_id",
-    "narration",
     "start_timestamp",
     "stop_timestamp",
     "start_frame",
     "stop_frame",
-    "verb_class",
-    "noun_class",
 )
+_LABEL_COLUMNS = ("narration", "verb_class", "noun_class")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +41,7 @@ class Release:
     class_columns: of id and name in it.
     id_columns: together they name a row.
     label_files: the official file of each split; epic55 has one for all.
+    test_files: the official files without labels, by split.
     frames_fps: the rate of a video's official frames, and of start_frame and
       stop_frame. Videos have other rates: for those the timestamps hold.
     wrong_frames: videos whose published frames are not theirs (erratum).
@@ -53,12 +53,14 @@ class Release:
   class_columns: tuple[str, str]
   id_columns: tuple[str, ...]
   label_files: Mapping[str, str]
+  test_files: Mapping[str, str]
   frames_fps: Callable[[str], float]
   wrong_frames: tuple[str, ...] = ()
 
-  @property
-  def columns(self) -> tuple[str, ...]:
-    return (*dict.fromkeys([*self.id_columns, *_COLUMNS]),)
+  def columns(self, *, labelled: bool) -> tuple[str, ...]:
+    """Of an official file."""
+    names = [*self.id_columns, *_SPAN_COLUMNS]
+    return (*dict.fromkeys(names + list(_LABEL_COLUMNS) * labelled),)
 
 
 def _fps_of_100(video_id: str) -> float:
@@ -73,6 +75,8 @@ EPIC55 = Release(
     class_columns=("{task}_id", "class_key"),
     id_columns=("video_id", "uid"),
     label_files={"": "EPIC_train_action_labels.csv"},
+    test_files={"test_seen": "EPIC_test_s1_timestamps.csv",
+                "test_unseen": "EPIC_test_s2_timestamps.csv"},
     frames_fps=lambda video_id: 60.0,
 )
 EPIC100 = Release(
@@ -84,6 +88,7 @@ EPIC100 = Release(
     id_columns=("narration_id",),
     label_files={"train": "EPIC_100_train.csv",
                  "validation": "EPIC_100_validation.csv"},
+    test_files={"test": "EPIC_100_test_timestamps.csv"},
     frames_fps=_fps_of_100,
     wrong_frames=("P01_109", "P27_103"),
 )
@@ -194,8 +199,8 @@ def find_media(
   )
 
 
-def _label_files(
-    path: pathlib.Path, release: Release
+def _files(
+    path: pathlib.Path, names: Mapping[str, str]
 ) -> dict[str, pathlib.Path]:
   """The files to read, by split; "" where a file says nothing about splits.
 
@@ -204,7 +209,7 @@ def _label_files(
   """
   if not path.is_dir():
     return {"": path}
-  files = {split: path / name for split, name in release.label_files.items()}
+  files = {split: path / name for split, name in names.items()}
   missing = [str(file) for file in files.values() if not file.is_file()]
   if missing:
     raise FileNotFoundError(
@@ -220,6 +225,7 @@ def read_annotations(
     release: Release,
     media_roots: Sequence[pathlib.Path],
     class_lists: pathlib.Path | None = None,
+    test_sets: bool = False,
     problems: annotations.Problems | None = None,
 ) -> annotations.Annotations:
   """Reads the official labels.
@@ -229,6 +235,7 @@ def read_annotations(
     release: which of the two.
     media_roots: where frames or videos are.
     class_lists: see `make_tasks`.
+    test_sets: reads the official files without labels too.
     problems: what to do with an unusable row; None raises.
 
   Returns:
@@ -239,33 +246,120 @@ def read_annotations(
     FileNotFoundError: the file, a class list, frames or a video is missing.
     ValueError: a column is missing, or a row is unusable.
   """
-  problems = problems or annotations.Problems()
+  if test_sets and not path.is_dir():
+    raise ValueError(
+        f"--test_sets needs the folder of the official annotations, and"
+        f" {str(path)!r} is a file."
+    )
   directory = path if path.is_dir() else path.parent
   tasks = make_tasks(directory, class_lists, release)
-  found: dict[str, pathlib.Path | FileNotFoundError] = {}
-  seen: dict[str, str] = {}
-  clips = []
-  files = _label_files(path, release)
-  for split, file in files.items():
-    for where, row in annotations.read_rows(file, release.columns)[0]:
-      clip_id = "_".join(row.get(column, "") for column in release.id_columns)
+  reader = _Reader(release, tasks, media_roots,
+                   problems or annotations.Problems())
+  files = _files(path, release.label_files)
+  clips = [c for split, file in files.items() for c in reader.read(file, split)]
+  test_files = _files(path, release.test_files) if test_sets else {}
+  unlabelled = {
+      split: reader.read(file, split, labelled=False)
+      for split, file in test_files.items()
+  }
+  _warn_of_wrong_frames(
+      [*clips, *(c for part in unlabelled.values() for c in part)], release
+  )
+  return annotations.Annotations(
+      clips, tasks, (*files.values(), *test_files.values()), unlabelled
+  )
+
+
+class _Reader:
+  """Reads files of one release, remembering ids and where videos are."""
+
+  def __init__(
+      self, release: Release, tasks: Mapping[str, types.Task],
+      roots: Sequence[pathlib.Path], problems: annotations.Problems,
+  ):
+    self._release = release
+    self._tasks = tasks
+    self._roots = roots
+    self._problems = problems
+    self._found: dict[str, pathlib.Path | FileNotFoundError] = {}
+    self._seen: dict[str, str] = {}
+
+  def read(
+      self, file: pathlib.Path, split: str, *, labelled: bool = True
+  ) -> list[annotations.ClipSpec]:
+    """The clips of one file."""
+    columns = self._release.columns(labelled=labelled)
+    ids = self._release.id_columns
+    clips = []
+    for where, row in annotations.read_rows(file, columns)[0]:
+      clip_id = "_".join(row.get(column, "") for column in ids)
       try:
-        clip = _make_clip(clip_id, row, where, tasks, media_roots, found,
-                          release)
-        if clip_id in seen:
+        (annotations.check_row if labelled else annotations.check_cells)(
+            row, where)
+        clip = self._make_clip(clip_id, row, where, labelled)
+        if clip_id in self._seen:
           raise ValueError(
-              f"{where}: {release.id_columns[-1]}"
-              f" {row[release.id_columns[-1]]!r} of video {row['video_id']!r}"
-              f" occurs twice, also in {seen[clip_id]}. Give each row one of"
-              " its own."
+              f"{where}: {ids[-1]} {row[ids[-1]]!r} of video"
+              f" {row['video_id']!r} occurs twice, also in"
+              f" {self._seen[clip_id]}. Give each row one of its own."
           )
       except (ValueError, FileNotFoundError) as error:
-        problems.report(clip_id, where, error)
+        self._problems.report(clip_id, where, error)
         continue
-      seen[clip_id] = where
+      self._seen[clip_id] = where
       clips.append(dataclasses.replace(clip, split=split))
-  _warn_of_wrong_frames(clips, release)
-  return annotations.Annotations(clips, tasks, tuple(files.values()))
+    return clips
+
+  def _make_clip(
+      self, clip_id: str, row: Mapping[str, str], where: str, labelled: bool
+  ) -> annotations.ClipSpec:
+    """Checks one row."""
+    video_id = row["video_id"]
+    for column in ("video_id", *self._release.id_columns):
+      if not row[column]:
+        raise ValueError(f"{where}: {column} is empty. Take the official file.")
+    seconds = [
+        annotations.parse_seconds(row[column], column, where)
+        for column in ("start_timestamp", "stop_timestamp")
+    ]
+    annotations.check_span(
+        *seconds, ("start_timestamp", "stop_timestamp"), where
+    )
+    frames = [
+        annotations.parse_int(row[column], column, where)
+        for column in ("start_frame", "stop_frame")
+    ]
+    annotations.check_span(*frames, ("start_frame", "stop_frame"), where)
+    if frames[0] < 0:
+      raise ValueError(f"{where}: start_frame is negative: {frames[0]}.")
+    labels = {
+        name: (_class_id(row[f"{name}_class"], task, where),)
+        for name, task in self._tasks.items()
+    } if labelled else {}
+    if video_id not in self._found:
+      try:
+        self._found[video_id] = find_media(
+            video_id, row["participant_id"], self._roots
+        )
+      except FileNotFoundError as error:
+        self._found[video_id] = error
+    place = self._found[video_id]
+    if isinstance(place, FileNotFoundError):
+      raise FileNotFoundError(f"{where}: {place}")
+    return annotations.ClipSpec(
+        clip_id=clip_id,
+        video_id=video_id,
+        media=place,
+        start_seconds=seconds[0],
+        stop_seconds=seconds[1],
+        narration=row.get("narration", ""),
+        labels=labels,
+        where=where,
+        # Files count from 1; a start in the first 1/60 s is rounded down to 0.
+        first_frame=max(1, frames[0]),
+        last_frame=frames[1],
+        frames_fps=self._release.frames_fps(video_id),
+    )
 
 
 def _warn_of_wrong_frames(
@@ -279,61 +373,6 @@ def _warn_of_wrong_frames(
           " erratum). Extract them again from the video, at %g a second, or"
           " give the video.", video, release.frames_fps(video),
       )
-
-
-def _make_clip(
-    clip_id: str,
-    row: Mapping[str, str],
-    where: str,
-    tasks: Mapping[str, types.Task],
-    roots: Sequence[pathlib.Path],
-    found: dict[str, pathlib.Path | FileNotFoundError],
-    release: Release,
-) -> annotations.ClipSpec:
-  """Checks one row; `found` remembers where videos are."""
-  annotations.check_row(row, where)
-  video_id = row["video_id"]
-  for column in ("video_id", *release.id_columns):
-    if not row[column]:
-      raise ValueError(f"{where}: {column} is empty. Take the official file.")
-  seconds = [
-      annotations.parse_seconds(row[column], column, where)
-      for column in ("start_timestamp", "stop_timestamp")
-  ]
-  annotations.check_span(*seconds, ("start_timestamp", "stop_timestamp"), where)
-  frames = [
-      annotations.parse_int(row[column], column, where)
-      for column in ("start_frame", "stop_frame")
-  ]
-  annotations.check_span(*frames, ("start_frame", "stop_frame"), where)
-  if frames[0] < 0:
-    raise ValueError(f"{where}: start_frame is negative: {frames[0]}.")
-  labels = {
-      name: (_class_id(row[f"{name}_class"], task, where),)
-      for name, task in tasks.items()
-  }
-  if video_id not in found:
-    try:
-      found[video_id] = find_media(video_id, row["participant_id"], roots)
-    except FileNotFoundError as error:
-      found[video_id] = error
-  place = found[video_id]
-  if isinstance(place, FileNotFoundError):
-    raise FileNotFoundError(f"{where}: {place}")
-  return annotations.ClipSpec(
-      clip_id=clip_id,
-      video_id=video_id,
-      media=place,
-      start_seconds=seconds[0],
-      stop_seconds=seconds[1],
-      narration=row["narration"],
-      labels=labels,
-      where=where,
-      # Files count from 1; a start in the first 1/60 s is rounded down to 0.
-      first_frame=max(1, frames[0]),
-      last_frame=frames[1],
-      frames_fps=release.frames_fps(video_id),
-  )
 
 
 def _class_id(text: str, task: types.Task, where: str) -> int:

@@ -11,6 +11,7 @@ import pytest
 
 from data_prep import annotations
 from data_prep import build_dataset
+from data_prep import doctor
 from data_prep import epic_kitchens
 from data_prep import splits
 from sum_l_jax.data import records
@@ -91,6 +92,32 @@ def test_build(official, tmp_path, capsys):
   assert numbers[0::2] == list(range(25, 50))
   assert train.clips[1].labels == {"verb": (96,), "noun": (299,)}
   assert train.tasks["noun"].class_names[299] == "noun299"
+
+
+def test_test_set_without_labels(official, tmp_path, capsys):
+  labels, media, _ = official
+  header = [c for c in HEADER if c not in (
+      "narration", "verb", "verb_class", "noun", "noun_class", "all_nouns",
+      "all_noun_classes")]
+  write_csv(labels / "EPIC_100_test_timestamps.csv", header,
+            [row("P02_102_9", "P02_102", 0.0, 1.0, 50)[:8]])
+  options = ["--dataset=epic100", f"--media={media}", "--test_sets",
+             f"--output={tmp_path / 'out'}"]
+  assert build_dataset.main([*options, f"--annotations={labels}"]) == 0
+  assert "1 validation, 1 test clips" in capsys.readouterr().out
+  test = records.ClipDataset(tmp_path / "out", "test")
+  assert not test.labelled
+  assert records.ClipDataset(tmp_path / "out", "validation").labelled
+  assert (test.clips[0].clip_id, test.clips[0].narration) == ("P02_102_9", "")
+  assert test.clips[0].labels == {"verb": (), "noun": ()}
+  assert len(test.read_frames(0, range(50))) == 50
+  assert doctor.main([str(tmp_path / "out")]) == 0
+  text = " ".join(capsys.readouterr().out.split())
+  assert "test: number, order, records, ids, frames" in text
+  assert "67,217" in text  # A warning: the official number of clips.
+  assert build_dataset.main(
+      [*options, f"--annotations={labels / 'EPIC_100_train.csv'}"]) == 2
+  assert "--test_sets needs the folder" in capsys.readouterr().err
 
 
 def test_one_file_alone_and_a_missing_one(official, tmp_path, capsys):

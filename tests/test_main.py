@@ -268,6 +268,34 @@ def test_a_corrupt_clip_is_replaced_and_too_many_stop_the_run(
   assert "raise input.max_corrupt_share" in str(e.value)
 
 
+def test_a_split_without_labels_is_predicted_alone(config, finished, tmp_path):
+  clips = conftest.noise_clips("secret_", 3, seed=9)
+  bare = [type(c)(**{**vars(c), "labels": {}, "narration": ""}) for c in clips]
+  labelled = conftest.noise_clips("known_", 4, seed=8)
+  clip_dataset.write_clip_dataset(
+      tmp_path / "ego", name="tiny", view="ego", tasks=conftest.SOFTMAX_TASKS,
+      splits={"train": lambda: labelled, "test": lambda: bare},
+      unlabelled=("test",),
+  )
+  config.ego.dataset = str(tmp_path / "ego")
+  config.eval.splits = ("test",)
+  table = main.run(config, tmp_path / "run", mode="eval",
+                   checkpoint=str(finished[0]))
+  assert table == (
+      "tiny, test: 3 clips without labels scored, see scores_test.npz")
+  result = json.loads((tmp_path / "run" / "result.json").read_text())
+  assert result["splits"]["test"]["metrics"] == {}
+  with np.load(tmp_path / "run" / "scores_test.npz") as scores:
+    assert scores["clip_id"].tolist() == [c.clip_id for c in clips]
+    np.testing.assert_allclose(scores["scores_verb"].sum(axis=1), 1, rtol=1e-5)
+    assert (scores["labels_noun"] == -1).all()
+  config.ego.train_split = "test"
+  config.method = "fpv_only"
+  config.stages = ("joint",)
+  with pytest.raises(ValueError, match="'test' of .* has no labels to train"):
+    main.run(config, tmp_path / "train")
+
+
 def test_divergence_stops_the_run_and_names_the_last_checkpoint(
     config, tmp_path
 ):

@@ -57,7 +57,8 @@ def label_arrays(
     indices: n clips of it.
 
   Returns:
-    By task, int32 `[n]` (softmax) or multi-hot float32 `[n, K]` (multi_label).
+    By task, int32 `[n]` (softmax; -1 where there is none) or multi-hot float32
+    `[n, K]` (multi_label).
   """
   clips = [dataset.clips[index] for index in indices]
   return _labels(dataset.tasks, clips)
@@ -69,7 +70,7 @@ def _labels(
   arrays = {}
   for name, task in tasks.items():
     if task.kind == types.SOFTMAX:
-      ids = [clip.labels[name][0] for clip in clips]
+      ids = [(*clip.labels.get(name, ()), -1)[0] for clip in clips]
       arrays[name] = np.array(ids, np.int32)
     else:
       hot = np.zeros((len(clips), task.num_classes), np.float32)

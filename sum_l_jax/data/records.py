@@ -101,6 +101,8 @@ class ClipDataset:
   Attributes:
     directory, split: where it was read from.
     name, view: of the data set; view is "ego", "exo" or another style.
+    labelled: False where the split's labels were not published: it can be
+      predicted, but neither trained on nor scored.
     tasks: `Task` by name.
     clips: one `ClipInfo` a clip; positions are the clip indices used
       everywhere.
@@ -125,6 +127,7 @@ class ClipDataset:
     self.name: str = card["name"]
     self.view: str = card["view"]
     self.metadata: dict = card["metadata"]
+    self.labelled = split not in card.get("unlabelled", ())
     self.tasks = {
         name: types.Task(name, task["kind"], tuple(task["class_names"]))
         for name, task in card["tasks"].items()

@@ -83,6 +83,7 @@ def evaluate(
     num_views: int,
     rule: str,
     seen: np.ndarray | None = None,
+    labelled: bool = True,
     name: str = "",
 ) -> Evaluation:
   """Scores every test view once and combines them per clip.
@@ -98,6 +99,7 @@ def evaluate(
     rule: "sum" or "max" over the views.
     seen: bool [N], whether the clip's label combination occurs in training;
       adds `..._unseen` metrics.
+    labelled: False leaves the metrics empty: there are scores alone.
     name: for the progress line.
   """
   start = reported = time.monotonic()
@@ -125,8 +127,8 @@ def evaluate(
       )
   combined, view_counts = views.scores()
   evaluated = view_counts > 0
-  numbers = summarise(combined, labels, tasks, evaluated)
-  if seen is not None:
+  numbers = summarise(combined, labels, tasks, evaluated) if labelled else {}
+  if labelled and seen is not None:
     for suffix, group in (("seen", seen), ("unseen", ~seen)):
       if np.any(evaluated & group):
         part = summarise(combined, labels, tasks, evaluated & group)

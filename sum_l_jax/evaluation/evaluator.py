@@ -87,6 +87,7 @@ class Evaluator:
         num_views=self.stream.num_views,
         rule=self.rule,
         seen=self.seen,
+        labelled=self.dataset.labelled,
         name=self.prefix.rstrip("/"),
     )
 
@@ -144,7 +145,8 @@ def build_evaluator(
       ),
       mesh=mesh,
       rule=config.eval.ensemble,
-      seen=seen_combinations(train, dataset) if train else None,
+      seen=(seen_combinations(train, dataset)
+            if train and dataset.labelled else None),
   )
 
 

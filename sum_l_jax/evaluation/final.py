@@ -125,7 +125,7 @@ def evaluate_checkpoint(
         "metrics": scored.metrics,
         "constant_guess": evaluate.constant_guess(
             evaluators.all_labels(train), scored.labels, dataset.tasks
-        ),
+        ) if dataset.labelled else {},
     }
     if jax.process_index() == 0:
       results.write_scores(

@@ -41,6 +41,12 @@ def format_table(result: Mapping[str, Any]) -> str:
   blocks = []
   for split, entry in result["splits"].items():
     metrics = entry["metrics"]
+    if not metrics:
+      blocks.append(
+          f"{entry['dataset']}, {split}: {entry['clips']} clips without labels"
+          f" scored, see scores_{split}.npz"
+      )
+      continue
     columns = _columns(metrics)
     rows = [["top-1, top-5, mAP in %"] + [c.replace("_", " ") for c in columns]]
     rows.append(_row("constant guess", entry["constant_guess"], columns))

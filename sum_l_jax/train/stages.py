@@ -80,9 +80,17 @@ def build_exo_datasets(config: Config) -> tuple[records.ClipDataset, ...]:
       tuple(config.exo.datasets), "exo.datasets",
       "the third-person data sets' folders",
   )
-  return tuple(
-      records.ClipDataset(d, config.exo.train_split) for d in folders
-  )
+  return tuple(_with_labels(d, config.exo.train_split) for d in folders)
+
+
+def _with_labels(folder: str, split: str) -> records.ClipDataset:
+  dataset = records.ClipDataset(folder, split)
+  if not dataset.labelled:
+    raise ValueError(
+        f"The split {split!r} of {folder!r} has no labels to train on: they"
+        " were not published. Choose another train_split."
+    )
+  return dataset
 
 
 def _skip_lists(config: Config, *views: str) -> dict[str, frozenset[str]]:
@@ -116,7 +124,7 @@ def build_data(config: Config, stage: str) -> StageData:
                      _skip_lists(config, types.EXO))
   folder = _required(config.ego.dataset, "ego.dataset",
                      "the first-person data set's folder")
-  ego = records.ClipDataset(folder, config.ego.train_split)
+  ego = _with_labels(folder, config.ego.train_split)
   if not config_lib.uses_exo(config):
     return StageData(ego, (), None, None, _skip_lists(config, types.EGO))
   exo = build_exo_datasets(config)
