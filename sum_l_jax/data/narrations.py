@@ -20,6 +20,7 @@ EMBED_COMMAND = "python -m data_prep.embed_narrations"
 # Vectors already this close to unit norm keep their bits, so that the
 # fingerprint survives saving and loading.
 _UNIT_TOLERANCE = 1e-6
+_BLOCK = 1 << 14
 
 
 def normalize_narration(text: str) -> str:
@@ -72,7 +73,7 @@ class NarrationTable:
     self._row = {key: row for row, key in enumerate(self.narrations)}
     digest = hashlib.sha256()
     digest.update("\0".join((self.model, *self.narrations)).encode())
-    digest.update(self.vectors.tobytes())
+    digest.update(memoryview(self.vectors).cast("B"))  # Without a copy.
     self.fingerprint = digest.hexdigest()[:16]
 
   def __len__(self) -> int:
@@ -136,7 +137,11 @@ class NarrationTable:
 def _unit_norm(vectors: np.ndarray, narrations: Sequence[str]) -> np.ndarray:
   """Float32 `[U, D]` with rows of norm 1."""
   vectors = np.ascontiguousarray(vectors, np.float32)
-  norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+  # In blocks: a float64 copy of millions of vectors is twice their size.
+  norms = np.concatenate([
+      np.linalg.norm(vectors[i : i + _BLOCK].astype(np.float64), axis=1)
+      for i in range(0, len(vectors), _BLOCK)
+  ])
   bad = np.flatnonzero(~np.isfinite(norms) | (norms < 1e-12))
   if bad.size:
     raise ValueError(
@@ -144,6 +149,8 @@ def _unit_norm(vectors: np.ndarray, narrations: Sequence[str]) -> np.ndarray:
         f" that of {narrations[bad[0]]!r}. Embed again with"
         f" `{EMBED_COMMAND}`."
     )
-  off = np.abs(norms - 1.0) > _UNIT_TOLERANCE
-  vectors[off] = (vectors[off] / norms[off, None]).astype(np.float32)
+  off = np.flatnonzero(np.abs(norms - 1.0) > _UNIT_TOLERANCE)
+  for i in range(0, len(off), _BLOCK):
+    rows = off[i : i + _BLOCK]
+    vectors[rows] = (vectors[rows] / norms[rows, None]).astype(np.float32)
   return vectors
