@@ -68,6 +68,7 @@ class Annotations:
     tasks: label sets by name.
     files: that were read; they identify the source.
     unlabelled: by split, clips whose labels were not published.
+    metadata: more that evaluation should know, as JSON values.
   """
 
   clips: Sequence[ClipSpec]
@@ -76,6 +77,7 @@ class Annotations:
   unlabelled: Mapping[str, Sequence[ClipSpec]] = dataclasses.field(
       default_factory=dict
   )
+  metadata: Mapping = dataclasses.field(default_factory=dict)
 
 
 class Problems:

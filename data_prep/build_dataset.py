@@ -101,6 +101,7 @@ def build_dataset(
       },
       metadata={
           **metadata,
+          **source.metadata,
           **dataclasses.asdict(output),
           "jpeg_quality": images.JPEG_QUALITY,
           "split": dataclasses.asdict(rule),

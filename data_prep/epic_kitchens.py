@@ -266,8 +266,40 @@ def read_annotations(
       [*clips, *(c for part in unlabelled.values() for c in part)], release
   )
   return annotations.Annotations(
-      clips, tasks, (*files.values(), *test_files.values()), unlabelled
+      clips, tasks, (*files.values(), *test_files.values()), unlabelled,
+      _read_groups(directory, release),
   )
+
+
+def _read_groups(directory: pathlib.Path, release: Release) -> dict:
+  """What the official lists of participants and tail classes name."""
+  if release is not EPIC100:
+    return {}
+  found = {}
+  for name, column, key in (
+      ("EPIC_100_unseen_participant_ids_validation.csv", "participant_id",
+       "unseen_participants"),
+      ("EPIC_100_tail_verbs.csv", "verb", "verb"),
+      ("EPIC_100_tail_nouns.csv", "noun", "noun"),
+  ):
+    path = directory / name
+    if not path.is_file():
+      logging.warning(
+          "%s is missing: the official scores of unseen participants or tail"
+          " classes will not be computed.", path,
+      )
+      continue
+    rows, _ = annotations.read_rows(path, (column,))
+    found[key] = [
+        row[column] if key == "unseen_participants"
+        else annotations.parse_int(row[column], column, where)
+        for where, row in rows
+    ]
+  people = found.pop("unseen_participants", None)
+  return {
+      **({"unseen_participants": people} if people else {}),
+      **({"tail_classes": found} if found else {}),
+  }
 
 
 class _Reader:

@@ -54,6 +54,10 @@ def official_fixture(tmp_path):
     write_csv(labels / f"EPIC_100_{task}_classes.csv",
               ["id", "key", "instances", "category"],
               [[i, f"{task}{i}", "[]", "x"] for i in range(count)])
+  write_csv(labels / "EPIC_100_unseen_participant_ids_validation.csv",
+            ["participant_id"], [["P18"], ["P32"]])
+  write_csv(labels / "EPIC_100_tail_verbs.csv", ["verb"], [[17], [50]])
+  write_csv(labels / "EPIC_100_tail_nouns.csv", ["noun"], [[299]])
   frames = numbered_video.write_frames(media / "P01" / "rgb_frames" / "P01_01",
                                        range(1, 121))
   packed = tmp_path / "scratch"
@@ -92,6 +96,11 @@ def test_build(official, tmp_path, capsys):
   assert numbers[0::2] == list(range(25, 50))
   assert train.clips[1].labels == {"verb": (96,), "noun": (299,)}
   assert train.tasks["noun"].class_names[299] == "noun299"
+  # For the official scores of unseen participants and tail classes.
+  assert validation.metadata["unseen_participants"] == ["P18", "P32"]
+  assert validation.metadata["tail_classes"] == {
+      "verb": [17, 50], "noun": [299],
+  }  # fmt: skip
 
 
 def test_test_set_without_labels(official, tmp_path, capsys):

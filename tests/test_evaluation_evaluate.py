@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import types as types_lib
 
 import numpy as np
 import pytest
@@ -97,7 +98,9 @@ def test_constant_guess_answers_what_training_has_most(scored):
 def test_seen_combinations(tiny_ego):
   train = records.ClipDataset(tiny_ego, "train")
   val = records.ClipDataset(tiny_ego, "val")
-  seen = evaluator.seen_combinations(train, val)
+  groups = evaluator.clip_groups(train, val)
+  assert set(groups) == {"seen", "unseen"}
+  seen = groups["seen"]["action"]
   assert seen.shape == (5,)
   # The narration of these clips is "<verb> <noun>".
   known = {clip.narration for clip in train.clips}
@@ -117,6 +120,57 @@ RESULT = {
         "constant_guess": {"verb_top1": 0.2, "noun_top1": 0.1},
     }},
 }  # fmt: skip
+
+
+def clip(video, verb, noun):
+  return records.ClipInfo(
+      clip_id=f"{video}_{verb}_{noun}", narration="x", num_frames=1, fps=60.0,
+      labels={"verb": (verb,), "noun": (noun,)}, video_id=video,
+      start_seconds=0.0, first_record=0,
+  )  # fmt: skip
+
+
+def test_groups_of_epic_kitchens_100(scored):
+  """Participants not in training, and tail classes, as its scorer has them."""
+  scores, labels = scored
+  rng = np.random.default_rng(4)
+  videos = [f"P{p:02d}_101" for p in rng.integers(1, 5, 60)]
+  test = types_lib.SimpleNamespace(
+      tasks=TASKS, clips=[clip(v, a, b) for v, a, b in zip(
+          videos, labels["verb"], labels["noun"])],
+      metadata={"unseen_participants": ["P02", "P30"],
+                "tail_classes": {"verb": [1, 6], "noun": [0, 2, 9]}},
+  )  # fmt: skip
+  train = types_lib.SimpleNamespace(clips=[])
+  groups = evaluator.clip_groups(train, test)
+  views = iter([{
+      "video": np.zeros(60), "color_offset": np.zeros(60),
+      "clip": np.arange(60), "view": np.zeros(60, int), "mask": np.ones(60),
+  }])
+  out = evaluate.evaluate(
+      lambda params, stats, pixels: scores, None, None, views, labels=labels,
+      tasks=TASKS, num_views=1, rule="sum", groups=groups,
+  ).metrics
+  right = {t: scores[t].argmax(axis=1) == labels[t] for t in TASKS}
+  both = right["verb"] & right["noun"]
+  stranger = np.array([v.startswith("P02") for v in videos])
+  assert out["verb_top1_unseen_participants"] == pytest.approx(
+      right["verb"][stranger].mean())
+  assert out["action_top1_unseen_participants"] == pytest.approx(
+      both[stranger].mean())
+  rare_verb = np.isin(labels["verb"], [1, 6])
+  rare_noun = np.isin(labels["noun"], [0, 2, 9])
+  assert 0 < rare_verb.sum() < 60 and 0 < rare_noun.sum() < 60
+  assert out["verb_top1_tail"] == pytest.approx(right["verb"][rare_verb].mean())
+  assert out["noun_top1_tail"] == pytest.approx(right["noun"][rare_noun].mean())
+  assert out["action_top1_tail"] == pytest.approx(
+      both[rare_verb | rare_noun].mean())
+  table = result.format_table({
+      "method": "m", "step": 1, "splits": {"validation": {
+          "dataset": "e", "clips": 60, "skipped": [], "views": 1,
+          "metrics": out, "constant_guess": {}}},
+  })
+  assert "unseen participants" in table and "tail classes" in table
 
 
 def test_table():

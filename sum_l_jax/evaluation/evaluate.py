@@ -82,7 +82,7 @@ def evaluate(
     tasks: Mapping[str, types.Task],
     num_views: int,
     rule: str,
-    seen: np.ndarray | None = None,
+    groups: Mapping[str, Mapping[str, np.ndarray]] | None = None,
     labelled: bool = True,
     name: str = "",
 ) -> Evaluation:
@@ -97,8 +97,8 @@ def evaluate(
     tasks: label sets.
     num_views: test views a clip, V.
     rule: "sum" or "max" over the views.
-    seen: bool [N], whether the clip's label combination occurs in training;
-      adds `..._unseen` metrics.
+    groups: by name, bool [N] by task and "action": clips whose metrics are
+      added once more, as `<task>_..._<group>`.
     labelled: False leaves the metrics empty: there are scores alone.
     name: for the progress line.
   """
@@ -128,11 +128,14 @@ def evaluate(
   combined, view_counts = views.scores()
   evaluated = view_counts > 0
   numbers = summarise(combined, labels, tasks, evaluated) if labelled else {}
-  if labelled and seen is not None:
-    for suffix, group in (("seen", seen), ("unseen", ~seen)):
-      if np.any(evaluated & group):
-        part = summarise(combined, labels, tasks, evaluated & group)
-        numbers.update({f"{k}_{suffix}": v for k, v in part.items()})
+  for group, masks in (groups or {}).items():
+    for task, mask in masks.items():
+      if labelled and np.any(evaluated & mask):
+        part = summarise(combined, labels, tasks, evaluated & mask)
+        numbers.update({
+            f"{name}_{group}": value for name, value in part.items()
+            if name.startswith(f"{task}_")
+        })
   return Evaluation(
       combined, labels, evaluated, numbers, time.monotonic() - start
   )

@@ -23,20 +23,44 @@ def all_labels(dataset: records.ClipDataset) -> dict[str, np.ndarray]:
   return examples.label_arrays(dataset, range(len(dataset)))
 
 
-def seen_combinations(
+def clip_groups(
     train: records.ClipDataset, test: records.ClipDataset
-) -> np.ndarray | None:
-  """Whether each test clip's combination of labels occurs in training.
+) -> dict[str, dict[str, np.ndarray]]:
+  """Clips that are also scored apart.
+
+  "seen" and "unseen": the combination of labels occurs in training, or not.
+  Where the data set's metadata names them (EPIC-KITCHENS-100), also
+  "unseen_participants" and "tail": clips of a tail class; for the action, of a
+  tail verb or a tail noun, as the challenge's scorer has it.
 
   Returns:
-    bool [N], or None where there are not several softmax tasks.
+    By group, bool [N] by task and "action"; nothing where there are not several
+    softmax tasks.
   """
-  names = [n for n, t in test.tasks.items() if t.kind == types.SOFTMAX]
-  if len(names) < 2:
-    return None
-  combination = lambda clip: tuple(clip.labels[n] for n in names)
+  tasks = [n for n, t in test.tasks.items() if t.kind == types.SOFTMAX]
+  if len(tasks) < 2:
+    return {}
+  everything = lambda mask: dict.fromkeys([*tasks, "action"], mask)
+  combination = lambda clip: tuple(clip.labels[n] for n in tasks)
   known = {combination(clip) for clip in train.clips}
-  return np.array([combination(clip) in known for clip in test.clips])
+  seen = np.array([combination(clip) in known for clip in test.clips])
+  groups = {"seen": everything(seen), "unseen": everything(~seen)}
+  people = set(test.metadata.get("unseen_participants", ()))
+  if people:
+    groups["unseen_participants"] = everything(np.array(
+        [clip.video_id.partition("_")[0] in people for clip in test.clips]
+    ))
+  tail_classes = test.metadata.get("tail_classes", {})
+  if tail_classes:
+    tail = {
+        task: np.array([
+            clip.labels[task][0] in tail_classes.get(task, ())
+            for clip in test.clips
+        ])
+        for task in tasks
+    }
+    groups["tail"] = {**tail, "action": np.any(list(tail.values()), axis=0)}
+  return groups
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +74,7 @@ class Evaluator:
     score: of `evaluate.make_score_step`.
     mesh: the devices.
     rule: "sum" or "max" over test views.
-    seen: see `seen_combinations`.
+    groups: see `clip_groups`.
   """
 
   dataset: records.ClipDataset
@@ -59,7 +83,7 @@ class Evaluator:
   score: Any
   mesh: jax.sharding.Mesh
   rule: str
-  seen: np.ndarray | None
+  groups: Mapping[str, Mapping[str, np.ndarray]]
 
   @property
   def prefix(self) -> str:
@@ -86,7 +110,7 @@ class Evaluator:
         tasks=self.dataset.tasks,
         num_views=self.stream.num_views,
         rule=self.rule,
-        seen=self.seen,
+        groups=self.groups,
         labelled=self.dataset.labelled,
         name=self.prefix.rstrip("/"),
     )
@@ -113,7 +137,7 @@ def build_evaluator(
     view: "ego", or "exo" to watch stage one.
     mesh: the devices.
     clips, crops: test views of a clip.
-    train: the training split, for seen and unseen label combinations.
+    train: the training split, for the groups of clips scored apart.
   """
   batch = config.eval.batch_size
   if batch % mesh.size:
@@ -145,8 +169,8 @@ def build_evaluator(
       ),
       mesh=mesh,
       rule=config.eval.ensemble,
-      seen=(seen_combinations(train, dataset)
-            if train and dataset.labelled else None),
+      groups=(clip_groups(train, dataset)
+              if train and dataset.labelled else {}),
   )
 
 

@@ -13,6 +13,13 @@ import numpy as np
 # Columns of the table, in this order, where the metric exists.
 _COLUMNS = ("verb_top1", "verb_top5", "noun_top1", "noun_top5", "action_top1",
             "action_top5")
+# Clips scored apart, and how the table calls them.
+_GROUPS = {
+    "seen": "seen label combinations",
+    "unseen": "unseen label combinations",
+    "unseen_participants": "unseen participants",
+    "tail": "tail classes",
+}
 _MULTI_LABEL_SUFFIXES = ("_map_sklearn", "_map_charades")
 
 
@@ -51,10 +58,9 @@ def format_table(result: Mapping[str, Any]) -> str:
     rows = [["top-1, top-5, mAP in %"] + [c.replace("_", " ") for c in columns]]
     rows.append(_row("constant guess", entry["constant_guess"], columns))
     rows.append(_row(result["method"], metrics, columns))
-    for group in ("seen", "unseen"):
+    for group, text in _GROUPS.items():
       if any(name.endswith(f"_{group}") for name in metrics):
-        rows.append(_row(f"  {group} label combinations", metrics, columns,
-                         f"_{group}"))
+        rows.append(_row(f"  {text}", metrics, columns, f"_{group}"))
     widths = [max(map(len, cells)) for cells in zip(*rows)]
     lines = [
         "  ".join(
