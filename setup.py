@@ -40,6 +40,8 @@ setuptools.setup(
         "tensorflow-datasets>=4.9.7,<5",
     ],
     extras_require={
+        # Not with the others: it holds protobuf below 7.
+        "beam": ["apache-beam>=2.70,<3"],
         "data_prep": [*_TEXT, *_PICTURES],
         "gpu": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 import dataclasses
 import os
 import pathlib
+import shlex
 import shutil
 import sys
 
@@ -60,6 +61,7 @@ def build_dataset(
     problems: annotations.Problems,
     metadata: dict,
     processes: int = 1,
+    beam_options: Sequence[str] | None = None,
 ) -> bool:
   """Divides, cuts and writes.
 
@@ -73,6 +75,7 @@ def build_dataset(
       listed in `skipped.csv`.
     metadata: identifies the sources; options are added here.
     processes: that cut side by side.
+    beam_options: see `parts.read_clips`.
 
   Returns:
     Whether it was written; False where the same data set was there.
@@ -95,7 +98,7 @@ def build_dataset(
       splits={
           split: lambda specs=specs, split=split: parts_lib.read_clips(
               specs, output, problems, label=split, folder=parts,
-              processes=processes,
+              processes=processes, beam_options=beam_options,
           )
           for split, specs in divided.items()
       },
@@ -159,6 +162,11 @@ def make_parser() -> argparse.ArgumentParser:
   add("--seed", type=int, default=0, help="for --validation_share")
   add("--processes", type=int, default=os.cpu_count() or 1,
       help="that cut side by side (default: one a CPU core)")
+  add("--beam_runner", metavar="RUNNER",
+      help="cut by Apache Beam: DirectRunner, DataflowRunner, FlinkRunner,"
+      " SparkRunner ...; all workers must see --media and the output's folder")
+  add("--beam_options", default="", metavar="'--KEY=VALUE ...'",
+      help="more pipeline options, for --beam_runner")
   add("--short_side", type=int, default=256, metavar="PIXELS",
       help="larger frames are shrunk to it (default: 256)")
   add("--fps", type=float,
@@ -221,6 +229,14 @@ def _split_rule(
       validation_share=share or 0.0,
       seed=args.seed if share is not None else 0,
   )
+
+
+def _beam_options(args: argparse.Namespace) -> list[str] | None:
+  if not args.beam_runner:
+    if args.beam_options:
+      raise ValueError("--beam_options needs --beam_runner.")
+    return None
+  return [f"--runner={args.beam_runner}", *shlex.split(args.beam_options)]
 
 
 def _folder(path: pathlib.Path) -> pathlib.Path:
@@ -293,6 +309,7 @@ def build(args: argparse.Namespace) -> None:
       output=clip_reader.Output(args.fps, args.short_side),
       problems=problems,
       processes=args.processes,
+      beam_options=_beam_options(args),
       metadata={
           "source": args.dataset,
           "annotations": args.annotations.name,

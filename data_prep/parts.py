@@ -109,6 +109,7 @@ def read_clips(
     *,
     folder: pathlib.Path,
     processes: int = 1,
+    beam_options: Sequence[str] | None = None,
     label: str = "clips",
 ) -> Iterator[types.Clip]:
   """Cuts clips into files of `folder`, then yields them in order.
@@ -120,6 +121,8 @@ def read_clips(
     folder: of the files; those of an earlier run are used.
     processes: that cut side by side. More than one needs the caller's
       `if __name__ == "__main__"`.
+    beam_options: cuts by Apache Beam instead, with these pipeline options
+      ("--runner=FlinkRunner"); all workers must see the media and `folder`.
     label: starts the progress lines.
 
   Raises:
@@ -131,6 +134,9 @@ def read_clips(
       for number, group in enumerate(_groups(specs))
   ]
   open_tasks = [task for task in tasks if not task[1].exists()]
+  if beam_options is not None:
+    _run_beam(open_tasks, output, problems.skip, beam_options)
+    open_tasks = []
   progress = command_line.Progress(
       f"{label}: groups of {_GROUP} clips", len(open_tasks))
   for done, _ in enumerate(_run(open_tasks, output, problems.skip, processes)):
@@ -159,3 +165,34 @@ def _run(tasks, output, keep_errors, processes) -> Iterator[None]:
         yield future.result()
     finally:
       pool.shutdown(cancel_futures=True)
+
+
+def _run_beam(tasks, output, keep_errors, options) -> None:
+  """Runs the tasks as a pipeline.
+
+  Raises:
+    ValueError: Beam isn't installed, or a clip can't be cut.
+  """
+  try:
+    import apache_beam as beam
+    from apache_beam.options import pipeline_options
+  except ImportError as error:
+    raise ValueError(
+        f"--beam_runner needs Apache Beam ({error}): pip install -e '.[beam]',"
+        " in an environment of its own, since Beam holds protobuf back."
+    ) from error
+  pipeline = beam.Pipeline(
+      options=pipeline_options.PipelineOptions(list(options)))
+  places = [(list(group), str(path.absolute())) for group, path in tasks]
+  with pipeline:
+    _ = (
+        pipeline
+        | "Groups of clips" >> beam.Create(places)
+        | "Spread" >> beam.Reshuffle()
+        | "Cut" >> beam.Map(_cut_task, output, keep_errors)
+    )
+
+
+def _cut_task(task, output, keep_errors) -> None:
+  group, path = task
+  _cut(group, output, pathlib.Path(path), keep_errors)

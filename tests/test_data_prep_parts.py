@@ -110,3 +110,26 @@ def test_several_processes_give_the_same(source, tmp_path):
   )  # fmt: skip
   assert done.returncode == 0, done.stderr
   assert content(tmp_path / "two") == content(tmp_path / "one")
+
+
+def test_beam_gives_the_same(source, tmp_path):
+  pytest.importorskip(
+      "apache_beam", reason="needs apache-beam: pip install -e '.[beam]', in"
+      " an environment of its own")
+  options = [*source, "--beam_runner=DirectRunner"]
+  assert build_dataset.main([*source, f"--output={tmp_path / 'one'}"]) == 0
+  assert build_dataset.main([*options, f"--output={tmp_path / 'two'}"]) == 0
+  assert content(tmp_path / "two") == content(tmp_path / "one")
+  # A bad clip stops it, and is named.
+  (tmp_path / "P01_02" / "frame_0000000045.jpg").write_bytes(b"")
+  assert build_dataset.main([*options, f"--output={tmp_path / 'three'}"]) == 2
+  assert not (tmp_path / "three").exists()
+
+
+def test_beam_that_is_not_there(source, tmp_path, monkeypatch, capsys):
+  monkeypatch.setitem(sys.modules, "apache_beam", None)
+  options = [*source, f"--output={tmp_path / 'out'}"]
+  assert build_dataset.main([*options, "--beam_runner=DirectRunner"]) == 2
+  assert "--beam_runner needs Apache Beam" in capsys.readouterr().err
+  assert build_dataset.main([*options, "--beam_options=--x=1"]) == 2
+  assert "--beam_options needs --beam_runner" in capsys.readouterr().err
