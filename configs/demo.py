@@ -6,7 +6,9 @@ Renders `toy_kitchen` into `data/toy_kitchen` where it is absent, mines pairs,
 trains the exo encoder (stage one) and everything together (stage two), and
 scores the ego encoder on 1,500 test clips.
 
-Arguments: method=sum_l|fpv_only|typical_cl|triplet, objective=paper|released.
+Arguments: method=sum_l|fpv_only|typical_cl|triplet, objective=paper|released,
+terms=aw_m|a_m|aw|m|none (Table 5),
+exo_encoder=original|same_init|shared|frozen (Table 6).
 """
 
 from sum_l_jax import config as config_lib
@@ -17,7 +19,8 @@ _ROOT = "data/toy_kitchen"
 def get_config(argument: str = ""):
   """Small enough for a laptop, with nothing left out."""
   choice = config_lib.parse_arguments(
-      argument, method="sum_l", objective="paper"
+      argument, method="sum_l", objective="paper",
+      terms="aw_m", exo_encoder="original",
   )
   config = config_lib.default_config()
   config.method = choice["method"]
@@ -61,4 +64,7 @@ def get_config(argument: str = ""):
   config.checkpoint.every = "50 percent"
   config.input.cache_mib = 1024
   config.log_every_steps = 50
+  config_lib.set_ablation(
+      config, terms=choice["terms"], exo_encoder=choice["exo_encoder"]
+  )
   return config

@@ -13,7 +13,9 @@ Kinetics weights (66.7, 50.2 from Ego-Exo weights). Set `config.init.ego` to
 such weights and `config.init.exo` to the result of configs/exo_lemma.py.
 
 Arguments: method=sum_l|fpv_only|typical_cl|triplet, objective=paper|released,
-backbone=slow_r50|slowfast_r50|slowfast_r50_4x16|slowfast_r101|tiny.
+backbone=slow_r50|slowfast_r50|slowfast_r50_4x16|slowfast_r101|tiny,
+terms=aw_m|a_m|aw|m|none (Table 5),
+exo_encoder=original|same_init|shared|frozen (Table 6).
 """
 
 from sum_l_jax import config as config_lib
@@ -22,7 +24,8 @@ from sum_l_jax import config as config_lib
 def get_config(argument: str = ""):
   """The paper's settings for EPIC-KITCHENS-55."""
   choice = config_lib.parse_arguments(
-      argument, method="sum_l", backbone="slow_r50", objective="paper"
+      argument, method="sum_l", backbone="slow_r50", objective="paper",
+      terms="aw_m", exo_encoder="original",
   )
   config = config_lib.default_config()
   config.method = choice["method"]
@@ -40,4 +43,7 @@ def get_config(argument: str = ""):
   config.joint_stage.schedule = "relative_steps"
   config.joint_stage.boundaries = ("0 epochs", "20 epochs", "25 epochs")
   config.joint_stage.factors = (1.0, 0.1, 0.01)
+  config_lib.set_ablation(
+      config, terms=choice["terms"], exo_encoder=choice["exo_encoder"]
+  )
   return config

@@ -144,6 +144,9 @@ def default_config() -> config_dict.ConfigDict:
   c.model.dropout = 0.5
   c.model.projection_prenorm = AUTO  # L2 norm before the projection.
   c.model.share_encoder = False  # Table 6.
+  # Table 6: the joint stage leaves the exo encoder as it starts, its BatchNorm
+  # statistics too.
+  c.model.freeze_exo = False
   c.model.bn_group_size = 0  # 0: the global batch; n: groups of n clips.
   c.model.conv = AUTO  # How convolutions are computed (models/conv.py).
 
@@ -223,6 +226,51 @@ def set_backbone(config: config_dict.ConfigDict, backbone: str) -> None:
     )
   config.model.backbone = backbone
   config.frames.count, config.frames.stride = _SAMPLING[backbone]
+
+
+# Table 5: which alignment terms there are, on top of both label losses.
+TERMS: Mapping[str, Mapping[str, object]] = {
+    "none": {"weights.ego_exo": 0.0, "weights.ego_text": 0.0,
+             "weights.exo_text": 0.0},
+    "aw": {"weights.ego_text": 0.0, "weights.exo_text": 0.0},
+    "m": {"weights.ego_exo": 0.0},
+    "a_m": {"cross_view": "filtered"},
+    "aw_m": {},
+}
+# Table 6: where the third-person encoder of the joint stage comes from.
+EXO_ENCODERS = ("original", "same_init", "shared", "frozen")
+
+
+def set_ablation(
+    config: config_dict.ConfigDict, *, terms: str, exo_encoder: str
+) -> None:
+  """Sets a row of the paper's Table 5 and one of Table 6.
+
+  Args:
+    config: changed in place.
+    terms: "aw_m" is the whole of Eq. 12; "a_m" without the weights of Eq. 10,
+      "aw" without text, "m" without the cross-view term, "none" labels alone.
+    exo_encoder: "original" comes from its own training; "frozen" too, and
+      stays as it is; "same_init" starts like the ego encoder; "shared" is the
+      ego encoder.
+
+  Raises:
+    ValueError: an unknown name; lists the choices.
+  """
+  for name, value, choices in (("terms", terms, tuple(TERMS)),
+                               ("exo_encoder", exo_encoder, EXO_ENCODERS)):
+    if value not in choices:
+      raise ValueError(f"{name} must be one of {choices}, got {value!r}.")
+  config.loss.update_from_flattened_dict(dict(TERMS[terms]))
+  config.model.freeze_exo = exo_encoder == "frozen"
+  config.model.share_encoder = exo_encoder == "shared"
+  if exo_encoder in ("same_init", "shared"):
+    config.stages = ("joint",)
+  if exo_encoder == "shared":
+    config.init.exo = ""
+  if exo_encoder == "same_init":
+    # A reference: it follows --config.init.ego.
+    config.init.exo = config.init.get_ref("ego")
 
 
 def parse_arguments(argument: str, **defaults: str) -> dict[str, str]:
@@ -388,6 +436,13 @@ def _check_combinations(config: config_dict.ConfigDict) -> None:
           "config.model.share_encoder=True needs an exo view, which"
           " config.method='fpv_only' does not have. Drop one."
       )
+  if config.model.freeze_exo and (
+      config.model.share_encoder or config.method == "fpv_only"):
+    raise ValueError(
+        "config.model.freeze_exo=True needs an exo encoder of its own, which"
+        f" config.model.share_encoder={config.model.share_encoder} with"
+        f" config.method={config.method!r} does not have. Drop one."
+    )
   implied = METHODS[config.method].get("cross_view")
   if implied and config.loss.cross_view not in (AUTO, implied):
     raise ValueError(

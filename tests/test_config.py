@@ -101,6 +101,9 @@ def test_choices_are_listed(field):
         ({"method": "triplet", "loss.cross_view": "info_nce"}, "triplet"),
         ({"method": "fpv_only", "model.share_encoder": True}, "share_encoder"),
         ({"model.share_encoder": True, "init.exo": "x"}, "share_encoder"),
+        ({"method": "fpv_only", "model.freeze_exo": True}, "freeze_exo"),
+        ({"model.share_encoder": True, "model.freeze_exo": True},
+         "freeze_exo"),
         ({"init.ego": "exo_stage"}, "config.stages"),
         ({"stages": ("joint", "exo")}, "in this order"),
         ({"stages": ()}, "config.stages"),
@@ -178,6 +181,47 @@ def test_workdir_differences_ignore_runtime_fields():
       "loss.temperature: 0.06 -> 0.1", "seed: 0 -> 5",
   ]  # fmt: skip
   assert config_lib.differences(old, old) == []
+
+
+@pytest.mark.parametrize(
+    "terms, expected",
+    [
+        ("none", (0.0, 0.0, 0.0, "weighted")),
+        ("aw", (0.02, 0.0, 0.0, "weighted")),
+        ("m", (0.0, 0.1, 0.1, "weighted")),
+        ("a_m", (0.02, 0.1, 0.1, "filtered")),
+        ("aw_m", (0.02, 0.1, 0.1, "weighted")),
+    ],
+)
+def test_rows_of_table_5(terms, expected):
+  config = config_lib.default_config()
+  config_lib.set_ablation(config, terms=terms, exo_encoder="original")
+  loss = config_lib.resolve(config).loss
+  assert (loss.weights.ego_exo, loss.weights.ego_text, loss.weights.exo_text,
+          loss.cross_view) == expected
+  assert (loss.weights.ego_cls, loss.weights.exo_cls) == (1.0, 0.1)
+
+
+def test_rows_of_table_6():
+  def made(kind):
+    config = config_lib.default_config()
+    config.stages = ("exo", "joint")
+    config_lib.set_ablation(config, terms="aw_m", exo_encoder=kind)
+    config.init.ego = "kinetics"  # As the command line does, later.
+    return config_lib.resolve(config)
+
+  fields = lambda c: (c.model.freeze_exo, c.model.share_encoder, c.init.exo,
+                      tuple(c.stages))
+  both = ("exo", "joint")
+  assert fields(made("original")) == (False, False, "", both)
+  assert fields(made("frozen")) == (True, False, "", both)
+  assert fields(made("shared")) == (False, True, "", ("joint",))
+  assert fields(made("same_init")) == (False, False, "kinetics", ("joint",))
+  config = config_lib.default_config()
+  for name in ("terms", "exo_encoder"):
+    choice = {"terms": "m", "exo_encoder": "shared", name: "x"}
+    with pytest.raises(ValueError, match=f"{name} must be one of"):
+      config_lib.set_ablation(config, **choice)
 
 
 def test_a_skip_list_changes_what_is_learnt_and_older_runs_have_none():

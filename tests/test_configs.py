@@ -71,6 +71,15 @@ def test_argument_picks_method_and_backbone():
   assert (config.frames.count, config.frames.stride) == (8, 8)
 
 
+@pytest.mark.parametrize("name", ["demo", "epic55", "epic100", "charades_ego"])
+def test_arguments_pick_rows_of_the_ablations(name):
+  _, config = load(name, "terms=a_m,exo_encoder=frozen")
+  config = config_lib.resolve(config)
+  assert (config.loss.cross_view, config.model.freeze_exo) == ("filtered", True)
+  with pytest.raises(ValueError, match="terms must be one of.*'b'"):
+    load(name, "terms=b")
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_steps_once(name, tiny_ego, tiny_exo, tiny_tables, tmp_path):
   """The config with a small network, data and length; the rest is its own."""

@@ -179,3 +179,29 @@ def test_one_encoder_for_both_views(config, tmp_path):
   weights = weights_lib.read_weights(tmp_path)
   assert set(weights.params["ego"]) == {"encoder", "heads", "projection"}
   assert set(weights.params["exo"]) == {"heads", "projection"}
+
+
+def test_a_frozen_exo_encoder_stays_as_stage_one_left_it(config, tmp_path):
+  """Table 6: no gradient, no decay, no new statistics; all else is trained."""
+  config.stages = ("exo", "joint")
+  config.model.freeze_exo = True
+  config.joint_stage.weight_decay = 0.1
+  config.exo_stage.total = config.joint_stage.total = "2 steps"
+  main.run(config, tmp_path)
+  one, two = (weights_lib.read_weights(tmp_path / s) for s in ("exo", "joint"))
+  for a, b in ((one.params, two.params), (one.stats, two.stats)):
+    a, b = (weights_lib.flatten(t["exo"]["encoder"]) for t in (a, b))
+    assert a.keys() == b.keys() and a
+    for name, value in a.items():
+      assert value.tobytes() == b[name].tobytes(), name
+  heads = [t.params["exo"]["heads"]["verb"]["kernel"] for t in (one, two)]
+  assert not np.array_equal(*heads)
+  # Stage one did train it, and the joint stage the ego encoder.
+  resolved = config_lib.resolve(config)
+  data = stages.build_data(resolved, "joint")
+  start, _ = stages.build_network(
+      resolved, data.tasks, embedding_dim=data.narrations.dim).init()
+  for view, trained in (("exo", one), ("ego", two)):
+    kernel = lambda t, v=view: t[v]["encoder"]["slow"]["s2"]["0"]["b"]["conv"]
+    assert not np.array_equal(
+        kernel(start)["kernel"], kernel(trained.params)["kernel"])

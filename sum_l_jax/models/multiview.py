@@ -55,6 +55,7 @@ class Tower(nnx.Module):
       tasks: Mapping[str, int],
       embedding_dim: int | None,
       own_encoder: bool,
+      frozen: bool,
       dropout: float,
       prenorm: bool,
       pixels: pixels_lib.PixelSpec,
@@ -63,6 +64,7 @@ class Tower(nnx.Module):
       **encoder_options,
   ):
     self.dropout = dropout
+    self.frozen = frozen
     self.pixels = pixels
     if own_encoder:
       encoder = slowfast.SlowFast if spec.fast else resnet3d.ResNet3D
@@ -91,7 +93,9 @@ class Tower(nnx.Module):
     x = pixels_lib.normalize(
         inputs["video"], self.pixels, inputs.get("color_offset")
     )
-    feature, stages = encoder(x, train=train)
+    feature, stages = encoder(x, train=train and not self.frozen)
+    if self.frozen:
+      feature = jax.lax.stop_gradient(feature)
     outputs = {"features": feature, "stages": stages}
     if self.has_projection:
       outputs["embedding"] = self.projection(feature)
@@ -196,6 +200,7 @@ def make_model(
     dropout: float = 0.5,
     pixels: Mapping[str, pixels_lib.PixelSpec] | None = None,
     share_encoder: bool = False,
+    freeze_exo: bool = False,
     prenorm: bool = False,
     bn_group_size: int = 0,
     dtype: jnp.dtype = jnp.float32,
@@ -218,6 +223,8 @@ def make_model(
     pixels: normalisation by view; `PixelSpec()` where absent.
     share_encoder: the exo tower uses the ego encoder (Table 6, "shared
       weights"); both views then move its running statistics.
+    freeze_exo: no gradient for the exo encoder, which runs on its running
+      statistics (Table 6, "frozen").
     prenorm: normalise the feature before the projection too (released code).
     bn_group_size: examples that share batch statistics; 0 is the whole batch.
     dtype: of the encoder's arithmetic; parameters, statistics, logits and
@@ -240,6 +247,7 @@ def make_model(
           tasks=tasks[view],
           embedding_dim=embedding_dim,
           own_encoder=not (share_encoder and view == types.EXO),
+          frozen=freeze_exo and view == types.EXO,
           dropout=dropout,
           prenorm=prenorm,
           pixels=pixels.get(view, pixels_lib.PixelSpec()),

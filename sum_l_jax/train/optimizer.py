@@ -104,6 +104,7 @@ def make_optimizer(
     nesterov: bool = True,
     weight_decay: float = 1e-4,
     clip_norm: float = 0.0,
+    frozen: tuple[str, ...] = (),
 ) -> optax.GradientTransformation:
   """SGD as PyTorch computes it, or AdamW.
 
@@ -118,6 +119,7 @@ def make_optimizer(
     nesterov: sgd.
     weight_decay: see `decay_mask`.
     clip_norm: bound of the global gradient norm; 0 is off.
+    frozen: path of a subtree that stays as it is, free of decay too.
 
   Raises:
     ValueError: an unknown kind.
@@ -135,4 +137,21 @@ def make_optimizer(
     ]
   else:
     raise ValueError(f"optimizer must be 'sgd' or 'adamw', got {kind!r}.")
-  return optax.chain(*parts, optax.scale_by_learning_rate(schedule))
+  parts.append(optax.scale_by_learning_rate(schedule))
+  if frozen:
+    parts.append(optax.masked(
+        optax.set_to_zero(), lambda params: _below(params, frozen)
+    ))
+  return optax.chain(*parts)
+
+
+def _below(params: Any, path: tuple[str, ...]) -> Any:
+  """True for the subtree at `path`, False elsewhere."""
+  if not path:
+    return True
+  if not isinstance(params, dict):
+    return False
+  return {
+      name: _below(value, path[1:]) if name == path[0] else False
+      for name, value in params.items()
+  }

@@ -229,6 +229,8 @@ def build_network(
           for view in tasks
       },
       share_encoder=config.model.share_encoder and len(tasks) == 2,
+      # Stage one trains it.
+      freeze_exo=config.model.freeze_exo and len(tasks) == 2,
       prenorm=config.model.projection_prenorm == "true",
       bn_group_size=config.model.bn_group_size,
       dtype=jnp.dtype(config.precision),
@@ -299,6 +301,8 @@ def build_optimizer(config: Config, stage: str, *, num_clips: int):
       nesterov=section.nesterov,
       weight_decay=section.weight_decay,
       clip_norm=section.clip_norm,
+      frozen=(types.EXO, "encoder")
+      if config.model.freeze_exo and stage == JOINT_STAGE else (),
   )
   return optimizer, schedule, total
 
