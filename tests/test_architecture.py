@@ -15,7 +15,7 @@ PACKAGE = ROOT / "sum_l_jax"
 ORDER = ["types", "config", "data", "models", "losses", "train", "checkpoint",
          "evaluation"]
 # These see the whole row.
-OVERSEERS = {"main.py", "predict.py", "train/loop.py"}
+OVERSEERS = {"main.py", "predict.py", "compare.py", "train/loop.py"}
 # Reads ConfigDicts in its build_* functions, with the overseers.
 BUILDERS = {"train/stages.py", "evaluation/evaluator.py", "evaluation/final.py"}
 ONLY_IN = {

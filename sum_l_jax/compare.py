@@ -1,0 +1,265 @@
+"""Compares runs on the same clips, with bootstrap intervals.
+
+  python -m sum_l_jax.compare runs/fpv_only runs/sum_l [runs/...] --split=test
+
+Reads what evaluation left in each workdir, `result.json` and
+`scores_<split>.npz`. Every number has a 95 % interval over clips; every other
+run also its difference to the first, over the same resampled clips (paired), so
+that clips which are hard for both cancel. The intervals say nothing about
+seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+import json
+import pathlib
+import sys
+
+import numpy as np
+
+from sum_l_jax.evaluation import metrics
+
+# Resampled clips at a time, to bound memory.
+_CHUNK = 1 << 22
+
+# Rows of clips [n] -> the metric over them.
+Statistic = Callable[[np.ndarray], float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """What a run scored on one split.
+
+  Attributes:
+    name: of its workdir.
+    method: as in its result.
+    clip_ids: N ids.
+    scores: task -> [N, K].
+    labels: task -> [N], or multi-hot [N, K].
+  """
+
+  name: str
+  method: str
+  clip_ids: tuple[str, ...]
+  scores: Mapping[str, np.ndarray]
+  labels: Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+  """A number with its 95 % interval."""
+
+  value: float
+  low: float
+  high: float
+
+  def __str__(self) -> str:
+    return (f"{100 * self.value:.1f} [{100 * self.low:.1f},"
+            f" {100 * self.high:.1f}]")
+
+
+def read_run(workdir: str | pathlib.Path, split: str) -> Run:
+  """Reads the scores of one split.
+
+  Clips that could not be read when the run was evaluated are left out.
+
+  Raises:
+    FileNotFoundError: nothing evaluated there.
+    ValueError: the split has no labels.
+  """
+  workdir = pathlib.Path(workdir)
+  path = workdir / f"scores_{split}.npz"
+  if not path.is_file():
+    found = sorted(p.stem.removeprefix("scores_")
+                   for p in workdir.glob("scores_*.npz"))
+    raise FileNotFoundError(
+        f"{str(workdir)!r} has no scores of split {split!r}; it has those of"
+        f" {found or 'none'}. Evaluate it: python -m sum_l_jax.main --mode=eval"
+    )
+  result = json.loads((workdir / "result.json").read_text(encoding="utf-8"))
+  with np.load(path, allow_pickle=False) as file:
+    ids = file["clip_id"]
+    tasks = [n.removeprefix("scores_") for n in file.files
+             if n.startswith("scores_")]
+    scores = {t: file[f"scores_{t}"] for t in tasks}
+    labels = {t: file[f"labels_{t}"] for t in tasks}
+  if not result["splits"].get(split, {}).get("metrics"):
+    raise ValueError(f"The split {split!r} of {str(workdir)!r} has no labels.")
+  good = np.all([np.isfinite(s).all(axis=1) for s in scores.values()], axis=0)
+  return Run(
+      str(workdir), result["method"], tuple(ids[good].tolist()),
+      {t: s[good] for t, s in scores.items()},
+      {t: y[good] for t, y in labels.items()},
+  )
+
+
+def align(runs: Sequence[Run]) -> list[Run]:
+  """The clips that all runs scored, in one order.
+
+  Raises:
+    ValueError: no clip in common, or labels that differ.
+  """
+  common = set(runs[0].clip_ids).intersection(*(r.clip_ids for r in runs[1:]))
+  if not common:
+    raise ValueError(
+        f"{runs[0].name} and {runs[-1].name} have no clip in common; compare"
+        " runs on the same data set and split."
+    )
+  order = [clip for clip in runs[0].clip_ids if clip in common]
+  aligned = []
+  for run in runs:
+    place = {clip: i for i, clip in enumerate(run.clip_ids)}
+    rows = [place[clip] for clip in order]
+    aligned.append(dataclasses.replace(
+        run, clip_ids=tuple(order),
+        scores={t: s[rows] for t, s in run.scores.items()},
+        labels={t: y[rows] for t, y in run.labels.items()},
+    ))
+    for task, labels in aligned[0].labels.items():
+      if not np.array_equal(aligned[-1].labels.get(task), labels):
+        raise ValueError(
+            f"{runs[0].name} and {run.name} have other labels for task"
+            f" {task!r}: they were evaluated on other versions of the data."
+        )
+  return aligned
+
+
+def _right(run: Run, task: str, k: int) -> np.ndarray:
+  """Whether the label is among the k best, per clip; ties as in `metrics`."""
+  order = np.argsort(-run.scores[task], axis=1, kind="stable")[:, :k]
+  return (order == run.labels[task][:, None]).any(axis=1)
+
+
+def per_clip(run: Run) -> dict[str, np.ndarray]:
+  """Metrics that are means over clips, as their summands [N].
+
+  The action is right where verb and noun both are.
+  """
+  out = {}
+  softmax = [t for t, y in run.labels.items() if y.ndim == 1]
+  for task in sorted(softmax, key=lambda t: (t != "verb", t != "noun", t)):
+    for k in (1, 5):
+      if run.scores[task].shape[1] > k:
+        out[f"{task}_top{k}"] = _right(run, task, k)
+  if "verb" in softmax and "noun" in softmax:
+    out["action_top1"] = _right(run, "verb", 1) & _right(run, "noun", 1)
+  return out
+
+
+def average_precision(run: Run) -> dict[str, Statistic]:
+  """mAP of multi-label tasks, as functions of the chosen clips."""
+
+  def make(task: str, definition: str) -> Statistic:
+    return lambda rows: metrics.mean_average_precision(
+        run.scores[task][rows], run.labels[task][rows], definition=definition
+    )
+
+  return {
+      f"{task}_map_{definition}": make(task, definition)
+      for task, y in run.labels.items() if y.ndim == 2
+      for definition in ("sklearn", "charades")
+  }
+
+
+def _interval(value: float, samples: np.ndarray) -> Interval:
+  low, high = np.percentile(samples, (2.5, 97.5))
+  return Interval(float(value), float(low), float(high))
+
+
+def compare(
+    runs: Sequence[Run], *, samples: int = 2000, map_samples: int = 200,
+    seed: int = 0,
+) -> list[dict[str, tuple[Interval, Interval | None]]]:
+  """Metrics of each run, and differences to the first.
+
+  Args:
+    runs: aligned.
+    samples: bootstrap samples for accuracies.
+    map_samples: for mAP, which is slower.
+    seed: of the samples, which all runs and metrics share.
+
+  Returns:
+    Per run: metric -> (its interval, that of the difference; None of the first
+    run).
+  """
+  count = len(runs[0].clip_ids)
+  drawn: list[dict[str, tuple[float, np.ndarray]]] = [{} for _ in runs]
+  for run, out in zip(runs, drawn):
+    rng = np.random.default_rng(seed)
+    right = per_clip(run)
+    parts = {name: [] for name in right}
+    step = max(1, _CHUNK // count)
+    for start in range(0, samples if right else 0, step):
+      rows = rng.integers(count, size=(min(step, samples - start), count))
+      for name, values in right.items():
+        parts[name].append(values[rows].mean(axis=1))
+    for name, values in right.items():
+      out[name] = values.mean(), np.concatenate(parts[name])
+    rng = np.random.default_rng(seed)
+    statistics = average_precision(run)
+    rows = rng.integers(count, size=(map_samples if statistics else 0, count))
+    for name, statistic in statistics.items():
+      out[name] = statistic(np.arange(count)), np.array(
+          [statistic(chosen) for chosen in rows])
+  table = []
+  for index, out in enumerate(drawn):
+    row = {}
+    for name, (value, sampled) in out.items():
+      first, first_sampled = drawn[0][name]
+      row[name] = _interval(value, sampled), (
+          _interval(value - first, sampled - first_sampled) if index else None)
+    table.append(row)
+  return table
+
+
+def format_comparison(runs: Sequence[Run], table) -> str:
+  """The comparison as text: a line a metric and run, in percent."""
+  lines = [f"{len(runs[0].clip_ids)} clips in common; 95 % intervals over"
+           f" clips; differences to {runs[0].name}"]
+  for name in table[0]:
+    lines.append(f"\n{name}")
+    for run, row in zip(runs, table):
+      value, change = row[name]
+      text = f"  {value!s:<20}"
+      if change is not None:
+        mark = "" if change.low <= 0 <= change.high else "  *"
+        signed = (f"{100 * change.value:+.1f} [{100 * change.low:+.1f},"
+                  f" {100 * change.high:+.1f}]")
+        text += f"  {signed:<22}{mark:3}"
+      else:
+        text += " " * 27
+      lines.append(f"{text}  {run.method}  {run.name}".rstrip())
+  lines.append("\n* the interval of the difference leaves out 0")
+  return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  parser = argparse.ArgumentParser(
+      description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("workdirs", nargs="+", help="of evaluated runs")
+  parser.add_argument("--split", default="validation")
+  parser.add_argument("--samples", type=int, default=2000,
+                      help="bootstrap samples; of mAP a tenth")
+  parser.add_argument("--seed", type=int, default=0)
+  options = parser.parse_args(arguments)
+  try:
+    if options.samples < 10:
+      raise ValueError(f"--samples must be 10 or more, got {options.samples}.")
+    runs = align([read_run(w, options.split) for w in options.workdirs])
+    table = compare(runs, samples=options.samples,
+                    map_samples=options.samples // 10, seed=options.seed)
+  except (ValueError, FileNotFoundError) as error:
+    sys.stderr.write(f"error: {error}\n")
+    return 2
+  sys.stdout.write(format_comparison(runs, table) + "\n")
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())
