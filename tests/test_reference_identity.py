@@ -337,7 +337,12 @@ def test_ten_steps_of_sgd(schedule):
       learning_rate, seed=0, mesh=device.make_mesh(1),
   )
   params, stats = with_heads(weights, heads)
-  state = train_state.create_state(params, stats, optimizer)
+  # Placed as training does it, or the second step would compile anew.
+  state = jax.device_put(
+      train_state.create_state(params, stats, optimizer),
+      jax.sharding.NamedSharding(
+          device.make_mesh(1), jax.sharding.PartitionSpec()),
+  )
   pairs = []
   for step in range(steps):
     batch, pixels, labels = batch_of(model, 2, 64, seed=step % 3)

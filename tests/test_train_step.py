@@ -59,7 +59,10 @@ def test_a_small_step_lowers_the_loss_by_its_squared_gradient(config):
     batch = device.put_batch(next(iter(stream)), mesh)
   params, stats = network.init()
   before = jax.device_get(stats)
-  state = train_state.create_state(params, stats, optimizer)
+  state = jax.device_put(
+      train_state.create_state(params, stats, optimizer),
+      jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
+  )
   state, first = step(state, batch)
   first_stats = jax.device_get(state.stats)
   state, second = step(state, batch)
