@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pathlib
 
@@ -14,6 +15,7 @@ os.environ.setdefault(
 )
 
 from absl import flags
+import jax
 import numpy as np
 import pytest
 import simplejpeg
@@ -39,6 +41,14 @@ def pytest_configure(config):
   del config
   # Grain's worker processes refuse to start before absl flags are parsed.
   flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def free_memory():
+  """Compiled programs of one file are of no use to the next, and add up."""
+  yield
+  jax.clear_caches()
+  gc.collect()
 
 
 def noise_clips(
