@@ -94,11 +94,10 @@ def _cut(group: Group, output: clip_reader.Output, path: pathlib.Path,
          keep_errors: bool) -> None:
   """Cuts a group into a file; an error ends it unless errors are kept."""
   items = []
-  for spec, result in clip_reader.cut_clips(group, output):
+  for _, result in clip_reader.cut_clips(group, output):
     if isinstance(result, Exception) and not keep_errors:
       raise result
     items.append(result)
-    del spec
   _save(path, items)
 
 

@@ -137,19 +137,25 @@ class BatchMaker:
     So too for a clip of the skip list, which is no failure.
     """
     reader = self.readers[view]
-    spare = examples.make_rng(
-        self._seed, "replacement", examples.STREAMS[view], position
-    )
+    spare = None  # Made where it is needed: most clips need none.
+
+    def draw(pool: int) -> int:
+      nonlocal spare
+      spare = spare or examples.make_rng(
+          self._seed, "replacement", examples.STREAMS[view], position
+      )
+      return int(spare.integers(len(reader.datasets[pool])))
+
     for _ in range(_MAX_REPLACEMENTS + 1):
       # Ends: the reader makes sure that each pool has clips to show.
       while (pool, clip) in reader.skipped:
-        clip = int(spare.integers(len(reader.datasets[pool])))
+        clip = draw(pool)
       rng = examples.make_rng(self._seed, view, position)
       try:
         return (pool, clip), *reader.train_example(pool, clip, rng)
       except examples.CorruptClipError as error:
         failures.append(examples.Failure(pool, clip, str(error)))
-      clip = int(spare.integers(len(reader.datasets[pool])))
+      clip = draw(pool)
     raise ValueError(
         f"{_MAX_REPLACEMENTS + 1} clips in a row of {reader.datasets[pool]!r}"
         f" at {str(reader.datasets[pool].directory)!r} can't be read; the last:"

@@ -57,20 +57,23 @@ def label_arrays(
     indices: n clips of it.
 
   Returns:
-    By task, int32 `[n]` (softmax; -1 where there is none) or multi-hot float32
-    `[n, K]` (multi_label).
+    By task, int32 `[n]` (softmax; -1 in a split without labels) or multi-hot
+    float32 `[n, K]` (multi_label).
   """
   clips = [dataset.clips[index] for index in indices]
-  return _labels(dataset.tasks, clips)
+  return _labels(dataset.tasks, clips, dataset.labelled)
 
 
 def _labels(
-    tasks: Mapping[str, types.Task], clips: Sequence[records.ClipInfo]
+    tasks: Mapping[str, types.Task],
+    clips: Sequence[records.ClipInfo],
+    labelled: bool,
 ) -> dict[str, np.ndarray]:
   arrays = {}
   for name, task in tasks.items():
     if task.kind == types.SOFTMAX:
-      ids = [(*clip.labels.get(name, ()), -1)[0] for clip in clips]
+      # A label that should be there and isn't must not pass as -1.
+      ids = [clip.labels[name][0] if labelled else -1 for clip in clips]
       arrays[name] = np.array(ids, np.int32)
     else:
       hot = np.zeros((len(clips), task.num_classes), np.float32)
@@ -221,7 +224,9 @@ class ClipReader:
     infos = [self.datasets[p].clips[c] for p, c in zip(pools, clips)]
     described = {
         "clip": np.array(clips, np.int32),
-        "labels": _labels(self.tasks, infos),
+        "labels": _labels(
+            self.tasks, infos, all(d.labelled for d in self.datasets)
+        ),
     }
     if self._narrations is not None:
       rows = [self._narration_rows[p][c] for p, c in zip(pools, clips)]
