@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging as python_logging
 import os
@@ -385,7 +386,7 @@ def test_out_to_pytorch_and_back_bit_for_bit(networks, tmp_path, model):
     for name, value in one.items():
       assert value.tobytes() == other[name].tobytes(), name
   without_source = lambda card: {
-      k: v for k, v in card.items() if k not in ("versions", "head_names")
+      k: v for k, v in card.items() if k != "versions"
   }
   assert without_source(a.card) == without_source(b.card)
 
@@ -403,6 +404,28 @@ def test_joint_round_trip(networks, tmp_path):
   assert read.tensors.keys() == expected.keys()
   for name, value in expected.items():
     assert value.numpy().tobytes() == read.tensors[name].tobytes(), name
+
+
+@pytest.mark.parametrize("view", ["ego", "exo"])
+def test_one_tower_of_a_run_of_ours_comes_back_as_what_it_was(
+    networks, tmp_path, view
+):
+  """Its view, and a projection that was trained as the paper has it."""
+  first = save(tmp_path / "joint.pyth", joint_state(networks[SLOWFAST]))
+  assert convert(first, tmp_path / "one") == 0
+  weights = weights_lib.read_weights(tmp_path / "one")
+  card = {k: v for k, v in weights.card.items() if k != "network"}
+  card["config"] = json.dumps({"model.projection_prenorm": "false"})
+  run = tmp_path / "run.npz"
+  weights_lib.write_weights(run, dataclasses.replace(weights, card=card))
+  out = tmp_path / "out.pyth"
+  assert convert(run, out, "--export=pyth", f"--view={view}", model="") == 0
+  assert convert(out, tmp_path / "two") == 0
+  again = weights_lib.read_weights(tmp_path / "two")
+  assert set(again.params) == {view}
+  assert not again.card["network"]["projection_prenorm"]
+  flat = weights_lib.flatten(again.params[view])
+  assert flat.keys() == weights_lib.flatten(weights.params[view]).keys()
 
 
 def test_tiny_has_no_counterpart(finished, tmp_path, capsys):

@@ -288,8 +288,12 @@ def convert(
         del tensors[name]
         break
   towers = _towers(tensors, file)
-  views = _choose_views(towers, options.view)
   old_card = json.loads(file.card) if file.card else {}
+  # A single tower that we exported knows whose it is.
+  exported = old_card.get("exported_views", ())
+  views = _choose_views(
+      towers, options.view or (exported[0] if len(exported) == 1 else "")
+  )
   used: set[str] = set()
   params, stats, heads = {}, {}, {}
   for view, origin in views.items():
@@ -490,5 +494,11 @@ def export(
       out[f"{name}_global_proj.weight"] = to_theirs(
           tower["projection"]["kernel"])
       out[f"{name}_global_proj.bias"] = np.asarray(tower["projection"]["bias"])
-  card = {**weights.card, "head_names": head_names}
+  card = {**weights.card, "head_names": head_names,
+          "exported_views": list(views)}
+  if "network" not in card:  # Trained here: as its config says.
+    settings = json.loads(card["config"])
+    card["network"] = {
+        "projection_prenorm": settings["model.projection_prenorm"] == "true"
+    }
   return out, json.dumps(card)
