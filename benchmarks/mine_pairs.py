@@ -1,16 +1,20 @@
 """Time and memory of the exact search behind `data_prep.mine_pairs`.
 
   python -m benchmarks.mine_pairs --queries=20000 --keys=200000 --top_k=10
+  python -m benchmarks.mine_pairs --queries=1000000 --keys=1000000 \\
+      --kinds random --work=/var/tmp/mining --check=100
 
 Vectors are float32 memory maps in a temporary folder: random ones, and
 clustered ones with many near duplicates. The rate counts the 2 * D operations
-of each cosine once, whatever is computed again.
+of each cosine once, whatever is computed again. With --work, a stopped run goes
+on with the same command, and its times are added up.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+import contextlib
 import pathlib
 import resource
 import sys
@@ -19,6 +23,7 @@ import time
 
 import numpy as np
 
+from data_prep import command_line
 from data_prep import nearest
 
 _ROWS_AT_ONCE = 16384
@@ -46,8 +51,11 @@ def write_vectors(
     float32 `[number, dim]`, read-only.
   """
   rng = np.random.default_rng(seed)
+  if path.is_file():
+    return np.load(path, mmap_mode="r")
+  scratch = path.with_suffix(".tmp")
   vectors = np.lib.format.open_memmap(
-      path, mode="w+", dtype=np.float32, shape=(number, dim)
+      scratch, mode="w+", dtype=np.float32, shape=(number, dim)
   )
   centres = np.random.default_rng(0).standard_normal(
       (max(1, number // _CLUSTER), dim), np.float32
@@ -61,37 +69,97 @@ def write_vectors(
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     vectors[first : first + count] = rows
   vectors.flush()
+  scratch.replace(path)
   return np.load(path, mmap_mode="r")
 
 
-def measure(args: argparse.Namespace, kind: str) -> str:
-  """Runs one search.
+def measure(
+    args: argparse.Namespace, kind: str, folder: pathlib.Path
+) -> str:
+  """Runs one search, block of queries by block of queries.
 
   Args:
     args: the command's options.
     kind: of vectors, see `write_vectors`.
+    folder: for vectors and finished blocks; those it has are not made again.
 
   Returns:
     One line with the numbers.
   """
-  with tempfile.TemporaryDirectory() as folder:
-    queries, keys = (
-        write_vectors(
-            pathlib.Path(folder) / f"{seed}.npy", number, args.dim, kind, seed
-        )
-        for seed, number in ((1, args.queries), (2, args.keys))
-    )
-    start = time.perf_counter()
-    _, cosines = nearest.nearest(queries, keys, args.top_k, args.block)
-    seconds = time.perf_counter() - start
+  sizes = args.queries, args.keys, args.dim, args.top_k, args.block
+  folder = folder / "_".join(map(str, (kind, *sizes)))
+  folder.mkdir(parents=True, exist_ok=True)
+  queries, keys = (
+      write_vectors(folder / f"{seed}.npy", number, args.dim, kind, seed)
+      for seed, number in ((1, args.queries), (2, args.keys))
+  )
+  progress = command_line.Progress("queries", args.queries)
+  positions, cosines, times = [], [], []
+  for first in range(0, args.queries, args.block):
+    rows = np.arange(first, min(first + args.block, args.queries))
+    path = folder / f"block_{first:010d}.npz"
+    if not path.is_file():
+      wall, processor = time.perf_counter(), time.process_time()
+      found = nearest.nearest(
+          queries, keys, args.top_k, args.block, query_rows=rows
+      )
+      wall = time.perf_counter() - wall
+      processor = time.process_time() - processor
+      scratch = path.with_suffix(".tmp.npz")
+      np.savez(scratch, positions=found[0], cosines=found[1],
+               seconds=[wall, processor])  # fmt: skip
+      scratch.replace(path)
+    with np.load(path, allow_pickle=False) as block:
+      positions.append(block["positions"])
+      cosines.append(block["cosines"])
+      times.append(block["seconds"])
+    progress.update(int(rows[-1]) + 1)
+  wall, processor = np.sum(times, axis=0)
+  positions, cosines = np.concatenate(positions), np.concatenate(cosines)
   work = 2e-9 * args.queries * args.keys * args.dim
   # Kilobytes on Linux. Mapped pages count, as long as memory is free.
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-  return (
+  text = (
       f"{kind}: {args.queries} x {args.keys} x {args.dim}, top {args.top_k}:"
-      f" {seconds:.1f} s, {work / seconds:.1f} GFLOP/s, peak {peak:.0f} MiB,"
+      f" {wall:.1f} s, {processor:.1f} s of processor time,"
+      f" {work / wall:.1f} GFLOP/s, peak {peak:.0f} MiB,"
       f" mean best cosine {cosines[:, 0].mean():.3f}"
   )
+  if args.check:
+    wrong = check(queries, keys, positions, cosines, args.check)
+    text += f"; {wrong} of {args.check} queries differ from brute force"
+  return text
+
+
+def check(
+    queries: np.ndarray,
+    keys: np.ndarray,
+    positions: np.ndarray,
+    cosines: np.ndarray,
+    number: int,
+) -> int:
+  """Queries of a random sample whose result isn't that of brute force.
+
+  Args:
+    queries, keys: float32 `[Q, D]` and `[M, D]`.
+    positions, cosines: `[Q, k]`, the result.
+    number: of queries to look at.
+  """
+  rows = np.random.default_rng(3).choice(len(queries), number, replace=False)
+  wide = queries[np.sort(rows)].astype(np.float64)
+  products = np.concatenate([
+      wide @ keys[first : first + _ROWS_AT_ONCE].astype(np.float64).T
+      for first in range(0, len(keys), _ROWS_AT_ONCE)
+  ], axis=1)  # fmt: skip
+  wrong = 0
+  for row, product in zip(np.sort(rows), products):
+    rounded = np.rint((1.0 - product) / nearest.STEP)
+    best = np.argsort(rounded, kind="stable")[: positions.shape[1]]
+    wrong += not (
+        np.array_equal(best, positions[row])
+        and np.allclose(product[best], cosines[row], atol=nearest.STEP)
+    )
+  return wrong
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,9 +176,17 @@ def main(argv: Sequence[str] | None = None) -> int:
   add("--block", type=int, default=4096, help="default: 4096")
   add("--kinds", nargs="+", default=["random", "clustered"],
       choices=["random", "clustered"], help="default: both")  # fmt: skip
+  add("--work", type=pathlib.Path, metavar="DIR",
+      help="keep vectors and finished blocks here")  # fmt: skip
+  add("--check", type=int, default=0, metavar="N",
+      help="compare N random queries with brute force")  # fmt: skip
   args = parser.parse_args(argv)
   for kind in args.kinds:
-    print(measure(args, kind), flush=True)
+    with contextlib.ExitStack() as stack:
+      folder = args.work or pathlib.Path(
+          stack.enter_context(tempfile.TemporaryDirectory())
+      )
+      print(measure(args, kind, folder), flush=True)
   return 0
 
 

@@ -5,7 +5,8 @@
 
 Paper, Section 3.1 and Eq. 1: the cosine of the sentence vectors decides, and an
 exo clip may serve many ego clips. The table keeps the `top_k` best narrations,
-so that training can choose among them. Runs once, before training.
+so that training can choose among them. Runs once, before training; the same command
+after a stop goes on where it was.
 
 --rule=released_labels pairs as the released code for EPIC-KITCHENS-100 does: by
 verb and noun labels, compared by class name, not by text.
@@ -20,6 +21,7 @@ from collections.abc import Sequence
 import dataclasses
 import math
 import pathlib
+import shutil
 import sys
 
 import numpy as np
@@ -48,6 +50,7 @@ def mine_pairs(
     *,
     top_k: int = 10,
     block: int = 4096,
+    keep_in: str | pathlib.Path | None = None,
 ) -> pairing.PairTable:
   """Finds the exo narrations nearest to each ego narration, exactly.
 
@@ -60,6 +63,7 @@ def mine_pairs(
     top_k: neighbours to keep; fewer where the pools have fewer narrations.
     block: narrations compared at a time; memory grows with its square, and
       the result doesn't depend on it.
+    keep_in: folder of finished blocks, see `nearest.nearest`.
 
   Returns:
     The pair table; similarities are multiples of 1e-6.
@@ -81,7 +85,7 @@ def mine_pairs(
   exo_texts, exo_rows = np.unique(np.concatenate(rows[1:]), return_inverse=True)
   neighbours, similarity = nearest.nearest(
       table.vectors, table.vectors, top_k, block,
-      query_rows=ego_texts, key_rows=exo_texts,
+      query_rows=ego_texts, key_rows=exo_texts, keep_in=keep_in,
   )  # fmt: skip
   # Stable, so that a narration's clips stay in the order of pools and clips.
   order = np.argsort(exo_rows, kind="stable")
@@ -355,13 +359,16 @@ def mine(args: argparse.Namespace) -> None:
   """Runs the command; errors as in `mine_pairs` and `pair_by_labels`."""
   ego, exo = read_datasets(args.ego, args.exo, args.split)
   table = narrations_lib.NarrationTable.load(args.narrations)
+  finished = args.output.with_suffix(".blocks")
   if args.rule == "text":
-    pairs = mine_pairs(ego, exo, table, top_k=args.top_k)
+    pairs = mine_pairs(ego, exo, table, top_k=args.top_k, keep_in=finished)
     kept = f"{pairs.neighbours.shape[1]} neighbours each"
   else:
     pairs = pair_by_labels(ego, exo, table, limit=args.released_limit)
     kept = f"{len(pairs.clip_offsets) - 1} groups of candidates by labels"
   pairs.save(args.output)
+  if finished.exists():
+    shutil.rmtree(finished)
   print(f"wrote {args.output}: {kept}")
   print(
       pair_summary.summarize(

@@ -7,9 +7,12 @@ few that may pass are computed again in float64, and only those are ranked.
 
 from __future__ import annotations
 
+import pathlib
+
 import numpy as np
 
 from data_prep import command_line
+from data_prep import saved_blocks
 
 # Cosines are compared after rounding to this: embedding the same text in
 # another batch moves them by some 1e-7, which must not reorder ties.
@@ -32,6 +35,7 @@ def nearest(
     *,
     query_rows: np.ndarray | None = None,
     key_rows: np.ndarray | None = None,
+    keep_in: str | pathlib.Path | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
   """The most similar keys of each query.
 
@@ -44,6 +48,8 @@ def nearest(
     query_rows: the Q rows of `queries` to take, instead of a copy of them;
       all rows by default.
     key_rows: the M rows of `keys` to take, likewise.
+    keep_in: a folder for finished blocks of queries, with which the same call
+      goes on after a stop; the caller removes it. None keeps nothing.
 
   Returns:
     int32 `[Q, k]` and float32 `[Q, k]` with k = min(top_k, M): positions among
@@ -60,14 +66,24 @@ def nearest(
   # Allocated once: fresh pages for every product take time.
   size = min(block, len(query_rows)) * min(block, len(key_rows))
   buffers = np.empty(size, np.float32), np.empty(size, bool)
+  saved = None
+  if keep_in is not None:
+    saved = saved_blocks.SavedBlocks(keep_in, {
+        "top_k": k, "block": block, "step": STEP,
+        "vectors": saved_blocks.digest(queries, query_rows, keys, key_rows),
+    })  # fmt: skip
   for first in range(0, len(query_rows), block):
-    stop = first + block
-    best = _search(
-        queries[query_rows[first:stop]], keys, key_rows, k, block, buffers
-    )
+    stop = min(first + block, len(query_rows))
+    best = saved.load(first, (stop - first, k)) if saved else None
+    if best is None:
+      best = _search(
+          queries[query_rows[first:stop]], keys, key_rows, k, block, buffers
+      )
+      if saved:
+        saved.save(first, best)
     steps, positions[first:stop] = np.divmod(best, len(key_rows))
     cosines[first:stop] = 1.0 - steps * STEP
-    progress.update(min(stop, len(query_rows)))
+    progress.update(stop)
   return positions, cosines
 
 

@@ -166,6 +166,68 @@ def test_search_of_blocks_as_large_as_usual(kind):
     np.testing.assert_array_equal(positions, wanted)
 
 
+class Stopped(Exception):
+  """Stands for whatever ends a process."""
+
+
+def _stopping_search(monkeypatch, after):
+  """Lets the search end by itself after some blocks; returns the log."""
+  searched = []
+  search = nearest._search
+
+  def spy(queries, *args):
+    if len(searched) == after:
+      raise Stopped
+    searched.append(len(queries))
+    return search(queries, *args)
+
+  monkeypatch.setattr(nearest, "_search", spy)
+  return searched
+
+
+def test_a_stopped_search_goes_on(monkeypatch, tmp_path, capsys):
+  queries, keys = _vectors("random", 45, 1), _vectors("random", 403, 2)
+  whole = nearest.nearest(queries, keys, 5, 10)
+  folder = tmp_path / "blocks"
+  with monkeypatch.context() as patch:
+    _stopping_search(patch, after=3)
+    with pytest.raises(Stopped):
+      nearest.nearest(queries, keys, 5, 10, keep_in=folder)
+  # A file that a crash of the machine cut off.
+  damaged = folder / "block_0000000010.npy"
+  damaged.write_bytes(damaged.read_bytes()[:150])
+  searched = _stopping_search(monkeypatch, after=99)
+  resumed = nearest.nearest(queries, keys, 5, 10, keep_in=folder)
+  assert searched == [10, 10, 5]
+  assert "block_0000000010" in capsys.readouterr().err
+  for a, b in zip(whole, resumed):
+    np.testing.assert_array_equal(a, b)
+  # One vector more or less is other work.
+  searched.clear()
+  other = nearest.nearest(queries, keys[:-1], 5, 10, keep_in=folder)
+  assert searched == [10, 10, 10, 10, 5]
+  assert "begins anew" in capsys.readouterr().err
+  np.testing.assert_array_equal(
+      other[0], nearest.nearest(queries, keys[:-1], 5, 10)[0]
+  )
+
+
+def test_mining_command_goes_on_and_leaves_no_blocks(
+    monkeypatch, tiny_ego, tiny_exo, tiny_narrations, tmp_path
+):
+  tiny_narrations.save(tmp_path / "n.npz")
+  mine = ["--ego", str(tiny_ego), "--exo", str(tiny_exo), "--narrations",
+          str(tmp_path / "n.npz"), "--output", str(tmp_path / "pairs.npz")]  # fmt: skip
+  with monkeypatch.context() as patch:
+    _stopping_search(patch, after=0)
+    with pytest.raises(Stopped):
+      mine_pairs.main(mine)
+  assert not (tmp_path / "pairs.npz").exists()
+  assert (tmp_path / "pairs.blocks").is_dir()
+  assert mine_pairs.main(mine) == 0
+  assert sorted(p.name for p in tmp_path.iterdir()) == ["n.npz", "pairs.npz"]
+
+
 def test_search_of_some_rows():
   vectors = _vectors("random", 60, 3)
   query_rows, key_rows = np.array([5, 3, 50]), np.arange(59, 10, -2)
