@@ -5,8 +5,8 @@
 
 Paper, Section 3.1 and Eq. 1: the cosine of the sentence vectors decides, and an
 exo clip may serve many ego clips. The table keeps the `top_k` best narrations,
-so that training can choose among them. Runs once, before training; the same command
-after a stop goes on where it was.
+so that training can choose among them. Runs once, before training; the same
+command after a stop goes on where it was.
 
 --rule=released_labels pairs as the released code for EPIC-KITCHENS-100 does: by
 verb and noun labels, compared by class name, not by text.

@@ -216,8 +216,9 @@ def test_mining_command_goes_on_and_leaves_no_blocks(
     monkeypatch, tiny_ego, tiny_exo, tiny_narrations, tmp_path
 ):
   tiny_narrations.save(tmp_path / "n.npz")
-  mine = ["--ego", str(tiny_ego), "--exo", str(tiny_exo), "--narrations",
-          str(tmp_path / "n.npz"), "--output", str(tmp_path / "pairs.npz")]  # fmt: skip
+  mine = [f"--ego={tiny_ego}", f"--exo={tiny_exo}",
+          f"--narrations={tmp_path / 'n.npz'}",
+          f"--output={tmp_path / 'pairs.npz'}"]  # fmt: skip
   with monkeypatch.context() as patch:
     _stopping_search(patch, after=0)
     with pytest.raises(Stopped):
