@@ -8,36 +8,38 @@ scores the ego encoder on 1,500 test clips.
 
 Arguments: method=sum_l|fpv_only|typical_cl|triplet, objective=paper|released,
 terms=aw_m|a_m|aw|m|none (Table 5),
-exo_encoder=original|same_init|shared|frozen (Table 6).
+exo_encoder=original|same_init|shared|frozen (Table 6); world=0|1|... renders
+other clips of the same classes.
 """
 
 from sum_l_jax import config as config_lib
-
-_ROOT = "data/toy_kitchen"
 
 
 def get_config(argument: str = ""):
   """Small enough for a laptop, with nothing left out."""
   choice = config_lib.parse_arguments(
       argument, method="sum_l", objective="paper",
-      terms="aw_m", exo_encoder="original",
+      terms="aw_m", exo_encoder="original", world="0",
   )
+  world = config_lib.parse_whole_number("world", choice["world"])
+  root = f"data/toy_kitchen_{world}" if world else "data/toy_kitchen"
   config = config_lib.default_config()
   config.method = choice["method"]
   config.objective = choice["objective"]
   config.stages = ("exo", "joint")
   config.prepare.recipe = "toy_kitchen"
-  config.prepare.directory = _ROOT
+  config.prepare.directory = root
+  config.prepare.seed = world
   config_lib.set_backbone(config, "tiny")
 
-  config.ego.dataset = f"{_ROOT}/ego"
-  config.exo.datasets = (f"{_ROOT}/exo",)
-  config.narrations = f"{_ROOT}/narrations.npz"
-  config.pairs.table = f"{_ROOT}/pairs.npz"
+  config.ego.dataset = f"{root}/ego"
+  config.exo.datasets = (f"{root}/exo",)
+  config.narrations = f"{root}/narrations.npz"
+  config.pairs.table = f"{root}/pairs.npz"
   # Several exo clips share a narration, or nearly; one is drawn each time.
   config.pairs.tie_tolerance = 0.02
   # Both encoders start from a common pretraining (configs/toy_pretrain.py).
-  config.init.ego = config.init.exo = f"{_ROOT}/pretrained_tiny.npz"
+  config.init.ego = config.init.exo = f"{root}/pretrained_tiny.npz"
 
   config.frames.crop_size = 56
   config.frames.short_side = (64, 64)

@@ -292,6 +292,19 @@ def parse_arguments(argument: str, **defaults: str) -> dict[str, str]:
   return out
 
 
+def parse_whole_number(name: str, value: str) -> int:
+  """Reads a config argument that must be 0, 1, 2, ...
+
+  Raises:
+    ValueError: it isn't.
+  """
+  if not value.isdecimal():
+    raise ValueError(
+        f"Config argument {name} must be a whole number, got {value!r}."
+    )
+  return int(value)
+
+
 def flatten(config: Mapping, prefix: str = "") -> dict[str, object]:
   """All leaf fields by dotted name."""
   out = {}

@@ -22,6 +22,7 @@ from absl import logging
 from ml_collections import config_flags
 
 from sum_l_jax import config as config_lib
+from sum_l_jax import startup
 
 # jax and what stands on it are imported after the flags are read: `--help`
 # stays quick, and XLA's flags can still be set.
@@ -246,4 +247,5 @@ def _parse(argv):
 
 
 if __name__ == "__main__":
+  startup.use_huge_pages()
   app.run(main, flags_parser=_parse)

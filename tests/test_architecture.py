@@ -12,12 +12,14 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "sum_l_jax"
 # A package imports only those to its left.
-ORDER = ["types", "config", "data", "models", "losses", "train", "checkpoint",
-         "evaluation"]
+ORDER = ["startup", "types", "config", "data", "models", "losses", "train",
+         "checkpoint", "evaluation", "study"]
 # These see the whole row.
-OVERSEERS = {"main.py", "predict.py", "compare.py", "train/loop.py"}
+OVERSEERS = {"main.py", "predict.py", "compare.py", "submit.py",
+             "train/loop.py"}
 # Reads ConfigDicts in its build_* functions, with the overseers.
-BUILDERS = {"train/stages.py", "evaluation/evaluator.py", "evaluation/final.py"}
+BUILDERS = {"train/stages.py", "evaluation/evaluator.py", "evaluation/final.py",
+            "study/plan.py"}
 ONLY_IN = {
     "flax": ("models/", "train/state.py"),
     "orbax": ("checkpoint/",),
