@@ -12,23 +12,16 @@ seeds.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
-import json
 import pathlib
 import sys
 
 import numpy as np
 
-from sum_l_jax.evaluation import metrics
-
-# Resampled clips at a time, to bound memory.
-_CHUNK = 1 << 22
-
-# Rows of clips [n] -> the metric over them.
-Statistic = Callable[[np.ndarray], float]
+from sum_l_jax.evaluation import bootstrap
+from sum_l_jax.evaluation import result as results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,19 +43,6 @@ class Run:
   labels: Mapping[str, np.ndarray]
 
 
-@dataclasses.dataclass(frozen=True)
-class Interval:
-  """A number with its 95 % interval."""
-
-  value: float
-  low: float
-  high: float
-
-  def __str__(self) -> str:
-    return (f"{100 * self.value:.1f} [{100 * self.low:.1f},"
-            f" {100 * self.high:.1f}]")
-
-
 def read_run(workdir: str | pathlib.Path, split: str) -> Run:
   """Reads the scores of one split.
 
@@ -73,22 +53,9 @@ def read_run(workdir: str | pathlib.Path, split: str) -> Run:
     ValueError: the split has no labels.
   """
   workdir = pathlib.Path(workdir)
-  path = workdir / f"scores_{split}.npz"
-  if not path.is_file():
-    found = sorted(p.stem.removeprefix("scores_")
-                   for p in workdir.glob("scores_*.npz"))
-    raise FileNotFoundError(
-        f"{str(workdir)!r} has no scores of split {split!r}; it has those of"
-        f" {found or 'none'}. Evaluate it: python -m sum_l_jax.main --mode=eval"
-    )
-  result = json.loads((workdir / "result.json").read_text(encoding="utf-8"))
-  with np.load(path, allow_pickle=False) as file:
-    ids = file["clip_id"]
-    tasks = [n.removeprefix("scores_") for n in file.files
-             if n.startswith("scores_")]
-    scores = {t: file[f"scores_{t}"] for t in tasks}
-    labels = {t: file[f"labels_{t}"] for t in tasks}
-  if not result["splits"].get(split, {}).get("metrics"):
+  ids, scores, labels = results.read_scores(workdir, split)
+  result = results.read_result(workdir, split)
+  if not result["splits"][split].get("metrics"):
     raise ValueError(f"The split {split!r} of {str(workdir)!r} has no labels.")
   good = np.all([np.isfinite(s).all(axis=1) for s in scores.values()], axis=0)
   return Run(
@@ -129,52 +96,15 @@ def align(runs: Sequence[Run]) -> list[Run]:
   return aligned
 
 
-def _right(run: Run, task: str, k: int) -> np.ndarray:
-  """Whether the label is among the k best, per clip; ties as in `metrics`."""
-  order = np.argsort(-run.scores[task], axis=1, kind="stable")[:, :k]
-  return (order == run.labels[task][:, None]).any(axis=1)
-
-
 def per_clip(run: Run) -> dict[str, np.ndarray]:
-  """Metrics that are means over clips, as their summands [N].
-
-  The action is right where verb and noun both are.
-  """
-  out = {}
-  softmax = [t for t, y in run.labels.items() if y.ndim == 1]
-  for task in sorted(softmax, key=lambda t: (t != "verb", t != "noun", t)):
-    for k in (1, 5):
-      if run.scores[task].shape[1] > k:
-        out[f"{task}_top{k}"] = _right(run, task, k)
-  if "verb" in softmax and "noun" in softmax:
-    out["action_top1"] = _right(run, "verb", 1) & _right(run, "noun", 1)
-  return out
-
-
-def average_precision(run: Run) -> dict[str, Statistic]:
-  """mAP of multi-label tasks, as functions of the chosen clips."""
-
-  def make(task: str, definition: str) -> Statistic:
-    return lambda rows: metrics.mean_average_precision(
-        run.scores[task][rows], run.labels[task][rows], definition=definition
-    )
-
-  return {
-      f"{task}_map_{definition}": make(task, definition)
-      for task, y in run.labels.items() if y.ndim == 2
-      for definition in ("sklearn", "charades")
-  }
-
-
-def _interval(value: float, samples: np.ndarray) -> Interval:
-  low, high = np.percentile(samples, (2.5, 97.5))
-  return Interval(float(value), float(low), float(high))
+  """Metrics that are means over clips, as their summands [N]."""
+  return bootstrap.per_clip(run.scores, run.labels)
 
 
 def compare(
-    runs: Sequence[Run], *, samples: int = 2000, map_samples: int = 200,
-    seed: int = 0,
-) -> list[dict[str, tuple[Interval, Interval | None]]]:
+    runs: Sequence[Run], *, samples: int = bootstrap.SAMPLES,
+    map_samples: int = bootstrap.MAP_SAMPLES, seed: int = 0,
+) -> list[dict[str, tuple[bootstrap.Interval, bootstrap.Interval | None]]]:
   """Metrics of each run, and differences to the first.
 
   Args:
@@ -187,34 +117,19 @@ def compare(
     Per run: metric -> (its interval, that of the difference; None of the first
     run).
   """
-  count = len(runs[0].clip_ids)
-  drawn: list[dict[str, tuple[float, np.ndarray]]] = [{} for _ in runs]
-  for run, out in zip(runs, drawn):
-    rng = np.random.default_rng(seed)
-    right = per_clip(run)
-    parts = {name: [] for name in right}
-    step = max(1, _CHUNK // count)
-    for start in range(0, samples if right else 0, step):
-      rows = rng.integers(count, size=(min(step, samples - start), count))
-      for name, values in right.items():
-        parts[name].append(values[rows].mean(axis=1))
-    for name, values in right.items():
-      out[name] = values.mean(), np.concatenate(parts[name])
-    rng = np.random.default_rng(seed)
-    statistics = average_precision(run)
-    rows = rng.integers(count, size=(map_samples if statistics else 0, count))
-    for name, statistic in statistics.items():
-      out[name] = statistic(np.arange(count)), np.array(
-          [statistic(chosen) for chosen in rows])
-  table = []
-  for index, out in enumerate(drawn):
-    row = {}
-    for name, (value, sampled) in out.items():
-      first, first_sampled = drawn[0][name]
-      row[name] = _interval(value, sampled), (
-          _interval(value - first, sampled - first_sampled) if index else None)
-    table.append(row)
-  return table
+  drawn = [
+      bootstrap.resample(run.scores, run.labels, samples=samples,
+                         map_samples=map_samples, seed=seed)
+      for run in runs
+  ]
+  return [
+      {
+          name: (own.interval,
+                 (own - drawn[0][name]).interval if index else None)
+          for name, own in metrics.items()
+      }
+      for index, metrics in enumerate(drawn)
+  ]
 
 
 def format_comparison(runs: Sequence[Run], table) -> str:
@@ -244,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   )
   parser.add_argument("workdirs", nargs="+", help="of evaluated runs")
   parser.add_argument("--split", default="validation")
-  parser.add_argument("--samples", type=int, default=2000,
+  parser.add_argument("--samples", type=int, default=bootstrap.SAMPLES,
                       help="bootstrap samples; of mAP a tenth")
   parser.add_argument("--seed", type=int, default=0)
   options = parser.parse_args(arguments)

@@ -265,3 +265,49 @@ def test_only_the_latest_are_kept(tmp_path):
     checkpoints.wait()
     assert checkpoints.latest_step == 4
   assert sorted(p.name for p in tmp_path.iterdir()) == ["3", "4"]
+
+
+def test_the_hash_is_of_the_arrays_alone(saved, tmp_path):
+  workdir, _ = saved
+  weights = weights_lib.read_weights(workdir)
+  found = weights_lib.weights_sha256(weights, "exo")
+  assert len(found) == 64
+  path = tmp_path / "exported.npz"
+  arguments = [f"--checkpoint={workdir}", f"--output={path}"]
+  assert export_weights.main(arguments) == 0
+  exported = weights_lib.read_weights(path)
+  assert weights_lib.weights_sha256(exported, "exo") == found
+  # Order of the entries, memory order, card and step do not count.
+  stem = exported.params["exo"]["encoder"]["stem"]
+  stem["kernel"] = np.asfortranarray(stem["kernel"])
+  exported.params["exo"] = dict(reversed(exported.params["exo"].items()))
+  exported.card["step"] = 9
+  assert weights_lib.weights_sha256(exported, "exo") == found
+  # The other view does not count either.
+  both = make_weights(ego=3, exo=1)
+  assert weights_lib.weights_sha256(both, "exo") == found
+  assert weights_lib.weights_sha256(both, "ego") != found
+
+
+@pytest.mark.parametrize("part", ["params", "stats"])
+def test_one_flipped_bit_changes_the_hash(part):
+  weights = make_weights(ego=1)
+  found = weights_lib.weights_sha256(weights, "ego")
+  tree = getattr(weights, part)["ego"]["encoder"]["stages"]["0"]
+  name = "bias" if part == "params" else "mean"
+  tree[name].view(np.uint32)[2] ^= 1
+  assert weights_lib.weights_sha256(weights, "ego") != found
+  tree[name].view(np.uint32)[2] ^= 1
+  assert weights_lib.weights_sha256(weights, "ego") == found
+  # Names, shapes and types count, not only bytes.
+  for change in (lambda x: x.reshape(-1, 1), lambda x: x.view(np.int32)):
+    tree[name], kept = change(tree[name]), tree[name]
+    assert weights_lib.weights_sha256(weights, "ego") != found
+    tree[name] = kept
+  tree["other"] = tree.pop(name)
+  assert weights_lib.weights_sha256(weights, "ego") != found
+
+
+def test_hash_of_a_view_that_is_not_there():
+  with pytest.raises(ValueError, match=r"no arrays of view 'exo'; it has \['e"):
+    weights_lib.weights_sha256(make_weights(ego=1), "exo")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
+import hashlib
 import json
 import pathlib
 from typing import Any
@@ -147,6 +148,44 @@ def read_weights(path: str | pathlib.Path) -> Weights:
       restored["params"], restored.get("stats", {}), meta, str(folder),
       step=int(folder.name),
   )
+
+
+def weights_sha256(weights: Weights, view: str) -> str:
+  """A hash of one view's arrays, the same from every file that holds them.
+
+  SHA-256 over the parameters and statistics of the view, projection included,
+  in the order of their names `params/<view>/...` and `stats/<view>/...`: of
+  each a line of JSON, `[name, dtype, shape]`, and its bytes, little-endian, C
+  order. The optimizer, the step and the card do not count, so a checkpoint and
+  the `.npz` exported from it agree; one exported with --encoder_only does not.
+
+  Args:
+    weights: of `read_weights`.
+    view: "ego" or "exo".
+
+  Returns:
+    64 hexadecimal digits.
+
+  Raises:
+    ValueError: nothing of this view.
+  """
+  trees = {"params": weights.params, "stats": weights.stats}
+  flat = flatten({
+      part: {view: tree[view]} for part, tree in trees.items() if view in tree
+  })
+  if not flat:
+    raise ValueError(
+        f"{weights.source} has no arrays of view {view!r}; it has"
+        f" {sorted(weights.params)}."
+    )
+  digest = hashlib.sha256()
+  for name in sorted(flat):
+    array = np.asarray(flat[name])
+    array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    head = [name, array.dtype.name, list(array.shape)]
+    digest.update(json.dumps(head).encode() + b"\n")
+    digest.update(array.tobytes(order="C"))
+  return digest.hexdigest()
 
 
 def require_view(weights: Weights, view: str) -> None:

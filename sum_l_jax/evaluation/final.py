@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import pathlib
+import platform
 from typing import Any
 
 import jax
@@ -14,10 +16,15 @@ from sum_l_jax import types
 from sum_l_jax.checkpoint import manager
 from sum_l_jax.checkpoint import weights as weights_lib
 from sum_l_jax.data import records
+from sum_l_jax.evaluation import bootstrap
 from sum_l_jax.evaluation import evaluate
 from sum_l_jax.evaluation import evaluator as evaluators
 from sum_l_jax.evaluation import result as results
 from sum_l_jax.train import stages
+
+# What scores can depend on; `trained_with` is of the training's environment.
+_VERSIONS = ("jax", "jaxlib", "flax", "numpy", "simplejpeg")
+_SEED = 0
 
 
 def _check_card(config: stages.Config, weights: weights_lib.Weights,
@@ -73,6 +80,21 @@ def _ego_trees(config, weights, dataset, mesh) -> tuple[Any, Any]:
   return trees[0], trees[1]
 
 
+def _versions() -> dict[str, str]:
+  return {"python": platform.python_version(),
+          **{p: importlib.metadata.version(p) for p in _VERSIONS}}
+
+
+def _intervals(scored: evaluate.Evaluation) -> dict[str, list[float]]:
+  """Metric -> [low, high], of the clips that could be scored."""
+  good = scored.evaluated
+  found = bootstrap.intervals(
+      {t: s[good] for t, s in scored.scores.items()},
+      {t: y[good] for t, y in scored.labels.items()}, seed=_SEED,
+  )
+  return {name: [i.low, i.high] for name, i in found.items()}
+
+
 def evaluate_checkpoint(
     config: stages.Config,
     source: str | pathlib.Path,
@@ -123,6 +145,7 @@ def evaluate_checkpoint(
         "ensemble": config.eval.ensemble,
         "seconds": round(scored.seconds, 1),
         "metrics": scored.metrics,
+        "intervals": _intervals(scored) if dataset.labelled else {},
         "constant_guess": evaluate.constant_guess(
             evaluators.all_labels(train), scored.labels, dataset.tasks
         ) if dataset.labelled else {},
@@ -136,10 +159,16 @@ def evaluate_checkpoint(
       "method": config.method,
       "objective": config.objective,
       "checkpoint": weights.source,
+      "checkpoint_sha256": weights_lib.weights_sha256(weights, types.EGO),
       "step": weights.step,
       "splits": entries,
+      "bootstrap": {"samples": bootstrap.SAMPLES,
+                    "map_samples": bootstrap.MAP_SAMPLES, "seed": _SEED},
+      "definitions": results.definitions(
+          name for entry in entries.values() for name in entry["metrics"]),
       "config": config_lib.flatten(config),
       "trained_with": weights.card["versions"],
+      "versions": _versions(),
       "device": mesh.devices.flat[0].device_kind,
   }
   if jax.process_index() == 0:
