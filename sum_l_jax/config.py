@@ -47,7 +47,8 @@ OBJECTIVES: Mapping[str, Mapping[str, object]] = {
                           "negatives": "cross_and_same",
                           "projection_prenorm": True},
 }
-CROSS_VIEW = (AUTO, "weighted", "filtered", "decoupled", "info_nce", "triplet")
+CROSS_VIEW = (AUTO, "weighted", "filtered", "decoupled", "info_nce", "triplet",
+              "graded")
 CHOICES = {
     "model.backbone": ("tiny", "slow_r50", "slowfast_r50", "slowfast_r50_4x16",
                        "slowfast_r101"),
@@ -159,6 +160,11 @@ def default_config() -> config_dict.ConfigDict:
   c.loss.sigma = 0.1  # Eq. 10
   c.loss.threshold = 0.5  # Eq. 7, strictly greater.
   c.loss.triplet_margin = 0.1
+  # Beyond the paper (docs/paper_vs_released.md).
+  c.loss.target_temperature = 0.06  # Of narrations, for cross_view "graded".
+  # A cosine of narrations, such as 0.99, from which clips are no negatives of
+  # each other; 0 is off.
+  c.loss.mask_duplicates = 0.0
   c.loss.weights = config_dict.ConfigDict()
   c.loss.weights.ego_cls = 1.0
   c.loss.weights.exo_cls = 0.1  # w_t of Eq. 12
@@ -403,12 +409,17 @@ def _check_numbers(fields: Mapping[str, object]) -> None:
         raise ValueError(
             f"config.{name} must be {low} or more, got {fields[name]!r}."
         )
-  for name in ("loss.temperature", "loss.sigma"):
+  for name in ("loss.temperature", "loss.sigma", "loss.target_temperature"):
     if fields[name] <= 0:
       raise ValueError(f"config.{name} must be positive, got {fields[name]!r}.")
   for name in ("model.dropout", "frames.flip", "input.max_corrupt_share"):
     if not 0 <= fields[name] <= 1:
       raise ValueError(f"config.{name} must lie in 0..1, got {fields[name]!r}.")
+  if not 0 <= fields["loss.mask_duplicates"] <= 1:
+    raise ValueError(
+        "config.loss.mask_duplicates must be 0 (off) or a cosine in (0, 1],"
+        f" got {fields['loss.mask_duplicates']!r}."
+    )
   for name in ("eval.crops", "eval.during_crops"):
     if fields[name] not in (1, 3):
       raise ValueError(f"config.{name} must be 1 or 3, got {fields[name]!r}.")

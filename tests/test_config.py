@@ -111,6 +111,11 @@ def test_choices_are_listed(field):
         ({"stop_at": "joint"}, "config.stop_at"),
         ({"frames.crop_size": 300}, "a crop must fit"),
         ({"loss.temperature": 0.0}, "config.loss.temperature must be positive"),
+        ({"loss.target_temperature": -0.1},
+         "config.loss.target_temperature must be positive"),
+        ({"loss.mask_duplicates": 1.1}, "mask_duplicates must be 0 .*got 1.1"),
+        ({"loss.mask_duplicates": -0.5}, r"cosine in \(0, 1\], got -0.5"),
+        ({"method": "typical_cl", "loss.cross_view": "graded"}, "typical_cl"),
         ({"joint_stage.batch_size": 0}, "config.joint_stage.batch_size"),
         ({"eval.crops": 2}, "config.eval.crops must be 1 or 3"),
         ({"model.dropout": 1.5}, "config.model.dropout"),
@@ -235,4 +240,22 @@ def test_a_skip_list_changes_what_is_learnt_and_older_runs_have_none():
   listed = config_lib.to_json(config_lib.resolve(config))
   assert config_lib.differences(old, listed) == [
       "ego.skip_list: '' -> 'skip.txt'"
+  ]
+
+
+def test_switches_beyond_the_paper_are_off_and_older_runs_had_none():
+  config = config_lib.default_config()
+  new = config_lib.to_json(config_lib.resolve(config))
+  fields = json.loads(new)
+  assert fields["loss.cross_view"] == "weighted"
+  assert fields["loss.mask_duplicates"] == 0.0
+  del fields["loss.mask_duplicates"], fields["loss.target_temperature"]
+  assert config_lib.differences(json.dumps(fields), new) == []
+  config.loss.cross_view = "graded"
+  config.loss.mask_duplicates = 1.0
+  switched = config_lib.resolve(config)
+  assert switched.loss.cross_view == "graded"
+  assert config_lib.differences(new, config_lib.to_json(switched)) == [
+      "loss.cross_view: 'weighted' -> 'graded'",
+      "loss.mask_duplicates: 0.0 -> 1.0",
   ]

@@ -179,6 +179,22 @@ def test_objectives_of_the_config():
     )
 
 
+def test_every_field_of_the_loss_reaches_the_objective():
+  config = config_lib.default_config()
+  changed = {
+      "cross_view": "graded", "temperature": 0.07, "sigma": 0.2,
+      "target_temperature": 0.03, "threshold": 0.4, "negatives_from": "all",
+      "negatives": "cross_and_same", "negatives_group": 4,
+      "mask_duplicates": 0.99, "triplet_margin": 0.3,
+  }
+  config.loss.update(changed)
+  objective = stages.build_objective(
+      config_lib.resolve(config), stages.JOINT_STAGE, LABEL_SETS
+  )
+  assert {name: getattr(objective, name) for name in changed} == changed
+  assert set(changed) | {"weights"} == set(config.loss)
+
+
 def test_zero_and_absent_weights_leave_terms_out():
   outputs, batch = example()
   objective = total.Objective(
@@ -238,6 +254,42 @@ def test_the_key_reaches_the_triplet_negatives():
     objective(outputs, batch)
 
 
+def test_switches_beyond_the_paper_reach_their_terms():
+  outputs, batch = example()
+  plain, graded, colder, masked, both = (
+      jax.jit(total.Objective(tasks=TASKS, weights=WEIGHTS, **fields))(
+          outputs, batch
+      )[1]
+      for fields in (
+          {},
+          {"cross_view": "graded"},
+          {"cross_view": "graded", "target_temperature": 0.01},
+          {"mask_duplicates": 0.3},
+          {"cross_view": "graded", "mask_duplicates": 0.3},
+      )
+  )
+  differ = lambda a, b: {
+      t for t in types.TERMS if abs(float(a[t]) - float(b[t])) > 1e-4
+  }
+  contrastive_terms = {"ego_exo", "ego_text", "exo_text"}
+  assert differ(plain, graded) == {"ego_exo"}
+  assert differ(graded, colder) == {"ego_exo"}
+  assert differ(plain, masked) == contrastive_terms
+  # A graded positive stays one; with cross-view negatives alone none is left
+  # to mask above the threshold, and below it 0.3 masks some.
+  assert differ(graded, both) == contrastive_terms
+  for term in contrastive_terms - {"ego_exo"}:
+    np.testing.assert_allclose(both[term], masked[term], rtol=1e-6)
+
+
+def test_masking_leaves_the_triplet_methods_text_terms_alone():
+  """Without a cross-view term there is nothing for it to contradict."""
+  total.Objective(
+      tasks=TASKS, weights={"ego_text": 1.0}, cross_view="triplet",
+      mask_duplicates=0.9,
+  )
+
+
 def test_pos_weight_reaches_the_multi_label_task():
   outputs, batch = example()
   one, three = (
@@ -270,6 +322,11 @@ def test_pos_weight_reaches_the_multi_label_task():
         ({"negatives_group": -4}, "got -4"),
         ({"triplet_margin": 0}, "triplet_margin must be"),
         ({"pos_weight": -2}, "pos_weight must be"),
+        ({"target_temperature": 0}, "target_temperature must be finite"),
+        ({"mask_duplicates": 2}, "0 .off. or a cosine in .0, 1.* got 2"),
+        ({"mask_duplicates": -0.5}, "got -0.5"),
+        ({"mask_duplicates": 0.9, "cross_view": "triplet"},
+         "'triplet' draws one negative.*0.9"),
     ],
 )
 def test_fields_are_checked(fields, message):
@@ -283,6 +340,9 @@ def test_equal_objectives_hash_alike_and_keep_their_own_copy():
   c = total.Objective(tasks=TASKS, weights=weights, sigma=0.2)
   assert a == b and hash(a) == hash(b)
   assert a != c and hash(a) != hash(c)
+  for fields in ({"mask_duplicates": 0.9}, {"target_temperature": 0.2}):
+    d = total.Objective(tasks=TASKS, weights=weights, **fields)
+    assert a != d and hash(a) != hash(d)
   weights["ego_cls"] = 2.0
   assert a.weights == {"ego_cls": 1.0}
 
@@ -308,10 +368,13 @@ def test_missing_entries_are_named():
 # hence a process of its own, which leaves its results in a file.
 
 DEVICE_CASES = [
-    ("weighted", "cross", 0),
-    ("filtered", "cross_and_same", 2),
-    ("info_nce", "cross", 0),
-    ("triplet", "cross", 4),
+    ("weighted", "cross", 0, 0.0),
+    ("filtered", "cross_and_same", 2, 0.0),
+    ("info_nce", "cross", 0, 0.0),
+    ("triplet", "cross", 4, 0.0),
+    ("weighted", "cross_and_same", 0, 0.3),
+    ("graded", "cross", 0, 0.0),
+    ("graded", "cross_and_same", 4, 0.3),
 ]
 
 
@@ -320,14 +383,15 @@ def evaluate_cases(place=lambda x: x):
 
   def evaluate(outputs, batch):
     results = []
-    for i, (kind, negatives, group) in enumerate(DEVICE_CASES):
+    for i, (kind, negatives, group, cosine) in enumerate(DEVICE_CASES):
       objective = total.Objective(
           tasks=TASKS,
-          # Every term once; the others are the same in each case.
-          weights=WEIGHTS if i < 2 else {"ego_exo": 1.0},
+          # Every term in both forms; the others are the same in each case.
+          weights=WEIGHTS if i < 2 or cosine else {"ego_exo": 1.0},
           cross_view=kind,
           negatives=negatives,
           negatives_group=group,
+          mask_duplicates=cosine,
           triplet_margin=0.4,
       )
       (value, terms), gradient = jax.value_and_grad(objective, has_aux=True)(

@@ -7,27 +7,35 @@
 | decoupled | decoupled ("Typical CL")      | all             | Eq. 6      |
 | info_nce  | InfoNCE                       | all             | Eq. 3      |
 | triplet   | margin loss, one direction    | all             | sec. 4.1.2 |
+| graded    | cross entropy, soft targets   | above threshold | beyond it  |
 
 After the filter the paper re-uses the letter N. Its stars on every symbol of
 Eq. 9 and 10 say that the sums, the mean and the negatives all run over the K
 selected pairs, which is also what the released function does; hence
 `negatives_from = "selected"`. With "all", unselected pairs still serve as
-negatives.
+negatives. "graded" compares every ego with every exo clip, see `graded.py`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from sum_l_jax.losses import contrastive
+from sum_l_jax.losses import graded
+from sum_l_jax.losses import negatives
 from sum_l_jax.losses import reduction
 
-KINDS = ("weighted", "filtered", "decoupled", "info_nce", "triplet")
+KINDS = (
+    "weighted", "filtered", "decoupled", "info_nce", "triplet", "graded",
+)  # fmt: skip
 # Kinds that choose or weigh pairs by their narrations.
 SELECTING_KINDS = ("weighted", "filtered")
+# Kinds that do not work without narrations.
+NARRATION_KINDS = (*SELECTING_KINDS, "graded")
 NEGATIVES_FROM = ("selected", "all")
 
 # PyTorch's pairwise distance, with which the triplet baseline was trained,
@@ -51,6 +59,8 @@ def ego_exo(
     negatives_group: int = 0,
     triplet_margin: float = 0.1,
     triplet_self_negatives: bool = False,
+    target_temperature: float = 0.06,
+    mask_duplicates: float = 0.0,
     key: jax.Array | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """The cross-view term, sum of both directions (triplet: ego to exo only).
@@ -60,30 +70,36 @@ def ego_exo(
     exo: `[B, D]` unit vectors z_t; row i is the pair of ego row i.
     kind: one of KINDS, see the head of this file.
     temperature: divides the similarities (not used by "triplet").
-    ego_text: `[B, D]` unit narration vectors d_f; needed by "weighted" and
-      "filtered".
+    ego_text: `[B, D]` unit narration vectors d_f; needed by NARRATION_KINDS
+      and `mask_duplicates`.
     exo_text: `[B, D]` unit narration vectors d_t; likewise.
     mask: `[B]` in {0, 1}, 1 where both clips of the pair are real.
     sigma: temperature of the weights (Eq. 10).
-    threshold: pairs with a narration similarity strictly above it are kept.
+    threshold: pairs with a narration similarity strictly above it are kept;
+      "graded" takes any ego clip and any exo clip for a pair.
     same_view_negatives: 2(K-1) negatives as released, instead of K-1.
     negatives_from: "selected" or "all", see the head of this file.
     negatives_group: see `contrastive.py`.
     triplet_margin: margin of the triplet loss.
     triplet_self_negatives: draw the negatives by a random permutation, which
       may make an anchor its own negative, as released.
+    target_temperature: of the targets of "graded", see `graded.py`.
+    mask_duplicates: 0 (off) or the cosine from which narrations say the same:
+      such clips are no negatives, see `contrastive.py`. Not for "triplet".
     key: random key, for `triplet_self_negatives` alone.
 
   Returns:
     The term `[]`, and diagnostics `[]`: `selected_pairs`, the number K of
-    pairs in the term, and, where narrations were given, `pair_similarity`,
-    the mean similarity of all pairs before the filter.
+    pairs in the term ("graded": of ego clips that have a positive), and, where
+    narrations were given, `pair_similarity`, the mean similarity of all pairs
+    before the filter.
 
   Raises:
     ValueError: an unknown choice, or narrations or the key are missing.
   """
   _check_choice("kind", kind, KINDS)
   _check_choice("negatives_from", negatives_from, NEGATIVES_FROM)
+  check_duplicates(mask_duplicates, kind)
   has_text = ego_text is not None and exo_text is not None
   valid = reduction.row_mask(mask, ego.shape[0])
   selected = valid.astype(jnp.float32)
@@ -94,11 +110,12 @@ def ego_exo(
         ego_text=ego_text, exo_text=exo_text
     )
     diagnostics["pair_similarity"] = reduction.masked_mean(similarity, valid)
-  elif kind in SELECTING_KINDS:
+  elif kind in NARRATION_KINDS or mask_duplicates:
     raise ValueError(
-        f"The cross-view term {kind!r} compares narrations: it needs the"
-        " embeddings of both ego_text and exo_text. Give them, or use one of"
-        f" {tuple(k for k in KINDS if k not in SELECTING_KINDS)}."
+        f"The cross-view term {kind!r} with mask_duplicates={mask_duplicates}"
+        " compares narrations: it needs the embeddings of both ego_text and"
+        " exo_text. Give them, or set mask_duplicates to 0 and use one of"
+        f" {tuple(k for k in KINDS if k not in NARRATION_KINDS)}."
     )
 
   if kind == "triplet":
@@ -113,6 +130,25 @@ def ego_exo(
     )
     return value, diagnostics | {"selected_pairs": jnp.sum(selected)}
 
+  options = dict(
+      temperature=temperature,
+      same_view_negatives=same_view_negatives,
+      negatives_group=negatives_group,
+      mask_duplicates=mask_duplicates,
+      texts=(ego_text, exo_text),
+  )
+  if kind == "graded":
+    selected = graded.selected_anchors(
+        anchor_text=ego_text, positive_text=exo_text, threshold=threshold,
+        mask=valid, negatives_group=negatives_group,
+    )  # fmt: skip
+    value = _both_directions(
+        graded.graded_contrastive, ego, exo, mask=valid, threshold=threshold,
+        target_temperature=target_temperature,
+        all_negatives=negatives_from == "all", **options,
+    )  # fmt: skip
+    return value, diagnostics | {"selected_pairs": jnp.sum(selected)}
+
   weights = None
   if kind in SELECTING_KINDS:
     selected = contrastive.select_pairs(
@@ -122,17 +158,15 @@ def ego_exo(
     weights = contrastive.similarity_weights(
         similarity, sigma=sigma, mask=selected, negatives_group=negatives_group
     )
-  value = _both_directions(
-      ego,
-      exo,
-      info_nce=kind == "info_nce",
-      temperature=temperature,
-      mask=selected,
-      positive_weights=weights,
-      negatives_mask=valid if negatives_from == "all" else None,
-      same_view_negatives=same_view_negatives,
-      negatives_group=negatives_group,
+  loss = (
+      contrastive.info_nce
+      if kind == "info_nce"
+      else contrastive.decoupled_contrastive
   )
+  value = _both_directions(
+      loss, ego, exo, mask=selected, positive_weights=weights,
+      negatives_mask=valid if negatives_from == "all" else None, **options,
+  )  # fmt: skip
   return value, diagnostics | {"selected_pairs": jnp.sum(selected)}
 
 
@@ -144,6 +178,7 @@ def video_text(
     mask: jax.Array | None = None,
     same_view_negatives: bool = False,
     negatives_group: int = 0,
+    mask_duplicates: float = 0.0,
 ) -> jax.Array:
   """One view's half of Eq. 11: decoupled loss, both directions, all clips.
 
@@ -154,6 +189,7 @@ def video_text(
     mask: `[B]` in {0, 1}, the real clips.
     same_view_negatives: as released: video against video, text against text.
     negatives_group: see `contrastive.py`.
+    mask_duplicates: see `contrastive.py`; by `text` itself.
 
   Returns:
     `[]` float32.
@@ -163,15 +199,34 @@ def video_text(
   >>> print(f"{video_text(video=z, text=d, temperature=0.5):.4f}")
   -0.8000
   """
+  text = jax.lax.stop_gradient(text)
   return _both_directions(
+      contrastive.decoupled_contrastive,
       video,
-      jax.lax.stop_gradient(text),
-      info_nce=False,
+      text,
       temperature=temperature,
       mask=mask,
       same_view_negatives=same_view_negatives,
       negatives_group=negatives_group,
+      mask_duplicates=mask_duplicates,
+      texts=(text, text),
   )
+
+
+def check_duplicates(mask_duplicates: float, kind: str | None) -> None:
+  """Checks the switch against the cross-view term; None: there is none.
+
+  Raises:
+    ValueError: a value out of range, or set together with "triplet".
+  """
+  negatives.check_mask_duplicates(mask_duplicates)
+  if mask_duplicates and kind == "triplet":
+    raise ValueError(
+        "mask_duplicates leaves clips out of a contrastive loss's negatives;"
+        " the cross-view term 'triplet' draws one negative and does not look at"
+        f" narrations, got mask_duplicates={mask_duplicates}. Set it to 0 or"
+        f" use one of {tuple(k for k in KINDS if k != 'triplet')}."
+    )
 
 
 def triplet(
@@ -260,14 +315,21 @@ def shuffled_selected(mask: jax.Array, noise: jax.Array) -> jax.Array:
 
 
 def _both_directions(
-    a: jax.Array, b: jax.Array, *, info_nce: bool, **options: Any
+    loss: Callable[..., jax.Array],
+    a: jax.Array,
+    b: jax.Array,
+    *,
+    texts: tuple[jax.Array | None, jax.Array | None],
+    **options: Any,
 ) -> jax.Array:
-  loss = (
-      contrastive.info_nce if info_nce else contrastive.decoupled_contrastive
-  )
-  return loss(anchors=a, positives=b, **options) + loss(
-      anchors=b, positives=a, **options
-  )
+  a_text, b_text = texts
+  return loss(
+      anchors=a, positives=b, anchor_text=a_text, positive_text=b_text,
+      **options,
+  ) + loss(
+      anchors=b, positives=a, anchor_text=b_text, positive_text=a_text,
+      **options,
+  )  # fmt: skip
 
 
 def _triplet_term(

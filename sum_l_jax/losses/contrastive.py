@@ -18,6 +18,12 @@ training in which each device of per-device batch n looks only at its own
 examples. The value is then the mean over the B/n groups, a group with fewer
 than two rows contributing 0, as averaging gradients over devices would have
 it.
+
+`mask_duplicates` is 0 (off, the paper) or a cosine of narrations: a clip whose
+narration is that near to the anchor's or to its positive's is no negative of
+the anchor, be it of the other view or of the same. The positive stays as it
+is, and an anchor without a negative left contributes exactly 0. See
+`negatives.py`.
 """
 
 from __future__ import annotations
@@ -25,11 +31,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from sum_l_jax.losses import negatives
 from sum_l_jax.losses import reduction
-
-# Logits are similarities divided by a temperature of 0.06, so the bfloat16
-# products that TPUs use by default would be wrong in the second digit.
-_PRECISION = jax.lax.Precision.HIGHEST
 
 
 def info_nce(
@@ -42,6 +45,9 @@ def info_nce(
     negatives_mask: jax.Array | None = None,
     same_view_negatives: bool = False,
     negatives_group: int = 0,
+    mask_duplicates: float = 0.0,
+    anchor_text: jax.Array | None = None,
+    positive_text: jax.Array | None = None,
 ) -> jax.Array:
   r"""InfoNCE, one direction (Eq. 3).
 
@@ -59,13 +65,17 @@ def info_nce(
     same_view_negatives: add the exp(<a_i, a_j> / temperature) to S_i, as the
       released code does: 2(N-1) negatives.
     negatives_group: see the head of this file.
+    mask_duplicates: see the head of this file; needs the narrations.
+    anchor_text: `[B, E]` unit vectors of the anchors' narrations.
+    positive_text: `[B, E]` unit vectors of the positives' narrations.
 
   Returns:
     `[]` float32, at least 0 when all weights are 1.
 
   Raises:
-    ValueError: the shapes disagree, the temperature is not positive, or the
-      batch is not a multiple of `negatives_group`.
+    ValueError: the shapes disagree, the temperature is not positive, the
+      batch is not a multiple of `negatives_group`, or duplicates are to be
+      masked without narrations.
 
   References:
     van den Oord et al., Representation Learning with Contrastive Predictive
@@ -87,6 +97,9 @@ def info_nce(
       negatives_mask=negatives_mask,
       same_view_negatives=same_view_negatives,
       negatives_group=negatives_group,
+      mask_duplicates=mask_duplicates,
+      anchor_text=anchor_text,
+      positive_text=positive_text,
       positive_in_denominator=True,
   )
 
@@ -101,6 +114,9 @@ def decoupled_contrastive(
     negatives_mask: jax.Array | None = None,
     same_view_negatives: bool = False,
     negatives_group: int = 0,
+    mask_duplicates: float = 0.0,
+    anchor_text: jax.Array | None = None,
+    positive_text: jax.Array | None = None,
 ) -> jax.Array:
   r"""Decoupled contrastive loss, one direction (Eq. 6; Eq. 9 with weights).
 
@@ -118,6 +134,9 @@ def decoupled_contrastive(
     same_view_negatives: add the exp(<a_i, a_j> / temperature) to S_i, as the
       released code does: 2(N-1) negatives.
     negatives_group: see the head of this file.
+    mask_duplicates: see the head of this file; needs the narrations.
+    anchor_text: `[B, E]` unit vectors of the anchors' narrations.
+    positive_text: `[B, E]` unit vectors of the positives' narrations.
 
   Returns:
     `[]` float32, at least about log(N-1) - 2 / temperature.
@@ -144,6 +163,9 @@ def decoupled_contrastive(
       negatives_mask=negatives_mask,
       same_view_negatives=same_view_negatives,
       negatives_group=negatives_group,
+      mask_duplicates=mask_duplicates,
+      anchor_text=anchor_text,
+      positive_text=positive_text,
       positive_in_denominator=False,
   )
 
@@ -162,7 +184,7 @@ def pair_similarity(*, ego_text: jax.Array, exo_text: jax.Array) -> jax.Array:
       "bd,bd->b",
       ego_text.astype(jnp.float32),
       exo_text.astype(jnp.float32),
-      precision=_PRECISION,
+      precision=negatives.PRECISION,
   )
 
 
@@ -223,7 +245,7 @@ def similarity_weights(
   >>> print(" ".join(f"{x:.4f}" for x in w))
   1.4621 0.5379 0.0000
   """
-  _check_positive("sigma", sigma)
+  check_positive("sigma", sigma)
 
   def weights(values, rows):
     some = jnp.any(rows)
@@ -247,15 +269,14 @@ def _contrast(
     negatives_mask: jax.Array | None,
     same_view_negatives: bool,
     negatives_group: int,
+    mask_duplicates: float,
+    anchor_text: jax.Array | None,
+    positive_text: jax.Array | None,
     positive_in_denominator: bool,
 ) -> jax.Array:
   """Both losses above; they differ in `positive_in_denominator` alone."""
-  _check_positive("temperature", temperature)
-  if anchors.ndim != 2 or anchors.shape != positives.shape:
-    raise ValueError(
-        "anchors and positives must have one shape [B, D], got"
-        f" {list(anchors.shape)} and {list(positives.shape)}."
-    )
+  check_positive("temperature", temperature)
+  check_vectors(anchors, positives)
   batch = anchors.shape[0]
   selected = reduction.row_mask(mask, batch)
   candidates = selected
@@ -265,63 +286,75 @@ def _contrast(
     positive_weights = jnp.ones((batch,), jnp.float32)
   # A masked row may hold NaN. Cutting it off after the matrix product would
   # not do: its gradient is 0 * NaN for every other row.
-  used = (selected | candidates)[:, None]
-  anchors = jnp.where(used, anchors.astype(jnp.float32), 0.0)
-  positives = jnp.where(used, positives.astype(jnp.float32), 0.0)
+  used = selected | candidates
+  anchors = reduction.zero_rows(anchors, used)
+  positives = reduction.zero_rows(positives, used)
   weights = jnp.where(selected, positive_weights.astype(jnp.float32), 0.0)
+  texts = ()
+  if mask_duplicates:
+    negatives.check_mask_duplicates(mask_duplicates)
+    negatives.check_narrations(anchor_text, positive_text, batch)
+    texts = tuple(
+        reduction.zero_rows(text, used) for text in (anchor_text, positive_text)
+    )
 
-  def group_mean(a, b, w, rows, negatives):
+  def group_mean(a, b, w, rows, others, *texts):
     count = jnp.sum(rows)
     rows = rows & (count >= 2)
-    denominator = _log_denominator(
-        a,
-        b,
-        rows,
-        negatives,
-        temperature=temperature,
-        same_view_negatives=same_view_negatives,
-        positive_in_denominator=positive_in_denominator,
-    )
-    positive = jnp.einsum("nd,nd->n", a, b, precision=_PRECISION) / temperature
-    values = jnp.where(rows, denominator - w * positive, 0.0)
+    own = jnp.eye(rows.shape[0], dtype=bool)
+    cross = same = others[None, :] & ~own
+    if texts:
+      a_text, b_text = texts
+      cross &= ~_copies(a_text, b_text, b_text, cosine=mask_duplicates)
+      same &= ~_copies(a_text, b_text, a_text, cosine=mask_duplicates)
+      left = cross | same if same_view_negatives else cross
+      rows = rows & jnp.any(left, axis=1)
+    logits = negatives.cosines(a, b)
+    allowed = cross | own if positive_in_denominator else cross
+    if same_view_negatives:
+      logits = jnp.concatenate([logits, negatives.cosines(a, a)], axis=1)
+      allowed = jnp.concatenate([allowed, same], axis=1)
+    denominator = negatives.log_sum_exp(logits / temperature, allowed, rows)
+    positive = jnp.einsum("nd,nd->n", a, b, precision=negatives.PRECISION)
+    values = jnp.where(rows, denominator - w * (positive / temperature), 0.0)
     return jnp.sum(values) / jnp.maximum(count, 1)
 
   return jnp.mean(
       reduction.per_group(
           group_mean,
-          (anchors, positives, weights, selected, candidates),
+          (anchors, positives, weights, selected, candidates, *texts),
           negatives_group,
       )
   )
 
 
-def _log_denominator(
-    a: jax.Array,
-    b: jax.Array,
-    rows: jax.Array,
-    negatives: jax.Array,
+def _copies(
+    anchor_text: jax.Array,
+    positive_text: jax.Array,
+    key_text: jax.Array,
     *,
-    temperature: float,
-    same_view_negatives: bool,
-    positive_in_denominator: bool,
+    cosine: float,
 ) -> jax.Array:
-  """`[n]` log S_i (or log(exp(p_i) + S_i)); 0 where `rows` is False."""
-  own = jnp.eye(a.shape[0], dtype=bool)
-  others = negatives[None, :] & ~own
-  logits = jnp.einsum("nd,md->nm", a, b, precision=_PRECISION)
-  allowed = others | own if positive_in_denominator else others
-  if same_view_negatives:
-    same = jnp.einsum("nd,md->nm", a, a, precision=_PRECISION)
-    logits = jnp.concatenate([logits, same], axis=1)
-    allowed = jnp.concatenate([allowed, others], axis=1)
-  logits = jnp.where(allowed, logits / temperature, -jnp.inf)
-  # The gradient of the logsumexp of a row of -inf is NaN. The `where` above
-  # would stop it, but jax_debug_nans would not let it get that far; hence
-  # finite logits in the rows that do not count.
-  logits = jnp.where(rows[:, None], logits, 0.0)
-  return jnp.where(rows, jax.nn.logsumexp(logits, axis=1), 0.0)
+  """`[n, n]`: keys that say what the anchor or its positive says.
+
+  The positive's narration counts, too: several anchors of a batch often share
+  one exo clip, which would otherwise be drawn near and pushed away at once.
+  """
+  return negatives.duplicates(
+      anchor_text, key_text, cosine=cosine
+  ) | negatives.duplicates(positive_text, key_text, cosine=cosine)
 
 
-def _check_positive(name: str, value: float) -> None:
+def check_positive(name: str, value: float) -> None:
+  """Raises ValueError unless the number is greater than 0."""
   if not value > 0:
     raise ValueError(f"{name} must be greater than 0, got {value}.")
+
+
+def check_vectors(anchors: jax.Array, positives: jax.Array) -> None:
+  """Raises ValueError unless both have one shape [B, D]."""
+  if anchors.ndim != 2 or anchors.shape != positives.shape:
+    raise ValueError(
+        "anchors and positives must have one shape [B, D], got"
+        f" {list(anchors.shape)} and {list(positives.shape)}."
+    )

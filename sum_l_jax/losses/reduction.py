@@ -20,6 +20,11 @@ def row_mask(mask: jax.Array | None, batch: int) -> jax.Array:
   return mask.astype(bool)
 
 
+def zero_rows(values: jax.Array, rows: jax.Array) -> jax.Array:
+  """`[B, D]` as float32, with zeros in the rows that are not in `rows` [B]."""
+  return jnp.where(rows[:, None], values.astype(jnp.float32), 0.0)
+
+
 def masked_mean(values: jax.Array, mask: jax.Array | None = None) -> jax.Array:
   """Mean of the values whose mask is 1; exactly 0 if there is none.
 

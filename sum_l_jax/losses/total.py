@@ -57,12 +57,15 @@ class Objective:
     cross_view: the kind of the ego_exo term, see `alignment.py`.
     temperature: of every contrastive term.
     sigma: temperature of the weights of Eq. 10.
+    target_temperature: of the targets of `cross_view = "graded"`.
     threshold: narration similarity above which (strictly) a pair is kept.
     negatives: "cross" (paper), or "cross_and_same", which adds the anchor's
       own view to the negatives of every contrastive term (released).
     negatives_from: "selected" or "all", see `alignment.py`.
     negatives_group: number of consecutive examples that are each other's
       negatives; 0 is the global batch.
+    mask_duplicates: cosine of narrations from which a clip is no negative, in
+      every contrastive term; 0 is off, as in the paper.
     triplet_margin: margin of `cross_view = "triplet"`.
     triplet_self_negatives: its negatives come from a random permutation, as
       released, instead of a cyclic shift; `__call__` then needs a key.
@@ -76,10 +79,12 @@ class Objective:
   cross_view: str = "weighted"
   temperature: float = 0.06
   sigma: float = 0.1
+  target_temperature: float = 0.06
   threshold: float = 0.5
   negatives: str = "cross"
   negatives_from: str = "selected"
   negatives_group: int = 0
+  mask_duplicates: float = 0.0
   triplet_margin: float = 0.1
   triplet_self_negatives: bool = False
   pos_weight: float = 1.0
@@ -104,7 +109,8 @@ class Objective:
     _check_members(
         "negatives_from", [self.negatives_from], alignment.NEGATIVES_FROM
     )
-    for name in ("temperature", "sigma", "triplet_margin", "pos_weight"):
+    for name in ("temperature", "sigma", "target_temperature",
+                 "triplet_margin", "pos_weight"):  # fmt: skip
       value = getattr(self, name)
       if not (value > 0 and math.isfinite(value)):
         raise ValueError(
@@ -121,6 +127,10 @@ class Objective:
           " example alone has no negatives), got"
           f" {self.negatives_group}."
       )
+    alignment.check_duplicates(
+        self.mask_duplicates,
+        self.cross_view if self._weight("ego_exo") else None,
+    )
 
   def __hash__(self) -> int:
     """By content, as `==`: `jax.jit(objective)` needs it."""
@@ -245,6 +255,8 @@ class Objective:
         negatives_group=self.negatives_group,
         triplet_margin=self.triplet_margin,
         triplet_self_negatives=self.triplet_self_negatives,
+        target_temperature=self.target_temperature,
+        mask_duplicates=self.mask_duplicates,
         key=key,
     )
 
@@ -258,6 +270,7 @@ class Objective:
         mask=batch.get("mask"),
         same_view_negatives=self.negatives == "cross_and_same",
         negatives_group=self.negatives_group,
+        mask_duplicates=self.mask_duplicates,
     )
 
 

@@ -151,7 +151,8 @@ _SWITCHES = (
         fields={"loss.mask_duplicates": 0.99}),
     Row("top_5", "one of the 5 most similar narrations",
         fields={"pairs.top_k": 5}),
-    Row("graded_mask", "graded positives, equal narrations no negatives",
+    # Graded positives are never negatives: the mask acts on L_m alone.
+    Row("graded_mask", "graded positives, mask in L_m",
         fields={"loss.cross_view": "graded", "loss.mask_duplicates": 0.99}),
 )
 

@@ -257,10 +257,12 @@ def build_objective(
       cross_view=config.loss.cross_view,
       temperature=config.loss.temperature,
       sigma=config.loss.sigma,
+      target_temperature=config.loss.target_temperature,
       threshold=config.loss.threshold,
       negatives=config.loss.negatives,
       negatives_from=config.loss.negatives_from,
       negatives_group=config.loss.negatives_group,
+      mask_duplicates=config.loss.mask_duplicates,
       triplet_margin=config.loss.triplet_margin,
   )
 
