@@ -33,20 +33,14 @@ from data_prep import charades_ego
 from data_prep import clip_dataset
 from data_prep import clip_reader
 from data_prep import command_line
-from data_prep import epic_kitchens
 from data_prep import images
-from data_prep import lemma
 from data_prep import lemma_narration
-from data_prep import manifest
 from data_prep import parts as parts_lib
+from data_prep import sources
 from data_prep import splits as splits_lib
 from sum_l_jax import types
 from sum_l_jax.data import records
 
-EPIC55 = epic_kitchens.EPIC55.name
-CHARADES_EGO = "charades_ego"
-LEMMA = "lemma"
-MANIFEST = "manifest"
 SKIPPED_FILE = "skipped.csv"
 
 
@@ -137,7 +131,7 @@ def make_parser() -> argparse.ArgumentParser:
   )
   add = parser.add_argument
   add("--dataset", required=True,
-      choices=(*epic_kitchens.RELEASES, CHARADES_EGO, LEMMA, MANIFEST))
+      choices=tuple(sources.SOURCES))
   add("--annotations", required=True, type=pathlib.Path, metavar="PATH",
       help="the CSV file, or the folder of the official files")
   add("--media", metavar="DIR[,DIR...]", default="",
@@ -184,8 +178,7 @@ def make_parser() -> argparse.ArgumentParser:
       help="charades_ego: the phrases of a clip's classes (default), or the"
       " video's description; lemma: sentences by per-verb templates (default),"
       " or the rule of the authors' release")
-  add("--window", type=float, default=charades_ego.WINDOW_SECONDS,
-      metavar="SECONDS",
+  add("--window", type=float, metavar="SECONDS",
       help="charades_ego: length of the training clips (default: 2.625, what 32"
       " frames at stride 2 span)")
   add("--on_error", choices=("stop", "skip"), default="stop",
@@ -221,7 +214,7 @@ def _split_rule(
         " take --split=train, --validation_videos or --validation_share."
     )
   default = splits_lib.COLUMN if has_column else splits_lib.TRAIN_ONLY
-  if args.dataset == EPIC55:
+  if args.dataset == sources.EPIC55:
     default = splits_lib.TBN
   return splits_lib.SplitRule(
       implied or args.split or default,
@@ -239,60 +232,11 @@ def _beam_options(args: argparse.Namespace) -> list[str] | None:
   return [f"--runner={args.beam_runner}", *shlex.split(args.beam_options)]
 
 
-def _folder(path: pathlib.Path) -> pathlib.Path:
-  return path if path.is_dir() else path.parent
-
-
-def _read_source(
-    args: argparse.Namespace, problems: annotations.Problems
-) -> annotations.Annotations:
-  roots = [pathlib.Path(root) for root in command_line.names(args.media)]
-  for root in roots:
-    if not root.is_dir():
-      raise FileNotFoundError(
-          f"--media names {str(root)!r}, which is no folder."
-      )
-  options = dict(
-      media_roots=roots or [_folder(args.annotations)],
-      class_lists=args.class_lists,
-      problems=problems,
-  )
-  multi_label = command_line.names(args.multi_label)
-  if args.test_sets and args.dataset not in epic_kitchens.RELEASES:
-    raise ValueError("--test_sets is for --dataset=epic55 or epic100.")
-  if args.dataset == MANIFEST:
-    return manifest.read_annotations(
-        args.annotations, multi_label=multi_label, **options
-    )
-  if multi_label:
-    raise ValueError("--multi_label is for --dataset=manifest.")
-  if args.dataset == CHARADES_EGO:
-    return charades_ego.read_annotations(
-        args.annotations, view=args.view or types.EGO,
-        narration=args.narration or "classes", window_seconds=args.window,
-        **options,
-    )
-  if args.dataset == LEMMA:
-    return lemma.read_annotations(
-        args.annotations, media_roots=options["media_roots"],
-        narration=args.narration or lemma_narration.TEMPLATES,
-        problems=problems,
-    )
-  return epic_kitchens.read_annotations(
-      args.annotations, release=epic_kitchens.RELEASES[args.dataset],
-      test_sets=args.test_sets, **options,
-  )
-
-
 def build(args: argparse.Namespace) -> None:
   """Runs the command; errors as in `build_dataset`."""
-  if args.view is None and args.dataset == MANIFEST:
-    raise ValueError(
-        "--dataset=manifest needs --view=ego (first person) or --view=exo"
-        " (third person)."
-    )
+  view = sources.view(args)
   problems = annotations.Problems(skip=args.on_error == "skip")
-  source = _read_source(args, problems)
+  source = sources.read(args, problems)
   if not source.clips:
     raise ValueError(
         f"No clip is usable; {len(problems.skipped)} were skipped. The first"
@@ -302,8 +246,9 @@ def build(args: argparse.Namespace) -> None:
   written = build_dataset(
       args.output,
       name=args.name or (
-          args.output.name if args.dataset == MANIFEST else args.dataset),
-      view=args.view or (types.EXO if args.dataset == LEMMA else types.EGO),
+          args.output.name if args.dataset == sources.MANIFEST
+          else args.dataset),
+      view=view,
       source=source,
       rule=rule,
       output=clip_reader.Output(args.fps, args.short_side),
@@ -315,8 +260,7 @@ def build(args: argparse.Namespace) -> None:
           "annotations": args.annotations.name,
           "annotations_sha256": annotations.sha256(source.files),
           "on_error": args.on_error,
-          **({"narration": args.narration, "window": args.window}
-             if args.dataset in (CHARADES_EGO, LEMMA) else {}),
+          **sources.metadata(args),
       },
   )
   _print_result(args.output, written, len(problems.skipped))

@@ -160,6 +160,8 @@ def test_truncated_video_names_clip_and_time(tmp_path, capsys):
         (("--split=train", "--short_side=33"), "must be an even number"),
         (("--split=train", "--media=nowhere"), "'nowhere', which is no folder"),
         (("--split=train", "--multi_label=verb"), "is for --dataset=manifest"),
+        (("--split=train", "--window=3"), "is for --dataset=charades_ego, not"),
+        (("--narration=templates",), "--dataset=charades_ego or lemma, not"),
     ],
 )
 def test_bad_options(tmp_path, capsys, options, message):
