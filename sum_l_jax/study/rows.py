@@ -11,6 +11,8 @@ import dataclasses
 import json
 import pathlib
 
+from sum_l_jax import config as config_lib
+
 Figures = Mapping[str, float]
 
 
@@ -156,6 +158,35 @@ _SWITCHES = (
         fields={"loss.cross_view": "graded", "loss.mask_duplicates": 0.99}),
 )
 
+def _weights(factor: float) -> dict[str, float]:
+  """The alignment terms' weights of Eq. 12, times a factor."""
+  defaults = config_lib.default_config().loss.weights
+  return {
+      f"loss.weights.{term}": factor * defaults[term]
+      for term in ("ego_exo", "ego_text", "exo_text")
+  }
+
+
+# All start the ego encoder from the exo encoder, which carries more than any
+# loss: what does a joint training add to that?
+_EXO_START = (
+    Row("fpv_only", "FPV only", {"method": "fpv_only"}, exo_start=True),
+    Row("sum_l", "SUM-L", {"method": "sum_l"}, exo_start=True),
+    Row("weights_5", "alignment terms times 5", fields=_weights(5.0),
+        exo_start=True),
+    Row("exo_labels", "exo labels with weight 1",
+        fields={"loss.weights.exo_cls": 1.0}, exo_start=True),
+    Row("frozen", "exo encoder frozen", {"exo_encoder": "frozen"},
+        exo_start=True),
+    Row("shared", "one encoder for both views", {"exo_encoder": "shared"},
+        exo_start=True, exo_from_stage_one=False),
+    Row("shared_labels", "one encoder, exo labels with weight 1",
+        {"exo_encoder": "shared"}, {"loss.weights.exo_cls": 1.0},
+        exo_start=True, exo_from_stage_one=False),
+    Row("graded_5", "graded positives, alignment terms times 5",
+        fields={"loss.cross_view": "graded", **_weights(5.0)}, exo_start=True),
+)
+
 STUDIES: Mapping[str, Study] = {
     study.name: study
     for study in (
@@ -188,6 +219,8 @@ STUDIES: Mapping[str, Study] = {
         Study("table6", "Table 6: where the exo encoder comes from",
               _EXO_ENCODERS, ("original", "fpv_only"),
               (("original", "same_init"), ("original", "frozen"))),
+        Study("exo_start", "What carries more from the exo data than their"
+              " encoder's weights", _EXO_START, ("sum_l", "fpv_only")),
         Study("switches", "Beyond the paper: switches of the objective",
               _SWITCHES, ("graded", "sum_l")),
     )
