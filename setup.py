@@ -36,6 +36,7 @@ setuptools.setup(
         "opencv-python-headless>=4.10,<6",
         "optax>=0.2.5,<0.3",
         "orbax-checkpoint>=0.11.30,<0.13",
+        "packaging>=23",
         "simplejpeg>=1.8,<2",
         "tensorflow-datasets>=4.9.7,<5",
     ],

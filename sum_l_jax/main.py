@@ -6,12 +6,14 @@
   python -m sum_l_jax.main --config=configs/demo.py --workdir=runs/demo \
       --mode=eval
 
-The same command again resumes where it stopped.
+The same command again resumes where it stopped. SIGTERM and Ctrl-C let a
+training finish its step and save; the exit status is then 75.
 """
 
 from __future__ import annotations
 
 import logging as python_logging
+import os
 import pathlib
 import sys
 import time
@@ -22,7 +24,8 @@ from absl import logging
 from ml_collections import config_flags
 
 from sum_l_jax import config as config_lib
-from sum_l_jax import startup
+from sum_l_jax import multihost
+from sum_l_jax import process
 
 # jax and what stands on it are imported after the flags are read: `--help`
 # stays quick, and XLA's flags can still be set.
@@ -43,10 +46,20 @@ _CHECKPOINT = flags.DEFINE_string(
     "With --mode=eval: a workdir, checkpoint folder or .npz file to evaluate"
     " in place of the workdir's own.",
 )
-_MULTIHOST = flags.DEFINE_bool(
-    "multihost", False,
-    "Connect the processes of several hosts (jax.distributed) first.",
+_MULTIHOST = flags.DEFINE_enum(
+    "multihost", "auto", multihost.MODES,
+    "Connect with the processes of other hosts: auto does on TPU pods, under"
+    " Slurm and Open MPI, and with the next flags.",
 )
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator_address", "", "Host of process 0, or host:port."
+)
+_PORT = flags.DEFINE_integer(
+    "coordinator_port", multihost.PORT,
+    "Of process 0; the next one is used too.",
+)
+_PROCESSES = flags.DEFINE_integer("num_processes", 0, "Of the whole run.")
+_PROCESS = flags.DEFINE_integer("process_id", -1, "This one's, from 0.")
 _DEBUG = flags.DEFINE_bool(
     "debug", False, "Show the stack trace of an error in the input."
 )
@@ -211,15 +224,30 @@ def _set_up_logging() -> None:
   )
 
 
+def _connect() -> None:
+  """Finds the other processes of this run, if there are any."""
+  job = multihost.find_job(
+      _MULTIHOST.value, os.environ, coordinator_address=_COORDINATOR.value,
+      coordinator_port=_PORT.value, num_processes=_PROCESSES.value,
+      process_id=_PROCESS.value, on_tpu=multihost.has_tpu(),
+      num_gpus=multihost.count_gpus(os.environ),
+  )  # fmt: skip
+  if job:
+    multihost.connect(job)
+
+
+def _is_first() -> bool:
+  import jax
+
+  return jax.process_index() == 0
+
+
 def main(argv) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"Unexpected arguments {argv[1:]}.")
   _set_up_logging()
-  if _MULTIHOST.value:
-    import jax
-
-    jax.distributed.initialize()
   try:
+    _connect()
     table = run(
         _CONFIG.value, _WORKDIR.value, mode=_MODE.value,
         checkpoint=_CHECKPOINT.value,
@@ -229,7 +257,10 @@ def main(argv) -> None:
       raise
     sys.stderr.write(f"\nerror: {error}\n")
     sys.exit(2)
-  if table:
+  except process.StoppedError as error:
+    sys.stderr.write(f"\n{error}\n")
+    sys.exit(process.STOPPED)
+  if table and _is_first():
     result = pathlib.Path(_WORKDIR.value) / "result.json"
     sys.stdout.write(f"\n{table}\n\nWritten: {result}\n")
 
@@ -247,5 +278,5 @@ def _parse(argv):
 
 
 if __name__ == "__main__":
-  startup.use_huge_pages()
+  process.use_huge_pages()
   app.run(main, flags_parser=_parse)

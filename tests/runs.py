@@ -44,3 +44,35 @@ def small(config, *, ego, exo, tables: pathlib.Path, backbone="tiny"):
     stage.learning_rate = min(stage.learning_rate, 0.01)
     stage.warmup = "0 epochs"
   return config
+
+
+_CONFIG_FILE = '''
+"""Both stages in seconds, as a file for commands."""
+
+import pathlib
+
+from sum_l_jax import config as config_lib
+from tests import runs
+
+
+def get_config(argument=""):
+  choice = config_lib.parse_arguments(
+      argument, method="sum_l", terms="aw_m", exo_encoder="original")
+  config = config_lib.default_config()
+  config.method = choice["method"]
+  config.stages = ("exo", "joint")
+  runs.small(config, ego=pathlib.Path({ego!r}), exo=pathlib.Path({exo!r}),
+             tables=pathlib.Path({tables!r}))
+  config_lib.set_ablation(
+      config, terms=choice["terms"], exo_encoder=choice["exo_encoder"])
+  return config
+'''
+
+
+def write_config(path: pathlib.Path, *, ego, exo, tables) -> pathlib.Path:
+  """Writes `small` as a config file; needs this project in PYTHONPATH."""
+  path.write_text(
+      _CONFIG_FILE.format(ego=str(ego), exo=str(exo), tables=str(tables)),
+      encoding="utf-8",
+  )
+  return path

@@ -12,8 +12,8 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "sum_l_jax"
 # A package imports only those to its left.
-ORDER = ["startup", "types", "config", "data", "models", "losses", "train",
-         "checkpoint", "evaluation", "study"]
+ORDER = ["process", "multihost", "types", "config", "data", "models",
+         "losses", "train", "checkpoint", "evaluation", "study"]
 # These see the whole row.
 OVERSEERS = {"main.py", "predict.py", "compare.py", "submit.py",
              "train/loop.py"}

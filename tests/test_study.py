@@ -20,6 +20,7 @@ from sum_l_jax.study import plan
 from sum_l_jax.study import rows as rows_lib
 from sum_l_jax.study import runner
 from sum_l_jax.study import table as tables
+from tests import runs
 
 ROOT = pathlib.Path(__file__).parents[1]
 DEMO = str(ROOT / "configs/demo.py")
@@ -351,28 +352,10 @@ def test_dry_run_and_errors(tmp_path, capsys):
     study_main.main([*ask, "--sead=3"])
 
 
-SMALL_CONFIG = """
-import pathlib
-from sum_l_jax import config as config_lib
-from tests import runs
-
-def get_config(argument=""):
-  choice = config_lib.parse_arguments(argument, method="sum_l", terms="aw_m",
-                                      exo_encoder="original")
-  config = config_lib.default_config()
-  config.method = choice["method"]
-  config.stages = ("exo", "joint")
-  runs.small(config, ego=pathlib.Path({ego!r}), exo=pathlib.Path({exo!r}),
-             tables=pathlib.Path({tables!r}))
-  return config
-"""
-
-
 def test_whole_study(tiny_ego, tiny_exo, tiny_tables, finished, tmp_path,
                      capsys, monkeypatch):
-  config = tmp_path / "small.py"
-  config.write_text(SMALL_CONFIG.format(
-      ego=str(tiny_ego), exo=str(tiny_exo), tables=str(tiny_tables)))
+  config = runs.write_config(tmp_path / "small.py", ego=tiny_ego, exo=tiny_exo,
+                             tables=tiny_tables)
   monkeypatch.setenv("PYTHONPATH", str(ROOT))
   ask = ["--study=table1", f"--config={config}", "--rows=fpv_only,sum_l",
          f"--workdir={tmp_path / 'w'}", "--seeds=1",

@@ -1,4 +1,4 @@
-"""What a process must settle before anything else runs in it."""
+"""A process as its operating system sees it: its memory, and how it ends."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ import sys
 _TUNABLES = "GLIBC_TUNABLES"
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
 _POLICY = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+# Exit status of a run that saved and stopped because it was asked to:
+# "temporary failure, try again" of sysexits.h.
+STOPPED = 75
+
+
+class StoppedError(Exception):
+  """Training was asked to stop, and did after saving."""
 
 
 def use_huge_pages(

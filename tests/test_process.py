@@ -9,26 +9,26 @@ import sys
 
 import pytest
 
-from sum_l_jax import startup
+from sum_l_jax import process
 
 ROOT = pathlib.Path(__file__).parents[1]
 SCRIPT = """
 import os, sys
-from sum_l_jax import startup
+from sum_l_jax import process
 print("start", os.getpid(), sys.argv[1:])
 sys.stdout.flush()
-print(startup.use_huge_pages(), os.environ.get("GLIBC_TUNABLES"))
+print(process.use_huge_pages(), os.environ.get("GLIBC_TUNABLES"))
 """
 
 
 def _policy(monkeypatch, tmp_path, text):
   policy = tmp_path / "enabled"
   policy.write_text(text)
-  monkeypatch.setattr(startup, "_POLICY", policy)
+  monkeypatch.setattr(process, "_POLICY", policy)
   monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-  monkeypatch.setattr(startup.platform, "libc_ver", lambda: ("glibc", "2.36"))
+  monkeypatch.setattr(process.platform, "libc_ver", lambda: ("glibc", "2.36"))
   calls = []
-  result = startup.use_huge_pages(execute=lambda *args: calls.append(args))
+  result = process.use_huge_pages(execute=lambda *args: calls.append(args))
   return result, calls
 
 
@@ -54,11 +54,11 @@ def test_a_process_starts_anew_once(given):
       [sys.executable, "-c", SCRIPT, "a b", "--c=1"], env=environment,
       cwd=ROOT, check=True, capture_output=True, text=True,
   ).stdout.splitlines()  # fmt: skip
-  policy = startup._POLICY
+  policy = process._POLICY
   asked = policy.is_file() and "[madvise]" in policy.read_text()
   restarts = asked and not given
   assert len(out) == (3 if restarts else 2)
   # One process, the same arguments.
   assert len(set(out[:-1])) == 1 and out[0].endswith("['a b', '--c=1']")
-  assert out[-1] == (f"True {startup.HUGE_PAGES}" if restarts
+  assert out[-1] == (f"True {process.HUGE_PAGES}" if restarts
                      else f"False {given}")
