@@ -37,6 +37,8 @@ setuptools.setup(
         "optax>=0.2.5,<0.3",
         "orbax-checkpoint>=0.11.30,<0.13",
         "packaging>=23",
+        # For tables of embeddings; tensorflow-datasets brings it as well.
+        "pyarrow>=15",
         "simplejpeg>=1.8,<2",
         "tensorflow-datasets>=4.9.7,<5",
     ],

@@ -195,6 +195,11 @@ def default_config() -> config_dict.ConfigDict:
   c.eval.pool_window = 0
   c.eval.batch_size = 16  # Test views a step, over all devices.
   c.eval.ensemble = "sum"  # "max" for Charades-Ego.
+  # Retrieval between ego clips, exo clips and text (docs/retrieval.md); also
+  # while training, where it embeds the exo clips at every evaluation.
+  c.eval.retrieval = False
+  c.eval.retrieval_exo_split = "train"  # Of every pool.
+  c.eval.retrieval_clips = 2000  # At most, a side; evenly spaced.
 
   c.checkpoint = config_dict.ConfigDict()
   c.checkpoint.every = "1 epochs"
@@ -394,7 +399,8 @@ def _check_numbers(fields: Mapping[str, object]) -> None:
   at_least = {
       1: ("exo_stage.batch_size", "joint_stage.batch_size", "frames.count",
           "frames.stride", "frames.crop_size", "eval.clips", "eval.crop_size",
-          "eval.batch_size", "eval.during_clips", "pairs.top_k",
+          "eval.batch_size", "eval.during_clips", "eval.retrieval_clips",
+          "pairs.top_k",
           "checkpoint.keep", "input.num_threads", "input.prefetch",
           "log_every_steps"),
       0: ("num_devices", "model.bn_group_size", "eval.pool_window",

@@ -13,12 +13,13 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "sum_l_jax"
 # A package imports only those to its left.
 ORDER = ["process", "multihost", "types", "config", "data", "models",
-         "losses", "train", "checkpoint", "evaluation", "study"]
+         "losses", "train", "checkpoint", "evaluation", "visualize", "study"]
 # These see the whole row.
-OVERSEERS = {"main.py", "predict.py", "compare.py", "submit.py",
-             "train/loop.py"}
+OVERSEERS = {"main.py", "predict.py", "compare.py", "submit.py", "embed.py",
+             "retrieve.py", "doctor.py", "train/loop.py"}
 # Reads ConfigDicts in its build_* functions, with the overseers.
 BUILDERS = {"train/stages.py", "evaluation/evaluator.py", "evaluation/final.py",
+            "evaluation/retrieval_run.py", "evaluation/retrieval_source.py",
             "study/plan.py"}
 ONLY_IN = {
     "flax": ("models/", "train/state.py"),

@@ -11,6 +11,7 @@ from typing import Any
 
 from absl import logging
 import jax
+from jax.experimental import multihost_utils
 import numpy as np
 
 from sum_l_jax import types
@@ -113,7 +114,7 @@ def evaluate(
   done = 0
   for batch in batches:
     scores = score(params, stats, {k: batch[k] for k in _PIXELS})
-    scores, clip, view, mask = jax.device_get(
+    scores, clip, view, mask = _fetch(
         (scores, batch["clip"], batch["view"], batch["mask"])
     )
     views.add(scores, clip, view, mask)
@@ -139,6 +140,13 @@ def evaluate(
   return Evaluation(
       combined, labels, evaluated, numbers, time.monotonic() - start
   )
+
+
+def _fetch(tree: Any) -> Any:
+  """Global arrays as numpy arrays, whole on every host."""
+  if jax.process_count() > 1:
+    return multihost_utils.process_allgather(tree, tiled=True)
+  return jax.device_get(tree)
 
 
 def summarise(

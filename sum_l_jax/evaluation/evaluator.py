@@ -197,6 +197,6 @@ def headline(metrics: Mapping[str, float]) -> str:
   """The few numbers of a progress line."""
   short = [
       (name, value) for name, value in metrics.items()
-      if name.endswith(("_top1", "_map_sklearn"))
+      if name.endswith(("_top1", "_map_sklearn", "/ego_to_exo_recall_at_1"))
   ]
   return "  ".join(f"{name} {value:.3f}" for name, value in short)

@@ -20,6 +20,7 @@ from sum_l_jax.evaluation import bootstrap
 from sum_l_jax.evaluation import evaluate
 from sum_l_jax.evaluation import evaluator as evaluators
 from sum_l_jax.evaluation import result as results
+from sum_l_jax.evaluation import retrieval_run
 from sum_l_jax.train import stages
 
 # What scores can depend on; `trained_with` is of the training's environment.
@@ -124,6 +125,7 @@ def evaluate_checkpoint(
   train = records.ClipDataset(folder, config.ego.train_split)
   _check_card(config, weights, train)
   params, stats = _ego_trees(config, weights, train, mesh)
+  retrieval = retrieval_run.CheckpointRetrieval(config, weights, mesh)
   entries = {}
   for split in config.eval.splits:
     dataset = records.ClipDataset(folder, split)
@@ -149,6 +151,7 @@ def evaluate_checkpoint(
         "constant_guess": evaluate.constant_guess(
             evaluators.all_labels(train), scored.labels, dataset.tasks
         ) if dataset.labelled else {},
+        **retrieval.entry(dataset),
     }
     if jax.process_index() == 0:
       results.write_scores(
@@ -165,7 +168,8 @@ def evaluate_checkpoint(
       "bootstrap": {"samples": bootstrap.SAMPLES,
                     "map_samples": bootstrap.MAP_SAMPLES, "seed": _SEED},
       "definitions": results.definitions(
-          name for entry in entries.values() for name in entry["metrics"]),
+          name for entry in entries.values() for name in entry["metrics"]
+      ) | retrieval_run.definitions(entries),
       "config": config_lib.flatten(config),
       "trained_with": weights.card["versions"],
       "versions": _versions(),

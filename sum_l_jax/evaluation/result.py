@@ -13,6 +13,8 @@ import zlib
 
 import numpy as np
 
+from sum_l_jax.evaluation import retrieval_table
+
 # Columns of the table, in this order, where the metric exists.
 _COLUMNS = ("verb_top1", "verb_top5", "noun_top1", "noun_top5", "action_top1",
             "action_top5")
@@ -142,6 +144,8 @@ def format_table(result: Mapping[str, Any]) -> str:
             f" ({skipped} skipped), {entry['views']} test views a clip,"
             f" checkpoint at step {result['step']}")
     blocks.append("\n".join([head, "-" * len(lines[0]), *lines]))
+    if "retrieval" in entry:
+      blocks.append(retrieval_table.format_retrieval(split, entry))
   return "\n\n".join(blocks)
 
 

@@ -21,11 +21,14 @@ import jax
 
 from sum_l_jax import config as config_lib
 from sum_l_jax import models
+from sum_l_jax import process
 from sum_l_jax import types
 from sum_l_jax.checkpoint import manager
 from sum_l_jax.checkpoint import weights as weights_lib
 from sum_l_jax.data import device
 from sum_l_jax.evaluation import evaluator as evaluators
+from sum_l_jax.evaluation import retrieval_run
+from sum_l_jax.train import interrupt
 from sum_l_jax.train import metrics
 from sum_l_jax.train import stages
 from sum_l_jax.train import state as train_state
@@ -178,6 +181,7 @@ def train_stage(
 
   Raises:
     NonFiniteLossError: training diverged.
+    process.StoppedError: SIGTERM or Ctrl-C came, and all is saved.
     ValueError, FileNotFoundError: data or checkpoints that do not fit.
   """
   data = stages.build_data(config, stage)
@@ -260,23 +264,34 @@ def _loop(config, stage, data, state, step_fn, checkpoints, card, *, start,
       "evaluate": config_lib.steps(config.eval.every, field="eval.every",
                                    **clips),
   }
-  evaluator = evaluators.build_stage_evaluator(config, data, mesh)
+  watched = [found for found in (
+      evaluators.build_stage_evaluator(config, data, mesh),
+      retrieval_run.build_stage_retrieval(config, data, mesh),
+  ) if found]
   writer = metrics.make_writer(str(workdir / stage),
                                active=jax.process_index() == 0)
   report = _Report(stage, total, writer, lambda: checkpoints.latest_step)
   stream = stages.build_stream(config, stage, data, start_step=start)
-  with stream, jax.transfer_guard("disallow"):
+  with (stream, interrupt.StopRequest() as request,
+        jax.transfer_guard("disallow")):
     batches = device.prefetch_to_device(stream, mesh)
     for step in range(start, stop + 1):
+      asked = request.arrived(step)
       due = {name: step == stop or (n and step > start and step % n == 0)
              for name, n in every.items()}
+      # There may be seconds left: enough to save, not to evaluate.
+      due = {"save": True, "evaluate": False} if asked else due
       if due["save"] or due["evaluate"] or step % config.log_every_steps == 0:
         report.flush(step)
       if due["save"] and step > start:
         with jax.transfer_guard("allow"):  # Orbax copies as it likes.
           checkpoints.save(step, state, card)
-      if due["evaluate"] and evaluator:
-        values = evaluator.named(evaluator(state.params, state.stats))
+      if asked:
+        break
+      if due["evaluate"] and watched:
+        values = {}
+        for evaluator in watched:
+          values |= evaluator.named(evaluator(state.params, state.stats))
         writer.write_scalars(step, values)
         logging.info("%s %d/%d  %s", stage, step, total,
                      evaluators.headline(values))
@@ -287,5 +302,10 @@ def _loop(config, stage, data, state, step_fn, checkpoints, card, *, start,
   checkpoints.wait()
   writer.flush()
   writer.close()
+  if asked:
+    raise process.StoppedError(
+        f"Stopped as asked at step {step} of {total} of stage {stage!r};"
+        f" saved: step {checkpoints.latest_step}. The same command goes on."
+    )
   return StageResult(stop >= total, checkpoint_folder(workdir, stage), stop,
                      stream.replaced)

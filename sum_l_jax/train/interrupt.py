@@ -1,0 +1,62 @@
+"""A request to stop: SIGTERM of a preempted machine, or Ctrl-C.
+
+The loop finishes its step, saves and ends; the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+
+from absl import logging
+import jax
+from jax.experimental import multihost_utils
+
+
+class StopRequest:
+  """Whether this run has been asked to stop; a context manager.
+
+  Within it, one process notes SIGTERM and the first Ctrl-C instead of dying of
+  them; a second Ctrl-C ends it at once. With several processes JAX's runtime
+  notes SIGTERM wherever it arrives, and all processes learn of it and agree
+  on the step, so that they save together.
+  """
+
+  def __init__(self) -> None:
+    self._signal: int | None = None
+    self._previous: dict[int, object] = {}
+
+  def __enter__(self) -> StopRequest:
+    alone = jax.process_count() == 1
+    # Python delivers signals to the main thread alone.
+    if alone and threading.current_thread() is threading.main_thread():
+      for number in (signal.SIGTERM, signal.SIGINT):
+        self._previous[number] = signal.signal(number, self._note)
+    return self
+
+  def __exit__(self, *unused) -> None:
+    for number, handler in self._previous.items():
+      signal.signal(number, handler)
+    self._previous.clear()
+
+  def _note(self, number: int, frame: FrameType | None) -> None:
+    del frame
+    if self._signal is not None and number == signal.SIGINT:
+      raise KeyboardInterrupt
+    self._signal = number
+    logging.warning(
+        "%s: saving after this step, then stopping.%s",
+        signal.Signals(number).name,
+        " Ctrl-C again stops at once." if number == signal.SIGINT else "",
+    )
+
+  def arrived(self, step: int) -> bool:
+    """Whether to save and stop now; the same answer in all processes.
+
+    Args:
+      step: steps taken; every process asks once for each.
+    """
+    if jax.process_count() > 1:
+      return multihost_utils.reached_preemption_sync_point(step)
+    return self._signal is not None
