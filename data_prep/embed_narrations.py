@@ -8,6 +8,9 @@
   python -m data_prep.embed_narrations --datasets=data/epic55,data/exo \\
       --model=all-MiniLM-L6-v2 --output=data/narrations.npz
 
+  # sentences of your own, one a line, to search with
+  ... --texts=queries.txt --output=data/narrations.npz --append
+
   # a further data set: keeps the rows that are there, adds what is missing
   ... --datasets=data/more --output=data/narrations.npz --append
 
@@ -60,18 +63,38 @@ def read_narrations(directories: Iterable[pathlib.Path]) -> list[str]:
   return sorted(found)
 
 
+def read_texts(path: pathlib.Path) -> list[str]:
+  """The distinct lines of a text file, normalised and sorted.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: it isn't UTF-8.
+  """
+  try:
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+  except UnicodeDecodeError as error:
+    raise ValueError(
+        f"--texts: {str(path)!r} isn't UTF-8 text ({error}). Save it as UTF-8."
+    ) from error
+  found = {narrations_lib.normalize_narration(line) for line in lines}
+  return sorted(found - {""})
+
+
 def model_name(model: str) -> str:
   """How a table calls its model: the last part of a path or of a name."""
   return pathlib.PurePath(model).name or model
 
 
-def load_encoder(model: str, *, batch_size: int = 128) -> Encoder:
-  """Loads a sentence-transformers model, on the CPU.
+def load_encoder(
+    model: str, *, batch_size: int = 128, device: str = "cpu"
+) -> Encoder:
+  """Loads a sentence-transformers model.
 
   Args:
     model: the folder of a model, the name of one of `PACKAGED_MODELS`, or the
       name of a published one.
     batch_size: texts at a time.
+    device: as PyTorch calls it, "cpu" or "cuda".
 
   Raises:
     ValueError: it can't be loaded, or sentence-transformers isn't installed.
@@ -89,7 +112,7 @@ def load_encoder(model: str, *, batch_size: int = 128) -> Encoder:
     if importlib.util.find_spec(package) is not None:
       place = str(importlib.import_module(package).get_model_path())
   try:
-    encoder = sentence_transformers.SentenceTransformer(place, device="cpu")
+    encoder = sentence_transformers.SentenceTransformer(place, device=device)
   except Exception as error:  # Which ones depends on the hub client's version.
     raise ValueError(_not_loaded(model, error)) from error
 
@@ -123,6 +146,7 @@ def embed_narrations(
     model: str = DEFAULT_MODEL,
     existing: narrations_lib.NarrationTable | None = None,
     encoder: Encoder | None = None,
+    device: str = "cpu",
     chunk: int = 2048,
 ) -> narrations_lib.NarrationTable:
   """Embeds what `existing` lacks.
@@ -132,6 +156,7 @@ def embed_narrations(
     model: see `load_encoder`; the table is called `model_name(model)`.
     existing: rows to keep as they are.
     encoder: instead of loading `model`.
+    device: for `model`, see `load_encoder`.
     chunk: texts between two progress lines.
 
   Returns:
@@ -142,7 +167,8 @@ def embed_narrations(
       there is no text.
   """
   name = model_name(model)
-  if existing is not None and existing.model != name:
+  # Tables of other programs may have the whole name of the model.
+  if existing is not None and model_name(existing.model) != name:
     raise ValueError(
         f"The table that is there is by model {existing.model!r}, not"
         f" {name!r}; vectors of different models can't be compared. Give"
@@ -155,7 +181,7 @@ def embed_narrations(
     if existing is None:
       raise ValueError("There is no narration to embed.")
     return existing
-  encoder = encoder or load_encoder(model)
+  encoder = encoder or load_encoder(model, device=device)
   # Of like length, so that a batch is padded little; by text among equals, so
   # that the result doesn't depend on the order given.
   order = sorted(texts, key=lambda text: (len(text), text))
@@ -173,6 +199,7 @@ def embed_narrations(
           " same name: give another --output."
       )
     rows = np.concatenate([existing.vectors, rows])
+    name = existing.model
   return narrations_lib.NarrationTable([*known, *order], rows, name)
 
 
@@ -183,11 +210,15 @@ def make_parser() -> argparse.ArgumentParser:
       formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   add = parser.add_argument
-  add("--datasets", required=True, metavar="DIR[,DIR...]",
+  add("--datasets", default="", metavar="DIR[,DIR...]",
       help="clip data sets, first and third person; all splits are read")
+  add("--texts", type=pathlib.Path, metavar="FILE.txt",
+      help="sentences beside those, one a line")
   add("--model", default=DEFAULT_MODEL, metavar="PATH_OR_NAME",
       help=f"default: {DEFAULT_MODEL}, as in the authors' release")
   add("--output", required=True, type=pathlib.Path, metavar="FILE.npz")
+  add("--device", default="cpu", metavar="NAME",
+      help="as PyTorch calls it: cpu (default) or cuda")
   add("--append", action="store_true",
       help="keep the rows of the file that is there, add what is missing"
       " (default: replace the file)")  # fmt: skip
@@ -197,11 +228,17 @@ def make_parser() -> argparse.ArgumentParser:
 def embed(args: argparse.Namespace) -> None:
   """Runs the command; errors as in `embed_narrations`."""
   directories = command_line.names(args.datasets)
+  if not directories and args.texts is None:
+    raise ValueError("Give --datasets=DIR[,DIR...], --texts=FILE.txt, or both.")
   texts = read_narrations(map(pathlib.Path, directories))
+  if args.texts is not None:
+    texts += read_texts(args.texts)
   existing = None
   if args.append and args.output.exists():
     existing = narrations_lib.NarrationTable.load(args.output)
-  table = embed_narrations(texts, model=args.model, existing=existing)
+  table = embed_narrations(
+      texts, model=args.model, existing=existing, device=args.device
+  )
   command = f"{narrations_lib.EMBED_COMMAND} --model={shlex.quote(args.model)}"
   table.save(args.output, command=command)
   added = len(table) - (len(existing) if existing is not None else 0)

@@ -522,9 +522,42 @@ def test_append_refuses_another_model():
     embed_narrations.embed_narrations([], model="x", encoder=_letters)
 
 
+def test_append_knows_the_whole_name_of_a_model():
+  table = narrations_lib.NarrationTable(
+      ["cab"], _letters(["cab"]), "org/letters"
+  )
+  both = embed_narrations.embed_narrations(
+      ["bed"], model="letters", existing=table, encoder=_letters
+  )
+  assert sorted(both.narrations) == ["bed", "cab"]
+  assert both.model == "org/letters"
+
+
+def test_texts_of_a_file(tmp_path, monkeypatch, capsys):
+  asked = []
+
+  def load(model, device):
+    asked.append((model, device))
+    return _letters
+
+  monkeypatch.setattr(embed_narrations, "load_encoder", load)
+  texts = tmp_path / "queries.txt"
+  texts.write_bytes("\ufeffCut  bread\r\n\r\nadd egg\ncut bread\n".encode())
+  ask = [f"--output={tmp_path / 'n.npz'}", "--model=m", "--device=cuda"]
+  assert embed_narrations.main([*ask, f"--texts={texts}"]) == 0
+  table = narrations_lib.NarrationTable.load(tmp_path / "n.npz")
+  assert table.narrations == ("add egg", "cut bread")
+  assert asked == [("m", "cuda")]
+  assert embed_narrations.main(ask) == 2
+  assert "--datasets=DIR[,DIR...], --texts=FILE" in capsys.readouterr().err
+  texts.write_bytes("Crème".encode("latin-1"))
+  assert embed_narrations.main([*ask, f"--texts={texts}"]) == 2
+  assert "isn't UTF-8" in capsys.readouterr().err
+
+
 def test_commands(tmp_path, tiny_ego, tiny_exo, capsys, monkeypatch):
   monkeypatch.setattr(
-      embed_narrations, "load_encoder", lambda model: _letters
+      embed_narrations, "load_encoder", lambda model, device: _letters
   )
   table_file, pairs_file = tmp_path / "n.npz", tmp_path / "pairs.npz"
   for folders in (tiny_ego, f"{tiny_ego},{tiny_exo}"):
