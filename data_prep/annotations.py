@@ -141,12 +141,23 @@ def read_rows(
         rows.append((f"{path.name}, line {reader.line_num}", row))
   except (UnicodeDecodeError, csv.Error) as error:
     raise ValueError(
-        f"{str(path)!r} can't be read as a CSV file in UTF-8 ({error}). Save it"
-        " again as CSV, encoding UTF-8."
+        f"{str(path)!r}{_line_that_is_no_text(path)} can't be read as a CSV"
+        f" file in UTF-8 ({error}). Save it again as CSV, encoding UTF-8."
     ) from error
   if not rows:
     raise ValueError(f"{str(path)!r} has a header and no rows.")
   return rows, columns
+
+
+def _line_that_is_no_text(path: pathlib.Path) -> str:
+  """", line 3" for the first line that isn't UTF-8; empty without one."""
+  # The file's own decoder counts bytes from the start of its buffer.
+  for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+    try:
+      line.decode("utf-8")
+    except UnicodeDecodeError:
+      return f", line {number},"
+  return ""
 
 
 def _check_columns(

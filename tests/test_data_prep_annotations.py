@@ -260,6 +260,25 @@ def test_bad_file(tmp_path, content, message):
     manifest.read_annotations(path, media_roots=[tmp_path])
 
 
+def test_windows_line_ends_and_byte_order_mark(tmp_path):
+  (tmp_path / "v.mp4").touch()
+  path = _write(tmp_path / "m.csv", [MANIFEST_ROW, {
+      **MANIFEST_ROW, "clip_id": "b"}])
+  text = path.read_bytes().replace(b"\r\n", b"\n")
+  plain = manifest.read_annotations(path, media_roots=[tmp_path])
+  path.write_bytes(b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n"))
+  windows = manifest.read_annotations(path, media_roots=[tmp_path])
+  assert windows.clips == plain.clips and windows.tasks == plain.tasks
+
+
+def test_a_line_that_is_no_utf8_is_named(tmp_path):
+  path = _write(tmp_path / "m.csv", [MANIFEST_ROW] * 3000 + [
+      {**MANIFEST_ROW, "narration": "crème"}] + [MANIFEST_ROW] * 9)
+  path.write_bytes(path.read_bytes().decode().encode("latin-1"))
+  with pytest.raises(ValueError, match="m.csv', line 3002, can't be read"):
+    manifest.read_annotations(path, media_roots=[tmp_path])
+
+
 def test_no_file(tmp_path):
   with pytest.raises(FileNotFoundError, match="no annotation file .*m.csv"):
     manifest.read_annotations(tmp_path / "m.csv", media_roots=[tmp_path])
