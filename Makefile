@@ -1,9 +1,9 @@
-# make demo | make test | make check: each sets up what it needs, in .venv.
+# make demo | test | check | docs: each sets up what it needs, in .venv.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test check docs clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python -m sum_l_jax.main --config=configs/demo.py --workdir=runs/demo
@@ -13,6 +13,12 @@ test: .venv/test.stamp
 
 check: .venv/test.stamp
 	$(BIN)/ruff check .
+
+# Strict: a page, link or anchor that is not there ends it.
+docs: .venv/docs.stamp
+	$(BIN)/python docs/generate_configuration.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Written: build/site/index.html"
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; \
@@ -27,6 +33,10 @@ check: .venv/test.stamp
 
 .venv/test.stamp: setup.py constraints.txt | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@ .venv/demo.stamp
+
+.venv/docs.stamp: setup.py constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	@touch $@ .venv/demo.stamp
 
 clean:

@@ -13,7 +13,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "sum_l_jax"
 # A package imports only those to its left.
 ORDER = ["process", "multihost", "types", "config", "data", "models",
-         "losses", "train", "checkpoint", "evaluation", "visualize", "study"]
+         "losses", "train", "checkpoint", "evaluation", "prediction", "export",
+         "visualize", "study"]
 # These see the whole row.
 OVERSEERS = {"main.py", "predict.py", "compare.py", "submit.py", "embed.py",
              "retrieve.py", "doctor.py", "train/loop.py"}
@@ -27,8 +28,8 @@ ONLY_IN = {
     "grain": ("data/",),
     "clu": ("train/metrics.py",),
     "torch": (),
-    "tensorflow": ("train/metrics.py",),
-    "data_prep": ("main.py", "predict.py"),
+    "tensorflow": ("train/metrics.py", "prediction/saved_model.py"),
+    "data_prep": ("main.py", "prediction/"),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -163,7 +163,7 @@ def test_trains_both_stages_and_evaluates(trained):
 
 def test_predicts_what_the_evaluation_scored(built, trained):
   """From the video file, by the way of a user, and from the stored frames."""
-  predictor = predict.Predictor(trained)
+  predictor = predict.load(trained)
   data = records.ClipDataset(built / "ego", "train")
   with np.load(trained / "scores_train.npz", allow_pickle=False) as file:
     expected = {task: file[f"scores_{task}"] for task in ("verb", "noun")}
@@ -186,8 +186,8 @@ def test_predict_command(trained, capsys):
   lines = capsys.readouterr().out.splitlines()
   assert lines[0] == "video,start,stop,task,rank,class,score"
   rows = [line.rsplit(",", 6) for line in lines[1:]]
-  # Ten seconds of video; two tasks and two classes a window.
-  assert [row[1:3] for row in rows[::4]] == [
+  # Ten seconds of video; verb, noun, action and two classes a window.
+  assert [row[1:3] for row in rows[::6]] == [
       ["0.00", "4.00"], ["3.00", "7.00"], ["6.00", "10.00"],
   ]  # fmt: skip
   verbs = {line.split(",")[1] for line in

@@ -1,0 +1,159 @@
+"""Pictures with text, and files of them: PNG, GIF, MP4."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import fractions
+import functools
+import io
+import pathlib
+
+import av
+import matplotlib
+import numpy as np
+from PIL import Image
+from PIL import ImageDraw
+from PIL import ImageFont
+
+SUFFIXES = (".png", ".gif", ".mp4")
+
+_CODECS = ("libx264", "mpeg4")
+_INK = (20, 20, 20)
+
+
+@functools.lru_cache(maxsize=16)
+def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+  """DejaVu Sans, which comes with matplotlib and has most alphabets."""
+  name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+  path = pathlib.Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name
+  return ImageFont.truetype(str(path), size)
+
+
+def shortened(text: str, width: float, face: ImageFont.FreeTypeFont) -> str:
+  """The text on one line, cut to a width in pixels, with "..." where cut."""
+  text = " ".join(text.split())
+  if face.getlength(text) <= width:
+    return text
+  # A line is never longer than some thousand characters.
+  text = text[:4096]
+  low, high = 0, len(text)
+  while low < high:
+    middle = (low + high + 1) // 2
+    if face.getlength(text[:middle] + "...") <= width:
+      low = middle
+    else:
+      high = middle - 1
+  return text[:low] + "..."
+
+
+def text_line(
+    text: str, width: int, *, size: int = 13, bold: bool = False,
+    color: tuple[int, int, int] = _INK,
+) -> np.ndarray:
+  """One line of text on white, uint8 `[about 1.5 size, width, 3]`."""
+  face = font(size, bold)
+  image = Image.new("RGB", (width, round(1.5 * size)), "white")
+  ImageDraw.Draw(image).text(
+      (0, round(0.15 * size)), shortened(text, width, face), fill=color,
+      font=face,
+  )
+  return np.asarray(image)
+
+
+def stacked(parts: Sequence[np.ndarray], *, gap: int = 0) -> np.ndarray:
+  """Pictures below each other, left-aligned on white.
+
+  Args:
+    parts: uint8 `[H, W, 3]` each.
+    gap: white rows between two of them.
+  """
+  width = max(part.shape[1] for part in parts)
+  rows = []
+  for number, part in enumerate(parts):
+    if number and gap:
+      rows.append(np.full((gap, width, 3), 255, np.uint8))
+    rows.append(np.pad(
+        part, ((0, 0), (0, width - part.shape[1]), (0, 0)),
+        constant_values=255,
+    ))
+  return np.concatenate(rows)
+
+
+def side_by_side(parts: Sequence[np.ndarray], *, gap: int = 0) -> np.ndarray:
+  """Pictures of one height beside each other on white."""
+  white = np.full((parts[0].shape[0], gap, 3), 255, np.uint8)
+  row = [parts[0]]
+  for part in parts[1:]:
+    row += [white, part]
+  return np.concatenate(row, axis=1)
+
+
+def framed(picture: np.ndarray, margin: int = 12) -> np.ndarray:
+  """The picture with a white margin."""
+  return np.pad(
+      picture, ((margin, margin), (margin, margin), (0, 0)),
+      constant_values=255,
+  )
+
+
+def encoded(
+    picture: np.ndarray, kind: str = "JPEG", quality: int = 85
+) -> bytes:
+  """The picture as a JPEG or PNG file."""
+  out = io.BytesIO()
+  options = {"quality": quality} if kind == "JPEG" else {"optimize": True}
+  Image.fromarray(picture).save(out, kind, **options)
+  return out.getvalue()
+
+
+def write(
+    path: pathlib.Path, pictures: Sequence[np.ndarray], *, fps: float = 6.0
+) -> None:
+  """Writes a picture, or several as a film that a GIF repeats for ever.
+
+  Args:
+    path: a `.png` (one picture), `.gif` or `.mp4` file.
+    pictures: uint8 `[H, W, 3]`, all of one size.
+    fps: pictures a second.
+
+  Raises:
+    ValueError: another suffix, or a folder that is not there.
+  """
+  check_output(path)
+  suffix = path.suffix.lower()
+  if suffix == ".png":
+    path.write_bytes(encoded(pictures[0], "PNG"))
+  elif suffix == ".gif":
+    first, *others = [Image.fromarray(p) for p in pictures]
+    first.save(
+        path, "GIF", save_all=True, append_images=others, loop=0,
+        duration=round(1000 / fps),
+    )
+  else:
+    _write_mp4(path, pictures, fps)
+
+
+def check_output(path: pathlib.Path) -> None:
+  """Raises ValueError where `write` could not write this file."""
+  if path.suffix.lower() not in SUFFIXES:
+    raise ValueError(
+        f"--output must end in one of {SUFFIXES}, got {str(path)!r}."
+    )
+  if not path.parent.is_dir():
+    raise ValueError(f"--output: there is no folder {str(path.parent)!r}.")
+
+
+def _write_mp4(path, pictures, fps) -> None:
+  codec = next(c for c in _CODECS if c in av.codecs_available)
+  # Half as many colour samples as pixels: both sides must be even.
+  height, width = (side + side % 2 for side in pictures[0].shape[:2])
+  with av.open(str(path), "w") as file:
+    stream = file.add_stream(
+        codec, rate=fractions.Fraction(fps).limit_denominator(1000))
+    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+    for picture in pictures:
+      pad = [(0, height - picture.shape[0]), (0, width - picture.shape[1])]
+      picture = np.pad(picture, (*pad, (0, 0)), constant_values=255)
+      frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+      file.mux(stream.encode(frame))
+    file.mux(stream.encode())

@@ -1,0 +1,146 @@
+"""What a wheel holds, by the package's own build commands, without a build."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+import importlib.metadata
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+# Prints what would be in the wheel, by its path there.
+_LIST = """
+import json, sys, setuptools
+from distutils import core
+distribution = core.run_setup("setup.py", stop_after="commandline")
+build = distribution.get_command_obj("build_py")
+build.build_lib = ""
+build.ensure_finalized()
+files = build.get_outputs(include_bytecode=0)
+json.dump({"files": files, "extras": distribution.extras_require,
+           "requires": distribution.install_requires}, sys.stdout)
+"""
+
+
+@pytest.fixture(name="wheel", scope="module")
+def wheel_fixture() -> dict:
+  done = subprocess.run(
+      [sys.executable, "-W", "ignore", "-c", _LIST], cwd=ROOT, text=True,
+      capture_output=True, timeout=120,
+  )
+  assert done.returncode == 0, done.stderr
+  return json.loads(done.stdout[done.stdout.index("{"):])
+
+
+def _files(folder: str) -> set[str]:
+  return {
+      path.relative_to(ROOT).as_posix()
+      for path in (ROOT / folder).rglob("*")
+      if path.is_file() and "__pycache__" not in path.parts
+  }
+
+
+def _packaged(wheel: dict) -> set[str]:
+  return {file.lstrip("/") for file in wheel["files"]}
+
+
+@pytest.mark.parametrize("package", ["sum_l_jax", "data_prep"])
+def test_a_wheel_has_every_file_of_the_packages(package, wheel):
+  # Also what is no Python: setup.py's package_data must name it.
+  missing = _files(package) - _packaged(wheel)
+  assert not missing, f"not in the wheel, see setup.py: {sorted(missing)}"
+
+
+def test_a_wheel_has_the_config_files(wheel):
+  wanted = {f"sum_l_jax/{file}" for file in _files("configs")}
+  assert wanted and wanted <= _packaged(wheel)
+
+
+def test_a_wheel_has_nothing_else(wheel):
+  known = _files("sum_l_jax") | _files("data_prep") | {
+      f"sum_l_jax/{file}" for file in _files("configs")
+  }
+  assert _packaged(wheel) <= known
+
+
+def _imports(package: str) -> Iterator[tuple[str, str]]:
+  """Top-level names of other projects, with a file that imports them."""
+  own = {*sys.stdlib_module_names, "sum_l_jax", "data_prep"}
+  for path in (ROOT / package).rglob("*.py"):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+      names = []
+      if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+      elif isinstance(node, ast.ImportFrom):
+        names = [node.module]
+      for name in names:
+        if name.partition(".")[0] not in own:
+          yield name.partition(".")[0], path.relative_to(ROOT).as_posix()
+
+
+def _normal(name: str) -> str:
+  return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _declared(requirements: list[str]) -> set[str]:
+  return {_normal(re.match(r"[\w.-]+", text).group()) for text in requirements}
+
+
+def test_no_requirement_is_named_twice(wheel):
+  assert len(_declared(wheel["requires"])) == len(wheel["requires"])
+
+
+@pytest.mark.parametrize("package, extras", [
+    ("sum_l_jax", ()), ("data_prep", ("data_prep", "beam")),
+])
+def test_every_import_is_declared(package, extras, wheel):
+  """Else it works only as long as another library happens to bring it."""
+  declared = _declared(wheel["requires"])
+  for extra in extras:
+    declared |= _declared(wheel["extras"][extra])
+  found_in = importlib.metadata.packages_distributions()
+  missing = {
+      f"{file} imports {name}" for name, file in _imports(package)
+      # google.protobuf has the version that TensorBoard and TFDS want.
+      if name != "google" and not declared.intersection(
+          map(_normal, found_in.get(name, [name])))
+  }
+  assert not missing, f"not in setup.py: {sorted(missing)}"
+
+
+def _version() -> str:
+  tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
+  return next(
+      node.value.value for node in ast.walk(tree)
+      if isinstance(node, ast.keyword) and node.arg == "version"
+  )
+
+
+def test_version_agrees():
+  version = _version()
+  citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+  assert re.search(r"(?m)^version: (\S+)$", citation).group(1) == version
+  changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+  newest = re.search(
+      r"(?m)^## \[(.+?)\].*\n(?:\nWhat (\S+) will be\.)?", changes)
+  assert version in newest.groups()
+
+
+def test_constraints_pin_what_is_declared(wheel):
+  """An exact version for each requirement, but those of other environments."""
+  pinned = {
+      _normal(line.partition("==")[0])
+      for line in (ROOT / "constraints.txt").read_text().splitlines()
+      if "==" in line
+  }
+  declared = _declared(wheel["requires"])
+  for extra, requirements in wheel["extras"].items():
+    if extra not in ("beam", "gpu", "tpu"):
+      declared |= _declared(requirements)
+  assert not declared - pinned
