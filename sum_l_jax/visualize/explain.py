@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +27,9 @@ from sum_l_jax.visualize import towers
 
 # Which class a map is of, where none is named.
 SHOW = ("predicted", "label")
+
+# What a card says of the network, and no more: weights are arguments.
+_NETWORK = ("backbone", "kinds", "pixels", "tasks")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,19 +101,13 @@ class Explainer:
           f" {sorted(tasks)}."
       )
     self.class_names = tuple(tasks[self.task])
-    self.kind = weights.card["kinds"][view][self.task]
     self.stage = _check_method(weights.card, method, stage)
     self._stream = dict(batch_size=batch_size, num_threads=num_threads)
-    make = towers.maker(weights.card, view)
-    network = train_state.Network(make)
-    self._trees = towers.trees(weights, view, network)
-    rest = None
-    if method == "grad_cam":
-      rest = train_state.Network(lambda: tail.Tail(make(), self.stage))
-    self._step = _make_step(
-        network, rest, view=view, task=self.task, kind=self.kind,
-        stage=self.stage,
+    network, self._step = _compiled(
+        json.dumps({k: weights.card[k] for k in _NETWORK}, sort_keys=True),
+        view, self.task, self.stage, method,
     )
+    self._trees = towers.trees(weights, view, network)
 
   def class_id(self, name: str) -> int:
     """Raises ValueError for a class that the task has not."""
@@ -232,6 +231,25 @@ def _check_method(card: dict, method: str, stage: str) -> str:
         f" {stage!r}. Use method 'grad_cam' for an earlier one."
     )
   return stage or names[-1]
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(card: str, view: str, task: str, stage: str, method: str):
+  """The network and its step; those alike are compiled once.
+
+  Args:
+    card: the entries `_NETWORK` of a checkpoint's card, as JSON.
+    view, task, stage, method: see `Explainer`.
+  """
+  fields = json.loads(card)
+  make = towers.maker(fields, view)
+  network, rest = train_state.Network(make), None
+  if method == "grad_cam":
+    rest = train_state.Network(lambda: tail.Tail(make(), stage))
+  return network, _make_step(
+      network, rest, view=view, task=task, kind=fields["kinds"][view][task],
+      stage=stage,
+  )
 
 
 def _make_step(network, rest, *, view, task, kind, stage):
