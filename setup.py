@@ -69,7 +69,7 @@ setuptools.setup(
         "optax>=0.2.5,<0.3",
         "orbax-checkpoint>=0.11.30,<0.13",
         "packaging>=23",
-        "pillow>=10",
+        "pillow>=10.1",
         # For tables of embeddings; tensorflow-datasets brings it as well.
         "pyarrow>=15",
         "scipy>=1.11,<2",

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 import difflib
 import json
+import pathlib
 import re
 
 from ml_collections import config_dict
@@ -69,26 +70,26 @@ CHOICES = {
     "joint_stage.schedule": ("cosine", "relative_steps"),
 }
 # May change between two runs in one workdir: they do not touch what is learnt.
-RUNTIME_FIELDS = ("log_every_steps", "stop_at", "input.", "checkpoint.",
-                  "eval.", "num_devices")
+RUNTIME_FIELDS = ("log_every_steps", "report", "stop_at", "input.",
+                  "checkpoint.", "eval.", "num_devices")
 
 
 def _stage() -> config_dict.ConfigDict:
   """One stage's optimisation (facts: the paper's section 4.1.2)."""
   stage = config_dict.ConfigDict()
   stage.batch_size = 64  # Global: over all devices and hosts.
-  stage.total = "30 epochs"
-  stage.optimizer = "sgd"
+  stage.total = "30 epochs"  # Of ego clips; of exo clips in the exo stage.
+  stage.optimizer = "sgd"  # Or "adamw".
   stage.learning_rate = 0.01  # At the global batch size above; never scaled.
-  stage.momentum = 0.9
-  stage.nesterov = True
+  stage.momentum = 0.9  # For "sgd".
+  stage.nesterov = True  # For "sgd".
   stage.weight_decay = 1e-4  # Not on BatchNorm.
   stage.clip_norm = 0.0  # Global gradient norm; 0 is off.
-  stage.schedule = "relative_steps"
+  stage.schedule = "relative_steps"  # Of the learning rate, after the warm-up.
   # For relative_steps: from boundaries[i] on, learning_rate * factors[i].
   stage.boundaries = ("0 epochs", "20 epochs", "25 epochs")
-  stage.factors = (1.0, 0.1, 0.01)
-  stage.warmup = "0 epochs"
+  stage.factors = (1.0, 0.1, 0.01)  # See boundaries.
+  stage.warmup = "0 epochs"  # Linear, from warmup_start.
   stage.warmup_start = 0.0  # Learning rate at step 0 of a warm-up.
   return stage
 
@@ -96,25 +97,27 @@ def _stage() -> config_dict.ConfigDict:
 def default_config() -> config_dict.ConfigDict:
   """The paper's settings for EPIC-KITCHENS-55, without data."""
   c = config_dict.ConfigDict()
-  c.seed = 0
-  c.method = "sum_l"
+  c.seed = 0  # Of weights, order of clips, augmentation and dropout.
+  c.method = "sum_l"  # Which loss terms there are (the paper's Table 1).
+  # What the fields that are "auto" become (docs/paper_vs_released.md).
   c.objective = "paper"
   # In this order: "exo" trains the third-person encoder alone, "joint" all.
   c.stages = ("joint",)
   c.precision = "float32"  # Of activations; parameters stay float32.
   c.num_devices = 0  # 0: all there are.
-  c.log_every_steps = 20
+  c.log_every_steps = 20  # Means over so many steps.
+  c.report = True  # Write report.html at the end.
   c.stop_at = ""  # "joint:200" saves and ends there; the same command resumes.
 
   # Data that a run makes itself where it is absent.
   c.prepare = config_dict.ConfigDict()
-  c.prepare.recipe = ""
-  c.prepare.directory = ""
-  c.prepare.seed = 0
+  c.prepare.recipe = ""  # "": none.
+  c.prepare.directory = ""  # Where to.
+  c.prepare.seed = 0  # Another seed, other clips.
 
   c.ego = config_dict.ConfigDict()
   c.ego.dataset = ""  # A folder of data_prep.build_dataset.
-  c.ego.train_split = "train"
+  c.ego.train_split = "train"  # Of the data set. So too for exo.
   # A file of data_prep.doctor: clip ids that are never shown. So too for exo.
   c.ego.skip_list = ""
   c.ego.channel_order = "RGB"  # As the encoder sees it.
@@ -130,19 +133,19 @@ def default_config() -> config_dict.ConfigDict:
   c.narrations = ""  # A file of data_prep.embed_narrations.
   c.pairs = config_dict.ConfigDict()
   c.pairs.table = ""  # A file of data_prep.mine_pairs.
-  c.pairs.top_k = 1
+  c.pairs.top_k = 1  # An exo clip is drawn out of the so many most similar.
   c.pairs.tie_tolerance = 0.0  # Cosine below the best that counts as a tie.
 
   c.frames = config_dict.ConfigDict()
-  c.frames.count = 32
+  c.frames.count = 32  # Of a clip, as the network sees it.
   c.frames.stride = 2  # In stored frames.
-  c.frames.crop_size = 224
+  c.frames.crop_size = 224  # Pixels; a random square while training.
   c.frames.short_side = (256, 320)  # Drawn uniformly, before the crop.
-  c.frames.flip = 0.5
+  c.frames.flip = 0.5  # Probability of a mirrored clip.
 
   c.model = config_dict.ConfigDict()
-  c.model.backbone = "slowfast_r50"
-  c.model.dropout = 0.5
+  c.model.backbone = "slowfast_r50"  # The architecture of both encoders.
+  c.model.dropout = 0.5  # Before the heads.
   c.model.projection_prenorm = AUTO  # L2 norm before the projection.
   c.model.share_encoder = False  # Table 6.
   # Table 6: the joint stage leaves the exo encoder as it starts, its BatchNorm
@@ -152,21 +155,24 @@ def default_config() -> config_dict.ConfigDict:
   c.model.conv = AUTO  # How convolutions are computed (models/conv.py).
 
   c.loss = config_dict.ConfigDict()
+  # L_a: "weighted" is Eq. 9, "filtered" Eq. 7, "decoupled" Eq. 6.
   c.loss.cross_view = AUTO
+  # Clips of the other view alone, or of the same view too.
   c.loss.negatives = AUTO
+  # Of the pairs above the threshold, or of all pairs in the batch.
   c.loss.negatives_from = "selected"
   c.loss.negatives_group = 0  # 0: the global batch; n: groups of n clips.
   c.loss.temperature = 0.06  # tau of Eq. 2
   c.loss.sigma = 0.1  # Eq. 10
   c.loss.threshold = 0.5  # Eq. 7, strictly greater.
-  c.loss.triplet_margin = 0.1
+  c.loss.triplet_margin = 0.1  # Of the cosine, for cross_view "triplet".
   # Beyond the paper (docs/paper_vs_released.md).
   c.loss.target_temperature = 0.06  # Of narrations, for cross_view "graded".
   # A cosine of narrations, such as 0.99, from which clips are no negatives of
   # each other; 0 is off.
   c.loss.mask_duplicates = 0.0
   c.loss.weights = config_dict.ConfigDict()
-  c.loss.weights.ego_cls = 1.0
+  c.loss.weights.ego_cls = 1.0  # L_f of Eq. 12
   c.loss.weights.exo_cls = 0.1  # w_t of Eq. 12
   c.loss.weights.ego_exo = 0.02  # w_aw
   c.loss.weights.ego_text = 0.1  # w_m, first-person half of Eq. 11
@@ -184,12 +190,12 @@ def default_config() -> config_dict.ConfigDict:
   c.eval = config_dict.ConfigDict()
   c.eval.splits = ("validation",)  # After training and with --mode=eval.
   c.eval.during_split = "validation"  # While training; "" is off.
-  c.eval.every = "5 epochs"
+  c.eval.every = "5 epochs"  # While training, and at the end of a stage.
   c.eval.clips = 10  # Temporal views.
   c.eval.crops = 3  # Spatial views: 1 or 3.
-  c.eval.during_clips = 1
-  c.eval.during_crops = 1
-  c.eval.crop_size = 256
+  c.eval.during_clips = 1  # Temporal views while training.
+  c.eval.during_crops = 1  # Spatial views while training.
+  c.eval.crop_size = 256  # Pixels: the short side is resized to it.
   # 0 pools the whole map; 7 as the single-task networks of PySlowFast do:
   # windows of 7 x 7 whose scores are averaged, another result above crop 224.
   c.eval.pool_window = 0
@@ -202,11 +208,11 @@ def default_config() -> config_dict.ConfigDict:
   c.eval.retrieval_clips = 2000  # At most, a side; evenly spaced.
 
   c.checkpoint = config_dict.ConfigDict()
-  c.checkpoint.every = "1 epochs"
-  c.checkpoint.keep = 2
+  c.checkpoint.every = "1 epochs"  # And at the end of a stage.
+  c.checkpoint.keep = 2  # The newest so many.
 
   c.input = config_dict.ConfigDict()
-  c.input.num_threads = 2
+  c.input.num_threads = 2  # That read and decode, a process.
   c.input.num_workers = 0  # Processes; 0 decodes in threads of this one.
   c.input.prefetch = 2  # Batches.
   # Decoded frames kept in memory, by view and process; for small data sets.
@@ -282,6 +288,29 @@ def set_ablation(
   if exo_encoder == "same_init":
     # A reference: it follows --config.init.ego.
     config.init.exo = config.init.get_ref("ego")
+
+
+def find_file(path: str) -> str:
+  """Where a config file is, with its arguments as given.
+
+  The files of this project are found from anywhere, also where it is installed
+  from a wheel.
+
+  Args:
+    path: "configs/demo.py:method=sum_l"; a file, or the name of one of
+      `configs/` with that folder or without.
+
+  Returns:
+    The same with another path, or the argument where there is no such file.
+  """
+  name, colon, arguments = path.partition(":")
+  file = pathlib.Path(name)
+  if not file.is_file() and str(file.parent) in (".", "configs"):
+    package = pathlib.Path(__file__).resolve().parent
+    for folder in (package / "configs", package.parent / "configs"):
+      if (folder / file.name).is_file():
+        return f"{folder / file.name}{colon}{arguments}"
+  return path
 
 
 def parse_arguments(argument: str, **defaults: str) -> dict[str, str]:

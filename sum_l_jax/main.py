@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging as python_logging
 import os
 import pathlib
+import shlex
 import sys
 import time
 
@@ -66,6 +67,7 @@ _DEBUG = flags.DEFINE_bool(
 flags.mark_flags_as_required(["config", "workdir"])
 
 CONFIG_FILE = "config.json"
+COMMAND_FILE = "command.txt"
 _OURS = ("sum_l_jax", "data_prep")
 
 
@@ -142,7 +144,7 @@ def _train(config, workdir: pathlib.Path, mesh) -> bool:
 
 def run(
     config, workdir: str | pathlib.Path, *, mode: str = "train",
-    checkpoint: str = "",
+    checkpoint: str = "", command: str = "",
 ) -> str:
   """The whole way, from a config to `result.json`.
 
@@ -151,6 +153,7 @@ def run(
     workdir: folder of checkpoints, event files and results.
     mode: "train" trains or resumes, then evaluates; "eval" only evaluates.
     checkpoint: with "eval", what to evaluate in place of the workdir's own.
+    command: for the records: what started this run.
 
   Returns:
     The table, or "" where there is nothing to evaluate (stopped early, or a
@@ -177,16 +180,32 @@ def run(
   if mode == "train":
     if jax.process_index() == 0:
       (workdir / CONFIG_FILE).write_text(text, encoding="utf-8")
+      if command:
+        (workdir / COMMAND_FILE).write_text(command + "\n", encoding="utf-8")
     if not _train(config, workdir, mesh):
       return ""
-  if "joint" not in config.stages:
-    logging.info("This run has no ego encoder, the only one to be evaluated.")
-    return ""
-  from sum_l_jax.evaluation import final
+  table = ""
+  if "joint" in config.stages:
+    from sum_l_jax.evaluation import final
 
-  return final.evaluate_checkpoint(
-      config, checkpoint or workdir, workdir=workdir, mesh=mesh
-  )
+    table = final.evaluate_checkpoint(
+        config, checkpoint or workdir, workdir=workdir, mesh=mesh
+    )
+  else:
+    logging.info("This run has no ego encoder, the only one to be evaluated.")
+  if config.report and mode == "train" and jax.process_index() == 0:
+    _report(workdir)
+  return table
+
+
+def _report(workdir: pathlib.Path) -> None:
+  """Writes the page of a run; a page that can't be made costs no run."""
+  from sum_l_jax import report
+
+  try:
+    logging.info("report: %s", report.write_report(workdir))
+  except (ValueError, OSError) as error:
+    logging.warning("There is no report: %s", error)
 
 
 def _check_arguments(arguments: list[str]) -> None:
@@ -251,6 +270,7 @@ def main(argv) -> None:
     table = run(
         _CONFIG.value, _WORKDIR.value, mode=_MODE.value,
         checkpoint=_CHECKPOINT.value,
+        command=shlex.join(["python", "-m", "sum_l_jax.main", *sys.argv[1:]]),
     )
   except (ValueError, FileNotFoundError) as error:
     if _DEBUG.value:
@@ -265,7 +285,18 @@ def main(argv) -> None:
     sys.stdout.write(f"\n{table}\n\nWritten: {result}\n")
 
 
+def _with_found_config(argument: str) -> str:
+  """`--config=` of a file of this project, wherever the command is run."""
+  name, equals, value = argument.partition("=")
+  if equals and name.lstrip("-") == "config":
+    return f"{name}={config_lib.find_file(value)}"
+  return argument
+
+
 def _parse(argv):
+  # ml_collections reads the command line for itself.
+  sys.argv[1:] = map(_with_found_config, sys.argv[1:])
+  argv = [argv[0], *map(_with_found_config, argv[1:])]
   try:
     _check_arguments(argv[1:])
     return flags.FLAGS(argv)

@@ -18,6 +18,8 @@ from sum_l_jax import config as config_lib
 from sum_l_jax.study import rows as rows_lib
 
 STAGE_ONE = "stage_one"
+# A table of many runs is the report; a user's own field comes later and wins.
+_NO_REPORT = ("--config.report=false",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,7 @@ def read_config(path: str, overrides: Sequence[str]):
   Raises:
     ValueError: no such file or field, a wrong value, or a contradiction.
   """
+  path = config_lib.find_file(path)
   file = pathlib.Path(path.partition(":")[0])
   if not file.is_file():
     raise ValueError(f"There is no config file {str(file)!r}.")
@@ -166,4 +169,4 @@ class Planner:
     # Read once here, so that a mistake shows before the first run.
     read_config(path, overrides)
     return ("-m", "sum_l_jax.main", f"--config={path}", f"--workdir={workdir}",
-            *overrides)
+            *_NO_REPORT, *overrides)

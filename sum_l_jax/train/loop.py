@@ -33,6 +33,7 @@ from sum_l_jax.train import metrics
 from sum_l_jax.train import stages
 from sum_l_jax.train import state as train_state
 from sum_l_jax.train import step as train_step
+from sum_l_jax.visualize import pairs
 
 Config = stages.Config
 
@@ -297,7 +298,12 @@ def _loop(config, stage, data, state, step_fn, checkpoints, card, *, start,
                      evaluators.headline(values))
       report.restart_clock()
       if step < stop:
-        state, sums = step_fn(state, next(batches))
+        batch = next(batches)
+        if step == start and jax.process_index() == 0:
+          # Wrong colours, crops or partners are seen at once.
+          writer.write_images(step, {"train/inputs": pairs.input_pictures(
+              batch, ego=data.ego, exo=data.exo)})
+        state, sums = step_fn(state, batch)
         report.add(sums)
   checkpoints.wait()
   writer.flush()
