@@ -157,6 +157,18 @@ def test_arguments():
     config_lib.set_backbone(config_lib.default_config(), "resnet")
 
 
+def test_config_files_are_found_from_anywhere(tmp_path, monkeypatch):
+  root = pathlib.Path(config_lib.__file__).resolve().parents[1]
+  monkeypatch.chdir(tmp_path)
+  for given in ("configs/demo.py:method=triplet", "demo.py:method=triplet"):
+    found = config_lib.find_file(given)
+    assert found == f"{root / 'configs' / 'demo.py'}:method=triplet"
+  # One's own file of the same name goes first; others stay what they are.
+  (tmp_path / "demo.py").write_text("")
+  for given in ("demo.py", "configs/no_such.py:a=1", "elsewhere/demo.py"):
+    assert config_lib.find_file(given) == given
+
+
 def test_every_field_is_read_somewhere():
   """A field that nobody reads would be a promise that nothing keeps."""
   read = set()

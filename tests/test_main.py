@@ -11,6 +11,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing import event_accumulator
 
 from data_prep import clip_dataset
 from data_prep import mine_pairs
@@ -73,6 +74,30 @@ def test_result(finished):
       assert f"{100 * best.mean():.1f}" in table
   assert json.loads((workdir / "config.json").read_text())["seed"] == 0
   assert list((workdir / "joint").glob("events.out.tfevents*"))
+
+
+def test_a_run_ends_with_its_report(config, finished, tmp_path):
+  shutil.copytree(finished[0], tmp_path / "run")
+  config.report = True
+  main.run(config, tmp_path / "run", command="python -m this 'and that'")
+  page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+  assert "python -m this &#39;and that&#39;" in page
+  accuracy = json.loads((tmp_path / "run" / "result.json").read_text())[
+      "splits"]["val"]["metrics"]["verb_top1"]
+  assert f"{100 * accuracy:.1f}" in page
+
+
+def test_the_first_input_pairs_are_shown(finished):
+  accumulator = event_accumulator.EventAccumulator(
+      str(finished[0] / "joint"), size_guidance={"tensors": 0, "images": 0})
+  accumulator.Reload()
+  tags = accumulator.Tags()
+  if "train/inputs" in tags["images"]:
+    count = len(accumulator.Images("train/inputs"))
+  else:  # A tensor: width, height, then a PNG a picture.
+    (event,) = accumulator.Tensors("train/inputs")
+    count = len(event.tensor_proto.string_val) - 2
+  assert count >= 1
 
 
 def test_training_moves_every_part(finished):

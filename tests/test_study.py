@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from sum_l_jax import config as config_lib
 from sum_l_jax.checkpoint import weights as weights_lib
 from sum_l_jax.study import __main__ as study_main
 from sum_l_jax.study import plan
+from sum_l_jax.study import reuse
 from sum_l_jax.study import rows as rows_lib
 from sum_l_jax.study import runner
 from sum_l_jax.study import table as tables
@@ -220,6 +222,44 @@ def test_runs_share_the_cores_and_the_compilation_cache(tmp_path):
     assert not cores[0] & cores[1]
 
 
+def test_the_same_run_of_another_study_is_taken(tmp_path):
+  def planned(study, folder, **kwargs):
+    return plan.Planner(
+        rows_lib.read(study), "configs/demo.py", (), tmp_path / folder, **kwargs
+    ).cells([3])
+
+  # As study and runs leave them: Table 1's stage one and two of its rows.
+  (tmp_path / "one").mkdir()
+  (tmp_path / "one" / runner.STUDY_FILE).write_text("{}")
+  for cell in planned("table1", "one"):
+    if cell.row in ("stage_one", "fpv_only", "sum_l", "triplet"):
+      path = cell.folder(tmp_path / "one")
+      path.mkdir(parents=True)
+      (path / runner.MARK).write_text("{}")
+      overrides = [a for a in cell.command if a.startswith("--config.")]
+      file = cell.command[2].removeprefix("--config=")
+      text = config_lib.to_json(plan.read_config(file, overrides))
+      # What does not change a result may differ.
+      fields = {**json.loads(text), "report": True, "input.num_threads": 7}
+      if cell.row == "triplet":  # Other settings under a name that fits.
+        fields["loss.threshold"] = 0.4
+      (path / "config.json").write_text(json.dumps(fields))
+
+  found = lambda config, seed: reuse.find(config, seed, [tmp_path / "one"])
+  cells = {c.row: c for c in planned("table5", "five", find=found)}
+  assert {row: c.reused.name for row, c in cells.items() if c.reused} == {
+      "stage_one": "stage_one", "fpv_only": "fpv_only", "aw_m": "sum_l"}
+  assert cells["aw_m"].seed == 3
+  # What starts from the exo encoder takes that of the other study.
+  start = f"--config.init.exo={tmp_path / 'one' / 'seed_3' / 'stage_one'}"
+  assert start in cells["a_m"].command
+  cells = {c.row: c for c in planned("table1", "again", find=found)}
+  assert cells["sum_l"].reused and not cells["triplet"].reused
+  with pytest.raises(FileNotFoundError, match="not the workdir of a study"):
+    planned("table5", "five", find=lambda config, seed: reuse.find(
+        config, seed, [tmp_path]))
+
+
 # The table.
 
 
@@ -251,7 +291,9 @@ def _fill(workdir, seeds=6, sd=0.01, gain=0.05):
 
 
 def _table(workdir, seeds=6):
-  results = tables.read_results(STUDY, workdir, range(seeds), "test")
+  cells = [plan.Cell(f"seed_{seed}/{row.name}", ()) for seed in range(seeds)
+           for row in STUDY.rows]
+  results = tables.read_results(STUDY, cells, workdir, "test")
   return tables.build(STUDY, results, about={
       "split": "test", "primary_metric": "verb_top1", "command": "python x"})
 

@@ -23,6 +23,7 @@ import shlex
 import sys
 
 from sum_l_jax.study import plan
+from sum_l_jax.study import reuse
 from sum_l_jax.study import rows as rows_lib
 from sum_l_jax.study import runner
 from sum_l_jax.study import table as tables
@@ -50,6 +51,8 @@ def _parser() -> argparse.ArgumentParser:
       help="of the tables (default: the last of config.eval.splits)")
   add("--primary_metric", default="",
       help="of the primary comparison (default: action_top1 or mAP)")
+  add("--reuse", default="", metavar="WORKDIR[,...]",
+      help="other studies: a run with the same settings is taken from there")
   add("--dry_run", action="store_true", help="print the commands, run nothing")
   add("--debug", action="store_true", help="show the stack trace of an error")
   return parser
@@ -123,11 +126,16 @@ def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     )
   study = _chosen(rows_lib.read(args.study), args.rows)
   seeds = list(range(args.first_seed, args.first_seed + args.seeds))
-  planner = plan.Planner(study, args.config, tuple(overrides), args.workdir)
+  others = [pathlib.Path(name) for name in args.reuse.split(",") if name]
+  planner = plan.Planner(
+      study, args.config, tuple(overrides), args.workdir,
+      find=lambda config, seed: reuse.find(config, seed, others),
+  )
   cells = planner.cells(seeds)
   if args.dry_run:
     for cell in cells:
-      print(shlex.join(("python", *cell.command)))
+      print(f"# {cell.name} is {cell.reused}" if cell.reused
+            else shlex.join(("python", *cell.command)))
     return 0
   config = plan.read_config(args.config, overrides)
   split = args.split or config.eval.splits[-1]
@@ -138,14 +146,14 @@ def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
       "rows": [row.name for row in study.rows],
       "config": args.config, "overrides": list(overrides),
   }
-  _register(args.workdir / "study.json", {**about, "seeds": seeds})
+  _register(args.workdir / runner.STUDY_FILE, {**about, "seeds": seeds})
   failed = runner.run(
       cells, args.workdir, parallel=args.parallel,
       say=lambda text: print(text, flush=True),
   )
   del about["rows"], about["primary"]
   result = tables.build(
-      study, tables.read_results(study, args.workdir, seeds, split),
+      study, tables.read_results(study, cells, args.workdir, split),
       about={
           **about,
           # Rendered clips have no line in the paper.

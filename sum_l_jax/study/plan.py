@@ -6,6 +6,7 @@ by hand. Stage one is run once a seed and shared by all rows that start from it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
@@ -30,11 +31,25 @@ class Cell:
     name: "seed_3/sum_l".
     command: arguments after `python`.
     needs: names of cells that must have ended.
+    reused: the folder of the same run in another study's workdir.
   """
 
   name: str
   command: tuple[str, ...]
   needs: tuple[str, ...] = ()
+  reused: pathlib.Path | None = None
+
+  @property
+  def seed(self) -> int:
+    return int(self.name.partition("/")[0].removeprefix("seed_"))
+
+  @property
+  def row(self) -> str:
+    return self.name.partition("/")[2]
+
+  def folder(self, workdir: pathlib.Path) -> pathlib.Path:
+    """Where the run is, or will be."""
+    return self.reused or workdir / self.name
 
 
 def read_config(path: str, overrides: Sequence[str]):
@@ -76,12 +91,14 @@ class Planner:
     config: config file with its arguments, as for `sum_l_jax.main`.
     overrides: of the user, "--config.x=y", for all runs.
     workdir: of the study.
+    find: where a run with this config (as JSON) and seed is already, or None.
   """
 
   study: rows_lib.Study
   config: str
   overrides: tuple[str, ...]
   workdir: pathlib.Path
+  find: Callable[[str, int], pathlib.Path | None] = lambda config, seed: None
 
   def cells(self, seeds: Sequence[int]) -> list[Cell]:
     """All runs, seed by seed, checked against the config file.
@@ -102,16 +119,13 @@ class Planner:
     if plain.prepare.recipe:
       # Another seed also sees other clips: else it measures training noise.
       world = {"world": str(seed)}
-    folder = self.workdir / f"seed_{seed}"
-    first = Cell(
-        f"seed_{seed}/{STAGE_ONE}",
-        self._command(world, {"seed": seed, "stages": ("exo",)},
-                      folder / STAGE_ONE),
-    )
+    first = self._cell(f"seed_{seed}/{STAGE_ONE}", world,
+                       {"seed": seed, "stages": ("exo",)})
     cells = [first] if own_stage_one else []
     for row in self.study.rows:
       fields = {"seed": seed, **row.fields}
-      exo = str(folder / STAGE_ONE) if own_stage_one else plain.init.exo
+      exo = (str(first.folder(self.workdir)) if own_stage_one
+             else plain.init.exo)
       arguments = {**world, **row.arguments}
       dropped = () if row.exo_from_stage_one else ("init.exo",)
       if own_stage_one:
@@ -130,10 +144,8 @@ class Planner:
       # needs neither waits too where it would render the same data.
       needs = (first.name,) if own_stage_one and (
           world or exo in fields.values()) else ()
-      cells.append(Cell(
-          f"seed_{seed}/{row.name}",
-          self._command(arguments, fields, folder / row.name, dropped), needs,
-      ))
+      cells.append(self._cell(
+          f"seed_{seed}/{row.name}", arguments, fields, dropped, needs))
     return cells
 
   def _path(self, arguments: Mapping[str, str]) -> str:
@@ -164,9 +176,11 @@ class Planner:
             not in {*fields, *dropped}]
     return kept + [f"--config.{k}={v}" for k, v in fields.items()]
 
-  def _command(self, arguments, fields, workdir: pathlib.Path, dropped=()):
+  def _cell(self, name: str, arguments, fields, dropped=(), needs=()) -> Cell:
     path, overrides = self._path(arguments), self._fields(fields, dropped)
     # Read once here, so that a mistake shows before the first run.
-    read_config(path, overrides)
-    return ("-m", "sum_l_jax.main", f"--config={path}", f"--workdir={workdir}",
-            *_NO_REPORT, *overrides)
+    config = read_config(path, overrides)
+    command = ("-m", "sum_l_jax.main", f"--config={path}",
+               f"--workdir={self.workdir / name}", *_NO_REPORT, *overrides)
+    found = self.find(config_lib.to_json(config), fields["seed"])
+    return Cell(name, command, needs, found)

@@ -15,7 +15,8 @@ from typing import IO
 
 from sum_l_jax.study import plan
 
-_MARK = "study_cell.json"
+STUDY_FILE = "study.json"
+MARK = "study_cell.json"
 _LOG = "log.txt"
 _POLL_SECONDS = 0.2
 
@@ -30,12 +31,14 @@ class _Running:
 
 
 def is_done(cell: plan.Cell, workdir: pathlib.Path) -> bool:
-  """Whether a cell has ended well, by the mark that it left.
+  """Whether a cell has ended well, by the mark that it left, or elsewhere.
 
   Raises:
     ValueError: it ran with another command.
   """
-  path = workdir / cell.name / _MARK
+  if cell.reused:
+    return True
+  path = workdir / cell.name / MARK
   if not path.is_file():
     return False
   command = json.loads(path.read_text(encoding="utf-8"))["command"]
@@ -155,7 +158,7 @@ def _pin(pid: int, slot: int, parallel: int) -> None:
 
 
 def _mark(cell: plan.Cell, workdir: pathlib.Path, seconds: float) -> None:
-  path = workdir / cell.name / _MARK
+  path = workdir / cell.name / MARK
   scratch = path.with_suffix(".tmp")
   scratch.write_text(json.dumps({
       "command": list(cell.command), "seconds": round(seconds, 1),

@@ -14,6 +14,7 @@ import pathlib
 import numpy as np
 from scipy import stats
 
+from sum_l_jax.study import plan
 from sum_l_jax.study import rows as rows_lib
 
 # Columns, in this order, where the runs have the metric.
@@ -64,28 +65,34 @@ def summarise(values: Sequence[float]) -> Summary:
 
 
 def read_results(
-    study: rows_lib.Study, workdir: pathlib.Path, seeds: Sequence[int],
+    study: rows_lib.Study, cells: Sequence[plan.Cell], workdir: pathlib.Path,
     split: str,
 ) -> Results:
   """Reads `result.json` of the runs that have ended.
 
+  Args:
+    study: its rows.
+    cells: of the study, of all seeds.
+    workdir: of the study.
+    split: of the evaluated ones.
+
   Raises:
     ValueError: a run has no such split.
   """
-  results: dict[str, dict[int, dict[str, float]]] = {}
-  for row in study.rows:
-    results[row.name] = {}
-    for seed in seeds:
-      path = workdir / f"seed_{seed}" / row.name / "result.json"
-      if not path.is_file():
-        continue
-      splits = json.loads(path.read_text(encoding="utf-8"))["splits"]
-      if split not in splits:
-        raise ValueError(
-            f"{path} has the splits {sorted(splits)}, not {split!r}. Choose one"
-            " by --split, or add it by --config.eval.splits."
-        )
-      results[row.name][seed] = _flat(splits[split])
+  results: dict[str, dict[int, dict[str, float]]] = {
+      row.name: {} for row in study.rows
+  }
+  for cell in cells:
+    path = cell.folder(workdir) / "result.json"
+    if cell.row not in results or not path.is_file():
+      continue
+    splits = json.loads(path.read_text(encoding="utf-8"))["splits"]
+    if split not in splits:
+      raise ValueError(
+          f"{path} has the splits {sorted(splits)}, not {split!r}. Choose one"
+          " by --split, or add it by --config.eval.splits."
+      )
+    results[cell.row][cell.seed] = _flat(splits[split])
   return results
 
 
