@@ -525,6 +525,28 @@ def _check_combinations(config: config_dict.ConfigDict) -> None:
     )
 
 
+def _check_groups(config: config_dict.ConfigDict) -> None:
+  """Groups within a batch must divide it."""
+  groups = [(stage, "model.bn_group_size", config.model.bn_group_size)
+            for stage in config.stages]
+  if "joint" in config.stages:
+    groups.append(
+        ("joint", "loss.negatives_group", config.loss.negatives_group))
+  for stage, field, size in groups:
+    batch = config[f"{stage}_stage"].batch_size
+    if size and batch % size:
+      raise ValueError(
+          f"config.{field} must be 0 (the global batch) or divide"
+          f" config.{stage}_stage.batch_size={batch}, got {size}. The batch of"
+          " one device reproduces training without communication."
+      )
+  if config.loss.negatives_group == 1:
+    raise ValueError(
+        "config.loss.negatives_group must be 0 (the global batch) or at least"
+        " 2, got 1: an example alone has no negatives."
+    )
+
+
 def resolve(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
   """Checks a config and fills in what method and objective imply.
 
@@ -540,6 +562,7 @@ def resolve(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
   _check_choices(fields)
   _check_numbers(fields)
   _check_combinations(config)
+  _check_groups(config)
   out = config.copy_and_resolve_references()
   out.unlock()
   implied = {**OBJECTIVES[out.objective], **METHODS[out.method]}

@@ -179,7 +179,10 @@ def run(
 
   if mode == "train":
     if jax.process_index() == 0:
-      (workdir / CONFIG_FILE).write_text(text, encoding="utf-8")
+      # At once: another process may be reading it.
+      written = workdir / f"{CONFIG_FILE}.new"
+      written.write_text(text, encoding="utf-8")
+      written.replace(workdir / CONFIG_FILE)
       if command:
         (workdir / COMMAND_FILE).write_text(command + "\n", encoding="utf-8")
     if not _train(config, workdir, mesh):
@@ -253,6 +256,8 @@ def _connect() -> None:
   )  # fmt: skip
   if job:
     multihost.connect(job)
+    if not _is_first():  # All say the same.
+      logging.set_verbosity(logging.WARNING)
 
 
 def _is_first() -> bool:
@@ -278,7 +283,8 @@ def main(argv) -> None:
     sys.stderr.write(f"\nerror: {error}\n")
     sys.exit(2)
   except process.StoppedError as error:
-    sys.stderr.write(f"\n{error}\n")
+    if _is_first():
+      sys.stderr.write(f"\n{error}\n")
     sys.exit(process.STOPPED)
   if table and _is_first():
     result = pathlib.Path(_WORKDIR.value) / "result.json"

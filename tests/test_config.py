@@ -120,6 +120,10 @@ def test_choices_are_listed(field):
         ({"eval.crops": 2}, "config.eval.crops must be 1 or 3"),
         ({"model.dropout": 1.5}, "config.model.dropout"),
         ({"joint_stage.factors": (1.0,)}, "same length"),
+        ({"model.bn_group_size": 24},
+         "bn_group_size must be 0 .* joint_stage.batch_size=64, got 24"),
+        ({"loss.negatives_group": 24}, "negatives_group must be 0 .*got 24"),
+        ({"loss.negatives_group": 1}, "at least 2, got 1"),
     ],
 )  # fmt: skip
 def test_contradictions_and_ranges(changes, words):

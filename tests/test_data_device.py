@@ -66,7 +66,9 @@ jax.distributed.initialize(f"127.0.0.1:{port}", 2, int(index))
 mesh = device.make_mesh()
 assert mesh.size == 4 and len(jax.local_devices()) == 2
 mine = 4 * int(index) + np.arange(4, dtype=np.float32)
-rows = device.put_batch({"x": mine}, mesh)["x"]
+# As in the training loop.
+with jax.transfer_guard("disallow"):
+  rows = device.put_batch({"x": mine}, mesh)["x"]
 assert rows.shape == (8,)
 # Rows in the order of the hosts: weights tell them apart.
 weighted = jax.jit(lambda x: (x * (1 + jax.numpy.arange(8.0))).sum())(rows)

@@ -258,6 +258,21 @@ def test_hosts_share_the_same_global_batch(parts):
     assert_equal(whole, joined)
 
 
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+def test_hosts_share_epochs_that_batches_do_not_divide(hosts, tiny_exo):
+  pools = [records.ClipDataset(tiny_exo, "train")]  # 11 clips
+  clips = [
+      [batch["exo"]["clip"] for batch in take(
+          11, exo=pools, exo_transform=EXO_TRANSFORM, batch_size=4,
+          host_index=host, host_count=hosts)]
+      for host in range(hosts)
+  ]
+  # In the order of the global batches: a block of rows for each host.
+  order = np.concatenate([np.concatenate(rows) for rows in zip(*clips)])
+  for epoch in order.reshape(4, 11):
+    assert sorted(epoch) == list(range(11))
+
+
 def test_exo_only_covers_all_pools(tiny_exo, tiny_ego):
   pools = [
       records.ClipDataset(tiny_exo, "train"),

@@ -1,22 +1,32 @@
-"""Several processes train and evaluate like one with as many devices."""
+"""Several processes train, stop and evaluate like one with as many devices.
+
+Each test starts whole runs. They are few, and each stands for several things:
+see the fixtures.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
+import re
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from sum_l_jax import process
 from sum_l_jax.checkpoint import weights as weights_lib
+from sum_l_jax.visualize import events
 from tests import runs
 from tests import test_multihost
 
 ROOT = pathlib.Path(__file__).parents[1]
 DEVICES = 4
+STAGES = ("exo", "joint")
 
 
 @pytest.fixture(name="config", scope="module")
@@ -27,66 +37,165 @@ def config_fixture(tiny_ego, tiny_exo, tiny_tables, tmp_path_factory):
   )
 
 
-def launch(config, workdir, processes, *options, check=True):
-  """Runs main in so many processes, which share four devices."""
+@dataclasses.dataclass(frozen=True)
+class Launched:
+  """What became of the processes of a run, by number."""
+
+  codes: list[int]
+  said: list[str]
+
+  def __str__(self) -> str:
+    return "\n\n".join(
+        f"process {i} ended with {code}:\n{text[-6000:]}"
+        for i, (code, text) in enumerate(zip(self.codes, self.said))
+    )
+
+
+def launch(config, workdir, processes, *, sigterm="") -> Launched:
+  """Runs main in so many processes, which share four devices.
+
+  Args:
+    config: a file.
+    workdir: of the run.
+    processes: that share the devices.
+    sigterm: "stage:batch" before which the last process gets one.
+  """
   environment = {
       **os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT),
       "XLA_FLAGS": "--xla_force_host_platform_device_count="
                    f"{DEVICES // processes}",
+      # Threads of XLA. With fewer than its devices' programs take at a time
+      # they wait for each other without end.
+      "NPROC": "16", "SIGTERM_AT": sigterm,
   }
-  command = [sys.executable, "-m", "sum_l_jax.main", f"--config={config}",
-             f"--workdir={workdir}", *options]
+  command = [sys.executable, "-m",
+             "tests.slow_main" if sigterm else "sum_l_jax.main",
+             f"--config={config}", f"--workdir={workdir}",
+             "--config.checkpoint.every=3 steps", "--config.checkpoint.keep=9",
+             "--config.log_every_steps=1"]
   port = test_multihost.free_port()
   started = [
       subprocess.Popen(
           [*command, *([] if processes == 1 else [
               "--coordinator_address=127.0.0.1", f"--coordinator_port={port}",
               f"--num_processes={processes}", f"--process_id={i}"])],
-          cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
-          stderr=subprocess.STDOUT,
+          cwd=ROOT, text=True, stdout=subprocess.PIPE,
+          stderr=subprocess.STDOUT, env=environment | {
+              "SIGTERM_TO": "me" if i == processes - 1 else "another"},
       )
       for i in range(processes)
   ]
-  said = [process.communicate(timeout=540)[0] for process in started]
-  if check:
-    assert all(p.returncode == 0 for p in started), "\n\n".join(said)
-  return started, said
+  try:
+    said = [one.communicate(timeout=540)[0] for one in started]
+  finally:
+    for one in started:
+      one.kill()
+  return Launched([one.returncode for one in started], said)
 
 
 @pytest.fixture(name="single", scope="module")
 def single_fixture(config, tmp_path_factory):
   """The workdir of one process with all devices."""
   workdir = tmp_path_factory.mktemp("single")
-  launch(config, workdir, 1)
+  done = launch(config, workdir, 1)
+  assert done.codes == [0], str(done)
   return workdir
 
 
-def _metrics(workdir):
-  return json.loads((workdir / "result.json").read_text())["splits"]["val"][
-      "metrics"]
+@pytest.fixture(name="pair", scope="module")
+def pair_fixture(config, tmp_path_factory):
+  """Two processes with two devices each, stopped twice before they end.
+
+  Within the first stage, and by a signal that comes with its last batch: too
+  late for it, so they stop early in the second.
+
+  Returns:
+    The workdir, and the three runs.
+  """
+  workdir = tmp_path_factory.mktemp("pair")
+  return workdir, [
+      launch(config, workdir, 2, sigterm=sigterm)
+      for sigterm in ("exo:0", "exo:5", "")
+  ]
+
+
+def _steps(workdir, stage) -> list[int]:
+  return sorted(int(path.name) for path in
+                (workdir / stage / "checkpoints").glob("[0-9]*"))
 
 
 def _assert_alike(a: pathlib.Path, b: pathlib.Path):
-  for stage in ("exo", "joint"):
+  for stage in STAGES:
+    one, other = (weights_lib.read_weights(w / stage) for w in (a, b))
+    for tree in ("params", "stats"):
+      left, right = (weights_lib.flatten(getattr(w, tree))
+                     for w in (one, other))
+      assert left.keys() == right.keys()
+      for name, value in left.items():
+        np.testing.assert_allclose(value, right[name], atol=1e-5, err_msg=name)
+  metrics = [json.loads((w / "result.json").read_text())["splits"]["val"]
+             ["metrics"] for w in (a, b)]
+  assert metrics[0] == metrics[1]
+
+
+def _copy_without_end(workdir, to):
+  """A run that was interrupted after step 3 of 6 of the joint stage."""
+  shutil.copytree(workdir, to, dirs_exist_ok=True)
+  shutil.rmtree(to / "joint" / "checkpoints" / "6")
+  (to / "result.json").unlink()
+  assert _steps(to, "joint") == [3]
+
+
+def test_two_processes_train_like_one(pair, single):
+  workdir, launched = pair
+  assert launched[-1].codes == [0, 0], str(launched[-1])
+  _assert_alike(single, workdir)
+
+
+def test_losses_are_those_of_one(pair, single):
+  for stage in STAGES:
     one, other = (
-        weights_lib.flatten(weights_lib.read_weights(w / stage).params)
-        for w in (a, b)
+        {name: series for name, series in
+         events.read_scalars(workdir / stage).items()
+         if name.startswith("train/loss")}
+        for workdir in (single, pair[0])
     )
-    for name, value in one.items():
-      np.testing.assert_allclose(value, other[name], atol=1e-5, err_msg=name)
-  assert _metrics(a) == _metrics(b)
+    assert one.keys() == other.keys() and "train/loss" in one
+    for name, series in one.items():
+      assert series.steps.tolist() == other[name].steps.tolist() == [
+          1, 2, 3, 4, 5, 6]
+      np.testing.assert_allclose(series.values, other[name].values, atol=1e-5,
+                                 err_msg=f"{stage}: {name}")
 
 
-@pytest.mark.parametrize("processes", [2, 4])
-def test_train_like_one(processes, config, single, tmp_path):
-  _, said = launch(config, tmp_path, processes)
-  _assert_alike(single, tmp_path)
-  # One writer of event files, and one table.
-  assert len(list((tmp_path / "joint").glob("events*"))) == 1
-  assert sum("Written: " in text for text in said) == 1
+def test_one_process_writes(pair):
+  workdir, launched = pair
+  first, second = launched[-1].said
+  assert "joint 6/6" in first and "Written: " in first
+  assert "is connected" in second
+  for text in ("6/6", "Written: ", "exo:"):
+    assert text not in second
+  # One event file for each start of a stage that had steps to go.
+  assert len(list((workdir / "joint").glob("events*"))) == 2
 
 
-def test_another_number_of_processes_goes_on(config, single, tmp_path):
-  launch(config, tmp_path, 2, "--config.stop_at=joint:3")
-  launch(config, tmp_path, 4)
+def test_all_stop_where_one_is_asked_to(pair):
+  _, (within, between, _) = pair
+  for stopped, stage in ((within, "exo"), (between, "joint")):
+    assert stopped.codes == [process.STOPPED] * 2, str(stopped)
+    assert "Stopped as asked" not in stopped.said[1]
+    step, saved = re.search(
+        rf"asked at step (\d) of 6 of stage '{stage}'; saved: step (\d)",
+        stopped.said[0]).groups()
+    assert step == saved
+
+
+@pytest.mark.parametrize("saved_by, processes", [("single", 4), ("pair", 1)])
+def test_another_number_of_processes_goes_on(
+    saved_by, processes, config, single, request, tmp_path
+):
+  source = request.getfixturevalue(saved_by)
+  _copy_without_end(source[0] if saved_by == "pair" else source, tmp_path)
+  done = launch(config, tmp_path, processes)
+  assert done.codes == [0] * processes, str(done)
   _assert_alike(single, tmp_path)

@@ -72,7 +72,10 @@ def put_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:
       )
     return jax.make_array_from_process_local_data(sharding, rows)
 
-  return jax.tree.map(put, batch)
+  # This is the transfer that is meant. JAX takes it for an accidental one
+  # where there are several processes, and only there.
+  with jax.transfer_guard_host_to_device("allow"):
+    return jax.tree.map(put, batch)
 
 
 def prefetch_to_device(

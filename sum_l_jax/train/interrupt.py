@@ -5,6 +5,7 @@ The loop finishes its step, saves and ends; the same command goes on from there.
 
 from __future__ import annotations
 
+import itertools
 import signal
 import threading
 from types import FrameType
@@ -12,6 +13,13 @@ from types import FrameType
 from absl import logging
 import jax
 from jax.experimental import multihost_utils
+
+
+# JAX's runtime agrees on "the highest number that any process has asked with,
+# plus one", once in a process's life. Steps won't do: they start again with
+# each stage, and a number agreed on at the end of one may lie far into the
+# next, or beyond it. All processes ask equally often.
+_asked = itertools.count()
 
 
 class StopRequest:
@@ -51,12 +59,11 @@ class StopRequest:
         " Ctrl-C again stops at once." if number == signal.SIGINT else "",
     )
 
-  def arrived(self, step: int) -> bool:
+  def arrived(self) -> bool:
     """Whether to save and stop now; the same answer in all processes.
 
-    Args:
-      step: steps taken; every process asks once for each.
+    Every process asks once before each step and at the end of each stage.
     """
     if jax.process_count() > 1:
-      return multihost_utils.reached_preemption_sync_point(step)
+      return multihost_utils.reached_preemption_sync_point(next(_asked))
     return self._signal is not None

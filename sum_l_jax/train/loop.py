@@ -277,7 +277,7 @@ def _loop(config, stage, data, state, step_fn, checkpoints, card, *, start,
         jax.transfer_guard("disallow")):
     batches = device.prefetch_to_device(stream, mesh)
     for step in range(start, stop + 1):
-      asked = request.arrived(step)
+      asked = request.arrived()
       due = {name: step == stop or (n and step > start and step % n == 0)
              for name, n in every.items()}
       # There may be seconds left: enough to save, not to evaluate.
@@ -309,9 +309,11 @@ def _loop(config, stage, data, state, step_fn, checkpoints, card, *, start,
   writer.flush()
   writer.close()
   if asked:
+    # Before its first step there is nothing to save of a stage.
     raise process.StoppedError(
         f"Stopped as asked at step {step} of {total} of stage {stage!r};"
-        f" saved: step {checkpoints.latest_step}. The same command goes on."
+        f" saved: step {checkpoints.latest_step or 0}. The same command goes"
+        " on."
     )
   return StageResult(stop >= total, checkpoint_folder(workdir, stage), stop,
                      stream.replaced)

@@ -1,0 +1,50 @@
+"""`sum_l_jax.main` that sends itself a SIGTERM; for tests of several processes.
+
+The environment variable SIGTERM_AT, "exo:2", names the batch before which it
+does. From there on every batch takes seconds, since the processes need some to
+agree on where to stop.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from absl import app
+
+from sum_l_jax import main
+from sum_l_jax.train import loop
+
+_SECONDS = 2.0
+
+
+def slow_down() -> None:
+  """Replaces the loop's batches by late ones."""
+  wanted = os.environ.get("SIGTERM_AT", "")
+  me = os.environ.get("SIGTERM_TO") == "me"
+  build, prefetch = loop.stages.build_stream, loop.device.prefetch_to_device
+  started, late = [], []
+
+  def spy_build(config, stage, *args, start_step, **options):
+    started.append((stage, start_step))
+    return build(config, stage, *args, start_step=start_step, **options)
+
+  def spy_prefetch(*args):
+    for step, item in enumerate(prefetch(*args), started[-1][1]):
+      if late:
+        time.sleep(_SECONDS)
+      if f"{started[-1][0]}:{step}" == wanted:
+        late.append(step)
+        if me:
+          os.kill(os.getpid(), signal.SIGTERM)
+      yield item
+
+  loop.stages.build_stream = spy_build
+  # Evaluation takes its batches through the same module and is left alone.
+  loop.device = type("device", (), {"prefetch_to_device": spy_prefetch})
+
+
+if __name__ == "__main__":
+  slow_down()
+  app.run(main.main, flags_parser=main._parse)
