@@ -1,9 +1,9 @@
-# make demo | test | check | docs: each sets up what it needs, in .venv.
+# make demo | test | check | soak | docs: each sets up what it needs, in .venv.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check docs clean
+.PHONY: demo test check soak docs clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python -m sum_l_jax.main --config=configs/demo.py --workdir=runs/demo
@@ -13,6 +13,11 @@ test: .venv/test.stamp
 
 check: .venv/test.stamp
 	$(BIN)/ruff check .
+
+# Kills at random moments and damaged inputs: docs/reliability.md.
+soak: .venv/test.stamp
+	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.soak --kills=200 \
+	  --inputs=10000 --seed=0 --output=benchmarks/results/soak.json
 
 # Strict: a page, link or anchor that is not there ends it.
 docs: .venv/docs.stamp

@@ -52,7 +52,7 @@ def write_vectors(
   """
   rng = np.random.default_rng(seed)
   if path.is_file():
-    return np.load(path, mmap_mode="r")
+    return np.load(path, mmap_mode="r", allow_pickle=False)
   scratch = path.with_suffix(".tmp")
   vectors = np.lib.format.open_memmap(
       scratch, mode="w+", dtype=np.float32, shape=(number, dim)
@@ -70,7 +70,7 @@ def write_vectors(
     vectors[first : first + count] = rows
   vectors.flush()
   scratch.replace(path)
-  return np.load(path, mmap_mode="r")
+  return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def measure(

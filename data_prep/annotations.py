@@ -14,9 +14,13 @@ import dataclasses
 import difflib
 import hashlib
 import math
+import os
 import pathlib
 
 from sum_l_jax import types
+
+# Bytes of a file's name; and with the ending that a reader adds.
+_LONGEST = 240
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,6 +196,36 @@ def close_match(word: str, choices: Sequence[str]) -> str:
   by_folded = {choice.casefold(): choice for choice in choices}
   found = difflib.get_close_matches(word.casefold(), by_folded, n=1)
   return f" (did you mean {by_folded[found[0]]!r}?)" if found else ""
+
+
+def check_inside(name: str, what: str, where: str) -> str:
+  """Makes sure that a name from an annotation stays below a folder.
+
+  Whoever wrote the annotations must not choose which files of this machine
+  end up in a data set. Links in the folder are its owner's choice.
+
+  Args:
+    name: a relative path, to be put behind the folder.
+    what: the column or list it comes from.
+    where: file and line, for the error text.
+
+  Returns:
+    The name.
+
+  Raises:
+    ValueError: it is empty, absolute, leads upwards or can't be a path.
+  """
+  parts = pathlib.PurePosixPath(name).parts
+  if not name or name.startswith("/") or ".." in parts:
+    problem = "must name something below the folders of --media"
+  elif "\0" in name or any(len(os.fsencode(p)) > _LONGEST for p in parts):
+    problem = f"must be a path, its parts at most {_LONGEST} bytes long"
+  else:
+    return name
+  raise ValueError(
+      f"{where}: {what} {problem}, without '..' and not starting with '/'; got"
+      f" {name[:200]!r}. Correct it, or give its folder with --media=DIR."
+  )
 
 
 def parse_seconds(text: str, column: str, where: str) -> float:

@@ -138,7 +138,9 @@ def find_media(
 
   Raises:
     FileNotFoundError: listing every path tried.
+    ValueError: the id leads out of the folders.
   """
+  annotations.check_inside(video_id, "id", where)
   tried = []
   for root in roots:
     for place in (root / video_id, root / f"{video_id}.tar"):

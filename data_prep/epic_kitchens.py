@@ -350,6 +350,9 @@ class _Reader:
     for column in ("video_id", *self._release.id_columns):
       if not row[column]:
         raise ValueError(f"{where}: {column} is empty. Take the official file.")
+    for column in ("video_id", "participant_id"):
+      if row[column]:
+        annotations.check_inside(row[column], column, where)
     seconds = [
         annotations.parse_seconds(row[column], column, where)
         for column in ("start_timestamp", "stop_timestamp")

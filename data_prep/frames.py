@@ -20,6 +20,9 @@ FRAME_NAME = "frame_{:010d}.jpg"
 # Annotations may run a little past the last frame that was extracted.
 END_TOLERANCE_SECONDS = 0.5
 
+# Of one clip, which is held in memory: half an hour at 60 a second.
+MOST_FRAMES = 108_000
+
 
 class Folder:
   """Frames as files.
@@ -243,6 +246,11 @@ def _wanted_numbers(first: int, last: int, step: float) -> list[int]:
   As many as fit into the time that the files last, which for step 1 is all.
   """
   count = max(1, math.ceil((last - first + 1) / step - 1e-6))
+  if count > MOST_FRAMES:
+    raise ValueError(
+        f"Frames {first} to {last} are {count}, more than the {MOST_FRAMES}"
+        " that one clip may have. Correct the annotation, or lower --fps."
+    )
   # Ceil of (x - 1/2), with a margin for the rounding of step.
   offsets = (math.ceil(k * step - 0.5 - 1e-9) for k in range(count))
   return [min(first + offset, last) for offset in offsets]

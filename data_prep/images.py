@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import simplejpeg
 
+from sum_l_jax.data import decode
+
 JPEG_QUALITY = 90
 
 # Bytes that some writers leave after a JPEG's end marker.
@@ -52,7 +54,8 @@ def jpeg_size(data: bytes, what: str) -> tuple[int, int]:
   """Height and width, of a JPEG whose end is there.
 
   Raises:
-    ValueError: naming `what`; it is no JPEG, or cut off.
+    ValueError: naming `what`; it is no JPEG, cut off, or too large to be
+      decoded.
   """
   if not data:
     raise ValueError(f"{what} is empty (0 bytes). Copy or extract it again.")
@@ -69,6 +72,12 @@ def jpeg_size(data: bytes, what: str) -> tuple[int, int]:
     raise ValueError(
         f"{what} is damaged ({error}). Copy or extract it again."
     ) from error
+  if max(height, width) > decode.MAX_SIDE:
+    raise ValueError(
+        f"{what} says it has {height} x {width} pixels, more than"
+        f" {decode.MAX_SIDE} a side: it is damaged, or no frame of a video."
+        " Shrink it, or leave its clip out with --on_error=skip."
+    )
   return height, width
 
 

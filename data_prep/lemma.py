@@ -464,7 +464,10 @@ class _FrameFinder:
 
     Raises:
       FileNotFoundError: naming the first file that is missing.
+      ValueError: a file's name leads out of the folders.
     """
+    for file in files:
+      annotations.check_inside(file, "the frame's path", where)
     root = next((r for r in self._roots if self._has(r / files[0])), None)
     if root is None:
       raise _missing_frame(files[0], "", self._roots, where)

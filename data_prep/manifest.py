@@ -250,7 +250,11 @@ def _find_video(
 ) -> pathlib.Path:
   if not path:
     raise ValueError(f"{where}: path is empty. Name the video file.")
-  # An absolute path replaces the root.
+  place = pathlib.PurePath(path)
+  below = [root for root in roots if place.is_relative_to(root.absolute())]
+  if place.is_absolute() and below and ".." not in place.parts:
+    path = str(place.relative_to(below[0].absolute()))
+  annotations.check_inside(path, "path", where)
   tried = [root / path for root in roots]
   for candidate in tried:
     if candidate.exists():

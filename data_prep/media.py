@@ -16,12 +16,16 @@ from absl import logging
 import av
 import numpy as np
 
+from data_prep import frames as frames_lib
 from data_prep import images
 
 VIDEO_SUFFIXES = (".mp4", ".MP4", ".avi", ".mkv", ".webm", ".mov", ".MOV")
 
 # Annotations may run a little past the last frame.
 END_TOLERANCE_SECONDS = 0.5
+
+# An 8K frame has 33 million; one of 100 million takes 300 MB as RGB.
+_MAX_PIXELS = 100_000_000
 
 # A wanted time this close to the middle of two frames takes the earlier one.
 # Matroska's clock ticks milliseconds: without the margin a clip that starts
@@ -62,7 +66,10 @@ class VideoFile:
     if not path.is_file():
       raise FileNotFoundError(f"There is no video {str(path)!r}.")
     try:
-      self._container = av.open(str(path))
+      # A playlist must not fetch addresses, nor read other files.
+      self._container = av.open(
+          str(path), options={"protocol_whitelist": "file"}
+      )
       self._stream = self._container.streams.video[0]
     except (av.FFmpegError, IndexError) as error:
       raise ValueError(
@@ -71,6 +78,7 @@ class VideoFile:
           " kind. Copy or download it again."
       ) from error
     self._stream.thread_type = "AUTO"
+    self._check_size()
     rate = self._stream.average_rate or self._stream.guessed_rate
     # A rate is never missing in practice; 30 only spaces frames without times.
     self.fps = float(rate or 30)
@@ -83,6 +91,25 @@ class VideoFile:
           " it again."
       )
     self._first_time = first[0]
+
+  def _check_size(self) -> None:
+    """Refuses frames that would fill the memory, before one is decoded."""
+    context = self._stream.codec_context
+    if context is None:
+      self._container.close()
+      raise ValueError(
+          f"{str(self.path)!r} is damaged, or of a kind that can't be decoded"
+          " here. Copy the video again, or re-encode it."
+      )
+    # Of frames that turn out larger than the header says.
+    context.options = {"max_pixels": str(_MAX_PIXELS)}
+    if context.width * context.height > _MAX_PIXELS:
+      self._container.close()
+      raise ValueError(
+          f"{str(self.path)!r} has frames of {context.width} x"
+          f" {context.height} pixels, more than {_MAX_PIXELS // 10**6} million."
+          " Shrink the video first."
+      )
 
   def __enter__(self) -> VideoFile:
     return self
@@ -119,6 +146,7 @@ class VideoFile:
     count = None
     if stop is not None:
       count = max(1, math.ceil((stop - start) * fps - 1e-6))
+      self._check_count(count)
     try:
       return self._read(start, count, fps, short_side, from_start=False)
     except _Restart:
@@ -145,6 +173,8 @@ class VideoFile:
       while count is None or len(jpegs) < count:
         if start + len(jpegs) / fps > until:
           return
+        # A damaged time can put the next frame years ahead.
+        self._check_count(len(jpegs) + 1)
         data = data or self._encode(*previous, short_side, from_start)
         jpegs.append(data)
 
@@ -166,6 +196,15 @@ class VideoFile:
     if len(jpegs) != count:
       self._check_end(start, count, fps, end, len(jpegs))
     return jpegs
+
+  def _check_count(self, count: int) -> None:
+    """Raises ValueError for a clip that would fill the memory."""
+    if count > frames_lib.MOST_FRAMES:
+      raise ValueError(
+          f"{str(self.path)!r}: the clip has {count} frames or more, one may"
+          f" have {frames_lib.MOST_FRAMES}. Correct its times, give a lower"
+          " --fps, or copy the video again if its times are damaged."
+      )
 
   def _check_end(
       self, start: float, count: int | None, fps: float, end: float, got: int

@@ -105,6 +105,27 @@ def mine_pairs(
   )
 
 
+def mine_into(
+    output: pathlib.Path,
+    ego: records.ClipDataset,
+    exo: Sequence[records.ClipDataset],
+    table: narrations_lib.NarrationTable,
+    *,
+    top_k: int = 10,
+    block: int = 4096,
+) -> pairing.PairTable:
+  """Mines into a file; the same call after a stop goes on where it was.
+
+  Arguments, result and errors as of `mine_pairs`.
+  """
+  finished = output.with_suffix(".blocks")
+  pairs = mine_pairs(
+      ego, exo, table, top_k=top_k, block=block, keep_in=finished)
+  pairs.save(output)
+  shutil.rmtree(finished, ignore_errors=True)
+  return pairs
+
+
 def pair_by_labels(
     ego: records.ClipDataset,
     exo: Sequence[records.ClipDataset],
@@ -359,16 +380,13 @@ def mine(args: argparse.Namespace) -> None:
   """Runs the command; errors as in `mine_pairs` and `pair_by_labels`."""
   ego, exo = read_datasets(args.ego, args.exo, args.split)
   table = narrations_lib.NarrationTable.load(args.narrations)
-  finished = args.output.with_suffix(".blocks")
   if args.rule == "text":
-    pairs = mine_pairs(ego, exo, table, top_k=args.top_k, keep_in=finished)
+    pairs = mine_into(args.output, ego, exo, table, top_k=args.top_k)
     kept = f"{pairs.neighbours.shape[1]} neighbours each"
   else:
     pairs = pair_by_labels(ego, exo, table, limit=args.released_limit)
+    pairs.save(args.output)
     kept = f"{len(pairs.clip_offsets) - 1} groups of candidates by labels"
-  pairs.save(args.output)
-  if finished.exists():
-    shutil.rmtree(finished)
   print(f"wrote {args.output}: {kept}")
   print(
       pair_summary.summarize(

@@ -56,6 +56,7 @@ CHOICES = {
     "method": tuple(METHODS),
     "objective": tuple(OBJECTIVES),
     "precision": ("float32", "bfloat16"),
+    "on_non_finite": ("stop", "skip"),
     "prepare.recipe": ("", "toy_kitchen", "toy_kitchen_generic"),
     "ego.channel_order": ("RGB", "BGR"),
     "exo.channel_order": ("RGB", "BGR"),
@@ -70,8 +71,8 @@ CHOICES = {
     "joint_stage.schedule": ("cosine", "relative_steps"),
 }
 # May change between two runs in one workdir: they do not touch what is learnt.
-RUNTIME_FIELDS = ("log_every_steps", "report", "stop_at", "input.",
-                  "checkpoint.", "eval.", "num_devices")
+RUNTIME_FIELDS = ("log_every_steps", "report", "stop_at", "on_non_finite",
+                  "input.", "checkpoint.", "eval.", "num_devices")
 
 
 def _stage() -> config_dict.ConfigDict:
@@ -107,6 +108,9 @@ def default_config() -> config_dict.ConfigDict:
   c.num_devices = 0  # 0: all there are.
   c.log_every_steps = 20  # Means over so many steps.
   c.report = True  # Write report.html at the end.
+  # A step whose loss, gradient or update is NaN or infinite: "stop" ends the
+  # run, "skip" leaves that step out and counts it.
+  c.on_non_finite = "stop"
   c.stop_at = ""  # "joint:200" saves and ends there; the same command resumes.
 
   # Data that a run makes itself where it is absent.

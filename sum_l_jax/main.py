@@ -17,6 +17,7 @@ import os
 import pathlib
 import shlex
 import sys
+import tempfile
 import time
 
 from absl import app
@@ -84,6 +85,26 @@ def _check_workdir(workdir: pathlib.Path, text: str) -> None:
         f" differ: {'; '.join(changed[:8])}. Give another --workdir, or the"
         " same config to resume."
     )
+
+
+def _make_workdir(workdir: pathlib.Path) -> None:
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    # A folder that can't be written to should end a run before it has learnt.
+    with tempfile.TemporaryFile(dir=workdir):
+      pass
+  except OSError as error:
+    raise ValueError(
+        f"--workdir={str(workdir)!r} can't be written to ({error}). Make space,"
+        " or give a folder that can."
+    ) from error
+
+
+def _write_config(workdir: pathlib.Path, text: str) -> None:
+  """Whole or not at all: another process, or the next start, reads it."""
+  scratch = workdir / f".{CONFIG_FILE}.tmp"
+  scratch.write_text(text, encoding="utf-8")
+  scratch.replace(workdir / CONFIG_FILE)
 
 
 def _prepare_data(config) -> None:
@@ -172,17 +193,14 @@ def run(
         f"--mode=eval: there is no workdir {str(workdir)!r}. Give the workdir"
         " of a trained run, or --checkpoint."
     )
-  workdir.mkdir(parents=True, exist_ok=True)
+  _make_workdir(workdir)
   mesh = _start(config, workdir)
   _prepare_data(config)
   import jax
 
   if mode == "train":
     if jax.process_index() == 0:
-      # At once: another process may be reading it.
-      written = workdir / f"{CONFIG_FILE}.new"
-      written.write_text(text, encoding="utf-8")
-      written.replace(workdir / CONFIG_FILE)
+      _write_config(workdir, text)
       if command:
         (workdir / COMMAND_FILE).write_text(command + "\n", encoding="utf-8")
     if not _train(config, workdir, mesh):

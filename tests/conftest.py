@@ -80,7 +80,8 @@ def noise_clips(
   return clips
 
 
-def _write(directory: pathlib.Path, view: str, sizes, multi_label=False):
+def write_tiny(directory: pathlib.Path, view: str, sizes, multi_label=False):
+  """Writes a data set of noise clips, sizes by split; returns its folder."""
   clip_dataset.write_clip_dataset(
       directory,
       name="tiny",
@@ -101,21 +102,21 @@ def _write(directory: pathlib.Path, view: str, sizes, multi_label=False):
 def tiny_ego(tmp_path_factory) -> pathlib.Path:
   """Folder of an ego data set: 17 train and 5 val clips, softmax tasks."""
   folder = tmp_path_factory.mktemp("tiny") / "ego"
-  return _write(folder, "ego", {"train": 17, "val": 5})
+  return write_tiny(folder, "ego", {"train": 17, "val": 5})
 
 
 @pytest.fixture(scope="session")
 def tiny_exo(tmp_path_factory) -> pathlib.Path:
   """Folder of an exo data set: 11 train clips, the same tasks as tiny_ego."""
   folder = tmp_path_factory.mktemp("tiny") / "exo"
-  return _write(folder, "exo", {"train": 11})
+  return write_tiny(folder, "exo", {"train": 11})
 
 
 @pytest.fixture(scope="session")
 def tiny_exo_multi_label(tmp_path_factory) -> pathlib.Path:
   """Folder of an exo data set: 9 train clips, multi_label tasks."""
   folder = tmp_path_factory.mktemp("tiny") / "exo_multi"
-  return _write(folder, "exo_multi", {"train": 9}, multi_label=True)
+  return write_tiny(folder, "exo_multi", {"train": 9}, multi_label=True)
 
 
 @pytest.fixture(scope="session")

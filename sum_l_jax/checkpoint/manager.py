@@ -1,8 +1,9 @@
 """Orbax checkpoints of one stage: state, position and what they belong to.
 
-Layout: `<directory>/<step>/state` (arrays) and `/meta` (JSON). Saving is
-asynchronous; a checkpoint is in place whole or not at all (Orbax renames it),
-and an older one is removed only after a newer one is complete.
+Layout: `<directory>/<step>/state` (arrays), `/meta` (JSON) and `/sha256.json`.
+Saving is asynchronous; a checkpoint is in place whole or not at all (Orbax
+renames it), and an older one is removed only after a newer one is complete and
+was looked at.
 """
 
 from __future__ import annotations
@@ -10,20 +11,45 @@ from __future__ import annotations
 import pathlib
 from typing import Any
 
+from absl import logging
 import jax
+from jax.experimental import multihost_utils
+import numpy as np
 import orbax.checkpoint as ocp
+
+from sum_l_jax.checkpoint import integrity
+
+
+class SaveError(ValueError):
+  """A checkpoint could not be written."""
 
 
 class Checkpoints:
   """The checkpoints of one stage.
 
+  Damaged ones are set aside with a warning when it opens, see `integrity`.
+
   Args:
     directory: created where absent.
-    keep: how many of the latest to keep.
+    keep: how many of the latest to keep; one more while the newest is written.
+
+  Raises:
+    integrity.DamagedCheckpointError: there are some, and none is whole.
+    SaveError: the directory can't be made.
   """
 
   def __init__(self, directory: str | pathlib.Path, *, keep: int = 2):
     self._directory = pathlib.Path(directory).absolute()
+    self._keep = keep
+    self._pending: int | None = None
+    try:
+      self._directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+      raise SaveError(
+          f"The checkpoint folder {str(self._directory)!r} can't be made"
+          f" ({error}). Give a --workdir that may be written to."
+      ) from error
+    _drop_damaged(self._directory)
     self._manager = ocp.CheckpointManager(
         self._directory,
         # Named, so that a fresh process can read what another one saved.
@@ -32,13 +58,17 @@ class Checkpoints:
             "meta": ocp.JsonCheckpointHandler(),
         },
         options=ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
-            create=True,
+            # Removing older ones is done here, after a look at the new one.
+            max_to_keep=None,
             # What a kill in the middle of a save left behind.
             cleanup_tmp_directories=True,
             enable_async_checkpointing=True,
+            async_options=ocp.AsyncOptions(
+                post_finalization_callback=self._seal
+            ),
         ),
     )
+    self._saved = self._manager.latest_step()
 
   def __enter__(self) -> Checkpoints:
     return self
@@ -48,7 +78,13 @@ class Checkpoints:
 
   @property
   def latest_step(self) -> int | None:
-    return self._manager.latest_step()
+    """Of the newest checkpoint; waits for one that is on its way.
+
+    Raises:
+      SaveError: that one could not be written.
+    """
+    self.wait()
+    return self._saved
 
   def save(self, step: int, state: Any, meta: dict) -> None:
     """Starts saving; does nothing where this step is already saved.
@@ -57,15 +93,37 @@ class Checkpoints:
       step: steps taken.
       state: a pytree of arrays; may be donated once this returns.
       meta: JSON values: config text, data fingerprints, tasks, pixels.
+
+    Raises:
+      SaveError: this one, or the one before, can't be written.
     """
+    self.wait()
     if step in self._manager.all_steps():
       return
-    self._manager.save(
-        step,
-        args=ocp.args.Composite(
-            state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
-        ),
-        force=True,
+    self._pending = step
+    try:
+      self._manager.save(
+          step,
+          args=ocp.args.Composite(
+              state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
+          ),
+          force=True,
+      )
+    except Exception as error:  # Which ones depends on the file system.
+      raise self._save_error(error) from error
+
+  def _seal(self) -> None:
+    """Adds the checksums, just before Orbax gives the folder its name."""
+    for folder in self._directory.glob(f"{self._pending}.orbax-*"):
+      integrity.write(folder)
+
+  def _save_error(self, error: Exception) -> SaveError:
+    step, self._pending = self._pending, None
+    return SaveError(
+        f"The checkpoint of step {step} can't be written to"
+        f" {str(self._directory)!r} ({str(error).strip()[:500]}). Complete is"
+        f" step {self._saved}. Make sure that there is space and that the"
+        " folder may be written to; the same command then goes on from there."
     )
 
   def restore(self, step: int, like: Any) -> Any:
@@ -94,12 +152,45 @@ class Checkpoints:
     ).meta
 
   def wait(self) -> None:
-    """Until everything started is on disk."""
-    self._manager.wait_until_finished()
+    """Until what was started is on disk; then removes what is too old.
+
+    Raises:
+      SaveError: it could not be written.
+    """
+    if self._pending is None:
+      return
+    step = self._pending
+    try:
+      self._manager.wait_until_finished()
+      integrity.check(self._directory / str(step), contents=False)
+    except Exception as error:  # Which ones depends on the file system.
+      raise self._save_error(error) from error
+    self._pending, self._saved = None, step
+    logging.info("Saved: %s", self._directory / str(step))
+    for old in sorted(self._manager.all_steps())[: -self._keep]:
+      self._manager.delete(old)
 
   def close(self) -> None:
-    self._manager.wait_until_finished()
+    self.wait()
     self._manager.close()
+
+
+def _drop_damaged(directory: pathlib.Path) -> None:
+  """Sets damaged checkpoints aside on one host; an error is one on all."""
+  problem = None
+  if jax.process_index() == 0:
+    try:
+      integrity.set_damaged_aside(directory)
+    except integrity.DamagedCheckpointError as error:
+      problem = error
+  if jax.process_count() > 1:
+    bad = np.int32(problem is not None)
+    if multihost_utils.broadcast_one_to_all(bad) and problem is None:
+      problem = integrity.DamagedCheckpointError(
+          f"No checkpoint in {str(directory)!r} is whole; process 0 says more."
+      )
+  if problem is not None:
+    raise problem
 
 
 def _shapes(tree: Any) -> dict[str, tuple]:

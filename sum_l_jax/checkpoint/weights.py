@@ -11,16 +11,30 @@ from collections.abc import Mapping
 import dataclasses
 import hashlib
 import json
+import lzma
 import pathlib
+import struct
+import tokenize
 from typing import Any
+import zipfile
+import zlib
 
 from absl import logging
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from sum_l_jax.checkpoint import integrity
+
 Tree = dict[str, Any]
 CHECKPOINT_FOLDER = "checkpoints"
+# What numpy and zipfile raise for a damaged file.
+_DAMAGED = (
+    ValueError, OSError, EOFError, AttributeError, TypeError, MemoryError,
+    ArithmeticError, RuntimeError, LookupError, struct.error, lzma.LZMAError,
+    tokenize.TokenError, SystemError,
+    zipfile.BadZipFile, zlib.error,
+)
 # Where a workdir's weights are looked for: the last stage first.
 _STAGES = ("joint", "exo")
 
@@ -67,13 +81,11 @@ def unflatten(flat: Mapping[str, Any]) -> Tree:
 
 
 def _steps(folder: pathlib.Path) -> list[int]:
-  """Complete checkpoints; Orbax gives unfinished ones a suffix."""
-  if not folder.is_dir():
-    return []
-  return sorted(
-      int(p.name) for p in folder.iterdir()
-      if p.name.isdigit() and (p / "state").is_dir()
-  )
+  """Checkpoints; a number may also be the name of a run."""
+  return [
+      step for step in integrity.steps(folder)
+      if integrity.is_checkpoint(folder / str(step))
+  ]
 
 
 def find_checkpoint(path: str | pathlib.Path) -> pathlib.Path:
@@ -83,7 +95,7 @@ def find_checkpoint(path: str | pathlib.Path) -> pathlib.Path:
     FileNotFoundError: nothing restorable there; says what was tried.
   """
   path = pathlib.Path(path).absolute()
-  if (path / "state").is_dir() and path.name.isdigit():
+  if path.name.isdigit() and integrity.is_checkpoint(path):
     return path
   tried = [path, path / CHECKPOINT_FOLDER]
   tried += [path / stage / CHECKPOINT_FOLDER for stage in _STAGES]
@@ -98,10 +110,20 @@ def find_checkpoint(path: str | pathlib.Path) -> pathlib.Path:
 
 
 def _read_npz(path: pathlib.Path) -> Weights:
-  with np.load(path, allow_pickle=False) as file:
-    flat = {name: file[name] for name in file.files if name != "card"}
-    card = json.loads(str(file["card"])) if "card" in file.files else None
-  tree = unflatten(flat)
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      flat = {name: file[name] for name in file.files if name != "card"}
+      card = json.loads(str(file["card"])) if "card" in file.files else None
+    tree = unflatten(flat)
+  except _DAMAGED as error:
+    raise ValueError(
+        f"{path} can't be read as a weights file ({error}). Copy it again, or"
+        " make it again with `python -m data_prep.export_weights`."
+    ) from error
+  if not isinstance(card, dict) or not all(
+      isinstance(a, np.ndarray) and a.dtype.kind == "f" for a in flat.values()
+  ):
+    card = None
   if card is None or set(tree) - {"params", "stats"} or "params" not in tree:
     raise ValueError(
         f"{path} is not a weights file: it must hold 'card', 'params/...' and"
@@ -120,7 +142,7 @@ def read_weights(path: str | pathlib.Path) -> Weights:
 
   Raises:
     FileNotFoundError: nothing there.
-    ValueError: not a weights file.
+    ValueError: not a weights file, or a damaged checkpoint.
   """
   path = pathlib.Path(path)
   if path.suffix == ".npz":
@@ -128,6 +150,7 @@ def read_weights(path: str | pathlib.Path) -> Weights:
       raise FileNotFoundError(f"No weights file {str(path)!r}.")
     return _read_npz(path)
   folder = find_checkpoint(path)
+  integrity.check(folder)
   # The handlers themselves: a Checkpointer around them warns that the item
   # has no metadata of its own, which a manager's items never have.
   handler = ocp.PyTreeCheckpointHandler()
@@ -148,6 +171,33 @@ def read_weights(path: str | pathlib.Path) -> Weights:
       restored["params"], restored.get("stats", {}), meta, str(folder),
       step=int(folder.name),
   )
+
+
+def read_state(folder: str | pathlib.Path) -> Tree:
+  """All arrays of one checkpoint, optimizer included, as nested dicts.
+
+  Args:
+    folder: of the checkpoint, see `find_checkpoint`.
+
+  Raises:
+    ValueError: it is damaged.
+  """
+  folder = pathlib.Path(folder)
+  integrity.check(folder)
+  handler = ocp.PyTreeCheckpointHandler()
+  tree = handler.metadata(folder / "state").tree
+  restore = jax.tree.map(
+      lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+  restored = handler.restore(
+      folder / "state",
+      args=ocp.args.PyTreeRestore(item=tree, restore_args=restore),
+  )
+  leaves, _ = jax.tree_util.tree_flatten_with_path(restored)
+  return unflatten({
+      "/".join(str(getattr(key, "key", getattr(key, "idx", key)))
+               for key in path): leaf
+      for path, leaf in leaves
+  })
 
 
 def weights_sha256(weights: Weights, view: str) -> str:

@@ -129,9 +129,14 @@ class NarrationTable:
         what="narration table",
         command=EMBED_COMMAND,
     )
-    return cls(
-        stored["narrations"].tolist(), stored["vectors"], str(stored["model"])
-    )
+    texts, vectors = stored["narrations"], stored["vectors"]
+    if texts.dtype.kind != "U" or texts.ndim != 1 or vectors.dtype.kind != "f":
+      raise ValueError(
+          f"{str(path)!r} is damaged: narrations must be texts and vectors"
+          f" floating point, got {texts.dtype} {texts.shape} and"
+          f" {vectors.dtype}. Make it again with `{EMBED_COMMAND}`."
+      )
+    return cls(texts.tolist(), vectors, str(stored["model"]))
 
 
 def _unit_norm(vectors: np.ndarray, narrations: Sequence[str]) -> np.ndarray:

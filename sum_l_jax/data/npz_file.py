@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import lzma
 import os
 import pathlib
+import struct
+import tokenize
 import zipfile
 import zlib
 
 import numpy as np
 
-# What numpy raises for files cut short, of another kind, or with pickles
-# (AttributeError and TypeError: a bare `.npy`).
-_DAMAGED = (
+# What numpy and zipfile raise for files cut short, of another kind, or with
+# pickles (AttributeError and TypeError: a bare `.npy`).
+DAMAGED = (
     ValueError,
     OSError,
     EOFError,
     AttributeError,
     TypeError,
+    # Headers that say anything: sizes beyond the memory, unknown packing,
+    # encryption, names that aren't there.
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    LookupError,
+    struct.error,
+    tokenize.TokenError,
+    lzma.LZMAError,
     zipfile.BadZipFile,
     zlib.error,
 )
@@ -40,6 +52,18 @@ def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
     os.replace(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)
+
+
+def _check_array(key: str, array: object) -> None:
+  """Raises ValueError for what numpy takes and can't use afterwards."""
+  if not isinstance(array, np.ndarray):  # Bytes, where the header is damaged.
+    raise ValueError(f"{key} is no array")
+  if array.dtype.kind == "U" and array.size:
+    # Beyond Unicode, turning them into text is a SystemError.
+    codes = np.ascontiguousarray(array).reshape(-1).view(
+        np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
+    if codes.size and codes.max() > 0x10FFFF:
+      raise ValueError(f"{key} holds what is no text")
 
 
 def read_npz(
@@ -73,7 +97,9 @@ def read_npz(
     with np.load(path, allow_pickle=False) as stored:
       held = stored.files
       arrays = {key: stored[key] for key in keys if key in held}
-  except _DAMAGED as error:
+    for key, array in arrays.items():
+      _check_array(key, array)
+  except DAMAGED as error:
     raise ValueError(
         f"{str(path)!r} can't be read as a {what} ({error}). Make it again"
         f" with `{command}`."

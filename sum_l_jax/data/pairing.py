@@ -31,6 +31,7 @@ _ARRAYS = {
     "clip_pool": np.int32,
     "clip_index": np.int32,
 }
+_DIMENSIONS = {"neighbours": 2, "similarity": 2}
 _NOTES = (
     "ego_fingerprint",
     "exo_fingerprints",
@@ -76,7 +77,7 @@ class PairTable:
 
   def _check_arrays(self) -> None:
     """Raises ValueError when the arrays contradict each other."""
-    num_exo = len(self.clip_offsets) - 1
+    num_exo = max(0, len(self.clip_offsets) - 1)
     sizes = np.diff(self.clip_offsets)
     if self.neighbours.ndim != 2 or 0 in self.neighbours.shape:
       problem = f"neighbours has shape {self.neighbours.shape}, not [U_ego, k]"
@@ -88,7 +89,7 @@ class PairTable:
       problem = "ego_rows points outside neighbours"
     elif not _in_range(self.neighbours, num_exo):
       problem = "neighbours points outside clip_offsets"
-    elif self.clip_offsets[0] != 0 or np.any(sizes < 1):
+    elif not num_exo or self.clip_offsets[0] != 0 or np.any(sizes < 1):
       problem = "clip_offsets must start at 0 and give each narration a clip"
     elif not len(self.clip_pool) == len(self.clip_index) == sizes.sum():
       problem = "clip_pool, clip_index and clip_offsets disagree in length"
@@ -213,7 +214,19 @@ class PairTable:
     stored = npz_file.read_npz(
         path, (*_ARRAYS, *_NOTES), what="pair table", command=MINE_COMMAND
     )
+    for name, dtype in _ARRAYS.items():
+      kind, wanted = stored[name].dtype.kind, np.dtype(dtype).kind
+      if kind != wanted or stored[name].ndim != _DIMENSIONS.get(name, 1):
+        raise ValueError(
+            f"Broken pair table {str(path)!r}: {name} is"
+            f" {stored[name].dtype} {stored[name].shape}. {_mine_again()}"
+        )
     notes = {name: stored.pop(name).tolist() for name in _NOTES}
+    if not isinstance(notes["exo_fingerprints"], list):
+      raise ValueError(
+          f"Broken pair table {str(path)!r}: exo_fingerprints is no list."
+          f" {_mine_again()}"
+      )
     return cls(**stored, **notes)
 
 

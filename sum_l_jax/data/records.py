@@ -26,6 +26,8 @@ FORMAT = 1
 FRAMES_PER_RECORD = 64
 CARD_FILE = "card.json"
 _REBUILD = "Build it again with the command that made it (it resumes nothing)."
+_CARD_FIELDS = {"name": str, "view": str, "metadata": dict, "tasks": dict,
+                "splits": dict}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,23 +73,31 @@ def read_card(directory: str | pathlib.Path) -> dict:
     )
   try:
     card = json.loads(path.read_text(encoding="utf-8"))
-  except json.JSONDecodeError as error:
+  except ValueError as error:  # Not UTF-8, or not JSON.
     raise ValueError(f"{path} is not JSON ({error}). {_REBUILD}") from error
+  if not isinstance(card, dict):
+    raise ValueError(f"{path} must hold a JSON object. {_REBUILD}")
   if card.get("format") != FORMAT:
     raise ValueError(
         f"{path} has format {card.get('format')!r}, this version reads"
         f" {FORMAT}. {_REBUILD}"
     )
+  for name, kind in _CARD_FIELDS.items():
+    if not isinstance(card.get(name), kind):
+      raise ValueError(
+          f"{path} is damaged: {name} must be a {kind.__name__}, got"
+          f" {card.get(name)!r}. {_REBUILD}"
+      )
   return card
 
 
 def _read_clips(directory: pathlib.Path, split: str) -> tuple[ClipInfo, ...]:
   path = directory / clips_file(split)
   clips = []
-  with path.open(encoding="utf-8") as lines:
+  with path.open("rb") as lines:
     for number, line in enumerate(lines, start=1):
       try:
-        clips.append(ClipInfo.from_json(line))
+        clips.append(ClipInfo.from_json(line.decode("utf-8")))
       except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path}, line {number} is damaged ({error}). {_REBUILD}"
@@ -128,10 +138,16 @@ class ClipDataset:
     self.view: str = card["view"]
     self.metadata: dict = card["metadata"]
     self.labelled = split not in card.get("unlabelled", ())
-    self.tasks = {
-        name: types.Task(name, task["kind"], tuple(task["class_names"]))
-        for name, task in card["tasks"].items()
-    }
+    try:
+      self.tasks = {
+          name: types.Task(name, task["kind"], tuple(task["class_names"]))
+          for name, task in card["tasks"].items()
+      }
+    except (KeyError, TypeError) as error:
+      raise ValueError(
+          f"{self.directory / CARD_FILE} is damaged: each task needs kind and"
+          f" class_names, got {card['tasks']!r}. {_REBUILD}"
+      ) from error
     self.clips = _read_clips(self.directory, split)
     if len(self.clips) != card["splits"][split]:
       raise ValueError(

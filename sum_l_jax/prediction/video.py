@@ -100,6 +100,11 @@ class VideoStream:
     stream = videos[0]
     stream.thread_type = "AUTO"
     context = stream.codec_context
+    if context is None:
+      raise ValueError(
+          f"{self.name!r} is damaged, or of a kind that can't be decoded here."
+          " Copy the video again, or re-encode it."
+      )
     self._check_size(context.width, context.height)
     # Of frames that turn out larger than the header says.
     context.options = {"max_pixels": str(MAX_PIXELS)}

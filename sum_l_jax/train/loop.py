@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
-import math
 import pathlib
 import time
 from typing import Any
@@ -30,16 +29,14 @@ from sum_l_jax.evaluation import evaluator as evaluators
 from sum_l_jax.evaluation import retrieval_run
 from sum_l_jax.train import interrupt
 from sum_l_jax.train import metrics
+from sum_l_jax.train import non_finite
 from sum_l_jax.train import stages
 from sum_l_jax.train import state as train_state
 from sum_l_jax.train import step as train_step
 from sum_l_jax.visualize import pairs
 
 Config = stages.Config
-
-
-class NonFiniteLossError(ValueError):
-  """The loss became NaN or infinite."""
+NonFiniteLossError = non_finite.NonFiniteLossError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,15 +122,19 @@ def _progress_line(
 class _Report:
   """Collects the sums of steps and turns them into lines and event files."""
 
-  def __init__(self, stage: str, total: int, writer: Any, saved: Callable):
-    self._stage, self._total, self._writer = stage, total, writer
-    self._saved = saved
-    self._pending: list[metrics.Sums] = []
+  def __init__(self, watch: non_finite.Watch, total: int, writer: Any,
+               saved: Callable):
+    self._stage, self._total, self._writer = watch.stage, total, writer
+    self._watch, self._saved = watch, saved
+    self._pending: list[tuple[metrics.Sums, types.Batch]] = []
     self._since = time.monotonic()
     self.history: list[dict[str, float]] = []
 
-  def add(self, sums: metrics.Sums) -> None:
-    self._pending.append(sums)
+  def add(self, sums: metrics.Sums, batch: types.Batch) -> None:
+    # Of the batch what names its clips, not its pixels.
+    names = {view: {k: part[k] for k in ("clip", "pool") if k in part}
+             for view, part in batch.items()}
+    self._pending.append((sums, names))
 
   def restart_clock(self) -> None:
     """Leaves what was not training out of the next rate."""
@@ -144,23 +145,25 @@ class _Report:
     """Fetches what is pending; waits for the device.
 
     Raises:
-      NonFiniteLossError: names the steps and the last good checkpoint.
+      NonFiniteLossError: names the step, its clips, the last good checkpoint.
     """
     if not self._pending:
       return
     count = len(self._pending)
-    values = metrics.compute(self._pending)
+    good = []
+    steps = jax.device_get([sums for sums, _ in self._pending])
+    for number, (sums, (_, batch)) in enumerate(zip(steps, self._pending)):
+      finite = bool(sums.pop("finite").total)
+      self._watch.look(step - count + number, finite,
+                       float(sums["loss"].total), batch, self._saved)
+      good += [sums] if finite else []
+    values = metrics.compute(good)
     self._pending.clear()
     now = time.monotonic()
     rate, self._since = count / (now - self._since), now
-    if not math.isfinite(values["loss"]):
-      raise NonFiniteLossError(
-          f"The loss of stage {self._stage!r} is {values['loss']} in steps"
-          f" {step - count} to {step - 1}. The last good checkpoint is step"
-          f" {self._saved()}. Lower config.{self._stage}_stage.learning_rate,"
-          " set clip_norm, or add a warm-up."
-      )
     scalars = {f"train/{name}": value for name, value in values.items()}
+    if self._watch.skip:
+      scalars["train/skipped_steps"] = float(self._watch.skipped)
     scalars["train/steps_per_second"] = rate
     self._writer.write_scalars(step, scalars)
     self.history.append({"step": step, **values})
@@ -219,6 +222,7 @@ def train_stage(
     step_fn = train_step.make_train_step(
         network, stages.build_objective(config, stage, data.tasks), optimizer,
         schedule, seed=config.seed, mesh=mesh,
+        skip_non_finite=config.on_non_finite == "skip",
     )
     return _loop(config, stage, data, state, step_fn, checkpoints, card,
                  start=start or 0, stop=stop, total=total, workdir=workdir,
@@ -271,7 +275,9 @@ def _loop(config, stage, data, state, step_fn, checkpoints, card, *, start,
   ) if found]
   writer = metrics.make_writer(str(workdir / stage),
                                active=jax.process_index() == 0)
-  report = _Report(stage, total, writer, lambda: checkpoints.latest_step)
+  watch = non_finite.Watch(stage, data.pools,
+                           skip=config.on_non_finite == "skip")
+  report = _Report(watch, total, writer, lambda: checkpoints.latest_step)
   stream = stages.build_stream(config, stage, data, start_step=start)
   with (stream, interrupt.StopRequest() as request,
         jax.transfer_guard("disallow")):
@@ -304,7 +310,8 @@ def _loop(config, stage, data, state, step_fn, checkpoints, card, *, start,
           writer.write_images(step, {"train/inputs": pairs.input_pictures(
               batch, ego=data.ego, exo=data.exo)})
         state, sums = step_fn(state, batch)
-        report.add(sums)
+        report.add(sums, batch)
+        del batch  # Or its pixels stay until the next one is there.
   checkpoints.wait()
   writer.flush()
   writer.close()

@@ -57,6 +57,12 @@ class StageData:
     return {view: data.tasks for view, data in views.items() if data}
 
   @property
+  def pools(self) -> dict[str, tuple[records.ClipDataset, ...]]:
+    """Data sets by view, of the views that the stage has."""
+    views = {types.EGO: (self.ego,) if self.ego else (), types.EXO: self.exo}
+    return {view: pools for view, pools in views.items() if pools}
+
+  @property
   def leading(self) -> records.ClipDataset:
     """The data set whose clips an epoch counts, and that is evaluated."""
     return self.ego or self.exo[0]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import dataclasses
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from sum_l_jax import types
@@ -26,6 +28,7 @@ def make_train_step(
     *,
     seed: int,
     mesh: jax.sharding.Mesh,
+    skip_non_finite: bool = False,
 ) -> Step:
   """Compiles the step: state, batch -> state, sums of the step's metrics.
 
@@ -40,6 +43,8 @@ def make_train_step(
     schedule: step -> learning rate, for the log.
     seed: dropout keys are derived from (seed, step, view).
     mesh: a one-dimensional mesh named `data`.
+    skip_non_finite: a step whose loss, gradient or update is not finite leaves
+      everything but the count of steps as it was.
   """
 
   def step(state, batch):
@@ -58,7 +63,13 @@ def make_train_step(
     )(state.params)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     sums = metrics.step_sums(total, terms, outputs, batch)
-    sums["grad_norm"] = metrics.scalar(optax.global_norm(grads))
+    grad_norm = optax.global_norm(grads)
+    # A loss can be finite and its gradient not; the next loss would tell, after
+    # a checkpoint was saved.
+    finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
+    finite &= jnp.isfinite(optax.global_norm(updates))
+    sums["finite"] = metrics.scalar(finite)
+    sums["grad_norm"] = metrics.scalar(grad_norm)
     sums["learning_rate"] = metrics.scalar(schedule(state.step))
     new_state = train_state.TrainState(
         step=state.step + 1,
@@ -66,6 +77,11 @@ def make_train_step(
         stats=stats,
         opt_state=opt_state,
     )
+    if skip_non_finite:
+      kept = dataclasses.replace(state, step=new_state.step)
+      new_state = jax.tree.map(
+          lambda new, old: jnp.where(finite, new, old), new_state, kept
+      )
     return new_state, sums
 
   everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())

@@ -1,0 +1,163 @@
+"""Checksums of checkpoints: written with them, compared before they are used.
+
+`sha256.json` lies in a checkpoint's folder before Orbax gives that its final
+name, so a complete checkpoint always has it. Checkpoints of before there were
+checksums are taken as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pathlib
+
+from absl import logging
+
+MANIFEST = "sha256.json"
+# What the list covers: the items, not Orbax's notes beside them, which it
+# still writes afterwards.
+_ITEMS = ("state", "meta")
+_DAMAGED = ".damaged"
+_MEND = (
+    "so the checkpoint isn't what was written. Copy it again from where it is"
+    " whole; or run its training command, which sets it aside and goes on from"
+    " the checkpoint before it."
+)
+
+
+class DamagedCheckpointError(ValueError):
+  """A checkpoint isn't what was written."""
+
+
+def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+  """Files of the items by name relative to the checkpoint's folder."""
+  found = {
+      path.relative_to(folder).as_posix(): path
+      for item in _ITEMS for path in (folder / item).rglob("*")
+      if path.is_file()
+  }
+  return dict(sorted(found.items()))
+
+
+def _sha256(path: pathlib.Path) -> str:
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write(folder: pathlib.Path) -> None:
+  """Lists the size and SHA-256 of a checkpoint's files, read back from disk.
+
+  Args:
+    folder: of one checkpoint, all items written.
+  """
+  listed = {name: [path.stat().st_size, _sha256(path)]
+            for name, path in _files(folder).items()}
+  (folder / MANIFEST).write_text(
+      json.dumps({"files": listed}, indent=1), encoding="utf-8"
+  )
+
+
+def _read_list(folder: pathlib.Path) -> dict[str, list] | None:
+  """Size and SHA-256 by file name; None where there is no list."""
+  path = folder / MANIFEST
+  if not path.is_file():
+    return None
+  try:
+    return dict(json.loads(path.read_text(encoding="utf-8"))["files"])
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise DamagedCheckpointError(
+        f"{path} can't be read ({error}), {_MEND}"
+    ) from error
+
+
+def check(folder: str | pathlib.Path, *, contents: bool = True) -> None:
+  """Compares a checkpoint with its checksums.
+
+  Args:
+    folder: of one checkpoint.
+    contents: whether to read the files; else their sizes alone are compared.
+
+  Raises:
+    DamagedCheckpointError: names the file that is missing, of another size or
+      of other content.
+  """
+  folder = pathlib.Path(folder)
+  listed = _read_list(folder)
+  if listed is None:
+    if not (folder / _ITEMS[0]).is_dir():
+      raise DamagedCheckpointError(f"{folder / _ITEMS[0]} is missing, {_MEND}")
+    logging.warning(
+        "%s has no %s: written by an earlier version, or taken apart. It is"
+        " used unchecked.", folder, MANIFEST,
+    )
+    return
+  for name, (size, digest) in listed.items():
+    path = folder / name
+    if not path.is_file():
+      raise DamagedCheckpointError(f"{path} is missing, {_MEND}")
+    found = path.stat().st_size
+    if found != size:
+      raise DamagedCheckpointError(
+          f"{path} has {found} bytes, {size} were written, {_MEND}"
+      )
+    if contents and _sha256(path) != digest:
+      raise DamagedCheckpointError(
+          f"{path} has the right size and other content than was written,"
+          f" {_MEND}"
+      )
+
+
+def is_checkpoint(folder: pathlib.Path) -> bool:
+  """Whether a folder is one, whole or not."""
+  return (folder / _ITEMS[0]).is_dir() or (folder / MANIFEST).is_file()
+
+
+def steps(directory: pathlib.Path) -> list[int]:
+  """Complete checkpoints; Orbax gives unfinished ones a suffix."""
+  if not directory.is_dir():
+    return []
+  return sorted(
+      int(path.name) for path in directory.iterdir()
+      if path.name.isdigit() and path.is_dir()
+  )
+
+
+def set_damaged_aside(directory: pathlib.Path) -> None:
+  """Renames damaged checkpoints after the last good one, with a warning.
+
+  Args:
+    directory: of the checkpoints of a stage.
+
+  Raises:
+    DamagedCheckpointError: none is good; nothing is renamed then.
+  """
+  damaged = []
+  for step in reversed(steps(directory)):
+    try:
+      check(directory / str(step))
+    except DamagedCheckpointError as error:
+      damaged.append((step, error))
+      continue
+    break
+  else:
+    if damaged:
+      raise DamagedCheckpointError(
+          f"No checkpoint in {str(directory)!r} is whole: {damaged[0][1]} To"
+          " begin this stage anew, remove that folder."
+      )
+  for step, error in damaged:
+    aside = _free_name(directory, step)
+    (directory / str(step)).rename(aside)
+    logging.warning(
+        "Damaged checkpoint dropped, now called %s; the one before it is used:"
+        " %s", aside.name, error,
+    )
+
+
+def _free_name(directory: pathlib.Path, step: int) -> pathlib.Path:
+  number = 0
+  while True:
+    path = directory / f"{step}{_DAMAGED}{number or ''}"
+    if not path.exists():
+      return path
+    number += 1
