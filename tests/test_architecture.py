@@ -21,7 +21,7 @@ OVERSEERS = {"main.py", "predict.py", "compare.py", "submit.py", "embed.py",
 # Reads ConfigDicts in its build_* functions, with the overseers.
 BUILDERS = {"train/stages.py", "evaluation/evaluator.py", "evaluation/final.py",
             "evaluation/retrieval_run.py", "evaluation/retrieval_source.py",
-            "study/plan.py", "study/rows.py"}
+            "study/plan.py", "study/reuse.py", "study/rows.py"}
 ONLY_IN = {
     "flax": ("models/", "train/state.py"),
     "orbax": ("checkpoint/",),

@@ -327,7 +327,7 @@ def test_divergence_stops_the_run_and_names_the_last_checkpoint(
   config.method = "fpv_only"
   config.stages = ("joint",)
   config.joint_stage.total = "8 steps"
-  config.joint_stage.learning_rate = 1e30
+  config.joint_stage.learning_rate = 1e15
   config.log_every_steps = 1
   config.checkpoint.every = "1 steps"
   with pytest.raises(ValueError, match="The last good checkpoint is step"):

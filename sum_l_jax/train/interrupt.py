@@ -14,7 +14,6 @@ from absl import logging
 import jax
 from jax.experimental import multihost_utils
 
-
 # JAX's runtime agrees on "the highest number that any process has asked with,
 # plus one", once in a process's life. Steps won't do: they start again with
 # each stage, and a number agreed on at the end of one may lie far into the

@@ -20,6 +20,15 @@ Step = Callable[
 ]
 
 
+def _finite(*trees) -> jax.Array:
+  """Whether all numbers are, the gradient's and the update's too.
+
+  A loss can be finite and its gradient not; the next loss would tell, after a
+  checkpoint was saved.
+  """
+  return jnp.isfinite(jnp.stack([optax.global_norm(t) for t in trees])).all()
+
+
 def make_train_step(
     network: train_state.Network,
     objective: Objective,
@@ -43,8 +52,7 @@ def make_train_step(
     schedule: step -> learning rate, for the log.
     seed: dropout keys are derived from (seed, step, view).
     mesh: a one-dimensional mesh named `data`.
-    skip_non_finite: a step whose loss, gradient or update is not finite leaves
-      everything but the count of steps as it was.
+    skip_non_finite: steps that are not finite change nothing but their count.
   """
 
   def step(state, batch):
@@ -62,14 +70,10 @@ def make_train_step(
         loss, has_aux=True
     )(state.params)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    finite = _finite(total, grads, updates)
     sums = metrics.step_sums(total, terms, outputs, batch)
-    grad_norm = optax.global_norm(grads)
-    # A loss can be finite and its gradient not; the next loss would tell, after
-    # a checkpoint was saved.
-    finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
-    finite &= jnp.isfinite(optax.global_norm(updates))
     sums["finite"] = metrics.scalar(finite)
-    sums["grad_norm"] = metrics.scalar(grad_norm)
+    sums["grad_norm"] = metrics.scalar(optax.global_norm(grads))
     sums["learning_rate"] = metrics.scalar(schedule(state.step))
     new_state = train_state.TrainState(
         step=state.step + 1,
