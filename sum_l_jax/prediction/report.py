@@ -40,7 +40,7 @@ class Writer:
       for rank, (name, score) in enumerate(zip(item.classes, item.scores), 1):
         self._rows.writerow([
             item.video, f"{item.start:.2f}", f"{item.stop:.2f}", item.task,
-            rank, name, f"{score:.4f}",
+            rank, name, f"{score:.6g}",
         ])
     else:
       named = ", ".join(f"{name} {score:.2f}"
