@@ -25,12 +25,12 @@ VIDEO_SUFFIXES = (".mp4", ".MP4", ".avi", ".mkv", ".webm", ".mov", ".MOV")
 END_TOLERANCE_SECONDS = 0.5
 
 # An 8K frame has 33 million; one of 100 million takes 300 MB as RGB.
-_MAX_PIXELS = 100_000_000
+MAX_PIXELS = 100_000_000
 
 # A wanted time this close to the middle of two frames takes the earlier one.
 # Matroska's clock ticks milliseconds: without the margin a clip that starts
 # half a frame late would take some frames twice and skip others.
-_TIE_SECONDS = 1e-3
+TIE_SECONDS = 1e-3
 
 # AVI stores decoding order only, and the guessed times of B-frames come out
 # swapped. The decoder's order is right, so times are sorted within this many.
@@ -39,6 +39,35 @@ _REORDER_FRAMES = 4
 
 class _Restart(Exception):
   """Seeking didn't land where it should: decode from the beginning."""
+
+
+def check_frame_size(width: int, height: int, name: str) -> None:
+  """Raises ValueError for frames that would fill the memory."""
+  if width * height > MAX_PIXELS:
+    raise ValueError(
+        f"{name!r} has frames of {width} x {height} pixels, more than"
+        f" {MAX_PIXELS // 10**6} million. Shrink the video first."
+    )
+
+
+def limit_frames(context: av.VideoCodecContext | None, name: str) -> None:
+  """Refuses a stream of frames that are too large, before one is decoded.
+
+  Args:
+    context: of the stream; None where it has no decoder.
+    name: of the file, for the error text.
+
+  Raises:
+    ValueError: there is no decoder, or the header says more than `MAX_PIXELS`.
+  """
+  if context is None:
+    raise ValueError(
+        f"{name!r} is damaged, or of a kind that can't be decoded here. Copy"
+        " the video again, or re-encode it."
+    )
+  check_frame_size(context.width, context.height, name)
+  # Of frames that turn out larger than the header says.
+  context.options = {"max_pixels": str(MAX_PIXELS)}
 
 
 class VideoFile:
@@ -78,7 +107,11 @@ class VideoFile:
           " kind. Copy or download it again."
       ) from error
     self._stream.thread_type = "AUTO"
-    self._check_size()
+    try:
+      limit_frames(self._stream.codec_context, str(path))
+    except ValueError:
+      self._container.close()
+      raise
     rate = self._stream.average_rate or self._stream.guessed_rate
     # A rate is never missing in practice; 30 only spaces frames without times.
     self.fps = float(rate or 30)
@@ -91,25 +124,6 @@ class VideoFile:
           " it again."
       )
     self._first_time = first[0]
-
-  def _check_size(self) -> None:
-    """Refuses frames that would fill the memory, before one is decoded."""
-    context = self._stream.codec_context
-    if context is None:
-      self._container.close()
-      raise ValueError(
-          f"{str(self.path)!r} is damaged, or of a kind that can't be decoded"
-          " here. Copy the video again, or re-encode it."
-      )
-    # Of frames that turn out larger than the header says.
-    context.options = {"max_pixels": str(_MAX_PIXELS)}
-    if context.width * context.height > _MAX_PIXELS:
-      self._container.close()
-      raise ValueError(
-          f"{str(self.path)!r} has frames of {context.width} x"
-          f" {context.height} pixels, more than {_MAX_PIXELS // 10**6} million."
-          " Shrink the video first."
-      )
 
   def __enter__(self) -> VideoFile:
     return self
@@ -181,10 +195,10 @@ class VideoFile:
     for moment, frame in self._timed_frames():
       moment -= self._first_time
       if previous is None:
-        if moment > start + _TIE_SECONDS and not from_start:
+        if moment > start + TIE_SECONDS and not from_start:
           raise _Restart
       else:
-        take((previous[0] + moment) / 2 + _TIE_SECONDS)
+        take((previous[0] + moment) / 2 + TIE_SECONDS)
         if count is not None and len(jpegs) >= count:
           return jpegs
       previous = moment, frame
@@ -192,7 +206,7 @@ class VideoFile:
     if previous is None and not from_start:
       raise _Restart
     if previous is not None:
-      take(end - _TIE_SECONDS)
+      take(end - TIE_SECONDS)
     if len(jpegs) != count:
       self._check_end(start, count, fps, end, len(jpegs))
     return jpegs

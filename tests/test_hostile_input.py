@@ -142,7 +142,7 @@ def test_a_clip_of_a_video_without_end(tmp_path, monkeypatch):
 def test_a_video_of_huge_frames(tmp_path, monkeypatch):
   path = tmp_path / "v.mp4"
   numbered_video.write_video(path, list(range(5)))
-  monkeypatch.setattr(media, "_MAX_PIXELS", 64 * 48 - 1)
+  monkeypatch.setattr(media, "MAX_PIXELS", 64 * 48 - 1)
   with pytest.raises(ValueError, match="frames of 64 x 48 pixels"):
     media.VideoFile(path)
 

@@ -543,11 +543,11 @@ def test_damaged_frames_are_left_out_and_told(tmp_path, caplog):
 
 
 def test_frames_of_any_size_are_not_decoded(model, video, monkeypatch):
-  monkeypatch.setattr(video_lib, "MAX_PIXELS", 1000)
+  monkeypatch.setattr(media, "MAX_PIXELS", 1000)
   with pytest.raises(ValueError, match="64 x 48 pixels, more than"):
     model.predict(video)
   # Larger than the header says: the decoder itself refuses.
-  monkeypatch.setattr(video_lib.VideoStream, "_check_size", lambda *_: None)
+  monkeypatch.setattr(media, "check_frame_size", lambda *_: None)
   with pytest.raises(ValueError, match="no frame that can be decoded"):
     model.predict(video)
 

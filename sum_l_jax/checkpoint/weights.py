@@ -11,13 +11,8 @@ from collections.abc import Mapping
 import dataclasses
 import hashlib
 import json
-import lzma
 import pathlib
-import struct
-import tokenize
 from typing import Any
-import zipfile
-import zlib
 
 from absl import logging
 import jax
@@ -25,16 +20,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from sum_l_jax.checkpoint import integrity
+from sum_l_jax.data import npz_file
 
 Tree = dict[str, Any]
 CHECKPOINT_FOLDER = "checkpoints"
-# What numpy and zipfile raise for a damaged file.
-_DAMAGED = (
-    ValueError, OSError, EOFError, AttributeError, TypeError, MemoryError,
-    ArithmeticError, RuntimeError, LookupError, struct.error, lzma.LZMAError,
-    tokenize.TokenError, SystemError,
-    zipfile.BadZipFile, zlib.error,
-)
 # Where a workdir's weights are looked for: the last stage first.
 _STAGES = ("joint", "exo")
 
@@ -115,7 +104,7 @@ def _read_npz(path: pathlib.Path) -> Weights:
       flat = {name: file[name] for name in file.files if name != "card"}
       card = json.loads(str(file["card"])) if "card" in file.files else None
     tree = unflatten(flat)
-  except _DAMAGED as error:
+  except npz_file.DAMAGED as error:
     raise ValueError(
         f"{path} can't be read as a weights file ({error}). Copy it again, or"
         " make it again with `python -m data_prep.export_weights`."

@@ -24,8 +24,9 @@ DAMAGED = (
     # Headers that say anything: sizes beyond the memory, unknown packing,
     # encryption, names that aren't there.
     MemoryError,
-    OverflowError,
+    ArithmeticError,
     RuntimeError,
+    SystemError,
     LookupError,
     struct.error,
     tokenize.TokenError,

@@ -299,12 +299,9 @@ def _network(
     card: Mapping[str, Any], view: str, params: Mapping[str, Any]
 ) -> train_state.Network:
   """One tower without class heads, as the card says it was trained."""
-  pixels = {
-      k: tuple(v) if isinstance(v, list) else v
-      for k, v in card["pixels"][view].items()
-  }
+  pixels = models.PixelSpec.from_json(card["pixels"][view])
   return train_state.Network(lambda: models.make_model(
       backbone=card["backbone"], tasks={view: {}},
       embedding_dim=params[view]["projection"]["kernel"].shape[1],
-      prenorm=prenorm(card), pixels={view: models.PixelSpec(**pixels)},
+      prenorm=prenorm(card), pixels={view: pixels},
   ))

@@ -50,10 +50,9 @@ def _check_card(config: stages.Config, weights: weights_lib.Weights,
   pixels = dataclasses.asdict(
       models.PixelSpec(channel_order=config.ego.channel_order)
   )
-  saved_pixels = {
-      k: tuple(v) if isinstance(v, list) else v
-      for k, v in card["pixels"][types.EGO].items()
-  }
+  saved_pixels = dataclasses.asdict(
+      models.PixelSpec.from_json(card["pixels"][types.EGO])
+  )
   for name, saved, given in (
       ("frames.count", card["frames"]["count"], config.frames.count),
       ("frames.stride", card["frames"]["stride"], config.frames.stride),

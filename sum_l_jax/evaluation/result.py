@@ -8,11 +8,10 @@ from collections.abc import Sequence
 import json
 import pathlib
 from typing import Any
-import zipfile
-import zlib
 
 import numpy as np
 
+from sum_l_jax.data import npz_file
 from sum_l_jax.evaluation import retrieval_table
 
 # Columns of the table, in this order, where the metric exists.
@@ -215,8 +214,7 @@ def read_scores(
                if n.startswith("scores_")]
       return (file["clip_id"], {t: file[f"scores_{t}"] for t in tasks},
               {t: file[f"labels_{t}"] for t in tasks})
-  except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile,
-          zlib.error) as error:
+  except npz_file.DAMAGED as error:
     raise ValueError(
         f"{str(path)!r} can't be read as scores ({error}). Evaluate the run"
         " again: python -m sum_l_jax.main --mode=eval"

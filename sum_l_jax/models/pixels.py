@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +39,12 @@ class PixelSpec:
           "mean and std need three values each, std positive; got"
           f" mean={self.mean}, std={self.std}."
       )
+
+  @classmethod
+  def from_json(cls, fields: Mapping[str, Any]) -> PixelSpec:
+    """From a checkpoint's card, where JSON has made lists of tuples."""
+    return cls(**{k: tuple(v) if isinstance(v, list) else v
+                  for k, v in fields.items()})
 
 
 def normalize(

@@ -105,14 +105,11 @@ def make_score(
   Returns:
     The step of `evaluate.make_score_step`, on one device, and its network.
   """
-  pixels = {
-      k: tuple(v) if isinstance(v, list) else v
-      for k, v in card["pixels"][types.EGO].items()
-  }
+  pixels = models.PixelSpec.from_json(card["pixels"][types.EGO])
   tasks = {t: len(n) for t, n in card["tasks"][types.EGO].items()}
   network = train_state.Network(lambda: models.make_model(
       backbone=card["backbone"], tasks={types.EGO: tasks}, embedding_dim=None,
-      pixels={types.EGO: models.PixelSpec(**pixels)}, conv=conv,
+      pixels={types.EGO: pixels}, conv=conv,
       pool_window=pool_window(card),
   ))
   step = evaluate.make_score_step(

@@ -14,6 +14,7 @@ and is a context manager. Both iterators read once, from first to last frame.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ _VIDEO_SUFFIXES = frozenset(s.lower() for s in media.VIDEO_SUFFIXES)
 _FRAME_SUFFIXES = frozenset({".jpg", ".jpeg"})
 
 
-class _Source:
+class _Source(abc.ABC):
   """What sources have in common."""
 
   name = ""
@@ -44,11 +45,12 @@ class _Source:
   def __enter__(self):
     return self
 
-  def __exit__(self, *unused_error) -> None:
-    pass
+  def __exit__(self, *error) -> None:
+    del error  # Nothing is open.
 
+  @abc.abstractmethod
   def images(self) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
-    raise NotImplementedError
+    """See the module."""
 
   def jpegs(
       self, short_side: int

@@ -5,8 +5,9 @@ data out of video files. That reads a clip wherever it lies; this reads a whole
 file, in memory that doesn't grow with its length.
 
 Files may come from anybody. FFmpeg may open local files alone, so a playlist
-can't make it fetch an address; frames beyond `MAX_PIXELS` are refused before
-they are decoded; a packet that can't be decoded is counted and passed over.
+can't make it fetch an address; frames beyond `media.MAX_PIXELS` are refused
+before they are decoded; a packet that can't be decoded is counted and passed
+over.
 """
 
 from __future__ import annotations
@@ -22,8 +23,7 @@ import av
 from av import stream as av_stream
 import numpy as np
 
-# An 8K frame has 33 million; one of 100 million takes 300 MB as RGB.
-MAX_PIXELS = 100_000_000
+from data_prep import media
 
 # AVI stores decoding order only, and the guessed times of B-frames come out
 # swapped. The decoder's order is right, so times are sorted within this many.
@@ -99,15 +99,7 @@ class VideoStream:
       )
     stream = videos[0]
     stream.thread_type = "AUTO"
-    context = stream.codec_context
-    if context is None:
-      raise ValueError(
-          f"{self.name!r} is damaged, or of a kind that can't be decoded here."
-          " Copy the video again, or re-encode it."
-      )
-    self._check_size(context.width, context.height)
-    # Of frames that turn out larger than the header says.
-    context.options = {"max_pixels": str(MAX_PIXELS)}
+    media.limit_frames(stream.codec_context, self.name)
     return stream
 
   def __enter__(self) -> VideoStream:
@@ -195,20 +187,13 @@ class VideoStream:
         self._note_damage(moment)
         continue
       for frame in frames:
-        self._check_size(frame.width, frame.height)
+        media.check_frame_size(frame.width, frame.height, self.name)
         yield frame
 
   def _note_damage(self, moment: float) -> None:
     if not self.damaged:
       self._first_damage = moment
     self.damaged += 1
-
-  def _check_size(self, width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-      raise ValueError(
-          f"{self.name!r} has frames of {width} x {height} pixels, more than"
-          f" {MAX_PIXELS // 10**6} million. Shrink the video first."
-      )
 
   def _upright(self, frame: av.VideoFrame) -> np.ndarray:
     """Applies the rotation noted in the file, counter-clockwise degrees."""

@@ -18,9 +18,6 @@ from typing import Any
 
 from data_prep import media
 
-# As `data_prep.media`: of two frames equally near, the earlier, with a margin
-# for clocks that tick milliseconds.
-_TIE_SECONDS = 1e-3
 _ROUNDING = 1e-6
 
 # Frames of one window, of 30 kB each; and of all that overlap, which are held
@@ -122,7 +119,7 @@ class WindowCutter:
     for moment, frame in self._source.jpegs(self._short_side):
       if previous is not None:
         self._check_gap(previous[0], moment)
-        until = (previous[0] + moment) / 2 + _TIE_SECONDS
+        until = (previous[0] + moment) / 2 + media.TIE_SECONDS
         yield from self._advance(until, previous[1], moment)
       # Windows that share a frame, and times that repeat it, encode it once.
       previous = moment, functools.cache(frame)
@@ -170,7 +167,7 @@ class WindowCutter:
     """Fills up to the end of the video and yields what is left."""
     told = self._source.duration
     length = end if told is None or newest > told + _ROUNDING else told
-    yield from self._advance(end - _TIE_SECONDS, frame, length)
+    yield from self._advance(end - media.TIE_SECONDS, frame, length)
     if end < length - media.END_TOLERANCE_SECONDS:
       raise ValueError(
           f"{self._source.name!r} is cut off or damaged: it should last"

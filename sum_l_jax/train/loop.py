@@ -33,10 +33,8 @@ from sum_l_jax.train import non_finite
 from sum_l_jax.train import stages
 from sum_l_jax.train import state as train_state
 from sum_l_jax.train import step as train_step
-from sum_l_jax.visualize import pairs
 
 Config = stages.Config
-NonFiniteLossError = non_finite.NonFiniteLossError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +143,7 @@ class _Report:
     """Fetches what is pending; waits for the device.
 
     Raises:
-      NonFiniteLossError: names the step, its clips, the last good checkpoint.
+      non_finite.NonFiniteLossError: names step, clips and the last good one.
     """
     if not self._pending:
       return
@@ -184,7 +182,7 @@ def train_stage(
     mesh: all devices.
 
   Raises:
-    NonFiniteLossError: training diverged.
+    non_finite.NonFiniteLossError: training diverged.
     process.StoppedError: SIGTERM or Ctrl-C came, and all is saved.
     ValueError, FileNotFoundError: data or checkpoints that do not fit.
   """
@@ -257,6 +255,15 @@ def _log_overview(stage, data, params, total, mesh) -> None:
   )
 
 
+def _show_inputs(writer, step, batch, data) -> None:
+  """Logs some rows of a batch: wrong colours or partners are seen at once."""
+  # Brings matplotlib, while the devices take their first step.
+  from sum_l_jax.visualize import pairs
+
+  pictures = pairs.input_pictures(batch, ego=data.ego, exo=data.exo)
+  writer.write_images(step, {"train/inputs": pictures})
+
+
 def _loop(config, stage, data, state, step_fn, checkpoints, card, *, start,
           stop, total, workdir, mesh) -> StageResult:
   """See the module's docstring for the order."""
@@ -305,12 +312,10 @@ def _loop(config, stage, data, state, step_fn, checkpoints, card, *, start,
       report.restart_clock()
       if step < stop:
         batch = next(batches)
-        if step == start and jax.process_index() == 0:
-          # Wrong colours, crops or partners are seen at once.
-          writer.write_images(step, {"train/inputs": pairs.input_pictures(
-              batch, ego=data.ego, exo=data.exo)})
         state, sums = step_fn(state, batch)
         report.add(sums, batch)
+        if step == start and jax.process_index() == 0:
+          _show_inputs(writer, step, batch, data)
         del batch  # Or its pixels stay until the next one is there.
   checkpoints.wait()
   writer.flush()

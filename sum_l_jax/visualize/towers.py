@@ -37,14 +37,11 @@ def maker(
     card: Mapping[str, Any], view: str
 ) -> Callable[[], models.MultiviewModel]:
   """What builds the network of one view, without projection."""
-  pixels = {
-      k: tuple(v) if isinstance(v, list) else v
-      for k, v in card["pixels"][view].items()
-  }
+  pixels = models.PixelSpec.from_json(card["pixels"][view])
   return lambda: models.make_model(
       backbone=card["backbone"],
       tasks={view: {t: len(n) for t, n in card["tasks"][view].items()}},
-      embedding_dim=None, pixels={view: models.PixelSpec(**pixels)},
+      embedding_dim=None, pixels={view: pixels},
   )
 
 
