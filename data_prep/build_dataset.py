@@ -32,12 +32,12 @@ from data_prep import annotations
 from data_prep import charades_ego
 from data_prep import clip_dataset
 from data_prep import clip_reader
-from data_prep import command_line
 from data_prep import images
 from data_prep import lemma_narration
 from data_prep import parts as parts_lib
 from data_prep import sources
 from data_prep import splits as splits_lib
+from sum_l_jax import command_line
 from sum_l_jax import types
 from sum_l_jax.data import records
 

@@ -8,7 +8,7 @@ import pathlib
 from google.protobuf import json_format
 
 from data_prep import checks
-from data_prep import command_line
+from sum_l_jax import command_line
 from sum_l_jax import types
 from sum_l_jax.data import decode
 from sum_l_jax.data import examples

@@ -15,10 +15,10 @@ import argparse
 import pathlib
 import sys
 
-from data_prep import command_line
 from data_prep.published_weights import convert
 from data_prep.published_weights import files
 from data_prep.published_weights import names
+from sum_l_jax import command_line
 from sum_l_jax import types
 from sum_l_jax.checkpoint import manager
 from sum_l_jax.checkpoint import weights as weights_lib

@@ -26,7 +26,7 @@ import textwrap
 from data_prep import check_shards
 from data_prep import check_tables
 from data_prep import checks
-from data_prep import command_line
+from sum_l_jax import command_line
 
 _MAX_CLIPS = 1000  # Ids a finding of the JSON report.
 _WIDTH = 88

@@ -31,7 +31,7 @@ import sys
 
 import numpy as np
 
-from data_prep import command_line
+from sum_l_jax import command_line
 from sum_l_jax.data import narrations as narrations_lib
 from sum_l_jax.data import records
 

@@ -12,7 +12,7 @@ import sys
 
 import numpy as np
 
-from data_prep import command_line
+from sum_l_jax import command_line
 from sum_l_jax.checkpoint import weights as weights_lib
 
 

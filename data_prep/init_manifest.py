@@ -18,9 +18,9 @@ import pathlib
 import re
 import sys
 
-from data_prep import command_line
 from data_prep import manifest
 from data_prep import media
+from sum_l_jax import command_line
 
 _SPLITS = {"train": "train", "val": "validation", "validation": "validation",
            "test": "test"}

@@ -11,8 +11,8 @@ import pathlib
 
 import numpy as np
 
-from data_prep import command_line
 from data_prep import saved_blocks
+from sum_l_jax import command_line
 
 # Cosines are compared after rounding to this: embedding the same text in
 # another batch moves them by some 1e-7, which must not reorder ties.

@@ -23,7 +23,7 @@ import numpy as np
 
 from data_prep import annotations
 from data_prep import clip_reader
-from data_prep import command_line
+from sum_l_jax import command_line
 from sum_l_jax import types
 
 _GROUP = 16

@@ -22,9 +22,9 @@ import sys
 
 import numpy as np
 
-from data_prep import command_line
 from data_prep import mine_pairs
 from data_prep import pair_summary
+from sum_l_jax import command_line
 from sum_l_jax.data import narrations as narrations_lib
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records

@@ -11,11 +11,11 @@ import pathlib
 
 from data_prep import annotations
 from data_prep import charades_ego
-from data_prep import command_line
 from data_prep import epic_kitchens
 from data_prep import lemma
 from data_prep import lemma_narration
 from data_prep import manifest
+from sum_l_jax import command_line
 from sum_l_jax import types
 
 EPIC55 = epic_kitchens.EPIC55.name

@@ -20,6 +20,7 @@ import sys
 
 import numpy as np
 
+from sum_l_jax import command_line
 from sum_l_jax.evaluation import bootstrap
 from sum_l_jax.evaluation import result as results
 
@@ -153,7 +154,7 @@ def format_comparison(runs: Sequence[Run], table) -> str:
   return "\n".join(lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
       description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -162,18 +163,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
   parser.add_argument("--samples", type=int, default=bootstrap.SAMPLES,
                       help="bootstrap samples; of mAP a tenth")
   parser.add_argument("--seed", type=int, default=0)
-  options = parser.parse_args(arguments)
-  try:
-    if options.samples < 10:
-      raise ValueError(f"--samples must be 10 or more, got {options.samples}.")
-    runs = align([read_run(w, options.split) for w in options.workdirs])
-    table = compare(runs, samples=options.samples,
-                    map_samples=options.samples // 10, seed=options.seed)
-  except (ValueError, FileNotFoundError) as error:
-    sys.stderr.write(f"error: {error}\n")
-    return 2
-  sys.stdout.write(format_comparison(runs, table) + "\n")
-  return 0
+  return parser
+
+
+def _run(options: argparse.Namespace) -> str:
+  if options.samples < 10:
+    raise ValueError(f"--samples must be 10 or more, got {options.samples}.")
+  runs = align([read_run(w, options.split) for w in options.workdirs])
+  table = compare(runs, samples=options.samples,
+                  map_samples=options.samples // 10, seed=options.seed)
+  return format_comparison(runs, table)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  return command_line.run(_parser(), _run, arguments)
 
 
 if __name__ == "__main__":

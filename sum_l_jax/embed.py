@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from sum_l_jax import command_line
 from sum_l_jax.data import records
 
 SUFFIXES = (".npz", ".parquet")
@@ -217,7 +218,6 @@ def _parser() -> argparse.ArgumentParser:
       help="also write the K nearest clips of each other data set")
   add("--batch_size", type=int, default=16, help="test views at a time (16)")
   add("--num_threads", type=int, default=2, help="that read and decode (2)")
-  add("--debug", action="store_true", help="show the stack trace of an error")
   return parser
 
 
@@ -254,16 +254,7 @@ def _run(options: argparse.Namespace) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-  options = _parser().parse_args(arguments)
-  try:
-    text = _run(options)
-  except (ValueError, FileNotFoundError) as error:
-    if options.debug:
-      raise
-    sys.stderr.write(f"error: {error}\n")
-    return 2
-  sys.stdout.write(text + "\n")
-  return 0
+  return command_line.run(_parser(), _run, arguments)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import sys
 
 import numpy as np
 
+from sum_l_jax import command_line
 from sum_l_jax.checkpoint import weights as weights_lib
 from sum_l_jax.prediction import exported
 from sum_l_jax.prediction import exported_readme
@@ -113,7 +114,7 @@ def _batch(text: str) -> int | str:
   return int(text)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
       prog="python -m sum_l_jax.export", description=__doc__,
       formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -126,18 +127,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
       help="jax: jax.export; saved_model: TensorFlow's (jax)")
   add("--batch", type=_batch, default=exported.DYNAMIC, metavar="N",
       help="clips at a time; dynamic: any number (dynamic)")
-  add("--debug", action="store_true", help="show the stack trace of an error")
-  options = parser.parse_args(arguments)
-  try:
-    text = export_model(options.checkpoint, options.output,
-                        file_format=options.format, batch=options.batch)
-  except (ValueError, OSError) as error:
-    if options.debug:
-      raise
-    sys.stderr.write(f"error: {error}\n")
-    return 2
-  sys.stdout.write(text + "\n")
-  return 0
+  return parser
+
+
+def _run(options: argparse.Namespace) -> str:
+  return export_model(options.checkpoint, options.output,
+                      file_format=options.format, batch=options.batch)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  return command_line.run(_parser(), _run, arguments)
 
 
 if __name__ == "__main__":

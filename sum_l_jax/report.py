@@ -18,6 +18,7 @@ import pathlib
 import sys
 from typing import Any
 
+from sum_l_jax import command_line
 from sum_l_jax import compare
 from sum_l_jax import config as config_lib
 from sum_l_jax.visualize import choose
@@ -124,24 +125,19 @@ def _parser() -> argparse.ArgumentParser:
       help="for classes and maps (the last evaluated one with labels)")
   add("--number", type=int, default=4,
       help="of test clips with class activation maps (4)")
-  add("--debug", action="store_true", help="show the stack trace of an error")
   return parser
 
 
+def _run(options: argparse.Namespace) -> str:
+  path = write_report(
+      options.workdir, baseline=options.baseline, split=options.split,
+      number=options.number,
+  )
+  return f"wrote {path}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-  options = _parser().parse_args(arguments)
-  try:
-    path = write_report(
-        options.workdir, baseline=options.baseline, split=options.split,
-        number=options.number,
-    )
-  except (ValueError, FileNotFoundError) as error:
-    if options.debug:
-      raise
-    sys.stderr.write(f"error: {error}\n")
-    return 2
-  sys.stdout.write(f"wrote {path}\n")
-  return 0
+  return command_line.run(_parser(), _run, arguments)
 
 
 if __name__ == "__main__":

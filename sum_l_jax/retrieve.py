@@ -17,6 +17,8 @@ from collections.abc import Sequence
 import pathlib
 import sys
 
+from sum_l_jax import command_line
+
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
@@ -41,7 +43,6 @@ def _parser() -> argparse.ArgumentParser:
   add("--crops", type=int, default=1, help="spatial views, 1 or 3 (1)")
   add("--batch_size", type=int, default=16, help="test views at a time (16)")
   add("--num_threads", type=int, default=2, help="that read and decode (2)")
-  add("--debug", action="store_true", help="show the stack trace of an error")
   return parser
 
 
@@ -115,16 +116,7 @@ def _intro(options, weights, keys, queries) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-  options = _parser().parse_args(arguments)
-  try:
-    text = _run(options)
-  except (ValueError, FileNotFoundError) as error:
-    if options.debug:
-      raise
-    sys.stderr.write(f"error: {error}\n")
-    return 2
-  sys.stdout.write(text + "\n")
-  return 0
+  return command_line.run(_parser(), _run, arguments)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import sys
 
 import numpy as np
 
+from sum_l_jax import command_line
 from sum_l_jax.evaluation import challenge as challenges
 from sum_l_jax.evaluation import result as results
 from sum_l_jax.evaluation import submission
@@ -252,21 +253,17 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
+def _run(options: argparse.Namespace) -> str:
+  if bool(options.workdirs) == bool(options.check):
+    raise ValueError(
+        "Give workdirs of evaluated runs to make a submission of, or"
+        " --check=FILE.zip to check one. See --help."
+    )
+  return _check(options) if options.check else _submit(options)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-  parser = _parser()
-  options = parser.parse_args(arguments)
-  try:
-    if bool(options.workdirs) == bool(options.check):
-      raise ValueError(
-          "Give workdirs of evaluated runs to make a submission of, or"
-          " --check=FILE.zip to check one. See --help."
-      )
-    text = _check(options) if options.check else _submit(options)
-  except (ValueError, FileNotFoundError) as error:
-    sys.stderr.write(f"error: {error}\n")
-    return 2
-  sys.stdout.write(text + "\n")
-  return 0
+  return command_line.run(_parser(), _run, arguments)
 
 
 if __name__ == "__main__":

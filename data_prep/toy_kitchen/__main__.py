@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from data_prep import command_line
 from data_prep.toy_kitchen import builder
 from data_prep.toy_kitchen import vocabulary
+from sum_l_jax import command_line
 from sum_l_jax import types
 
 

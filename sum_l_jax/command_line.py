@@ -1,4 +1,4 @@
-"""What the commands of this package share: how they fail and report."""
+"""What commands share: how they fail and report."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ import time
 
 def run(
     parser: argparse.ArgumentParser,
-    command: Callable[[argparse.Namespace], None],
+    command: Callable[[argparse.Namespace], str | None],
     argv: Sequence[str] | None = None,
 ) -> int:
   """Parses `argv` and runs `command`.
+
+  Args:
+    parser: gets `--debug`.
+    command: does the work; may return what is to be printed.
+    argv: of the command line where absent.
 
   Returns:
     The exit status: 0, or 2 after an error that the user can mend, which is
@@ -26,22 +31,28 @@ def run(
   )
   args = parser.parse_args(argv)
   try:
-    command(args)
+    text = command(args)
   except (ValueError, OSError) as error:
     if args.debug:
       raise
-    print(error_block(str(error)), file=sys.stderr)
+    # In a log or a pipe a whole line is found by its words.
+    width = 88 if sys.stderr.isatty() else 0
+    sys.stderr.write(error_block(str(error), width) + "\n")
     return 2
+  if text:
+    sys.stdout.write(text + "\n")
   return 0
 
 
-def error_block(text: str) -> str:
-  """`error: ...`, wrapped; the lines after the first are indented."""
-  lines = []
-  for line in text.strip().splitlines():
-    lines += textwrap.wrap(
-        line, 88, break_long_words=False, break_on_hyphens=False
-    ) or [""]
+def error_block(text: str, width: int = 0) -> str:
+  """`error: ...`, the lines after the first indented; wrapped to a width."""
+  lines = text.strip().splitlines()
+  if width:
+    lines = [
+        part for line in lines for part in textwrap.wrap(
+            line, width, break_long_words=False, break_on_hyphens=False
+        ) or [""]
+    ]
   return "error: " + "\n       ".join(lines)
 
 
@@ -66,12 +77,11 @@ class Progress:
     self._last = now
     rate = done / (now - self._start)
     left = (self._total - done) / rate
-    print(
+    sys.stderr.write(
         f"{self._label}: {done}/{self._total}, {rate:.1f}/s, about"
-        f" {_duration(left)} left",
-        file=sys.stderr,
-        flush=True,
+        f" {_duration(left)} left\n"
     )
+    sys.stderr.flush()
 
 
 def _duration(seconds: float) -> str:
