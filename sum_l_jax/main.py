@@ -305,8 +305,12 @@ def main(argv) -> None:
       sys.stderr.write(f"\n{error}\n")
     sys.exit(process.STOPPED)
   if table and _is_first():
-    result = pathlib.Path(_WORKDIR.value) / "result.json"
-    sys.stdout.write(f"\n{table}\n\nWritten: {result}\n")
+    names = ["result.json"]
+    if _CONFIG.value.report and _MODE.value == "train":
+      names.append("report.html")
+    written = [pathlib.Path(_WORKDIR.value) / name for name in names]
+    found = ", ".join(str(path) for path in written if path.is_file())
+    sys.stdout.write(f"\n{table}\n\nWritten: {found}\n")
 
 
 def _with_found_config(argument: str) -> str:
