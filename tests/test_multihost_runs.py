@@ -143,7 +143,8 @@ def _copy_without_end(workdir, to):
   shutil.copytree(workdir, to, dirs_exist_ok=True)
   shutil.rmtree(to / "joint" / "checkpoints" / "6")
   (to / "result.json").unlink()
-  assert _steps(to, "joint") == [3]
+  # The pair may have been stopped after step 1 or 2, and saved there too.
+  assert _steps(to, "joint")[-1] == 3
 
 
 def test_two_processes_train_like_one(pair, single):
