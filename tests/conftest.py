@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import pathlib
@@ -148,6 +149,23 @@ def tiny_tables(
   return folder
 
 
+@contextlib.contextmanager
+def _most_optimizations(*, disabled: bool):
+  before = jax.config.values["jax_disable_most_optimizations"]
+  jax.config.update("jax_disable_most_optimizations", disabled)
+  try:
+    yield
+  finally:
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="module")
+def quick_compilation():
+  """Halves the time of files that compile much and compute little."""
+  with _most_optimizations(disabled=True):
+    yield
+
+
 @pytest.fixture(scope="session")
 def finished(
     tiny_ego, tiny_exo, tiny_tables, tmp_path_factory
@@ -157,4 +175,7 @@ def finished(
   config.stages = ("exo", "joint")
   runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
   workdir = tmp_path_factory.mktemp("finished")
-  return workdir, main.run(config, workdir)
+  # Also where the first test that asks for it compiles quickly: others compare
+  # with it bit for bit.
+  with _most_optimizations(disabled=False):
+    return workdir, main.run(config, workdir)
