@@ -94,6 +94,8 @@ setuptools.setup(
             "pytorchvideo==0.1.5",
             "ruff",
             "scikit-learn>=1.5",
+            # The report in a browser.
+            "selenium>=4.20,<5",
         ],
     },
 )

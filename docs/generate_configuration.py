@@ -47,6 +47,7 @@ A config file (`configs/*.py`) starts from these defaults. The command line
 changes single fields; text with blanks or brackets wants quotes:
 
 ```sh
+# needs the data sets, and a GPU or TPU
 python -m sum_l_jax.main --config=configs/epic55.py:backbone=slowfast_r50 \\
     --workdir=runs/x --config.joint_stage.total="300 steps" \\
     --config.exo.datasets="('data/lemma/exo', 'data/kinetics/exo')"

@@ -40,12 +40,14 @@ class Code:
   """A line of a code block, or a code span of the text.
 
   `whole` commands are for copying; one in the text may leave options out.
+  `needs` is what the comment above a command says it needs, if it does.
   """
 
   page: pathlib.Path
   line: int
   text: str
   whole: bool
+  needs: str = ""
 
   def __str__(self) -> str:
     return f"{self.page.relative_to(ROOT)}:{self.line}"
@@ -85,12 +87,14 @@ def _without_blocks(text: str) -> str:
 def read_code(page: pathlib.Path) -> Iterator[Code]:
   text = page.read_text(encoding="utf-8")
   for first, block in _blocks(text):
-    joined, start = "", first
+    joined, start, needs = "", first, ""
     for number, line in enumerate(block, first):
+      if line.startswith("# "):
+        needs = line.removeprefix("# needs ") if "# needs " in line else ""
       start = start if joined else number
       joined += line.removesuffix("\\")
       if not line.endswith("\\"):
-        yield Code(page, start, joined, True)
+        yield Code(page, start, joined, True, needs)
         joined = ""
   prose = _without_blocks(text)
   for span in re.finditer(r"(`+)(?!`)(.+?)(?<!`)\1(?!`)", prose, re.DOTALL):
