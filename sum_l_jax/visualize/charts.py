@@ -120,7 +120,8 @@ def curves(
           loc="outside lower left", ncols=columns, frameon=False,
           handlelength=2.6)
     if from_zero:
-      axes.set_ylim(bottom=0)
+      # With room above: a level line would lie on the frame's edge.
+      axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
 
   alt = f"Line chart, {title} by step: " + "; ".join(
       _ends(name, line.values) for name, line in series.items()) + "."
