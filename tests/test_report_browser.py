@@ -10,8 +10,8 @@ import tempfile
 
 import pytest
 from selenium import webdriver
-from selenium.webdriver.common import by
 from selenium.webdriver.chrome import service
+from selenium.webdriver.common import by
 
 from sum_l_jax import report
 

@@ -17,6 +17,7 @@ backends, so it is a table, `FORMULATIONS[backend][kind]`.
   native       `lax.conv_general_dilated` in 3-D            all; the reference
   dot          slice by the stride, matrix product          pointwise
   fold         2-D convolution of B*T images                pointwise, spatial
+  phases       fold, its input gradient by parity           spatial
   blocks       one matrix product of the flattened windows  patch
   plane        2-D convolution over (T, H*W)                temporal, lateral
   shift        k matrix products, shifted in time           temporal
@@ -29,6 +30,7 @@ asymmetrically at stride 2 and would not match published weights.
 from __future__ import annotations
 
 from collections.abc import Callable
+import functools
 import math
 
 from flax import nnx
@@ -44,17 +46,16 @@ AUTO = "auto"
 
 KINDS = ("pointwise", "spatial", "patch", "temporal", "lateral", "volume")
 
-# CPU: measured in whole training steps, which single operations predict badly:
-# "plane" for temporal kernels is 9 % faster than "shift" with XLA's YNNPACK
-# fusions switched off, and 16 % slower with the default flags. TPU: estimates
-# of the ahead-of-time compiler. GPU: cuDNN takes 3-D convolutions as they are
-# and strided matrix products abort XLA's Triton tiling: native throughout.
+# CPU: measured in whole training steps, which single operations predict badly.
+# TPU: estimates of the ahead-of-time compiler. GPU: cuDNN takes convolutions in
+# 3-D as they are and strided matrix products abort XLA's Triton tiling: native
+# throughout.
 FORMULATIONS = {
     "cpu": {
         "pointwise": "dot",
-        "spatial": "fold",
+        "spatial": "phases",
         "patch": "blocks",
-        "temporal": "shift",
+        "temporal": "plane",
         "lateral": "plane",
         "volume": "stack",
     },
@@ -154,15 +155,152 @@ def _fold(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
   return y.reshape(batch, frames, *y.shape[1:])
 
 
-def _plane(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
+def _by_two(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  padding = [(k // 2, k // 2) for k in kernel.shape[:2]]
+  return _conv2d(x, kernel, (2, 2), padding)
+
+
+@jax.custom_vjp
+def _conv2d_by_two(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """A 2-D convolution of stride 2, odd kernel, padded by half of it."""
+  return _by_two(x, kernel)
+
+
+def _by_two_forward(x, kernel):
+  return _by_two(x, kernel), (x, kernel)
+
+
+def _by_two_backward(residuals, dy):
+  x, kernel = residuals
+  # XLA's gradient of the kernel is used as it is.
+  _, kernel_gradient = jax.vjp(lambda k: _by_two(x, k), kernel)
+  dx = _input_gradient_by_two(dy, kernel, x.shape[1:3])
+  return dx, *kernel_gradient(dy)
+
+
+_conv2d_by_two.defvjp(_by_two_forward, _by_two_backward)
+
+
+def _taps(size: int) -> tuple[int, np.ndarray]:
+  """Which tap of an odd kernel leads from outputs to inputs 2 q and 2 q + 1.
+
+  Input 2 q + r gets output q + j by tap r + size // 2 - 2 j.
+
+  Returns:
+    The smallest j, and taps [J, 2] for j upwards and r; `size` where none.
+  """
+  half = size // 2
+  first, last = -(half // 2), (half + 1) // 2
+  j, r = np.mgrid[first : last + 1, 0:2]
+  taps = r + half - 2 * j
+  return first, np.where((taps >= 0) & (taps < size), taps, size)
+
+
+def _input_gradient_by_two(
+    dy: jax.Array, kernel: jax.Array, size: tuple[int, int]
+) -> jax.Array:
+  """The four parities of the input's rows and columns as one convolution.
+
+  XLA dilates dy with zeros instead, which costs four times the arithmetic, and
+  on small images swaps the operands, which took a sixth of the demo's step.
+
+  Args:
+    dy: `[N, H', W', O]`.
+    kernel: `[Hk, Wk, C, O]`.
+    size: H and W of the input.
+
+  Returns:
+    `[N, H, W, C]`.
+  """
+  high, wide, channels, out = kernel.shape
+  (up, rows), (left, columns) = _taps(high), _taps(wide)
+  # A row and a column of zeros for the taps that are not there.
+  kernel = jnp.pad(kernel, [(0, 1), (0, 1), (0, 0), (0, 0)])
+  # [J, 2, K, 2, C, O] -> [J, K, O, 2 * 2 * C]
+  kernel = kernel[rows][:, :, columns]
+  kernel = kernel.transpose(0, 2, 5, 1, 3, 4).reshape(
+      len(rows), len(columns), out, 4 * channels
+  )
+  dx = _conv2d(dy, kernel, (1, 1), [
+      (-up, len(rows) - 1 + up), (-left, len(columns) - 1 + left)
+  ])
+  dx = dx.reshape(*dy.shape[:3], 2, 2, channels).transpose(0, 1, 3, 2, 4, 5)
+  dx = dx.reshape(len(dy), 2 * dy.shape[1], 2 * dy.shape[2], channels)
+  return dx[:, : size[0], : size[1]]
+
+
+def _phases(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
+  if strides[1:] != (2, 2) or strides[0] != 1:
+    return _fold(x, kernel, strides)
+  y = _conv2d_by_two(x.reshape(-1, *x.shape[2:]), kernel[0])
+  return y.reshape(*x.shape[:2], *y.shape[1:])
+
+
+def _over_time(x, kernel, stride, padding):
   batch, frames, height, width, channels = x.shape
   y = _conv2d(
       x.reshape(batch, frames, height * width, channels),
-      kernel[:, 0],
-      (strides[0], 1),
-      [(kernel.shape[0] // 2, kernel.shape[0] // 2), (0, 0)],
+      kernel[:, None],
+      (stride, 1),
+      [(padding, padding), (0, 0)],
   )
   return y.reshape(batch, y.shape[1], height, width, y.shape[-1])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def over_time(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
+  """Convolves along T alone, as a 2-D convolution over (T, H * W).
+
+  Args:
+    x: `[B, T, H, W, C]`.
+    kernel: `[Tk, C, O]`.
+    padding: frames of zeros before and after.
+
+  Returns:
+    `[B, T', H, W, O]`.
+  """
+  return _over_time(x, kernel, 1, padding)
+
+
+def _over_time_forward(x, kernel, padding):
+  return _over_time(x, kernel, 1, padding), (x, kernel)
+
+
+def _over_time_backward(padding, residuals, dy):
+  x, kernel = residuals
+  _, input_gradient = jax.vjp(
+      lambda x: _over_time(x, kernel, 1, padding), x
+  )
+  # The kernel's: dy for each tap side by side, and one matrix product. XLA's
+  # convolution transposes x in memory first.
+  size = len(kernel)
+  shifts = range(-padding, size - padding)
+  taps = jnp.concatenate([_shifted(dy, d, x.shape[1]) for d in shifts], axis=-1)
+  product = _rows(x).T @ _rows(taps)
+  product = product.reshape(x.shape[-1], size, -1).swapaxes(0, 1)
+  return *input_gradient(dy), product.astype(kernel.dtype)
+
+
+over_time.defvjp(_over_time_forward, _over_time_backward)
+
+
+def _rows(x: jax.Array) -> jax.Array:
+  return x.reshape(-1, x.shape[-1])
+
+
+def _shifted(x: jax.Array, by: int, frames: int) -> jax.Array:
+  """x[t - by] at t of so many frames, zero where there is none."""
+  x = x[:, max(-by, 0) : frames - by]
+  before = max(by, 0)
+  after = frames - before - x.shape[1]
+  return jnp.pad(x, [(0, 0), (before, after)] + [(0, 0)] * (x.ndim - 2))
+
+
+def _plane(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
+  kernel, padding = kernel[:, 0, 0], kernel.shape[0] // 2
+  if strides[0] > 1:
+    return _over_time(x, kernel, strides[0], padding)
+  return over_time(x, kernel, padding)
 
 
 def _windows(x: jax.Array, size: int, stride: int) -> list[jax.Array]:
@@ -192,15 +330,29 @@ def _shift(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
   return y
 
 
-def _blocks(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
+def patches(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+  """Cuts images into windows that do not overlap, flattened.
+
+  Args:
+    x: `[B, T, H, W, C]`; rows and columns beyond a multiple are left out.
+    size: rows and columns of a window.
+
+  Returns:
+    `[B, T, H // rows, W // columns, rows * columns * C]`.
+  """
   batch, frames, height, width, channels = x.shape
-  _, high, wide = strides
+  high, wide = size
   rows, columns = height // high, width // wide
   x = x[:, :, : rows * high, : columns * wide]
   x = x.reshape(-1, high, columns, wide * channels)
-  x = x.swapaxes(1, 2).reshape(-1, high * wide * channels)
-  y = x @ kernel.reshape(-1, kernel.shape[-1])
-  return y.reshape(batch, frames, rows, columns, -1)
+  x = x.swapaxes(1, 2)
+  return x.reshape(batch, frames, rows, columns, high * wide * channels)
+
+
+def _blocks(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
+  return _matmul(
+      patches(x, strides[1:]), kernel.reshape(-1, kernel.shape[-1])
+  )
 
 
 def _stack(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
@@ -217,6 +369,7 @@ _CONVOLVE: dict[str, Callable[..., jax.Array]] = {
     NATIVE: _native,
     "dot": _dot,
     "fold": _fold,
+    "phases": _phases,
     "blocks": _blocks,
     "plane": _plane,
     "shift": _shift,
@@ -226,7 +379,7 @@ _CONVOLVE: dict[str, Callable[..., jax.Array]] = {
 # Which formulations give the exact result for a kind.
 EXACT = {
     "pointwise": (NATIVE, "dot", "fold", "stack"),
-    "spatial": (NATIVE, "fold", "stack"),
+    "spatial": (NATIVE, "fold", "phases", "stack"),
     "patch": (NATIVE, "blocks"),
     "temporal": (NATIVE, "plane", "shift", "stack"),
     "lateral": (NATIVE, "plane", "stack"),

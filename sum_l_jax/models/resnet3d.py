@@ -67,11 +67,12 @@ class DifferenceStem(nnx.Module):
 
   It computes conv(x[t]) + conv'(x[t] - x[t - 1]) + conv"(x[t + 1] - x[t]), the
   differences being 0 before the first and after the last frame. Convolution
-  is linear, so all three run over plain frames, as one, and the differences
-  are taken of their outputs: these are many times smaller than the pixels.
+  is linear: this is one convolution over three frames, the first and the last
+  one repeated, with the kernels -k', k + k' - k" and k".
 
   Attributes:
-    conv: to 3 * features channels: frame, previous, next.
+    conv: to 3 * features channels: frame, previous, next; its windows do not
+      overlap.
   """
 
   def __init__(
@@ -83,11 +84,17 @@ class DifferenceStem(nnx.Module):
       dtype: jnp.dtype,
       rng: np.random.Generator,
   ):
+    size = (1, spec.stride, spec.stride)
+    if spec.kernel != size:
+      raise ValueError(
+          "A stem with differences has windows that do not overlap: its kernel"
+          f" must be {size}, as its stride is, got {spec.kernel}."
+      )
     self.conv = conv.Conv3D(
         3,
         3 * spec.features,
-        spec.kernel,
-        (1, spec.stride, spec.stride),
+        size,
+        size,
         backend=backend,
         dtype=dtype,
         rng=rng,
@@ -98,11 +105,14 @@ class DifferenceStem(nnx.Module):
 
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     """`[B, T, H, W, 3]` -> `[B, T, H', W', features]`."""
-    frame, before, after = jnp.split(self.conv(x), 3, axis=-1)
-    rest = [(0, 0)] * 3
-    before = jnp.pad(before[:, 1:] - before[:, :-1], [(0, 0), (1, 0), *rest])
-    after = jnp.pad(after[:, 1:] - after[:, :-1], [(0, 0), (0, 1), *rest])
-    return jax.nn.relu(self.norm(frame + before + after, train=train))
+    kernel = self.conv.kernel[...]
+    frame, before, after = jnp.split(kernel, 3, axis=-1)
+    taps = jnp.stack([-before, frame + before - after, after])
+    taps = taps.reshape(3, -1, before.shape[-1]).astype(self.conv.dtype)
+    x = conv.patches(x.astype(self.conv.dtype), kernel.shape[1:3])
+    x = jnp.pad(x, [(0, 0), (1, 1), *[(0, 0)] * 3], mode="edge")
+    x = conv.over_time(x, taps, 0)
+    return jax.nn.relu(self.norm(x, train=train))
 
 
 class Bottleneck(nnx.Module):

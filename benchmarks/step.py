@@ -1,0 +1,334 @@
+"""Time of a training step on CPU, against PyTorch with the same shapes.
+
+  python -m benchmarks.step [--quick] [--output=FILE]
+
+Forward, backward and SGD with momentum, float32, BatchNorm in training; JAX
+and PyTorch (channels_last_3d) in turn in one process, processor time over all
+threads. The peers are pytorchvideo's networks without their heads, and `tiny`
+restated below. `two_encoders` is the SUM-L step: `tiny` twice with heads,
+projections and all terms of Eq. 12.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence
+import functools
+import sys
+import time
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from benchmarks import measure
+from sum_l_jax import models
+from sum_l_jax import types
+from sum_l_jax.losses import total
+from sum_l_jax.models import backbones
+from sum_l_jax.models import conv
+from sum_l_jax.models import resnet3d
+from sum_l_jax.models import slowfast
+from tests import reference_networks
+
+RATE, MOMENTUM = 0.01, 0.9
+# name: backbone, batch, frames, side.
+CASES = {
+    "tiny": ("tiny", 32, 8, 56),
+    "slow_r50": ("slow_r50", 4, 8, 112),
+    "slowfast_r50": ("slowfast_r50", 4, 32, 112),
+}
+QUICK = {
+    "tiny": ("tiny", 8, 8, 56),
+    "slow_r50": ("slow_r50", 1, 8, 64),
+    "slowfast_r50": ("slowfast_r50", 1, 32, 64),
+}
+TASKS = {"verb": 12, "noun": 14}
+TEXT = 384
+
+
+def _sgd(params, velocity, grads):
+  velocity = jax.tree.map(lambda v, g: MOMENTUM * v + g, velocity, grads)
+  return jax.tree.map(lambda p, v: p - RATE * v, params, velocity), velocity
+
+
+def _jax_step(module: nnx.Module, loss: Callable, batch) -> Callable[[], None]:
+  """A compiled, donating step; `loss` takes the module and the batch."""
+  graph, params, rest = nnx.split(module, nnx.Param, ...)
+
+  def scalar(params, rest):
+    copy = nnx.merge(graph, params, rest, copy=True)
+    value = loss(copy, batch)
+    return value, nnx.state(copy, nnx.BatchStat)
+
+  @functools.partial(jax.jit, donate_argnums=(0, 1))
+  def step(params, velocity, rest):
+    grads, stats = jax.grad(scalar, has_aux=True)(params, rest)
+    params, velocity = _sgd(params, velocity, grads)
+    return params, velocity, stats
+
+  state = [params, jax.tree.map(jnp.zeros_like, params)]
+
+  def run():
+    state[0], state[1], stats = step(*state, rest)
+    jax.block_until_ready((state, stats))
+
+  return run
+
+
+def encoder_step(backbone: str, x: np.ndarray, backend: str = "cpu"):
+  """The step of one encoder, on the mean square of its feature."""
+  spec = backbones.BACKBONES[backbone]
+  make = slowfast.SlowFast if spec.fast else resnet3d.ResNet3D
+  network = make(
+      spec, backend=backend, bn_group_size=0, dtype=jnp.float32,
+      rng=np.random.default_rng(0),
+  )
+  return _jax_step(
+      network, lambda net, x: jnp.square(net(x, train=True)[0]).mean(), x)
+
+
+class _ConvNorm(nn.Sequential):
+
+  def __init__(self, channels, out, size, stride=1, *, relu=True):
+    parts = [
+        nn.Conv3d(channels, out, size, (1, stride, stride),
+                  [k // 2 for k in size], bias=False),
+        nn.BatchNorm3d(out),
+    ]
+    super().__init__(*parts, *[nn.ReLU(inplace=True)] * relu)
+
+
+class _Bottleneck(nn.Module):
+
+  def __init__(self, channels, stage: backbones.StageSpec):
+    super().__init__()
+    self.branch = nn.Sequential(
+        _ConvNorm(channels, stage.inner, (stage.temporal_kernel, 1, 1)),
+        _ConvNorm(stage.inner, stage.inner, (1, 3, 3), stage.stride),
+        _ConvNorm(stage.inner, stage.out, (1, 1, 1), relu=False),
+    )
+    self.shortcut = _ConvNorm(
+        channels, stage.out, (1, 1, 1), stage.stride, relu=False)
+
+  def forward(self, x):
+    return functional.relu(self.shortcut(x) + self.branch(x))
+
+
+class TinyTorch(nn.Module):
+  """The demo's network in PyTorch."""
+
+  def __init__(self):
+    super().__init__()
+    spec = backbones.BACKBONES["tiny"].slow
+    width, stride = spec.stem.features, spec.stem.stride
+    size = (1, stride, stride)
+    self.stem = nn.Conv3d(3, 3 * width, size, size, bias=False)
+    self.norm = nn.BatchNorm3d(width)
+    self.stages = nn.Sequential(*[
+        _Bottleneck(channels, stage)
+        for channels, stage in zip(spec.widths, spec.stages)
+    ])
+
+  def forward(self, x):
+    frame, before, after = self.stem(x).chunk(3, dim=1)
+    change = lambda y: y[:, :, 1:] - y[:, :, :-1]
+    x = (frame + functional.pad(change(before), (0, 0, 0, 0, 1, 0))
+         + functional.pad(change(after), (0, 0, 0, 0, 0, 1)))
+    return self.stages(torch.relu(self.norm(x))).mean((2, 3, 4))
+
+
+class _Published(nn.Module):
+  """A network of pytorchvideo up to its pooled feature."""
+
+  def __init__(self, backbone: str):
+    super().__init__()
+    self.alpha = backbones.BACKBONES[backbone].alpha
+    blocks = reference_networks.build(
+        {"slow_r50": "slow_r50_8x8",
+         "slowfast_r50": "slowfast_r50_8x8"}[backbone]).blocks
+    self.two = backbones.BACKBONES[backbone].fast is not None
+    self.blocks = blocks[:-2] if self.two else blocks[:-1]
+
+  def forward(self, x):
+    x = [x[:, :, :: self.alpha], x] if self.two else x
+    for block in self.blocks:
+      x = block(x)
+    maps = x if self.two else [x]
+    return torch.cat([m.mean((2, 3, 4)) for m in maps], dim=1)
+
+
+def _torch_layout(x: np.ndarray) -> torch.Tensor:
+  x = torch.from_numpy(x.transpose(0, 4, 1, 2, 3))
+  return x.contiguous(memory_format=torch.channels_last_3d)
+
+
+def _torch_step(network: nn.Module, loss: Callable) -> Callable[[], None]:
+  network.to(memory_format=torch.channels_last_3d).train()
+  optimizer = torch.optim.SGD(
+      network.parameters(), lr=RATE, momentum=MOMENTUM)
+
+  def run():
+    optimizer.zero_grad()
+    loss().backward()
+    optimizer.step()
+
+  return run
+
+
+def torch_encoder_step(backbone: str, x: np.ndarray):
+  network = TinyTorch() if backbone == "tiny" else _Published(backbone)
+  video = _torch_layout(x)
+  return _torch_step(network, lambda: network(video).square().mean())
+
+
+# The two-encoder step.
+
+
+def two_view_batch(batch: int, frames: int, side: int):
+  """Random clips, labels and narrations of both views."""
+  rng = np.random.default_rng(0)
+  parts = {}
+  for view in types.VIEWS:
+    text = rng.standard_normal((batch, TEXT)).astype(np.float32)
+    # Alike enough to pass the filter of 0.5 with their partners.
+    text += 8 * np.random.default_rng(1).standard_normal((batch, TEXT))
+    parts[view] = {
+        "video": rng.integers(
+            0, 256, (batch, frames, side, side, 3)).astype(np.uint8),
+        "labels": {task: rng.integers(0, k, batch)
+                   for task, k in TASKS.items()},
+        "narration": (text / np.linalg.norm(text, axis=1, keepdims=True)
+                      ).astype(np.float32),
+    }
+  return parts
+
+
+def two_encoder_step(parts):
+  """The SUM-L step of the library: model and objective as in training."""
+  tasks = {view: dict(TASKS) for view in types.VIEWS}
+  model = models.make_model(
+      backbone="tiny", tasks=tasks, embedding_dim=TEXT, dropout=0.0, seed=0)
+  objective = total.Objective(
+      tasks={view: dict.fromkeys(TASKS, types.SOFTMAX)
+             for view in types.VIEWS})
+
+  def loss(model, parts):
+    return objective(model(parts, train=True), parts)[0]
+
+  return _jax_step(model, loss, parts)
+
+
+class _Tower(nn.Module):
+
+  def __init__(self):
+    super().__init__()
+    self.encoder = TinyTorch()
+    width = backbones.BACKBONES["tiny"].feature_dim
+    self.heads = nn.ModuleList(nn.Linear(width, k) for k in TASKS.values())
+    self.projection = nn.Linear(width, TEXT)
+
+  def forward(self, x):
+    feature = self.encoder((x.float() / 255 - 0.45) / 0.225)
+    embedding = functional.normalize(self.projection(feature), dim=1)
+    return [head(feature) for head in self.heads], embedding
+
+
+def _decoupled(a, b, temperature):
+  """Eq. 7 and 9, one direction: per row, without the positive below."""
+  similarity = a @ b.T / temperature
+  positive = similarity.diagonal()
+  others = similarity.masked_fill(
+      torch.eye(len(a), dtype=torch.bool), -torch.inf)
+  return torch.logsumexp(others, dim=1) - positive
+
+
+def torch_two_encoder_step(parts, temperature=0.06, sigma=0.1, threshold=0.5):
+  towers = nn.ModuleDict({view: _Tower() for view in types.VIEWS})
+  videos, labels, texts = {}, {}, {}
+  for view, part in parts.items():
+    videos[view] = _torch_layout(part["video"])
+    labels[view] = [torch.from_numpy(y) for y in part["labels"].values()]
+    texts[view] = torch.from_numpy(part["narration"])
+  weights = total.DEFAULT_WEIGHTS
+
+  def loss():
+    value, embeddings = 0.0, {}
+    for view, tower in towers.items():
+      logits, embeddings[view] = tower(videos[view])
+      value += weights[f"{view}_cls"] * sum(
+          functional.cross_entropy(z, y) for z, y in zip(logits, labels[view]))
+      both = (_decoupled(embeddings[view], texts[view], temperature)
+              + _decoupled(texts[view], embeddings[view], temperature))
+      value += weights[f"{view}_text"] * both.mean() / 2
+    similarity = (texts["ego"] * texts["exo"]).sum(1)
+    kept = similarity > threshold
+    ego, exo = embeddings["ego"][kept], embeddings["exo"][kept]
+    pair = torch.softmax(similarity[kept] / sigma, 0) * kept.sum()
+    both = _decoupled(ego, exo, temperature) + _decoupled(exo, ego, temperature)
+    return value + weights["ego_exo"] * (pair * both).mean() / 2
+
+  return _torch_step(towers, loss)
+
+
+def _measure(functions, rounds) -> dict:
+  times = measure.interleave(functions, rounds, clock=time.process_time)
+  others = [name for name in functions if name != "torch"]
+  return {
+      "milliseconds": {name: round(1e3 * float(np.median(values)), 1)
+                       for name, values in times.items()},
+      "ratio_to_torch": {name: measure.ratio(times, name, "torch")
+                         for name in others},
+  }
+
+
+def run(*, quick: bool, rounds: int, cases: Sequence[str]) -> dict:
+  """Times each case; processor time of this process, all threads."""
+  results = {}
+  for name, (backbone, batch, frames, side) in (
+      QUICK if quick else CASES).items():
+    if name not in cases:
+      continue
+    x = np.random.default_rng(0).standard_normal(
+        (batch, frames, side, side, 3)).astype(np.float32)
+    functions = {
+        "jax": encoder_step(backbone, x),
+        "torch": torch_encoder_step(backbone, x),
+    }
+    if backbone == "tiny":
+      functions["jax_native"] = encoder_step(backbone, x, conv.NATIVE)
+    results[name] = {"batch": batch, "frames": frames, "side": side,
+                     **_measure(functions, rounds)}
+  if "two_encoders" in cases:
+    parts = two_view_batch(8 if quick else 32, 8, 56)
+    results["two_encoders"] = {
+        "batch": len(parts["ego"]["video"]), "frames": 8, "side": 56,
+        **_measure({"jax": two_encoder_step(parts),
+                    "torch": torch_two_encoder_step(parts)}, rounds)}
+  return results
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  parser = measure.make_parser("step", __doc__)
+  parser.add_argument("--rounds", type=int, default=0)
+  parser.add_argument("--cases", default=",".join([*CASES, "two_encoders"]))
+  args = parser.parse_args(argv)
+  torch.set_num_threads(measure.cores())
+  rounds = args.rounds or (3 if args.quick else 6)
+  results = run(quick=args.quick, rounds=rounds, cases=args.cases.split(","))
+  for name, found in results.items():
+    ratios = ", ".join(
+        f"{which} {r['median']:.2f} ({r['low']:.2f} to {r['high']:.2f})"
+        for which, r in found["ratio_to_torch"].items())
+    sys.stdout.write(f"{name}: time over PyTorch's: {ratios}\n")
+  if args.output:
+    measure.write(args.output, measure.command("step", argv), results)
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())
