@@ -145,6 +145,24 @@ def make_optimizer(
   return optax.chain(*parts)
 
 
+def at_step(opt_state: optax.OptState, step: jax.Array) -> optax.OptState:
+  """The same state with the schedule at a step, whatever it counted itself.
+
+  The schedule counts updates. Where some are left out it would lag behind the
+  step, and the learning rate would not reach the end of its curve.
+
+  Args:
+    opt_state: of `make_optimizer`.
+    step: int32 [], steps taken.
+  """
+
+  def is_schedule(path, value):
+    del value
+    return getattr(path[-1], "tuple_name", "") == "ScaleByScheduleState"
+
+  return optax.tree_utils.tree_set(opt_state, is_schedule, count=step)
+
+
 def _below(params: Any, path: tuple[str, ...]) -> Any:
   """True for the subtree at `path`, False elsewhere."""
   if not path:

@@ -11,6 +11,7 @@ import optax
 
 from sum_l_jax import types
 from sum_l_jax.train import metrics
+from sum_l_jax.train import optimizer as optimizers
 from sum_l_jax.train import state as train_state
 
 Objective = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
@@ -52,7 +53,8 @@ def make_train_step(
     schedule: step -> learning rate, for the log.
     seed: dropout keys are derived from (seed, step, view).
     mesh: a one-dimensional mesh named `data`.
-    skip_non_finite: steps that are not finite change nothing but their count.
+    skip_non_finite: steps that are not finite change nothing but their count,
+      which the learning rate follows.
   """
 
   def step(state, batch):
@@ -85,6 +87,9 @@ def make_train_step(
       kept = dataclasses.replace(state, step=new_state.step)
       new_state = jax.tree.map(
           lambda new, old: jnp.where(finite, new, old), new_state, kept
+      )
+      new_state.opt_state = optimizers.at_step(
+          new_state.opt_state, new_state.step
       )
     return new_state, sums
 
