@@ -20,6 +20,7 @@ import hashlib
 import json
 import pathlib
 
+from sum_l_jax import files
 from sum_l_jax import types
 
 FORMAT = 1
@@ -72,7 +73,7 @@ def read_card(directory: str | pathlib.Path) -> dict:
         " `python -m data_prep.toy_kitchen` wrote."
     )
   try:
-    card = json.loads(path.read_text(encoding="utf-8"))
+    card = json.loads(files.read_text(path))
   except ValueError as error:  # Not UTF-8, or not JSON.
     raise ValueError(f"{path} is not JSON ({error}). {_REBUILD}") from error
   if not isinstance(card, dict):
@@ -91,6 +92,7 @@ def read_card(directory: str | pathlib.Path) -> dict:
   return card
 
 
+@files.retried
 def _read_clips(directory: pathlib.Path, split: str) -> tuple[ClipInfo, ...]:
   path = directory / clips_file(split)
   clips = []
@@ -199,13 +201,22 @@ class ClipDataset:
     from tensorflow_datasets.proto import tf_example_pb2
 
     try:
-      raw = self._records[number]
+      raw = self._read_raw(number)
       features = tf_example_pb2.Example.FromString(raw).features
       read = lambda name: features.feature[name].bytes_list.value
       return read("clip_id")[0].decode("utf-8"), read("frames")
     except Exception as error:
       # The libraries' errors don't tell a lost file from a damaged record.
       self._check_shards(error)
+      raise
+
+  @files.retried
+  def _read_raw(self, number: int) -> bytes:
+    try:
+      return self._records[number]
+    except RuntimeError as error:
+      if files.passes(error):  # A reader that has failed once stays so.
+        self.__dict__.pop("_records", None)
       raise
 
   def _check_shards(self, error: Exception) -> None:

@@ -155,12 +155,11 @@ def at_step(opt_state: optax.OptState, step: jax.Array) -> optax.OptState:
     opt_state: of `make_optimizer`.
     step: int32 [], steps taken.
   """
-
-  def is_schedule(path, value):
-    del value
-    return getattr(path[-1], "tuple_name", "") == "ScaleByScheduleState"
-
-  return optax.tree_utils.tree_set(opt_state, is_schedule, count=step)
+  is_schedule = lambda node: isinstance(node, optax.ScaleByScheduleState)
+  return jax.tree.map(
+      lambda node: node._replace(count=step) if is_schedule(node) else node,
+      opt_state, is_leaf=is_schedule,
+  )
 
 
 def _below(params: Any, path: tuple[str, ...]) -> Any:

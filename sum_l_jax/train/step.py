@@ -30,6 +30,16 @@ def _finite(*trees) -> jax.Array:
   return jnp.isfinite(jnp.stack([optax.global_norm(t) for t in trees])).all()
 
 
+def _where_finite(finite, new, old) -> train_state.TrainState:
+  """The new state, or the old one with the new step."""
+  kept = dataclasses.replace(old, step=new.step)
+  state = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, kept)
+  # A step that was left out counts for the learning rate.
+  return dataclasses.replace(
+      state, opt_state=optimizers.at_step(state.opt_state, state.step)
+  )
+
+
 def make_train_step(
     network: train_state.Network,
     objective: Objective,
@@ -84,13 +94,7 @@ def make_train_step(
         opt_state=opt_state,
     )
     if skip_non_finite:
-      kept = dataclasses.replace(state, step=new_state.step)
-      new_state = jax.tree.map(
-          lambda new, old: jnp.where(finite, new, old), new_state, kept
-      )
-      new_state.opt_state = optimizers.at_step(
-          new_state.opt_state, new_state.step
-      )
+      new_state = _where_finite(finite, new_state, state)
     return new_state, sums
 
   everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
