@@ -122,9 +122,8 @@ def main(args: argparse.Namespace) -> int:
   return 0
 
 
-if __name__ == "__main__":
-  parsed = _parse()
-  # Before the fork: importing takes longer than the work.
+def _import() -> None:
+  """Before the fork: importing takes longer than the work."""
   from absl import flags
   from absl import logging
   from clu import metric_writers  # noqa: F401
@@ -136,4 +135,10 @@ if __name__ == "__main__":
 
   flags.FLAGS.mark_as_parsed()
   logging.set_verbosity(logging.INFO)
+
+
+if __name__ == "__main__":
+  parsed = _parse()
+  if "training" in parsed.victims:
+    _import()
   sys.exit(main(parsed))

@@ -65,8 +65,12 @@ def launch(config, workdir, processes, *more, sigterm="") -> Launched:
       **os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT),
       "XLA_FLAGS": "--xla_force_host_platform_device_count="
                    f"{DEVICES // processes}",
-      # Threads of XLA. With fewer than its devices' programs take at a time
-      # they wait for each other without end.
+      # Threads of XLA's CPU client; else it has as many as there are cores, or
+      # devices where those are more. In a collective each device's program
+      # holds its thread until all are there, and programs are queued ahead:
+      # with four threads, some of which the next program has taken, the rest
+      # wait for ever ("Expected 4 threads to join the rendezvous, but not all
+      # of them arrived"; two programs in turn on one core do so in seconds).
       "NPROC": "16", "SIGTERM_AT": sigterm,
   }
   command = [sys.executable, "-m",
