@@ -11,6 +11,7 @@ a straight line through the samples after the first quarter.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 import json
 import os
 import pathlib
@@ -84,14 +85,14 @@ def summarize(samples: list[dict[str, float]]) -> dict[str, float]:
   return found
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
   parser = argparse.ArgumentParser(
       prog="python -m benchmarks.steady", description=__doc__,
       formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument("--steps", type=int, default=2000)
   parser.add_argument("--output", type=pathlib.Path, metavar="FILE.json")
-  args = parser.parse_args()
+  args = parser.parse_args(argv)
   logging.set_verbosity(logging.INFO)
   start = time.monotonic()
   with tempfile.TemporaryDirectory() as folder:

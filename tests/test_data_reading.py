@@ -5,8 +5,11 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import pathlib
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 
 import grain
@@ -126,6 +129,29 @@ def test_a_read_that_hangs_in_a_thread_ends_the_run():
     stream.close()
   finally:
     answer.set()
+
+
+_HANGS = """
+import threading
+from absl import flags
+from sum_l_jax import main
+from sum_l_jax import process
+flags.FLAGS.mark_as_parsed()
+# A read that never returns, as Grain's: the interpreter would wait for it.
+threading.Thread(target=threading.Event().wait).start()
+def stall():
+  raise process.StalledError("Reading batch 3: no batch came")
+main._connect = stall
+main.main(["main"])
+"""
+
+
+def test_a_process_whose_reads_hang_ends():
+  done = subprocess.run(
+      [sys.executable, "-c", _HANGS], cwd=pathlib.Path(__file__).parents[1],
+      capture_output=True, text=True, timeout=120)
+  assert done.returncode == 2
+  assert done.stderr.endswith("error: Reading batch 3: no batch came\n")
 
 
 @pytest.mark.parametrize("damage, words", [
