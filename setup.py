@@ -74,6 +74,8 @@ setuptools.setup(
         "pyarrow>=15",
         "scipy>=1.11,<2",
         "simplejpeg>=1.8,<2",
+        # Reads and writes that are tried again.
+        "tenacity>=8.3,<10",
         "tensorflow-datasets>=4.9.7,<5",
     ],
     extras_require={

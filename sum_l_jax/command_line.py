@@ -9,6 +9,8 @@ import sys
 import textwrap
 import time
 
+from sum_l_jax import files
+
 
 def run(
     parser: argparse.ArgumentParser,
@@ -31,6 +33,7 @@ def run(
   )
   args = parser.parse_args(argv)
   try:
+    files.check_arguments(sys.argv[1:] if argv is None else argv)
     text = command(args)
   except (ValueError, OSError) as error:
     if args.debug:

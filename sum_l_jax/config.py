@@ -19,6 +19,7 @@ import re
 
 from ml_collections import config_dict
 
+from sum_l_jax import files
 from sum_l_jax import types
 
 AUTO = "auto"
@@ -222,6 +223,9 @@ def default_config() -> config_dict.ConfigDict:
   # Decoded frames kept in memory, by view and process; for small data sets.
   c.input.cache_mib = 0
   c.input.max_corrupt_share = 0.01  # Of the clips read; above it a run stops.
+  # Without a batch for so long, reading processes are started anew and a run
+  # that reads in threads ends; 0 waits for ever.
+  c.input.timeout_seconds = 300.0
   return c
 
 
@@ -438,7 +442,8 @@ def _check_numbers(fields: Mapping[str, object]) -> None:
           "log_every_steps"),
       0: ("num_devices", "model.bn_group_size", "eval.pool_window",
           "loss.negatives_group",
-          "input.num_workers", "input.cache_mib", "pairs.tie_tolerance",
+          "input.num_workers", "input.cache_mib",
+          "input.timeout_seconds", "pairs.tie_tolerance",
           "exo_stage.weight_decay", "joint_stage.weight_decay",
           "exo_stage.learning_rate", "joint_stage.learning_rate"),
   }
@@ -563,6 +568,11 @@ def resolve(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
   for name in flatten(config):
     check_field_name(name)
   fields = flatten(config)
+  for name, value in fields.items():
+    texts = (value,) if isinstance(value, str) else value
+    if isinstance(texts, tuple):
+      files.check_local((t for t in texts if isinstance(t, str)),
+                        f"config.{name}")
   _check_choices(fields)
   _check_numbers(fields)
   _check_combinations(config)

@@ -26,6 +26,7 @@ from absl import logging
 from ml_collections import config_flags
 
 from sum_l_jax import config as config_lib
+from sum_l_jax import files
 from sum_l_jax import multihost
 from sum_l_jax import process
 
@@ -100,6 +101,7 @@ def _make_workdir(workdir: pathlib.Path) -> None:
     ) from error
 
 
+@files.retried
 def _write_config(workdir: pathlib.Path, text: str) -> None:
   """Whole or not at all: another process, or the next start, reads it."""
   scratch = workdir / f".{CONFIG_FILE}.tmp"
@@ -183,6 +185,8 @@ def run(
   Raises:
     ValueError, FileNotFoundError: what a user can mend.
   """
+  files.check_local([str(workdir)], "--workdir")
+  files.check_local([str(checkpoint)], "--checkpoint")
   workdir = pathlib.Path(workdir)
   config = config_lib.resolve(config)
   text = config_lib.to_json(config)
@@ -299,6 +303,10 @@ def main(argv) -> None:
     if _DEBUG.value:
       raise
     sys.stderr.write(f"\nerror: {error}\n")
+    if isinstance(error, process.StalledError):
+      sys.stdout.flush()
+      sys.stderr.flush()
+      os._exit(2)
     sys.exit(2)
   except process.StoppedError as error:
     if _is_first():

@@ -19,6 +19,7 @@ import os
 import pathlib
 import sys
 
+from sum_l_jax import files
 from sum_l_jax.prediction import overlay
 from sum_l_jax.prediction import predictor
 from sum_l_jax.prediction import report
@@ -102,6 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   options = _parser().parse_args(arguments)
   progress = report.Progress(sys.stderr)
   try:
+    files.check_arguments(sys.argv[1:] if arguments is None else arguments)
     return _predict(options, progress)
   except BrokenPipeError:
     # The reader, `head` for example, has enough. Python would complain once

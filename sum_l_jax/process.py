@@ -21,6 +21,14 @@ class StoppedError(Exception):
   """Training was asked to stop, and did after saving."""
 
 
+class StalledError(ValueError):
+  """Reading gave up: processes that die, or a disk that doesn't answer.
+
+  Threads may hang for ever, so that the process has to end without waiting for
+  them.
+  """
+
+
 def use_huge_pages(
     *, execute: Callable[[str, list[str]], None] = os.execv
 ) -> bool:

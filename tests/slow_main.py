@@ -1,8 +1,8 @@
 """`sum_l_jax.main` that sends itself a SIGTERM; for tests of several processes.
 
 The environment variable SIGTERM_AT, "exo:2", names the batch before which it
-does. From there on every batch takes seconds, since the processes need some to
-agree on where to stop.
+does; "final:1" is one of the final evaluation. From there on every batch takes
+seconds, since the processes need some to agree on where to stop.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import time
 from absl import app
 
 from sum_l_jax import main
+from sum_l_jax.evaluation import evaluator
+from sum_l_jax.evaluation import final
 from sum_l_jax.train import loop
 
 _SECONDS = 2.0
@@ -40,9 +42,16 @@ def slow_down() -> None:
           os.kill(os.getpid(), signal.SIGTERM)
       yield item
 
+  def spy_final(*args, **options):
+    started.append(("final", 0))
+    # Evaluations while training take their batches here too.
+    evaluator.device = slow
+    return evaluate(*args, **options)
+
+  slow = type("device", (), {"prefetch_to_device": spy_prefetch})
+  evaluate, final.evaluate_checkpoint = final.evaluate_checkpoint, spy_final
   loop.stages.build_stream = spy_build
-  # Evaluation takes its batches through the same module and is left alone.
-  loop.device = type("device", (), {"prefetch_to_device": spy_prefetch})
+  loop.device = slow
 
 
 if __name__ == "__main__":

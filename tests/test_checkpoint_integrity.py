@@ -199,6 +199,38 @@ def test_a_full_disk_while_saving(folder, monkeypatch):
   assert "No space left on device" in _check_failed_save(folder, save)
 
 
+@pytest.mark.parametrize("state, meta, words", [
+    ({"w": object()}, {}, "Unsupported type"),
+    ({"w": jnp.zeros(3)}, {"a": object()}, "not JSON serializable"),
+], ids=["a leaf that is no array", "no JSON"])  # fmt: skip
+def test_what_is_no_fault_of_the_disk_is_not_blamed_on_it(
+    state, meta, words, folder
+):
+  with pytest.raises((ValueError, TypeError), match=words) as error:
+    with manager.Checkpoints(folder, keep=2) as checkpoints:
+      checkpoints.save(6, state, meta)
+      checkpoints.wait()
+  assert not isinstance(error.value, manager.SaveError)
+  assert "space" not in str(error.value)
+  with manager.Checkpoints(folder, keep=2) as checkpoints:
+    assert checkpoints.latest_step == 4
+    checkpoints.save(6, _state(6), {})
+  assert integrity.steps(folder) == [4, 6]
+
+
+def test_errors_of_the_system_are_told_apart():
+  full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+  wrapped = RuntimeError("saving failed")
+  wrapped.__cause__ = full
+  of_disk = [full, wrapped, PermissionError("no"), ValueError(
+      "RESOURCE_EXHAUSTED: Failed to write 9 bytes [os_error_code='28']")]
+  others = [TypeError("no array"), KeyError("params"), RuntimeError("deleted"),
+            ValueError("Unsupported type: <class 'str'>"),
+            ValueError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")]
+  assert [manager._is_of_disk(error) for error in of_disk + others] == (
+      [True] * len(of_disk) + [False] * len(others))
+
+
 def _tmpfs(path: pathlib.Path, *options: str):
   path.mkdir()
   done = subprocess.run(

@@ -5,6 +5,7 @@ One fixed moment of each kind; `python -m benchmarks.soak` takes random ones.
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import signal
@@ -118,3 +119,27 @@ def test_data_preparation_goes_on(name, event, path, count, tmp_path):
   victim.run(data, killed)
   # Files byte for byte, or arrays.
   assert victim.describe(killed) == victim.describe(whole)
+
+
+def test_a_soak_that_is_killed_goes_on(tmp_path):
+  output = tmp_path / "soak.json"
+  command = ("benchmarks.soak", "--kills=3", "--inputs=12", "--seed=5",
+             "--victims=embedding", f"--folder={tmp_path / 'state'}",
+             f"--output={output}")
+  # Opened for the whole run, to look, for the first kill, for the second.
+  _killed_at("open", r"embedding/journal\.jsonl", *command, count=4)
+  (journal,) = tmp_path.rglob("journal.jsonl")
+  before = [json.loads(line) for line in journal.read_text().splitlines()]
+  assert ["at" in line for line in before] == [False, True]
+  mark = tmp_path / "mark"
+  os.link(journal, mark)  # Its content stays when the soak removes its folder.
+  done = _command("-m", *command)
+  assert done.returncode == 0, done.stderr[-3000:]
+  lines = [json.loads(line) for line in mark.read_text().splitlines()]
+  assert lines[:2] == before
+  kills = json.loads(output.read_text())["kills"]["embedding"]
+  assert kills["kills"] == 3 == sum("at" in line for line in lines)
+  assert kills["runs"] == sum("compared" in line for line in lines) >= 1
+  inputs = json.loads(output.read_text())["inputs"]
+  assert [sum(ends.values()) for ends in inputs.values()] == [1] * 12
+  assert not journal.exists()

@@ -51,28 +51,33 @@ class Launched:
     )
 
 
-def launch(config, workdir, processes, *, sigterm="") -> Launched:
+def launch(config, workdir, processes, *more, sigterm="") -> Launched:
   """Runs main in so many processes, which share four devices.
 
   Args:
     config: a file.
     workdir: of the run.
     processes: that share the devices.
+    *more: arguments.
     sigterm: "stage:batch" before which the last process gets one.
   """
   environment = {
       **os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT),
       "XLA_FLAGS": "--xla_force_host_platform_device_count="
                    f"{DEVICES // processes}",
-      # Threads of XLA. With fewer than its devices' programs take at a time
-      # they wait for each other without end.
+      # Threads of XLA's CPU client; else it has as many as there are cores, or
+      # devices where those are more. In a collective each device's program
+      # holds its thread until all are there, and programs are queued ahead:
+      # with four threads, some of which the next program has taken, the rest
+      # wait for ever ("Expected 4 threads to join the rendezvous, but not all
+      # of them arrived"; two programs in turn on one core do so in seconds).
       "NPROC": "16", "SIGTERM_AT": sigterm,
   }
   command = [sys.executable, "-m",
              "tests.slow_main" if sigterm else "sum_l_jax.main",
              f"--config={config}", f"--workdir={workdir}",
              "--config.checkpoint.every=3 steps", "--config.checkpoint.keep=9",
-             "--config.log_every_steps=1"]
+             "--config.log_every_steps=1", *more]
   port = test_multihost.free_port()
   started = [
       subprocess.Popen(
@@ -104,18 +109,22 @@ def single_fixture(config, tmp_path_factory):
 
 @pytest.fixture(name="pair", scope="module")
 def pair_fixture(config, tmp_path_factory):
-  """Two processes with two devices each, stopped twice before they end.
+  """Two processes with two devices each, stopped thrice before they end.
 
-  Within the first stage, and by a signal that comes with its last batch: too
-  late for it, so they stop early in the second.
+  Within the first stage; by a signal that comes with its last batch: too late
+  for it, so they stop early in the second; and in the final evaluation.
 
   Returns:
-    The workdir, and the three runs.
+    The workdir, and the four runs.
   """
   workdir = tmp_path_factory.mktemp("pair")
   return workdir, [
-      launch(config, workdir, 2, sigterm=sigterm)
-      for sigterm in ("exo:0", "exo:5", "")
+      launch(config, workdir, 2, sigterm="exo:0"),
+      launch(config, workdir, 2, sigterm="exo:5"),
+      # Batches enough for them to agree.
+      launch(config, workdir, 2, "--config.eval.batch_size=4",
+             "--config.eval.clips=8", sigterm="final:0"),
+      launch(config, workdir, 2),
   ]
 
 
@@ -150,6 +159,7 @@ def _copy_without_end(workdir, to):
 def test_two_processes_train_like_one(pair, single):
   workdir, launched = pair
   assert launched[-1].codes == [0, 0], str(launched[-1])
+  assert "joint: complete at step 6" in launched[-1].said[0]
   _assert_alike(single, workdir)
 
 
@@ -171,17 +181,18 @@ def test_losses_are_those_of_one(pair, single):
 
 def test_one_process_writes(pair):
   workdir, launched = pair
-  first, second = launched[-1].said
-  assert "joint 6/6" in first and "Written: " in first
-  assert "is connected" in second
-  for text in ("6/6", "Written: ", "exo:"):
-    assert text not in second
+  assert "joint 6/6" in launched[-2].said[0]
+  assert "Written: " in launched[-1].said[0]
+  for _, second in (one.said for one in launched[-2:]):
+    assert "is connected" in second
+    for text in ("6/6", "Written: ", "exo:"):
+      assert text not in second
   # One event file for each start of a stage that had steps to go.
   assert len(list((workdir / "joint").glob("events*"))) == 2
 
 
 def test_all_stop_where_one_is_asked_to(pair):
-  _, (within, between, _) = pair
+  _, (within, between, _, _) = pair
   for stopped, stage in ((within, "exo"), (between, "joint")):
     assert stopped.codes == [process.STOPPED] * 2, str(stopped)
     assert "Stopped as asked" not in stopped.said[1]
@@ -189,6 +200,14 @@ def test_all_stop_where_one_is_asked_to(pair):
         rf"asked at step (\d) of 6 of stage '{stage}'; saved: step (\d)",
         stopped.said[0]).groups()
     assert step == saved
+
+
+def test_a_signal_in_the_final_evaluation_stops_all(pair):
+  stopped = pair[1][2]
+  assert stopped.codes == [process.STOPPED] * 2, str(stopped)
+  assert "joint 6/6" in stopped.said[0]
+  assert "Stopped as asked while evaluating" in stopped.said[0]
+  assert "Written: " not in stopped.said[0]
 
 
 @pytest.mark.parametrize("saved_by, processes", [("single", 4), ("pair", 1)])

@@ -74,3 +74,27 @@ def test_a_second_interrupt_stops_at_once():
     os.kill(os.getpid(), signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
       os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_evaluation_stops_at_its_next_batch():
+  with interrupt.StopRequest():
+    batches = interrupt.stoppable(range(9))
+    assert [next(batches), next(batches)] == [0, 1]
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(process.StoppedError, match="while evaluating"):
+      next(batches)
+  # Nobody has asked for signals to be noted: they do what they always do.
+  assert list(interrupt.stoppable(range(3))) == [0, 1, 2]
+
+
+def test_an_evaluation_of_several_processes_asks_before_each_batch(monkeypatch):
+  asked = []
+  monkeypatch.setattr(interrupt.jax, "process_count", lambda: 2)
+  monkeypatch.setattr(
+      interrupt.multihost_utils, "reached_preemption_sync_point",
+      lambda number: asked.append(number) or len(asked) == 3)
+  batches = interrupt.stoppable(range(9))
+  assert [next(batches), next(batches)] == [0, 1]
+  with pytest.raises(process.StoppedError, match="The same command goes on"):
+    next(batches)
+  assert asked == list(range(asked[0], asked[0] + 3))

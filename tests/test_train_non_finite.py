@@ -16,6 +16,7 @@ from sum_l_jax.data import records
 from sum_l_jax.train import loop
 from sum_l_jax.train import metrics
 from sum_l_jax.train import non_finite
+from sum_l_jax.train import optimizer as optimizers
 from sum_l_jax.train import state as train_state
 from sum_l_jax.train import step as train_step
 from tests import runs
@@ -101,6 +102,53 @@ def test_a_skipped_step_changes_nothing(bad, monkeypatch):
     trace = gradient + 0.9 * trace
     w = w - 1e-2 * trace
   np.testing.assert_allclose(after, w, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_the_learning_rate_follows_the_step(kind, monkeypatch):
+  """Two of six steps are left out; the others use the rates of their steps."""
+  schedule = optimizers.make_schedule(
+      "relative_steps", learning_rate=1.0, total_steps=6,
+      boundaries=tuple(range(6)), factors=(1.0, 0.5, 0.25, 0.1, 0.05, 0.02))
+  optimizer = optimizers.make_optimizer(
+      kind, schedule, momentum=0.0, nesterov=False, weight_decay=0.0)
+  used = []
+  update = optimizer.update
+
+  def spy(updates, opt_state, params):
+    found, new = update(updates, opt_state, params)
+    # Of SGD without momentum: update = -rate * gradient. Of AdamW: all
+    # numbers move by about the rate.
+    jax.debug.callback(
+        lambda u, g: used.append(float(abs(u).max() / (
+            abs(g).max() if kind == "sgd" else 1.0))),
+        found["w"], updates["w"])
+    return found, new
+
+  monkeypatch.setattr(
+      metrics, "step_sums",
+      lambda total, *others: {"loss": metrics.scalar(total)})
+  network = _Line()
+  step = train_step.make_train_step(
+      network, _objective, optax.GradientTransformation(optimizer.init, spy),
+      schedule, seed=0, mesh=device.make_mesh(1), skip_non_finite=True)
+  state = train_state.create_state(*network.init(), optimizer)
+  logged = []
+  for number in range(6):
+    bad = number in (1, 3)
+    state, sums = step(state, _BAD["nan in the loss"] if bad else _GOOD)
+    jax.effects_barrier()
+    logged.append(float(sums["learning_rate"].total))
+  good = [0, 2, 4, 5]
+  rates = [(1.0, 0.5, 0.25, 0.1, 0.05, 0.02)[n] for n in good]
+  np.testing.assert_allclose([logged[n] for n in good], rates, rtol=1e-6)
+  tolerance = 1e-5 if kind == "sgd" else 0.9
+  np.testing.assert_allclose([used[n] for n in good], rates, rtol=tolerance)
+  counts = optax.tree_utils.tree_get_all_with_path(state.opt_state, "count")
+  found = {path[-1].tuple_name: int(count) for path, count in counts}
+  assert found["ScaleByScheduleState"] == 6
+  # Its averages are of the good steps alone, and so is its count of them.
+  assert found.get("ScaleByAdamState", 4) == 4
 
 
 @pytest.mark.parametrize("bad", _BAD.values(), ids=_BAD)

@@ -13,6 +13,8 @@ import pathlib
 
 from absl import logging
 
+from sum_l_jax import files
+
 MANIFEST = "sha256.json"
 # What the list covers: the items, not Orbax's notes beside them, which it
 # still writes afterwards.
@@ -39,11 +41,13 @@ def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
   return dict(sorted(found.items()))
 
 
+@files.retried
 def _sha256(path: pathlib.Path) -> str:
   with path.open("rb") as file:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@files.retried
 def write(folder: pathlib.Path) -> None:
   """Lists the size and SHA-256 of a checkpoint's files, read back from disk.
 
@@ -63,7 +67,7 @@ def _read_list(folder: pathlib.Path) -> dict[str, list] | None:
   if not path.is_file():
     return None
   try:
-    return dict(json.loads(path.read_text(encoding="utf-8"))["files"])
+    return dict(json.loads(files.read_text(path))["files"])
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise DamagedCheckpointError(
         f"{path} can't be read ({error}), {_MEND}"

@@ -9,7 +9,9 @@ was looked at.
 from __future__ import annotations
 
 import pathlib
+import re
 from typing import Any
+from typing import NoReturn
 
 from absl import logging
 import jax
@@ -19,9 +21,26 @@ import orbax.checkpoint as ocp
 
 from sum_l_jax.checkpoint import integrity
 
+_SYSTEM_ERROR = re.compile(r"os_error_code|OS error \d")
+
 
 class SaveError(ValueError):
   """A checkpoint could not be written."""
+
+
+def _is_of_disk(error: BaseException | None) -> bool:
+  """Whether the system refused, rather than that there was a mistake in code.
+
+  TensorStore, which writes the arrays, has ValueErrors for all; those of the
+  system name its error.
+  """
+  while error is not None:
+    if isinstance(error, OSError | integrity.DamagedCheckpointError):
+      return True
+    if isinstance(error, ValueError) and _SYSTEM_ERROR.search(str(error)):
+      return True
+    error = error.__cause__
+  return False
 
 
 class Checkpoints:
@@ -95,7 +114,8 @@ class Checkpoints:
       meta: JSON values: config text, data fingerprints, tasks, pixels.
 
     Raises:
-      SaveError: this one, or the one before, can't be written.
+      SaveError: the disk does not take this one, or the one before. Anything
+        else that goes wrong, such as a leaf that is no array, passes as it is.
     """
     self.wait()
     if step in self._manager.all_steps():
@@ -109,22 +129,25 @@ class Checkpoints:
           ),
           force=True,
       )
-    except Exception as error:  # Which ones depends on the file system.
-      raise self._save_error(error) from error
+    except Exception as error:
+      self._fail(error)
 
   def _seal(self) -> None:
     """Adds the checksums, just before Orbax gives the folder its name."""
     for folder in self._directory.glob(f"{self._pending}.orbax-*"):
       integrity.write(folder)
 
-  def _save_error(self, error: Exception) -> SaveError:
+  def _fail(self, error: Exception) -> NoReturn:
+    """Raises a SaveError where the disk is at fault, else the error itself."""
     step, self._pending = self._pending, None
-    return SaveError(
+    if not _is_of_disk(error):
+      raise error
+    raise SaveError(
         f"The checkpoint of step {step} can't be written to"
         f" {str(self._directory)!r} ({str(error).strip()[:500]}). Complete is"
         f" step {self._saved}. Make sure that there is space and that the"
         " folder may be written to; the same command then goes on from there."
-    )
+    ) from error
 
   def restore(self, step: int, like: Any) -> Any:
     """Restores a state onto the devices that `like` names.
@@ -163,8 +186,8 @@ class Checkpoints:
     try:
       self._manager.wait_until_finished()
       integrity.check(self._directory / str(step), contents=False)
-    except Exception as error:  # Which ones depends on the file system.
-      raise self._save_error(error) from error
+    except Exception as error:
+      self._fail(error)
     self._pending, self._saved = None, step
     logging.info("Saved: %s", self._directory / str(step))
     for old in sorted(self._manager.all_steps())[: -self._keep]:

@@ -100,9 +100,9 @@ def find_checkpoint(path: str | pathlib.Path) -> pathlib.Path:
 
 def _read_npz(path: pathlib.Path) -> Weights:
   try:
-    with np.load(path, allow_pickle=False) as file:
-      flat = {name: file[name] for name in file.files if name != "card"}
-      card = json.loads(str(file["card"])) if "card" in file.files else None
+    _, flat = npz_file.load(path)
+    card = flat.pop("card", None)
+    card = None if card is None else json.loads(str(card))
     tree = unflatten(flat)
   except npz_file.DAMAGED as error:
     raise ValueError(

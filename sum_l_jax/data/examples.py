@@ -196,6 +196,8 @@ class ClipReader:
           known[frame] = decode.decode_jpeg(jpeg)
           self._remember((pool, clip, frame), known[frame])
       return list(known.values()), np.searchsorted(distinct, indices)
+    except records.LostShardError:
+      raise  # No other clip makes up for it.
     except READ_ERRORS as error:
       raise CorruptClipError(
           f"{self.datasets[pool]!r}, clip {self.clip_id(pool, clip)!r}:"

@@ -21,6 +21,7 @@ from sum_l_jax.data import batches
 from sum_l_jax.data import examples
 from sum_l_jax.data import narrations as narrations_lib
 from sum_l_jax.data import pairing
+from sum_l_jax.data import reading
 from sum_l_jax.data import records
 from sum_l_jax.data import transforms
 
@@ -62,6 +63,7 @@ class TrainStream(Iterator[types.Batch]):
       min_judged: int = _MIN_JUDGED,
       ego_skip: Collection[str] = (),
       exo_skip: Collection[str] = (),
+      timeout: float = 0.0,
   ):
     """Starts reading.
 
@@ -89,6 +91,7 @@ class TrainStream(Iterator[types.Batch]):
       ego_skip: ids of ego clips that are never shown; each is replaced as a
         corrupt clip is, but isn't counted as one.
       exo_skip: the same of the exo view.
+      timeout: see `reading.Reading`.
 
     Raises:
       ValueError: arguments that contradict each other, a pair table or
@@ -105,6 +108,7 @@ class TrainStream(Iterator[types.Batch]):
         num_workers=num_workers,
         prefetch=prefetch,
         cache_bytes=cache_bytes,
+        timeout=timeout,
     )
     if not 0.0 <= max_corrupt_share <= 1.0:
       raise ValueError(
@@ -138,11 +142,21 @@ class TrainStream(Iterator[types.Batch]):
     self._clips_read = 0
     self._max_corrupt_share = max_corrupt_share
     self._min_judged = min_judged
-    self._iterator = _start(
-        self._make, start_step, num_threads, num_workers, prefetch
+    self._iterator = reading.Reading(
+        lambda first: _start(
+            self._make, first, num_threads, num_workers, prefetch
+        ),
+        first=start_step, num_workers=num_workers, timeout=timeout,
     )
 
   def __next__(self) -> types.Batch:
+    """The next batch.
+
+    Raises:
+      ValueError: too many clips are corrupt.
+      records.LostShardError: a shard was deleted, or cut short.
+      process.StalledError: reading hangs, or its processes die.
+    """
     if self._iterator is None:
       raise ValueError("This stream is closed; make a new one at its step.")
     batch = dict(next(self._iterator))

@@ -13,6 +13,8 @@ import zlib
 
 import numpy as np
 
+from sum_l_jax import files
+
 # What numpy and zipfile raise for files cut short, of another kind, or with
 # pickles (AttributeError and TypeError: a bare `.npy`).
 DAMAGED = (
@@ -36,6 +38,7 @@ DAMAGED = (
 )
 
 
+@files.retried
 def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
   """Writes `arrays` to `path`, complete or not at all.
 
@@ -67,6 +70,17 @@ def _check_array(key: str, array: object) -> None:
       raise ValueError(f"{key} holds what is no text")
 
 
+@files.retried
+def load(
+    path: pathlib.Path, keys: Sequence[str] | None = None
+) -> tuple[list[str], dict[str, np.ndarray]]:
+  """Names of what a file holds, and its arrays, all or those of `keys`."""
+  with np.load(path, allow_pickle=False) as stored:
+    held = stored.files
+    wanted = held if keys is None else [key for key in keys if key in held]
+    return held, {key: stored[key] for key in wanted}
+
+
 def read_npz(
     path: str | os.PathLike[str],
     keys: Sequence[str],
@@ -95,9 +109,7 @@ def read_npz(
         f"There is no {what} at {str(path)!r}. Make it with `{command}`."
     )
   try:
-    with np.load(path, allow_pickle=False) as stored:
-      held = stored.files
-      arrays = {key: stored[key] for key in keys if key in held}
+    held, arrays = load(path, keys)
     for key, array in arrays.items():
       _check_array(key, array)
   except DAMAGED as error:

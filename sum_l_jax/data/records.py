@@ -20,6 +20,7 @@ import hashlib
 import json
 import pathlib
 
+from sum_l_jax import files
 from sum_l_jax import types
 
 FORMAT = 1
@@ -72,7 +73,7 @@ def read_card(directory: str | pathlib.Path) -> dict:
         " `python -m data_prep.toy_kitchen` wrote."
     )
   try:
-    card = json.loads(path.read_text(encoding="utf-8"))
+    card = json.loads(files.read_text(path))
   except ValueError as error:  # Not UTF-8, or not JSON.
     raise ValueError(f"{path} is not JSON ({error}). {_REBUILD}") from error
   if not isinstance(card, dict):
@@ -91,6 +92,7 @@ def read_card(directory: str | pathlib.Path) -> dict:
   return card
 
 
+@files.retried
 def _read_clips(directory: pathlib.Path, split: str) -> tuple[ClipInfo, ...]:
   path = directory / clips_file(split)
   clips = []
@@ -103,6 +105,10 @@ def _read_clips(directory: pathlib.Path, split: str) -> tuple[ClipInfo, ...]:
             f"{path}, line {number} is damaged ({error}). {_REBUILD}"
         ) from error
   return tuple(clips)
+
+
+class LostShardError(ValueError):
+  """A shard that was there when the data set was opened is gone, or changed."""
 
 
 class ClipDataset:
@@ -154,6 +160,11 @@ class ClipDataset:
           f"{self.directory / clips_file(split)} has {len(self.clips)} clips,"
           f" the card says {card['splits'][split]}. {_REBUILD}"
       )
+    # Of now: a worker process that opens them later compares with these.
+    self._shard_sizes = {
+        path.name: path.stat().st_size
+        for path in sorted(self.directory.glob(f"*-{split}.array_record*"))
+    }
 
   def __len__(self) -> int:
     return len(self.clips)
@@ -182,12 +193,46 @@ class ClipDataset:
     )
 
   def _read_record(self, number: int) -> tuple[str, Sequence[bytes]]:
-    """Clip id and JPEG frames of a record."""
+    """Clip id and JPEG frames of a record.
+
+    Raises:
+      LostShardError: it can't be read, and a shard is not what it was.
+    """
     from tensorflow_datasets.proto import tf_example_pb2
 
-    features = tf_example_pb2.Example.FromString(self._records[number]).features
-    read = lambda name: features.feature[name].bytes_list.value
-    return read("clip_id")[0].decode("utf-8"), read("frames")
+    try:
+      raw = self._read_raw(number)
+      features = tf_example_pb2.Example.FromString(raw).features
+      read = lambda name: features.feature[name].bytes_list.value
+      return read("clip_id")[0].decode("utf-8"), read("frames")
+    except Exception as error:
+      # The libraries' errors don't tell a lost file from a damaged record.
+      self._check_shards(error)
+      raise
+
+  @files.retried
+  def _read_raw(self, number: int) -> bytes:
+    try:
+      return self._records[number]
+    except RuntimeError as error:
+      if files.passes(error):  # A reader that has failed once stays so.
+        self.__dict__.pop("_records", None)
+      raise
+
+  def _check_shards(self, error: Exception) -> None:
+    """Compares the shards with those that were there at the start."""
+    for name, size in self._shard_sizes.items():
+      path = self.directory / name
+      found = path.stat().st_size if path.is_file() else None
+      if found != size:
+        what = "is gone" if found is None else f"has {found} bytes now"
+        raise LostShardError(
+            f"The shard {path} {what}; it had {size} bytes when the data set"
+            " was opened. Put it back (copy it from where it is whole, mount"
+            " its disk again), or build the data set again. A training's"
+            " checkpoints are whole: the same command then goes on from the"
+            f" last one. ({error})"
+        ) from error
 
   def __getstate__(self):
     # Grain's worker processes open the shards themselves.
@@ -207,6 +252,7 @@ class ClipDataset:
 
     Raises:
       ValueError: the shard does not hold what the index says.
+      LostShardError: it is gone, or was cut short.
     """
     clip = self.clips[index]
     records: dict[int, Sequence[bytes]] = {}

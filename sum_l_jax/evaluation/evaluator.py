@@ -15,6 +15,7 @@ from sum_l_jax.data import eval_loader
 from sum_l_jax.data import examples
 from sum_l_jax.data import records
 from sum_l_jax.evaluation import evaluate
+from sum_l_jax.train import interrupt
 from sum_l_jax.train import stages
 
 
@@ -105,7 +106,9 @@ class Evaluator:
         self.score,
         tower(params),
         tower(stats),
-        device.prefetch_to_device(self.stream, self.mesh),
+        interrupt.stoppable(
+            device.prefetch_to_device(self.stream, self.mesh)
+        ),
         labels=all_labels(self.dataset),
         tasks=self.dataset.tasks,
         num_views=self.stream.num_views,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from sum_l_jax import files
 from sum_l_jax.data import npz_file
 from sum_l_jax.evaluation import retrieval_table
 
@@ -148,6 +149,7 @@ def format_table(result: Mapping[str, Any]) -> str:
   return "\n\n".join(blocks)
 
 
+@files.retried
 def write_result(workdir: pathlib.Path, result: Mapping[str, Any]) -> None:
   """Writes `result.json`, whole or not at all.
 
@@ -162,6 +164,7 @@ def write_result(workdir: pathlib.Path, result: Mapping[str, Any]) -> None:
   scratch.replace(path)
 
 
+@files.retried
 def write_scores(workdir: pathlib.Path, split: str, *, clip_ids: Sequence[str],
                  scores: Mapping[str, np.ndarray],
                  labels: Mapping[str, np.ndarray]) -> None:

@@ -19,6 +19,7 @@ from sum_l_jax.data import records
 from sum_l_jax.evaluation import cross_view
 from sum_l_jax.evaluation import embedding
 from sum_l_jax.evaluation import relevance
+from sum_l_jax.train import interrupt
 from sum_l_jax.train import stages
 
 
@@ -48,7 +49,9 @@ class Source:
     parts = [
         embedding.embed(
             self.step, params, stats,
-            device.prefetch_to_device(stream, self.mesh),
+            interrupt.stoppable(
+                device.prefetch_to_device(stream, self.mesh)
+            ),
             num_clips=len(dataset), num_views=stream.num_views,
         )
         for dataset, stream in zip(self.datasets, self.streams)

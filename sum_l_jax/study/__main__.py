@@ -22,6 +22,7 @@ import pathlib
 import shlex
 import sys
 
+from sum_l_jax import files
 from sum_l_jax.study import plan
 from sum_l_jax.study import reuse
 from sum_l_jax.study import rows as rows_lib
@@ -183,6 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.error(f"unrecognized arguments: {' '.join(wrong)} (fields of the"
                  " config are set by --config.x=y)")
   try:
+    files.check_arguments(sys.argv[1:] if argv is None else argv)
     return _run(args, overrides)
   except (ValueError, FileNotFoundError) as error:
     if args.debug:

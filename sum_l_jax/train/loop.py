@@ -286,6 +286,11 @@ def _loop(config, stage, data, state, step_fn, checkpoints, card, *, start,
                            skip=config.on_non_finite == "skip")
   report = _Report(watch, total, writer, lambda: checkpoints.latest_step)
   stream = stages.build_stream(config, stage, data, start_step=start)
+
+  def save(step, state):
+    with jax.transfer_guard("allow"):  # Orbax copies as it likes.
+      checkpoints.save(step, state, card)
+
   with (stream, interrupt.StopRequest() as request,
         jax.transfer_guard("disallow")):
     batches = device.prefetch_to_device(stream, mesh)
@@ -298,20 +303,33 @@ def _loop(config, stage, data, state, step_fn, checkpoints, card, *, start,
       if due["save"] or due["evaluate"] or step % config.log_every_steps == 0:
         report.flush(step)
       if due["save"] and step > start:
-        with jax.transfer_guard("allow"):  # Orbax copies as it likes.
-          checkpoints.save(step, state, card)
+        save(step, state)
       if asked:
         break
       if due["evaluate"] and watched:
         values = {}
-        for evaluator in watched:
-          values |= evaluator.named(evaluator(state.params, state.stats))
+        try:
+          for evaluator in watched:
+            values |= evaluator.named(evaluator(state.params, state.stats))
+        except process.StoppedError:
+          asked = True
+          if step > start:
+            save(step, state)
+          break
         writer.write_scalars(step, values)
         logging.info("%s %d/%d  %s", stage, step, total,
                      evaluators.headline(values))
       report.restart_clock()
       if step < stop:
-        batch = next(batches)
+        try:
+          batch = next(batches)
+        except Exception:
+          # The state is good, whatever is wrong with the data. Other processes
+          # don't know of it, and would not take part in a save.
+          if step > start and jax.process_count() == 1:
+            report.flush(step)
+            save(step, state)
+          raise
         state, sums = step_fn(state, batch)
         report.add(sums, batch)
         if step == start and jax.process_index() == 0:

@@ -145,6 +145,23 @@ def make_optimizer(
   return optax.chain(*parts)
 
 
+def at_step(opt_state: optax.OptState, step: jax.Array) -> optax.OptState:
+  """The same state with the schedule at a step, whatever it counted itself.
+
+  The schedule counts updates. Where some are left out it would lag behind the
+  step, and the learning rate would not reach the end of its curve.
+
+  Args:
+    opt_state: of `make_optimizer`.
+    step: int32 [], steps taken.
+  """
+  is_schedule = lambda node: isinstance(node, optax.ScaleByScheduleState)
+  return jax.tree.map(
+      lambda node: node._replace(count=step) if is_schedule(node) else node,
+      opt_state, is_leaf=is_schedule,
+  )
+
+
 def _below(params: Any, path: tuple[str, ...]) -> Any:
   """True for the subtree at `path`, False elsewhere."""
   if not path:

@@ -194,6 +194,7 @@ def build_stream(
       max_corrupt_share=config.input.max_corrupt_share,
       ego_skip=data.skip.get(types.EGO, ()),
       exo_skip=data.skip.get(types.EXO, ()),
+      timeout=config.input.timeout_seconds,
   )
 
 

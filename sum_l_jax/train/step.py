@@ -11,6 +11,7 @@ import optax
 
 from sum_l_jax import types
 from sum_l_jax.train import metrics
+from sum_l_jax.train import optimizer as optimizers
 from sum_l_jax.train import state as train_state
 
 Objective = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
@@ -27,6 +28,16 @@ def _finite(*trees) -> jax.Array:
   checkpoint was saved.
   """
   return jnp.isfinite(jnp.stack([optax.global_norm(t) for t in trees])).all()
+
+
+def _where_finite(finite, new, old) -> train_state.TrainState:
+  """The new state, or the old one with the new step."""
+  kept = dataclasses.replace(old, step=new.step)
+  state = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, kept)
+  # A step that was left out counts for the learning rate.
+  return dataclasses.replace(
+      state, opt_state=optimizers.at_step(state.opt_state, state.step)
+  )
 
 
 def make_train_step(
@@ -52,7 +63,8 @@ def make_train_step(
     schedule: step -> learning rate, for the log.
     seed: dropout keys are derived from (seed, step, view).
     mesh: a one-dimensional mesh named `data`.
-    skip_non_finite: steps that are not finite change nothing but their count.
+    skip_non_finite: steps that are not finite change nothing but their count,
+      which the learning rate follows.
   """
 
   def step(state, batch):
@@ -82,10 +94,7 @@ def make_train_step(
         opt_state=opt_state,
     )
     if skip_non_finite:
-      kept = dataclasses.replace(state, step=new_state.step)
-      new_state = jax.tree.map(
-          lambda new, old: jnp.where(finite, new, old), new_state, kept
-      )
+      new_state = _where_finite(finite, new_state, state)
     return new_state, sums
 
   everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
