@@ -72,7 +72,8 @@ CHOICES = {
 }
 # May change between two runs in one workdir: they do not touch what is learnt.
 RUNTIME_FIELDS = ("log_every_steps", "report", "stop_at", "on_non_finite",
-                  "input.", "checkpoint.", "eval.", "num_devices")
+                  "input.", "checkpoint.", "eval.", "num_devices",
+                  "model.remat")
 
 
 def _stage() -> config_dict.ConfigDict:
@@ -157,6 +158,9 @@ def default_config() -> config_dict.ConfigDict:
   c.model.freeze_exo = False
   c.model.bn_group_size = 0  # 0: the global batch; n: groups of n clips.
   c.model.conv = AUTO  # How convolutions are computed (models/conv.py).
+  # What the backward pass computes anew instead of keeping: "none", "blocks"
+  # (of all stages), or stages such as "s1,s2".
+  c.model.remat = "none"
 
   c.loss = config_dict.ConfigDict()
   # L_a: "weighted" is Eq. 9, "filtered" Eq. 7, "decoupled" Eq. 6.

@@ -34,6 +34,7 @@ _CALLED = re.compile(
 _NAME = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_CHANNEL = re.compile(r"\bchannel_id=(\d+)")
 _TILE = re.compile(r"T\(([\d,]+)\)")
 
 
@@ -87,9 +88,7 @@ def _numbers(text: str | None) -> tuple[int, ...]:
 
 
 def read_arrays(text: str) -> tuple[Array, ...]:
-  """The arrays of a result type, "f32[2,3]{1,0:T(8,128)}" or a tuple of such.
-
-  """
+  """Reads a result's type, "f32[2,3]{1,0:T(8,128)}" or a tuple of such."""
   arrays = []
   for dtype, shape, order, tiles in _ARRAY.findall(text):
     tile = _TILE.match(tiles or "")
@@ -111,6 +110,7 @@ class Instruction:
     op_name: path of scopes and the primitive that it comes from.
     cycles: the compiler's estimate, or None.
     trips: how often a loop runs; 1 for all else, and where it isn't said.
+    channel: number of an exchange between chips; "" where there is none.
   """
 
   name: str
@@ -121,6 +121,7 @@ class Instruction:
   op_name: str
   cycles: int | None
   trips: int
+  channel: str
 
 
 def _closing(text: str, start: int) -> int:
@@ -143,7 +144,7 @@ def _read_instruction(name: str, text: str) -> Instruction | None:
   for one, many in _CALLED.findall(rest):
     called += [one] if one else re.findall(r"[\w.\-]+", many)
   op_name, cycles = _NAME.search(rest), _CYCLES.search(rest)
-  trips = _TRIPS.search(rest)
+  trips, channel = _TRIPS.search(rest), _CHANNEL.search(rest)
   return Instruction(
       name=name,
       opcode=opcode.group(1),
@@ -153,6 +154,7 @@ def _read_instruction(name: str, text: str) -> Instruction | None:
       op_name=op_name.group(1) if op_name else "",
       cycles=int(cycles.group(1)) if cycles else None,
       trips=int(trips.group(1)) if trips else 1,
+      channel=channel.group(1) if channel else "",
   )
 
 
@@ -268,12 +270,17 @@ class Program:
   def collectives(self) -> tuple[Collective, ...]:
     """Every exchange, the largest first; one of several types counts a type.
 
+    The TPU compiler copies an exchange into every fusion that runs beside it;
+    its channel tells that it is one.
     """
-    out = []
+    out, channels = [], set()
     for _, instruction, times, _ in self._walk(self._entry, 1, False):
       kind = instruction.opcode.removesuffix("-start")
-      if kind not in COLLECTIVES:
+      channel = (kind, instruction.channel)
+      if kind not in COLLECTIVES or channel in channels:
         continue
+      if instruction.channel:
+        channels.add(channel)
       arrays = instruction.arrays
       if instruction.opcode != kind and kind != "all-reduce":
         # The start of a pair has its operands as well, and then its results.

@@ -12,6 +12,7 @@ from sum_l_jax.aot import hlo
 TOP = 10
 # Tower, pathway, stage.
 _LAYER_DEPTH = 3
+_REST = "the rest of the step"
 
 
 def _operation(operation: hlo.Operation, clock_hz: float) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def _layers(program: hlo.Program) -> dict[str, dict[str, float]]:
   out: dict[str, dict[str, float]] = {}
   for operation in program.operations:
     origin = hlo.read_origin(operation.instruction.op_name)
-    name = "/".join(origin.layer[:_LAYER_DEPTH]) or "(no name)"
+    name = "/".join(origin.layer[:_LAYER_DEPTH]) or _REST
     phases = out.setdefault(name, {})
     weight = operation.cycles if by_cycles else operation.bytes
     phases[origin.phase] = phases.get(origin.phase, 0) + weight

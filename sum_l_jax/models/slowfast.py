@@ -10,6 +10,8 @@ the fast channels, BN, ReLU, appended after the slow channels.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -34,7 +36,7 @@ class SlowFast(nnx.Module):
       spec: backbones.BackboneSpec,
       *,
       pool_window: int = 0,
-      remat: bool = False,
+      remat: Collection[str] = (),
       **common,
   ):
     self.stage_names = spec.stage_names
@@ -42,9 +44,12 @@ class SlowFast(nnx.Module):
     self.alpha = spec.alpha
     fused = tuple(2 * width for width in spec.fast.widths[:-1])
     self.slow = resnet3d.Pathway(
-        spec.slow, extra_features=fused, remat=remat, **common
+        spec.slow, name=backbones.SLOW, extra_features=fused, remat=remat,
+        **common,
     )
-    self.fast = resnet3d.Pathway(spec.fast, remat=remat, **common)
+    self.fast = resnet3d.Pathway(
+        spec.fast, name=backbones.FAST, remat=remat, **common
+    )
     self.fusion = nnx.List(
         resnet3d.ConvNorm(
             width // 2,
@@ -80,8 +85,8 @@ class SlowFast(nnx.Module):
         fast = self.fast.run_stage(name, fast, train=train)
       stages[name] = {backbones.SLOW: slow, backbones.FAST: fast}
       if index < len(self.fusion):
-        slow = jnp.concatenate(
-            [slow, self.fusion[index](fast, train=train)], axis=-1
-        )
+        with jax.named_scope(f"fusion/{name}"):
+          fused = self.fusion[index](fast, train=train)
+          slow = jnp.concatenate([slow, fused], axis=-1)
     pooled = [pool.mean_pool(x, self.pool_window) for x in (slow, fast)]
     return jnp.concatenate(pooled, axis=-1), stages

@@ -241,6 +241,7 @@ def build_network(
       bn_group_size=config.model.bn_group_size,
       dtype=jnp.dtype(config.precision),
       conv=config.model.conv,
+      remat=config.model.remat,
       pool_window=pool_window,
       seed=config.seed,
   )
