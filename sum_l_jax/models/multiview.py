@@ -228,6 +228,7 @@ def make_model(
     dtype: jnp.dtype = jnp.float32,
     conv: str = "auto",
     remat: bool | str = "none",
+    pack_clips: int = 1,
     pool_window: int = 0,
     seed: int = 0,
 ) -> MultiviewModel:
@@ -255,6 +256,8 @@ def make_model(
     remat: what is recomputed in the backward pass, to save memory: "none",
       "blocks" (or True: each block of every stage), or stages by name, such as
       "s1,s2", whose activations are the largest.
+    pack_clips: how many clips SlowFast's fast pathway computes side by side in
+      training with conv="tpu" (`slowfast.SlowFast`); a divisor of the batch.
     pool_window: for evaluation: average windows of this side in place of the
       whole map; logits then are `[B, P, K]`, P positions, whose scores are to
       be averaged. 0 is the whole map.
@@ -265,9 +268,10 @@ def make_model(
   """
   pixels = pixels or {}
   _check(backbone, tasks, pixels, dropout, share_encoder)
+  spec = backbones.BACKBONES[backbone]
   towers = {
       view: Tower(
-          backbones.BACKBONES[backbone],
+          spec,
           tasks=tasks[view],
           embedding_dim=embedding_dim,
           own_encoder=not (share_encoder and view == types.EXO),
@@ -277,10 +281,11 @@ def make_model(
           pixels=pixels.get(view, pixels_lib.PixelSpec()),
           seed=seed,
           view=view,
+          **({"pack_clips": pack_clips} if spec.fast else {}),
           backend=convolution.resolve_backend(conv),
           bn_group_size=bn_group_size,
           dtype=dtype,
-          remat=_remat_stages(remat, backbones.BACKBONES[backbone]),
+          remat=_remat_stages(remat, spec),
           pool_window=pool_window,
       )
       for view in tasks

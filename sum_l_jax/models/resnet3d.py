@@ -61,8 +61,7 @@ class ConvNorm(nnx.Module):
 
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     """`[B, T, H, W, C]` -> `[B, T', H', W', O]`."""
-    x = self.norm(self.conv(x), train=train)
-    return jax.nn.relu(x) if self.relu else x
+    return self.norm(self.conv(x), train=train, relu=self.relu)
 
 
 class DifferenceStem(nnx.Module):

@@ -242,6 +242,7 @@ def build_network(
       dtype=jnp.dtype(config.precision),
       conv=config.model.conv,
       remat=config.model.remat,
+      pack_clips=config.model.pack_clips,
       pool_window=pool_window,
       seed=config.seed,
   )
