@@ -304,6 +304,10 @@ _NO_SCOPE = ("", "checkpoint", "rematted_computation", "while", "body", "cond",
              "closed_call", "custom_vjp_call", "custom_jvp_call", "pjit")
 
 
+# A Python function's name or an einsum's formula, which XLA or JAX put in.
+_FUNCTION = re.compile(r"<|__|->")
+
+
 @dataclasses.dataclass(frozen=True)
 class Origin:
   """Where an operation comes from.
@@ -332,5 +336,5 @@ def read_origin(op_name: str) -> Origin:
   elif "transpose(" in name:
     phase = "backward"
   parts = [part for part in _AROUND.sub("", _JIT.sub("", name)).split("/")
-           if part not in _NO_SCOPE]
+           if part not in _NO_SCOPE and not _FUNCTION.search(part)]
   return Origin(tuple(parts[:-1]), parts[-1] if parts else "", phase)

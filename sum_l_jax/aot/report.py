@@ -101,17 +101,15 @@ def summarize(compiled: compiling.Compiled) -> dict[str, Any]:
   if compiled.problem:
     return {**out, "problem": compiled.problem}
   program = hlo.Program(compiled.text)
-  memory = dict(compiled.memory)
-  memory["peak"] = memory["peak"] or sum(
-      memory[name] for name in ("arguments", "outputs", "temporaries", "code")
-  )
+  memory = compiled.memory
+  needed = max(memory["total"], memory["peak"])
   seconds = _times(compiled, program.cycles)
   steps = compiled.clips / compiled.batch_size
   return {
       **out,
       "memory": memory,
       "hbm": chip.hbm_bytes or None,
-      "headroom": chip.hbm_bytes - memory["peak"] if chip.hbm_bytes else None,
+      "headroom": chip.hbm_bytes - needed if chip.hbm_bytes else None,
       "flops": compiled.costs.get("flops"),
       "bytes_accessed": compiled.costs.get("bytes_accessed"),
       "cycles": program.cycles,
@@ -144,8 +142,10 @@ _ROWS = (
      "GB", 2),
     ("", "memory.outputs", "outputs, not in their place", 1e-9, "GB", 2),
     ("", "memory.temporaries", "temporaries", 1e-9, "GB", 2),
-    ("", "memory.peak", "peak", 1e-9, "GB", 2),
-    ("", "hbm", "there is", 1e-9, "GB", 2),
+    ("", "memory.code", "the program", 1e-9, "GB", 2),
+    ("", "memory.total", "total", 1e-9, "GB", 2),
+    ("", "memory.peak", "peak in use", 1e-9, "GB", 2),
+    ("", "hbm", "a chip has", 1e-9, "GB", 2),
     ("", "headroom", "left", 1e-9, "GB", 2),
     ("work of a chip in a step", "flops", "arithmetic", 1e-12, "TFLOP", 3),
     ("", "bytes_accessed", "memory traffic", 1e-9, "GB", 1),
