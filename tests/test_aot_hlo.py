@@ -2,88 +2,18 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import pytest
 
 from sum_l_jax.aot import hlo
 
+TEXTS = pathlib.Path(__file__).parent / "hlo"
 # What the TPU compiler makes of the gradient of a matrix product over 8 chips,
 # shortened; the names and numbers are its own.
-MATMUL = """\
-HloModule jit_f, is_scheduled=true, entry_computation_layout={(f32[512,256])}
-
-FileNames
-1 "f.py"
-
-%convert.1 (param_0.9: f32[512,512]) -> bf16[512,512] {
-  %param_0.9 = f32[512,512]{1,0:T(8,128)} parameter(0)
-  ROOT %convert.21 = bf16[512,512]{1,0:T(8,128)(2,1)} convert(%param_0.9), metadata={op_name="jit(f)/jvp()/convert_element_type" stack_frame_id=3}
-}
-
-%fused_computation.1 (param_0.15: f32[512,512], param_1.15: f32[512,256]) -> bf16[512,256] {
-  %param_0.15 = f32[512,512]{1,0:T(8,128)} parameter(0)
-  %param_1.15 = f32[512,256]{1,0:T(8,128)} parameter(1)
-  %fusion.3 = bf16[512,512]{1,0:T(8,128)(2,1)} fusion(%param_0.15), kind=kLoop, calls=%convert.1
-  ROOT %convolution.2 = bf16[512,256]{1,0:T(8,128)(2,1)S(1)} convolution(%fusion.3, %param_1.15), dim_labels=fb_io->bf, metadata={op_name="jit(f)/transpose(jvp(ego))/slow/s2/0/a/dot_general" stack_frame_id=3}, backend_config={"window_config":{"estimated_cycles":"999"}}
-}
-
-%add.clone (x.3: bf16[], y.1: bf16[]) -> bf16[] {
-  %y.1 = bf16[]{:T(256)} parameter(1)
-  %x.3 = bf16[]{:T(256)} parameter(0)
-  ROOT %add.1 = bf16[]{:T(256)} add(%x.3, %y.1)
-}
-
-ENTRY %main.0_spmd (param.1: f32[512,256], param: f32[512,512]) -> f32[512,256] {
-  %param.1 = f32[512,256]{1,0:T(8,128)} parameter(0), sharding={replicated}, metadata={op_name="w"}
-  %param = f32[512,512]{1,0:T(8,128)} parameter(1), sharding={devices=[8,1]<=[8]}
-  %fusion = bf16[512,256]{1,0:T(8,128)(2,1)S(1)} fusion(%param, %param.1), kind=kOutput, calls=%fused_computation.1, metadata={op_name="jit(f)/transpose(jvp(ego))/slow/s2/0/a/dot_general" stack_frame_id=3}, backend_config={"flag_configs":[],"window_config":{"estimated_cycles":"14676"}}
-  %all-reduce = bf16[512,256]{1,0:T(8,128)(2,1)S(1)} all-reduce(%fusion), channel_id=1, replica_groups=mesh['axis_0'=8,'axis_1'=1] {'axis_0'}, use_global_device_ids=true, to_apply=%add.clone, metadata={op_name="jit(f)/transpose(jvp(ego))/slow/s2/0/a/dot_general"}
-  ROOT %convert.15 = f32[512,256]{1,0:T(8,128)} convert(%all-reduce), metadata={op_name="jit(f)/transpose(jvp())/convert_element_type"}, backend_config={"window_config":{"estimated_cycles":"3479"}}
-}
-"""
+MATMUL = (TEXTS / "matmul.txt").read_text()
 # Three turns of a loop; exchanges in pairs, within fusions, and of a tuple.
-LOOP = """\
-HloModule loop
-
-%body (p: (s32[], f32[8])) -> (s32[], f32[8]) {
-  %p = (s32[], f32[8]{0}) parameter(0)
-  %i = s32[] get-tuple-element(%p), index=0
-  %x = f32[8]{0} get-tuple-element(%p), index=1
-  %y = f32[8]{0} multiply(%x, %x), backend_config={"window_config":{"estimated_cycles":"10"}}
-  %sum = f32[8]{0} all-reduce(%y), channel_id=7, to_apply=%add
-  ROOT %t = (s32[], f32[8]{0}) tuple(%i, %sum)
-}
-
-%condition (p: (s32[], f32[8])) -> pred[] {
-  %p.1 = (s32[], f32[8]{0}) parameter(0)
-  %i.1 = s32[] get-tuple-element(%p.1), index=0
-  %three = s32[] constant(3)
-  ROOT %less = pred[] compare(%i.1, %three), direction=LT
-}
-
-%beside (q: f32[4,8]) -> f32[16,8] {
-  %q = f32[4,8]{1,0} parameter(0)
-  ROOT %gather = f32[16,8]{1,0} all-gather(%q), channel_id=9, dimensions={0}
-}
-
-%beside.clone (q: f32[4,8]) -> f32[16,8] {
-  %q.1 = f32[4,8]{1,0} parameter(0)
-  ROOT %gather.1 = f32[16,8]{1,0} all-gather(%q.1), channel_id=9, dimensions={0}
-}
-
-ENTRY %main (a: f32[8], b: f32[4,8]) -> f32[8] {
-  %a = f32[8]{0} parameter(0)
-  %b = f32[4,8]{1,0} parameter(1)
-  %zero = s32[] constant(0)
-  %init = (s32[], f32[8]{0}) tuple(%zero, %a)
-  %loop = (s32[], f32[8]{0}) while(%init), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"3"}}
-  %one = f32[16,8]{1,0} fusion(%b), kind=kCustom, calls=%beside, backend_config={"window_config":{"estimated_cycles":"5"}}
-  %two = f32[16,8]{1,0} fusion(%b), kind=kCustom, calls=%beside.clone
-  %start = (f32[4,8]{1,0}, f32[8,8]{1,0}) all-gather-start(%b), channel_id=10, dimensions={0}
-  %done = f32[8,8]{1,0} all-gather-done(%start)
-  %both = (f32[8]{0}, /*index=1*/bf16[4]{0}, f32[2]{0}) all-reduce(%a, %a, %a), channel_id=11, to_apply=%add
-  ROOT %out = f32[8]{0} get-tuple-element(%loop), index=1
-}
-"""
+LOOP = (TEXTS / "loop.txt").read_text()
 
 
 def test_a_fusion_is_one_operation():

@@ -93,9 +93,8 @@ def _split(
   return first, second
 
 
-def _compile(args: argparse.Namespace, path: str, overrides: Sequence[str]):
-  """One config, compiled."""
-  from sum_l_jax.aot import compile as compiling
+def _read(args: argparse.Namespace, path: str, overrides: Sequence[str]):
+  """One config with the batch that was asked for, and its stage."""
   from sum_l_jax.aot import topology
   from sum_l_jax.study import plan
 
@@ -108,11 +107,7 @@ def _compile(args: argparse.Namespace, path: str, overrides: Sequence[str]):
     config = plan.read_config(
         path, [f"--config.{stage}_stage.batch_size={size}", *overrides]
     )
-  return compiling.compile_step(
-      config, stage, args.topology,
-      classes={"ego": args.ego_classes, "exo": args.exo_classes},
-      embedding_dim=args.embedding_dim, clips=args.clips,
-  )
+  return config, stage
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -133,14 +128,21 @@ def run(args: argparse.Namespace, first: Sequence[str],
         second: Sequence[str]) -> list[dict[str, Any]]:
   """Compiles one config, or two, and sums each up."""
   _check(args)
+  from sum_l_jax.aot import compile as compiling
   from sum_l_jax.aot import report
 
   wanted = [(args.config, first)]
   if args.compare or second:
     wanted.append((args.compare or args.config, [*first, *second]))
+  # All are read before the first is compiled, which takes minutes.
+  configs = [_read(args, path, overrides) for path, overrides in wanted]
   summaries = []
   for number, (path, overrides) in enumerate(wanted):
-    compiled = _compile(args, path, overrides)
+    compiled = compiling.compile_step(
+        *configs[number], args.topology,
+        classes={"ego": args.ego_classes, "exo": args.exo_classes},
+        embedding_dim=args.embedding_dim, clips=args.clips,
+    )
     summaries.append({"config": path, "overrides": list(overrides),
                       **report.summarize(compiled)})
     if args.hlo and not number:

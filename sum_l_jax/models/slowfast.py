@@ -23,7 +23,6 @@ from sum_l_jax.models import pixels
 from sum_l_jax.models import pool
 from sum_l_jax.models import resnet3d
 
-
 # Of a TPU's registers and memory tiles.
 _LANES = 128
 
