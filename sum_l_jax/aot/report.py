@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+import math
 from typing import Any
 
 from sum_l_jax.aot import compile as compiling
@@ -136,46 +137,52 @@ def _get(summary: Mapping[str, Any], path: str) -> Any:
   return value
 
 
-# Section, path in the summary, label, factor, unit, digits.
+# Section, path in the summary, label, factor, unit.
 _ROWS = (
     ("memory of a chip", "memory.arguments", "arguments (state, batch)", 1e-9,
-     "GB", 2),
-    ("", "memory.outputs", "outputs, not in their place", 1e-9, "GB", 2),
-    ("", "memory.temporaries", "temporaries", 1e-9, "GB", 2),
-    ("", "memory.code", "the program", 1e-9, "GB", 2),
-    ("", "memory.total", "total", 1e-9, "GB", 2),
-    ("", "memory.peak", "peak in use", 1e-9, "GB", 2),
-    ("", "hbm", "a chip has", 1e-9, "GB", 2),
-    ("", "headroom", "left", 1e-9, "GB", 2),
-    ("work of a chip in a step", "flops", "arithmetic", 1e-12, "TFLOP", 3),
-    ("", "bytes_accessed", "memory traffic", 1e-9, "GB", 1),
+     "GB"),
+    ("", "memory.outputs", "outputs, not in their place", 1e-9, "GB"),
+    ("", "memory.temporaries", "temporaries", 1e-9, "GB"),
+    ("", "memory.code", "the program", 1e-9, "GB"),
+    ("", "memory.total", "total", 1e-9, "GB"),
+    ("", "memory.peak", "peak in use", 1e-9, "GB"),
+    ("", "hbm", "a chip has", 1e-9, "GB"),
+    ("", "headroom", "left", 1e-9, "GB"),
+    ("work of a chip in a step", "flops", "arithmetic", 1e-12, "TFLOP"),
+    ("", "bytes_accessed", "memory traffic", 1e-9, "GB"),
     ("time of a step (estimates)", "step_seconds.cycles",
-     "the compiler's cycles", 1e3, "ms", 1),
-    ("", "step_seconds.arithmetic", "floor by arithmetic", 1e3, "ms", 1),
-    ("", "step_seconds.memory", "floor by memory traffic", 1e3, "ms", 1),
+     "the compiler's cycles", 1e3, "ms"),
+    ("", "step_seconds.arithmetic", "floor by arithmetic", 1e3, "ms"),
+    ("", "step_seconds.memory", "floor by memory traffic", 1e3, "ms"),
     ("time of an epoch (estimates)", "epoch_seconds.cycles",
-     "the compiler's cycles", 1 / 60, "min", 1),
-    ("", "epoch_seconds.arithmetic", "floor by arithmetic", 1 / 60, "min", 1),
-    ("", "epoch_seconds.memory", "floor by memory traffic", 1 / 60, "min", 1),
-    ("compiling", "compile_seconds", "took", 1.0, "s", 0),
+     "the compiler's cycles", 1 / 60, "min"),
+    ("", "epoch_seconds.arithmetic", "floor by arithmetic", 1 / 60, "min"),
+    ("", "epoch_seconds.memory", "floor by memory traffic", 1 / 60, "min"),
+    ("compiling", "compile_seconds", "took", 1.0, "s"),
 )
 
 
-def _cell(summary: Mapping[str, Any], path: str, factor: float, unit: str,
-          digits: int) -> str:
+def _cell(
+    summary: Mapping[str, Any], path: str, factor: float, unit: str
+) -> str:
+  """Three digits, or all before the point."""
   value = _get(summary, path)
   if value is None:
     return "not known"
-  return f"{value * factor:,.{digits}f} {unit}"
+  value *= factor
+  if not value:
+    return f"0 {unit}"
+  digits = max(0, 2 - math.floor(math.log10(abs(value))))
+  return f"{value:,.{min(digits, 6)}f} {unit}"
 
 
 def _table(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
   """The scalar numbers, a column a program, and the ratio of two."""
   lines = []
-  for section, path, label, factor, unit, digits in _ROWS:
+  for section, path, label, factor, unit in _ROWS:
     if section:
       lines.append(section)
-    cells = [_cell(s, path, factor, unit, digits) for s in summaries]
+    cells = [_cell(s, path, factor, unit) for s in summaries]
     line = f"  {label:<28}" + "".join(f"{cell:>16}" for cell in cells)
     values = [_get(s, path) for s in summaries]
     if len(values) == 2 and all(values) and path != "hbm":
