@@ -73,7 +73,8 @@ CHOICES = {
 }
 # May change between two runs in one workdir: they do not touch what is learnt.
 RUNTIME_FIELDS = ("log_every_steps", "report", "stop_at", "on_non_finite",
-                  "input.", "checkpoint.", "eval.", "num_devices")
+                  "input.", "checkpoint.", "eval.", "num_devices",
+                  "model.remat", "model.pack_clips")
 
 
 def _stage() -> config_dict.ConfigDict:
@@ -158,6 +159,12 @@ def default_config() -> config_dict.ConfigDict:
   c.model.freeze_exo = False
   c.model.bn_group_size = 0  # 0: the global batch; n: groups of n clips.
   c.model.conv = AUTO  # How convolutions are computed (models/conv.py).
+  # What the backward pass computes anew instead of keeping: "none", "blocks"
+  # (of all stages), or stages such as "s1,s2".
+  c.model.remat = "none"
+  # Clips side by side in SlowFast's fast pathway, in training on TPUs: faster
+  # and smaller the nearer it comes to 8; a divisor of the clips of a chip.
+  c.model.pack_clips = 1
 
   c.loss = config_dict.ConfigDict()
   # L_a: "weighted" is Eq. 9, "filtered" Eq. 7, "decoupled" Eq. 6.
@@ -437,7 +444,7 @@ def _check_numbers(fields: Mapping[str, object]) -> None:
       1: ("exo_stage.batch_size", "joint_stage.batch_size", "frames.count",
           "frames.stride", "frames.crop_size", "eval.clips", "eval.crop_size",
           "eval.batch_size", "eval.during_clips", "eval.retrieval_clips",
-          "pairs.top_k",
+          "pairs.top_k", "model.pack_clips",
           "checkpoint.keep", "input.num_threads", "input.prefetch",
           "log_every_steps"),
       0: ("num_devices", "model.bn_group_size", "eval.pool_window",
@@ -549,6 +556,18 @@ def _check_groups(config: config_dict.ConfigDict) -> None:
           f" config.{stage}_stage.batch_size={batch}, got {size}. The batch of"
           " one device reproduces training without communication."
       )
+    if batch % config.model.pack_clips:
+      raise ValueError(
+          f"config.model.pack_clips={config.model.pack_clips} must divide"
+          f" config.{stage}_stage.batch_size={batch}, best the clips of a"
+          " chip; 1 is off."
+      )
+  if config.model.bn_group_size % config.model.pack_clips:
+    raise ValueError(
+        f"config.model.bn_group_size={config.model.bn_group_size} must be a"
+        f" multiple of config.model.pack_clips={config.model.pack_clips}:"
+        " packed clips share their statistics."
+    )
   if config.loss.negatives_group == 1:
     raise ValueError(
         "config.loss.negatives_group must be 0 (the global batch) or at least"

@@ -14,14 +14,15 @@ PACKAGE = ROOT / "sum_l_jax"
 # A package imports only those to its left.
 ORDER = ["files", "command_line", "process", "multihost", "types", "config",
          "data", "models", "losses", "train", "checkpoint", "evaluation",
-         "prediction", "export", "visualize", "study"]
+         "prediction", "export", "visualize", "study", "aot"]
 # These see the whole row.
 OVERSEERS = {"main.py", "predict.py", "compare.py", "submit.py", "embed.py",
              "retrieve.py", "doctor.py", "report.py", "train/loop.py"}
 # Reads ConfigDicts in its build_* functions, with the overseers.
 BUILDERS = {"train/stages.py", "evaluation/evaluator.py", "evaluation/final.py",
             "evaluation/retrieval_run.py", "evaluation/retrieval_source.py",
-            "study/plan.py", "study/reuse.py", "study/rows.py"}
+            "study/plan.py", "study/reuse.py", "study/rows.py",
+            "aot/compile.py"}
 ONLY_IN = {
     "flax": ("models/", "train/state.py"),
     "orbax": ("checkpoint/",),

@@ -249,8 +249,12 @@ def _check_parsed(name: str, arguments: Sequence[str], whole: bool) -> None:
     return
   else:
     raise _Wrong(f"{name}.main ended without parsing its arguments")
-  if name == "sum_l_jax.study.__main__":
-    options = dict(a.removeprefix("--").partition("=")[::2] for a in arguments)
+  options = dict(a.removeprefix("--").partition("=")[::2] for a in arguments)
+  if name == "sum_l_jax.aot.__main__":
+    fields = [f"--config.{a.removeprefix('--compare.')}"
+              if a.startswith("--compare.") else a for a in unknown]
+    _check_config(options.get("config", "configs/epic55.py"), fields)
+  elif name == "sum_l_jax.study.__main__":
     if options.get("study") and not options["study"].endswith(".json"):
       study_rows.read(options["study"])
     _check_config(options.get("config", "configs/epic55.py"), unknown)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -132,6 +133,66 @@ def test_wrong_formulation_names_the_choices():
   x, kernel, strides = _example("volume")
   with pytest.raises(ValueError, match="'volume'.*'stack'.*got 'fold'"):
     conv.convolve(x, kernel, strides, "fold")
+
+
+def test_packed_clips_stand_side_by_side():
+  x = np.arange(2 * 3 * 4.0).reshape(2, 1, 1, 3, 4)
+  packed = conv.pack_clips(jnp.asarray(x), 2)
+  assert packed.shape == (1, 1, 1, 3, 8)
+  np.testing.assert_array_equal(packed[0, 0, 0, :, :4], x[0, 0, 0])
+  np.testing.assert_array_equal(packed[0, 0, 0, :, 4:], x[1, 0, 0])
+  np.testing.assert_array_equal(conv.unpack_clips(packed, 2), x)
+
+
+@pytest.mark.parametrize("case", [
+    "pointwise strided", "spatial", "temporal", "lateral 7", "volume stem"])
+def test_packed_clips_do_not_mix(case):
+  """Value and gradients as of the clips apart, of every kind."""
+  size, kernel_size, strides = CASES[case]
+  layer = conv.Conv3D(3, 4, kernel_size, strides, backend="tpu",
+                      rng=np.random.default_rng(0))
+  rng = np.random.default_rng(1)
+  x = jnp.asarray(rng.standard_normal((4, *size, 3)), jnp.float32)
+  graphdef, params = nnx.split(layer)
+
+  def run(params, x, count):
+    y = nnx.merge(graphdef, params)(conv.pack_clips(x, count))
+    y = conv.unpack_clips(y, count)
+    return jnp.vdot(y, jnp.sin(jnp.arange(y.size)).reshape(y.shape)), y
+
+  apart, packed = (
+      jax.tree.leaves(jax.grad(run, argnums=(0, 1), has_aux=True)(
+          params, x, count))
+      for count in (1, 2)
+  )
+  for got, expected in zip(packed, apart, strict=True):
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_kernel_gradients_are_not_rounded_to_bfloat16():
+  """For a TPU; they equal the float32 gradient at the rounded values."""
+  gradients = {}
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.standard_normal((2, 3, 5, 6, 3)), jnp.bfloat16)
+  dy = jnp.asarray(rng.standard_normal((2, 3, 5, 6, 4)), jnp.bfloat16)
+  for backend, dtype in (("tpu", jnp.bfloat16), ("tpu", jnp.float32),
+                         ("gpu", jnp.bfloat16)):
+    layer = conv.Conv3D(3, 4, (1, 3, 3), backend=backend, dtype=dtype,
+                        rng=np.random.default_rng(0))
+    graphdef, params = nnx.split(layer)
+
+    def run(params, x, graphdef=graphdef):
+      y = nnx.merge(graphdef, params)(x)
+      return jnp.vdot(y.astype(jnp.float32), dy.astype(jnp.float32))
+
+    kernel, dx = jax.grad(run, argnums=(0, 1))(params, x)
+    gradients[backend, dtype] = np.asarray(kernel["kernel"][...])
+    assert dx.dtype == jnp.bfloat16
+  exact = gradients["tpu", jnp.float32]
+  np.testing.assert_allclose(
+      gradients["tpu", jnp.bfloat16], exact, rtol=1e-5, atol=1e-5)
+  # The other way each number loses up to a 512th.
+  assert np.abs(gradients["gpu", jnp.bfloat16] / exact - 1).max() > 1e-3
 
 
 def test_even_kernels_are_refused():

@@ -230,10 +230,10 @@ def test_gradients_reach_all_parameters_and_statistics_return():
 def test_remat_changes_nothing():
   inputs, key = _inputs(("ego",)), jax.random.key(0)
   results = []
-  for remat in (False, True):
+  for remat in ("none", True, "s1,s3"):
     model = _model(remat=remat, tasks={"ego": {"verb": 5}})
-    if remat:
-      assert model.ego.encoder.slow.remat
+    assert model.ego.encoder.slow.remat == {
+        "none": (), True: ("s2", "s3", "s4"), "s1,s3": ("s1", "s3")}[remat]
     graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
 
     @jax.jit
@@ -248,11 +248,17 @@ def test_remat_changes_nothing():
 
     grads, moved = step(params, stats)
     results.append(_flat(grads) | _flat(moved))
-  plain, rematerialized = results
-  for path, value in plain.items():
-    np.testing.assert_allclose(
-        rematerialized[path], value, rtol=1e-3, atol=1e-5, err_msg=path
-    )
+  plain, *others = results
+  for rematerialized in others:
+    for path, value in plain.items():
+      np.testing.assert_allclose(
+          rematerialized[path], value, rtol=1e-3, atol=1e-5, err_msg=path
+      )
+
+
+def test_unknown_stages_to_recompute_are_named():
+  with pytest.raises(ValueError, match="'s2', 's3', 's4'.*got 's2,s9'"):
+    _model(remat="s2,s9")
 
 
 @pytest.mark.parametrize("backbone", ["tiny", "thin"])

@@ -8,10 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sum_l_jax.models import conv
 from sum_l_jax.models import norm
 
-FORMS = {"matmul": norm.normalize_matmul, "plain": norm.normalize_plain}
-BACKENDS = ("cpu", "tpu")  # The matmul form, the plain form.
+
+def _one_pass(x, scale, bias, epsilon):
+  # Shifted by a row, which is nearer to the mean than zero.
+  return norm.normalize_one_pass(x, scale, bias, x[0, 0], epsilon, False)
+
+
+FORMS = {
+    "matmul": norm.normalize_matmul,
+    "plain": norm.normalize_plain,
+    "one_pass": _one_pass,
+}
+BACKENDS = ("cpu", "gpu", "tpu")  # One for each form, in this order.
 
 
 def _clip(seed=0, shape=(4, 2, 3, 3, 5)):
@@ -133,7 +144,8 @@ def test_group_size_must_divide_the_batch():
     norm.BatchNorm(5, backend="cpu", group_size=-1)
 
 
-def test_matmul_form_equals_the_plain_form_with_groups():
+@pytest.mark.parametrize("name", ["matmul", "one_pass"])
+def test_forms_equal_the_plain_form_with_groups(name):
   x = _clip(1, (2, 30, 5))
   scale, bias = np.float32([1, 2, 0, 0.5, -1]), np.float32([0, 1, 2, 3, 4])
   weight = _clip(2, x.shape)
@@ -147,7 +159,7 @@ def test_matmul_form_equals_the_plain_form_with_groups():
     )
     return (value, *grads)
 
-  for got, expected in zip(run(FORMS["matmul"]), run(FORMS["plain"])):
+  for got, expected in zip(run(FORMS[name]), run(FORMS["plain"])):
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-3)
 
 
@@ -166,6 +178,53 @@ def test_bfloat16_keeps_float32_statistics():
   assert layer.mean[...].dtype == layer.var[...].dtype == jnp.float32
   expected, _, _ = _formula(_clip(), layer)
   np.testing.assert_allclose(np.asarray(y, np.float32), expected, atol=0.1)
+
+
+def test_one_pass_over_bfloat16_needs_no_shift():
+  """A mean of a hundred deviations: the type itself steps by half of one."""
+  x = 100.0 + np.random.default_rng(0).standard_normal((1, 4000, 1))
+  x = jnp.asarray(x, jnp.bfloat16)
+  ones, zeros = np.ones(1, "f"), np.zeros(1, "f")
+  _, _, var = norm.normalize_one_pass(x, ones, zeros, zeros, 1e-5, False)
+  exact = np.asarray(x, np.float64).var()
+  assert var[0, 0] == pytest.approx(exact, rel=0.01)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_relu_follows_with_its_gradient(backend):
+  layer, x = _layer(backend), _clip()
+  weight = jnp.asarray(_clip(5))
+  graphdef, rest = nnx.split(layer)
+
+  def run(x, inside):
+    copy = nnx.merge(graphdef, rest, copy=True)
+    y = copy(x, train=True, relu=inside)
+    return y if inside else jnp.where(y > 0, y, 0)
+
+  for function in (run, jax.grad(lambda x, i: jnp.vdot(run(x, i), weight))):
+    got, expected = (function(x, inside) for inside in (True, False))
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+  assert (np.asarray(run(x, True)) == 0).any()
+
+
+def test_packed_clips_share_their_statistics():
+  """The same numbers as apart, value, gradient and statistics."""
+  graphdef, params, stats = nnx.split(_layer("tpu"), nnx.Param, nnx.BatchStat)
+  x, weight = jnp.asarray(_clip()), jnp.asarray(_clip(5))
+
+  def run(params, x, count):
+    layer = nnx.merge(graphdef, params, stats, copy=True)
+    y = layer(conv.pack_clips(x, count), train=True, relu=True)
+    y = conv.unpack_clips(y, count)
+    return jnp.vdot(y, weight), (y, nnx.state(layer, nnx.BatchStat))
+
+  apart, packed = (
+      jax.tree.leaves(jax.grad(run, argnums=(0, 1), has_aux=True)(
+          params, x, count))
+      for count in (1, 4)
+  )
+  for got, expected in zip(packed, apart, strict=True):
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_zero_scale_starts_as_zero():

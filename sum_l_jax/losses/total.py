@@ -143,6 +143,7 @@ class Objective:
         tuple(fields.values()),
     ))
 
+  @jax.named_scope("loss")
   def __call__(
       self,
       outputs: types.Outputs,

@@ -414,6 +414,76 @@ def convolve(
   return _CONVOLVE[formulation](x, kernel, strides)
 
 
+def pack_clips(x: jax.Array, count: int) -> jax.Array:
+  """`[B, T, H, W, C]` -> `[B / count, T, H, W, count * C]`.
+
+  A TPU keeps the channels of 128 in one register and memory tile: 8 of them
+  take the time and the space of 128. Clips side by side fill them, and do not
+  mix: their kernels stand along the diagonal of a larger one, whose zeros the
+  matrix unit would have multiplied anyway.
+  """
+  if count == 1:
+    return x
+  batch, *middle, channels = x.shape
+  x = x.reshape(batch // count, count, *middle, channels)
+  return jnp.moveaxis(x, 1, -2).reshape(
+      batch // count, *middle, count * channels
+  )
+
+
+def unpack_clips(x: jax.Array, count: int) -> jax.Array:
+  """The inverse of `pack_clips`."""
+  if count == 1:
+    return x
+  rows, *middle, channels = x.shape
+  x = x.reshape(rows, *middle, count, channels // count)
+  return jnp.moveaxis(x, -2, 1).reshape(
+      rows * count, *middle, channels // count
+  )
+
+
+def _block_diagonal(kernel: jax.Array, count: int) -> jax.Array:
+  """`[..., C, O]` -> `[..., count * C, count * O]`."""
+  if count == 1:
+    return kernel
+  *size, channels, out = kernel.shape
+  each = jnp.eye(count, dtype=kernel.dtype)
+  return jnp.einsum("...co,gh->...gcho", kernel, each).reshape(
+      *size, count * channels, count * out
+  )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve_exact(x, kernel, strides, formulation):
+  """`convolve` of x in its type; the kernel and its gradient are float32.
+
+  Else the gradient is rounded to x's type on each chip, before the sum over
+  chips. The matrix unit of a TPU takes float32 numbers as bfloat16 and adds in
+  float32, so this costs no arithmetic.
+  """
+  return convolve(x, kernel.astype(x.dtype), strides, formulation)
+
+
+def _exact_forward(x, kernel, strides, formulation):
+  y = convolve(x, kernel.astype(x.dtype), strides, formulation)
+  return y, (x, kernel)
+
+
+def _exact_backward(strides, formulation, residuals, dy):
+  x, kernel = residuals
+  _, to_x = jax.vjp(
+      lambda x: convolve(x, kernel.astype(x.dtype), strides, formulation), x
+  )
+  x32 = x.astype(kernel.dtype)
+  _, to_kernel = jax.vjp(
+      lambda kernel: convolve(x32, kernel, strides, formulation), kernel
+  )
+  return *to_x(dy), *to_kernel(dy.astype(kernel.dtype))
+
+
+_convolve_exact.defvjp(_exact_forward, _exact_backward)
+
+
 class Conv3D(nnx.Module):
   """Convolution without bias; the kernel is float32, He-normal (fan-out).
 
@@ -441,6 +511,7 @@ class Conv3D(nnx.Module):
     self.strides = strides
     self.dtype = dtype
     self.formulation = FORMULATIONS[backend][kind_of(kernel_size, strides)]
+    self.exact_gradient = backend == "tpu" and dtype != jnp.float32
     # Caffe2's MSRAFill, which the reference networks start from.
     std = math.sqrt(2.0 / (out_features * math.prod(kernel_size)))
     shape = (*kernel_size, in_features, out_features)
@@ -450,8 +521,14 @@ class Conv3D(nnx.Module):
     self.kernel = nnx.Param(jnp.asarray(np.float32(std) * draw))
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    """`[B, T, H, W, C]` -> `[B, T', H', W', O]` of type `dtype`."""
-    kernel = self.kernel[...].astype(self.dtype)
+    """`[B, T, H, W, C]` -> `[B, T', H', W', O]` of type `dtype`.
+
+    Packed clips (`pack_clips`) are recognised by the number of channels.
+    """
+    kernel, x = self.kernel[...], x.astype(self.dtype)
+    kernel = _block_diagonal(kernel, x.shape[-1] // kernel.shape[-2])
+    if self.exact_gradient:
+      return _convolve_exact(x, kernel, self.strides, self.formulation)
     return convolve(
-        x.astype(self.dtype), kernel, self.strides, self.formulation
+        x, kernel.astype(self.dtype), self.strides, self.formulation
     )

@@ -90,21 +90,24 @@ class Tower(nnx.Module):
 
   def __call__(self, inputs, encoder, *, train: bool, key: jax.Array | None):
     """See `MultiviewModel`; `encoder` is this tower's or the shared one."""
-    x = pixels_lib.normalize(
-        inputs["video"], self.pixels, inputs.get("color_offset")
-    )
+    with jax.named_scope("pixels"):
+      x = pixels_lib.normalize(
+          inputs["video"], self.pixels, inputs.get("color_offset")
+      )
     feature, stages = encoder(x, train=train and not self.frozen)
     if self.frozen:
       feature = jax.lax.stop_gradient(feature)
     outputs = {"features": feature, "stages": stages}
     if self.has_projection:
-      outputs["embedding"] = self.projection(feature)
+      with jax.named_scope("projection"):
+        outputs["embedding"] = self.projection(feature)
     # One mask for all tasks, as in the reference's multi-task head.
     if train and self.dropout > 0:
       feature = heads.dropout(feature, self.dropout, key)
-    outputs["logits"] = {
-        task: head(feature) for task, head in self.heads.items()
-    }
+    with jax.named_scope("heads"):
+      outputs["logits"] = {
+          task: head(feature) for task, head in self.heads.items()
+      }
     return outputs
 
 
@@ -165,7 +168,9 @@ class MultiviewModel(nnx.Module):
         )
       encoder = self.ego.encoder if self.share_encoder else tower.encoder
       view_key = key if key is None else jax.random.fold_in(key, _number(view))
-      outputs[view] = tower(inputs[view], encoder, train=train, key=view_key)
+      # Names of operations, in profiles and in what `sum_l_jax.aot` prints.
+      with jax.named_scope(view):
+        outputs[view] = tower(inputs[view], encoder, train=train, key=view_key)
     return outputs
 
 
@@ -192,6 +197,23 @@ def _check(backbone, tasks, pixels, dropout, share_encoder) -> None:
     )
 
 
+def _remat_stages(
+    remat: bool | str, spec: backbones.BackboneSpec
+) -> tuple[str, ...]:
+  """The stages that `remat` names."""
+  if remat is True or remat == "blocks":
+    return spec.stage_names[1:]
+  if not remat or remat == "none":
+    return ()
+  names = tuple(name.strip() for name in remat.split(","))
+  if set(names) - set(spec.stage_names):
+    raise ValueError(
+        f"remat must be 'none', 'blocks' or some of {spec.stage_names},"
+        f" separated by commas; got {remat!r}."
+    )
+  return names
+
+
 def make_model(
     *,
     backbone: str,
@@ -205,7 +227,8 @@ def make_model(
     bn_group_size: int = 0,
     dtype: jnp.dtype = jnp.float32,
     conv: str = "auto",
-    remat: bool = False,
+    remat: bool | str = "none",
+    pack_clips: int = 1,
     pool_window: int = 0,
     seed: int = 0,
 ) -> MultiviewModel:
@@ -230,7 +253,11 @@ def make_model(
     dtype: of the encoder's arithmetic; parameters, statistics, logits and
       embeddings are float32 always.
     conv: "auto", "native", "cpu", "gpu" or "tpu", see `models/conv.py`.
-    remat: recompute each block in the backward pass, to save memory.
+    remat: what is recomputed in the backward pass, to save memory: "none",
+      "blocks" (or True: each block of every stage), or stages by name, such as
+      "s1,s2", whose activations are the largest.
+    pack_clips: how many clips SlowFast's fast pathway computes side by side in
+      training with conv="tpu" (`slowfast.SlowFast`); a divisor of the batch.
     pool_window: for evaluation: average windows of this side in place of the
       whole map; logits then are `[B, P, K]`, P positions, whose scores are to
       be averaged. 0 is the whole map.
@@ -241,9 +268,10 @@ def make_model(
   """
   pixels = pixels or {}
   _check(backbone, tasks, pixels, dropout, share_encoder)
+  spec = backbones.BACKBONES[backbone]
   towers = {
       view: Tower(
-          backbones.BACKBONES[backbone],
+          spec,
           tasks=tasks[view],
           embedding_dim=embedding_dim,
           own_encoder=not (share_encoder and view == types.EXO),
@@ -253,10 +281,11 @@ def make_model(
           pixels=pixels.get(view, pixels_lib.PixelSpec()),
           seed=seed,
           view=view,
+          **({"pack_clips": pack_clips} if spec.fast else {}),
           backend=convolution.resolve_backend(conv),
           bn_group_size=bn_group_size,
           dtype=dtype,
-          remat=remat,
+          remat=_remat_stages(remat, spec),
           pool_window=pool_window,
       )
       for view in tasks

@@ -1,9 +1,11 @@
 """Batch normalisation over B, T, H, W, with float32 statistics.
 
-Two forms of one function. `plain` is the formula, differentiated by JAX.
+Three forms of one function. `plain` is the formula, differentiated by JAX.
 `matmul` writes every sum over rows as a product with a vector of ones and
 carries its own gradient: XLA turns long reductions on CPU into trees that are
-an order of magnitude slower than its matrix product.
+an order of magnitude slower than its matrix product. `one_pass`, for TPUs,
+where reading and writing is what takes the time, computes both statistics in
+one pass, takes the ReLU in and keeps nothing but its input.
 """
 
 from __future__ import annotations
@@ -81,6 +83,81 @@ def normalize_plain(x, scale, bias, epsilon):
   return y.astype(x.dtype), mean, var
 
 
+def _sum_of_clips(x: jax.Array, channels: int) -> jax.Array:
+  """`[G, 1, ..., 1, P * C]` -> `[G, C]`: over the P packed clips."""
+  return x.reshape(x.shape[0], -1, channels).sum(axis=1)
+
+
+def _spread(x: jax.Array, like: jax.Array) -> jax.Array:
+  """`[G, C]` -> `[G, 1, ..., 1, P * C]`, one for each packed clip."""
+  x = jnp.tile(x, (1, like.shape[-1] // x.shape[-1]))
+  return x.reshape(x.shape[0], *(1,) * (like.ndim - 2), -1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def normalize_one_pass(x, scale, bias, shift, epsilon, relu):
+  """`normalize_plain` and ReLU, with both statistics in one pass.
+
+  Args:
+    x: `[G, ..., P * C]`, G groups; P clips side by side (`conv.pack_clips`).
+    scale: `[C]`.
+    bias: `[C]`.
+    shift: `[C]`, near the mean; its gradient is zero. The variance is that of
+      x - shift, E[d^2] - E[d]^2, which cancels the less the nearer it is. Of
+      bfloat16 x nothing is lost: its own rounding is coarser.
+    epsilon: added to the variance.
+    relu: whether max(y, 0) is returned.
+
+  Returns:
+    y of the shape and type of x; mean and variance `[G, C]`, float32.
+  """
+  return _one_pass_forward(x, scale, bias, shift, epsilon, relu)[0]
+
+
+def _one_pass_forward(x, scale, bias, shift, epsilon, relu):
+  axes, channels = tuple(range(1, x.ndim - 1)), scale.shape[0]
+  rows = x[0].size // channels
+  moved = x.astype(jnp.float32) - _spread(shift[None], x)
+  mean = _sum_of_clips(moved.sum(axes, keepdims=True), channels) / rows
+  square = _sum_of_clips(jnp.square(moved).sum(axes, keepdims=True), channels)
+  var = jnp.maximum(square / rows - jnp.square(mean), 0.0)
+  mean = mean + shift
+  inverse = jax.lax.rsqrt(var + epsilon)
+  y = _affine(x, scale, bias, mean, inverse)
+  y = jnp.maximum(y, 0.0) if relu else y
+  return (y.astype(x.dtype), mean, var), (x, scale, bias, mean, inverse)
+
+
+def _affine(x, scale, bias, mean, inverse):
+  factor = inverse * scale
+  return x.astype(jnp.float32) * _spread(factor, x) + _spread(
+      bias - mean * factor, x
+  )
+
+
+def _one_pass_backward(epsilon, relu, residuals, cotangents):
+  del epsilon
+  # The statistics go to running averages only, which carry no gradient.
+  dy, _, _ = cotangents
+  x, scale, bias, mean, inverse = residuals
+  axes, channels = tuple(range(1, x.ndim - 1)), scale.shape[0]
+  rows = x[0].size // channels
+  dy = dy.astype(jnp.float32)
+  if relu:
+    dy = jnp.where(_affine(x, scale, bias, mean, inverse) > 0, dy, 0.0)
+  normal = (x.astype(jnp.float32) - _spread(mean, x)) * _spread(inverse, x)
+  dbias = _sum_of_clips(dy.sum(axes, keepdims=True), channels)
+  dscale = _sum_of_clips((dy * normal).sum(axes, keepdims=True), channels)
+  dx = _spread(inverse * scale, x) * (
+      dy - _spread(dbias / rows, x) - normal * _spread(dscale / rows, x)
+  )
+  return (dx.astype(x.dtype), dscale.sum(0), dbias.sum(0),
+          jnp.zeros_like(scale))
+
+
+normalize_one_pass.defvjp(_one_pass_forward, _one_pass_backward)
+
+
 class BatchNorm(nnx.Module):
   """Batch normalisation with running statistics.
 
@@ -104,7 +181,7 @@ class BatchNorm(nnx.Module):
   ):
     """Args:
       features: C.
-      backend: "cpu" selects the matmul form.
+      backend: "cpu" selects the matmul form, "tpu" that of one pass.
       zero_scale: starts a residual branch as the identity.
       group_size: examples that share statistics; 0 is the global batch.
         Setting the per-device batch reproduces unsynchronised training.
@@ -112,6 +189,7 @@ class BatchNorm(nnx.Module):
     if group_size < 0:
       raise ValueError(f"bn_group_size must be >= 0, got {group_size}.")
     self.matmul = backend == "cpu"
+    self.one_pass = backend == "tpu"
     self.group_size = group_size
     ones = np.ones((features,), np.float32)
     self.scale = nnx.Param(jnp.asarray(0 * ones if zero_scale else ones))
@@ -119,29 +197,56 @@ class BatchNorm(nnx.Module):
     self.mean = nnx.BatchStat(jnp.asarray(0 * ones))
     self.var = nnx.BatchStat(jnp.asarray(ones))
 
-  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+  def __call__(
+      self, x: jax.Array, *, train: bool, relu: bool = False
+  ) -> jax.Array:
     """Normalises `[B, ..., C]`; moves the running statistics if `train`.
+
+    Args:
+      x: also `[B / P, ..., P * C]`, P clips packed, with backend "tpu".
+      train: whether the batch's statistics are used.
+      relu: whether ReLU follows.
 
     Raises:
       ValueError: if `train` and B is not a multiple of `group_size`.
     """
+    if train and self.one_pass:
+      return self._normalize_one_pass(x, relu)
+    y = self._normalize(x, train)
+    return jax.nn.relu(y) if relu else y
+
+  def _normalize(self, x: jax.Array, train: bool) -> jax.Array:
     scale, bias = self.scale[...], self.bias[...]
     if not train:
       factor = jax.lax.rsqrt(self.var[...] + EPSILON) * scale
       shift = bias - self.mean[...] * factor
       return (x.astype(jnp.float32) * factor + shift).astype(x.dtype)
-    batch = x.shape[0]
+    normalize = normalize_matmul if self.matmul else normalize_plain
+    rows = x.reshape(self._groups(x.shape[0]), -1, x.shape[-1])
+    y, mean, var = normalize(rows, scale, bias, EPSILON)
+    self._update(mean.mean(axis=0), var.mean(axis=0))
+    return y.reshape(x.shape)
+
+  def _normalize_one_pass(self, x: jax.Array, relu: bool) -> jax.Array:
+    packed = x.shape[-1] // self.scale.shape[0]
+    groups = self._groups(x.shape[0] * packed)
+    # Split along B alone: the other dimensions keep their layout in memory.
+    y, mean, var = normalize_one_pass(
+        x.reshape(groups, -1, *x.shape[1:]), self.scale[...], self.bias[...],
+        self.mean[...], EPSILON, relu,
+    )
+    self._update(mean.mean(axis=0), var.mean(axis=0))
+    return y.reshape(x.shape)
+
+  def _groups(self, batch: int) -> int:
+    """How many groups of examples have statistics of their own."""
     size = self.group_size or batch
     if batch % size:
       raise ValueError(
           f"bn_group_size={size} must divide the batch, which has {batch}"
           " examples; choose a divisor, or 0 for the whole batch."
       )
-    normalize = normalize_matmul if self.matmul else normalize_plain
-    rows = x.reshape(batch // size, -1, x.shape[-1])
-    y, mean, var = normalize(rows, scale, bias, EPSILON)
-    self._update(mean.mean(axis=0), var.mean(axis=0))
-    return y.reshape(x.shape)
+    return batch // size
 
   def _update(self, mean: jax.Array, var: jax.Array) -> None:
     mean, var = jax.lax.stop_gradient((mean, var))

@@ -11,6 +11,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from collections.abc import Collection
+
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -58,8 +61,7 @@ class ConvNorm(nnx.Module):
 
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     """`[B, T, H, W, C]` -> `[B, T', H', W', O]`."""
-    x = self.norm(self.conv(x), train=train)
-    return jax.nn.relu(x) if self.relu else x
+    return self.norm(self.conv(x), train=train, relu=self.relu)
 
 
 class DifferenceStem(nnx.Module):
@@ -145,26 +147,32 @@ class Bottleneck(nnx.Module):
       )
 
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    y = self.a(x, train=train)
-    y = self.b(y, train=train)
-    y = self.c(y, train=train)
+    y = x
+    for name in ("a", "b", "c"):
+      with jax.named_scope(name):
+        y = getattr(self, name)(y, train=train)
     if self.has_shortcut:
-      x = self.shortcut(x, train=train)
+      with jax.named_scope("shortcut"):
+        x = self.shortcut(x, train=train)
     return jax.nn.relu(x + y)
 
 
-def _rematerialized(block: Bottleneck, x: jax.Array, train: bool) -> jax.Array:
-  """Runs a block, keeping only its input for the backward pass."""
-  graphdef, params, stats = nnx.split(block, nnx.Param, nnx.BatchStat)
+def _rematerialized(
+    module: nnx.Module,
+    x: jax.Array,
+    run: Callable[[nnx.Module, jax.Array], jax.Array],
+) -> jax.Array:
+  """`run(module, x)`, keeping only x for the backward pass."""
+  graphdef, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
 
   @jax.checkpoint
-  def run(params, stats, x):
+  def pure(params, stats, x):
     copy = nnx.merge(graphdef, params, stats, copy=True)
-    y = copy(x, train=train)
+    y = run(copy, x)
     return y, nnx.state(copy, nnx.BatchStat)
 
-  y, stats = run(params, stats, x)
-  nnx.update(block, stats)
+  y, stats = pure(params, stats, x)
+  nnx.update(module, stats)
   return y
 
 
@@ -180,20 +188,24 @@ class Pathway(nnx.Module):
       self,
       spec: backbones.PathwaySpec,
       *,
+      name: str,
       extra_features: tuple[int, ...] = (),
-      remat: bool = False,
+      remat: Collection[str] = (),
       **common,
   ):
     """Args:
       spec: the stage table.
+      name: "slow" or "fast", for the names of operations.
       extra_features: channels that the caller appends before s2, s3 ...
-      remat: recomputes each block in the backward pass, which costs a third
-        more arithmetic and saves most of the memory.
+      remat: stages that are recomputed in the backward pass: s1 as a whole,
+        the others block by block. All of them cost a third more arithmetic
+        and save most of the memory.
       **common: backend, bn_group_size, dtype, rng.
     """
     self.spec = spec
+    self.name = name
     self.backend = common["backend"]
-    self.remat = remat
+    self.remat = tuple(remat)
     stem = spec.stem
     if stem.differences:
       self.stem = DifferenceStem(stem, **common)
@@ -223,19 +235,31 @@ class Pathway(nnx.Module):
 
   def run_stem(self, x: jax.Array, *, train: bool) -> jax.Array:
     """Pixels `[B, T, H, W, 3]` -> s1."""
-    x = self.stem(x, train=train)
-    if self.spec.stem.max_pool:
-      x = pool.max_pool(x, backend=self.backend)
-    return x
+
+    def run(stem, x):
+      x = stem(x, train=train)
+      if self.spec.stem.max_pool:
+        x = pool.max_pool(x, backend=self.backend)
+      return x
+
+    with jax.named_scope(f"{self.name}/s1"):
+      return self._run("s1", self.stem, x, run, train)
 
   def run_stage(self, name: str, x: jax.Array, *, train: bool) -> jax.Array:
     """Runs the blocks of "s2", "s3" ..."""
-    for block in getattr(self, name):
-      if self.remat and train:
-        x = _rematerialized(block, x, train)
-      else:
-        x = block(x, train=train)
+
+    def run(block, x):
+      return block(x, train=train)
+
+    for index, block in enumerate(getattr(self, name)):
+      with jax.named_scope(f"{self.name}/{name}/{index}"):
+        x = self._run(name, block, x, run, train)
     return x
+
+  def _run(self, stage, module, x, run, train: bool) -> jax.Array:
+    if train and stage in self.remat:
+      return _rematerialized(module, x, run)
+    return run(module, x)
 
 
 class ResNet3D(nnx.Module):
@@ -246,7 +270,7 @@ class ResNet3D(nnx.Module):
   ):
     self.stage_names = spec.stage_names
     self.pool_window = pool_window
-    self.slow = Pathway(spec.slow, **common)
+    self.slow = Pathway(spec.slow, name=backbones.SLOW, **common)
 
   def __call__(
       self, x: jax.Array, *, train: bool

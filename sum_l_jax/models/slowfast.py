@@ -10,15 +10,43 @@ the fast channels, BN, ReLU, appended after the slow channels.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sum_l_jax.models import backbones
+from sum_l_jax.models import conv
 from sum_l_jax.models import pixels
 from sum_l_jax.models import pool
 from sum_l_jax.models import resnet3d
+
+# Of a TPU's registers and memory tiles.
+_LANES = 128
+
+
+def _packs(spec: backbones.BackboneSpec, count: int) -> tuple[int, ...]:
+  """Clips side by side after s1, s2 ...: as many as fill the lanes.
+
+  Each has half of the one before or as many: wide stages would only multiply
+  by more zeros.
+  """
+  inner = (spec.fast.stem.features, *(s.inner for s in spec.fast.stages))
+  packs = []
+  for width in inner:
+    while count > 1 and count * width > _LANES and count % 2 == 0:
+      count //= 2
+    packs.append(count if count * width <= _LANES else 1)
+  return tuple(packs)
+
+
+def _repack(x: jax.Array, before: int, after: int) -> jax.Array:
+  if before == after:
+    return x
+  with jax.named_scope("fast/pack"):
+    return conv.pack_clips(conv.unpack_clips(x, before), after)
 
 
 class SlowFast(nnx.Module):
@@ -34,17 +62,30 @@ class SlowFast(nnx.Module):
       spec: backbones.BackboneSpec,
       *,
       pool_window: int = 0,
-      remat: bool = False,
+      remat: Collection[str] = (),
+      pack_clips: int = 1,
       **common,
   ):
+    """Args:
+      spec: the stage tables.
+      pack_clips: clips that the fast pathway's first stages compute side by
+        side (`conv.pack_clips`), in training for a TPU; no effect elsewhere.
+      pool_window: see `pool.mean_pool`.
+      remat: see `resnet3d.Pathway`.
+      **common: backend, bn_group_size, dtype, rng.
+    """
+    self.packs = _packs(spec, pack_clips if common["backend"] == "tpu" else 1)
     self.stage_names = spec.stage_names
     self.pool_window = pool_window
     self.alpha = spec.alpha
     fused = tuple(2 * width for width in spec.fast.widths[:-1])
     self.slow = resnet3d.Pathway(
-        spec.slow, extra_features=fused, remat=remat, **common
+        spec.slow, name=backbones.SLOW, extra_features=fused, remat=remat,
+        **common,
     )
-    self.fast = resnet3d.Pathway(spec.fast, remat=remat, **common)
+    self.fast = resnet3d.Pathway(
+        spec.fast, name=backbones.FAST, remat=remat, **common
+    )
     self.fusion = nnx.List(
         resnet3d.ConvNorm(
             width // 2,
@@ -70,18 +111,34 @@ class SlowFast(nnx.Module):
       `pool.mean_pool` for windows), and {stage: {pathway: activation}}, before
       the fusion.
     """
+    packs = self.packs if train else (1,) * len(self.packs)
+    if x.shape[0] % packs[0]:
+      raise ValueError(
+          f"pack_clips={packs[0]} must divide the batch, which has"
+          f" {x.shape[0]} clips, and should divide the clips of a chip."
+      )
     indices = np.asarray(pixels.slow_indices(x.shape[1], self.alpha))
     slow = self.slow.run_stem(x[:, indices], train=train)
-    fast = self.fast.run_stem(x, train=train)
+    with jax.named_scope("fast/pack"):
+      fast = conv.pack_clips(x, packs[0])
+    fast = self.fast.run_stem(fast, train=train)
     stages = {}
     for index, name in enumerate(self.stage_names):
       if index:
         slow = self.slow.run_stage(name, slow, train=train)
+        fast = _repack(fast, packs[index - 1], packs[index])
         fast = self.fast.run_stage(name, fast, train=train)
-      stages[name] = {backbones.SLOW: slow, backbones.FAST: fast}
+      stages[name] = {
+          backbones.SLOW: slow,
+          # Where nobody looks at it, it is not computed.
+          backbones.FAST: conv.unpack_clips(fast, packs[index]),
+      }
       if index < len(self.fusion):
-        slow = jnp.concatenate(
-            [slow, self.fusion[index](fast, train=train)], axis=-1
-        )
+        with jax.named_scope(f"fusion/{name}"):
+          fused = conv.unpack_clips(
+              self.fusion[index](fast, train=train), packs[index]
+          )
+          slow = jnp.concatenate([slow, fused], axis=-1)
+    fast = conv.unpack_clips(fast, packs[-1])
     pooled = [pool.mean_pool(x, self.pool_window) for x in (slow, fast)]
     return jnp.concatenate(pooled, axis=-1), stages

@@ -242,6 +242,8 @@ def build_network(
       bn_group_size=config.model.bn_group_size,
       dtype=jnp.dtype(config.precision),
       conv=config.model.conv,
+      remat=config.model.remat,
+      pack_clips=config.model.pack_clips,
       pool_window=pool_window,
       seed=config.seed,
   )
