@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
+from tensorboard.util import tensor_util
 
 from data_prep import clip_dataset
 from data_prep import mine_pairs
@@ -19,6 +20,7 @@ from sum_l_jax import config as config_lib
 from sum_l_jax import main
 from sum_l_jax.checkpoint import weights as weights_lib
 from sum_l_jax.data import narrations as narrations_lib
+from sum_l_jax.data import pairing
 from tests import conftest
 from tests import runs
 
@@ -98,6 +100,19 @@ def test_the_first_input_pairs_are_shown(finished):
     (event,) = accumulator.Tensors("train/inputs")
     count = len(event.tensor_proto.string_val) - 2
   assert count >= 1
+
+
+def test_the_similarities_of_all_pairs_are_a_histogram(finished, tiny_tables):
+  table = pairing.PairTable.load(tiny_tables / "pairs.npz")
+  best = table.similarity[table.ego_rows, 0]
+  accumulator = event_accumulator.EventAccumulator(
+      str(finished[0] / "joint"), size_guidance={"tensors": 0})
+  accumulator.Reload()
+  (event,) = accumulator.Tensors("train/pair_similarity")
+  left, right, count = tensor_util.make_ndarray(event.tensor_proto).T
+  assert count.sum() == len(best) == 17
+  np.testing.assert_allclose(
+      [left.min(), right.max()], [best.min(), best.max()], atol=1e-6)
 
 
 def test_training_moves_every_part(finished):

@@ -262,6 +262,9 @@ def _show_inputs(writer, step, batch, data) -> None:
 
   pictures = pairs.input_pictures(batch, ego=data.ego, exo=data.exo)
   writer.write_images(step, {"train/inputs": pictures})
+  if data.pairs:
+    best = data.pairs.similarity[data.pairs.ego_rows, 0]
+    writer.write_histograms(step, {"train/pair_similarity": best})
 
 
 def _loop(config, stage, data, state, step_fn, checkpoints, card, *, start,
