@@ -154,6 +154,36 @@ def test_a_process_whose_reads_hang_ends():
   assert done.stderr.endswith("error: Reading batch 3: no batch came\n")
 
 
+_FIRST_READS = """
+import sys
+import threading
+from sum_l_jax.data import records
+datasets = [records.ClipDataset(sys.argv[1], "train") for _ in range(8)]
+sys.setswitchinterval(1e-5)
+start = threading.Barrier(len(datasets))
+read = []
+def work(dataset):
+  start.wait()
+  read.append(len(dataset.read_frames(0, [0, 1])))
+threads = [threading.Thread(target=work, args=(dataset,), daemon=True)
+           for dataset in datasets]
+for thread in threads:
+  thread.start()
+for thread in threads:
+  thread.join()
+print(read)
+"""
+
+
+def test_threads_that_read_first_do_not_wait_for_each_other(tiny_ego):
+  """They import TFDS at the same time, which locks each other out at times."""
+  done = subprocess.run(
+      [sys.executable, "-c", _FIRST_READS, str(tiny_ego)],
+      cwd=pathlib.Path(__file__).parents[1], capture_output=True, text=True,
+      timeout=120)
+  assert done.stdout == f"{[2] * 8}\n", done.stderr
+
+
 @pytest.mark.parametrize("damage, words", [
     (lambda path: path.unlink(), "is gone"),
     (lambda path: os.truncate(path, 0), "has 0 bytes now"),

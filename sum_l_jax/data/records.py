@@ -19,6 +19,7 @@ import functools
 import hashlib
 import json
 import pathlib
+import threading
 
 from sum_l_jax import files
 from sum_l_jax import types
@@ -27,6 +28,9 @@ FORMAT = 1
 FRAMES_PER_RECORD = 64
 CARD_FILE = "card.json"
 _REBUILD = "Build it again with the command that made it (it resumes nothing)."
+# TFDS imports its parts when they are used. Threads that read their first
+# records at the same time would wait for each other's imports for ever.
+_OPENING = threading.RLock()
 _CARD_FIELDS = {"name": str, "view": str, "metadata": dict, "tasks": dict,
                 "splits": dict}
 
@@ -183,14 +187,15 @@ class ClipDataset:
 
   @functools.cached_property
   def _records(self):
-    import tensorflow_datasets as tfds  # 0.5 s; no TensorFlow behind it
+    with _OPENING:
+      import tensorflow_datasets as tfds  # 0.5 s; no TensorFlow behind it
 
-    builder = tfds.builder_from_directory(self.directory)
-    # Raw: decoding by the feature spec takes ten times the read itself.
-    return builder.as_data_source(
-        self.split,
-        deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES,
-    )
+      builder = tfds.builder_from_directory(self.directory)
+      # Raw: decoding by the feature spec takes ten times the read itself.
+      return builder.as_data_source(
+          self.split,
+          deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES,
+      )
 
   def _read_record(self, number: int) -> tuple[str, Sequence[bytes]]:
     """Clip id and JPEG frames of a record.
@@ -198,7 +203,8 @@ class ClipDataset:
     Raises:
       LostShardError: it can't be read, and a shard is not what it was.
     """
-    from tensorflow_datasets.proto import tf_example_pb2
+    with _OPENING:
+      from tensorflow_datasets.proto import tf_example_pb2
 
     try:
       raw = self._read_raw(number)
