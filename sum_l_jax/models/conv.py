@@ -525,10 +525,11 @@ class Conv3D(nnx.Module):
 
     Packed clips (`pack_clips`) are recognised by the number of channels.
     """
-    kernel, x = self.kernel[...], x.astype(self.dtype)
+    kernel = self.kernel[...]
     kernel = _block_diagonal(kernel, x.shape[-1] // kernel.shape[-2])
-    if self.exact_gradient:
-      return _convolve_exact(x, kernel, self.strides, self.formulation)
-    return convolve(
-        x, kernel.astype(self.dtype), self.strides, self.formulation
+    compute = _convolve_exact if self.exact_gradient else convolve
+    if not self.exact_gradient:
+      kernel = kernel.astype(self.dtype)
+    return compute(
+        x.astype(self.dtype), kernel, self.strides, self.formulation
     )
