@@ -75,6 +75,7 @@ setuptools.setup(
         "scipy>=1.11,<2",
         "simplejpeg>=1.8,<2",
         "tensorflow-datasets>=4.9.7,<5",
+        "threadpoolctl>=3,<4",
     ],
     extras_require={
         # Not with the others: it holds protobuf below 7.
