@@ -174,8 +174,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser = measure.make_parser("growth", __doc__)
 
   def run(args: argparse.Namespace) -> str:
-    calls, points = (2, 3) if args.quick else (4, 5)
-    curves = step_curves(calls, points) | mining_curve(calls, points)
+    calls, points = (2, 2) if args.quick else (4, 4)
+    curves = step_curves(calls, points) | mining_curve(calls, points + 1)
     if args.output:
       measure.write(args.output, measure.command("growth", argv),
                     {"start": _START, "curves": curves})
