@@ -28,7 +28,8 @@ from sum_l_jax import command_line
 
 # Share of the time that a step may wait before the input is to blame.
 _BEARABLE = 0.05
-# Longer than this many times the processor time, a read waits for the disk.
+# Longer than this many times the processor time, a read waits for the disk,
+# where decoding doesn't wait as well.
 _SLOW_DISK = 4.0
 _MEMORY_SHARE = 0.5
 
@@ -264,7 +265,10 @@ def advise(found: Mapping[str, Any]) -> list[str]:
         f" or input.num_workers={cores} (processes) where threads don't scale."
     )
   read = parts["read record"]
-  if slowest is read and read["ms"] > _SLOW_DISK * read["processor_ms"]:
+  # Decoding never waits but for a core, on a machine that does other work.
+  decode = parts["decode frames"]
+  busy = max(decode["ms"] / decode["processor_ms"], 1.0)
+  if slowest is read and read["ms"] > _SLOW_DISK * busy * read["processor_ms"]:
     advice.append(
         "Reading waits for the disk: copy the shards to a local one, or raise"
         " input.num_threads, for reads side by side."

@@ -222,6 +222,11 @@ def test_no_advice_where_nothing_is_to_gain():
   found = _with(training__waiting_share=0.01)
   assert profile_input.advise(found) == []
   assert "The input waits for the step" in profile_input.verdict(found)
+  # All wait alike: for the processor, not for the disk.
+  slow = _with(parts=[
+      {"name": "read record", "ms": 90.0, "processor_ms": 1.0},
+      {"name": "decode frames", "ms": 89.0, "processor_ms": 1.0}])
+  assert not any("disk" in a for a in profile_input.advise(slow))
   busy = _with()
   assert not any("cores read" in a or "stored at" in a or "cache_mib" in a
                  for a in profile_input.advise(busy))
