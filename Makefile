@@ -1,11 +1,12 @@
-# make demo | test | check | soak | docs: each sets up what it needs, in .venv.
+# make demo | test | check | soak | bench | docs: each sets up what it needs, in
+# .venv.
 
 PYTHON ?= python3
 # Of pytest; a file of tests stays in one.
 WORKERS ?= 2
 BIN := .venv/bin
 
-.PHONY: demo test check soak docs clean
+.PHONY: demo test check soak bench docs clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python -m sum_l_jax.main --config=configs/demo.py --workdir=runs/demo
@@ -20,6 +21,21 @@ check: .venv/test.stamp
 soak: .venv/test.stamp
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.soak --kills=200 \
 	  --inputs=10000 --seed=0 --output=benchmarks/results/soak.json
+
+# All, or QUICK=1 for smaller ones: docs/performance.md. One that fails stops
+# none of the others. faiss is compared with where pip can get it.
+BENCHMARKS := step input mining_rate start_up evaluation growth
+
+bench: .venv/test.stamp
+	-$(BIN)/python -m pip install --quiet --target .venv/faiss --no-deps faiss-cpu
+	@failed=; for name in $(BENCHMARKS); do \
+	  echo "== $$name"; options=; \
+	  if [ $$name = mining_rate ]; then options=--faiss=.venv/faiss; fi; \
+	  JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.$$name $$options \
+	    $(if $(QUICK),--quick) --output=benchmarks/results/$$name.json \
+	    || failed="$$failed $$name"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "Failed:$$failed"; exit 1; fi
 
 # Strict: a page, link or anchor that is not there ends it.
 docs: .venv/docs.stamp

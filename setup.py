@@ -77,6 +77,7 @@ setuptools.setup(
         # Reads and writes that are tried again.
         "tenacity>=8.3,<10",
         "tensorflow-datasets>=4.9.7,<5",
+        "threadpoolctl>=3,<4",
     ],
     extras_require={
         # Not with the others: it holds protobuf below 7.

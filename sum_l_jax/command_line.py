@@ -28,15 +28,39 @@ def run(
     The exit status: 0, or 2 after an error that the user can mend, which is
     printed as one block without a stack trace (`--debug` shows that).
   """
+  _add_debug(parser)
+  args = parser.parse_args(argv)
+  return _run(lambda: command(args), args.debug, argv)
+
+
+def run_with_fields(
+    parser: argparse.ArgumentParser,
+    command: Callable[[argparse.Namespace, Sequence[str]], str | None],
+    argv: Sequence[str] | None = None,
+) -> int:
+  """`run` of a command that also takes fields of its config, --config.x=y."""
+  _add_debug(parser)
+  args, fields = parser.parse_known_args(argv)
+  for field in fields:
+    if not field.startswith("--config."):
+      parser.error(f"unrecognized arguments: {field}")
+  return _run(lambda: command(args, fields), args.debug, argv)
+
+
+def _add_debug(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
       "--debug", action="store_true", help="show the stack trace of an error"
   )
-  args = parser.parse_args(argv)
+
+
+def _run(
+    command: Callable[[], str | None], debug: bool, argv: Sequence[str] | None
+) -> int:
   try:
     files.check_arguments(sys.argv[1:] if argv is None else argv)
-    text = command(args)
+    text = command()
   except (ValueError, OSError) as error:
-    if args.debug:
+    if debug:
       raise
     # In a log or a pipe a whole line is found by its words.
     width = 88 if sys.stderr.isatty() else 0

@@ -17,7 +17,8 @@ ORDER = ["files", "command_line", "process", "multihost", "types", "config",
          "prediction", "export", "visualize", "study", "aot"]
 # These see the whole row.
 OVERSEERS = {"main.py", "predict.py", "compare.py", "submit.py", "embed.py",
-             "retrieve.py", "doctor.py", "report.py", "train/loop.py"}
+             "retrieve.py", "doctor.py", "report.py", "profile_input.py",
+             "train/loop.py"}
 # Reads ConfigDicts in its build_* functions, with the overseers.
 BUILDERS = {"train/stages.py", "evaluation/evaluator.py", "evaluation/final.py",
             "evaluation/retrieval_run.py", "evaluation/retrieval_source.py",

@@ -258,6 +258,9 @@ def _check_parsed(name: str, arguments: Sequence[str], whole: bool) -> None:
     if options.get("study") and not options["study"].endswith(".json"):
       study_rows.read(options["study"])
     _check_config(options.get("config", "configs/epic55.py"), unknown)
+  elif name == "sum_l_jax.profile_input":
+    options = dict(a.removeprefix("--").partition("=")[::2] for a in arguments)
+    _check_config(options.get("config", "configs/epic55.py"), unknown)
   elif unknown:
     raise _Wrong(f"unrecognized arguments: {' '.join(unknown)}")
 

@@ -35,6 +35,7 @@ class TrainStream(Iterator[types.Batch]):
   """Iterates over training batches; close it, or use it in a `with`.
 
   Attributes:
+    maker: what makes its batches.
     replaced: by clip id, how often a corrupt clip was replaced.
     num_clips: clips of one epoch.
   """
@@ -120,7 +121,7 @@ class TrainStream(Iterator[types.Batch]):
       pairs.draw(
           0, np.random.default_rng(0), top_k=top_k, tie_tolerance=tie_tolerance
       )
-    self._make = batches.BatchMaker(
+    self.maker = batches.BatchMaker(
         ego=_reader(
             [] if ego is None else [ego], ego_transform, narrations,
             cache_bytes, ego_skip,
@@ -135,16 +136,16 @@ class TrainStream(Iterator[types.Batch]):
         tie_tolerance=tie_tolerance,
     )
     for view, ids in ((types.EGO, ego_skip), (types.EXO, exo_skip)):
-      if view in self._make.readers and ids:
-        _log_skipped(view, self._make.readers[view], frozenset(ids))
-    self.num_clips = next(iter(self._make.readers.values())).num_clips
+      if view in self.maker.readers and ids:
+        _log_skipped(view, self.maker.readers[view], frozenset(ids))
+    self.num_clips = next(iter(self.maker.readers.values())).num_clips
     self.replaced: dict[str, int] = {}
     self._clips_read = 0
     self._max_corrupt_share = max_corrupt_share
     self._min_judged = min_judged
     self._iterator = reading.Reading(
         lambda first: _start(
-            self._make, first, num_threads, num_workers, prefetch
+            self.maker, first, num_threads, num_workers, prefetch
         ),
         first=start_step, num_workers=num_workers, timeout=timeout,
     )
@@ -163,7 +164,7 @@ class TrainStream(Iterator[types.Batch]):
     failures = batch.pop("failures")
     for view, part in batch.items():
       self._clips_read += len(part["mask"]) + len(failures[view])
-      self._count(self._make.readers[view], failures[view])
+      self._count(self.maker.readers[view], failures[view])
     return batch
 
   def __enter__(self) -> TrainStream:
@@ -235,6 +236,21 @@ def _log_skipped(
     )
 
 
+def batches_ahead(num_workers: int, prefetch: int) -> int:
+  """Batches that may be in host memory beyond the one that was asked for.
+
+  Those ready, and one that waits for room among them; with workers each has
+  these, and its share of the queue to this process.
+  """
+  if not num_workers:
+    return prefetch
+  return num_workers * (prefetch + 1 + _queue(num_workers, prefetch))
+
+
+def _queue(num_workers: int, prefetch: int) -> int:
+  return max(1, prefetch // num_workers)
+
+
 def _start(
     make: batches.BatchMaker,
     start_step: int,
@@ -253,7 +269,7 @@ def _start(
     dataset = dataset.mp_prefetch(
         grain.MultiprocessingOptions(
             num_workers=num_workers,
-            per_worker_buffer_size=max(1, prefetch // num_workers),
+            per_worker_buffer_size=_queue(num_workers, prefetch),
         )
     )
   return iter(dataset)

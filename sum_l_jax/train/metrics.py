@@ -1,7 +1,7 @@
 """Metrics of training: sums and counts on devices, numbers and files on hosts.
 
 The only module that imports clu. Its writers import TensorFlow (seconds,
-hundreds of MB), so that import waits for `make_writer`.
+hundreds of MB), so that import waits for the first thing to be written.
 """
 
 from __future__ import annotations
@@ -92,19 +92,53 @@ def _quiet_stderr() -> Iterator[None]:
     os.close(nothing)
 
 
+class _LateWriter:
+  """Makes its clu writer at the first use, and passes all on to it."""
+
+  def __init__(self, directory: str):
+    self._directory = directory
+    self._writer = None
+
+  def __getattr__(self, name: str):
+    if self._writer is None:
+      if name in ("flush", "close"):
+        return lambda: None  # Nothing was written.
+      with _quiet_stderr():
+        from clu import metric_writers  # Imports TensorFlow.
+        import tensorflow as tf
+
+        # TensorFlow only writes files here and must not take the accelerator.
+        tf.config.set_visible_devices([], "GPU")
+      self._writer = metric_writers.AsyncWriter(
+          metric_writers.SummaryWriter(self._directory)
+      )
+    return getattr(self._writer, name)
+
+
+class _NoWriter:
+  """Drops everything."""
+
+  def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+    del step, scalars
+
+  def write_images(self, step: int, images: Mapping[str, jax.Array]) -> None:
+    del step, images
+
+  def flush(self) -> None:
+    """Nothing was written."""
+
+  def close(self) -> None:
+    """Nothing was written."""
+
+
 def make_writer(directory: str, *, active: bool = True):
   """A clu writer of TensorBoard files that does not block the loop.
+
+  TensorFlow is imported at the first use, which in a training is while the
+  devices take their first step.
 
   Args:
     directory: where the event files go.
     active: False on all hosts but one; the writer then drops everything.
   """
-  with _quiet_stderr():
-    from clu import metric_writers  # Imports TensorFlow.
-    import tensorflow as tf
-
-    # TensorFlow only writes files here and must not take the accelerator.
-    tf.config.set_visible_devices([], "GPU")
-  if not active:
-    return metric_writers.MultiWriter([])
-  return metric_writers.AsyncWriter(metric_writers.SummaryWriter(directory))
+  return _LateWriter(directory) if active else _NoWriter()

@@ -1,0 +1,188 @@
+"""Multi-view evaluation beside PyTorch, with the same network and weights.
+
+  python -m benchmarks.evaluation --output=benchmarks/results/evaluation.json
+
+pytorchvideo's slow_r50 with random weights, converted to ours; rendered clips
+of 90 frames, 10 temporal samples x 3 crops each, with fewer frames and a
+smaller crop than the full-size network takes, so that it ends. Both score the
+same pixels, in turn. Then the whole evaluation, from the shards to the scores,
+with several batch sizes: one compilation each, and the same scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+import pathlib
+import sys
+import tempfile
+import time
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+
+from benchmarks import input as input_benchmark
+from benchmarks import measure
+from data_prep.published_weights import convert
+from data_prep.published_weights import files
+from data_prep.published_weights import names
+from sum_l_jax import command_line
+from sum_l_jax import models
+from sum_l_jax import types
+from sum_l_jax.data import device
+from sum_l_jax.data import eval_loader
+from sum_l_jax.data import records
+from sum_l_jax.data import transforms
+from sum_l_jax.evaluation import evaluate
+from sum_l_jax.train import state as train_state
+from tests import reference_networks
+
+_MODEL = "slow_r50_8x8"
+_CLASSES = 400
+_FRAMES, _CROP = 4, 64
+_CLIPS, _CROPS = 10, 3
+_BATCH = 10
+
+
+def _stream(folder: pathlib.Path, batch_size: int) -> eval_loader.EvalStream:
+  return eval_loader.make_eval_stream(
+      records.ClipDataset(folder / "set", "train"),
+      transforms.ClipTransform(
+          num_frames=_FRAMES, stride=8, crop_size=_CROP,
+          short_side=(_CROP, _CROP), flip=0.0),
+      num_clips=_CLIPS, num_crops=_CROPS, batch_size=batch_size)
+
+
+class _Networks:
+  """The two networks with the same weights, from views to probabilities."""
+
+  def __init__(self):
+    self._torch = reference_networks.build(_MODEL)
+    tensors = {k: v.numpy()
+               for k, v in reference_networks.state(self._torch).items()}
+    file = files.WeightFile(pathlib.Path("in_memory.pyth"), "torch", tensors)
+    weights = convert.convert(file, convert.Options(names.MODELS[_MODEL]))[0]
+    self.params, self.stats = weights.params, weights.stats
+    self._network = train_state.Network(lambda: models.make_model(
+        backbone=names.MODELS[_MODEL], embedding_dim=None, dropout=0.0,
+        tasks={types.EGO: {"action": _CLASSES}}))
+    self.mesh = device.make_mesh(1)
+
+  def make_score(self):
+    """A step that was not compiled yet."""
+    return evaluate.make_score_step(
+        self._network, view=types.EGO, kinds={"action": types.SOFTMAX},
+        mesh=self.mesh)
+
+  def torch(self, video: np.ndarray) -> np.ndarray:
+    """Probabilities `[B, K]` of uint8 views `[B, T, H, W, 3]`."""
+    pixels = torch.from_numpy(video).float().div_(255).sub_(0.45).div_(0.225)
+    pixels = pixels.permute(0, 4, 1, 2, 3).contiguous(
+        memory_format=torch.channels_last_3d)
+    with torch.inference_mode():
+      x = pixels
+      for block in self._torch.blocks[:5]:
+        x = block(x)
+      logits = self._torch.blocks[-1].proj(x.mean(dim=(2, 3, 4)))
+      return logits.softmax(dim=-1).numpy()
+
+  def prepare_torch(self) -> None:
+    """The layout that is the faster one on CPU."""
+    self._torch = self._torch.to(memory_format=torch.channels_last_3d)
+
+
+def compare_networks(
+    networks: _Networks, video: np.ndarray, rounds: int
+) -> dict[str, Any]:
+  """Views per second of both networks, from uint8 pixels to probabilities."""
+  score = networks.make_score()
+  pixels = {"video": video,
+            "color_offset": np.zeros((len(video), 3), np.float32)}
+
+  def ours() -> np.ndarray:
+    batch = device.put_batch(pixels, networks.mesh)
+    return np.asarray(score(networks.params, networks.stats, batch)["action"])
+
+  theirs = lambda: networks.torch(video)
+  difference = float(np.abs(ours() - theirs()).max())
+  times = measure.interleave({"ours": ours, "pytorch": theirs}, rounds)
+  return {
+      "views_of_a_batch": len(video), "seconds": times,
+      "views_per_second": {
+          n: measure.spread([len(video) / t for t in times[n]])
+          for n in times},
+      "ours_faster_by": measure.ratio(times, "pytorch", "ours"),
+      "largest_difference_of_probabilities": difference,
+  }
+
+
+def whole_evaluation(
+    networks: _Networks, folder: pathlib.Path, batch_size: int
+) -> tuple[dict[str, Any], np.ndarray]:
+  """From the shards to the scores: views per second, compilations, scores."""
+  stream, score = _stream(folder, batch_size), networks.make_score()
+  dataset = records.ClipDataset(folder / "set", "train")
+  tasks = {"action": types.Task(
+      "action", types.SOFTMAX, tuple(map(str, range(_CLASSES))))}
+
+  def run():
+    return evaluate.evaluate(
+        score, networks.params, networks.stats,
+        device.prefetch_to_device(stream, networks.mesh),
+        labels={"action": np.zeros(len(dataset), np.int32)}, tasks=tasks,
+        num_views=stream.num_views, rule="sum")
+
+  run()
+  start = time.perf_counter()
+  result = run()
+  seconds = time.perf_counter() - start
+  return {
+      "batch_size": batch_size,
+      "views_per_second": len(dataset) * stream.num_views / seconds,
+      "compilations": score._cache_size(),
+  }, result.scores["action"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  parser = measure.make_parser("evaluation", __doc__)
+
+  def run(args: argparse.Namespace) -> str:
+    torch.set_num_threads(measure.cores())
+    networks = _Networks()
+    networks.prepare_torch()
+    with tempfile.TemporaryDirectory() as name:
+      folder = pathlib.Path(name)
+      input_benchmark.write_clips(folder, 1 if args.quick else 3)
+      video = next(iter(_stream(folder, _BATCH)))["video"]
+      network = compare_networks(networks, video, 3 if args.quick else 9)
+      sizes = (_BATCH, 7) if args.quick else (_BATCH, 7, 16, 1)
+      runs, scores = zip(*[
+          whole_evaluation(networks, folder, size) for size in sizes])
+    differences = [float(np.abs(s - scores[0]).max()) for s in scores]
+    for found, difference in zip(runs, differences):
+      found["largest_difference_from_first"] = difference
+    if args.output:
+      measure.write(args.output, measure.command("evaluation", argv), {
+          "model": _MODEL, "frames": _FRAMES, "crop": _CROP,
+          "views_of_a_clip": _CLIPS * _CROPS,
+          "device": jax.devices()[0].platform,
+          "network": network, "whole": runs})
+    ratio = network["ours_faster_by"]
+    return (
+        f"network alone: {network['views_per_second']['ours']['median']:.1f}"
+        f" views/s, {ratio['median']:.2f} times PyTorch's ({ratio['low']:.2f}"
+        f" to {ratio['high']:.2f}), probabilities within"
+        f" {network['largest_difference_of_probabilities']:.1e}\n"
+        + "\n".join(
+            f"whole, batches of {r['batch_size']}:"
+            f" {r['views_per_second']:.1f} views/s, {r['compilations']}"
+            " compilation(s), scores within"
+            f" {r['largest_difference_from_first']:.1e}" for r in runs))
+
+  return command_line.run(parser, run, argv)
+
+
+if __name__ == "__main__":
+  sys.exit(main())

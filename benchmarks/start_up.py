@@ -1,0 +1,144 @@
+"""How long a command takes until it does something.
+
+  python -m benchmarks.start_up --output=benchmarks/results/start_up.json
+
+The first training step of `configs/demo.py` as a process of its own, twice with
+an empty compilation cache in its workdir and then with what that left there;
+and `--help` of the commands. The data are rendered first where they are absent,
+untimed. The first step is seen by its line in the log.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+import os
+import pathlib
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+from benchmarks import measure
+from sum_l_jax import command_line
+
+_CONFIG = "configs/demo.py"
+_COMMANDS = (
+    "sum_l_jax.main", "sum_l_jax.predict", "sum_l_jax.embed",
+    "sum_l_jax.retrieve", "sum_l_jax.compare", "sum_l_jax.report",
+    "sum_l_jax.export", "sum_l_jax.submit", "sum_l_jax.doctor",
+    "sum_l_jax.profile_input", "sum_l_jax.study", "sum_l_jax.visualize",
+    "data_prep.build_dataset", "data_prep.embed_narrations",
+    "data_prep.mine_pairs", "data_prep.doctor", "data_prep.init_manifest",
+    "data_prep.convert_weights", "data_prep.similarity_report",
+)
+
+
+def _environment() -> dict[str, str]:
+  # A cache of elsewhere would be warm from the start.
+  return {k: v for k, v in os.environ.items()
+          if k != "JAX_COMPILATION_CACHE_DIR"}
+
+
+def _timed(arguments: Sequence[str], until: str = "") -> dict[str, float]:
+  """Runs a Python process to its end, or until its log has a text.
+
+  Returns:
+    Seconds by the clock, and of processor time where it ran to its end.
+  """
+  before = resource.getrusage(resource.RUSAGE_CHILDREN)
+  start = time.perf_counter()
+  process = subprocess.Popen(
+      [sys.executable, *arguments], env=_environment(), text=True,
+      stdout=subprocess.DEVNULL if until else subprocess.PIPE,
+      stderr=subprocess.PIPE if until else subprocess.STDOUT)
+  lines, seconds = [], 0.0
+  for line in process.stderr if until else process.stdout:
+    lines.append(line)
+    if until and until in line and not seconds:
+      seconds = time.perf_counter() - start
+  status = process.wait()
+  seconds = seconds or time.perf_counter() - start
+  # absl ends --help with 1.
+  failed = status and "--help" not in arguments
+  if failed or (until and not any(until in line for line in lines)):
+    raise ValueError(
+        f"python {' '.join(arguments)} ended with status {status}:\n"
+        + "".join(lines[-20:]))
+  after = resource.getrusage(resource.RUSAGE_CHILDREN)
+  return {"wall": seconds,
+          "processor": after.ru_utime + after.ru_stime
+          - before.ru_utime - before.ru_stime}
+
+
+def first_step(workdir: pathlib.Path) -> dict[str, float]:
+  """One step of the demo's first stage, in a workdir of its own."""
+  # Without an evaluation and a report, which come after the first step.
+  return _timed([
+      "-m", "sum_l_jax.main", f"--config={_CONFIG}", f"--workdir={workdir}",
+      "--config.stop_at=exo:1", "--config.log_every_steps=1",
+      "--config.eval.during_split=", "--config.report=false",
+  ], until="exo 1/")  # fmt: skip
+
+
+def _prepare() -> None:
+  """Renders the demo's data where they are absent."""
+  from data_prep import recipes
+  from sum_l_jax.study import plan
+
+  config = plan.read_config(_CONFIG, ())
+  recipes.prepare(
+      config.prepare.recipe, pathlib.Path(config.prepare.directory),
+      seed=config.prepare.seed)
+
+
+def measure_start(rounds: int) -> dict[str, Any]:
+  """First steps with a cold and with a warm cache."""
+  with tempfile.TemporaryDirectory() as name:
+    workdir = pathlib.Path(name) / "run"
+    cold = first_step(workdir)
+    cache = workdir / "xla_cache"
+    entries = sum(1 for p in cache.rglob("*") if p.is_file())
+    if not entries:
+      raise ValueError(f"Nothing was written to the cache in {cache.name}.")
+    warm = []
+    for number in range(rounds):
+      again = pathlib.Path(name) / f"run_{number}"
+      again.mkdir()
+      shutil.copytree(cache, again / cache.name)
+      warm.append(first_step(again))
+  return {"cold": cold, "warm": warm, "cache_entries": entries}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  parser = measure.make_parser("start_up", __doc__)
+
+  def run(args: argparse.Namespace) -> str:
+    _prepare()
+    start = measure_start(1 if args.quick else 3)
+    help_times = {
+        command: [_timed(["-m", command, "--help"])
+                  for _ in range(1 if args.quick else 3)]
+        for command in (_COMMANDS[:3] if args.quick else _COMMANDS)}
+    if args.output:
+      measure.write(args.output, measure.command("start_up", argv),
+                    {"first_step": start, "help": help_times})
+    wall, processor = (
+        measure.spread([t[clock] for t in start["warm"]])
+        for clock in ("wall", "processor"))
+    least = {c: min(t["wall"] for t in ts) for c, ts in help_times.items()}
+    slowest = max(least, key=least.__getitem__)
+    return (
+        f"first step: {start['cold']['wall']:.1f} s cold, {wall['median']:.1f}"
+        f" s warm ({wall['low']:.1f} to {wall['high']:.1f};"
+        f" {processor['median']:.1f} s of processor time to the end of the"
+        f" run)\nslowest --help: {least[slowest]:.2f} s ({slowest})")
+
+  return command_line.run(parser, run, argv)
+
+
+if __name__ == "__main__":
+  sys.exit(main())
