@@ -137,9 +137,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         lines.append(f"{queries} x {keys}, {clock} time: {rate / 1e6:.0f}"
                      f" million pairs/s, {text}")
     if args.output:
-      measure.write(args.output, measure.command("mining_rate", argv), {
-          "faiss": getattr(faiss, "__version__", None),
-          "sizes": sizes})
+      command = measure.command("mining_rate", argv)
+      if args.faiss:  # Where it lay is nobody's business.
+        command = command.replace(str(args.faiss), "FOLDER")
+      measure.write(args.output, command, {
+          "faiss": getattr(faiss, "__version__", None), "sizes": sizes})
     return "\n".join(lines)
 
   return command_line.run(parser, run, argv)

@@ -2,8 +2,8 @@
 
   python -m benchmarks.start_up --output=benchmarks/results/start_up.json
 
-The first training step of `configs/demo.py` as a process of its own, twice with
-an empty compilation cache in its workdir and then with what that left there;
+The first training step of `configs/demo.py` as a process of its own, with an
+empty compilation cache in its workdir and then with what that left there;
 and `--help` of the commands. The data are rendered first where they are absent,
 untimed. The first step is seen by its line in the log.
 """
@@ -105,11 +105,12 @@ def measure_start(rounds: int) -> dict[str, Any]:
     if not entries:
       raise ValueError(f"Nothing was written to the cache in {cache.name}.")
     warm = []
-    for number in range(rounds):
-      again = pathlib.Path(name) / f"run_{number}"
-      again.mkdir()
-      shutil.copytree(cache, again / cache.name)
-      warm.append(first_step(again))
+    for _ in range(rounds):
+      # The same folder, with nothing but the cache: it begins at step 0.
+      for path in workdir.iterdir():
+        if path.is_dir() and path != cache:
+          shutil.rmtree(path)
+      warm.append(first_step(workdir))
   return {"cold": cold, "warm": warm, "cache_entries": entries}
 
 
