@@ -48,7 +48,8 @@ def test_damaged_files(name, tmp_path):
 def test_weights_that_libraries_trip_over(number, tmp_path):
   """Found by the soak: an IndexError of PyTorch, a BadZipFile of zipfile."""
   target = hostile_inputs.TARGETS["weights.pyth"]
-  data = hostile_inputs.mutate(target.make(), np.random.default_rng([0, number]))
+  rng = np.random.default_rng([0, number])
+  data = hostile_inputs.mutate(target.make(), rng)
   assert hostile_inputs.attempt(target, data, tmp_path) == "ValueError"
 
 
