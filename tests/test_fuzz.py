@@ -44,6 +44,15 @@ def test_damaged_files(name, tmp_path):
   assert "result" not in ends or set(ends) - {"result"} or "jpg" in name
 
 
+@pytest.mark.parametrize("number", [106, 832])
+def test_weights_that_libraries_trip_over(number, tmp_path):
+  """Found by the soak: an IndexError of PyTorch, a BadZipFile of zipfile."""
+  target = hostile_inputs.TARGETS["weights.pyth"]
+  rng = np.random.default_rng([0, number])
+  data = hostile_inputs.mutate(target.make(), rng)
+  assert hostile_inputs.attempt(target, data, tmp_path) == "ValueError"
+
+
 _FEW = settings(max_examples=60, deadline=None, database=None)
 
 

@@ -16,6 +16,7 @@ import zipfile
 import numpy as np
 
 from data_prep import safe_pickle
+from sum_l_jax.data import npz_file
 
 # What an old-style PyTorch file begins with, pickled.
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C
@@ -69,8 +70,10 @@ def _load_torch(path: pathlib.Path) -> Any:
     if marker:
       raise safe_pickle.refusal(path, rest.split()[0], _WEIGHTS) from None
     raise _broken(path, text.splitlines()[0]) from error
-  except (RuntimeError, EOFError, ValueError) as error:
-    raise _broken(path, str(error).splitlines()[0]) from error
+  # PyTorch's unpickler is an ordinary program, which trips over damage anyhow.
+  except (*npz_file.DAMAGED, AssertionError) as error:
+    text = str(error).strip() or type(error).__name__
+    raise _broken(path, text.splitlines()[0]) from error
 
 
 def _as_arrays(state: Any, path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -103,7 +106,11 @@ def read(path: str | pathlib.Path) -> WeightFile:
   path = pathlib.Path(path)
   if not path.is_file():
     raise FileNotFoundError(f"There is no file {str(path)!r}.")
-  if zipfile.is_zipfile(path):
+  try:
+    zipped = zipfile.is_zipfile(path)
+  except zipfile.BadZipFile as error:  # It raises for some that aren't.
+    raise _broken(path, str(error)) from error
+  if zipped:
     content, container = _load_torch(path), "torch"
   else:
     content, container = safe_pickle.load(path, kind=_WEIGHTS), "caffe2"
