@@ -84,7 +84,7 @@ def _read_inputs(inputs: int, seed: int, folder: pathlib.Path) -> dict:
             for k, v in line.items()}
   for name in hostile_inputs.TARGETS:
     if name not in counts:
-      number = max(1, inputs // len(hostile_inputs.TARGETS))
+      number = -(-inputs // len(hostile_inputs.TARGETS))
       counts[name] = hostile_inputs.run(name, number, seed)
       arenas.append(journal, {name: counts[name]})
   return counts

@@ -97,7 +97,9 @@ class VideoFile:
     try:
       # A playlist must not fetch addresses, nor read other files.
       self._container = av.open(
-          str(path), options={"protocol_whitelist": "file"}
+          str(path), options={"protocol_whitelist": "file"},
+          # Titles may be in any encoding; nothing here reads them.
+          metadata_errors="replace",
       )
       self._stream = self._container.streams.video[0]
     except (av.FFmpegError, IndexError) as error:

@@ -9,6 +9,7 @@ import ast
 import pathlib
 import struct
 
+import av
 import numpy as np
 import pytest
 import simplejpeg
@@ -23,6 +24,7 @@ from data_prep import lemma
 from data_prep import manifest
 from data_prep import media
 from sum_l_jax.data import decode
+from sum_l_jax.prediction import video
 from tests import numbered_video
 from tests import test_data_prep_annotations as rows
 
@@ -234,3 +236,22 @@ def test_torch_loads_weights_only():
   assert len(calls) == 1
   words = {w.arg: getattr(w.value, "value", None) for w in calls[0].keywords}
   assert words["weights_only"] is True
+
+
+@pytest.mark.parametrize("reader", [media.VideoFile, video.VideoStream])
+def test_a_title_in_another_encoding_is_no_hindrance(reader, tmp_path):
+  path = tmp_path / "a.mp4"
+  with av.open(str(path), "w") as container:
+    container.metadata["title"] = "a cafe at noon"
+    stream = container.add_stream("libx264", rate=30)
+    stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+    for number in range(6):
+      image = numbered_video.draw(number)
+      container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+    container.mux(stream.encode(None))
+  data = path.read_bytes()
+  assert data.count(b"a cafe at noon") == 1
+  path.write_bytes(data.replace(b"a cafe at noon", b"a caf\xe9 at noon"))
+  with pytest.raises(UnicodeDecodeError):
+    av.open(str(path)).close()
+  assert reader(path).fps == 30

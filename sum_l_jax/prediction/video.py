@@ -61,7 +61,9 @@ class VideoStream:
       )
     try:
       self._container = av.open(
-          self.name, options={"protocol_whitelist": "file"}
+          self.name, options={"protocol_whitelist": "file"},
+          # Titles may be in any encoding; nothing here reads them.
+          metadata_errors="replace",
       )
     except av.FFmpegError as error:
       raise ValueError(
