@@ -8,6 +8,7 @@ was looked at.
 
 from __future__ import annotations
 
+import json
 import pathlib
 import re
 from typing import Any
@@ -120,6 +121,8 @@ class Checkpoints:
     self.wait()
     if step in self._manager.all_steps():
       return
+    # Here, or the error races with those of the save that it breaks off.
+    json.dumps(meta)
     self._pending = step
     try:
       self._manager.save(
