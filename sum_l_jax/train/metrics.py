@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
 import os
+from typing import Any
 
 from clu import metrics
 import jax
@@ -123,6 +124,9 @@ class _NoWriter:
 
   def write_images(self, step: int, images: Mapping[str, jax.Array]) -> None:
     del step, images
+
+  def write_histograms(self, step: int, arrays: Mapping[str, Any]) -> None:
+    del step, arrays
 
   def flush(self) -> None:
     """Nothing was written."""
