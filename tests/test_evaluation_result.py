@@ -44,6 +44,14 @@ def test_where_it_comes_from(finished, result):
   assert (split["ensemble"], split["views"]) == ("sum", 2)
 
 
+@pytest.mark.parametrize("step, words", [
+    (6, "checkpoint at step 6"), (None, "exported weights"),
+])
+def test_the_table_names_what_was_evaluated(result, step, words):
+  heading = results.format_table({**result, "step": step}).splitlines()[0]
+  assert heading.endswith(f"2 test views a clip, {words}")
+
+
 def test_every_metric_is_defined(result):
   stated = result["definitions"]
   for name in result["splits"]["val"]["metrics"]:

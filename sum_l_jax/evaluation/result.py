@@ -140,9 +140,13 @@ def format_table(result: Mapping[str, Any]) -> str:
         for row in rows
     ]
     skipped = len(entry["skipped"])
+    step = result["step"]  # Of a file of weights it isn't known.
+    source = (
+        "exported weights" if step is None else f"checkpoint at step {step}"
+    )
     head = (f"{entry['dataset']}, {split}: {entry['clips']} clips"
             f" ({skipped} skipped), {entry['views']} test views a clip,"
-            f" checkpoint at step {result['step']}")
+            f" {source}")
     blocks.append("\n".join([head, "-" * len(lines[0]), *lines]))
     if "retrieval" in entry:
       blocks.append(retrieval_table.format_retrieval(split, entry))
