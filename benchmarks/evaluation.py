@@ -30,6 +30,7 @@ from data_prep.published_weights import files
 from data_prep.published_weights import names
 from sum_l_jax import command_line
 from sum_l_jax import models
+from sum_l_jax import process
 from sum_l_jax import types
 from sum_l_jax.data import device
 from sum_l_jax.data import eval_loader
@@ -149,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser = measure.make_parser("evaluation", __doc__)
 
   def run(args: argparse.Namespace) -> str:
-    torch.set_num_threads(measure.cores())
+    torch.set_num_threads(process.cores())
     networks = _Networks()
     networks.prepare_torch()
     with tempfile.TemporaryDirectory() as name:

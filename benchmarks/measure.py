@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from sum_l_jax import process
+
 # Those that change a timing; a result says what they were.
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain",
              "array-record", "numpy", "opencv-python-headless", "simplejpeg",
@@ -109,13 +111,6 @@ def spread(values: Sequence[float]) -> dict[str, float]:
   }
 
 
-def cores() -> int:
-  """Processor cores that this process may use."""
-  if hasattr(os, "sched_getaffinity"):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
-
-
 def environment() -> dict[str, Any]:
   """Hardware, versions, date, and how busy the machine is."""
   found = {
@@ -128,7 +123,7 @@ def environment() -> dict[str, Any]:
       "date": datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
       "processor": _processor(),
       "cores_of_machine": os.cpu_count(),
-      "cores_of_process": cores(),
+      "cores_of_process": process.cores(),
       "memory_gib": round(pages / 2**30, 1),
       "system": f"{platform.system()} {platform.machine()}",
       "python": platform.python_version(),

@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from benchmarks import measure
 from sum_l_jax import models
+from sum_l_jax import process
 from sum_l_jax import types
 from sum_l_jax.losses import total
 from sum_l_jax.models import backbones
@@ -317,7 +318,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument("--rounds", type=int, default=0)
   parser.add_argument("--cases", default=",".join([*CASES, "two_encoders"]))
   args = parser.parse_args(argv)
-  torch.set_num_threads(measure.cores())
+  torch.set_num_threads(process.cores())
   rounds = args.rounds or (3 if args.quick else 6)
   results = run(quick=args.quick, rounds=rounds, cases=args.cases.split(","))
   for name, found in results.items():

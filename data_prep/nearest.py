@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from concurrent import futures
 import functools
-import os
 import pathlib
 import threading
 
@@ -20,6 +19,7 @@ import threadpoolctl
 
 from data_prep import saved_blocks
 from sum_l_jax import command_line
+from sum_l_jax import process
 
 # Cosines are compared after rounding to this: embedding the same text in
 # another batch moves them by some 1e-7, which must not reorder ties.
@@ -106,7 +106,7 @@ def nearest(
   # those of the linear algebra library would not.
   with (
       threadpoolctl.threadpool_limits(1, user_api="blas"),
-      futures.ThreadPoolExecutor(_cores()) as pool,
+      futures.ThreadPoolExecutor(process.cores()) as pool,
   ):
     for first in range(0, len(query_rows), block):
       stop = min(first + block, len(query_rows))
@@ -123,13 +123,6 @@ def nearest(
   return positions, cosines
 
 
-def _cores() -> int:
-  """Cores that this process may use."""
-  if hasattr(os, "sched_getaffinity"):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
-
-
 def _search(
     queries: np.ndarray,
     keys: _Keys,
@@ -139,7 +132,7 @@ def _search(
 ) -> np.ndarray:
   """Ranks of the k best keys of one block of queries, sorted."""
   # At least one for each core.
-  size = min(_QUERIES, -(-len(queries) // _cores()))
+  size = min(_QUERIES, -(-len(queries) // process.cores()))
   tiles = [
       _Tile(queries[first : first + size], keys, k)
       for first in range(0, len(queries), size)

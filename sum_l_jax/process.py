@@ -29,6 +29,13 @@ class StalledError(ValueError):
   """
 
 
+def cores() -> int:
+  """Processor cores that this process may use."""
+  if hasattr(os, "sched_getaffinity"):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
 def use_huge_pages(
     *, execute: Callable[[str, list[str]], None] = os.execv
 ) -> bool:

@@ -23,6 +23,7 @@ import time
 from typing import Any
 
 from sum_l_jax import command_line
+from sum_l_jax import process
 
 # jax and what stands on it are imported by `measure`: `--help` stays quick.
 
@@ -32,12 +33,6 @@ _BEARABLE = 0.05
 # where decoding doesn't wait as well.
 _SLOW_DISK = 4.0
 _MEMORY_SHARE = 0.5
-
-
-def _cores() -> int:
-  if hasattr(os, "sched_getaffinity"):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
 
 
 def _memory_of_machine() -> int:
@@ -181,7 +176,7 @@ def measure(
       c.processor for n, c in costs.items() if n != input_profile.TRANSFER)
   return {
       "stage": stage, "device": mesh.devices.flat[0].device_kind,
-      "cores": _cores(), "memory_of_machine": _memory_of_machine(),
+      "cores": process.cores(), "memory_of_machine": _memory_of_machine(),
       "processes": jax.process_count(),
       "views": sorted(batch), "clips_of_a_batch": rows,
       "frames": {
