@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sum_l_jax.models import conv
 from sum_l_jax.models import norm
+from sum_l_jax.models import packing
 
 
 def _one_pass(x, scale, bias, epsilon):
@@ -214,8 +214,8 @@ def test_packed_clips_share_their_statistics():
 
   def run(params, x, count):
     layer = nnx.merge(graphdef, params, stats, copy=True)
-    y = layer(conv.pack_clips(x, count), train=True, relu=True)
-    y = conv.unpack_clips(y, count)
+    y = layer(packing.pack_clips(x, count), train=True, relu=True)
+    y = packing.unpack_clips(y, count)
     return jnp.vdot(y, weight), (y, nnx.state(layer, nnx.BatchStat))
 
   apart, packed = (

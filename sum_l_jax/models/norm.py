@@ -99,7 +99,7 @@ def normalize_one_pass(x, scale, bias, shift, epsilon, relu):
   """`normalize_plain` and ReLU, with both statistics in one pass.
 
   Args:
-    x: `[G, ..., P * C]`, G groups; P clips side by side (`conv.pack_clips`).
+    x: `[G, ..., P * C]`, G groups; P clips side by side (`packing.pack_clips`).
     scale: `[C]`.
     bias: `[C]`.
     shift: `[C]`, near the mean; its gradient is zero. The variance is that of

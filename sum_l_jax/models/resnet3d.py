@@ -21,6 +21,7 @@ import numpy as np
 
 from sum_l_jax.models import backbones
 from sum_l_jax.models import conv
+from sum_l_jax.models import difference
 from sum_l_jax.models import norm
 from sum_l_jax.models import pool
 
@@ -35,6 +36,7 @@ class ConvNorm(nnx.Module):
       kernel_size: conv.Size3,
       strides: conv.Size3 = (1, 1, 1),
       *,
+      layer: type[nnx.Module] = conv.Conv3D,
       relu: bool = True,
       zero_scale: bool = False,
       backend: str,
@@ -43,7 +45,7 @@ class ConvNorm(nnx.Module):
       rng: np.random.Generator,
   ):
     self.relu = relu
-    self.conv = conv.Conv3D(
+    self.conv = layer(
         in_features,
         out_features,
         kernel_size,
@@ -62,59 +64,6 @@ class ConvNorm(nnx.Module):
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     """`[B, T, H, W, C]` -> `[B, T', H', W', O]`."""
     return self.norm(self.conv(x), train=train, relu=self.relu)
-
-
-class DifferenceStem(nnx.Module):
-  """A first convolution that sees each frame and its two differences.
-
-  It computes conv(x[t]) + conv'(x[t] - x[t - 1]) + conv"(x[t + 1] - x[t]), the
-  differences being 0 before the first and after the last frame. Convolution
-  is linear: this is one convolution over three frames, the first and the last
-  one repeated, with the kernels -k', k + k' - k" and k".
-
-  Attributes:
-    conv: to 3 * features channels: frame, previous, next; its windows do not
-      overlap.
-  """
-
-  def __init__(
-      self,
-      spec: backbones.StemSpec,
-      *,
-      backend: str,
-      bn_group_size: int,
-      dtype: jnp.dtype,
-      rng: np.random.Generator,
-  ):
-    size = (1, spec.stride, spec.stride)
-    if spec.kernel != size:
-      raise ValueError(
-          "A stem with differences has windows that do not overlap: its kernel"
-          f" must be {size}, as its stride is, got {spec.kernel}."
-      )
-    self.conv = conv.Conv3D(
-        3,
-        3 * spec.features,
-        size,
-        size,
-        backend=backend,
-        dtype=dtype,
-        rng=rng,
-    )
-    self.norm = norm.BatchNorm(
-        spec.features, backend=backend, group_size=bn_group_size
-    )
-
-  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    """`[B, T, H, W, 3]` -> `[B, T, H', W', features]`."""
-    kernel = self.conv.kernel[...]
-    frame, before, after = jnp.split(kernel, 3, axis=-1)
-    taps = jnp.stack([-before, frame + before - after, after])
-    taps = taps.reshape(3, -1, before.shape[-1]).astype(self.conv.dtype)
-    x = conv.patches(x.astype(self.conv.dtype), kernel.shape[1:3])
-    x = jnp.pad(x, [(0, 0), (1, 1), *[(0, 0)] * 3], mode="edge")
-    x = conv.over_time(x, taps, 0)
-    return jax.nn.relu(self.norm(x, train=train))
 
 
 class Bottleneck(nnx.Module):
@@ -207,16 +156,16 @@ class Pathway(nnx.Module):
     self.backend = common["backend"]
     self.remat = tuple(remat)
     stem = spec.stem
-    if stem.differences:
-      self.stem = DifferenceStem(stem, **common)
-    else:
-      self.stem = ConvNorm(
-          3,
-          stem.features,
-          stem.kernel,
-          (1, stem.stride, stem.stride),
-          **common,
-      )
+    self.stem = ConvNorm(
+        3,
+        stem.features,
+        stem.kernel,
+        (1, stem.stride, stem.stride),
+        layer=(
+            difference.DifferenceConv if stem.differences else conv.Conv3D
+        ),
+        **common,
+    )
     extra = extra_features or (0,) * len(spec.stages)
     for index, stage in enumerate(spec.stages):
       width = spec.widths[index] + extra[index]

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sum_l_jax.models import backbones
-from sum_l_jax.models import conv
+from sum_l_jax.models import packing
 from sum_l_jax.models import pixels
 from sum_l_jax.models import pool
 from sum_l_jax.models import resnet3d
@@ -46,7 +46,7 @@ def _repack(x: jax.Array, before: int, after: int) -> jax.Array:
   if before == after:
     return x
   with jax.named_scope("fast/pack"):
-    return conv.pack_clips(conv.unpack_clips(x, before), after)
+    return packing.pack_clips(packing.unpack_clips(x, before), after)
 
 
 class SlowFast(nnx.Module):
@@ -69,7 +69,7 @@ class SlowFast(nnx.Module):
     """Args:
       spec: the stage tables.
       pack_clips: clips that the fast pathway's first stages compute side by
-        side (`conv.pack_clips`), in training for a TPU; no effect elsewhere.
+        side (`packing.pack_clips`), in training for a TPU; no effect elsewhere.
       pool_window: see `pool.mean_pool`.
       remat: see `resnet3d.Pathway`.
       **common: backend, bn_group_size, dtype, rng.
@@ -120,7 +120,7 @@ class SlowFast(nnx.Module):
     indices = np.asarray(pixels.slow_indices(x.shape[1], self.alpha))
     slow = self.slow.run_stem(x[:, indices], train=train)
     with jax.named_scope("fast/pack"):
-      fast = conv.pack_clips(x, packs[0])
+      fast = packing.pack_clips(x, packs[0])
     fast = self.fast.run_stem(fast, train=train)
     stages = {}
     for index, name in enumerate(self.stage_names):
@@ -131,14 +131,14 @@ class SlowFast(nnx.Module):
       stages[name] = {
           backbones.SLOW: slow,
           # Where nobody looks at it, it is not computed.
-          backbones.FAST: conv.unpack_clips(fast, packs[index]),
+          backbones.FAST: packing.unpack_clips(fast, packs[index]),
       }
       if index < len(self.fusion):
         with jax.named_scope(f"fusion/{name}"):
-          fused = conv.unpack_clips(
+          fused = packing.unpack_clips(
               self.fusion[index](fast, train=train), packs[index]
           )
           slow = jnp.concatenate([slow, fused], axis=-1)
-    fast = conv.unpack_clips(fast, packs[-1])
+    fast = packing.unpack_clips(fast, packs[-1])
     pooled = [pool.mean_pool(x, self.pool_window) for x in (slow, fast)]
     return jnp.concatenate(pooled, axis=-1), stages

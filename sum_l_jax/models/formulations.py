@@ -1,0 +1,231 @@
+"""How a 3-D convolution can be computed: the formulations of `conv.py`.
+
+All give the same numbers as `native`, XLA's own convolution in three
+dimensions, where they apply; `conv.EXACT` says where. x is `[B, T, H, W, C]`,
+the kernel `[Tk, Hk, Wk, C, O]`, strides are of T, H, W, and padding is half of
+an odd kernel on both sides.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+
+Size3 = tuple[int, int, int]
+
+
+def native(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
+  return lax.conv_general_dilated(
+      x,
+      kernel,
+      window_strides=strides,
+      padding=[(k // 2, k // 2) for k in kernel.shape[:3]],
+      dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+  )
+
+
+def _conv2d(x, kernel, strides, padding) -> jax.Array:
+  return lax.conv_general_dilated(
+      x,
+      kernel,
+      window_strides=strides,
+      padding=padding,
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
+
+
+def _matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  # In two dimensions, or else the kernel's gradient transposes x in memory.
+  y = x.reshape(-1, x.shape[-1]) @ kernel
+  return y.reshape(*x.shape[:-1], -1)
+
+
+def dot(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
+  if strides != (1, 1, 1):
+    x = x[:, :: strides[0], :: strides[1], :: strides[2]]
+  return _matmul(x, kernel[0, 0, 0])
+
+
+def fold(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
+  batch, frames = x.shape[:2]
+  y = _conv2d(
+      x.reshape(batch * frames, *x.shape[2:]),
+      kernel[0],
+      strides[1:],
+      [(k // 2, k // 2) for k in kernel.shape[1:3]],
+  )
+  return y.reshape(batch, frames, *y.shape[1:])
+
+
+def _by_two(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  padding = [(k // 2, k // 2) for k in kernel.shape[:2]]
+  return _conv2d(x, kernel, (2, 2), padding)
+
+
+@jax.custom_vjp
+def _conv2d_by_two(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """A 2-D convolution of stride 2, odd kernel, padded by half of it."""
+  return _by_two(x, kernel)
+
+
+def _by_two_forward(x, kernel):
+  return _by_two(x, kernel), (x, kernel)
+
+
+def _by_two_backward(residuals, dy):
+  x, kernel = residuals
+  # XLA's gradient of the kernel is used as it is.
+  _, kernel_gradient = jax.vjp(lambda k: _by_two(x, k), kernel)
+  dx = _input_gradient_by_two(dy, kernel, x.shape[1:3])
+  return dx, *kernel_gradient(dy)
+
+
+_conv2d_by_two.defvjp(_by_two_forward, _by_two_backward)
+
+
+def _taps(size: int) -> tuple[int, np.ndarray]:
+  """Which tap of an odd kernel leads from outputs to inputs 2 q and 2 q + 1.
+
+  Input 2 q + r gets output q + j by tap r + size // 2 - 2 j.
+
+  Returns:
+    The smallest j, and taps [J, 2] for j upwards and r; `size` where none.
+  """
+  half = size // 2
+  first, last = -(half // 2), (half + 1) // 2
+  j, r = np.mgrid[first : last + 1, 0:2]
+  taps = r + half - 2 * j
+  return first, np.where((taps >= 0) & (taps < size), taps, size)
+
+
+def _input_gradient_by_two(
+    dy: jax.Array, kernel: jax.Array, size: tuple[int, int]
+) -> jax.Array:
+  """The four parities of the input's rows and columns as one convolution.
+
+  XLA dilates dy with zeros instead, which costs four times the arithmetic, and
+  on small images swaps the operands, which took a sixth of the demo's step.
+
+  Args:
+    dy: `[N, H', W', O]`.
+    kernel: `[Hk, Wk, C, O]`.
+    size: H and W of the input.
+
+  Returns:
+    `[N, H, W, C]`.
+  """
+  high, wide, channels, out = kernel.shape
+  (up, rows), (left, columns) = _taps(high), _taps(wide)
+  # A row and a column of zeros for the taps that are not there.
+  kernel = jnp.pad(kernel, [(0, 1), (0, 1), (0, 0), (0, 0)])
+  # [J, 2, K, 2, C, O] -> [J, K, O, 2 * 2 * C]
+  kernel = kernel[rows][:, :, columns]
+  kernel = kernel.transpose(0, 2, 5, 1, 3, 4).reshape(
+      len(rows), len(columns), out, 4 * channels
+  )
+  dx = _conv2d(dy, kernel, (1, 1), [
+      (-up, len(rows) - 1 + up), (-left, len(columns) - 1 + left)
+  ])
+  dx = dx.reshape(*dy.shape[:3], 2, 2, channels).transpose(0, 1, 3, 2, 4, 5)
+  dx = dx.reshape(len(dy), 2 * dy.shape[1], 2 * dy.shape[2], channels)
+  return dx[:, : size[0], : size[1]]
+
+
+def phases(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
+  if strides[1:] != (2, 2) or strides[0] != 1:
+    return fold(x, kernel, strides)
+  y = _conv2d_by_two(x.reshape(-1, *x.shape[2:]), kernel[0])
+  return y.reshape(*x.shape[:2], *y.shape[1:])
+
+
+def _over_time(x, kernel, stride, padding):
+  batch, frames, height, width, channels = x.shape
+  y = _conv2d(
+      x.reshape(batch, frames, height * width, channels),
+      kernel[:, None],
+      (stride, 1),
+      [(padding, padding), (0, 0)],
+  )
+  return y.reshape(batch, y.shape[1], height, width, y.shape[-1])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def over_time(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
+  """Convolves along T alone, as a 2-D convolution over (T, H * W).
+
+  Args:
+    x: `[B, T, H, W, C]`.
+    kernel: `[Tk, C, O]`.
+    padding: frames of zeros before and after.
+
+  Returns:
+    `[B, T', H, W, O]`.
+  """
+  return _over_time(x, kernel, 1, padding)
+
+
+def _over_time_forward(x, kernel, padding):
+  return _over_time(x, kernel, 1, padding), (x, kernel)
+
+
+def _over_time_backward(padding, residuals, dy):
+  x, kernel = residuals
+  _, input_gradient = jax.vjp(
+      lambda x: _over_time(x, kernel, 1, padding), x
+  )
+  # The kernel's: dy for each tap side by side, and one matrix product. XLA's
+  # convolution transposes x in memory first.
+  size = len(kernel)
+  shifts = range(-padding, size - padding)
+  taps = jnp.concatenate([_shifted(dy, d, x.shape[1]) for d in shifts], axis=-1)
+  product = _rows(x).T @ _rows(taps)
+  product = product.reshape(x.shape[-1], size, -1).swapaxes(0, 1)
+  return *input_gradient(dy), product.astype(kernel.dtype)
+
+
+over_time.defvjp(_over_time_forward, _over_time_backward)
+
+
+def _rows(x: jax.Array) -> jax.Array:
+  return x.reshape(-1, x.shape[-1])
+
+
+def _shifted(x: jax.Array, by: int, frames: int) -> jax.Array:
+  """x[t - by] at t of so many frames, zero where there is none."""
+  x = x[:, max(-by, 0) : frames - by]
+  before = max(by, 0)
+  after = frames - before - x.shape[1]
+  return jnp.pad(x, [(0, 0), (before, after)] + [(0, 0)] * (x.ndim - 2))
+
+
+def plane(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
+  kernel, padding = kernel[:, 0, 0], kernel.shape[0] // 2
+  if strides[0] > 1:
+    return _over_time(x, kernel, strides[0], padding)
+  return over_time(x, kernel, padding)
+
+
+def _windows(x: jax.Array, size: int, stride: int) -> list[jax.Array]:
+  """The `size` shifted, strided copies of x along T, zero outside."""
+  frames = x.shape[1]
+  pad = size // 2
+  out = (frames + 2 * pad - size) // stride + 1
+  x = jnp.pad(x, [(0, 0), (pad, pad)] + [(0, 0)] * (x.ndim - 2))
+  return [
+      lax.slice_in_dim(x, k, k + stride * (out - 1) + 1, stride, axis=1)
+      for k in range(size)
+  ]
+
+
+def stack(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
+  size = kernel.shape[0]
+  x = jnp.concatenate(_windows(x, size, strides[0]), axis=-1)
+  # [k, h, w, C, O] -> [1, h, w, k * C, O], the order of the concatenation.
+  kernel = jnp.moveaxis(kernel, 0, 2).reshape(
+      1, *kernel.shape[1:3], size * kernel.shape[3], kernel.shape[4]
+  )
+  return fold(x, kernel, strides)
