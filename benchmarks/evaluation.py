@@ -25,9 +25,9 @@ import torch
 
 from benchmarks import input as input_benchmark
 from benchmarks import measure
+from data_prep.published_weights import choices
 from data_prep.published_weights import convert
 from data_prep.published_weights import files
-from data_prep.published_weights import names
 from sum_l_jax import command_line
 from sum_l_jax import models
 from sum_l_jax import process
@@ -64,10 +64,10 @@ class _Networks:
     tensors = {k: v.numpy()
                for k, v in reference_networks.state(self._torch).items()}
     file = files.WeightFile(pathlib.Path("in_memory.pyth"), "torch", tensors)
-    weights = convert.convert(file, convert.Options(names.MODELS[_MODEL]))[0]
+    weights = convert.convert(file, convert.Options(choices.MODELS[_MODEL]))[0]
     self.params, self.stats = weights.params, weights.stats
     self._network = train_state.Network(lambda: models.make_model(
-        backbone=names.MODELS[_MODEL], embedding_dim=None, dropout=0.0,
+        backbone=choices.MODELS[_MODEL], embedding_dim=None, dropout=0.0,
         tasks={types.EGO: {"action": _CLASSES}}))
     self.mesh = device.make_mesh(1)
 

@@ -15,14 +15,12 @@ import argparse
 import pathlib
 import sys
 
-from data_prep.published_weights import convert
-from data_prep.published_weights import files
-from data_prep.published_weights import names
+from data_prep.published_weights import choices
 from sum_l_jax import command_line
 from sum_l_jax import types
-from sum_l_jax.checkpoint import manager
-from sum_l_jax.checkpoint import weights as weights_lib
 from sum_l_jax.data import records
+
+# jax and what stands on it are imported once the options are read.
 
 
 def _classes(directory: str) -> dict:
@@ -36,6 +34,11 @@ def _classes(directory: str) -> dict:
 
 
 def _import(args: argparse.Namespace) -> None:
+  from data_prep.published_weights import convert
+  from data_prep.published_weights import files
+  from sum_l_jax.checkpoint import manager
+  from sum_l_jax.checkpoint import weights as weights_lib
+
   output = pathlib.Path(args.output)
   if output.exists() and (not output.is_dir() or any(output.iterdir())):
     raise ValueError(
@@ -45,7 +48,7 @@ def _import(args: argparse.Namespace) -> None:
   weights, report = convert.convert(
       files.read(args.input),
       convert.Options(
-          backbone=names.MODELS[args.model],
+          backbone=choices.MODELS[args.model],
           view=args.view,
           head=args.head,
           classes=_classes(args.dataset),
@@ -73,6 +76,10 @@ def _import(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
+  from data_prep.published_weights import convert
+  from data_prep.published_weights import files
+  from sum_l_jax.checkpoint import weights as weights_lib
+
   weights = weights_lib.read_weights(args.input)
   has = [v for v in types.VIEWS if "encoder" in weights.params.get(v, {})]
   views = has if args.view in ("", "both") else [args.view]
@@ -88,7 +95,7 @@ def _command(args: argparse.Namespace) -> None:
     return
   if not args.model:
     raise ValueError(
-        f"--model is needed: one of {', '.join(names.MODELS)}."
+        f"--model is needed: one of {', '.join(choices.MODELS)}."
     )
   _import(args)
 
@@ -102,11 +109,11 @@ def main(argv: list[str] | None = None) -> int:
                       help="the file; with --export a workdir or checkpoint")
   parser.add_argument("--output", required=True, metavar="PATH",
                       help="a new folder; with --export the file")
-  parser.add_argument("--model", choices=tuple(names.MODELS))
+  parser.add_argument("--model", choices=tuple(choices.MODELS))
   parser.add_argument("--view", choices=("ego", "exo", "both"), default="",
                       help="default: ego, or what the file itself says")
   parser.add_argument(
-      "--head", choices=convert.HEAD_CHOICES, default="keep",
+      "--head", choices=choices.HEADS, default="keep",
       help="keep: class heads as in the file, without names where --dataset"
            " has none for them; reinit: heads that do not fit --dataset stay"
            " behind; error: they are an error")

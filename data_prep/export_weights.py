@@ -13,11 +13,14 @@ import sys
 import numpy as np
 
 from sum_l_jax import command_line
-from sum_l_jax.checkpoint import weights as weights_lib
+
+# jax and what stands on it are imported once the options are read.
 
 
 def export(args: argparse.Namespace) -> None:
   """Reads, drops what is not asked for, writes."""
+  from sum_l_jax.checkpoint import weights as weights_lib
+
   weights = weights_lib.read_weights(args.checkpoint)
   if args.encoder_only:
     keep_encoder = lambda tree: {

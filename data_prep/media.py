@@ -6,16 +6,14 @@ vary within a file, and annotations are often counted at another rate.
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Iterator
-import heapq
 import math
 import pathlib
 
 from absl import logging
 import av
-import numpy as np
 
+from data_prep import container
 from data_prep import frames as frames_lib
 from data_prep import images
 
@@ -24,50 +22,14 @@ VIDEO_SUFFIXES = (".mp4", ".MP4", ".avi", ".mkv", ".webm", ".mov", ".MOV")
 # Annotations may run a little past the last frame.
 END_TOLERANCE_SECONDS = 0.5
 
-# An 8K frame has 33 million; one of 100 million takes 300 MB as RGB.
-MAX_PIXELS = 100_000_000
-
 # A wanted time this close to the middle of two frames takes the earlier one.
 # Matroska's clock ticks milliseconds: without the margin a clip that starts
 # half a frame late would take some frames twice and skip others.
 TIE_SECONDS = 1e-3
 
-# AVI stores decoding order only, and the guessed times of B-frames come out
-# swapped. The decoder's order is right, so times are sorted within this many.
-_REORDER_FRAMES = 4
-
 
 class _Restart(Exception):
   """Seeking didn't land where it should: decode from the beginning."""
-
-
-def check_frame_size(width: int, height: int, name: str) -> None:
-  """Raises ValueError for frames that would fill the memory."""
-  if width * height > MAX_PIXELS:
-    raise ValueError(
-        f"{name!r} has frames of {width} x {height} pixels, more than"
-        f" {MAX_PIXELS // 10**6} million. Shrink the video first."
-    )
-
-
-def limit_frames(context: av.VideoCodecContext | None, name: str) -> None:
-  """Refuses a stream of frames that are too large, before one is decoded.
-
-  Args:
-    context: of the stream; None where it has no decoder.
-    name: of the file, for the error text.
-
-  Raises:
-    ValueError: there is no decoder, or the header says more than `MAX_PIXELS`.
-  """
-  if context is None:
-    raise ValueError(
-        f"{name!r} is damaged, or of a kind that can't be decoded here. Copy"
-        " the video again, or re-encode it."
-    )
-  check_frame_size(context.width, context.height, name)
-  # Of frames that turn out larger than the header says.
-  context.options = {"max_pixels": str(MAX_PIXELS)}
 
 
 class VideoFile:
@@ -91,40 +53,14 @@ class VideoFile:
       FileNotFoundError: there is no such file.
       ValueError: it holds no readable video.
     """
+    self._container = container.Container(path)
     self.path = path
-    if not path.is_file():
-      raise FileNotFoundError(f"There is no video {str(path)!r}.")
-    try:
-      # A playlist must not fetch addresses, nor read other files.
-      self._container = av.open(
-          str(path), options={"protocol_whitelist": "file"},
-          # Titles may be in any encoding; nothing here reads them.
-          metadata_errors="replace",
-      )
-      self._stream = self._container.streams.video[0]
-    except (av.FFmpegError, IndexError) as error:
-      raise ValueError(
-          f"{str(path)!r} can't be opened as a video ({error}). The file is"
-          f" {path.stat().st_size} bytes; it is probably cut off or of another"
-          " kind. Copy or download it again."
-      ) from error
-    self._stream.thread_type = "AUTO"
-    try:
-      limit_frames(self._stream.codec_context, str(path))
-    except ValueError:
-      self._container.close()
-      raise
-    rate = self._stream.average_rate or self._stream.guessed_rate
-    # A rate is never missing in practice; 30 only spaces frames without times.
-    self.fps = float(rate or 30)
-    self.duration = self._read_duration()
+    self.fps = self._container.fps
+    self.duration = self._container.duration
     self._first_time = 0.0
     first = next(self._timed_frames(), None)
     if first is None:
-      raise ValueError(
-          f"{str(path)!r} holds no frame that can be decoded. Copy or download"
-          " it again."
-      )
+      raise self._container.no_frame()
     self._first_time = first[0]
 
   def __enter__(self) -> VideoFile:
@@ -260,29 +196,21 @@ class VideoFile:
           " decoded whole. Copy or download the video again, or leave such"
           " clips out with --on_error=skip."
       )
-    image = frame.to_ndarray(format="rgb24")
-    return images.encode(images.shrink(self._upright(image, frame), short_side))
-
-  def _upright(self, image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
-    """Applies the rotation noted in the file, counter-clockwise degrees."""
-    turns, rest = divmod(round(frame.rotation), 90)
-    if rest:
-      raise ValueError(
-          f"{str(self.path)!r} notes a rotation of {frame.rotation} degrees;"
-          " only multiples of 90 can be applied. Re-encode the video upright."
-      )
-    return np.rot90(image, turns) if turns % 4 else image
+    return images.encode(
+        images.shrink(self._container.upright(frame), short_side)
+    )
 
   def _seek(self, seconds: float) -> None:
     """Goes to a key frame before the time, as well as the container can."""
     # Some frames early, since times of neighbours may be swapped.
-    margin = _REORDER_FRAMES / self.fps
+    margin = container.REORDER_FRAMES / self.fps
+    stream = self._container.stream
     moment = max(0.0, seconds - margin) + self._first_time
-    target = math.floor(moment / self._stream.time_base)
+    target = math.floor(moment / stream.time_base)
     if seconds <= margin:
-      target = min(target, self._stream.start_time or 0)
+      target = min(target, stream.start_time or 0)
     try:
-      self._container.seek(target, stream=self._stream, backward=True)
+      self._container.file.seek(target, stream=stream, backward=True)
     except av.FFmpegError as error:
       raise ValueError(
           f"{str(self.path)!r}: can't go to {seconds:.2f} s ({error})."
@@ -291,27 +219,11 @@ class VideoFile:
 
   def _timed_frames(self) -> Iterator[tuple[float, av.VideoFrame]]:
     """Yields seconds, as the file counts them, and frame, both ascending."""
-    frames = collections.deque()
-    times: list[float] = []
-    newest = 0.0
+    return self._container.timed(self._decoded())
+
+  def _decoded(self) -> Iterator[av.VideoFrame]:
     try:
-      for frame in self._container.decode(self._stream):
-        ticks = frame.pts if frame.pts is not None else frame.dts
-        if ticks is None:
-          newest += 1 / self.fps
-        else:
-          newest = float(ticks * self._stream.time_base)
-        frames.append(frame)
-        heapq.heappush(times, newest)
-        if len(frames) > _REORDER_FRAMES:
-          yield heapq.heappop(times), frames.popleft()
+      yield from self._container.file.decode(self._container.stream)
     except av.FFmpegError as error:
       # The frames decoded so far may be all that the clip needs.
       logging.warning("%s: decoding stops early (%s)", self.path, error)
-    while frames:
-      yield heapq.heappop(times), frames.popleft()
-
-  def _read_duration(self) -> float | None:
-    if self._stream.duration is not None:
-      return float(self._stream.duration * self._stream.time_base)
-    return None

@@ -14,19 +14,21 @@ from sum_l_jax import files
 
 def run(
     parser: argparse.ArgumentParser,
-    command: Callable[[argparse.Namespace], str | None],
+    command: Callable[[argparse.Namespace], str | int | None],
     argv: Sequence[str] | None = None,
 ) -> int:
   """Parses `argv` and runs `command`.
 
   Args:
     parser: gets `--debug`.
-    command: does the work; may return what is to be printed.
+    command: does the work; may return what is to be printed, or an exit
+      status.
     argv: of the command line where absent.
 
   Returns:
-    The exit status: 0, or 2 after an error that the user can mend, which is
-    printed as one block without a stack trace (`--debug` shows that).
+    The exit status: the command's, 0, or 2 after an error that the user can
+    mend, which is printed as one block without a stack trace (`--debug` shows
+    that).
   """
   _add_debug(parser)
   args = parser.parse_args(argv)
@@ -35,15 +37,26 @@ def run(
 
 def run_with_fields(
     parser: argparse.ArgumentParser,
-    command: Callable[[argparse.Namespace, Sequence[str]], str | None],
+    command: Callable[[argparse.Namespace, Sequence[str]], str | int | None],
     argv: Sequence[str] | None = None,
+    prefixes: tuple[str, ...] = ("--config.",),
 ) -> int:
-  """`run` of a command that also takes fields of its config, --config.x=y."""
+  """`run` of a command that also takes fields of its config, --config.x=y.
+
+  Args:
+    parser: gets `--debug`; must not allow abbreviations.
+    command: gets the fields as they were written.
+    argv: of the command line where absent.
+    prefixes: of fields.
+  """
   _add_debug(parser)
   args, fields = parser.parse_known_args(argv)
-  for field in fields:
-    if not field.startswith("--config."):
-      parser.error(f"unrecognized arguments: {field}")
+  wrong = [f for f in fields if not (f.startswith(prefixes) and "=" in f)]
+  if wrong:
+    parser.error(
+        f"unrecognized arguments: {' '.join(wrong)} (fields of the config are"
+        f" set by {' or '.join(p + 'x=y' for p in prefixes)})"
+    )
   return _run(lambda: command(args, fields), args.debug, argv)
 
 
@@ -54,11 +67,13 @@ def _add_debug(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(
-    command: Callable[[], str | None], debug: bool, argv: Sequence[str] | None
+    command: Callable[[], str | int | None],
+    debug: bool,
+    argv: Sequence[str] | None,
 ) -> int:
   try:
     files.check_arguments(sys.argv[1:] if argv is None else argv)
-    text = command()
+    result = command()
   except (ValueError, OSError) as error:
     if debug:
       raise
@@ -66,8 +81,10 @@ def _run(
     width = 88 if sys.stderr.isatty() else 0
     sys.stderr.write(error_block(str(error), width) + "\n")
     return 2
-  if text:
-    sys.stdout.write(text + "\n")
+  if isinstance(result, int):
+    return result
+  if result:
+    sys.stdout.write(result + "\n")
   return 0
 
 

@@ -16,15 +16,10 @@ from collections.abc import Sequence
 import pathlib
 import sys
 
-import numpy as np
-
 from sum_l_jax import command_line
-from sum_l_jax.checkpoint import weights as weights_lib
-from sum_l_jax.prediction import exported
-from sum_l_jax.prediction import exported_readme
-from sum_l_jax.prediction import network
+from sum_l_jax.prediction import exported_format as formats
 
-load_exported = exported.load_exported
+# jax and what stands on it are imported once the options are read.
 
 # Another compilation of the same program rounds differently, by some 1e-7.
 TOLERANCE = 1e-5
@@ -36,7 +31,7 @@ def export_model(
     output: str | pathlib.Path,
     *,
     file_format: str = "jax",
-    batch: int | str = exported.DYNAMIC,
+    batch: int | str = formats.DYNAMIC,
 ) -> str:
   """Exports a checkpoint.
 
@@ -44,7 +39,7 @@ def export_model(
     checkpoint: workdir, checkpoint folder or `.npz` file; trained here or
       converted.
     output: a new or empty folder.
-    file_format: one of `exported.FORMATS`.
+    file_format: one of `exported_format.FORMATS`.
     batch: clips that the program takes at a time; "dynamic" is any number.
 
   Returns:
@@ -54,10 +49,14 @@ def export_model(
     FileNotFoundError, ValueError: no such checkpoint, one without an ego
       encoder or class head, or an argument out of range.
   """
+  from sum_l_jax.checkpoint import weights as weights_lib
+  from sum_l_jax.prediction import exported
+  from sum_l_jax.prediction import exported_readme
+
   output = pathlib.Path(output)
-  if file_format not in exported.FORMATS:
+  if file_format not in formats.FORMATS:
     raise ValueError(
-        f"format must be one of {exported.FORMATS}, got {file_format!r}.")
+        f"format must be one of {formats.FORMATS}, got {file_format!r}.")
   if output.exists() and (not output.is_dir() or any(output.iterdir())):
     raise ValueError(
         f"--output={str(output)!r} exists and is not an empty folder. Give a"
@@ -90,10 +89,13 @@ def export_model(
   )
 
 
-def _largest_error(
-    weights: weights_lib.Weights, folder: pathlib.Path
-) -> float:
+def _largest_error(weights, folder: pathlib.Path) -> float:
   """How far the exported probabilities of one clip of noise are off."""
+  import numpy as np
+
+  from sum_l_jax.prediction import exported
+  from sum_l_jax.prediction import network
+
   model = exported.load_exported(folder, batch_size=1)
   shape = model.recipe.video_shape
   noise = np.random.default_rng(0).integers(0, 256, (1, *shape), np.uint8)
@@ -106,11 +108,11 @@ def _largest_error(
 
 
 def _batch(text: str) -> int | str:
-  if text == exported.DYNAMIC:
+  if text == formats.DYNAMIC:
     return text
   if not text.isdecimal() or int(text) < 1:
     raise argparse.ArgumentTypeError(
-        f"must be {exported.DYNAMIC!r} or a number of clips, got {text!r}")
+        f"must be {formats.DYNAMIC!r} or a number of clips, got {text!r}")
   return int(text)
 
 
@@ -123,9 +125,9 @@ def _parser() -> argparse.ArgumentParser:
   add("--checkpoint", required=True,
       help="workdir, checkpoint folder or .npz file")
   add("--output", required=True, metavar="DIR", help="a new folder")
-  add("--format", choices=exported.FORMATS, default="jax",
+  add("--format", choices=formats.FORMATS, default="jax",
       help="jax: jax.export; saved_model: TensorFlow's (jax)")
-  add("--batch", type=_batch, default=exported.DYNAMIC, metavar="N",
+  add("--batch", type=_batch, default=formats.DYNAMIC, metavar="N",
       help="clips at a time; dynamic: any number (dynamic)")
   return parser
 

@@ -20,12 +20,9 @@ import pathlib
 import sys
 
 from sum_l_jax import files
-from sum_l_jax.prediction import overlay
-from sum_l_jax.prediction import predictor
 from sum_l_jax.prediction import report
-from sum_l_jax.prediction import sources
 
-load = predictor.load
+# jax, and what decodes videos, are imported once the options are read.
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,6 +53,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _predict(options: argparse.Namespace, progress: report.Progress) -> int:
   """Writes the predictions of all videos; the exit status."""
+  from sum_l_jax.prediction import overlay
+  from sum_l_jax.prediction import predictor
+  from sum_l_jax.prediction import sources
+
   videos = sources.find(options.videos)
   if options.overlay:
     if len(videos) != 1:

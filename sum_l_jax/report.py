@@ -16,15 +16,17 @@ from collections.abc import Sequence
 import json
 import pathlib
 import sys
+from typing import TYPE_CHECKING
 from typing import Any
 
 from sum_l_jax import command_line
 from sum_l_jax import compare
 from sum_l_jax import config as config_lib
-from sum_l_jax.visualize import choose
-from sum_l_jax.visualize import report as report_lib
-from sum_l_jax.visualize import report_files
-from sum_l_jax.visualize import report_results
+
+# jax, matplotlib and what stands on them are imported once the options are
+# read.
+if TYPE_CHECKING:
+  from sum_l_jax.visualize import report_results
 
 REPORT_FILE = "report.html"
 
@@ -48,6 +50,9 @@ def _read_scores(
   Raises:
     FileNotFoundError, ValueError: one of them can't be read or compared.
   """
+  from sum_l_jax.visualize import choose
+  from sum_l_jax.visualize import report_results
+
   own = compare.read_run(workdir, split)
   if baseline is None:
     return report_results.Scores(own.clip_ids, own.labels, own.scores)
@@ -83,6 +88,9 @@ def write_report(
     ValueError: a damaged file, another split, a number below 0, or a baseline
       on other clips.
   """
+  from sum_l_jax.visualize import report as report_lib
+  from sum_l_jax.visualize import report_files
+
   if number < 0:
     raise ValueError(f"The number of clips must be 0 or more, got {number}.")
   workdir = pathlib.Path(workdir)

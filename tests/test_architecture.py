@@ -117,6 +117,30 @@ def test_training_imports_no_torch_and_no_tensorflow():
   assert out.stdout.strip() == "[]"
 
 
+def test_help_of_a_command_waits_for_no_jax():
+  """Nor for TensorFlow or PyTorch: they are imported after the options."""
+  commands = [
+      ".".join(path.relative_to(ROOT).with_suffix("").parts)
+      for folder in (PACKAGE, ROOT / "data_prep")
+      for path in sorted(folder.rglob("*.py"))
+      if 'if __name__ == "__main__":' in path.read_text(encoding="utf-8")
+  ]
+  assert "sum_l_jax.predict" in commands
+  code = (
+      "import importlib, sys\n"
+      f"for name in {commands}:\n"
+      "  importlib.import_module(name)\n"
+      "  print(name, [m for m in ('jax', 'torch', 'tensorflow', 'matplotlib')"
+      " if m in sys.modules])"
+  )
+  out = subprocess.run(
+      [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+      timeout=300,
+  )
+  assert out.returncode == 0, out.stderr
+  assert out.stdout.splitlines() == [f"{name} []" for name in commands]
+
+
 def test_the_method_fits_in_four_files():
   for name in ("data/pairing.py", "models/multiview.py", "losses/alignment.py",
                "train/step.py"):

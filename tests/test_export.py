@@ -139,7 +139,7 @@ def test_a_fixed_batch(model, finished, tmp_path, capsys):
   out = capsys.readouterr().out
   assert f"wrote {folder}: jax, for cpu, cuda, tpu, " in out
   assert "checked here on noise: within " in out
-  loaded = export.load_exported(folder)
+  loaded = sum_l_jax.load_exported(folder)
   clips = _clips(model)
   for task, values in model.score_batch(clips).items():
     for rows in (slice(0, 1), slice(1, 3)):
@@ -165,7 +165,8 @@ def test_pooling_channel_order_and_an_npz_file(finished, tmp_path):
   path = tmp_path / "weights.npz"
   weights_lib.write_weights(path, dataclasses.replace(weights, card=card))
   export.export_model(path, tmp_path / "model")
-  loaded, model = export.load_exported(tmp_path / "model"), sum_l_jax.load(path)
+  loaded = sum_l_jax.load_exported(tmp_path / "model")
+  model = sum_l_jax.load(path)
   assert loaded.recipe == model.recipe
   clips = _clips(model, 2)
   for task, values in model.score_batch(clips).items():
@@ -219,7 +220,7 @@ def test_without_tensorflow(finished, tmp_path, monkeypatch, capsys):
   assert export.main([*arguments, "--format=saved_model"]) == 2
   assert "A SavedModel needs TensorFlow" in capsys.readouterr().err
   with pytest.raises(FileNotFoundError, match="it writes the card last"):
-    export.load_exported(tmp_path / "tf")
+    sum_l_jax.load_exported(tmp_path / "tf")
 
 
 def test_bad_input(finished, folder, tmp_path, capsys):
@@ -248,19 +249,19 @@ def test_damaged_folders(folder, tmp_path):
   data = (tmp_path / "weights.npz").read_bytes()
   (tmp_path / "weights.npz").write_bytes(data[:-100])
   with pytest.raises(ValueError, match="weights.npz' is not the file that was"):
-    export.load_exported(tmp_path)
+    sum_l_jax.load_exported(tmp_path)
   (tmp_path / "weights.npz").unlink()
   with pytest.raises(FileNotFoundError, match="weights.npz' is missing"):
-    export.load_exported(tmp_path)
+    sum_l_jax.load_exported(tmp_path)
   card = json.loads((tmp_path / "card.json").read_text())
   (tmp_path / "card.json").write_text(json.dumps({**card, "format": "new"}))
   with pytest.raises(ValueError, match="says format 'new'; known are"):
-    export.load_exported(tmp_path)
+    sum_l_jax.load_exported(tmp_path)
   (tmp_path / "card.json").write_text("{}")
   with pytest.raises(ValueError, match="is not the card of an exported"):
-    export.load_exported(tmp_path)
+    sum_l_jax.load_exported(tmp_path)
   with pytest.raises(FileNotFoundError, match="no card.json"):
-    export.load_exported(tmp_path / "nowhere")
+    sum_l_jax.load_exported(tmp_path / "nowhere")
 
 
 def test_an_export_that_is_off_is_refused(finished, tmp_path, monkeypatch):

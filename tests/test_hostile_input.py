@@ -17,6 +17,7 @@ import simplejpeg
 from data_prep import annotations
 from data_prep import build_dataset
 from data_prep import charades_ego
+from data_prep import container
 from data_prep import epic_kitchens
 from data_prep import frames
 from data_prep import images
@@ -144,7 +145,7 @@ def test_a_clip_of_a_video_without_end(tmp_path, monkeypatch):
 def test_a_video_of_huge_frames(tmp_path, monkeypatch):
   path = tmp_path / "v.mp4"
   numbered_video.write_video(path, list(range(5)))
-  monkeypatch.setattr(media, "MAX_PIXELS", 64 * 48 - 1)
+  monkeypatch.setattr(container, "MAX_PIXELS", 64 * 48 - 1)
   with pytest.raises(ValueError, match="frames of 64 x 48 pixels"):
     media.VideoFile(path)
 

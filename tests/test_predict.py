@@ -19,6 +19,7 @@ from av import stream as av_stream
 import numpy as np
 import pytest
 
+from data_prep import container
 from data_prep import images
 from data_prep import media
 import sum_l_jax
@@ -496,6 +497,8 @@ def test_bad_files_are_named(model, video, tmp_path):
   assert "holds no video, only audio" in error(_audio(tmp_path / "a.m4a"))
   song = _audio(tmp_path / "song.m4a", cover=True)
   assert "only audio and a cover picture" in error(song)
+  with pytest.raises(ValueError, match="only audio and a cover picture"):
+    media.VideoFile(song)
   (tmp_path / "text.mp4").write_text("not a video")
   assert "can't be opened as a video" in error(tmp_path / "text.mp4")
   data = video.read_bytes()
@@ -543,11 +546,11 @@ def test_damaged_frames_are_left_out_and_told(tmp_path, caplog):
 
 
 def test_frames_of_any_size_are_not_decoded(model, video, monkeypatch):
-  monkeypatch.setattr(media, "MAX_PIXELS", 1000)
+  monkeypatch.setattr(container, "MAX_PIXELS", 1000)
   with pytest.raises(ValueError, match="64 x 48 pixels, more than"):
     model.predict(video)
   # Larger than the header says: the decoder itself refuses.
-  monkeypatch.setattr(media, "check_frame_size", lambda *_: None)
+  monkeypatch.setattr(container, "check_frame_size", lambda *_: None)
   with pytest.raises(ValueError, match="no frame that can be decoded"):
     model.predict(video)
 

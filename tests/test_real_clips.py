@@ -20,6 +20,7 @@ from data_prep import build_dataset
 from data_prep import embed_narrations
 from data_prep import media
 from data_prep import mine_pairs
+import sum_l_jax
 from sum_l_jax import predict
 from sum_l_jax.data import decode
 from sum_l_jax.data import narrations
@@ -163,7 +164,7 @@ def test_trains_both_stages_and_evaluates(trained):
 
 def test_predicts_what_the_evaluation_scored(built, trained):
   """From the video file, by the way of a user, and from the stored frames."""
-  predictor = predict.load(trained)
+  predictor = sum_l_jax.load(trained)
   data = records.ClipDataset(built / "ego", "train")
   with np.load(trained / "scores_train.npz", allow_pickle=False) as file:
     expected = {task: file[f"scores_{task}"] for task in ("verb", "noun")}

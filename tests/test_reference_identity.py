@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from data_prep.published_weights import choices
 from data_prep.published_weights import convert
 from data_prep.published_weights import files
 from data_prep.published_weights import names
@@ -36,19 +37,19 @@ def to_weights(network, model) -> weights_lib.Weights:
   """Through the conversion, without the disk."""
   tensors = {k: v.numpy() for k, v in reference.state(network).items()}
   file = files.WeightFile(pathlib.Path("in_memory.pyth"), "torch", tensors)
-  return convert.convert(file, convert.Options(names.MODELS[model]))[0]
+  return convert.convert(file, convert.Options(choices.MODELS[model]))[0]
 
 
 def our_network(model, **options) -> train_state.Network:
   options = {"tasks": {"ego": {"action": 400}}, "dropout": 0.0, **options}
   return train_state.Network(lambda: models.make_model(
-      backbone=names.MODELS[model], embedding_dim=None, **options
+      backbone=choices.MODELS[model], embedding_dim=None, **options
   ))
 
 
 def clips(model, batch, crop, seed=0):
   """uint8 pixels, and what the reference sees of them."""
-  frames = models.BACKBONES[names.MODELS[model]].num_frames
+  frames = models.BACKBONES[choices.MODELS[model]].num_frames
   rng = np.random.default_rng(seed)
   # Smooth in space and time, as video is, with noise on top.
   coarse = rng.integers(0, 256, (batch, frames // 4, 7, 7, 3))
@@ -184,7 +185,7 @@ def named_gradients(network, model) -> dict[str, np.ndarray]:
   """Our flat encoder names -> PyTorch's gradients in our layout."""
   shapes = our_network(model).shapes[0]["ego"]["encoder"]
   ours = names.encoder_names(
-      names.MODELS[model], "pytorchvideo", weights_lib.flatten(shapes))
+      choices.MODELS[model], "pytorchvideo", weights_lib.flatten(shapes))
   grads = {k: p.grad.numpy() for k, p in network.named_parameters()
            if p.grad is not None}
   move = lambda g: g.transpose(2, 3, 4, 1, 0) if g.ndim == 5 else g
@@ -258,7 +259,9 @@ def test_training(networks, model, monkeypatch, record_property):
   assert len(errors) > 100
   assert max(errors.values()) <= 1e-3, worst(errors)
 
-  theirs = names.encoder_names(names.MODELS[model], "pytorchvideo", statistics)
+  theirs = names.encoder_names(
+      choices.MODELS[model], "pytorchvideo", statistics
+  )
   after = network.state_dict()
   for name, value in statistics.items():
     key = theirs[name]

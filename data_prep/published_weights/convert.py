@@ -14,6 +14,7 @@ import re
 
 import numpy as np
 
+from data_prep.published_weights import choices
 from data_prep.published_weights import files
 from data_prep.published_weights import names
 from sum_l_jax import models
@@ -22,7 +23,6 @@ from sum_l_jax.checkpoint import weights as weights_lib
 from sum_l_jax.models import norm
 from sum_l_jax.train import state as train_state
 
-HEAD_CHOICES = ("keep", "reinit", "error")
 _SHOWN = 6
 
 
@@ -31,7 +31,7 @@ class Options:
   """What the user may decide.
 
   Attributes:
-    backbone: ours, see `names.MODELS`.
+    backbone: ours, see `choices.MODELS`.
     view: "ego", "exo" or "both"; "" for what the file has.
     head: "keep": the class heads come along, with the names of `classes`
       where the numbers agree, else with numbers for names. "reinit": heads
@@ -231,7 +231,7 @@ def _kernel_hint(ours: str, value: np.ndarray, backbone: str) -> str:
   """The fusion kernel tells 8x8 (7 frames at depth 50) from 4x16 (5)."""
   if not ours.startswith("fusion/") or value.ndim != 5:
     return ""
-  for model, name in names.MODELS.items():
+  for model, name in choices.MODELS.items():
     spec = models.BACKBONES[name]
     same_depth = (spec.fast and len(spec.slow.stages) and
                   spec.slow == models.BACKBONES[backbone].slow)
@@ -459,10 +459,10 @@ def export(
     ValueError: no counterpart, or a view that is not there.
   """
   backbone = weights.card["backbone"]
-  if backbone not in names.MODELS.values():
+  if backbone not in choices.MODELS.values():
     raise ValueError(
         f"{weights.source} holds a {backbone!r}, which has no PyTorch"
-        f" counterpart; there is one of {sorted(names.MODELS.values())}."
+        f" counterpart; there is one of {sorted(choices.MODELS.values())}."
     )
   out, head_names = {}, {}
   for view in views:

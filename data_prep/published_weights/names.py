@@ -20,14 +20,6 @@ from sum_l_jax import models
 
 FAMILIES = ("pyslowfast", "sum_l_exo", "caffe2", "pytorchvideo")
 
-# --model of the command, and ours. "8x8" counts the slow pathway's frames.
-MODELS = {
-    "slow_r50_8x8": "slow_r50",
-    "slowfast_r50_8x8": "slowfast_r50",
-    "slowfast_r50_4x16": "slowfast_r50_4x16",
-    "slowfast_r101_8x8": "slowfast_r101",
-}
-
 _PATHWAYS = {"slow": 0, "fast": 1}
 _TORCH_LEAVES = {
     "kernel": "weight", "scale": "weight", "bias": "bias",

@@ -38,6 +38,7 @@ _ENVIRONMENT = {
     "TPU_MIN_LOG_LEVEL": "3",
     "TPU_STDERR_LOG_LEVEL": "3",
 }
+_FIELDS, _COMPARED = "--config.", "--compare."
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,21 +76,13 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
-def _split(
-    overrides: Sequence[str], parser: argparse.ArgumentParser
-) -> tuple[list[str], list[str]]:
+def _split(fields: Sequence[str]) -> tuple[list[str], list[str]]:
   """Fields of the first config, and those of the second alone."""
-  first, second, wrong = [], [], []
-  for override in overrides:
-    if "=" in override and override.startswith("--config."):
-      first.append(override)
-    elif "=" in override and override.startswith("--compare."):
-      second.append("--config." + override.removeprefix("--compare."))
-    else:
-      wrong.append(override)
-  if wrong:
-    parser.error(f"unrecognized arguments: {' '.join(wrong)} (fields of the"
-                 " config are set by --config.x=y)")
+  first = [f for f in fields if f.startswith(_FIELDS)]
+  second = [
+      _FIELDS + f.removeprefix(_COMPARED) for f in fields
+      if f.startswith(_COMPARED)
+  ]
   return first, second
 
 
@@ -124,9 +117,11 @@ def _check(args: argparse.Namespace) -> None:
       )
 
 
-def run(args: argparse.Namespace, first: Sequence[str],
-        second: Sequence[str]) -> list[dict[str, Any]]:
+def run(
+    args: argparse.Namespace, fields: Sequence[str]
+) -> list[dict[str, Any]]:
   """Compiles one config, or two, and sums each up."""
+  first, second = _split(fields)
   _check(args)
   from sum_l_jax.aot import compile as compiling
   from sum_l_jax.aot import report
@@ -151,21 +146,16 @@ def run(args: argparse.Namespace, first: Sequence[str],
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  parser = _parser()
   arguments = list(sys.argv[1:] if argv is None else argv)
-  _, overrides = parser.parse_known_args(
-      [a for a in arguments if a != "--debug"]
-  )
-  first, second = _split(overrides, parser)
   fits = True
 
-  def command(args: argparse.Namespace) -> str:
+  def command(args: argparse.Namespace, fields: Sequence[str]) -> str:
     nonlocal fits
     for name, value in _ENVIRONMENT.items():
       os.environ.setdefault(name, value)
     from sum_l_jax.aot import report
 
-    summaries = run(args, first, second)
+    summaries = run(args, fields)
     fits = all(summary["fits"] for summary in summaries)
     text = json.dumps({
         "command": shlex.join(["python", "-m", "sum_l_jax.aot", *arguments]),
@@ -175,8 +165,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       args.output.write_text(text + "\n", encoding="utf-8")
     return text if args.json else report.format_report(summaries)
 
-  status = command_line.run(
-      parser, command, [a for a in arguments if a not in overrides]
+  status = command_line.run_with_fields(
+      _parser(), command, arguments, (_FIELDS, _COMPARED)
   )
   return status or int(not fits)
 

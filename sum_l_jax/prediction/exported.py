@@ -28,16 +28,11 @@ import numpy as np
 
 from sum_l_jax import types
 from sum_l_jax.checkpoint import weights as weights_lib
+from sum_l_jax.prediction import exported_format as form
 from sum_l_jax.prediction import network
 from sum_l_jax.prediction import predictor
 from sum_l_jax.prediction import saved_model
 
-FORMATS = ("jax", "saved_model")
-# Each platform gets the formulation of convolutions that suits it.
-PLATFORMS = {"cpu": "cpu", "cuda": "gpu", "tpu": "tpu"}
-DYNAMIC = "dynamic"
-CARD, MODEL, ARRAYS = "card.json", "model.jax_export", "weights.npz"
-SAVED_MODEL = "saved_model"
 Arrays = Mapping[str, Any]
 
 
@@ -58,7 +53,7 @@ def make_function(
   """
   weights_lib.require_view(weights, types.EGO)
   steps, trees = {}, None
-  for platform, conv in PLATFORMS.items():
+  for platform, conv in form.PLATFORMS.items():
     steps[platform], net = network.make_score(weights.card, conv=conv)
     trees = trees or network.ego_trees(weights, net)
 
@@ -83,10 +78,10 @@ def make_card(
       types.SOFTMAX: "probabilities of the classes, of sum 1",
       types.MULTI_LABEL: "probability of each class by itself",
   }
-  size = "batch" if batch == DYNAMIC else batch
+  size = "batch" if batch == form.DYNAMIC else batch
   return {
       "format": file_format,
-      "platforms": list(PLATFORMS),
+      "platforms": list(form.PLATFORMS),
       "backbone": weights.card["backbone"],
       "input": {
           "name": "video",
@@ -148,25 +143,26 @@ def write_model(
     ValueError: TensorFlow is wanted and missing.
   """
   size, *rest = card["input"]["shape"]
-  if card["format"] == SAVED_MODEL:
+  if card["format"] == form.SAVED_MODEL:
     with _without_source_lines():
       saved_model.write(
-          folder / SAVED_MODEL, run, arrays, video_shape=(size, *rest),
-          platforms=tuple(PLATFORMS),
+          folder / form.SAVED_MODEL, run, arrays, video_shape=(size, *rest),
+          platforms=tuple(form.PLATFORMS),
       )
   else:
     shape = jax.export.symbolic_shape(", ".join(map(str, (size, *rest))))
     abstract = {name: jax.ShapeDtypeStruct(value.shape, value.dtype)
                 for name, value in arrays.items()}
     with _without_source_lines():
-      program = jax.export.export(jax.jit(run), platforms=tuple(PLATFORMS))(
-          abstract, jax.ShapeDtypeStruct(shape, jnp.uint8))
-    (folder / MODEL).write_bytes(program.serialize())
-    np.savez(folder / ARRAYS, **arrays)
+      export = jax.export.export(
+          jax.jit(run), platforms=tuple(form.PLATFORMS))
+      program = export(abstract, jax.ShapeDtypeStruct(shape, jnp.uint8))
+    (folder / form.MODEL).write_bytes(program.serialize())
+    np.savez(folder / form.ARRAYS, **arrays)
     card["sha256"] = {
-        name: _sha256(folder / name) for name in (MODEL, ARRAYS)}
+        name: _sha256(folder / name) for name in (form.MODEL, form.ARRAYS)}
   text = json.dumps(card, indent=1, ensure_ascii=False)
-  (folder / CARD).write_text(text + "\n", encoding="utf-8")
+  (folder / form.CARD).write_text(text + "\n", encoding="utf-8")
 
 
 def _sha256(path: pathlib.Path) -> str:
@@ -181,23 +177,23 @@ def read_card(folder: pathlib.Path) -> dict[str, Any]:
     FileNotFoundError: there is none.
     ValueError: it is not that of an exported network.
   """
-  path = folder / CARD
+  path = folder / form.CARD
   if not path.is_file():
     raise FileNotFoundError(
-        f"There is no {CARD} in {str(folder)!r}. Give a folder that"
+        f"There is no {form.CARD} in {str(folder)!r}. Give a folder that"
         " `python -m sum_l_jax.export` wrote; it writes the card last."
     )
   try:
     card = json.loads(path.read_text(encoding="utf-8"))
-    known = card["format"] in FORMATS
+    known = card["format"] in form.FORMATS
   except (ValueError, KeyError, TypeError) as error:
     raise ValueError(
         f"{str(path)!r} is not the card of an exported network ({error!r})."
     ) from error
   if not known:
     raise ValueError(
-        f"{str(path)!r} says format {card['format']!r}; known are {FORMATS}."
-        " It was written by a newer version."
+        f"{str(path)!r} says format {card['format']!r}; known are"
+        f" {form.FORMATS}. It was written by a newer version."
     )
   return card
 
@@ -218,8 +214,8 @@ def load_exported(
   """
   folder = pathlib.Path(folder)
   card = read_card(folder)
-  if card["format"] == SAVED_MODEL:
-    score = saved_model.read(folder / SAVED_MODEL)
+  if card["format"] == form.SAVED_MODEL:
+    score = saved_model.read(folder / form.SAVED_MODEL)
   else:
     score = _read_jax(folder, card["sha256"])
   recipe = network.make_recipe(
@@ -245,10 +241,10 @@ def _read_jax(
     if _sha256(path) != expected:
       raise ValueError(
           f"{str(path)!r} is not the file that was exported: its SHA-256"
-          f" differs from that in {CARD}. Copy or export it again."
+          f" differs from that in {form.CARD}. Copy or export it again."
       )
-  data = bytearray((folder / MODEL).read_bytes())
+  data = bytearray((folder / form.MODEL).read_bytes())
   call = jax.jit(jax.export.deserialize(data).call)
-  with np.load(folder / ARRAYS, allow_pickle=False) as file:
+  with np.load(folder / form.ARRAYS, allow_pickle=False) as file:
     arrays = jax.device_put({name: file[name] for name in file.files})
   return lambda video: call(arrays, video)

@@ -22,7 +22,7 @@ import pathlib
 import shlex
 import sys
 
-from sum_l_jax import files
+from sum_l_jax import command_line
 from sum_l_jax.study import plan
 from sum_l_jax.study import reuse
 from sum_l_jax.study import rows as rows_lib
@@ -55,7 +55,6 @@ def _parser() -> argparse.ArgumentParser:
   add("--reuse", default="", metavar="WORKDIR[,...]",
       help="other studies: a run with the same settings is taken from there")
   add("--dry_run", action="store_true", help="print the commands, run nothing")
-  add("--debug", action="store_true", help="show the stack trace of an error")
   return parser
 
 
@@ -176,21 +175,8 @@ def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  parser = _parser()
-  args, overrides = parser.parse_known_args(argv)
-  wrong = [o for o in overrides if not o.startswith("--config.")
-           or "=" not in o]
-  if wrong:
-    parser.error(f"unrecognized arguments: {' '.join(wrong)} (fields of the"
-                 " config are set by --config.x=y)")
   try:
-    files.check_arguments(sys.argv[1:] if argv is None else argv)
-    return _run(args, overrides)
-  except (ValueError, FileNotFoundError) as error:
-    if args.debug:
-      raise
-    sys.stderr.write(f"error: {error}\n")
-    return 2
+    return command_line.run_with_fields(_parser(), _run, argv)
   except KeyboardInterrupt:
     sys.stderr.write("Stopped; the same command goes on.\n")
     return 130

@@ -12,7 +12,7 @@ import math
 import pathlib
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from sum_l_jax.study import plan
 from sum_l_jax.study import rows as rows_lib
@@ -60,7 +60,7 @@ def summarise(values: Sequence[float]) -> Summary:
   if count == 1:
     return Summary(1, mean, math.nan, math.nan, math.nan)
   sd = float(values.std(ddof=1))
-  half = float(stats.t.ppf(0.975, count - 1)) * sd / math.sqrt(count)
+  half = float(special.stdtrit(count - 1, 0.975)) * sd / math.sqrt(count)
   return Summary(count, mean, sd, mean - half, mean + half)
 
 

@@ -14,6 +14,7 @@ import pathlib
 import numpy as np
 import torch
 
+from data_prep.published_weights import choices
 from data_prep.published_weights import convert
 from data_prep.published_weights import names
 from sum_l_jax.checkpoint import weights as weights_lib
@@ -25,7 +26,7 @@ FOLDER = pathlib.Path(__file__).parent
 
 def outputs(backbone: str) -> dict[str, np.ndarray]:
   """Logits, pooled feature and samples of every stage."""
-  model = {ours: theirs for theirs, ours in names.MODELS.items()}[backbone]
+  model = {ours: theirs for theirs, ours in choices.MODELS.items()}[backbone]
   network = reference.build(model)
   params, stats = inputs.trees(backbone)
   state = network.state_dict()
