@@ -171,8 +171,12 @@ def _weights(factor: float) -> dict[str, float]:
 # loss: what does a joint training add to that?
 _EXO_START = (
     Row("fpv_only", "FPV only", {"method": "fpv_only"}, exo_start=True),
+    # Narrations are fixed vectors: here no exo clip reaches the ego encoder.
+    Row("m", "L_m alone", {"terms": "m"}, exo_start=True),
     Row("sum_l", "SUM-L", {"method": "sum_l"}, exo_start=True),
     Row("weights_5", "alignment terms times 5", fields=_weights(5.0),
+        exo_start=True),
+    Row("aw_1", "L_aw with weight 1", fields={"loss.weights.ego_exo": 1.0},
         exo_start=True),
     Row("exo_labels", "exo labels with weight 1",
         fields={"loss.weights.exo_cls": 1.0}, exo_start=True),
@@ -220,7 +224,8 @@ STUDIES: Mapping[str, Study] = {
               _EXO_ENCODERS, ("original", "fpv_only"),
               (("original", "same_init"), ("original", "frozen"))),
         Study("exo_start", "What carries more from the exo data than their"
-              " encoder's weights", _EXO_START, ("sum_l", "fpv_only")),
+              " encoder's weights", _EXO_START, ("sum_l", "fpv_only"),
+              tuple((row.name, "m") for row in _EXO_START[2:])),
         Study("switches", "Beyond the paper: switches of the objective",
               _SWITCHES, ("graded", "sum_l")),
     )
