@@ -279,23 +279,54 @@ def test_rewritten_convolutions_give_the_native_model(backbone):
       )
 
 
-def test_shared_encoder_is_one_entry_moved_by_both_views():
-  model = _model(share_encoder=True)
-  paths = _flat(nnx.state(model))
-  assert not [p for p in paths if p.startswith("exo/encoder")]
-  assert "exo/heads/verb/kernel" in paths and "exo/projection/bias" in paths
+@pytest.mark.parametrize("backbone", ["block", "thin"])
+def test_shared_encoder_is_one_entry_with_statistics_of_each_view(backbone):
+  model = _model(backbone=backbone, share_encoder=True)
+  params = _flat(nnx.state(model, nnx.Param))
+  assert not [p for p in params if p.startswith("exo/encoder")]
+  assert "exo/heads/verb/kernel" in params and "exo/projection/bias" in params
   key = jax.random.key(0)
-  both, twice = _apply(model, _inputs(), train=True, key=key)
+  both, moved = _apply(model, _inputs(), train=True, key=key)
+  assert both["exo"]["embedding"].shape == (3, 6)
+  # The ego encoder's statistics don't see exo clips; the exo view's are those
+  # of exo clips alone.
   _, once = _apply(model, _inputs(("ego",)), train=True, key=key)
-  path = "ego/encoder/slow/stem/norm/mean"
-  assert np.abs(_flat(twice)[path] - _flat(once)[path]).max() > 0
+  moved, once = _flat(moved), _flat(once)
+  statistics = [p for p in moved if p.endswith(("/mean", "/var"))]
+  assert {p.split("/")[0] for p in statistics} == {"ego", "exo"}
+  for path in statistics:
+    if path.startswith("ego/"):
+      np.testing.assert_allclose(moved[path], once[path], err_msg=path)
+  exo = {"ego": {"video": _inputs()["exo"]["video"]}}
+  _, swapped = _apply(model, exo, train=True, key=key)
+  for path, value in _flat(swapped).items():
+    if path in statistics and path.startswith("ego/"):
+      np.testing.assert_allclose(
+          moved["exo" + path[3:]], value, rtol=1e-5, atol=1e-6, err_msg=path)
+      assert np.abs(moved[path] - value).max() > 0, path
   # The same clip through either view gives the same feature.
   same = {"ego": {"video": _video(0)}, "exo": {"video": _video(0)}}
   out, _ = _apply(model, same)
   np.testing.assert_allclose(
       out["ego"]["features"], out["exo"]["features"], atol=1e-6
   )
-  assert both["exo"]["embedding"].shape == (3, 6)
+
+
+def test_shared_encoder_gets_both_gradients():
+  model = _model(share_encoder=True, dropout=0.0)
+  graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+
+  def total(params, views):
+    out = nnx.merge(graphdef, params, stats, copy=True)(
+        _inputs(views), train=False)
+    return sum(jnp.sum(jnp.sin(out[v]["features"])) for v in views)
+
+  ego, exo, both = (
+      _flat(jax.grad(total)(params, views))["ego/encoder/slow/stem/conv/kernel"]
+      for views in (("ego",), ("exo",), ("ego", "exo"))
+  )
+  assert np.abs(exo).max() > 0
+  np.testing.assert_allclose(both, ego + exo, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("backbone", ["block", "thin"])

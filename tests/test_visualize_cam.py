@@ -286,14 +286,12 @@ def test_explaining_a_checkpoint(view, task, finished, tiny_ego, tiny_exo):
 
 def test_an_exo_tower_that_shares_the_encoder(finished, tiny_exo):
   weights = weights_lib.read_weights(finished[0])
-  params, stats = (dict(t) for t in (weights.params, weights.stats))
+  params, stats = dict(weights.params), weights.stats
   params["exo"] = {k: v for k, v in params["exo"].items() if k != "encoder"}
-  stats["exo"] = {}
   shared = weights_lib.Weights(params, stats, weights.card, "shared")
   own = dict(weights.params, exo=dict(
       weights.params["exo"], encoder=weights.params["ego"]["encoder"]))
-  copied = weights_lib.Weights(
-      own, dict(weights.stats, exo=weights.stats["ego"]), weights.card, "own")
+  copied = weights_lib.Weights(own, stats, weights.card, "own")
   dataset = records.ClipDataset(tiny_exo, "train")
   a, b = (explain.Explainer(w, view="exo")(dataset, [0])[0]
           for w in (shared, copied))

@@ -135,7 +135,7 @@ def tower(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
   """What embeds one view: its encoder and projection, with their statistics.
 
-  An exo tower that shares the ego encoder gets that.
+  An exo tower that shares the ego encoder gets its parameters.
 
   Args:
     params, stats: of a run, by view.
@@ -144,12 +144,12 @@ def tower(
   Returns:
     Both trees, `{view: {...}}`.
   """
-  owner = view if "encoder" in params[view] else types.EGO
-  trees = []
-  for tree in (params, stats):
-    own = {k: v for k, v in tree.get(view, {}).items() if k in _PARTS}
-    trees.append({view: {**own, "encoder": tree[owner]["encoder"]}})
-  return trees[0], trees[1]
+  own, statistics = (
+      {k: v for k, v in tree.get(view, {}).items() if k in _PARTS}
+      for tree in (params, stats)
+  )
+  own = {"encoder": params.get(types.EGO, {}).get("encoder"), **own}
+  return {view: own}, {view: statistics}
 
 
 def why_not(weights: weights_lib.Weights, view: str) -> str:

@@ -43,7 +43,7 @@ class Tower(nnx.Module):
   """Everything of one view.
 
   Attributes:
-    encoder: absent where the view shares another one's.
+    encoder: of the view; its parameters may be another view's too.
     heads: `nnx.Dict` of `heads.Linear` by task name.
     projection: absent where `embedding_dim` is None.
   """
@@ -88,13 +88,13 @@ class Tower(nnx.Module):
           rng=_generator(seed, view, "projection"),
       )
 
-  def __call__(self, inputs, encoder, *, train: bool, key: jax.Array | None):
-    """See `MultiviewModel`; `encoder` is this tower's or the shared one."""
+  def __call__(self, inputs, *, train: bool, key: jax.Array | None):
+    """See `MultiviewModel`."""
     with jax.named_scope("pixels"):
       x = pixels_lib.normalize(
           inputs["video"], self.pixels, inputs.get("color_offset")
       )
-    feature, stages = encoder(x, train=train and not self.frozen)
+    feature, stages = self.encoder(x, train=train and not self.frozen)
     if self.frozen:
       feature = jax.lax.stop_gradient(feature)
     outputs = {"features": feature, "stages": stages}
@@ -111,6 +111,21 @@ class Tower(nnx.Module):
     return outputs
 
 
+def _with_own_statistics(encoder: nnx.Module) -> nnx.Module:
+  """A second encoder of the same parameters, each of them one array.
+
+  The views' pixels have other statistics: running ones of both together fit
+  neither, where each batch in training is normalised by its own.
+  """
+  other = nnx.clone(encoder)
+  modules = dict(nnx.iter_modules(encoder))
+  for path, module in nnx.iter_modules(other):
+    for name, value in vars(modules[path]).items():
+      if isinstance(value, nnx.Param):
+        setattr(module, name, value)
+  return other
+
+
 class MultiviewModel(nnx.Module):
   """Two towers, or one; built by `make_model`.
 
@@ -121,9 +136,10 @@ class MultiviewModel(nnx.Module):
 
   def __init__(self, towers: Mapping[str, Tower], *, share_encoder: bool):
     self.views = tuple(view for view in types.VIEWS if view in towers)
-    self.share_encoder = share_encoder
     for view in self.views:
       setattr(self, view, towers[view])
+    if share_encoder and types.EXO in towers:
+      self.exo.encoder = _with_own_statistics(self.ego.encoder)
 
   def __call__(
       self,
@@ -166,11 +182,10 @@ class MultiviewModel(nnx.Module):
             f"key is None, but {view} has dropout={tower.dropout}; training"
             " needs a key."
         )
-      encoder = self.ego.encoder if self.share_encoder else tower.encoder
       view_key = key if key is None else jax.random.fold_in(key, _number(view))
       # Names of operations, in profiles and in what `sum_l_jax.aot` prints.
       with jax.named_scope(view):
-        outputs[view] = tower(inputs[view], encoder, train=train, key=view_key)
+        outputs[view] = tower(inputs[view], train=train, key=view_key)
     return outputs
 
 
@@ -244,8 +259,8 @@ def make_model(
     embedding_dim: D, the width of the text vectors; None builds no projection.
     dropout: rate before the class heads.
     pixels: normalisation by view; `PixelSpec()` where absent.
-    share_encoder: the exo tower uses the ego encoder (Table 6, "shared
-      weights"); both views then move its running statistics.
+    share_encoder: the exo tower uses the ego encoder's parameters (Table 6,
+      "shared weights"); running statistics are each view's own.
     freeze_exo: no gradient for the exo encoder, which runs on its running
       statistics (Table 6, "frozen").
     prenorm: normalise the feature before the projection too (released code).

@@ -23,9 +23,10 @@ class Tail(multiview.MultiviewModel):
   """
 
   def __init__(self, model: multiview.MultiviewModel, stage: str):
+    # Encoders that share parameters do so already.
     super().__init__(
         {view: getattr(model, view) for view in model.views},
-        share_encoder=model.share_encoder,
+        share_encoder=False,
     )
     self.stage = stage
 
@@ -49,8 +50,7 @@ class Tail(multiview.MultiviewModel):
     outputs = {}
     for view, activations in inputs.items():
       tower = getattr(self, view)
-      encoder = self.ego.encoder if self.share_encoder else tower.encoder
-      feature = _finish(encoder, self.stage, activations)
+      feature = _finish(tower.encoder, self.stage, activations)
       outputs[view] = {
           "logits": {task: head(feature) for task, head in tower.heads.items()}
       }

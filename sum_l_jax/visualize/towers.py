@@ -50,7 +50,7 @@ def trees(
 ) -> tuple[Any, Any]:
   """Parameters and statistics of the tower, on the device.
 
-  An exo tower that shares the ego encoder gets that.
+  An exo tower that shares the ego encoder gets its parameters.
 
   Raises:
     ValueError: the arrays are not those of the network.
@@ -58,7 +58,7 @@ def trees(
   owner = view if "encoder" in weights.params[view] else types.EGO
   params = {view: {"encoder": weights.params[owner]["encoder"],
                    "heads": weights.params[view]["heads"]}}
-  stats = {view: {"encoder": weights.stats[owner]["encoder"]}}
+  stats = {view: {"encoder": weights.stats[view]["encoder"]}}
   for saved, wanted in zip((params, stats), network.shapes):
     manager.check_same_arrays(saved, wanted, where=weights.source)
   return jax.device_put((params, stats))
