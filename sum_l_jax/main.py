@@ -29,6 +29,7 @@ from sum_l_jax import config as config_lib
 from sum_l_jax import files
 from sum_l_jax import multihost
 from sum_l_jax import process
+from sum_l_jax import run_files
 
 # jax and what stands on it are imported after the flags are read: `--help`
 # stays quick, and XLA's flags can still be set.
@@ -68,14 +69,12 @@ _DEBUG = flags.DEFINE_bool(
 )
 flags.mark_flags_as_required(["config", "workdir"])
 
-CONFIG_FILE = "config.json"
-COMMAND_FILE = "command.txt"
 _OURS = ("sum_l_jax", "data_prep")
 
 
 def _check_workdir(workdir: pathlib.Path, text: str) -> None:
   """Refuses a workdir that holds a run with another config."""
-  path = workdir / CONFIG_FILE
+  path = workdir / run_files.CONFIG
   # Nothing learnt yet: a mistake in the first command can be corrected.
   if not path.exists() or not any(workdir.glob("*/checkpoints/[0-9]*")):
     return
@@ -104,9 +103,9 @@ def _make_workdir(workdir: pathlib.Path) -> None:
 @files.retried
 def _write_config(workdir: pathlib.Path, text: str) -> None:
   """Whole or not at all: another process, or the next start, reads it."""
-  scratch = workdir / f".{CONFIG_FILE}.tmp"
+  scratch = workdir / f".{run_files.CONFIG}.tmp"
   scratch.write_text(text, encoding="utf-8")
-  scratch.replace(workdir / CONFIG_FILE)
+  scratch.replace(workdir / run_files.CONFIG)
 
 
 def _prepare_data(config) -> None:
@@ -206,7 +205,8 @@ def run(
     if jax.process_index() == 0:
       _write_config(workdir, text)
       if command:
-        (workdir / COMMAND_FILE).write_text(command + "\n", encoding="utf-8")
+        (workdir / run_files.COMMAND).write_text(
+            command + "\n", encoding="utf-8")
     if not _train(config, workdir, mesh):
       return ""
   table = ""
@@ -313,9 +313,9 @@ def main(argv) -> None:
       sys.stderr.write(f"\n{error}\n")
     sys.exit(process.STOPPED)
   if table and _is_first():
-    names = ["result.json"]
+    names = [run_files.RESULT]
     if _CONFIG.value.report and _MODE.value == "train":
-      names.append("report.html")
+      names.append(run_files.REPORT)
     written = [pathlib.Path(_WORKDIR.value) / name for name in names]
     found = ", ".join(str(path) for path in written if path.is_file())
     sys.stdout.write(f"\n{table}\n\nWritten: {found}\n")

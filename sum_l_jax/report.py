@@ -22,13 +22,12 @@ from typing import Any
 from sum_l_jax import command_line
 from sum_l_jax import compare
 from sum_l_jax import config as config_lib
+from sum_l_jax import run_files
 
 # jax, matplotlib and what stands on them are imported once the options are
 # read.
 if TYPE_CHECKING:
   from sum_l_jax.visualize import report_results
-
-REPORT_FILE = "report.html"
 
 
 def _defaults(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,7 +112,7 @@ def write_report(
       files, defaults=_defaults(files.fields), scores=scores,
       no_scores=no_scores, baseline=against, number=number,
   )
-  path = workdir / REPORT_FILE
+  path = workdir / run_files.REPORT
   scratch = path.with_suffix(".tmp")
   scratch.write_text(page, encoding="utf-8")
   scratch.replace(path)

@@ -12,9 +12,9 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "sum_l_jax"
 # A package imports only those to its left.
-ORDER = ["files", "command_line", "process", "multihost", "types", "config",
-         "data", "models", "losses", "train", "checkpoint", "evaluation",
-         "prediction", "export", "visualize", "study", "aot"]
+ORDER = ["files", "run_files", "command_line", "process", "multihost", "types",
+         "config", "data", "models", "losses", "train", "checkpoint",
+         "evaluation", "prediction", "export", "visualize", "study", "aot"]
 # These see the whole row.
 OVERSEERS = {"main.py", "predict.py", "compare.py", "submit.py", "embed.py",
              "retrieve.py", "doctor.py", "report.py", "profile_input.py",

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from sum_l_jax import files
+from sum_l_jax import run_files
 from sum_l_jax.data import npz_file
 from sum_l_jax.evaluation import retrieval_table
 
@@ -121,7 +122,7 @@ def format_table(result: Mapping[str, Any]) -> str:
     if not metrics:
       blocks.append(
           f"{entry['dataset']}, {split}: {entry['clips']} clips without labels"
-          f" scored, see scores_{split}.npz"
+          f" scored, see {run_files.scores(split)}"
       )
       continue
     columns = _columns(metrics)
@@ -162,7 +163,7 @@ def write_result(workdir: pathlib.Path, result: Mapping[str, Any]) -> None:
     result: `method`, `step`, `splits` (per split `metrics`, `constant_guess`,
       `clips`, `skipped`, `views`, ...), config and versions.
   """
-  path = workdir / "result.json"
+  path = workdir / run_files.RESULT
   scratch = path.with_suffix(".tmp")
   scratch.write_text(json.dumps(result, indent=1), encoding="utf-8")
   scratch.replace(path)
@@ -182,7 +183,7 @@ def write_scores(workdir: pathlib.Path, split: str, *, clip_ids: Sequence[str],
     labels: task -> [N] or [N, K].
   """
   np.savez_compressed(
-      workdir / f"scores_{split}.npz",
+      workdir / run_files.scores(split),
       clip_id=np.array(clip_ids),
       **{f"scores_{t}": s.astype(np.float32) for t, s in scores.items()},
       **{f"labels_{t}": y for t, y in labels.items()},
@@ -207,10 +208,10 @@ def read_scores(
     ValueError: the file is damaged.
   """
   workdir = pathlib.Path(workdir)
-  path = workdir / f"scores_{split}.npz"
+  path = workdir / run_files.scores(split)
   if not path.is_file():
-    found = sorted(p.stem.removeprefix("scores_")
-                   for p in workdir.glob("scores_*.npz"))
+    found = sorted(run_files.split_of(p.name)
+                   for p in workdir.glob(run_files.ANY_SCORES))
     raise FileNotFoundError(
         f"{str(workdir)!r} has no scores of split {split!r}; it has those of"
         f" {found or 'none'}. Evaluate it: python -m sum_l_jax.main --mode=eval"
@@ -239,7 +240,7 @@ def read_result(workdir: str | pathlib.Path, split: str) -> dict[str, Any]:
     FileNotFoundError: there is no result.
     ValueError: it is damaged, or of other splits.
   """
-  path = pathlib.Path(workdir) / "result.json"
+  path = pathlib.Path(workdir) / run_files.RESULT
   again = "Evaluate the run again: python -m sum_l_jax.main --mode=eval"
   if not path.is_file():
     raise FileNotFoundError(f"There is no {str(path)!r}. {again}")

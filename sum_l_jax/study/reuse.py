@@ -10,6 +10,7 @@ import json
 import pathlib
 
 from sum_l_jax import config as config_lib
+from sum_l_jax import run_files
 from sum_l_jax.study import runner
 
 # These change neither what is learnt nor what is measured.
@@ -38,7 +39,7 @@ def find(
           f" {runner.STUDY_FILE}."
       )
     for mark in sorted((study / f"seed_{seed}").glob(f"*/{runner.MARK}")):
-      saved = mark.with_name("config.json").read_text(encoding="utf-8")
+      saved = mark.with_name(run_files.CONFIG).read_text(encoding="utf-8")
       if _relevant(saved) == wanted:
         return mark.parent
   return None

@@ -14,6 +14,7 @@ import pathlib
 import numpy as np
 from scipy import special
 
+from sum_l_jax import run_files
 from sum_l_jax.study import plan
 from sum_l_jax.study import rows as rows_lib
 
@@ -83,7 +84,7 @@ def read_results(
       row.name: {} for row in study.rows
   }
   for cell in cells:
-    path = cell.folder(workdir) / "result.json"
+    path = cell.folder(workdir) / run_files.RESULT
     if cell.row not in results or not path.is_file():
       continue
     splits = json.loads(path.read_text(encoding="utf-8"))["splits"]

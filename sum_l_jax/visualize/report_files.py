@@ -8,14 +8,13 @@ import json
 import pathlib
 from typing import Any
 
+from sum_l_jax import run_files
 from sum_l_jax import types
 from sum_l_jax.checkpoint import weights as weights_lib
 from sum_l_jax.data import records
 from sum_l_jax.evaluation import result as results
 from sum_l_jax.visualize import events
 
-CONFIG_FILE = "config.json"
-COMMAND_FILE = "command.txt"
 STAGES = ("exo", "joint")
 
 
@@ -82,15 +81,15 @@ def read_run(workdir: str | pathlib.Path, *, split: str = "") -> RunFiles:
     ValueError: a damaged file, or a split that was not evaluated.
   """
   workdir = pathlib.Path(workdir)
-  path = workdir / CONFIG_FILE
+  path = workdir / run_files.CONFIG
   if not path.is_file():
     raise FileNotFoundError(
-        f"{str(workdir)!r} is no workdir of a run: {CONFIG_FILE} is missing."
-        " Give the --workdir of a training."
+        f"{str(workdir)!r} is no workdir of a run: {run_files.CONFIG} is"
+        " missing. Give the --workdir of a training."
     )
   result = None
-  if (workdir / "result.json").is_file():
-    result = _read_json(workdir / "result.json")
+  if (workdir / run_files.RESULT).is_file():
+    result = _read_json(workdir / run_files.RESULT)
     split = _find_split(result, split, workdir)
   elif split:
     results.read_result(workdir, split)  # Says how to evaluate.
@@ -99,7 +98,7 @@ def read_run(workdir: str | pathlib.Path, *, split: str = "") -> RunFiles:
     weights = weights_lib.read_weights(workdir)
   except (ValueError, OSError) as error:
     reason = str(error)
-  command = workdir / COMMAND_FILE
+  command = workdir / run_files.COMMAND
   return RunFiles(
       workdir=workdir,
       fields=_read_json(path),

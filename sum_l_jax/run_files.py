@@ -1,0 +1,22 @@
+"""The files that a run leaves in its workdir, by name."""
+
+from __future__ import annotations
+
+CONFIG = "config.json"
+COMMAND = "command.txt"
+RESULT = "result.json"
+REPORT = "report.html"
+_SCORES, _NPZ = "scores_", ".npz"
+
+
+def scores(split: str) -> str:
+  """The file of a split's scores by clip."""
+  return f"{_SCORES}{split}{_NPZ}"
+
+
+def split_of(name: str) -> str:
+  """The split of such a file."""
+  return name.removeprefix(_SCORES).removesuffix(_NPZ)
+
+
+ANY_SCORES = scores("*")
