@@ -63,6 +63,7 @@ class SlowFast(nnx.Module):
       *,
       pool_window: int = 0,
       remat: Collection[str] = (),
+      scan_blocks: bool = False,
       pack_clips: int = 1,
       **common,
   ):
@@ -71,7 +72,7 @@ class SlowFast(nnx.Module):
       pack_clips: clips that the fast pathway's first stages compute side by
         side (`packing.pack_clips`), in training for a TPU; no effect elsewhere.
       pool_window: see `pool.mean_pool`.
-      remat: see `resnet3d.Pathway`.
+      remat, scan_blocks: see `resnet3d.Pathway`.
       **common: backend, bn_group_size, dtype, rng.
     """
     self.packs = _packs(spec, pack_clips if common["backend"] == "tpu" else 1)
@@ -81,10 +82,11 @@ class SlowFast(nnx.Module):
     fused = tuple(2 * width for width in spec.fast.widths[:-1])
     self.slow = resnet3d.Pathway(
         spec.slow, name=backbones.SLOW, extra_features=fused, remat=remat,
-        **common,
+        scan_blocks=scan_blocks, **common,
     )
     self.fast = resnet3d.Pathway(
-        spec.fast, name=backbones.FAST, remat=remat, **common
+        spec.fast, name=backbones.FAST, remat=remat, scan_blocks=scan_blocks,
+        **common,
     )
     self.fusion = nnx.List(
         resnet3d.ConvNorm(
