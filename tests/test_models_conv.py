@@ -29,6 +29,7 @@ CASES = {
     "lateral 5": ((8, 3, 2), (5, 1, 1), (8, 1, 1)),
     "volume": ((4, 5, 6), (3, 3, 3), (1, 1, 1)),
     "volume stem": ((4, 6, 5), (3, 5, 3), (1, 2, 2)),
+    "volume stem 7": ((3, 9, 8), (5, 7, 7), (1, 2, 2)),
 }
 PAIRS = [
     (case, formulation)
@@ -155,7 +156,7 @@ def test_packed_clips_do_not_mix(case):
   graphdef, params = nnx.split(layer)
 
   def run(params, x, count):
-    y = nnx.merge(graphdef, params)(packing.pack_clips(x, count))
+    y = nnx.merge(graphdef, params)(x, pack=count)
     y = packing.unpack_clips(y, count)
     return jnp.vdot(y, jnp.sin(jnp.arange(y.size)).reshape(y.shape)), y
 

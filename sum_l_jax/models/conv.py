@@ -19,6 +19,8 @@ backends, so it is a table, `FORMULATIONS[backend][kind]`.
   phases       fold, its input gradient by parity    spatial
   plane        2-D convolution over (T, H*W)         temporal, lateral
   stack        k frames side by side in C, then fold all
+  depth        at a stride of 2, 2 x 2 pixels side   volume
+               by side in C first; then stack
 
 Padding is explicit, k // 2 on both sides: "SAME" pads asymmetrically at stride
 2 and would not match published weights.
@@ -62,7 +64,7 @@ FORMULATIONS = {
         "spatial": "fold",
         "temporal": NATIVE,
         "lateral": NATIVE,
-        "volume": "stack",
+        "volume": "depth",
     },
     "gpu": dict.fromkeys(KINDS, NATIVE),
     NATIVE: dict.fromkeys(KINDS, NATIVE),
@@ -110,6 +112,7 @@ _CONVOLVE: dict[str, Callable[..., jax.Array]] = {
     "phases": formulations.phases,
     "plane": formulations.plane,
     "stack": formulations.stack,
+    "depth": formulations.depth,
 }
 
 # Which formulations give the exact result for a kind.
@@ -118,7 +121,7 @@ EXACT = {
     "spatial": (NATIVE, "fold", "phases", "stack"),
     "temporal": (NATIVE, "plane", "stack"),
     "lateral": (NATIVE, "plane", "stack"),
-    "volume": (NATIVE, "stack"),
+    "volume": (NATIVE, "stack", "depth"),
 }
 
 
@@ -129,7 +132,7 @@ def convolve(
 
   Args:
     x: `[B, T, H, W, C]`.
-    kernel: `[Tk, Hk, Wk, C, O]`, odd sizes.
+    kernel: `[Tk, Hk, Wk, C, O]`.
     strides: of T, H, W. Temporal and lateral kernels have no spatial stride.
     formulation: see the module's table; all give the same result.
 
@@ -224,16 +227,21 @@ class Conv3D(nnx.Module):
     self.exact_gradient = backend == "tpu" and dtype != jnp.float32
     self.kernel = draw_kernel((*kernel_size, in_features, out_features), rng)
 
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def __call__(self, x: jax.Array, *, pack: int = 1) -> jax.Array:
     """`[B, T, H, W, C]` -> `[B, T', H', W', O]` of type `dtype`.
 
-    Packed clips (`packing.pack_clips`) are seen by their number of channels.
+    Args:
+      x: clips that are packed already are seen by their number of channels.
+      pack: clips to be packed (`packing.pack_clips`) before.
     """
-    kernel = self.kernel[...]
+    x, kernel = x.astype(self.dtype), self.kernel[...]
+    strides, formulation = self.strides, self.formulation
+    if formulation == "depth" and strides[1:] == (2, 2):
+      # Pixels come together before clips do: channels of a clip stay together.
+      x, kernel = formulations.to_depth(x), formulations.kernel_to_depth(kernel)
+      strides, formulation = (strides[0], 1, 1), "stack"
+    x = packing.pack_clips(x, pack)
     kernel = packing.block_diagonal(kernel, x.shape[-1] // kernel.shape[-2])
-    compute = _convolve_exact if self.exact_gradient else convolve
-    if not self.exact_gradient:
-      kernel = kernel.astype(self.dtype)
-    return compute(
-        x.astype(self.dtype), kernel, self.strides, self.formulation
-    )
+    if self.exact_gradient:
+      return _convolve_exact(x, kernel, strides, formulation)
+    return convolve(x, kernel.astype(self.dtype), strides, formulation)

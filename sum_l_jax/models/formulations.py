@@ -3,7 +3,7 @@
 All give the same numbers as `native`, XLA's own convolution in three
 dimensions, where they apply; `conv.EXACT` says where. x is `[B, T, H, W, C]`,
 the kernel `[Tk, Hk, Wk, C, O]`, strides are of T, H, W, and padding is half of
-an odd kernel on both sides.
+an odd kernel on both sides; an even one of k gets k / 2 before, one less after.
 """
 
 from __future__ import annotations
@@ -18,12 +18,16 @@ import numpy as np
 Size3 = tuple[int, int, int]
 
 
+def _padding(kernel_size: tuple[int, ...]) -> list[tuple[int, int]]:
+  return [(k // 2, (k - 1) // 2) for k in kernel_size]
+
+
 def native(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
   return lax.conv_general_dilated(
       x,
       kernel,
       window_strides=strides,
-      padding=[(k // 2, k // 2) for k in kernel.shape[:3]],
+      padding=_padding(kernel.shape[:3]),
       dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
   )
 
@@ -56,7 +60,7 @@ def fold(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
       x.reshape(batch * frames, *x.shape[2:]),
       kernel[0],
       strides[1:],
-      [(k // 2, k // 2) for k in kernel.shape[1:3]],
+      _padding(kernel.shape[1:3]),
   )
   return y.reshape(batch, frames, *y.shape[1:])
 
@@ -229,3 +233,43 @@ def stack(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
       1, *kernel.shape[1:3], size * kernel.shape[3], kernel.shape[4]
   )
   return fold(x, kernel, strides)
+
+
+def to_depth(x: jax.Array) -> jax.Array:
+  """`[B, T, H, W, C]` -> `[B, T, ceil(H / 2), ceil(W / 2), 4 * C]`.
+
+  Zeros are put after an odd row or column.
+  """
+  batch, frames, height, width, channels = x.shape
+  x = jnp.pad(x, [(0, 0), (0, 0), (0, height % 2), (0, width % 2), (0, 0)])
+  rows, columns = x.shape[2] // 2, x.shape[3] // 2
+  x = x.reshape(batch, frames, rows, 2, columns, 2, channels)
+  return x.swapaxes(3, 4).reshape(batch, frames, rows, columns, 4 * channels)
+
+
+def kernel_to_depth(kernel: jax.Array) -> jax.Array:
+  """The kernel of a stride of 2, H and W, as one of stride 1 over `to_depth`.
+
+  Output q gets input 2 q + n from tap n + k // 2. With one row of zeros before
+  an odd half, taps 2 m and 2 m + 1 belong to the same row of pairs.
+
+  Args:
+    kernel: `[Tk, Hk, Wk, C, O]`, Hk and Wk odd.
+
+  Returns:
+    `[Tk, ceil(Hk / 2), ceil(Wk / 2), 4 * C, O]`.
+  """
+  # One row of zeros is needed on either side; before where half is odd.
+  extra = [(k // 2 % 2, 1 - k // 2 % 2) for k in kernel.shape[1:3]]
+  kernel = jnp.pad(kernel, [(0, 0), *extra, (0, 0), (0, 0)])
+  size, high, wide, channels, out = kernel.shape
+  kernel = kernel.reshape(size, high // 2, 2, wide // 2, 2, channels, out)
+  return kernel.swapaxes(2, 3).reshape(
+      size, high // 2, wide // 2, 4 * channels, out
+  )
+
+
+def depth(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
+  if strides[1:] != (2, 2):
+    return stack(x, kernel, strides)
+  return stack(to_depth(x), kernel_to_depth(kernel), (strides[0], 1, 1))

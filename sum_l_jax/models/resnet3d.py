@@ -62,9 +62,13 @@ class ConvNorm(nnx.Module):
         group_size=bn_group_size,
     )
 
-  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+  def __call__(
+      self, x: jax.Array, *, train: bool, **conv_options
+  ) -> jax.Array:
     """`[B, T, H, W, C]` -> `[B, T', H', W', O]`."""
-    return self.norm(self.conv(x), train=train, relu=self.relu)
+    return self.norm(
+        self.conv(x, **conv_options), train=train, relu=self.relu
+    )
 
 
 class Bottleneck(nnx.Module):
@@ -221,11 +225,13 @@ class Pathway(nnx.Module):
         width = stage.out
       setattr(self, f"s{index + 2}", nnx.List(blocks))
 
-  def run_stem(self, x: jax.Array, *, train: bool) -> jax.Array:
+  def run_stem(
+      self, x: jax.Array, *, train: bool, **conv_options
+  ) -> jax.Array:
     """Pixels `[B, T, H, W, 3]` -> s1."""
 
     def run(stem, x):
-      x = stem(x, train=train)
+      x = stem(x, train=train, **conv_options)
       if self.spec.stem.max_pool:
         x = pool.max_pool(x, backend=self.backend)
       return x

@@ -121,9 +121,7 @@ class SlowFast(nnx.Module):
       )
     indices = np.asarray(pixels.slow_indices(x.shape[1], self.alpha))
     slow = self.slow.run_stem(x[:, indices], train=train)
-    with jax.named_scope("fast/pack"):
-      fast = packing.pack_clips(x, packs[0])
-    fast = self.fast.run_stem(fast, train=train)
+    fast = self.fast.run_stem(x, train=train, pack=packs[0])
     stages = {}
     for index, name in enumerate(self.stage_names):
       if index:
