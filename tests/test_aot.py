@@ -27,6 +27,7 @@ from sum_l_jax.aot import report
 from sum_l_jax.aot import topology
 from sum_l_jax.aot import workload
 from sum_l_jax.study import plan
+from tests import test_aot_hlo
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = ["--config.frames.count=2", "--config.frames.crop_size=16",
@@ -164,6 +165,16 @@ def test_two_programs_side_by_side():
   (line,) = [li for li in text.splitlines() if "memory traffic" in li
              and "GB" in li]
   assert line.split()[-6:] == ["8.19", "GB", "4.10", "GB", "x", "0.50"]
+
+
+def test_work_is_not_known_of_a_program_with_loops():
+  """XLA counts the body of a loop once, however often it runs."""
+  summary = report.summarize(_compiled(text=test_aot_hlo.LOOP))
+  assert summary["step_seconds"] == {
+      "cycles": pytest.approx(35 / 1.5e9), "arithmetic": None, "memory": None}
+  (line,) = [li for li in report.format_report([summary]).splitlines()
+             if "  memory traffic" in li]
+  assert line.endswith("not known")
 
 
 def test_a_program_that_does_not_fit_is_said_so():
