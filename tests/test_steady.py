@@ -21,12 +21,25 @@ _EVERY = 5
 _WARM = 15
 
 
+def _open_files() -> int:
+  return len(os.listdir("/proc/self/fd"))
+
+
 def _settle(folder) -> None:
-  """Waits until the save that is under way is done."""
+  """Waits until the save that is under way is done, and has tidied up.
+
+  Its thread closes an event loop, of three files, after the folder has its
+  name: the files that are open must stay the same for half a second.
+  """
   until = time.monotonic() + 60
   while list(folder.glob("*tmp*")) and time.monotonic() < until:
     time.sleep(0.05)
-  gc.collect()
+  same, before = 0, -1
+  while same < 10 and time.monotonic() < until:
+    gc.collect()
+    now = _open_files()
+    same, before = (same + 1 if now == before else 0), now
+    time.sleep(0.05)
 
 
 @pytest.fixture(name="samples", scope="module")
@@ -55,7 +68,7 @@ def samples_fixture(tiny_ego, tiny_exo, tiny_tables, tmp_path_factory):
         _settle(workdir / "joint" / "checkpoints")
         samples[number] = {
             "compiled": len(compiled),
-            "files": len(os.listdir("/proc/self/fd")),
+            "files": _open_files(),
             "threads": len(os.listdir("/proc/self/task")),
             "processes": len(multiprocessing.active_children()),
         }
