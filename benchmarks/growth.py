@@ -108,7 +108,7 @@ def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
 
 
 def _fitted(sizes: Sequence[int], values: Sequence[float]) -> dict[str, Any]:
-  half = len(sizes) // 2
+  half = min(len(sizes) // 2, len(sizes) - 2)  # A line needs two points.
   return {"sizes": list(sizes), "values": list(values),
           "exponent": exponent(sizes, values),
           "exponent_of_larger_half": exponent(sizes[half:], values[half:])}

@@ -47,6 +47,12 @@ def test_exponents_of_power_laws(power):
   assert growth.exponent(sizes, 3.0 * sizes**power) == pytest.approx(power)
 
 
+def test_the_larger_half_has_two_points_at_least():
+  fitted = growth._fitted([1, 10], [1.0, 100.0])
+  assert fitted["exponent"] == pytest.approx(2.0)
+  assert fitted["exponent_of_larger_half"] == pytest.approx(2.0)
+
+
 def test_growth_draws_its_curves(tmp_path):
   curve = growth._fitted([1, 2, 4], [1.0, 2.0, 4.0])
   assert curve["exponent"] == pytest.approx(1.0)
