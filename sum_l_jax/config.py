@@ -153,7 +153,8 @@ def default_config() -> config_dict.ConfigDict:
   c.model.backbone = "slowfast_r50"  # The architecture of both encoders.
   c.model.dropout = 0.5  # Before the heads.
   c.model.projection_prenorm = AUTO  # L2 norm before the projection.
-  c.model.share_encoder = False  # Table 6.
+  # Table 6: one encoder for both views; each has running statistics of its own.
+  c.model.share_encoder = False
   # Table 6: the joint stage leaves the exo encoder as it starts, its BatchNorm
   # statistics too.
   c.model.freeze_exo = False

@@ -15,11 +15,14 @@ import argparse
 from collections.abc import Sequence
 import pathlib
 import sys
+from typing import TYPE_CHECKING
 
 from sum_l_jax import command_line
 from sum_l_jax.prediction import exported_format as formats
 
 # jax and what stands on it are imported once the options are read.
+if TYPE_CHECKING:
+  from sum_l_jax.checkpoint import weights as weights_lib
 
 # Another compilation of the same program rounds differently, by some 1e-7.
 TOLERANCE = 1e-5
@@ -89,7 +92,9 @@ def export_model(
   )
 
 
-def _largest_error(weights, folder: pathlib.Path) -> float:
+def _largest_error(
+    weights: weights_lib.Weights, folder: pathlib.Path
+) -> float:
   """How far the exported probabilities of one clip of noise are off."""
   import numpy as np
 

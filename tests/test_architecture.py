@@ -99,6 +99,16 @@ def test_nothing_unpickles():
     assert "allow_pickle=True" not in path.read_text(encoding="utf-8"), path
 
 
+def _run(code: str) -> list[str]:
+  """Runs code in a Python of its own; the lines that it prints."""
+  out = subprocess.run(
+      [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+      timeout=300,
+  )
+  assert out.returncode == 0, out.stderr
+  return out.stdout.splitlines()
+
+
 def test_training_imports_no_torch_and_no_tensorflow():
   modules = ", ".join(
       "sum_l_jax." + _relative(p).removesuffix(".py").replace("/", ".")
@@ -109,12 +119,7 @@ def test_training_imports_no_torch_and_no_tensorflow():
       "print([m for m in ('torch', 'tensorflow', 'sentence_transformers')"
       " if m in sys.modules])"
   )
-  out = subprocess.run(
-      [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
-      timeout=300,
-  )
-  assert out.returncode == 0, out.stderr
-  assert out.stdout.strip() == "[]"
+  assert _run(code) == ["[]"]
 
 
 def test_help_of_a_command_waits_for_no_jax():
@@ -133,12 +138,7 @@ def test_help_of_a_command_waits_for_no_jax():
       "  print(name, [m for m in ('jax', 'torch', 'tensorflow', 'matplotlib')"
       " if m in sys.modules])"
   )
-  out = subprocess.run(
-      [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
-      timeout=300,
-  )
-  assert out.returncode == 0, out.stderr
-  assert out.stdout.splitlines() == [f"{name} []" for name in commands]
+  assert _run(code) == [f"{name} []" for name in commands]
 
 
 def test_the_method_fits_in_four_files():

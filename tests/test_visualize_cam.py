@@ -297,6 +297,10 @@ def test_an_exo_tower_that_shares_the_encoder(finished, tiny_exo):
           for w in (shared, copied))
   assert a.shown_probability == b.shown_probability
   np.testing.assert_array_equal(a.strength, b.strength)
+  without = weights_lib.Weights(
+      params, dict(stats, exo={}), weights.card, "without statistics")
+  with pytest.raises(ValueError, match="without statistics"):
+    explain.Explainer(without, view="exo")
 
 
 def test_the_evaluations_scores_are_used_where_they_fit(finished, tiny_ego):

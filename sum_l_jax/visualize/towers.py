@@ -58,7 +58,9 @@ def trees(
   owner = view if "encoder" in weights.params[view] else types.EGO
   params = {view: {"encoder": weights.params[owner]["encoder"],
                    "heads": weights.params[view]["heads"]}}
-  stats = {view: {"encoder": weights.stats[view]["encoder"]}}
+  # Not there: the check says so.
+  stats = {view: {
+      "encoder": weights.stats.get(view, {}).get("encoder", {})}}
   for saved, wanted in zip((params, stats), network.shapes):
     manager.check_same_arrays(saved, wanted, where=weights.source)
   return jax.device_put((params, stats))
