@@ -165,9 +165,9 @@ def default_config() -> config_dict.ConfigDict:
   c.model.remat = "none"
   # Whether equal blocks of a stage are a loop: less to compile on TPUs.
   c.model.scan_blocks = False
-  # Clips side by side in SlowFast's fast pathway, in training on TPUs: faster
-  # and smaller the nearer it comes to 8; a divisor of the clips of a chip.
-  c.model.pack_clips = 1
+  # Clips side by side in SlowFast's fast pathway, in training on TPUs; 1: none;
+  # 0: as many as divide the clips of a chip, up to 8, which is best.
+  c.model.pack_clips = 0
 
   c.loss = config_dict.ConfigDict()
   # L_a: "weighted" is Eq. 9, "filtered" Eq. 7, "decoupled" Eq. 6.
@@ -447,10 +447,10 @@ def _check_numbers(fields: Mapping[str, object]) -> None:
       1: ("exo_stage.batch_size", "joint_stage.batch_size", "frames.count",
           "frames.stride", "frames.crop_size", "eval.clips", "eval.crop_size",
           "eval.batch_size", "eval.during_clips", "eval.retrieval_clips",
-          "pairs.top_k", "model.pack_clips",
-          "checkpoint.keep", "input.num_threads", "input.prefetch",
-          "log_every_steps"),
-      0: ("num_devices", "model.bn_group_size", "eval.pool_window",
+          "pairs.top_k", "checkpoint.keep", "input.num_threads",
+          "input.prefetch", "log_every_steps"),
+      0: ("num_devices", "model.bn_group_size", "model.pack_clips",
+          "eval.pool_window",
           "loss.negatives_group",
           "input.num_workers", "input.cache_mib",
           "input.timeout_seconds", "pairs.tie_tolerance",
@@ -551,6 +551,7 @@ def _check_groups(config: config_dict.ConfigDict) -> None:
   if "joint" in config.stages:
     groups.append(
         ("joint", "loss.negatives_group", config.loss.negatives_group))
+  pack = config.model.pack_clips or 1
   for stage, field, size in groups:
     batch = config[f"{stage}_stage"].batch_size
     if size and batch % size:
@@ -559,16 +560,16 @@ def _check_groups(config: config_dict.ConfigDict) -> None:
           f" config.{stage}_stage.batch_size={batch}, got {size}. The batch of"
           " one device reproduces training without communication."
       )
-    if batch % config.model.pack_clips:
+    if batch % pack:
       raise ValueError(
-          f"config.model.pack_clips={config.model.pack_clips} must divide"
+          f"config.model.pack_clips={pack} must divide"
           f" config.{stage}_stage.batch_size={batch}, best the clips of a"
-          " chip; 1 is off."
+          " chip; 0 chooses, 1 is off."
       )
-  if config.model.bn_group_size % config.model.pack_clips:
+  if config.model.bn_group_size % pack:
     raise ValueError(
         f"config.model.bn_group_size={config.model.bn_group_size} must be a"
-        f" multiple of config.model.pack_clips={config.model.pack_clips}:"
+        f" multiple of config.model.pack_clips={pack}:"
         " packed clips share their statistics."
     )
   if config.loss.negatives_group == 1:

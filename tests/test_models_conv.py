@@ -197,6 +197,24 @@ def test_kernel_gradients_are_not_rounded_to_bfloat16():
   assert np.abs(gradients["gpu", jnp.bfloat16] / exact - 1).max() > 1e-3
 
 
+@pytest.mark.parametrize("case", ["pointwise strided", "temporal", "lateral 7"])
+@pytest.mark.parametrize("batch,chips,rows", [
+    (64, 8, False), (64, 16, True), (8, 1, False), (7, 1, True)])
+def test_few_clips_of_a_chip_are_convolved_by_rows(case, batch, chips, rows):
+  size, kernel_size, strides = CASES[case]
+  x = jax.ShapeDtypeStruct((batch, *size, 3), jnp.float32)
+  kernel = jax.ShapeDtypeStruct((*kernel_size, 3, 4), jnp.float32)
+
+  def trace(formulation):
+    run = lambda x, kernel: conv.convolve(x, kernel, strides, formulation)
+    return str(jax.make_jaxpr(run)(x, kernel))
+
+  mesh = jax.sharding.AbstractMesh((chips,), ("data",))
+  with jax.sharding.use_abstract_mesh(mesh):
+    assert trace("few") == trace("rows" if rows else conv.NATIVE)
+  assert trace("rows") != trace(conv.NATIVE)
+
+
 def test_even_kernels_are_refused():
   with pytest.raises(ValueError, match="must be odd"):
     conv.Conv3D(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sum_l_jax.models import backbones
+from sum_l_jax.models import packing
 from sum_l_jax.models import slowfast
 
 
@@ -28,9 +29,9 @@ SPEC = backbones.BackboneSpec(
 )
 
 
-def _network(backend, pack_clips):
+def _network(backend, pack_clips, bn_group_size=0):
   return slowfast.SlowFast(
-      SPEC, pack_clips=pack_clips, backend=backend, bn_group_size=0,
+      SPEC, pack_clips=pack_clips, backend=backend, bn_group_size=bn_group_size,
       dtype=jnp.float32, rng=np.random.default_rng(0),
   )
 
@@ -67,14 +68,27 @@ def _value_and_gradient(network, x):
 def test_packed_and_apart_agree():
   x = np.random.default_rng(1).standard_normal((4, 4, 12, 12, 3), np.float32)
   packed = _network("tpu", 4)
-  assert packed.packs == (4, 4, 2)
-  assert _network("gpu", 4).packs == (1, 1, 1)
+  assert packed._choose_packs(4, train=True) == (4, 4, 2)
+  assert packed._choose_packs(4, train=False) == (1, 1, 1)
+  assert _network("gpu", 4)._choose_packs(4, train=True) == (1, 1, 1)
   apart = _value_and_gradient(_network("gpu", 1), x)
   got = _value_and_gradient(packed, x)
   assert jax.tree.structure(got) == jax.tree.structure(apart)
   for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(apart)):
     scale = np.abs(other).max() + 1e-3
     np.testing.assert_allclose(one / scale, other / scale, atol=2e-4)
+
+
+@pytest.mark.parametrize("batch,chips,group,expected", [
+    (64, 8, 0, 8), (64, 1, 0, 8), (12, 1, 0, 4), (12, 4, 0, 1), (64, 16, 0, 4),
+    (64, 8, 2, 2), (64, 8, 12, 4), (7, 1, 0, 1),
+])
+def test_as_many_clips_as_divide_those_of_a_chip(batch, chips, group, expected):
+  mesh = jax.sharding.AbstractMesh((chips,), ("data",))
+  with jax.sharding.use_abstract_mesh(mesh):
+    assert packing.fitting_count(batch, group) == expected
+    network = _network("tpu", 0, group)
+    assert network._choose_packs(batch, train=True)[0] == expected
 
 
 def test_clips_that_cannot_be_shared_out():

@@ -18,6 +18,11 @@ backends, so it is a table, `FORMULATIONS[backend][kind]`.
   fold         2-D convolution of B*T images         pointwise, spatial
   phases       fold, its input gradient by parity    spatial
   plane        2-D convolution over (T, H*W)         temporal, lateral
+  rows         the image's rows take the batch's     pointwise, temporal,
+               place, clips are a dimension that      lateral
+               the kernel doesn't reach along
+  few          rows where a chip has fewer than 8    the same
+               clips, or bundles of packed clips
   stack        k frames side by side in C, then fold all
   depth        at a stride of 2, 2 x 2 pixels side   volume
                by side in C first; then stack
@@ -60,10 +65,10 @@ FORMULATIONS = {
         "volume": "stack",
     },
     "tpu": {
-        "pointwise": NATIVE,
+        "pointwise": "few",
         "spatial": "fold",
-        "temporal": NATIVE,
-        "lateral": NATIVE,
+        "temporal": "few",
+        "lateral": "few",
         "volume": "depth",
     },
     "gpu": dict.fromkeys(KINDS, NATIVE),
@@ -111,16 +116,18 @@ _CONVOLVE: dict[str, Callable[..., jax.Array]] = {
     "fold": formulations.fold,
     "phases": formulations.phases,
     "plane": formulations.plane,
+    "rows": formulations.rows,
+    "few": formulations.few,
     "stack": formulations.stack,
     "depth": formulations.depth,
 }
 
 # Which formulations give the exact result for a kind.
 EXACT = {
-    "pointwise": (NATIVE, "dot", "fold", "stack"),
+    "pointwise": (NATIVE, "dot", "fold", "rows", "few", "stack"),
     "spatial": (NATIVE, "fold", "phases", "stack"),
-    "temporal": (NATIVE, "plane", "stack"),
-    "lateral": (NATIVE, "plane", "stack"),
+    "temporal": (NATIVE, "plane", "rows", "few", "stack"),
+    "lateral": (NATIVE, "plane", "rows", "few", "stack"),
     "volume": (NATIVE, "stack", "depth"),
 }
 

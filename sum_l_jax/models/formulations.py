@@ -15,6 +15,8 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from sum_l_jax.models import packing
+
 Size3 = tuple[int, int, int]
 
 
@@ -244,6 +246,31 @@ def stack(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
       1, *kernel.shape[1:3], size * kernel.shape[3], kernel.shape[4]
   )
   return fold(x, kernel, strides)
+
+
+def rows(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
+  time_stride, *place_strides = strides
+  x = x[:, :, :: place_strides[0], :: place_strides[1]]
+  # In the order of `ConvDimensionNumbers`: batch, channels, three positions.
+  arrays = (2, 4, 0, 1, 3)  # [B, T, H, W, C]
+  kernels = (4, 3, 0, 1, 2)  # [1, Tk, 1, C, O]
+  return lax.conv_general_dilated(
+      x,
+      kernel[None, :, 0],
+      window_strides=(1, time_stride, 1),
+      padding=[(0, 0), *_padding(kernel.shape[:1]), (0, 0)],
+      dimension_numbers=lax.ConvDimensionNumbers(arrays, kernels, arrays),
+  )
+
+
+# With fewer clips XLA moves parts of each row of the image into the batch, by
+# pads and copies of whole arrays, forwards and backwards.
+_MANY_CLIPS = 8
+
+
+def few(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
+  many = packing.clips_of_a_chip(x.shape[0]) >= _MANY_CLIPS
+  return (native if many else rows)(x, kernel, strides)
 
 
 def to_depth(x: jax.Array) -> jax.Array:

@@ -244,7 +244,7 @@ def make_model(
     conv: str = "auto",
     remat: bool | str = "none",
     scan_blocks: bool = False,
-    pack_clips: int = 1,
+    pack_clips: int = 0,
     pool_window: int = 0,
     seed: int = 0,
 ) -> MultiviewModel:
@@ -275,7 +275,8 @@ def make_model(
     scan_blocks: whether equal blocks of a stage are a loop in training: less
       to compile, nothing else changes.
     pack_clips: how many clips SlowFast's fast pathway computes side by side in
-      training with conv="tpu" (`slowfast.SlowFast`); a divisor of the batch.
+      training with conv="tpu" (`slowfast.SlowFast`): a divisor of the batch,
+      or 0, which chooses.
     pool_window: for evaluation: average windows of this side in place of the
       whole map; logits then are `[B, P, K]`, P positions, whose scores are to
       be averaged. 0 is the whole map.

@@ -8,8 +8,34 @@ unit would have multiplied anyway.
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
+
+# So many clips of the fast pathway's 8 channels fill half a tile.
+MOST_CLIPS = 8
+
+
+def clips_of_a_chip(batch: int) -> int:
+  """Clips of a global batch that one chip has.
+
+  The mesh is that of the context (`jax.set_mesh`, or `use_abstract_mesh` as in
+  `train.step`); without one all clips are taken to be on one chip.
+  """
+  chips = max(jax.sharding.get_abstract_mesh().size, 1)
+  return max(batch // chips, 1)
+
+
+def fitting_count(batch: int, bn_group_size: int = 0) -> int:
+  """The most clips, a power of two, that divide a chip's share of the batch.
+
+  Args:
+    batch: global.
+    bn_group_size: clips that share statistics, which must not be torn apart;
+      0 is the whole batch.
+  """
+  return math.gcd(clips_of_a_chip(batch), bn_group_size, MOST_CLIPS)
 
 
 def pack_clips(x: jax.Array, count: int) -> jax.Array:

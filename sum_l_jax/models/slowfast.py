@@ -64,18 +64,21 @@ class SlowFast(nnx.Module):
       pool_window: int = 0,
       remat: Collection[str] = (),
       scan_blocks: bool = False,
-      pack_clips: int = 1,
+      pack_clips: int = 0,
       **common,
   ):
     """Args:
       spec: the stage tables.
       pack_clips: clips that the fast pathway's first stages compute side by
         side (`packing.pack_clips`), in training for a TPU; no effect elsewhere.
+        1 is none, 0 as many as divide the clips of a chip, up to 8.
       pool_window: see `pool.mean_pool`.
       remat, scan_blocks: see `resnet3d.Pathway`.
       **common: backend, bn_group_size, dtype, rng.
     """
-    self.packs = _packs(spec, pack_clips if common["backend"] == "tpu" else 1)
+    self.pack_clips = pack_clips if common["backend"] == "tpu" else 1
+    self.bn_group_size = common["bn_group_size"]
+    self.spec = spec
     self.stage_names = spec.stage_names
     self.pool_window = pool_window
     self.alpha = spec.alpha
@@ -113,12 +116,7 @@ class SlowFast(nnx.Module):
       `pool.mean_pool` for windows), and {stage: {pathway: activation}}, before
       the fusion.
     """
-    packs = self.packs if train else (1,) * len(self.packs)
-    if x.shape[0] % packs[0]:
-      raise ValueError(
-          f"pack_clips={packs[0]} must divide the batch, which has"
-          f" {x.shape[0]} clips, and should divide the clips of a chip."
-      )
+    packs = self._choose_packs(x.shape[0], train)
     indices = np.asarray(pixels.slow_indices(x.shape[1], self.alpha))
     slow = self.slow.run_stem(x[:, indices], train=train)
     fast = self.fast.run_stem(x, train=train, pack=packs[0])
@@ -142,3 +140,14 @@ class SlowFast(nnx.Module):
     fast = packing.unpack_clips(fast, packs[-1])
     pooled = [pool.mean_pool(x, self.pool_window) for x in (slow, fast)]
     return jnp.concatenate(pooled, axis=-1), stages
+
+  def _choose_packs(self, batch: int, train: bool) -> tuple[int, ...]:
+    """Clips side by side after s1, s2 ..."""
+    count = self.pack_clips if train else 1
+    count = count or packing.fitting_count(batch, self.bn_group_size)
+    if batch % count:
+      raise ValueError(
+          f"pack_clips={count} must divide the batch, which has {batch} clips,"
+          " and should divide the clips of a chip; 0 chooses."
+      )
+    return _packs(self.spec, count)

@@ -97,5 +97,10 @@ def make_train_step(
       new_state = _where_finite(finite, new_state, state)
     return new_state, sums
 
+  def step_on_mesh(state, batch):
+    # Layers ask how many clips a chip has (`packing.clips_of_a_chip`).
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      return step(state, batch)
+
   everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-  return jax.jit(step, donate_argnums=0, out_shardings=everywhere)
+  return jax.jit(step_on_mesh, donate_argnums=0, out_shardings=everywhere)
