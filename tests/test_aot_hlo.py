@@ -34,6 +34,30 @@ def test_collectives_of_the_matrix_product():
   assert "slow/s2" in found.op_name
 
 
+def test_traffic_with_main_memory():
+  """In the form of the compiler's text; S(1) is the chip's fast memory."""
+  program = hlo.Program("""
+ENTRY %main (p: f32[4,8,128]) -> bf16[8,64] {
+  %p = f32[4,8,128]{2,1,0:T(8,128)} parameter(0)
+  %ss = ((f32[4,8,128]{2,1,0:T(8,128)}), f32[1,8,128]{2,1,0:T(8,128)S(1)}, s32[]{:S(2)}) slice-start(%p), slice={[0:1], [0:8], [0:128]}
+  %sd = f32[1,8,128]{2,1,0:T(8,128)S(1)} slice-done(%ss)
+  %cs = (f32[4,8,128]{2,1,0:T(8,128)S(1)}, f32[4,8,128]{2,1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%p)
+  %cd = f32[4,8,128]{2,1,0:T(8,128)S(1)} copy-done(%cs)
+  %cc = f32[1,8,128]{2,1,0:T(8,128)} custom-call(%sd), custom_call_target="ConcatBitcast"
+  %add = f32[4,8,128]{2,1,0:T(8,128)} add(%cd, %p)
+  ROOT %out = bf16[8,64]{1,0:T(8,128)(2,1)} custom-call(%add), custom_call_target="Other"
+}
+""")
+  found = {o.instruction.name: o.main_bytes for o in program.operations}
+  whole = 4 * 4 * 8 * 128
+  assert found == {
+      "ss": whole // 4, "sd": 0, "cs": whole, "cd": 0, "cc": 0,
+      "add": 2 * whole,  # One of the two is in fast memory.
+      "out": whole + 2 * 8 * 128,  # Padded to 128.
+  }
+  assert program.main_bytes == sum(found.values())
+
+
 def test_a_loop_counts_as_often_as_it_runs():
   program = hlo.Program(LOOP)
   assert program.cycles == 3 * 10 + 5

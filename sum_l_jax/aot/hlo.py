@@ -36,6 +36,10 @@ _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CHANNEL = re.compile(r"\bchannel_id=(\d+)")
 _TILE = re.compile(r"T\(([\d,]+)\)")
+_SPACE = re.compile(r"S\((\d+)\)")
+_TARGET = re.compile(r'custom_call_target="([^"]*)"')
+# They name what others have written side by side, or a place to write to.
+_FREE_TARGETS = ("ConcatBitcast", "AllocateBuffer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +51,14 @@ class Array:
     shape: its sizes.
     order: dimensions from the fastest to the slowest in memory.
     tile: of the two fastest (or one), the slower first; () where there is none.
+    space: 0 is the chip's main memory, others are its small fast ones.
   """
 
   dtype: str
   shape: tuple[int, ...]
   order: tuple[int, ...] = ()
   tile: tuple[int, ...] = ()
+  space: int = 0
 
   @property
   def item_bytes(self) -> float:
@@ -79,6 +85,11 @@ class Array:
         sizes[place] = math.ceil(sizes[place] / tile) * tile
     return math.ceil(math.prod(sizes) * self.item_bytes)
 
+  @property
+  def main_bytes(self) -> int:
+    """`padded_bytes`, or 0 where it isn't in main memory."""
+    return 0 if self.space else self.padded_bytes
+
   def __str__(self) -> str:
     return f"{self.dtype}[{','.join(map(str, self.shape))}]"
 
@@ -91,9 +102,12 @@ def read_arrays(text: str) -> tuple[Array, ...]:
   """Reads a result's type, "f32[2,3]{1,0:T(8,128)}" or a tuple of such."""
   arrays = []
   for dtype, shape, order, tiles in _ARRAY.findall(text):
-    tile = _TILE.match(tiles or "")
-    arrays.append(Array(dtype, _numbers(shape), _numbers(order),
-                        _numbers(tile.group(1)) if tile else ()))
+    tile, space = _TILE.match(tiles or ""), _SPACE.search(tiles or "")
+    arrays.append(Array(
+        dtype, _numbers(shape), _numbers(order),
+        _numbers(tile.group(1)) if tile else (),
+        int(space.group(1)) if space else 0,
+    ))
   return tuple(arrays)
 
 
@@ -111,6 +125,7 @@ class Instruction:
     cycles: the compiler's estimate, or None.
     trips: how often a loop runs; 1 for all else, and where it isn't said.
     channel: number of an exchange between chips; "" where there is none.
+    target: name of a custom call; "" where there is none.
   """
 
   name: str
@@ -122,6 +137,7 @@ class Instruction:
   cycles: int | None
   trips: int
   channel: str
+  target: str
 
 
 def _closing(text: str, start: int) -> int:
@@ -145,6 +161,7 @@ def _read_instruction(name: str, text: str) -> Instruction | None:
     called += [one] if one else re.findall(r"[\w.\-]+", many)
   op_name, cycles = _NAME.search(rest), _CYCLES.search(rest)
   trips, channel = _TRIPS.search(rest), _CHANNEL.search(rest)
+  target = _TARGET.search(rest)
   return Instruction(
       name=name,
       opcode=opcode.group(1),
@@ -155,6 +172,7 @@ def _read_instruction(name: str, text: str) -> Instruction | None:
       cycles=int(cycles.group(1)) if cycles else None,
       trips=int(trips.group(1)) if trips else 1,
       channel=channel.group(1) if channel else "",
+      target=target.group(1) if target else "",
   )
 
 
@@ -165,12 +183,12 @@ class Operation:
   Attributes:
     instruction: the line.
     times: runs a step.
-    read_bytes: of its operands, a run.
+    operands: the arrays that it reads.
   """
 
   instruction: Instruction
   times: int
-  read_bytes: int
+  operands: tuple[Array, ...]
 
   @property
   def cycles(self) -> int:
@@ -183,7 +201,26 @@ class Operation:
   @property
   def bytes(self) -> int:
     """Read and written in all runs, without padding."""
-    return (self.read_bytes + self.write_bytes) * self.times
+    read = sum(array.bytes for array in self.operands)
+    return (read + self.write_bytes) * self.times
+
+  @property
+  def main_bytes(self) -> int:
+    """Between the chip and its main memory in all runs, with padding.
+
+    An operand counts whole, also where only a slice of it is read. Of a copy
+    that runs beside other work, the start counts and its end doesn't.
+    """
+    opcode, arrays = self.instruction.opcode, self.instruction.arrays
+    if opcode.endswith("-done") or self.instruction.target in _FREE_TARGETS:
+      return 0
+    operands = self.operands
+    if opcode == "slice-start":  # (whole, slice, a flag).
+      operands = (dataclasses.replace(arrays[-2], space=arrays[0].space),)
+      arrays = arrays[-2:-1]
+    elif opcode == "copy-start":  # (copy, original, a flag).
+      arrays = arrays[:1]
+    return self.times * sum(a.main_bytes for a in (*operands, *arrays))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,11 +290,11 @@ class Program:
         self._entry, 1, False):
       if fused or instruction.opcode in _FREE:
         continue
-      read = sum(
-          array.bytes for name in instruction.operands if name in computation
+      operands = tuple(
+          array for name in instruction.operands if name in computation
           for array in computation[name].arrays
       )
-      out.append(Operation(instruction, times, read))
+      out.append(Operation(instruction, times, operands))
     return tuple(sorted(out, key=lambda o: (-o.cycles, -o.bytes)))
 
   @property
@@ -265,6 +302,11 @@ class Program:
     """The estimates' sum; None where the compiler wrote none."""
     known = [o for o in self.operations if o.instruction.cycles is not None]
     return sum(o.cycles for o in known) if known else None
+
+  @property
+  def main_bytes(self) -> int:
+    """Traffic with main memory."""
+    return sum(o.main_bytes for o in self.operations)
 
   @functools.cached_property
   def collectives(self) -> tuple[Collective, ...]:
