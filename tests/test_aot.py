@@ -22,6 +22,7 @@ from sum_l_jax import types
 from sum_l_jax.aot import __main__ as command
 from sum_l_jax.aot import chips
 from sum_l_jax.aot import compile as compiling
+from sum_l_jax.aot import fits
 from sum_l_jax.aot import hlo
 from sum_l_jax.aot import report
 from sum_l_jax.aot import topology
@@ -73,7 +74,9 @@ def test_an_unknown_data_set_names_the_option():
     ("v5e", "--topology must be a TPU"),
     ("v9:2x2", "chips: v4, v5e, v5p, v6e"),
     ("v5e:2x4x", "--topology must be a TPU"),
-    ("gpu:8", "Run the training there"),
+    ("gpu:8", "GPUs: a100, h100; got 'gpu:8'"),
+    ("gpu:h100:0", "such as .*gpu:h100:8"),
+    ("gpu:t4:1", "GPUs: a100, h100"),
     ("cpu:0", "between 1 and"),
     ("cpu:1000", "between 1 and"),
 ])
@@ -82,13 +85,36 @@ def test_wrong_topologies_are_explained(name, message):
     topology.make_mesh(name)
 
 
-def test_without_libtpu_the_way_to_it_is_named(monkeypatch):
+@pytest.mark.parametrize("name, package, message", [
+    ("v5e:2x4", "libtpu", "pip install 'libtpu=="),
+    ("gpu:h100:1", "jax_cuda", r"pip install -e '\.\[gpu\]'"),
+])
+def test_without_a_compiler_the_way_to_it_is_named(
+    name, package, message, monkeypatch):
   find = importlib.util.find_spec
   monkeypatch.setattr(
       importlib.util, "find_spec",
-      lambda name, *rest: None if name == "libtpu" else find(name, *rest))
-  with pytest.raises(ValueError, match="pip install 'libtpu=="):
-    topology.make_mesh("v5e:2x4")
+      lambda name, *rest:
+      None if name.startswith(package) else find(name, *rest))
+  with pytest.raises(ValueError, match=message):
+    topology.make_mesh(name)
+
+
+def test_what_fits_is_a_table(tmp_path, capsys):
+  wide = _compiled(memory={}, text="", costs={}, problem="Used 17G of 15.75G")
+  path = tmp_path / "a.json"
+  path.write_text(json.dumps({"programs": [
+      report.summarize(_compiled()), report.summarize(wide)]}))
+  assert fits.main([str(path), str(path)]) == 0
+  head, _, one, two, *again = capsys.readouterr().out.splitlines()
+  assert head.split(" | ")[1:5] == [
+      "stage", "recomputed", "chips", "clips a chip"]
+  assert one == ("| `slow_r50` | joint | - | v5e:2x4 | 8 of 8 x 224 x 224 |"
+                 " 6.00 GB | 4.00 GB | 16.91 GB | yes |")
+  assert two.endswith("| - | - | - | no |") and again == [one, two]
+  path.write_text("{}")
+  assert fits.main([str(path)]) == 2
+  assert "isn't a file that `python -m sum_l_jax.aot" in capsys.readouterr().err
 
 
 def test_clocks_follow_from_the_peaks():

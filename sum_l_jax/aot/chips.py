@@ -7,7 +7,8 @@ usable memory was read from libtpu 0.0.42.1, which says it when a program is
 too large. The clock is not published everywhere: it is the peak divided by the
 multiplications of the matrix units in a cycle (v4 and v5p 2 cores of 4 units,
 v5e 4 units, 128 x 128 each). For v6e the pages give 2 units and no size, and no
-plausible clock follows, so there is none.
+plausible clock follows, so there is none. GPUs: NVIDIA's data sheets of the SXM
+modules with 80 GB, and CUDA's properties of the devices, from the same month.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ class Chip:
     bandwidth: of its memory, bytes a second; 0 where unknown.
     clock_hz: of its cores; 0 where unknown.
     host_chips: sides of the block of chips of one host, (x, y, z).
-    options: of the topology, for libtpu.
+    backend: whose formulations of convolutions it takes (`models.conv`).
+    options: of the topology, for the compiler.
   """
 
   name: str
@@ -35,7 +37,44 @@ class Chip:
   bandwidth: float = 0.0
   clock_hz: float = 0.0
   host_chips: tuple[int, int, int] = (2, 2, 1)
+  backend: str = "tpu"
   options: tuple[tuple[str, str], ...] = ()
+
+
+# XLA's `GpuTargetConfigProto`, in place of the device that it would ask.
+_GPU = """
+platform_name: "CUDA"
+dnn_version_info {{ major: 9 minor: 10 }}
+device_description_str: "{description}"
+gpu_device_info {{
+  cuda_compute_capability {{ major: {capability} }}
+  core_count: {cores}
+  clock_rate_ghz: {clock}
+  memory_bandwidth: {bandwidth}
+  device_memory_size: {memory}
+  l2_cache_size: {cache}
+  shared_memory_per_core: {shared}
+  shared_memory_per_block_optin: {shared_block}
+  shared_memory_per_block: 49152
+  threads_per_block_limit: 1024
+  threads_per_core_limit: 2048
+  threads_per_warp: 32
+  fpus_per_core: {fpus}
+  registers_per_core_limit: 65536
+  registers_per_block_limit: 65536
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+}}
+"""
+
+
+def _gpu(name: str, peak_flops: float, **properties) -> Chip:
+  # The clock belongs to none of the compiler's estimates here.
+  return Chip(
+      name, properties["memory"], peak_flops, properties["bandwidth"],
+      backend="gpu", options=(("target_config", _GPU.format(**properties)),),
+  )
 
 
 _GIB = 2**30
@@ -49,5 +88,17 @@ CHIPS = {
         Chip("v6e", int(31.25 * _GIB), 918e12, 1600e9),
     )
 }
+GPUS = {
+    chip.name: chip for chip in (
+        _gpu("a100", 312e12, description="NVIDIA A100-SXM4-80GB", capability=8,
+             cores=108, clock=1.41, bandwidth=2_039_000_000_000,
+             memory=85_100_000_000, cache=41_943_040, shared=167_936,
+             shared_block=166_912, fpus=64),
+        _gpu("h100", 989e12, description="NVIDIA H100 80GB HBM3", capability=9,
+             cores=132, clock=1.98, bandwidth=3_350_000_000_000,
+             memory=85_000_000_000, cache=52_428_800, shared=233_472,
+             shared_block=232_448, fpus=128),
+    )
+}
 # The machine's own processor, for trying the command: nothing is known of it.
-CPU = Chip("cpu")
+CPU = Chip("cpu", backend="cpu")

@@ -199,7 +199,7 @@ def compile_step(
   config = config.copy_and_resolve_references()
   with config.unlocked():
     if config.model.conv == config_lib.AUTO:
-      config.model.conv = "cpu" if chip is chips.CPU else "tpu"
+      config.model.conv = chip.backend
   data = find_data(config, stage, classes=classes)
   leading = next(iter(data))
   clips = clips or data[leading].clips.get(leading, 0)

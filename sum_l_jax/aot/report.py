@@ -101,7 +101,8 @@ def summarize(compiled: compiling.Compiled) -> dict[str, Any]:
       "method": config.method,
       "stage": compiled.stage,
       "precision": config.precision,
-      "remat": str(config.model.get("remat", "")),
+      "remat": str(config.model.remat),
+      "scan_blocks": config.model.scan_blocks,
       "conv": config.model.conv,
       "clip": [config.frames.count, config.frames.crop_size],
       "topology": compiled.topology,
@@ -207,7 +208,7 @@ def _table(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _describe(summary: Mapping[str, Any]) -> str:
   frames, side = summary["clip"]
-  remat = f", remat {summary['remat']}" if summary["remat"] else ""
+  remat = f", remat {summary['remat']}" if summary["remat"] != "none" else ""
   return (
       f"{summary['backbone']}, {summary['method']}, {summary['stage']} stage,"
       f" {summary['precision']}, conv {summary['conv']}{remat};"

@@ -14,7 +14,10 @@ from sum_l_jax.aot import chips
 from sum_l_jax.data import device
 
 _FORM = re.compile(r"(v\w+):(\d+(?:x\d+){1,2})")
-EXAMPLES = "v5e:2x4 (8 chips), v5e:4x8 (32), v4:2x2x2 (8), v6e:1x1 (one)"
+_CUDA_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
+_GPU_FORM = re.compile(r"gpu:(\w+):(\d+)")
+EXAMPLES = ("v5e:2x4 (8 chips), v5e:4x8 (32), v4:2x2x2 (8), v6e:1x1 (one),"
+            " gpu:h100:8 (8 of one machine)")
 
 
 def _pip_install() -> str:
@@ -30,9 +33,10 @@ def _read_sides(name: str) -> tuple[chips.Chip, tuple[int, ...]]:
   match = _FORM.fullmatch(name)
   if not match or match.group(1) not in chips.CHIPS:
     raise ValueError(
-        "--topology must be a TPU with the sides of its slice, such as"
-        f" {EXAMPLES}, or cpu:1 to try the command; chips:"
-        f" {', '.join(chips.CHIPS)}; got {name!r}."
+        "--topology must be a TPU with the sides of its slice or a GPU and how"
+        f" many, such as {EXAMPLES}, or cpu:1 to try the command; chips:"
+        f" {', '.join(chips.CHIPS)}; GPUs: {', '.join(chips.GPUS)}; got"
+        f" {name!r}."
     )
   sides = tuple(map(int, match.group(2).split("x")))
   return chips.CHIPS[match.group(1)], sides
@@ -60,25 +64,37 @@ def _tpu_devices(name: str, chip: chips.Chip, sides: tuple[int, ...]):
   return described.devices
 
 
+def _gpu_devices(name: str) -> tuple[chips.Chip, list]:
+  match = _GPU_FORM.fullmatch(name)
+  if not match or match.group(1) not in chips.GPUS or not int(match.group(2)):
+    _read_sides(name)  # Says what can be.
+  if not any(map(importlib.util.find_spec, _CUDA_PLUGINS)):
+    raise ValueError(
+        "Compiling for a GPU needs XLA's compiler for CUDA, which is not"
+        " installed (no GPU is needed): pip install -e '.[gpu]'"
+    )
+  chip = chips.GPUS[match.group(1)]
+  described = topologies.get_topology_desc(
+      platform="cuda", topology_name=name,
+      topology=f"1x{match.group(2)}x1", **dict(chip.options),
+  )
+  return chip, described.devices
+
+
 def make_mesh(name: str) -> tuple[jax.sharding.Mesh, chips.Chip]:
   """The mesh of all chips of a topology, and what one of them can do.
 
   Args:
-    name: "v5e:4x8", or "cpu:1": devices of this machine, through the same
-      code.
+    name: "v5e:4x8", "gpu:h100:8", or "cpu:1": devices of this machine, through
+      the same code.
 
   Raises:
     ValueError: no such topology, or no compiler for it.
   """
   kind, _, rest = name.partition(":")
-  if kind in ("gpu", "cuda", "rocm"):
-    raise ValueError(
-        f"--topology={name}: for a GPU XLA chooses by trial runs on the card"
-        " itself, and its plugin says nothing of bytes or time without one."
-        " Run the training there; `nvidia-smi` shows its memory. This command"
-        f" compiles for TPUs: {EXAMPLES}."
-    )
-  if kind == "cpu":
+  if kind == "gpu":
+    chip, devices = _gpu_devices(name)
+  elif kind == "cpu":
     devices = jax.devices("cpu")
     if not rest.isdecimal() or not 1 <= int(rest) <= len(devices):
       raise ValueError(
