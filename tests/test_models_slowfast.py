@@ -38,13 +38,15 @@ def _network(backend, pack_clips, bn_group_size=0):
 
 def test_stages_fill_the_lanes():
   spec = backbones.BACKBONES["slowfast_r50"]
-  build = lambda count: slowfast._packs(spec, count)
+  build = lambda count: slowfast._packs(spec.fast, count)
   # 8, 8, 16, 32, 64 channels, 128 lanes.
   assert build(8) == (8, 8, 8, 4, 2)
   assert build(16) == (16, 16, 8, 4, 2)
   assert build(1) == (1, 1, 1, 1, 1)
   # What can't be halved is taken apart.
   assert build(3) == (3, 3, 3, 3, 1)
+  # 64, 64, 128, 256, 512.
+  assert slowfast._packs(spec.slow, 8) == (2, 2, 1, 1, 1)
 
 
 def _value_and_gradient(network, x):
@@ -68,9 +70,11 @@ def _value_and_gradient(network, x):
 def test_packed_and_apart_agree():
   x = np.random.default_rng(1).standard_normal((4, 4, 12, 12, 3), np.float32)
   packed = _network("tpu", 4)
-  assert packed._choose_packs(4, train=True) == (4, 4, 2)
-  assert packed._choose_packs(4, train=False) == (1, 1, 1)
-  assert _network("gpu", 4)._choose_packs(4, train=True) == (1, 1, 1)
+  # Inner channels are 4, 4, 128 and 2, 2, 64.
+  assert packed._choose_packs(4, train=True) == ((4, 4, 1), (4, 4, 2))
+  apart = ((1, 1, 1), (1, 1, 1))
+  assert packed._choose_packs(4, train=False) == apart
+  assert _network("gpu", 4)._choose_packs(4, train=True) == apart
   apart = _value_and_gradient(_network("gpu", 1), x)
   got = _value_and_gradient(packed, x)
   assert jax.tree.structure(got) == jax.tree.structure(apart)
@@ -88,7 +92,7 @@ def test_as_many_clips_as_divide_those_of_a_chip(batch, chips, group, expected):
   with jax.sharding.use_abstract_mesh(mesh):
     assert packing.fitting_count(batch, group) == expected
     network = _network("tpu", 0, group)
-    assert network._choose_packs(batch, train=True)[0] == expected
+    assert network._choose_packs(batch, train=True)[1][0] == expected
 
 
 def test_clips_that_cannot_be_shared_out():

@@ -60,6 +60,14 @@ def unpack_clips(x: jax.Array, count: int) -> jax.Array:
   )
 
 
+def append_channels(x: jax.Array, more: jax.Array, count: int) -> jax.Array:
+  """Appends to each packed clip its own: `[..., count * C]`, `[..., count * D]`
+  -> `[..., count * (C + D)]`."""
+  parts = [a.reshape(*a.shape[:-1], count, -1) for a in (x, more)]
+  joined = jnp.concatenate(parts, axis=-1)
+  return joined.reshape(*joined.shape[:-2], -1)
+
+
 def block_diagonal(kernel: jax.Array, count: int) -> jax.Array:
   """`[..., C, O]` -> `[..., count * C, count * O]`."""
   if count == 1:

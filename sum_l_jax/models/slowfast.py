@@ -27,13 +27,13 @@ from sum_l_jax.models import resnet3d
 _LANES = 128
 
 
-def _packs(spec: backbones.BackboneSpec, count: int) -> tuple[int, ...]:
+def _packs(spec: backbones.PathwaySpec, count: int) -> tuple[int, ...]:
   """Clips side by side after s1, s2 ...: as many as fill the lanes.
 
   Each has half of the one before or as many: wide stages would only multiply
   by more zeros.
   """
-  inner = (spec.fast.stem.features, *(s.inner for s in spec.fast.stages))
+  inner = (spec.stem.features, *(s.inner for s in spec.stages))
   packs = []
   for width in inner:
     while count > 1 and count * width > _LANES and count % 2 == 0:
@@ -45,7 +45,7 @@ def _packs(spec: backbones.BackboneSpec, count: int) -> tuple[int, ...]:
 def _repack(x: jax.Array, before: int, after: int) -> jax.Array:
   if before == after:
     return x
-  with jax.named_scope("fast/pack"):
+  with jax.named_scope("pack"):
     return packing.pack_clips(packing.unpack_clips(x, before), after)
 
 
@@ -69,8 +69,8 @@ class SlowFast(nnx.Module):
   ):
     """Args:
       spec: the stage tables.
-      pack_clips: clips that the fast pathway's first stages compute side by
-        side (`packing.pack_clips`), in training for a TPU; no effect elsewhere.
+      pack_clips: the most clips that thin stages compute side by side
+        (`packing.pack_clips`), in training for a TPU; no effect elsewhere.
         1 is none, 0 as many as divide the clips of a chip, up to 8.
       pool_window: see `pool.mean_pool`.
       remat, scan_blocks: see `resnet3d.Pathway`.
@@ -116,33 +116,38 @@ class SlowFast(nnx.Module):
       `pool.mean_pool` for windows), and {stage: {pathway: activation}}, before
       the fusion.
     """
-    packs = self._choose_packs(x.shape[0], train)
+    slow_packs, fast_packs = self._choose_packs(x.shape[0], train)
     indices = np.asarray(pixels.slow_indices(x.shape[1], self.alpha))
-    slow = self.slow.run_stem(x[:, indices], train=train)
-    fast = self.fast.run_stem(x, train=train, pack=packs[0])
+    slow = self.slow.run_stem(x[:, indices], train=train, pack=slow_packs[0])
+    fast = self.fast.run_stem(x, train=train, pack=fast_packs[0])
     stages = {}
     for index, name in enumerate(self.stage_names):
       if index:
         slow = self.slow.run_stage(name, slow, train=train)
-        fast = _repack(fast, packs[index - 1], packs[index])
+        fast = _repack(fast, fast_packs[index - 1], fast_packs[index])
         fast = self.fast.run_stage(name, fast, train=train)
       stages[name] = {
-          backbones.SLOW: slow,
-          # Where nobody looks at it, it is not computed.
-          backbones.FAST: packing.unpack_clips(fast, packs[index]),
+          # Where nobody looks at them, they are not computed.
+          backbones.SLOW: packing.unpack_clips(slow, slow_packs[index]),
+          backbones.FAST: packing.unpack_clips(fast, fast_packs[index]),
       }
       if index < len(self.fusion):
         with jax.named_scope(f"fusion/{name}"):
-          fused = packing.unpack_clips(
-              self.fusion[index](fast, train=train), packs[index]
+          fused = self.fusion[index](fast, train=train)
+          after = slow_packs[index + 1]
+          slow = packing.append_channels(
+              _repack(slow, slow_packs[index], after),
+              _repack(fused, fast_packs[index], after), after,
           )
-          slow = jnp.concatenate([slow, fused], axis=-1)
-    fast = packing.unpack_clips(fast, packs[-1])
+    slow = packing.unpack_clips(slow, slow_packs[-1])
+    fast = packing.unpack_clips(fast, fast_packs[-1])
     pooled = [pool.mean_pool(x, self.pool_window) for x in (slow, fast)]
     return jnp.concatenate(pooled, axis=-1), stages
 
-  def _choose_packs(self, batch: int, train: bool) -> tuple[int, ...]:
-    """Clips side by side after s1, s2 ..."""
+  def _choose_packs(
+      self, batch: int, train: bool
+  ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Clips side by side after s1, s2 ... of the slow and the fast pathway."""
     count = self.pack_clips if train else 1
     count = count or packing.fitting_count(batch, self.bn_group_size)
     if batch % count:
@@ -150,4 +155,4 @@ class SlowFast(nnx.Module):
           f"pack_clips={count} must divide the batch, which has {batch} clips,"
           " and should divide the clips of a chip; 0 chooses."
       )
-    return _packs(self.spec, count)
+    return _packs(self.spec.slow, count), _packs(self.spec.fast, count)
