@@ -171,6 +171,22 @@ def test_packed_clips_do_not_mix(case):
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("size, count", [
+    (3, 2), (3, 4), (5, 2), (5, 4), (7, 2), (1, 2)])
+def test_frames_side_by_side_give_what_they_give_apart(size, count):
+  rng = np.random.default_rng(2)
+  x = rng.standard_normal((3, 8, 4, 5, 3)).astype(np.float32)
+  kernel = rng.standard_normal((size, 3, 3, 3, 2)).astype(np.float32)
+  y = conv.convolve(
+      packing.pack_clips(packing.pack_frames(x, count), 3),
+      packing.block_diagonal(packing.kernel_of_frames(kernel, count), 3),
+      (1, 1, 1), conv.NATIVE,
+  )
+  assert y.shape == (1, 8 // count, 4, 5, 3 * count * 2)
+  y = packing.unpack_clips(packing.unpack_frames(y, count, 3), 3)
+  np.testing.assert_allclose(y, _direct(x, kernel, (1, 1, 1)), atol=1e-4)
+
+
 def test_kernel_gradients_are_not_rounded_to_bfloat16():
   """For a TPU; they equal the float32 gradient at the rounded values."""
   gradients = {}

@@ -70,6 +70,8 @@ def _value_and_gradient(network, x):
 def test_packed_and_apart_agree():
   x = np.random.default_rng(1).standard_normal((4, 4, 12, 12, 3), np.float32)
   packed = _network("tpu", 4)
+  assert packed._choose_frames(4, 4) == 4  # 4 clips of 2 channels.
+  assert packed._choose_frames(3, 4) == packed._choose_frames(4, 1) == 1
   # Inner channels are 4, 4, 128 and 2, 2, 64.
   assert packed._choose_packs(4, train=True) == ((4, 4, 1), (4, 4, 2))
   apart = ((1, 1, 1), (1, 1, 1))

@@ -234,12 +234,16 @@ class Conv3D(nnx.Module):
     self.exact_gradient = backend == "tpu" and dtype != jnp.float32
     self.kernel = draw_kernel((*kernel_size, in_features, out_features), rng)
 
-  def __call__(self, x: jax.Array, *, pack: int = 1) -> jax.Array:
+  def __call__(
+      self, x: jax.Array, *, pack: int = 1, frames: int = 1
+  ) -> jax.Array:
     """`[B, T, H, W, C]` -> `[B, T', H', W', O]` of type `dtype`.
 
     Args:
       x: clips that are packed already are seen by their number of channels.
       pack: clips to be packed (`packing.pack_clips`) before.
+      frames: likewise; those of a clip stay side by side in what is returned
+        (`packing.unpack_frames`). For kernels of stride 1 in time.
     """
     x, kernel = x.astype(self.dtype), self.kernel[...]
     strides, formulation = self.strides, self.formulation
@@ -247,7 +251,8 @@ class Conv3D(nnx.Module):
       # Pixels come together before clips do: channels of a clip stay together.
       x, kernel = formulations.to_depth(x), formulations.kernel_to_depth(kernel)
       strides, formulation = (strides[0], 1, 1), "stack"
-    x = packing.pack_clips(x, pack)
+    x = packing.pack_clips(packing.pack_frames(x, frames), pack)
+    kernel = packing.kernel_of_frames(kernel, frames)
     kernel = packing.block_diagonal(kernel, x.shape[-1] // kernel.shape[-2])
     if self.exact_gradient:
       return _convolve_exact(x, kernel, strides, formulation)

@@ -1,4 +1,4 @@
-"""Clips side by side in the channels, for thin pathways on a TPU.
+"""Clips, or frames, side by side in the channels, for thin layers on a TPU.
 
 A TPU keeps the channels of 128 in one register and memory tile: 8 of them take
 the time and the space of 128. Clips side by side fill them, and do not mix:
@@ -12,6 +12,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 # So many clips of the fast pathway's 8 channels fill half a tile.
 MOST_CLIPS = 8
@@ -57,6 +58,53 @@ def unpack_clips(x: jax.Array, count: int) -> jax.Array:
   x = x.reshape(rows, *middle, count, channels // count)
   return jnp.moveaxis(x, -2, 1).reshape(
       rows * count, *middle, channels // count
+  )
+
+
+def pack_frames(x: jax.Array, count: int) -> jax.Array:
+  """`[B, T, H, W, C]` -> `[B, T / count, H, W, count * C]`."""
+  if count == 1:
+    return x
+  batch, frames, height, width, channels = x.shape
+  x = x.reshape(batch, frames // count, count, height, width, channels)
+  return jnp.moveaxis(x, 2, -2).reshape(
+      batch, frames // count, height, width, count * channels
+  )
+
+
+def unpack_frames(x: jax.Array, count: int, clips: int = 1) -> jax.Array:
+  """`[B, T / count, H, W, clips * count * C]` -> `[B, T, H, W, clips * C]`."""
+  if count == 1:
+    return x
+  batch, frames, height, width, channels = x.shape
+  each = channels // clips // count
+  x = x.reshape(batch, frames, height, width, clips, count, each)
+  return jnp.moveaxis(x, -2, 2).reshape(
+      batch, frames * count, height, width, clips * each
+  )
+
+
+def kernel_of_frames(kernel: jax.Array, count: int) -> jax.Array:
+  """A kernel for clips of `pack_frames`, which gives such.
+
+  Frame `count * t + i` reaches frame `count * s + o` by the tap of their
+  distance; between other frames it is zero.
+
+  Args:
+    kernel: `[Tk, Hk, Wk, C, O]`, of stride 1 in time, Tk odd.
+
+  Returns:
+    `[J, Hk, Wk, count * C, count * O]`, J odd.
+  """
+  if count == 1:
+    return kernel
+  size, high, wide, channels, out = kernel.shape
+  reach = -(-(size // 2) // count)
+  step, i, o, tap = np.ogrid[-reach : reach + 1, :count, :count, :size]
+  taps = (count * step + i - o + size // 2 == tap).astype(kernel.dtype)
+  kernel = jnp.einsum("jiok,khwab->jhwiaob", taps, kernel)
+  return kernel.reshape(
+      2 * reach + 1, high, wide, count * channels, count * out
   )
 
 

@@ -24,6 +24,7 @@ from sum_l_jax.models import backbones
 from sum_l_jax.models import conv
 from sum_l_jax.models import difference
 from sum_l_jax.models import norm
+from sum_l_jax.models import packing
 from sum_l_jax.models import pool
 
 
@@ -226,15 +227,23 @@ class Pathway(nnx.Module):
       setattr(self, f"s{index + 2}", nnx.List(blocks))
 
   def run_stem(
-      self, x: jax.Array, *, train: bool, **conv_options
+      self, x: jax.Array, *, train: bool, pack: int = 1, frames: int = 1
   ) -> jax.Array:
-    """Pixels `[B, T, H, W, 3]` -> s1."""
+    """Pixels `[B, T, H, W, 3]` -> s1, `[B / pack, T, H', W', pack * C]`.
+
+    Args:
+      x: normalised.
+      train: as for the network.
+      pack: clips side by side.
+      frames: computed side by side.
+    """
+    options = {"pack": pack, "frames": frames} if pack * frames > 1 else {}
 
     def run(stem, x):
-      x = stem(x, train=train, **conv_options)
+      x = stem(x, train=train, **options)
       if self.spec.stem.max_pool:
         x = pool.max_pool(x, backend=self.backend)
-      return x
+      return packing.unpack_frames(x, frames, pack)
 
     with jax.named_scope(f"{self.name}/s1"):
       return self._run("s1", self.stem, x, run, train)

@@ -119,7 +119,10 @@ class SlowFast(nnx.Module):
     slow_packs, fast_packs = self._choose_packs(x.shape[0], train)
     indices = np.asarray(pixels.slow_indices(x.shape[1], self.alpha))
     slow = self.slow.run_stem(x[:, indices], train=train, pack=slow_packs[0])
-    fast = self.fast.run_stem(x, train=train, pack=fast_packs[0])
+    fast = self.fast.run_stem(
+        x, train=train, pack=fast_packs[0],
+        frames=self._choose_frames(x.shape[1], fast_packs[0]),
+    )
     stages = {}
     for index, name in enumerate(self.stage_names):
       if index:
@@ -156,3 +159,13 @@ class SlowFast(nnx.Module):
           " and should divide the clips of a chip; 0 chooses."
       )
     return _packs(self.spec.slow, count), _packs(self.spec.fast, count)
+
+  def _choose_frames(self, frames: int, pack: int) -> int:
+    """Frames side by side in the fast stem, where packed clips leave lanes."""
+    if pack == 1:
+      return 1
+    count = 1
+    width = pack * self.spec.fast.stem.features
+    while 2 * count * width <= _LANES and frames % (2 * count) == 0:
+      count *= 2
+    return count
