@@ -165,7 +165,7 @@ def default_config() -> config_dict.ConfigDict:
   c.model.remat = "none"
   # Whether equal blocks of a stage are a loop: less to compile on TPUs.
   c.model.scan_blocks = False
-  # Clips side by side in SlowFast's fast pathway, in training on TPUs; 1: none;
+  # Clips side by side in thin stages of SlowFast, in training on TPUs; 1: none;
   # 0: as many as divide the clips of a chip, up to 8, which is best.
   c.model.pack_clips = 0
 

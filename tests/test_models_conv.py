@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from sum_l_jax.models import conv
+from sum_l_jax.models import formulations
 from sum_l_jax.models import packing
 
 # kind: (input T, H, W), kernel, strides.
@@ -229,6 +230,27 @@ def test_few_clips_of_a_chip_are_convolved_by_rows(case, batch, chips, rows):
   with jax.sharding.use_abstract_mesh(mesh):
     assert trace("few") == trace("rows" if rows else conv.NATIVE)
   assert trace("rows") != trace(conv.NATIVE)
+
+
+def test_kernel_gradients_over_time_have_the_kernels_type():
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.standard_normal((2, 4, 3, 2, 5)), jnp.bfloat16)
+  kernel = jnp.asarray(rng.standard_normal((3, 5, 4)), jnp.bfloat16)
+  dy = jnp.asarray(rng.standard_normal((2, 4, 3, 2, 4)), jnp.bfloat16)
+
+  def gradients(dtype, of):
+    y, pull = jax.vjp(lambda x, k: formulations.over_time(x, k, 1),
+                      x.astype(of), kernel.astype(dtype))
+    return y, *pull(dy.astype(y.dtype))
+
+  y, dx, dk = gradients(jnp.float32, jnp.bfloat16)
+  rounded_y, rounded_dx, rounded = gradients(jnp.bfloat16, jnp.bfloat16)
+  *_, exact = gradients(jnp.float32, jnp.float32)
+  np.testing.assert_array_equal(y, rounded_y)
+  np.testing.assert_array_equal(dx, rounded_dx)
+  np.testing.assert_allclose(dk, exact, rtol=1e-5, atol=1e-5)
+  assert dk.dtype == jnp.float32
+  assert np.abs(rounded.astype(jnp.float32) / exact - 1).max() > 1e-3
 
 
 def test_even_kernels_are_refused():

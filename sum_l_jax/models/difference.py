@@ -70,7 +70,7 @@ class DifferenceConv(nnx.Module):
     kernel = self.kernel[...]
     frame, before, after = jnp.split(kernel, 3, axis=-1)
     taps = jnp.stack([-before, frame + before - after, after])
-    taps = taps.reshape(3, -1, before.shape[-1]).astype(self.dtype)
+    taps = taps.reshape(3, -1, before.shape[-1])
     x = _patches(x.astype(self.dtype), kernel.shape[1:3])
     x = jnp.pad(x, [(0, 0), (1, 1), *[(0, 0)] * 3], mode="edge")
     return formulations.over_time(x, taps, 0)

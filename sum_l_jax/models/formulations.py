@@ -176,32 +176,34 @@ def over_time(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
 
   Args:
     x: `[B, T, H, W, C]`.
-    kernel: `[Tk, C, O]`.
+    kernel: `[Tk, C, O]`, of x's type or a wider one, which its gradient has.
     padding: frames of zeros before and after.
 
   Returns:
     `[B, T', H, W, O]`.
   """
-  return _over_time(x, kernel, 1, padding)
+  return _over_time(x, kernel.astype(x.dtype), 1, padding)
 
 
 def _over_time_forward(x, kernel, padding):
-  return _over_time(x, kernel, 1, padding), (x, kernel)
+  return over_time(x, kernel, padding), (x, kernel)
 
 
 def _over_time_backward(padding, residuals, dy):
   x, kernel = residuals
   _, input_gradient = jax.vjp(
-      lambda x: _over_time(x, kernel, 1, padding), x
+      lambda x: _over_time(x, kernel.astype(x.dtype), 1, padding), x
   )
   # The kernel's: dy for each tap side by side, and one matrix product. XLA's
   # convolution transposes x in memory first.
   size = len(kernel)
   shifts = range(-padding, size - padding)
   taps = jnp.concatenate([_shifted(dy, d, x.shape[1]) for d in shifts], axis=-1)
-  product = _rows(x).T @ _rows(taps)
+  product = jnp.matmul(
+      _rows(x).T, _rows(taps), preferred_element_type=kernel.dtype
+  )
   product = product.reshape(x.shape[-1], size, -1).swapaxes(0, 1)
-  return *input_gradient(dy), product.astype(kernel.dtype)
+  return *input_gradient(dy), product
 
 
 over_time.defvjp(_over_time_forward, _over_time_backward)
