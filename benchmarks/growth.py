@@ -4,7 +4,8 @@
 
 The joint training step of the tiny network, both views: time, and the memory
 that XLA plans for it, against batch, frames and resolution, one varied at a
-time. Mining: time against the number of keys, with the queries fixed. Each
+time. Mining: time against the number of keys, with the queries fixed. Devices,
+simulated: what one of them plans and exchanges in a step of 8 clips each. Each
 curve gets the exponent of a straight line in its logarithms (1 is linear), over
 its larger half too, where fixed costs weigh less. Times are processor time, the
 least of some calls: other work on the machine changes it little. With --output
@@ -18,7 +19,10 @@ from collections.abc import Callable
 from collections.abc import Sequence
 import contextlib
 import io
+import json
+import os
 import pathlib
+import subprocess
 import sys
 import time
 from typing import Any
@@ -45,6 +49,8 @@ _CURVES = {
 }
 _KEYS = (4000, 8000, 16000, 32000, 64000)
 _QUERIES, _TEXT = 2048, 384
+# Of one there are no exchanges.
+_DEVICES = (2, 4, 8, 16)
 _TASKS = {"verb": 8, "noun": 12}
 
 
@@ -146,6 +152,27 @@ def mining_curve(calls: int, points: int) -> dict[str, Any]:
   return {"mining seconds against keys": _fitted(_KEYS[:points], seconds)}
 
 
+def device_curves(points: int) -> dict[str, Any]:
+  """Bytes of one device against their number, 8 clips each."""
+  found = {"memory": [], "all-reduced": [], "all-gathered": []}
+  for number in _DEVICES[:points]:
+    flag = f"--xla_force_host_platform_device_count={number}"
+    done = subprocess.run(
+        [sys.executable, "-m", "sum_l_jax.aot", "--config=configs/demo.py",
+         f"--topology=cpu:{number}", "--batch_per_chip=8", "--json"],
+        check=True, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flag},
+    )
+    (program,) = json.loads(done.stdout)["programs"]
+    found["memory"].append(program["memory"]["total"])
+    for name, kind in (("all-reduced", "all-reduce"),
+                       ("all-gathered", "all-gather")):
+      found[name].append(sum(row["bytes"] for row in program["collectives"]
+                             if row["kind"] == kind))
+  return {f"{name} bytes against devices": _fitted(_DEVICES[:points], values)
+          for name, values in found.items()}
+
+
 def draw(curves: dict[str, Any], path: pathlib.Path) -> None:
   """One panel a curve, both axes logarithmic."""
   import matplotlib
@@ -175,7 +202,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
   def run(args: argparse.Namespace) -> str:
     calls, points = (2, 2) if args.quick else (4, 4)
-    curves = step_curves(calls, points) | mining_curve(calls, points + 1)
+    curves = {**step_curves(calls, points), **mining_curve(calls, points + 1),
+              **device_curves(points)}
     if args.output:
       measure.write(args.output, measure.command("growth", argv),
                     {"start": _START, "curves": curves})
@@ -183,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     lines = [f"{'':38}{'exponent':>9}{'larger half':>12}  at the sizes"]
     for name, curve in curves.items():
       values = " ".join(
-          f"{v / 2**20:.0f}" if "bytes" in name else f"{v:.2f}"
+          f"{v / 2**20:.3g}" if "bytes" in name else f"{v:.2f}"
           for v in curve["values"])
       lines.append(
           f"{name:38}{curve['exponent']:9.2f}"
