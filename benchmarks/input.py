@@ -17,7 +17,6 @@ import itertools
 import pathlib
 import sys
 import tempfile
-import time
 from typing import Any
 
 import cv2
@@ -159,9 +158,7 @@ def compare(folder: pathlib.Path, rounds: int, batches: int) -> dict[str, Any]:
       "reference": lambda: [next(reference) for _ in range(batches)],
   }
   result: dict[str, Any] = {"frames": FRAMES, "batch_size": BATCH}
-  for name, clock in (("wall", time.perf_counter),
-                      ("processor", time.process_time)):
-    times = measure.interleave(functions, rounds, clock=clock)
+  for name, times in measure.interleave_clocks(functions, rounds).items():
     result[name] = {
         "seconds": times,
         "clips_per_second_and_core": {

@@ -81,6 +81,29 @@ def interleave(
   return times
 
 
+def interleave_clocks(
+    functions: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    *,
+    warm_up: int = 1,
+) -> dict[str, dict[str, list[float]]]:
+  """`interleave` by the clock and by processor time, in the same calls.
+
+  Returns:
+    {"wall", "processor"}, each seconds by name.
+  """
+  clocks = {"wall": time.perf_counter, "processor": time.process_time}
+  times = interleave(
+      functions, rounds, warm_up=warm_up,
+      clock=lambda: np.array([clock() for clock in clocks.values()]),
+  )
+  return {
+      clock: {name: [float(value[place]) for value in values]
+              for name, values in times.items()}
+      for place, clock in enumerate(clocks)
+  }
+
+
 def ratio(
     times: Mapping[str, Sequence[float]], numerator: str, denominator: str
 ) -> dict[str, float]:

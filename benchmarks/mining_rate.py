@@ -21,7 +21,6 @@ import os
 import pathlib
 import resource
 import sys
-import time
 from typing import Any
 
 import numpy as np
@@ -82,9 +81,8 @@ def compare(
       "queries": num_queries, "keys": num_keys, "dim": _DIM, "top_k": top_k}
   with contextlib.redirect_stderr(io.StringIO()):  # Progress lines.
     found = {name: function() for name, function in functions.items()}
-    for name, clock in (("wall", time.perf_counter),
-                        ("processor", time.process_time)):
-      times = measure.interleave(functions, rounds, warm_up=0, clock=clock)
+    for name, times in measure.interleave_clocks(
+        functions, rounds, warm_up=0).items():
       result[name] = {
           "seconds": times,
           "pairs_per_second": {

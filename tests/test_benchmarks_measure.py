@@ -57,3 +57,18 @@ def test_a_number_that_is_not_finite_is_not_written(tmp_path):
   with pytest.raises(ValueError):
     measure.write(tmp_path / "x.json", "", {"ratio": float("nan")})
   assert not (tmp_path / "x.json").exists()
+
+
+def test_both_clocks_time_the_same_calls(monkeypatch):
+  now = {"wall": 0.0, "processor": 0.0}
+  monkeypatch.setattr(measure.time, "perf_counter", lambda: now["wall"])
+  monkeypatch.setattr(measure.time, "process_time", lambda: now["processor"])
+
+  def work(wall, processor):
+    now["wall"] += wall
+    now["processor"] += processor
+
+  times = measure.interleave_clocks(
+      {"a": lambda: work(3.0, 4.0), "b": lambda: work(1.0, 0.5)}, 2)
+  assert times == {"wall": {"a": [3.0, 3.0], "b": [1.0, 1.0]},
+                   "processor": {"a": [4.0, 4.0], "b": [0.5, 0.5]}}
