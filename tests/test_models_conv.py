@@ -147,6 +147,26 @@ def test_packed_clips_stand_side_by_side():
   np.testing.assert_array_equal(packing.unpack_clips(packed, 2), x)
 
 
+@pytest.mark.parametrize("channels", [3, 128])
+def test_clips_are_taken_apart_in_steps(channels):
+  x = np.random.default_rng(0).standard_normal((8, 2, 1, 3, channels))
+  packed = packing.pack_clips(jnp.asarray(x, jnp.float32), 8)
+  halves = packing.unpack_clips(packed, 2)
+  np.testing.assert_array_equal(
+      halves, packing.pack_clips(jnp.asarray(x, jnp.float32), 4))
+  for count, array in ((8, packed), (4, halves)):
+    np.testing.assert_array_equal(
+        packing.unpack_clips(array, count), x.astype(np.float32))
+
+
+def test_channels_are_appended_clip_by_clip():
+  x, more = np.arange(24.0).reshape(4, 1, 1, 2, 3), np.ones((4, 1, 1, 2, 2))
+  joined = packing.append_channels(
+      packing.pack_clips(x, 2), packing.pack_clips(more, 2), 2)
+  np.testing.assert_array_equal(
+      packing.unpack_clips(joined, 2), np.concatenate([x, more], axis=-1))
+
+
 @pytest.mark.parametrize("case", [
     "pointwise strided", "spatial", "temporal", "lateral 7", "volume stem"])
 def test_packed_clips_do_not_mix(case):

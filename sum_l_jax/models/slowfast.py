@@ -23,10 +23,6 @@ from sum_l_jax.models import pixels
 from sum_l_jax.models import pool
 from sum_l_jax.models import resnet3d
 
-# Of a TPU's registers and memory tiles.
-_LANES = 128
-
-
 def _packs(spec: backbones.PathwaySpec, count: int) -> tuple[int, ...]:
   """Clips side by side after s1, s2 ...: as many as fill the lanes.
 
@@ -36,9 +32,9 @@ def _packs(spec: backbones.PathwaySpec, count: int) -> tuple[int, ...]:
   inner = (spec.stem.features, *(s.inner for s in spec.stages))
   packs = []
   for width in inner:
-    while count > 1 and count * width > _LANES and count % 2 == 0:
+    while count > 1 and count * width > packing.LANES and count % 2 == 0:
       count //= 2
-    packs.append(count if count * width <= _LANES else 1)
+    packs.append(count if count * width <= packing.LANES else 1)
   return tuple(packs)
 
 
@@ -46,7 +42,9 @@ def _repack(x: jax.Array, before: int, after: int) -> jax.Array:
   if before == after:
     return x
   with jax.named_scope("pack"):
-    return packing.pack_clips(packing.unpack_clips(x, before), after)
+    if before % after:
+      return packing.pack_clips(packing.unpack_clips(x, before), after)
+    return packing.unpack_clips(x, before // after)
 
 
 class SlowFast(nnx.Module):
@@ -166,6 +164,6 @@ class SlowFast(nnx.Module):
       return 1
     count = 1
     width = pack * self.spec.fast.stem.features
-    while 2 * count * width <= _LANES and frames % (2 * count) == 0:
+    while 2 * count * width <= packing.LANES and frames % (2 * count) == 0:
       count *= 2
     return count
