@@ -4,9 +4,9 @@
 
 Forward, backward and SGD with momentum, float32, BatchNorm in training; JAX
 and PyTorch (channels_last_3d) in turn in one process, by the clock and by
-processor time over all threads. The peers are pytorchvideo's networks without their heads, and `tiny`
-restated below. `two_encoders` is the SUM-L step: `tiny` twice with heads,
-projections and all terms of Eq. 12.
+processor time over all threads. The peers are pytorchvideo's networks without
+their heads, and `tiny` restated below. `two_encoders` is the SUM-L step: `tiny`
+twice with heads, projections and all terms of Eq. 12.
 """
 
 from __future__ import annotations

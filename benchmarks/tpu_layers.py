@@ -2,9 +2,9 @@
 
   python -m benchmarks.tpu_layers [--cases=fast_s2,...] [--output=FILE]
 
-Stems and the first two blocks of stages in bfloat16, forwards and backwards with
-batch statistics, on one v5e chip: estimated cycles, traffic, memory. Each is
-compiled with native convolutions in 3-D and as `models.conv` has it. Needs the
+Stems and the first two blocks of stages in bfloat16, forwards and backwards
+with batch statistics, on one v5e chip: estimated cycles, traffic, memory. Each
+is compiled as `models.conv` has it and in the ways that were left. Needs the
 extra `tpu`, no TPU; about a minute of processor time each. Nothing is run.
 """
 
@@ -14,7 +14,6 @@ import argparse
 from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
-import os
 import sys
 from typing import Any
 from unittest import mock
@@ -23,11 +22,8 @@ from benchmarks import measure
 from sum_l_jax import command_line
 from sum_l_jax.aot import __main__ as aot
 
-# Before jax is imported.
-for _name, _value in aot._ENVIRONMENT.items():
-  os.environ.setdefault(_name, _value)
+aot.set_environment()
 
-# pylint: disable=g-import-not-at-top
 from flax import nnx  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402

@@ -14,6 +14,8 @@ TEXTS = pathlib.Path(__file__).parent / "hlo"
 MATMUL = (TEXTS / "matmul.txt").read_text()
 # Three turns of a loop; exchanges in pairs, within fusions, and of a tuple.
 LOOP = (TEXTS / "loop.txt").read_text()
+# Copies beside other work; S(1) is the chip's fast memory.
+ASYNC = (TEXTS / "async.txt").read_text()
 
 
 def test_a_fusion_is_one_operation():
@@ -35,19 +37,7 @@ def test_collectives_of_the_matrix_product():
 
 
 def test_traffic_with_main_memory():
-  """In the form of the compiler's text; S(1) is the chip's fast memory."""
-  program = hlo.Program("""
-ENTRY %main (p: f32[4,8,128]) -> bf16[8,64] {
-  %p = f32[4,8,128]{2,1,0:T(8,128)} parameter(0)
-  %ss = ((f32[4,8,128]{2,1,0:T(8,128)}), f32[1,8,128]{2,1,0:T(8,128)S(1)}, s32[]{:S(2)}) slice-start(%p), slice={[0:1], [0:8], [0:128]}
-  %sd = f32[1,8,128]{2,1,0:T(8,128)S(1)} slice-done(%ss)
-  %cs = (f32[4,8,128]{2,1,0:T(8,128)S(1)}, f32[4,8,128]{2,1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%p)
-  %cd = f32[4,8,128]{2,1,0:T(8,128)S(1)} copy-done(%cs)
-  %cc = f32[1,8,128]{2,1,0:T(8,128)} custom-call(%sd), custom_call_target="ConcatBitcast"
-  %add = f32[4,8,128]{2,1,0:T(8,128)} add(%cd, %p)
-  ROOT %out = bf16[8,64]{1,0:T(8,128)(2,1)} custom-call(%add), custom_call_target="Other"
-}
-""")
+  program = hlo.Program(ASYNC)
   found = {o.instruction.name: o.main_bytes for o in program.operations}
   whole = 4 * 4 * 8 * 128
   assert found == {

@@ -76,6 +76,12 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
+def set_environment() -> None:
+  """Before libtpu is loaded; what is set already stays."""
+  for name, value in _ENVIRONMENT.items():
+    os.environ.setdefault(name, value)
+
+
 def _split(fields: Sequence[str]) -> tuple[list[str], list[str]]:
   """Fields of the first config, and those of the second alone."""
   first = [f for f in fields if f.startswith(_FIELDS)]
@@ -151,8 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
   def command(args: argparse.Namespace, fields: Sequence[str]) -> str:
     nonlocal fits
-    for name, value in _ENVIRONMENT.items():
-      os.environ.setdefault(name, value)
+    set_environment()
     from sum_l_jax.aot import report
 
     summaries = run(args, fields)

@@ -2,8 +2,8 @@
 
   python -m sum_l_jax.aot.fits benchmarks/results/aot_*.json
 
-reads files that `python -m sum_l_jax.aot --output=FILE` wrote, and prints a line
-of Markdown for each program in them.
+reads files that `python -m sum_l_jax.aot --output=FILE` wrote, and prints a
+line of Markdown for each program in them.
 """
 
 from __future__ import annotations

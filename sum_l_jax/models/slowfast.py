@@ -23,6 +23,7 @@ from sum_l_jax.models import pixels
 from sum_l_jax.models import pool
 from sum_l_jax.models import resnet3d
 
+
 def _packs(spec: backbones.PathwaySpec, count: int) -> tuple[int, ...]:
   """Clips side by side after s1, s2 ...: as many as fill the lanes.
 
