@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +39,17 @@ def _where_finite(finite, new, old) -> train_state.TrainState:
   return dataclasses.replace(
       state, opt_state=optimizers.at_step(state.opt_state, state.step)
   )
+
+
+def _traced_on(mesh: jax.sharding.Mesh, step: Step) -> Step:
+  """Layers ask how many clips a chip has (`packing.clips_of_a_chip`)."""
+
+  @functools.wraps(step)
+  def traced(state, batch):
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      return step(state, batch)
+
+  return traced
 
 
 def make_train_step(
@@ -97,10 +109,7 @@ def make_train_step(
       new_state = _where_finite(finite, new_state, state)
     return new_state, sums
 
-  def step_on_mesh(state, batch):
-    # Layers ask how many clips a chip has (`packing.clips_of_a_chip`).
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-      return step(state, batch)
-
   everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-  return jax.jit(step_on_mesh, donate_argnums=0, out_shardings=everywhere)
+  return jax.jit(
+      _traced_on(mesh, step), donate_argnums=0, out_shardings=everywhere
+  )
