@@ -74,7 +74,7 @@ CHOICES = {
 # May change between two runs in one workdir: they do not touch what is learnt.
 RUNTIME_FIELDS = ("log_every_steps", "report", "stop_at", "on_non_finite",
                   "input.", "checkpoint.", "eval.", "num_devices",
-                  "model.remat", "model.scan_blocks", "model.pack_clips")
+                  "model.remat", "model.pack_clips")
 
 
 def _stage() -> config_dict.ConfigDict:
@@ -163,8 +163,6 @@ def default_config() -> config_dict.ConfigDict:
   # What the backward pass computes anew instead of keeping: "none", "blocks"
   # (of all stages), or stages such as "s1,s2".
   c.model.remat = "none"
-  # Whether equal blocks of a stage are a loop: less to compile on TPUs.
-  c.model.scan_blocks = False
   # Clips side by side in thin stages of SlowFast, in training on TPUs; 1: none;
   # 0: as many as divide the clips of a chip, up to 8, which is best.
   c.model.pack_clips = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 
 from flax import nnx
@@ -255,47 +254,6 @@ def test_remat_changes_nothing():
       np.testing.assert_allclose(
           rematerialized[path], value, rtol=1e-3, atol=1e-5, err_msg=path
       )
-
-
-@pytest.mark.parametrize("remat", ["none", "blocks"])
-def test_a_loop_over_equal_blocks_changes_nothing(remat, monkeypatch):
-  thin = SMALL["thin"]
-  deepen = lambda pathway: dataclasses.replace(pathway, stages=tuple(
-      dataclasses.replace(stage, blocks=4) for stage in pathway.stages))
-  monkeypatch.setitem(backbones.BACKBONES, "deep", dataclasses.replace(
-      thin, slow=deepen(thin.slow), fast=deepen(thin.fast)))
-  inputs, key = _inputs(("ego",)), jax.random.key(0)
-  results, loops = [], []
-  for scan_blocks in (False, True):
-    model = _model(backbone="deep", tasks={"ego": {"verb": 5}}, remat=remat,
-                   scan_blocks=scan_blocks)
-    # Blocks start as the identity otherwise, and hardly anything would differ.
-    for path, module in nnx.iter_modules(model):
-      if path and path[-1] == "norm":
-        module.scale[...] = 1.0 + 0.1 * jnp.sin(jnp.arange(module.scale.size))
-    graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-
-    def step(params, stats, graphdef=graphdef):
-      def loss(params):
-        model = nnx.merge(graphdef, params, stats, copy=True)
-        out = model(inputs, train=True, key=key)["ego"]
-        value = jnp.mean(jnp.sin(out["logits"]["verb"]))
-        return value, nnx.state(model, nnx.BatchStat)
-
-      return jax.grad(loss, has_aux=True)(params)
-
-    program = jax.jit(step).trace(params, stats)
-    loops.append(str(program.jaxpr).count(" scan["))
-    grads, moved = program.lower().compile()(params, stats)
-    results.append(_flat(grads) | _flat(moved))
-  # Forwards and backwards, in each stage of each pathway.
-  stages = len(thin.slow.stages) + len(thin.fast.stages)
-  assert loops == [0, 2 * stages]
-  plain, looped = results
-  assert looped.keys() == plain.keys()
-  for path, value in plain.items():
-    np.testing.assert_allclose(
-        looped[path], value, rtol=1e-3, atol=1e-5, err_msg=path)
 
 
 def test_unknown_stages_to_recompute_are_named():

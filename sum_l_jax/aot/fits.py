@@ -30,8 +30,6 @@ def _cells(program: Mapping[str, Any]) -> tuple[str, ...]:
   frames, side = program["clip"]
   memory = program.get("memory", {})
   recomputed = program["remat"] if program["remat"] != "none" else "-"
-  if program.get("scan_blocks"):
-    recomputed += ", loops"
   return (
       f"`{program['backbone']}`", program["stage"], recomputed,
       program["topology"],

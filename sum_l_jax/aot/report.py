@@ -102,7 +102,6 @@ def summarize(compiled: compiling.Compiled) -> dict[str, Any]:
       "stage": compiled.stage,
       "precision": config.precision,
       "remat": str(config.model.remat),
-      "scan_blocks": config.model.scan_blocks,
       "conv": config.model.conv,
       "clip": [config.frames.count, config.frames.crop_size],
       "topology": compiled.topology,

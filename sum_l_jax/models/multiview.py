@@ -243,7 +243,6 @@ def make_model(
     dtype: jnp.dtype = jnp.float32,
     conv: str = "auto",
     remat: bool | str = "none",
-    scan_blocks: bool = False,
     pack_clips: int = 0,
     pool_window: int = 0,
     seed: int = 0,
@@ -272,8 +271,6 @@ def make_model(
     remat: what is recomputed in the backward pass, to save memory: "none",
       "blocks" (or True: each block of every stage), or stages by name, such as
       "s1,s2", whose activations are the largest.
-    scan_blocks: whether equal blocks of a stage are a loop in training: less
-      to compile, nothing else changes.
     pack_clips: how many clips SlowFast's fast pathway computes side by side in
       training with conv="tpu" (`slowfast.SlowFast`): a divisor of the batch,
       or 0, which chooses.
@@ -305,7 +302,6 @@ def make_model(
           bn_group_size=bn_group_size,
           dtype=dtype,
           remat=_remat_stages(remat, spec),
-          scan_blocks=scan_blocks,
           pool_window=pool_window,
       )
       for view in tasks

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Collection
-from collections.abc import Sequence
 
 from flax import nnx
 import jax
@@ -131,40 +130,6 @@ def _rematerialized(
   return y
 
 
-def _scanned(
-    blocks: Sequence[nnx.Module],
-    x: jax.Array,
-    run: Callable[[nnx.Module, jax.Array], jax.Array],
-    *,
-    remat: bool,
-) -> jax.Array:
-  """Equal blocks one after the other, as one loop whose body is compiled once.
-
-  Args:
-    blocks: of the same shapes.
-    x: what the first one takes.
-    run: a block and x -> y, of x's shape.
-    remat: whether only the input of each is kept for the backward pass.
-  """
-  split = [nnx.split(b, nnx.Param, nnx.BatchStat) for b in blocks]
-  graphdef = split[0][0]
-  arrays = jax.tree.map(
-      lambda *leaves: jnp.stack(leaves), *(part[1:] for part in split)
-  )
-
-  def body(x, arrays):
-    block = nnx.merge(graphdef, *arrays, copy=True)
-    y = run(block, x)
-    return y, nnx.state(block, nnx.BatchStat)
-
-  # A loop's body can't be merged with what is outside of it.
-  body = jax.checkpoint(body, prevent_cse=False) if remat else body
-  x, stats = jax.lax.scan(body, x, arrays)
-  for index, block in enumerate(blocks):
-    nnx.update(block, jax.tree.map(lambda leaf, i=index: leaf[i], stats))
-  return x
-
-
 class Pathway(nnx.Module):
   """Stem and stages; the caller decides what happens between the stages.
 
@@ -180,7 +145,6 @@ class Pathway(nnx.Module):
       name: str,
       extra_features: tuple[int, ...] = (),
       remat: Collection[str] = (),
-      scan_blocks: bool = False,
       **common,
   ):
     """Args:
@@ -190,15 +154,12 @@ class Pathway(nnx.Module):
       remat: stages that are recomputed in the backward pass: s1 as a whole,
         the others block by block. All of them cost a third more arithmetic
         and save most of the memory.
-      scan_blocks: whether the blocks of a stage after its first, which are
-        equal, are a loop in training.
       **common: backend, bn_group_size, dtype, rng.
     """
     self.spec = spec
     self.name = name
     self.backend = common["backend"]
     self.remat = tuple(remat)
-    self.scan_blocks = scan_blocks
     stem = spec.stem
     self.stem = ConvNorm(
         3,
@@ -257,9 +218,6 @@ class Pathway(nnx.Module):
     first, *rest = getattr(self, name)
     with jax.named_scope(f"{self.name}/{name}/0"):
       x = self._run(name, first, x, run, train)
-    if train and self.scan_blocks and len(rest) > 1:
-      with jax.named_scope(f"{self.name}/{name}/rest"):
-        return _scanned(rest, x, run, remat=name in self.remat)
     for index, block in enumerate(rest, start=1):
       with jax.named_scope(f"{self.name}/{name}/{index}"):
         x = self._run(name, block, x, run, train)

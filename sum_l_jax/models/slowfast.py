@@ -62,7 +62,6 @@ class SlowFast(nnx.Module):
       *,
       pool_window: int = 0,
       remat: Collection[str] = (),
-      scan_blocks: bool = False,
       pack_clips: int = 0,
       **common,
   ):
@@ -72,7 +71,7 @@ class SlowFast(nnx.Module):
         (`packing.pack_clips`), in training for a TPU; no effect elsewhere.
         1 is none, 0 as many as divide the clips of a chip, up to 8.
       pool_window: see `pool.mean_pool`.
-      remat, scan_blocks: see `resnet3d.Pathway`.
+      remat: see `resnet3d.Pathway`.
       **common: backend, bn_group_size, dtype, rng.
     """
     self.pack_clips = pack_clips if common["backend"] == "tpu" else 1
@@ -84,11 +83,10 @@ class SlowFast(nnx.Module):
     fused = tuple(2 * width for width in spec.fast.widths[:-1])
     self.slow = resnet3d.Pathway(
         spec.slow, name=backbones.SLOW, extra_features=fused, remat=remat,
-        scan_blocks=scan_blocks, **common,
+        **common,
     )
     self.fast = resnet3d.Pathway(
-        spec.fast, name=backbones.FAST, remat=remat, scan_blocks=scan_blocks,
-        **common,
+        spec.fast, name=backbones.FAST, remat=remat, **common
     )
     self.fusion = nnx.List(
         resnet3d.ConvNorm(

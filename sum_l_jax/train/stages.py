@@ -243,7 +243,6 @@ def build_network(
       dtype=jnp.dtype(config.precision),
       conv=config.model.conv,
       remat=config.model.remat,
-      scan_blocks=config.model.scan_blocks,
       pack_clips=config.model.pack_clips,
       pool_window=pool_window,
       seed=config.seed,
