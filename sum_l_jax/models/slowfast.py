@@ -43,9 +43,7 @@ def _repack(x: jax.Array, before: int, after: int) -> jax.Array:
   if before == after:
     return x
   with jax.named_scope("pack"):
-    if before % after:
-      return packing.pack_clips(packing.unpack_clips(x, before), after)
-    return packing.unpack_clips(x, before // after)
+    return packing.pack_clips(packing.unpack_clips(x, before), after)
 
 
 class SlowFast(nnx.Module):
