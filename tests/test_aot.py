@@ -117,6 +117,12 @@ def test_what_fits_is_a_table(tmp_path, capsys):
   assert "isn't a file that `python -m sum_l_jax.aot" in capsys.readouterr().err
 
 
+def test_the_page_has_the_table_of_the_results():
+  files = sorted((ROOT / "benchmarks" / "results").glob("aot_*.json"))
+  table = fits.table(fits.read_programs(files))
+  assert table in (ROOT / "docs" / "aot.md").read_text(encoding="utf-8")
+
+
 def test_clocks_follow_from_the_peaks():
   """Cores x units of 128 x 128, two operations each a cycle."""
   for name, units in (("v4", 8), ("v5e", 4), ("v5p", 8)):
