@@ -273,6 +273,16 @@ def test_kernel_gradients_over_time_have_the_kernels_type():
   assert np.abs(rounded.astype(jnp.float32) / exact - 1).max() > 1e-3
 
 
+def test_a_batch_of_any_size_is_convolved():
+  """As in a program that is exported."""
+  x = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("b"), 4, 3, 2, 5),
+                           jnp.float32)
+  kernel = jax.ShapeDtypeStruct((3, 1, 1, 5, 4), jnp.float32)
+  y = jax.eval_shape(
+      lambda x, kernel: conv.convolve(x, kernel, (1, 1, 1), "few"), x, kernel)
+  assert str(y.shape) == "(b, 4, 3, 2, 4)"
+
+
 def test_even_kernels_are_refused():
   with pytest.raises(ValueError, match="must be odd"):
     conv.Conv3D(

@@ -158,6 +158,6 @@ def test_which_commands_are_not_run():
       if code.whole and command[0] not in test_docs.FOREIGN
   }
   assert all_named - run == {
-      "data_prep.convert_weights", "sum_l_jax.aot", "sum_l_jax.profile_input",
-      "sum_l_jax.study", "sum_l_jax.submit",
+      "benchmarks.tpu_layers", "data_prep.convert_weights", "sum_l_jax.aot",
+      "sum_l_jax.profile_input", "sum_l_jax.study", "sum_l_jax.submit",
   }

@@ -271,8 +271,11 @@ _MANY_CLIPS = 8
 
 
 def few(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
-  many = packing.clips_of_a_chip(x.shape[0]) >= _MANY_CLIPS
-  return (native if many else rows)(x, kernel, strides)
+  batch = x.shape[0]
+  # In an exported program the batch can be any number.
+  known = isinstance(batch, int)
+  is_few = known and packing.clips_of_a_chip(batch) < _MANY_CLIPS
+  return (rows if is_few else native)(x, kernel, strides)
 
 
 def to_depth(x: jax.Array) -> jax.Array:
