@@ -190,6 +190,11 @@ def draw(curves: dict[str, Any], path: pathlib.Path) -> None:
     axis.loglog(curve["sizes"], curve["values"], marker="o")
     axis.set_title(f"{name}: exponent {curve['exponent']:.2f}", fontsize=9)
     axis.set_xticks(curve["sizes"], list(map(str, curve["sizes"])))
+    # What hardly grows shall look so.
+    low, high = min(curve["values"]), max(curve["values"])
+    wide = max(1.0, (4 * low / high) ** 0.5) * 1.2
+    axis.set_ylim(low / wide, high * wide)
+    axis.set_yticks([low, high], [f"{low:.3g}", f"{high:.3g}"])
     axis.minorticks_off()
     axis.grid(alpha=0.3)
   figure.tight_layout()
