@@ -194,7 +194,8 @@ def draw(curves: dict[str, Any], path: pathlib.Path) -> None:
     low, high = min(curve["values"]), max(curve["values"])
     wide = max(1.0, (4 * low / high) ** 0.5) * 1.2
     axis.set_ylim(low / wide, high * wide)
-    axis.set_yticks([low, high], [f"{low:.3g}", f"{high:.3g}"])
+    ticks = [low, high] if high > 1.2 * low else [high]
+    axis.set_yticks(ticks, [f"{tick:.3g}" for tick in ticks])
     axis.minorticks_off()
     axis.grid(alpha=0.3)
   figure.tight_layout()
