@@ -112,9 +112,11 @@ def test_what_fits_is_a_table(tmp_path, capsys):
   assert one == ("| `slow_r50` | joint | - | v5e:2x4 | 8 of 8 x 224 x 224 |"
                  " 6.00 GB | 4.00 GB | 16.91 GB | yes |")
   assert two.endswith("| - | - | - | no |") and again == [one, two]
-  path.write_text("{}")
-  assert fits.main([str(path)]) == 2
-  assert "isn't a file that `python -m sum_l_jax.aot" in capsys.readouterr().err
+  for text in ("{}", '{"programs": [{}]}', "no JSON"):
+    path.write_text(text)
+    assert fits.main([str(path)]) == 2
+    error = capsys.readouterr().err
+    assert "isn't a file that `python -m sum_l_jax.aot" in error
 
 
 def test_the_page_has_the_table_of_the_results():

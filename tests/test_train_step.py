@@ -221,6 +221,6 @@ def test_layers_see_how_many_clips_a_chip_has():
   class Mesh:
     abstract_mesh = jax.sharding.AbstractMesh((16,), ("data",))
 
-  traced = train_step._traced_on(Mesh, step)
+  traced = device.traced_on(Mesh, step)
   jax.eval_shape(traced, 1.0, 2.0)
   assert seen == [4] and packing.clips_of_a_chip(64) == 64

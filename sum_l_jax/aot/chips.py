@@ -7,8 +7,9 @@ usable memory was read from libtpu 0.0.42.1, which says it when a program is
 too large. The clock is not published everywhere: it is the peak divided by the
 multiplications of the matrix units in a cycle (v4 and v5p 2 cores of 4 units,
 v5e 4 units, 128 x 128 each). For v6e the pages give 2 units and no size, and no
-plausible clock follows, so there is none. GPUs: NVIDIA's data sheets of the SXM
-modules with 80 GB, and CUDA's properties of the devices, from the same month.
+plausible clock follows, so there is none. GPUs: the peak is that of NVIDIA's
+data sheets of the SXM modules with 80 GB, all else as in XLA's own descriptions
+(openxla/xla, xla/backends/gpu/target_config/specs), rounded.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ gpu_device_info {{
 
 
 def _gpu(name: str, peak_flops: float, **properties) -> Chip:
-  # The clock belongs to none of the compiler's estimates here.
+  # No clock: the compiler writes no cycles.
   return Chip(
       name, properties["memory"], peak_flops, properties["bandwidth"],
       backend="gpu", options=(("target_config", _GPU.format(**properties)),),

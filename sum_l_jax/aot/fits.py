@@ -58,12 +58,14 @@ def read_programs(paths: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
   programs = []
   for path in paths:
     try:
-      programs += json.loads(path.read_text(encoding="utf-8"))["programs"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+      found = json.loads(path.read_text(encoding="utf-8"))["programs"]
+      table(found)  # Has all that it needs.
+    except (OSError, ValueError, LookupError, TypeError) as error:
       raise ValueError(
           f"{path} isn't a file that `python -m sum_l_jax.aot --output=FILE`"
           f" writes: {error}"
       ) from error
+    programs += found
   return programs
 
 

@@ -28,16 +28,20 @@ def _pip_install() -> str:
   return "pip install -e '.[tpu]'"
 
 
+def _unknown(name: str) -> ValueError:
+  return ValueError(
+      "--topology must be a TPU with the sides of its slice or a GPU and how"
+      f" many, such as {EXAMPLES}, or cpu:1 to try the command; chips:"
+      f" {', '.join(chips.CHIPS)}; GPUs: {', '.join(chips.GPUS)}; got"
+      f" {name!r}."
+  )
+
+
 def _read_sides(name: str) -> tuple[chips.Chip, tuple[int, ...]]:
   """Chip and sides of a topology's name."""
   match = _FORM.fullmatch(name)
   if not match or match.group(1) not in chips.CHIPS:
-    raise ValueError(
-        "--topology must be a TPU with the sides of its slice or a GPU and how"
-        f" many, such as {EXAMPLES}, or cpu:1 to try the command; chips:"
-        f" {', '.join(chips.CHIPS)}; GPUs: {', '.join(chips.GPUS)}; got"
-        f" {name!r}."
-    )
+    raise _unknown(name)
   sides = tuple(map(int, match.group(2).split("x")))
   return chips.CHIPS[match.group(1)], sides
 
@@ -67,7 +71,7 @@ def _tpu_devices(name: str, chip: chips.Chip, sides: tuple[int, ...]):
 def _gpu_devices(name: str) -> tuple[chips.Chip, list]:
   match = _GPU_FORM.fullmatch(name)
   if not match or match.group(1) not in chips.GPUS or not int(match.group(2)):
-    _read_sides(name)  # Says what can be.
+    raise _unknown(name)
   if not any(map(importlib.util.find_spec, _CUDA_PLUGINS)):
     raise ValueError(
         "Compiling for a GPU needs XLA's compiler for CUDA, which is not"

@@ -6,8 +6,10 @@ One mesh axis, "data"; every array is split along its first dimension.
 from __future__ import annotations
 
 import collections
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
+import functools
 from typing import Any
 
 import jax
@@ -44,6 +46,22 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
   return jax.sharding.NamedSharding(
       mesh, jax.sharding.PartitionSpec(DATA_AXIS)
   )
+
+
+def traced_on(
+    mesh: jax.sharding.Mesh, function: Callable[..., Any]
+) -> Callable[..., Any]:
+  """For `jax.jit`: the mesh is known while the function is traced.
+
+  Layers ask how many clips a chip has (`models.packing.clips_of_a_chip`).
+  """
+
+  @functools.wraps(function)
+  def traced(*args):
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      return function(*args)
+
+  return traced
 
 
 def put_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:

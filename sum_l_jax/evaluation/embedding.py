@@ -76,7 +76,7 @@ def make_embed_step(
             batch["mask"])
 
   everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-  return jax.jit(embed, out_shardings=everywhere)
+  return jax.jit(device.traced_on(mesh, embed), out_shardings=everywhere)
 
 
 def embed(

@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 import numpy as np
 
 from sum_l_jax import types
+from sum_l_jax.data import device
 from sum_l_jax.evaluation import ensemble
 from sum_l_jax.evaluation import metrics
 
@@ -70,7 +71,7 @@ def make_score_step(
     }
 
   everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-  return jax.jit(score, out_shardings=everywhere)
+  return jax.jit(device.traced_on(mesh, score), out_shardings=everywhere)
 
 
 def evaluate(

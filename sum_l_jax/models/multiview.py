@@ -271,7 +271,7 @@ def make_model(
     remat: what is recomputed in the backward pass, to save memory: "none",
       "blocks" (or True: each block of every stage), or stages by name, such as
       "s1,s2", whose activations are the largest.
-    pack_clips: how many clips SlowFast's fast pathway computes side by side in
+    pack_clips: how many clips thin stages of SlowFast compute side by side in
       training with conv="tpu" (`slowfast.SlowFast`): a divisor of the batch,
       or 0, which chooses.
     pool_window: for evaluation: average windows of this side in place of the

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from sum_l_jax import types
+from sum_l_jax.data import device
 from sum_l_jax.train import metrics
 from sum_l_jax.train import optimizer as optimizers
 from sum_l_jax.train import state as train_state
@@ -39,17 +39,6 @@ def _where_finite(finite, new, old) -> train_state.TrainState:
   return dataclasses.replace(
       state, opt_state=optimizers.at_step(state.opt_state, state.step)
   )
-
-
-def _traced_on(mesh: jax.sharding.Mesh, step: Step) -> Step:
-  """Layers ask how many clips a chip has (`packing.clips_of_a_chip`)."""
-
-  @functools.wraps(step)
-  def traced(state, batch):
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-      return step(state, batch)
-
-  return traced
 
 
 def make_train_step(
@@ -111,5 +100,5 @@ def make_train_step(
 
   everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
   return jax.jit(
-      _traced_on(mesh, step), donate_argnums=0, out_shardings=everywhere
+      device.traced_on(mesh, step), donate_argnums=0, out_shardings=everywhere
   )
