@@ -15,6 +15,7 @@ from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
 import sys
+import time
 from typing import Any
 from unittest import mock
 
@@ -145,12 +146,15 @@ def compile_case(case: Case) -> dict[str, Any]:
 
     x = jax.ShapeDtypeStruct(shape, jnp.bfloat16)
     dy, _ = jax.eval_shape(forward, params, stats, x)
-    program = jax.jit(step).lower(
-        *abstract((params, stats, x, dy))).compile()
+    lowered = jax.jit(step).lower(*abstract((params, stats, x, dy)))
+    start = time.process_time()
+    program = lowered.compile()
+    seconds = time.process_time() - start
   text = hlo.Program(program.as_text())
   return {
       "milliseconds_by_cycles": 1e3 * text.cycles / chip.clock_hz,
       "main_bytes": text.main_bytes,
+      "seconds_of_compiling": seconds,
       "memory": compiling.read_memory(program),
       **compiling.read_costs(program),
   }
@@ -177,7 +181,8 @@ def main(argv: Sequence[str] | None = None) -> int:
           f"{found['main_bytes'] / 1e9:7.2f} GB main memory"
           f"{found['bytes_accessed'] / 1e9:7.2f} GB accessed"
           f"{found['memory']['peak'] / 1e9:7.2f} GB peak"
-          f"{found['flops'] / 1e12:7.3f} TFLOP\n")
+          f"{found['flops'] / 1e12:7.3f} TFLOP, compiled in"
+          f" {found['seconds_of_compiling']:.0f} s\n")
       sys.stdout.flush()
     if args.output:
       measure.write(args.output, measure.command("tpu_layers", argv), {
