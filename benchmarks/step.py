@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence
-import functools
 import sys
 
 from flax import nnx
@@ -28,6 +27,7 @@ from benchmarks import measure
 from sum_l_jax import models
 from sum_l_jax import process
 from sum_l_jax import types
+from sum_l_jax.data import device
 from sum_l_jax.losses import total
 from sum_l_jax.models import backbones
 from sum_l_jax.models import conv
@@ -57,7 +57,7 @@ def _sgd(params, velocity, grads):
 
 
 def _jax_step(module: nnx.Module, loss: Callable, batch) -> Callable[[], None]:
-  """A compiled, donating step; `loss` takes the module and the batch."""
+  """A compiled step; `loss` takes the module and the batch."""
   graph, params, rest = nnx.split(module, nnx.Param, ...)
 
   def scalar(params, rest):
@@ -65,16 +65,18 @@ def _jax_step(module: nnx.Module, loss: Callable, batch) -> Callable[[], None]:
     value = loss(copy, batch)
     return value, nnx.state(copy, nnx.BatchStat)
 
-  @functools.partial(jax.jit, donate_argnums=(0, 1))
-  def step(params, velocity, rest):
+  def step(state, rest):
+    params, velocity = state
     grads, stats = jax.grad(scalar, has_aux=True)(params, rest)
     params, velocity = _sgd(params, velocity, grads)
-    return params, velocity, stats
+    return (params, velocity), stats
 
-  state = [params, jax.tree.map(jnp.zeros_like, params)]
+  step = device.jit_over(device.make_mesh(1), step, donate=True)
+  state = (params, jax.tree.map(jnp.zeros_like, params))
 
   def run():
-    state[0], state[1], stats = step(*state, rest)
+    nonlocal state
+    state, stats = step(state, rest)
     jax.block_until_ready((state, stats))
 
   return run

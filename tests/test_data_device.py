@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,9 +20,21 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 FOUR_DEVICES = """
 import jax, numpy as np
 from sum_l_jax.data import device
+from sum_l_jax.models import packing
 
 mesh = device.make_mesh()
 assert mesh.shape == {"data": 4}, mesh
+seen = []
+def step(state, batch):
+  seen.append(packing.clips_of_a_chip(64))
+  return state + batch.sum()
+state = jax.device_put(1.0)
+batch = device.put_batch(np.arange(8.0), mesh)
+result = device.jit_over(mesh, step, donate=True)(state, batch)
+# Layers know the mesh while they are traced, not otherwise.
+assert seen == [16] and packing.clips_of_a_chip(64) == 64, seen
+assert result.sharding.is_fully_replicated and float(result) == 29
+assert float(state) == 1  # On CPU nothing is given up.
 rows = {"video": np.arange(8 * 3, dtype=np.uint8).reshape(8, 3),
         "labels": {"verb": np.arange(8, dtype=np.int32)}}
 put = device.put_batch(rows, mesh)
@@ -107,6 +120,32 @@ def test_two_processes():
   finally:
     for process in processes:
       process.kill()
+
+
+OPTION = "xla_cpu_experimental_ynn_fusion_type"
+
+
+def test_programs_on_cpu_are_free_of_one_threaded_fusions(monkeypatch):
+  monkeypatch.delenv("XLA_FLAGS", raising=False)
+  assert device.compiler_options("cpu") == {OPTION: ""}
+  assert not device.compiler_options("tpu")
+  rows, kernel = jnp.ones((4, 28, 28, 64)), jnp.ones((3, 3, 64, 64))
+  convolve = lambda x, kernel: jax.lax.conv_general_dilated(
+      x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+  text = lambda f: f.lower(rows, kernel).compile().as_text()
+  assert "ynn" in text(jax.jit(convolve))
+  assert "ynn" not in text(device.jit_over(device.make_mesh(1), convolve))
+
+
+def test_flags_of_the_user_win(monkeypatch):
+  monkeypatch.setenv("XLA_FLAGS", f"--xla_dump_to=x --{OPTION}=dot")
+  assert not device.compiler_options("cpu")
+
+
+def test_an_option_that_this_xla_lacks_is_left_out(monkeypatch):
+  monkeypatch.delenv("XLA_FLAGS", raising=False)
+  monkeypatch.setattr(device, "_OPTIONS", {"cpu": {"xla_cpu_no_such": "1"}})
+  assert not device.compiler_options("cpu")
 
 
 def test_prefetch_keeps_order_and_stays_bounded():

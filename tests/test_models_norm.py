@@ -14,7 +14,8 @@ from sum_l_jax.models import packing
 
 def _one_pass(x, scale, bias, epsilon):
   # Shifted by a row, which is nearer to the mean than zero.
-  return norm.normalize_one_pass(x, scale, bias, x[0, 0], epsilon, False)
+  row = x.reshape(-1, x.shape[-1])[0]
+  return norm.normalize_one_pass(x, scale, bias, row, epsilon, False)
 
 
 FORMS = {
@@ -144,9 +145,13 @@ def test_group_size_must_divide_the_batch():
     norm.BatchNorm(5, backend="cpu", group_size=-1)
 
 
+# With and without a number of rows that splits into eight parts, or four.
+@pytest.mark.parametrize(
+    "shape", [(2, 30, 5), (2, 3, 4, 2, 2, 5), (2, 3, 4, 3, 1, 5)]
+)
 @pytest.mark.parametrize("name", ["matmul", "one_pass"])
-def test_forms_equal_the_plain_form_with_groups(name):
-  x = _clip(1, (2, 30, 5))
+def test_forms_equal_the_plain_form_with_groups(name, shape):
+  x = _clip(1, shape)
   scale, bias = np.float32([1, 2, 0, 0.5, -1]), np.float32([0, 1, 2, 3, 4])
   weight = _clip(2, x.shape)
 

@@ -16,7 +16,6 @@ from sum_l_jax import config as config_lib
 from sum_l_jax import main
 from sum_l_jax.checkpoint import weights as weights_lib
 from sum_l_jax.data import device
-from sum_l_jax.models import packing
 from sum_l_jax.train import metrics
 from sum_l_jax.train import stages
 from sum_l_jax.train import state as train_state
@@ -209,18 +208,3 @@ def test_a_frozen_exo_encoder_stays_as_stage_one_left_it(config, tmp_path):
     kernel = lambda t, v=view: t[v]["encoder"]["slow"]["s2"]["0"]["b"]["conv"]
     assert not np.array_equal(
         kernel(start)["kernel"], kernel(trained.params)["kernel"])
-
-
-def test_layers_see_how_many_clips_a_chip_has():
-  seen = []
-
-  def step(state, batch):
-    seen.append(packing.clips_of_a_chip(64))
-    return state, batch
-
-  class Mesh:
-    abstract_mesh = jax.sharding.AbstractMesh((16,), ("data",))
-
-  traced = device.traced_on(Mesh, step)
-  jax.eval_shape(traced, 1.0, 2.0)
-  assert seen == [4] and packing.clips_of_a_chip(64) == 64

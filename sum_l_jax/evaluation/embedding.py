@@ -75,8 +75,7 @@ def make_embed_step(
     return (outputs[view]["embedding"], batch["clip"], batch["view"],
             batch["mask"])
 
-  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-  return jax.jit(device.traced_on(mesh, embed), out_shardings=everywhere)
+  return device.jit_over(mesh, embed)
 
 
 def embed(

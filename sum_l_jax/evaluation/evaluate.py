@@ -70,8 +70,7 @@ def make_score_step(
         for task, values in scores.items()
     }
 
-  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-  return jax.jit(device.traced_on(mesh, score), out_shardings=everywhere)
+  return device.jit_over(mesh, score)
 
 
 def evaluate(

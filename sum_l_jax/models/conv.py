@@ -24,6 +24,8 @@ backends, so it is a table, `FORMULATIONS[backend][kind]`.
   few          rows where a chip has fewer than 8    the same
                clips, or bundles of packed clips
   stack        k frames side by side in C, then fold all
+  taps         fold to the k frames that each one    volume
+               reaches, side by side in O; add them
   depth        at a stride of 2, 2 x 2 pixels side   volume
                by side in C first; then stack
 
@@ -62,7 +64,7 @@ FORMULATIONS = {
         "spatial": "phases",
         "temporal": "plane",
         "lateral": "plane",
-        "volume": "stack",
+        "volume": "taps",
     },
     "tpu": {
         "pointwise": "few",
@@ -119,6 +121,7 @@ _CONVOLVE: dict[str, Callable[..., jax.Array]] = {
     "rows": formulations.rows,
     "few": formulations.few,
     "stack": formulations.stack,
+    "taps": formulations.taps,
     "depth": formulations.depth,
 }
 
@@ -128,7 +131,7 @@ EXACT = {
     "spatial": (NATIVE, "fold", "phases", "stack"),
     "temporal": (NATIVE, "plane", "rows", "few", "stack"),
     "lateral": (NATIVE, "plane", "rows", "few", "stack"),
-    "volume": (NATIVE, "stack", "depth"),
+    "volume": (NATIVE, "stack", "taps", "depth"),
 }
 
 

@@ -250,6 +250,20 @@ def stack(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
   return fold(x, kernel, strides)
 
 
+def taps(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
+  if strides[0] != 1:
+    return stack(x, kernel, strides)
+  size, *_, out = kernel.shape
+  # [k, h, w, C, O] -> [1, h, w, C, k * O]: what a frame gives to each of the
+  # k frames that it reaches.
+  wide = jnp.moveaxis(kernel, 0, 3).reshape(1, *kernel.shape[1:4], size * out)
+  y = fold(x, wide, strides)
+  return sum(
+      _shifted(y[..., out * k : out * (k + 1)], size // 2 - k, x.shape[1])
+      for k in range(size)
+  )
+
+
 def rows(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
   time_stride, *place_strides = strides
   x = x[:, :, :: place_strides[0], :: place_strides[1]]

@@ -1,16 +1,18 @@
 """Batch normalisation over B, T, H, W, with float32 statistics.
 
 Three forms of one function. `plain` is the formula, differentiated by JAX.
-`matmul` writes every sum over rows as a product with a vector of ones and
-carries its own gradient: XLA turns long reductions on CPU into trees that are
-an order of magnitude slower than its matrix product. `one_pass`, for TPUs,
+`matmul`, for CPUs, writes the sums over rows as products with a vector of ones
+and carries its own gradient: XLA turns long reductions there into trees that
+are an order of magnitude slower than its matrix product. `one_pass`, for TPUs,
 where reading and writing is what takes the time, computes both statistics in
 one pass, takes the ReLU in and keeps nothing but its input.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import functools
+import math
 
 from flax import nnx
 import jax
@@ -21,10 +23,33 @@ MOMENTUM = 0.9  # PyTorch calls this momentum 0.1.
 EPSILON = 1e-5
 
 
-def _sum_rows(x: jax.Array) -> jax.Array:
-  """`[G, M, C]` -> `[G, C]`, summed over M by a matrix product."""
-  ones = jnp.ones(x.shape[:2], x.dtype)
-  return jnp.einsum("gm,gmc->gc", ones, x)
+# Terms are added in so many parts before the matrix product, as they are
+# computed: squares and products are never stored whole.
+_PARTS = 8
+
+
+def _sum_rows(term: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
+  """The sum of `term(*arrays)` over B and R: `[G, B, R, C]` -> `[G, C]`.
+
+  The arrays are split before the term is computed. Else XLA finds parts of it
+  elsewhere (x - mean) and keeps them, as large as x, until the backward pass.
+  """
+  groups, batch, rows, channels = arrays[0].shape
+  # Within a clip: a batch that is shared among devices stays where it is.
+  parts = math.gcd(rows, _PARTS)
+  split = [
+      x.reshape(groups, batch, parts, rows // parts, channels) for x in arrays
+  ]
+  total = sum(term(*(x[:, :, i] for x in split)) for i in range(parts))
+  total = total.reshape(groups, -1, channels)
+  ones = jnp.ones(total.shape[:2], total.dtype)
+  return jnp.einsum("gm,gmc->gc", ones, total)
+
+
+def _by_rows(x: jax.Array) -> jax.Array:
+  """`[G, B, ..., C]` -> `[G, B, R, C]`, float32."""
+  x = x.reshape(*x.shape[:2], -1, x.shape[-1])
+  return x.astype(jnp.float32)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -34,14 +59,15 @@ def normalize_matmul(x, scale, bias, epsilon):
 
 
 def _matmul_forward(x, scale, bias, epsilon):
-  rows = x.shape[1]
-  x32 = x.astype(jnp.float32)
-  mean = _sum_rows(x32) / rows
+  count, rows = x[0].size // x.shape[-1], _by_rows(x)
+  mean = _sum_rows(lambda x: x, rows) / count
   # Two passes: the one-pass E[x^2] - E[x]^2 cancels where |mean| >> std.
-  var = _sum_rows(jnp.square(x32 - mean[:, None])) / rows
+  moved = lambda x: x - mean[:, None, None]
+  var = _sum_rows(lambda x: jnp.square(moved(x)), rows) / count
   inverse = jax.lax.rsqrt(var + epsilon)
-  y = (x32 - mean[:, None]) * (inverse * scale)[:, None] + bias
-  return (y.astype(x.dtype), mean, var), (x, scale, mean, inverse)
+  y = moved(rows) * (inverse * scale)[:, None, None] + bias
+  y = y.astype(x.dtype).reshape(x.shape)
+  return (y, mean, var), (x, scale, mean, inverse)
 
 
 def _matmul_backward(epsilon, residuals, cotangents):
@@ -49,38 +75,40 @@ def _matmul_backward(epsilon, residuals, cotangents):
   # The statistics go to running averages only, which carry no gradient.
   dy, _, _ = cotangents
   x, scale, mean, inverse = residuals
-  rows = x.shape[1]
-  dy = dy.astype(jnp.float32)
-  normal = (x.astype(jnp.float32) - mean[:, None]) * inverse[:, None]
-  dbias = _sum_rows(dy)
-  dscale = _sum_rows(dy * normal)
-  dx = (inverse * scale)[:, None] * (
-      dy - (dbias / rows)[:, None] - normal * (dscale / rows)[:, None]
+  count, rows, dy = x[0].size // x.shape[-1], _by_rows(x), _by_rows(dy)
+  normal = lambda x: (x - mean[:, None, None]) * inverse[:, None, None]
+  dbias = _sum_rows(lambda dy: dy, dy)
+  dscale = _sum_rows(lambda dy, x: dy * normal(x), dy, rows)
+  dx = (inverse * scale)[:, None, None] * (
+      dy - (dbias / count)[:, None, None]
+      - normal(rows) * (dscale / count)[:, None, None]
   )
-  return dx.astype(x.dtype), dscale.sum(0), dbias.sum(0)
+  dx = dx.astype(x.dtype).reshape(x.shape)
+  return dx, dscale.sum(0), dbias.sum(0)
 
 
 normalize_matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
 def normalize_plain(x, scale, bias, epsilon):
-  """Normalises each group of rows by its own mean and biased variance.
+  """Normalises each group by its own mean and biased variance.
 
   Args:
-    x: `[G, M, C]`, G groups of M rows.
+    x: `[G, B, ..., C]`, G groups of B examples.
     scale: `[C]`.
     bias: `[C]`.
     epsilon: added to the variance.
 
   Returns:
-    y `[G, M, C]` of the type of x; mean and variance `[G, C]`, float32.
+    y of the shape and type of x; mean and variance `[G, C]`, float32.
   """
+  axes = tuple(range(1, x.ndim - 1))
   x32 = x.astype(jnp.float32)
-  mean = x32.mean(axis=1)
-  var = jnp.square(x32 - mean[:, None]).mean(axis=1)
-  inverse = jax.lax.rsqrt(var + epsilon)
-  y = (x32 - mean[:, None]) * (inverse * scale)[:, None] + bias
-  return y.astype(x.dtype), mean, var
+  mean = x32.mean(axes, keepdims=True)
+  var = jnp.square(x32 - mean).mean(axes, keepdims=True)
+  y = (x32 - mean) * (jax.lax.rsqrt(var + epsilon) * scale) + bias
+  squeeze = lambda z: z.reshape(len(x), -1)
+  return y.astype(x.dtype), squeeze(mean), squeeze(var)
 
 
 def _sum_of_clips(x: jax.Array, channels: int) -> jax.Array:
@@ -222,8 +250,8 @@ class BatchNorm(nnx.Module):
       shift = bias - self.mean[...] * factor
       return (x.astype(jnp.float32) * factor + shift).astype(x.dtype)
     normalize = normalize_matmul if self.matmul else normalize_plain
-    rows = x.reshape(self._groups(x.shape[0]), -1, x.shape[-1])
-    y, mean, var = normalize(rows, scale, bias, EPSILON)
+    grouped = x.reshape(self._groups(x.shape[0]), -1, *x.shape[1:])
+    y, mean, var = normalize(grouped, scale, bias, EPSILON)
     self._update(mean.mean(axis=0), var.mean(axis=0))
     return y.reshape(x.shape)
 

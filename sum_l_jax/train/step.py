@@ -98,7 +98,4 @@ def make_train_step(
       new_state = _where_finite(finite, new_state, state)
     return new_state, sums
 
-  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-  return jax.jit(
-      device.traced_on(mesh, step), donate_argnums=0, out_shardings=everywhere
-  )
+  return device.jit_over(mesh, step, donate=True)
