@@ -71,8 +71,12 @@ def _jax_step(module: nnx.Module, loss: Callable, batch) -> Callable[[], None]:
     params, velocity = _sgd(params, velocity, grads)
     return (params, velocity), stats
 
-  step = device.jit_over(device.make_mesh(1), step, donate=True)
-  state = (params, jax.tree.map(jnp.zeros_like, params))
+  mesh = device.make_mesh(1)
+  step = device.jit_over(mesh, step, donate=True)
+  # Where the step returns it, so that the second one compiles nothing.
+  state, rest = jax.device_put(
+      ((params, jax.tree.map(jnp.zeros_like, params)), rest),
+      jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
   def run():
     nonlocal state
