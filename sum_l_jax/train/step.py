@@ -54,8 +54,8 @@ def make_train_step(
   """Compiles the step: state, batch -> state, sums of the step's metrics.
 
   The state is donated (but on CPU) and replicated, the batch is split over
-  the mesh's `data` axis, and nothing waits for the host. Under `jit` every mean,
-  the BatchNorm statistics and the negatives are over the global batch.
+  the mesh's `data` axis, and nothing waits for the host. Under `jit` every
+  mean, the BatchNorm statistics and the negatives are over the global batch.
 
   Args:
     network: the model as pure functions.
