@@ -42,20 +42,18 @@ class Evaluation:
   seconds: float
 
 
-def make_score_step(
-    network: Any, *, view: str, kinds: Mapping[str, str],
-    mesh: jax.sharding.Mesh,
+def make_score(
+    network: Any, *, view: str, kinds: Mapping[str, str]
 ) -> Callable[..., dict[str, jax.Array]]:
-  """Compiles `(params, stats, pixels) -> {task: probabilities [B, K]}`.
+  """`(params, stats, pixels) -> {task: probabilities [B, K]}`.
 
   Softmax or sigmoid by the task's kind, averaged over the positions where the
-  network has a `pool_window`; the result is on every host.
+  network has a `pool_window`.
 
   Args:
     network: a `train.state.Network` that has the view.
     view: whose encoder and heads are used.
     kinds: "softmax" or "multi_label" by task.
-    mesh: the batch is split over its `data` axis.
   """
 
   def score(params, stats, pixels):
@@ -70,7 +68,22 @@ def make_score_step(
         for task, values in scores.items()
     }
 
-  return device.jit_over(mesh, score)
+  return score
+
+
+def make_score_step(
+    network: Any, *, view: str, kinds: Mapping[str, str],
+    mesh: jax.sharding.Mesh,
+) -> Callable[..., dict[str, jax.Array]]:
+  """Compiles `make_score`; the result is on every host.
+
+  Args:
+    network: see `make_score`.
+    view: see there.
+    kinds: see there.
+    mesh: the batch is split over its `data` axis.
+  """
+  return device.jit_over(mesh, make_score(network, view=view, kinds=kinds))
 
 
 def evaluate(

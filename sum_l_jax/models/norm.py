@@ -22,7 +22,6 @@ import numpy as np
 MOMENTUM = 0.9  # PyTorch calls this momentum 0.1.
 EPSILON = 1e-5
 
-
 # Terms are added in so many parts before the matrix product, as they are
 # computed: squares and products are never stored whole.
 _PARTS = 8

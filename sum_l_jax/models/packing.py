@@ -23,7 +23,7 @@ MOST_CLIPS = 8
 def clips_of_a_chip(batch: int) -> int:
   """Clips of a global batch that one chip has.
 
-  The mesh is that of the context (`jax.set_mesh`, or `data.device.traced_on`);
+  The mesh is that of the context (`jax.set_mesh`, or `data.device.jit_over`);
   without one all clips are taken to be on one chip.
   """
   chips = max(jax.sharding.get_abstract_mesh().size, 1)

@@ -54,9 +54,7 @@ def make_function(
   weights_lib.require_view(weights, types.EGO)
   steps, trees = {}, None
   for platform, conv in form.PLATFORMS.items():
-    step, net = network.make_score(weights.card, conv=conv)
-    # Not compiled by itself: XLA's options belong to the whole program.
-    steps[platform] = step.__wrapped__
+    steps[platform], net = network.make_score(weights.card, conv=conv)
     trees = trees or network.ego_trees(weights, net)
 
   def run(arrays: Arrays, video: Any) -> dict[str, Any]:

@@ -96,14 +96,14 @@ def pool_window(card: Mapping[str, Any]) -> int:
 def make_score(
     card: Mapping[str, Any], *, conv: str = "auto"
 ) -> tuple[Callable[..., dict[str, jax.Array]], train_state.Network]:
-  """The compiled step `(params, stats, pixels) -> {task: [B, K]}`.
+  """`(params, stats, pixels) -> {task: [B, K]}`, to be compiled.
 
   Args:
     card: of a checkpoint with an ego encoder and heads.
     conv: how convolutions are computed, see `models/conv.py`.
 
   Returns:
-    The step of `evaluate.make_score_step`, on one device, and its network.
+    The function of `evaluate.make_score` and its network.
   """
   pixels = models.PixelSpec.from_json(card["pixels"][types.EGO])
   tasks = {t: len(n) for t, n in card["tasks"][types.EGO].items()}
@@ -112,11 +112,9 @@ def make_score(
       pixels={types.EGO: pixels}, conv=conv,
       pool_window=pool_window(card),
   ))
-  step = evaluate.make_score_step(
-      network, view=types.EGO, kinds=card["kinds"][types.EGO],
-      mesh=device.make_mesh(1),
-  )
-  return step, network
+  score = evaluate.make_score(
+      network, view=types.EGO, kinds=card["kinds"][types.EGO])
+  return score, network
 
 
 def ego_trees(
@@ -146,7 +144,8 @@ def checkpoint_score(
     ValueError: see `ego_trees`.
   """
   weights_lib.require_view(weights, types.EGO)
-  step, network = make_score(weights.card)
+  function, network = make_score(weights.card)
+  step = device.jit_over(device.make_mesh(1), function)
   params, stats = jax.device_put(ego_trees(weights, network))
 
   def score(video: np.ndarray) -> dict[str, jax.Array]:
