@@ -108,7 +108,8 @@ def compare_networks(
 
   theirs = lambda: networks.torch(video)
   difference = float(np.abs(ours() - theirs()).max())
-  times = measure.interleave({"ours": ours, "pytorch": theirs}, rounds)
+  times = measure.interleave(
+      {"ours": ours, "pytorch": theirs}, rounds, settle=1)
   return {
       "views_of_a_batch": len(video), "seconds": times,
       "views_per_second": {
@@ -186,4 +187,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+  process.use_huge_pages()
   sys.exit(main())

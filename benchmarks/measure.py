@@ -43,6 +43,7 @@ def interleave(
     rounds: int,
     *,
     warm_up: int = 1,
+    settle: int = 0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
   """Calls the functions in turn and times each call.
@@ -54,6 +55,9 @@ def interleave(
     functions: by name; each must block until its work is done.
     rounds: timed calls of each.
     warm_up: calls of each before that, untimed (compilation, caches).
+    settle: untimed calls before each timed one, of the same function: what it
+      pays for the others' turn (caches, memory that a virtual machine gave back
+      to its host) is not in the time.
     clock: seconds; `time.process_time` counts processor time of this process
       over all its threads.
 
@@ -63,10 +67,11 @@ def interleave(
   Raises:
     ValueError: no function, or no round.
   """
-  if not functions or rounds < 1 or warm_up < 0:
+  if not functions or rounds < 1 or min(warm_up, settle) < 0:
     raise ValueError(
-        "interleave needs at least one function and one round, and warm_up of"
-        f" 0 or more; got {len(functions)} functions, {rounds=}, {warm_up=}."
+        "interleave needs at least one function and one round, and warm_up and"
+        f" settle of 0 or more; got {len(functions)} functions, {rounds=},"
+        f" {warm_up=}, {settle=}."
     )
   for _ in range(warm_up):
     for function in functions.values():
@@ -75,6 +80,8 @@ def interleave(
   order = list(functions)
   for i in range(rounds):
     for name in order if i % 2 == 0 else reversed(order):
+      for _ in range(settle):
+        functions[name]()
       start = clock()
       functions[name]()
       times[name].append(clock() - start)
@@ -86,6 +93,7 @@ def interleave_clocks(
     rounds: int,
     *,
     warm_up: int = 1,
+    settle: int = 0,
 ) -> dict[str, dict[str, list[float]]]:
   """`interleave` by the clock and by processor time, in the same calls.
 
@@ -94,7 +102,7 @@ def interleave_clocks(
   """
   clocks = {"wall": time.perf_counter, "processor": time.process_time}
   times = interleave(
-      functions, rounds, warm_up=warm_up,
+      functions, rounds, warm_up=warm_up, settle=settle,
       clock=lambda: np.array([clock() for clock in clocks.values()]),
   )
   return {

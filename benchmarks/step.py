@@ -4,16 +4,22 @@
 
 Forward, backward and SGD with momentum, float32, BatchNorm in training; JAX
 and PyTorch (channels_last_3d) in turn in one process, by the clock and by
-processor time over all threads. The peers are pytorchvideo's networks without
-their heads, and `tiny` restated below. `two_encoders` is the SUM-L step: `tiny`
-twice with heads, projections and all terms of Eq. 12.
+processor time over all threads. A timed step follows one of its own, each
+network has a process of its own, and memory comes in large pages, as in
+`sum_l_jax.main`. The peers are pytorchvideo's networks
+without their heads, and `tiny` restated below. `two_encoders` is the SUM-L
+step: `tiny` twice with heads, projections and all terms of Eq. 12.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import json
+import pathlib
+import subprocess
 import sys
+import tempfile
 
 from flax import nnx
 import jax
@@ -47,6 +53,7 @@ QUICK = {
     "slow_r50": ("slow_r50", 1, 8, 64),
     "slowfast_r50": ("slowfast_r50", 1, 32, 64),
 }
+_TWO_ENCODERS = "two_encoders"
 TASKS = {"verb": 12, "noun": 14}
 TEXT = 384
 
@@ -290,44 +297,63 @@ def _measure(functions, rounds) -> dict:
           "ratio_to_torch": {name: measure.ratio(times, name, "torch")
                              for name in others},
       }
-      for clock, times in measure.interleave_clocks(functions, rounds).items()
+      for clock, times in measure.interleave_clocks(
+          functions, rounds, settle=1).items()
   }
 
 
-def run(*, quick: bool, rounds: int, cases: Sequence[str]) -> dict:
-  """Times each case."""
-  results = {}
-  for name, (backbone, batch, frames, side) in (
-      QUICK if quick else CASES).items():
-    if name not in cases:
-      continue
+def run_case(name: str, *, quick: bool, rounds: int) -> dict:
+  """Times one of `CASES`, or the step of two encoders."""
+  if name == _TWO_ENCODERS:
+    parts = two_view_batch(8 if quick else 32, 8, 56)
+    functions = {"jax": two_encoder_step(parts),
+                 "torch": torch_two_encoder_step(parts)}
+    size = (len(parts["ego"]["video"]), 8, 56)
+  else:
+    backbone, *size = (QUICK if quick else CASES)[name]
     x = np.random.default_rng(0).standard_normal(
-        (batch, frames, side, side, 3)).astype(np.float32)
+        (*size, size[-1], 3)).astype(np.float32)
     functions = {
         "jax": encoder_step(backbone, x),
         "torch": torch_encoder_step(backbone, x),
     }
     if backbone == "tiny":
       functions["jax_native"] = encoder_step(backbone, x, conv.NATIVE)
-    results[name] = {"batch": batch, "frames": frames, "side": side,
-                     **_measure(functions, rounds)}
-  if "two_encoders" in cases:
-    parts = two_view_batch(8 if quick else 32, 8, 56)
-    results["two_encoders"] = {
-        "batch": len(parts["ego"]["video"]), "frames": 8, "side": 56,
-        **_measure({"jax": two_encoder_step(parts),
-                    "torch": torch_two_encoder_step(parts)}, rounds)}
-  return results
+  return {**dict(zip(("batch", "frames", "side"), size)),
+          **_measure(functions, rounds)}
+
+
+def run_apart(name: str, options: Sequence[str]) -> dict:
+  """`run_case` in a process of its own.
+
+  Raises:
+    subprocess.CalledProcessError: it failed; its errors were shown.
+  """
+  with tempfile.TemporaryDirectory() as folder:
+    output = pathlib.Path(folder) / "case.json"
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks.step", f"--cases={name}",
+         f"--output={output}", *options],
+        check=True, stdout=subprocess.DEVNULL)
+    return json.loads(output.read_text(encoding="utf-8"))["results"][name]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   parser = measure.make_parser("step", __doc__)
   parser.add_argument("--rounds", type=int, default=0)
-  parser.add_argument("--cases", default=",".join([*CASES, "two_encoders"]))
+  parser.add_argument("--cases", default=",".join([*CASES, _TWO_ENCODERS]))
   args = parser.parse_args(argv)
   torch.set_num_threads(process.cores())
   rounds = args.rounds or (3 if args.quick else 6)
-  results = run(quick=args.quick, rounds=rounds, cases=args.cases.split(","))
+  names = args.cases.split(",")
+  known = [*CASES, _TWO_ENCODERS]
+  if not set(names) <= set(known):
+    parser.error(f"--cases must be of {', '.join(known)}; got {args.cases}")
+  if len(names) == 1:
+    results = {names[0]: run_case(names[0], quick=args.quick, rounds=rounds)}
+  else:
+    options = [f"--rounds={rounds}", *["--quick"] * args.quick]
+    results = {name: run_apart(name, options) for name in names}
   for name, found in results.items():
     for clock in ("wall", "processor"):
       ratios = ", ".join(
@@ -340,4 +366,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+  process.use_huge_pages()
   sys.exit(main())

@@ -25,6 +25,14 @@ def test_calls_come_in_turn_and_are_timed_each():
   assert times == {"a": [2.0] * 4, "b": [3.0] * 4}
 
 
+def test_a_timed_call_can_follow_one_of_its_own():
+  calls = []
+  functions = {name: lambda name=name: calls.append(name) for name in "ab"}
+  times = measure.interleave(functions, 2, warm_up=0, settle=2)
+  assert "".join(calls) == "aaabbb" + "bbbaaa"
+  assert [len(seconds) for seconds in times.values()] == [2, 2]
+
+
 def test_a_ratio_is_taken_round_by_round():
   # The machine was ten times slower in the last round, which no ratio shows.
   times = {"a": [1.0, 3.0, 20.0], "b": [2.0, 4.0, 40.0]}
