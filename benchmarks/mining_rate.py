@@ -31,8 +31,9 @@ from sum_l_jax import command_line
 
 _VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 _DIM = 384
-_SIZES = ((2000, 20000), (8192, 50000), (8192, 200000))
-_QUICK = ((2000, 20000), (4096, 20000))
+# Queries, keys, and rounds.
+_SIZES = ((2000, 20000, 15), (8192, 50000, 5), (8192, 200000, 3))
+_QUICK = ((2000, 20000, 5), (4096, 20000, 2))
 
 
 def unit_vectors(number: int, seed: int) -> np.ndarray:
@@ -82,7 +83,7 @@ def compare(
   with contextlib.redirect_stderr(io.StringIO()):  # Progress lines.
     found = {name: function() for name, function in functions.items()}
     for name, times in measure.interleave_clocks(
-        functions, rounds, warm_up=0).items():
+        functions, rounds, warm_up=0, settle=1).items():
       result[name] = {
           "seconds": times,
           "pairs_per_second": {
@@ -124,8 +125,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not faiss:
       lines.append("faiss is not there and is left out:"
                    " pip install --target FOLDER faiss-cpu --no-deps")
-    for queries, keys in _QUICK if args.quick else _SIZES:
-      sizes.append(compare(queries, keys, rounds=2 if args.quick else 3,
+    for queries, keys, rounds in _QUICK if args.quick else _SIZES:
+      sizes.append(compare(queries, keys, rounds=rounds,
                            top_k=args.top_k, faiss=faiss))
       for clock in ("wall", "processor"):
         rate = sizes[-1][clock]["pairs_per_second"]["ours"]["median"]

@@ -31,7 +31,7 @@ def test_numpy_finds_what_mining_finds():
 
 
 def test_without_faiss_the_others_are_compared(tmp_path, capsys, monkeypatch):
-  monkeypatch.setattr(mining_rate, "_QUICK", ((64, 300),))
+  monkeypatch.setattr(mining_rate, "_QUICK", ((64, 300, 2),))
   monkeypatch.setattr(mining_rate, "find_faiss", lambda folder: None)
   output = tmp_path / "mining.json"
   assert mining_rate.main(["--quick", f"--output={output}"]) == 0
