@@ -17,13 +17,15 @@ backends, so it is a table, `FORMULATIONS[backend][kind]`.
   dot          slice by the stride, matrix product   pointwise
   fold         2-D convolution of B*T images         pointwise, spatial
   phases       fold, its input gradient by parity    spatial
-  plane        2-D convolution over (T, H*W)         temporal, lateral
+  plane        2-D convolution over (T, H*W), its    temporal
+               gradients as matrix products
   rows         the image's rows take the batch's     pointwise, temporal,
                place, clips are a dimension that      lateral
                the kernel doesn't reach along
   few          rows where a chip has fewer than 8    the same
                clips, or bundles of packed clips
-  stack        k frames side by side in C, then fold all
+  stack        k frames side by side in C, then dot  all
+               or fold
   taps         fold to the k frames that each one    volume
                reaches, side by side in O; add them
   depth        at a stride of 2, 2 x 2 pixels side   volume
@@ -63,7 +65,7 @@ FORMULATIONS = {
         "pointwise": "dot",
         "spatial": "phases",
         "temporal": "plane",
-        "lateral": "plane",
+        "lateral": "stack",
         "volume": "taps",
     },
     "tpu": {
@@ -130,7 +132,7 @@ EXACT = {
     "pointwise": (NATIVE, "dot", "fold", "rows", "few", "stack"),
     "spatial": (NATIVE, "fold", "phases", "stack"),
     "temporal": (NATIVE, "plane", "rows", "few", "stack"),
-    "lateral": (NATIVE, "plane", "rows", "few", "stack"),
+    "lateral": (NATIVE, "rows", "few", "stack"),
     "volume": (NATIVE, "stack", "taps", "depth"),
 }
 

@@ -159,17 +159,6 @@ def phases(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
   return y.reshape(*x.shape[:2], *y.shape[1:])
 
 
-def _over_time(x, kernel, stride, padding):
-  batch, frames, height, width, channels = x.shape
-  y = _conv2d(
-      x.reshape(batch, frames, height * width, channels),
-      kernel[:, None],
-      (stride, 1),
-      [(padding, padding), (0, 0)],
-  )
-  return y.reshape(batch, y.shape[1], height, width, y.shape[-1])
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def over_time(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
   """Convolves along T alone, as a 2-D convolution over (T, H * W).
@@ -182,7 +171,14 @@ def over_time(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
   Returns:
     `[B, T', H, W, O]`.
   """
-  return _over_time(x, kernel.astype(x.dtype), 1, padding)
+  batch, frames, height, width, channels = x.shape
+  y = _conv2d(
+      x.reshape(batch, frames, height * width, channels),
+      kernel[:, None].astype(x.dtype),
+      (1, 1),
+      [(padding, padding), (0, 0)],
+  )
+  return y.reshape(batch, y.shape[1], height, width, y.shape[-1])
 
 
 def _over_time_forward(x, kernel, padding):
@@ -191,19 +187,18 @@ def _over_time_forward(x, kernel, padding):
 
 def _over_time_backward(padding, residuals, dy):
   x, kernel = residuals
-  _, input_gradient = jax.vjp(
-      lambda x: _over_time(x, kernel.astype(x.dtype), 1, padding), x
-  )
-  # The kernel's: dy for each tap side by side, and one matrix product. XLA's
-  # convolution transposes x in memory first.
-  size = len(kernel)
+  size, channels, _ = kernel.shape
+  # dy for each tap side by side, and one matrix product for each gradient.
+  # XLA's convolutions transpose arrays in memory first.
   shifts = range(-padding, size - padding)
-  taps = jnp.concatenate([_shifted(dy, d, x.shape[1]) for d in shifts], axis=-1)
-  product = jnp.matmul(
-      _rows(x).T, _rows(taps), preferred_element_type=kernel.dtype
+  taps = _rows(
+      jnp.concatenate([_shifted(dy, d, x.shape[1]) for d in shifts], axis=-1)
   )
-  product = product.reshape(x.shape[-1], size, -1).swapaxes(0, 1)
-  return *input_gradient(dy), product
+  # [Tk, C, O] -> [Tk * O, C]
+  back = kernel.astype(x.dtype).swapaxes(1, 2).reshape(-1, channels)
+  product = jnp.matmul(_rows(x).T, taps, preferred_element_type=kernel.dtype)
+  product = product.reshape(channels, size, -1).swapaxes(0, 1)
+  return (taps @ back).reshape(x.shape), product
 
 
 over_time.defvjp(_over_time_forward, _over_time_backward)
@@ -215,17 +210,16 @@ def _rows(x: jax.Array) -> jax.Array:
 
 def _shifted(x: jax.Array, by: int, frames: int) -> jax.Array:
   """x[t - by] at t of so many frames, zero where there is none."""
-  x = x[:, max(-by, 0) : frames - by]
-  before = max(by, 0)
-  after = frames - before - x.shape[1]
-  return jnp.pad(x, [(0, 0), (before, after)] + [(0, 0)] * (x.ndim - 2))
+  start = min(max(by, 0), frames)
+  stop = max(min(x.shape[1] + by, frames), start)
+  x = x[:, start - by : stop - by]
+  pads = [(0, 0), (start, frames - stop), *[(0, 0)] * (x.ndim - 2)]
+  return jnp.pad(x, pads)
 
 
 def plane(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
-  kernel, padding = kernel[:, 0, 0], kernel.shape[0] // 2
-  if strides[0] > 1:
-    return _over_time(x, kernel, strides[0], padding)
-  return over_time(x, kernel, padding)
+  del strides  # 1.
+  return over_time(x, kernel[:, 0, 0], kernel.shape[0] // 2)
 
 
 def _windows(x: jax.Array, size: int, stride: int) -> list[jax.Array]:
@@ -247,7 +241,8 @@ def stack(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
   kernel = jnp.moveaxis(kernel, 0, 2).reshape(
       1, *kernel.shape[1:3], size * kernel.shape[3], kernel.shape[4]
   )
-  return fold(x, kernel, strides)
+  flat = dot if kernel.shape[1:3] == (1, 1) else fold
+  return flat(x, kernel, (1, *strides[1:]))
 
 
 def taps(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
