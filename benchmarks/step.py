@@ -344,12 +344,18 @@ def run_apart(name: str, options: Sequence[str]) -> dict:
 def main(argv: Sequence[str] | None = None) -> int:
   parser = measure.make_parser("step", __doc__)
   parser.add_argument("--rounds", type=int, default=0)
-  parser.add_argument("--cases", default=",".join([*CASES, _TWO_ENCODERS]))
+  known = [*CASES, _TWO_ENCODERS]
+  parser.add_argument(
+      "--cases", default="",
+      help=f"of {', '.join(known)}; default: all, and with --quick the last"
+      " two, which have the layers of the others")
   args = parser.parse_args(argv)
   torch.set_num_threads(process.cores())
   rounds = args.rounds or (3 if args.quick else 6)
-  names = args.cases.split(",")
-  known = [*CASES, _TWO_ENCODERS]
+  if args.cases:
+    names = args.cases.split(",")
+  else:
+    names = known[-2:] if args.quick else known
   if not set(names) <= set(known):
     parser.error(f"--cases must be of {', '.join(known)}; got {args.cases}")
   if len(names) == 1:
