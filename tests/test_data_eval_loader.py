@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -144,6 +146,23 @@ def test_nothing_readable_is_an_error(val, monkeypatch):
   stream = eval_loader.make_eval_stream(val, TRANSFORM, batch_size=8)
   with pytest.raises(ValueError, match="No clip of .* can be read"):
     list(stream)
+
+
+def test_all_threads_read_however_small_a_batch_is(val, monkeypatch):
+  original = records.ClipDataset.read_frames
+  # Opens where three reads are under way at the same time.
+  together = threading.Barrier(3)
+
+  def read_frames(self, index, frames):
+    together.wait(timeout=60)
+    return original(self, index, frames)
+
+  monkeypatch.setattr(records.ClipDataset, "read_frames", read_frames)
+  stream = eval_loader.make_eval_stream(
+      val, TRANSFORM, num_clips=3, num_crops=3, batch_size=1, num_threads=3,
+      prefetch=1,
+  )
+  assert len(_rows(stream)) == len(val) * 9
 
 
 @pytest.mark.parametrize(

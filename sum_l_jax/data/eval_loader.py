@@ -75,7 +75,10 @@ class EvalStream:
     self._num_batches = -(-share * num_crops // self._rows)
     self._options = grain.ReadOptions(
         num_threads=num_threads,
-        prefetch_buffer_size=-(-prefetch * self._rows // num_crops),
+        # Grain starts no more threads than samples fit in its buffer.
+        prefetch_buffer_size=max(
+            num_threads, -(-prefetch * self._rows // num_crops)
+        ),
     )
 
   def __len__(self) -> int:
@@ -185,7 +188,7 @@ def make_eval_stream(
     host_index: this process.
     host_count: number of processes.
     num_threads: temporal samples read at the same time.
-    prefetch: batches' worth of samples held ready.
+    prefetch: batches' worth of samples held ready, at least one a thread.
     narrations: sentence vectors, if "narration" is wanted.
 
   Raises:
