@@ -252,10 +252,10 @@ class Conv3D(nnx.Module):
     """
     x, kernel = x.astype(self.dtype), self.kernel[...]
     strides, formulation = self.strides, self.formulation
-    if formulation == "depth" and strides[1:] == (2, 2):
+    if formulation == "depth" and strides[1] == 2:
       # Pixels come together before clips do: channels of a clip stay together.
       x, kernel = formulations.to_depth(x), formulations.kernel_to_depth(kernel)
-      strides, formulation = (strides[0], 1, 1), "stack"
+      strides, formulation = (strides[0], 1, strides[2]), "stack"
     x = packing.pack_clips(packing.pack_frames(x, frames), pack)
     kernel = packing.kernel_of_frames(kernel, frames)
     kernel = packing.block_diagonal(kernel, x.shape[-1] // kernel.shape[-2])

@@ -288,40 +288,38 @@ def few(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
 
 
 def to_depth(x: jax.Array) -> jax.Array:
-  """`[B, T, H, W, C]` -> `[B, T, ceil(H / 2), ceil(W / 2), 4 * C]`.
+  """`[B, T, H, W, C]` -> `[B, T, ceil(H / 2), W, 2 * C]`.
 
-  Zeros are put after an odd row or column.
+  Zeros are put after an odd row.
   """
   batch, frames, height, width, channels = x.shape
-  x = jnp.pad(x, [(0, 0), (0, 0), (0, height % 2), (0, width % 2), (0, 0)])
-  rows, columns = x.shape[2] // 2, x.shape[3] // 2
-  x = x.reshape(batch, frames, rows, 2, columns, 2, channels)
-  return x.swapaxes(3, 4).reshape(batch, frames, rows, columns, 4 * channels)
+  x = jnp.pad(x, [(0, 0), (0, 0), (0, height % 2), (0, 0), (0, 0)])
+  x = x.reshape(batch, frames, -1, 2, width, channels)
+  return x.swapaxes(3, 4).reshape(batch, frames, -1, width, 2 * channels)
 
 
 def kernel_to_depth(kernel: jax.Array) -> jax.Array:
-  """The kernel of a stride of 2, H and W, as one of stride 1 over `to_depth`.
+  """The kernel of a stride of 2 along H as one of stride 1 over `to_depth`.
 
-  Output q gets input 2 q + n from tap n + k // 2. With one row of zeros before
-  an odd half, taps 2 m and 2 m + 1 belong to the same row of pairs.
+  Output q gets row 2 q + n from tap n + k // 2. With one row of zeros before
+  an odd half, taps 2 m and 2 m + 1 belong to the same pair of rows.
 
   Args:
-    kernel: `[Tk, Hk, Wk, C, O]`, Hk and Wk odd.
+    kernel: `[Tk, Hk, Wk, C, O]`, Hk odd.
 
   Returns:
-    `[Tk, ceil(Hk / 2), ceil(Wk / 2), 4 * C, O]`.
+    `[Tk, ceil(Hk / 2), Wk, 2 * C, O]`.
   """
-  # One row of zeros is needed on either side; before where half is odd.
-  extra = [(k // 2 % 2, 1 - k // 2 % 2) for k in kernel.shape[1:3]]
-  kernel = jnp.pad(kernel, [(0, 0), *extra, (0, 0), (0, 0)])
   size, high, wide, channels, out = kernel.shape
-  kernel = kernel.reshape(size, high // 2, 2, wide // 2, 2, channels, out)
-  return kernel.swapaxes(2, 3).reshape(
-      size, high // 2, wide // 2, 4 * channels, out
-  )
+  # One row of zeros is needed on either side; before where half is odd.
+  before = high // 2 % 2
+  kernel = jnp.pad(kernel, [(0, 0), (before, 1 - before)] + [(0, 0)] * 3)
+  kernel = kernel.reshape(size, -1, 2, wide, channels, out)
+  return kernel.swapaxes(2, 3).reshape(size, -1, wide, 2 * channels, out)
 
 
 def depth(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
-  if strides[1:] != (2, 2):
+  if strides[1] != 2:
     return stack(x, kernel, strides)
-  return stack(to_depth(x), kernel_to_depth(kernel), (strides[0], 1, 1))
+  strides = (strides[0], 1, strides[2])
+  return stack(to_depth(x), kernel_to_depth(kernel), strides)

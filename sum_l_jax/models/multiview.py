@@ -90,11 +90,13 @@ class Tower(nnx.Module):
 
   def __call__(self, inputs, *, train: bool, key: jax.Array | None):
     """See `MultiviewModel`."""
-    with jax.named_scope("pixels"):
-      x = pixels_lib.normalize(
-          inputs["video"], self.pixels, inputs.get("color_offset")
-      )
-    feature, stages = self.encoder(x, train=train and not self.frozen)
+    feature, stages = self.encoder(
+        inputs["video"],
+        train=train and not self.frozen,
+        prepare=lambda video: pixels_lib.normalize(
+            video, self.pixels, inputs.get("color_offset")
+        ),
+    )
     if self.frozen:
       feature = jax.lax.stop_gradient(feature)
     outputs = {"features": feature, "stages": stages}

@@ -47,6 +47,7 @@ class PixelSpec:
                   for k, v in fields.items()})
 
 
+@jax.named_scope("pixels")
 def normalize(
     video: jax.Array,
     spec: PixelSpec,

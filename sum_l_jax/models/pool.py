@@ -22,17 +22,19 @@ def max_pool_native(x: jax.Array) -> jax.Array:
   Returns:
     `[..., (H + 1) // 2, (W + 1) // 2, C]`.
   """
-  lead = (1,) * (x.ndim - 3)
-  return lax.reduce_window(
-      x,
+  # As images: with clips and frames apart a TPU moves the array before.
+  images = x.reshape(-1, *x.shape[-3:])
+  y = lax.reduce_window(
+      images,
       # A constant of numpy: JAX differentiates only a maximum it recognises,
       # which under jit it does by this value.
       np.array(-np.inf, x.dtype),
       lax.max,
-      window_dimensions=(*lead, 3, 3, 1),
-      window_strides=(*lead, 2, 2, 1),
-      padding=[(0, 0)] * len(lead) + [(1, 1), (1, 1), (0, 0)],
+      window_dimensions=(1, 3, 3, 1),
+      window_strides=(1, 2, 2, 1),
+      padding=[(0, 0), (1, 1), (1, 1), (0, 0)],
   )
+  return y.reshape(*x.shape[:-3], *y.shape[1:])
 
 
 def _phases(x: jax.Array) -> tuple[jax.Array, int, int]:

@@ -240,19 +240,24 @@ class ResNet3D(nnx.Module):
     self.slow = Pathway(spec.slow, name=backbones.SLOW, **common)
 
   def __call__(
-      self, x: jax.Array, *, train: bool
+      self,
+      x: jax.Array,
+      *,
+      train: bool,
+      prepare: Callable[[jax.Array], jax.Array] = lambda x: x,
   ) -> tuple[jax.Array, dict[str, dict[str, jax.Array]]]:
     """Encodes clips.
 
     Args:
-      x: normalised pixels `[B, T, H, W, 3]`.
+      x: clips `[B, T, H, W, 3]`, normalised by `prepare` if not before.
       train: batch statistics (and moves the running ones) or running ones.
+      prepare: applied to the frames of a pathway.
 
     Returns:
       The pooled feature `[B, C]`, float32 (see `pool.mean_pool` for windows),
       and {stage: {"slow": activation}}.
     """
-    x = self.slow.run_stem(x, train=train)
+    x = self.slow.run_stem(prepare(x), train=train)
     stages = {self.stage_names[0]: {backbones.SLOW: x}}
     for name in self.stage_names[1:]:
       x = self.slow.run_stage(name, x, train=train)

@@ -10,12 +10,12 @@ the fast channels, BN, ReLU, appended after the slow channels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Collection
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from sum_l_jax.models import backbones
 from sum_l_jax.models import packing
@@ -98,24 +98,34 @@ class SlowFast(nnx.Module):
     )
 
   def __call__(
-      self, x: jax.Array, *, train: bool
+      self,
+      x: jax.Array,
+      *,
+      train: bool,
+      prepare: Callable[[jax.Array], jax.Array] = lambda x: x,
   ) -> tuple[jax.Array, dict[str, dict[str, jax.Array]]]:
     """Encodes clips.
 
     Args:
-      x: normalised pixels `[B, T, H, W, 3]`, T a multiple of alpha.
+      x: clips `[B, T, H, W, 3]`, T a multiple of alpha, normalised by `prepare`
+        if not before.
       train: batch statistics (and moves the running ones) or running ones.
+      prepare: applied to the frames of each pathway. Of bytes the slow
+        pathway's frames are chosen at half the cost of normalised ones.
 
     Returns:
       The pooled feature `[B, C]`, float32, slow channels first (see
       `pool.mean_pool` for windows), and {stage: {pathway: activation}}, before
       the fusion.
     """
+    fast = prepare(x)
     slow_packs, fast_packs = self._choose_packs(x.shape[0], train)
-    indices = np.asarray(pixels.slow_indices(x.shape[1], self.alpha))
-    slow = self.slow.run_stem(x[:, indices], train=train, pack=slow_packs[0])
+    # In slices: XLA reads all frames to gather some.
+    indices = pixels.slow_indices(x.shape[1], self.alpha)
+    slow = prepare(jnp.concatenate([x[:, i : i + 1] for i in indices], axis=1))
+    slow = self.slow.run_stem(slow, train=train, pack=slow_packs[0])
     fast = self.fast.run_stem(
-        x, train=train, pack=fast_packs[0],
+        fast, train=train, pack=fast_packs[0],
         frames=self._choose_frames(x.shape[1], fast_packs[0]),
     )
     stages = {}
