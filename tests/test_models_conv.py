@@ -161,12 +161,20 @@ def test_clips_are_taken_apart_in_steps(channels):
         packing.unpack_clips(array, count), x.astype(np.float32))
 
 
-def test_channels_are_appended_clip_by_clip():
-  x, more = np.arange(24.0).reshape(4, 1, 1, 2, 3), np.ones((4, 1, 1, 2, 2))
-  joined = packing.append_channels(
-      packing.pack_clips(x, 2), packing.pack_clips(more, 2), 2)
-  np.testing.assert_array_equal(
-      packing.unpack_clips(joined, 2), np.concatenate([x, more], axis=-1))
+def test_a_layer_of_parts_knows_where_packed_clips_have_theirs():
+  rng = np.random.default_rng(0)
+  first, second = (
+      jnp.asarray(rng.standard_normal((4, 2, 3, 3, c)), jnp.float32)
+      for c in (3, 2)
+  )
+  layer = conv.Conv3D((3, 2), 4, (3, 1, 1), backend="tpu",
+                      rng=np.random.default_rng(1))
+  y = layer(jnp.concatenate(
+      [packing.pack_clips(first, 2), packing.pack_clips(second, 2)], axis=-1))
+  whole = np.concatenate([first, second], axis=-1)
+  np.testing.assert_allclose(
+      packing.unpack_clips(y, 2),
+      _direct(whole, np.asarray(layer.kernel[...]), (1, 1, 1)), atol=1e-4)
 
 
 @pytest.mark.parametrize("case", [

@@ -219,7 +219,7 @@ class Conv3D(nnx.Module):
 
   def __init__(
       self,
-      in_features: int,
+      in_features: int | tuple[int, ...],
       out_features: int,
       kernel_size: Size3,
       strides: Size3 = (1, 1, 1),
@@ -228,6 +228,19 @@ class Conv3D(nnx.Module):
       dtype: jnp.dtype = jnp.float32,
       rng: np.random.Generator,
   ):
+    """Args:
+      in_features: channels; of each part where the input is several arrays,
+        appended to each other after their clips were packed.
+      out_features: channels of the output.
+      kernel_size: odd, of T, H, W.
+      strides: likewise.
+      backend: of `FORMULATIONS`.
+      dtype: of the computation and of the output.
+      rng: draws the kernel.
+
+    Raises:
+      ValueError: for an even kernel.
+    """
     if any(k % 2 == 0 for k in kernel_size):
       raise ValueError(
           "Kernel sizes must be odd, so that padding is symmetric; got"
@@ -237,7 +250,9 @@ class Conv3D(nnx.Module):
     self.dtype = dtype
     self.formulation = FORMULATIONS[backend][kind_of(kernel_size, strides)]
     self.exact_gradient = backend == "tpu" and dtype != jnp.float32
-    self.kernel = draw_kernel((*kernel_size, in_features, out_features), rng)
+    self.parts = tuple(np.atleast_1d(in_features).tolist())
+    shape = (*kernel_size, sum(self.parts), out_features)
+    self.kernel = draw_kernel(shape, rng)
 
   def __call__(
       self, x: jax.Array, *, pack: int = 1, frames: int = 1
@@ -258,7 +273,8 @@ class Conv3D(nnx.Module):
       strides, formulation = (strides[0], 1, strides[2]), "stack"
     x = packing.pack_clips(packing.pack_frames(x, frames), pack)
     kernel = packing.kernel_of_frames(kernel, frames)
-    kernel = packing.block_diagonal(kernel, x.shape[-1] // kernel.shape[-2])
+    count = x.shape[-1] // kernel.shape[-2]
+    kernel = packing.block_diagonal(kernel, count, self.parts)
     if self.exact_gradient:
       return _convolve_exact(x, kernel, strides, formulation)
     return convolve(x, kernel.astype(self.dtype), strides, formulation)

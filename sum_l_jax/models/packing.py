@@ -8,6 +8,7 @@ unit would have multiplied anyway.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import math
 
 import jax
@@ -53,7 +54,7 @@ def pack_clips(x: jax.Array, count: int) -> jax.Array:
 
 
 def unpack_clips(x: jax.Array, count: int) -> jax.Array:
-  """The inverse of `pack_clips`."""
+  """The inverse of `pack_clips`, or of its last step: 8 clips to 4 times 2."""
   if count == 1:
     return x
   rows, *middle, channels = x.shape
@@ -110,18 +111,27 @@ def kernel_of_frames(kernel: jax.Array, count: int) -> jax.Array:
   )
 
 
-def append_channels(x: jax.Array, more: jax.Array, count: int) -> jax.Array:
-  """Appends to each packed clip its own: `[..., count * C]`, `[..., count * D]`
-  -> `[..., count * (C + D)]`."""
-  parts = [a.reshape(*a.shape[:-1], count, -1) for a in (x, more)]
-  joined = jnp.concatenate(parts, axis=-1)
-  return joined.reshape(*joined.shape[:-2], -1)
+def block_diagonal(
+    kernel: jax.Array, count: int, parts: Sequence[int] = ()
+) -> jax.Array:
+  """A kernel for packed clips.
 
+  Args:
+    kernel: `[..., C, O]`.
+    count: clips side by side.
+    parts: sizes whose sum is C, where the channels of a clip do not lie in one
+      piece: all clips' of the first part come first, then the second's.
 
-def block_diagonal(kernel: jax.Array, count: int) -> jax.Array:
-  """`[..., C, O]` -> `[..., count * C, count * O]`."""
+  Returns:
+    `[..., count * C, count * O]`.
+  """
   if count == 1:
     return kernel
+  if len(parts) > 1:
+    kernels = jnp.split(kernel, np.cumsum(parts)[:-1], axis=-2)
+    return jnp.concatenate(
+        [block_diagonal(part, count) for part in kernels], axis=-2
+    )
   *size, channels, out = kernel.shape
   each = jnp.eye(count, dtype=kernel.dtype)
   return jnp.einsum("...co,gh->...gcho", kernel, each).reshape(

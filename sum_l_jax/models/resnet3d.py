@@ -32,7 +32,7 @@ class ConvNorm(nnx.Module):
 
   def __init__(
       self,
-      in_features: int,
+      in_features: int | tuple[int, ...],
       out_features: int,
       kernel_size: conv.Size3,
       strides: conv.Size3 = (1, 1, 1),
@@ -81,12 +81,22 @@ class Bottleneck(nnx.Module):
 
   def __init__(
       self,
-      in_features: int,
+      in_features: int | tuple[int, ...],
       spec: backbones.StageSpec,
       *,
       stride: int,
       **common,
   ):
+    """Args:
+      in_features: channels, see `conv.Conv3D`.
+      spec: of the stage.
+      stride: of H and W.
+      **common: backend, bn_group_size, dtype, rng.
+
+    Raises:
+      ValueError: where an input of several parts would be added as it is: the
+        channels of packed clips lie in another order than the branch's.
+    """
     out, inner, size = spec.out, spec.inner, spec.temporal_kernel
     strides = (1, stride, stride)
     self.a = ConvNorm(in_features, inner, (size, 1, 1), **common)
@@ -94,7 +104,12 @@ class Bottleneck(nnx.Module):
     self.c = ConvNorm(
         inner, out, (1, 1, 1), relu=False, zero_scale=True, **common
     )
-    self.has_shortcut = in_features != out or stride != 1
+    self.has_shortcut = bool(np.sum(in_features) != out or stride != 1)
+    if not self.has_shortcut and np.size(in_features) > 1:
+      raise ValueError(
+          f"A block with channels appended to its input, {in_features}, must"
+          f" give another number of them, not {out}."
+      )
     if self.has_shortcut:
       self.shortcut = ConvNorm(
           in_features, out, (1, 1, 1), strides, relu=False, **common
@@ -171,9 +186,8 @@ class Pathway(nnx.Module):
         ),
         **common,
     )
-    extra = extra_features or (0,) * len(spec.stages)
     for index, stage in enumerate(spec.stages):
-      width = spec.widths[index] + extra[index]
+      width = (spec.widths[index], *extra_features[index : index + 1])
       blocks = []
       for block in range(stage.blocks):
         blocks.append(
