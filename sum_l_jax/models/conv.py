@@ -28,8 +28,8 @@ backends, so it is a table, `FORMULATIONS[backend][kind]`.
                or fold
   taps         fold to the k frames that each one    volume
                reaches, side by side in O; add them
-  depth        at a stride of 2, 2 x 2 pixels side   volume
-               by side in C first; then stack
+  depth        at a stride of 2, two rows of pixels  volume
+               side by side in C first; then stack
 
 Padding is explicit, k // 2 on both sides: "SAME" pads asymmetrically at stride
 2 and would not match published weights.
@@ -268,7 +268,7 @@ class Conv3D(nnx.Module):
     x, kernel = x.astype(self.dtype), self.kernel[...]
     strides, formulation = self.strides, self.formulation
     if formulation == "depth" and strides[1] == 2:
-      # Pixels come together before clips do: channels of a clip stay together.
+      # Rows come together before clips do: channels of a clip stay together.
       x, kernel = formulations.to_depth(x), formulations.kernel_to_depth(kernel)
       strides, formulation = (strides[0], 1, strides[2]), "stack"
     x = packing.pack_clips(packing.pack_frames(x, frames), pack)
