@@ -169,9 +169,12 @@ def test_a_layer_of_parts_knows_where_packed_clips_have_theirs():
   )
   layer = conv.Conv3D((3, 2), 4, (3, 1, 1), backend="tpu",
                       rng=np.random.default_rng(1))
-  y = layer(jnp.concatenate(
-      [packing.pack_clips(first, 2), packing.pack_clips(second, 2)], axis=-1))
+  packed = jnp.concatenate(
+      [packing.pack_clips(first, 2), packing.pack_clips(second, 2)], axis=-1)
+  y = layer(packed)
   whole = np.concatenate([first, second], axis=-1)
+  np.testing.assert_array_equal(
+      packing.unpack_clips(packing.clip_by_clip(packed, (3, 2)), 2), whole)
   np.testing.assert_allclose(
       packing.unpack_clips(y, 2),
       _direct(whole, np.asarray(layer.kernel[...]), (1, 1, 1)), atol=1e-4)

@@ -111,6 +111,21 @@ def kernel_of_frames(kernel: jax.Array, count: int) -> jax.Array:
   )
 
 
+def clip_by_clip(x: jax.Array, parts: Sequence[int]) -> jax.Array:
+  """Each packed clip's parts together, where all of one came before the next's.
+
+  Args:
+    x: `[..., count * (C + D)]`: all clips' C, then all clips' D.
+    parts: C, D.
+  """
+  count = x.shape[-1] // sum(parts)
+  if count == 1 or len(parts) == 1:
+    return x
+  pieces = jnp.split(x, count * np.cumsum(parts)[:-1], axis=-1)
+  pieces = [piece.reshape(*x.shape[:-1], count, -1) for piece in pieces]
+  return jnp.concatenate(pieces, axis=-1).reshape(x.shape)
+
+
 def block_diagonal(
     kernel: jax.Array, count: int, parts: Sequence[int] = ()
 ) -> jax.Array:

@@ -92,10 +92,6 @@ class Bottleneck(nnx.Module):
       spec: of the stage.
       stride: of H and W.
       **common: backend, bn_group_size, dtype, rng.
-
-    Raises:
-      ValueError: where an input of several parts would be added as it is: the
-        channels of packed clips lie in another order than the branch's.
     """
     out, inner, size = spec.out, spec.inner, spec.temporal_kernel
     strides = (1, stride, stride)
@@ -105,11 +101,6 @@ class Bottleneck(nnx.Module):
         inner, out, (1, 1, 1), relu=False, zero_scale=True, **common
     )
     self.has_shortcut = bool(np.sum(in_features) != out or stride != 1)
-    if not self.has_shortcut and np.size(in_features) > 1:
-      raise ValueError(
-          f"A block with channels appended to its input, {in_features}, must"
-          f" give another number of them, not {out}."
-      )
     if self.has_shortcut:
       self.shortcut = ConvNorm(
           in_features, out, (1, 1, 1), strides, relu=False, **common
@@ -123,6 +114,8 @@ class Bottleneck(nnx.Module):
     if self.has_shortcut:
       with jax.named_scope("shortcut"):
         x = self.shortcut(x, train=train)
+    else:
+      x = packing.clip_by_clip(x, self.a.conv.parts)
     return jax.nn.relu(x + y)
 
 
