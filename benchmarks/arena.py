@@ -103,8 +103,7 @@ class Arena:
     self._whole = json.loads(whole.read_text(encoding="utf-8"))
     lines = read_journal(self._journal)
     self._run = sum("compared" in line for line in lines)
-    self._kills_of_run = sum(
-        "at" in line and line["run"] == self._run for line in lines)
+    self._kills_of_run = sum("at" in line and line["run"] == self._run for line in lines)
     self.kills = sum("at" in line for line in lines)
 
   @property
@@ -126,11 +125,16 @@ class Arena:
     shutil.rmtree(output)
     start = time.monotonic()
     self._complete(count_events, self._log)
-    path.write_text(json.dumps({
-        "seconds": time.monotonic() - start,
-        "events": int(events.read_text()),
-        "found": self._describe(output, self._log),
-    }), encoding="utf-8")
+    path.write_text(
+      json.dumps(
+        {
+          "seconds": time.monotonic() - start,
+          "events": int(events.read_text()),
+          "found": self._describe(output, self._log),
+        }
+      ),
+      encoding="utf-8",
+    )
     append(self._journal, {"whole": True, "cpu": self._spent()})
 
   def _spent(self) -> float:
@@ -156,8 +160,7 @@ class Arena:
   def _describe(self, output: pathlib.Path, log: pathlib.Path) -> dict:
     """In a child, since it may start JAX."""
     file = log.with_suffix(".json")
-    self._complete(
-        lambda: file.write_text(json.dumps(self._victim.describe(output))), log)
+    self._complete(lambda: file.write_text(json.dumps(self._victim.describe(output))), log)
     return json.loads(file.read_text())
 
   def _attempt(self, output, log, rng: np.random.Generator, left: float):
@@ -183,14 +186,19 @@ class Arena:
       os.kill(child, signal.SIGKILL)
       status = self._wait(child)
     if status not in (0, -signal.SIGKILL):
-      raise LostError(
-          f"It failed:\n{log.read_text(errors='replace')[-3000:]}")
+      raise LostError(f"It failed:\n{log.read_text(errors='replace')[-3000:]}")
     if status:
       self.kills += 1
       self._kills_of_run += 1
-      append(self._journal, {
-          "run": self._run, "at": "a file" if at_a_file else "a time",
-          "place": count or round(delay, 2), "cpu": self._spent()})
+      append(
+        self._journal,
+        {
+          "run": self._run,
+          "at": "a file" if at_a_file else "a time",
+          "place": count or round(delay, 2),
+          "cpu": self._spent(),
+        },
+      )
     return status == 0, max(0.3, left - place / 2)
 
   def one_run(self, most: int) -> None:
@@ -216,12 +224,12 @@ class Arena:
       saved = _check_saved(log)
     found, whole = self._describe(output, log), self._whole["found"]
     if found != whole:
-      names = sorted(n for n in found.keys() | whole.keys()
-                     if found.get(n) != whole.get(n))
+      names = sorted(n for n in found.keys() | whole.keys() if found.get(n) != whole.get(n))
       raise LostError(f"{output}: {names[:5]} differ from the whole run.")
-    append(self._journal,
-           {"run": self._run, "compared": True, "saves_reported": saved,
-            "cpu": self._spent()})
+    append(
+      self._journal,
+      {"run": self._run, "compared": True, "saves_reported": saved, "cpu": self._spent()},
+    )
     self._run, self._kills_of_run = self._run + 1, 0
     shutil.rmtree(output)
 
@@ -230,13 +238,13 @@ class Arena:
     lines = read_journal(self._journal)
     kills = [line["at"] for line in lines if "at" in line]
     return {
-        "kills": len(kills),
-        "at_a_file": kills.count("a file"),
-        "at_a_time": kills.count("a time"),
-        "runs": sum("compared" in line for line in lines),
-        "saves_reported": sum(line.get("saves_reported", 0) for line in lines),
-        "events": self._whole["events"],
-        "cpu_seconds": round(sum(line["cpu"] for line in lines), 1),
+      "kills": len(kills),
+      "at_a_file": kills.count("a file"),
+      "at_a_time": kills.count("a time"),
+      "runs": sum("compared" in line for line in lines),
+      "saves_reported": sum(line.get("saves_reported", 0) for line in lines),
+      "events": self._whole["events"],
+      "cpu_seconds": round(sum(line["cpu"] for line in lines), 1),
     }
 
 

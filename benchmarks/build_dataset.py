@@ -50,9 +50,7 @@ def texture(seconds: int, size: tuple[int, int], seed: int = 0):
   large = np.zeros((2 * height, 2 * width, 3), np.float32)
   for cells in (8, 32, 128):
     noise = rng.uniform(-40, 40, (cells, cells, 3)).astype(np.float32)
-    large += cv2.resize(
-        noise, large.shape[1::-1], interpolation=cv2.INTER_CUBIC
-    )
+    large += cv2.resize(noise, large.shape[1::-1], interpolation=cv2.INTER_CUBIC)
   large = np.clip(large + 128 + rng.normal(0, 3, large.shape), 0, 255)
   large = large.astype(np.uint8)
   for i in range(seconds * _FPS):
@@ -69,8 +67,8 @@ def write_source(folder: pathlib.Path, seconds: int) -> None:
     (folder / name).mkdir()
     path = "long.mp4" if name == "video" else "long"
     rows = [
-        f"c{start},{path},{start},{start + _CLIP_SECONDS},cut onion,cut,onion"
-        for start in range(0, seconds, _CLIP_SECONDS)
+      f"c{start},{path},{start},{start + _CLIP_SECONDS},cut onion,cut,onion"
+      for start in range(0, seconds, _CLIP_SECONDS)
     ]
     if name == "frames":
       head = lines[0] + ",fps"
@@ -95,9 +93,9 @@ def write_source(folder: pathlib.Path, seconds: int) -> None:
 def _processor_seconds() -> float:
   """Of this process and its children; other work doesn't change it much."""
   return sum(
-      usage.ru_utime + usage.ru_stime
-      for usage in map(resource.getrusage, (
-          resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+    usage.ru_utime + usage.ru_stime
+    for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+  )
 
 
 def measure(folder: pathlib.Path, name: str, processes: int) -> str:
@@ -105,11 +103,16 @@ def measure(folder: pathlib.Path, name: str, processes: int) -> str:
   output = folder / f"built_{name}"
   start = time.perf_counter(), _processor_seconds()
   with contextlib.redirect_stdout(io.StringIO()) as said:
-    status = build_dataset.main([
-        "--dataset=manifest", "--view=exo", f"--processes={processes}",
+    status = build_dataset.main(
+      [
+        "--dataset=manifest",
+        "--view=exo",
+        f"--processes={processes}",
         f"--annotations={folder / name / 'manifest.csv'}",
-        f"--media={folder / name}", f"--output={output}",
-    ])  # fmt: skip
+        f"--media={folder / name}",
+        f"--output={output}",
+      ]
+    )
   seconds = time.perf_counter() - start[0]
   processor = _processor_seconds() - start[1]
   if status:
@@ -118,18 +121,19 @@ def measure(folder: pathlib.Path, name: str, processes: int) -> str:
   frames = sum(clip.num_frames for clip in clips)
   size = sum(p.stat().st_size for p in output.rglob("*") if p.is_file())
   return (
-      f"{name}: {frames} frames in {seconds:.1f} s with {processes} process(es)"
-      f", {processor:.1f} s of processor time ="
-      f" {frames / processor:.0f} frames per core and second,"
-      f" {size / frames / 1000:.1f} kB a frame"
+    f"{name}: {frames} frames in {seconds:.1f} s with {processes} process(es)"
+    f", {processor:.1f} s of processor time ="
+    f" {frames / processor:.0f} frames per core and second,"
+    f" {size / frames / 1000:.1f} kB a frame"
   )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   parser = argparse.ArgumentParser(
-      prog="python -m benchmarks.build_dataset", description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter,
-  )  # fmt: skip
+    prog="python -m benchmarks.build_dataset",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
   parser.add_argument("--seconds", type=int, default=40, help="default: 40")
   parser.add_argument("--processes", type=int, default=1, help="default: 1")
   args = parser.parse_args(argv)

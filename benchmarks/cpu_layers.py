@@ -56,12 +56,11 @@ class Convolution:
 
 
 CONVOLUTIONS = {
-    "s2 b": Convolution((4, 8, 28, 28, 64), (1, 3, 3, 64, 64)),
-    "s4 a": Convolution((4, 8, 7, 7, 1024), (3, 1, 1, 1024, 256)),
-    "s4 b": Convolution((4, 8, 7, 7, 256), (1, 3, 3, 256, 256)),
-    "s4 c": Convolution((4, 8, 7, 7, 256), (1, 1, 1, 256, 1024)),
-    "fast s1": Convolution(
-        (4, 32, 112, 112, 3), (5, 7, 7, 3, 8), 2, ("stack", "taps"), True),
+  "s2 b": Convolution((4, 8, 28, 28, 64), (1, 3, 3, 64, 64)),
+  "s4 a": Convolution((4, 8, 7, 7, 1024), (3, 1, 1, 1024, 256)),
+  "s4 b": Convolution((4, 8, 7, 7, 256), (1, 3, 3, 256, 256)),
+  "s4 c": Convolution((4, 8, 7, 7, 256), (1, 1, 1, 256, 1024)),
+  "fast s1": Convolution((4, 32, 112, 112, 3), (5, 7, 7, 3, 8), 2, ("stack", "taps"), True),
 }
 NORMS = {"s2 c norm": (4, 8, 28, 28, 256), "s4 c norm": (4, 8, 7, 7, 1024)}
 
@@ -71,7 +70,7 @@ def _random(shape: Sequence[int]) -> np.ndarray:
 
 
 def _gradients(
-    forward: Callable[..., jax.Array], wanted: tuple[int, ...], *, fused: bool
+  forward: Callable[..., jax.Array], wanted: tuple[int, ...], *, fused: bool
 ) -> Callable[..., Any]:
   """The compiled layer: its arrays and the gradient of its output -> both."""
 
@@ -81,8 +80,7 @@ def _gradients(
     found = back(dy)
     return y, [found[i] for i in wanted]
 
-  return jax.jit(layer) if fused else device.jit_over(
-      device.make_mesh(1), layer)
+  return jax.jit(layer) if fused else device.jit_over(device.make_mesh(1), layer)
 
 
 def _caller(function: Callable[..., Any], *arrays) -> Callable[[], Any]:
@@ -90,8 +88,7 @@ def _caller(function: Callable[..., Any], *arrays) -> Callable[[], Any]:
 
 
 def _torch_caller(
-    forward: Callable[..., torch.Tensor], arrays: Sequence[torch.Tensor],
-    dy: np.ndarray,
+  forward: Callable[..., torch.Tensor], arrays: Sequence[torch.Tensor], dy: np.ndarray
 ) -> Callable[[], Any]:
   gradient = _channels_first(dy)
 
@@ -113,26 +110,25 @@ def convolutions(layer: Convolution) -> dict[str, Callable[[], Any]]:
   """By name: PyTorch's, and each way of ours."""
   x, kernel = _random(layer.x), _random(layer.kernel)
   wanted = (1,) if layer.of_pixels else (0, 1)
-  chosen = conv.FORMULATIONS["cpu"][conv.kind_of(
-      layer.kernel[:3], layer.strides)]
+  chosen = conv.FORMULATIONS["cpu"][conv.kind_of(layer.kernel[:3], layer.strides)]
   ways = {name: (name, False) for name in layer.formulations or (chosen,)}
   ways["fused"] = (chosen, True)
   functions = {}
   for name, (formulation, fused) in ways.items():
-    forward = functools.partial(
-        conv.convolve, strides=layer.strides, formulation=formulation)
+    forward = functools.partial(conv.convolve, strides=layer.strides, formulation=formulation)
     dy = _random(jax.eval_shape(forward, x, kernel).shape)
     functions[name] = _caller(
-        _gradients(forward, wanted, fused=fused),
-        *map(jax.numpy.asarray, (x, kernel, dy)))
+      _gradients(forward, wanted, fused=fused), *map(jax.numpy.asarray, (x, kernel, dy))
+    )
   weight = torch.from_numpy(kernel.transpose(4, 3, 0, 1, 2).copy())
   weight = weight.contiguous(memory_format=torch.channels_last_3d)
   functions["torch"] = _torch_caller(
-      functools.partial(
-          functional.conv3d, stride=layer.strides,
-          padding=[k // 2 for k in layer.kernel[:3]]),
-      [_channels_first(x, grad=not layer.of_pixels),
-       weight.requires_grad_()], dy)
+    functools.partial(
+      functional.conv3d, stride=layer.strides, padding=[k // 2 for k in layer.kernel[:3]]
+    ),
+    [_channels_first(x, grad=not layer.of_pixels), weight.requires_grad_()],
+    dy,
+  )
   return functions
 
 
@@ -142,18 +138,19 @@ def norms(shape: tuple[int, ...]) -> dict[str, Callable[[], Any]]:
   scale, bias = np.ones(shape[-1], np.float32), np.zeros(shape[-1], np.float32)
   functions = {}
   for name, parts in (("parts", norm._PARTS), ("whole", 1)):
-    forward = lambda x, scale, bias: norm.normalize_matmul(
-        x[None], scale, bias, norm.EPSILON)[0][0]
+    forward = lambda x, scale, bias: norm.normalize_matmul(x[None], scale, bias, norm.EPSILON)[0][0]
     arrays = tuple(map(jax.numpy.asarray, (x, scale, bias, dy)))
     function = _gradients(forward, (0, 1, 2), fused=False)
     with mock.patch.object(norm, "_PARTS", parts):
       _caller(function, *arrays)()  # Traced here, with these parts.
     functions[name] = _caller(function, *arrays)
   functions["torch"] = _torch_caller(
-      lambda x, scale, bias: functional.batch_norm(
-          x, None, None, scale, bias, training=True, eps=norm.EPSILON),
-      [_channels_first(x, grad=True),
-       *(torch.from_numpy(a).requires_grad_() for a in (scale, bias))], dy)
+    lambda x, scale, bias: functional.batch_norm(
+      x, None, None, scale, bias, training=True, eps=norm.EPSILON
+    ),
+    [_channels_first(x, grad=True), *(torch.from_numpy(a).requires_grad_() for a in (scale, bias))],
+    dy,
+  )
   return functions
 
 
@@ -163,27 +160,23 @@ def _product() -> Callable[[], Any]:
 
 
 def _measure(
-    functions: dict[str, Callable[[], Any]], rounds: int, operations: int = 0
+  functions: dict[str, Callable[[], Any]], rounds: int, operations: int = 0
 ) -> dict[str, Any]:
   result = {}
-  for clock, times in measure.interleave_clocks(
-      functions, rounds, settle=1).items():
+  for clock, times in measure.interleave_clocks(functions, rounds, settle=1).items():
     median = {name: float(np.median(t)) for name, t in times.items()}
     result[clock] = {
-        "milliseconds": {n: round(1e3 * t, 2) for n, t in median.items()},
-        "ratio_to_torch": {n: measure.ratio(times, n, "torch")
-                           for n in times if n != "torch"},
+      "milliseconds": {n: round(1e3 * t, 2) for n, t in median.items()},
+      "ratio_to_torch": {n: measure.ratio(times, n, "torch") for n in times if n != "torch"},
     }
     if operations and clock == "processor":
-      result["gflops_a_core"] = {
-          n: round(operations / t / 1e9, 1) for n, t in median.items()}
+      result["gflops_a_core"] = {n: round(operations / t / 1e9, 1) for n, t in median.items()}
   return result
 
 
 def run(rounds: int) -> dict[str, Any]:
   """Times every layer."""
-  results = {"matrix product of 2048": _measure(
-      {"torch": _product()}, rounds, 2 * 2048**3)}
+  results = {"matrix product of 2048": _measure({"torch": _product()}, rounds, 2 * 2048**3)}
   for name, layer in CONVOLUTIONS.items():
     results[name] = _measure(convolutions(layer), rounds, layer.operations)
   for name, shape in NORMS.items():
@@ -197,12 +190,10 @@ def main(argv: Sequence[str] | None = None) -> int:
   results = run(3 if args.quick else 15)
   for name, found in results.items():
     for clock in ("wall", "processor"):
-      times = ", ".join(f"{n} {t:.1f} ms" for n, t in found[clock][
-          "milliseconds"].items())
+      times = ", ".join(f"{n} {t:.1f} ms" for n, t in found[clock]["milliseconds"].items())
       sys.stdout.write(f"{name}: {clock} {times}\n")
     if "gflops_a_core" in found:
-      rates = ", ".join(
-          f"{n} {r:.0f}" for n, r in found["gflops_a_core"].items())
+      rates = ", ".join(f"{n} {r:.0f}" for n, r in found["gflops_a_core"].items())
       sys.stdout.write(f"{name}: GFLOP/s a core {rates}\n")
   if args.output:
     measure.write(args.output, measure.command("cpu_layers", argv), results)

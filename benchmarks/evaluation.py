@@ -64,14 +64,21 @@ _SMALL = _Views(4, 64, batch=10, rounds=27)
 
 
 def _stream(
-    folder: pathlib.Path, views: _Views, batch_size: int | None = None
+  folder: pathlib.Path, views: _Views, batch_size: int | None = None
 ) -> eval_loader.EvalStream:
   return eval_loader.make_eval_stream(
-      records.ClipDataset(folder / "set", "train"),
-      transforms.ClipTransform(
-          num_frames=views.frames, stride=8, crop_size=views.crop,
-          short_side=(views.crop, views.crop), flip=0.0),
-      num_clips=_CLIPS, num_crops=_CROPS, batch_size=batch_size or views.batch)
+    records.ClipDataset(folder / "set", "train"),
+    transforms.ClipTransform(
+      num_frames=views.frames,
+      stride=8,
+      crop_size=views.crop,
+      short_side=(views.crop, views.crop),
+      flip=0.0,
+    ),
+    num_clips=_CLIPS,
+    num_crops=_CROPS,
+    batch_size=batch_size or views.batch,
+  )
 
 
 class _Networks:
@@ -79,27 +86,30 @@ class _Networks:
 
   def __init__(self):
     self._torch = reference_networks.build(_MODEL)
-    tensors = {k: v.numpy()
-               for k, v in reference_networks.state(self._torch).items()}
+    tensors = {k: v.numpy() for k, v in reference_networks.state(self._torch).items()}
     file = files.WeightFile(pathlib.Path("in_memory.pyth"), "torch", tensors)
     weights = convert.convert(file, convert.Options(choices.MODELS[_MODEL]))[0]
     self.params, self.stats = weights.params, weights.stats
-    self._network = train_state.Network(lambda: models.make_model(
-        backbone=choices.MODELS[_MODEL], embedding_dim=None, dropout=0.0,
-        tasks={types.EGO: {"action": _CLASSES}}))
+    self._network = train_state.Network(
+      lambda: models.make_model(
+        backbone=choices.MODELS[_MODEL],
+        embedding_dim=None,
+        dropout=0.0,
+        tasks={types.EGO: {"action": _CLASSES}},
+      )
+    )
     self.mesh = device.make_mesh(1)
 
   def make_score(self):
     """A step that was not compiled yet."""
     return evaluate.make_score_step(
-        self._network, view=types.EGO, kinds={"action": types.SOFTMAX},
-        mesh=self.mesh)
+      self._network, view=types.EGO, kinds={"action": types.SOFTMAX}, mesh=self.mesh
+    )
 
   def torch(self, video: np.ndarray) -> np.ndarray:
     """Probabilities `[B, K]` of uint8 views `[B, T, H, W, 3]`."""
     pixels = torch.from_numpy(video).float().div_(255).sub_(0.45).div_(0.225)
-    pixels = pixels.permute(0, 4, 1, 2, 3).contiguous(
-        memory_format=torch.channels_last_3d)
+    pixels = pixels.permute(0, 4, 1, 2, 3).contiguous(memory_format=torch.channels_last_3d)
     with torch.inference_mode():
       x = pixels
       for block in self._torch.blocks[:5]:
@@ -112,13 +122,10 @@ class _Networks:
     self._torch = self._torch.to(memory_format=torch.channels_last_3d)
 
 
-def compare_networks(
-    networks: _Networks, video: np.ndarray, rounds: int
-) -> dict[str, Any]:
+def compare_networks(networks: _Networks, video: np.ndarray, rounds: int) -> dict[str, Any]:
   """Views per second of both networks, from uint8 pixels to probabilities."""
   score = networks.make_score()
-  pixels = {"video": video,
-            "color_offset": np.zeros((len(video), 3), np.float32)}
+  pixels = {"video": video, "color_offset": np.zeros((len(video), 3), np.float32)}
 
   def ours() -> np.ndarray:
     batch = device.put_batch(pixels, networks.mesh)
@@ -126,42 +133,44 @@ def compare_networks(
 
   theirs = lambda: networks.torch(video)
   difference = float(np.abs(ours() - theirs()).max())
-  times = measure.interleave(
-      {"ours": ours, "pytorch": theirs}, rounds, settle=1)
+  times = measure.interleave({"ours": ours, "pytorch": theirs}, rounds, settle=1)
   return {
-      "views_of_a_batch": len(video), "seconds": times,
-      "views_per_second": {
-          n: measure.spread([len(video) / t for t in times[n]])
-          for n in times},
-      "ours_faster_by": measure.ratio(times, "pytorch", "ours"),
-      "largest_difference_of_probabilities": difference,
+    "views_of_a_batch": len(video),
+    "seconds": times,
+    "views_per_second": {n: measure.spread([len(video) / t for t in times[n]]) for n in times},
+    "ours_faster_by": measure.ratio(times, "pytorch", "ours"),
+    "largest_difference_of_probabilities": difference,
   }
 
 
 def whole_evaluation(
-    networks: _Networks, folder: pathlib.Path, batch_size: int
+  networks: _Networks, folder: pathlib.Path, batch_size: int
 ) -> tuple[dict[str, Any], np.ndarray]:
   """From the shards to the scores: views per second, compilations, scores."""
   stream, score = _stream(folder, _SMALL, batch_size), networks.make_score()
   dataset = records.ClipDataset(folder / "set", "train")
-  tasks = {"action": types.Task(
-      "action", types.SOFTMAX, tuple(map(str, range(_CLASSES))))}
+  tasks = {"action": types.Task("action", types.SOFTMAX, tuple(map(str, range(_CLASSES))))}
 
   def run():
     return evaluate.evaluate(
-        score, networks.params, networks.stats,
-        device.prefetch_to_device(stream, networks.mesh),
-        labels={"action": np.zeros(len(dataset), np.int32)}, tasks=tasks,
-        num_views=stream.num_views, rule="sum")
+      score,
+      networks.params,
+      networks.stats,
+      device.prefetch_to_device(stream, networks.mesh),
+      labels={"action": np.zeros(len(dataset), np.int32)},
+      tasks=tasks,
+      num_views=stream.num_views,
+      rule="sum",
+    )
 
   run()
   start = time.perf_counter()
   result = run()
   seconds = time.perf_counter() - start
   return {
-      "batch_size": batch_size,
-      "views_per_second": len(dataset) * stream.num_views / seconds,
-      "compilations": score._cache_size(),
+    "batch_size": batch_size,
+    "views_per_second": len(dataset) * stream.num_views / seconds,
+    "compilations": score._cache_size(),
   }, result.scores["action"]
 
 
@@ -178,34 +187,45 @@ def main(argv: Sequence[str] | None = None) -> int:
       alone = {}
       for views in (_SMALL,) if args.quick else (_PUBLISHED, _SMALL):
         video = next(iter(_stream(folder, views)))["video"]
-        alone[str(views)] = compare_networks(
-            networks, video, 3 if args.quick else views.rounds)
+        alone[str(views)] = compare_networks(networks, video, 3 if args.quick else views.rounds)
       sizes = (_SMALL.batch, 7) if args.quick else (_SMALL.batch, 7, 16, 1)
-      runs, scores = zip(*[
-          whole_evaluation(networks, folder, size) for size in sizes])
+      runs, scores = zip(*[whole_evaluation(networks, folder, size) for size in sizes])
     differences = [float(np.abs(s - scores[0]).max()) for s in scores]
     for found, difference in zip(runs, differences):
       found["largest_difference_from_first"] = difference
     if args.output:
-      measure.write(args.output, measure.command("evaluation", argv), {
-          "model": _MODEL, "device": jax.devices()[0].platform,
+      measure.write(
+        args.output,
+        measure.command("evaluation", argv),
+        {
+          "model": _MODEL,
+          "device": jax.devices()[0].platform,
           "network": alone,
-          "whole": {"frames": _SMALL.frames, "crop": _SMALL.crop,
-                    "views_of_a_clip": _CLIPS * _CROPS, "runs": runs}})
+          "whole": {
+            "frames": _SMALL.frames,
+            "crop": _SMALL.crop,
+            "views_of_a_clip": _CLIPS * _CROPS,
+            "runs": runs,
+          },
+        },
+      )
     lines = []
     for views, found in alone.items():
       ratio = found["ours_faster_by"]
       lines.append(
-          f"network alone, {views}:"
-          f" {found['views_per_second']['ours']['median']:.1f} views/s,"
-          f" {ratio['median']:.2f} times PyTorch's ({ratio['low']:.2f} to"
-          f" {ratio['high']:.2f}), probabilities within"
-          f" {found['largest_difference_of_probabilities']:.1e}")
+        f"network alone, {views}:"
+        f" {found['views_per_second']['ours']['median']:.1f} views/s,"
+        f" {ratio['median']:.2f} times PyTorch's ({ratio['low']:.2f} to"
+        f" {ratio['high']:.2f}), probabilities within"
+        f" {found['largest_difference_of_probabilities']:.1e}"
+      )
     lines += [
-        f"whole, batches of {found['batch_size']}:"
-        f" {found['views_per_second']:.1f} views/s, {found['compilations']}"
-        " compilation(s), scores within"
-        f" {found['largest_difference_from_first']:.1e}" for found in runs]
+      f"whole, batches of {found['batch_size']}:"
+      f" {found['views_per_second']:.1f} views/s, {found['compilations']}"
+      " compilation(s), scores within"
+      f" {found['largest_difference_from_first']:.1e}"
+      for found in runs
+    ]
     return "\n".join(lines)
 
   return command_line.run(parser, run, argv)

@@ -42,11 +42,7 @@ from sum_l_jax.train import state as train_state
 from sum_l_jax.train import step as train_step
 
 _START = {"batch": 8, "frames": 8, "resolution": 48}
-_CURVES = {
-    "batch": (4, 8, 16, 32),
-    "frames": (4, 8, 16, 32),
-    "resolution": (32, 48, 64, 96),
-}
+_CURVES = {"batch": (4, 8, 16, 32), "frames": (4, 8, 16, 32), "resolution": (32, 48, 64, 96)}
 _KEYS = (4000, 8000, 16000, 32000, 64000)
 _QUERIES, _TEXT = 2048, 384
 # Of one there are no exchanges.
@@ -61,38 +57,38 @@ def make_batch(batch: int, frames: int, resolution: int) -> types.Batch:
   for view in (types.EGO, types.EXO):
     text = rng.standard_normal((batch, _TEXT)).astype(np.float32)
     made[view] = {
-        "video": rng.integers(
-            0, 256, (batch, frames, resolution, resolution, 3), np.uint8),
-        "color_offset": np.zeros((batch, 3), np.float32),
-        "mask": np.ones(batch, np.float32),
-        "clip": np.arange(batch, dtype=np.int32),
-        "labels": {task: rng.integers(0, classes, batch).astype(np.int32)
-                   for task, classes in _TASKS.items()},
-        "narration": text / np.linalg.norm(text, axis=1, keepdims=True),
+      "video": rng.integers(0, 256, (batch, frames, resolution, resolution, 3), np.uint8),
+      "color_offset": np.zeros((batch, 3), np.float32),
+      "mask": np.ones(batch, np.float32),
+      "clip": np.arange(batch, dtype=np.int32),
+      "labels": {
+        task: rng.integers(0, classes, batch).astype(np.int32) for task, classes in _TASKS.items()
+      },
+      "narration": text / np.linalg.norm(text, axis=1, keepdims=True),
     }
   made[types.EXO]["pool"] = np.zeros(batch, np.int32)
   return made
 
 
-def step_cost(
-    config: Any, sizes: dict[str, int], calls: int
-) -> dict[str, float]:
+def step_cost(config: Any, sizes: dict[str, int], calls: int) -> dict[str, float]:
   """Seconds of processor time and planned bytes of one training step."""
   tasks = {
-      view: {name: types.Task(name, types.SOFTMAX, tuple(map(str, range(n))))
-             for name, n in _TASKS.items()}
-      for view in (types.EGO, types.EXO)}
+    view: {
+      name: types.Task(name, types.SOFTMAX, tuple(map(str, range(n)))) for name, n in _TASKS.items()
+    }
+    for view in (types.EGO, types.EXO)
+  }
   mesh = device.make_mesh(1)
-  optimizer, schedule, _ = stages.build_optimizer(
-      config, "joint", num_clips=1000)
+  optimizer, schedule, _ = stages.build_optimizer(config, "joint", num_clips=1000)
   network = stages.build_network(config, tasks, embedding_dim=_TEXT)
   step = train_step.make_train_step(
-      network, stages.build_objective(config, "joint", tasks), optimizer,
-      schedule, seed=0, mesh=mesh)
+    network, stages.build_objective(config, "joint", tasks), optimizer, schedule, seed=0, mesh=mesh
+  )
   params, stats = network.init()
   state = jax.device_put(
-      train_state.create_state(params, stats, optimizer),
-      jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+    train_state.create_state(params, stats, optimizer),
+    jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
+  )
   batch = device.put_batch(make_batch(**sizes), mesh)
   compiled = step.lower(state, batch).compile()
   plan_of_memory = compiled.memory_analysis()
@@ -102,10 +98,8 @@ def step_cost(
     state, sums = compiled(state, batch)
     jax.block_until_ready(sums)
 
-  seconds = measure.interleave(
-      {"step": run}, calls, clock=time.process_time)["step"]
-  return {"seconds": min(seconds),
-          "temporary_bytes": plan_of_memory.temp_size_in_bytes}
+  seconds = measure.interleave({"step": run}, calls, clock=time.process_time)["step"]
+  return {"seconds": min(seconds), "temporary_bytes": plan_of_memory.temp_size_in_bytes}
 
 
 def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
@@ -115,9 +109,12 @@ def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
 
 def _fitted(sizes: Sequence[int], values: Sequence[float]) -> dict[str, Any]:
   half = min(len(sizes) // 2, len(sizes) - 2)  # A line needs two points.
-  return {"sizes": list(sizes), "values": list(values),
-          "exponent": exponent(sizes, values),
-          "exponent_of_larger_half": exponent(sizes[half:], values[half:])}
+  return {
+    "sizes": list(sizes),
+    "values": list(values),
+    "exponent": exponent(sizes, values),
+    "exponent_of_larger_half": exponent(sizes[half:], values[half:]),
+  }
 
 
 def step_curves(calls: int, points: int) -> dict[str, Any]:
@@ -134,7 +131,8 @@ def step_curves(calls: int, points: int) -> dict[str, Any]:
       costs.append(known[key])
     for what in ("seconds", "temporary_bytes"):
       curves[f"step {what} against {name}"] = _fitted(
-          values[:points], [cost[what] for cost in costs])
+        values[:points], [cost[what] for cost in costs]
+      )
   return curves
 
 
@@ -144,11 +142,11 @@ def mining_curve(calls: int, points: int) -> dict[str, Any]:
   seconds = []
   for number in _KEYS[:points]:
     keys = mining_rate.unit_vectors(number, 2)
-    search: Callable = lambda keys=keys: nearest.nearest(
-        queries, keys, 10, 4096)
+    search: Callable = lambda keys=keys: nearest.nearest(queries, keys, 10, 4096)
     with contextlib.redirect_stderr(io.StringIO()):
-      seconds.append(min(measure.interleave(
-          {"search": search}, calls, clock=time.process_time)["search"]))
+      seconds.append(
+        min(measure.interleave({"search": search}, calls, clock=time.process_time)["search"])
+      )
   return {"mining seconds against keys": _fitted(_KEYS[:points], seconds)}
 
 
@@ -158,19 +156,28 @@ def device_curves(points: int) -> dict[str, Any]:
   for number in _DEVICES[:points]:
     flag = f"--xla_force_host_platform_device_count={number}"
     done = subprocess.run(
-        [sys.executable, "-m", "sum_l_jax.aot", "--config=configs/demo.py",
-         f"--topology=cpu:{number}", "--batch_per_chip=8", "--json"],
-        check=True, stdout=subprocess.PIPE, text=True,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flag},
+      [
+        sys.executable,
+        "-m",
+        "sum_l_jax.aot",
+        "--config=configs/demo.py",
+        f"--topology=cpu:{number}",
+        "--batch_per_chip=8",
+        "--json",
+      ],
+      check=True,
+      stdout=subprocess.PIPE,
+      text=True,
+      env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flag},
     )
     (program,) = json.loads(done.stdout)["programs"]
     found["memory"].append(program["memory"]["total"])
-    for name, kind in (("all-reduced", "all-reduce"),
-                       ("all-gathered", "all-gather")):
-      found[name].append(sum(row["bytes"] for row in program["collectives"]
-                             if row["kind"] == kind))
-  return {f"{name} bytes against devices": _fitted(_DEVICES[:points], values)
-          for name, values in found.items()}
+    for name, kind in (("all-reduced", "all-reduce"), ("all-gathered", "all-gather")):
+      found[name].append(sum(row["bytes"] for row in program["collectives"] if row["kind"] == kind))
+  return {
+    f"{name} bytes against devices": _fitted(_DEVICES[:points], values)
+    for name, values in found.items()
+  }
 
 
 def draw(curves: dict[str, Any], path: pathlib.Path) -> None:
@@ -182,9 +189,8 @@ def draw(curves: dict[str, Any], path: pathlib.Path) -> None:
 
   columns = 2
   rows = -(-len(curves) // columns)
-  figure, axes = pyplot.subplots(
-      rows, columns, figsize=(9, 2.8 * rows), squeeze=False)
-  for axis in axes.flat[len(curves):]:
+  figure, axes = pyplot.subplots(rows, columns, figsize=(9, 2.8 * rows), squeeze=False)
+  for axis in axes.flat[len(curves) :]:
     axis.set_visible(False)
   for axis, (name, curve) in zip(axes.flat, curves.items()):
     axis.loglog(curve["sizes"], curve["values"], marker="o")
@@ -208,21 +214,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
   def run(args: argparse.Namespace) -> str:
     calls, points = (2, 2) if args.quick else (4, 4)
-    curves = {**step_curves(calls, points), **mining_curve(calls, points + 1),
-              **device_curves(points)}
+    curves = {
+      **step_curves(calls, points),
+      **mining_curve(calls, points + 1),
+      **device_curves(points),
+    }
     if args.output:
-      measure.write(args.output, measure.command("growth", argv),
-                    {"start": _START, "curves": curves})
+      measure.write(
+        args.output, measure.command("growth", argv), {"start": _START, "curves": curves}
+      )
       draw(curves, args.output.with_suffix(".png"))
     lines = [f"{'':38}{'exponent':>9}{'larger half':>12}  at the sizes"]
     for name, curve in curves.items():
       values = " ".join(
-          f"{v / 2**20:.3g}" if "bytes" in name else f"{v:.2f}"
-          for v in curve["values"])
+        f"{v / 2**20:.3g}" if "bytes" in name else f"{v:.2f}" for v in curve["values"]
+      )
       lines.append(
-          f"{name:38}{curve['exponent']:9.2f}"
-          f"{curve['exponent_of_larger_half']:12.2f}  {values}"
-          + (" MiB" if "bytes" in name else " s"))
+        f"{name:38}{curve['exponent']:9.2f}"
+        f"{curve['exponent_of_larger_half']:12.2f}  {values}"
+        + (" MiB" if "bytes" in name else " s")
+      )
     return "\n".join(lines)
 
   return command_line.run(parser, run, argv)

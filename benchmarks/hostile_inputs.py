@@ -32,8 +32,23 @@ from tests import conftest
 from tests import numbered_video
 
 ALLOWED = (ValueError, FileNotFoundError)
-_EXTREMES = (b"\0", b"\xff" * 4, b"-1", b"1e309", b"nan", b"../", b'"', b"\n",
-             b",", b"9" * 40, b"$", b":", b"[]", b"null", "é".encode("latin1"))
+_EXTREMES = (
+  b"\0",
+  b"\xff" * 4,
+  b"-1",
+  b"1e309",
+  b"nan",
+  b"../",
+  b'"',
+  b"\n",
+  b",",
+  b"9" * 40,
+  b"$",
+  b":",
+  b"[]",
+  b"null",
+  "é".encode("latin1"),
+)
 
 
 class CrashError(Exception):
@@ -108,10 +123,16 @@ def _narrations() -> narrations_lib.NarrationTable:
 
 def _pairs() -> pairing.PairTable:
   return pairing.PairTable(
-      ego_rows=[0, 1], neighbours=[[0, 1], [1, 0]],
-      similarity=[[0.9, 0.5], [0.8, 0.1]], clip_offsets=[0, 1, 2],
-      clip_pool=[0, 0], clip_index=[0, 1], ego_fingerprint="a",
-      exo_fingerprints=("b",), text_model="m", text_fingerprint="c",
+    ego_rows=[0, 1],
+    neighbours=[[0, 1], [1, 0]],
+    similarity=[[0.9, 0.5], [0.8, 0.1]],
+    clip_offsets=[0, 1, 2],
+    clip_pool=[0, 0],
+    clip_index=[0, 1],
+    ego_fingerprint="a",
+    exo_fingerprints=("b",),
+    text_model="m",
+    text_fingerprint="c",
   )
 
 
@@ -121,18 +142,24 @@ def _weights() -> weights_lib.Weights:
 
 
 _MANIFEST = (
-    "clip_id,path,start_seconds,stop_seconds,narration,verb,fps\n"
-    "a,v.mp4,0.0,0.5,cut it,cut,\nb,v.mp4,0:01,00:00:02.5,open,open,\n"
-    "c,frames,,,look,cut,10\n"
+  "clip_id,path,start_seconds,stop_seconds,narration,verb,fps\n"
+  "a,v.mp4,0.0,0.5,cut it,cut,\nb,v.mp4,0:01,00:00:02.5,open,open,\n"
+  "c,frames,,,look,cut,10\n"
 )
 _CLIPS = "".join(
-    records.ClipInfo(f"c{i}", "cut it", {"verb": (0,)}, 9, 12.0, "v", 0.0, i)
-    .to_json() + "\n" for i in range(2))
-_CARD = json.dumps({
-    "format": records.FORMAT, "name": "x", "view": "ego", "metadata": {},
+  records.ClipInfo(f"c{i}", "cut it", {"verb": (0,)}, 9, 12.0, "v", 0.0, i).to_json() + "\n"
+  for i in range(2)
+)
+_CARD = json.dumps(
+  {
+    "format": records.FORMAT,
+    "name": "x",
+    "view": "ego",
+    "metadata": {},
     "tasks": {"verb": {"kind": "softmax", "class_names": ["cut"]}},
     "splits": {"train": 2},
-})  # fmt: skip
+  }
+)
 
 
 def _read_manifest(path: pathlib.Path) -> object:
@@ -183,31 +210,40 @@ def _jpeg() -> bytes:
 
 
 def _torch() -> bytes:
-  return _saved(lambda path: files.write_torch(
-      path, {"a.weight": np.ones((2, 3), np.float32)}, "{}"), "w.pyth")
+  return _saved(
+    lambda path: files.write_torch(path, {"a.weight": np.ones((2, 3), np.float32)}, "{}"), "w.pyth"
+  )
 
 
-TARGETS = {target.name: target for target in (
+TARGETS = {
+  target.name: target
+  for target in (
     Target("manifest", _MANIFEST.encode, _read_manifest),
     Target("clips", _CLIPS.encode, _read_clips),
     Target("card", _CARD.encode, _read_card),
     Target("hoi", lambda: b"put${s0}@cup|bowl:{m1}@table:{s2}@hand", _read_hoi),
     Target("override", lambda: b"joint_stage.total=30 epochs", _read_override),
-    Target("pairs.npz", lambda: _saved(_pairs().save, "p.npz"),
-           pairing.PairTable.load),
-    Target("narrations.npz", lambda: _saved(_narrations().save, "n.npz"),
-           narrations_lib.NarrationTable.load),
-    Target("weights.npz", lambda: _saved(
-        lambda path: weights_lib.write_weights(path, _weights()), "w.npz"),
-        weights_lib.read_weights),
+    Target("pairs.npz", lambda: _saved(_pairs().save, "p.npz"), pairing.PairTable.load),
+    Target(
+      "narrations.npz",
+      lambda: _saved(_narrations().save, "n.npz"),
+      narrations_lib.NarrationTable.load,
+    ),
+    Target(
+      "weights.npz",
+      lambda: _saved(lambda path: weights_lib.write_weights(path, _weights()), "w.npz"),
+      weights_lib.read_weights,
+    ),
     Target("jpeg", _jpeg, lambda path: decode.decode_jpeg(path.read_bytes())),
-    Target("frame.jpg", _jpeg,
-           lambda path: images.shrink_jpeg(path.read_bytes(), 16, str(path))),
-    Target("video.mp4", lambda: _saved(
-        lambda path: numbered_video.write_video(path, list(range(30))),
-        "v.mp4"), _read_video),
+    Target("frame.jpg", _jpeg, lambda path: images.shrink_jpeg(path.read_bytes(), 16, str(path))),
+    Target(
+      "video.mp4",
+      lambda: _saved(lambda path: numbered_video.write_video(path, list(range(30))), "v.mp4"),
+      _read_video,
+    ),
     Target("weights.pyth", _torch, files.read),
-)}
+  )
+}
 
 
 def attempt(target: Target, data: bytes, folder: pathlib.Path) -> str:
@@ -235,8 +271,7 @@ def attempt(target: Target, data: bytes, folder: pathlib.Path) -> str:
     return type(error).__name__
   except BaseException as error:
     raise CrashError(
-        f"{target.name}: {type(error).__name__}: {error}; input"
-        f" {data[:200]!r} ({len(data)} bytes)"
+      f"{target.name}: {type(error).__name__}: {error}; input {data[:200]!r} ({len(data)} bytes)"
     ) from error
   return "result"
 

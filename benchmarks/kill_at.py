@@ -20,8 +20,7 @@ import signal
 import sys
 import threading
 
-EVENTS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir",
-          "shutil.rmtree")
+EVENTS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree")
 
 
 class Watch:
@@ -38,12 +37,12 @@ class Watch:
   """
 
   def __init__(
-      self,
-      path: str,
-      *,
-      count: int = 0,
-      events: tuple[str, ...] = EVENTS,
-      act: Callable[[], None] | None = None,
+    self,
+    path: str,
+    *,
+    count: int = 0,
+    events: tuple[str, ...] = EVENTS,
+    act: Callable[[], None] | None = None,
   ):
     self._path = re.compile(path)
     self._count = count
@@ -66,8 +65,9 @@ class Watch:
   def _matches(self, event: str, arguments: tuple) -> bool:
     texts = arguments[:2] if event == "os.rename" else arguments[:1]
     return any(
-        self._path.search(os.fsdecode(text)) for text in texts
-        if isinstance(text, str | bytes | os.PathLike)
+      self._path.search(os.fsdecode(text))
+      for text in texts
+      if isinstance(text, str | bytes | os.PathLike)
     )
 
 

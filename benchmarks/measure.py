@@ -27,24 +27,36 @@ import numpy as np
 from sum_l_jax import process
 
 # Those that change a timing; a result says what they were.
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain",
-             "array-record", "numpy", "opencv-python-headless", "simplejpeg",
-             "torch", "pytorchvideo", "faiss-cpu")
+_PACKAGES = (
+  "jax",
+  "jaxlib",
+  "flax",
+  "optax",
+  "orbax-checkpoint",
+  "grain",
+  "array-record",
+  "numpy",
+  "opencv-python-headless",
+  "simplejpeg",
+  "torch",
+  "pytorchvideo",
+  "faiss-cpu",
+)
 _VARIABLES = ("OPENBLAS_", "OMP_", "MKL_", "JAX_", "XLA_")
 
 NOTE = (
-    "The machine may have been shared with other work. Compared times are taken"
-    " in turn in one process: read the ratios, not the seconds."
+  "The machine may have been shared with other work. Compared times are taken"
+  " in turn in one process: read the ratios, not the seconds."
 )
 
 
 def interleave(
-    functions: Mapping[str, Callable[[], Any]],
-    rounds: int,
-    *,
-    warm_up: int = 1,
-    settle: int = 0,
-    clock: Callable[[], float] = time.perf_counter,
+  functions: Mapping[str, Callable[[], Any]],
+  rounds: int,
+  *,
+  warm_up: int = 1,
+  settle: int = 0,
+  clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
   """Calls the functions in turn and times each call.
 
@@ -69,9 +81,9 @@ def interleave(
   """
   if not functions or rounds < 1 or min(warm_up, settle) < 0:
     raise ValueError(
-        "interleave needs at least one function and one round, and warm_up and"
-        f" settle of 0 or more; got {len(functions)} functions, {rounds=},"
-        f" {warm_up=}, {settle=}."
+      "interleave needs at least one function and one round, and warm_up and"
+      f" settle of 0 or more; got {len(functions)} functions, {rounds=},"
+      f" {warm_up=}, {settle=}."
     )
   for _ in range(warm_up):
     for function in functions.values():
@@ -89,11 +101,7 @@ def interleave(
 
 
 def interleave_clocks(
-    functions: Mapping[str, Callable[[], Any]],
-    rounds: int,
-    *,
-    warm_up: int = 1,
-    settle: int = 0,
+  functions: Mapping[str, Callable[[], Any]], rounds: int, *, warm_up: int = 1, settle: int = 0
 ) -> dict[str, dict[str, list[float]]]:
   """`interleave` by the clock and by processor time, in the same calls.
 
@@ -102,18 +110,20 @@ def interleave_clocks(
   """
   clocks = {"wall": time.perf_counter, "processor": time.process_time}
   times = interleave(
-      functions, rounds, warm_up=warm_up, settle=settle,
-      clock=lambda: np.array([clock() for clock in clocks.values()]),
+    functions,
+    rounds,
+    warm_up=warm_up,
+    settle=settle,
+    clock=lambda: np.array([clock() for clock in clocks.values()]),
   )
   return {
-      clock: {name: [float(value[place]) for value in values]
-              for name, values in times.items()}
-      for place, clock in enumerate(clocks)
+    clock: {name: [float(value[place]) for value in values] for name, values in times.items()}
+    for place, clock in enumerate(clocks)
   }
 
 
 def ratio(
-    times: Mapping[str, Sequence[float]], numerator: str, denominator: str
+  times: Mapping[str, Sequence[float]], numerator: str, denominator: str
 ) -> dict[str, float]:
   """Time of one over time of another, round by round.
 
@@ -126,52 +136,47 @@ def ratio(
     "median", "low" (the smallest) and "high" (the largest).
   """
   each = np.divide(times[numerator], times[denominator])
-  return {
-      "median": float(np.median(each)),
-      "low": float(each.min()),
-      "high": float(each.max()),
-  }
+  return {"median": float(np.median(each)), "low": float(each.min()), "high": float(each.max())}
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-  """"median", "low" and "high" of some values."""
+  """ "median", "low" and "high" of some values."""
   return {
-      "median": float(np.median(values)),
-      "low": float(np.min(values)),
-      "high": float(np.max(values)),
+    "median": float(np.median(values)),
+    "low": float(np.min(values)),
+    "high": float(np.max(values)),
   }
 
 
 def environment() -> dict[str, Any]:
   """Hardware, versions, date, and how busy the machine is."""
   found = {
-      d.metadata["Name"].lower().replace("_", "-"): d.version
-      for d in importlib.metadata.distributions() if d.metadata["Name"]
+    d.metadata["Name"].lower().replace("_", "-"): d.version
+    for d in importlib.metadata.distributions()
+    if d.metadata["Name"]
   }
   load = os.getloadavg() if hasattr(os, "getloadavg") else (None,)
   pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
   return {
-      "date": datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
-      "processor": _processor(),
-      "cores_of_machine": os.cpu_count(),
-      "cores_of_process": process.cores(),
-      "memory_gib": round(pages / 2**30, 1),
-      "system": f"{platform.system()} {platform.machine()}",
-      "python": platform.python_version(),
-      "versions": {n: found[n] for n in _PACKAGES if n in found},
-      "variables": {
-          name: value for name, value in sorted(os.environ.items())
-          if name.startswith(_VARIABLES) and not pathlib.Path(
-              value).is_absolute()
-      },
-      "load_at_end": load[0],
-      "note": NOTE,
+    "date": datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
+    "processor": _processor(),
+    "cores_of_machine": os.cpu_count(),
+    "cores_of_process": process.cores(),
+    "memory_gib": round(pages / 2**30, 1),
+    "system": f"{platform.system()} {platform.machine()}",
+    "python": platform.python_version(),
+    "versions": {n: found[n] for n in _PACKAGES if n in found},
+    "variables": {
+      name: value
+      for name, value in sorted(os.environ.items())
+      if name.startswith(_VARIABLES) and not pathlib.Path(value).is_absolute()
+    },
+    "load_at_end": load[0],
+    "note": NOTE,
   }
 
 
-def write(
-    path: str | pathlib.Path, command: str, results: Mapping[str, Any]
-) -> None:
+def write(path: str | pathlib.Path, command: str, results: Mapping[str, Any]) -> None:
   """Writes a result: command, environment and numbers, as JSON.
 
   Args:
@@ -181,11 +186,7 @@ def write(
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  record = {
-      "command": command,
-      "environment": environment(),
-      "results": results,
-  }
+  record = {"command": command, "environment": environment(), "results": results}
   scratch = path.with_name(path.name + ".tmp")
   text = json.dumps(record, indent=2, allow_nan=False)
   scratch.write_text(text + "\n", encoding="utf-8")
@@ -195,15 +196,12 @@ def write(
 def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
   """A parser with what every benchmark takes: `--quick` and `--output`."""
   parser = argparse.ArgumentParser(
-      prog=f"python -m benchmarks.{name}", description=description,
-      formatter_class=argparse.RawDescriptionHelpFormatter,
+    prog=f"python -m benchmarks.{name}",
+    description=description,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  parser.add_argument(
-      "--quick", action="store_true", help="fewer and smaller measurements"
-  )
-  parser.add_argument(
-      "--output", type=pathlib.Path, metavar="FILE", help="write a JSON here"
-  )
+  parser.add_argument("--quick", action="store_true", help="fewer and smaller measurements")
+  parser.add_argument("--output", type=pathlib.Path, metavar="FILE", help="write a JSON here")
   return parser
 
 

@@ -35,9 +35,7 @@ _SPREAD = 0.3
 _NEAR = 1e-4
 
 
-def write_vectors(
-    path: pathlib.Path, number: int, dim: int, kind: str, seed: int
-) -> np.ndarray:
+def write_vectors(path: pathlib.Path, number: int, dim: int, kind: str, seed: int) -> np.ndarray:
   """Writes unit vectors and returns a memory map of them.
 
   Args:
@@ -54,12 +52,8 @@ def write_vectors(
   if path.is_file():
     return np.load(path, mmap_mode="r", allow_pickle=False)
   scratch = path.with_suffix(".tmp")
-  vectors = np.lib.format.open_memmap(
-      scratch, mode="w+", dtype=np.float32, shape=(number, dim)
-  )
-  centres = np.random.default_rng(0).standard_normal(
-      (max(1, number // _CLUSTER), dim), np.float32
-  )
+  vectors = np.lib.format.open_memmap(scratch, mode="w+", dtype=np.float32, shape=(number, dim))
+  centres = np.random.default_rng(0).standard_normal((max(1, number // _CLUSTER), dim), np.float32)
   for first in range(0, number, _ROWS_AT_ONCE):
     count = min(_ROWS_AT_ONCE, number - first)
     rows = rng.standard_normal((count, dim), np.float32)
@@ -73,9 +67,7 @@ def write_vectors(
   return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def measure(
-    args: argparse.Namespace, kind: str, folder: pathlib.Path
-) -> str:
+def measure(args: argparse.Namespace, kind: str, folder: pathlib.Path) -> str:
   """Runs one search, block of queries by block of queries.
 
   Args:
@@ -90,8 +82,8 @@ def measure(
   folder = folder / "_".join(map(str, (kind, *sizes)))
   folder.mkdir(parents=True, exist_ok=True)
   queries, keys = (
-      write_vectors(folder / f"{seed}.npy", number, args.dim, kind, seed)
-      for seed, number in ((1, args.queries), (2, args.keys))
+    write_vectors(folder / f"{seed}.npy", number, args.dim, kind, seed)
+    for seed, number in ((1, args.queries), (2, args.keys))
   )
   progress = command_line.Progress("queries", args.queries)
   positions, cosines, times = [], [], []
@@ -100,14 +92,11 @@ def measure(
     path = folder / f"block_{first:010d}.npz"
     if not path.is_file():
       wall, processor = time.perf_counter(), time.process_time()
-      found = nearest.nearest(
-          queries, keys, args.top_k, args.block, query_rows=rows
-      )
+      found = nearest.nearest(queries, keys, args.top_k, args.block, query_rows=rows)
       wall = time.perf_counter() - wall
       processor = time.process_time() - processor
       scratch = path.with_suffix(".tmp.npz")
-      np.savez(scratch, positions=found[0], cosines=found[1],
-               seconds=[wall, processor])  # fmt: skip
+      np.savez(scratch, positions=found[0], cosines=found[1], seconds=[wall, processor])
       scratch.replace(path)
     with np.load(path, allow_pickle=False) as block:
       positions.append(block["positions"])
@@ -120,10 +109,10 @@ def measure(
   # Kilobytes on Linux. Mapped pages count, as long as memory is free.
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
   text = (
-      f"{kind}: {args.queries} x {args.keys} x {args.dim}, top {args.top_k}:"
-      f" {wall:.1f} s, {processor:.1f} s of processor time,"
-      f" {work / wall:.1f} GFLOP/s, peak {peak:.0f} MiB,"
-      f" mean best cosine {cosines[:, 0].mean():.3f}"
+    f"{kind}: {args.queries} x {args.keys} x {args.dim}, top {args.top_k}:"
+    f" {wall:.1f} s, {processor:.1f} s of processor time,"
+    f" {work / wall:.1f} GFLOP/s, peak {peak:.0f} MiB,"
+    f" mean best cosine {cosines[:, 0].mean():.3f}"
   )
   if args.check:
     wrong = check(queries, keys, positions, cosines, args.check)
@@ -132,11 +121,7 @@ def measure(
 
 
 def check(
-    queries: np.ndarray,
-    keys: np.ndarray,
-    positions: np.ndarray,
-    cosines: np.ndarray,
-    number: int,
+  queries: np.ndarray, keys: np.ndarray, positions: np.ndarray, cosines: np.ndarray, number: int
 ) -> int:
   """Queries of a random sample whose result isn't that of brute force.
 
@@ -147,26 +132,29 @@ def check(
   """
   rows = np.random.default_rng(3).choice(len(queries), number, replace=False)
   wide = queries[np.sort(rows)].astype(np.float64)
-  products = np.concatenate([
+  products = np.concatenate(
+    [
       wide @ keys[first : first + _ROWS_AT_ONCE].astype(np.float64).T
       for first in range(0, len(keys), _ROWS_AT_ONCE)
-  ], axis=1)  # fmt: skip
+    ],
+    axis=1,
+  )
   wrong = 0
   for row, product in zip(np.sort(rows), products):
     rounded = np.rint((1.0 - product) / nearest.STEP)
     best = np.argsort(rounded, kind="stable")[: positions.shape[1]]
     wrong += not (
-        np.array_equal(best, positions[row])
-        and np.allclose(product[best], cosines[row], atol=nearest.STEP)
+      np.array_equal(best, positions[row])
+      and np.allclose(product[best], cosines[row], atol=nearest.STEP)
     )
   return wrong
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   parser = argparse.ArgumentParser(
-      prog="python -m benchmarks.mine_pairs",
-      description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter,
+    prog="python -m benchmarks.mine_pairs",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   add = parser.add_argument
   add("--queries", type=int, default=20000, help="default: 20000")
@@ -174,18 +162,19 @@ def main(argv: Sequence[str] | None = None) -> int:
   add("--top_k", type=int, default=10, help="default: 10")
   add("--dim", type=int, default=384, help="default: 384")
   add("--block", type=int, default=4096, help="default: 4096")
-  add("--kinds", nargs="+", default=["random", "clustered"],
-      choices=["random", "clustered"], help="default: both")  # fmt: skip
-  add("--work", type=pathlib.Path, metavar="DIR",
-      help="keep vectors and finished blocks here")  # fmt: skip
-  add("--check", type=int, default=0, metavar="N",
-      help="compare N random queries with brute force")  # fmt: skip
+  add(
+    "--kinds",
+    nargs="+",
+    default=["random", "clustered"],
+    choices=["random", "clustered"],
+    help="default: both",
+  )
+  add("--work", type=pathlib.Path, metavar="DIR", help="keep vectors and finished blocks here")
+  add("--check", type=int, default=0, metavar="N", help="compare N random queries with brute force")
   args = parser.parse_args(argv)
   for kind in args.kinds:
     with contextlib.ExitStack() as stack:
-      folder = args.work or pathlib.Path(
-          stack.enter_context(tempfile.TemporaryDirectory())
-      )
+      folder = args.work or pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
       print(measure(args, kind, folder), flush=True)
   return 0
 

@@ -42,9 +42,7 @@ def unit_vectors(number: int, seed: int) -> np.ndarray:
   return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
-def by_numpy(
-    queries: np.ndarray, keys: np.ndarray, top_k: int
-) -> np.ndarray:
+def by_numpy(queries: np.ndarray, keys: np.ndarray, top_k: int) -> np.ndarray:
   """Positions `[Q, k]` of the most similar keys, by float32 products."""
   out = np.empty((len(queries), top_k), np.int64)
   for first in range(0, len(queries), 1024):
@@ -66,31 +64,29 @@ def find_faiss(folder: pathlib.Path | None) -> Any | None:
 
 
 def compare(
-    num_queries: int, num_keys: int, *, rounds: int, top_k: int, faiss: Any
+  num_queries: int, num_keys: int, *, rounds: int, top_k: int, faiss: Any
 ) -> dict[str, Any]:
   """Times one size in turn, by the clock and by processor time."""
   queries, keys = unit_vectors(num_queries, 1), unit_vectors(num_keys, 2)
   functions = {
-      "ours": lambda: nearest.nearest(queries, keys, top_k, 4096),
-      "numpy": lambda: by_numpy(queries, keys, top_k),
+    "ours": lambda: nearest.nearest(queries, keys, top_k, 4096),
+    "numpy": lambda: by_numpy(queries, keys, top_k),
   }
   if faiss:
     index = faiss.IndexFlatIP(_DIM)
     index.add(keys)
     functions["faiss"] = lambda: index.search(queries, top_k)
-  result: dict[str, Any] = {
-      "queries": num_queries, "keys": num_keys, "dim": _DIM, "top_k": top_k}
+  result: dict[str, Any] = {"queries": num_queries, "keys": num_keys, "dim": _DIM, "top_k": top_k}
   with contextlib.redirect_stderr(io.StringIO()):  # Progress lines.
     found = {name: function() for name, function in functions.items()}
-    for name, times in measure.interleave_clocks(
-        functions, rounds, warm_up=0, settle=1).items():
+    for name, times in measure.interleave_clocks(functions, rounds, warm_up=0, settle=1).items():
       result[name] = {
-          "seconds": times,
-          "pairs_per_second": {
-              n: measure.spread([num_queries * num_keys / t for t in seconds])
-              for n, seconds in times.items()},
-          "our_rate_over": {
-              n: measure.ratio(times, n, "ours") for n in times if n != "ours"},
+        "seconds": times,
+        "pairs_per_second": {
+          n: measure.spread([num_queries * num_keys / t for t in seconds])
+          for n, seconds in times.items()
+        },
+        "our_rate_over": {n: measure.ratio(times, n, "ours") for n in times if n != "ours"},
       }
   positions = found["ours"][0]
   others = {"numpy": found["numpy"]}
@@ -98,7 +94,8 @@ def compare(
     others["faiss"] = found["faiss"][1]
   # Ours ranks by float64; float32 alone can swap what is nearly equal.
   result["share_of_same_positions"] = {
-      n: float((positions == other).mean()) for n, other in others.items()}
+    n: float((positions == other).mean()) for n, other in others.items()
+  }
   # Kilobytes on Linux; of the process so far, vectors and others included.
   result["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
   return result
@@ -113,8 +110,11 @@ def _without_variables() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
   parser = measure.make_parser("mining_rate", __doc__)
   parser.add_argument(
-      "--faiss", type=pathlib.Path, metavar="FOLDER",
-      help="where pip install --target put faiss-cpu, if not installed")
+    "--faiss",
+    type=pathlib.Path,
+    metavar="FOLDER",
+    help="where pip install --target put faiss-cpu, if not installed",
+  )
   parser.add_argument("--top_k", type=int, default=10, help="default: 10")
 
   def run(args: argparse.Namespace) -> str:
@@ -123,24 +123,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     faiss = find_faiss(args.faiss)
     lines, sizes = [], []
     if not faiss:
-      lines.append("faiss is not there and is left out:"
-                   " pip install --target FOLDER faiss-cpu --no-deps")
+      lines.append(
+        "faiss is not there and is left out: pip install --target FOLDER faiss-cpu --no-deps"
+      )
     for queries, keys, rounds in _QUICK if args.quick else _SIZES:
-      sizes.append(compare(queries, keys, rounds=rounds,
-                           top_k=args.top_k, faiss=faiss))
+      sizes.append(compare(queries, keys, rounds=rounds, top_k=args.top_k, faiss=faiss))
       for clock in ("wall", "processor"):
         rate = sizes[-1][clock]["pairs_per_second"]["ours"]["median"]
         text = ", ".join(
-            f"{r['median']:.2f} ({r['low']:.2f} to {r['high']:.2f}) of {name}'s"
-            for name, r in sizes[-1][clock]["our_rate_over"].items())
-        lines.append(f"{queries} x {keys}, {clock} time: {rate / 1e6:.0f}"
-                     f" million pairs/s, {text}")
+          f"{r['median']:.2f} ({r['low']:.2f} to {r['high']:.2f}) of {name}'s"
+          for name, r in sizes[-1][clock]["our_rate_over"].items()
+        )
+        lines.append(f"{queries} x {keys}, {clock} time: {rate / 1e6:.0f} million pairs/s, {text}")
     if args.output:
       command = measure.command("mining_rate", argv)
       if args.faiss:  # Where it lay is nobody's business.
         command = command.replace(str(args.faiss), "FOLDER")
-      measure.write(args.output, command, {
-          "faiss": getattr(faiss, "__version__", None), "sizes": sizes})
+      measure.write(
+        args.output, command, {"faiss": getattr(faiss, "__version__", None), "sizes": sizes}
+      )
     return "\n".join(lines)
 
   return command_line.run(parser, run, argv)

@@ -33,8 +33,7 @@ import sys
 
 # Before anything imports JAX. All starts of a training run the same programs.
 os.environ.setdefault(
-    "JAX_COMPILATION_CACHE_DIR",
-    str(pathlib.Path(__file__).parents[1] / ".cache" / "jax"),
+  "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".cache" / "jax")
 )
 
 from benchmarks import arena as arenas
@@ -45,9 +44,7 @@ _SHARES = {"training": 0.5, "build": 0.2, "mining": 0.2, "embedding": 0.1}
 _FOLDER = pathlib.Path(__file__).parents[1] / ".cache" / "soak"
 
 
-def kill(
-    kills: int, seed: int, names: Sequence[str], folder: pathlib.Path
-) -> dict[str, dict]:
+def kill(kills: int, seed: int, names: Sequence[str], folder: pathlib.Path) -> dict[str, dict]:
   """Kills each victim its share of times.
 
   Args:
@@ -66,8 +63,7 @@ def kill(
   records = {}
   for number, name in enumerate(names):
     wanted = max(1, round(kills * _SHARES[name] / whole))
-    arena = arenas.Arena(
-        victims.VICTIMS[name], folder / name, 1000 * seed + number)
+    arena = arenas.Arena(victims.VICTIMS[name], folder / name, 1000 * seed + number)
     while arena.kills < wanted or arena.under_way:
       arena.one_run(wanted - arena.kills)
     records[name] = arena.record()
@@ -80,8 +76,7 @@ def _read_inputs(inputs: int, seed: int, folder: pathlib.Path) -> dict:
   from benchmarks import hostile_inputs
 
   journal = folder / "inputs.jsonl"
-  counts = {k: v for line in arenas.read_journal(journal)
-            for k, v in line.items()}
+  counts = {k: v for line in arenas.read_journal(journal) for k, v in line.items()}
   for name in hostile_inputs.TARGETS:
     if name not in counts:
       number = -(-inputs // len(hostile_inputs.TARGETS))
@@ -92,8 +87,9 @@ def _read_inputs(inputs: int, seed: int, folder: pathlib.Path) -> dict:
 
 def _parse() -> argparse.Namespace:
   parser = argparse.ArgumentParser(
-      prog="python -m benchmarks.soak", description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter,
+    prog="python -m benchmarks.soak",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   add = parser.add_argument
   add("--kills", type=int, default=200)

@@ -27,20 +27,31 @@ from sum_l_jax import command_line
 
 _CONFIG = "configs/demo.py"
 _COMMANDS = (
-    "sum_l_jax.main", "sum_l_jax.predict", "sum_l_jax.embed",
-    "sum_l_jax.retrieve", "sum_l_jax.compare", "sum_l_jax.report",
-    "sum_l_jax.export", "sum_l_jax.submit", "sum_l_jax.doctor",
-    "sum_l_jax.profile_input", "sum_l_jax.study", "sum_l_jax.visualize",
-    "data_prep.build_dataset", "data_prep.embed_narrations",
-    "data_prep.mine_pairs", "data_prep.doctor", "data_prep.init_manifest",
-    "data_prep.convert_weights", "data_prep.similarity_report",
+  "sum_l_jax.main",
+  "sum_l_jax.predict",
+  "sum_l_jax.embed",
+  "sum_l_jax.retrieve",
+  "sum_l_jax.compare",
+  "sum_l_jax.report",
+  "sum_l_jax.export",
+  "sum_l_jax.submit",
+  "sum_l_jax.doctor",
+  "sum_l_jax.profile_input",
+  "sum_l_jax.study",
+  "sum_l_jax.visualize",
+  "data_prep.build_dataset",
+  "data_prep.embed_narrations",
+  "data_prep.mine_pairs",
+  "data_prep.doctor",
+  "data_prep.init_manifest",
+  "data_prep.convert_weights",
+  "data_prep.similarity_report",
 )
 
 
 def _environment() -> dict[str, str]:
   # A cache of elsewhere would be warm from the start.
-  return {k: v for k, v in os.environ.items()
-          if k != "JAX_COMPILATION_CACHE_DIR"}
+  return {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
 
 
 def _timed(arguments: Sequence[str], until: str = "") -> dict[str, float]:
@@ -52,9 +63,12 @@ def _timed(arguments: Sequence[str], until: str = "") -> dict[str, float]:
   before = resource.getrusage(resource.RUSAGE_CHILDREN)
   start = time.perf_counter()
   process = subprocess.Popen(
-      [sys.executable, *arguments], env=_environment(), text=True,
-      stdout=subprocess.DEVNULL if until else subprocess.PIPE,
-      stderr=subprocess.PIPE if until else subprocess.STDOUT)
+    [sys.executable, *arguments],
+    env=_environment(),
+    text=True,
+    stdout=subprocess.DEVNULL if until else subprocess.PIPE,
+    stderr=subprocess.PIPE if until else subprocess.STDOUT,
+  )
   lines, seconds = [], 0.0
   for line in process.stderr if until else process.stdout:
     lines.append(line)
@@ -66,22 +80,31 @@ def _timed(arguments: Sequence[str], until: str = "") -> dict[str, float]:
   failed = status and "--help" not in arguments
   if failed or (until and not any(until in line for line in lines)):
     raise ValueError(
-        f"python {' '.join(arguments)} ended with status {status}:\n"
-        + "".join(lines[-20:]))
+      f"python {' '.join(arguments)} ended with status {status}:\n" + "".join(lines[-20:])
+    )
   after = resource.getrusage(resource.RUSAGE_CHILDREN)
-  return {"wall": seconds,
-          "processor": after.ru_utime + after.ru_stime
-          - before.ru_utime - before.ru_stime}
+  return {
+    "wall": seconds,
+    "processor": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+  }
 
 
 def first_step(workdir: pathlib.Path) -> dict[str, float]:
   """One step of the demo's first stage, in a workdir of its own."""
   # Without an evaluation and a report, which come after the first step.
-  return _timed([
-      "-m", "sum_l_jax.main", f"--config={_CONFIG}", f"--workdir={workdir}",
-      "--config.stop_at=exo:1", "--config.log_every_steps=1",
-      "--config.eval.during_split=", "--config.report=false",
-  ], until="exo 1/")  # fmt: skip
+  return _timed(
+    [
+      "-m",
+      "sum_l_jax.main",
+      f"--config={_CONFIG}",
+      f"--workdir={workdir}",
+      "--config.stop_at=exo:1",
+      "--config.log_every_steps=1",
+      "--config.eval.during_split=",
+      "--config.report=false",
+    ],
+    until="exo 1/",
+  )
 
 
 def _prepare() -> None:
@@ -91,8 +114,8 @@ def _prepare() -> None:
 
   config = plan.read_config(_CONFIG, ())
   recipes.prepare(
-      config.prepare.recipe, pathlib.Path(config.prepare.directory),
-      seed=config.prepare.seed)
+    config.prepare.recipe, pathlib.Path(config.prepare.directory), seed=config.prepare.seed
+  )
 
 
 def measure_start(rounds: int) -> dict[str, Any]:
@@ -121,22 +144,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     _prepare()
     start = measure_start(1 if args.quick else 3)
     help_times = {
-        command: [_timed(["-m", command, "--help"])
-                  for _ in range(1 if args.quick else 3)]
-        for command in (_COMMANDS[:3] if args.quick else _COMMANDS)}
+      command: [_timed(["-m", command, "--help"]) for _ in range(1 if args.quick else 3)]
+      for command in (_COMMANDS[:3] if args.quick else _COMMANDS)
+    }
     if args.output:
-      measure.write(args.output, measure.command("start_up", argv),
-                    {"first_step": start, "help": help_times})
+      measure.write(
+        args.output, measure.command("start_up", argv), {"first_step": start, "help": help_times}
+      )
     wall, processor = (
-        measure.spread([t[clock] for t in start["warm"]])
-        for clock in ("wall", "processor"))
+      measure.spread([t[clock] for t in start["warm"]]) for clock in ("wall", "processor")
+    )
     least = {c: min(t["wall"] for t in ts) for c, ts in help_times.items()}
     slowest = max(least, key=least.__getitem__)
     return (
-        f"first step: {start['cold']['wall']:.1f} s cold, {wall['median']:.1f}"
-        f" s warm ({wall['low']:.1f} to {wall['high']:.1f};"
-        f" {processor['median']:.1f} s of processor time to the end of the"
-        f" run)\nslowest --help: {least[slowest]:.2f} s ({slowest})")
+      f"first step: {start['cold']['wall']:.1f} s cold, {wall['median']:.1f}"
+      f" s warm ({wall['low']:.1f} to {wall['high']:.1f};"
+      f" {processor['median']:.1f} s of processor time to the end of the"
+      f" run)\nslowest --help: {least[slowest]:.2f} s ({slowest})"
+    )
 
   return command_line.run(parser, run, argv)
 

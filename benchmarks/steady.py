@@ -39,10 +39,10 @@ def _sample(step: int) -> dict[str, float]:
   """Resident memory in MiB, open files and threads of this process."""
   status = pathlib.Path("/proc/self/status").read_text(encoding="ascii")
   return {
-      "step": step,
-      "rss_mib": int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) / 1024,
-      "files": len(os.listdir("/proc/self/fd")),
-      "threads": len(os.listdir("/proc/self/task")),
+    "step": step,
+    "rss_mib": int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) / 1024,
+    "files": len(os.listdir("/proc/self/fd")),
+    "threads": len(os.listdir("/proc/self/task")),
   }
 
 
@@ -80,15 +80,15 @@ def summarize(samples: list[dict[str, float]]) -> dict[str, float]:
     found[f"{name}_per_1000_steps"] = round(float(slope), 3)
     found[f"{name}_first"] = round(float(values[0]), 1)
     found[f"{name}_last"] = round(float(values[-1]), 1)
-    found[f"{name}_scatter"] = round(
-        float(np.std(values - start - slope * step)), 3)
+    found[f"{name}_scatter"] = round(float(np.std(values - start - slope * step)), 3)
   return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   parser = argparse.ArgumentParser(
-      prog="python -m benchmarks.steady", description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter,
+    prog="python -m benchmarks.steady",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument("--steps", type=int, default=2000)
   parser.add_argument("--output", type=pathlib.Path, metavar="FILE.json")
@@ -98,11 +98,13 @@ def main(argv: Sequence[str] | None = None) -> int:
   with tempfile.TemporaryDirectory() as folder:
     samples = measure(args.steps, pathlib.Path(folder))
   result = {
-      "steps": args.steps, **summarize(samples),
-      "seconds": round(time.monotonic() - start),
-      "cpu_seconds": round(sum(os.times()[:2])),
-      "jax": jax.__version__, "python": platform.python_version(),
-      "samples": samples,
+    "steps": args.steps,
+    **summarize(samples),
+    "seconds": round(time.monotonic() - start),
+    "cpu_seconds": round(sum(os.times()[:2])),
+    "jax": jax.__version__,
+    "python": platform.python_version(),
+    "samples": samples,
   }
   if args.output:
     args.output.parent.mkdir(parents=True, exist_ok=True)

@@ -44,14 +44,14 @@ from tests import reference_networks
 RATE, MOMENTUM = 0.01, 0.9
 # name: backbone, batch, frames, side.
 CASES = {
-    "tiny": ("tiny", 32, 8, 56),
-    "slow_r50": ("slow_r50", 4, 8, 112),
-    "slowfast_r50": ("slowfast_r50", 4, 32, 112),
+  "tiny": ("tiny", 32, 8, 56),
+  "slow_r50": ("slow_r50", 4, 8, 112),
+  "slowfast_r50": ("slowfast_r50", 4, 32, 112),
 }
 QUICK = {
-    "tiny": ("tiny", 8, 8, 56),
-    "slow_r50": ("slow_r50", 1, 8, 64),
-    "slowfast_r50": ("slowfast_r50", 1, 32, 64),
+  "tiny": ("tiny", 8, 8, 56),
+  "slow_r50": ("slow_r50", 1, 8, 64),
+  "slowfast_r50": ("slowfast_r50", 1, 32, 64),
 }
 _TWO_ENCODERS = "two_encoders"
 _ALL = (*CASES, _TWO_ENCODERS)
@@ -88,8 +88,9 @@ def _jax_step(module: nnx.Module, loss: Callable, batch) -> Callable[[], None]:
   step = device.jit_over(mesh, step, donate=True)
   # Where the step returns it, so that the second one compiles nothing.
   state, rest = jax.device_put(
-      ((params, jax.tree.map(jnp.zeros_like, params)), rest),
-      jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+    ((params, jax.tree.map(jnp.zeros_like, params)), rest),
+    jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
+  )
 
   def run():
     nonlocal state
@@ -104,35 +105,29 @@ def encoder_step(backbone: str, x: np.ndarray, backend: str = "cpu"):
   spec = backbones.BACKBONES[backbone]
   make = slowfast.SlowFast if spec.fast else resnet3d.ResNet3D
   network = make(
-      spec, backend=backend, bn_group_size=0, dtype=jnp.float32,
-      rng=np.random.default_rng(0),
+    spec, backend=backend, bn_group_size=0, dtype=jnp.float32, rng=np.random.default_rng(0)
   )
-  return _jax_step(
-      network, lambda net, x: jnp.square(net(x, train=True)[0]).mean(), x)
+  return _jax_step(network, lambda net, x: jnp.square(net(x, train=True)[0]).mean(), x)
 
 
 class _ConvNorm(nn.Sequential):
-
   def __init__(self, channels, out, size, stride=1, *, relu=True):
     parts = [
-        nn.Conv3d(channels, out, size, (1, stride, stride),
-                  [k // 2 for k in size], bias=False),
-        nn.BatchNorm3d(out),
+      nn.Conv3d(channels, out, size, (1, stride, stride), [k // 2 for k in size], bias=False),
+      nn.BatchNorm3d(out),
     ]
     super().__init__(*parts, *[nn.ReLU(inplace=True)] * relu)
 
 
 class _Bottleneck(nn.Module):
-
   def __init__(self, channels, stage: backbones.StageSpec):
     super().__init__()
     self.branch = nn.Sequential(
-        _ConvNorm(channels, stage.inner, (stage.temporal_kernel, 1, 1)),
-        _ConvNorm(stage.inner, stage.inner, (1, 3, 3), stage.stride),
-        _ConvNorm(stage.inner, stage.out, (1, 1, 1), relu=False),
+      _ConvNorm(channels, stage.inner, (stage.temporal_kernel, 1, 1)),
+      _ConvNorm(stage.inner, stage.inner, (1, 3, 3), stage.stride),
+      _ConvNorm(stage.inner, stage.out, (1, 1, 1), relu=False),
     )
-    self.shortcut = _ConvNorm(
-        channels, stage.out, (1, 1, 1), stage.stride, relu=False)
+    self.shortcut = _ConvNorm(channels, stage.out, (1, 1, 1), stage.stride, relu=False)
 
   def forward(self, x):
     return functional.relu(self.shortcut(x) + self.branch(x))
@@ -148,16 +143,18 @@ class TinyTorch(nn.Module):
     size = (1, stride, stride)
     self.stem = nn.Conv3d(3, 3 * width, size, size, bias=False)
     self.norm = nn.BatchNorm3d(width)
-    self.stages = nn.Sequential(*[
-        _Bottleneck(channels, stage)
-        for channels, stage in zip(spec.widths, spec.stages)
-    ])
+    self.stages = nn.Sequential(
+      *[_Bottleneck(channels, stage) for channels, stage in zip(spec.widths, spec.stages)]
+    )
 
   def forward(self, x):
     frame, before, after = self.stem(x).chunk(3, dim=1)
     change = lambda y: y[:, :, 1:] - y[:, :, :-1]
-    x = (frame + functional.pad(change(before), (0, 0, 0, 0, 1, 0))
-         + functional.pad(change(after), (0, 0, 0, 0, 0, 1)))
+    x = (
+      frame
+      + functional.pad(change(before), (0, 0, 0, 0, 1, 0))
+      + functional.pad(change(after), (0, 0, 0, 0, 0, 1))
+    )
     return self.stages(torch.relu(self.norm(x))).mean((2, 3, 4))
 
 
@@ -168,8 +165,8 @@ class _Published(nn.Module):
     super().__init__()
     self.alpha = backbones.BACKBONES[backbone].alpha
     blocks = reference_networks.build(
-        {"slow_r50": "slow_r50_8x8",
-         "slowfast_r50": "slowfast_r50_8x8"}[backbone]).blocks
+      {"slow_r50": "slow_r50_8x8", "slowfast_r50": "slowfast_r50_8x8"}[backbone]
+    ).blocks
     self.two = backbones.BACKBONES[backbone].fast is not None
     self.blocks = blocks[:-2] if self.two else blocks[:-1]
 
@@ -188,8 +185,7 @@ def _torch_layout(x: np.ndarray) -> torch.Tensor:
 
 def _torch_step(network: nn.Module, loss: Callable) -> Callable[[], None]:
   network.to(memory_format=torch.channels_last_3d).train()
-  optimizer = torch.optim.SGD(
-      network.parameters(), lr=RATE, momentum=MOMENTUM)
+  optimizer = torch.optim.SGD(network.parameters(), lr=RATE, momentum=MOMENTUM)
 
   def run():
     optimizer.zero_grad()
@@ -217,12 +213,9 @@ def two_view_batch(batch: int, frames: int, side: int):
     # Alike enough to pass the filter of 0.5 with their partners.
     text += 8 * np.random.default_rng(1).standard_normal((batch, TEXT))
     parts[view] = {
-        "video": rng.integers(
-            0, 256, (batch, frames, side, side, 3)).astype(np.uint8),
-        "labels": {task: rng.integers(0, k, batch)
-                   for task, k in TASKS.items()},
-        "narration": (text / np.linalg.norm(text, axis=1, keepdims=True)
-                      ).astype(np.float32),
+      "video": rng.integers(0, 256, (batch, frames, side, side, 3)).astype(np.uint8),
+      "labels": {task: rng.integers(0, k, batch) for task, k in TASKS.items()},
+      "narration": (text / np.linalg.norm(text, axis=1, keepdims=True)).astype(np.float32),
     }
   return parts
 
@@ -230,11 +223,10 @@ def two_view_batch(batch: int, frames: int, side: int):
 def two_encoder_step(parts):
   """The SUM-L step of the library: model and objective as in training."""
   tasks = {view: dict(TASKS) for view in types.VIEWS}
-  model = models.make_model(
-      backbone="tiny", tasks=tasks, embedding_dim=TEXT, dropout=0.0, seed=0)
+  model = models.make_model(backbone="tiny", tasks=tasks, embedding_dim=TEXT, dropout=0.0, seed=0)
   objective = total.Objective(
-      tasks={view: dict.fromkeys(TASKS, types.SOFTMAX)
-             for view in types.VIEWS})
+    tasks={view: dict.fromkeys(TASKS, types.SOFTMAX) for view in types.VIEWS}
+  )
 
   def loss(model, parts):
     return objective(model(parts, train=True), parts)[0]
@@ -243,7 +235,6 @@ def two_encoder_step(parts):
 
 
 class _Tower(nn.Module):
-
   def __init__(self):
     super().__init__()
     self.encoder = TinyTorch()
@@ -261,8 +252,7 @@ def _decoupled(a, b, temperature):
   """Eq. 7 and 9, one direction: per row, without the positive below."""
   similarity = a @ b.T / temperature
   positive = similarity.diagonal()
-  others = similarity.masked_fill(
-      torch.eye(len(a), dtype=torch.bool), -torch.inf)
+  others = similarity.masked_fill(torch.eye(len(a), dtype=torch.bool), -torch.inf)
   return torch.logsumexp(others, dim=1) - positive
 
 
@@ -280,9 +270,11 @@ def torch_two_encoder_step(parts, temperature=0.06, sigma=0.1, threshold=0.5):
     for view, tower in towers.items():
       logits, embeddings[view] = tower(videos[view])
       value += weights[f"{view}_cls"] * sum(
-          functional.cross_entropy(z, y) for z, y in zip(logits, labels[view]))
-      both = (_decoupled(embeddings[view], texts[view], temperature)
-              + _decoupled(texts[view], embeddings[view], temperature))
+        functional.cross_entropy(z, y) for z, y in zip(logits, labels[view])
+      )
+      both = _decoupled(embeddings[view], texts[view], temperature) + _decoupled(
+        texts[view], embeddings[view], temperature
+      )
       value += weights[f"{view}_text"] * both.mean() / 2
     similarity = (texts["ego"] * texts["exo"]).sum(1)
     kept = similarity > threshold
@@ -297,14 +289,13 @@ def torch_two_encoder_step(parts, temperature=0.06, sigma=0.1, threshold=0.5):
 def _measure(functions, rounds, *, settle) -> dict:
   others = [name for name in functions if name != "torch"]
   return {
-      clock: {
-          "milliseconds": {name: round(1e3 * float(np.median(values)), 1)
-                           for name, values in times.items()},
-          "ratio_to_torch": {name: measure.ratio(times, name, "torch")
-                             for name in others},
-      }
-      for clock, times in measure.interleave_clocks(
-          functions, rounds, settle=settle).items()
+    clock: {
+      "milliseconds": {
+        name: round(1e3 * float(np.median(values)), 1) for name, values in times.items()
+      },
+      "ratio_to_torch": {name: measure.ratio(times, name, "torch") for name in others},
+    }
+    for clock, times in measure.interleave_clocks(functions, rounds, settle=settle).items()
   }
 
 
@@ -312,22 +303,19 @@ def run_case(name: str, *, quick: bool, rounds: int) -> dict:
   """Times one of `CASES`, or the step of two encoders."""
   if name == _TWO_ENCODERS:
     parts = two_view_batch(8 if quick else 32, 8, 56)
-    functions = {"jax": two_encoder_step(parts),
-                 "torch": torch_two_encoder_step(parts)}
+    functions = {"jax": two_encoder_step(parts), "torch": torch_two_encoder_step(parts)}
     size = (len(parts["ego"]["video"]), 8, 56)
   else:
     backbone, *size = (QUICK if quick else CASES)[name]
-    x = np.random.default_rng(0).standard_normal(
-        (*size, size[-1], 3)).astype(np.float32)
-    functions = {
-        "jax": encoder_step(backbone, x),
-        "torch": torch_encoder_step(backbone, x),
-    }
+    x = np.random.default_rng(0).standard_normal((*size, size[-1], 3)).astype(np.float32)
+    functions = {"jax": encoder_step(backbone, x), "torch": torch_encoder_step(backbone, x)}
     if backbone == "tiny":
       functions["jax_native"] = encoder_step(backbone, x, conv.NATIVE)
   steps = _STEPS.get(name, 1)
-  return {**dict(zip(("batch", "frames", "side"), size)),
-          **_measure(functions, steps * rounds, settle=steps)}
+  return {
+    **dict(zip(("batch", "frames", "side"), size)),
+    **_measure(functions, steps * rounds, settle=steps),
+  }
 
 
 def run_apart(name: str, options: Sequence[str]) -> dict:
@@ -339,9 +327,10 @@ def run_apart(name: str, options: Sequence[str]) -> dict:
   with tempfile.TemporaryDirectory() as folder:
     output = pathlib.Path(folder) / "case.json"
     subprocess.run(
-        [sys.executable, "-m", "benchmarks.step", f"--cases={name}",
-         f"--output={output}", *options],
-        check=True, stdout=subprocess.DEVNULL)
+      [sys.executable, "-m", "benchmarks.step", f"--cases={name}", f"--output={output}", *options],
+      check=True,
+      stdout=subprocess.DEVNULL,
+    )
     return json.loads(output.read_text(encoding="utf-8"))["results"][name]
 
 
@@ -349,14 +338,15 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser = measure.make_parser("step", __doc__)
   parser.add_argument("--rounds", type=int, default=0)
   parser.add_argument(
-      "--cases", default="", metavar="NAME[,...]",
-      help=f"of {', '.join(_ALL)}; default: all, or {', '.join(_QUICK_CASES)}"
-      " with --quick")
+    "--cases",
+    default="",
+    metavar="NAME[,...]",
+    help=f"of {', '.join(_ALL)}; default: all, or {', '.join(_QUICK_CASES)} with --quick",
+  )
   args = parser.parse_args(argv)
   torch.set_num_threads(process.cores())
   rounds = args.rounds or (3 if args.quick else 6)
-  names = args.cases.split(",") if args.cases else (
-      _QUICK_CASES if args.quick else _ALL)
+  names = args.cases.split(",") if args.cases else (_QUICK_CASES if args.quick else _ALL)
   if not set(names) <= set(_ALL):
     parser.error(f"--cases must be of {', '.join(_ALL)}; got {args.cases}")
   if len(names) == 1:
@@ -367,8 +357,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   for name, found in results.items():
     for clock in ("wall", "processor"):
       ratios = ", ".join(
-          f"{which} {r['median']:.2f} ({r['low']:.2f} to {r['high']:.2f})"
-          for which, r in found[clock]["ratio_to_torch"].items())
+        f"{which} {r['median']:.2f} ({r['low']:.2f} to {r['high']:.2f})"
+        for which, r in found[clock]["ratio_to_torch"].items()
+      )
       sys.stdout.write(f"{name}: {clock} time over PyTorch's: {ratios}\n")
   if args.output:
     measure.write(args.output, measure.command("step", argv), results)

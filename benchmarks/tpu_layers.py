@@ -62,27 +62,26 @@ class Case:
 _NATIVE = tuple((kind, conv.NATIVE) for kind in ("pointwise", "temporal"))
 _ROWS = tuple((kind, "rows") for kind in ("pointwise", "temporal"))
 CASES = {
-    "fast_s1_one_frame": Case("fast", "s1", pack=8),
-    "fast_s1": Case("fast", "s1", pack=8, frames=2),
-    "fast_s2_native": Case("fast", "s2", pack=8, table=_NATIVE),
-    "fast_s2_fold_rows": Case(
-        "fast", "s2", pack=8, table=(("pointwise", "fold"),)),
-    "fast_s2": Case("fast", "s2", pack=8),
-    "fast_s3_native": Case("fast", "s3", pack=4, table=_NATIVE),
-    "fast_s3": Case("fast", "s3", pack=4),
-    "fast_s4_native": Case("fast", "s4", pack=2, table=_NATIVE),
-    "fast_s4": Case("fast", "s4", pack=2),
-    "slow_s1_one_clip": Case("slow", "s1"),
-    "slow_s1": Case("slow", "s1", pack=2),
-    "slow_s2_one_clip": Case("slow", "s2"),
-    "slow_s2_one_clip_rows": Case("slow", "s2", table=_ROWS),
-    "slow_s2": Case("slow", "s2", pack=2),
-    "slow_s3": Case("slow", "s3"),
-    "slow_s3_rows": Case("slow", "s3", table=_ROWS),
-    "slow_s2_of_4_native": Case("slow", "s2", clips=4, table=_NATIVE),
-    "slow_s2_of_4": Case("slow", "s2", clips=4),
-    "slow_s3_of_4_native": Case("slow", "s3", clips=4, table=_NATIVE),
-    "slow_s3_of_4": Case("slow", "s3", clips=4),
+  "fast_s1_one_frame": Case("fast", "s1", pack=8),
+  "fast_s1": Case("fast", "s1", pack=8, frames=2),
+  "fast_s2_native": Case("fast", "s2", pack=8, table=_NATIVE),
+  "fast_s2_fold_rows": Case("fast", "s2", pack=8, table=(("pointwise", "fold"),)),
+  "fast_s2": Case("fast", "s2", pack=8),
+  "fast_s3_native": Case("fast", "s3", pack=4, table=_NATIVE),
+  "fast_s3": Case("fast", "s3", pack=4),
+  "fast_s4_native": Case("fast", "s4", pack=2, table=_NATIVE),
+  "fast_s4": Case("fast", "s4", pack=2),
+  "slow_s1_one_clip": Case("slow", "s1"),
+  "slow_s1": Case("slow", "s1", pack=2),
+  "slow_s2_one_clip": Case("slow", "s2"),
+  "slow_s2_one_clip_rows": Case("slow", "s2", table=_ROWS),
+  "slow_s2": Case("slow", "s2", pack=2),
+  "slow_s3": Case("slow", "s3"),
+  "slow_s3_rows": Case("slow", "s3", table=_ROWS),
+  "slow_s2_of_4_native": Case("slow", "s2", clips=4, table=_NATIVE),
+  "slow_s2_of_4": Case("slow", "s2", clips=4),
+  "slow_s3_of_4_native": Case("slow", "s3", clips=4, table=_NATIVE),
+  "slow_s3_of_4": Case("slow", "s3", clips=4),
 }
 _SPEC = backbones.BACKBONES["slowfast_r50"]
 _SIDES = {"s2": 56, "s3": 56, "s4": 28, "s5": 14}
@@ -92,23 +91,23 @@ _FRAMES = {"slow": 8, "fast": 32}
 def _build(case: Case) -> tuple[nnx.Module, Callable, tuple[int, ...]]:
   """The layers, how they are run, and the shape of their input."""
   spec = getattr(_SPEC, case.pathway)
-  common = dict(backend="tpu", bn_group_size=0, dtype=jnp.bfloat16,
-                rng=np.random.default_rng(0))
+  common = dict(backend="tpu", bn_group_size=0, dtype=jnp.bfloat16, rng=np.random.default_rng(0))
   frames = _FRAMES[case.pathway]
   if case.stage == "s1":
     spec = dataclasses.replace(spec, stages=())
     pathway = resnet3d.Pathway(spec, name=case.pathway, **common)
-    run = lambda m, x: m.run_stem(
-        x, train=True, pack=case.pack, frames=case.frames)
+    run = lambda m, x: m.run_stem(x, train=True, pack=case.pack, frames=case.frames)
     return pathway, run, (case.clips, frames, 224, 224, 3)
   index = int(case.stage[1:]) - 2
   stage, width = spec.stages[index], spec.widths[index]
   if case.pathway == "slow":
     width += 2 * _SPEC.fast.widths[index]  # What the fast pathway brings.
-  blocks = nnx.List([
+  blocks = nnx.List(
+    [
       resnet3d.Bottleneck(width, stage, stride=stage.stride, **common),
       resnet3d.Bottleneck(stage.out, stage, stride=1, **common),
-  ])
+    ]
+  )
 
   def run(blocks, x):
     for block in blocks:
@@ -116,8 +115,7 @@ def _build(case: Case) -> tuple[nnx.Module, Callable, tuple[int, ...]]:
     return x
 
   side = _SIDES[case.stage]
-  return blocks, run, (
-      case.clips // case.pack, frames, side, side, width * case.pack)
+  return blocks, run, (case.clips // case.pack, frames, side, side, width * case.pack)
 
 
 def compile_case(case: Case) -> dict[str, Any]:
@@ -125,8 +123,8 @@ def compile_case(case: Case) -> dict[str, Any]:
   mesh, chip = topology.make_mesh("v5e:1x1")
   everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
   abstract = lambda tree: jax.tree.map(
-      lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere),
-      tree)
+    lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere), tree
+  )
   with mock.patch.dict(conv.FORMULATIONS["tpu"], case.table):
     layers, run, shape = _build(case)
     graphdef, params, stats = nnx.split(layers, nnx.Param, nnx.BatchStat)
@@ -152,18 +150,20 @@ def compile_case(case: Case) -> dict[str, Any]:
     seconds = time.process_time() - start
   text = hlo.Program(program.as_text())
   return {
-      "milliseconds_by_cycles": 1e3 * text.cycles / chip.clock_hz,
-      "main_bytes": text.main_bytes,
-      "seconds_of_compiling": seconds,
-      "memory": compiling.read_memory(program),
-      **compiling.read_costs(program),
+    "milliseconds_by_cycles": 1e3 * text.cycles / chip.clock_hz,
+    "main_bytes": text.main_bytes,
+    "seconds_of_compiling": seconds,
+    "memory": compiling.read_memory(program),
+    **compiling.read_costs(program),
   }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   parser = argparse.ArgumentParser(
-      prog="python -m benchmarks.tpu_layers", description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter)
+    prog="python -m benchmarks.tpu_layers",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
   parser.add_argument("--cases", default=",".join(CASES), metavar="NAME[,...]")
   parser.add_argument("--output", metavar="FILE", help="write a JSON here")
 
@@ -177,17 +177,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in names:
       found = results[name] = compile_case(CASES[name])
       sys.stdout.write(
-          f"{name:24}{found['milliseconds_by_cycles']:8.2f} ms"
-          f"{found['main_bytes'] / 1e9:7.2f} GB main memory"
-          f"{found['bytes_accessed'] / 1e9:7.2f} GB accessed"
-          f"{found['memory']['peak'] / 1e9:7.2f} GB peak"
-          f"{found['flops'] / 1e12:7.3f} TFLOP, compiled in"
-          f" {found['seconds_of_compiling']:.0f} s\n")
+        f"{name:24}{found['milliseconds_by_cycles']:8.2f} ms"
+        f"{found['main_bytes'] / 1e9:7.2f} GB main memory"
+        f"{found['bytes_accessed'] / 1e9:7.2f} GB accessed"
+        f"{found['memory']['peak'] / 1e9:7.2f} GB peak"
+        f"{found['flops'] / 1e12:7.3f} TFLOP, compiled in"
+        f" {found['seconds_of_compiling']:.0f} s\n"
+      )
       sys.stdout.flush()
     if args.output:
-      measure.write(args.output, measure.command("tpu_layers", argv), {
-          name: {**dataclasses.asdict(CASES[name]), **found}
-          for name, found in results.items()})
+      measure.write(
+        args.output,
+        measure.command("tpu_layers", argv),
+        {name: {**dataclasses.asdict(CASES[name]), **found} for name, found in results.items()},
+      )
     return ""
 
   return command_line.run(parser, run, argv)

@@ -59,11 +59,13 @@ def prepare_training(data: pathlib.Path) -> None:
   """Two tiny data sets, their tables, and `config.py` for commands."""
   ego = conftest.write_tiny(data / "ego", "ego", {"train": 17, "val": 5})
   exo = conftest.write_tiny(data / "exo", "exo", {"train": 11})
-  texts = sorted({
-      clip.narration for folder, split in (
-          (ego, "train"), (ego, "val"), (exo, "train"))
+  texts = sorted(
+    {
+      clip.narration
+      for folder, split in ((ego, "train"), (ego, "val"), (exo, "train"))
       for clip in records.ClipDataset(folder, split).clips
-  })
+    }
+  )
   vectors = np.random.default_rng(7).standard_normal((len(texts), 16))
   table = narrations_lib.NarrationTable(texts, vectors, model="random-16")
   runs.write_pairs(ego, exo, table, data)
@@ -101,18 +103,24 @@ def _prepare_build(data: pathlib.Path) -> None:
   for video in ("a", "b"):
     numbered_video.write_video(data / f"{video}.mp4", list(range(150)))
     rows += [
-        f"{video}{k},{video}.mp4,{k * 0.2:.1f},{k * 0.2 + 0.5:.1f},cut it,cut"
-        for k in range(20)
+      f"{video}{k},{video}.mp4,{k * 0.2:.1f},{k * 0.2 + 0.5:.1f},cut it,cut" for k in range(20)
     ]
   (data / "manifest.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
 def _build(data: pathlib.Path, output: pathlib.Path) -> None:
-  _command(build_dataset.main, [
-      "--dataset=manifest", "--view=exo", "--name=clips", "--split=train",
-      f"--annotations={data / 'manifest.csv'}", "--processes=1",
+  _command(
+    build_dataset.main,
+    [
+      "--dataset=manifest",
+      "--view=exo",
+      "--name=clips",
+      "--split=train",
+      f"--annotations={data / 'manifest.csv'}",
+      "--processes=1",
       f"--output={output / 'clips'}",
-  ])  # fmt: skip
+    ],
+  )
 
 
 def _prepare_mining(data: pathlib.Path) -> None:
@@ -122,35 +130,35 @@ def _prepare_mining(data: pathlib.Path) -> None:
   texts = _texts()
   for view in ("ego", "exo"):
     clips = [
-        dataclasses.replace(
-            frame, clip_id=f"{view}{i}", frames=frame.frames[:1], narration=text
-        )
-        for i, text in enumerate(rng.permutation(texts)[:400].tolist())
+      dataclasses.replace(frame, clip_id=f"{view}{i}", frames=frame.frames[:1], narration=text)
+      for i, text in enumerate(rng.permutation(texts)[:400].tolist())
     ]
     clip_dataset.write_clip_dataset(
-        data / view, name=view, view=view, tasks=conftest.SOFTMAX_TASKS,
-        splits={"train": lambda clips=clips: clips},
+      data / view,
+      name=view,
+      view=view,
+      tasks=conftest.SOFTMAX_TASKS,
+      splits={"train": lambda clips=clips: clips},
     )
-  narrations_lib.NarrationTable(texts, _hash_encoder(texts), "hash").save(
-      data / "narrations.npz"
-  )
+  narrations_lib.NarrationTable(texts, _hash_encoder(texts), "hash").save(data / "narrations.npz")
 
 
 def _mine(data: pathlib.Path, output: pathlib.Path) -> None:
   """As the command does, in blocks of 64 in place of 4096."""
-  ego, exo = mine_pairs.read_datasets(
-      str(data / "ego"), str(data / "exo"), "train")
+  ego, exo = mine_pairs.read_datasets(str(data / "ego"), str(data / "exo"), "train")
   mine_pairs.mine_into(
-      output / "pairs.npz", ego, exo,
-      narrations_lib.NarrationTable.load(data / "narrations.npz"),
-      top_k=5, block=64,
+    output / "pairs.npz",
+    ego,
+    exo,
+    narrations_lib.NarrationTable.load(data / "narrations.npz"),
+    top_k=5,
+    block=64,
   )
 
 
 def _describe_mining(output: pathlib.Path) -> dict[str, str]:
   table = pairing.PairTable.load(output / "pairs.npz")
-  return {name: _sha256(np.asarray(value).tobytes())
-          for name, value in vars(table).items()}
+  return {name: _sha256(np.asarray(value).tobytes()) for name, value in vars(table).items()}
 
 
 def _prepare_embedding(data: pathlib.Path) -> None:
@@ -167,7 +175,7 @@ def _embed(data: pathlib.Path, output: pathlib.Path) -> None:
     if path.exists():
       existing = narrations_lib.NarrationTable.load(path)
     embed_narrations.embed_narrations(
-        part, model="hash", existing=existing, encoder=_hash_encoder, chunk=64,
+      part, model="hash", existing=existing, encoder=_hash_encoder, chunk=64
     ).save(path, command="soak")
 
 
@@ -199,8 +207,9 @@ def _command(command: Callable[[list[str]], int], arguments: list[str]) -> None:
 def _describe_files(output: pathlib.Path) -> dict[str, str]:
   """Every file, hidden ones too."""
   return {
-      path.relative_to(output).as_posix(): _sha256(path.read_bytes())
-      for path in sorted(output.rglob("*")) if path.is_file()
+    path.relative_to(output).as_posix(): _sha256(path.read_bytes())
+    for path in sorted(output.rglob("*"))
+    if path.is_file()
   }
 
 
@@ -208,9 +217,12 @@ def _sha256(data: bytes) -> str:
   return hashlib.sha256(data).hexdigest()
 
 
-VICTIMS = {victim.name: victim for victim in (
+VICTIMS = {
+  victim.name: victim
+  for victim in (
     Victim("training", prepare_training, train, describe_training),
     Victim("build", _prepare_build, _build, _describe_files),
     Victim("mining", _prepare_mining, _mine, _describe_mining),
     Victim("embedding", _prepare_embedding, _embed, _describe_embedding),
-)}
+  )
+}

@@ -20,8 +20,12 @@ from sum_l_jax import config as config_lib
 def get_config(argument: str = ""):
   """The paper's settings for Charades-Ego."""
   choice = config_lib.parse_arguments(
-      argument, method="sum_l", backbone="slow_r50", objective="paper",
-      terms="aw_m", exo_encoder="original",
+    argument,
+    method="sum_l",
+    backbone="slow_r50",
+    objective="paper",
+    terms="aw_m",
+    exo_encoder="original",
   )
   config = config_lib.default_config()
   config.method = choice["method"]
@@ -40,7 +44,5 @@ def get_config(argument: str = ""):
   config.joint_stage.total = "60 epochs"
   config.joint_stage.learning_rate = 0.25
   config.joint_stage.schedule = "cosine"
-  config_lib.set_ablation(
-      config, terms=choice["terms"], exo_encoder=choice["exo_encoder"]
-  )
+  config_lib.set_ablation(config, terms=choice["terms"], exo_encoder=choice["exo_encoder"])
   return config

@@ -18,8 +18,7 @@ from sum_l_jax import config as config_lib
 def get_config(argument: str = ""):
   """Small enough for a laptop, with nothing left out."""
   choice = config_lib.parse_arguments(
-      argument, method="sum_l", objective="paper",
-      terms="aw_m", exo_encoder="original", world="0",
+    argument, method="sum_l", objective="paper", terms="aw_m", exo_encoder="original", world="0"
   )
   world = config_lib.parse_whole_number("world", choice["world"])
   root = f"data/toy_kitchen_{world}" if world else "data/toy_kitchen"
@@ -66,7 +65,5 @@ def get_config(argument: str = ""):
   config.checkpoint.every = "50 percent"
   config.input.cache_mib = 1024
   config.log_every_steps = 50
-  config_lib.set_ablation(
-      config, terms=choice["terms"], exo_encoder=choice["exo_encoder"]
-  )
+  config_lib.set_ablation(config, terms=choice["terms"], exo_encoder=choice["exo_encoder"])
   return config

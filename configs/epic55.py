@@ -24,8 +24,12 @@ from sum_l_jax import config as config_lib
 def get_config(argument: str = ""):
   """The paper's settings for EPIC-KITCHENS-55."""
   choice = config_lib.parse_arguments(
-      argument, method="sum_l", backbone="slow_r50", objective="paper",
-      terms="aw_m", exo_encoder="original",
+    argument,
+    method="sum_l",
+    backbone="slow_r50",
+    objective="paper",
+    terms="aw_m",
+    exo_encoder="original",
   )
   config = config_lib.default_config()
   config.method = choice["method"]
@@ -43,7 +47,5 @@ def get_config(argument: str = ""):
   config.joint_stage.schedule = "relative_steps"
   config.joint_stage.boundaries = ("0 epochs", "20 epochs", "25 epochs")
   config.joint_stage.factors = (1.0, 0.1, 0.01)
-  config_lib.set_ablation(
-      config, terms=choice["terms"], exo_encoder=choice["exo_encoder"]
-  )
+  config_lib.set_ablation(config, terms=choice["terms"], exo_encoder=choice["exo_encoder"])
   return config

@@ -78,9 +78,7 @@ class Annotations:
   clips: Sequence[ClipSpec]
   tasks: Mapping[str, types.Task]
   files: Sequence[pathlib.Path] = ()
-  unlabelled: Mapping[str, Sequence[ClipSpec]] = dataclasses.field(
-      default_factory=dict
-  )
+  unlabelled: Mapping[str, Sequence[ClipSpec]] = dataclasses.field(default_factory=dict)
   metadata: Mapping = dataclasses.field(default_factory=dict)
 
 
@@ -111,7 +109,7 @@ class Problems:
 
 
 def read_rows(
-    path: pathlib.Path, required: Sequence[str]
+  path: pathlib.Path, required: Sequence[str]
 ) -> tuple[list[tuple[str, dict[str, str]]], list[str]]:
   """Reads a CSV file with a header.
 
@@ -145,8 +143,8 @@ def read_rows(
         rows.append((f"{path.name}, line {reader.line_num}", row))
   except (UnicodeDecodeError, csv.Error) as error:
     raise ValueError(
-        f"{str(path)!r}{_line_that_is_no_text(path)} can't be read as a CSV"
-        f" file in UTF-8 ({error}). Save it again as CSV, encoding UTF-8."
+      f"{str(path)!r}{_line_that_is_no_text(path)} can't be read as a CSV"
+      f" file in UTF-8 ({error}). Save it again as CSV, encoding UTF-8."
     ) from error
   if not rows:
     raise ValueError(f"{str(path)!r} has a header and no rows.")
@@ -154,7 +152,7 @@ def read_rows(
 
 
 def _line_that_is_no_text(path: pathlib.Path) -> str:
-  """", line 3" for the first line that isn't UTF-8; empty without one."""
+  """ ", line 3" for the first line that isn't UTF-8; empty without one."""
   # The file's own decoder counts bytes from the start of its buffer.
   for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
     try:
@@ -164,15 +162,12 @@ def _line_that_is_no_text(path: pathlib.Path) -> str:
   return ""
 
 
-def _check_columns(
-    path: pathlib.Path, columns: Sequence[str], required: Sequence[str]
-) -> None:
+def _check_columns(path: pathlib.Path, columns: Sequence[str], required: Sequence[str]) -> None:
   """Raises ValueError unless each required column is there exactly once."""
   repeated = sorted({c for c in columns if columns.count(c) > 1})
   if repeated:
     raise ValueError(
-        f"{str(path)!r}: column {repeated[0]!r} occurs more than once. Columns:"
-        f" {', '.join(columns)}."
+      f"{str(path)!r}: column {repeated[0]!r} occurs more than once. Columns: {', '.join(columns)}."
     )
   missing = [column for column in required if column not in columns]
   if not missing:
@@ -182,9 +177,9 @@ def _check_columns(
     hint = close_match(column, [c for c in columns if c not in required])
     hints.append(f"{column!r}{hint}")
   text = (
-      f"{str(path)!r} lacks column{'s' if len(missing) > 1 else ''}"
-      f" {', '.join(hints)}. Columns present: {', '.join(columns) or 'none'}."
-      f" Needed: {', '.join(required)}."
+    f"{str(path)!r} lacks column{'s' if len(missing) > 1 else ''}"
+    f" {', '.join(hints)}. Columns present: {', '.join(columns) or 'none'}."
+    f" Needed: {', '.join(required)}."
   )
   if len(columns) == 1 and (";" in columns[0] or "\t" in columns[0]):
     text += " Cells must be separated by commas."
@@ -223,8 +218,8 @@ def check_inside(name: str, what: str, where: str) -> str:
   else:
     return name
   raise ValueError(
-      f"{where}: {what} {problem}, without '..' and not starting with '/'; got"
-      f" {name[:200]!r}. Correct it, or give its folder with --media=DIR."
+    f"{where}: {what} {problem}, without '..' and not starting with '/'; got"
+    f" {name[:200]!r}. Correct it, or give its folder with --media=DIR."
   )
 
 
@@ -243,14 +238,14 @@ def parse_seconds(text: str, column: str, where: str) -> float:
   for number in numbers:
     seconds = seconds * 60 + number
   valid = (
-      1 <= len(numbers) <= 3
-      and all(math.isfinite(n) and n >= 0 for n in numbers)
-      and all(n < 60 for n in numbers[1:])
+    1 <= len(numbers) <= 3
+    and all(math.isfinite(n) and n >= 0 for n in numbers)
+    and all(n < 60 for n in numbers[1:])
   )
   if not valid:
     raise ValueError(
-        f"{where}: {column} must be a time like 00:01:02.50, or seconds like"
-        f" 62.5, not negative; got {text!r}. Correct the cell."
+      f"{where}: {column} must be a time like 00:01:02.50, or seconds like"
+      f" 62.5, not negative; got {text!r}. Correct the cell."
     )
   return seconds
 
@@ -267,18 +262,13 @@ def parse_int(text: str, column: str, where: str) -> int:
     number = math.nan
   if number.is_integer():
     return int(number)
-  raise ValueError(
-      f"{where}: {column} must be a whole number, got {text!r}. Correct the"
-      " cell."
-  )
+  raise ValueError(f"{where}: {column} must be a whole number, got {text!r}. Correct the cell.")
 
 
 def check_cells(row: Mapping[str, str], where: str) -> None:
   """Raises ValueError for a row that is cut off."""
   if "" in row:
-    raise ValueError(
-        f"{where}: {row['']}. Put quotes around cells that hold a comma."
-    )
+    raise ValueError(f"{where}: {row['']}. Put quotes around cells that hold a comma.")
 
 
 def check_row(row: Mapping[str, str], where: str) -> None:
@@ -286,19 +276,17 @@ def check_row(row: Mapping[str, str], where: str) -> None:
   check_cells(row, where)
   if not row["narration"]:
     raise ValueError(
-        f"{where}: the narration is empty, and pairing needs one. Write a short"
-        " text like 'open door', or delete the row."
+      f"{where}: the narration is empty, and pairing needs one. Write a short"
+      " text like 'open door', or delete the row."
     )
 
 
-def check_span(
-    start: float, stop: float, columns: tuple[str, str], where: str
-) -> None:
+def check_span(start: float, stop: float, columns: tuple[str, str], where: str) -> None:
   """Raises ValueError unless start < stop."""
   if start >= stop:
     raise ValueError(
-        f"{where}: {columns[0]} must lie before {columns[1]}, got {start:g} and"
-        f" {stop:g}. Correct the cells, or delete the row."
+      f"{where}: {columns[0]} must lie before {columns[1]}, got {start:g} and"
+      f" {stop:g}. Correct the cells, or delete the row."
     )
 
 

@@ -45,17 +45,17 @@ SKIPPED_FILE = "skipped.csv"
 
 
 def build_dataset(
-    directory: pathlib.Path,
-    *,
-    name: str,
-    view: str,
-    source: annotations.Annotations,
-    rule: splits_lib.SplitRule,
-    output: clip_reader.Output,
-    problems: annotations.Problems,
-    metadata: dict,
-    processes: int = 1,
-    beam_options: Sequence[str] | None = None,
+  directory: pathlib.Path,
+  *,
+  name: str,
+  view: str,
+  source: annotations.Annotations,
+  rule: splits_lib.SplitRule,
+  output: clip_reader.Output,
+  problems: annotations.Problems,
+  metadata: dict,
+  processes: int = 1,
+  beam_options: Sequence[str] | None = None,
 ) -> bool:
   """Divides, cuts and writes.
 
@@ -85,25 +85,30 @@ def build_dataset(
   # Beside the result: an interrupted build goes on from there.
   parts = directory.parent / f".{directory.name}.parts"
   clip_dataset.write_clip_dataset(
-      directory,
-      name=name,
-      view=view,
-      tasks=source.tasks,
-      splits={
-          split: lambda specs=specs, split=split: parts_lib.read_clips(
-              specs, output, problems, label=split, folder=parts,
-              processes=processes, beam_options=beam_options,
-          )
-          for split, specs in divided.items()
-      },
-      metadata={
-          **metadata,
-          **source.metadata,
-          **dataclasses.asdict(output),
-          "jpeg_quality": images.JPEG_QUALITY,
-          "split": dataclasses.asdict(rule),
-      },
-      unlabelled=tuple(source.unlabelled),
+    directory,
+    name=name,
+    view=view,
+    tasks=source.tasks,
+    splits={
+      split: lambda specs=specs, split=split: parts_lib.read_clips(
+        specs,
+        output,
+        problems,
+        label=split,
+        folder=parts,
+        processes=processes,
+        beam_options=beam_options,
+      )
+      for split, specs in divided.items()
+    },
+    metadata={
+      **metadata,
+      **source.metadata,
+      **dataclasses.asdict(output),
+      "jpeg_quality": images.JPEG_QUALITY,
+      "split": dataclasses.asdict(rule),
+    },
+    unlabelled=tuple(source.unlabelled),
   )
   shutil.rmtree(parts, ignore_errors=True)
   if not existed and problems.skipped:
@@ -117,110 +122,158 @@ def _check_free(directory: pathlib.Path) -> None:
     return
   if not directory.is_dir() or any(directory.iterdir()):
     raise ValueError(
-        f"--output {str(directory)!r} exists and is no clip data set. Give"
-        " another folder, or remove this one."
+      f"--output {str(directory)!r} exists and is no clip data set. Give"
+      " another folder, or remove this one."
     )
   directory.rmdir()
 
 
 def make_parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
-      prog="python -m data_prep.build_dataset",
-      description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter,
+    prog="python -m data_prep.build_dataset",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   add = parser.add_argument
-  add("--dataset", required=True,
-      choices=tuple(sources.SOURCES))
-  add("--annotations", required=True, type=pathlib.Path, metavar="PATH",
-      help="the CSV file, or the folder of the official files")
-  add("--media", metavar="DIR[,DIR...]", default="",
-      help="folders with frames or videos (default: that of the annotations)")
+  add("--dataset", required=True, choices=tuple(sources.SOURCES))
+  add(
+    "--annotations",
+    required=True,
+    type=pathlib.Path,
+    metavar="PATH",
+    help="the CSV file, or the folder of the official files",
+  )
+  add(
+    "--media",
+    metavar="DIR[,DIR...]",
+    default="",
+    help="folders with frames or videos (default: that of the annotations)",
+  )
   add("--output", required=True, type=pathlib.Path, metavar="DIR")
-  add("--view", choices=types.VIEWS,
-      help="default: ego, of lemma exo; a manifest needs it")
-  add("--name",
-      help="default: that of --dataset; of a manifest the output folder's")
-  add("--split", choices=splits_lib.RULES,
-      help="tbn: the 14 validation videos of EPIC-KITCHENS-55 (its default);"
-      " column: as the manifest's column split says (default where it has one);"
-      " train: every clip trains; videos, share: see the next two options")
-  add("--test_sets", action="store_true",
-      help="epic55, epic100: add the official test sets, whose labels are not"
-      " published, to be predicted; --annotations must be the folder")
-  add("--validation_videos", metavar="ID[,ID...]", default="",
-      help="these videos validate, all others train")
-  add("--validation_share", type=float, metavar="SHARE",
-      help="whole videos, drawn at random, validate until they hold this share"
-      " of the clips")
+  add("--view", choices=types.VIEWS, help="default: ego, of lemma exo; a manifest needs it")
+  add("--name", help="default: that of --dataset; of a manifest the output folder's")
+  add(
+    "--split",
+    choices=splits_lib.RULES,
+    help="tbn: the 14 validation videos of EPIC-KITCHENS-55 (its default);"
+    " column: as the manifest's column split says (default where it has one);"
+    " train: every clip trains; videos, share: see the next two options",
+  )
+  add(
+    "--test_sets",
+    action="store_true",
+    help="epic55, epic100: add the official test sets, whose labels are not"
+    " published, to be predicted; --annotations must be the folder",
+  )
+  add(
+    "--validation_videos",
+    metavar="ID[,ID...]",
+    default="",
+    help="these videos validate, all others train",
+  )
+  add(
+    "--validation_share",
+    type=float,
+    metavar="SHARE",
+    help="whole videos, drawn at random, validate until they hold this share of the clips",
+  )
   add("--seed", type=int, default=0, help="for --validation_share")
-  add("--processes", type=int, default=os.cpu_count() or 1,
-      help="that cut side by side (default: one a CPU core)")
-  add("--beam_runner", metavar="RUNNER",
-      help="cut by Apache Beam: DirectRunner, DataflowRunner, FlinkRunner,"
-      " SparkRunner ...; all workers must see --media and the output's folder")
-  add("--beam_options", default="", metavar="'--KEY=VALUE ...'",
-      help="more pipeline options, for --beam_runner")
-  add("--short_side", type=int, default=256, metavar="PIXELS",
-      help="larger frames are shrunk to it (default: 256)")
-  add("--fps", type=float,
-      help="frames a second to store (default: that of the official frames, 60"
-      " for EPIC-KITCHENS-55; of a manifest each video's own)")
-  add("--class_lists", type=pathlib.Path, metavar="DIR",
-      help="epic55: folder of EPIC_verb_classes.csv and EPIC_noun_classes.csv"
-      " (default: beside the annotations); manifest: of <label column>.txt, one"
-      " class name a line (default: the names that occur, sorted)")
-  add("--multi_label", metavar="TASK[,TASK...]", default="",
-      help="manifest: label columns with any number of labels a clip (found by"
-      " itself where a cell holds several, separated by ; or |)")
-  add("--narration",
-      choices=(*charades_ego.NARRATIONS, *lemma_narration.RULES),
-      help="charades_ego: the phrases of a clip's classes (default), or the"
-      " video's description; lemma: sentences by per-verb templates (default),"
-      " or the rule of the authors' release")
-  add("--window", type=float, metavar="SECONDS",
-      help="charades_ego: length of the training clips (default: 2.625, what 32"
-      " frames at stride 2 span)")
-  add("--on_error", choices=("stop", "skip"), default="stop",
-      help="skip: leave unusable clips out, and list them in"
-      " skipped.csv")  # fmt: skip
+  add(
+    "--processes",
+    type=int,
+    default=os.cpu_count() or 1,
+    help="that cut side by side (default: one a CPU core)",
+  )
+  add(
+    "--beam_runner",
+    metavar="RUNNER",
+    help="cut by Apache Beam: DirectRunner, DataflowRunner, FlinkRunner,"
+    " SparkRunner ...; all workers must see --media and the output's folder",
+  )
+  add(
+    "--beam_options",
+    default="",
+    metavar="'--KEY=VALUE ...'",
+    help="more pipeline options, for --beam_runner",
+  )
+  add(
+    "--short_side",
+    type=int,
+    default=256,
+    metavar="PIXELS",
+    help="larger frames are shrunk to it (default: 256)",
+  )
+  add(
+    "--fps",
+    type=float,
+    help="frames a second to store (default: that of the official frames, 60"
+    " for EPIC-KITCHENS-55; of a manifest each video's own)",
+  )
+  add(
+    "--class_lists",
+    type=pathlib.Path,
+    metavar="DIR",
+    help="epic55: folder of EPIC_verb_classes.csv and EPIC_noun_classes.csv"
+    " (default: beside the annotations); manifest: of <label column>.txt, one"
+    " class name a line (default: the names that occur, sorted)",
+  )
+  add(
+    "--multi_label",
+    metavar="TASK[,TASK...]",
+    default="",
+    help="manifest: label columns with any number of labels a clip (found by"
+    " itself where a cell holds several, separated by ; or |)",
+  )
+  add(
+    "--narration",
+    choices=(*charades_ego.NARRATIONS, *lemma_narration.RULES),
+    help="charades_ego: the phrases of a clip's classes (default), or the"
+    " video's description; lemma: sentences by per-verb templates (default),"
+    " or the rule of the authors' release",
+  )
+  add(
+    "--window",
+    type=float,
+    metavar="SECONDS",
+    help="charades_ego: length of the training clips (default: 2.625, what 32"
+    " frames at stride 2 span)",
+  )
+  add(
+    "--on_error",
+    choices=("stop", "skip"),
+    default="stop",
+    help="skip: leave unusable clips out, and list them in skipped.csv",
+  )
   return parser
 
 
-def _split_rule(
-    args: argparse.Namespace, has_column: bool
-) -> splits_lib.SplitRule:
+def _split_rule(args: argparse.Namespace, has_column: bool) -> splits_lib.SplitRule:
   """Reads the split options; those that contradict each other are errors."""
   videos = tuple(command_line.names(args.validation_videos))
   share = args.validation_share
   if videos and share is not None:
-    raise ValueError(
-        "Give --validation_videos or --validation_share, not both."
-    )
+    raise ValueError("Give --validation_videos or --validation_share, not both.")
   implied = splits_lib.VIDEOS if videos else None
   implied = splits_lib.SHARE if share is not None else implied
   if implied and args.split not in (None, implied):
     raise ValueError(
-        f"--split={args.split} and --validation_{implied} contradict each"
-        " other. Leave --split out."
+      f"--split={args.split} and --validation_{implied} contradict each other. Leave --split out."
     )
   if args.split in (splits_lib.VIDEOS, splits_lib.SHARE) and not implied:
-    raise ValueError(
-        f"--split={args.split} needs --validation_{args.split}=..."
-    )
+    raise ValueError(f"--split={args.split} needs --validation_{args.split}=...")
   if args.split == splits_lib.COLUMN and not has_column:
     raise ValueError(
-        "--split=column needs a column split in the annotations. Add it, or"
-        " take --split=train, --validation_videos or --validation_share."
+      "--split=column needs a column split in the annotations. Add it, or"
+      " take --split=train, --validation_videos or --validation_share."
     )
   default = splits_lib.COLUMN if has_column else splits_lib.TRAIN_ONLY
   if args.dataset == sources.EPIC55:
     default = splits_lib.TBN
   return splits_lib.SplitRule(
-      implied or args.split or default,
-      validation_videos=videos,
-      validation_share=share or 0.0,
-      seed=args.seed if share is not None else 0,
+    implied or args.split or default,
+    validation_videos=videos,
+    validation_share=share or 0.0,
+    seed=args.seed if share is not None else 0,
   )
 
 
@@ -239,29 +292,27 @@ def build(args: argparse.Namespace) -> None:
   source = sources.read(args, problems)
   if not source.clips:
     raise ValueError(
-        f"No clip is usable; {len(problems.skipped)} were skipped. The first"
-        f" reason: {problems.skipped[0][2]}"
+      f"No clip is usable; {len(problems.skipped)} were skipped. The first"
+      f" reason: {problems.skipped[0][2]}"
     )
   rule = _split_rule(args, any(clip.split for clip in source.clips))
   written = build_dataset(
-      args.output,
-      name=args.name or (
-          args.output.name if args.dataset == sources.MANIFEST
-          else args.dataset),
-      view=view,
-      source=source,
-      rule=rule,
-      output=clip_reader.Output(args.fps, args.short_side),
-      problems=problems,
-      processes=args.processes,
-      beam_options=_beam_options(args),
-      metadata={
-          "source": args.dataset,
-          "annotations": args.annotations.name,
-          "annotations_sha256": annotations.sha256(source.files),
-          "on_error": args.on_error,
-          **sources.metadata(args),
-      },
+    args.output,
+    name=args.name or (args.output.name if args.dataset == sources.MANIFEST else args.dataset),
+    view=view,
+    source=source,
+    rule=rule,
+    output=clip_reader.Output(args.fps, args.short_side),
+    problems=problems,
+    processes=args.processes,
+    beam_options=_beam_options(args),
+    metadata={
+      "source": args.dataset,
+      "annotations": args.annotations.name,
+      "annotations_sha256": annotations.sha256(source.files),
+      "on_error": args.on_error,
+      **sources.metadata(args),
+    },
   )
   _print_result(args.output, written, len(problems.skipped))
 
@@ -270,22 +321,18 @@ def _print_result(directory: pathlib.Path, written: bool, skipped: int) -> None:
   card = records.read_card(directory)
   parts = ", ".join(f"{n} {split}" for split, n in card["splits"].items())
   tasks = ", ".join(
-      f"{task} ({len(entry['class_names'])} classes)"
-      for task, entry in card["tasks"].items()
+    f"{task} ({len(entry['class_names'])} classes)" for task, entry in card["tasks"].items()
   )
   done = "wrote" if written else "kept, it is complete:"
   print(f"{done} {directory}: {parts} clips; {tasks}")
   if written and skipped:
-    print(
-        f"skipped {skipped} clips, see {directory / SKIPPED_FILE}",
-        file=sys.stderr,
-    )
+    print(f"skipped {skipped} clips, see {directory / SKIPPED_FILE}", file=sys.stderr)
   elif not written and (directory / SKIPPED_FILE).exists():
     print(
-        f"note: clips were skipped when it was written, see"
-        f" {directory / SKIPPED_FILE}; to try those again, remove the folder"
-        " first.",
-        file=sys.stderr,
+      f"note: clips were skipped when it was written, see"
+      f" {directory / SKIPPED_FILE}; to try those again, remove the folder"
+      " first.",
+      file=sys.stderr,
     )
 
 

@@ -54,23 +54,22 @@ def read_classes(directory: pathlib.Path) -> tuple[str, ...]:
   path = directory / CLASSES_FILE
   if not path.is_file():
     raise FileNotFoundError(
-        f"{str(path)!r} is missing. It lies in the official annotation archive"
-        " beside the CSV files; give the folder with --annotations or"
-        " --class_lists."
+      f"{str(path)!r} is missing. It lies in the official annotation archive"
+      " beside the CSV files; give the folder with --annotations or"
+      " --class_lists."
     )
   names = []
   for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
     code, _, name = line.strip().partition(" ")
     if code != f"c{number:03d}" or not name.strip():
       raise ValueError(
-          f"{path.name}, line {number + 1}: expected 'c{number:03d} <phrase>',"
-          f" got {line!r}. Take the official file."
+        f"{path.name}, line {number + 1}: expected 'c{number:03d} <phrase>',"
+        f" got {line!r}. Take the official file."
       )
     names.append(name.strip())
   if len(names) != NUM_CLASSES:
     raise ValueError(
-        f"{path.name} has {len(names)} classes, the data set {NUM_CLASSES}."
-        " Take the official file."
+      f"{path.name} has {len(names)} classes, the data set {NUM_CLASSES}. Take the official file."
     )
   return tuple(names)
 
@@ -87,53 +86,44 @@ def parse_actions(cell: str, where: str) -> list[Action]:
     code = words[0][1:] if words[0][:1] == "c" else ""
     if len(words) != 3 or not code.isdigit() or int(code) >= NUM_CLASSES:
       raise ValueError(
-          f"{where}: actions must read like 'c092 11.90 21.20;c147 0.00 12.60',"
-          f" classes c000 to c{NUM_CLASSES - 1}; got {part!r}. Correct the"
-          " cell."
+        f"{where}: actions must read like 'c092 11.90 21.20;c147 0.00 12.60',"
+        f" classes c000 to c{NUM_CLASSES - 1}; got {part!r}. Correct the"
+        " cell."
       )
-    start, stop = (
-        annotations.parse_seconds(w, "actions", where) for w in words[1:]
-    )
+    start, stop = (annotations.parse_seconds(w, "actions", where) for w in words[1:])
     if start > stop:
-      raise ValueError(
-          f"{where}: action {part!r} stops before it starts. Correct the cell."
-      )
+      raise ValueError(f"{where}: action {part!r} stops before it starts. Correct the cell.")
     actions.append(Action(int(code), start, stop))
   return actions
 
 
-def _label_files(
-    path: pathlib.Path, view: str
-) -> dict[str, pathlib.Path]:
+def _label_files(path: pathlib.Path, view: str) -> dict[str, pathlib.Path]:
   """The CSV file of each split: of this view alone, or of both views."""
   if path.name.startswith("CharadesEgo_v0") or (
-      path.is_dir() and not any(path.glob("CharadesEgo_v1_*.csv"))
-      and any(path.glob("*_v0_*.csv"))):
+    path.is_dir() and not any(path.glob("CharadesEgo_v1_*.csv")) and any(path.glob("*_v0_*.csv"))
+  ):
     raise ValueError(
-        f"{str(path)!r} holds version 0 of the annotations, whose splits are"
-        " not those of any published score. Take CharadesEgo_v1_train.csv and"
-        " CharadesEgo_v1_test.csv from the data set's page."
+      f"{str(path)!r} holds version 0 of the annotations, whose splits are"
+      " not those of any published score. Take CharadesEgo_v1_train.csv and"
+      " CharadesEgo_v1_test.csv from the data set's page."
     )
   if not path.is_dir():
     return {"": path}
   files = {}
   for split in ("train", "test"):
-    tried = [path / f"CharadesEgo_v1_{split}{ending}.csv"
-             for ending in (f"_{_SUFFIX[view]}", "")]
+    tried = [path / f"CharadesEgo_v1_{split}{ending}.csv" for ending in (f"_{_SUFFIX[view]}", "")]
     found = next((file for file in tried if file.is_file()), None)
     if found is None:
       raise FileNotFoundError(
-          f"--annotations={str(path)!r} has neither"
-          f" {' nor '.join(file.name for file in tried)}. Give the folder of"
-          " the official annotations."
+        f"--annotations={str(path)!r} has neither"
+        f" {' nor '.join(file.name for file in tried)}. Give the folder of"
+        " the official annotations."
       )
     files[split] = found
   return files
 
 
-def find_media(
-    video_id: str, where: str, roots: Sequence[pathlib.Path]
-) -> pathlib.Path:
+def find_media(video_id: str, where: str, roots: Sequence[pathlib.Path]) -> pathlib.Path:
   """Finds a video's frames, `<id>/<id>-000001.jpg`, or else its file.
 
   Raises:
@@ -154,21 +144,21 @@ def find_media(
         return path
   lines = "\n".join(f"  {path}" for path in tried)
   raise FileNotFoundError(
-      f"{where}: no frames and no video of {video_id} were found."
-      f" Tried:\n{lines}\nGive the right folders with --media=DIR[,DIR...], or"
-      " leave its clips out with --on_error=skip."
+    f"{where}: no frames and no video of {video_id} were found."
+    f" Tried:\n{lines}\nGive the right folders with --media=DIR[,DIR...], or"
+    " leave its clips out with --on_error=skip."
   )
 
 
 def read_annotations(
-    path: pathlib.Path,
-    *,
-    view: str,
-    media_roots: Sequence[pathlib.Path],
-    class_lists: pathlib.Path | None = None,
-    narration: str = "classes",
-    window_seconds: float = WINDOW_SECONDS,
-    problems: annotations.Problems | None = None,
+  path: pathlib.Path,
+  *,
+  view: str,
+  media_roots: Sequence[pathlib.Path],
+  class_lists: pathlib.Path | None = None,
+  narration: str = "classes",
+  window_seconds: float = WINDOW_SECONDS,
+  problems: annotations.Problems | None = None,
 ) -> annotations.Annotations:
   """Reads the official version 1 files.
 
@@ -191,13 +181,9 @@ def read_annotations(
     ValueError: version 0, a column is missing, or a row is unusable.
   """
   if narration not in NARRATIONS:
-    raise ValueError(
-        f"--narration must be one of {NARRATIONS}, got {narration!r}."
-    )
+    raise ValueError(f"--narration must be one of {NARRATIONS}, got {narration!r}.")
   if window_seconds <= 0:
-    raise ValueError(
-        f"--window must be positive seconds, got {window_seconds}."
-    )
+    raise ValueError(f"--window must be positive seconds, got {window_seconds}.")
   problems = problems or annotations.Problems()
   directory = path if path.is_dir() else path.parent
   names = read_classes(class_lists or directory)
@@ -208,8 +194,7 @@ def read_annotations(
       if row.get("id", "").endswith("EGO") != (view == types.EGO):
         continue
       try:
-        made = _make_clips(row, where, split, names, media_roots, narration,
-                           window_seconds)
+        made = _make_clips(row, where, split, names, media_roots, narration, window_seconds)
       except (ValueError, FileNotFoundError) as error:
         problems.report(row.get("id", ""), where, error)
         continue
@@ -222,14 +207,17 @@ def read_annotations(
 
 
 def _make_clips(
-    row: Mapping[str, str], where: str, split: str, names: Sequence[str],
-    roots: Sequence[pathlib.Path], narration: str, window: float,
+  row: Mapping[str, str],
+  where: str,
+  split: str,
+  names: Sequence[str],
+  roots: Sequence[pathlib.Path],
+  narration: str,
+  window: float,
 ) -> list[annotations.ClipSpec | None]:
   """The clips of one video; None for a window without an action."""
   if "" in row:
-    raise ValueError(
-        f"{where}: {row['']}. Put quotes around cells that hold a comma."
-    )
+    raise ValueError(f"{where}: {row['']}. Put quotes around cells that hold a comma.")
   if not row["id"]:
     raise ValueError(f"{where}: id is empty. Take the official file.")
   actions = parse_actions(row["actions"], where)
@@ -238,51 +226,54 @@ def _make_clips(
   text = row["descriptions"] or row["script"]
   if split == "test":
     spoken = _narration(actions, names, narration, text) or "no action"
-    return [_spec(row["id"], row["id"], place, 0.0, None, actions, spoken,
-                  where, split)]
+    return [_spec(row["id"], row["id"], place, 0.0, None, actions, spoken, where, split)]
   clips = []
   for number in range(max(1, math.floor(length / window))):
     start, stop = number * window, min((number + 1) * window, length)
     here = [a for a in actions if a.start < stop and a.stop > start]
     spoken = _narration(here, names, narration, text)
     clips.append(
-        _spec(f"{row['id']}_{number:03d}", row["id"], place, start, stop, here,
-              spoken, where, split) if here else None
+      _spec(f"{row['id']}_{number:03d}", row["id"], place, start, stop, here, spoken, where, split)
+      if here
+      else None
     )
   return clips
 
 
-def _narration(
-    actions: Sequence[Action], names: Sequence[str], rule: str, text: str
-) -> str:
+def _narration(actions: Sequence[Action], names: Sequence[str], rule: str, text: str) -> str:
   phrases = ", ".join(names[c] for c in sorted({a.label for a in actions}))
   return (text or phrases) if rule == "description" else (phrases or text)
 
 
 def _spec(
-    clip_id: str, video_id: str, place: pathlib.Path, start: float,
-    stop: float | None, actions: Sequence[Action], narration: str, where: str,
-    split: str,
+  clip_id: str,
+  video_id: str,
+  place: pathlib.Path,
+  start: float,
+  stop: float | None,
+  actions: Sequence[Action],
+  narration: str,
+  where: str,
+  split: str,
 ) -> annotations.ClipSpec:
   frame_name = video_id + "-{:06d}.jpg"
   first = math.floor(start * FRAMES_FPS) + 1
   last = 0
   if frames.is_frames(place):
     newest = frames.newest_number(place, frame_name)
-    last = newest if stop is None else min(
-        newest, max(first, math.floor(stop * FRAMES_FPS)))
+    last = newest if stop is None else min(newest, max(first, math.floor(stop * FRAMES_FPS)))
   return annotations.ClipSpec(
-      clip_id=clip_id,
-      video_id=video_id,
-      media=place,
-      start_seconds=start,
-      stop_seconds=stop,
-      narration=narration,
-      labels={"action": tuple(sorted({a.label for a in actions}))},
-      where=where,
-      split=split,
-      first_frame=first,
-      last_frame=last,
-      frames_fps=FRAMES_FPS,
-      frame_name=frame_name,
+    clip_id=clip_id,
+    video_id=video_id,
+    media=place,
+    start_seconds=start,
+    stop_seconds=stop,
+    narration=narration,
+    labels={"action": tuple(sorted({a.label for a in actions}))},
+    where=where,
+    split=split,
+    first_frame=first,
+    last_frame=last,
+    frames_fps=FRAMES_FPS,
+    frame_name=frame_name,
   )

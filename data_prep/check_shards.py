@@ -28,19 +28,21 @@ def check_records(data: records.ClipDataset) -> Iterator[checks.Finding]:
     held = _count_records(data)
   except _READ_ERRORS as error:
     yield checks.Finding(
-        "records", checks.ERROR,
-        f"The shards can't be opened ({type(error).__name__}: {error}). Copy"
-        f" them again. Or: {checks.REBUILD}",
-    )  # fmt: skip
+      "records",
+      checks.ERROR,
+      f"The shards can't be opened ({type(error).__name__}: {error}). Copy"
+      f" them again. Or: {checks.REBUILD}",
+    )
     return
   if held != promised:
     yield checks.Finding(
-        "records", checks.ERROR,
-        f"The shards hold {held} records, {records.clips_file(data.split)}"
-        f" promises {promised}: a shard is missing or of another build. Copy"
-        f" all files of the folder again. Or: {checks.REBUILD}",
-        abs(held - promised),
-    )  # fmt: skip
+      "records",
+      checks.ERROR,
+      f"The shards hold {held} records, {records.clips_file(data.split)}"
+      f" promises {promised}: a shard is missing or of another build. Copy"
+      f" all files of the folder again. Or: {checks.REBUILD}",
+      abs(held - promised),
+    )
 
 
 def _count_records(data: records.ClipDataset) -> int:
@@ -59,9 +61,7 @@ def _count_records(data: records.ClipDataset) -> int:
   return total
 
 
-def check_frames(
-    data: records.ClipDataset, deep: bool
-) -> Iterator[checks.Finding]:
+def check_frames(data: records.ClipDataset, deep: bool) -> Iterator[checks.Finding]:
   """Decodes frames: the first of some clips, or (deep) both ends of all."""
   indices = range(0, len(data), 1 if deep else SAMPLE_EVERY)
   progress = command_line.Progress(f"{data!r}", len(indices))
@@ -70,10 +70,7 @@ def check_frames(
     clip = data.clips[index]
     ends = [0, clip.num_frames - 1] if deep else [0]
     try:
-      shapes = {
-          decode.decode_jpeg(frame).shape
-          for frame in data.read_frames(index, ends)
-      }
+      shapes = {decode.decode_jpeg(frame).shape for frame in data.read_frames(index, ends)}
       if len(shapes) > 1:
         changing.append(clip.clip_id)
     except _READ_ERRORS as error:
@@ -84,10 +81,12 @@ def check_frames(
     yield _undecodable(data, len(indices), damaged, reason)
   if changing:
     yield checks.clips_finding(
-        "frame size", checks.ERROR, changing,
-        "{n} clips change their frame size between first and last frame"
-        " ({clips}). Convert the videos to one size, and build again.",
-    )  # fmt: skip
+      "frame size",
+      checks.ERROR,
+      changing,
+      "{n} clips change their frame size between first and last frame"
+      " ({clips}). Convert the videos to one size, and build again.",
+    )
   if not damaged:
     what = "both ends" if deep else "first frame"
     text = f"{what} of {len(indices)} decoded"
@@ -95,12 +94,14 @@ def check_frames(
 
 
 def _undecodable(
-    data: records.ClipDataset, tried: int, clips: list[str], reason: str
+  data: records.ClipDataset, tried: int, clips: list[str], reason: str
 ) -> checks.Finding:
   view = data.view if data.view in types.VIEWS else "ego|exo"
   return checks.clips_finding(
-      checks.FRAMES, checks.ERROR, clips,
-      f"{{n}} of {tried} clips tried can't be read or decoded ({{clips}}). The"
-      f" first: {reason} Copy the shards again, or build again, or leave them"
-      f" out: write --skip_list and give it as config.{view}.skip_list.",
-  )  # fmt: skip
+    checks.FRAMES,
+    checks.ERROR,
+    clips,
+    f"{{n}} of {tried} clips tried can't be read or decoded ({{clips}}). The"
+    f" first: {reason} Copy the shards again, or build again, or leave them"
+    f" out: write --skip_list and give it as config.{view}.skip_list.",
+  )

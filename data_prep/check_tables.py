@@ -1,5 +1,4 @@
-"""Whether narration vectors and mined pairs fit the data sets, for the doctor.
-"""
+"""Whether narration vectors and mined pairs fit the data sets, for the doctor."""
 
 from __future__ import annotations
 
@@ -28,9 +27,7 @@ _LOW_SHARE = 0.1
 _EMBED = f"`{narrations_lib.EMBED_COMMAND}`"
 
 
-def read_narrations(
-    path: pathlib.Path,
-) -> tuple[frozenset[str] | None, list[checks.Finding]]:
+def read_narrations(path: pathlib.Path) -> tuple[frozenset[str] | None, list[checks.Finding]]:
   """Reads a narration table's texts and examines its vectors.
 
   Args:
@@ -42,49 +39,53 @@ def read_narrations(
   """
   try:
     stored = npz_file.read_npz(
-        path, ("narrations", "vectors", "model", "command"),
-        what="narration table", command=narrations_lib.EMBED_COMMAND,
-    )  # fmt: skip
+      path,
+      ("narrations", "vectors", "model", "command"),
+      what="narration table",
+      command=narrations_lib.EMBED_COMMAND,
+    )
     texts = [str(text) for text in np.ravel(stored["narrations"])]
     vectors = np.asarray(stored["vectors"], np.float64)
   except ValueError as error:
     return None, [checks.Finding("readable", checks.ERROR, str(error))]
   if vectors.ndim != 2 or len(vectors) != len(texts) or not texts:
     return None, [
-        checks.Finding(
-            "readable", checks.ERROR,
-            f"{len(texts)} narrations and vectors of shape {vectors.shape}:"
-            f" each needs one. Embed again with {_EMBED}.",
-        )
-    ]  # fmt: skip
+      checks.Finding(
+        "readable",
+        checks.ERROR,
+        f"{len(texts)} narrations and vectors of shape {vectors.shape}:"
+        f" each needs one. Embed again with {_EMBED}.",
+      )
+    ]
   known = frozenset(map(narrations_lib.normalize_narration, texts))
   return known, list(_check_norms(texts, vectors))
 
 
-def _check_norms(
-    texts: Sequence[str], vectors: np.ndarray
-) -> Iterator[checks.Finding]:
+def _check_norms(texts: Sequence[str], vectors: np.ndarray) -> Iterator[checks.Finding]:
   norms = np.linalg.norm(vectors, axis=1)
   broken = ~np.isfinite(norms) | (norms < 1e-12)
   off = ~broken & (np.abs(norms - 1.0) > _UNIT_TOLERANCE)
   for rows, severity, what in (
-      (broken, checks.ERROR, "are zero or not finite"),
-      (off, checks.WARNING, "have another length than 1 (training normalises"
-       " them, but the table isn't as it was written)"),
-  ):  # fmt: skip
+    (broken, checks.ERROR, "are zero or not finite"),
+    (
+      off,
+      checks.WARNING,
+      "have another length than 1 (training normalises"
+      " them, but the table isn't as it was written)",
+    ),
+  ):
     names = [texts[row] for row in np.flatnonzero(rows)]
     if names:
       yield checks.Finding(
-          "vectors", severity,
-          f"{len(names)} of {len(texts)} vectors {what}: {checks.some(names)}."
-          f" Embed again with {_EMBED}.",
-          len(names),
-      )  # fmt: skip
+        "vectors",
+        severity,
+        f"{len(names)} of {len(texts)} vectors {what}: {checks.some(names)}."
+        f" Embed again with {_EMBED}.",
+        len(names),
+      )
 
 
-def check_embedded(
-    data: records.ClipDataset, known: frozenset[str]
-) -> Iterator[checks.Finding]:
+def check_embedded(data: records.ClipDataset, known: frozenset[str]) -> Iterator[checks.Finding]:
   """Every narration of a split has a vector.
 
   Args:
@@ -101,14 +102,16 @@ def check_embedded(
       lacking.setdefault(key, []).append(clip.clip_id)
   if lacking:
     yield checks.Finding(
-        "vectors", checks.ERROR,
-        f"{len(lacking)} narrations have no vector:"
-        f" {checks.some(sorted(lacking))}. Add them with {_EMBED}"
-        f" --datasets={data.directory} --append --output=FILE.npz, and mine the"
-        " pairs again.",
-        len(lacking), tuple(clip for ids in lacking.values() for clip in ids),
-        data.split,
-    )  # fmt: skip
+      "vectors",
+      checks.ERROR,
+      f"{len(lacking)} narrations have no vector:"
+      f" {checks.some(sorted(lacking))}. Add them with {_EMBED}"
+      f" --datasets={data.directory} --append --output=FILE.npz, and mine the"
+      " pairs again.",
+      len(lacking),
+      tuple(clip for ids in lacking.values() for clip in ids),
+      data.split,
+    )
 
 
 def check_views(opened: Sequence[checks.Splits]) -> None:
@@ -116,16 +119,14 @@ def check_views(opened: Sequence[checks.Splits]) -> None:
   views = [next(iter(splits.values())).view for splits in opened]
   if views.count(types.EGO) != 1 or views.count(types.EXO) < 1:
     raise ValueError(
-        "--pairs needs exactly one data set of view ego and at least one of"
-        " view exo, the exo ones in the order in which they were mined; got"
-        f" views {', '.join(views) or 'none'}."
+      "--pairs needs exactly one data set of view ego and at least one of"
+      " view exo, the exo ones in the order in which they were mined; got"
+      f" views {', '.join(views) or 'none'}."
     )
 
 
 def check_pairs(
-    path: pathlib.Path,
-    opened: Sequence[checks.Splits],
-    narrations: pathlib.Path,
+  path: pathlib.Path, opened: Sequence[checks.Splits], narrations: pathlib.Path
 ) -> Iterator[checks.Finding]:
   """A pair table is whole and belongs to the data sets.
 
@@ -156,9 +157,7 @@ def check_pairs(
   yield from _check_share(pairs)
 
 
-def _mined_split(
-    splits: checks.Splits, fingerprints: set[str]
-) -> records.ClipDataset:
+def _mined_split(splits: checks.Splits, fingerprints: set[str]) -> records.ClipDataset:
   """The split the table was mined for, else the one that trains."""
   for data in splits.values():
     if data.fingerprint in fingerprints:
@@ -167,34 +166,36 @@ def _mined_split(
 
 
 def _check_targets(
-    pairs: pairing.PairTable, exo: Sequence[records.ClipDataset]
+  pairs: pairing.PairTable, exo: Sequence[records.ClipDataset]
 ) -> Iterator[checks.Finding]:
   sizes = np.array([len(data) for data in exo])[pairs.clip_pool]
   outside = np.sum((pairs.clip_index < 0) | (pairs.clip_index >= sizes))
   if outside:
     yield checks.Finding(
-        "targets", checks.ERROR,
-        f"{outside} of {len(sizes)} partners point to a clip that isn't there:"
-        " the file is damaged. Mine the pairs again with"
-        f" `{pairing.MINE_COMMAND}`.",
-        int(outside),
-    )  # fmt: skip
+      "targets",
+      checks.ERROR,
+      f"{outside} of {len(sizes)} partners point to a clip that isn't there:"
+      " the file is damaged. Mine the pairs again with"
+      f" `{pairing.MINE_COMMAND}`.",
+      int(outside),
+    )
 
 
 def _check_share(pairs: pairing.PairTable) -> Iterator[checks.Finding]:
   cosines = pairs.similarity[pairs.ego_rows, 0]
   good = int(np.sum(cosines > pair_summary.THRESHOLD))
   text = (
-      f"{good / len(cosines):.1%} of {len(cosines)} pairs have a cosine above"
-      f" {pair_summary.THRESHOLD}"
+    f"{good / len(cosines):.1%} of {len(cosines)} pairs have a cosine above"
+    f" {pair_summary.THRESHOLD}"
   )
   if good >= _LOW_SHARE * len(cosines):
     yield checks.Finding("share", checks.OK, text)
     return
   yield checks.Finding(
-      "share", checks.WARNING,
-      f"{text}; the cross-view loss leaves out the others. Check the narrations"
-      " of both sides (same language, whole phrases) and the sentence encoder,"
-      " or lower config.loss.threshold.",
-      len(cosines) - good,
-  )  # fmt: skip
+    "share",
+    checks.WARNING,
+    f"{text}; the cross-view loss leaves out the others. Check the narrations"
+    " of both sides (same language, whole phrases) and the sentence encoder,"
+    " or lower config.loss.threshold.",
+    len(cosines) - good,
+  )

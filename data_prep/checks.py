@@ -30,18 +30,17 @@ FRAMES = "frames"
 
 # Clips of the official splits, by source and rule of the split.
 OFFICIAL_CLIPS = {
-    (epic_kitchens.EPIC55.name, splits_lib.TBN): {
-        splits_lib.TRAIN: 26_074, splits_lib.VALIDATION: 2_398,
-    },
-    (epic_kitchens.EPIC100.name, splits_lib.COLUMN): {
-        splits_lib.TRAIN: 67_217, splits_lib.VALIDATION: 9_668,
-    },
-}  # fmt: skip
+  (epic_kitchens.EPIC55.name, splits_lib.TBN): {
+    splits_lib.TRAIN: 26_074,
+    splits_lib.VALIDATION: 2_398,
+  },
+  (epic_kitchens.EPIC100.name, splits_lib.COLUMN): {
+    splits_lib.TRAIN: 67_217,
+    splits_lib.VALIDATION: 9_668,
+  },
+}
 
-REBUILD = (
-    "Move the folder away and build the data set again with the command that"
-    " made it."
-)
+REBUILD = "Move the folder away and build the data set again with the command that made it."
 
 Splits = Mapping[str, records.ClipDataset]
 
@@ -76,9 +75,7 @@ def some(names: Sequence[str], limit: int = 3) -> str:
   return ", ".join(repr(name) for name in names[:limit]) + more
 
 
-def clips_finding(
-    check: str, severity: str, clips: Sequence[str], message: str
-) -> Finding:
+def clips_finding(check: str, severity: str, clips: Sequence[str], message: str) -> Finding:
   """A finding about clips; `{n}` and `{clips}` in the message are filled in."""
   # Not str.format: what libraries say may hold braces of its own.
   text = message.replace("{n}", str(len(clips)))
@@ -86,9 +83,7 @@ def clips_finding(
   return Finding(check, severity, text, len(clips), tuple(clips))
 
 
-def open_splits(
-    directory: pathlib.Path,
-) -> tuple[dict[str, records.ClipDataset], list[Finding]]:
+def open_splits(directory: pathlib.Path) -> tuple[dict[str, records.ClipDataset], list[Finding]]:
   """Opens every split of a data set.
 
   Args:
@@ -104,18 +99,14 @@ def open_splits(
     return opened, [Finding("readable", ERROR, _unreadable(error))]
   findings = []
   if not names:
-    findings.append(
-        Finding("readable", ERROR, f"The card names no split. {REBUILD}")
-    )
+    findings.append(Finding("readable", ERROR, f"The card names no split. {REBUILD}"))
   for split in names:
     try:
       data = records.ClipDataset(directory, split)
       _check_fields(data)
       opened[split] = data
     except (*examples.READ_ERRORS, TypeError, AttributeError) as error:
-      findings.append(
-          Finding("readable", ERROR, _unreadable(error), split=split)
-      )
+      findings.append(Finding("readable", ERROR, _unreadable(error), split=split))
   return opened, findings
 
 
@@ -134,17 +125,19 @@ def _check_fields(data: records.ClipDataset) -> None:
     times = (clip.fps, clip.start_seconds)
     ids = itertools.chain(*clip.labels.values())
     if not (
-        all(isinstance(text, str) for text in texts)
-        and clip.clip_id
-        and all(isinstance(i, int) for i in ids)
-        and isinstance(clip.num_frames, int) and clip.num_frames > 0
-        and isinstance(clip.first_record, int) and clip.first_record >= 0
-        and all(isinstance(x, (int, float)) and math.isfinite(x) for x in times)
-        and clip.fps > 0
-    ):  # fmt: skip
+      all(isinstance(text, str) for text in texts)
+      and clip.clip_id
+      and all(isinstance(i, int) for i in ids)
+      and isinstance(clip.num_frames, int)
+      and clip.num_frames > 0
+      and isinstance(clip.first_record, int)
+      and clip.first_record >= 0
+      and all(isinstance(x, (int, float)) and math.isfinite(x) for x in times)
+      and clip.fps > 0
+    ):
       raise ValueError(
-          f"{data.directory / records.clips_file(data.split)}, line {number}"
-          f" has a field that can't be: {clip}."
+        f"{data.directory / records.clips_file(data.split)}, line {number}"
+        f" has a field that can't be: {clip}."
       )
 
 
@@ -159,19 +152,20 @@ def check_number(data: records.ClipDataset) -> Iterator[Finding]:
   if len(data) < official:
     skipped = data.directory / build_dataset.SKIPPED_FILE
     hint = (
-        f"Those left out and the reasons are in {skipped}."
-        if skipped.is_file()
-        else f"There is no {build_dataset.SKIPPED_FILE} beside the data set, so"
-        " the annotations had fewer clips: take the complete official file."
+      f"Those left out and the reasons are in {skipped}."
+      if skipped.is_file()
+      else f"There is no {build_dataset.SKIPPED_FILE} beside the data set, so"
+      " the annotations had fewer clips: take the complete official file."
     )
   else:
     hint = "The annotations are not the official ones, or were added to."
   yield Finding(
-      "number", WARNING,
-      f"{len(data):,} clips; the official split of {source} has {official:,}."
-      f" Results can't be compared with published ones. {hint}",
-      abs(official - len(data)),
-  )  # fmt: skip
+    "number",
+    WARNING,
+    f"{len(data):,} clips; the official split of {source} has {official:,}."
+    f" Results can't be compared with published ones. {hint}",
+    abs(official - len(data)),
+  )
 
 
 def check_order(data: records.ClipDataset) -> Iterator[Finding]:
@@ -185,43 +179,47 @@ def check_order(data: records.ClipDataset) -> Iterator[Finding]:
     expected = clip.first_record + records.num_records(clip.num_frames)
   if wrong:
     yield clips_finding(
-        "order", ERROR, wrong,
-        "{n} clips don't start where the clip before them ends, by"
-        f" {records.clips_file(data.split)} ({{clips}}): lines were edited,"
-        f" lost or moved. {REBUILD}",
-    )  # fmt: skip
+      "order",
+      ERROR,
+      wrong,
+      "{n} clips don't start where the clip before them ends, by"
+      f" {records.clips_file(data.split)} ({{clips}}): lines were edited,"
+      f" lost or moved. {REBUILD}",
+    )
 
 
 def check_labels(data: records.ClipDataset) -> Iterator[Finding]:
   """Label ids in range, and one for a task with exactly one."""
   for name, task in data.tasks.items():
     labels = [(clip.clip_id, clip.labels.get(name, ())) for clip in data.clips]
-    outside = [
-        clip for clip, ids in labels
-        if any(not 0 <= i < task.num_classes for i in ids)
-    ]  # fmt: skip
+    outside = [clip for clip, ids in labels if any(not 0 <= i < task.num_classes for i in ids)]
     if outside:
       yield clips_finding(
-          "labels", ERROR, outside,
-          f"{{n}} clips have a {name} label outside 0 to"
-          f" {task.num_classes - 1} ({{clips}}). {REBUILD}",
-      )  # fmt: skip
+        "labels",
+        ERROR,
+        outside,
+        f"{{n}} clips have a {name} label outside 0 to"
+        f" {task.num_classes - 1} ({{clips}}). {REBUILD}",
+      )
     several = [clip for clip, ids in labels if len(ids) != 1]
     if several and task.kind == types.SOFTMAX:
       yield clips_finding(
-          "labels", ERROR, several,
-          f"{{n}} clips have none or several {name} labels, and the task needs"
-          f" exactly one ({{clips}}). Correct the annotations, or make it a"
-          f" multi-label task (--multi_label={name}), and build again.",
-      )  # fmt: skip
+        "labels",
+        ERROR,
+        several,
+        f"{{n}} clips have none or several {name} labels, and the task needs"
+        f" exactly one ({{clips}}). Correct the annotations, or make it a"
+        f" multi-label task (--multi_label={name}), and build again.",
+      )
   declared = set(data.tasks)
   unknown = [c.clip_id for c in data.clips if not set(c.labels) <= declared]
   if unknown:
     yield clips_finding(
-        "labels", ERROR, unknown,
-        "{n} clips have labels of a task that the card doesn't declare"
-        f" ({{clips}}). {REBUILD}",
-    )  # fmt: skip
+      "labels",
+      ERROR,
+      unknown,
+      f"{{n}} clips have labels of a task that the card doesn't declare ({{clips}}). {REBUILD}",
+    )
 
 
 def check_narrations(data: records.ClipDataset) -> Iterator[Finding]:
@@ -229,10 +227,12 @@ def check_narrations(data: records.ClipDataset) -> Iterator[Finding]:
   empty = [clip.clip_id for clip in data.clips if not clip.narration.strip()]
   if empty:
     yield clips_finding(
-        "narrations", ERROR, empty,
-        "{n} clips have an empty narration, and pairing needs one ({clips})."
-        " Fill it in in the annotations, and build again.",
-    )  # fmt: skip
+      "narrations",
+      ERROR,
+      empty,
+      "{n} clips have an empty narration, and pairing needs one ({clips})."
+      " Fill it in in the annotations, and build again.",
+    )
 
 
 def check_length(data: records.ClipDataset, frames: int) -> Iterator[Finding]:
@@ -240,11 +240,13 @@ def check_length(data: records.ClipDataset, frames: int) -> Iterator[Finding]:
   short = [clip.clip_id for clip in data.clips if clip.num_frames < frames]
   if short:
     yield clips_finding(
-        "length", WARNING, short,
-        f"{{n}} of {len(data)} clips have fewer than {frames} frames"
-        " ({clips}); training repeats frames of those. Store more frames a"
-        " second (--fps), or train with a smaller config.frames.stride.",
-    )  # fmt: skip
+      "length",
+      WARNING,
+      short,
+      f"{{n}} of {len(data)} clips have fewer than {frames} frames"
+      " ({clips}); training repeats frames of those. Store more frames a"
+      " second (--fps), or train with a smaller config.frames.stride.",
+    )
 
 
 def check_ids(data: records.ClipDataset) -> Iterator[Finding]:
@@ -257,10 +259,12 @@ def check_ids(data: records.ClipDataset) -> Iterator[Finding]:
     seen.add(clip.clip_id)
   if twice:
     yield clips_finding(
-        "ids", ERROR, twice,
-        "{n} clip ids occur again ({clips}); they must be unique. Remove"
-        " repeated rows from the annotations, and build again.",
-    )  # fmt: skip
+      "ids",
+      ERROR,
+      twice,
+      "{n} clip ids occur again ({clips}); they must be unique. Remove"
+      " repeated rows from the annotations, and build again.",
+    )
 
 
 def check_classes(splits: Splits) -> Iterator[Finding]:
@@ -271,21 +275,22 @@ def check_classes(splits: Splits) -> Iterator[Finding]:
   for split, data in splits.items():
     for name, task in data.tasks.items():
       shown = {i for clip in train.clips for i in clip.labels.get(name, ())}
-      clips = [
-          c.clip_id for c in data.clips if {*c.labels.get(name, ())} - shown
-      ]
+      clips = [c.clip_id for c in data.clips if {*c.labels.get(name, ())} - shown]
       used = {i for clip in data.clips for i in clip.labels.get(name, ())}
       unseen = [i for i in sorted(used - shown) if 0 <= i < task.num_classes]
       if split == splits_lib.TRAIN or not unseen:
         continue
       yield Finding(
-          "classes", WARNING,
-          f"{len(unseen)} {name} classes never occur in train"
-          f" ({some([task.class_names[i] for i in unseen])}), and"
-          f" {len(clips)} clips here have one: they can't be learnt. Expected"
-          " of small extracts; else divide the videos otherwise.",
-          len(unseen), tuple(clips), split,
-      )  # fmt: skip
+        "classes",
+        WARNING,
+        f"{len(unseen)} {name} classes never occur in train"
+        f" ({some([task.class_names[i] for i in unseen])}), and"
+        f" {len(clips)} clips here have one: they can't be learnt. Expected"
+        " of small extracts; else divide the videos otherwise.",
+        len(unseen),
+        tuple(clips),
+        split,
+      )
 
 
 def check_leakage(splits: Splits) -> Iterator[Finding]:
@@ -299,42 +304,44 @@ def check_leakage(splits: Splits) -> Iterator[Finding]:
 
 
 def _shared(
-    first: records.ClipDataset,
-    second: records.ClipDataset,
-    one: str,
-    severity: str,
+  first: records.ClipDataset, second: records.ClipDataset, one: str, severity: str
 ) -> Iterator[Finding]:
   """What two splits have in common; `one` is the name of the first."""
   ids = {clip.clip_id for clip in first.clips}
   same = [clip.clip_id for clip in second.clips if clip.clip_id in ids]
   if same:
     yield clips_finding(
-        "ids", ERROR, same,
-        f"{{n}} clip ids are in {one} too ({{clips}}); they must be unique in"
-        " the data set. Remove repeated rows from the annotations, and build"
-        " again.",
-    )  # fmt: skip
+      "ids",
+      ERROR,
+      same,
+      f"{{n}} clip ids are in {one} too ({{clips}}); they must be unique in"
+      " the data set. Remove repeated rows from the annotations, and build"
+      " again.",
+    )
   divide = (
-      "Give whole videos to one split (--validation_videos, or the manifest's"
-      " column split), and build again."
+    "Give whole videos to one split (--validation_videos, or the manifest's"
+    " column split), and build again."
   )
   spans = {_span(clip) for clip in first.clips}
   named = [clip for clip in second.clips if clip.video_id]
   same = [clip.clip_id for clip in named if _span(clip) in spans]
   if same:
     yield clips_finding(
-        "spans", severity, same,
-        f"{{n}} clips show the same stretch of video as one in {one}"
-        f" ({{clips}}). {divide}",
-    )  # fmt: skip
+      "spans",
+      severity,
+      same,
+      f"{{n}} clips show the same stretch of video as one in {one} ({{clips}}). {divide}",
+    )
   videos = {clip.video_id for clip in first.clips}
   same = [clip for clip in named if clip.video_id in videos]
   if same:
     shared = some(sorted({clip.video_id for clip in same}))
     yield clips_finding(
-        "leakage", severity, [clip.clip_id for clip in same],
-        f"{{n}} clips are of videos that are in {one} too ({shared}). {divide}",
-    )  # fmt: skip
+      "leakage",
+      severity,
+      [clip.clip_id for clip in same],
+      f"{{n}} clips are of videos that are in {one} too ({shared}). {divide}",
+    )
 
 
 def _span(clip: records.ClipInfo) -> tuple[str, float, float]:

@@ -35,8 +35,15 @@ class ClipRecords(tfds.core.GeneratorBasedBuilder):
 
   VERSION = tfds.core.Version("1.0.0")
 
-  def __init__(self, *, tasks: Mapping[str, types.Task], clip_splits: Splits,
-               unlabelled: Collection[str], description: str, **kwargs):
+  def __init__(
+    self,
+    *,
+    tasks: Mapping[str, types.Task],
+    clip_splits: Splits,
+    unlabelled: Collection[str],
+    description: str,
+    **kwargs,
+  ):
     self._tasks = tasks
     self._unlabelled = unlabelled
     self._clip_splits = clip_splits
@@ -47,23 +54,24 @@ class ClipRecords(tfds.core.GeneratorBasedBuilder):
 
   def _info(self) -> tfds.core.DatasetInfo:
     return self.dataset_info_from_configs(
-        description=self._description,
-        # Records in the order yielded, so that the index can say where a clip
-        # starts; shuffling is the loader's work.
-        disable_shuffling=True,
-        features=tfds.features.FeaturesDict({
-            "clip_id": tfds.features.Text(),
-            "chunk": tfds.features.Scalar(np.int64),
-            # Bytes rather than tfds Image: they come back undecoded without a
-            # decoder that a reader could forget.
-            "frames": tfds.features.Sequence(tfds.features.Scalar(np.object_)),
-            "fps": tfds.features.Scalar(np.float32),
-            "narration": tfds.features.Text(),
-            "labels": {
-                name: tfds.features.Sequence(tfds.features.Scalar(np.int64))
-                for name in self._tasks
-            },
-        }),
+      description=self._description,
+      # Records in the order yielded, so that the index can say where a clip
+      # starts; shuffling is the loader's work.
+      disable_shuffling=True,
+      features=tfds.features.FeaturesDict(
+        {
+          "clip_id": tfds.features.Text(),
+          "chunk": tfds.features.Scalar(np.int64),
+          # Bytes rather than tfds Image: they come back undecoded without a
+          # decoder that a reader could forget.
+          "frames": tfds.features.Sequence(tfds.features.Scalar(np.object_)),
+          "fps": tfds.features.Scalar(np.float32),
+          "narration": tfds.features.Text(),
+          "labels": {
+            name: tfds.features.Sequence(tfds.features.Scalar(np.int64)) for name in self._tasks
+          },
+        }
+      ),
     )
 
   def _split_generators(self, dl_manager):
@@ -82,27 +90,31 @@ class ClipRecords(tfds.core.GeneratorBasedBuilder):
       for chunk in range(records.num_records(len(clip.frames))):
         start = chunk * records.FRAMES_PER_RECORD
         frames = clip.frames[start : start + records.FRAMES_PER_RECORD]
-        yield key, {
+        yield (
+          key,
+          {
             "clip_id": clip.clip_id,
             "chunk": chunk,
             "frames": list(frames),
             "fps": clip.fps,
             "narration": clip.narration,
             "labels": {t: list(clip.labels.get(t, ())) for t in self._tasks},
-        }
+          },
+        )
         key += 1
       if time.monotonic() - reported > _PROGRESS_SECONDS:
         reported = time.monotonic()
         logging.info("%s: %d clips written", split, len(written))
     if not written:
       raise ValueError(
-          f"Split {split!r} is empty: its source yielded no clip. Leave the"
-          " split out, or check the annotations and the split rule."
+        f"Split {split!r} is empty: its source yielded no clip. Leave the"
+        " split out, or check the annotations and the split rule."
       )
 
 
-def _check_clip(clip: types.Clip, tasks: Mapping[str, types.Task],
-                seen: set[str], split: str) -> None:
+def _check_clip(
+  clip: types.Clip, tasks: Mapping[str, types.Task], seen: set[str], split: str
+) -> None:
   """Raises ValueError for a clip that training could not use.
 
   Without tasks the clip is of a split that is only predicted.
@@ -118,34 +130,32 @@ def _check_clip(clip: types.Clip, tasks: Mapping[str, types.Task],
   unknown = set(clip.labels) - set(tasks)
   if unknown:
     raise ValueError(
-        f"{where}: labels for unknown tasks {sorted(unknown)}; the data set"
-        f" declares {sorted(tasks)}."
+      f"{where}: labels for unknown tasks {sorted(unknown)}; the data set declares {sorted(tasks)}."
     )
   for name, task in tasks.items():
     ids = clip.labels.get(name, ())
     wrong = [i for i in ids if not 0 <= i < task.num_classes]
     if wrong:
       raise ValueError(
-          f"{where}: {name} label {wrong[0]} is out of range; the task has"
-          f" {task.num_classes} classes, so ids 0 to {task.num_classes - 1}."
+        f"{where}: {name} label {wrong[0]} is out of range; the task has"
+        f" {task.num_classes} classes, so ids 0 to {task.num_classes - 1}."
       )
     if task.kind == types.SOFTMAX and len(ids) != 1:
-      raise ValueError(
-          f"{where}: task {name!r} needs exactly one label, got {len(ids)}."
-      )
+      raise ValueError(f"{where}: task {name!r} needs exactly one label, got {len(ids)}.")
 
 
-def _clip_info(clip: types.Clip, tasks: Mapping[str, types.Task], *,
-               first_record: int) -> records.ClipInfo:
+def _clip_info(
+  clip: types.Clip, tasks: Mapping[str, types.Task], *, first_record: int
+) -> records.ClipInfo:
   return records.ClipInfo(
-      clip_id=clip.clip_id,
-      narration=clip.narration,
-      labels={t: tuple(map(int, clip.labels.get(t, ()))) for t in tasks},
-      num_frames=len(clip.frames),
-      fps=float(clip.fps),
-      video_id=clip.video_id,
-      start_seconds=float(clip.start_seconds),
-      first_record=first_record,
+    clip_id=clip.clip_id,
+    narration=clip.narration,
+    labels={t: tuple(map(int, clip.labels.get(t, ()))) for t in tasks},
+    num_frames=len(clip.frames),
+    fps=float(clip.fps),
+    video_id=clip.video_id,
+    start_seconds=float(clip.start_seconds),
+    first_record=first_record,
   )
 
 
@@ -156,28 +166,28 @@ def _is_current(directory: pathlib.Path, card: dict) -> bool:
   old = records.read_card(directory)
   # The number of clips of a split is only known after writing it.
   same = {k: old.get(k) for k in card if k != "splits"} == {
-      k: v for k, v in card.items() if k != "splits"
+    k: v for k, v in card.items() if k != "splits"
   } and set(old["splits"]) == set(card["splits"])
   if not same:
     raise ValueError(
-        f"{str(directory)!r} already holds another data set"
-        f" ({old['name']}/{old['view']}, splits {sorted(old['splits'])},"
-        f" {old['metadata']}) than the one asked for"
-        f" ({card['name']}/{card['view']}, splits {sorted(card['splits'])},"
-        f" {card['metadata']}). Give another output folder, or remove this one."
+      f"{str(directory)!r} already holds another data set"
+      f" ({old['name']}/{old['view']}, splits {sorted(old['splits'])},"
+      f" {old['metadata']}) than the one asked for"
+      f" ({card['name']}/{card['view']}, splits {sorted(card['splits'])},"
+      f" {card['metadata']}). Give another output folder, or remove this one."
     )
   return True
 
 
 def write_clip_dataset(
-    directory: str | pathlib.Path,
-    *,
-    name: str,
-    view: str,
-    tasks: Mapping[str, types.Task],
-    splits: Splits,
-    metadata: Mapping | None = None,
-    unlabelled: Collection[str] = (),
+  directory: str | pathlib.Path,
+  *,
+  name: str,
+  view: str,
+  tasks: Mapping[str, types.Task],
+  splits: Splits,
+  metadata: Mapping | None = None,
+  unlabelled: Collection[str] = (),
 ) -> None:
   """Writes a clip data set, or keeps the equal one that is already there.
 
@@ -198,15 +208,14 @@ def write_clip_dataset(
   """
   directory = pathlib.Path(directory)
   card = {
-      "format": records.FORMAT,
-      "name": name,
-      "view": view,
-      "tasks": {
-          t: {"kind": task.kind, "class_names": list(task.class_names)}
-          for t, task in tasks.items()
-      },
-      "metadata": json.loads(json.dumps(dict(metadata or {}))),
-      "splits": dict.fromkeys(splits, 0),
+    "format": records.FORMAT,
+    "name": name,
+    "view": view,
+    "tasks": {
+      t: {"kind": task.kind, "class_names": list(task.class_names)} for t, task in tasks.items()
+    },
+    "metadata": json.loads(json.dumps(dict(metadata or {}))),
+    "splits": dict.fromkeys(splits, 0),
   }
   if unlabelled:
     card["unlabelled"] = sorted(unlabelled)
@@ -216,12 +225,12 @@ def write_clip_dataset(
   scratch = directory.parent / f".{directory.name}.incomplete"
   shutil.rmtree(scratch, ignore_errors=True)
   builder = ClipRecords(
-      tasks=tasks,
-      clip_splits=splits,
-      unlabelled=frozenset(unlabelled),
-      description=f"{name}, {view} view: clips for sum_l_jax.",
-      data_dir=scratch,
-      file_format="array_record",
+    tasks=tasks,
+    clip_splits=splits,
+    unlabelled=frozenset(unlabelled),
+    description=f"{name}, {view} view: clips for sum_l_jax.",
+    data_dir=scratch,
+    file_format="array_record",
   )
   tfds.disable_progress_bar()  # One bar a shard; lines are logged instead.
   try:

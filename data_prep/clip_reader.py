@@ -29,8 +29,7 @@ class Output:
       raise ValueError(f"--fps must be a positive number, got {self.fps}.")
     if self.short_side < 16 or self.short_side % 2:
       raise ValueError(
-          "--short_side must be an even number of pixels, at least 16; got"
-          f" {self.short_side}."
+        f"--short_side must be an even number of pixels, at least 16; got {self.short_side}."
       )
 
 
@@ -44,18 +43,12 @@ class _ClipReader:
   def read(self, spec: annotations.ClipSpec) -> types.Clip:
     if frames_lib.is_frames(spec.media):
       fps = self._output.fps or spec.frames_fps
-      options = dict(
-          frames_fps=spec.frames_fps, fps=fps,
-          short_side=self._output.short_side,
-      )
+      options = dict(frames_fps=spec.frames_fps, fps=fps, short_side=self._output.short_side)
       if spec.frame_files:
-        frames = frames_lib.read_files(
-            spec.media, spec.frame_files, **options
-        )
+        frames = frames_lib.read_files(spec.media, spec.frame_files, **options)
       else:
         frames = frames_lib.read_clip(
-            spec.media, spec.first_frame, spec.last_frame,
-            frame_name=spec.frame_name, **options,
+          spec.media, spec.first_frame, spec.last_frame, frame_name=spec.frame_name, **options
         )
     else:
       if self._video is None or self._video.path != spec.media:
@@ -63,19 +56,16 @@ class _ClipReader:
         self._video = media.VideoFile(spec.media)
       fps = self._output.fps or spec.frames_fps or self._video.fps
       frames = self._video.read_clip(
-          spec.start_seconds,
-          spec.stop_seconds,
-          fps=fps,
-          short_side=self._output.short_side,
+        spec.start_seconds, spec.stop_seconds, fps=fps, short_side=self._output.short_side
       )
     return types.Clip(
-        clip_id=spec.clip_id,
-        frames=frames,
-        fps=fps,
-        narration=spec.narration,
-        labels=spec.labels,
-        video_id=spec.video_id,
-        start_seconds=spec.start_seconds,
+      clip_id=spec.clip_id,
+      frames=frames,
+      fps=fps,
+      narration=spec.narration,
+      labels=spec.labels,
+      video_id=spec.video_id,
+      start_seconds=spec.start_seconds,
     )
 
   def close(self) -> None:
@@ -85,7 +75,7 @@ class _ClipReader:
 
 
 def cut_clips(
-    specs: Sequence[annotations.ClipSpec], output: Output
+  specs: Sequence[annotations.ClipSpec], output: Output
 ) -> Iterator[tuple[annotations.ClipSpec, types.Clip | Exception]]:
   """Cuts clips, in order.
 
@@ -103,8 +93,7 @@ def cut_clips(
       try:
         result = reader.read(spec)
       except (FileNotFoundError, ValueError) as error:
-        kind = (FileNotFoundError if isinstance(error, FileNotFoundError)
-                else ValueError)
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
         result = kind(f"{spec.where}, clip {spec.clip_id!r}: {error}")
       yield spec, result
   finally:

@@ -30,8 +30,8 @@ def check_frame_size(width: int, height: int, name: str) -> None:
   """Raises ValueError for frames that would fill the memory."""
   if width * height > MAX_PIXELS:
     raise ValueError(
-        f"{name!r} has frames of {width} x {height} pixels, more than"
-        f" {MAX_PIXELS // 10**6} million. Shrink the video first."
+      f"{name!r} has frames of {width} x {height} pixels, more than"
+      f" {MAX_PIXELS // 10**6} million. Shrink the video first."
     )
 
 
@@ -59,14 +59,13 @@ class Container:
       raise FileNotFoundError(f"There is no video {self.name!r}.")
     self._bytes = path.stat().st_size
     if not self._bytes:
-      raise ValueError(
-          f"{self.name!r} is empty (0 bytes). Copy or download it again."
-      )
+      raise ValueError(f"{self.name!r} is empty (0 bytes). Copy or download it again.")
     try:
       self.file = av.open(
-          self.name, options={"protocol_whitelist": "file"},
-          # Titles may be in any encoding; nothing here reads them.
-          metadata_errors="replace",
+        self.name,
+        options={"protocol_whitelist": "file"},
+        # Titles may be in any encoding; nothing here reads them.
+        metadata_errors="replace",
       )
     except av.FFmpegError as error:
       raise self._unreadable(error) from error
@@ -89,9 +88,9 @@ class Container:
     return float(ticks * self.stream.time_base)
 
   def timed(
-      self,
-      frames: Iterable[av.VideoFrame],
-      keep: Callable[[float, av.VideoFrame], bool] = lambda *_: True,
+    self,
+    frames: Iterable[av.VideoFrame],
+    keep: Callable[[float, av.VideoFrame], bool] = lambda *_: True,
   ) -> Iterator[tuple[float, av.VideoFrame]]:
     """Gives decoded frames their times, both ascending.
 
@@ -127,8 +126,8 @@ class Container:
     turns, rest = divmod(round(frame.rotation), 90)
     if rest:
       raise ValueError(
-          f"{self.name!r} notes a rotation of {frame.rotation} degrees; only"
-          " multiples of 90 can be applied. Re-encode the video upright."
+        f"{self.name!r} notes a rotation of {frame.rotation} degrees; only"
+        " multiples of 90 can be applied. Re-encode the video upright."
       )
     image = frame.to_ndarray(format="rgb24")
     return np.rot90(image, turns) if turns % 4 else image
@@ -136,15 +135,14 @@ class Container:
   def no_frame(self) -> ValueError:
     """The error of a file of which nothing can be decoded."""
     return ValueError(
-        f"{self.name!r} holds no frame that can be decoded. Copy or download"
-        " it again."
+      f"{self.name!r} holds no frame that can be decoded. Copy or download it again."
     )
 
   def _unreadable(self, why: object) -> ValueError:
     return ValueError(
-        f"{self.name!r} can't be opened as a video ({why}). The file is"
-        f" {self._bytes} bytes; it is probably cut off or of another kind. Copy"
-        " or download it again."
+      f"{self.name!r} can't be opened as a video ({why}). The file is"
+      f" {self._bytes} bytes; it is probably cut off or of another kind. Copy"
+      " or download it again."
     )
 
   def _choose_stream(self):
@@ -158,16 +156,15 @@ class Container:
       if not kinds:
         raise self._unreadable("there are no pictures in it")
       raise ValueError(
-          f"{self.name!r} holds no video, only {' and '.join(kinds)}. Give a"
-          " file with pictures."
+        f"{self.name!r} holds no video, only {' and '.join(kinds)}. Give a file with pictures."
       )
     stream = videos[0]
     stream.thread_type = "AUTO"
     context = stream.codec_context
     if context is None:
       raise ValueError(
-          f"{self.name!r} is damaged, or of a kind that can't be decoded here."
-          " Copy the video again, or re-encode it."
+        f"{self.name!r} is damaged, or of a kind that can't be decoded here."
+        " Copy the video again, or re-encode it."
       )
     check_frame_size(context.width, context.height, self.name)
     # Of frames that turn out larger than the header says.

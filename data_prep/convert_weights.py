@@ -28,9 +28,7 @@ def _classes(directory: str) -> dict:
   if not directory:
     return {}
   card = records.read_card(directory)
-  return {card["view"]: {
-      name: task["class_names"] for name, task in card["tasks"].items()
-  }}
+  return {card["view"]: {name: task["class_names"] for name, task in card["tasks"].items()}}
 
 
 def _import(args: argparse.Namespace) -> None:
@@ -42,35 +40,32 @@ def _import(args: argparse.Namespace) -> None:
   output = pathlib.Path(args.output)
   if output.exists() and (not output.is_dir() or any(output.iterdir())):
     raise ValueError(
-        f"--output={str(output)!r} exists and is not an empty folder. Give a"
-        " new folder."
+      f"--output={str(output)!r} exists and is not an empty folder. Give a new folder."
     )
   weights, report = convert.convert(
-      files.read(args.input),
-      convert.Options(
-          backbone=choices.MODELS[args.model],
-          view=args.view,
-          head=args.head,
-          classes=_classes(args.dataset),
-          channel_order=args.channel_order,
-          fps=args.fps,
-          skip=args.skip,
-      ),
+    files.read(args.input),
+    convert.Options(
+      backbone=choices.MODELS[args.model],
+      view=args.view,
+      head=args.head,
+      classes=_classes(args.dataset),
+      channel_order=args.channel_order,
+      fps=args.fps,
+      skip=args.skip,
+    ),
   )
   stage = weights.card["stage"]
   folder = output / stage / weights_lib.CHECKPOINT_FOLDER
   with manager.Checkpoints(folder) as checkpoints:
-    checkpoints.save(
-        0, {"params": weights.params, "stats": weights.stats}, weights.card
-    )
+    checkpoints.save(0, {"params": weights.params, "stats": weights.stats}, weights.card)
   print("\n".join(report.lines()))
   frames = weights.card["frames"]
   for view, pixels in weights.card["pixels"].items():
     print(
-        f"needs        {view}: {pixels['channel_order']}, mean"
-        f" {pixels['mean'][0]}, std {pixels['std'][0]},"
-        f" {frames['count']} frames at stride {frames['stride']} of"
-        f" {frames['fps']:g} a second"
+      f"needs        {view}: {pixels['channel_order']}, mean"
+      f" {pixels['mean'][0]}, std {pixels['std'][0]},"
+      f" {frames['count']} frames at stride {frames['stride']} of"
+      f" {frames['fps']:g} a second"
     )
   print(f"wrote {output}")
 
@@ -85,8 +80,7 @@ def _export(args: argparse.Namespace) -> None:
   views = has if args.view in ("", "both") else [args.view]
   tensors, card = convert.export(weights, views)
   files.write_torch(args.output, tensors, card)
-  print(f"wrote {args.output}: {len(tensors)} arrays of {', '.join(views)},"
-        f" from {weights.source}")
+  print(f"wrote {args.output}: {len(tensors)} arrays of {', '.join(views)}, from {weights.source}")
 
 
 def _command(args: argparse.Namespace) -> None:
@@ -94,41 +88,59 @@ def _command(args: argparse.Namespace) -> None:
     _export(args)
     return
   if not args.model:
-    raise ValueError(
-        f"--model is needed: one of {', '.join(choices.MODELS)}."
-    )
+    raise ValueError(f"--model is needed: one of {', '.join(choices.MODELS)}.")
   _import(args)
 
 
 def main(argv: list[str] | None = None) -> int:
   parser = argparse.ArgumentParser(
-      prog="python -m data_prep.convert_weights", description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter,
+    prog="python -m data_prep.convert_weights",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  parser.add_argument("--input", required=True, metavar="PATH",
-                      help="the file; with --export a workdir or checkpoint")
-  parser.add_argument("--output", required=True, metavar="PATH",
-                      help="a new folder; with --export the file")
-  parser.add_argument("--model", choices=tuple(choices.MODELS))
-  parser.add_argument("--view", choices=("ego", "exo", "both"), default="",
-                      help="default: ego, or what the file itself says")
   parser.add_argument(
-      "--head", choices=choices.HEADS, default="keep",
-      help="keep: class heads as in the file, without names where --dataset"
-           " has none for them; reinit: heads that do not fit --dataset stay"
-           " behind; error: they are an error")
-  parser.add_argument("--dataset", default="", metavar="DIR",
-                      help="a built data set whose classes the head predicts")
-  parser.add_argument("--channel_order", choices=("RGB", "BGR"), default="",
-                      help="of the pixels the network saw; default: BGR for"
-                           " EPIC and Charades-Ego heads, else RGB")
-  parser.add_argument("--fps", type=float, default=0.0,
-                      help="frame rate the network saw; default by head")
-  parser.add_argument("--skip", action="append", default=[],
-                      metavar="PATTERN",
-                      help="regular expression of names to leave behind")
-  parser.add_argument("--export", choices=("pyth",), default="",
-                      help="the other way: write PySlowFast names")
+    "--input", required=True, metavar="PATH", help="the file; with --export a workdir or checkpoint"
+  )
+  parser.add_argument(
+    "--output", required=True, metavar="PATH", help="a new folder; with --export the file"
+  )
+  parser.add_argument("--model", choices=tuple(choices.MODELS))
+  parser.add_argument(
+    "--view",
+    choices=("ego", "exo", "both"),
+    default="",
+    help="default: ego, or what the file itself says",
+  )
+  parser.add_argument(
+    "--head",
+    choices=choices.HEADS,
+    default="keep",
+    help="keep: class heads as in the file, without names where --dataset"
+    " has none for them; reinit: heads that do not fit --dataset stay"
+    " behind; error: they are an error",
+  )
+  parser.add_argument(
+    "--dataset", default="", metavar="DIR", help="a built data set whose classes the head predicts"
+  )
+  parser.add_argument(
+    "--channel_order",
+    choices=("RGB", "BGR"),
+    default="",
+    help="of the pixels the network saw; default: BGR for EPIC and Charades-Ego heads, else RGB",
+  )
+  parser.add_argument(
+    "--fps", type=float, default=0.0, help="frame rate the network saw; default by head"
+  )
+  parser.add_argument(
+    "--skip",
+    action="append",
+    default=[],
+    metavar="PATTERN",
+    help="regular expression of names to leave behind",
+  )
+  parser.add_argument(
+    "--export", choices=("pyth",), default="", help="the other way: write PySlowFast names"
+  )
   return command_line.run(parser, _command, argv)
 
 

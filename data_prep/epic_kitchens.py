@@ -20,12 +20,12 @@ from sum_l_jax import types
 
 # Of every official file, and of those with labels.
 _SPAN_COLUMNS = (
-    "participant_id",
-    "video_id",
-    "start_timestamp",
-    "stop_timestamp",
-    "start_frame",
-    "stop_frame",
+  "participant_id",
+  "video_id",
+  "start_timestamp",
+  "stop_timestamp",
+  "start_frame",
+  "stop_frame",
 )
 _LABEL_COLUMNS = ("narration", "verb_class", "noun_class")
 
@@ -69,34 +69,34 @@ def _fps_of_100(video_id: str) -> float:
 
 
 EPIC55 = Release(
-    name="epic55",
-    num_classes={"verb": 125, "noun": 352},
-    class_files=("EPIC_{task}_classes.csv",),
-    class_columns=("{task}_id", "class_key"),
-    id_columns=("video_id", "uid"),
-    label_files={"": "EPIC_train_action_labels.csv"},
-    test_files={"test_seen": "EPIC_test_s1_timestamps.csv",
-                "test_unseen": "EPIC_test_s2_timestamps.csv"},
-    frames_fps=lambda video_id: 60.0,
+  name="epic55",
+  num_classes={"verb": 125, "noun": 352},
+  class_files=("EPIC_{task}_classes.csv",),
+  class_columns=("{task}_id", "class_key"),
+  id_columns=("video_id", "uid"),
+  label_files={"": "EPIC_train_action_labels.csv"},
+  test_files={
+    "test_seen": "EPIC_test_s1_timestamps.csv",
+    "test_unseen": "EPIC_test_s2_timestamps.csv",
+  },
+  frames_fps=lambda video_id: 60.0,
 )
 EPIC100 = Release(
-    name="epic100",
-    num_classes={"verb": 97, "noun": 300},
-    class_files=("EPIC_100_{task}_classes.csv",
-                 "EPIC_100_{task}_classes_v2.csv"),
-    class_columns=("id", "key"),
-    id_columns=("narration_id",),
-    label_files={"train": "EPIC_100_train.csv",
-                 "validation": "EPIC_100_validation.csv"},
-    test_files={"test": "EPIC_100_test_timestamps.csv"},
-    frames_fps=_fps_of_100,
-    wrong_frames=("P01_109", "P27_103"),
+  name="epic100",
+  num_classes={"verb": 97, "noun": 300},
+  class_files=("EPIC_100_{task}_classes.csv", "EPIC_100_{task}_classes_v2.csv"),
+  class_columns=("id", "key"),
+  id_columns=("narration_id",),
+  label_files={"train": "EPIC_100_train.csv", "validation": "EPIC_100_validation.csv"},
+  test_files={"test": "EPIC_100_test_timestamps.csv"},
+  frames_fps=_fps_of_100,
+  wrong_frames=("P01_109", "P27_103"),
 )
 RELEASES = {release.name: release for release in (EPIC55, EPIC100)}
 
 
 def read_class_names(
-    directory: pathlib.Path, task: str, release: Release
+  directory: pathlib.Path, task: str, release: Release
 ) -> tuple[str, ...] | None:
   """Reads a task's class list; None where the folder has none.
 
@@ -121,14 +121,14 @@ def read_class_names(
     found = annotations.parse_int(row[id_column], id_column, where)
     if found != expected:
       raise ValueError(
-          f"{where}: {id_column} must count up from 0; expected {expected}, got"
-          f" {found}. Take the official file."
+        f"{where}: {id_column} must count up from 0; expected {expected}, got"
+        f" {found}. Take the official file."
       )
   return tuple(row[key] for _, row in rows)
 
 
 def make_tasks(
-    directory: pathlib.Path, class_lists: pathlib.Path | None, release: Release
+  directory: pathlib.Path, class_lists: pathlib.Path | None, release: Release
 ) -> dict[str, types.Task]:
   """The tasks verb and noun, with names as far as there are class lists.
 
@@ -146,18 +146,16 @@ def make_tasks(
     if names is None and class_lists is not None:
       wanted = class_lists / release.class_files[0].format(task=name)
       raise FileNotFoundError(
-          f"{str(wanted)!r} is missing. Give"
-          " the folder of the official class lists, or leave --class_lists"
-          " out: classes are then called class_0, class_1 ..."
+        f"{str(wanted)!r} is missing. Give"
+        " the folder of the official class lists, or leave --class_lists"
+        " out: classes are then called class_0, class_1 ..."
       )
     names = names or tuple(f"class_{i}" for i in range(number))
     tasks[name] = types.Task(name, types.SOFTMAX, names)
   return tasks
 
 
-def find_media(
-    video_id: str, participant: str, roots: Sequence[pathlib.Path]
-) -> pathlib.Path:
+def find_media(video_id: str, participant: str, roots: Sequence[pathlib.Path]) -> pathlib.Path:
   """Finds the frames of a video, in a folder or tar file, or else its file.
 
   Args:
@@ -171,9 +169,9 @@ def find_media(
   tried = []
   for root in roots:
     for folder in (
-        root / video_id,
-        root / participant / video_id,
-        root / participant / "rgb_frames" / video_id,
+      root / video_id,
+      root / participant / video_id,
+      root / participant / "rgb_frames" / video_id,
     ):
       tried.append(f"{folder}/frame_*.jpg")
       if folder.is_dir():
@@ -183,9 +181,9 @@ def find_media(
       if packed.is_file():
         return packed
     for stem in (
-        root / video_id,
-        root / participant / video_id,
-        root / participant / "videos" / video_id,
+      root / video_id,
+      root / participant / video_id,
+      root / participant / "videos" / video_id,
     ):
       tried.append(f"{stem}{{{','.join(media.VIDEO_SUFFIXES)}}}")
       for suffix in media.VIDEO_SUFFIXES:
@@ -193,15 +191,13 @@ def find_media(
           return path
   lines = "\n".join(f"  {path}" for path in tried)
   raise FileNotFoundError(
-      f"No frames and no video of {video_id} were found. Tried:\n{lines}\nGive"
-      " the right folders with --media=DIR[,DIR...], or leave its clips out"
-      " with --on_error=skip."
+    f"No frames and no video of {video_id} were found. Tried:\n{lines}\nGive"
+    " the right folders with --media=DIR[,DIR...], or leave its clips out"
+    " with --on_error=skip."
   )
 
 
-def _files(
-    path: pathlib.Path, names: Mapping[str, str]
-) -> dict[str, pathlib.Path]:
+def _files(path: pathlib.Path, names: Mapping[str, str]) -> dict[str, pathlib.Path]:
   """The files to read, by split; "" where a file says nothing about splits.
 
   Raises:
@@ -213,20 +209,20 @@ def _files(
   missing = [str(file) for file in files.values() if not file.is_file()]
   if missing:
     raise FileNotFoundError(
-        f"--annotations={str(path)!r} lacks {', '.join(missing)}. Give the"
-        " folder of the official annotations, or one of its files."
+      f"--annotations={str(path)!r} lacks {', '.join(missing)}. Give the"
+      " folder of the official annotations, or one of its files."
     )
   return files
 
 
 def read_annotations(
-    path: pathlib.Path,
-    *,
-    release: Release,
-    media_roots: Sequence[pathlib.Path],
-    class_lists: pathlib.Path | None = None,
-    test_sets: bool = False,
-    problems: annotations.Problems | None = None,
+  path: pathlib.Path,
+  *,
+  release: Release,
+  media_roots: Sequence[pathlib.Path],
+  class_lists: pathlib.Path | None = None,
+  test_sets: bool = False,
+  problems: annotations.Problems | None = None,
 ) -> annotations.Annotations:
   """Reads the official labels.
 
@@ -248,26 +244,24 @@ def read_annotations(
   """
   if test_sets and not path.is_dir():
     raise ValueError(
-        f"--test_sets needs the folder of the official annotations, and"
-        f" {str(path)!r} is a file."
+      f"--test_sets needs the folder of the official annotations, and {str(path)!r} is a file."
     )
   directory = path if path.is_dir() else path.parent
   tasks = make_tasks(directory, class_lists, release)
-  reader = _Reader(release, tasks, media_roots,
-                   problems or annotations.Problems())
+  reader = _Reader(release, tasks, media_roots, problems or annotations.Problems())
   files = _files(path, release.label_files)
   clips = [c for split, file in files.items() for c in reader.read(file, split)]
   test_files = _files(path, release.test_files) if test_sets else {}
   unlabelled = {
-      split: reader.read(file, split, labelled=False)
-      for split, file in test_files.items()
+    split: reader.read(file, split, labelled=False) for split, file in test_files.items()
   }
-  _warn_of_wrong_frames(
-      [*clips, *(c for part in unlabelled.values() for c in part)], release
-  )
+  _warn_of_wrong_frames([*clips, *(c for part in unlabelled.values() for c in part)], release)
   return annotations.Annotations(
-      clips, tasks, (*files.values(), *test_files.values()), unlabelled,
-      _read_groups(directory, release),
+    clips,
+    tasks,
+    (*files.values(), *test_files.values()),
+    unlabelled,
+    _read_groups(directory, release),
   )
 
 
@@ -277,28 +271,29 @@ def _read_groups(directory: pathlib.Path, release: Release) -> dict:
     return {}
   found = {}
   for name, column, key in (
-      ("EPIC_100_unseen_participant_ids_validation.csv", "participant_id",
-       "unseen_participants"),
-      ("EPIC_100_tail_verbs.csv", "verb", "verb"),
-      ("EPIC_100_tail_nouns.csv", "noun", "noun"),
+    ("EPIC_100_unseen_participant_ids_validation.csv", "participant_id", "unseen_participants"),
+    ("EPIC_100_tail_verbs.csv", "verb", "verb"),
+    ("EPIC_100_tail_nouns.csv", "noun", "noun"),
   ):
     path = directory / name
     if not path.is_file():
       logging.warning(
-          "%s is missing: the official scores of unseen participants or tail"
-          " classes will not be computed.", path,
+        "%s is missing: the official scores of unseen participants or tail"
+        " classes will not be computed.",
+        path,
       )
       continue
     rows, _ = annotations.read_rows(path, (column,))
     found[key] = [
-        row[column] if key == "unseen_participants"
-        else annotations.parse_int(row[column], column, where)
-        for where, row in rows
+      row[column]
+      if key == "unseen_participants"
+      else annotations.parse_int(row[column], column, where)
+      for where, row in rows
     ]
   people = found.pop("unseen_participants", None)
   return {
-      **({"unseen_participants": people} if people else {}),
-      **({"tail_classes": found} if found else {}),
+    **({"unseen_participants": people} if people else {}),
+    **({"tail_classes": found} if found else {}),
   }
 
 
@@ -306,8 +301,11 @@ class _Reader:
   """Reads files of one release, remembering ids and where videos are."""
 
   def __init__(
-      self, release: Release, tasks: Mapping[str, types.Task],
-      roots: Sequence[pathlib.Path], problems: annotations.Problems,
+    self,
+    release: Release,
+    tasks: Mapping[str, types.Task],
+    roots: Sequence[pathlib.Path],
+    problems: annotations.Problems,
   ):
     self._release = release
     self._tasks = tasks
@@ -317,7 +315,7 @@ class _Reader:
     self._seen: dict[str, str] = {}
 
   def read(
-      self, file: pathlib.Path, split: str, *, labelled: bool = True
+    self, file: pathlib.Path, split: str, *, labelled: bool = True
   ) -> list[annotations.ClipSpec]:
     """The clips of one file."""
     columns = self._release.columns(labelled=labelled)
@@ -326,14 +324,13 @@ class _Reader:
     for where, row in annotations.read_rows(file, columns)[0]:
       clip_id = "_".join(row.get(column, "") for column in ids)
       try:
-        (annotations.check_row if labelled else annotations.check_cells)(
-            row, where)
+        (annotations.check_row if labelled else annotations.check_cells)(row, where)
         clip = self._make_clip(clip_id, row, where, labelled)
         if clip_id in self._seen:
           raise ValueError(
-              f"{where}: {ids[-1]} {row[ids[-1]]!r} of video"
-              f" {row['video_id']!r} occurs twice, also in"
-              f" {self._seen[clip_id]}. Give each row one of its own."
+            f"{where}: {ids[-1]} {row[ids[-1]]!r} of video"
+            f" {row['video_id']!r} occurs twice, also in"
+            f" {self._seen[clip_id]}. Give each row one of its own."
           )
       except (ValueError, FileNotFoundError) as error:
         self._problems.report(clip_id, where, error)
@@ -343,7 +340,7 @@ class _Reader:
     return clips
 
   def _make_clip(
-      self, clip_id: str, row: Mapping[str, str], where: str, labelled: bool
+    self, clip_id: str, row: Mapping[str, str], where: str, labelled: bool
   ) -> annotations.ClipSpec:
     """Checks one row."""
     video_id = row["video_id"]
@@ -354,59 +351,55 @@ class _Reader:
       if row[column]:
         annotations.check_inside(row[column], column, where)
     seconds = [
-        annotations.parse_seconds(row[column], column, where)
-        for column in ("start_timestamp", "stop_timestamp")
+      annotations.parse_seconds(row[column], column, where)
+      for column in ("start_timestamp", "stop_timestamp")
     ]
-    annotations.check_span(
-        *seconds, ("start_timestamp", "stop_timestamp"), where
-    )
+    annotations.check_span(*seconds, ("start_timestamp", "stop_timestamp"), where)
     frames = [
-        annotations.parse_int(row[column], column, where)
-        for column in ("start_frame", "stop_frame")
+      annotations.parse_int(row[column], column, where) for column in ("start_frame", "stop_frame")
     ]
     annotations.check_span(*frames, ("start_frame", "stop_frame"), where)
     if frames[0] < 0:
       raise ValueError(f"{where}: start_frame is negative: {frames[0]}.")
-    labels = {
-        name: (_class_id(row[f"{name}_class"], task, where),)
-        for name, task in self._tasks.items()
-    } if labelled else {}
+    labels = (
+      {name: (_class_id(row[f"{name}_class"], task, where),) for name, task in self._tasks.items()}
+      if labelled
+      else {}
+    )
     if video_id not in self._found:
       try:
-        self._found[video_id] = find_media(
-            video_id, row["participant_id"], self._roots
-        )
+        self._found[video_id] = find_media(video_id, row["participant_id"], self._roots)
       except FileNotFoundError as error:
         self._found[video_id] = error
     place = self._found[video_id]
     if isinstance(place, FileNotFoundError):
       raise FileNotFoundError(f"{where}: {place}")
     return annotations.ClipSpec(
-        clip_id=clip_id,
-        video_id=video_id,
-        media=place,
-        start_seconds=seconds[0],
-        stop_seconds=seconds[1],
-        narration=row.get("narration", ""),
-        labels=labels,
-        where=where,
-        # Files count from 1; a start in the first 1/60 s is rounded down to 0.
-        first_frame=max(1, frames[0]),
-        last_frame=frames[1],
-        frames_fps=self._release.frames_fps(video_id),
+      clip_id=clip_id,
+      video_id=video_id,
+      media=place,
+      start_seconds=seconds[0],
+      stop_seconds=seconds[1],
+      narration=row.get("narration", ""),
+      labels=labels,
+      where=where,
+      # Files count from 1; a start in the first 1/60 s is rounded down to 0.
+      first_frame=max(1, frames[0]),
+      last_frame=frames[1],
+      frames_fps=self._release.frames_fps(video_id),
     )
 
 
-def _warn_of_wrong_frames(
-    clips: Sequence[annotations.ClipSpec], release: Release
-) -> None:
+def _warn_of_wrong_frames(clips: Sequence[annotations.ClipSpec], release: Release) -> None:
   for video in release.wrong_frames:
     places = {c.media for c in clips if c.video_id == video}
     if any(place.suffix not in media.VIDEO_SUFFIXES for place in places):
       logging.warning(
-          "The published frames of %s are not those of that video (official"
-          " erratum). Extract them again from the video, at %g a second, or"
-          " give the video.", video, release.frames_fps(video),
+        "The published frames of %s are not those of that video (official"
+        " erratum). Extract them again from the video, at %g a second, or"
+        " give the video.",
+        video,
+        release.frames_fps(video),
       )
 
 
@@ -415,9 +408,9 @@ def _class_id(text: str, task: types.Task, where: str) -> int:
   number = annotations.parse_int(text, column, where)
   if not 0 <= number < task.num_classes:
     raise ValueError(
-        f"{where}: {column} {number} is out of range; the class list has"
-        f" {task.num_classes} classes, so ids 0 to {task.num_classes - 1}."
-        " Correct the cell, or give the matching class lists with"
-        " --class_lists=DIR."
+      f"{where}: {column} {number} is out of range; the class list has"
+      f" {task.num_classes} classes, so ids 0 to {task.num_classes - 1}."
+      " Correct the cell, or give the matching class lists with"
+      " --class_lists=DIR."
     )
   return number

@@ -24,31 +24,27 @@ def export(args: argparse.Namespace) -> None:
   weights = weights_lib.read_weights(args.checkpoint)
   if args.encoder_only:
     keep_encoder = lambda tree: {
-        view: {"encoder": tower["encoder"]} for view, tower in tree.items()
+      view: {"encoder": tower["encoder"]} for view, tower in tree.items()
     }
     weights = dataclasses.replace(
-        weights,
-        params=keep_encoder(weights.params),
-        stats=keep_encoder(weights.stats),
+      weights, params=keep_encoder(weights.params), stats=keep_encoder(weights.stats)
     )
   weights_lib.write_weights(args.output, weights)
   flat = weights_lib.flatten(weights.params)
   print(
-      f"wrote {args.output}: {len(flat)} arrays,"
-      f" {sum(np.size(v) for v in flat.values()):,} parameters, of"
-      f" {sorted(weights.params)}, from {weights.source}"
+    f"wrote {args.output}: {len(flat)} arrays,"
+    f" {sum(np.size(v) for v in flat.values()):,} parameters, of"
+    f" {sorted(weights.params)}, from {weights.source}"
   )
 
 
 def main(argv: list[str] | None = None) -> int:
-  parser = argparse.ArgumentParser(
-      prog="python -m data_prep.export_weights", description=__doc__
+  parser = argparse.ArgumentParser(prog="python -m data_prep.export_weights", description=__doc__)
+  parser.add_argument(
+    "--checkpoint", required=True, metavar="DIR", help="workdir, checkpoint folder or .npz file"
   )
-  parser.add_argument("--checkpoint", required=True, metavar="DIR",
-                      help="workdir, checkpoint folder or .npz file")
   parser.add_argument("--output", required=True, metavar="FILE.npz")
-  parser.add_argument("--encoder_only", action="store_true",
-                      help="leave heads and projections out")
+  parser.add_argument("--encoder_only", action="store_true", help="leave heads and projections out")
   return command_line.run(parser, export, argv)
 
 

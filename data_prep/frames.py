@@ -73,9 +73,9 @@ class Tar:
             self._places[name] = (member.offset_data, member.size)
     except tarfile.TarError as error:
       raise ValueError(
-          f"{str(path)!r} can't be read as a tar file ({error}). It is cut off,"
-          " compressed or of another kind: download it again, or decompress"
-          " it."
+        f"{str(path)!r} can't be read as a tar file ({error}). It is cut off,"
+        " compressed or of another kind: download it again, or decompress"
+        " it."
       ) from error
 
   @property
@@ -118,17 +118,15 @@ def _numbers(path: pathlib.Path, frame_name: str) -> frozenset[int]:
   before, _, after = frame_name.partition("{")
   digits, _, after = after.partition("}")
   width = int(re.sub(r"\D", "", digits))
-  pattern = re.compile(
-      rf"{re.escape(before)}(\d{{{width}}}){re.escape(after)}"
-  )
+  pattern = re.compile(rf"{re.escape(before)}(\d{{{width}}}){re.escape(after)}")
   names = open_frames(path).names
   matches = (pattern.fullmatch(name) for name in names)
   numbers = frozenset(int(match[1]) for match in matches if match)
   if not numbers:
     raise FileNotFoundError(
-        f"{str(path)!r} holds no frames named like {frame_name.format(1)}; it"
-        f" holds {', '.join(sorted(names)[:3]) or 'nothing'}. Extract the"
-        " frames, or rename them."
+      f"{str(path)!r} holds no frames named like {frame_name.format(1)}; it"
+      f" holds {', '.join(sorted(names)[:3]) or 'nothing'}. Extract the"
+      " frames, or rename them."
     )
   return numbers
 
@@ -143,14 +141,14 @@ def newest_number(path: pathlib.Path, frame_name: str = FRAME_NAME) -> int:
 
 
 def read_clip(
-    path: pathlib.Path,
-    first_frame: int,
-    last_frame: int,
-    *,
-    frames_fps: float,
-    fps: float,
-    short_side: int,
-    frame_name: str = FRAME_NAME,
+  path: pathlib.Path,
+  first_frame: int,
+  last_frame: int,
+  *,
+  frames_fps: float,
+  fps: float,
+  short_side: int,
+  frame_name: str = FRAME_NAME,
 ) -> list[bytes]:
   """Reads the frames of one clip, by number.
 
@@ -179,23 +177,17 @@ def read_clip(
   missing = [number for number in numbers if number not in present]
   if missing:
     raise FileNotFoundError(
-        f"{len(missing)} of {len(numbers)} frames are missing, the first is"
-        f" {open_frames(path).where(frame_name.format(missing[0]))};"
-        f" {str(path)!r} holds {len(present)} frames, numbers {min(present)} to"
-        f" {newest}. Extract the frames again ({frames_fps:g} frames a second),"
-        " or leave such clips out with --on_error=skip."
+      f"{len(missing)} of {len(numbers)} frames are missing, the first is"
+      f" {open_frames(path).where(frame_name.format(missing[0]))};"
+      f" {str(path)!r} holds {len(present)} frames, numbers {min(present)} to"
+      f" {newest}. Extract the frames again ({frames_fps:g} frames a second),"
+      " or leave such clips out with --on_error=skip."
     )
-  return _read(open_frames(path), [frame_name.format(n) for n in numbers],
-               short_side)
+  return _read(open_frames(path), [frame_name.format(n) for n in numbers], short_side)
 
 
 def read_files(
-    path: pathlib.Path,
-    files: Sequence[str],
-    *,
-    frames_fps: float,
-    fps: float,
-    short_side: int,
+  path: pathlib.Path, files: Sequence[str], *, frames_fps: float, fps: float, short_side: int
 ) -> list[bytes]:
   """Reads frames whose names follow no rule.
 
@@ -214,16 +206,14 @@ def read_files(
   missing = [name for name in chosen if not store.has(name)]
   if missing:
     raise FileNotFoundError(
-        f"{len(missing)} of {len(chosen)} frames are missing, the first is"
-        f" {store.where(missing[0])}. Extract the frames again, or leave such"
-        " clips out with --on_error=skip."
+      f"{len(missing)} of {len(chosen)} frames are missing, the first is"
+      f" {store.where(missing[0])}. Extract the frames again, or leave such"
+      " clips out with --on_error=skip."
     )
   return _read(store, chosen, short_side)
 
 
-def _read(
-    store: Folder | Tar, names: Sequence[str], short_side: int
-) -> list[bytes]:
+def _read(store: Folder | Tar, names: Sequence[str], short_side: int) -> list[bytes]:
   """Checks and, where needed, shrinks."""
   frames = []
   sizes = set()
@@ -233,8 +223,8 @@ def _read(
     sizes.add(images.jpeg_size(data, what))
     if len(sizes) > 1:
       raise ValueError(
-          f"{what} has another size than the clip's first: {sorted(sizes)}."
-          " Extract the frames again at one size."
+        f"{what} has another size than the clip's first: {sorted(sizes)}."
+        " Extract the frames again at one size."
       )
     frames.append(images.shrink_jpeg(data, short_side, what))
   return frames
@@ -248,8 +238,8 @@ def _wanted_numbers(first: int, last: int, step: float) -> list[int]:
   count = max(1, math.ceil((last - first + 1) / step - 1e-6))
   if count > MOST_FRAMES:
     raise ValueError(
-        f"Frames {first} to {last} are {count}, more than the {MOST_FRAMES}"
-        " that one clip may have. Correct the annotation, or lower --fps."
+      f"Frames {first} to {last} are {count}, more than the {MOST_FRAMES}"
+      " that one clip may have. Correct the annotation, or lower --fps."
     )
   # Ceil of (x - 1/2), with a margin for the rounding of step.
   offsets = (math.ceil(k * step - 0.5 - 1e-9) for k in range(count))

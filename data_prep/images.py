@@ -43,10 +43,7 @@ def shrink(image: np.ndarray, short_side: int) -> np.ndarray:
 def encode(image: np.ndarray) -> bytes:
   """uint8 RGB `[H, W, 3]` as JPEG."""
   return simplejpeg.encode_jpeg(
-      np.ascontiguousarray(image),
-      quality=JPEG_QUALITY,
-      colorspace="RGB",
-      colorsubsampling="420",
+    np.ascontiguousarray(image), quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="420"
   )
 
 
@@ -63,20 +60,17 @@ def jpeg_size(data: bytes, what: str) -> tuple[int, int]:
     raise ValueError(f"{what} is not a JPEG. Copy or extract it again.")
   if not data[-4096:].rstrip(_PADDING).endswith(_END_MARKER):
     raise ValueError(
-        f"{what} is cut off: {len(data)} bytes and no end marker. Copy or"
-        " extract it again."
+      f"{what} is cut off: {len(data)} bytes and no end marker. Copy or extract it again."
     )
   try:
     height, width, *_ = simplejpeg.decode_jpeg_header(data)
   except ValueError as error:
-    raise ValueError(
-        f"{what} is damaged ({error}). Copy or extract it again."
-    ) from error
+    raise ValueError(f"{what} is damaged ({error}). Copy or extract it again.") from error
   if max(height, width) > decode.MAX_SIDE:
     raise ValueError(
-        f"{what} says it has {height} x {width} pixels, more than"
-        f" {decode.MAX_SIDE} a side: it is damaged, or no frame of a video."
-        " Shrink it, or leave its clip out with --on_error=skip."
+      f"{what} says it has {height} x {width} pixels, more than"
+      f" {decode.MAX_SIDE} a side: it is damaged, or no frame of a video."
+      " Shrink it, or leave its clip out with --on_error=skip."
     )
   return height, width
 
@@ -93,7 +87,5 @@ def shrink_jpeg(data: bytes, short_side: int, what: str) -> bytes:
   try:
     image = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
   except ValueError as error:
-    raise ValueError(
-        f"{what} is damaged ({error}). Copy or extract it again."
-    ) from error
+    raise ValueError(f"{what} is damaged ({error}). Copy or extract it again.") from error
   return encode(shrink(image, short_side))

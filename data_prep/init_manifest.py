@@ -22,13 +22,12 @@ from data_prep import manifest
 from data_prep import media
 from sum_l_jax import command_line
 
-_SPLITS = {"train": "train", "val": "validation", "validation": "validation",
-           "test": "test"}
+_SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 _JPEG = (".jpg", ".jpeg")
 
 
 def readable(name: str) -> str:
-  """"washing_dishes" or "WashingDishes" as "washing dishes"."""
+  """ "washing_dishes" or "WashingDishes" as "washing dishes"."""
   spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
   return " ".join(re.sub(r"[_\-]+", " ", spaced).split()).casefold()
 
@@ -46,29 +45,30 @@ def find_clips(folder: pathlib.Path) -> list[tuple[str, str, pathlib.Path]]:
   splits = [item for item in inside if item.name in _SPLITS]
   if splits and len(splits) < len(inside):
     raise ValueError(
-        f"{str(folder)!r} has folders of splits"
-        f" ({', '.join(s.name for s in splits)}) beside others"
-        f" ({', '.join(i.name for i in inside if i not in splits)}). Move all"
-        " class folders below the splits, or none."
+      f"{str(folder)!r} has folders of splits"
+      f" ({', '.join(s.name for s in splits)}) beside others"
+      f" ({', '.join(i.name for i in inside if i not in splits)}). Move all"
+      " class folders below the splits, or none."
     )
   found = []
   for root, split in [(s, _SPLITS[s.name]) for s in splits] or [(folder, "")]:
     for group in sorted(item for item in root.iterdir() if item.is_dir()):
       for item in sorted(group.iterdir()):
-        if item.suffix in media.VIDEO_SUFFIXES or (item.is_dir() and any(
-            f.suffix.lower() in _JPEG for f in item.iterdir())):
+        if item.suffix in media.VIDEO_SUFFIXES or (
+          item.is_dir() and any(f.suffix.lower() in _JPEG for f in item.iterdir())
+        ):
           found.append((split, group.name, item))
   if not found:
     raise ValueError(
-        f"{str(folder)!r} holds no videos in class folders. Expected"
-        f" <class>/<video>{{{','.join(media.VIDEO_SUFFIXES)}}}, or such folders"
-        " below train, val and test."
+      f"{str(folder)!r} holds no videos in class folders. Expected"
+      f" <class>/<video>{{{','.join(media.VIDEO_SUFFIXES)}}}, or such folders"
+      " below train, val and test."
     )
   return found
 
 
 def write_manifest(
-    folder: pathlib.Path, output: pathlib.Path, *, label: str, fps: float | None
+  folder: pathlib.Path, output: pathlib.Path, *, label: str, fps: float | None
 ) -> tuple[int, int]:
   """Writes the manifest; paths are relative to `folder`.
 
@@ -87,16 +87,14 @@ def write_manifest(
   """
   if output.exists():
     raise ValueError(
-        f"{str(output)!r} exists; it may have been edited. Remove it, or give"
-        " another --output."
+      f"{str(output)!r} exists; it may have been edited. Remove it, or give another --output."
     )
   clips = find_clips(folder)
   with_split = any(split for split, _, _ in clips)
   frames = [path for _, _, path in clips if path.is_dir()]
   if frames and fps is None:
     raise ValueError(
-        f"{str(frames[0])!r} is a folder of frames: give their frames a second"
-        " with --fps."
+      f"{str(frames[0])!r} is a folder of frames: give their frames a second with --fps."
     )
   header = [*manifest.COLUMNS, label]
   header += [manifest.SPLIT_COLUMN] * with_split
@@ -116,28 +114,28 @@ def write_manifest(
 
 def _run(args: argparse.Namespace) -> None:
   output = args.output or args.folder / "manifest.csv"
-  clips, classes = write_manifest(
-      args.folder, output, label=args.label, fps=args.fps
-  )
+  clips, classes = write_manifest(args.folder, output, label=args.label, fps=args.fps)
   print(
-      f"wrote {output}: {clips} clips of {classes} classes. Next:\n  python -m"
-      f" data_prep.build_dataset --dataset=manifest --view=exo"
-      f" --annotations={output} --media={args.folder} --output=DIR"
+    f"wrote {output}: {clips} clips of {classes} classes. Next:\n  python -m"
+    f" data_prep.build_dataset --dataset=manifest --view=exo"
+    f" --annotations={output} --media={args.folder} --output=DIR"
   )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   parser = argparse.ArgumentParser(
-      prog="python -m data_prep.init_manifest", description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter,
+    prog="python -m data_prep.init_manifest",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument("folder", type=pathlib.Path)
-  parser.add_argument("--output", type=pathlib.Path, metavar="FILE.csv",
-                      help="default: manifest.csv in the folder")
-  parser.add_argument("--label", default="action",
-                      help="name of the label column (default: action)")
-  parser.add_argument("--fps", type=float,
-                      help="frame rate of folders of frames")
+  parser.add_argument(
+    "--output", type=pathlib.Path, metavar="FILE.csv", help="default: manifest.csv in the folder"
+  )
+  parser.add_argument(
+    "--label", default="action", help="name of the label column (default: action)"
+  )
+  parser.add_argument("--fps", type=float, help="frame rate of folders of frames")
   return command_line.run(parser, _run, argv)
 
 

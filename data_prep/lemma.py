@@ -39,36 +39,29 @@ SINGLE_AGENT = ("1x1", "1x2")
 
 TEST = "test"
 
-_SPLIT_NAMES = {
-    "train": splits_lib.TRAIN,
-    "val": splits_lib.VALIDATION,
-    "test": TEST,
-}
+_SPLIT_NAMES = {"train": splits_lib.TRAIN, "val": splits_lib.VALIDATION, "test": TEST}
 _PERSONS = ("|P1", "|P2")
 
 _ROWS = "full/rec_tpv_frames.p"
 _SEGMENTS = "full/rec_fpv_segments_indices.p"
-_TASK_FILES = {"verb": "metadata/all_acts.json",
-               "noun": "metadata/all_objs.json"}
+_TASK_FILES = {"verb": "metadata/all_acts.json", "noun": "metadata/all_objs.json"}
 _HOIS = "metadata/all_hois.json"
 
 _NUM_FIELDS = 9
 _VIDEO, _FRAME_ID, _RGB, _ACTION, _HOI = 0, 1, 4, 6, 8
 
-_KIND = safe_pickle.Kind(
-    "annotations", "a pickle (.p) of LEMMA's annotation package"
-)
+_KIND = safe_pickle.Kind("annotations", "a pickle (.p) of LEMMA's annotation package")
 
 Rows = Mapping[str, Mapping[int, Sequence[Sequence[Any]]]]
 
 
 def read_annotations(
-    directory: pathlib.Path,
-    *,
-    media_roots: Sequence[pathlib.Path],
-    narration: str = lemma_narration.TEMPLATES,
-    video_types: Sequence[str] = SINGLE_AGENT,
-    problems: annotations.Problems | None = None,
+  directory: pathlib.Path,
+  *,
+  media_roots: Sequence[pathlib.Path],
+  narration: str = lemma_narration.TEMPLATES,
+  video_types: Sequence[str] = SINGLE_AGENT,
+  problems: annotations.Problems | None = None,
 ) -> annotations.Annotations:
   """Reads the official annotations.
 
@@ -143,9 +136,9 @@ class _Package:
         return path
     lines = "\n".join(f"  {path}" for path in tried)
     raise FileNotFoundError(
-        f"LEMMA's {name} is missing. Tried:\n{lines}\nGive the folder of the"
-        " unpacked annotation package, which holds metadata/ and annotations/,"
-        " with --annotations=DIR."
+      f"LEMMA's {name} is missing. Tried:\n{lines}\nGive the folder of the"
+      " unpacked annotation package, which holds metadata/ and annotations/,"
+      " with --annotations=DIR."
     )
 
   def read_names(self, name: str) -> tuple[str, ...]:
@@ -155,16 +148,10 @@ class _Package:
       names = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
       raise ValueError(
-          f"{str(path)!r} can't be read as JSON ({error}). Unpack the official"
-          " package again."
+        f"{str(path)!r} can't be read as JSON ({error}). Unpack the official package again."
       ) from error
-    if not isinstance(names, list) or not all(
-        isinstance(item, str) for item in names
-    ):
-      raise ValueError(
-          f"{str(path)!r} must hold a JSON list of names. Take the official"
-          " file."
-      )
+    if not isinstance(names, list) or not all(isinstance(item, str) for item in names):
+      raise ValueError(f"{str(path)!r} must hold a JSON list of names. Take the official file.")
     return tuple(names)
 
   def read_vocabulary(self, name: str) -> tuple[str, ...]:
@@ -172,9 +159,9 @@ class _Package:
     names = self.read_names(name)
     if not names or len(set(names)) < len(names):
       raise ValueError(
-          f"{str(self.files[-1])!r} must list names, each once; it has"
-          f" {len(names)}, of them {len(set(names))} different. Take the"
-          " official file."
+        f"{str(self.files[-1])!r} must list names, each once; it has"
+        f" {len(names)}, of them {len(set(names))} different. Take the"
+        " official file."
       )
     return names
 
@@ -183,15 +170,11 @@ class _Package:
     path = self.find(name)
     content = safe_pickle.load(path, kind=_KIND)
     if not isinstance(content, list | tuple):
-      raise safe_pickle.damage(
-          path, f"it holds a {type(content).__name__}, no list", _KIND
-      )
+      raise safe_pickle.damage(path, f"it holds a {type(content).__name__}, no list", _KIND)
     return content
 
 
-def _read_splits(
-    package: _Package, video_types: Sequence[str]
-) -> dict[str, str]:
+def _read_splits(package: _Package, video_types: Sequence[str]) -> dict[str, str]:
   """The split of each video, also under the names that carry a person."""
   split_of: dict[str, str] = {}
   for video_type in video_types:
@@ -201,16 +184,14 @@ def _read_splits(
         for full_name in (name, *(name + person for person in _PERSONS)):
           if split_of.setdefault(full_name, split) != split:
             raise ValueError(
-                f"{str(package.files[-1])!r} lists video {name!r}, which is"
-                f" also in split {split_of[full_name]!r}. Take the official"
-                " split files."
+              f"{str(package.files[-1])!r} lists video {name!r}, which is"
+              f" also in split {split_of[full_name]!r}. Take the official"
+              " split files."
             )
   return split_of
 
 
-def _read_segments(
-    package: _Package, split_of: Mapping[str, str]
-) -> list[_Segment]:
+def _read_segments(package: _Package, split_of: Mapping[str, str]) -> list[_Segment]:
   """Segments of the videos wanted, each once.
 
   Raises:
@@ -227,14 +208,14 @@ def _read_segments(
     first = segments.setdefault(segment.clip_id, segment)
     if first.length != segment.length:
       raise ValueError(
-          f"{segment.where} has {segment.length} frames; {first.where} has"
-          f" {first.length}. Take the official file."
+        f"{segment.where} has {segment.length} frames; {first.where} has"
+        f" {first.length}. Take the official file."
       )
   if not segments:
     listed = ", ".join(list(split_of)[:3]) or "none"
     raise ValueError(
-        f"{str(path)!r} has no segment of a video in the split files, which"
-        f" list {listed} ... Give files of one package, or other video types."
+      f"{str(path)!r} has no segment of a video in the split files, which"
+      f" list {listed} ... Give files of one package, or other video types."
     )
   return list(segments.values())
 
@@ -249,8 +230,8 @@ def _make_segment(entry: Any, where: str) -> _Segment:
       raise ValueError("a start below 0 or a length below 1")
   except (TypeError, ValueError, OverflowError) as error:
     raise ValueError(
-        f"{where} must be (video name, start frame, length), got {entry!r}"
-        f" ({error}). Take the official file."
+      f"{where} must be (video name, start frame, length), got {entry!r}"
+      f" ({error}). Take the official file."
     ) from error
   where = f"{where} (video {video!r}, start {start})"
   return _Segment(video, start, length, where)
@@ -277,9 +258,9 @@ def _read_rows(package: _Package, split_of: Mapping[str, str]) -> Rows:
         raise ValueError(f"{video!r} is no name")
     except (TypeError, ValueError, OverflowError) as error:
       raise ValueError(
-          f"{package.files[-1].name}, row {index} must have {_NUM_FIELDS}"
-          " fields, of them the first a video name and the second a frame"
-          f" number ({error}). Take the official file."
+        f"{package.files[-1].name}, row {index} must have {_NUM_FIELDS}"
+        " fields, of them the first a video name and the second a frame"
+        f" number ({error}). Take the official file."
       ) from error
     if video in split_of:
       rows.setdefault(video, {}).setdefault(frame_id, []).append(row)
@@ -294,23 +275,23 @@ class _ClipMaker:
   """
 
   def __init__(
-      self,
-      package: _Package,
-      split_of: Mapping[str, str],
-      media_roots: Sequence[pathlib.Path],
-      rule: str,
+    self,
+    package: _Package,
+    split_of: Mapping[str, str],
+    media_roots: Sequence[pathlib.Path],
+    rule: str,
   ):
     self.tasks = {
-        name: types.Task(name, types.MULTI_LABEL, package.read_vocabulary(file))
-        for name, file in _TASK_FILES.items()
+      name: types.Task(name, types.MULTI_LABEL, package.read_vocabulary(file))
+      for name, file in _TASK_FILES.items()
     }
     self._hois = package.read_vocabulary(_HOIS)
     self._hoi_file = package.files[-1].name
     if lemma_narration.NULL_HOI not in self._hois:
       raise ValueError(
-          f"{str(package.files[-1])!r} lacks {lemma_narration.NULL_HOI!r}, so"
-          " frames in which nothing is done can't be told. Take the official"
-          " file."
+        f"{str(package.files[-1])!r} lacks {lemma_narration.NULL_HOI!r}, so"
+        " frames in which nothing is done can't be told. Take the official"
+        " file."
       )
     self._rows = _read_rows(package, split_of)
     self._rows_file = package.files[-1].name
@@ -325,9 +306,7 @@ class _ClipMaker:
       FileNotFoundError: a frame is missing.
       ValueError: the annotation is unusable.
     """
-    acting = self._first_acting(
-        self._rows_of(segment, segment.start), segment.where
-    )
+    acting = self._first_acting(self._rows_of(segment, segment.start), segment.where)
     if acting is None:
       return None
     row, hoi = acting
@@ -335,38 +314,35 @@ class _ClipMaker:
     labels = self._labels(row, segment.where)
     ids = range(segment.start, segment.start + segment.length)
     # The persons of a frame share its picture.
-    files = [_rgb_path(self._rows_of(segment, i)[0], segment.where)
-             for i in ids]
+    files = [_rgb_path(self._rows_of(segment, i)[0], segment.where) for i in ids]
     return annotations.ClipSpec(
-        clip_id=segment.clip_id,
-        video_id=_without_person(segment.video),
-        media=self._finder.find(files, segment.where),
-        start_seconds=segment.start / FPS,
-        stop_seconds=(segment.start + segment.length) / FPS,
-        narration=narration,
-        labels=labels,
-        where=segment.where,
-        split=self._split_of[segment.video],
-        frames_fps=FPS,
-        frame_files=tuple(files),
+      clip_id=segment.clip_id,
+      video_id=_without_person(segment.video),
+      media=self._finder.find(files, segment.where),
+      start_seconds=segment.start / FPS,
+      stop_seconds=(segment.start + segment.length) / FPS,
+      narration=narration,
+      labels=labels,
+      where=segment.where,
+      split=self._split_of[segment.video],
+      frames_fps=FPS,
+      frame_files=tuple(files),
     )
 
-  def _rows_of(
-      self, segment: _Segment, frame_id: int
-  ) -> Sequence[Sequence[Any]]:
+  def _rows_of(self, segment: _Segment, frame_id: int) -> Sequence[Sequence[Any]]:
     """The rows of one of the segment's frames."""
     rows = self._rows.get(segment.video, {})
     if frame_id in rows:
       return rows[frame_id]
     present = f"{min(rows)} to {max(rows)}" if rows else "none"
     raise ValueError(
-        f"{segment.where}: {self._rows_file} has no row for frame {frame_id} of"
-        f" {segment.video!r}; frames there: {present}. Take both files from one"
-        " package, or leave such clips out with --on_error=skip."
+      f"{segment.where}: {self._rows_file} has no row for frame {frame_id} of"
+      f" {segment.video!r}; frames there: {present}. Take both files from one"
+      " package, or leave such clips out with --on_error=skip."
     )
 
   def _first_acting(
-      self, persons: Sequence[Sequence[Any]], where: str
+    self, persons: Sequence[Sequence[Any]], where: str
   ) -> tuple[Sequence[Any], int] | None:
     """Row and first HOI of the first person with an HOI but the null one."""
     for row in persons:
@@ -380,61 +356,56 @@ class _ClipMaker:
     try:
       return lemma_narration.narrate(self._hois[hoi], self._rule)
     except ValueError as error:
-      raise ValueError(
-          f"{where}: {self._hoi_file}, entry {hoi}: {error}"
-      ) from error
+      raise ValueError(f"{where}: {self._hoi_file}, entry {hoi}: {error}") from error
 
-  def _labels(
-      self, row: Sequence[Any], where: str
-  ) -> dict[str, tuple[int, ...]]:
+  def _labels(self, row: Sequence[Any], where: str) -> dict[str, tuple[int, ...]]:
     """Class ids of all of a person's actions."""
     try:
       actions = [(verb, list(positions)) for verb, positions in row[_ACTION]]
-      objects = [i for _, positions in actions for ids in positions
-                 for i in ids]
+      objects = [i for _, positions in actions for ids in positions for i in ids]
     except (TypeError, ValueError) as error:
       raise ValueError(
-          f"{where}: the action must be a list of [verb id, [[object ids] for"
-          f" each position]], got {row[_ACTION]!r}. Take the official file."
+        f"{where}: the action must be a list of [verb id, [[object ids] for"
+        f" each position]], got {row[_ACTION]!r}. Take the official file."
       ) from error
     found = {"verb": [verb for verb, _ in actions], "noun": objects}
     return {
-        name: tuple(sorted(set(_ids(
-            found[name], task.num_classes, name,
-            pathlib.PurePath(_TASK_FILES[name]).name, where,
-        ))))
-        for name, task in self.tasks.items()
+      name: tuple(
+        sorted(
+          set(
+            _ids(
+              found[name], task.num_classes, name, pathlib.PurePath(_TASK_FILES[name]).name, where
+            )
+          )
+        )
+      )
+      for name, task in self.tasks.items()
     }
 
 
-def _ids(
-    values: Any, number: int, what: str, file_name: str, where: str
-) -> list[int]:
+def _ids(values: Any, number: int, what: str, file_name: str, where: str) -> list[int]:
   """Checks ids against the length of their list."""
   try:
     ids = [_whole(value) for value in values]
   except (TypeError, ValueError, OverflowError) as error:
     raise ValueError(
-        f"{where}: the {what} ids must be a list of numbers, got {values!r}."
-        " Take the official file."
+      f"{where}: the {what} ids must be a list of numbers, got {values!r}. Take the official file."
     ) from error
   for i in ids:
     if not 0 <= i < number:
       raise ValueError(
-          f"{where}: {what} {i} is out of range; {file_name} has {number}"
-          f" names, so ids 0 to {number - 1}. Take all files from one package."
+        f"{where}: {what} {i} is out of range; {file_name} has {number}"
+        f" names, so ids 0 to {number - 1}. Take all files from one package."
       )
   return ids
 
 
 def _rgb_path(row: Sequence[Any], where: str) -> str:
   paths = row[_RGB]
-  if not isinstance(paths, list | tuple) or not paths or not isinstance(
-      paths[0], str
-  ):
+  if not isinstance(paths, list | tuple) or not paths or not isinstance(paths[0], str):
     raise ValueError(
-        f"{where}: frame {row[_FRAME_ID]} must have a list of image paths as"
-        f" field {_RGB + 1}, got {paths!r}. Take the official file."
+      f"{where}: frame {row[_FRAME_ID]} must have a list of image paths as"
+      f" field {_RGB + 1}, got {paths!r}. Take the official file."
     )
   return paths[0]
 
@@ -479,11 +450,11 @@ class _FrameFinder:
 
 
 def _missing_frame(
-    file: str, count: str, roots: Sequence[pathlib.Path], where: str
+  file: str, count: str, roots: Sequence[pathlib.Path], where: str
 ) -> FileNotFoundError:
   lines = "\n".join(f"  {root / file}" for root in roots)
   return FileNotFoundError(
-      f"{where}: there is no frame {file!r}{count}. Tried:\n{lines}\nGive the"
-      " folder of LEMMA's data, which the frames' paths are relative to, with"
-      " --media=DIR[,DIR...], or leave such clips out with --on_error=skip."
+    f"{where}: there is no frame {file!r}{count}. Tried:\n{lines}\nGive the"
+    " folder of LEMMA's data, which the frames' paths are relative to, with"
+    " --media=DIR[,DIR...], or leave such clips out with --on_error=skip."
   )

@@ -35,27 +35,27 @@ MAX_POSITIONS = 3
 # What stands before the objects of each position. Where a pattern has only one
 # place, its objects may sit in the first or the second.
 _PREPOSITIONS = {
-    "blend": ("", "with"),
-    "clean": ("", "with"),
-    "close": ("",),
-    "cook": ("", "in", "with"),
-    "cut": ("", "on", "with"),
-    "drink": ("", "with"),
-    "eat": ("", "with"),
-    "fill": ("", "with"),
-    "get": ("", "from", "with"),
-    "open": ("",),
-    "play": ("", "with"),
-    "point": ("to", "to"),
-    "pour": ("", "into", "with"),
-    "put": ("", "to", "with"),
-    "sit": ("on", "on"),
-    "sweep": ("", "with"),
-    # Not in the part of the table that could be read; after EgoTaskQA.
-    "switch": ("with", "with"),
-    "throw": ("", "into"),
-    "turn-off": ("", "with"),
-    "turn-on": ("", "with"),
+  "blend": ("", "with"),
+  "clean": ("", "with"),
+  "close": ("",),
+  "cook": ("", "in", "with"),
+  "cut": ("", "on", "with"),
+  "drink": ("", "with"),
+  "eat": ("", "with"),
+  "fill": ("", "with"),
+  "get": ("", "from", "with"),
+  "open": ("",),
+  "play": ("", "with"),
+  "point": ("to", "to"),
+  "pour": ("", "into", "with"),
+  "put": ("", "to", "with"),
+  "sit": ("on", "on"),
+  "sweep": ("", "with"),
+  # Not in the part of the table that could be read; after EgoTaskQA.
+  "switch": ("with", "with"),
+  "throw": ("", "into"),
+  "turn-off": ("", "with"),
+  "turn-on": ("", "with"),
 }
 
 # Patterns whose second position may hold the tools; see above.
@@ -65,13 +65,13 @@ _POSITION = re.compile(r"\{([sm])([0-2])\}@([^@{}]+)")
 
 # Applied in this order, as in the released SUM-L code.
 _RELEASED_REPLACEMENTS = (
-    ("${s0}@", " "),
-    ("${m0}@", " "),
-    (":{s1}@", " with "),
-    (":{m1}@", " to the "),
-    (":{s2}@", " with "),
-    (":{m2}@", " with "),
-    ("|", " and "),
+  ("${s0}@", " "),
+  ("${m0}@", " "),
+  (":{s1}@", " with "),
+  (":{m1}@", " to the "),
+  (":{s2}@", " with "),
+  (":{m2}@", " with "),
+  ("|", " and "),
 )
 
 
@@ -106,10 +106,7 @@ class Hoi:
 def check_rule(rule: str) -> None:
   """Raises ValueError unless `rule` is one of `RULES`."""
   if rule not in RULES:
-    raise ValueError(
-        f"LEMMA's narration rule must be one of {', '.join(RULES)}; got"
-        f" {rule!r}."
-    )
+    raise ValueError(f"LEMMA's narration rule must be one of {', '.join(RULES)}; got {rule!r}.")
 
 
 def narrate(text: str, rule: str = TEMPLATES) -> str:
@@ -151,9 +148,7 @@ def parse(text: str) -> Hoi:
     raise _malformed(text, "it must begin with a verb and $")
   parts = rest.split(":")
   if len(parts) > MAX_POSITIONS:
-    raise _malformed(
-        text, f"it has {len(parts)} positions, at most {MAX_POSITIONS} can be"
-    )
+    raise _malformed(text, f"it has {len(parts)} positions, at most {MAX_POSITIONS} can be")
   positions = [_parse_position(part, text) for part in parts if part]
   places = [position.place for position in positions]
   if places != sorted(set(places)):
@@ -165,8 +160,9 @@ def _parse_position(part: str, text: str) -> Position:
   match = _POSITION.fullmatch(part)
   if not match:
     raise _malformed(
-        text, f"position {part!r} must be like {{s0}}@cup|bowl, with a role of"
-        " {s0}, {m0}, {s1}, {m1}, {s2}, {m2}, or empty"
+      text,
+      f"position {part!r} must be like {{s0}}@cup|bowl, with a role of"
+      " {s0}, {m0}, {s1}, {m1}, {s2}, {m2}, or empty",
     )
   role, place, names = match.groups()
   objects = tuple(name.strip() for name in names.split("|"))
@@ -177,8 +173,8 @@ def _parse_position(part: str, text: str) -> Position:
 
 def _malformed(text: str, reason: str) -> ValueError:
   return ValueError(
-      f"HOI {text!r} can't be read: {reason}. Take the official file, correct"
-      f" the text, or choose the narration rule {RELEASED!r}, which takes any."
+    f"HOI {text!r} can't be read: {reason}. Take the official file, correct"
+    f" the text, or choose the narration rule {RELEASED!r}, which takes any."
   )
 
 

@@ -73,12 +73,7 @@ class VideoFile:
     self._container.close()
 
   def read_clip(
-      self,
-      start: float,
-      stop: float | None,
-      *,
-      fps: float | None = None,
-      short_side: int = 256,
+    self, start: float, stop: float | None, *, fps: float | None = None, short_side: int = 256
   ) -> list[bytes]:
     """Reads the frames nearest to start + k / fps, for all times before stop.
 
@@ -105,13 +100,7 @@ class VideoFile:
       return self._read(start, count, fps, short_side, from_start=True)
 
   def _read(
-      self,
-      start: float,
-      count: int | None,
-      fps: float,
-      short_side: int,
-      *,
-      from_start: bool,
+    self, start: float, count: int | None, fps: float, short_side: int, *, from_start: bool
   ) -> list[bytes]:
     """See `read_clip`; `count` frames, or all until the end."""
     self._seek(0.0 if from_start else start)
@@ -153,14 +142,12 @@ class VideoFile:
     """Raises ValueError for a clip that would fill the memory."""
     if count > frames_lib.MOST_FRAMES:
       raise ValueError(
-          f"{str(self.path)!r}: the clip has {count} frames or more, one may"
-          f" have {frames_lib.MOST_FRAMES}. Correct its times, give a lower"
-          " --fps, or copy the video again if its times are damaged."
+        f"{str(self.path)!r}: the clip has {count} frames or more, one may"
+        f" have {frames_lib.MOST_FRAMES}. Correct its times, give a lower"
+        " --fps, or copy the video again if its times are damaged."
       )
 
-  def _check_end(
-      self, start: float, count: int | None, fps: float, end: float, got: int
-  ) -> None:
+  def _check_end(self, start: float, count: int | None, fps: float, end: float, got: int) -> None:
     """Raises ValueError where the video ended too early for the clip."""
     told = self.duration
     until = max(end, 0.0)
@@ -170,35 +157,29 @@ class VideoFile:
       return
     if cut_off:
       raise ValueError(
-          f"{str(self.path)!r} is cut off or damaged: it should last"
-          f" {told:.2f} s, decoding ends at {until:.2f} s, and the clip goes"
-          f" from {start:.2f} s to {stop:.2f} s. Copy or download the video"
-          " again, or leave such clips out with --on_error=skip."
+        f"{str(self.path)!r} is cut off or damaged: it should last"
+        f" {told:.2f} s, decoding ends at {until:.2f} s, and the clip goes"
+        f" from {start:.2f} s to {stop:.2f} s. Copy or download the video"
+        " again, or leave such clips out with --on_error=skip."
       )
     raise ValueError(
-        f"{str(self.path)!r} ends at {until:.2f} s, before the clip does, which"
-        f" goes from {start:.2f} s to {stop:.2f} s. Correct the times, or look"
-        " whether this is the video that was annotated."
+      f"{str(self.path)!r} ends at {until:.2f} s, before the clip does, which"
+      f" goes from {start:.2f} s to {stop:.2f} s. Correct the times, or look"
+      " whether this is the video that was annotated."
     )
 
   def _encode(
-      self,
-      moment: float,
-      frame: av.VideoFrame,
-      short_side: int,
-      from_start: bool,
+    self, moment: float, frame: av.VideoFrame, short_side: int, from_start: bool
   ) -> bytes:
     if frame.is_corrupt:
       if not from_start:
         raise _Restart
       raise ValueError(
-          f"{str(self.path)!r} is damaged: the frame at {moment:.2f} s can't be"
-          " decoded whole. Copy or download the video again, or leave such"
-          " clips out with --on_error=skip."
+        f"{str(self.path)!r} is damaged: the frame at {moment:.2f} s can't be"
+        " decoded whole. Copy or download the video again, or leave such"
+        " clips out with --on_error=skip."
       )
-    return images.encode(
-        images.shrink(self._container.upright(frame), short_side)
-    )
+    return images.encode(images.shrink(self._container.upright(frame), short_side))
 
   def _seek(self, seconds: float) -> None:
     """Goes to a key frame before the time, as well as the container can."""
@@ -213,8 +194,8 @@ class VideoFile:
       self._container.file.seek(target, stream=stream, backward=True)
     except av.FFmpegError as error:
       raise ValueError(
-          f"{str(self.path)!r}: can't go to {seconds:.2f} s ({error})."
-          " Re-encode the video, or copy it again."
+        f"{str(self.path)!r}: can't go to {seconds:.2f} s ({error})."
+        " Re-encode the video, or copy it again."
       ) from error
 
   def _timed_frames(self) -> Iterator[tuple[float, av.VideoFrame]]:

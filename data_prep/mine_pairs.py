@@ -44,13 +44,13 @@ _Labels = tuple[frozenset[str], frozenset[str]]
 
 
 def mine_pairs(
-    ego: records.ClipDataset,
-    exo: Sequence[records.ClipDataset],
-    table: narrations_lib.NarrationTable,
-    *,
-    top_k: int = 10,
-    block: int = 4096,
-    keep_in: str | pathlib.Path | None = None,
+  ego: records.ClipDataset,
+  exo: Sequence[records.ClipDataset],
+  table: narrations_lib.NarrationTable,
+  *,
+  top_k: int = 10,
+  block: int = 4096,
+  keep_in: str | pathlib.Path | None = None,
 ) -> pairing.PairTable:
   """Finds the exo narrations nearest to each ego narration, exactly.
 
@@ -72,66 +72,65 @@ def mine_pairs(
     ValueError: a narration is not in `table`, or nothing to pair.
   """
   if top_k < 1 or block < 1:
-    raise ValueError(
-        f"top_k and block must be at least 1, got {top_k} and {block}."
-    )
+    raise ValueError(f"top_k and block must be at least 1, got {top_k} and {block}.")
   if not exo:
     raise ValueError("Mining needs at least one exo data set.")
-  rows = [
-      table.rows([clip.narration for clip in data.clips])
-      for data in (ego, *exo)
-  ]
+  rows = [table.rows([clip.narration for clip in data.clips]) for data in (ego, *exo)]
   ego_texts, ego_rows = np.unique(rows[0], return_inverse=True)
   exo_texts, exo_rows = np.unique(np.concatenate(rows[1:]), return_inverse=True)
   neighbours, similarity = nearest.nearest(
-      table.vectors, table.vectors, top_k, block,
-      query_rows=ego_texts, key_rows=exo_texts, keep_in=keep_in,
-  )  # fmt: skip
+    table.vectors,
+    table.vectors,
+    top_k,
+    block,
+    query_rows=ego_texts,
+    key_rows=exo_texts,
+    keep_in=keep_in,
+  )
   # Stable, so that a narration's clips stay in the order of pools and clips.
   order = np.argsort(exo_rows, kind="stable")
   counts = np.bincount(exo_rows, minlength=len(exo_texts))
   sizes = [len(data) for data in exo]
   return pairing.PairTable(
-      ego_rows=ego_rows,
-      neighbours=neighbours,
-      similarity=similarity,
-      clip_offsets=np.concatenate([[0], np.cumsum(counts)]),
-      clip_pool=np.repeat(np.arange(len(exo)), sizes)[order],
-      clip_index=np.concatenate([np.arange(size) for size in sizes])[order],
-      ego_fingerprint=ego.fingerprint,
-      exo_fingerprints=tuple(data.fingerprint for data in exo),
-      text_model=table.model,
-      text_fingerprint=table.fingerprint,
+    ego_rows=ego_rows,
+    neighbours=neighbours,
+    similarity=similarity,
+    clip_offsets=np.concatenate([[0], np.cumsum(counts)]),
+    clip_pool=np.repeat(np.arange(len(exo)), sizes)[order],
+    clip_index=np.concatenate([np.arange(size) for size in sizes])[order],
+    ego_fingerprint=ego.fingerprint,
+    exo_fingerprints=tuple(data.fingerprint for data in exo),
+    text_model=table.model,
+    text_fingerprint=table.fingerprint,
   )
 
 
 def mine_into(
-    output: pathlib.Path,
-    ego: records.ClipDataset,
-    exo: Sequence[records.ClipDataset],
-    table: narrations_lib.NarrationTable,
-    *,
-    top_k: int = 10,
-    block: int = 4096,
+  output: pathlib.Path,
+  ego: records.ClipDataset,
+  exo: Sequence[records.ClipDataset],
+  table: narrations_lib.NarrationTable,
+  *,
+  top_k: int = 10,
+  block: int = 4096,
 ) -> pairing.PairTable:
   """Mines into a file; the same call after a stop goes on where it was.
 
   Arguments, result and errors as of `mine_pairs`.
   """
   finished = output.with_suffix(".blocks")
-  pairs = mine_pairs(
-      ego, exo, table, top_k=top_k, block=block, keep_in=finished)
+  pairs = mine_pairs(ego, exo, table, top_k=top_k, block=block, keep_in=finished)
   pairs.save(output)
   shutil.rmtree(finished, ignore_errors=True)
   return pairs
 
 
 def pair_by_labels(
-    ego: records.ClipDataset,
-    exo: Sequence[records.ClipDataset],
-    table: narrations_lib.NarrationTable,
-    *,
-    limit: int = 3,
+  ego: records.ClipDataset,
+  exo: Sequence[records.ClipDataset],
+  table: narrations_lib.NarrationTable,
+  *,
+  limit: int = 3,
 ) -> pairing.PairTable:
   """Pairs by verb and noun labels, as the released code does.
 
@@ -169,36 +168,34 @@ def pair_by_labels(
   """
   if limit < 1 or not exo:
     raise ValueError(
-        "Pairing by labels needs a limit of at least 1 and at least one exo"
-        f" data set, got {limit} and {len(exo)}."
+      "Pairing by labels needs a limit of at least 1 and at least one exo"
+      f" data set, got {limit} and {len(exo)}."
     )
   pool = _LabelPool.of(exo)
   groups, group_of_clip = _candidates(_labels_of([ego]), pool, limit)
   ego_rows = table.rows([clip.narration for clip in ego.clips])
-  exo_rows = np.concatenate(
-      [table.rows([clip.narration for clip in data.clips]) for data in exo]
-  )
+  exo_rows = np.concatenate([table.rows([clip.narration for clip in data.clips]) for data in exo])
   rows = np.stack([ego_rows, group_of_clip], axis=1)
   rows, row_of_clip = np.unique(rows, axis=0, return_inverse=True)
   first = np.array([group[0] for group in groups])
   cosine = np.einsum(
-      "nd,nd->n",
-      table.vectors[rows[:, 0]].astype(np.float64),
-      table.vectors[exo_rows[first[rows[:, 1]]]].astype(np.float64),
+    "nd,nd->n",
+    table.vectors[rows[:, 0]].astype(np.float64),
+    table.vectors[exo_rows[first[rows[:, 1]]]].astype(np.float64),
   )
   entries = np.concatenate([np.array(group) for group in groups])
   sizes = [len(data) for data in exo]
   return pairing.PairTable(
-      ego_rows=row_of_clip.reshape(-1),
-      neighbours=rows[:, 1:],
-      similarity=np.clip(cosine, -1.0, 1.0).round(6)[:, None],
-      clip_offsets=np.cumsum([0, *map(len, groups)]),
-      clip_pool=np.repeat(np.arange(len(exo)), sizes)[entries],
-      clip_index=np.concatenate([np.arange(n) for n in sizes])[entries],
-      ego_fingerprint=ego.fingerprint,
-      exo_fingerprints=tuple(data.fingerprint for data in exo),
-      text_model=table.model,
-      text_fingerprint=table.fingerprint,
+    ego_rows=row_of_clip.reshape(-1),
+    neighbours=rows[:, 1:],
+    similarity=np.clip(cosine, -1.0, 1.0).round(6)[:, None],
+    clip_offsets=np.cumsum([0, *map(len, groups)]),
+    clip_pool=np.repeat(np.arange(len(exo)), sizes)[entries],
+    clip_index=np.concatenate([np.arange(n) for n in sizes])[entries],
+    ego_fingerprint=ego.fingerprint,
+    exo_fingerprints=tuple(data.fingerprint for data in exo),
+    text_model=table.model,
+    text_fingerprint=table.fingerprint,
   )
 
 
@@ -222,11 +219,9 @@ class _LabelPool:
   def lists(self, labels: _Labels, limit: int) -> list[tuple[int, ...]]:
     """The lists "same", "sub", "sub_verb", "sub_noun" of one ego clip."""
     verb, noun = (
-        # Without labels on the ego side nothing is contained.
-        set.intersection(*(by_name.get(name, set()) for name in names))
-        if names
-        else set()
-        for by_name, names in zip(self.places, labels, strict=True)
+      # Without labels on the ego side nothing is contained.
+      set.intersection(*(by_name.get(name, set()) for name in names)) if names else set()
+      for by_name, names in zip(self.places, labels, strict=True)
     )
     both = verb & noun
     same = {place for place in both if self.labels[place] == labels}
@@ -245,22 +240,19 @@ def _labels_of(sets: Iterable[records.ClipDataset]) -> list[_Labels]:
     missing = [task for task in pair_summary.TASKS if task not in data.tasks]
     if missing:
       raise ValueError(
-          f"--rule=released_labels needs the tasks {pair_summary.TASKS}; the"
-          f" data set {str(data.directory)!r} lacks {missing}, it has"
-          f" {sorted(data.tasks)}. Use --rule=text."
+        f"--rule=released_labels needs the tasks {pair_summary.TASKS}; the"
+        f" data set {str(data.directory)!r} lacks {missing}, it has"
+        f" {sorted(data.tasks)}. Use --rule=text."
       )
     labels += [
-        tuple(
-            frozenset(pair_summary.label_names(data, clip, task))
-            for task in pair_summary.TASKS
-        )
-        for clip in data.clips
+      tuple(frozenset(pair_summary.label_names(data, clip, task)) for task in pair_summary.TASKS)
+      for clip in data.clips
     ]
   return labels
 
 
 def _candidates(
-    labels: Sequence[_Labels], pool: _LabelPool, limit: int
+  labels: Sequence[_Labels], pool: _LabelPool, limit: int
 ) -> tuple[list[tuple[int, ...]], list[int]]:
   """Groups of candidates, and which is each ego clip's; see `pair_by_labels`.
 
@@ -268,29 +260,22 @@ def _candidates(
     ValueError: a clip has no candidates.
   """
   lists = {clip: pool.lists(clip, limit) for clip in dict.fromkeys(labels)}
-  chosen = {
-      clip: next((places for places in found if places), ())
-      for clip, found in lists.items()
-  }
+  chosen = {clip: next((places for places in found if places), ()) for clip, found in lists.items()}
   groups = list(dict.fromkeys(places for places in chosen.values() if places))
   group_ids = {places: group for group, places in enumerate(groups)}
   unmatched = sum(not chosen[clip] for clip in labels)
   if unmatched:
     same, sub = (
-        collections.Counter(
-            found[kind][:_DRAWN]
-            for found in map(lists.get, labels)
-            if found[kind]
-        )
-        for kind in (0, 1)
+      collections.Counter(found[kind][:_DRAWN] for found in map(lists.get, labels) if found[kind])
+      for kind in (0, 1)
     )
     if not same and not sub:
       raise ValueError(
-          f"{unmatched} of {len(labels)} ego clips share no verb and no noun"
-          " with an exo clip, and the released rule has nothing to replace"
-          " their partners by: no ego clip has an exo clip with its verb and"
-          " noun. Use --rule=text, or check that the class names of the data"
-          " sets mean the same."
+        f"{unmatched} of {len(labels)} ego clips share no verb and no noun"
+        " with an exo clip, and the released rule has nothing to replace"
+        " their partners by: no ego clip has an exo clip with its verb and"
+        " noun. Use --rule=text, or check that the class names of the data"
+        " sets mean the same."
       )
     group_ids[()] = len(groups)
     groups.append(_weighted(sub or same))
@@ -305,15 +290,11 @@ def _weighted(lists: collections.Counter[tuple[int, ...]]) -> tuple[int, ...]:
     for place in places:
       total[place] += count * common // len(places)
   shared = math.gcd(*total.values())
-  return tuple(
-      place
-      for place, repeat in sorted(total.items())
-      for _ in range(repeat // shared)
-  )
+  return tuple(place for place, repeat in sorted(total.items()) for _ in range(repeat // shared))
 
 
 def read_datasets(
-    ego: str, exo: str, split: str
+  ego: str, exo: str, split: str
 ) -> tuple[records.ClipDataset, list[records.ClipDataset]]:
   """Reads what --ego and --exo name.
 
@@ -330,49 +311,61 @@ def read_datasets(
     ValueError: a data set of the other view.
   """
   first = records.ClipDataset(ego, split)
-  third = [
-      records.ClipDataset(directory, split)
-      for directory in command_line.names(exo)
-  ]
+  third = [records.ClipDataset(directory, split) for directory in command_line.names(exo)]
   for option, view, data in (
-      ("--ego", types.EGO, first),
-      *(("--exo", types.EXO, data) for data in third),
+    ("--ego", types.EGO, first),
+    *(("--exo", types.EXO, data) for data in third),
   ):
     if data.view != view:
       raise ValueError(
-          f"{option} needs a data set of view {view!r};"
-          f" {str(data.directory)!r} has view {data.view!r}. Swap the options,"
-          f" or build it again with --view={view}."
+        f"{option} needs a data set of view {view!r};"
+        f" {str(data.directory)!r} has view {data.view!r}. Swap the options,"
+        f" or build it again with --view={view}."
       )
   return first, third
 
 
 def make_parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
-      prog="python -m data_prep.mine_pairs",
-      description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter,
+    prog="python -m data_prep.mine_pairs",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   add = parser.add_argument
   add("--ego", required=True, metavar="DIR", help="first-person clip data set")
-  add("--exo", required=True, metavar="DIR[,DIR...]",
-      help="third-person clip data sets")
-  add("--narrations", required=True, type=pathlib.Path, metavar="FILE.npz",
-      help="written by data_prep.embed_narrations")
+  add("--exo", required=True, metavar="DIR[,DIR...]", help="third-person clip data sets")
+  add(
+    "--narrations",
+    required=True,
+    type=pathlib.Path,
+    metavar="FILE.npz",
+    help="written by data_prep.embed_narrations",
+  )
   add("--output", required=True, type=pathlib.Path, metavar="FILE.npz")
   add("--split", default="train", help="of both (default: train)")
-  add("--top_k", type=int, default=10,
-      help="neighbours to keep for each narration (default: 10); released"
-      " labels give one group of candidates instead")  # fmt: skip
-  add("--threshold", type=float, default=pair_summary.THRESHOLD,
-      help="cosine of the filter in training, to report what passes it"
-      " (default: %(default)s)")  # fmt: skip
-  add("--rule", choices=RULES, default="text",
-      help="what makes a pair (default: text)")  # fmt: skip
-  add("--released_limit", type=int, default=3, metavar="N",
-      help="candidates of each kind of released_labels: 3 (default) as for"
-      " EK-100, 30 as for EK-55; the release lists each exo segment three"
-      " times, so that its 3 are one")  # fmt: skip
+  add(
+    "--top_k",
+    type=int,
+    default=10,
+    help="neighbours to keep for each narration (default: 10); released"
+    " labels give one group of candidates instead",
+  )
+  add(
+    "--threshold",
+    type=float,
+    default=pair_summary.THRESHOLD,
+    help="cosine of the filter in training, to report what passes it (default: %(default)s)",
+  )
+  add("--rule", choices=RULES, default="text", help="what makes a pair (default: text)")
+  add(
+    "--released_limit",
+    type=int,
+    default=3,
+    metavar="N",
+    help="candidates of each kind of released_labels: 3 (default) as for"
+    " EK-100, 30 as for EK-55; the release lists each exo segment three"
+    " times, so that its 3 are one",
+  )
   return parser
 
 
@@ -388,11 +381,7 @@ def mine(args: argparse.Namespace) -> None:
     pairs.save(args.output)
     kept = f"{len(pairs.clip_offsets) - 1} groups of candidates by labels"
   print(f"wrote {args.output}: {kept}")
-  print(
-      pair_summary.summarize(
-          pairs, ego, exo, threshold=args.threshold
-      ).as_text()
-  )
+  print(pair_summary.summarize(pairs, ego, exo, threshold=args.threshold).as_text())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

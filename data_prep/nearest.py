@@ -60,14 +60,14 @@ _BUFFERS = _Buffers()
 
 
 def nearest(
-    queries: np.ndarray,
-    keys: np.ndarray,
-    top_k: int,
-    block: int,
-    *,
-    query_rows: np.ndarray | None = None,
-    key_rows: np.ndarray | None = None,
-    keep_in: str | pathlib.Path | None = None,
+  queries: np.ndarray,
+  keys: np.ndarray,
+  top_k: int,
+  block: int,
+  *,
+  query_rows: np.ndarray | None = None,
+  key_rows: np.ndarray | None = None,
+  keep_in: str | pathlib.Path | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
   """The most similar keys of each query.
 
@@ -95,26 +95,28 @@ def nearest(
   progress = command_line.Progress("narrations mined", len(query_rows))
   saved = None
   if keep_in is not None:
-    saved = saved_blocks.SavedBlocks(keep_in, {
-        "top_k": k, "block": block, "step": STEP,
+    saved = saved_blocks.SavedBlocks(
+      keep_in,
+      {
+        "top_k": k,
+        "block": block,
+        "step": STEP,
         "vectors": saved_blocks.digest(
-            queries, query_rows, keys,
-            np.arange(len(keys)) if key_rows is None else key_rows,
+          queries, query_rows, keys, np.arange(len(keys)) if key_rows is None else key_rows
         ),
-    })  # fmt: skip
+      },
+    )
   # Threads of this module keep all cores at work between the products too,
   # those of the linear algebra library would not.
   with (
-      threadpoolctl.threadpool_limits(1, user_api="blas"),
-      futures.ThreadPoolExecutor(process.cores()) as pool,
+    threadpoolctl.threadpool_limits(1, user_api="blas"),
+    futures.ThreadPoolExecutor(process.cores()) as pool,
   ):
     for first in range(0, len(query_rows), block):
       stop = min(first + block, len(query_rows))
       best = saved.load(first, (stop - first, k)) if saved else None
       if best is None:
-        best = _search(
-            queries[query_rows[first:stop]], chosen, k, block, pool
-        )
+        best = _search(queries[query_rows[first:stop]], chosen, k, block, pool)
         if saved:
           saved.save(first, best)
       steps, positions[first:stop] = np.divmod(best, len(chosen))
@@ -124,19 +126,12 @@ def nearest(
 
 
 def _search(
-    queries: np.ndarray,
-    keys: _Keys,
-    k: int,
-    block: int,
-    pool: futures.Executor,
+  queries: np.ndarray, keys: _Keys, k: int, block: int, pool: futures.Executor
 ) -> np.ndarray:
   """Ranks of the k best keys of one block of queries, sorted."""
   # At least one for each core.
   size = min(_QUERIES, -(-len(queries) // process.cores()))
-  tiles = [
-      _Tile(queries[first : first + size], keys, k)
-      for first in range(0, len(queries), size)
-  ]
+  tiles = [_Tile(queries[first : first + size], keys, k) for first in range(0, len(queries), size)]
   for start in range(0, len(keys), block):
     part = keys.block(start, start + block)
     look = functools.partial(_Tile.look, part=part, start=start)
@@ -215,8 +210,7 @@ class _Tile:
     if many.any():
       # Ties, or nothing to compare with yet: whole rows are then cheaper than
       # single products.
-      _update_rows(self._best, np.flatnonzero(many), self._queries, part,
-                   start, len(self._keys))
+      _update_rows(self._best, np.flatnonzero(many), self._queries, part, start, len(self._keys))
       self._raise_to_best()
       single = ~many[rows]
       rows, columns = rows[single], columns[single]
@@ -262,9 +256,9 @@ class _Tile:
     for first in range(0, len(rows), chunk):
       pairs = slice(first, first + chunk)
       cosine[pairs] = np.einsum(
-          "nd,nd->n",
-          self._queries[rows[pairs]].astype(np.float64),
-          self._keys.take(positions[pairs]).astype(np.float64),
+        "nd,nd->n",
+        self._queries[rows[pairs]].astype(np.float64),
+        self._keys.take(positions[pairs]).astype(np.float64),
       )
     _merge(self._best, rows, _ranks(cosine, positions, len(self._keys)))
     self._raise_to_best()
@@ -285,7 +279,7 @@ def _peaks(cosine: np.ndarray) -> np.ndarray:
 
 
 def _candidates(
-    cosine: np.ndarray, peaks: np.ndarray, lower: np.ndarray
+  cosine: np.ndarray, peaks: np.ndarray, lower: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
   """Which products reach the bound of their query.
 
@@ -310,9 +304,7 @@ def _candidates(
   return rows[found], groups[found] * _GROUP + member
 
 
-def _keep_least(
-    least: np.ndarray, rows: np.ndarray, values: np.ndarray
-) -> None:
+def _keep_least(least: np.ndarray, rows: np.ndarray, values: np.ndarray) -> None:
   """Takes single values, float32 `[N]`, value i for row i, into `least`."""
   # Whole numbers in the order of the values; of one sort with the rows.
   bits = values.view(np.int32)
@@ -334,12 +326,7 @@ def _float32_error(dim: int) -> float:
 
 
 def _update_rows(
-    best: np.ndarray,
-    rows: np.ndarray,
-    queries: np.ndarray,
-    part: np.ndarray,
-    start: int,
-    number: int,
+  best: np.ndarray, rows: np.ndarray, queries: np.ndarray, part: np.ndarray, start: int, number: int
 ) -> None:
   """Ranks all keys of `part` for some rows of `best`, in place."""
   k = best.shape[1]
@@ -353,9 +340,7 @@ def _update_rows(
     best[row] = _smallest(rank, k)
 
 
-def _ranks(
-    cosine: np.ndarray, positions: np.ndarray, number: int
-) -> np.ndarray:
+def _ranks(cosine: np.ndarray, positions: np.ndarray, number: int) -> np.ndarray:
   """One integer that sorts by falling cosine, then by position."""
   # Rounded vectors can be a little longer than 1.
   clipped = np.clip(cosine, -1.0, 1.0)
@@ -368,9 +353,7 @@ def _merge(best: np.ndarray, rows: np.ndarray, ranks: np.ndarray) -> None:
   _take_in(best, rows[order], ranks[order], _NOTHING)
 
 
-def _take_in(
-    best: np.ndarray, rows: np.ndarray, values: np.ndarray, nothing: np.generic
-) -> None:
+def _take_in(best: np.ndarray, rows: np.ndarray, values: np.ndarray, nothing: np.generic) -> None:
   """Keeps the k smallest of each row, in place.
 
   Args:

@@ -55,42 +55,37 @@ class PairSummary:
 
   def as_text(self) -> str:
     shown = ", ".join(
-        f"{percent} %: {value:.3f}"
-        for percent, value in zip(PERCENTILES, self.percentiles, strict=True)
+      f"{percent} %: {value:.3f}"
+      for percent, value in zip(PERCENTILES, self.percentiles, strict=True)
     )
     above = ", ".join(
-        f"{step}: {share:.1%}"
-        for step, share in zip(STEPS, self.above_steps, strict=True)
+      f"{step}: {share:.1%}" for step, share in zip(STEPS, self.above_steps, strict=True)
     )
     lines = [
-        f"{self.num_pairs} ego clips ({self.num_ego_texts} narrations) paired"
-        f" with {self.num_used} of {self.num_exo_texts} exo narrations",
-        f"best cosine, percentiles: {shown}",
-        f"above {above}",
-        f"above the threshold {self.threshold}: {self.above_threshold:.1%}",
+      f"{self.num_pairs} ego clips ({self.num_ego_texts} narrations) paired"
+      f" with {self.num_used} of {self.num_exo_texts} exo narrations",
+      f"best cosine, percentiles: {shown}",
+      f"above {above}",
+      f"above the threshold {self.threshold}: {self.above_threshold:.1%}",
     ]
     if self.agreement is None:
       lines.append("labels: no verb and noun with common class names")
     else:
       counts = ", ".join(
-          f"{name} {count} ({count / self.num_pairs:.1%})"
-          for name, count in self.agreement.items()
+        f"{name} {count} ({count / self.num_pairs:.1%})" for name, count in self.agreement.items()
       )
       lines.append(f"labels shared: {counts}")
-    lines += [
-        f"  {cosine:.3f}  {ego}  ->  {exo}"
-        for cosine, ego, exo in self.examples
-    ]
+    lines += [f"  {cosine:.3f}  {ego}  ->  {exo}" for cosine, ego, exo in self.examples]
     return "\n".join(lines)
 
 
 def summarize(
-    pairs: pairing.PairTable,
-    ego: records.ClipDataset,
-    exo: Sequence[records.ClipDataset],
-    *,
-    threshold: float = THRESHOLD,
-    num_examples: int = 3,
+  pairs: pairing.PairTable,
+  ego: records.ClipDataset,
+  exo: Sequence[records.ClipDataset],
+  *,
+  threshold: float = THRESHOLD,
+  num_examples: int = 3,
 ) -> PairSummary:
   """Looks at each ego clip's best narration, and the first clip that has it.
 
@@ -104,24 +99,24 @@ def summarize(
   cosines = pairs.similarity[pairs.ego_rows, 0]
   shared = shared_labels(ego, exo, partners)
   return PairSummary(
-      num_pairs=len(ego),
-      num_ego_texts=_num_texts(ego.clips),
-      num_exo_texts=_num_texts([clip for data in exo for clip in data.clips]),
-      num_used=_num_texts(partners),
-      percentiles=tuple(np.percentile(cosines, PERCENTILES).tolist()),
-      threshold=threshold,
-      above_threshold=float(np.mean(cosines > threshold)),
-      above_steps=tuple(float(np.mean(cosines > step)) for step in STEPS),
-      agreement=shared and {name: shared.count(name) for name in SHARED},
-      examples=tuple(
-          (float(cosines[i]), ego.clips[i].narration, partners[i].narration)
-          for i in _example_clips(pairs, num_examples)
-      ),
+    num_pairs=len(ego),
+    num_ego_texts=_num_texts(ego.clips),
+    num_exo_texts=_num_texts([clip for data in exo for clip in data.clips]),
+    num_used=_num_texts(partners),
+    percentiles=tuple(np.percentile(cosines, PERCENTILES).tolist()),
+    threshold=threshold,
+    above_threshold=float(np.mean(cosines > threshold)),
+    above_steps=tuple(float(np.mean(cosines > step)) for step in STEPS),
+    agreement=shared and {name: shared.count(name) for name in SHARED},
+    examples=tuple(
+      (float(cosines[i]), ego.clips[i].narration, partners[i].narration)
+      for i in _example_clips(pairs, num_examples)
+    ),
   )
 
 
 def best_partners(
-    pairs: pairing.PairTable, exo: Sequence[records.ClipDataset]
+  pairs: pairing.PairTable, exo: Sequence[records.ClipDataset]
 ) -> list[records.ClipInfo]:
   """For each ego clip, the first exo clip with its best narration.
 
@@ -131,10 +126,8 @@ def best_partners(
   """
   first = pairs.clip_offsets[pairs.neighbours[pairs.ego_rows, 0]]
   return [
-      exo[pool].clips[clip]
-      for pool, clip in zip(
-          pairs.clip_pool[first], pairs.clip_index[first], strict=True
-      )
+    exo[pool].clips[clip]
+    for pool, clip in zip(pairs.clip_pool[first], pairs.clip_index[first], strict=True)
   ]
 
 
@@ -150,18 +143,16 @@ def _example_clips(pairs: pairing.PairTable, number: int) -> list[int]:
   order = np.argsort(-pairs.similarity[:, 0], kind="stable")
   middle = max(0, (len(order) - number) // 2)
   places = [
-      *range(number),
-      *range(middle, middle + number),
-      *range(len(order) - number, len(order)),
+    *range(number),
+    *range(middle, middle + number),
+    *range(len(order) - number, len(order)),
   ]
   places = sorted({place for place in places if 0 <= place < len(order)})
   return [int(clip_of_text[order[place]]) for place in places]
 
 
 def shared_labels(
-    ego: records.ClipDataset,
-    exo: Sequence[records.ClipDataset],
-    partners: Sequence[records.ClipInfo],
+  ego: records.ClipDataset, exo: Sequence[records.ClipDataset], partners: Sequence[records.ClipInfo]
 ) -> list[str] | None:
   """What each ego clip and its partner share, compared by class name.
 
@@ -180,18 +171,12 @@ def shared_labels(
   exo_names = {task: _names_by_clip(exo, task) for task in TASKS}
   shared = []
   for clip, partner in zip(ego.clips, partners, strict=True):
-    tasks = [
-        task
-        for task in TASKS
-        if label_names(ego, clip, task) & exo_names[task][id(partner)]
-    ]
+    tasks = [task for task in TASKS if label_names(ego, clip, task) & exo_names[task][id(partner)]]
     shared.append(" and ".join(tasks) or "neither")
   return shared
 
 
-def label_names(
-    data: records.ClipDataset, clip: records.ClipInfo, task: str
-) -> set[str]:
+def label_names(data: records.ClipDataset, clip: records.ClipInfo, task: str) -> set[str]:
   """Class names of a clip's labels, in the spelling that is compared.
 
   Args:
@@ -203,14 +188,8 @@ def label_names(
   return {_folded(names[label]) for label in clip.labels[task]}
 
 
-def _names_by_clip(
-    exo: Sequence[records.ClipDataset], task: str
-) -> dict[int, set[str]]:
-  return {
-      id(clip): label_names(data, clip, task)
-      for data in exo
-      for clip in data.clips
-  }
+def _names_by_clip(exo: Sequence[records.ClipDataset], task: str) -> dict[int, set[str]]:
+  return {id(clip): label_names(data, clip, task) for data in exo for clip in data.clips}
 
 
 def _class_names(data: records.ClipDataset, task: str) -> set[str]:

@@ -44,8 +44,7 @@ def _digest(group: Group, output: clip_reader.Output) -> str:
   for spec in group:
     status = spec.media.stat() if spec.media.exists() else None
     footage.append([status.st_size, status.st_mtime_ns] if status else None)
-  content = [[dataclasses.asdict(s) for s in group],
-             dataclasses.asdict(output), footage]
+  content = [[dataclasses.asdict(s) for s in group], dataclasses.asdict(output), footage]
   text = json.dumps(content, sort_keys=True, default=str)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -63,10 +62,10 @@ def _save(path: pathlib.Path, items: Sequence[Any]) -> None:
   scratch = path.with_name(f".{path.name}.{os.getpid()}")
   with scratch.open("wb") as file:
     np.savez(
-        file,
-        notes=np.array(json.dumps(notes)),
-        sizes=np.array([len(f) for f in frames], np.int64),
-        data=np.frombuffer(b"".join(frames), np.uint8),
+      file,
+      notes=np.array(json.dumps(notes)),
+      sizes=np.array([len(f) for f in frames], np.int64),
+      data=np.frombuffer(b"".join(frames), np.uint8),
     )
   scratch.replace(path)
 
@@ -82,16 +81,17 @@ def _load(path: pathlib.Path) -> list[types.Clip | Exception]:
       items.append(_ERRORS[note["error"]](note["text"]))
       continue
     count = note.pop("frames")
-    frames = [data[end - size : end] for size, end in zip(
-        sizes[taken : taken + count], ends[taken : taken + count])]
+    frames = [
+      data[end - size : end]
+      for size, end in zip(sizes[taken : taken + count], ends[taken : taken + count])
+    ]
     taken += count
     note["labels"] = {t: tuple(ids) for t, ids in note["labels"].items()}
     items.append(types.Clip(frames=frames, **note))
   return items
 
 
-def _cut(group: Group, output: clip_reader.Output, path: pathlib.Path,
-         keep_errors: bool) -> None:
+def _cut(group: Group, output: clip_reader.Output, path: pathlib.Path, keep_errors: bool) -> None:
   """Cuts a group into a file; an error ends it unless errors are kept."""
   items = []
   for _, result in clip_reader.cut_clips(group, output):
@@ -102,14 +102,14 @@ def _cut(group: Group, output: clip_reader.Output, path: pathlib.Path,
 
 
 def read_clips(
-    specs: Sequence[annotations.ClipSpec],
-    output: clip_reader.Output,
-    problems: annotations.Problems,
-    *,
-    folder: pathlib.Path,
-    processes: int = 1,
-    beam_options: Sequence[str] | None = None,
-    label: str = "clips",
+  specs: Sequence[annotations.ClipSpec],
+  output: clip_reader.Output,
+  problems: annotations.Problems,
+  *,
+  folder: pathlib.Path,
+  processes: int = 1,
+  beam_options: Sequence[str] | None = None,
+  label: str = "clips",
 ) -> Iterator[types.Clip]:
   """Cuts clips into files of `folder`, then yields them in order.
 
@@ -129,15 +129,14 @@ def read_clips(
   """
   folder.mkdir(parents=True, exist_ok=True)
   tasks = [
-      (group, folder / f"{label}-{number:06d}-{_digest(group, output)}.npz")
-      for number, group in enumerate(_groups(specs))
+    (group, folder / f"{label}-{number:06d}-{_digest(group, output)}.npz")
+    for number, group in enumerate(_groups(specs))
   ]
   open_tasks = [task for task in tasks if not task[1].exists()]
   if beam_options is not None:
     _run_beam(open_tasks, output, problems.skip, beam_options)
     open_tasks = []
-  progress = command_line.Progress(
-      f"{label}: groups of {_GROUP} clips", len(open_tasks))
+  progress = command_line.Progress(f"{label}: groups of {_GROUP} clips", len(open_tasks))
   for done, _ in enumerate(_run(open_tasks, output, problems.skip, processes)):
     progress.update(done + 1)
   for group, path in tasks:
@@ -157,8 +156,7 @@ def _run(tasks, output, keep_errors, processes) -> Iterator[None]:
   # Spawned, not forked: threads of TensorFlow and OpenCV are about.
   context = multiprocessing.get_context("spawn")
   with concurrent.futures.ProcessPoolExecutor(processes, context) as pool:
-    futures = [pool.submit(_cut, group, output, path, keep_errors)
-               for group, path in tasks]
+    futures = [pool.submit(_cut, group, output, path, keep_errors) for group, path in tasks]
     try:
       for future in futures:
         yield future.result()
@@ -177,18 +175,17 @@ def _run_beam(tasks, output, keep_errors, options) -> None:
     from apache_beam.options import pipeline_options
   except ImportError as error:
     raise ValueError(
-        f"--beam_runner needs Apache Beam ({error}): pip install -e '.[beam]',"
-        " in an environment of its own, since Beam holds protobuf back."
+      f"--beam_runner needs Apache Beam ({error}): pip install -e '.[beam]',"
+      " in an environment of its own, since Beam holds protobuf back."
     ) from error
-  pipeline = beam.Pipeline(
-      options=pipeline_options.PipelineOptions(list(options)))
+  pipeline = beam.Pipeline(options=pipeline_options.PipelineOptions(list(options)))
   places = [(list(group), str(path.absolute())) for group, path in tasks]
   with pipeline:
     _ = (
-        pipeline
-        | "Groups of clips" >> beam.Create(places)
-        | "Spread" >> beam.Reshuffle()
-        | "Cut" >> beam.Map(_cut_task, output, keep_errors)
+      pipeline
+      | "Groups of clips" >> beam.Create(places)
+      | "Spread" >> beam.Reshuffle()
+      | "Cut" >> beam.Map(_cut_task, output, keep_errors)
     )
 
 

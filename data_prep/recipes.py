@@ -20,14 +20,9 @@ def prepare(recipe: str, directory: pathlib.Path, *, seed: int) -> None:
   Raises:
     ValueError: an unknown recipe, or other data in the folder.
   """
-  recipes = {
-      "toy_kitchen": _prepare_toy_kitchen,
-      "toy_kitchen_generic": _prepare_generic,
-  }
+  recipes = {"toy_kitchen": _prepare_toy_kitchen, "toy_kitchen_generic": _prepare_generic}
   if recipe not in recipes:
-    raise ValueError(
-        f"Unknown recipe {recipe!r}; there are {sorted(recipes)}."
-    )
+    raise ValueError(f"Unknown recipe {recipe!r}; there are {sorted(recipes)}.")
   recipes[recipe](directory, seed)
 
 
@@ -60,7 +55,9 @@ def _prepare_toy_kitchen(directory: pathlib.Path, seed: int) -> None:
   pairs.save(pairs_file)
   best = pairs.similarity[pairs.ego_rows, 0]
   logging.info(
-      "mined pairs for %d ego clips among %d exo clips: best cosine median"
-      " %.2f, %.0f %% above 0.5", len(ego), len(exo[0]),
-      sorted(best)[len(best) // 2], 100 * (best > 0.5).mean(),
+    "mined pairs for %d ego clips among %d exo clips: best cosine median %.2f, %.0f %% above 0.5",
+    len(ego),
+    len(exo[0]),
+    sorted(best)[len(best) // 2],
+    100 * (best > 0.5).mean(),
   )

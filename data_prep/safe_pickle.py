@@ -13,14 +13,14 @@ from typing import Any
 
 # Everything that a pickled numpy array or scalar needs to come back.
 _ADMITTED = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "scalar"),
-    ("_codecs", "encode"),  # Bytes, as Python 2 wrote them.
-    ("collections", "OrderedDict"),
+  ("numpy", "ndarray"),
+  ("numpy", "dtype"),
+  ("numpy.core.multiarray", "_reconstruct"),
+  ("numpy._core.multiarray", "_reconstruct"),
+  ("numpy.core.multiarray", "scalar"),
+  ("numpy._core.multiarray", "scalar"),
+  ("_codecs", "encode"),  # Bytes, as Python 2 wrote them.
+  ("collections", "OrderedDict"),
 }
 
 
@@ -68,10 +68,10 @@ def refusal(path: pathlib.Path, called: str, kind: Kind) -> ValueError:
     The error, to be raised.
   """
   return ValueError(
-      f"{path} is refused: opening it would call {called}, and a file of"
-      f" {kind.content} needs nothing but arrays and plain containers. Do not"
-      f" open it with other tools; get the {kind.content} from their original"
-      " source."
+    f"{path} is refused: opening it would call {called}, and a file of"
+    f" {kind.content} needs nothing but arrays and plain containers. Do not"
+    f" open it with other tools; get the {kind.content} from their original"
+    " source."
   )
 
 
@@ -87,9 +87,9 @@ def damage(path: pathlib.Path, detail: str, kind: Kind) -> ValueError:
     The error, to be raised.
   """
   return ValueError(
-      f"{path} can't be read as {kind.content} ({detail}). It must be"
-      f" {kind.form}, whole: compare its size of {path.stat().st_size:,} bytes"
-      " with the source, or download it again."
+    f"{path} can't be read as {kind.content} ({detail}). It must be"
+    f" {kind.form}, whole: compare its size of {path.stat().st_size:,} bytes"
+    " with the source, or download it again."
   )
 
 
@@ -114,9 +114,17 @@ def load(path: pathlib.Path, *, kind: Kind = DATA) -> object:
     raise refusal(path, str(error), kind) from None
   # A damaged pickle is a program with arbitrary mistakes in it.
   except (
-      pickle.UnpicklingError, ArithmeticError, AssertionError, AttributeError,
-      EOFError, ImportError, LookupError, MemoryError, RecursionError,
-      TypeError, ValueError,
+    pickle.UnpicklingError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
   ) as error:
     detail = str(error) or type(error).__name__
     raise damage(path, detail, kind) from error

@@ -22,9 +22,7 @@ class SavedBlocks:
   computed again.
   """
 
-  def __init__(
-      self, folder: str | pathlib.Path, work: Mapping[str, object]
-  ) -> None:
+  def __init__(self, folder: str | pathlib.Path, work: Mapping[str, object]) -> None:
     """Opens the folder, or makes it.
 
     Args:

@@ -32,12 +32,12 @@ from sum_l_jax.data import records
 # Name and lowest cosine, from the most similar. A cosine on the border counts
 # as the higher band, but for the first: more than 0.999.
 BANDS = (
-    ("identical", 0.999),
-    ("0.9 - 1", 0.9),
-    ("0.7 - 0.9", 0.7),
-    ("0.5 - 0.7", 0.5),
-    ("0.3 - 0.5", 0.3),
-    ("below 0.3", -1.0),
+  ("identical", 0.999),
+  ("0.9 - 1", 0.9),
+  ("0.7 - 0.9", 0.7),
+  ("0.5 - 0.7", 0.5),
+  ("0.3 - 0.5", 0.3),
+  ("below 0.3", -1.0),
 )
 NUM_EXAMPLES = 3
 
@@ -47,18 +47,16 @@ _BLOCK = 2048
 
 # Dark to light as the labels agree less.
 _COLORS = {
-    "verb and noun": "#08306b",
-    "verb": "#3787c0",
-    "noun": "#94c4df",
-    "neither": "#d9d9d9",
-    "clips": "#3787c0",
+  "verb and noun": "#08306b",
+  "verb": "#3787c0",
+  "noun": "#94c4df",
+  "neither": "#d9d9d9",
+  "clips": "#3787c0",
 }
 
 
 def similarity_report(
-    ego: records.ClipDataset,
-    exo: Sequence[records.ClipDataset],
-    table: narrations_lib.NarrationTable,
+  ego: records.ClipDataset, exo: Sequence[records.ClipDataset], table: narrations_lib.NarrationTable
 ) -> dict:
   """All numbers of the report.
 
@@ -84,30 +82,24 @@ def similarity_report(
   exo_rows = np.unique(np.concatenate([_rows(data, table) for data in exo]))
   best = pairs.similarity[:, 0]
   return {
-      "sets": {
-          "ego": _title([ego]),
-          "exo": _title(exo),
-          "sentence_model": table.model,
+    "sets": {"ego": _title([ego]), "exo": _title(exo), "sentence_model": table.model},
+    "classes": {
+      "ego": len(ego_rows),
+      "exo": len(exo_rows),
+      "in_common": len(np.intersect1d(ego_rows, exo_rows)),
+      "bin_edges": np.linspace(-1, 1, _BINS + 1).round(6).tolist(),
+      "best": _histogram(best).tolist(),
+      "all_pairs": _all_pairs(table.vectors, ego_rows, exo_rows).tolist(),
+      "best_percentiles": {
+        str(percent): round(float(np.percentile(best, percent)), 6)
+        for percent in pair_summary.PERCENTILES
       },
-      "classes": {
-          "ego": len(ego_rows),
-          "exo": len(exo_rows),
-          "in_common": len(np.intersect1d(ego_rows, exo_rows)),
-          "bin_edges": np.linspace(-1, 1, _BINS + 1).round(6).tolist(),
-          "best": _histogram(best).tolist(),
-          "all_pairs": _all_pairs(table.vectors, ego_rows, exo_rows).tolist(),
-          "best_percentiles": {
-              str(percent): round(float(np.percentile(best, percent)), 6)
-              for percent in pair_summary.PERCENTILES
-          },
-      },
-      "clips": {"number": len(ego), "bands": _bands(pairs, ego, exo)},
+    },
+    "clips": {"number": len(ego), "bands": _bands(pairs, ego, exo)},
   }
 
 
-def _rows(
-    data: records.ClipDataset, table: narrations_lib.NarrationTable
-) -> np.ndarray:
+def _rows(data: records.ClipDataset, table: narrations_lib.NarrationTable) -> np.ndarray:
   return table.rows([clip.narration for clip in data.clips])
 
 
@@ -122,9 +114,7 @@ def _histogram(cosines: np.ndarray) -> np.ndarray:
   return np.bincount(np.clip(bins, 0, _BINS - 1).ravel(), minlength=_BINS)
 
 
-def _all_pairs(
-    vectors: np.ndarray, ego_rows: np.ndarray, exo_rows: np.ndarray
-) -> np.ndarray:
+def _all_pairs(vectors: np.ndarray, ego_rows: np.ndarray, exo_rows: np.ndarray) -> np.ndarray:
   """Histogram of all cosines, one block at a time."""
   counts = np.zeros(_BINS, np.int64)
   progress = command_line.Progress("narrations compared", len(ego_rows))
@@ -138,9 +128,7 @@ def _all_pairs(
 
 
 def _bands(
-    pairs: pairing.PairTable,
-    ego: records.ClipDataset,
-    exo: Sequence[records.ClipDataset],
+  pairs: pairing.PairTable, ego: records.ClipDataset, exo: Sequence[records.ClipDataset]
 ) -> list[dict]:
   """Over clips: what `similarity_report` says of each band."""
   partners = pair_summary.best_partners(pairs, exo)
@@ -154,21 +142,23 @@ def _bands(
     if shared is not None:
       counts = collections.Counter(shared[clip] for clip in clips)
       labels = {what: counts[what] for what in pair_summary.SHARED}
-    described.append({
+    described.append(
+      {
         "name": name,
         "clips": len(clips),
         "share": len(clips) / len(ego),
         "shared_labels": labels,
         "examples": [
-            {
-                "cosine": round(float(cosines[clip]), 6),
-                "ego": ego.clips[clip].narration,
-                "exo": partners[clip].narration,
-                "clips": count,
-            }
-            for clip, count in _frequent(pairs.ego_rows, clips)
+          {
+            "cosine": round(float(cosines[clip]), 6),
+            "ego": ego.clips[clip].narration,
+            "exo": partners[clip].narration,
+            "clips": count,
+          }
+          for clip, count in _frequent(pairs.ego_rows, clips)
         ],
-    })
+      }
+    )
   return described
 
 
@@ -182,9 +172,7 @@ def band(cosines: np.ndarray) -> np.ndarray:
 
 def _frequent(rows: np.ndarray, clips: np.ndarray) -> list[tuple[int, int]]:
   """The first clips of the commonest narrations, and their numbers."""
-  _, first, counts = np.unique(
-      rows[clips], return_index=True, return_counts=True
-  )
+  _, first, counts = np.unique(rows[clips], return_index=True, return_counts=True)
   order = np.argsort(-counts, kind="stable")[:NUM_EXAMPLES]
   return [(int(clips[first[i]]), int(counts[i])) for i in order]
 
@@ -197,32 +185,28 @@ def as_text(report: dict) -> str:
   """
   classes, clips = report["classes"], report["clips"]
   percentiles = ", ".join(
-      f"{percent} %: {value:.3f}"
-      for percent, value in classes["best_percentiles"].items()
+    f"{percent} %: {value:.3f}" for percent, value in classes["best_percentiles"].items()
   )
   lines = [
-      f"ego {report['sets']['ego']}, exo {report['sets']['exo']}, sentences by"
-      f" {report['sets']['sentence_model']}",
-      f"action classes: {classes['ego']} ego, {classes['exo']} exo,"
-      f" {classes['in_common']} in common",
-      f"best cosine of an ego class, percentiles: {percentiles}",
-      f"best cosine of the {clips['number']} ego clips:",
+    f"ego {report['sets']['ego']}, exo {report['sets']['exo']}, sentences by"
+    f" {report['sets']['sentence_model']}",
+    f"action classes: {classes['ego']} ego, {classes['exo']} exo, {classes['in_common']} in common",
+    f"best cosine of an ego class, percentiles: {percentiles}",
+    f"best cosine of the {clips['number']} ego clips:",
   ]
   labelled = clips["bands"][0]["shared_labels"] is not None
   columns = pair_summary.SHARED if labelled else ()
   lines.append(
-      f"  {'cosine':<10} {'clips':>8} {'share':>7}"
-      + "".join(f" {name:>14}" for name in columns)
+    f"  {'cosine':<10} {'clips':>8} {'share':>7}" + "".join(f" {name:>14}" for name in columns)
   )
   for row in clips["bands"]:
     lines.append(
-        f"  {row['name']:<10} {row['clips']:>8} {row['share']:>7.1%}"
-        + "".join(f" {row['shared_labels'][name]:>14}" for name in columns)
+      f"  {row['name']:<10} {row['clips']:>8} {row['share']:>7.1%}"
+      + "".join(f" {row['shared_labels'][name]:>14}" for name in columns)
     )
     lines += [
-        f"    {pair['cosine']:.3f}  {pair['ego']}  ->  {pair['exo']}"
-        f"  ({pair['clips']} clips)"
-        for pair in row["examples"]
+      f"    {pair['cosine']:.3f}  {pair['ego']}  ->  {pair['exo']}  ({pair['clips']} clips)"
+      for pair in row["examples"]
     ]
   if not labelled:
     lines.append("labels: no verb and noun with common class names")
@@ -242,9 +226,7 @@ def draw(report: dict, path: pathlib.Path) -> None:
   figure_class, canvas_class = _matplotlib()
   figure = figure_class(figsize=(12, 7), dpi=100, facecolor="white")
   canvas_class(figure)
-  grid = figure.add_gridspec(
-      1, 2, left=0.075, right=0.965, bottom=0.11, top=0.75, wspace=0.28
-  )
+  grid = figure.add_gridspec(1, 2, left=0.075, right=0.965, bottom=0.11, top=0.75, wspace=0.28)
   sets = report["sets"]
   title = "How similar are the narrations?"
   figure.text(0.075, 0.935, title, fontsize=19, weight="bold")
@@ -263,8 +245,8 @@ def _matplotlib():
     from matplotlib.backends import backend_agg
   except ImportError as error:
     raise ValueError(
-        "The picture needs the package matplotlib, which is not installed"
-        f" ({error}). Install it: pip install 'matplotlib>=3.8'."
+      "The picture needs the package matplotlib, which is not installed"
+      f" ({error}). Install it: pip install 'matplotlib>=3.8'."
     ) from error
   return figure.Figure, backend_agg.FigureCanvasAgg
 
@@ -282,23 +264,30 @@ def _plain(axes, title: str) -> None:
 def _legend(axes) -> None:
   """Between the title and the axes, where it can't hide a bar."""
   axes.legend(
-      loc="lower left", bbox_to_anchor=(0.0, 1.01), ncols=4, frameon=False,
-      fontsize=12, handlelength=1.0, handletextpad=0.5, columnspacing=1.4,
-      borderaxespad=0.0, borderpad=0.2,
-  )  # fmt: skip
+    loc="lower left",
+    bbox_to_anchor=(0.0, 1.01),
+    ncols=4,
+    frameon=False,
+    fontsize=12,
+    handlelength=1.0,
+    handletextpad=0.5,
+    columnspacing=1.4,
+    borderaxespad=0.0,
+    borderpad=0.2,
+  )
 
 
 def _draw_classes(axes, classes: dict) -> None:
   """Two histograms, each as shares, since their sums differ greatly."""
   _plain(
-      axes,
-      f"{classes['ego']:,} ego and {classes['exo']:,} exo action classes,"
-      f" {classes['in_common']:,} shared",
+    axes,
+    f"{classes['ego']:,} ego and {classes['exo']:,} exo action classes,"
+    f" {classes['in_common']:,} shared",
   )
   edges = np.array(classes["bin_edges"])
   for name, color, label in (
-      ("all_pairs", "#b0b0b0", "all ego-exo pairs"),
-      ("best", _COLORS["verb"], "best exo class of each ego class"),
+    ("all_pairs", "#b0b0b0", "all ego-exo pairs"),
+    ("best", _COLORS["verb"], "best exo class of each ego class"),
   ):
     shares = 100 * np.array(classes[name]) / sum(classes[name])
     axes.stairs(shares, edges, fill=True, color=color, alpha=0.75, label=label)
@@ -321,16 +310,10 @@ def _draw_clips(axes, clips: dict) -> None:
   for name in pair_summary.SHARED if labelled else ("clips",):
     counts = [(row["shared_labels"] or row)[name] for row in bands]
     widths = 100 * np.array(counts) / clips["number"]
-    axes.barh(
-        range(len(bands)), widths, left=left, color=_COLORS[name],
-        height=0.68, label=name,
-    )  # fmt: skip
+    axes.barh(range(len(bands)), widths, left=left, color=_COLORS[name], height=0.68, label=name)
     left += widths
   for position, width in enumerate(left):
-    axes.text(
-        width + 0.012 * left.max(), position, f"{width:.1f} %", va="center",
-        fontsize=12,
-    )  # fmt: skip
+    axes.text(width + 0.012 * left.max(), position, f"{width:.1f} %", va="center", fontsize=12)
   axes.set_yticks(range(len(bands)), [row["name"] for row in bands])
   axes.invert_yaxis()
   axes.set_xlim(0, left.max() * 1.16)
@@ -341,18 +324,27 @@ def _draw_clips(axes, clips: dict) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
-      prog="python -m data_prep.similarity_report",
-      description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter,
+    prog="python -m data_prep.similarity_report",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   add = parser.add_argument
   add("--ego", required=True, metavar="DIR", help="first-person clip data set")
-  add("--exo", required=True, metavar="DIR[,DIR...]",
-      help="third-person clip data sets")
-  add("--narrations", required=True, type=pathlib.Path, metavar="FILE.npz",
-      help="written by data_prep.embed_narrations")
-  add("--output", required=True, type=pathlib.Path, metavar="FILE.png",
-      help="the picture; the numbers go to the same name with .json")
+  add("--exo", required=True, metavar="DIR[,DIR...]", help="third-person clip data sets")
+  add(
+    "--narrations",
+    required=True,
+    type=pathlib.Path,
+    metavar="FILE.npz",
+    help="written by data_prep.embed_narrations",
+  )
+  add(
+    "--output",
+    required=True,
+    type=pathlib.Path,
+    metavar="FILE.png",
+    help="the picture; the numbers go to the same name with .json",
+  )
   add("--split", default="train", help="of both (default: train)")
   return parser
 
@@ -361,8 +353,8 @@ def report(args: argparse.Namespace) -> None:
   """Runs the command; errors as in `similarity_report` and `draw`."""
   if args.output.suffix.lower() != ".png":
     raise ValueError(
-        f"--output must name a .png file, got {str(args.output)!r}; the"
-        " numbers are written beside it, as .json."
+      f"--output must name a .png file, got {str(args.output)!r}; the"
+      " numbers are written beside it, as .json."
     )
   _matplotlib()  # Whether it is there shows before the work, not after.
   ego, exo = mine_pairs.read_datasets(args.ego, args.exo, args.split)
@@ -371,7 +363,7 @@ def report(args: argparse.Namespace) -> None:
   draw(numbers, args.output)
   numbers_file = args.output.with_suffix(".json")
   numbers_file.write_text(
-      json.dumps(numbers, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    json.dumps(numbers, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
   )
   print(f"wrote {args.output} and {numbers_file}")
   print(as_text(numbers))

@@ -49,23 +49,26 @@ def _epic(release: epic_kitchens.Release) -> Source:
 
 
 SOURCES: Mapping[str, Source] = {
-    **{name: _epic(r) for name, r in epic_kitchens.RELEASES.items()},
-    "charades_ego": Source(
-        charades_ego.read_annotations, types.EGO,
-        {"class_lists": None, "narration": charades_ego.NARRATIONS[0],
-         "window": charades_ego.WINDOW_SECONDS},
-        views=True, identifies=("narration", "window"),
-    ),
-    "lemma": Source(
-        lemma.read_annotations, types.EXO,
-        {"narration": lemma_narration.TEMPLATES},
-        identifies=("narration",),
-    ),
-    MANIFEST: Source(
-        manifest.read_annotations, None,
-        {"class_lists": None, "multi_label": ""},
-    ),
-}  # fmt: skip
+  **{name: _epic(r) for name, r in epic_kitchens.RELEASES.items()},
+  "charades_ego": Source(
+    charades_ego.read_annotations,
+    types.EGO,
+    {
+      "class_lists": None,
+      "narration": charades_ego.NARRATIONS[0],
+      "window": charades_ego.WINDOW_SECONDS,
+    },
+    views=True,
+    identifies=("narration", "window"),
+  ),
+  "lemma": Source(
+    lemma.read_annotations,
+    types.EXO,
+    {"narration": lemma_narration.TEMPLATES},
+    identifies=("narration",),
+  ),
+  MANIFEST: Source(manifest.read_annotations, None, {"class_lists": None, "multi_label": ""}),
+}
 # What the readers call an option, where that isn't its name.
 _KEYWORDS = {"window": "window_seconds"}
 
@@ -82,13 +85,9 @@ def options(args: argparse.Namespace) -> dict[str, object]:
     if name not in source.defaults and getattr(args, name):
       fitting = [n for n, s in SOURCES.items() if name in s.defaults]
       raise ValueError(
-          f"--{name} is for --dataset={' or '.join(fitting)}, not for"
-          f" {args.dataset}. Leave it out."
+        f"--{name} is for --dataset={' or '.join(fitting)}, not for {args.dataset}. Leave it out."
       )
-  return {
-      name: getattr(args, name) or default
-      for name, default in source.defaults.items()
-  }
+  return {name: getattr(args, name) or default for name, default in source.defaults.items()}
 
 
 def view(args: argparse.Namespace) -> str:
@@ -100,15 +99,12 @@ def view(args: argparse.Namespace) -> str:
   chosen = args.view or SOURCES[args.dataset].view
   if chosen is None:
     raise ValueError(
-        f"--dataset={args.dataset} needs --view=ego (first person) or"
-        " --view=exo (third person)."
+      f"--dataset={args.dataset} needs --view=ego (first person) or --view=exo (third person)."
     )
   return chosen
 
 
-def read(
-    args: argparse.Namespace, problems: annotations.Problems
-) -> annotations.Annotations:
+def read(args: argparse.Namespace, problems: annotations.Problems) -> annotations.Annotations:
   """Reads the annotations that the command names.
 
   Args:
@@ -122,9 +118,7 @@ def read(
   roots = [pathlib.Path(root) for root in command_line.names(args.media)]
   for root in roots:
     if not root.is_dir():
-      raise FileNotFoundError(
-          f"--media names {str(root)!r}, which is no folder."
-      )
+      raise FileNotFoundError(f"--media names {str(root)!r}, which is no folder.")
   given = args.annotations
   source = SOURCES[args.dataset]
   keywords = {_KEYWORDS.get(k, k): v for k, v in options(args).items()}
@@ -133,10 +127,10 @@ def read(
   if source.views:
     keywords["view"] = view(args)
   return source.read(
-      given,
-      media_roots=roots or [given if given.is_dir() else given.parent],
-      problems=problems,
-      **keywords,
+    given,
+    media_roots=roots or [given if given.is_dir() else given.parent],
+    problems=problems,
+    **keywords,
   )
 
 

@@ -15,9 +15,21 @@ VALIDATION = "validation"
 # The split of the temporal-binding-network paper: one video of each of the 14
 # kitchens with the most videos. The other 258 videos train.
 TBN_VALIDATION_VIDEOS = (
-    "P01_18", "P02_09", "P03_27", "P04_04", "P07_07", "P08_20", "P15_01",
-    "P22_08", "P24_03", "P25_01", "P26_05", "P28_02", "P30_04", "P31_04",
-)  # fmt: skip
+  "P01_18",
+  "P02_09",
+  "P03_27",
+  "P04_04",
+  "P07_07",
+  "P08_20",
+  "P15_01",
+  "P22_08",
+  "P24_03",
+  "P25_01",
+  "P26_05",
+  "P28_02",
+  "P30_04",
+  "P31_04",
+)
 
 TBN = "tbn"
 COLUMN = "column"
@@ -50,20 +62,14 @@ class SplitRule:
 
   def __post_init__(self):
     if self.kind not in RULES:
-      raise ValueError(
-          f"The split rule must be one of {', '.join(RULES)}; got"
-          f" {self.kind!r}."
-      )
+      raise ValueError(f"The split rule must be one of {', '.join(RULES)}; got {self.kind!r}.")
     if self.kind == SHARE and not 0 < self.validation_share < 1:
       raise ValueError(
-          "validation_share must lie between 0 and 1, both excluded; got"
-          f" {self.validation_share}."
+        f"validation_share must lie between 0 and 1, both excluded; got {self.validation_share}."
       )
 
 
-def split_clips(
-    clips: Sequence[annotations.ClipSpec], rule: SplitRule
-) -> Splits:
+def split_clips(clips: Sequence[annotations.ClipSpec], rule: SplitRule) -> Splits:
   """Divides clips, keeping their order.
 
   Raises:
@@ -83,8 +89,8 @@ def split_clips(
     unknown = sorted(held_out - set(videos))
     if unknown:
       raise ValueError(
-          f"--validation_videos names {unknown[0]!r}, which has no clips."
-          f" Videos with clips: {_shorten(videos)}."
+        f"--validation_videos names {unknown[0]!r}, which has no clips."
+        f" Videos with clips: {_shorten(videos)}."
       )
   else:
     held_out = _draw_videos(clips, rule)
@@ -100,25 +106,23 @@ def _split_by_column(clips: Sequence[annotations.ClipSpec]) -> Splits:
   for clip in clips:
     if not clip.split:
       raise ValueError(
-          f"{clip.where}: the split is empty. Write train or validation in"
-          " column split, or take another rule with --split."
+        f"{clip.where}: the split is empty. Write train or validation in"
+        " column split, or take another rule with --split."
       )
     splits.setdefault(clip.split, []).append(clip)
   return splits
 
 
-def _draw_videos(
-    clips: Sequence[annotations.ClipSpec], rule: SplitRule
-) -> set[str]:
+def _draw_videos(clips: Sequence[annotations.ClipSpec], rule: SplitRule) -> set[str]:
   """Whole videos in random order, until they hold the share of the clips."""
   counts: dict[str, int] = {}
   for clip in clips:
     counts[clip.video_id] = counts.get(clip.video_id, 0) + 1
   if len(counts) < 2:
     raise ValueError(
-        "--validation_share holds out whole videos, so it needs clips of at"
-        f" least two; all clips are of {next(iter(counts))!r}. Use"
-        " --split=train."
+      "--validation_share holds out whole videos, so it needs clips of at"
+      f" least two; all clips are of {next(iter(counts))!r}. Use"
+      " --split=train."
     )
   order = np.random.default_rng(rule.seed).permutation(sorted(counts)).tolist()
   held_out: set[str] = set()
@@ -132,25 +136,23 @@ def _draw_videos(
   return held_out
 
 
-def _check_splits(
-    splits: Splits, rule: SplitRule, videos: Sequence[str]
-) -> None:
+def _check_splits(splits: Splits, rule: SplitRule, videos: Sequence[str]) -> None:
   empty = [name for name, clips in splits.items() if not clips]
   if not empty:
     return
   why = {
-      TBN: (
-          "the TBN split validates on"
-          f" {', '.join(TBN_VALIDATION_VIDEOS)}, and the annotations have clips"
-          f" of {_shorten(videos)}"
-      ),
-      VIDEOS: "--validation_videos names every video",
+    TBN: (
+      "the TBN split validates on"
+      f" {', '.join(TBN_VALIDATION_VIDEOS)}, and the annotations have clips"
+      f" of {_shorten(videos)}"
+    ),
+    VIDEOS: "--validation_videos names every video",
   }
   raise ValueError(
-      f"Split {empty[0]!r} would be empty:"
-      f" {why.get(rule.kind, 'no clip falls into it')}. Choose another split:"
-      " --split=train (every clip trains), --validation_videos=ID[,ID...] or"
-      " --validation_share=0.1 (whole videos, drawn at random)."
+    f"Split {empty[0]!r} would be empty:"
+    f" {why.get(rule.kind, 'no clip falls into it')}. Choose another split:"
+    " --split=train (every clip trains), --validation_videos=ID[,ID...] or"
+    " --validation_share=0.1 (whole videos, drawn at random)."
   )
 
 

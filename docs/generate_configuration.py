@@ -104,13 +104,11 @@ def read_fields(function) -> list[Field]:
     while line in alone:
       above.insert(0, alone[line])
       line -= 1
-    texts = above + [behind[line] for line in range(
-        node.lineno, node.end_lineno + 1) if line in behind]
-    made_by = (ast.unparse(node.value.func)
-               if isinstance(node.value, ast.Call) else "")
-    fields.append(Field(
-        _dotted(node.targets[0]), _sentences(texts), made_by in _SECTIONS
-    ))
+    texts = above + [
+      behind[line] for line in range(node.lineno, node.end_lineno + 1) if line in behind
+    ]
+    made_by = ast.unparse(node.value.func) if isinstance(node.value, ast.Call) else ""
+    fields.append(Field(_dotted(node.targets[0]), _sentences(texts), made_by in _SECTIONS))
   return fields
 
 
@@ -147,12 +145,16 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _rows(
-    fields: Iterable[Field], defaults: Mapping[str, object], prefix: str = ""
+  fields: Iterable[Field], defaults: Mapping[str, object], prefix: str = ""
 ) -> Iterator[tuple[str, ...]]:
   for field in fields:
     name = prefix + field.name
-    yield (f"`{name}`", f"`{_literal(defaults[name])}`", field.meaning,
-           _choices(name, defaults[name]))
+    yield (
+      f"`{name}`",
+      f"`{_literal(defaults[name])}`",
+      field.meaning,
+      _choices(name, defaults[name]),
+    )
 
 
 def _sections(fields: Sequence[Field]) -> list[tuple[Field, list[Field]]]:
@@ -163,38 +165,38 @@ def _sections(fields: Sequence[Field]) -> list[tuple[Field, list[Field]]]:
       groups[field.name] = (field, [])
     else:
       groups[field.name.rpartition(".")[0]][1].append(field)
-  return [group for group in groups.values()
-          if group[1] or not group[0].name.endswith("_stage")]
+  return [group for group in groups.values() if group[1] or not group[0].name.endswith("_stage")]
 
 
 def _with_ego_meanings(fields: Sequence[Field]) -> list[Field]:
   """A field of `exo` without comment means what its namesake of `ego` does."""
   by_name = {field.name: field for field in fields}
   return [
-      dataclasses.replace(field, meaning=by_name[twin].meaning)
-      if not field.meaning and field.name.startswith("exo.")
-      and (twin := "ego." + field.name.partition(".")[2]) in by_name
-      else field
-      for field in fields
+    dataclasses.replace(field, meaning=by_name[twin].meaning)
+    if not field.meaning
+    and field.name.startswith("exo.")
+    and (twin := "ego." + field.name.partition(".")[2]) in by_name
+    else field
+    for field in fields
   ]
 
 
 def _settings(fields: Mapping[str, object]) -> str:
-  return "; ".join(
-      f"`{name} = {_literal(value)}`" for name, value in fields.items()
-  ) or "nothing"
+  return "; ".join(f"`{name} = {_literal(value)}`" for name, value in fields.items()) or "nothing"
 
 
 def _implied(fields: Mapping[str, object]) -> str:
   """What a method or an objective sets, with the fields' whole names."""
-  places = {"cross_view": "loss.", "negatives": "loss.",
-            "projection_prenorm": "model."}
-  return _settings({
+  places = {"cross_view": "loss.", "negatives": "loss.", "projection_prenorm": "model."}
+  return _settings(
+    {
       # A switch with three positions is text.
-      places.get(name, "loss.weights.") + name:
-          str(value).lower() if isinstance(value, bool) else value
+      places.get(name, "loss.weights.") + name: str(value).lower()
+      if isinstance(value, bool)
+      else value
       for name, value in fields.items()
-  })
+    }
+  )
 
 
 def read_config_files() -> dict[str, dict[str, object]]:
@@ -206,23 +208,22 @@ def read_config_files() -> dict[str, dict[str, object]]:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     fields = config_lib.flatten(module.get_config())
-    changed[path.name] = {
-        name: value for name, value in fields.items()
-        if defaults[name] != value
-    }
+    changed[path.name] = {name: value for name, value in fields.items() if defaults[name] != value}
   return changed
 
 
 def _config_files() -> Iterator[str]:
   yield "## What each config file changes\n\n"
-  yield ("With no arguments behind the colon; fields that a file does not name"
-         " have the defaults above.\n\n")
+  yield (
+    "With no arguments behind the colon; fields that a file does not name"
+    " have the defaults above.\n\n"
+  )
   for name, fields in read_config_files().items():
     yield f"### {name}\n\n"
-    yield _table(("field", "value"), (
-        (f"`{field}`", f"`{_literal(value)}`")
-        for field, value in fields.items()
-    ))
+    yield _table(
+      ("field", "value"),
+      ((f"`{field}`", f"`{_literal(value)}`") for field, value in fields.items()),
+    )
     yield "\n"
 
 
@@ -230,11 +231,14 @@ def page() -> str:
   """The whole page."""
   defaults = config_lib.flatten(config_lib.default_config())
   header = ("field", "default", "meaning", "choices")
-  out = [_INTRODUCTION.format(
+  out = [
+    _INTRODUCTION.format(
       command=COMMAND,
-      runtime=_code(f"{name}*" if name.endswith(".") else name
-                    for name in config_lib.RUNTIME_FIELDS),
-  )]
+      runtime=_code(
+        f"{name}*" if name.endswith(".") else name for name in config_lib.RUNTIME_FIELDS
+      ),
+    )
+  ]
   fields = _with_ego_meanings(read_fields(config_lib.default_config))
   for section, members in _sections(fields):
     title = f"`{section.name}`" if section.name else "The run"
@@ -247,39 +251,56 @@ def page() -> str:
   out.append("Both have the same fields; here those of `joint_stage`.\n\n")
   out.append(_table(header, _rows(stage, defaults, "joint_stage.")))
   out.append("\n## What a method sets\n\n")
-  out.append(_table(("`method`", "sets"), (
-      (f"`{name}`", _implied(values))
-      for name, values in config_lib.METHODS.items()
-  )))
-  out.append("\n## What an objective sets\n\nWhere the field is `auto`, and"
-             " always `loss.weights`; a method goes before it.\n\n")
-  out.append(_table(("`objective`", "sets"), (
-      (f"`{name}`", _implied(values))
-      for name, values in config_lib.OBJECTIVES.items()
-  )))
-  out.append("\n## What `terms=` sets\n\nAn argument of the config files: rows"
-             " of the paper's Table 5. `exo_encoder=` picks one of Table 6: "
-             f"{_code(config_lib.EXO_ENCODERS)}.\n\n")
-  out.append(_table(("`terms=`", "sets"), (
-      (f"`{name}`", _settings({f"loss.{k}": v for k, v in values.items()}))
-      for name, values in config_lib.TERMS.items()
-  )))
-  out.append("\n## What `backbone=` sets\n\n`model.backbone`, and the frames it"
-             " is fed with.\n\n")
-  out.append(_table(("`backbone=`", "`frames.count`", "`frames.stride`"), (
-      (f"`{name}`", str(count), str(stride))
-      for name, (count, stride) in config_lib._SAMPLING.items()
-  )))
+  out.append(
+    _table(
+      ("`method`", "sets"),
+      ((f"`{name}`", _implied(values)) for name, values in config_lib.METHODS.items()),
+    )
+  )
+  out.append(
+    "\n## What an objective sets\n\nWhere the field is `auto`, and"
+    " always `loss.weights`; a method goes before it.\n\n"
+  )
+  out.append(
+    _table(
+      ("`objective`", "sets"),
+      ((f"`{name}`", _implied(values)) for name, values in config_lib.OBJECTIVES.items()),
+    )
+  )
+  out.append(
+    "\n## What `terms=` sets\n\nAn argument of the config files: rows"
+    " of the paper's Table 5. `exo_encoder=` picks one of Table 6: "
+    f"{_code(config_lib.EXO_ENCODERS)}.\n\n"
+  )
+  out.append(
+    _table(
+      ("`terms=`", "sets"),
+      (
+        (f"`{name}`", _settings({f"loss.{k}": v for k, v in values.items()}))
+        for name, values in config_lib.TERMS.items()
+      ),
+    )
+  )
+  out.append("\n## What `backbone=` sets\n\n`model.backbone`, and the frames it is fed with.\n\n")
+  out.append(
+    _table(
+      ("`backbone=`", "`frames.count`", "`frames.stride`"),
+      (
+        (f"`{name}`", str(count), str(stride))
+        for name, (count, stride) in config_lib._SAMPLING.items()
+      ),
+    )
+  )
   return "".join([*out, "\n", *_config_files()]).rstrip("\n") + "\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   parser = argparse.ArgumentParser(
-      prog=COMMAND, description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter,
+    prog=COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument("--check", action="store_true",
-                      help="write nothing; status 1 where the page is stale")
+  parser.add_argument(
+    "--check", action="store_true", help="write nothing; status 1 where the page is stale"
+  )
   args = parser.parse_args(argv)
   text = page()
   if not args.check:
@@ -289,8 +310,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text:
     return 0
   sys.stderr.write(
-      f"error: {PAGE.relative_to(ROOT)} is not what the code says. Run"
-      f" `{COMMAND}` and commit the page.\n"
+    f"error: {PAGE.relative_to(ROOT)} is not what the code says. Run"
+    f" `{COMMAND}` and commit the page.\n"
   )
   return 1
 

@@ -13,8 +13,8 @@ import importlib
 from typing import Any
 
 _WHERE = {
-    "load": "sum_l_jax.prediction.predictor",
-    "load_exported": "sum_l_jax.prediction.exported",
+  "load": "sum_l_jax.prediction.predictor",
+  "load_exported": "sum_l_jax.prediction.exported",
 }
 __all__ = tuple(_WHERE)
 

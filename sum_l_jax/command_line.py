@@ -13,9 +13,9 @@ from sum_l_jax import files
 
 
 def run(
-    parser: argparse.ArgumentParser,
-    command: Callable[[argparse.Namespace], str | int | None],
-    argv: Sequence[str] | None = None,
+  parser: argparse.ArgumentParser,
+  command: Callable[[argparse.Namespace], str | int | None],
+  argv: Sequence[str] | None = None,
 ) -> int:
   """Parses `argv` and runs `command`.
 
@@ -36,10 +36,10 @@ def run(
 
 
 def run_with_fields(
-    parser: argparse.ArgumentParser,
-    command: Callable[[argparse.Namespace, Sequence[str]], str | int | None],
-    argv: Sequence[str] | None = None,
-    prefixes: tuple[str, ...] = ("--config.",),
+  parser: argparse.ArgumentParser,
+  command: Callable[[argparse.Namespace, Sequence[str]], str | int | None],
+  argv: Sequence[str] | None = None,
+  prefixes: tuple[str, ...] = ("--config.",),
 ) -> int:
   """`run` of a command that also takes fields of its config, --config.x=y.
 
@@ -54,23 +54,17 @@ def run_with_fields(
   wrong = [f for f in fields if not (f.startswith(prefixes) and "=" in f)]
   if wrong:
     parser.error(
-        f"unrecognized arguments: {' '.join(wrong)} (fields of the config are"
-        f" set by {' or '.join(p + 'x=y' for p in prefixes)})"
+      f"unrecognized arguments: {' '.join(wrong)} (fields of the config are"
+      f" set by {' or '.join(p + 'x=y' for p in prefixes)})"
     )
   return _run(lambda: command(args, fields), args.debug, argv)
 
 
 def _add_debug(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument(
-      "--debug", action="store_true", help="show the stack trace of an error"
-  )
+  parser.add_argument("--debug", action="store_true", help="show the stack trace of an error")
 
 
-def _run(
-    command: Callable[[], str | int | None],
-    debug: bool,
-    argv: Sequence[str] | None,
-) -> int:
+def _run(command: Callable[[], str | int | None], debug: bool, argv: Sequence[str] | None) -> int:
   try:
     files.check_arguments(sys.argv[1:] if argv is None else argv)
     result = command()
@@ -93,9 +87,9 @@ def error_block(text: str, width: int = 0) -> str:
   lines = text.strip().splitlines()
   if width:
     lines = [
-        part for line in lines for part in textwrap.wrap(
-            line, width, break_long_words=False, break_on_hyphens=False
-        ) or [""]
+      part
+      for line in lines
+      for part in textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""]
     ]
   return "error: " + "\n       ".join(lines)
 
@@ -122,8 +116,7 @@ class Progress:
     rate = done / (now - self._start)
     left = (self._total - done) / rate
     sys.stderr.write(
-        f"{self._label}: {done}/{self._total}, {rate:.1f}/s, about"
-        f" {_duration(left)} left\n"
+      f"{self._label}: {done}/{self._total}, {rate:.1f}/s, about {_duration(left)} left\n"
     )
     sys.stderr.flush()
 

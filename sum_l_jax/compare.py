@@ -60,9 +60,11 @@ def read_run(workdir: str | pathlib.Path, split: str) -> Run:
     raise ValueError(f"The split {split!r} of {str(workdir)!r} has no labels.")
   good = np.all([np.isfinite(s).all(axis=1) for s in scores.values()], axis=0)
   return Run(
-      str(workdir), result["method"], tuple(ids[good].tolist()),
-      {t: s[good] for t, s in scores.items()},
-      {t: y[good] for t, y in labels.items()},
+    str(workdir),
+    result["method"],
+    tuple(ids[good].tolist()),
+    {t: s[good] for t, s in scores.items()},
+    {t: y[good] for t, y in labels.items()},
   )
 
 
@@ -75,24 +77,27 @@ def align(runs: Sequence[Run]) -> list[Run]:
   common = set(runs[0].clip_ids).intersection(*(r.clip_ids for r in runs[1:]))
   if not common:
     raise ValueError(
-        f"{runs[0].name} and {runs[-1].name} have no clip in common; compare"
-        " runs on the same data set and split."
+      f"{runs[0].name} and {runs[-1].name} have no clip in common; compare"
+      " runs on the same data set and split."
     )
   order = [clip for clip in runs[0].clip_ids if clip in common]
   aligned = []
   for run in runs:
     place = {clip: i for i, clip in enumerate(run.clip_ids)}
     rows = [place[clip] for clip in order]
-    aligned.append(dataclasses.replace(
-        run, clip_ids=tuple(order),
+    aligned.append(
+      dataclasses.replace(
+        run,
+        clip_ids=tuple(order),
         scores={t: s[rows] for t, s in run.scores.items()},
         labels={t: y[rows] for t, y in run.labels.items()},
-    ))
+      )
+    )
     for task, labels in aligned[0].labels.items():
       if not np.array_equal(aligned[-1].labels.get(task), labels):
         raise ValueError(
-            f"{runs[0].name} and {run.name} have other labels for task"
-            f" {task!r}: they were evaluated on other versions of the data."
+          f"{runs[0].name} and {run.name} have other labels for task"
+          f" {task!r}: they were evaluated on other versions of the data."
         )
   return aligned
 
@@ -103,8 +108,11 @@ def per_clip(run: Run) -> dict[str, np.ndarray]:
 
 
 def compare(
-    runs: Sequence[Run], *, samples: int = bootstrap.SAMPLES,
-    map_samples: int = bootstrap.MAP_SAMPLES, seed: int = 0,
+  runs: Sequence[Run],
+  *,
+  samples: int = bootstrap.SAMPLES,
+  map_samples: int = bootstrap.MAP_SAMPLES,
+  seed: int = 0,
 ) -> list[dict[str, tuple[bootstrap.Interval, bootstrap.Interval | None]]]:
   """Metrics of each run, and differences to the first.
 
@@ -119,24 +127,24 @@ def compare(
     run).
   """
   drawn = [
-      bootstrap.resample(run.scores, run.labels, samples=samples,
-                         map_samples=map_samples, seed=seed)
-      for run in runs
+    bootstrap.resample(run.scores, run.labels, samples=samples, map_samples=map_samples, seed=seed)
+    for run in runs
   ]
   return [
-      {
-          name: (own.interval,
-                 (own - drawn[0][name]).interval if index else None)
-          for name, own in metrics.items()
-      }
-      for index, metrics in enumerate(drawn)
+    {
+      name: (own.interval, (own - drawn[0][name]).interval if index else None)
+      for name, own in metrics.items()
+    }
+    for index, metrics in enumerate(drawn)
   ]
 
 
 def format_comparison(runs: Sequence[Run], table) -> str:
   """The comparison as text: a line a metric and run, in percent."""
-  lines = [f"{len(runs[0].clip_ids)} clips in common; 95 % intervals over"
-           f" clips; differences to {runs[0].name}"]
+  lines = [
+    f"{len(runs[0].clip_ids)} clips in common; 95 % intervals over"
+    f" clips; differences to {runs[0].name}"
+  ]
   for name in table[0]:
     lines.append(f"\n{name}")
     for run, row in zip(runs, table):
@@ -144,8 +152,7 @@ def format_comparison(runs: Sequence[Run], table) -> str:
       text = f"  {value!s:<20}"
       if change is not None:
         mark = "" if change.low <= 0 <= change.high else "  *"
-        signed = (f"{100 * change.value:+.1f} [{100 * change.low:+.1f},"
-                  f" {100 * change.high:+.1f}]")
+        signed = f"{100 * change.value:+.1f} [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
         text += f"  {signed:<22}{mark:3}"
       else:
         text += " " * 27
@@ -156,12 +163,13 @@ def format_comparison(runs: Sequence[Run], table) -> str:
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
-      description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument("workdirs", nargs="+", help="of evaluated runs")
   parser.add_argument("--split", default="validation")
-  parser.add_argument("--samples", type=int, default=bootstrap.SAMPLES,
-                      help="bootstrap samples; of mAP a tenth")
+  parser.add_argument(
+    "--samples", type=int, default=bootstrap.SAMPLES, help="bootstrap samples; of mAP a tenth"
+  )
   parser.add_argument("--seed", type=int, default=0)
   return parser
 
@@ -170,8 +178,9 @@ def _run(options: argparse.Namespace) -> str:
   if options.samples < 10:
     raise ValueError(f"--samples must be 10 or more, got {options.samples}.")
   runs = align([read_run(w, options.split) for w in options.workdirs])
-  table = compare(runs, samples=options.samples,
-                  map_samples=options.samples // 10, seed=options.seed)
+  table = compare(
+    runs, samples=options.samples, map_samples=options.samples // 10, seed=options.seed
+  )
   return format_comparison(runs, table)
 
 

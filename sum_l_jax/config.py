@@ -27,54 +27,64 @@ STAGES = ("exo", "joint")
 
 # What a method changes; fields that it does not name stay as configured.
 METHODS: Mapping[str, Mapping[str, object]] = {
-    # The whole of Eq. 12.
-    "sum_l": {},
-    # The ego encoder alone: Table 5, row 1.
-    "fpv_only": {"exo_cls": 0.0, "ego_exo": 0.0, "ego_text": 0.0,
-                 "exo_text": 0.0},
-    # Eq. 6 over all pairs, no filter, no weights, no text (section 4.1.2).
-    "typical_cl": {"cross_view": "decoupled", "ego_text": 0.0,
-                   "exo_text": 0.0},
-    "triplet": {"cross_view": "triplet", "ego_text": 0.0, "exo_text": 0.0},
+  # The whole of Eq. 12.
+  "sum_l": {},
+  # The ego encoder alone: Table 5, row 1.
+  "fpv_only": {"exo_cls": 0.0, "ego_exo": 0.0, "ego_text": 0.0, "exo_text": 0.0},
+  # Eq. 6 over all pairs, no filter, no weights, no text (section 4.1.2).
+  "typical_cl": {"cross_view": "decoupled", "ego_text": 0.0, "exo_text": 0.0},
+  "triplet": {"cross_view": "triplet", "ego_text": 0.0, "exo_text": 0.0},
 }
 # What an objective sets where the field is "auto" (docs/paper_vs_released.md).
 OBJECTIVES: Mapping[str, Mapping[str, object]] = {
-    "paper": {"cross_view": "weighted", "negatives": "cross",
-              "projection_prenorm": False},
-    # As published the cross-view term is overwritten with nothing.
-    "released": {"cross_view": "filtered", "negatives": "cross_and_same",
-                 "projection_prenorm": True, "ego_exo": 0.0},
-    # What that code seems meant to train: Eq. 7 with same-view negatives.
-    "released_intended": {"cross_view": "filtered",
-                          "negatives": "cross_and_same",
-                          "projection_prenorm": True},
+  "paper": {"cross_view": "weighted", "negatives": "cross", "projection_prenorm": False},
+  # As published the cross-view term is overwritten with nothing.
+  "released": {
+    "cross_view": "filtered",
+    "negatives": "cross_and_same",
+    "projection_prenorm": True,
+    "ego_exo": 0.0,
+  },
+  # What that code seems meant to train: Eq. 7 with same-view negatives.
+  "released_intended": {
+    "cross_view": "filtered",
+    "negatives": "cross_and_same",
+    "projection_prenorm": True,
+  },
 }
-CROSS_VIEW = (AUTO, "weighted", "filtered", "decoupled", "info_nce", "triplet",
-              "graded")
+CROSS_VIEW = (AUTO, "weighted", "filtered", "decoupled", "info_nce", "triplet", "graded")
 CHOICES = {
-    "model.backbone": ("tiny", "slow_r50", "slowfast_r50", "slowfast_r50_4x16",
-                       "slowfast_r101"),
-    "method": tuple(METHODS),
-    "objective": tuple(OBJECTIVES),
-    "precision": ("float32", "bfloat16"),
-    "on_non_finite": ("stop", "skip"),
-    "prepare.recipe": ("", "toy_kitchen", "toy_kitchen_generic"),
-    "ego.channel_order": ("RGB", "BGR"),
-    "exo.channel_order": ("RGB", "BGR"),
-    "eval.ensemble": ("sum", "max"),
-    "loss.cross_view": CROSS_VIEW,
-    "loss.negatives": (AUTO, "cross", "cross_and_same"),
-    "loss.negatives_from": ("selected", "all"),
-    "model.projection_prenorm": (AUTO, "true", "false"),
-    "exo_stage.optimizer": ("sgd", "adamw"),
-    "joint_stage.optimizer": ("sgd", "adamw"),
-    "exo_stage.schedule": ("cosine", "relative_steps"),
-    "joint_stage.schedule": ("cosine", "relative_steps"),
+  "model.backbone": ("tiny", "slow_r50", "slowfast_r50", "slowfast_r50_4x16", "slowfast_r101"),
+  "method": tuple(METHODS),
+  "objective": tuple(OBJECTIVES),
+  "precision": ("float32", "bfloat16"),
+  "on_non_finite": ("stop", "skip"),
+  "prepare.recipe": ("", "toy_kitchen", "toy_kitchen_generic"),
+  "ego.channel_order": ("RGB", "BGR"),
+  "exo.channel_order": ("RGB", "BGR"),
+  "eval.ensemble": ("sum", "max"),
+  "loss.cross_view": CROSS_VIEW,
+  "loss.negatives": (AUTO, "cross", "cross_and_same"),
+  "loss.negatives_from": ("selected", "all"),
+  "model.projection_prenorm": (AUTO, "true", "false"),
+  "exo_stage.optimizer": ("sgd", "adamw"),
+  "joint_stage.optimizer": ("sgd", "adamw"),
+  "exo_stage.schedule": ("cosine", "relative_steps"),
+  "joint_stage.schedule": ("cosine", "relative_steps"),
 }
 # May change between two runs in one workdir: they do not touch what is learnt.
-RUNTIME_FIELDS = ("log_every_steps", "report", "stop_at", "on_non_finite",
-                  "input.", "checkpoint.", "eval.", "num_devices",
-                  "model.remat", "model.pack_clips")
+RUNTIME_FIELDS = (
+  "log_every_steps",
+  "report",
+  "stop_at",
+  "on_non_finite",
+  "input.",
+  "checkpoint.",
+  "eval.",
+  "num_devices",
+  "model.remat",
+  "model.pack_clips",
+)
 
 
 def _stage() -> config_dict.ConfigDict:
@@ -239,11 +249,11 @@ def default_config() -> config_dict.ConfigDict:
 
 # Frames and stride of each backbone (reference facts, section 5).
 _SAMPLING = {
-    "tiny": (8, 2),
-    "slow_r50": (8, 8),
-    "slowfast_r50": (32, 2),
-    "slowfast_r50_4x16": (32, 2),
-    "slowfast_r101": (32, 2),
+  "tiny": (8, 2),
+  "slow_r50": (8, 8),
+  "slowfast_r50": (32, 2),
+  "slowfast_r50_4x16": (32, 2),
+  "slowfast_r101": (32, 2),
 }
 
 
@@ -254,29 +264,24 @@ def set_backbone(config: config_dict.ConfigDict, backbone: str) -> None:
     ValueError: an unknown name; lists the choices.
   """
   if backbone not in _SAMPLING:
-    raise ValueError(
-        f"backbone must be one of {sorted(_SAMPLING)}, got {backbone!r}."
-    )
+    raise ValueError(f"backbone must be one of {sorted(_SAMPLING)}, got {backbone!r}.")
   config.model.backbone = backbone
   config.frames.count, config.frames.stride = _SAMPLING[backbone]
 
 
 # Table 5: which alignment terms there are, on top of both label losses.
 TERMS: Mapping[str, Mapping[str, object]] = {
-    "none": {"weights.ego_exo": 0.0, "weights.ego_text": 0.0,
-             "weights.exo_text": 0.0},
-    "aw": {"weights.ego_text": 0.0, "weights.exo_text": 0.0},
-    "m": {"weights.ego_exo": 0.0},
-    "a_m": {"cross_view": "filtered"},
-    "aw_m": {},
+  "none": {"weights.ego_exo": 0.0, "weights.ego_text": 0.0, "weights.exo_text": 0.0},
+  "aw": {"weights.ego_text": 0.0, "weights.exo_text": 0.0},
+  "m": {"weights.ego_exo": 0.0},
+  "a_m": {"cross_view": "filtered"},
+  "aw_m": {},
 }
 # Table 6: where the third-person encoder of the joint stage comes from.
 EXO_ENCODERS = ("original", "same_init", "shared", "frozen")
 
 
-def set_ablation(
-    config: config_dict.ConfigDict, *, terms: str, exo_encoder: str
-) -> None:
+def set_ablation(config: config_dict.ConfigDict, *, terms: str, exo_encoder: str) -> None:
   """Sets a row of the paper's Table 5 and one of Table 6.
 
   Args:
@@ -290,8 +295,10 @@ def set_ablation(
   Raises:
     ValueError: an unknown name; lists the choices.
   """
-  for name, value, choices in (("terms", terms, tuple(TERMS)),
-                               ("exo_encoder", exo_encoder, EXO_ENCODERS)):
+  for name, value, choices in (
+    ("terms", terms, tuple(TERMS)),
+    ("exo_encoder", exo_encoder, EXO_ENCODERS),
+  ):
     if value not in choices:
       raise ValueError(f"{name} must be one of {choices}, got {value!r}.")
   config.loss.update_from_flattened_dict(dict(TERMS[terms]))
@@ -340,9 +347,8 @@ def parse_arguments(argument: str, **defaults: str) -> dict[str, str]:
     key, equals, value = item.partition("=")
     if not equals or key not in defaults:
       raise ValueError(
-          f"Config argument {item!r}: expected key=value with a key out of"
-          f" {sorted(defaults)}, such as "
-          + ",".join(f"{k}={v}" for k, v in defaults.items())
+        f"Config argument {item!r}: expected key=value with a key out of"
+        f" {sorted(defaults)}, such as " + ",".join(f"{k}={v}" for k, v in defaults.items())
       )
     out[key] = value
   return out
@@ -355,9 +361,7 @@ def parse_whole_number(name: str, value: str) -> int:
     ValueError: it isn't.
   """
   if not value.isdecimal():
-    raise ValueError(
-        f"Config argument {name} must be a whole number, got {value!r}."
-    )
+    raise ValueError(f"Config argument {name} must be a whole number, got {value!r}.")
   return int(value)
 
 
@@ -383,9 +387,9 @@ def check_field_name(name: str) -> None:
   last = name.rsplit(".", 1)[-1]
   close += [k for k in known if k.rsplit(".", 1)[-1] == last and k not in close]
   raise ValueError(
-      f"There is no config field {name!r}."
-      + (f" Did you mean {' or '.join(close[:3])}?" if close else "")
-      + " All fields, with their meaning, are in sum_l_jax/config.py."
+    f"There is no config field {name!r}."
+    + (f" Did you mean {' or '.join(close[:3])}?" if close else "")
+    + " All fields, with their meaning, are in sum_l_jax/config.py."
   )
 
 
@@ -397,15 +401,16 @@ def _parse_duration(text: str, field: str) -> tuple[float, str]:
   match = _DURATION.fullmatch(str(text))
   if not match:
     raise ValueError(
-        f"config.{field} must be a duration such as '30 epochs', '300 steps'"
-        f" or '10 percent', got {text!r}."
+      f"config.{field} must be a duration such as '30 epochs', '300 steps'"
+      f" or '10 percent', got {text!r}."
     )
   unit = match.group(2).rstrip("s")
   return float(match.group(1)), {"%": "percent"}.get(unit, unit)
 
 
-def steps(duration: str, *, field: str, num_clips: int, batch_size: int,
-          total: int | None = None) -> int:
+def steps(
+  duration: str, *, field: str, num_clips: int, batch_size: int, total: int | None = None
+) -> int:
   """Turns a duration into steps; the only place that does.
 
   Args:
@@ -425,8 +430,8 @@ def steps(duration: str, *, field: str, num_clips: int, batch_size: int,
     return round(amount * num_clips / batch_size)
   if total is None:
     raise ValueError(
-        f"config.{field} cannot be a percentage, got {duration!r}: it defines"
-        " the whole. Give epochs or steps."
+      f"config.{field} cannot be a percentage, got {duration!r}: it defines"
+      " the whole. Give epochs or steps."
     )
   return round(amount / 100 * total)
 
@@ -434,33 +439,49 @@ def steps(duration: str, *, field: str, num_clips: int, batch_size: int,
 def _check_choices(fields: Mapping[str, object]) -> None:
   for name, choices in CHOICES.items():
     if str(fields[name]) not in choices:
-      raise ValueError(
-          f"config.{name} must be one of {choices}, got {fields[name]!r}."
-      )
+      raise ValueError(f"config.{name} must be one of {choices}, got {fields[name]!r}.")
 
 
 def _check_numbers(fields: Mapping[str, object]) -> None:
   """Ranges, named by field."""
   at_least = {
-      1: ("exo_stage.batch_size", "joint_stage.batch_size", "frames.count",
-          "frames.stride", "frames.crop_size", "eval.clips", "eval.crop_size",
-          "eval.batch_size", "eval.during_clips", "eval.retrieval_clips",
-          "pairs.top_k", "checkpoint.keep", "input.num_threads",
-          "input.prefetch", "log_every_steps"),
-      0: ("num_devices", "model.bn_group_size", "model.pack_clips",
-          "eval.pool_window",
-          "loss.negatives_group",
-          "input.num_workers", "input.cache_mib",
-          "input.timeout_seconds", "pairs.tie_tolerance",
-          "exo_stage.weight_decay", "joint_stage.weight_decay",
-          "exo_stage.learning_rate", "joint_stage.learning_rate"),
+    1: (
+      "exo_stage.batch_size",
+      "joint_stage.batch_size",
+      "frames.count",
+      "frames.stride",
+      "frames.crop_size",
+      "eval.clips",
+      "eval.crop_size",
+      "eval.batch_size",
+      "eval.during_clips",
+      "eval.retrieval_clips",
+      "pairs.top_k",
+      "checkpoint.keep",
+      "input.num_threads",
+      "input.prefetch",
+      "log_every_steps",
+    ),
+    0: (
+      "num_devices",
+      "model.bn_group_size",
+      "model.pack_clips",
+      "eval.pool_window",
+      "loss.negatives_group",
+      "input.num_workers",
+      "input.cache_mib",
+      "input.timeout_seconds",
+      "pairs.tie_tolerance",
+      "exo_stage.weight_decay",
+      "joint_stage.weight_decay",
+      "exo_stage.learning_rate",
+      "joint_stage.learning_rate",
+    ),
   }
   for low, names in at_least.items():
     for name in names:
       if fields[name] < low:
-        raise ValueError(
-            f"config.{name} must be {low} or more, got {fields[name]!r}."
-        )
+        raise ValueError(f"config.{name} must be {low} or more, got {fields[name]!r}.")
   for name in ("loss.temperature", "loss.sigma", "loss.target_temperature"):
     if fields[name] <= 0:
       raise ValueError(f"config.{name} must be positive, got {fields[name]!r}.")
@@ -469,8 +490,8 @@ def _check_numbers(fields: Mapping[str, object]) -> None:
       raise ValueError(f"config.{name} must lie in 0..1, got {fields[name]!r}.")
   if not 0 <= fields["loss.mask_duplicates"] <= 1:
     raise ValueError(
-        "config.loss.mask_duplicates must be 0 (off) or a cosine in (0, 1],"
-        f" got {fields['loss.mask_duplicates']!r}."
+      "config.loss.mask_duplicates must be 0 (off) or a cosine in (0, 1],"
+      f" got {fields['loss.mask_duplicates']!r}."
     )
   for name in ("eval.crops", "eval.during_crops"):
     if fields[name] not in (1, 3):
@@ -478,102 +499,99 @@ def _check_numbers(fields: Mapping[str, object]) -> None:
   low, high = fields["frames.short_side"]
   if not fields["frames.crop_size"] <= low <= high:
     raise ValueError(
-        "config.frames needs crop_size <= short_side[0] <= short_side[1], got"
-        f" crop_size={fields['frames.crop_size']},"
-        f" short_side={(low, high)}: a crop must fit the resized frame."
+      "config.frames needs crop_size <= short_side[0] <= short_side[1], got"
+      f" crop_size={fields['frames.crop_size']},"
+      f" short_side={(low, high)}: a crop must fit the resized frame."
     )
   for stage in STAGES:
     bounds = fields[f"{stage}_stage.boundaries"]
     if len(bounds) != len(fields[f"{stage}_stage.factors"]):
       raise ValueError(
-          f"config.{stage}_stage.boundaries and .factors must have the same"
-          f" length, got {len(bounds)} and"
-          f" {len(fields[f'{stage}_stage.factors'])}."
+        f"config.{stage}_stage.boundaries and .factors must have the same"
+        f" length, got {len(bounds)} and"
+        f" {len(fields[f'{stage}_stage.factors'])}."
       )
 
 
 def _check_combinations(config: config_dict.ConfigDict) -> None:
   """Settings that contradict each other."""
   unknown = set(config.stages) - set(STAGES)
-  if unknown or not config.stages or tuple(config.stages) != tuple(
-      s for s in STAGES if s in config.stages):
+  if (
+    unknown
+    or not config.stages
+    or tuple(config.stages) != tuple(s for s in STAGES if s in config.stages)
+  ):
     raise ValueError(
-        f"config.stages must be some of {STAGES}, in this order, got"
-        f" {tuple(config.stages)}."
+      f"config.stages must be some of {STAGES}, in this order, got {tuple(config.stages)}."
     )
   if "joint" in config.stages and config.method == "fpv_only":
     if config.loss.cross_view != AUTO:
       raise ValueError(
-          "config.method='fpv_only' has no cross-view term, but"
-          f" config.loss.cross_view={config.loss.cross_view!r}. Drop one."
+        "config.method='fpv_only' has no cross-view term, but"
+        f" config.loss.cross_view={config.loss.cross_view!r}. Drop one."
       )
     if config.model.share_encoder:
       raise ValueError(
-          "config.model.share_encoder=True needs an exo view, which"
-          " config.method='fpv_only' does not have. Drop one."
+        "config.model.share_encoder=True needs an exo view, which"
+        " config.method='fpv_only' does not have. Drop one."
       )
-  if config.model.freeze_exo and (
-      config.model.share_encoder or config.method == "fpv_only"):
+  if config.model.freeze_exo and (config.model.share_encoder or config.method == "fpv_only"):
     raise ValueError(
-        "config.model.freeze_exo=True needs an exo encoder of its own, which"
-        f" config.model.share_encoder={config.model.share_encoder} with"
-        f" config.method={config.method!r} does not have. Drop one."
+      "config.model.freeze_exo=True needs an exo encoder of its own, which"
+      f" config.model.share_encoder={config.model.share_encoder} with"
+      f" config.method={config.method!r} does not have. Drop one."
     )
   implied = METHODS[config.method].get("cross_view")
   if implied and config.loss.cross_view not in (AUTO, implied):
     raise ValueError(
-        f"config.method={config.method!r} means loss.cross_view={implied!r},"
-        f" but loss.cross_view={config.loss.cross_view!r} is set. Drop one."
+      f"config.method={config.method!r} means loss.cross_view={implied!r},"
+      f" but loss.cross_view={config.loss.cross_view!r} is set. Drop one."
     )
   if not _STOP_AT.fullmatch(config.stop_at):
     raise ValueError(
-        "config.stop_at must be empty or <stage>:<step> such as 'joint:200',"
-        f" got {config.stop_at!r}."
+      f"config.stop_at must be empty or <stage>:<step> such as 'joint:200', got {config.stop_at!r}."
     )
   if config.init.ego == "exo_stage" and "exo" not in config.stages:
     raise ValueError(
-        "config.init.ego='exo_stage' needs 'exo' in config.stages, which is"
-        f" {tuple(config.stages)}."
+      f"config.init.ego='exo_stage' needs 'exo' in config.stages, which is {tuple(config.stages)}."
     )
   if config.model.share_encoder and config.init.exo:
     raise ValueError(
-        "config.model.share_encoder=True leaves no exo encoder to start from"
-        f" config.init.exo={config.init.exo!r}. Drop one."
+      "config.model.share_encoder=True leaves no exo encoder to start from"
+      f" config.init.exo={config.init.exo!r}. Drop one."
     )
 
 
 def _check_groups(config: config_dict.ConfigDict) -> None:
   """Groups within a batch must divide it."""
-  groups = [(stage, "model.bn_group_size", config.model.bn_group_size)
-            for stage in config.stages]
+  groups = [(stage, "model.bn_group_size", config.model.bn_group_size) for stage in config.stages]
   if "joint" in config.stages:
-    groups.append(
-        ("joint", "loss.negatives_group", config.loss.negatives_group))
+    groups.append(("joint", "loss.negatives_group", config.loss.negatives_group))
   pack = config.model.pack_clips or 1
   for stage, field, size in groups:
     batch = config[f"{stage}_stage"].batch_size
     if size and batch % size:
       raise ValueError(
-          f"config.{field} must be 0 (the global batch) or divide"
-          f" config.{stage}_stage.batch_size={batch}, got {size}. The batch of"
-          " one device reproduces training without communication."
+        f"config.{field} must be 0 (the global batch) or divide"
+        f" config.{stage}_stage.batch_size={batch}, got {size}. The batch of"
+        " one device reproduces training without communication."
       )
     if batch % pack:
       raise ValueError(
-          f"config.model.pack_clips={pack} must divide"
-          f" config.{stage}_stage.batch_size={batch}, best the clips of a"
-          " chip; 0 chooses, 1 is off."
+        f"config.model.pack_clips={pack} must divide"
+        f" config.{stage}_stage.batch_size={batch}, best the clips of a"
+        " chip; 0 chooses, 1 is off."
       )
   if config.model.bn_group_size % pack:
     raise ValueError(
-        f"config.model.bn_group_size={config.model.bn_group_size} must be a"
-        f" multiple of config.model.pack_clips={pack}:"
-        " packed clips share their statistics."
+      f"config.model.bn_group_size={config.model.bn_group_size} must be a"
+      f" multiple of config.model.pack_clips={pack}:"
+      " packed clips share their statistics."
     )
   if config.loss.negatives_group == 1:
     raise ValueError(
-        "config.loss.negatives_group must be 0 (the global batch) or at least"
-        " 2, got 1: an example alone has no negatives."
+      "config.loss.negatives_group must be 0 (the global batch) or at least"
+      " 2, got 1: an example alone has no negatives."
     )
 
 
@@ -592,8 +610,7 @@ def resolve(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
   for name, value in fields.items():
     texts = (value,) if isinstance(value, str) else value
     if isinstance(texts, tuple):
-      files.check_local((t for t in texts if isinstance(t, str)),
-                        f"config.{name}")
+      files.check_local((t for t in texts if isinstance(t, str)), f"config.{name}")
   _check_choices(fields)
   _check_numbers(fields)
   _check_combinations(config)
@@ -604,11 +621,15 @@ def resolve(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
   for term in types.TERMS:
     if term in implied:
       out.loss.weights[term] = float(implied[term])
-  for section, field in (("loss", "cross_view"), ("loss", "negatives"),
-                         ("model", "projection_prenorm")):
+  for section, field in (
+    ("loss", "cross_view"),
+    ("loss", "negatives"),
+    ("model", "projection_prenorm"),
+  ):
     if out[section][field] == AUTO:
-      out[section][field] = str(implied[field]).lower() if isinstance(
-          implied[field], bool) else implied[field]
+      out[section][field] = (
+        str(implied[field]).lower() if isinstance(implied[field], bool) else implied[field]
+      )
   return out.lock()
 
 
@@ -637,8 +658,7 @@ def differences(old: str, new: str) -> list[str]:
   defaults = json.loads(to_json(default_config()))
   old_fields, new_fields = defaults | json.loads(old), json.loads(new)
   return [
-      f"{name}: {old_fields.get(name)!r} -> {new_fields.get(name)!r}"
-      for name in sorted(old_fields.keys() | new_fields.keys())
-      if old_fields.get(name) != new_fields.get(name)
-      and not name.startswith(RUNTIME_FIELDS)
+    f"{name}: {old_fields.get(name)!r} -> {new_fields.get(name)!r}"
+    for name in sorted(old_fields.keys() | new_fields.keys())
+    if old_fields.get(name) != new_fields.get(name) and not name.startswith(RUNTIME_FIELDS)
   ]

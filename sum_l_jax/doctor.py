@@ -27,9 +27,20 @@ from packaging import requirements
 from sum_l_jax import multihost
 
 _PACKAGE = "sum_l_jax"
-_VARIABLES = ("JAX_", "XLA_", "TF_", "LIBTPU", "CUDA_", "NVIDIA_", "TPU_",
-              "SLURM_N", "SLURM_P", "OMPI_COMM_", "GLIBC_TUNABLES",
-              "LD_PRELOAD")
+_VARIABLES = (
+  "JAX_",
+  "XLA_",
+  "TF_",
+  "LIBTPU",
+  "CUDA_",
+  "NVIDIA_",
+  "TPU_",
+  "SLURM_N",
+  "SLURM_P",
+  "OMPI_COMM_",
+  "GLIBC_TUNABLES",
+  "LD_PRELOAD",
+)
 _VIDEO_DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg")
 _DISK_GIB = 5.0
 _OPEN_FILES = 1024
@@ -45,9 +56,7 @@ def check_libraries() -> Iterator[Finding]:
     declared = importlib.metadata.requires(_PACKAGE) or ()
     own = importlib.metadata.version(_PACKAGE)
   except importlib.metadata.PackageNotFoundError:
-    yield _PACKAGE, (
-        "is not installed; in the project's folder: pip install -e ."
-    )
+    yield _PACKAGE, ("is not installed; in the project's folder: pip install -e .")
     return
   yield f"{_PACKAGE} {own}", ""
   for text in declared:
@@ -60,8 +69,9 @@ def check_libraries() -> Iterator[Finding]:
       yield requirement.name, f"is missing; pip install '{text}'"
       continue
     fits = requirement.specifier.contains(version, prereleases=True)
-    yield f"{requirement.name} {version}", "" if fits else (
-        f"is outside of the tested range {requirement.specifier}"
+    yield (
+      f"{requirement.name} {version}",
+      "" if fits else (f"is outside of the tested range {requirement.specifier}"),
     )
 
 
@@ -72,18 +82,25 @@ def check_devices() -> Iterator[Finding]:
   devices = jax.devices()
   kinds = sorted({device.device_kind for device in devices})
   platform_name = devices[0].platform
-  yield (f"{len(devices)} device(s) of {platform_name}: {', '.join(kinds)};"
-         f" {jax.process_count()} process(es)"), ""
+  yield (
+    (
+      f"{len(devices)} device(s) of {platform_name}: {', '.join(kinds)};"
+      f" {jax.process_count()} process(es)"
+    ),
+    "",
+  )
   for device in devices[:1]:
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
       yield f"device memory {stats['bytes_limit'] / 2**30:.1f} GiB", ""
   if platform_name == "cpu":
-    if multihost.count_gpus(os.environ) and os.environ.get(
-        "JAX_PLATFORMS", "cuda") != "cpu":
-      yield "NVIDIA GPU", (
+    if multihost.count_gpus(os.environ) and os.environ.get("JAX_PLATFORMS", "cuda") != "cpu":
+      yield (
+        "NVIDIA GPU",
+        (
           "is there, and JAX doesn't use it; pip install -e '.[gpu]', and look"
           " at what nvidia-smi says"
+        ),
       )
     if multihost.has_tpu() and os.environ.get("JAX_PLATFORMS", "") != "cpu":
       yield "TPU", "is there, and JAX doesn't use it; pip install -e '.[tpu]'"
@@ -99,26 +116,28 @@ def check_decoders() -> Iterator[Finding]:
   decoded = simplejpeg.decode_jpeg(simplejpeg.encode_jpeg(pixels))
   good = abs(decoded.astype(int) - 128).max() <= 2
   yield "JPEG decoder", "" if good else "gives other pixels than went in"
-  missing = [name for name in _VIDEO_DECODERS
-             if name not in av.codecs_available]
-  yield f"video decoders of PyAV {av.__version__}", (
-      f"{', '.join(missing)} missing; pip install --force-reinstall av, whose"
-      " wheels bring them" if missing else ""
+  missing = [name for name in _VIDEO_DECODERS if name not in av.codecs_available]
+  yield (
+    f"video decoders of PyAV {av.__version__}",
+    (
+      f"{', '.join(missing)} missing; pip install --force-reinstall av, whose wheels bring them"
+      if missing
+      else ""
+    ),
   )
 
 
 def check_machine(workdir: pathlib.Path) -> Iterator[Finding]:
   """Processor, memory, open files, disk."""
-  cores = len(os.sched_getaffinity(0)) if hasattr(
-      os, "sched_getaffinity") else os.cpu_count()
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
   yield f"{platform.platform()}, {cores} core(s)", ""
   pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
   yield f"memory {pages:.1f} GiB", ""
   soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
   few = 0 <= soft < _OPEN_FILES
-  yield f"open files allowed: {soft}", (
-      f"may be too few for many shards; ulimit -n {4 * _OPEN_FILES}"
-      if few else ""
+  yield (
+    f"open files allowed: {soft}",
+    (f"may be too few for many shards; ulimit -n {4 * _OPEN_FILES}" if few else ""),
   )
   policy = glob.glob("/sys/kernel/mm/transparent_hugepage/enabled")
   if policy:
@@ -127,8 +146,9 @@ def check_machine(workdir: pathlib.Path) -> Iterator[Finding]:
   workdir = workdir.absolute()
   place = next(p for p in (workdir, *workdir.parents) if p.exists())
   free = shutil.disk_usage(place).free / 2**30
-  yield f"{free:.1f} GiB free at {place}", (
-      "" if free >= _DISK_GIB else "is little: checkpoints are kept there"
+  yield (
+    f"{free:.1f} GiB free at {place}",
+    ("" if free >= _DISK_GIB else "is little: checkpoints are kept there"),
   )
   try:
     with tempfile.TemporaryFile(dir=place):
@@ -148,11 +168,11 @@ def environment() -> Iterator[Finding]:
 def look(workdir: pathlib.Path) -> list[tuple[str, list[Finding]]]:
   """All findings by subject; a check that fails is a finding itself."""
   subjects: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
-      ("libraries", check_libraries),
-      ("devices", check_devices),
-      ("decoders", check_decoders),
-      ("machine", lambda: check_machine(workdir)),
-      ("environment", environment),
+    ("libraries", check_libraries),
+    ("devices", check_devices),
+    ("decoders", check_decoders),
+    ("machine", lambda: check_machine(workdir)),
+    ("environment", environment),
   ]
   out = []
   for subject, check in subjects:
@@ -168,11 +188,16 @@ def look(workdir: pathlib.Path) -> list[tuple[str, list[Finding]]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
   parser = argparse.ArgumentParser(
-      prog="python -m sum_l_jax.doctor", description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter,
+    prog="python -m sum_l_jax.doctor",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path(),
-                      help="where runs are to go (default: here)")
+  parser.add_argument(
+    "--workdir",
+    type=pathlib.Path,
+    default=pathlib.Path(),
+    help="where runs are to go (default: here)",
+  )
   args = parser.parse_args(argv)
   problems = 0
   for subject, findings in look(args.workdir):

@@ -32,9 +32,7 @@ SUFFIXES = (".npz", ".parquet")
 
 
 def embed_datasets(
-    checkpoint: str | pathlib.Path,
-    datasets: Sequence[records.ClipDataset],
-    **options: int,
+  checkpoint: str | pathlib.Path, datasets: Sequence[records.ClipDataset], **options: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, Any]]:
   """Embeds the clips of several data sets.
 
@@ -63,45 +61,46 @@ def embed_datasets(
     rows = np.flatnonzero(found.readable)
     parts.append(_columns(dataset, rows, found.vectors[rows]))
     owner += [number] * len(rows)
-    skipped += [dataset.clips[i].clip_id
-                for i in np.flatnonzero(~found.readable)]
-  columns = {name: np.concatenate([part[name] for part in parts])
-             for name in parts[0]}
+    skipped += [dataset.clips[i].clip_id for i in np.flatnonzero(~found.readable)]
+  columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
   about = {
-      "checkpoint": weights.source, "step": weights.step,
-      "sha256": {view: weights_lib.weights_sha256(weights, view)
-                 for view in sorted({data.view for data in datasets})},
-      "text_model": weights.card.get("data", {}).get("text_model"),
-      "fingerprints": {repr(data): data.fingerprint for data in datasets},
-      "clips": options.get("clips", 1), "crops": options.get("crops", 1),
-      "skipped": skipped,
+    "checkpoint": weights.source,
+    "step": weights.step,
+    "sha256": {
+      view: weights_lib.weights_sha256(weights, view)
+      for view in sorted({data.view for data in datasets})
+    },
+    "text_model": weights.card.get("data", {}).get("text_model"),
+    "fingerprints": {repr(data): data.fingerprint for data in datasets},
+    "clips": options.get("clips", 1),
+    "crops": options.get("crops", 1),
+    "skipped": skipped,
   }
   return columns, np.array(owner, np.int64), about
 
 
 def _columns(
-    dataset: records.ClipDataset, rows: np.ndarray, vectors: np.ndarray
+  dataset: records.ClipDataset, rows: np.ndarray, vectors: np.ndarray
 ) -> dict[str, np.ndarray]:
   clips = [dataset.clips[row] for row in rows]
   names = {n: task.class_names for n, task in dataset.tasks.items()}
   labels = [
-      {task: [names[task][i] for i in ids] for task, ids in clip.labels.items()}
-      for clip in clips
+    {task: [names[task][i] for i in ids] for task, ids in clip.labels.items()} for clip in clips
   ]
   text = lambda values: np.array(list(values), np.str_)
   return {
-      "clip_id": text(clip.clip_id for clip in clips),
-      "dataset": text(dataset.name for _ in clips),
-      "view": text(dataset.view for _ in clips),
-      "split": text(dataset.split for _ in clips),
-      "narration": text(clip.narration for clip in clips),
-      "labels": text(json.dumps(x, ensure_ascii=False) for x in labels),
-      "vector": vectors,
+    "clip_id": text(clip.clip_id for clip in clips),
+    "dataset": text(dataset.name for _ in clips),
+    "view": text(dataset.view for _ in clips),
+    "split": text(dataset.split for _ in clips),
+    "narration": text(clip.narration for clip in clips),
+    "labels": text(json.dumps(x, ensure_ascii=False) for x in labels),
+    "vector": vectors,
   }
 
 
 def nearest_rows(
-    columns: Mapping[str, np.ndarray], owner: np.ndarray, k: int
+  columns: Mapping[str, np.ndarray], owner: np.ndarray, k: int
 ) -> dict[str, np.ndarray]:
   """The k most similar clips of each other data set, for every clip.
 
@@ -123,28 +122,29 @@ def nearest_rows(
   places = [np.flatnonzero(owner == i) for i in np.unique(owner)]
   if len(places) < 2:
     raise ValueError(
-        "--nearest looks in the other data sets, but there is only one. Give"
-        " two or more in --datasets."
+      "--nearest looks in the other data sets, but there is only one. Give"
+      " two or more in --datasets."
     )
   queries, keys, ranks, values = [], [], [], []
   for own in places:
     for other in places:
       if other is own:
         continue
-      found, similar = cosine.nearest(
-          columns["vector"][own], columns["vector"][other], k)
+      found, similar = cosine.nearest(columns["vector"][own], columns["vector"][other], k)
       queries.append(np.repeat(own, found.shape[1]))
       keys.append(other[found].reshape(-1))
       ranks.append(np.tile(np.arange(1, found.shape[1] + 1), len(own)))
       values.append(similar.reshape(-1))
   query, key = np.concatenate(queries), np.concatenate(keys)
   return {
-      "query_row": query, "key_row": key,
-      "query_clip_id": columns["clip_id"][query],
-      "key_clip_id": columns["clip_id"][key],
-      "key_dataset": columns["dataset"][key],
-      "key_view": columns["view"][key],
-      "rank": np.concatenate(ranks), "cosine": np.concatenate(values),
+    "query_row": query,
+    "key_row": key,
+    "query_clip_id": columns["clip_id"][query],
+    "key_clip_id": columns["clip_id"][key],
+    "key_dataset": columns["dataset"][key],
+    "key_view": columns["view"][key],
+    "rank": np.concatenate(ranks),
+    "cosine": np.concatenate(values),
   }
 
 
@@ -155,20 +155,18 @@ def check_output(path: pathlib.Path) -> None:
     ValueError: another suffix, no such folder, or pyarrow is missing.
   """
   if path.suffix not in SUFFIXES:
-    raise ValueError(
-        f"--output must end in one of {SUFFIXES}, got {str(path)!r}.")
+    raise ValueError(f"--output must end in one of {SUFFIXES}, got {str(path)!r}.")
   if not path.parent.is_dir():
     raise ValueError(f"--output: there is no folder {str(path.parent)!r}.")
   if path.suffix == ".parquet" and not importlib.util.find_spec("pyarrow"):
     raise ValueError(
-        "Writing .parquet needs the package pyarrow. Install it with"
-        " `pip install pyarrow`, or write an .npz file."
+      "Writing .parquet needs the package pyarrow. Install it with"
+      " `pip install pyarrow`, or write an .npz file."
     )
 
 
 def write_table(
-    path: pathlib.Path, columns: Mapping[str, np.ndarray],
-    about: Mapping[str, Any],
+  path: pathlib.Path, columns: Mapping[str, np.ndarray], about: Mapping[str, Any]
 ) -> None:
   """Writes equally long columns, as `.npz` without pickle or as `.parquet`.
 
@@ -189,8 +187,7 @@ def write_table(
   for name, values in columns.items():
     if values.ndim == 2:
       flat = pyarrow.array(np.ascontiguousarray(values).reshape(-1))
-      arrays[name] = pyarrow.FixedSizeListArray.from_arrays(
-          flat, values.shape[1])
+      arrays[name] = pyarrow.FixedSizeListArray.from_arrays(flat, values.shape[1])
     elif values.dtype.kind == "U":
       arrays[name] = pyarrow.array(values.tolist(), pyarrow.string())
     else:
@@ -201,21 +198,35 @@ def write_table(
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
-      prog="python -m sum_l_jax.embed", description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter,
+    prog="python -m sum_l_jax.embed",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   add = parser.add_argument
-  add("--checkpoint", required=True,
-      help="workdir, checkpoint folder or .npz file")
-  add("--datasets", required=True, metavar="DIR[:SPLIT],...",
-      help="clip data sets, with a comma between")
+  add("--checkpoint", required=True, help="workdir, checkpoint folder or .npz file")
+  add(
+    "--datasets",
+    required=True,
+    metavar="DIR[:SPLIT],...",
+    help="clip data sets, with a comma between",
+  )
   add("--split", default="", help="of data sets that don't name their own")
-  add("--output", type=pathlib.Path, default=pathlib.Path("embeddings.npz"),
-      metavar="FILE", help=".npz or .parquet (embeddings.npz)")
+  add(
+    "--output",
+    type=pathlib.Path,
+    default=pathlib.Path("embeddings.npz"),
+    metavar="FILE",
+    help=".npz or .parquet (embeddings.npz)",
+  )
   add("--clips", type=int, default=1, help="temporal views of a clip (1)")
   add("--crops", type=int, default=1, help="spatial views, 1 or 3 (1)")
-  add("--nearest", type=int, default=0, metavar="K",
-      help="also write the K nearest clips of each other data set")
+  add(
+    "--nearest",
+    type=int,
+    default=0,
+    metavar="K",
+    help="also write the K nearest clips of each other data set",
+  )
   add("--batch_size", type=int, default=16, help="test views at a time (16)")
   add("--num_threads", type=int, default=2, help="that read and decode (2)")
   return parser
@@ -229,22 +240,28 @@ def _run(options: argparse.Namespace) -> str:
     raise ValueError(f"--nearest must be 1 or more, got {options.nearest}.")
   texts = list(filter(None, options.datasets.split(",")))
   if len(set(texts)) < len(texts) or not texts:
-    raise ValueError(
-        f"--datasets must name data sets, each once, got {options.datasets!r}.")
+    raise ValueError(f"--datasets must name data sets, each once, got {options.datasets!r}.")
   if options.nearest and len(texts) < 2:
     raise ValueError("--nearest needs two or more data sets in --datasets.")
   datasets = [embedding.open_dataset(text, options.split) for text in texts]
   columns, owner, about = embed_datasets(
-      options.checkpoint, datasets, clips=options.clips, crops=options.crops,
-      batch_size=options.batch_size, num_threads=options.num_threads,
+    options.checkpoint,
+    datasets,
+    clips=options.clips,
+    crops=options.crops,
+    batch_size=options.batch_size,
+    num_threads=options.num_threads,
   )
   write_table(options.output, columns, about)
   rows, dim = columns["vector"].shape
-  lines = [f"wrote {options.output}: {rows} clips of {len(datasets)} data"
-           f" set(s), vectors of {dim} numbers"]
+  lines = [
+    f"wrote {options.output}: {rows} clips of {len(datasets)} data set(s), vectors of {dim} numbers"
+  ]
   if about["skipped"]:
-    lines.append(f"{len(about['skipped'])} clips can't be read and are left"
-                 f" out: {', '.join(about['skipped'][:5])}")
+    lines.append(
+      f"{len(about['skipped'])} clips can't be read and are left"
+      f" out: {', '.join(about['skipped'][:5])}"
+    )
   if options.nearest:
     path = options.output.with_stem(options.output.stem + "_nearest")
     found = nearest_rows(columns, owner, options.nearest)

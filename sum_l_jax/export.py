@@ -30,11 +30,11 @@ README = "README.md"
 
 
 def export_model(
-    checkpoint: str | pathlib.Path,
-    output: str | pathlib.Path,
-    *,
-    file_format: str = "jax",
-    batch: int | str = formats.DYNAMIC,
+  checkpoint: str | pathlib.Path,
+  output: str | pathlib.Path,
+  *,
+  file_format: str = "jax",
+  batch: int | str = formats.DYNAMIC,
 ) -> str:
   """Exports a checkpoint.
 
@@ -58,43 +58,37 @@ def export_model(
 
   output = pathlib.Path(output)
   if file_format not in formats.FORMATS:
-    raise ValueError(
-        f"format must be one of {formats.FORMATS}, got {file_format!r}.")
+    raise ValueError(f"format must be one of {formats.FORMATS}, got {file_format!r}.")
   if output.exists() and (not output.is_dir() or any(output.iterdir())):
     raise ValueError(
-        f"--output={str(output)!r} exists and is not an empty folder. Give a"
-        " new folder."
+      f"--output={str(output)!r} exists and is not an empty folder. Give a new folder."
     )
   weights = weights_lib.read_weights(checkpoint)
   run, arrays = exported.make_function(weights)
   card = exported.make_card(weights, file_format=file_format, batch=batch)
   output.mkdir(parents=True, exist_ok=True)
-  (output / README).write_text(
-      exported_readme.make_readme(card), encoding="utf-8")
+  (output / README).write_text(exported_readme.make_readme(card), encoding="utf-8")
   exported.write_model(output, run, arrays, card)
   error = _largest_error(weights, output)
   if not error <= TOLERANCE:
     raise ValueError(
-        f"{str(output)!r} was written, but gives probabilities {error:.1e} off"
-        f" the checkpoint's, more than {TOLERANCE:g}. Don't use it; export with"
-        " other versions of JAX or TensorFlow."
+      f"{str(output)!r} was written, but gives probabilities {error:.1e} off"
+      f" the checkpoint's, more than {TOLERANCE:g}. Don't use it; export with"
+      " other versions of JAX or TensorFlow."
     )
   size = sum(p.stat().st_size for p in output.rglob("*") if p.is_file())
   count = sum(array.size for array in arrays.values())
-  classes = ", ".join(
-      f"{task} {len(names)}" for task, names in card["class_names"].items())
+  classes = ", ".join(f"{task} {len(names)}" for task, names in card["class_names"].items())
   return (
-      f"wrote {output}: {file_format}, for {', '.join(card['platforms'])},"
-      f" {count:,} numbers, {size / 1e6:.1f} MB\n"
-      f"in   video uint8 {card['input']['shape']}\n"
-      f"out  probabilities: {classes} classes\n"
-      f"checked here on noise: within {error:.1e} of the checkpoint"
+    f"wrote {output}: {file_format}, for {', '.join(card['platforms'])},"
+    f" {count:,} numbers, {size / 1e6:.1f} MB\n"
+    f"in   video uint8 {card['input']['shape']}\n"
+    f"out  probabilities: {classes} classes\n"
+    f"checked here on noise: within {error:.1e} of the checkpoint"
   )
 
 
-def _largest_error(
-    weights: weights_lib.Weights, folder: pathlib.Path
-) -> float:
+def _largest_error(weights: weights_lib.Weights, folder: pathlib.Path) -> float:
   """How far the exported probabilities of one clip of noise are off."""
   import numpy as np
 
@@ -106,10 +100,7 @@ def _largest_error(
   noise = np.random.default_rng(0).integers(0, 256, (1, *shape), np.uint8)
   expected = network.checkpoint_score(weights)(noise)
   got = model.score_batch(noise)
-  return max(
-      float(np.abs(np.asarray(expected[task]) - got[task]).max())
-      for task in expected
-  )
+  return max(float(np.abs(np.asarray(expected[task]) - got[task]).max()) for task in expected)
 
 
 def _batch(text: str) -> int | str:
@@ -117,29 +108,40 @@ def _batch(text: str) -> int | str:
     return text
   if not text.isdecimal() or int(text) < 1:
     raise argparse.ArgumentTypeError(
-        f"must be {formats.DYNAMIC!r} or a number of clips, got {text!r}")
+      f"must be {formats.DYNAMIC!r} or a number of clips, got {text!r}"
+    )
   return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
-      prog="python -m sum_l_jax.export", description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter,
+    prog="python -m sum_l_jax.export",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   add = parser.add_argument
-  add("--checkpoint", required=True,
-      help="workdir, checkpoint folder or .npz file")
+  add("--checkpoint", required=True, help="workdir, checkpoint folder or .npz file")
   add("--output", required=True, metavar="DIR", help="a new folder")
-  add("--format", choices=formats.FORMATS, default="jax",
-      help="jax: jax.export; saved_model: TensorFlow's (jax)")
-  add("--batch", type=_batch, default=formats.DYNAMIC, metavar="N",
-      help="clips at a time; dynamic: any number (dynamic)")
+  add(
+    "--format",
+    choices=formats.FORMATS,
+    default="jax",
+    help="jax: jax.export; saved_model: TensorFlow's (jax)",
+  )
+  add(
+    "--batch",
+    type=_batch,
+    default=formats.DYNAMIC,
+    metavar="N",
+    help="clips at a time; dynamic: any number (dynamic)",
+  )
   return parser
 
 
 def _run(options: argparse.Namespace) -> str:
-  return export_model(options.checkpoint, options.output,
-                      file_format=options.format, batch=options.batch)
+  return export_model(
+    options.checkpoint, options.output, file_format=options.format, batch=options.batch
+  )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -26,11 +26,24 @@ _TRIES = 6
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 # What a server or the way to it says, and no file that isn't there, no lack of
 # permission, no full disk.
-_PASSING = frozenset(getattr(errno, name) for name in (
-    "EIO", "ESTALE", "ETIMEDOUT", "EAGAIN", "ECONNRESET", "ECONNABORTED",
-    "ECONNREFUSED", "ENETUNREACH", "ENETDOWN", "EHOSTUNREACH", "EHOSTDOWN",
-    "EREMOTEIO", "ENOTCONN",
-))  # fmt: skip
+_PASSING = frozenset(
+  getattr(errno, name)
+  for name in (
+    "EIO",
+    "ESTALE",
+    "ETIMEDOUT",
+    "EAGAIN",
+    "ECONNRESET",
+    "ECONNABORTED",
+    "ECONNREFUSED",
+    "ENETUNREACH",
+    "ENETDOWN",
+    "EHOSTUNREACH",
+    "EHOSTDOWN",
+    "EREMOTEIO",
+    "ENOTCONN",
+  )
+)
 _WORDS = tuple(os.strerror(code) for code in sorted(_PASSING))
 
 _Args = ParamSpec("_Args")
@@ -44,8 +57,7 @@ def passes(error: BaseException) -> bool:
   """
   if isinstance(error, OSError):
     return isinstance(error, TimeoutError) or error.errno in _PASSING
-  return isinstance(error, RuntimeError) and any(
-      words in str(error) for words in _WORDS)
+  return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
 
 
 def retried(function: Callable[_Args, _Result]) -> Callable[_Args, _Result]:
@@ -60,13 +72,12 @@ def retried(function: Callable[_Args, _Result]) -> Callable[_Args, _Result]:
     import tenacity
 
     again = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(passes),
-        # Some chance, lest all processes come back at once.
-        wait=tenacity.wait_exponential_jitter(
-            FIRST_PAUSE, _LONGEST_PAUSE, jitter=FIRST_PAUSE),
-        stop=tenacity.stop_after_attempt(_TRIES),
-        before_sleep=_say,
-        reraise=True,
+      retry=tenacity.retry_if_exception(passes),
+      # Some chance, lest all processes come back at once.
+      wait=tenacity.wait_exponential_jitter(FIRST_PAUSE, _LONGEST_PAUSE, jitter=FIRST_PAUSE),
+      stop=tenacity.stop_after_attempt(_TRIES),
+      before_sleep=_say,
+      reraise=True,
     )
     return again(function, *args, **kwargs)
 
@@ -82,8 +93,11 @@ def read_text(path: pathlib.Path) -> str:
 def _say(state) -> None:
   """Logs what `tenacity` is about to wait for."""
   logging.warning(
-      "%s; try %d of %d in %.1f s.", state.outcome.exception(),
-      state.attempt_number + 1, _TRIES, state.next_action.sleep,
+    "%s; try %d of %d in %.1f s.",
+    state.outcome.exception(),
+    state.attempt_number + 1,
+    _TRIES,
+    state.next_action.sleep,
   )
 
 
@@ -100,10 +114,10 @@ def check_local(texts: Iterable[str], what: str) -> None:
   for text in texts:
     if _ADDRESS.match(text):
       raise ValueError(
-          f"{what}={text!r} is an address, and files are read and written"
-          " through the file system alone. Mount the bucket (Cloud Storage"
-          " FUSE, Mountpoint for Amazon S3; docs/tpu_pods.md, \"Data and"
-          " workdir\"), or copy it, and give the folder."
+        f"{what}={text!r} is an address, and files are read and written"
+        " through the file system alone. Mount the bucket (Cloud Storage"
+        ' FUSE, Mountpoint for Amazon S3; docs/tpu_pods.md, "Data and'
+        ' workdir"), or copy it, and give the folder.'
       )
 
 

@@ -35,38 +35,37 @@ from sum_l_jax import run_files
 # stays quick, and XLA's flags can still be set.
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config file, e.g. configs/epic55.py:method=sum_l.",
-    lock_config=True,
+  "config", None, "Config file, e.g. configs/epic55.py:method=sum_l.", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of checkpoints, event files and result.json."
+  "workdir", None, "Folder of checkpoints, event files and result.json."
 )
 _MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "eval"],
-    "train: train (or resume), then evaluate. eval: evaluate a checkpoint.",
+  "mode",
+  "train",
+  ["train", "eval"],
+  "train: train (or resume), then evaluate. eval: evaluate a checkpoint.",
 )
 _CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", "",
-    "With --mode=eval: a workdir, checkpoint folder or .npz file to evaluate"
-    " in place of the workdir's own.",
+  "checkpoint",
+  "",
+  "With --mode=eval: a workdir, checkpoint folder or .npz file to evaluate"
+  " in place of the workdir's own.",
 )
 _MULTIHOST = flags.DEFINE_enum(
-    "multihost", "auto", multihost.MODES,
-    "Connect with the processes of other hosts: auto does on TPU pods, under"
-    " Slurm and Open MPI, and with the next flags.",
+  "multihost",
+  "auto",
+  multihost.MODES,
+  "Connect with the processes of other hosts: auto does on TPU pods, under"
+  " Slurm and Open MPI, and with the next flags.",
 )
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator_address", "", "Host of process 0, or host:port."
-)
+_COORDINATOR = flags.DEFINE_string("coordinator_address", "", "Host of process 0, or host:port.")
 _PORT = flags.DEFINE_integer(
-    "coordinator_port", multihost.PORT,
-    "Of process 0; the next one is used too.",
+  "coordinator_port", multihost.PORT, "Of process 0; the next one is used too."
 )
 _PROCESSES = flags.DEFINE_integer("num_processes", 0, "Of the whole run.")
 _PROCESS = flags.DEFINE_integer("process_id", -1, "This one's, from 0.")
-_DEBUG = flags.DEFINE_bool(
-    "debug", False, "Show the stack trace of an error in the input."
-)
+_DEBUG = flags.DEFINE_bool("debug", False, "Show the stack trace of an error in the input.")
 flags.mark_flags_as_required(["config", "workdir"])
 
 _OURS = ("sum_l_jax", "data_prep")
@@ -81,9 +80,9 @@ def _check_workdir(workdir: pathlib.Path, text: str) -> None:
   changed = config_lib.differences(path.read_text(encoding="utf-8"), text)
   if changed:
     raise ValueError(
-        f"{workdir} holds a run with another config; {len(changed)} field(s)"
-        f" differ: {'; '.join(changed[:8])}. Give another --workdir, or the"
-        " same config to resume."
+      f"{workdir} holds a run with another config; {len(changed)} field(s)"
+      f" differ: {'; '.join(changed[:8])}. Give another --workdir, or the"
+      " same config to resume."
     )
 
 
@@ -95,8 +94,8 @@ def _make_workdir(workdir: pathlib.Path) -> None:
       pass
   except OSError as error:
     raise ValueError(
-        f"--workdir={str(workdir)!r} can't be written to ({error}). Make space,"
-        " or give a folder that can."
+      f"--workdir={str(workdir)!r} can't be written to ({error}). Make space,"
+      " or give a folder that can."
     ) from error
 
 
@@ -118,9 +117,7 @@ def _prepare_data(config) -> None:
 
   if jax.process_index() == 0:
     recipes.prepare(
-        config.prepare.recipe,
-        pathlib.Path(config.prepare.directory),
-        seed=config.prepare.seed,
+      config.prepare.recipe, pathlib.Path(config.prepare.directory), seed=config.prepare.seed
     )
   if jax.process_count() > 1:
     from jax.experimental import multihost_utils
@@ -138,8 +135,7 @@ def _start(config, workdir: pathlib.Path):
     jax.config.update("jax_compilation_cache_dir", str(workdir / "xla_cache"))
   mesh = device.make_mesh(config.num_devices or None)
   logging.info(
-      "process %d of %d, devices: %s", jax.process_index(),
-      jax.process_count(), mesh.devices.tolist(),
+    "process %d of %d, devices: %s", jax.process_index(), jax.process_count(), mesh.devices.tolist()
   )
   return mesh
 
@@ -151,22 +147,25 @@ def _train(config, workdir: pathlib.Path, mesh) -> bool:
   for stage in config.stages:
     start = time.monotonic()
     result = loop.train_stage(config, stage, workdir=workdir, mesh=mesh)
-    logging.info(
-        "%s: at step %d after %.0f s", stage, result.step,
-        time.monotonic() - start,
-    )
+    logging.info("%s: at step %d after %.0f s", stage, result.step, time.monotonic() - start)
     if not result.finished:
       logging.info(
-          "Stopped at step %d of stage %r as config.stop_at asks; the same"
-          " command without it resumes.", result.step, stage,
+        "Stopped at step %d of stage %r as config.stop_at asks; the same"
+        " command without it resumes.",
+        result.step,
+        stage,
       )
       return False
   return True
 
 
 def run(
-    config, workdir: str | pathlib.Path, *, mode: str = "train",
-    checkpoint: str = "", command: str = "",
+  config,
+  workdir: str | pathlib.Path,
+  *,
+  mode: str = "train",
+  checkpoint: str = "",
+  command: str = "",
 ) -> str:
   """The whole way, from a config to `result.json`.
 
@@ -193,8 +192,8 @@ def run(
     _check_workdir(workdir, text)
   elif not (checkpoint or workdir.exists()):
     raise FileNotFoundError(
-        f"--mode=eval: there is no workdir {str(workdir)!r}. Give the workdir"
-        " of a trained run, or --checkpoint."
+      f"--mode=eval: there is no workdir {str(workdir)!r}. Give the workdir"
+      " of a trained run, or --checkpoint."
     )
   _make_workdir(workdir)
   mesh = _start(config, workdir)
@@ -205,17 +204,14 @@ def run(
     if jax.process_index() == 0:
       _write_config(workdir, text)
       if command:
-        (workdir / run_files.COMMAND).write_text(
-            command + "\n", encoding="utf-8")
+        (workdir / run_files.COMMAND).write_text(command + "\n", encoding="utf-8")
     if not _train(config, workdir, mesh):
       return ""
   table = ""
   if "joint" in config.stages:
     from sum_l_jax.evaluation import final
 
-    table = final.evaluate_checkpoint(
-        config, checkpoint or workdir, workdir=workdir, mesh=mesh
-    )
+    table = final.evaluate_checkpoint(config, checkpoint or workdir, workdir=workdir, mesh=mesh)
   else:
     logging.info("This run has no ego encoder, the only one to be evaluated.")
   if config.report and mode == "train" and jax.process_index() == 0:
@@ -246,36 +242,36 @@ def _check_arguments(arguments: list[str]) -> None:
     if name == "config" and value and not path.is_file():
       found = sorted(str(p) for p in pathlib.Path("configs").glob("*.py"))
       raise ValueError(
-          f"There is no config file {str(path)!r}. In the project's folder"
-          f" there are {found or 'none: change into it'}."
+        f"There is no config file {str(path)!r}. In the project's folder"
+        f" there are {found or 'none: change into it'}."
       )
 
 
 def _is_worth_reading(record: python_logging.LogRecord) -> bool:
   """Our own lines; of other libraries errors alone (Orbax logs 20 a save)."""
   ours = pathlib.Path(record.pathname).parts[-3:-1]
-  return record.levelno >= python_logging.ERROR or any(
-      part in _OURS for part in ours
-  )
+  return record.levelno >= python_logging.ERROR or any(part in _OURS for part in ours)
 
 
 def _set_up_logging() -> None:
   logging.set_verbosity(logging.INFO)
   handler = logging.get_absl_handler()
   handler.addFilter(_is_worth_reading)
-  handler.setFormatter(
-      python_logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S")
-  )
+  handler.setFormatter(python_logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
 
 
 def _connect() -> None:
   """Finds the other processes of this run, if there are any."""
   job = multihost.find_job(
-      _MULTIHOST.value, os.environ, coordinator_address=_COORDINATOR.value,
-      coordinator_port=_PORT.value, num_processes=_PROCESSES.value,
-      process_id=_PROCESS.value, on_tpu=multihost.has_tpu(),
-      num_gpus=multihost.count_gpus(os.environ),
-  )  # fmt: skip
+    _MULTIHOST.value,
+    os.environ,
+    coordinator_address=_COORDINATOR.value,
+    coordinator_port=_PORT.value,
+    num_processes=_PROCESSES.value,
+    process_id=_PROCESS.value,
+    on_tpu=multihost.has_tpu(),
+    num_gpus=multihost.count_gpus(os.environ),
+  )
   if job:
     multihost.connect(job)
     if not _is_first():  # All say the same.
@@ -295,9 +291,11 @@ def main(argv) -> None:
   try:
     _connect()
     table = run(
-        _CONFIG.value, _WORKDIR.value, mode=_MODE.value,
-        checkpoint=_CHECKPOINT.value,
-        command=shlex.join(["python", "-m", "sum_l_jax.main", *sys.argv[1:]]),
+      _CONFIG.value,
+      _WORKDIR.value,
+      mode=_MODE.value,
+      checkpoint=_CHECKPOINT.value,
+      command=shlex.join(["python", "-m", "sum_l_jax.main", *sys.argv[1:]]),
     )
   except (ValueError, FileNotFoundError) as error:
     if _DEBUG.value:

@@ -25,9 +25,8 @@ PATIENCE_SECONDS = 60.0
 
 # Of what starts processes: number of all, of this one, on this machine.
 _LAUNCHERS = {
-    "Slurm": ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_STEP_TASKS_PER_NODE"),
-    "Open MPI": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK",
-                 "OMPI_COMM_WORLD_LOCAL_SIZE"),
+  "Slurm": ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_STEP_TASKS_PER_NODE"),
+  "Open MPI": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
 }
 
 
@@ -49,15 +48,15 @@ class Job:
 
 
 def find_job(
-    mode: str,
-    environment: Mapping[str, str],
-    *,
-    coordinator_address: str = "",
-    coordinator_port: int = PORT,
-    num_processes: int = 0,
-    process_id: int = -1,
-    on_tpu: bool = False,
-    num_gpus: int = 0,
+  mode: str,
+  environment: Mapping[str, str],
+  *,
+  coordinator_address: str = "",
+  coordinator_port: int = PORT,
+  num_processes: int = 0,
+  process_id: int = -1,
+  on_tpu: bool = False,
+  num_gpus: int = 0,
 ) -> Job | None:
   """Which job this process belongs to, or None where it is alone.
 
@@ -81,28 +80,26 @@ def find_job(
   if mode == "off":
     if any(flags):
       raise ValueError(
-          "--multihost=off contradicts --coordinator_address, --num_processes"
-          " and --process_id. Leave it or them out."
+        "--multihost=off contradicts --coordinator_address, --num_processes"
+        " and --process_id. Leave it or them out."
       )
     return None
   launcher = next(
-      (names for names in _LAUNCHERS.values()
-       if all(name in environment for name in names[:2])), None)
+    (names for names in _LAUNCHERS.values() if all(name in environment for name in names[:2])), None
+  )
   if launcher and not any(flags[1:]):
     num_processes = int(environment[launcher[0]])
     process_id = int(environment[launcher[1]])
   known = num_processes > 0 and process_id >= 0
   if any(flags) and not (known and (coordinator_address or launcher)):
     raise ValueError(
-        "--coordinator_address, --num_processes and --process_id go together,"
-        " where Slurm or Open MPI don't give the last two; got"
-        f" {coordinator_address!r}, {num_processes} and {process_id}. Process 0"
-        " must run at the address, and the ids count from 0."
+      "--coordinator_address, --num_processes and --process_id go together,"
+      " where Slurm or Open MPI don't give the last two; got"
+      f" {coordinator_address!r}, {num_processes} and {process_id}. Process 0"
+      " must run at the address, and the ids count from 0."
     )
   if known and not 0 <= process_id < num_processes:
-    raise ValueError(
-        f"--process_id must lie in 0 to {num_processes - 1}, got {process_id}."
-    )
+    raise ValueError(f"--process_id must lie in 0 to {num_processes - 1}, got {process_id}.")
   if known and num_processes == 1 and mode == "auto":
     return None
   if not known:
@@ -148,12 +145,9 @@ def connect(job: Job, *, timeout: int = 300) -> None:
 
   with _watch(job):
     jax.distributed.initialize(
-        job.coordinator, job.count, job.index, job.local_devices,
-        initialization_timeout=timeout,
+      job.coordinator, job.count, job.index, job.local_devices, initialization_timeout=timeout
     )
-  logging.info(
-      "process %d of %d is connected", jax.process_index(), jax.process_count()
-  )
+  logging.info("process %d of %d is connected", jax.process_index(), jax.process_count())
 
 
 @contextlib.contextmanager
@@ -169,8 +163,7 @@ def _watch(job: Job) -> Iterator[None]:
   if job.coordinator and job.count:
     host, _, port = job.coordinator.rpartition(":")
     roll = _Roll(job, host, int(port) + 1, ended)
-  watcher = threading.Thread(target=_report, args=(job, roll, ended),
-                             daemon=True)
+  watcher = threading.Thread(target=_report, args=(job, roll, ended), daemon=True)
   watcher.start()
   try:
     yield
@@ -184,11 +177,13 @@ def _report(job: Job, roll: _Roll | None, ended: threading.Event) -> None:
     waited += PATIENCE_SECONDS
     missing = roll.missing() if roll else ""
     logging.warning(
-        "Process %s has waited %.0f s for the other processes%s.%s The same"
-        " command must run on all machines, with other ids alone;"
-        " --multihost=off runs on this one.",
-        "?" if job.index is None else f"{job.index} of {job.count}", waited,
-        f" at {job.coordinator}" if job.coordinator else "", missing,
+      "Process %s has waited %.0f s for the other processes%s.%s The same"
+      " command must run on all machines, with other ids alone;"
+      " --multihost=off runs on this one.",
+      "?" if job.index is None else f"{job.index} of {job.count}",
+      waited,
+      f" at {job.coordinator}" if job.coordinator else "",
+      missing,
     )
 
 

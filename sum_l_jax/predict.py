@@ -27,26 +27,31 @@ from sum_l_jax.prediction import report
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
-      prog="python -m sum_l_jax.predict", description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter,
+    prog="python -m sum_l_jax.predict",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   add = parser.add_argument
   add("videos", nargs="+", metavar="VIDEO_OR_FOLDER")
-  add("--checkpoint", required=True,
-      help="workdir, checkpoint folder or .npz file")
+  add("--checkpoint", required=True, help="workdir, checkpoint folder or .npz file")
   add("--window", type=float, default=2.0, help="seconds (2)")
   add("--stride", type=float, default=1.0, help="seconds (1)")
   add("--top", type=int, default=5, help="classes a task (5)")
-  add("--output", choices=report.FORMATS, default="text",
-      help="text, JSON lines, or CSV (text)")
-  add("--overlay", type=pathlib.Path, metavar="FILE.mp4",
-      help="also write the video with its best labels; one video only")
-  add("--frames_fps", type=float,
-      help="frame rate of folders of JPEG frames (the checkpoint's)")
-  add("--short_side", type=int, default=256,
-      help="larger frames are shrunk to it, as build_dataset did (256)")
-  add("--batch_size", type=int, default=8,
-      help="windows scored together, at most (8)")
+  add("--output", choices=report.FORMATS, default="text", help="text, JSON lines, or CSV (text)")
+  add(
+    "--overlay",
+    type=pathlib.Path,
+    metavar="FILE.mp4",
+    help="also write the video with its best labels; one video only",
+  )
+  add("--frames_fps", type=float, help="frame rate of folders of JPEG frames (the checkpoint's)")
+  add(
+    "--short_side",
+    type=int,
+    default=256,
+    help="larger frames are shrunk to it, as build_dataset did (256)",
+  )
+  add("--batch_size", type=int, default=8, help="windows scored together, at most (8)")
   add("--debug", action="store_true", help="show the stack trace of an error")
   return parser
 
@@ -60,17 +65,19 @@ def _predict(options: argparse.Namespace, progress: report.Progress) -> int:
   videos = sources.find(options.videos)
   if options.overlay:
     if len(videos) != 1:
-      raise ValueError(
-          f"--overlay draws on one video, got {len(videos)}: name one."
-      )
+      raise ValueError(f"--overlay draws on one video, got {len(videos)}: name one.")
     overlay.check_output(videos[0], options.overlay)
   model = predictor.load(options.checkpoint, batch_size=options.batch_size)
   writer = report.Writer(options.output, sys.stdout)
   written, drawn, failed = 0, [], 0
   for item in model.stream(
-      videos, fps=options.frames_fps, window=options.window,
-      stride=options.stride, top=options.top, short_side=options.short_side,
-      progress=progress,
+    videos,
+    fps=options.frames_fps,
+    window=options.window,
+    stride=options.stride,
+    top=options.top,
+    short_side=options.short_side,
+    progress=progress,
   ):
     progress.clear()
     if isinstance(item, predictor.Failure):
@@ -84,16 +91,12 @@ def _predict(options: argparse.Namespace, progress: report.Progress) -> int:
     if options.overlay:
       drawn.append(item)
   if failed and len(videos) > 1:
-    sys.stderr.write(
-        f"{failed} of {len(videos)} videos could not be read, or not to their"
-        " end.\n"
-    )
+    sys.stderr.write(f"{failed} of {len(videos)} videos could not be read, or not to their end.\n")
   if failed:
     return 1 if written else 2
   if options.overlay:
     count = overlay.write_overlay(
-        videos[0], drawn, options.overlay,
-        fps=options.frames_fps or model.fps, progress=progress,
+      videos[0], drawn, options.overlay, fps=options.frames_fps or model.fps, progress=progress
     )
     progress.clear()
     sys.stderr.write(f"wrote {options.overlay}: {count} frames\n")

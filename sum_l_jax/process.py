@@ -36,9 +36,7 @@ def cores() -> int:
   return os.cpu_count() or 1
 
 
-def use_huge_pages(
-    *, execute: Callable[[str, list[str]], None] = os.execv
-) -> bool:
+def use_huge_pages(*, execute: Callable[[str, list[str]], None] = os.execv) -> bool:
   """Starts this process anew with huge pages for large allocations.
 
   XLA on CPU takes the memory of its intermediate values from the system at

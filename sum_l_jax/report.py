@@ -42,7 +42,7 @@ def _defaults(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_scores(
-    workdir: pathlib.Path, split: str, baseline: pathlib.Path | None
+  workdir: pathlib.Path, split: str, baseline: pathlib.Path | None
 ) -> report_results.Scores:
   """Scores of the run, and the comparison with the baseline.
 
@@ -57,18 +57,23 @@ def _read_scores(
     return report_results.Scores(own.clip_ids, own.labels, own.scores)
   other, own = compare.align([compare.read_run(baseline, split), own])
   first, second = compare.compare([other, own])
-  name, _ = choose.network_names(
-      [other.method, own.method], [baseline, workdir])
+  name, _ = choose.network_names([other.method, own.method], [baseline, workdir])
   return report_results.Scores(
-      own.clip_ids, own.labels, own.scores, other.scores, name,
-      {metric: (first[metric][0], change)
-       for metric, (_, change) in second.items()},
+    own.clip_ids,
+    own.labels,
+    own.scores,
+    other.scores,
+    name,
+    {metric: (first[metric][0], change) for metric, (_, change) in second.items()},
   )
 
 
 def write_report(
-    workdir: str | pathlib.Path, *, baseline: str | pathlib.Path = "",
-    split: str = "", number: int = 4,
+  workdir: str | pathlib.Path,
+  *,
+  baseline: str | pathlib.Path = "",
+  split: str = "",
+  number: int = 4,
 ) -> pathlib.Path:
   """Writes `report.html` into a workdir.
 
@@ -98,8 +103,8 @@ def write_report(
   scores, no_scores = None, ""
   if against and not files.split:
     raise ValueError(
-        f"{str(workdir)!r} has no labelled split to compare. Evaluate it first:"
-        " python -m sum_l_jax.main --mode=eval"
+      f"{str(workdir)!r} has no labelled split to compare. Evaluate it first:"
+      " python -m sum_l_jax.main --mode=eval"
     )
   if files.split:
     try:
@@ -109,8 +114,12 @@ def write_report(
         raise
       no_scores = str(error)
   page = report_lib.make_page(
-      files, defaults=_defaults(files.fields), scores=scores,
-      no_scores=no_scores, baseline=against, number=number,
+    files,
+    defaults=_defaults(files.fields),
+    scores=scores,
+    no_scores=no_scores,
+    baseline=against,
+    number=number,
   )
   path = workdir / run_files.REPORT
   scratch = path.with_suffix(".tmp")
@@ -121,24 +130,21 @@ def write_report(
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
-      prog="python -m sum_l_jax.report", description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter,
+    prog="python -m sum_l_jax.report",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   add = parser.add_argument
   add("workdir", help="of a run")
-  add("--baseline", default="", metavar="WORKDIR",
-      help="an evaluated run to compare with")
-  add("--split", default="",
-      help="for classes and maps (the last evaluated one with labels)")
-  add("--number", type=int, default=4,
-      help="of test clips with class activation maps (4)")
+  add("--baseline", default="", metavar="WORKDIR", help="an evaluated run to compare with")
+  add("--split", default="", help="for classes and maps (the last evaluated one with labels)")
+  add("--number", type=int, default=4, help="of test clips with class activation maps (4)")
   return parser
 
 
 def _run(options: argparse.Namespace) -> str:
   path = write_report(
-      options.workdir, baseline=options.baseline, split=options.split,
-      number=options.number,
+    options.workdir, baseline=options.baseline, split=options.split, number=options.number
   )
   return f"wrote {path}"
 

@@ -64,10 +64,7 @@ class Task:
 
   def __post_init__(self):
     if self.kind not in TASK_KINDS:
-      raise ValueError(
-          f"Task {self.name!r}: kind must be one of {TASK_KINDS}, got"
-          f" {self.kind!r}."
-      )
+      raise ValueError(f"Task {self.name!r}: kind must be one of {TASK_KINDS}, got {self.kind!r}.")
     if not self.class_names:
       raise ValueError(f"Task {self.name!r} has no classes.")
 

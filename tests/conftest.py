@@ -11,8 +11,7 @@ import pathlib
 # tests run the same programs.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault(
-    "JAX_COMPILATION_CACHE_DIR",
-    str(pathlib.Path(__file__).parents[1] / ".cache" / "jax"),
+  "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".cache" / "jax")
 )
 
 from absl import flags
@@ -33,8 +32,8 @@ VERBS = types.Task("verb", types.SOFTMAX, ("take", "put", "cut"))
 NOUNS = types.Task("noun", types.SOFTMAX, ("cup", "pan", "apple", "knife"))
 SOFTMAX_TASKS = {"verb": VERBS, "noun": NOUNS}
 MULTI_LABEL_TASKS = {
-    name: types.Task(name, types.MULTI_LABEL, task.class_names)
-    for name, task in SOFTMAX_TASKS.items()
+  name: types.Task(name, types.MULTI_LABEL, task.class_names)
+  for name, task in SOFTMAX_TASKS.items()
 }
 
 
@@ -53,7 +52,7 @@ def free_memory():
 
 
 def noise_clips(
-    prefix: str, count: int, *, seed: int, multi_label: bool = False
+  prefix: str, count: int, *, seed: int, multi_label: bool = False
 ) -> list[types.Clip]:
   """Clips of 6 to 20 noise frames, 48 x 64 pixels, coarse enough for JPEG."""
   rng = np.random.default_rng(seed)
@@ -69,14 +68,14 @@ def noise_clips(
     if multi_label:
       labels["noun"] = tuple(sorted({noun, (noun + 1) % 4}))
     clips.append(
-        types.Clip(
-            clip_id=f"{prefix}{number:03d}",
-            frames=frames,
-            fps=12.0,
-            narration=f"{VERBS.class_names[verb]} {NOUNS.class_names[noun]}",
-            labels=labels,
-            video_id=f"{prefix}_video",
-        )
+      types.Clip(
+        clip_id=f"{prefix}{number:03d}",
+        frames=frames,
+        fps=12.0,
+        narration=f"{VERBS.class_names[verb]} {NOUNS.class_names[noun]}",
+        labels=labels,
+        video_id=f"{prefix}_video",
+      )
     )
   return clips
 
@@ -84,17 +83,17 @@ def noise_clips(
 def write_tiny(directory: pathlib.Path, view: str, sizes, multi_label=False):
   """Writes a data set of noise clips, sizes by split; returns its folder."""
   clip_dataset.write_clip_dataset(
-      directory,
-      name="tiny",
-      view=view,
-      tasks=MULTI_LABEL_TASKS if multi_label else SOFTMAX_TASKS,
-      splits={
-          split: lambda split=split, size=size, seed=seed: noise_clips(
-              f"{view}_{split}_", size, seed=seed, multi_label=multi_label
-          )
-          for seed, (split, size) in enumerate(sizes.items(), len(view))
-      },
-      metadata={"seed": len(view)},
+    directory,
+    name="tiny",
+    view=view,
+    tasks=MULTI_LABEL_TASKS if multi_label else SOFTMAX_TASKS,
+    splits={
+      split: lambda split=split, size=size, seed=seed: noise_clips(
+        f"{view}_{split}_", size, seed=seed, multi_label=multi_label
+      )
+      for seed, (split, size) in enumerate(sizes.items(), len(view))
+    },
+    metadata={"seed": len(view)},
   )
   return directory
 
@@ -121,28 +120,24 @@ def tiny_exo_multi_label(tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_narrations(
-    tiny_ego, tiny_exo, tiny_exo_multi_label
-) -> narrations.NarrationTable:
+def tiny_narrations(tiny_ego, tiny_exo, tiny_exo_multi_label) -> narrations.NarrationTable:
   """Random unit vectors, D = 16, for the narrations of all tiny data sets."""
   texts = {
-      clip.narration
-      for folder, split in (
-          (tiny_ego, "train"),
-          (tiny_ego, "val"),
-          (tiny_exo, "train"),
-          (tiny_exo_multi_label, "train"),
-      )
-      for clip in records.ClipDataset(folder, split).clips
+    clip.narration
+    for folder, split in (
+      (tiny_ego, "train"),
+      (tiny_ego, "val"),
+      (tiny_exo, "train"),
+      (tiny_exo_multi_label, "train"),
+    )
+    for clip in records.ClipDataset(folder, split).clips
   }
   vectors = np.random.default_rng(7).standard_normal((len(texts), 16))
   return narrations.NarrationTable(sorted(texts), vectors, model="random-16")
 
 
 @pytest.fixture(scope="session")
-def tiny_tables(
-    tiny_ego, tiny_exo, tiny_narrations, tmp_path_factory
-) -> pathlib.Path:
+def tiny_tables(tiny_ego, tiny_exo, tiny_narrations, tmp_path_factory) -> pathlib.Path:
   """Folder with `narrations.npz` and `pairs.npz` of tiny_ego and tiny_exo."""
   folder = tmp_path_factory.mktemp("tables")
   runs.write_pairs(tiny_ego, tiny_exo, tiny_narrations, folder)
@@ -167,9 +162,7 @@ def quick_compilation():
 
 
 @pytest.fixture(scope="session")
-def finished(
-    tiny_ego, tiny_exo, tiny_tables, tmp_path_factory
-) -> tuple[pathlib.Path, str]:
+def finished(tiny_ego, tiny_exo, tiny_tables, tmp_path_factory) -> tuple[pathlib.Path, str]:
   """An uninterrupted run of both stages, 6 steps each: workdir and table."""
   config = config_lib.default_config()
   config.stages = ("exo", "joint")

@@ -40,15 +40,15 @@ def read(image: np.ndarray | bytes) -> int:
 
 
 def write_video(
-    path: pathlib.Path,
-    times: list[int],
-    *,
-    time_base: Fraction = Fraction(1, 30),
-    codec: str = "libx264",
-    options: dict[str, str] | None = None,
-    container_options: dict[str, str] | None = None,
-    cell: int = 16,
-    max_b_frames: int | None = None,
+  path: pathlib.Path,
+  times: list[int],
+  *,
+  time_base: Fraction = Fraction(1, 30),
+  codec: str = "libx264",
+  options: dict[str, str] | None = None,
+  container_options: dict[str, str] | None = None,
+  cell: int = 16,
+  max_b_frames: int | None = None,
 ) -> None:
   """Frame i carries the number i and is shown at times[i] * time_base."""
   with av.open(str(path), "w", options=container_options or {}) as container:
@@ -66,9 +66,7 @@ def write_video(
     container.mux(stream.encode(None))
 
 
-def write_frames(
-    folder: pathlib.Path, numbers: range, *, cell: int = 16
-) -> dict[int, bytes]:
+def write_frames(folder: pathlib.Path, numbers: range, *, cell: int = 16) -> dict[int, bytes]:
   """Writes `frame_<number>.jpg`; returns the bytes by number."""
   folder.mkdir(parents=True, exist_ok=True)
   written = {}

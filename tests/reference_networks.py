@@ -40,9 +40,9 @@ def _hub():
 
 # --model of the conversion -> pytorchvideo's function.
 HUB = {
-    "slow_r50_8x8": "slow_r50",
-    "slowfast_r50_8x8": "slowfast_r50",
-    "slowfast_r101_8x8": "slowfast_r101",
+  "slow_r50_8x8": "slow_r50",
+  "slowfast_r50_8x8": "slowfast_r50",
+  "slowfast_r101_8x8": "slowfast_r101",
 }
 
 
@@ -134,15 +134,12 @@ def run(network: nn.Module, x: np.ndarray, *, window: int = 0) -> dict:
   pooled = []
   for value in x if two else [x]:
     if window:
-      value = nn.functional.avg_pool3d(
-          value, (value.shape[2], window, window), stride=1
-      )
+      value = nn.functional.avg_pool3d(value, (value.shape[2], window, window), stride=1)
       pooled.append(value.flatten(2).transpose(1, 2))
     else:
       pooled.append(value.mean(dim=(2, 3, 4)))
   features = torch.cat(pooled, dim=-1)
-  return {"stages": stages, "features": features,
-          "logits": network.blocks[-1].proj(features)}
+  return {"stages": stages, "features": features, "logits": network.blocks[-1].proj(features)}
 
 
 # --- Names of other families, by rules on pytorchvideo's names. Stated anew:
@@ -165,8 +162,7 @@ def pyslowfast_name(name: str, two: bool) -> str:
   if stage == 1:
     return f"s1.pathway{path}_stem.{rest.replace('norm', 'bn')}"
   block, rest = re.fullmatch(r"res_blocks\.(\d+)\.(.*)", rest).groups()
-  rest = rest.replace("branch1_conv", "branch1").replace(
-      "branch1_norm", "branch1_bn")
+  rest = rest.replace("branch1_conv", "branch1").replace("branch1_norm", "branch1_bn")
   rest = re.sub(r"branch2\.conv_([abc])", r"branch2.\1", rest)
   rest = re.sub(r"branch2\.norm_([abc])", r"branch2.\1_bn", rest)
   return f"s{stage}.pathway{path}_res{block}.{rest}"
@@ -176,16 +172,16 @@ def caffe2_name(name: str, last_block: dict[int, int]) -> str:
   """A PySlowFast name in the words of the Caffe2 model zoo."""
   if name.startswith("head.projection"):
     return "pred_w" if name.endswith("weight") else "pred_b"
-  ending = {"weight": "s", "bias": "b", "running_mean": "rm",
-            "running_var": "riv"}[name.rsplit(".", 1)[1]]
+  ending = {"weight": "s", "bias": "b", "running_mean": "rm", "running_var": "riv"}[
+    name.rsplit(".", 1)[1]
+  ]
   is_norm = re.search(r"(\.|_)bn\.", name) is not None
   ending = f"bn_{ending}" if is_norm else "w"
   if match := re.match(r"s(\d)_fuse", name):
     stage = int(match[1])
     if stage == 1:
       return f"t_pool1_subsample_{ending}"
-    return (f"t_res{stage}_{last_block[stage]}_branch2c_bn_subsample_"
-            f"{ending}")
+    return f"t_res{stage}_{last_block[stage]}_branch2c_bn_subsample_{ending}"
   stage, path = re.match(r"s(\d)\.pathway(\d)", name).groups()
   prefix = "t_" if path == "1" else ""
   if stage == "1":

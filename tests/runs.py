@@ -13,8 +13,7 @@ def write_pairs(ego: pathlib.Path, exo: pathlib.Path, narrations, folder):
   """Writes `narrations.npz` and `pairs.npz` into a folder."""
   narrations.save(folder / "narrations.npz", command="tests")
   table = mine_pairs.mine_pairs(
-      records.ClipDataset(ego, "train"), [records.ClipDataset(exo, "train")],
-      narrations, top_k=3,
+    records.ClipDataset(ego, "train"), [records.ClipDataset(exo, "train")], narrations, top_k=3
   )
   table.save(folder / "pairs.npz")
 
@@ -73,7 +72,6 @@ def get_config(argument=""):
 def write_config(path: pathlib.Path, *, ego, exo, tables) -> pathlib.Path:
   """Writes `small` as a config file; needs this project in PYTHONPATH."""
   path.write_text(
-      _CONFIG_FILE.format(ego=str(ego), exo=str(exo), tables=str(tables)),
-      encoding="utf-8",
+    _CONFIG_FILE.format(ego=str(ego), exo=str(exo), tables=str(tables)), encoding="utf-8"
   )
   return path

@@ -31,13 +31,15 @@ from sum_l_jax.study import plan
 from tests import test_aot_hlo
 
 ROOT = pathlib.Path(__file__).parents[1]
-SMALL = ["--config.frames.count=2", "--config.frames.crop_size=16",
-         "--config.frames.short_side=(16,16)"]
+SMALL = [
+  "--config.frames.count=2",
+  "--config.frames.crop_size=16",
+  "--config.frames.short_side=(16,16)",
+]
 
 
 def test_known_data_sets_are_those_of_their_builders():
-  for name, release in (("epic55", epic_kitchens.EPIC55),
-                        ("epic100", epic_kitchens.EPIC100)):
+  for name, release in (("epic55", epic_kitchens.EPIC55), ("epic100", epic_kitchens.EPIC100)):
     known = workload.find("ego", f"data/{name}/ego", "", "")
     assert dict(known.classes) == release.num_classes
   for view in (types.EGO, types.EXO):
@@ -46,20 +48,18 @@ def test_known_data_sets_are_those_of_their_builders():
     assert dict(known.classes) == {n: t.num_classes for n, t in tasks.items()}
     assert known.clips[view] == vocabulary.COUNTS[view]["train"]
   generic = workload.find("exo", "data/toy_kitchen/generic", "", "")
-  assert dict(generic.classes) == {
-      n: t.num_classes for n, t in vocabulary.tasks("generic").items()
-  }
+  assert dict(generic.classes) == {n: t.num_classes for n, t in vocabulary.tasks("generic").items()}
 
 
 def test_classes_given_as_text():
   found = workload.parse_classes("--ego_classes", "action:157:multi")
-  assert (dict(found.classes), found.kind) == (
-      {"action": 157}, types.MULTI_LABEL)
+  assert (dict(found.classes), found.kind) == ({"action": 157}, types.MULTI_LABEL)
   assert workload.parse_classes("x", "a:2,b:3").tasks["b"].num_classes == 3
 
 
-@pytest.mark.parametrize("text", ["verb", "verb:", "verb:0", ":3", "a:3:many",
-                                  "a:3,b:4:multi", "verb:-1"])
+@pytest.mark.parametrize(
+  "text", ["verb", "verb:", "verb:0", ":3", "a:3:many", "a:3,b:4:multi", "verb:-1"]
+)
 def test_unreadable_classes(text):
   with pytest.raises(ValueError, match="--ego_classes must be tasks with"):
     workload.parse_classes("--ego_classes", text)
@@ -70,7 +70,9 @@ def test_an_unknown_data_set_names_the_option():
     workload.find("ego", "data/mine/ego", "--ego_classes", "")
 
 
-@pytest.mark.parametrize("name, message", [
+@pytest.mark.parametrize(
+  "name, message",
+  [
     ("v5e", "--topology must be a TPU"),
     ("v9:2x2", "chips: v4, v5e, v5p, v6e"),
     ("v5e:2x4x", "--topology must be a TPU"),
@@ -79,23 +81,27 @@ def test_an_unknown_data_set_names_the_option():
     ("gpu:t4:1", "GPUs: a100, h100"),
     ("cpu:0", "between 1 and"),
     ("cpu:1000", "between 1 and"),
-])
+  ],
+)
 def test_wrong_topologies_are_explained(name, message):
   with pytest.raises(ValueError, match=message):
     topology.make_mesh(name)
 
 
-@pytest.mark.parametrize("name, package, message", [
+@pytest.mark.parametrize(
+  "name, package, message",
+  [
     ("v5e:2x4", "libtpu", "pip install 'libtpu=="),
     ("gpu:h100:1", "jax_cuda", r"pip install -e '\.\[gpu\]'"),
-])
-def test_without_a_compiler_the_way_to_it_is_named(
-    name, package, message, monkeypatch):
+  ],
+)
+def test_without_a_compiler_the_way_to_it_is_named(name, package, message, monkeypatch):
   find = importlib.util.find_spec
   monkeypatch.setattr(
-      importlib.util, "find_spec",
-      lambda name, *rest:
-      None if name.startswith(package) else find(name, *rest))
+    importlib.util,
+    "find_spec",
+    lambda name, *rest: None if name.startswith(package) else find(name, *rest),
+  )
   with pytest.raises(ValueError, match=message):
     topology.make_mesh(name)
 
@@ -103,14 +109,13 @@ def test_without_a_compiler_the_way_to_it_is_named(
 def test_what_fits_is_a_table(tmp_path, capsys):
   wide = _compiled(memory={}, text="", costs={}, problem="Used 17G of 15.75G")
   path = tmp_path / "a.json"
-  path.write_text(json.dumps({"programs": [
-      report.summarize(_compiled()), report.summarize(wide)]}))
+  path.write_text(json.dumps({"programs": [report.summarize(_compiled()), report.summarize(wide)]}))
   assert fits.main([str(path), str(path)]) == 0
   head, _, one, two, *again = capsys.readouterr().out.splitlines()
-  assert head.split(" | ")[1:5] == [
-      "stage", "recomputed", "chips", "clips a chip"]
-  assert one == ("| `slow_r50` | joint | - | v5e:2x4 | 8 of 8 x 224 x 224 |"
-                 " 6.00 GB | 4.00 GB | 16.91 GB | yes |")
+  assert head.split(" | ")[1:5] == ["stage", "recomputed", "chips", "clips a chip"]
+  assert one == (
+    "| `slow_r50` | joint | - | v5e:2x4 | 8 of 8 x 224 x 224 | 6.00 GB | 4.00 GB | 16.91 GB | yes |"
+  )
   assert two.endswith("| - | - | - | no |") and again == [one, two]
   for text in ("{}", '{"programs": [{}]}', "no JSON"):
     path.write_text(text)
@@ -129,22 +134,23 @@ def test_clocks_follow_from_the_peaks():
   """Cores x units of 128 x 128, two operations each a cycle."""
   for name, units in (("v4", 8), ("v5e", 4), ("v5p", 8)):
     chip = chips.CHIPS[name]
-    assert chip.clock_hz == pytest.approx(
-        chip.peak_flops / (2 * 128 * 128 * units), rel=0.01)
+    assert chip.clock_hz == pytest.approx(chip.peak_flops / (2 * 128 * 128 * units), rel=0.01)
 
 
 def test_a_matrix_product_costs_what_it_costs():
-  program = jax.jit(lambda a, b: a @ b).lower(
-      jax.ShapeDtypeStruct((64, 128), jnp.float32),
-      jax.ShapeDtypeStruct((128, 32), jnp.float32),
-  ).compile()
+  program = (
+    jax.jit(lambda a, b: a @ b)
+    .lower(
+      jax.ShapeDtypeStruct((64, 128), jnp.float32), jax.ShapeDtypeStruct((128, 32), jnp.float32)
+    )
+    .compile()
+  )
   costs, memory = compiling.read_costs(program), compiling.read_memory(program)
   assert costs["flops"] == 2 * 64 * 128 * 32
   assert costs["bytes_accessed"] == 4 * (64 * 128 + 128 * 32 + 64 * 32)
   assert memory["arguments"] == 4 * (64 * 128 + 128 * 32)
   assert memory["outputs"] == 4 * 64 * 32
-  assert memory["total"] == sum(
-      memory[k] for k in ("arguments", "outputs", "temporaries", "code"))
+  assert memory["total"] == sum(memory[k] for k in ("arguments", "outputs", "temporaries", "code"))
   text = hlo.Program(program.as_text())
   assert text.cycles is None and not text.collectives
   assert sum(o.bytes for o in text.operations) == costs["bytes_accessed"]
@@ -152,23 +158,37 @@ def test_a_matrix_product_costs_what_it_costs():
 
 def _compiled(numbers=1_023_750_000, **changes):
   """A program of 3,000,000 cycles that negates so many numbers, on a v5e."""
-  config = plan.read_config("configs/epic55.py", [
-      "--config.joint_stage.batch_size=64"])
+  config = plan.read_config("configs/epic55.py", ["--config.joint_stage.batch_size=64"])
   text = """\
 ENTRY %main (a: f32[N]) -> f32[N] {
   %a = f32[N]{0} parameter(0)
   ROOT %y = f32[N]{0} negate(%a), NOTES
 }
-""".replace("N]", f"{numbers}]").replace("NOTES", (
+""".replace("N]", f"{numbers}]").replace(
+    "NOTES",
+    (
       'metadata={op_name="jit(step)/transpose(jvp(ego))/slow/s2/0/a/mul"},'
       ' backend_config={"window_config":{"estimated_cycles":"3000000"}}'
-  ))
+    ),
+  )
   fields = dict(
-      config=config, stage="joint", topology="v5e:2x4",
-      chip=chips.CHIPS["v5e"], num_chips=8, clips=6400, text=text,
-      memory={"arguments": 10**9, "outputs": 0, "temporaries": 5 * 10**9,
-              "code": 0, "total": 6 * 10**9, "peak": 4 * 10**9},
-      costs={"flops": 197e9, "bytes_accessed": 8.19e9}, seconds=12.0,
+    config=config,
+    stage="joint",
+    topology="v5e:2x4",
+    chip=chips.CHIPS["v5e"],
+    num_chips=8,
+    clips=6400,
+    text=text,
+    memory={
+      "arguments": 10**9,
+      "outputs": 0,
+      "temporaries": 5 * 10**9,
+      "code": 0,
+      "total": 6 * 10**9,
+      "peak": 4 * 10**9,
+    },
+    costs={"flops": 197e9, "bytes_accessed": 8.19e9},
+    seconds=12.0,
   )
   return compiling.Compiled(**fields | changes)
 
@@ -178,24 +198,31 @@ def test_estimates_of_time_and_headroom():
   # 3e6 cycles at 1.5 GHz; a thousandth of a second's peak; a hundredth of a
   # second's traffic; 100 steps.
   assert summary["step_seconds"] == pytest.approx(
-      {"cycles": 2e-3, "arithmetic": 1e-3, "memory": 1e-2})
+    {"cycles": 2e-3, "arithmetic": 1e-3, "memory": 1e-2}
+  )
   assert summary["epoch_seconds"] == pytest.approx(
-      {"cycles": 0.2, "arithmetic": 0.1, "memory": 1.0})
+    {"cycles": 0.2, "arithmetic": 0.1, "memory": 1.0}
+  )
   assert summary["headroom"] == int(15.75 * 2**30) - 6 * 10**9
   assert summary["batch_per_chip"] == 8
   assert summary["layers"] == {"ego/slow/s2": {"backward": 3_000_000}}
   (operation,) = summary["operations"]
   assert operation["milliseconds"] == pytest.approx(2.0)
   text = report.format_report([summary])
-  for part in ("2.00 ms", "10.0 ms", "6.00 GB", "(estimates)",
-               "ego/slow/s2/0/a/mul [backward]", "Compiled, not run."):
+  for part in (
+    "2.00 ms",
+    "10.0 ms",
+    "6.00 GB",
+    "(estimates)",
+    "ego/slow/s2/0/a/mul [backward]",
+    "Compiled, not run.",
+  ):
     assert part in text, part
 
 
 def test_two_programs_side_by_side():
   half = _compiled(512_500_000)
-  text = report.format_report(
-      [report.summarize(c) for c in (_compiled(), half)])
+  text = report.format_report([report.summarize(c) for c in (_compiled(), half)])
   (line,) = [li for li in text.splitlines() if "memory traffic" in li]
   assert line.split()[-6:] == ["8.19", "GB", "4.10", "GB", "x", "0.50"]
 
@@ -204,9 +231,12 @@ def test_arithmetic_is_not_known_of_a_program_with_loops():
   """XLA counts the body of a loop once, however often it runs."""
   summary = report.summarize(_compiled(text=test_aot_hlo.LOOP))
   assert summary["step_seconds"] == {
-      "cycles": pytest.approx(35 / 1.5e9), "arithmetic": None,
-      "memory": pytest.approx(hlo.Program(test_aot_hlo.LOOP).main_bytes
-                              / chips.CHIPS["v5e"].bandwidth)}
+    "cycles": pytest.approx(35 / 1.5e9),
+    "arithmetic": None,
+    "memory": pytest.approx(
+      hlo.Program(test_aot_hlo.LOOP).main_bytes / chips.CHIPS["v5e"].bandwidth
+    ),
+  }
   lines = report.format_report([summary]).splitlines()
   for start in ("  arithmetic", "  accessed, by XLA's count"):
     (line,) = [line for line in lines if line.startswith(start)]
@@ -214,22 +244,27 @@ def test_arithmetic_is_not_known_of_a_program_with_loops():
 
 
 def test_a_program_that_does_not_fit_is_said_so():
-  summary = report.summarize(_compiled(
-      text="", memory={}, costs={},
-      problem="RESOURCE_EXHAUSTED: Used 17.02G of 15.75G hbm."))
+  summary = report.summarize(
+    _compiled(
+      text="", memory={}, costs={}, problem="RESOURCE_EXHAUSTED: Used 17.02G of 15.75G hbm."
+    )
+  )
   assert not summary["fits"]
   text = report.format_report([summary])
   assert "DOES NOT FIT: RESOURCE_EXHAUSTED: Used 17.02G of 15.75G" in text
 
 
-@pytest.mark.parametrize("arguments, message", [
+@pytest.mark.parametrize(
+  "arguments, message",
+  [
     (["--topology=cpu:1", "--config.precision=x"], "config.precision"),
     (["--topology=cpu:1", "--config.model.x=1"], "no config field"),
     (["--topology=cpu:1", "--compare.model.x=1"], "no config field"),
     (["--topology=cpu:1", "--batch_per_chip=-1"], "--batch_per_chip must be"),
     (["--topology=cpu:1", "--output=nowhere/a.json"], "no folder 'nowhere'"),
     (["--topology=v5e:2"], "--topology must be a TPU"),
-])
+  ],
+)
 def test_errors_are_one_block(arguments, message, capsys, monkeypatch):
   monkeypatch.setattr(command, "_ENVIRONMENT", {})
   # What compiles, when all else is right, is not the subject.
@@ -244,15 +279,23 @@ def test_the_step_is_compiled_for_two_devices(tmp_path):
   """The demo's ego tower: every kernel's gradient is summed over devices."""
   output = tmp_path / "out.json"
   done = subprocess.run(
-      [sys.executable, "-m", "sum_l_jax.aot", "--topology=cpu:2",
-       "--config=configs/demo.py:method=fpv_only", "--batch_per_chip=2",
-       f"--output={output}", *SMALL],
-      cwd=ROOT, capture_output=True, text=True, timeout=600,
-      env=os.environ | {
-          "JAX_PLATFORMS": "cpu",
-          "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-      },
-  )  # fmt: skip
+    [
+      sys.executable,
+      "-m",
+      "sum_l_jax.aot",
+      "--topology=cpu:2",
+      "--config=configs/demo.py:method=fpv_only",
+      "--batch_per_chip=2",
+      f"--output={output}",
+      *SMALL,
+    ],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=600,
+    env=os.environ
+    | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+  )
   assert done.returncode == 0, done.stderr
   (program,) = json.loads(output.read_text())["programs"]
   assert (program["chips"], program["batch_size"]) == (2, 4)
@@ -262,8 +305,7 @@ def test_the_step_is_compiled_for_two_devices(tmp_path):
   network = compiling.stages.build_network(config, tasks, embedding_dim=None)
   params, stats = network.shapes
   size = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
-  summed = sum(row["elements"] for row in program["collectives"]
-               if row["kind"] == "all-reduce")
+  summed = sum(row["elements"] for row in program["collectives"] if row["kind"] == "all-reduce")
   # The gradient, and sums for BatchNorm forwards and backwards and the log.
   assert size(params) <= summed <= size(params) + 4 * size(stats) + 1000
   # Parameters and AdamW's two moments, BatchNorm's statistics, the batch.

@@ -12,26 +12,59 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "sum_l_jax"
 # A package imports only those to its left.
-ORDER = ["files", "run_files", "command_line", "process", "multihost", "types",
-         "config", "data", "models", "losses", "train", "checkpoint",
-         "evaluation", "prediction", "export", "visualize", "study", "aot"]
+ORDER = [
+  "files",
+  "run_files",
+  "command_line",
+  "process",
+  "multihost",
+  "types",
+  "config",
+  "data",
+  "models",
+  "losses",
+  "train",
+  "checkpoint",
+  "evaluation",
+  "prediction",
+  "export",
+  "visualize",
+  "study",
+  "aot",
+]
 # These see the whole row.
-OVERSEERS = {"main.py", "predict.py", "compare.py", "submit.py", "embed.py",
-             "retrieve.py", "doctor.py", "report.py", "profile_input.py",
-             "train/loop.py"}
+OVERSEERS = {
+  "main.py",
+  "predict.py",
+  "compare.py",
+  "submit.py",
+  "embed.py",
+  "retrieve.py",
+  "doctor.py",
+  "report.py",
+  "profile_input.py",
+  "train/loop.py",
+}
 # Reads ConfigDicts in its build_* functions, with the overseers.
-BUILDERS = {"train/stages.py", "evaluation/evaluator.py", "evaluation/final.py",
-            "evaluation/retrieval_run.py", "evaluation/retrieval_source.py",
-            "study/plan.py", "study/reuse.py", "study/rows.py",
-            "aot/compile.py"}
+BUILDERS = {
+  "train/stages.py",
+  "evaluation/evaluator.py",
+  "evaluation/final.py",
+  "evaluation/retrieval_run.py",
+  "evaluation/retrieval_source.py",
+  "study/plan.py",
+  "study/reuse.py",
+  "study/rows.py",
+  "aot/compile.py",
+}
 ONLY_IN = {
-    "flax": ("models/", "train/state.py"),
-    "orbax": ("checkpoint/",),
-    "grain": ("data/",),
-    "clu": ("train/metrics.py",),
-    "torch": (),
-    "tensorflow": ("train/metrics.py", "prediction/saved_model.py"),
-    "data_prep": ("main.py", "prediction/"),
+  "flax": ("models/", "train/state.py"),
+  "orbax": ("checkpoint/",),
+  "grain": ("data/",),
+  "clu": ("train/metrics.py",),
+  "torch": (),
+  "tensorflow": ("train/metrics.py", "prediction/saved_model.py"),
+  "data_prep": ("main.py", "prediction/"),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -102,8 +135,7 @@ def test_nothing_unpickles():
 def _run(code: str) -> list[str]:
   """Runs code in a Python of its own; the lines that it prints."""
   out = subprocess.run(
-      [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
-      timeout=300,
+    [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300
   )
   assert out.returncode == 0, out.stderr
   return out.stdout.splitlines()
@@ -111,13 +143,14 @@ def _run(code: str) -> list[str]:
 
 def test_training_imports_no_torch_and_no_tensorflow():
   modules = ", ".join(
-      "sum_l_jax." + _relative(p).removesuffix(".py").replace("/", ".")
-      for p in FILES if p.name != "__init__.py"
+    "sum_l_jax." + _relative(p).removesuffix(".py").replace("/", ".")
+    for p in FILES
+    if p.name != "__init__.py"
   )
   code = (
-      f"import sys, {modules}\n"
-      "print([m for m in ('torch', 'tensorflow', 'sentence_transformers')"
-      " if m in sys.modules])"
+    f"import sys, {modules}\n"
+    "print([m for m in ('torch', 'tensorflow', 'sentence_transformers')"
+    " if m in sys.modules])"
   )
   assert _run(code) == ["[]"]
 
@@ -125,29 +158,29 @@ def test_training_imports_no_torch_and_no_tensorflow():
 def test_help_of_a_command_waits_for_no_jax():
   """Nor for TensorFlow or PyTorch: they are imported after the options."""
   commands = [
-      ".".join(path.relative_to(ROOT).with_suffix("").parts)
-      for folder in (PACKAGE, ROOT / "data_prep")
-      for path in sorted(folder.rglob("*.py"))
-      if 'if __name__ == "__main__":' in path.read_text(encoding="utf-8")
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for folder in (PACKAGE, ROOT / "data_prep")
+    for path in sorted(folder.rglob("*.py"))
+    if 'if __name__ == "__main__":' in path.read_text(encoding="utf-8")
   ]
   assert "sum_l_jax.predict" in commands
   code = (
-      "import importlib, sys\n"
-      f"for name in {commands}:\n"
-      "  importlib.import_module(name)\n"
-      "  print(name, [m for m in ('jax', 'torch', 'tensorflow', 'matplotlib')"
-      " if m in sys.modules])"
+    "import importlib, sys\n"
+    f"for name in {commands}:\n"
+    "  importlib.import_module(name)\n"
+    "  print(name, [m for m in ('jax', 'torch', 'tensorflow', 'matplotlib')"
+    " if m in sys.modules])"
   )
   assert _run(code) == [f"{name} []" for name in commands]
 
 
 def test_the_method_fits_in_four_files():
-  for name in ("data/pairing.py", "models/multiview.py", "losses/alignment.py",
-               "train/step.py"):
+  for name in ("data/pairing.py", "models/multiview.py", "losses/alignment.py", "train/step.py"):
     assert (PACKAGE / name).is_file()
   step = (PACKAGE / "train/step.py").read_text(encoding="utf-8")
   function = next(
-      node for node in ast.parse(step).body
-      if isinstance(node, ast.FunctionDef) and node.name == "make_train_step"
+    node
+    for node in ast.parse(step).body
+    if isinstance(node, ast.FunctionDef) and node.name == "make_train_step"
   )
   assert function.end_lineno - function.lineno <= 60

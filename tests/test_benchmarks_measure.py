@@ -16,11 +16,10 @@ def test_calls_come_in_turn_and_are_timed_each():
     def function():
       calls.append(name)
       now[0] += seconds
+
     return function
 
-  times = measure.interleave(
-      {"a": work("a", 2.0), "b": work("b", 3.0)}, 4, clock=lambda: now[0]
-  )
+  times = measure.interleave({"a": work("a", 2.0), "b": work("b", 3.0)}, 4, clock=lambda: now[0])
   assert "".join(calls) == "ab" + "ab" + "ba" + "ab" + "ba"
   assert times == {"a": [2.0] * 4, "b": [3.0] * 4}
 
@@ -36,10 +35,8 @@ def test_a_timed_call_can_follow_one_of_its_own():
 def test_a_ratio_is_taken_round_by_round():
   # The machine was ten times slower in the last round, which no ratio shows.
   times = {"a": [1.0, 3.0, 20.0], "b": [2.0, 4.0, 40.0]}
-  assert measure.ratio(times, "a", "b") == {
-      "median": 0.5, "low": 0.5, "high": 0.75}
-  assert measure.spread(times["a"]) == {
-      "median": 3.0, "low": 1.0, "high": 20.0}
+  assert measure.ratio(times, "a", "b") == {"median": 0.5, "low": 0.5, "high": 0.75}
+  assert measure.spread(times["a"]) == {"median": 3.0, "low": 1.0, "high": 20.0}
 
 
 @pytest.mark.parametrize("functions, rounds", [({}, 1), ({"a": int}, 0)])
@@ -76,7 +73,8 @@ def test_both_clocks_time_the_same_calls(monkeypatch):
     now["wall"] += wall
     now["processor"] += processor
 
-  times = measure.interleave_clocks(
-      {"a": lambda: work(3.0, 4.0), "b": lambda: work(1.0, 0.5)}, 2)
-  assert times == {"wall": {"a": [3.0, 3.0], "b": [1.0, 1.0]},
-                   "processor": {"a": [4.0, 4.0], "b": [0.5, 0.5]}}
+  times = measure.interleave_clocks({"a": lambda: work(3.0, 4.0), "b": lambda: work(1.0, 0.5)}, 2)
+  assert times == {
+    "wall": {"a": [3.0, 3.0], "b": [1.0, 1.0]},
+    "processor": {"a": [4.0, 4.0], "b": [0.5, 0.5]},
+  }

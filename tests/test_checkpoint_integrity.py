@@ -22,8 +22,10 @@ from sum_l_jax.checkpoint import weights as weights_lib
 
 
 def _state(step: int):
-  return {"params": {"ego": {"w": jnp.arange(3000.0) + step}},
-          "stats": {"mean": jnp.full(3, float(step))}}
+  return {
+    "params": {"ego": {"w": jnp.arange(3000.0) + step}},
+    "stats": {"mean": jnp.full(3, float(step))},
+  }
 
 
 @pytest.fixture(name="folder")
@@ -52,16 +54,14 @@ def _truncate(path: pathlib.Path) -> None:
 
 
 _DAMAGE = {
-    "flipped bit": (_flip, "other content than was written"),
-    "truncated": (_truncate, "bytes, .* were written"),
-    "deleted": (lambda path: path.unlink(), "is missing"),
+  "flipped bit": (_flip, "other content than was written"),
+  "truncated": (_truncate, "bytes, .* were written"),
+  "deleted": (lambda path: path.unlink(), "is missing"),
 }
 
 
 @pytest.mark.parametrize("damage, words", _DAMAGE.values(), ids=_DAMAGE)
-def test_damage_is_named_and_the_one_before_is_used(
-    damage, words, folder, caplog
-):
+def test_damage_is_named_and_the_one_before_is_used(damage, words, folder, caplog):
   path = _largest(folder / "4")
   damage(path)
   with pytest.raises(ValueError, match=f"{path.name} .*{words}") as error:
@@ -71,8 +71,7 @@ def test_damage_is_named_and_the_one_before_is_used(
     with manager.Checkpoints(folder, keep=2) as checkpoints:
       assert checkpoints.latest_step == 2
       restored = checkpoints.restore(2, _state(0))
-      np.testing.assert_array_equal(
-          restored["params"]["ego"]["w"], np.arange(3000.0) + 2)
+      np.testing.assert_array_equal(restored["params"]["ego"]["w"], np.arange(3000.0) + 2)
       # Training reaches this step again; it must be saved again.
       checkpoints.save(4, _state(4), {"step": 4})
   text = caplog.text
@@ -97,8 +96,7 @@ def test_every_item_is_covered(item, folder):
 
 def test_every_file_counts(folder):
   """Each single file of a checkpoint is covered, however small."""
-  files = [p for item in ("state", "meta")
-           for p in (folder / "4" / item).rglob("*") if p.is_file()]
+  files = [p for item in ("state", "meta") for p in (folder / "4" / item).rglob("*") if p.is_file()]
   assert len(files) > 5
   for path in files:
     data = path.read_bytes()
@@ -199,13 +197,15 @@ def test_a_full_disk_while_saving(folder, monkeypatch):
   assert "No space left on device" in _check_failed_save(folder, save)
 
 
-@pytest.mark.parametrize("state, meta, words", [
+@pytest.mark.parametrize(
+  "state, meta, words",
+  [
     ({"w": object()}, {}, "Unsupported type"),
     ({"w": jnp.zeros(3)}, {"a": object()}, "not JSON serializable"),
-], ids=["a leaf that is no array", "no JSON"])  # fmt: skip
-def test_what_is_no_fault_of_the_disk_is_not_blamed_on_it(
-    state, meta, words, folder
-):
+  ],
+  ids=["a leaf that is no array", "no JSON"],
+)
+def test_what_is_no_fault_of_the_disk_is_not_blamed_on_it(state, meta, words, folder):
   with pytest.raises((ValueError, TypeError), match=words) as error:
     with manager.Checkpoints(folder, keep=2) as checkpoints:
       checkpoints.save(6, state, meta)
@@ -222,20 +222,31 @@ def test_errors_of_the_system_are_told_apart():
   full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
   wrapped = RuntimeError("saving failed")
   wrapped.__cause__ = full
-  of_disk = [full, wrapped, PermissionError("no"), ValueError(
-      "RESOURCE_EXHAUSTED: Failed to write 9 bytes [os_error_code='28']")]
-  others = [TypeError("no array"), KeyError("params"), RuntimeError("deleted"),
-            ValueError("Unsupported type: <class 'str'>"),
-            ValueError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")]
+  of_disk = [
+    full,
+    wrapped,
+    PermissionError("no"),
+    ValueError("RESOURCE_EXHAUSTED: Failed to write 9 bytes [os_error_code='28']"),
+  ]
+  others = [
+    TypeError("no array"),
+    KeyError("params"),
+    RuntimeError("deleted"),
+    ValueError("Unsupported type: <class 'str'>"),
+    ValueError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes"),
+  ]
   assert [manager._is_of_disk(error) for error in of_disk + others] == (
-      [True] * len(of_disk) + [False] * len(others))
+    [True] * len(of_disk) + [False] * len(others)
+  )
 
 
 def _tmpfs(path: pathlib.Path, *options: str):
   path.mkdir()
   done = subprocess.run(
-      ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(path)],
-      capture_output=True, text=True, check=False,
+    ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(path)],
+    capture_output=True,
+    text=True,
+    check=False,
   )
   if done.returncode:
     path.rmdir()
@@ -254,8 +265,7 @@ def test_a_disk_that_is_full(tmp_path):
         for step in range(9):
           noise = rng.standard_normal(100_000)  # 0.4 MB that don't compress.
           checkpoints.save(step, {"params": {"w": jnp.asarray(noise)}}, {})
-    assert "No space left" in str(error.value) or "EXHAUSTED" in str(
-        error.value)
+    assert "No space left" in str(error.value) or "EXHAUSTED" in str(error.value)
     kept = integrity.steps(folder)
     assert 1 <= len(kept) < 6
     for step in kept:
@@ -267,8 +277,7 @@ def test_a_disk_that_is_full(tmp_path):
 def test_workdirs_that_can_not_be_written_to(tmp_path):
   config = config_lib.default_config()
   (tmp_path / "file").write_text("in the way")
-  for workdir in (tmp_path / "file", tmp_path / "file" / "below",
-                  "/proc/nothing/here"):
+  for workdir in (tmp_path / "file", tmp_path / "file" / "below", "/proc/nothing/here"):
     with pytest.raises(ValueError, match="--workdir=.* can't be written to"):
       main.run(config, workdir)
   with pytest.raises(manager.SaveError, match="Give a --workdir"):

@@ -20,15 +20,15 @@ def tower(seed: int, *, verbs: int = 3, width: int = 4, nouns: int = 2):
   rng = np.random.default_rng(seed)
   draw = lambda *shape: rng.standard_normal(shape).astype(np.float32)
   params = {
-      "encoder": {
-          "stem": {"kernel": draw(1, 3, 3, 3, width)},
-          "stages": {"0": {"scale": draw(width), "bias": draw(width)}},
-      },
-      "heads": {
-          "verb": {"kernel": draw(width, verbs), "bias": draw(verbs)},
-          "noun": {"kernel": draw(width, nouns), "bias": draw(nouns)},
-      },
-      "projection": {"kernel": draw(width, 5), "bias": draw(5)},
+    "encoder": {
+      "stem": {"kernel": draw(1, 3, 3, 3, width)},
+      "stages": {"0": {"scale": draw(width), "bias": draw(width)}},
+    },
+    "heads": {
+      "verb": {"kernel": draw(width, verbs), "bias": draw(verbs)},
+      "noun": {"kernel": draw(width, nouns), "bias": draw(nouns)},
+    },
+    "projection": {"kernel": draw(width, 5), "bias": draw(5)},
   }
   stats = {"encoder": {"stages": {"0": {"mean": draw(width)}}}}
   return params, stats
@@ -39,10 +39,10 @@ def make_weights(**views: int) -> weights_lib.Weights:
   towers = {view: tower(seed) for view, seed in views.items()}
   names = {"verb": list(VERBS), "noun": list(NOUNS)}
   return weights_lib.Weights(
-      params={view: t[0] for view, t in towers.items()},
-      stats={view: t[1] for view, t in towers.items()},
-      card={"tasks": {view: names for view in views}, "backbone": "tiny"},
-      source="made up",
+    params={view: t[0] for view, t in towers.items()},
+    stats={view: t[1] for view, t in towers.items()},
+    card={"tasks": {view: names for view in views}, "backbone": "tiny"},
+    source="made up",
   )
 
 
@@ -106,8 +106,7 @@ def report_fixture(caplog):
 
 def graft(params, stats, weights, *, view="ego", verbs=VERBS):
   return weights_lib.graft(
-      {view: params}, {view: stats}, weights, view=view,
-      tasks={"verb": verbs, "noun": NOUNS},
+    {view: params}, {view: stats}, weights, view=view, tasks={"verb": verbs, "noun": NOUNS}
   )
 
 
@@ -132,8 +131,7 @@ def test_other_view_gives_the_encoder_alone(report):
   assert same(new_params["ego"]["encoder"], weights.params["exo"]["encoder"])
   assert same(new_params["ego"]["heads"], tower(9)[0]["heads"])
   assert "(exo): encoder 3 arrays, heads none" in report.text
-  assert ("initialised afresh: ['heads/noun', 'heads/verb', 'projection']"
-          in report.text)
+  assert "initialised afresh: ['heads/noun', 'heads/verb', 'projection']" in report.text
 
 
 def test_head_of_other_classes_stays_behind(report):
@@ -175,18 +173,18 @@ META = {"tasks": {"exo": {"verb": list(VERBS)}}, "stage": "exo"}
 def saved_fixture(tmp_path) -> tuple[pathlib.Path, dict]:
   """A workdir whose exo stage has checkpoints at steps 3 and 5."""
   state = {
-      "step": np.int32(5), "params": {"exo": tower(1)[0]},
-      "stats": {"exo": tower(1)[1]}, "opt_state": {"trace": np.ones(4)},
-  }  # fmt: skip
+    "step": np.int32(5),
+    "params": {"exo": tower(1)[0]},
+    "stats": {"exo": tower(1)[1]},
+    "opt_state": {"trace": np.ones(4)},
+  }
   with manager.Checkpoints(tmp_path / "exo" / "checkpoints") as checkpoints:
     for step in (3, 5):
       checkpoints.save(step, state, META)
   return tmp_path, state
 
 
-@pytest.mark.parametrize(
-    "where", [".", "exo", "exo/checkpoints", "exo/checkpoints/5"]
-)
+@pytest.mark.parametrize("where", [".", "exo", "exo/checkpoints", "exo/checkpoints/5"])
 def test_a_checkpoint_is_found_from_every_folder(saved, where):
   workdir, state = saved
   weights = weights_lib.read_weights(workdir / where)
@@ -233,9 +231,7 @@ def test_export_of_nothing(tmp_path, capsys):
 
 
 def as_shapes(tree):
-  return weights_lib.unflatten(
-      {k: np.asarray(v) for k, v in weights_lib.flatten(tree).items()}
-  )
+  return weights_lib.unflatten({k: np.asarray(v) for k, v in weights_lib.flatten(tree).items()})
 
 
 def test_restoring_into_another_state_is_refused(saved):

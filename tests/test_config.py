@@ -19,9 +19,12 @@ def test_defaults_resolve_to_the_paper():
   assert config.loss.negatives == "cross"
   assert config.model.projection_prenorm == "false"
   assert dict(config.loss.weights) == {
-      "ego_cls": 1.0, "exo_cls": 0.1, "ego_exo": 0.02, "ego_text": 0.1,
-      "exo_text": 0.1,
-  }  # fmt: skip
+    "ego_cls": 1.0,
+    "exo_cls": 0.1,
+    "ego_exo": 0.02,
+    "ego_text": 0.1,
+    "exo_text": 0.1,
+  }
 
 
 def test_released_switches_the_cross_view_term_off():
@@ -35,15 +38,14 @@ def test_released_switches_the_cross_view_term_off():
 
 
 @pytest.mark.parametrize(
-    "method, terms, cross_view",
-    [
-        ("sum_l", {"ego_cls", "exo_cls", "ego_exo", "ego_text", "exo_text"},
-         "weighted"),
-        ("fpv_only", {"ego_cls"}, None),
-        ("typical_cl", {"ego_cls", "exo_cls", "ego_exo"}, "decoupled"),
-        ("triplet", {"ego_cls", "exo_cls", "ego_exo"}, "triplet"),
-    ],
-)  # fmt: skip
+  "method, terms, cross_view",
+  [
+    ("sum_l", {"ego_cls", "exo_cls", "ego_exo", "ego_text", "exo_text"}, "weighted"),
+    ("fpv_only", {"ego_cls"}, None),
+    ("typical_cl", {"ego_cls", "exo_cls", "ego_exo"}, "decoupled"),
+    ("triplet", {"ego_cls", "exo_cls", "ego_exo"}, "triplet"),
+  ],
+)
 def test_methods(method, terms, cross_view):
   config = config_lib.default_config()
   config.method = method
@@ -55,24 +57,27 @@ def test_methods(method, terms, cross_view):
 
 
 @pytest.mark.parametrize(
-    "text, steps",
-    [("30 epochs", 12222), ("1 epoch", 407), ("0.5 epochs", 204),
-     ("300 steps", 300), ("300steps", 300), ("7_steps", 7),
-     ("10 percent", 100), ("10%", 100)],
-)  # fmt: skip
+  "text, steps",
+  [
+    ("30 epochs", 12222),
+    ("1 epoch", 407),
+    ("0.5 epochs", 204),
+    ("300 steps", 300),
+    ("300steps", 300),
+    ("7_steps", 7),
+    ("10 percent", 100),
+    ("10%", 100),
+  ],
+)
 def test_durations(text, steps):
-  got = config_lib.steps(
-      text, field="x", num_clips=26074, batch_size=64, total=1000
-  )
+  got = config_lib.steps(text, field="x", num_clips=26074, batch_size=64, total=1000)
   assert got == steps
 
 
 @pytest.mark.parametrize("text", ["30", "epochs", "3 days", "-1 steps", ""])
 def test_unreadable_durations(text):
   with pytest.raises(ValueError, match="config.joint_stage.total must be a"):
-    config_lib.steps(
-        text, field="joint_stage.total", num_clips=10, batch_size=2
-    )
+    config_lib.steps(text, field="joint_stage.total", num_clips=10, batch_size=2)
 
 
 def test_percent_of_nothing():
@@ -95,37 +100,34 @@ def test_choices_are_listed(field):
 
 
 @pytest.mark.parametrize(
-    "changes, words",
-    [
-        ({"method": "fpv_only", "loss.cross_view": "weighted"}, "fpv_only"),
-        ({"method": "triplet", "loss.cross_view": "info_nce"}, "triplet"),
-        ({"method": "fpv_only", "model.share_encoder": True}, "share_encoder"),
-        ({"model.share_encoder": True, "init.exo": "x"}, "share_encoder"),
-        ({"method": "fpv_only", "model.freeze_exo": True}, "freeze_exo"),
-        ({"model.share_encoder": True, "model.freeze_exo": True},
-         "freeze_exo"),
-        ({"init.ego": "exo_stage"}, "config.stages"),
-        ({"stages": ("joint", "exo")}, "in this order"),
-        ({"stages": ()}, "config.stages"),
-        ({"stages": ("later",)}, "config.stages"),
-        ({"stop_at": "joint"}, "config.stop_at"),
-        ({"frames.crop_size": 300}, "a crop must fit"),
-        ({"loss.temperature": 0.0}, "config.loss.temperature must be positive"),
-        ({"loss.target_temperature": -0.1},
-         "config.loss.target_temperature must be positive"),
-        ({"loss.mask_duplicates": 1.1}, "mask_duplicates must be 0 .*got 1.1"),
-        ({"loss.mask_duplicates": -0.5}, r"cosine in \(0, 1\], got -0.5"),
-        ({"method": "typical_cl", "loss.cross_view": "graded"}, "typical_cl"),
-        ({"joint_stage.batch_size": 0}, "config.joint_stage.batch_size"),
-        ({"eval.crops": 2}, "config.eval.crops must be 1 or 3"),
-        ({"model.dropout": 1.5}, "config.model.dropout"),
-        ({"joint_stage.factors": (1.0,)}, "same length"),
-        ({"model.bn_group_size": 24},
-         "bn_group_size must be 0 .*joint_stage.batch_size=64, got 24"),
-        ({"loss.negatives_group": 24}, "negatives_group must be 0 .*got 24"),
-        ({"loss.negatives_group": 1}, "at least 2, got 1"),
-    ],
-)  # fmt: skip
+  "changes, words",
+  [
+    ({"method": "fpv_only", "loss.cross_view": "weighted"}, "fpv_only"),
+    ({"method": "triplet", "loss.cross_view": "info_nce"}, "triplet"),
+    ({"method": "fpv_only", "model.share_encoder": True}, "share_encoder"),
+    ({"model.share_encoder": True, "init.exo": "x"}, "share_encoder"),
+    ({"method": "fpv_only", "model.freeze_exo": True}, "freeze_exo"),
+    ({"model.share_encoder": True, "model.freeze_exo": True}, "freeze_exo"),
+    ({"init.ego": "exo_stage"}, "config.stages"),
+    ({"stages": ("joint", "exo")}, "in this order"),
+    ({"stages": ()}, "config.stages"),
+    ({"stages": ("later",)}, "config.stages"),
+    ({"stop_at": "joint"}, "config.stop_at"),
+    ({"frames.crop_size": 300}, "a crop must fit"),
+    ({"loss.temperature": 0.0}, "config.loss.temperature must be positive"),
+    ({"loss.target_temperature": -0.1}, "config.loss.target_temperature must be positive"),
+    ({"loss.mask_duplicates": 1.1}, "mask_duplicates must be 0 .*got 1.1"),
+    ({"loss.mask_duplicates": -0.5}, r"cosine in \(0, 1\], got -0.5"),
+    ({"method": "typical_cl", "loss.cross_view": "graded"}, "typical_cl"),
+    ({"joint_stage.batch_size": 0}, "config.joint_stage.batch_size"),
+    ({"eval.crops": 2}, "config.eval.crops must be 1 or 3"),
+    ({"model.dropout": 1.5}, "config.model.dropout"),
+    ({"joint_stage.factors": (1.0,)}, "same length"),
+    ({"model.bn_group_size": 24}, "bn_group_size must be 0 .*joint_stage.batch_size=64, got 24"),
+    ({"loss.negatives_group": 24}, "negatives_group must be 0 .*got 24"),
+    ({"loss.negatives_group": 1}, "at least 2, got 1"),
+  ],
+)
 def test_contradictions_and_ranges(changes, words):
   config = config_lib.default_config()
   with config.ignore_type():
@@ -135,10 +137,14 @@ def test_contradictions_and_ranges(changes, words):
 
 
 @pytest.mark.parametrize(
-    "name, suggestion",
-    [("loss.tempature", "loss.temperature"), ("batch_size", "batch_size"),
-     ("exo.dataset", "exo.datasets"), ("nope", "sum_l_jax/config.py")],
-)  # fmt: skip
+  "name, suggestion",
+  [
+    ("loss.tempature", "loss.temperature"),
+    ("batch_size", "batch_size"),
+    ("exo.dataset", "exo.datasets"),
+    ("nope", "sum_l_jax/config.py"),
+  ],
+)
 def test_unknown_field(name, suggestion):
   with pytest.raises(ValueError, match=f"no config field '{name}'") as e:
     config_lib.check_field_name(name)
@@ -198,28 +204,30 @@ def test_workdir_differences_ignore_runtime_fields():
   config.seed = 5
   config.loss.temperature = 0.1
   new = config_lib.to_json(config_lib.resolve(config))
-  assert config_lib.differences(old, new) == [
-      "loss.temperature: 0.06 -> 0.1", "seed: 0 -> 5",
-  ]  # fmt: skip
+  assert config_lib.differences(old, new) == ["loss.temperature: 0.06 -> 0.1", "seed: 0 -> 5"]
   assert config_lib.differences(old, old) == []
 
 
 @pytest.mark.parametrize(
-    "terms, expected",
-    [
-        ("none", (0.0, 0.0, 0.0, "weighted")),
-        ("aw", (0.02, 0.0, 0.0, "weighted")),
-        ("m", (0.0, 0.1, 0.1, "weighted")),
-        ("a_m", (0.02, 0.1, 0.1, "filtered")),
-        ("aw_m", (0.02, 0.1, 0.1, "weighted")),
-    ],
+  "terms, expected",
+  [
+    ("none", (0.0, 0.0, 0.0, "weighted")),
+    ("aw", (0.02, 0.0, 0.0, "weighted")),
+    ("m", (0.0, 0.1, 0.1, "weighted")),
+    ("a_m", (0.02, 0.1, 0.1, "filtered")),
+    ("aw_m", (0.02, 0.1, 0.1, "weighted")),
+  ],
 )
 def test_rows_of_table_5(terms, expected):
   config = config_lib.default_config()
   config_lib.set_ablation(config, terms=terms, exo_encoder="original")
   loss = config_lib.resolve(config).loss
-  assert (loss.weights.ego_exo, loss.weights.ego_text, loss.weights.exo_text,
-          loss.cross_view) == expected
+  assert (
+    loss.weights.ego_exo,
+    loss.weights.ego_text,
+    loss.weights.exo_text,
+    loss.cross_view,
+  ) == expected
   assert (loss.weights.ego_cls, loss.weights.exo_cls) == (1.0, 0.1)
 
 
@@ -231,8 +239,7 @@ def test_rows_of_table_6():
     config.init.ego = "kinetics"  # As the command line does, later.
     return config_lib.resolve(config)
 
-  fields = lambda c: (c.model.freeze_exo, c.model.share_encoder, c.init.exo,
-                      tuple(c.stages))
+  fields = lambda c: (c.model.freeze_exo, c.model.share_encoder, c.init.exo, tuple(c.stages))
   both = ("exo", "joint")
   assert fields(made("original")) == (False, False, "", both)
   assert fields(made("frozen")) == (True, False, "", both)
@@ -254,9 +261,7 @@ def test_a_skip_list_changes_what_is_learnt_and_older_runs_have_none():
   assert config_lib.differences(old, new) == []
   config.ego.skip_list = "skip.txt"
   listed = config_lib.to_json(config_lib.resolve(config))
-  assert config_lib.differences(old, listed) == [
-      "ego.skip_list: '' -> 'skip.txt'"
-  ]
+  assert config_lib.differences(old, listed) == ["ego.skip_list: '' -> 'skip.txt'"]
 
 
 def test_switches_beyond_the_paper_are_off_and_older_runs_had_none():
@@ -272,6 +277,6 @@ def test_switches_beyond_the_paper_are_off_and_older_runs_had_none():
   switched = config_lib.resolve(config)
   assert switched.loss.cross_view == "graded"
   assert config_lib.differences(new, config_lib.to_json(switched)) == [
-      "loss.cross_view: 'weighted' -> 'graded'",
-      "loss.mask_duplicates: 0.0 -> 1.0",
+    "loss.cross_view: 'weighted' -> 'graded'",
+    "loss.mask_duplicates: 0.0 -> 1.0",
   ]

@@ -42,10 +42,10 @@ def test_wrong_argument_lists_the_choices(name):
 
 
 PAPER = [
-    # config, epochs, batch, learning rate, schedule: reference facts, 6.
-    ("epic55", "30 epochs", 64, 0.01, "relative_steps"),
-    ("epic100", "30 epochs", 64, 0.01, "relative_steps"),
-    ("charades_ego", "60 epochs", 32, 0.25, "cosine"),
+  # config, epochs, batch, learning rate, schedule: reference facts, 6.
+  ("epic55", "30 epochs", 64, 0.01, "relative_steps"),
+  ("epic100", "30 epochs", 64, 0.01, "relative_steps"),
+  ("charades_ego", "60 epochs", 32, 0.25, "cosine"),
 ]
 
 
@@ -55,9 +55,7 @@ def test_paper_settings(name, total, batch, rate, schedule):
   stage = config.joint_stage
   assert (stage.total, stage.batch_size) == (total, batch)
   assert (stage.learning_rate, stage.schedule) == (rate, schedule)
-  assert (stage.optimizer, stage.momentum, stage.nesterov) == (
-      "sgd", 0.9, True,
-  )  # fmt: skip
+  assert (stage.optimizer, stage.momentum, stage.nesterov) == ("sgd", 0.9, True)
   assert stage.weight_decay == 1e-4
   assert (config.eval.clips, config.eval.crops) == (10, 3)
   assert config.eval.ensemble == ("max" if name == "charades_ego" else "sum")

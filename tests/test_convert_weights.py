@@ -57,8 +57,10 @@ def save(path, tensors, key="model_state", **more):
 
 def numbered(module_states, view):
   """A tower's tensors plus a number, so that no two views hold the same."""
-  return {k: v + (0.25 if view == "exo" else 0.0) if v.is_floating_point()
-          else v for k, v in module_states.items()}
+  return {
+    k: v + (0.25 if view == "exo" else 0.0) if v.is_floating_point() else v
+    for k, v in module_states.items()
+  }
 
 
 def assert_encoder(weights, view, network, shift=0.0):
@@ -115,12 +117,13 @@ def test_pytorchvideo(networks, tmp_path, capsys):
   # 662 entries: 110 counters, 2 of the head, and the encoder's.
   assert "loaded       ego/encoder: 550 arrays" in out
   assert "left behind  110 batch counters" in out
-  assert ("needs        ego: RGB, mean 0.45, std 0.225, 32 frames at stride 2"
-          in out)
+  assert "needs        ego: RGB, mean 0.45, std 0.225, 32 frames at stride 2" in out
   assert weights.card["network"] == {
-      "alpha": 4, "fusion_kernel": 7, "bn_epsilon": 1e-5,
-      "projection_prenorm": False,
-  }  # fmt: skip
+    "alpha": 4,
+    "fusion_kernel": 7,
+    "bn_epsilon": 1e-5,
+    "projection_prenorm": False,
+  }
 
 
 def test_pyslowfast_in_all_wrappings(networks, tmp_path):
@@ -137,13 +140,12 @@ def test_pyslowfast_in_all_wrappings(networks, tmp_path):
     if name.endswith(("bn.weight", "bn.bias")):
       value = value.reshape(-1, 1, 1, 1)
     wrapped[f"module.{name}"] = value
-  for number, (tensors, zipped) in enumerate(
-      [(plain, True), (wrapped, True), (plain, False)]
-  ):
+  for number, (tensors, zipped) in enumerate([(plain, True), (wrapped, True), (plain, False)]):
     path = tmp_path / f"{number}.pyth"
     torch.save(
-        {"model_state": tensors, "optimizer_state": {"lr": [0.1]}}, path,
-        _use_new_zipfile_serialization=zipped,
+      {"model_state": tensors, "optimizer_state": {"lr": [0.1]}},
+      path,
+      _use_new_zipfile_serialization=zipped,
     )
     output = tmp_path / str(number)
     assert convert(path, output, "--view=exo") == 0
@@ -155,9 +157,9 @@ def test_pyslowfast_in_all_wrappings(networks, tmp_path):
 def caffe2_blobs(network):
   last = {2: 2, 3: 3, 4: 5, 5: 2}
   blobs = {
-      reference.caffe2_name(k, last): v.numpy()
-      for k, v in reference.pyslowfast_state(network).items()
-      if not k.endswith("num_batches_tracked")
+    reference.caffe2_name(k, last): v.numpy()
+    for k, v in reference.pyslowfast_state(network).items()
+    if not k.endswith("num_batches_tracked")
   }
   blobs["conv1_w_momentum"] = np.zeros(3, np.float32)
   blobs["lr"] = np.float32(0.1)
@@ -180,8 +182,7 @@ def test_caffe2(networks, tmp_path, model):
 
 def joint_state(network):
   """As the SUM-L authors name it, made of one network for two towers."""
-  ego = {k: v for k, v in reference.pyslowfast_state(network).items()
-         if not k.startswith("head")}
+  ego = {k: v for k, v in reference.pyslowfast_state(network).items() if not k.startswith("head")}
   exo = {}
   for name, value in numbered(ego, "exo").items():
     stage, rest = name.split(".", 1)
@@ -190,13 +191,14 @@ def joint_state(network):
   draw = lambda *shape: torch.randn(*shape, generator=rng)
   heads = {}
   for name, count in (
-      ("headepic100.projections.0", 97), ("headepic100.projections.1", 300),
-      ("head_lemma.projections.0", 25), ("head_lemma.projections.1", 64),
-      ("global_con_head.fpv_global_proj", 384),
-      ("global_con_head.tpv_global_proj", 384),
+    ("headepic100.projections.0", 97),
+    ("headepic100.projections.1", 300),
+    ("head_lemma.projections.0", 25),
+    ("head_lemma.projections.1", 64),
+    ("global_con_head.fpv_global_proj", 384),
+    ("global_con_head.tpv_global_proj", 384),
   ):
-    heads[f"{name}.weight"], heads[f"{name}.bias"] = (
-        draw(count, 2304), draw(count))
+    heads[f"{name}.weight"], heads[f"{name}.bias"] = (draw(count, 2304), draw(count))
   auxiliary = {"handobjhead.fc.weight": draw(3, 4)}
   return {**ego, **exo, **heads, **auxiliary}
 
@@ -209,18 +211,18 @@ def test_joint_checkpoint_of_the_authors(networks, tmp_path, capsys):
   assert_encoder(weights, "ego", networks[SLOWFAST])
   assert_encoder(weights, "exo", networks[SLOWFAST], shift=0.25)
   for view, task, name in (
-      ("ego", "verb", "headepic100.projections.0"),
-      ("ego", "noun", "headepic100.projections.1"),
-      ("exo", "verb", "head_lemma.projections.0"),
-      ("exo", "noun", "head_lemma.projections.1"),
+    ("ego", "verb", "headepic100.projections.0"),
+    ("ego", "noun", "headepic100.projections.1"),
+    ("exo", "verb", "head_lemma.projections.0"),
+    ("exo", "noun", "head_lemma.projections.1"),
   ):
     head = weights.params[view]["heads"][task]
     np.testing.assert_array_equal(head["kernel"], state[f"{name}.weight"].T)
     np.testing.assert_array_equal(head["bias"], state[f"{name}.bias"])
   for view, word in (("ego", "fpv"), ("exo", "tpv")):
     np.testing.assert_array_equal(
-        weights.params[view]["projection"]["kernel"],
-        state[f"global_con_head.{word}_global_proj.weight"].T,
+      weights.params[view]["projection"]["kernel"],
+      state[f"global_con_head.{word}_global_proj.weight"].T,
     )
   card = weights.card
   # OpenCV's order for the ego tower, RGB for LEMMA (reference facts, 5).
@@ -242,8 +244,11 @@ def test_joint_checkpoint_of_the_authors(networks, tmp_path, capsys):
 
 
 def test_stage_one_checkpoint_of_the_authors(networks, tmp_path):
-  state = {k: v for k, v in reference.pyslowfast_state(
-      networks[SLOWFAST]).items() if not k.startswith("head")}
+  state = {
+    k: v
+    for k, v in reference.pyslowfast_state(networks[SLOWFAST]).items()
+    if not k.startswith("head")
+  }
   for index, count in enumerate((25, 64)):
     state[f"readout.projections.{index}.weight"] = torch.ones(count, 2304)
     state[f"readout.projections.{index}.bias"] = torch.ones(count)
@@ -263,14 +268,12 @@ def test_image_weights_are_inflated(networks, tmp_path, capsys):
   assert convert(path, tmp_path / "out", model=SLOW) == 0
   encoder = weights_lib.read_weights(tmp_path / "out").params["ego"]["encoder"]
   for ours, theirs, frames in (
-      ("slow/stem/conv/kernel", "s1.pathway0_stem.conv.weight", 1),
-      ("slow/s4/0/a/conv/kernel", "s4.pathway0_res0.branch2.a.weight", 3),
+    ("slow/stem/conv/kernel", "s1.pathway0_stem.conv.weight", 1),
+    ("slow/s4/0/a/conv/kernel", "s4.pathway0_res0.branch2.a.weight", 3),
   ):
     kernel = weights_lib.flatten(encoder)[ours]
     assert kernel.shape[0] == frames
-    np.testing.assert_allclose(
-        kernel.sum(axis=0), flat[theirs].permute(2, 3, 1, 0), rtol=1e-6
-    )
+    np.testing.assert_allclose(kernel.sum(axis=0), flat[theirs].permute(2, 3, 1, 0), rtol=1e-6)
     np.testing.assert_array_equal(kernel[0], kernel[-1])
   assert "inflated     53 2-D kernels" in capsys.readouterr().out
 
@@ -280,28 +283,22 @@ def test_everything_must_fit(networks, tmp_path, error):
   less = dict(state)
   del less["s3.pathway1_res2.branch2.b_bn.running_var"]
   text = error(save(tmp_path / "less.pyth", less))
-  assert ("1 missing in the file: s3.pathway1_res2.branch2.b_bn.running_var"
-          in text)
+  assert "1 missing in the file: s3.pathway1_res2.branch2.b_bn.running_var" in text
   more = {**state, "s6.pathway0_res0.branch1.weight": torch.ones(2)}
   text = error(save(tmp_path / "more.pyth", more))
-  assert ("1 in the file without a place: s6.pathway0_res0.branch1.weight"
-          in text)
+  assert "1 in the file without a place: s6.pathway0_res0.branch1.weight" in text
   assert "--skip=PATTERN" in text
   skip = r"--skip=s6\..*"
   assert convert(tmp_path / "more.pyth", tmp_path / "out", skip) == 0
   text = error(tmp_path / "less.pyth", model=SLOW)
   assert "does not fit 'slow_r50'" in text and "without a place" in text
   # The kernel tells which of two networks of equal depth it is.
-  short = {
-      k: v[:, :, 1:6] if k.endswith("conv_f2s.weight") else v
-      for k, v in state.items()
-  }
+  short = {k: v[:, :, 1:6] if k.endswith("conv_f2s.weight") else v for k, v in state.items()}
   text = error(save(tmp_path / "short.pyth", short))
   assert "4 of another shape: s1_fuse.conv_f2s.weight (16, 8, 5, 1, 1)" in text
   assert "wanted (16, 8, 7, 1, 1)" in text
   assert "choose --model=slowfast_r50_4x16" in text
-  assert convert(tmp_path / "short.pyth", tmp_path / "4x16",
-                 model="slowfast_r50_4x16") == 0
+  assert convert(tmp_path / "short.pyth", tmp_path / "4x16", model="slowfast_r50_4x16") == 0
   card = weights_lib.read_weights(tmp_path / "4x16").card
   assert (card["network"]["alpha"], card["network"]["fusion_kernel"]) == (8, 5)
   text = error(save(tmp_path / "other.pyth", {"layer1.weight": torch.ones(2)}))
@@ -328,8 +325,7 @@ def test_a_file_that_executes_is_refused(tmp_path, error, kind):
     array = np.array([Program(trap)], dtype=object)
     path.write_bytes(pickle.dumps({"blobs": {"conv1_w": array}}))
   else:
-    torch.save({"model_state": Program(trap)}, path,
-               _use_new_zipfile_serialization=kind == "torch")
+    torch.save({"model_state": Program(trap)}, path, _use_new_zipfile_serialization=kind == "torch")
   text = error(path)
   assert "is refused: opening it would call posix.mkdir" in text
   assert "from their original source" in text
@@ -342,10 +338,11 @@ def test_damaged_files(tmp_path, error):
   assert "There is no file" in error(tmp_path / "nowhere.pyth")
   whole = save(tmp_path / "whole.pyth", {"a": torch.ones(1000)})
   for name, data in (
-      ("half.pyth", whole.read_bytes()[:2000]), ("empty.pyth", b""),
-      ("text.pkl", b"<html>Not found</html>"),
-      ("half.pkl", pickle.dumps({"blobs": {"a": np.ones(99)}})[:200]),
-      ("list.pkl", pickle.dumps([1, 2])),
+    ("half.pyth", whole.read_bytes()[:2000]),
+    ("empty.pyth", b""),
+    ("text.pkl", b"<html>Not found</html>"),
+    ("half.pkl", pickle.dumps({"blobs": {"a": np.ones(99)}})[:200]),
+    ("list.pkl", pickle.dumps([1, 2])),
   ):
     (tmp_path / name).write_bytes(data)
     text = error(tmp_path / name)
@@ -373,8 +370,11 @@ def test_out_to_pytorch_and_back_bit_for_bit(networks, tmp_path, model):
   second = tmp_path / "second.pyth"
   assert convert(tmp_path / "one", second, "--export=pyth", model="") == 0
   ours = torch.load(second, weights_only=True)["model_state"]
-  theirs = {k: v for k, v in reference.pyslowfast_state(network).items()
-            if not k.endswith("num_batches_tracked")}
+  theirs = {
+    k: v
+    for k, v in reference.pyslowfast_state(network).items()
+    if not k.endswith("num_batches_tracked")
+  }
   assert ours.keys() == theirs.keys()
   for name, value in theirs.items():
     assert value.numpy().tobytes() == ours[name].numpy().tobytes(), name
@@ -385,9 +385,7 @@ def test_out_to_pytorch_and_back_bit_for_bit(networks, tmp_path, model):
     assert one.keys() == other.keys()
     for name, value in one.items():
       assert value.tobytes() == other[name].tobytes(), name
-  without_source = lambda card: {
-      k: v for k, v in card.items() if k != "versions"
-  }
+  without_source = lambda card: {k: v for k, v in card.items() if k != "versions"}
   assert without_source(a.card) == without_source(b.card)
 
 
@@ -398,18 +396,18 @@ def test_joint_round_trip(networks, tmp_path):
   second = tmp_path / "again.pyth"
   assert convert(tmp_path / "one", second, "--export=pyth", model="") == 0
   read = files.read(second)
-  expected = {k: v for k, v in state.items()
-              if not k.endswith("num_batches_tracked")
-              and not k.startswith("handobj")}
+  expected = {
+    k: v
+    for k, v in state.items()
+    if not k.endswith("num_batches_tracked") and not k.startswith("handobj")
+  }
   assert read.tensors.keys() == expected.keys()
   for name, value in expected.items():
     assert value.numpy().tobytes() == read.tensors[name].tobytes(), name
 
 
 @pytest.mark.parametrize("view", ["ego", "exo"])
-def test_one_tower_of_a_run_of_ours_comes_back_as_what_it_was(
-    networks, tmp_path, view
-):
+def test_one_tower_of_a_run_of_ours_comes_back_as_what_it_was(networks, tmp_path, view):
   """Its view, and a projection that was trained as the paper has it."""
   first = save(tmp_path / "joint.pyth", joint_state(networks[SLOWFAST]))
   assert convert(first, tmp_path / "one") == 0
@@ -429,8 +427,7 @@ def test_one_tower_of_a_run_of_ours_comes_back_as_what_it_was(
 
 
 def test_tiny_has_no_counterpart(finished, tmp_path, capsys):
-  arguments = [f"--input={finished[0]}", f"--output={tmp_path / 'x.pyth'}",
-               "--export=pyth"]
+  arguments = [f"--input={finished[0]}", f"--output={tmp_path / 'x.pyth'}", "--export=pyth"]
   assert convert_weights.main(arguments) == 2
   error = " ".join(capsys.readouterr().err.split())
   assert "holds a 'tiny', which has no PyTorch counterpart" in error
@@ -440,8 +437,9 @@ def test_tiny_has_no_counterpart(finished, tmp_path, capsys):
 def kitchen_fixture(networks, tmp_path_factory):
   """SLOW R50 with heads of 3 verbs and 4 nouns, as tiny_ego has."""
   folder = tmp_path_factory.mktemp("kitchen")
-  state = {k: v for k, v in reference.pyslowfast_state(networks[SLOW]).items()
-           if not k.startswith("head")}
+  state = {
+    k: v for k, v in reference.pyslowfast_state(networks[SLOW]).items() if not k.startswith("head")
+  }
   rng = torch.Generator().manual_seed(2)
   for index, count in enumerate((3, 4)):
     name = f"headepic.projections.{index}"
@@ -450,19 +448,14 @@ def kitchen_fixture(networks, tmp_path_factory):
   return save(folder / "kitchen.pyth", state)
 
 
-def test_evaluates_and_refuses_wrong_pixels(
-    kitchen, tiny_ego, tiny_exo, tiny_tables, tmp_path
-):
+def test_evaluates_and_refuses_wrong_pixels(kitchen, tiny_ego, tiny_exo, tiny_tables, tmp_path):
   checkpoint = tmp_path / "kitchen"
   assert convert(kitchen, checkpoint, f"--dataset={tiny_ego}", model=SLOW) == 0
   config = config_lib.default_config()
-  runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables,
-             backbone="slow_r50")
+  runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables, backbone="slow_r50")
   config.frames.count, config.frames.stride = 8, 8
   config.eval.batch_size = 2
-  evaluate = lambda c: main.run(
-      c, tmp_path / "run", mode="eval", checkpoint=str(checkpoint)
-  )
+  evaluate = lambda c: main.run(c, tmp_path / "run", mode="eval", checkpoint=str(checkpoint))
   with pytest.raises(ValueError, match="ego.channel_order.*BGR.*RGB"):
     evaluate(config)
   config.ego.channel_order = "BGR"
@@ -476,17 +469,18 @@ def test_evaluates_and_refuses_wrong_pixels(
 
 def test_head_choices(kitchen, tiny_ego, tmp_path, error, capsys):
   for head in ("keep", "reinit", "error"):
-    assert convert(kitchen, tmp_path / head, f"--dataset={tiny_ego}",
-                   f"--head={head}", model=SLOW) == 0
+    assert (
+      convert(kitchen, tmp_path / head, f"--dataset={tiny_ego}", f"--head={head}", model=SLOW) == 0
+    )
     weights = weights_lib.read_weights(tmp_path / head)
     assert weights.card["tasks"]["ego"] == {
-        "verb": ["take", "put", "cut"], "noun": ["cup", "pan", "apple", "knife"]
+      "verb": ["take", "put", "cut"],
+      "noun": ["cup", "pan", "apple", "knife"],
     }
   # Without a data set that fits: numbers for names, no head, or an error.
   assert convert(kitchen, tmp_path / "unnamed", model=SLOW) == 0
   unnamed = weights_lib.read_weights(tmp_path / "unnamed")
-  assert unnamed.card["tasks"]["ego"]["verb"] == [
-      "class 0", "class 1", "class 2"]
+  assert unnamed.card["tasks"]["ego"]["verb"] == ["class 0", "class 1", "class 2"]
   assert "2 classes" not in capsys.readouterr().out
   text = error(kitchen, "--head=error", model=SLOW)
   assert "headepic.projections.0.weight has 3 classes without names" in text
@@ -500,30 +494,26 @@ def test_head_choices(kitchen, tiny_ego, tmp_path, error, capsys):
   assert "no class head" in text and "--config.init.ego" in text
 
 
-def test_head_of_another_size_is_never_taken_silently(
-    kitchen, tiny_ego, tmp_path, error
-):
+def test_head_of_another_size_is_never_taken_silently(kitchen, tiny_ego, tmp_path, error):
   content = torch.load(kitchen, weights_only=True)["model_state"]
   content["headepic.projections.0.weight"] = torch.ones(5, 2048)
   content["headepic.projections.0.bias"] = torch.ones(5)
   path = save(tmp_path / "five.pyth", content)
   text = error(path, f"--dataset={tiny_ego}", "--head=error", model=SLOW)
   assert "has 5 classes, the data set 3" in text and "--head=reinit" in text
-  assert convert(path, tmp_path / "out", f"--dataset={tiny_ego}",
-                 "--head=reinit", model=SLOW) == 0
+  assert convert(path, tmp_path / "out", f"--dataset={tiny_ego}", "--head=reinit", model=SLOW) == 0
   weights = weights_lib.read_weights(tmp_path / "out")
   assert set(weights.params["ego"]["heads"]) == {"noun"}
 
 
 def test_training_starts_from_it_and_warns_of_other_pixels(
-    kitchen, tiny_ego, tiny_exo, tiny_tables, tmp_path, caplog
+  kitchen, tiny_ego, tiny_exo, tiny_tables, tmp_path, caplog
 ):
   checkpoint = tmp_path / "kitchen"
   assert convert(kitchen, checkpoint, f"--dataset={tiny_ego}", model=SLOW) == 0
   weights = weights_lib.read_weights(checkpoint)
   config = config_lib.default_config()
-  runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables,
-             backbone="slow_r50")
+  runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables, backbone="slow_r50")
   config.method = "fpv_only"
   config.frames.count, config.frames.stride = 8, 8
   config.joint_stage.total = "1 steps"
@@ -537,8 +527,7 @@ def test_training_starts_from_it_and_warns_of_other_pixels(
     main.run(config, tmp_path / "run")
   finally:
     logger.propagate = propagate
-  assert "was trained on BGR pixels, and ego will be trained on RGB" in (
-      caplog.text)
+  assert "was trained on BGR pixels, and ego will be trained on RGB" in (caplog.text)
   assert "--config.ego.channel_order=BGR" in caplog.text
   trained = weights_lib.read_weights(tmp_path / "run")
   for part in ("encoder", "heads"):

@@ -58,13 +58,17 @@ print("passed")
 
 def test_four_devices():
   environment = os.environ | {
-      "JAX_PLATFORMS": "cpu",
-      "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-      "PYTHONPATH": str(ROOT),
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+    "PYTHONPATH": str(ROOT),
   }
   done = subprocess.run(
-      [sys.executable, "-c", FOUR_DEVICES],
-      env=environment, capture_output=True, text=True, timeout=300, check=False,
+    [sys.executable, "-c", FOUR_DEVICES],
+    env=environment,
+    capture_output=True,
+    text=True,
+    timeout=300,
+    check=False,
   )
   assert done.returncode == 0 and "passed" in done.stdout, done.stderr
 
@@ -101,17 +105,19 @@ def test_two_processes():
     free.bind(("127.0.0.1", 0))
     port = str(free.getsockname()[1])
   environment = os.environ | {
-      "JAX_PLATFORMS": "cpu",
-      "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-      "PYTHONPATH": str(ROOT),
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+    "PYTHONPATH": str(ROOT),
   }
   processes = [
-      subprocess.Popen(
-          [sys.executable, "-c", TWO_PROCESSES, port, str(index)],
-          env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-          text=True,
-      )
-      for index in range(2)
+    subprocess.Popen(
+      [sys.executable, "-c", TWO_PROCESSES, port, str(index)],
+      env=environment,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for index in range(2)
   ]
   try:
     for process in processes:
@@ -131,7 +137,8 @@ def test_programs_on_cpu_are_free_of_one_threaded_fusions(monkeypatch):
   assert not device.compiler_options("tpu")
   rows, kernel = jnp.ones((4, 28, 28, 64)), jnp.ones((3, 3, 64, 64))
   convolve = lambda x, kernel: jax.lax.conv_general_dilated(
-      x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+  )
   text = lambda f: f.lower(rows, kernel).compile().as_text()
   assert "ynn" in text(jax.jit(convolve))
   assert "ynn" not in text(device.jit_over(device.make_mesh(1), convolve))

@@ -26,8 +26,7 @@ def _rows(batches):
   rows = []
   for batch in batches:
     for i in np.flatnonzero(batch["mask"]):
-      rows.append(((int(batch["clip"][i]), int(batch["view"][i])),
-                   batch["video"][i]))
+      rows.append(((int(batch["clip"][i]), int(batch["view"][i])), batch["video"][i]))
   return rows
 
 
@@ -37,25 +36,26 @@ def _expected(dataset, num_clips, num_crops):
   for index, clip in enumerate(dataset.clips):
     for sample in range(num_clips):
       wanted = TRANSFORM.test_indices(clip.num_frames, sample, num_clips)
-      frames = [
-          decode.decode_jpeg(data)
-          for data in dataset.read_frames(index, wanted.tolist())
-      ]
+      frames = [decode.decode_jpeg(data) for data in dataset.read_frames(index, wanted.tolist())]
       for crop, video in enumerate(TRANSFORM.test(frames, num_crops)):
         views[index, sample * num_crops + crop] = video
   return views
 
 
 @pytest.mark.parametrize("num_clips, num_crops", [(1, 1), (2, 3), (10, 3)])
-@pytest.mark.parametrize("batch_size, hosts", [(2, 1), (4, 2), (30, 1),
-                                               (32, 2), (400, 4)])
+@pytest.mark.parametrize("batch_size, hosts", [(2, 1), (4, 2), (30, 1), (32, 2), (400, 4)])
 def test_every_view_exactly_once(val, num_clips, num_crops, batch_size, hosts):
   streams = [
-      eval_loader.make_eval_stream(
-          val, TRANSFORM, num_clips=num_clips, num_crops=num_crops,
-          batch_size=batch_size, host_index=host, host_count=hosts,
-      )
-      for host in range(hosts)
+    eval_loader.make_eval_stream(
+      val,
+      TRANSFORM,
+      num_clips=num_clips,
+      num_crops=num_crops,
+      batch_size=batch_size,
+      host_index=host,
+      host_count=hosts,
+    )
+    for host in range(hosts)
   ]
   passes = [list(stream) for stream in streams]
   assert {len(batches) for batches in passes} == {len(streams[0])}
@@ -71,8 +71,7 @@ def test_every_view_exactly_once(val, num_clips, num_crops, batch_size, hosts):
 
 def test_format(val, tiny_narrations):
   stream = eval_loader.make_eval_stream(
-      val, TRANSFORM, num_clips=2, num_crops=1, batch_size=4,
-      narrations=tiny_narrations,
+    val, TRANSFORM, num_clips=2, num_crops=1, batch_size=4, narrations=tiny_narrations
   )
   assert stream.num_views == 2 and len(stream) == 3  # 10 views
   batch = list(stream)[-1]
@@ -84,19 +83,14 @@ def test_format(val, tiny_narrations):
   assert not np.any(batch["video"][2:]) and np.any(batch["video"][:2])
   np.testing.assert_array_equal(batch["color_offset"], np.zeros((4, 3)))
   for name in ("verb", "noun"):
-    assert batch["labels"][name][:2].tolist() == list(
-        examples.label_arrays(val, [4, 4])[name]
-    )
+    assert batch["labels"][name][:2].tolist() == list(examples.label_arrays(val, [4, 4])[name])
   np.testing.assert_array_equal(
-      batch["narration"][:2],
-      tiny_narrations.lookup([val.clips[4].narration] * 2),
+    batch["narration"][:2], tiny_narrations.lookup([val.clips[4].narration] * 2)
   )
 
 
 def test_can_be_iterated_again_and_left_early(val):
-  stream = eval_loader.make_eval_stream(
-      val, TRANSFORM, num_clips=2, num_crops=3, batch_size=4
-  )
+  stream = eval_loader.make_eval_stream(val, TRANSFORM, num_clips=2, num_crops=3, batch_size=4)
   first = next(iter(stream))
   again, twice = list(stream), list(stream)
   assert len(again) == len(twice) == 8
@@ -115,9 +109,7 @@ def test_each_temporal_sample_is_read_once(val, monkeypatch):
     return original(self, index, frames)
 
   monkeypatch.setattr(records.ClipDataset, "read_frames", read_frames)
-  list(eval_loader.make_eval_stream(
-      val, TRANSFORM, num_clips=2, num_crops=3, batch_size=4
-  ))
+  list(eval_loader.make_eval_stream(val, TRANSFORM, num_clips=2, num_crops=3, batch_size=4))
   assert sorted(reads) == sorted(list(range(5)) * 2)
 
 
@@ -129,9 +121,7 @@ def test_corrupt_clips_are_masked_and_reported(val, monkeypatch, caplog):
     return [f[:200] for f in data] if index in (1, 3) else data
 
   monkeypatch.setattr(records.ClipDataset, "read_frames", read_frames)
-  stream = eval_loader.make_eval_stream(
-      val, TRANSFORM, num_clips=2, num_crops=3, batch_size=7
-  )
+  stream = eval_loader.make_eval_stream(val, TRANSFORM, num_clips=2, num_crops=3, batch_size=7)
   for _ in range(2):
     keys = [key for key, _ in _rows(stream)]
     assert sorted(keys) == [(c, v) for c in (0, 2, 4) for v in range(6)]
@@ -140,9 +130,7 @@ def test_corrupt_clips_are_masked_and_reported(val, monkeypatch, caplog):
 
 
 def test_nothing_readable_is_an_error(val, monkeypatch):
-  monkeypatch.setattr(
-      records.ClipDataset, "read_frames", lambda *_: [b"no JPEG"]
-  )
+  monkeypatch.setattr(records.ClipDataset, "read_frames", lambda *_: [b"no JPEG"])
   stream = eval_loader.make_eval_stream(val, TRANSFORM, batch_size=8)
   with pytest.raises(ValueError, match="No clip of .* can be read"):
     list(stream)
@@ -159,24 +147,21 @@ def test_all_threads_read_however_small_a_batch_is(val, monkeypatch):
 
   monkeypatch.setattr(records.ClipDataset, "read_frames", read_frames)
   stream = eval_loader.make_eval_stream(
-      val, TRANSFORM, num_clips=3, num_crops=3, batch_size=1, num_threads=3,
-      prefetch=1,
+    val, TRANSFORM, num_clips=3, num_crops=3, batch_size=1, num_threads=3, prefetch=1
   )
   assert len(_rows(stream)) == len(val) * 9
 
 
 @pytest.mark.parametrize(
-    "change, text",
-    [
-        ({"num_crops": 2}, "num_crops must be one of"),
-        ({"num_clips": 0}, "num_clips must be at least 1"),
-        ({"host_count": 3}, "multiple of their number"),
-        ({"prefetch": 0}, "prefetch must be"),
-    ],
-    ids=str,
+  "change, text",
+  [
+    ({"num_crops": 2}, "num_crops must be one of"),
+    ({"num_clips": 0}, "num_clips must be at least 1"),
+    ({"host_count": 3}, "multiple of their number"),
+    ({"prefetch": 0}, "prefetch must be"),
+  ],
+  ids=str,
 )
 def test_bad_arguments(val, change, text):
   with pytest.raises(ValueError, match=text):
-    eval_loader.make_eval_stream(
-        val, TRANSFORM, **{"batch_size": 4} | change
-    )
+    eval_loader.make_eval_stream(val, TRANSFORM, **{"batch_size": 4} | change)

@@ -24,9 +24,7 @@ from tests import conftest
 from tests import runs
 
 EGO_TRANSFORM = transforms.ClipTransform(4, 2, 32, (36, 44))
-EXO_TRANSFORM = transforms.ClipTransform(
-    4, 2, 32, (36, 44), color_lighting=0.1
-)
+EXO_TRANSFORM = transforms.ClipTransform(4, 2, 32, (36, 44), color_lighting=0.1)
 
 
 def make_pairs(ego, exo, table, top_k=3):
@@ -43,16 +41,16 @@ def make_pairs(ego, exo, table, top_k=3):
   neighbours = np.argsort(-cosine, axis=1)[:, :top_k]
   entries = [entry for text in exo_texts for entry in carriers[text]]
   return pairing.PairTable(
-      ego_rows=[ego_texts.index(text) for text in texts],
-      neighbours=neighbours,
-      similarity=np.take_along_axis(cosine, neighbours, axis=1),
-      clip_offsets=np.cumsum([0] + [len(carriers[t]) for t in exo_texts]),
-      clip_pool=[pool for pool, _ in entries],
-      clip_index=[index for _, index in entries],
-      ego_fingerprint=ego.fingerprint,
-      exo_fingerprints=tuple(dataset.fingerprint for dataset in exo),
-      text_model=table.model,
-      text_fingerprint=table.fingerprint,
+    ego_rows=[ego_texts.index(text) for text in texts],
+    neighbours=neighbours,
+    similarity=np.take_along_axis(cosine, neighbours, axis=1),
+    clip_offsets=np.cumsum([0] + [len(carriers[t]) for t in exo_texts]),
+    clip_pool=[pool for pool, _ in entries],
+    clip_index=[index for _, index in entries],
+    ego_fingerprint=ego.fingerprint,
+    exo_fingerprints=tuple(dataset.fingerprint for dataset in exo),
+    text_model=table.model,
+    text_fingerprint=table.fingerprint,
   )
 
 
@@ -62,29 +60,21 @@ def parts_fixture(tiny_ego, tiny_exo, tiny_narrations):
   ego = records.ClipDataset(tiny_ego, "train")
   exo = [records.ClipDataset(tiny_exo, "train")]
   return {
-      "ego": ego,
-      "exo": exo,
-      "pairs": make_pairs(ego, exo, tiny_narrations),
-      "narrations": tiny_narrations,
-      "ego_transform": EGO_TRANSFORM,
-      "exo_transform": EXO_TRANSFORM,
+    "ego": ego,
+    "exo": exo,
+    "pairs": make_pairs(ego, exo, tiny_narrations),
+    "narrations": tiny_narrations,
+    "ego_transform": EGO_TRANSFORM,
+    "exo_transform": EXO_TRANSFORM,
   }
 
 
 def ego_only(parts):
-  return {
-      "ego": parts["ego"],
-      "narrations": parts["narrations"],
-      "ego_transform": EGO_TRANSFORM,
-  }
+  return {"ego": parts["ego"], "narrations": parts["narrations"], "ego_transform": EGO_TRANSFORM}
 
 
 def exo_only(parts):
-  return {
-      "exo": parts["exo"],
-      "narrations": parts["narrations"],
-      "exo_transform": EXO_TRANSFORM,
-  }
+  return {"exo": parts["exo"], "narrations": parts["narrations"], "exo_transform": EXO_TRANSFORM}
 
 
 def take(count, **settings):
@@ -103,12 +93,12 @@ def test_pair_batch_format(parts):
   assert set(batch) == {"ego", "exo"}
   shapes = jax.tree.map(lambda x: (x.shape, x.dtype.name), batch)
   expected = {
-      "video": ((4, 4, 32, 32, 3), "uint8"),
-      "color_offset": ((4, 3), "float32"),
-      "narration": ((4, 16), "float32"),
-      "labels": {"verb": ((4,), "int32"), "noun": ((4,), "int32")},
-      "mask": ((4,), "float32"),
-      "clip": ((4,), "int32"),
+    "video": ((4, 4, 32, 32, 3), "uint8"),
+    "color_offset": ((4, 3), "float32"),
+    "narration": ((4, 16), "float32"),
+    "labels": {"verb": ((4,), "int32"), "noun": ((4,), "int32")},
+    "mask": ((4,), "float32"),
+    "clip": ((4,), "int32"),
   }
   assert shapes["ego"] == expected
   assert shapes["exo"] == expected | {"pool": ((4,), "int32")}
@@ -122,12 +112,9 @@ def test_labels_and_narrations_belong_to_the_clips(parts):
     for view, dataset in (("ego", parts["ego"]), ("exo", parts["exo"][0])):
       clips = [dataset.clips[i] for i in batch[view]["clip"]]
       np.testing.assert_array_equal(
-          batch[view]["narration"],
-          parts["narrations"].lookup([clip.narration for clip in clips]),
+        batch[view]["narration"], parts["narrations"].lookup([clip.narration for clip in clips])
       )
-      assert batch[view]["labels"]["noun"].tolist() == [
-          clip.labels["noun"][0] for clip in clips
-      ]
+      assert batch[view]["labels"]["noun"].tolist() == [clip.labels["noun"][0] for clip in clips]
 
 
 def test_partners_are_among_the_most_similar(parts):
@@ -157,15 +144,13 @@ def test_ego_is_the_same_with_and_without_exo(parts):
 def test_views_and_seeds_have_streams_of_their_own(parts):
   ego = dict(ego_only(parts))
   as_exo = {
-      "exo": [parts["ego"]],
-      "narrations": parts["narrations"],
-      "exo_transform": EGO_TRANSFORM,
+    "exo": [parts["ego"]],
+    "narrations": parts["narrations"],
+    "exo_transform": EGO_TRANSFORM,
   }
   orders = [
-      np.concatenate([batch[view]["clip"] for batch in take(4, **settings)])
-      for view, settings in (
-          ("ego", ego), ("exo", as_exo), ("ego", ego | {"seed": 4})
-      )
+    np.concatenate([batch[view]["clip"] for batch in take(4, **settings)])
+    for view, settings in (("ego", ego), ("exo", as_exo), ("ego", ego | {"seed": 4}))
   ]
   assert len({tuple(order) for order in orders}) == 3
 
@@ -180,24 +165,22 @@ def test_the_same_clip_is_augmented_anew(parts):
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [
-        {"num_threads": 1},
-        {"num_threads": 4, "prefetch": 5},
-        {"num_workers": 1, "cache_bytes": 10**6},
-        {"cache_bytes": 10**5},  # fills up: a frame has 9,216 bytes
-        {"cache_bytes": 10**8, "num_threads": 3},
-    ],
-    ids=str,
+  "settings",
+  [
+    {"num_threads": 1},
+    {"num_threads": 4, "prefetch": 5},
+    {"num_workers": 1, "cache_bytes": 10**6},
+    {"cache_bytes": 10**5},  # fills up: a frame has 9,216 bytes
+    {"cache_bytes": 10**8, "num_threads": 3},
+  ],
+  ids=str,
 )
 def test_threads_workers_and_cache_change_nothing(parts, settings):
   assert_equal(take(12, **parts), take(12, **parts, **settings))
 
 
 @pytest.mark.parametrize("cache_bytes, kept", [(10**5, 10), (10**8, None)])
-def test_cache_is_bounded_and_saves_reading(
-    parts, monkeypatch, cache_bytes, kept
-):
+def test_cache_is_bounded_and_saves_reading(parts, monkeypatch, cache_bytes, kept):
   frames_read = []
   original = records.ClipDataset.read_frames
   # An object of its own: threads of an earlier stream may still be reading.
@@ -232,11 +215,11 @@ def test_closed_stream_says_so(parts):
 def test_clip_without_labels_is_all_zeros(tmp_path):
   (clip,) = conftest.noise_clips("x", 1, seed=0)
   clip_dataset.write_clip_dataset(
-      tmp_path / "d",
-      name="d",
-      view="ego",
-      tasks=conftest.MULTI_LABEL_TASKS,
-      splits={"test": lambda: [dataclasses.replace(clip, labels={})]},
+    tmp_path / "d",
+    name="d",
+    view="ego",
+    tasks=conftest.MULTI_LABEL_TASKS,
+    splits={"test": lambda: [dataclasses.replace(clip, labels={})]},
   )
   dataset = records.ClipDataset(tmp_path / "d", "test")
   verb = examples.label_arrays(dataset, [0, 0])["verb"]
@@ -250,9 +233,7 @@ def test_resume(parts):
 
 def test_hosts_share_the_same_global_batch(parts):
   one = take(3, **parts)
-  halves = [
-      take(3, **parts, host_index=host, host_count=2) for host in range(2)
-  ]
+  halves = [take(3, **parts, host_index=host, host_count=2) for host in range(2)]
   for whole, first, second in zip(one, *halves):
     joined = jax.tree.map(lambda a, b: np.concatenate([a, b]), first, second)
     assert_equal(whole, joined)
@@ -262,10 +243,13 @@ def test_hosts_share_the_same_global_batch(parts):
 def test_hosts_share_epochs_that_batches_do_not_divide(hosts, tiny_exo):
   pools = [records.ClipDataset(tiny_exo, "train")]  # 11 clips
   clips = [
-      [batch["exo"]["clip"] for batch in take(
-          11, exo=pools, exo_transform=EXO_TRANSFORM, batch_size=4,
-          host_index=host, host_count=hosts)]
-      for host in range(hosts)
+    [
+      batch["exo"]["clip"]
+      for batch in take(
+        11, exo=pools, exo_transform=EXO_TRANSFORM, batch_size=4, host_index=host, host_count=hosts
+      )
+    ]
+    for host in range(hosts)
   ]
   # In the order of the global batches: a block of rows for each host.
   order = np.concatenate([np.concatenate(rows) for rows in zip(*clips)])
@@ -274,16 +258,13 @@ def test_hosts_share_epochs_that_batches_do_not_divide(hosts, tiny_exo):
 
 
 def test_exo_only_covers_all_pools(tiny_exo, tiny_ego):
-  pools = [
-      records.ClipDataset(tiny_exo, "train"),
-      records.ClipDataset(tiny_ego, "val"),
-  ]
+  pools = [records.ClipDataset(tiny_exo, "train"), records.ClipDataset(tiny_ego, "val")]
   batches = take(4, exo=pools, exo_transform=EXO_TRANSFORM)
   assert set(batches[0]) == {"exo"} and "narration" not in batches[0]["exo"]
   drawn = [
-      (int(pool), int(clip))
-      for batch in batches
-      for pool, clip in zip(batch["exo"]["pool"], batch["exo"]["clip"])
+    (int(pool), int(clip))
+    for batch in batches
+    for pool, clip in zip(batch["exo"]["pool"], batch["exo"]["clip"])
   ]
   expected = [(0, i) for i in range(11)] + [(1, i) for i in range(5)]
   assert sorted(drawn) == expected
@@ -338,9 +319,7 @@ def damage_fixture(monkeypatch):
 def test_corrupt_clip_is_replaced_and_counted(parts, damage, caplog, how):
   intact = take(9, **ego_only(parts))
   damage({"ego_train_003"}, how)
-  with loader.TrainStream(
-      **ego_only(parts), batch_size=4, seed=3, max_corrupt_share=0.2
-  ) as stream:
+  with loader.TrainStream(**ego_only(parts), batch_size=4, seed=3, max_corrupt_share=0.2) as stream:
     batches = list(itertools.islice(stream, 9))
     replaced = dict(stream.replaced)
   changed = 0
@@ -351,9 +330,7 @@ def test_corrupt_clip_is_replaced_and_counted(parts, damage, caplog, how):
         assert after["ego"]["clip"][row] != 3
       else:
         assert before["ego"]["clip"][row] == after["ego"]["clip"][row]
-        np.testing.assert_array_equal(
-            before["ego"]["video"][row], after["ego"]["video"][row]
-        )
+        np.testing.assert_array_equal(before["ego"]["video"][row], after["ego"]["video"][row])
   # 36 examples are two epochs and a bit; a spare may be the corrupt clip too.
   assert replaced.keys() == {"ego_train_003"}
   assert replaced["ego_train_003"] >= changed >= 2
@@ -370,9 +347,7 @@ def test_replaced_labels_follow_the_new_clip(parts, damage):
   for batch in take(5, **parts, max_corrupt_share=0.99):
     clips = [parts["ego"].clips[i] for i in batch["ego"]["clip"]]
     assert not {clip.clip_id for clip in clips} & bad
-    assert batch["ego"]["labels"]["verb"].tolist() == [
-        clip.labels["verb"][0] for clip in clips
-    ]
+    assert batch["ego"]["labels"]["verb"].tolist() == [clip.labels["verb"][0] for clip in clips]
 
 
 def test_too_many_corrupt_clips_stop_the_run(parts, damage):
@@ -381,11 +356,11 @@ def test_too_many_corrupt_clips_stop_the_run(parts, damage):
     take(60, **ego_only(parts), max_corrupt_share=0.05, min_judged=40)
   text = str(caught.value)
   for part in (
-      "max_corrupt_share",
-      "ego_train_003",
-      "ego_train_009",
-      "build the data set",
-      str(parts["ego"].directory),
+    "max_corrupt_share",
+    "ego_train_003",
+    "ego_train_009",
+    "build the data set",
+    str(parts["ego"].directory),
   ):
     assert part in text
 
@@ -413,12 +388,12 @@ def test_damaged_shard_is_counted_in_worker_processes(tiny_ego, tmp_path):
   counts = []
   for num_workers in (0, 1):
     with loader.TrainStream(
-        ego=ego,
-        ego_transform=transforms.ClipTransform(20, 1, 32, (36, 44)),
-        batch_size=4,
-        seed=3,
-        max_corrupt_share=0.5,
-        num_workers=num_workers,
+      ego=ego,
+      ego_transform=transforms.ClipTransform(20, 1, 32, (36, 44)),
+      batch_size=4,
+      seed=3,
+      max_corrupt_share=0.5,
+      num_workers=num_workers,
     ) as stream:
       for _ in range(9):
         next(stream)
@@ -435,8 +410,7 @@ def test_listed_clips_never_appear_and_the_rest_is_unchanged(parts):
   bad = {"ego_train_003", "ego_train_011", "ego_train_016"}
   plain = take(12, **ego_only(parts))
   with loader.TrainStream(
-      **ego_only(parts), batch_size=4, seed=3, ego_skip=bad,
-      max_corrupt_share=0.0, min_judged=1,
+    **ego_only(parts), batch_size=4, seed=3, ego_skip=bad, max_corrupt_share=0.0, min_judged=1
   ) as stream:
     listed = list(itertools.islice(stream, 12))
     assert stream.replaced == {}  # They don't count as corrupt.
@@ -449,9 +423,7 @@ def test_listed_clips_never_appear_and_the_rest_is_unchanged(parts):
         changed += 1
         continue
       for part in ("clip", "video", "narration", "color_offset"):
-        np.testing.assert_array_equal(
-            before["ego"][part][row], after["ego"][part][row]
-        )
+        np.testing.assert_array_equal(before["ego"][part][row], after["ego"][part][row])
   assert changed >= 6  # 48 examples: more than two epochs of three clips.
   # A later start, threads and worker processes give the same batches.
   for settings in ({"num_threads": 4}, {"num_workers": 1}):
@@ -468,10 +440,7 @@ def test_listed_clips_are_replaced_like_corrupt_ones(parts, damage):
 
 
 def test_listed_exo_clips_are_not_drawn_as_partners(parts):
-  drawn = [
-      clip for batch in take(12, **parts)
-      for clip in batch["exo"]["clip"].tolist()
-  ]
+  drawn = [clip for batch in take(12, **parts) for clip in batch["exo"]["clip"].tolist()]
   often = max(set(drawn), key=drawn.count)
   bad = {parts["exo"][0].clips[often].clip_id}
   batches = take(12, **parts, exo_skip=bad)
@@ -500,13 +469,8 @@ def test_a_skip_list_says_how_much_of_it_is_known(parts, caplog):
   assert "(x1, x2, x3 ...)" in about[1].getMessage()
 
 
-def test_skip_lists_are_read_from_files(
-    tiny_ego, tiny_exo, tiny_tables, tmp_path
-):
-  config = runs.small(
-      config_lib.default_config(), ego=tiny_ego, exo=tiny_exo,
-      tables=tiny_tables,
-  )
+def test_skip_lists_are_read_from_files(tiny_ego, tiny_exo, tiny_tables, tmp_path):
+  config = runs.small(config_lib.default_config(), ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
   without = stages.build_data(config, "joint")
   assert not without.skip
   config.ego.skip_list = str(tmp_path / "ego.txt")
@@ -519,9 +483,7 @@ def test_skip_lists_are_read_from_files(
     stages.build_data(config, "joint")
   (tmp_path / "exo.txt").write_text("exo_train_000\n")
   data = stages.build_data(config, "joint")
-  assert data.skip == {
-      "ego": {"ego_train_003", "ego_train_004"}, "exo": {"exo_train_000"},
-  }
+  assert data.skip == {"ego": {"ego_train_003", "ego_train_004"}, "exo": {"exo_train_000"}}
   with stages.build_stream(config, "joint", data, start_step=0) as stream:
     for batch in itertools.islice(stream, 6):
       assert not {3, 4} & set(batch["ego"]["clip"].tolist())
@@ -542,21 +504,21 @@ def test_skip_lists_are_read_from_files(
 
 
 @pytest.mark.parametrize(
-    "change, text",
-    [
-        ({"ego": None, "exo": ()}, "needs an ego data set"),
-        ({"pairs": None}, "mine_pairs"),
-        ({"exo": ()}, "Give exo_transform exactly with"),
-        ({"narrations": None}, "embed_narrations"),
-        ({"ego_transform": None}, "Give ego_transform exactly with"),
-        ({"batch_size": 5, "host_count": 2}, "multiple of their number"),
-        ({"host_index": 2, "host_count": 2}, "host_index=2"),
-        ({"prefetch": 0}, "prefetch must be at least 1"),
-        ({"seed": -1}, "seed must be at least 0"),
-        ({"top_k": 4}, "3 neighbours"),
-        ({"max_corrupt_share": 1.5}, "max_corrupt_share must be in"),
-    ],
-    ids=str,
+  "change, text",
+  [
+    ({"ego": None, "exo": ()}, "needs an ego data set"),
+    ({"pairs": None}, "mine_pairs"),
+    ({"exo": ()}, "Give exo_transform exactly with"),
+    ({"narrations": None}, "embed_narrations"),
+    ({"ego_transform": None}, "Give ego_transform exactly with"),
+    ({"batch_size": 5, "host_count": 2}, "multiple of their number"),
+    ({"host_index": 2, "host_count": 2}, "host_index=2"),
+    ({"prefetch": 0}, "prefetch must be at least 1"),
+    ({"seed": -1}, "seed must be at least 0"),
+    ({"top_k": 4}, "3 neighbours"),
+    ({"max_corrupt_share": 1.5}, "max_corrupt_share must be in"),
+  ],
+  ids=str,
 )
 def test_bad_arguments(parts, change, text):
   with pytest.raises(ValueError, match=text):
@@ -565,13 +527,11 @@ def test_bad_arguments(parts, change, text):
 
 def test_pools_must_have_the_same_tasks(tiny_exo, tiny_exo_multi_label):
   pools = [
-      records.ClipDataset(tiny_exo, "train"),
-      records.ClipDataset(tiny_exo_multi_label, "train"),
+    records.ClipDataset(tiny_exo, "train"),
+    records.ClipDataset(tiny_exo_multi_label, "train"),
   ]
   with pytest.raises(ValueError, match="the same tasks"):
-    loader.TrainStream(
-        exo=pools, exo_transform=EXO_TRANSFORM, batch_size=2, seed=0
-    )
+    loader.TrainStream(exo=pools, exo_transform=EXO_TRANSFORM, batch_size=2, seed=0)
 
 
 def test_pair_table_of_another_data_set(parts, tiny_ego):

@@ -13,14 +13,14 @@ from sum_l_jax.data import pairing
 
 
 @pytest.mark.parametrize(
-    "text, key",
-    [
-        ("  Open\tthe \n door ", "open the door"),
-        ("ＣＵＴ", "cut"),  # full width
-        ("ﬁll cup", "fill cup"),  # ligature
-        ("Straße", "strasse"),
-        ("", ""),
-    ],
+  "text, key",
+  [
+    ("  Open\tthe \n door ", "open the door"),
+    ("ＣＵＴ", "cut"),  # full width
+    ("ﬁll cup", "fill cup"),  # ligature
+    ("Straße", "strasse"),
+    ("", ""),
+  ],
 )
 def test_normalize(text, key):
   assert narrations.normalize_narration(text) == key
@@ -29,9 +29,7 @@ def test_normalize(text, key):
 
 def _table(model="m", seed=0):
   vectors = np.random.default_rng(seed).standard_normal((3, 5)) * 7
-  return narrations.NarrationTable(
-      ["Wash cup", "cut apple", "open DOOR"], vectors, model
-  ), vectors
+  return narrations.NarrationTable(["Wash cup", "cut apple", "open DOOR"], vectors, model), vectors
 
 
 def test_table_is_sorted_and_unit_norm():
@@ -47,9 +45,7 @@ def test_lookup():
   table, _ = _table()
   rows = table.rows(["WASH  cup", "open door", "wash cup"])
   assert rows.dtype == np.int32 and rows.tolist() == [2, 1, 2]
-  np.testing.assert_array_equal(
-      table.lookup(["open door"]), table.vectors[1:2]
-  )
+  np.testing.assert_array_equal(table.lookup(["open door"]), table.vectors[1:2])
 
 
 def test_first_of_equal_narrations_is_kept():
@@ -70,14 +66,14 @@ def test_missing_narrations_are_named():
 
 
 @pytest.mark.parametrize(
-    "texts, vectors",
-    [
-        (["a"], np.ones((2, 3))),
-        (["a"], np.ones(3)),
-        ([], np.ones((0, 3))),
-        (["a", "b"], np.array([[1.0, 0.0], [0.0, 0.0]])),
-        (["a"], np.array([[1.0, np.nan]])),
-    ],
+  "texts, vectors",
+  [
+    (["a"], np.ones((2, 3))),
+    (["a"], np.ones(3)),
+    ([], np.ones((0, 3))),
+    (["a", "b"], np.array([[1.0, 0.0], [0.0, 0.0]])),
+    (["a"], np.array([[1.0, np.nan]])),
+  ],
 )
 def test_bad_vectors(texts, vectors):
   with pytest.raises(ValueError, match="narration"):
@@ -99,11 +95,11 @@ def test_float16_vectors_are_normalised_again(tmp_path):
   table, _ = _table()
   path = tmp_path / "half.npz"
   np.savez(
-      path,
-      narrations=np.array(table.narrations),
-      vectors=table.vectors.astype(np.float16),
-      model=np.array("m"),
-      command=np.array(""),
+    path,
+    narrations=np.array(table.narrations),
+    vectors=table.vectors.astype(np.float16),
+    model=np.array("m"),
+    command=np.array(""),
   )
   loaded = narrations.NarrationTable.load(path)
   assert loaded.vectors.dtype == np.float32
@@ -113,12 +109,10 @@ def test_float16_vectors_are_normalised_again(tmp_path):
 
 def test_fingerprint_sees_text_vectors_and_model():
   prints = {
-      _table()[0].fingerprint,
-      _table(model="n")[0].fingerprint,
-      _table(seed=1)[0].fingerprint,
-      narrations.NarrationTable(
-          ["wash cup", "cut apple", "open box"], _table()[1], "m"
-      ).fingerprint,
+    _table()[0].fingerprint,
+    _table(model="n")[0].fingerprint,
+    _table(seed=1)[0].fingerprint,
+    narrations.NarrationTable(["wash cup", "cut apple", "open box"], _table()[1], "m").fingerprint,
   }
   assert len(prints) == 4
 
@@ -143,11 +137,11 @@ def test_unreadable_files(tmp_path, kind):
 def test_pickled_arrays_are_refused(tmp_path):
   path = tmp_path / "pickle.npz"
   np.savez(
-      path,
-      narrations=np.array(["a"], object),
-      vectors=np.ones((1, 2)),
-      model=np.array("m"),
-      command=np.array(""),
+    path,
+    narrations=np.array(["a"], object),
+    vectors=np.ones((1, 2)),
+    model=np.array("m"),
+    command=np.array(""),
   )
   with pytest.raises(ValueError, match="pickle"):
     narrations.NarrationTable.load(path)
@@ -155,16 +149,16 @@ def test_pickled_arrays_are_refused(tmp_path):
 
 # Three ego clips with two narrations; four exo narrations over two data sets.
 PAIRS = {
-    "ego_rows": [0, 1, 0],
-    "neighbours": [[2, 0, 1], [3, 1, 0]],
-    "similarity": [[0.9, 0.89, 0.5], [0.8, 0.2, 0.1]],
-    "clip_offsets": [0, 1, 3, 6, 7],
-    "clip_pool": [0, 0, 1, 0, 1, 1, 0],
-    "clip_index": [4, 0, 1, 1, 0, 2, 3],
-    "ego_fingerprint": "ego",
-    "exo_fingerprints": ("one", "two"),
-    "text_model": "m",
-    "text_fingerprint": "text",
+  "ego_rows": [0, 1, 0],
+  "neighbours": [[2, 0, 1], [3, 1, 0]],
+  "similarity": [[0.9, 0.89, 0.5], [0.8, 0.2, 0.1]],
+  "clip_offsets": [0, 1, 3, 6, 7],
+  "clip_pool": [0, 0, 1, 0, 1, 1, 0],
+  "clip_index": [4, 0, 1, 1, 0, 2, 3],
+  "ego_fingerprint": "ego",
+  "exo_fingerprints": ("one", "two"),
+  "text_model": "m",
+  "text_fingerprint": "text",
 }
 
 
@@ -172,9 +166,7 @@ def _draws(count=4000, ego_index=0, **settings):
   table = pairing.PairTable(**PAIRS)
   rng = np.random.default_rng(0)
   drawn = [table.draw(ego_index, rng, **settings) for _ in range(count)]
-  clips, counts = np.unique(
-      [(pool, clip) for pool, clip, _ in drawn], axis=0, return_counts=True
-  )
+  clips, counts = np.unique([(pool, clip) for pool, clip, _ in drawn], axis=0, return_counts=True)
   shares = {tuple(c): n / count for c, n in zip(clips.tolist(), counts)}
   return shares, {round(similarity, 3) for _, _, similarity in drawn}
 
@@ -185,28 +177,18 @@ THIRD = [(0, 0), (1, 1)]
 
 
 @pytest.mark.parametrize(
-    "settings, expected, similarities",
-    [
-        ({}, {c: 1 / 3 for c in BEST}, {0.9}),
-        (
-            {"top_k": 2},
-            {c: 1 / 6 for c in BEST} | {c: 1 / 2 for c in SECOND},
-            {0.9, 0.89},
-        ),
-        (
-            {"tie_tolerance": 0.02},
-            {c: 1 / 6 for c in BEST} | {c: 1 / 2 for c in SECOND},
-            {0.9, 0.89},
-        ),
-        (
-            {"top_k": 3, "tie_tolerance": 0.02},
-            {c: 1 / 9 for c in BEST}
-            | {c: 1 / 3 for c in SECOND}
-            | {c: 1 / 6 for c in THIRD},
-            {0.9, 0.89, 0.5},
-        ),
-    ],
-    ids=str,
+  "settings, expected, similarities",
+  [
+    ({}, {c: 1 / 3 for c in BEST}, {0.9}),
+    ({"top_k": 2}, {c: 1 / 6 for c in BEST} | {c: 1 / 2 for c in SECOND}, {0.9, 0.89}),
+    ({"tie_tolerance": 0.02}, {c: 1 / 6 for c in BEST} | {c: 1 / 2 for c in SECOND}, {0.9, 0.89}),
+    (
+      {"top_k": 3, "tie_tolerance": 0.02},
+      {c: 1 / 9 for c in BEST} | {c: 1 / 3 for c in SECOND} | {c: 1 / 6 for c in THIRD},
+      {0.9, 0.89, 0.5},
+    ),
+  ],
+  ids=str,
 )
 def test_draw_is_uniform(settings, expected, similarities):
   shares, seen = _draws(**settings)
@@ -236,18 +218,18 @@ def test_pairs_round_trip(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change",
-    [
-        {"ego_rows": [0, 2, 0]},
-        {"neighbours": [[2, 0, 4], [3, 1, 0]]},
-        {"similarity": [[0.9, 0.95, 0.5], [0.8, 0.2, 0.1]]},
-        {"similarity": [[0.9, 0.8]]},
-        {"clip_offsets": [0, 1, 1, 6, 7]},
-        {"clip_index": [4, 0, 1]},
-        {"exo_fingerprints": ("one",)},
-        {"neighbours": np.zeros((2, 0)), "similarity": np.zeros((2, 0))},
-    ],
-    ids=str,
+  "change",
+  [
+    {"ego_rows": [0, 2, 0]},
+    {"neighbours": [[2, 0, 4], [3, 1, 0]]},
+    {"similarity": [[0.9, 0.95, 0.5], [0.8, 0.2, 0.1]]},
+    {"similarity": [[0.9, 0.8]]},
+    {"clip_offsets": [0, 1, 1, 6, 7]},
+    {"clip_index": [4, 0, 1]},
+    {"exo_fingerprints": ("one",)},
+    {"neighbours": np.zeros((2, 0)), "similarity": np.zeros((2, 0))},
+  ],
+  ids=str,
 )
 def test_broken_pair_tables(change):
   with pytest.raises(ValueError, match="Broken pair table.*mine_pairs"):
@@ -255,34 +237,34 @@ def test_broken_pair_tables(change):
 
 
 class _Data(types_lib.SimpleNamespace):
-
   def __len__(self):
     return self.size
 
 
 def _dataset(fingerprint, size=3):
-  return _Data(fingerprint=fingerprint, size=size, name="n", split="train",
-               directory="/some/folder")
+  return _Data(
+    fingerprint=fingerprint, size=size, name="n", split="train", directory="/some/folder"
+  )
 
 
 @pytest.mark.parametrize(
-    "change, text",
-    [
-        ({}, None),
-        ({"ego": _dataset("other")}, "ego data set.*/some/folder"),
-        ({"ego": _dataset("ego", 4)}, "4 clips"),
-        ({"exo": [_dataset("one")]}, "1 exo data sets.*over 2"),
-        ({"exo": [_dataset("two"), _dataset("one")]}, "number 0.*number 1"),
-        ({"table": _Data(model="x", fingerprint="text")}, "by model 'x'"),
-        ({"table": _Data(model="m", fingerprint="x")}, "fingerprint 'x'"),
-    ],
-    ids=lambda value: str(value)[:30],
+  "change, text",
+  [
+    ({}, None),
+    ({"ego": _dataset("other")}, "ego data set.*/some/folder"),
+    ({"ego": _dataset("ego", 4)}, "4 clips"),
+    ({"exo": [_dataset("one")]}, "1 exo data sets.*over 2"),
+    ({"exo": [_dataset("two"), _dataset("one")]}, "number 0.*number 1"),
+    ({"table": _Data(model="x", fingerprint="text")}, "by model 'x'"),
+    ({"table": _Data(model="m", fingerprint="x")}, "fingerprint 'x'"),
+  ],
+  ids=lambda value: str(value)[:30],
 )
 def test_check(change, text):
   arguments = {
-      "ego": _dataset("ego"),
-      "exo": [_dataset("one"), _dataset("two")],
-      "table": _Data(model="m", fingerprint="text"),
+    "ego": _dataset("ego"),
+    "exo": [_dataset("one"), _dataset("two")],
+    "table": _Data(model="m", fingerprint="text"),
   } | change
   table = pairing.PairTable(**PAIRS)
   if text is None:

@@ -17,29 +17,29 @@ EPIC55 = pathlib.Path(__file__).parents[2] / "shared" / "data" / "epic55"
 LABELS = EPIC55 / "EPIC_train_action_labels.csv"
 
 EPIC_ROW = {
-    "uid": "7",
-    "participant_id": "P01",
-    "video_id": "P01_01",
-    "narration": "open door",
-    "start_timestamp": "00:00:00.14",
-    "stop_timestamp": "00:01:03.37",
-    "start_frame": "8",
-    "stop_frame": "3802",
-    "verb": "open",
-    "verb_class": "2",
-    "noun": "door",
-    "noun_class": "8",
-    "all_nouns": "['door', 'pan']",
-    "all_noun_classes": "[8, 1]",
+  "uid": "7",
+  "participant_id": "P01",
+  "video_id": "P01_01",
+  "narration": "open door",
+  "start_timestamp": "00:00:00.14",
+  "stop_timestamp": "00:01:03.37",
+  "start_frame": "8",
+  "stop_frame": "3802",
+  "verb": "open",
+  "verb_class": "2",
+  "noun": "door",
+  "noun_class": "8",
+  "all_nouns": "['door', 'pan']",
+  "all_noun_classes": "[8, 1]",
 }
 MANIFEST_ROW = {
-    "clip_id": "a0",
-    "path": "v.mp4",
-    "start_seconds": "0.5",
-    "stop_seconds": "2",
-    "narration": "cut onion",
-    "verb": "cut",
-    "noun": "onion",
+  "clip_id": "a0",
+  "path": "v.mp4",
+  "start_seconds": "0.5",
+  "stop_seconds": "2",
+  "narration": "cut onion",
+  "verb": "cut",
+  "noun": "onion",
 }
 
 
@@ -55,7 +55,7 @@ def _epic(tmp_path, *changes, **options):
   (tmp_path / "P01_01").mkdir(exist_ok=True)
   path = _write(tmp_path / "labels.csv", [{**EPIC_ROW, **c} for c in changes])
   return epic_kitchens.read_annotations(
-      path, release=epic_kitchens.EPIC55, media_roots=[tmp_path], **options
+    path, release=epic_kitchens.EPIC55, media_roots=[tmp_path], **options
   )
 
 
@@ -65,44 +65,46 @@ def _manifest(tmp_path, *changes, **options):
   return manifest.read_annotations(path, media_roots=[tmp_path], **options)
 
 
-@pytest.mark.skipif(
-    not LABELS.exists(), reason="needs ../shared/data/epic55 (CC BY-NC 4.0)"
-)
+@pytest.mark.skipif(not LABELS.exists(), reason="needs ../shared/data/epic55 (CC BY-NC 4.0)")
 def test_official_labels(tmp_path):
   with LABELS.open(encoding="utf-8") as handle:
     rows = list(csv.DictReader(handle))
   for video in {row["video_id"] for row in rows}:
     (tmp_path / video).mkdir()
   source = epic_kitchens.read_annotations(
-      LABELS, release=epic_kitchens.EPIC55, media_roots=[tmp_path]
+    LABELS, release=epic_kitchens.EPIC55, media_roots=[tmp_path]
   )
   assert len(source.clips) == 28_472 == len(rows)
-  assert {n: t.num_classes for n, t in source.tasks.items()} == {
-      "verb": 125,
-      "noun": 352,
-  }
+  assert {n: t.num_classes for n, t in source.tasks.items()} == {"verb": 125, "noun": 352}
   assert source.tasks["verb"].class_names[:3] == ("take", "put", "open")
   assert source.tasks["noun"].class_names[8] == "cupboard"
   for clip, row in zip(source.clips, rows, strict=True):
-    assert clip.labels == {
-        "verb": (int(row["verb_class"]),),
-        "noun": (int(row["noun_class"]),),
-    }
+    assert clip.labels == {"verb": (int(row["verb_class"]),), "noun": (int(row["noun_class"]),)}
     assert clip.narration == row["narration"]
     assert clip.last_frame == int(row["stop_frame"])
   assert len({clip.labels["verb"] for clip in source.clips}) == 119
   assert len({clip.labels["noun"] for clip in source.clips}) == 321
 
   divided = splits.split_clips(source.clips, splits.SplitRule(splits.TBN))
-  assert {n: len(c) for n, c in divided.items()} == {
-      "train": 26_074,
-      "validation": 2_398,
-  }
+  assert {n: len(c) for n, c in divided.items()} == {"train": 26_074, "validation": 2_398}
   # Rows of each validation video, as in reference-facts 4.1.
   counts = collections.Counter(c.video_id for c in divided["validation"])
   assert [counts[video] for video in splits.TBN_VALIDATION_VIDEOS] == [
-      676, 568, 27, 152, 53, 40, 9, 385, 120, 16, 11, 156, 175, 10,
-  ]  # fmt: skip
+    676,
+    568,
+    27,
+    152,
+    53,
+    40,
+    9,
+    385,
+    120,
+    16,
+    11,
+    156,
+    175,
+    10,
+  ]
   assert len({c.video_id for c in divided["train"]}) == 258
 
 
@@ -123,8 +125,7 @@ def test_epic_class_lists(tmp_path):
   lists.mkdir()
   for task in ("verb", "noun"):
     (lists / f"EPIC_{task}_classes.csv").write_text(
-        f"{task}_id,class_key,x\n"
-        + "".join(f'{i},{task}:{i},"[1, 2]"\n' for i in range(9))
+      f"{task}_id,class_key,x\n" + "".join(f'{i},{task}:{i},"[1, 2]"\n' for i in range(9))
     )
   source = _epic(tmp_path, {}, class_lists=lists)
   assert source.tasks["verb"].class_names[8] == "verb:8"
@@ -141,16 +142,16 @@ def test_epic_class_lists(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "layout",
-    [
-        "P01_01/",
-        "P01/P01_01/",
-        "P01/rgb_frames/P01_01/",
-        "P01_01.mp4",
-        "P01/P01_01.MP4",
-        "P01_01.avi",
-        "P01/videos/P01_01.mkv",
-    ],
+  "layout",
+  [
+    "P01_01/",
+    "P01/P01_01/",
+    "P01/rgb_frames/P01_01/",
+    "P01_01.mp4",
+    "P01/P01_01.MP4",
+    "P01_01.avi",
+    "P01/videos/P01_01.mkv",
+  ],
 )
 def test_epic_layouts(tmp_path, layout):
   second = tmp_path / "second"
@@ -167,27 +168,32 @@ def test_epic_missing_media_lists_the_paths(tmp_path):
   with pytest.raises(FileNotFoundError) as error:
     _epic(tmp_path, {"video_id": "P01_09"})
   text = str(error.value)
-  for part in ("labels.csv, line 2", "P01/rgb_frames/P01_09/frame_*.jpg",
-               "P01_09{.mp4,", "--media=", "--on_error=skip"):  # fmt: skip
+  for part in (
+    "labels.csv, line 2",
+    "P01/rgb_frames/P01_09/frame_*.jpg",
+    "P01_09{.mp4,",
+    "--media=",
+    "--on_error=skip",
+  ):
     assert part in text
 
 
 BAD_EPIC = [
-    ({"narration": " "}, "line 2: the narration is empty.*Write a short text"),
-    ({"start_timestamp": "0:0:x"}, "line 2: start_timestamp must be.*'0:0:x'"),
-    ({"stop_timestamp": "00:61:00"}, "stop_timestamp must be .*'00:61:00'"),
-    ({"stop_timestamp": "-5"}, "stop_timestamp must be .*not negative.*'-5'"),
-    ({"stop_timestamp": "nan"}, "stop_timestamp must be .*'nan'"),
-    (
-        {"stop_timestamp": "00:00:00.14"},
-        "start_timestamp must lie before stop_timestamp, got 0.14 and 0.14",
-    ),
-    ({"stop_frame": "8"}, "start_frame must lie before stop_frame.*8 and 8"),
-    ({"stop_frame": "many"}, "stop_frame must be a whole number, got 'many'"),
-    ({"verb_class": ""}, "verb_class must be a whole number, got ''"),
-    ({"verb_class": "2.5"}, "verb_class must be a whole number, got '2.5'"),
-    ({"verb_class": "125"}, "verb_class 125 is out of range.*ids 0 to 124"),
-    ({"noun_class": "-1"}, "noun_class -1 is out of range.*ids 0 to 351"),
+  ({"narration": " "}, "line 2: the narration is empty.*Write a short text"),
+  ({"start_timestamp": "0:0:x"}, "line 2: start_timestamp must be.*'0:0:x'"),
+  ({"stop_timestamp": "00:61:00"}, "stop_timestamp must be .*'00:61:00'"),
+  ({"stop_timestamp": "-5"}, "stop_timestamp must be .*not negative.*'-5'"),
+  ({"stop_timestamp": "nan"}, "stop_timestamp must be .*'nan'"),
+  (
+    {"stop_timestamp": "00:00:00.14"},
+    "start_timestamp must lie before stop_timestamp, got 0.14 and 0.14",
+  ),
+  ({"stop_frame": "8"}, "start_frame must lie before stop_frame.*8 and 8"),
+  ({"stop_frame": "many"}, "stop_frame must be a whole number, got 'many'"),
+  ({"verb_class": ""}, "verb_class must be a whole number, got ''"),
+  ({"verb_class": "2.5"}, "verb_class must be a whole number, got '2.5'"),
+  ({"verb_class": "125"}, "verb_class 125 is out of range.*ids 0 to 124"),
+  ({"noun_class": "-1"}, "noun_class -1 is out of range.*ids 0 to 351"),
 ]
 
 
@@ -216,9 +222,7 @@ def test_missing_columns(tmp_path):
   del row["start_frame"]
   path = _write(tmp_path / "labels.csv", [row])
   with pytest.raises(ValueError) as error:
-    epic_kitchens.read_annotations(
-        path, release=epic_kitchens.EPIC55, media_roots=[tmp_path]
-    )
+    epic_kitchens.read_annotations(path, release=epic_kitchens.EPIC55, media_roots=[tmp_path])
   text = str(error.value)
   assert "lacks columns 'start_frame'" in text
   assert "'verb_class' (did you mean 'verb_clas'?)" in text
@@ -227,31 +231,23 @@ def test_missing_columns(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content, message",
-    [
-        (b"", "Columns present: none"),
-        (b"clip_id;path;narration\na;b;c\n", "must be separated by commas"),
-        (
-            b"clip_id,path,start_seconds,stop_seconds,narration,verb\n",
-            "no rows",
-        ),
-        (b"\xff\xfe\x00a,b\n", "can't be read as a CSV file in UTF-8"),
-        (b"clip_id,path,clip_id\n", "'clip_id' occurs more than once"),
-        (
-            b"clip_id,path,start_seconds,stop_seconds,narration\na,b,0,1,x\n",
-            "no label column",
-        ),
-        (
-            b"clip_id,path,start_seconds,stop_seconds,narration,my verb\n"
-            b"a,b,0,1,x,y\n",
-            "label column must be named by letters.*'my verb'",
-        ),
-        (
-            b"clip_id,path,start_seconds,stop_seconds,narration,verb\n"
-            b"a,v.mp4,0,1,cut, slice,y\n",
-            "line 2: 7 cells, the header has 6.*quotes",
-        ),
-    ],
+  "content, message",
+  [
+    (b"", "Columns present: none"),
+    (b"clip_id;path;narration\na;b;c\n", "must be separated by commas"),
+    (b"clip_id,path,start_seconds,stop_seconds,narration,verb\n", "no rows"),
+    (b"\xff\xfe\x00a,b\n", "can't be read as a CSV file in UTF-8"),
+    (b"clip_id,path,clip_id\n", "'clip_id' occurs more than once"),
+    (b"clip_id,path,start_seconds,stop_seconds,narration\na,b,0,1,x\n", "no label column"),
+    (
+      b"clip_id,path,start_seconds,stop_seconds,narration,my verb\na,b,0,1,x,y\n",
+      "label column must be named by letters.*'my verb'",
+    ),
+    (
+      b"clip_id,path,start_seconds,stop_seconds,narration,verb\na,v.mp4,0,1,cut, slice,y\n",
+      "line 2: 7 cells, the header has 6.*quotes",
+    ),
+  ],
 )
 def test_bad_file(tmp_path, content, message):
   path = tmp_path / "m.csv"
@@ -262,8 +258,7 @@ def test_bad_file(tmp_path, content, message):
 
 def test_windows_line_ends_and_byte_order_mark(tmp_path):
   (tmp_path / "v.mp4").touch()
-  path = _write(tmp_path / "m.csv", [MANIFEST_ROW, {
-      **MANIFEST_ROW, "clip_id": "b"}])
+  path = _write(tmp_path / "m.csv", [MANIFEST_ROW, {**MANIFEST_ROW, "clip_id": "b"}])
   text = path.read_bytes().replace(b"\r\n", b"\n")
   plain = manifest.read_annotations(path, media_roots=[tmp_path])
   path.write_bytes(b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n"))
@@ -272,8 +267,10 @@ def test_windows_line_ends_and_byte_order_mark(tmp_path):
 
 
 def test_a_line_that_is_no_utf8_is_named(tmp_path):
-  path = _write(tmp_path / "m.csv", [MANIFEST_ROW] * 3000 + [
-      {**MANIFEST_ROW, "narration": "crème"}] + [MANIFEST_ROW] * 9)
+  path = _write(
+    tmp_path / "m.csv",
+    [MANIFEST_ROW] * 3000 + [{**MANIFEST_ROW, "narration": "crème"}] + [MANIFEST_ROW] * 9,
+  )
   path.write_bytes(path.read_bytes().decode().encode("latin-1"))
   with pytest.raises(ValueError, match="m.csv', line 3002, can't be read"):
     manifest.read_annotations(path, media_roots=[tmp_path])
@@ -286,9 +283,8 @@ def test_no_file(tmp_path):
 
 def test_manifest_row(tmp_path):
   source = _manifest(
-      tmp_path, {}, {"clip_id": "b", "verb": "add", "start_seconds": "",
-                     "stop_seconds": ""}
-  )  # fmt: skip
+    tmp_path, {}, {"clip_id": "b", "verb": "add", "start_seconds": "", "stop_seconds": ""}
+  )
   first, second = source.clips
   assert (first.start_seconds, first.stop_seconds) == (0.5, 2.0)
   assert (second.start_seconds, second.stop_seconds) == (0.0, None)
@@ -333,17 +329,17 @@ def test_manifest_class_lists(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change, error, message",
-    [
-        ({"path": "w.mp4"}, FileNotFoundError, "'w.mp4' .did you mean 'v.mp4'"),
-        ({"path": ""}, ValueError, "path is empty"),
-        ({"path": "."}, ValueError, "is a folder"),
-        ({"clip_id": ""}, ValueError, "clip_id is empty"),
-        ({"verb": ""}, ValueError, "verb is empty.*--multi_label=verb"),
-        ({"narration": ""}, ValueError, "narration is empty"),
-        ({"stop_seconds": "0.5"}, ValueError, "start_seconds must lie before"),
-        ({"stop_seconds": ""}, ValueError, "stop_seconds must be a time"),
-    ],
+  "change, error, message",
+  [
+    ({"path": "w.mp4"}, FileNotFoundError, "'w.mp4' .did you mean 'v.mp4'"),
+    ({"path": ""}, ValueError, "path is empty"),
+    ({"path": "."}, ValueError, "is a folder"),
+    ({"clip_id": ""}, ValueError, "clip_id is empty"),
+    ({"verb": ""}, ValueError, "verb is empty.*--multi_label=verb"),
+    ({"narration": ""}, ValueError, "narration is empty"),
+    ({"stop_seconds": "0.5"}, ValueError, "start_seconds must lie before"),
+    ({"stop_seconds": ""}, ValueError, "stop_seconds must be a time"),
+  ],
 )
 def test_bad_manifest_row(tmp_path, change, error, message):
   with pytest.raises(error, match=message) as caught:
@@ -358,14 +354,19 @@ def test_manifest_clip_id_twice(tmp_path):
 
 def _clips(**counts):
   return [
-      annotations.ClipSpec(
-          clip_id=f"{video}_{i}", video_id=video, media=pathlib.Path(video),
-          start_seconds=0.0, stop_seconds=1.0, narration="x", labels={},
-          where="m.csv, line 2",
-      )
-      for video, count in counts.items()
-      for i in range(count)
-  ]  # fmt: skip
+    annotations.ClipSpec(
+      clip_id=f"{video}_{i}",
+      video_id=video,
+      media=pathlib.Path(video),
+      start_seconds=0.0,
+      stop_seconds=1.0,
+      narration="x",
+      labels={},
+      where="m.csv, line 2",
+    )
+    for video, count in counts.items()
+    for i in range(count)
+  ]
 
 
 def _videos(divided):
@@ -375,10 +376,7 @@ def _videos(divided):
 def test_split_by_videos_and_train():
   clips = _clips(a=2, b=3, c=1)
   rule = splits.SplitRule(splits.VIDEOS, validation_videos=("b",))
-  assert _videos(splits.split_clips(clips, rule)) == {
-      "train": ["a", "c"],
-      "validation": ["b"],
-  }
+  assert _videos(splits.split_clips(clips, rule)) == {"train": ["a", "c"], "validation": ["b"]}
   rule = splits.SplitRule(splits.TRAIN_ONLY)
   assert splits.split_clips(clips, rule) == {"train": clips}
 
@@ -398,23 +396,23 @@ def test_split_by_share(seed):
 
 
 @pytest.mark.parametrize(
-    "rule, message",
-    [
-        (
-            splits.SplitRule(splits.TBN),
-            "'validation' would be empty: the TBN split validates on P01_18.*"
-            "clips of a, b.*--split=train.*--validation_videos.*--validation_s",
-        ),
-        (
-            splits.SplitRule(splits.VIDEOS, validation_videos=("a", "b")),
-            "'train' would be empty: --validation_videos names every video",
-        ),
-        (
-            splits.SplitRule(splits.VIDEOS, validation_videos=("z",)),
-            "names 'z', which has no clips. Videos with clips: a, b",
-        ),
-        (splits.SplitRule(splits.COLUMN), "m.csv, line 2: the split is empty"),
-    ],
+  "rule, message",
+  [
+    (
+      splits.SplitRule(splits.TBN),
+      "'validation' would be empty: the TBN split validates on P01_18.*"
+      "clips of a, b.*--split=train.*--validation_videos.*--validation_s",
+    ),
+    (
+      splits.SplitRule(splits.VIDEOS, validation_videos=("a", "b")),
+      "'train' would be empty: --validation_videos names every video",
+    ),
+    (
+      splits.SplitRule(splits.VIDEOS, validation_videos=("z",)),
+      "names 'z', which has no clips. Videos with clips: a, b",
+    ),
+    (splits.SplitRule(splits.COLUMN), "m.csv, line 2: the split is empty"),
+  ],
 )
 def test_bad_splits(rule, message):
   with pytest.raises(ValueError, match=message):

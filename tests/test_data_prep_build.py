@@ -22,31 +22,36 @@ def _run(capsys, *options):
 def _epic_folder(tmp_path, *, bad_frame=None):
   """Three clips of two videos of frames; returns the bytes by video."""
   written = {
-      video: numbered_video.write_frames(
-          tmp_path / "P01" / video, range(1, 200)
-      )
-      for video in ("P01_01", "P01_02")
+    video: numbered_video.write_frames(tmp_path / "P01" / video, range(1, 200))
+    for video in ("P01_01", "P01_02")
   }
   if bad_frame:
     name = f"frame_{bad_frame:010d}.jpg"
     (tmp_path / "P01" / "P01_01" / name).write_bytes(b"")
   clips = [("P01_01", 8, 100), ("P01_01", 90, 120), ("P01_02", 1, 31)]
   rows._write(
-      tmp_path / "labels.csv",
-      [
-          {**rows.EPIC_ROW, "uid": str(uid), "video_id": video,
-           "start_frame": str(first), "stop_frame": str(last)}
-          for uid, (video, first, last) in enumerate(clips)
-      ],
-  )  # fmt: skip
+    tmp_path / "labels.csv",
+    [
+      {
+        **rows.EPIC_ROW,
+        "uid": str(uid),
+        "video_id": video,
+        "start_frame": str(first),
+        "stop_frame": str(last),
+      }
+      for uid, (video, first, last) in enumerate(clips)
+    ],
+  )
   return written, clips
 
 
 def _epic_options(tmp_path, *options):
   return (
-      "--dataset=epic55", f"--annotations={tmp_path / 'labels.csv'}",
-      f"--output={tmp_path / 'out'}", *options,
-  )  # fmt: skip
+    "--dataset=epic55",
+    f"--annotations={tmp_path / 'labels.csv'}",
+    f"--output={tmp_path / 'out'}",
+    *options,
+  )
 
 
 def test_epic_from_frames(tmp_path, capsys):
@@ -59,8 +64,10 @@ def test_epic_from_frames(tmp_path, capsys):
   validation = records.ClipDataset(tmp_path / "out", "validation")
   assert train.view == "ego" and train.name == "epic55"
   for data, index, (video, first, last) in (
-      (train, 0, clips[0]), (train, 1, clips[1]), (validation, 0, clips[2]),
-  ):  # fmt: skip
+    (train, 0, clips[0]),
+    (train, 1, clips[1]),
+    (validation, 0, clips[2]),
+  ):
     info = data.clips[index]
     assert (info.video_id, info.fps) == (video, 60.0)
     frames = data.read_frames(index, range(info.num_frames))
@@ -75,17 +82,20 @@ def test_epic_from_frames(tmp_path, capsys):
 def test_manifest_from_video(tmp_path, capsys):
   numbered_video.write_video(tmp_path / "v.mp4", list(range(90)))
   rows._write(
-      tmp_path / "m.csv",
-      [
-          {**rows.MANIFEST_ROW, "split": "train"},
-          {**rows.MANIFEST_ROW, "clip_id": "a1", "start_seconds": "1",
-           "split": "test"},
-      ],
-  )  # fmt: skip
+    tmp_path / "m.csv",
+    [
+      {**rows.MANIFEST_ROW, "split": "train"},
+      {**rows.MANIFEST_ROW, "clip_id": "a1", "start_seconds": "1", "split": "test"},
+    ],
+  )
   status, _, _ = _run(
-      capsys, "--dataset=manifest", f"--annotations={tmp_path / 'm.csv'}",
-      "--view=exo", f"--output={tmp_path / 'exo'}", "--fps=15",
-  )  # fmt: skip
+    capsys,
+    "--dataset=manifest",
+    f"--annotations={tmp_path / 'm.csv'}",
+    "--view=exo",
+    f"--output={tmp_path / 'exo'}",
+    "--fps=15",
+  )
   assert status == 0
   for split, first in (("train", 15), ("test", 30)):
     data = records.ClipDataset(tmp_path / "exo", split)
@@ -129,40 +139,37 @@ def test_skip_lists_what_was_left_out(tmp_path, capsys):
 
 def test_truncated_video_names_clip_and_time(tmp_path, capsys):
   path = tmp_path / "v.mp4"
-  numbered_video.write_video(
-      path, list(range(300)), container_options={"movflags": "faststart"}
-  )
+  numbered_video.write_video(path, list(range(300)), container_options={"movflags": "faststart"})
   path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
   rows._write(
-      tmp_path / "m.csv",
-      [{**rows.MANIFEST_ROW, "start_seconds": "8", "stop_seconds": "9"}],
+    tmp_path / "m.csv", [{**rows.MANIFEST_ROW, "start_seconds": "8", "stop_seconds": "9"}]
   )
   status, _, err = _run(
-      capsys, "--dataset=manifest", f"--annotations={tmp_path / 'm.csv'}",
-      "--view=ego", f"--output={tmp_path / 'out'}",
-  )  # fmt: skip
+    capsys,
+    "--dataset=manifest",
+    f"--annotations={tmp_path / 'm.csv'}",
+    "--view=ego",
+    f"--output={tmp_path / 'out'}",
+  )
   assert status == 2 and "m.csv, line 2, clip 'a0'" in err
   assert "v.mp4' is cut off or damaged" in err and "8.00 s to 9.00 s" in err
 
 
 @pytest.mark.parametrize(
-    "options, message",
-    [
-        ((), "Split 'validation' would be empty: the TBN split"),
-        (("--split=column",), "--split=column needs a column split"),
-        (("--split=share",), "--split=share needs --validation_share="),
-        (("--split=tbn", "--validation_share=0.5"), "contradict each other"),
-        (
-            ("--validation_videos=P01_01", "--validation_share=0.5"),
-            "not both",
-        ),
-        (("--split=train", "--fps=-3"), "--fps must be a positive number"),
-        (("--split=train", "--short_side=33"), "must be an even number"),
-        (("--split=train", "--media=nowhere"), "'nowhere', which is no folder"),
-        (("--split=train", "--multi_label=verb"), "is for --dataset=manifest"),
-        (("--split=train", "--window=3"), "is for --dataset=charades_ego, not"),
-        (("--narration=templates",), "--dataset=charades_ego or lemma, not"),
-    ],
+  "options, message",
+  [
+    ((), "Split 'validation' would be empty: the TBN split"),
+    (("--split=column",), "--split=column needs a column split"),
+    (("--split=share",), "--split=share needs --validation_share="),
+    (("--split=tbn", "--validation_share=0.5"), "contradict each other"),
+    (("--validation_videos=P01_01", "--validation_share=0.5"), "not both"),
+    (("--split=train", "--fps=-3"), "--fps must be a positive number"),
+    (("--split=train", "--short_side=33"), "must be an even number"),
+    (("--split=train", "--media=nowhere"), "'nowhere', which is no folder"),
+    (("--split=train", "--multi_label=verb"), "is for --dataset=manifest"),
+    (("--split=train", "--window=3"), "is for --dataset=charades_ego, not"),
+    (("--narration=templates",), "--dataset=charades_ego or lemma, not"),
+  ],
 )
 def test_bad_options(tmp_path, capsys, options, message):
   _epic_folder(tmp_path)
@@ -173,17 +180,14 @@ def test_bad_options(tmp_path, capsys, options, message):
 
 def test_manifest_needs_a_view(tmp_path, capsys):
   status, _, err = _run(
-      capsys, "--dataset=manifest", "--annotations=m.csv",
-      f"--output={tmp_path / 'out'}",
-  )  # fmt: skip
+    capsys, "--dataset=manifest", "--annotations=m.csv", f"--output={tmp_path / 'out'}"
+  )
   assert status == 2 and "--view=ego" in err and "--view=exo" in err
 
 
 def test_all_rows_skipped(tmp_path, capsys):
   rows._write(tmp_path / "labels.csv", [rows.EPIC_ROW])
-  status, _, err = _run(
-      capsys, *_epic_options(tmp_path, "--split=train", "--on_error=skip")
-  )
+  status, _, err = _run(capsys, *_epic_options(tmp_path, "--split=train", "--on_error=skip"))
   assert status == 2
   assert "No clip is usable; 1 were skipped" in err and "P01_01" in err
 

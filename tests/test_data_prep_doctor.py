@@ -69,20 +69,19 @@ def edit_card(folder, change):
 def write(folder, clips):
   """An ego data set of softmax tasks from lists of clips by split."""
   clip_dataset.write_clip_dataset(
-      folder, name="d", view="ego", tasks=conftest.SOFTMAX_TASKS,
-      splits={s: lambda c=c: c for s, c in clips.items()},
+    folder,
+    name="d",
+    view="ego",
+    tasks=conftest.SOFTMAX_TASKS,
+    splits={s: lambda c=c: c for s, c in clips.items()},
   )
   return folder
 
 
 def only(found, check, split, severity, count):
   """The one finding of a check and split, after a look at its fields."""
-  (finding,) = [
-      f for f in found if (f["check"], f["split"]) == (check, split)
-  ]
-  assert set(finding) == {
-      "dataset", "split", "check", "severity", "count", "message", "clips",
-  }  # fmt: skip
+  (finding,) = [f for f in found if (f["check"], f["split"]) == (check, split)]
+  assert set(finding) == {"dataset", "split", "check", "severity", "count", "message", "clips"}
   assert (finding["severity"], finding["count"]) == (severity, count)
   return finding
 
@@ -92,16 +91,18 @@ def only(found, check, split, severity, count):
 
 def test_sound_data_sets(examine, tiny_ego, tiny_exo, tiny_tables):
   status, text, found = examine(
-      tiny_ego, tiny_exo, "--deep",
-      f"--narrations={tiny_tables / 'narrations.npz'}",
-      f"--pairs={tiny_tables / 'pairs.npz'}",
+    tiny_ego,
+    tiny_exo,
+    "--deep",
+    f"--narrations={tiny_tables / 'narrations.npz'}",
+    f"--pairs={tiny_tables / 'pairs.npz'}",
   )
   assert status == 0
   assert [f for f in found if f["severity"] == "error"] == []
   assert "0 error(s)" in text
   assert (
-      "ok train: number, order, records, labels, narrations, ids, vectors,"
-      " frames (both ends of 17 decoded)"
+    "ok train: number, order, records, labels, narrations, ids, vectors,"
+    " frames (both ends of 17 decoded)"
   ) in text
   assert str(tiny_tables / "pairs.npz") in text
 
@@ -124,16 +125,16 @@ def test_no_data_set_there(examine, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "fields, words",
-    [
-        ({"num_frames": "9"}, "line 3 has a field that can't be"),
-        ({"num_frames": 0}, "line 3 has a field that can't be"),
-        ({"fps": None}, "line 3 has a field that can't be"),
-        ({"labels": {"verb": ["cut"], "noun": [0]}}, "line 3 has a field"),
-        ({"labels": 3}, "line 3 is damaged"),
-        ({"nonsense": 3}, "line 3 is damaged"),
-    ],
-    ids=str,
+  "fields, words",
+  [
+    ({"num_frames": "9"}, "line 3 has a field that can't be"),
+    ({"num_frames": 0}, "line 3 has a field that can't be"),
+    ({"fps": None}, "line 3 has a field that can't be"),
+    ({"labels": {"verb": ["cut"], "noun": [0]}}, "line 3 has a field"),
+    ({"labels": 3}, "line 3 is damaged"),
+    ({"nonsense": 3}, "line 3 is damaged"),
+  ],
+  ids=str,
 )
 def test_unreadable_split(examine, ego, fields, words):
   edit_clip(ego, 2, **fields)
@@ -146,8 +147,7 @@ def test_unreadable_split(examine, ego, fields, words):
 
 
 @pytest.mark.parametrize(
-    "key, value",
-    [("metadata", 3), ("tasks", {"verb": {}}), ("splits", {}), ("name", None)],
+  "key, value", [("metadata", 3), ("tasks", {"verb": {}}), ("splits", {}), ("name", None)]
 )
 def test_damaged_card(examine, ego, key, value):
   def change(card):
@@ -163,25 +163,20 @@ def test_damaged_card(examine, ego, key, value):
 
 
 @pytest.mark.parametrize(
-    "source, kind, official, warned",
-    [
-        ("epic55", "tbn", "26,074", True),
-        ("epic100", "column", "67,217", True),
-        ("epic55", "videos", "", False),
-        ("manifest", "column", "", False),
-    ],
+  "source, kind, official, warned",
+  [
+    ("epic55", "tbn", "26,074", True),
+    ("epic100", "column", "67,217", True),
+    ("epic55", "videos", "", False),
+    ("manifest", "column", "", False),
+  ],
 )
 def test_number_of_official_clips(examine, ego, source, kind, official, warned):
-  edit_card(
-      ego,
-      lambda card: card["metadata"].update(source=source, split={"kind": kind}),
-  )
+  edit_card(ego, lambda card: card["metadata"].update(source=source, split={"kind": kind}))
   (ego / "skipped.csv").write_text("clip_id,where,reason\n")
   status, _, found = examine(ego)
   assert status == 0
-  assert [f["check"] for f in found if f["check"] == "number"] == (
-      ["number"] * warned
-  )
+  assert [f["check"] for f in found if f["check"] == "number"] == (["number"] * warned)
   if warned:
     missing = int(official.replace(",", "")) - 17
     finding = only(found, "number", "train", "warning", missing)
@@ -191,8 +186,8 @@ def test_number_of_official_clips(examine, ego, source, kind, official, warned):
 
 def test_official_numbers():
   assert checks.OFFICIAL_CLIPS == {
-      ("epic55", "tbn"): {"train": 26074, "validation": 2398},
-      ("epic100", "column"): {"train": 67217, "validation": 9668},
+    ("epic55", "tbn"): {"train": 26074, "validation": 2398},
+    ("epic100", "column"): {"train": 67217, "validation": 9668},
   }
 
 
@@ -233,7 +228,7 @@ def test_damaged_shards(examine, ego, damage):
   status, _, found = examine(ego)
   assert status == 1
   assert only(found, "records", "train", "error", 1)["message"].startswith(
-      "The shards can't be opened"
+    "The shards can't be opened"
   )
   only(found, "frames", "train", "error", 1)
 
@@ -253,9 +248,7 @@ def test_labels(examine, ego):
   assert unknown["clips"] == ["ego_train_003"]
 
 
-def test_multi_label_tasks_may_have_none_or_several(
-    examine, tiny_exo_multi_label, tmp_path
-):
+def test_multi_label_tasks_may_have_none_or_several(examine, tiny_exo_multi_label, tmp_path):
   folder = shutil.copytree(tiny_exo_multi_label, tmp_path / "exo")
   edit_clip(folder, 0, labels={"verb": [], "noun": [0, 1, 2]})
   status, _, found = examine(folder)
@@ -283,18 +276,16 @@ def test_short_clips(examine, tiny_ego):
 
 
 def test_classes_that_never_train(examine, ego):
-  edit_lines(ego, lambda clips: [
-      clip | {"labels": clip["labels"] | {"noun": [0]}} for clip in clips
-  ])  # fmt: skip
+  edit_lines(
+    ego, lambda clips: [clip | {"labels": clip["labels"] | {"noun": [0]}} for clip in clips]
+  )
   val = records.ClipDataset(ego, "val").clips
   unseen = {clip.labels["noun"][0] for clip in val} - {0}
   assert unseen
   status, _, found = examine(ego)
   assert status == 0
   finding = only(found, "classes", "val", "warning", len(unseen))
-  assert finding["clips"] == [
-      clip.clip_id for clip in val if clip.labels["noun"][0] != 0
-  ]
+  assert finding["clips"] == [clip.clip_id for clip in val if clip.labels["noun"][0] != 0]
   assert repr(conftest.NOUNS.class_names[min(unseen)]) in finding["message"]
 
 
@@ -312,17 +303,15 @@ def test_duplicate_ids(examine, ego):
 
 def test_the_same_video_in_two_splits(examine, tmp_path):
   clips = {
-      split: [
-          dataclasses.replace(clip, video_id=video, start_seconds=float(start))
-          for clip, video, start in zip(
-              conftest.noise_clips(split, 3, seed=1), videos, starts
-          )
-      ]
-      for split, videos, starts in (
-          ("val", ("P01_01", "P02_01", ""), (0, 5, 0)),
-          ("test", ("P04_01", "P02_01", ""), (0, 9, 0)),
-          ("train", ("P01_01", "P03_01", ""), (0, 0, 0)),
-      )
+    split: [
+      dataclasses.replace(clip, video_id=video, start_seconds=float(start))
+      for clip, video, start in zip(conftest.noise_clips(split, 3, seed=1), videos, starts)
+    ]
+    for split, videos, starts in (
+      ("val", ("P01_01", "P02_01", ""), (0, 5, 0)),
+      ("test", ("P04_01", "P02_01", ""), (0, 9, 0)),
+      ("train", ("P01_01", "P03_01", ""), (0, 0, 0)),
+    )
   }
   status, _, found = examine(write(tmp_path / "d", clips))
   assert status == 1
@@ -394,15 +383,11 @@ def test_narrations_without_vector(examine, ego, tiny_tables):
   assert status == 1
   finding = only(found, "vectors", "train", "error", 4)
   assert len(finding["clips"]) == 4
-  assert "'fold towel 0', 'fold towel 1', 'fold towel 2' and 1 more" in (
-      finding["message"]
-  )
+  assert "'fold towel 0', 'fold towel 1', 'fold towel 2' and 1 more" in (finding["message"])
   assert "data_prep.embed_narrations" in finding["message"]
 
 
-@pytest.mark.parametrize(
-    "row, severity", [(np.nan, "error"), (0.0, "error"), (0.4, "warning")]
-)
+@pytest.mark.parametrize("row, severity", [(np.nan, "error"), (0.0, "error"), (0.4, "warning")])
 def test_vectors_that_are_not_unit(examine, tiny_ego, tmp_path, row, severity):
   clips = records.ClipDataset(tiny_ego, "train").clips
   clips += records.ClipDataset(tiny_ego, "val").clips
@@ -427,10 +412,7 @@ def test_damaged_table(examine, tiny_ego, tmp_path):
 
 
 def table_options(folder):
-  return (
-      f"--narrations={folder / 'narrations.npz'}",
-      f"--pairs={folder / 'pairs.npz'}",
-  )
+  return (f"--narrations={folder / 'narrations.npz'}", f"--pairs={folder / 'pairs.npz'}")
 
 
 def test_pairs_of_other_data(examine, ego, tiny_exo, tiny_tables):
@@ -443,57 +425,40 @@ def test_pairs_of_other_data(examine, ego, tiny_exo, tiny_tables):
   assert finding["dataset"] == str(tiny_tables / "pairs.npz")
 
 
-def test_pairs_that_point_nowhere(examine, tiny_ego, tiny_exo, tiny_tables,
-                                  tmp_path):
+def test_pairs_that_point_nowhere(examine, tiny_ego, tiny_exo, tiny_tables, tmp_path):
   shutil.copytree(tiny_tables, tmp_path / "tables")
   pairs = pairing.PairTable.load(tiny_tables / "pairs.npz")
   index = pairs.clip_index.copy()
   index[[0, 2]] = 11, -1  # There are 11 clips.
-  dataclasses.replace(pairs, clip_index=index).save(
-      tmp_path / "tables" / "pairs.npz"
-  )
-  status, _, found = examine(
-      tiny_ego, tiny_exo, *table_options(tmp_path / "tables")
-  )
+  dataclasses.replace(pairs, clip_index=index).save(tmp_path / "tables" / "pairs.npz")
+  status, _, found = examine(tiny_ego, tiny_exo, *table_options(tmp_path / "tables"))
   assert status == 1
   assert "2 of 11 partners" in only(found, "targets", "", "error", 2)["message"]
 
 
 @pytest.mark.parametrize("cosine, warned", [(0.5, True), (0.51, False)])
-def test_share_of_good_pairs(
-    examine, tiny_ego, tiny_exo, tiny_tables, tmp_path, cosine, warned
-):
+def test_share_of_good_pairs(examine, tiny_ego, tiny_exo, tiny_tables, tmp_path, cosine, warned):
   shutil.copytree(tiny_tables, tmp_path / "tables")
   pairs = pairing.PairTable.load(tiny_tables / "pairs.npz")
   similarity = np.full_like(pairs.similarity, cosine)
-  dataclasses.replace(pairs, similarity=similarity).save(
-      tmp_path / "tables" / "pairs.npz"
-  )
-  status, text, found = examine(
-      tiny_ego, tiny_exo, *table_options(tmp_path / "tables")
-  )
+  dataclasses.replace(pairs, similarity=similarity).save(tmp_path / "tables" / "pairs.npz")
+  status, text, found = examine(tiny_ego, tiny_exo, *table_options(tmp_path / "tables"))
   assert status == 0
   share = "0.0%" if warned else "100.0%"
   assert f"{share} of 17 pairs have a cosine above 0.5" in text
-  assert [f["check"] for f in found if f["check"] == "share"] == (
-      ["share"] * warned
-  )
+  assert [f["check"] for f in found if f["check"] == "share"] == (["share"] * warned)
   if warned:
     only(found, "share", "", "warning", 17)
 
 
-def test_pairs_and_a_data_set_that_cannot_be_read(
-    examine, ego, tiny_exo, tiny_tables
-):
+def test_pairs_and_a_data_set_that_cannot_be_read(examine, ego, tiny_exo, tiny_tables):
   (ego / records.CARD_FILE).write_text("{")
   status, _, found = examine(ego, tiny_exo, *table_options(tiny_tables))
   assert status == 1
   assert "Not checked" in only(found, "belongs", "", "error", 1)["message"]
 
 
-def test_pairs_of_a_split_that_is_not_train(
-    examine, tiny_ego, tiny_exo, tiny_narrations, tmp_path
-):
+def test_pairs_of_a_split_that_is_not_train(examine, tiny_ego, tiny_exo, tiny_narrations, tmp_path):
   ego = records.ClipDataset(tiny_ego, "val")
   exo = records.ClipDataset(tiny_exo, "train")
   pairs = mine_pairs.mine_pairs(ego, [exo], tiny_narrations)
@@ -509,13 +474,13 @@ def test_pairs_of_a_split_that_is_not_train(
 def test_wrong_usage(examine, tiny_ego, tiny_exo, tiny_tables, tmp_path):
   tables = table_options(tiny_tables)
   for options, words in (
-      ([tmp_path / "nowhere"], "no folder"),
-      ([tiny_ego, tiny_ego], "given twice"),
-      ([tiny_ego, "--frames=-1"], "--frames must be 0 or more, got -1"),
-      ([tiny_ego, f"--narrations={tmp_path / 'n'}"], "--narrations: there is"),
-      ([tiny_ego, tiny_exo, tables[1]], "--pairs needs --narrations"),
-      ([tiny_ego, *tables], "at least one of view exo"),
-      ([tiny_exo, *tables], "exactly one data set of view ego"),
+    ([tmp_path / "nowhere"], "no folder"),
+    ([tiny_ego, tiny_ego], "given twice"),
+    ([tiny_ego, "--frames=-1"], "--frames must be 0 or more, got -1"),
+    ([tiny_ego, f"--narrations={tmp_path / 'n'}"], "--narrations: there is"),
+    ([tiny_ego, tiny_exo, tables[1]], "--pairs needs --narrations"),
+    ([tiny_ego, *tables], "at least one of view exo"),
+    ([tiny_exo, *tables], "exactly one data set of view ego"),
   ):
     status, text, found = examine(*options)
     assert status == 2 and found is None
@@ -525,12 +490,14 @@ def test_wrong_usage(examine, tiny_ego, tiny_exo, tiny_tables, tmp_path):
   assert caught.value.code == 2
 
 
-def test_float16_rounding_is_no_finding(examine, tiny_ego, tiny_narrations,
-                                        tmp_path):
+def test_float16_rounding_is_no_finding(examine, tiny_ego, tiny_narrations, tmp_path):
   path = tmp_path / "n.npz"
   np.savez(
-      path, narrations=tiny_narrations.narrations, model="m", command="",
-      vectors=tiny_narrations.vectors.astype(np.float16),
+    path,
+    narrations=tiny_narrations.narrations,
+    model="m",
+    command="",
+    vectors=tiny_narrations.vectors.astype(np.float16),
   )
   assert len(narrations_lib.NarrationTable.load(path)) > 1
   status, _, found = examine(tiny_ego, f"--narrations={path}")

@@ -25,13 +25,13 @@ def test_bytes_pass_unchanged(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "fps, numbers",
-    [
-        (30.0, [3, 5, 7, 9, 11]),
-        (20.0, [3, 6, 9, 12]),
-        (25.0, [3, 5, 8, 10, 12]),
-        (120.0, [n for n in range(3, 13) for _ in range(2)]),
-    ],
+  "fps, numbers",
+  [
+    (30.0, [3, 5, 7, 9, 11]),
+    (20.0, [3, 6, 9, 12]),
+    (25.0, [3, 5, 8, 10, 12]),
+    (120.0, [n for n in range(3, 13) for _ in range(2)]),
+  ],
 )
 def test_other_rates(tmp_path, fps, numbers):
   written = numbered_video.write_frames(tmp_path, range(1, 30))
@@ -77,15 +77,15 @@ def test_misnamed_frames(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "damage, message",
-    [
-        (lambda data: data[: len(data) // 2], "is cut off: .* no end marker"),
-        (lambda data: data[:300] + bytes(len(data) - 300), "is cut off"),
-        (lambda data: b"", "is empty"),
-        (lambda data: b"<html>" + data, "is not a JPEG"),
-        (lambda data: data[:2] + bytes(500) + data[502:], "is damaged"),
-    ],
-    ids=["half", "zeros", "empty", "other", "header"],
+  "damage, message",
+  [
+    (lambda data: data[: len(data) // 2], "is cut off: .* no end marker"),
+    (lambda data: data[:300] + bytes(len(data) - 300), "is cut off"),
+    (lambda data: b"", "is empty"),
+    (lambda data: b"<html>" + data, "is not a JPEG"),
+    (lambda data: data[:2] + bytes(500) + data[502:], "is damaged"),
+  ],
+  ids=["half", "zeros", "empty", "other", "header"],
 )
 def test_damaged_frame(tmp_path, damage, message):
   numbered_video.write_frames(tmp_path, range(1, 11))
@@ -135,9 +135,7 @@ def test_damaged_tar(tmp_path):
   numbered_video.write_frames(folder, range(1, 40))
   _pack(folder, tmp_path / "packed.tar", mode="w:gz")
   _pack(folder, tmp_path / "whole.tar")
-  (tmp_path / "cut.tar").write_bytes(
-      (tmp_path / "whole.tar").read_bytes()[:20_000]
-  )
+  (tmp_path / "cut.tar").write_bytes((tmp_path / "whole.tar").read_bytes()[:20_000])
   (tmp_path / "page.tar").write_bytes(b"<html>not found</html>" * 99)
   for name in ("packed", "cut", "page"):
     with pytest.raises(ValueError) as error:

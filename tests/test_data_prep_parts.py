@@ -23,13 +23,25 @@ def source_fixture(tmp_path):
   """40 clips of two frame folders; the options that build them."""
   for video in ("P01_01", "P01_02"):
     numbered_video.write_frames(tmp_path / video, range(1, 101))
-  rows._write(tmp_path / "labels.csv", [
-      {**rows.EPIC_ROW, "uid": str(n), "video_id": f"P01_0{1 + n // 20}",
-       "start_frame": str(1 + n), "stop_frame": str(10 + n)}
+  rows._write(
+    tmp_path / "labels.csv",
+    [
+      {
+        **rows.EPIC_ROW,
+        "uid": str(n),
+        "video_id": f"P01_0{1 + n // 20}",
+        "start_frame": str(1 + n),
+        "stop_frame": str(10 + n),
+      }
       for n in range(CLIPS)
-  ])
-  return ["--dataset=epic55", f"--annotations={tmp_path / 'labels.csv'}",
-          "--split=train", "--processes=1"]
+    ],
+  )
+  return [
+    "--dataset=epic55",
+    f"--annotations={tmp_path / 'labels.csv'}",
+    "--split=train",
+    "--processes=1",
+  ]
 
 
 @pytest.fixture(name="cut_groups")
@@ -48,8 +60,10 @@ def cut_groups_fixture(monkeypatch):
 
 def content(folder):
   data = records.ClipDataset(folder, "train")
-  return [(clip.to_json(), data.read_frames(i, range(clip.num_frames)))
-          for i, clip in enumerate(data.clips)]
+  return [
+    (clip.to_json(), data.read_frames(i, range(clip.num_frames)))
+    for i, clip in enumerate(data.clips)
+  ]
 
 
 def test_goes_on_where_it_stopped(source, tmp_path, cut_groups, capsys):
@@ -94,9 +108,7 @@ def test_skipped_clips_are_reported_again(source, tmp_path, cut_groups):
   options = [*source, f"--output={tmp_path / 'out'}", "--on_error=skip"]
   assert build_dataset.main(options) == 0
   clips = records.ClipDataset(tmp_path / "out", "train").clips
-  assert [c.clip_id for c in clips] == [
-      f"P01_0{1 + n // 20}_{n}" for n in range(5, CLIPS)
-  ]
+  assert [c.clip_id for c in clips] == [f"P01_0{1 + n // 20}_{n}" for n in range(5, CLIPS)]
   skipped = (tmp_path / "out" / "skipped.csv").read_text().splitlines()
   assert len(skipped) == 6 and "frame_0000000005.jpg" in skipped[1]
 
@@ -104,18 +116,28 @@ def test_skipped_clips_are_reported_again(source, tmp_path, cut_groups):
 def test_several_processes_give_the_same(source, tmp_path):
   assert build_dataset.main([*source, f"--output={tmp_path / 'one'}"]) == 0
   done = subprocess.run(
-      [sys.executable, "-m", "data_prep.build_dataset", *source[:-1],
-       "--processes=2", f"--output={tmp_path / 'two'}"],
-      cwd=ROOT, capture_output=True, text=True, timeout=300,
-  )  # fmt: skip
+    [
+      sys.executable,
+      "-m",
+      "data_prep.build_dataset",
+      *source[:-1],
+      "--processes=2",
+      f"--output={tmp_path / 'two'}",
+    ],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
   assert done.returncode == 0, done.stderr
   assert content(tmp_path / "two") == content(tmp_path / "one")
 
 
 def test_beam_gives_the_same(source, tmp_path):
   pytest.importorskip(
-      "apache_beam", reason="needs apache-beam: pip install -e '.[beam]', in"
-      " an environment of its own")
+    "apache_beam",
+    reason="needs apache-beam: pip install -e '.[beam]', in an environment of its own",
+  )
   options = [*source, "--beam_runner=DirectRunner"]
   assert build_dataset.main([*source, f"--output={tmp_path / 'one'}"]) == 0
   assert build_dataset.main([*options, f"--output={tmp_path / 'two'}"]) == 0

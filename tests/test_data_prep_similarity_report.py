@@ -36,9 +36,11 @@ def _band_name(cosine):
   if cosine > 0.999:
     return "identical"
   for lowest, name in (
-      (0.9, "0.9 - 1"), (0.7, "0.7 - 0.9"), (0.5, "0.5 - 0.7"),
-      (0.3, "0.3 - 0.5"),
-  ):  # fmt: skip
+    (0.9, "0.9 - 1"),
+    (0.7, "0.7 - 0.9"),
+    (0.5, "0.5 - 0.7"),
+    (0.3, "0.3 - 0.5"),
+  ):
     if cosine >= lowest:
       return name
   return "below 0.3"
@@ -46,17 +48,15 @@ def _band_name(cosine):
 
 def _shared(ego, clip, data, partner):
   names = [
-      task
-      for task in ("verb", "noun")
-      if {ego.tasks[task].class_names[label] for label in clip.labels[task]}
-      & {data.tasks[task].class_names[label] for label in partner.labels[task]}
+    task
+    for task in ("verb", "noun")
+    if {ego.tasks[task].class_names[label] for label in clip.labels[task]}
+    & {data.tasks[task].class_names[label] for label in partner.labels[task]}
   ]
   return " and ".join(names) or "neither"
 
 
-def test_bands_equal_plain_loops(
-    tiny_ego, tiny_exo, tiny_exo_multi_label, tiny_narrations
-):
+def test_bands_equal_plain_loops(tiny_ego, tiny_exo, tiny_exo_multi_label, tiny_narrations):
   ego, *exo = _datasets(tiny_ego, tiny_exo, tiny_exo_multi_label)
   for data in exo:  # So that not every narration has a twin.
     data.clips = data.clips[:3]
@@ -72,9 +72,7 @@ def test_bands_equal_plain_loops(
   for row in report["clips"]["bands"]:
     assert row["clips"] == bands.count(row["name"])
     assert row["share"] == row["clips"] / 17
-    assert row["shared_labels"] == {
-        name: labels[row["name"], name] for name in pair_summary.SHARED
-    }
+    assert row["shared_labels"] == {name: labels[row["name"], name] for name in pair_summary.SHARED}
     counts = [count for key, count in texts.items() if key[0] == row["name"]]
     examples = row["examples"]
     assert [pair["clips"] for pair in examples] == sorted(counts)[::-1][:3]
@@ -84,23 +82,20 @@ def test_bands_equal_plain_loops(
 
 def test_classes_equal_plain_loops(tiny_ego, tiny_exo, tiny_narrations):
   ego, exo = _datasets(tiny_ego, tiny_exo)
-  classes = similarity_report.similarity_report(ego, [exo], tiny_narrations)[
-      "classes"
-  ]
+  classes = similarity_report.similarity_report(ego, [exo], tiny_narrations)["classes"]
   ego_texts = {clip.narration for clip in ego.clips}
   exo_texts = {clip.narration for clip in exo.clips}
   assert classes["ego"] == len(ego_texts)
   assert classes["exo"] == len(exo_texts)
   assert classes["in_common"] == len(ego_texts & exo_texts)
   cosines = [
-      [
-          float(
-              tiny_narrations.lookup([a])[0].astype(float)
-              @ tiny_narrations.lookup([b])[0].astype(float)
-          )
-          for b in sorted(exo_texts)
-      ]
-      for a in sorted(ego_texts)
+    [
+      float(
+        tiny_narrations.lookup([a])[0].astype(float) @ tiny_narrations.lookup([b])[0].astype(float)
+      )
+      for b in sorted(exo_texts)
+    ]
+    for a in sorted(ego_texts)
   ]
   # Cosines of 1 may be a hair longer; the last bin has both its edges.
   cosines = np.minimum(cosines, 1.0)
@@ -109,9 +104,7 @@ def test_classes_equal_plain_loops(tiny_ego, tiny_exo, tiny_narrations):
   assert classes["all_pairs"] == np.histogram(cosines, edges)[0].tolist()
   best = cosines.max(axis=1)
   assert classes["best"] == np.histogram(best, edges)[0].tolist()
-  assert classes["best_percentiles"]["50"] == pytest.approx(
-      np.median(best), abs=2e-6
-  )
+  assert classes["best_percentiles"]["50"] == pytest.approx(np.median(best), abs=2e-6)
 
 
 def test_borders_of_bands():
@@ -128,8 +121,12 @@ def test_histogram_keeps_round_cosines_in_the_upper_bin():
 
 def _arguments(tmp_path, ego, exo, table, name="report.png"):
   table.save(tmp_path / "n.npz")
-  return [f"--ego={ego}", f"--exo={exo}", f"--narrations={tmp_path / 'n.npz'}",
-          f"--output={tmp_path / 'out' / name}"]  # fmt: skip
+  return [
+    f"--ego={ego}",
+    f"--exo={exo}",
+    f"--narrations={tmp_path / 'n.npz'}",
+    f"--output={tmp_path / 'out' / name}",
+  ]
 
 
 def test_command(tmp_path, tiny_ego, tiny_exo, tiny_narrations, capsys):
@@ -140,17 +137,13 @@ def test_command(tmp_path, tiny_ego, tiny_exo, tiny_narrations, capsys):
   assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 10
   ego, exo = _datasets(tiny_ego, tiny_exo)
   stored = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
-  assert stored == similarity_report.similarity_report(
-      ego, [exo], tiny_narrations
-  )
+  assert stored == similarity_report.similarity_report(ego, [exo], tiny_narrations)
   out = capsys.readouterr().out
   assert "best cosine of the 17 ego clips" in out
   assert "verb and noun" in out and "  identical" in out
 
 
-def test_sets_without_common_classes(
-    tmp_path, tiny_ego, tiny_exo, tiny_narrations
-):
+def test_sets_without_common_classes(tmp_path, tiny_ego, tiny_exo, tiny_narrations):
   ego, exo = _datasets(tiny_ego, tiny_exo)
   exo.tasks = {}
   report = similarity_report.similarity_report(ego, [exo], tiny_narrations)
@@ -172,17 +165,13 @@ def test_bad_input(tmp_path, tiny_ego, tiny_exo, tiny_narrations, capsys):
   assert "--ego needs a data set of view 'ego'" in error(arguments)
   arguments = _arguments(tmp_path, tiny_ego, tmp_path, tiny_narrations)
   assert "No clip data set" in error(arguments)
-  few = narrations_lib.NarrationTable(
-      ["fold towel"], tiny_narrations.vectors[:1], "m"
-  )
+  few = narrations_lib.NarrationTable(["fold towel"], tiny_narrations.vectors[:1], "m")
   arguments = _arguments(tmp_path, tiny_ego, tiny_exo, few)
   assert "data_prep.embed_narrations" in error(arguments)
   assert not (tmp_path / "out").exists()
 
 
-def test_without_matplotlib(
-    tmp_path, tiny_ego, tiny_exo, tiny_narrations, capsys, monkeypatch
-):
+def test_without_matplotlib(tmp_path, tiny_ego, tiny_exo, tiny_narrations, capsys, monkeypatch):
   plain_import = builtins.__import__
 
   def without(name, *args, **options):

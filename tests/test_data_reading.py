@@ -31,15 +31,15 @@ from tests import test_main
 
 def _settings(tiny_ego, **more):
   return {
-      "ego": records.ClipDataset(tiny_ego, "train"),
-      "ego_transform": transforms.ClipTransform(4, 2, 32, (36, 44)),
-      "batch_size": 4, "seed": 3, "prefetch": 1,
+    "ego": records.ClipDataset(tiny_ego, "train"),
+    "ego_transform": transforms.ClipTransform(4, 2, 32, (36, 44)),
+    "batch_size": 4,
+    "seed": 3,
+    "prefetch": 1,
   } | more
 
 
-def test_processes_that_die_or_hang_are_started_anew(
-    tiny_ego, monkeypatch, caplog
-):
+def test_processes_that_die_or_hang_are_started_anew(tiny_ego, monkeypatch, caplog):
   whole = test_data_loader.take(10, **_settings(tiny_ego))
   before = set(multiprocessing.active_children())
 
@@ -49,9 +49,7 @@ def test_processes_that_die_or_hang_are_started_anew(
     return worker.pid
 
   with caplog.at_level("WARNING", logger="absl"):
-    with loader.TrainStream(
-        **_settings(tiny_ego, num_workers=1, timeout=3.0)
-    ) as stream:
+    with loader.TrainStream(**_settings(tiny_ego, num_workers=1, timeout=3.0)) as stream:
       found = list(itertools.islice(stream, 2))
       killed = signal_worker(signal.SIGKILL)
       found += itertools.islice(stream, 4)
@@ -59,8 +57,7 @@ def test_processes_that_die_or_hang_are_started_anew(
       found += itertools.islice(stream, 4)
   for one, other in zip(found, whole, strict=True):
     test_data_loader.assert_equal(one, other)
-  died, hung = [r.getMessage() for r in caplog.records
-                if "started anew" in r.getMessage()]
+  died, hung = [r.getMessage() for r in caplog.records if "started anew" in r.getMessage()]
   assert f"reading process {killed} ended with SIGKILL" in died
   assert "no batch came for 3 s" in hung
   assert set(multiprocessing.active_children()) == before
@@ -76,8 +73,7 @@ def test_processes_that_die_again_and_again_end_the_run():
       starts.append(first)
 
     def __next__(self):
-      raise RuntimeError(
-          "Worker process was terminated unexpectedly with exit code -9.")
+      raise RuntimeError("Worker process was terminated unexpectedly with exit code -9.")
 
     def close(self):
       pass
@@ -87,8 +83,13 @@ def test_processes_that_die_again_and_again_end_the_run():
     next(stream)
   assert starts == [7, 7, 7, 7]
   text = str(error.value)
-  for words in ("Reading batch 7", "exit code -9", "3 times before",
-                "config.input.num_workers", "The same command goes on"):
+  for words in (
+    "Reading batch 7",
+    "exit code -9",
+    "3 times before",
+    "config.input.num_workers",
+    "The same command goes on",
+  ):
     assert words in text
   stream.close()
 
@@ -98,9 +99,13 @@ def test_an_error_of_the_data_passes():
     raise RuntimeError(f"number {number}")
 
   stream = reading.Reading(
-      lambda first: iter(grain.MapDataset.range(9).map(fail)[first:]
-                         .to_iter_dataset(grain.ReadOptions(1, 1))),
-      first=2, num_workers=0, timeout=9.0)
+    lambda first: iter(
+      grain.MapDataset.range(9).map(fail)[first:].to_iter_dataset(grain.ReadOptions(1, 1))
+    ),
+    first=2,
+    num_workers=0,
+    timeout=9.0,
+  )
   with pytest.raises(RuntimeError, match="number 2"):
     next(stream)
   stream.close()
@@ -115,16 +120,24 @@ def test_a_read_that_hangs_in_a_thread_ends_the_run():
     return number
 
   stream = reading.Reading(
-      lambda first: iter(grain.MapDataset.range(9).map(read)[first:]
-                         .to_iter_dataset(grain.ReadOptions(1, 1))),
-      first=0, num_workers=0, timeout=1.0)
+    lambda first: iter(
+      grain.MapDataset.range(9).map(read)[first:].to_iter_dataset(grain.ReadOptions(1, 1))
+    ),
+    first=0,
+    num_workers=0,
+    timeout=1.0,
+  )
   try:
     assert [next(stream), next(stream)] == [0, 1]
     with pytest.raises(process.StalledError) as error:
       next(stream)
     text = str(error.value)
-    for words in ("Reading batch 2: no batch came for 1 s.", "disk",
-                  "config.input.timeout_seconds", "The same command goes on"):
+    for words in (
+      "Reading batch 2: no batch came for 1 s.",
+      "disk",
+      "config.input.timeout_seconds",
+      "The same command goes on",
+    ):
       assert words in text
     stream.close()
   finally:
@@ -148,8 +161,12 @@ main.main(["main"])
 
 def test_a_process_whose_reads_hang_ends():
   done = subprocess.run(
-      [sys.executable, "-c", _HANGS], cwd=pathlib.Path(__file__).parents[1],
-      capture_output=True, text=True, timeout=120)
+    [sys.executable, "-c", _HANGS],
+    cwd=pathlib.Path(__file__).parents[1],
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
   assert done.returncode == 2
   assert done.stderr.endswith("error: Reading batch 3: no batch came\n")
 
@@ -178,17 +195,24 @@ print(read)
 def test_threads_that_read_first_do_not_wait_for_each_other(tiny_ego):
   """They import TFDS at the same time, which locks each other out at times."""
   done = subprocess.run(
-      [sys.executable, "-c", _FIRST_READS, str(tiny_ego)],
-      cwd=pathlib.Path(__file__).parents[1], capture_output=True, text=True,
-      timeout=120)
+    [sys.executable, "-c", _FIRST_READS, str(tiny_ego)],
+    cwd=pathlib.Path(__file__).parents[1],
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
   assert done.stdout == f"{[2] * 8}\n", done.stderr
 
 
-@pytest.mark.parametrize("damage, words", [
+@pytest.mark.parametrize(
+  "damage, words",
+  [
     (lambda path: path.unlink(), "is gone"),
     (lambda path: os.truncate(path, 0), "has 0 bytes now"),
     (lambda path: os.truncate(path, path.stat().st_size // 2), "bytes now"),
-], ids=["deleted", "emptied", "cut short"])  # fmt: skip
+  ],
+  ids=["deleted", "emptied", "cut short"],
+)
 def test_a_shard_that_is_lost_is_named(damage, words, tiny_ego, tmp_path):
   folder = shutil.copytree(tiny_ego, tmp_path / "ego")
   (shard,) = folder.glob("*train.array_record*")
@@ -203,7 +227,7 @@ def test_a_shard_that_is_lost_is_named(damage, words, tiny_ego, tmp_path):
 
 
 def test_a_run_that_lost_a_shard_goes_on(
-    tiny_ego, tiny_exo, tiny_tables, finished, tmp_path, monkeypatch
+  tiny_ego, tiny_exo, tiny_tables, finished, tmp_path, monkeypatch
 ):
   ego = shutil.copytree(tiny_ego, tmp_path / "ego")
   config = config_lib.default_config()
@@ -230,5 +254,4 @@ def test_a_run_that_lost_a_shard_goes_on(
   shard.write_bytes(whole)
   assert main.run(config, tmp_path / "run") == finished[1]
   for name in ("exo", "joint"):
-    test_main.assert_same_weights(
-        tmp_path / "run" / name, finished[0] / name)
+    test_main.assert_same_weights(tmp_path / "run" / name, finished[0] / name)

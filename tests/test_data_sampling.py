@@ -22,8 +22,7 @@ class _FixedDraw:
     return low if self.pick == "low" else high - 1
 
 
-@pytest.mark.parametrize("num_frames, stride, span", [(8, 8, 57), (32, 2, 63),
-                                                      (1, 5, 1)])
+@pytest.mark.parametrize("num_frames, stride, span", [(8, 8, 57), (32, 2, 63), (1, 5, 1)])
 def test_span(num_frames, stride, span):
   assert sampling.clip_span(num_frames, stride) == span
 
@@ -46,22 +45,15 @@ def test_train_indices_at_both_ends(length, pick):
 @pytest.mark.parametrize("length, starts", [(60, {0, 1, 2, 3}), (57, {0})])
 def test_train_starts_cover_all(length, starts):
   rng = np.random.default_rng(0)
-  seen = {
-      int(sampling.train_frame_indices(length, 8, 8, rng)[0])
-      for _ in range(100)
-  }
+  seen = {int(sampling.train_frame_indices(length, 8, 8, rng)[0]) for _ in range(100)}
   assert seen == starts
 
 
 def test_short_clip_repeats_first_frames_too():
   rng = np.random.default_rng(0)
-  samples = {
-      tuple(sampling.train_frame_indices(3, 4, 2, rng)) for _ in range(200)
-  }
+  samples = {tuple(sampling.train_frame_indices(3, 4, 2, rng)) for _ in range(200)}
   # span 7, start in -4..0
-  assert samples == {
-      (0, 0, 0, 2), (0, 0, 1, 2), (0, 0, 2, 2), (0, 1, 2, 2), (0, 2, 2, 2)
-  }
+  assert samples == {(0, 0, 0, 2), (0, 0, 1, 2), (0, 0, 2, 2), (0, 1, 2, 2), (0, 2, 2, 2)}
 
 
 def _half_even(value: decimal.Decimal) -> int:
@@ -82,17 +74,15 @@ def test_test_indices(length, num_clips):
 
 def test_half_starts_round_to_even():
   # room 5 over 3 samples: 0, 2.5, 5; room 7: 0, 3.5, 7.
-  starts = [
-      sampling.test_frame_indices(length, 1, 1, 1, 3)[0] for length in (6, 8)
-  ]
+  starts = [sampling.test_frame_indices(length, 1, 1, 1, 3)[0] for length in (6, 8)]
   assert starts == [2, 4]
 
 
 @pytest.mark.parametrize("length", [5, 63, 200])
 def test_single_view_is_the_sixth_of_ten(length):
   np.testing.assert_array_equal(
-      sampling.test_frame_indices(length, 32, 2, 0, 1),
-      sampling.test_frame_indices(length, 32, 2, 5, 10),
+    sampling.test_frame_indices(length, 32, 2, 0, 1),
+    sampling.test_frame_indices(length, 32, 2, 5, 10),
   )
 
 
@@ -108,12 +98,12 @@ def test_inside_the_clip_and_in_order(length):
 
 
 @pytest.mark.parametrize(
-    "call, text",
-    [
-        (lambda: sampling.clip_span(0, 1), "num_frames=0"),
-        (lambda: sampling.test_frame_indices(9, 2, 1, 3, 3), "clip=3"),
-        (lambda: sampling.test_frame_indices(0, 2, 1, 0, 3), "at least one"),
-    ],
+  "call, text",
+  [
+    (lambda: sampling.clip_span(0, 1), "num_frames=0"),
+    (lambda: sampling.test_frame_indices(9, 2, 1, 3, 3), "clip=3"),
+    (lambda: sampling.test_frame_indices(0, 2, 1, 0, 3), "at least one"),
+  ],
 )
 def test_errors(call, text):
   with pytest.raises(ValueError, match=text):

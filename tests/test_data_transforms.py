@@ -32,8 +32,7 @@ def _bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def _frames(height, width, count=2, seed=0):
   rng = np.random.default_rng(seed)
-  return [rng.integers(0, 256, (height, width, 3), np.uint8)
-          for _ in range(count)]
+  return [rng.integers(0, 256, (height, width, 3), np.uint8) for _ in range(count)]
 
 
 def _position_frame(height, width):
@@ -45,9 +44,15 @@ def _position_frame(height, width):
 
 
 @pytest.mark.parametrize(
-    "height, width, size, expected",
-    [(48, 64, 30, (30, 40)), (48, 64, 96, (96, 128)), (48, 64, 24, (24, 32)),
-     (64, 48, 31, (41, 31)), (50, 50, 33, (33, 33)), (48, 64, 49, (49, 65))],
+  "height, width, size, expected",
+  [
+    (48, 64, 30, (30, 40)),
+    (48, 64, 96, (96, 128)),
+    (48, 64, 24, (24, 32)),
+    (64, 48, 31, (41, 31)),
+    (50, 50, 33, (33, 33)),
+    (48, 64, 49, (49, 65)),
+  ],
 )
 def test_training_resize_is_bilinear(height, width, size, expected):
   frames = _frames(height, width)
@@ -57,12 +62,9 @@ def test_training_resize_is_bilinear(height, width, size, expected):
   whole = [_bilinear(frame, *expected) for frame in frames]
   # Where the crop is, is another test's business: search.
   errors = [
-      max(
-          np.abs(video[t] - whole[t][top:top + 20, left:left + 20]).max()
-          for t in range(2)
-      )
-      for top in range(expected[0] - 20 + 1)
-      for left in range(expected[1] - 20 + 1)
+    max(np.abs(video[t] - whole[t][top : top + 20, left : left + 20]).max() for t in range(2))
+    for top in range(expected[0] - 20 + 1)
+    for left in range(expected[1] - 20 + 1)
   ]
   assert min(errors) <= 1.0
   assert sorted(errors)[1] > 20.0
@@ -72,8 +74,7 @@ def test_crop_offsets_never_reach_the_upper_end():
   frame = _position_frame(12, 15)
   transform = transforms.ClipTransform(1, 1, 10, (12, 12), flip=0.0)
   corners = [
-      tuple(transform.train([frame], np.random.default_rng(i))[0][0, 0, 0, :2])
-      for i in range(300)
+    tuple(transform.train([frame], np.random.default_rng(i))[0][0, 0, 0, :2]) for i in range(300)
   ]
   assert set(corners) == {(y, x) for y in range(2) for x in range(5)}
 
@@ -130,38 +131,33 @@ def test_test_resize():
   video = transform.test([frame], num_crops=3)
   whole = _bilinear(frame, 30, 40)
   for crop, left in enumerate((0, 5, 10)):
-    assert np.abs(video[crop, 0] - whole[:, left:left + 30]).max() <= 1.0
+    assert np.abs(video[crop, 0] - whole[:, left : left + 30]).max() <= 1.0
 
 
 def test_lighting():
-  transform = transforms.ClipTransform(
-      1, 1, 4, (4, 4), color_lighting=0.1
-  )
+  transform = transforms.ClipTransform(1, 1, 4, (4, 4), color_lighting=0.1)
   frames = _frames(4, 4, 1)
-  offsets = np.stack([
-      transform.train(frames, np.random.default_rng(seed))[1]
-      for seed in range(2000)
-  ])
-  vectors = np.array([[-0.5675, 0.7192, 0.4009],
-                      [-0.5808, -0.0045, -0.8140],
-                      [-0.5836, -0.6948, 0.4203]])
+  offsets = np.stack(
+    [transform.train(frames, np.random.default_rng(seed))[1] for seed in range(2000)]
+  )
+  vectors = np.array(
+    [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
+  )
   spread = vectors @ np.diag(np.array([0.225, 0.224, 0.229]) * 0.1)
   assert offsets.dtype == np.float32
-  np.testing.assert_allclose(
-      np.cov(offsets.T), spread @ spread.T, atol=1e-4
-  )
+  np.testing.assert_allclose(np.cov(offsets.T), spread @ spread.T, atol=1e-4)
   np.testing.assert_allclose(offsets.mean(0), 0.0, atol=2e-3)
 
 
 @pytest.mark.parametrize(
-    "change, text",
-    [
-        ({"crop_size": 300}, "crop_size=300"),
-        ({"short_side": (320, 256)}, "ascending"),
-        ({"flip": 1.5}, "flip=1.5"),
-        ({"color_lighting": -1.0}, "color_lighting"),
-        ({"stride": 0}, "stride=0"),
-    ],
+  "change, text",
+  [
+    ({"crop_size": 300}, "crop_size=300"),
+    ({"short_side": (320, 256)}, "ascending"),
+    ({"flip": 1.5}, "flip=1.5"),
+    ({"color_lighting": -1.0}, "color_lighting"),
+    ({"stride": 0}, "stride=0"),
+  ],
 )
 def test_bad_settings(change, text):
   settings = {"num_frames": 8, "stride": 8, "crop_size": 224} | change
@@ -177,9 +173,7 @@ def test_bad_number_of_crops():
 
 def _jpeg():
   smooth = np.linspace(0, 255, 48 * 64 * 3).reshape(48, 64, 3)
-  return smooth.astype(np.uint8), simplejpeg.encode_jpeg(
-      smooth.astype(np.uint8), quality=95
-  )
+  return smooth.astype(np.uint8), simplejpeg.encode_jpeg(smooth.astype(np.uint8), quality=95)
 
 
 def test_decode_is_rgb():
@@ -192,9 +186,7 @@ def test_decode_is_rgb():
 
 def test_decode_gray():
   gray = np.full((8, 8, 1), 77, np.uint8)
-  decoded = decode.decode_jpeg(
-      simplejpeg.encode_jpeg(gray, colorspace="GRAY", quality=95)
-  )
+  decoded = decode.decode_jpeg(simplejpeg.encode_jpeg(gray, colorspace="GRAY", quality=95))
   assert decoded.shape == (8, 8, 3)
   assert np.abs(decoded.astype(int) - 77).max() <= 2
 
@@ -215,7 +207,7 @@ def test_other_files_are_refused():
 def test_absurd_size_is_refused_before_decoding(monkeypatch):
   _, data = _jpeg()
   start = data.index(b"\xff\xc0") + 5  # height and width in the SOF0 segment
-  huge = data[:start] + b"\xf0\x00\xf0\x00" + data[start + 4:]
+  huge = data[:start] + b"\xf0\x00\xf0\x00" + data[start + 4 :]
 
   def decoder(*_, **__):
     raise AssertionError("the pixels must not be decoded")

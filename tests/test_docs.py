@@ -63,12 +63,11 @@ def _blocks(text: str) -> Iterator[tuple[int, list[str]]]:
       end = number + 1
       while end < len(lines) and not lines[end].startswith("```"):
         end += 1
-      yield number + 2, lines[number + 1: end]
+      yield number + 2, lines[number + 1 : end]
       number = end + 1
     elif line.startswith("    ") and (number == 0 or not lines[number - 1]):
       end = number
-      while end < len(lines) and (
-          lines[end].startswith("    ") or not lines[end]):
+      while end < len(lines) and (lines[end].startswith("    ") or not lines[end]):
         end += 1
       yield number + 1, [part[4:] for part in lines[number:end]]
       number = end
@@ -80,7 +79,7 @@ def _without_blocks(text: str) -> str:
   """The page with its code blocks emptied; lines keep their numbers."""
   lines = text.splitlines()
   for first, block in _blocks(text):
-    lines[first - 1: first - 1 + len(block)] = [""] * len(block)
+    lines[first - 1 : first - 1 + len(block)] = [""] * len(block)
   return "\n".join(line if not line.startswith("```") else "" for line in lines)
 
 
@@ -99,8 +98,9 @@ def read_code(page: pathlib.Path) -> Iterator[Code]:
   prose = _without_blocks(text)
   for span in re.finditer(r"(`+)(?!`)(.+?)(?<!`)\1(?!`)", prose, re.DOTALL):
     if "\n\n" not in span.group(2):
-      yield Code(page, prose.count("\n", 0, span.start()) + 1,
-                 " ".join(span.group(2).split()), False)
+      yield Code(
+        page, prose.count("\n", 0, span.start()) + 1, " ".join(span.group(2).split()), False
+      )
 
 
 CODE = [code for page in PAGES for code in read_code(page)]
@@ -127,11 +127,10 @@ def commands(text: str) -> Iterator[list[str]]:
   for place, token in enumerate(tokens):
     if re.search(r"python3? -m ", token):
       yield from commands(token)
-    if not re.fullmatch(r"(.*/)?python3?", token) or tokens[
-        place + 1: place + 2] != ["-m"]:
+    if not re.fullmatch(r"(.*/)?python3?", token) or tokens[place + 1 : place + 2] != ["-m"]:
       continue
     arguments = []
-    for argument in tokens[place + 2:]:
+    for argument in tokens[place + 2 :]:
       if OPERATORS.issuperset(argument):
         break
       if argument != "...":
@@ -140,10 +139,7 @@ def commands(text: str) -> Iterator[list[str]]:
     yield [a for a in arguments if a != "2"]
 
 
-COMMANDS = [
-    (code, command) for code in CODE for command in commands(code.text)
-    if command
-]
+COMMANDS = [(code, command) for code in CODE for command in commands(code.text) if command]
 
 
 class _Parsed(BaseException):
@@ -214,10 +210,7 @@ def _check_config(config: str, overrides: Sequence[str]) -> None:
 
 
 def _check_main(arguments: Sequence[str], whole: bool) -> None:
-  known = {
-      flag.name: flag
-      for flag in flags.FLAGS.get_flags_for_module(main.__name__)
-  }
+  known = {flag.name: flag for flag in flags.FLAGS.get_flags_for_module(main.__name__)}
   given, overrides = {}, []
   for argument in arguments:
     name, equals, value = argument.removeprefix("--").partition("=")
@@ -251,8 +244,10 @@ def _check_parsed(name: str, arguments: Sequence[str], whole: bool) -> None:
     raise _Wrong(f"{name}.main ended without parsing its arguments")
   options = dict(a.removeprefix("--").partition("=")[::2] for a in arguments)
   if name == "sum_l_jax.aot.__main__":
-    fields = [f"--config.{a.removeprefix('--compare.')}"
-              if a.startswith("--compare.") else a for a in unknown]
+    fields = [
+      f"--config.{a.removeprefix('--compare.')}" if a.startswith("--compare.") else a
+      for a in unknown
+    ]
     _check_config(options.get("config", "configs/epic55.py"), fields)
   elif name == "sum_l_jax.study.__main__":
     if options.get("study") and not options["study"].endswith(".json"):
@@ -269,8 +264,11 @@ def check_command(command: Sequence[str], *, whole: bool) -> None:
   """Raises where a command would not get past its parser."""
   name, *arguments = command
   if name in FOREIGN:
-    missing = [a for a in arguments if re.match(r"tests/.+\.py", a)
-               and not (ROOT / a.partition("::")[0]).is_file()]
+    missing = [
+      a
+      for a in arguments
+      if re.match(r"tests/.+\.py", a) and not (ROOT / a.partition("::")[0]).is_file()
+    ]
     if missing:
       raise ValueError(f"there is no {missing[0]}")
     return
@@ -288,37 +286,33 @@ def check_command(command: Sequence[str], *, whole: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "code, command", COMMANDS,
-    ids=[f"{code}-{command[0]}" for code, command in COMMANDS],
+  "code, command", COMMANDS, ids=[f"{code}-{command[0]}" for code, command in COMMANDS]
 )
 def test_command_parses(code, command):
   try:
     check_command(command, whole=code.whole)
   except (_Wrong, ValueError, TypeError, flags.Error, AttributeError) as error:
-    pytest.fail(f"{code}: python -m {' '.join(command)}\n{error}",
-                pytrace=False)
+    pytest.fail(f"{code}: python -m {' '.join(command)}\n{error}", pytrace=False)
 
 
-@pytest.mark.parametrize("command, message", [
+@pytest.mark.parametrize(
+  "command, message",
+  [
     ("sum_l_jax.nothing --a=1", "there is no module"),
-    ("sum_l_jax.main --config=configs/nothing.py --workdir=a",
-     "no config file"),
+    ("sum_l_jax.main --config=configs/nothing.py --workdir=a", "no config file"),
     ("sum_l_jax.main --config=configs/demo.py:method=x --workdir=a", "method"),
-    ("sum_l_jax.main --config=configs/demo.py:backbone=x --workdir=a",
-     "backbone"),
+    ("sum_l_jax.main --config=configs/demo.py:backbone=x --workdir=a", "backbone"),
     ("sum_l_jax.main --config=configs/demo.py", "needed"),
-    ("sum_l_jax.main --config=configs/demo.py --workdir=a --config.loss.x=1",
-     "no config field"),
-    ("sum_l_jax.main --config=configs/demo.py --workdir=a --config.seed=x",
-     "seed"),
+    ("sum_l_jax.main --config=configs/demo.py --workdir=a --config.loss.x=1", "no config field"),
+    ("sum_l_jax.main --config=configs/demo.py --workdir=a --config.seed=x", "seed"),
     ("sum_l_jax.main --config=configs/demo.py --workdir=a --mode=x", "one of"),
-    ("sum_l_jax.main --config=configs/demo.py --workdir=a --verbose",
-     "does not know"),
+    ("sum_l_jax.main --config=configs/demo.py --workdir=a --verbose", "does not know"),
     ("data_prep.mine_pairs --ego=a", "required"),
     ("data_prep.mine_pairs --ego=a --unknown=...", "unrecognized"),
     ("data_prep.init_manifest a b", "unrecognized"),
     ("sum_l_jax.study --study=x --config=configs/demo.py --workdir=a", "x"),
-])
+  ],
+)
 def test_wrong_commands_are_found(command, message):
   with pytest.raises((_Wrong, ValueError, flags.Error), match=message):
     check_command(command.split(), whole=True)
@@ -369,21 +363,27 @@ def test_links_lead_somewhere(page):
     elif page.parent == DOCS and DOCS not in file.parents:
       wrong.append(f"{where}: the site has only what is in docs/")
     elif anchor and anchor not in _anchors(file):
-      wrong.append(f"{where}: no heading of that name; there are"
-                   f" {sorted(_anchors(file))}")
+      wrong.append(f"{where}: no heading of that name; there are {sorted(_anchors(file))}")
   assert not wrong, "\n".join(wrong)
 
 
 def test_the_site_has_every_page():
   text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
   nav = {
-      match.group(1): number for number, line in enumerate(text.splitlines(), 1)
-      if (match := re.search(r"(\w+\.md)$", line))
+    match.group(1): number
+    for number, line in enumerate(text.splitlines(), 1)
+    if (match := re.search(r"(\w+\.md)$", line))
   }
-  wrong = [f"mkdocs.yml:{line}: there is no docs/{name}"
-           for name, line in nav.items() if not (DOCS / name).is_file()]
-  wrong += [f"docs/{page.name}:1: not in mkdocs.yml's nav"
-            for page in DOCS.glob("*.md") if page.name not in nav]
+  wrong = [
+    f"mkdocs.yml:{line}: there is no docs/{name}"
+    for name, line in nav.items()
+    if not (DOCS / name).is_file()
+  ]
+  wrong += [
+    f"docs/{page.name}:1: not in mkdocs.yml's nav"
+    for page in DOCS.glob("*.md")
+    if page.name not in nav
+  ]
   assert not wrong, "\n".join(wrong)
 
 
@@ -407,8 +407,10 @@ def _names(path: pathlib.Path) -> set[str]:
 
 def _file_names(code: Code) -> Iterator[tuple[str, str]]:
   """Files of this project that a span names, with the function behind `::`."""
-  pattern = (r"\b((?:(?:sum_l_jax|data_prep|configs|tests|benchmarks)/[\w/]+"
-             r"|docs/\w+)\.(?:py|md))(?:::([\w.]+))?")
+  pattern = (
+    r"\b((?:(?:sum_l_jax|data_prep|configs|tests|benchmarks)/[\w/]+"
+    r"|docs/\w+)\.(?:py|md))(?:::([\w.]+))?"
+  )
   yield from re.findall(pattern, code.text)
 
 
@@ -449,7 +451,7 @@ def test_the_method_page_covers_the_equations():
 
 def _extras() -> set[str]:
   text = (ROOT / "setup.py").read_text(encoding="utf-8")
-  block = text[text.index("extras_require="):]
+  block = text[text.index("extras_require=") :]
   return set(re.findall(r'(?m)^        "(\w+)":', block))
 
 
@@ -482,11 +484,10 @@ def _generator():
 def test_the_configuration_page_is_what_the_code_says():
   generator = _generator()
   found = (DOCS / "configuration.md").read_text(encoding="utf-8").splitlines()
-  for line, (old, new) in enumerate(
-      zip(found, generator.page().splitlines(), strict=False), 1):
+  for line, (old, new) in enumerate(zip(found, generator.page().splitlines(), strict=False), 1):
     assert old == new, (
-        f"docs/configuration.md:{line} is not what the code says; run"
-        f" `{generator.COMMAND}`")
+      f"docs/configuration.md:{line} is not what the code says; run `{generator.COMMAND}`"
+    )
   assert generator.main(["--check"]) == 0
 
 

@@ -16,18 +16,21 @@ def _problems(findings):
   return {what: problem for what, problem in findings if problem}
 
 
-@pytest.mark.parametrize("declared, what, problem", [
+@pytest.mark.parametrize(
+  "declared, what, problem",
+  [
     ("numpy>=1", None, None),
     ("numpy>=1,<1.1", f"numpy {np.__version__}", "outside of the tested range"),
     ("no-such-thing>=2", "no-such-thing", "pip install 'no-such-thing>=2'"),
     ("no-such-thing; extra == 'tpu'", None, None),
-])  # fmt: skip
+  ],
+)
 def test_libraries(declared, what, problem, monkeypatch):
   version = importlib.metadata.version
   monkeypatch.setattr(importlib.metadata, "requires", lambda name: [declared])
   monkeypatch.setattr(
-      importlib.metadata, "version",
-      lambda name: "0.1" if name == "sum_l_jax" else version(name))
+    importlib.metadata, "version", lambda name: "0.1" if name == "sum_l_jax" else version(name)
+  )
   found = _problems(doctor.check_libraries())
   assert list(found) == ([what] if what else [])
   assert problem is None or problem in found[what]
@@ -48,8 +51,7 @@ def test_machine(monkeypatch, tmp_path):
     raise OSError(errno.EROFS, "Read-only file system", str(dir))
 
   monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refuse)
-  monkeypatch.setattr(doctor.shutil, "disk_usage",
-                      lambda path: type("Usage", (), {"free": 2**30}))
+  monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 2**30}))
   found = _problems(doctor.check_machine(tmp_path / "new" / "run"))
   text = " ".join(found.values())
   assert "Read-only file system" in text and "checkpoints are kept" in text

@@ -16,9 +16,9 @@ from sum_l_jax.evaluation import metrics
 
 COUNT = 80
 TASKS = {
-    "verb": types.Task("verb", types.SOFTMAX, tuple("abcdefgh")),
-    "noun": types.Task("noun", types.SOFTMAX, tuple("abcdefghij")),
-    "things": types.Task("things", types.MULTI_LABEL, tuple("abcdef")),
+  "verb": types.Task("verb", types.SOFTMAX, tuple("abcdefgh")),
+  "noun": types.Task("noun", types.SOFTMAX, tuple("abcdefghij")),
+  "things": types.Task("things", types.MULTI_LABEL, tuple("abcdef")),
 }
 
 
@@ -26,15 +26,15 @@ TASKS = {
 def scored_fixture():
   rng = np.random.default_rng(0)
   labels = {
-      "verb": rng.integers(0, 8, COUNT), "noun": rng.integers(0, 9, COUNT),
-      "things": (rng.random((COUNT, 6)) < 0.2).astype(np.int32),
+    "verb": rng.integers(0, 8, COUNT),
+    "noun": rng.integers(0, 9, COUNT),
+    "things": (rng.random((COUNT, 6)) < 0.2).astype(np.int32),
   }
   labels["things"][:9] = 0
   scores = {
-      "verb": (rng.dirichlet(np.ones(8), COUNT)
-               + 0.3 * np.eye(8)[labels["verb"]]),
-      "noun": rng.dirichlet(np.ones(10), COUNT),
-      "things": rng.random((COUNT, 6)) + 0.2 * labels["things"],
+    "verb": (rng.dirichlet(np.ones(8), COUNT) + 0.3 * np.eye(8)[labels["verb"]]),
+    "noun": rng.dirichlet(np.ones(10), COUNT),
+    "things": rng.random((COUNT, 6)) + 0.2 * labels["things"],
   }
   return scores, labels
 
@@ -60,13 +60,12 @@ def test_actions_rank_as_the_metric_ranks_them(levels):
   labels = {"verb": rng.integers(0, 7, 200), "noun": rng.integers(0, 9, 200)}
   right = bootstrap.per_clip(scores, labels)
   pick = lambda i: {
-      f"{task}_{what}": values[task][[i]]
-      for task in ("verb", "noun")
-      for what, values in (("scores", scores), ("labels", labels))
+    f"{task}_{what}": values[task][[i]]
+    for task in ("verb", "noun")
+    for what, values in (("scores", scores), ("labels", labels))
   }
   for k in (1, 5):
-    one = [metrics.action_accuracy(**pick(i), k=k, definition="product")
-           for i in range(200)]
+    one = [metrics.action_accuracy(**pick(i), k=k, definition="product") for i in range(200)]
     np.testing.assert_array_equal(right[f"action_top{k}"], np.array(one) == 1)
 
 
@@ -76,8 +75,8 @@ def test_samples_of_accuracies(scored):
   rows = np.random.default_rng(7).integers(COUNT, size=(30, COUNT))
   for task in ("verb", "noun"):
     for name, metric in (
-        (f"{task}_top5", lambda s, y: metrics.top_k_accuracy(s, y, 5)),
-        (f"{task}_class_mean", metrics.mean_class_accuracy),
+      (f"{task}_top5", lambda s, y: metrics.top_k_accuracy(s, y, 5)),
+      (f"{task}_class_mean", metrics.mean_class_accuracy),
     ):
       expected = [metric(scores[task][r], labels[task][r]) for r in rows]
       np.testing.assert_allclose(drawn[name].samples, expected, atol=1e-12)
@@ -85,8 +84,7 @@ def test_samples_of_accuracies(scored):
 
 # Where clips tie, the Charades definition depends on the order of the draws.
 @pytest.mark.parametrize(
-    "definition, ties",
-    [("sklearn", False), ("sklearn", True), ("charades", False)],
+  "definition, ties", [("sklearn", False), ("sklearn", True), ("charades", False)]
 )
 def test_samples_of_map(scored, definition, ties):
   """Sorted once and counted, or drawn and sorted anew: the same but a shift."""
@@ -94,15 +92,17 @@ def test_samples_of_map(scored, definition, ties):
   if ties:
     scores = {**scores, "things": np.round(scores["things"], 1)}
   drawn = bootstrap.resample(
-      {"things": scores["things"]}, {"things": labels["things"]},
-      map_samples=40, seed=3,
+    {"things": scores["things"]}, {"things": labels["things"]}, map_samples=40, seed=3
   )[f"things_map_{definition}"]
   rows = np.random.default_rng(3).integers(COUNT, size=(40, COUNT))
-  expected = np.array([
+  expected = np.array(
+    [
       metrics.mean_average_precision(
-          scores["things"][r], labels["things"][r], definition=definition)
+        scores["things"][r], labels["things"][r], definition=definition
+      )
       for r in rows
-  ])
+    ]
+  )
   bias = expected.mean() - drawn.value
   np.testing.assert_allclose(drawn.samples, expected - bias, atol=1e-12)
 
@@ -124,9 +124,9 @@ def test_intervals_of_map_hold_what_they_should():
   for _ in range(60):
     labels = rng.random((400, 8)) < np.geomspace(0.01, 0.1, 8)
     scores = rng.normal(size=(400, 8)) + 1.5 * labels
-    found.append(bootstrap.intervals(
-        {"x": scores}, {"x": labels.astype(int)}, map_samples=60,
-    )["x_map_sklearn"])
+    found.append(
+      bootstrap.intervals({"x": scores}, {"x": labels.astype(int)}, map_samples=60)["x_map_sklearn"]
+    )
   expected = np.mean([i.value for i in found])
   assert all(i.low <= i.value <= i.high for i in found)
   hits = sum(i.low <= expected <= i.high for i in found)
@@ -136,7 +136,6 @@ def test_intervals_of_map_hold_what_they_should():
 def test_nothing_to_draw(scored):
   scores, labels = scored
   with pytest.raises(ValueError, match="got 0 clips, samples=9"):
-    bootstrap.resample({"verb": np.zeros((0, 3))}, {"verb": np.zeros(0, int)},
-                       samples=9)
+    bootstrap.resample({"verb": np.zeros((0, 3))}, {"verb": np.zeros(0, int)}, samples=9)
   with pytest.raises(ValueError, match="at least one clip and one sample"):
     bootstrap.intervals(scores, labels, samples=0)

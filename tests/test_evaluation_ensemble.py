@@ -18,15 +18,13 @@ def all_views(seed=0):
   """Every view of every clip: scores [N, V, K] a task, in float32."""
   rng = np.random.default_rng(seed)
   return {
-      task: rng.dirichlet(np.full(k, 0.3), (CLIPS, VIEWS)).astype(np.float32)
-      for task, k in CLASSES.items()
+    task: rng.dirichlet(np.full(k, 0.3), (CLIPS, VIEWS)).astype(np.float32)
+    for task, k in CLASSES.items()
   }
 
 
 def build(rule="sum"):
-  return ensemble.ViewEnsemble(
-      num_clips=CLIPS, num_views=VIEWS, num_classes=CLASSES, rule=rule
-  )
+  return ensemble.ViewEnsemble(num_clips=CLIPS, num_views=VIEWS, num_classes=CLASSES, rule=rule)
 
 
 def fill(data, order, batch, rule, present=None):
@@ -38,16 +36,15 @@ def fill(data, order, batch, rule, present=None):
     part = np.array(order[start : start + batch])
     pad = batch - len(part)
     result.add(
-        {
-            task: np.concatenate([
-                x.reshape(CLIPS * VIEWS, -1)[part],
-                np.full((pad, x.shape[-1]), np.nan, np.float32),
-            ])
-            for task, x in data.items()
-        },
-        clip=np.concatenate([part // VIEWS, np.full(pad, -1)]),
-        view=np.concatenate([part % VIEWS, np.zeros(pad, int)]),
-        mask=np.concatenate([np.ones(len(part)), np.zeros(pad)]),
+      {
+        task: np.concatenate(
+          [x.reshape(CLIPS * VIEWS, -1)[part], np.full((pad, x.shape[-1]), np.nan, np.float32)]
+        )
+        for task, x in data.items()
+      },
+      clip=np.concatenate([part // VIEWS, np.full(pad, -1)]),
+      view=np.concatenate([part % VIEWS, np.zeros(pad, int)]),
+      mask=np.concatenate([np.ones(len(part)), np.zeros(pad)]),
     )
   return result.scores()
 
@@ -81,9 +78,7 @@ def test_value_against_numpy_with_views_and_clips_missing(rule):
         assert clip == 4 and np.isnan(scores[task][clip]).all()
         continue
       expected = seen.mean(0) if rule == "sum" else seen.max(0)
-      np.testing.assert_allclose(
-          scores[task][clip], expected, rtol=0, atol=1e-13
-      )
+      np.testing.assert_allclose(scores[task][clip], expected, rtol=0, atol=1e-13)
 
 
 def test_float_addition_would_depend_on_the_order():
@@ -109,25 +104,22 @@ def test_a_clip_without_views_cannot_reach_a_metric():
 def one(clip, view, **overrides):
   rows = len(clip)
   scores = {
-      task: overrides.get(task, np.full((rows, k), 1 / k, np.float32))
-      for task, k in CLASSES.items()
+    task: overrides.get(task, np.full((rows, k), 1 / k, np.float32)) for task, k in CLASSES.items()
   }
-  return dict(
-      scores=scores, clip=np.array(clip), view=np.array(view)
-  )
+  return dict(scores=scores, clip=np.array(clip), view=np.array(view))
 
 
 @pytest.mark.parametrize(
-    "clip, view, message",
-    [
-        ([0, 0], [1, 1], "View 1 of clip 0 came a second time"),
-        ([2], [3], "View 3 of clip 2 came a second time"),
-        ([CLIPS], [0], r"clip must lie in \[0, 9\), got 9"),
-        ([-1], [0], r"clip must lie in \[0, 9\), got -1"),
-        ([0], [VIEWS], r"view must lie in \[0, 6\), got 6"),
-        ([0.0], [0], "clip must hold integers, got float64"),
-        ([0, 1], [0], "one shape"),
-    ],
+  "clip, view, message",
+  [
+    ([0, 0], [1, 1], "View 1 of clip 0 came a second time"),
+    ([2], [3], "View 3 of clip 2 came a second time"),
+    ([CLIPS], [0], r"clip must lie in \[0, 9\), got 9"),
+    ([-1], [0], r"clip must lie in \[0, 9\), got -1"),
+    ([0], [VIEWS], r"view must lie in \[0, 6\), got 6"),
+    ([0.0], [0], "clip must hold integers, got float64"),
+    ([0, 1], [0], "one shape"),
+  ],
 )
 def test_refused_indices_leave_the_totals_alone(clip, view, message):
   result = build()
@@ -142,12 +134,12 @@ def test_refused_indices_leave_the_totals_alone(clip, view, message):
 
 
 @pytest.mark.parametrize(
-    "verb, message",
-    [
-        (np.array([[3.0, -1.0, 0.0, 0.0]]), "from -1.0 to 3.0. Apply softmax"),
-        (np.array([[0.5, np.nan, 0.0, 0.0]]), "probabilities"),
-        (np.zeros((1, 5)), r"shape \(1, 4\), got \(1, 5\)"),
-    ],
+  "verb, message",
+  [
+    (np.array([[3.0, -1.0, 0.0, 0.0]]), "from -1.0 to 3.0. Apply softmax"),
+    (np.array([[0.5, np.nan, 0.0, 0.0]]), "probabilities"),
+    (np.zeros((1, 5)), r"shape \(1, 4\), got \(1, 5\)"),
+  ],
 )
 def test_refused_scores_leave_the_totals_alone(verb, message):
   result = build()
@@ -174,24 +166,18 @@ def test_tasks_and_sizes_are_checked():
   with pytest.raises(ValueError, match="at least one task"):
     ensemble.ViewEnsemble(num_clips=1, num_views=1, num_classes={})
   with pytest.raises(ValueError, match="at most 262144"):
-    ensemble.ViewEnsemble(
-        num_clips=1, num_views=300_000, num_classes={"verb": 2}
-    )
+    ensemble.ViewEnsemble(num_clips=1, num_views=300_000, num_classes={"verb": 2})
 
 
 def test_the_largest_sum_does_not_overflow():
   views = 2**18
-  result = ensemble.ViewEnsemble(
-      num_clips=1, num_views=views, num_classes={"verb": 1}
-  )
+  result = ensemble.ViewEnsemble(num_clips=1, num_views=views, num_classes={"verb": 1})
   result.add(
-      {"verb": np.full((views, 1), 1.0009, np.float32)},
-      clip=np.zeros(views, int),
-      view=np.arange(views),
+    {"verb": np.full((views, 1), 1.0009, np.float32)},
+    clip=np.zeros(views, int),
+    view=np.arange(views),
   )
-  np.testing.assert_allclose(
-      result.scores()[0]["verb"], np.float32(1.0009), rtol=1e-12
-  )
+  np.testing.assert_allclose(result.scores()[0]["verb"], np.float32(1.0009), rtol=1e-12)
 
 
 def test_doctests():

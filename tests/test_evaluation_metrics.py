@@ -25,12 +25,9 @@ def test_top_k_against_sklearn_and_a_loop(k):
   with warnings.catch_warnings():
     # k equal to the number of classes is 1 by definition; sklearn says so.
     warnings.simplefilter("ignore")
-    expected = sklearn_metrics.top_k_accuracy_score(
-        labels, scores, k=k, labels=np.arange(7)
-    )
+    expected = sklearn_metrics.top_k_accuracy_score(labels, scores, k=k, labels=np.arange(7))
   literal = sum(
-      label in sorted(range(7), key=lambda c: -row[c])[:k]
-      for row, label in zip(scores, labels)
+    label in sorted(range(7), key=lambda c: -row[c])[:k] for row, label in zip(scores, labels)
   )
   assert got == pytest.approx(expected, abs=1e-12)
   assert got == literal / 40
@@ -64,8 +61,13 @@ def test_action_product_against_a_loop(k, top_n):
   verbs, verb_labels = single_label(1, clips=150, classes=5)
   nouns, noun_labels = single_label(2, clips=150, classes=6)
   got = metrics.action_accuracy(
-      verb_scores=verbs, noun_scores=nouns, verb_labels=verb_labels,
-      noun_labels=noun_labels, k=k, definition="product", top_n=top_n,
+    verb_scores=verbs,
+    noun_scores=nouns,
+    verb_labels=verb_labels,
+    noun_labels=noun_labels,
+    k=k,
+    definition="product",
+    top_n=top_n,
   )
   expected = literal_action(verbs, nouns, verb_labels, noun_labels, k, top_n)
   assert got == pytest.approx(expected, abs=1e-12)
@@ -78,8 +80,12 @@ def test_action_product_with_equal_products_follows_the_ranks():
   labels = np.array([(v, n) for v in range(2) for n in range(3)])
   for k in range(1, 7):
     got = metrics.action_accuracy(
-        verb_scores=verbs, noun_scores=nouns, verb_labels=labels[:, 0],
-        noun_labels=labels[:, 1], k=k, definition="product",
+      verb_scores=verbs,
+      noun_scores=nouns,
+      verb_labels=labels[:, 0],
+      noun_labels=labels[:, 1],
+      k=k,
+      definition="product",
     )
     assert got == pytest.approx(k / 6)
 
@@ -89,14 +95,15 @@ def test_action_both_correct_against_a_loop(k):
   verbs, verb_labels = single_label(3, classes=5)
   nouns, noun_labels = single_label(4, classes=6)
   arguments = dict(
-      verb_scores=verbs, noun_scores=nouns, verb_labels=verb_labels,
-      noun_labels=noun_labels, k=k,
+    verb_scores=verbs, noun_scores=nouns, verb_labels=verb_labels, noun_labels=noun_labels, k=k
   )
   got = metrics.action_accuracy(**arguments, definition="both_correct")
-  expected = np.mean([
+  expected = np.mean(
+    [
       verb in np.argsort(-v)[:k] and noun in np.argsort(-n)[:k]
       for v, n, verb, noun in zip(verbs, nouns, verb_labels, noun_labels)
-  ])
+    ]
+  )
   assert got == pytest.approx(expected)
   product = metrics.action_accuracy(**arguments, definition="product")
   assert product == got if k == 1 else product < got
@@ -111,9 +118,7 @@ def test_mean_class_accuracy_against_sklearn_and_a_loop():
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Class 3 is predicted but never true.
     expected = sklearn_metrics.balanced_accuracy_score(labels, predictions)
-  literal = np.mean([
-      np.mean(predictions[labels == c] == c) for c in range(7) if c != 3
-  ])
+  literal = np.mean([np.mean(predictions[labels == c] == c) for c in range(7) if c != 3])
   assert got == pytest.approx(expected)
   assert got == pytest.approx(literal)
   assert 0.3 < got < 0.95
@@ -136,16 +141,13 @@ def test_map_against_sklearn(ties):
   scores, targets = multi_label(6, ties)
   values = metrics.average_precisions(scores, targets, definition="sklearn")
   present = [c for c in range(8) if c != 5]
-  expected = [
-      sklearn_metrics.average_precision_score(targets[:, c], scores[:, c])
-      for c in present
-  ]
+  expected = [sklearn_metrics.average_precision_score(targets[:, c], scores[:, c]) for c in present]
   np.testing.assert_allclose(values[present], expected, atol=1e-12)
   assert np.isnan(values[5])
   assert metrics.mean_average_precision(scores, targets) == pytest.approx(
-      sklearn_metrics.average_precision_score(
-          targets[:, present], scores[:, present], average="macro"
-      )
+    sklearn_metrics.average_precision_score(
+      targets[:, present], scores[:, present], average="macro"
+    )
   )
 
 
@@ -178,8 +180,7 @@ def test_definitions_agree_without_ties_and_unlabelled_clips():
   targets = (rng.uniform(size=(50, 4)) < 0.3).astype(int)
   targets[:, 0] |= ~targets.any(axis=1)
   a, b = (
-      metrics.average_precisions(scores, targets, definition=d)
-      for d in metrics.MAP_DEFINITIONS
+    metrics.average_precisions(scores, targets, definition=d) for d in metrics.MAP_DEFINITIONS
   )
   np.testing.assert_allclose(a, b, atol=1e-12)
 
@@ -187,12 +188,8 @@ def test_definitions_agree_without_ties_and_unlabelled_clips():
 def test_perfect_and_inverted_scores_bound_the_range():
   targets = np.array([[1, 0], [1, 1], [0, 1], [0, 0]])
   for definition in metrics.MAP_DEFINITIONS:
-    best = metrics.mean_average_precision(
-        targets.astype(float), targets, definition=definition
-    )
-    worst = metrics.mean_average_precision(
-        1.0 - targets, targets, definition=definition
-    )
+    best = metrics.mean_average_precision(targets.astype(float), targets, definition=definition)
+    worst = metrics.mean_average_precision(1.0 - targets, targets, definition=definition)
     assert best == 1.0
     assert 0 < worst < 1
 
@@ -204,14 +201,14 @@ def test_minus_infinity_is_an_ordinary_low_score():
 
 
 @pytest.mark.parametrize(
-    "labels, message",
-    [
-        (np.array([0, 3]), r"in \[0, 3\), got 3 for clip 1"),
-        (np.array([-1, 0]), r"got -1 for clip 0 \(1 labels"),
-        (np.array([0.0, 1.0]), "integer class ids"),
-        (np.array([[0], [1]]), "integer class ids"),
-        (np.array([0]), "2 integer class ids"),
-    ],
+  "labels, message",
+  [
+    (np.array([0, 3]), r"in \[0, 3\), got 3 for clip 1"),
+    (np.array([-1, 0]), r"got -1 for clip 0 \(1 labels"),
+    (np.array([0.0, 1.0]), "integer class ids"),
+    (np.array([[0], [1]]), "integer class ids"),
+    (np.array([0]), "2 integer class ids"),
+  ],
 )
 def test_wrong_labels_raise(labels, message):
   scores = np.ones((2, 3)) / 3
@@ -222,8 +219,12 @@ def test_wrong_labels_raise(labels, message):
   for definition in metrics.ACTION_DEFINITIONS:
     with pytest.raises(ValueError, match=message):
       metrics.action_accuracy(
-          verb_scores=scores, noun_scores=scores, verb_labels=np.array([0, 1]),
-          noun_labels=labels, k=1, definition=definition,
+        verb_scores=scores,
+        noun_scores=scores,
+        verb_labels=np.array([0, 1]),
+        noun_labels=labels,
+        k=1,
+        definition=definition,
       )
 
 

@@ -24,18 +24,15 @@ def test_intervals_are_those_of_the_scores(finished, result):
   stated = result["bootstrap"]
   assert set(stated) == {"samples", "map_samples", "seed"}
   again = bootstrap.intervals(scores, labels, **stated)
-  assert split["intervals"] == {
-      name: [i.low, i.high] for name, i in again.items()}
-  assert {"verb_top1", "noun_top1", "action_top1", "verb_class_mean"} <= set(
-      split["intervals"])
+  assert split["intervals"] == {name: [i.low, i.high] for name, i in again.items()}
+  assert {"verb_top1", "noun_top1", "action_top1", "verb_class_mean"} <= set(split["intervals"])
   for name, (low, high) in split["intervals"].items():
     assert 0 <= low <= split["metrics"][name] <= high <= 1, name
 
 
 def test_where_it_comes_from(finished, result):
   weights = weights_lib.read_weights(finished[0])
-  assert result["checkpoint_sha256"] == weights_lib.weights_sha256(
-      weights, "ego")
+  assert result["checkpoint_sha256"] == weights_lib.weights_sha256(weights, "ego")
   assert result["versions"]["jax"] == jax.__version__
   assert result["versions"]["numpy"] == np.__version__
   assert result["trained_with"]["jax"] == jax.__version__
@@ -44,9 +41,7 @@ def test_where_it_comes_from(finished, result):
   assert (split["ensemble"], split["views"]) == ("sum", 2)
 
 
-@pytest.mark.parametrize("step, words", [
-    (6, "checkpoint at step 6"), (None, "exported weights"),
-])
+@pytest.mark.parametrize("step, words", [(6, "checkpoint at step 6"), (None, "exported weights")])
 def test_the_table_names_what_was_evaluated(result, step, words):
   heading = results.format_table({**result, "step": step}).splitlines()[0]
   assert heading.endswith(f"2 test views a clip, {words}")
@@ -63,8 +58,14 @@ def test_every_metric_is_defined(result):
 
 
 def test_definitions_by_name():
-  both = ["verb_top1", "noun_top1", "action_top5", "action_top5_both",
-          "action_top1_tail", "noun_top1_unseen_participants"]
+  both = [
+    "verb_top1",
+    "noun_top1",
+    "action_top5",
+    "action_top5_both",
+    "action_top1_tail",
+    "noun_top1_unseen_participants",
+  ]
   found = results.definitions(both)
   assert "PySlowFast" in found["action_top5_both"]
   assert {"_tail", "_unseen_participants", "action_top1"} <= set(found)

@@ -33,12 +33,10 @@ def naive(order, gains, cut):
   for k in (1, 5, 10):
     out[f"recall_at_{k}"] = float(any(r <= k for r in ranks))
   out["median_rank"] = ranks[0]
-  out["map"] = sum(
-      (i + 1) / r for i, r in enumerate(ranks)) / len(ranks)
+  out["map"] = sum((i + 1) / r for i, r in enumerate(ranks)) / len(ranks)
   stop = sum(g > 0 for g in gains) if cut else len(gains)
   gain = sum(g / math.log2(r + 1) for r, g in enumerate(gains[:stop], start=1))
-  best = sum(g / math.log2(r + 1)
-             for r, g in enumerate(sorted(gains, reverse=True), start=1))
+  best = sum(g / math.log2(r + 1) for r, g in enumerate(sorted(gains, reverse=True), start=1))
   out["ndcg"] = gain / best
   return out
 
@@ -57,10 +55,7 @@ def ranked_fixture():
 def test_against_naive_loops(ranked, cut):
   queries, keys, gains = ranked
   found = retrieval.evaluate(queries, keys, retrieval.dense(gains), cut=cut)
-  rows = [
-      naive(np.argsort(-(keys @ query)), row, cut)
-      for query, row in zip(queries, gains)
-  ]
+  rows = [naive(np.argsort(-(keys @ query)), row, cut) for query, row in zip(queries, gains)]
   for name in rows[0]:
     middle = np.median if name == "median_rank" else np.mean
     assert found[name] == pytest.approx(middle([r[name] for r in rows])), name
@@ -72,11 +67,9 @@ def test_against_scikit_learn(ranked):
   queries, keys, gains = ranked
   found = retrieval.evaluate(queries, keys, retrieval.dense(gains))
   scores = queries @ keys.T
-  assert found["ndcg"] == pytest.approx(
-      sklearn_metrics.ndcg_score(gains, scores))
+  assert found["ndcg"] == pytest.approx(sklearn_metrics.ndcg_score(gains, scores))
   precisions = [
-      sklearn_metrics.average_precision_score(row == 1.0, score)
-      for row, score in zip(gains, scores)
+    sklearn_metrics.average_precision_score(row == 1.0, score) for row, score in zip(gains, scores)
   ]
   assert found["map"] == pytest.approx(np.mean(precisions))
   exact = np.array([np.nonzero(row == 1.0)[0] for row in gains], object)
@@ -108,11 +101,11 @@ def test_block_size_changes_no_bit(ranked, block):
   keys = np.concatenate([keys, keys[:9]])  # Ties.
   gains = np.concatenate([gains, gains[:, ::-1][:, :9]], axis=1)
   expected = retrieval.evaluate(queries, keys, retrieval.dense(gains))
-  found = retrieval.evaluate(
-      queries, keys, retrieval.dense(gains), block=block)
+  found = retrieval.evaluate(queries, keys, retrieval.dense(gains), block=block)
   assert found == expected
   assert retrieval.chance(40, 32, retrieval.dense(gains), block=block) == (
-      retrieval.chance(40, 32, retrieval.dense(gains)))
+    retrieval.chance(40, 32, retrieval.dense(gains))
+  )
 
 
 @pytest.mark.parametrize("cut", [False, True])
@@ -127,19 +120,17 @@ def test_ties_are_the_mean_over_all_their_orders(cut):
     query = unit(rng, 1)
     scores = (places @ query[0])[where]
     orders = [
-        order for order in itertools.permutations(range(7))
-        if all(scores[a] >= scores[b] for a, b in itertools.pairwise(order))
+      order
+      for order in itertools.permutations(range(7))
+      if all(scores[a] >= scores[b] for a, b in itertools.pairwise(order))
     ]
     rows = [naive(order, gains, cut) for order in orders]
-    found = retrieval.evaluate(
-        query, places[where], retrieval.dense(gains[None]), cut=cut)
+    found = retrieval.evaluate(query, places[where], retrieval.dense(gains[None]), cut=cut)
     for name in rows[0]:
-      assert found[name] == pytest.approx(np.mean([r[name] for r in rows])), (
-          trial, name)
+      assert found[name] == pytest.approx(np.mean([r[name] for r in rows])), (trial, name)
     if not cut:
       # Scikit-learn averages over ties in nDCG alone.
-      assert found["ndcg"] == pytest.approx(
-          sklearn_metrics.ndcg_score(gains[None], scores[None]))
+      assert found["ndcg"] == pytest.approx(sklearn_metrics.ndcg_score(gains[None], scores[None]))
 
 
 def test_a_collapsed_encoder_scores_what_chance_scores(ranked):
@@ -147,15 +138,13 @@ def test_a_collapsed_encoder_scores_what_chance_scores(ranked):
   same = np.tile(keys[:1], (40, 1))
   # Nearly the same: as far apart as float32 arithmetic puts equal clips.
   noise = 1e-7 * np.random.default_rng(2).standard_normal((23, 6))
-  found = retrieval.evaluate(
-      same, same[:23] + noise, retrieval.dense(gains))
+  found = retrieval.evaluate(same, same[:23] + noise, retrieval.dense(gains))
   expected = retrieval.chance(40, 23, retrieval.dense(gains))
   del found["median_rank"]
   assert found == expected
   # The order of the keys doesn't help: all matches first.
   sorted_gains = -np.sort(-gains, axis=1)
-  again = retrieval.evaluate(
-      same, same[:23], retrieval.dense(sorted_gains))
+  again = retrieval.evaluate(same, same[:23], retrieval.dense(sorted_gains))
   assert again["map"] == pytest.approx(found["map"])
   assert again["recall_at_1"] == pytest.approx(found["recall_at_1"])
 
@@ -174,12 +163,16 @@ def test_queries_without_a_match_are_left_out_and_counted(ranked):
   for name in ("recall_at_1", "recall_at_10", "median_rank", "map"):
     assert found[name] == pytest.approx(some[name])
   graded = np.r_[0:30, 33:40]
-  assert found["ndcg"] == pytest.approx(retrieval.evaluate(
-      queries[graded], keys, retrieval.dense(gains[graded]))["ndcg"])
-  nothing = retrieval.evaluate(
-      queries, keys, retrieval.dense(np.zeros((40, 23))))
-  assert nothing == {"queries": 40, "queries_without_match": 40,
-                     "queries_without_gain": 40, "keys": 23}
+  assert found["ndcg"] == pytest.approx(
+    retrieval.evaluate(queries[graded], keys, retrieval.dense(gains[graded]))["ndcg"]
+  )
+  nothing = retrieval.evaluate(queries, keys, retrieval.dense(np.zeros((40, 23))))
+  assert nothing == {
+    "queries": 40,
+    "queries_without_match": 40,
+    "queries_without_gain": 40,
+    "keys": 23,
+  }
 
 
 def test_random_embeddings_score_the_analytic_chance():
@@ -192,8 +185,7 @@ def test_random_embeddings_score_the_analytic_chance():
   for k in (1, 5, 10):
     missed = math.comb(number - matches, k) / math.comb(number, k)
     assert expected[f"recall_at_{k}"] == pytest.approx(1 - missed)
-  found = retrieval.evaluate(
-      unit(rng, 3000, 16), unit(rng, number, 16), retrieval.dense(gains))
+  found = retrieval.evaluate(unit(rng, 3000, 16), unit(rng, number, 16), retrieval.dense(gains))
   for name in ("recall_at_1", "recall_at_5", "recall_at_10", "map", "ndcg"):
     # Three standard errors of a share of 3000.
     assert found[name] == pytest.approx(expected[name], abs=0.03), name
@@ -209,8 +201,7 @@ def test_nearest_is_exact_and_orders_ties_by_position():
     expected = np.argsort(-scores, axis=1, kind="stable")[:, :12]
     np.testing.assert_array_equal(positions, expected)
     # Rounded vectors, then a rounded product: one unit apart at most.
-    np.testing.assert_allclose(
-        cosines, np.take_along_axis(scores, expected, axis=1), atol=1e-6)
+    np.testing.assert_allclose(cosines, np.take_along_axis(scores, expected, axis=1), atol=1e-6)
   positions, cosines = cosine.nearest(queries, keys, 99)
   assert positions.shape == cosines.shape == (30, 50)
   assert (np.sort(positions, axis=1) == np.arange(50)).all()
@@ -242,44 +233,41 @@ def clip(verb, noun):
 
 
 def tasks(verbs, nouns, kind=types.SOFTMAX):
-  return {"verb": types.Task("verb", kind, verbs),
-          "noun": types.Task("noun", kind, nouns)}
+  return {"verb": types.Task("verb", kind, verbs), "noun": types.Task("noun", kind, nouns)}
 
 
 def test_classes_are_matched_by_name_not_by_number():
   ego = relevance.label_sets(
-      [clip((0,), (0,)), clip((1,), (2,))],
-      tasks(("Take", "put"), ("cup", "pan", "apple")),
+    [clip((0,), (0,)), clip((1,), (2,))], tasks(("Take", "put"), ("cup", "pan", "apple"))
   )
   exo = relevance.label_sets(
-      [clip((0,), (0,)), clip((1,), (1,)), clip((2,), (1,)), clip((0,), (2,))],
-      tasks(("put", "take", "cut"), ("apple", "cup", "sink")),
+    [clip((0,), (0,)), clip((1,), (1,)), clip((2,), (1,)), clip((0,), (2,))],
+    tasks(("put", "take", "cut"), ("apple", "cup", "sink")),
   )
   np.testing.assert_array_equal(
-      relevance.label_match(ego, exo)(0, 2),
-      # take cup, put apple against put apple, take cup, cut cup, put sink.
-      [[0.0, 1.0, 0.5, 0.0], [1.0, 0.0, 0.0, 0.5]],
+    relevance.label_match(ego, exo)(0, 2),
+    # take cup, put apple against put apple, take cup, cut cup, put sink.
+    [[0.0, 1.0, 0.5, 0.0], [1.0, 0.0, 0.0, 0.5]],
   )
-  np.testing.assert_array_equal(
-      relevance.label_match(exo, ego)(1, 3), [[1.0, 0.0], [0.5, 0.0]])
+  np.testing.assert_array_equal(relevance.label_match(exo, ego)(1, 3), [[1.0, 0.0], [0.5, 0.0]])
 
 
 def test_several_labels_a_clip():
   kind = types.MULTI_LABEL
   a = relevance.label_sets(
-      [clip((0, 1), (0,)), clip((), (0, 1, 2))],
-      tasks(("take", "put"), ("cup", "pan", "apple"), kind),
+    [clip((0, 1), (0,)), clip((), (0, 1, 2))], tasks(("take", "put"), ("cup", "pan", "apple"), kind)
   )
   b = relevance.label_sets(
-      [clip((1,), (1, 2)), clip((0,), (0,)), clip((), ())],
-      tasks(("take", "put"), ("cup", "pan", "apple"), kind),
+    [clip((1,), (1, 2)), clip((0,), (0,)), clip((), ())],
+    tasks(("take", "put"), ("cup", "pan", "apple"), kind),
   )
   np.testing.assert_array_equal(
-      relevance.label_match(a, b)(0, 2), [[0.5, 1.0, 0.0], [0.5, 0.5, 0.0]])
+    relevance.label_match(a, b)(0, 2), [[0.5, 1.0, 0.0], [0.5, 0.5, 0.0]]
+  )
   # Verb and noun overlap: {take, put} and {put} share 1 of 2, ...
   np.testing.assert_allclose(
-      relevance.class_overlap(a, b)(0, 2),
-      [[1 / 4, (1 / 2 + 1) / 2, 0], [(2 / 3) / 2, (1 / 3) / 2, 0]],
+    relevance.class_overlap(a, b)(0, 2),
+    [[1 / 4, (1 / 2 + 1) / 2, 0], [(2 / 3) / 2, (1 / 3) / 2, 0]],
   )
 
 
@@ -297,9 +285,10 @@ def test_tasks_that_both_sides_have():
 def test_text_similarity():
   vectors = np.array([[1.0, 0.0], [0.6, 0.8], [-1.0, 0.0]])
   found = relevance.text_similarity(
-      ["Take  the cup", "put it"], vectors[:2],
-      ["take the cup", "take a cup", "put it", "leave"],
-      vectors[[0, 0, 1, 2]],
+    ["Take  the cup", "put it"],
+    vectors[:2],
+    ["take the cup", "take a cup", "put it", "leave"],
+    vectors[[0, 0, 1, 2]],
   )(0, 2)
   # Equal cosines, but only equal texts are a match.
   assert found[0, 0] == 1.0 and 0.9999 < found[0, 1] < 1.0
@@ -326,35 +315,35 @@ def official(similarity, rel):
 
 def test_multi_instance_retrieval():
   rng = np.random.default_rng(5)
-  clips = [clip((rng.integers(3),), tuple(set(rng.integers(0, 5, 2))))
-           for _ in range(30)]
-  sets = relevance.label_sets(
-      clips, tasks(tuple("abc"), tuple("vwxyz"), types.MULTI_LABEL))
+  clips = [clip((rng.integers(3),), tuple(set(rng.integers(0, 5, 2)))) for _ in range(30)]
+  sets = relevance.label_sets(clips, tasks(tuple("abc"), tuple("vwxyz"), types.MULTI_LABEL))
   texts = {task: s[:12] for task, s in sets.items()}
   # Videos whose classes no text has are left out of mAP, so give them one.
-  keep = [i for i in range(30) if any(
-      all(sets[t][i] == texts[t][j] for t in sets) for j in range(12))]
+  keep = [
+    i for i in range(30) if any(all(sets[t][i] == texts[t][j] for t in sets) for j in range(12))
+  ]
   videos = {task: [s[i] for i in keep] for task, s in sets.items()}
   v, t = unit(rng, len(keep)), unit(rng, 12)
   found = retrieval.multi_instance(
-      v, t, relevance.class_overlap(videos, texts),
-      relevance.class_overlap(texts, videos),
+    v, t, relevance.class_overlap(videos, texts), relevance.class_overlap(texts, videos)
   )
   overlap = lambda a, b: len(a & b) / len(a | b)
-  matrix = np.array([
-      [np.mean([overlap(videos[k][i], texts[k][j]) for k in ("verb", "noun")])
-       for j in range(12)]
+  matrix = np.array(
+    [
+      [np.mean([overlap(videos[k][i], texts[k][j]) for k in ("verb", "noun")]) for j in range(12)]
       for i in range(len(keep))
-  ])
+    ]
+  )
   for name, (ndcg, precision) in (
-      ("video_to_text", official(v @ t.T, matrix)),
-      ("text_to_video", official(t @ v.T, matrix.T)),
+    ("video_to_text", official(v @ t.T, matrix)),
+    ("text_to_video", official(t @ v.T, matrix.T)),
   ):
     assert found[f"{name}_ndcg"] == pytest.approx(ndcg)
     assert found[f"{name}_map"] == pytest.approx(precision)
   for metric in ("map", "ndcg"):
-    assert found[f"mean_{metric}"] == pytest.approx(np.mean(
-        [found[f"{n}_{metric}"] for n in ("video_to_text", "text_to_video")]))
+    assert found[f"mean_{metric}"] == pytest.approx(
+      np.mean([found[f"{n}_{metric}"] for n in ("video_to_text", "text_to_video")])
+    )
 
 
 def test_memory_is_bounded_by_the_block():
@@ -364,8 +353,8 @@ def test_memory_is_bounded_by_the_block():
   for block in (8, 32):
     tracemalloc.start()
     retrieval.evaluate(
-        queries, keys, lambda first, stop: np.full((stop - first, 8000), 0.5),
-        block=block)
+      queries, keys, lambda first, stop: np.full((stop - first, 8000), 0.5), block=block
+    )
     sizes.append(tracemalloc.get_traced_memory()[1])
     tracemalloc.stop()
   assert (sizes[1] - sizes[0]) / (24 * 8000) < 150

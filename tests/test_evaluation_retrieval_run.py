@@ -41,17 +41,15 @@ def read_entry(workdir):
 
 def items(dataset, vectors, table, rows):
   labels = {
-      task: [frozenset({dataset.tasks[task].class_names[c.labels[task][0]]})
-             for c in dataset.clips]
-      for task in dataset.tasks
+    task: [frozenset({dataset.tasks[task].class_names[c.labels[task][0]]}) for c in dataset.clips]
+    for task in dataset.tasks
   }
   texts = [clip.narration for clip in dataset.clips]
-  return cross_view.Items(
-      vectors, labels, texts, table.lookup(texts)).take(rows)
+  return cross_view.Items(vectors, labels, texts, table.lookup(texts)).take(rows)
 
 
 def test_result_is_that_of_the_checkpoints_embeddings(
-    config, finished, tiny_ego, tiny_exo, tiny_narrations, tmp_path
+  config, finished, tiny_ego, tiny_exo, tiny_narrations, tmp_path
 ):
   config.stages = ("exo", "joint")
   config.joint_stage.total = "6 steps"
@@ -63,31 +61,28 @@ def test_result_is_that_of_the_checkpoints_embeddings(
   assert set(found) == {*cross_view.DIRECTIONS, "mir"}
   assert "retrieval" in result["definitions"]
 
-  embedder = embedding.Embedder(
-      weights_lib.read_weights(finished[0]), clips=2, batch_size=4)
+  embedder = embedding.Embedder(weights_lib.read_weights(finished[0]), clips=2, batch_size=4)
   sides = []
-  for folder, split, rows in ((tiny_ego, "val", [0, 1, 2, 3]),
-                              (tiny_exo, "train", [0, 2, 5, 8])):
+  for folder, split, rows in ((tiny_ego, "val", [0, 1, 2, 3]), (tiny_exo, "train", [0, 2, 5, 8])):
     data = records.ClipDataset(folder, split)
     rows = embedding.spaced(len(data), 4)
-    sides.append(
-        items(data, embedder(data).vectors, tiny_narrations, rows.tolist()))
+    sides.append(items(data, embedder(data).vectors, tiny_narrations, rows.tolist()))
   assert embedding.spaced(11, 4).tolist() == [0, 2, 5, 8]
   expected = cross_view.compare(*sides, multi_instance=True)
   for direction, metrics in expected.items():
     assert found[direction] == pytest.approx(metrics), direction
   assert found["ego_to_exo"]["keys"] == 4
   texts = {c.narration for c in records.ClipDataset(tiny_ego, "val").clips[:4]}
-  assert found["text_to_ego"]["queries"] == len(
-      {*sides[0].texts}) <= len(texts) + 1
+  assert found["text_to_ego"]["queries"] == len({*sides[0].texts}) <= len(texts) + 1
   assert entry["retrieval_of"] == {
-      "exo_split": "train", "exo": {tiny_exo.as_posix(): 4}, "views": 2,
-      "text_model": "random-16",
-  }  # fmt: skip
+    "exo_split": "train",
+    "exo": {tiny_exo.as_posix(): 4},
+    "views": 2,
+    "text_model": "random-16",
+  }
 
   assert "retrieval, val: ego clips against exo clips of split 'train'" in table
-  row = next(
-      line for line in table.splitlines() if line.startswith("ego -> exo"))
+  row = next(line for line in table.splitlines() if line.startswith("ego -> exo"))
   metrics = found["ego_to_exo"]
   shown = metrics.get("recall_at_1")
   assert row.split()[3] == ("-" if shown is None else f"{100 * shown:.1f}")
@@ -101,8 +96,9 @@ def test_scalars_while_training(config, tmp_path):
   events = event_accumulator.EventAccumulator(str(tmp_path / "joint"))
   events.Reload()
   values = {
-      tag: float(tensor_util.make_ndarray(events.Tensors(tag)[-1].tensor_proto))
-      for tag in events.Tags()["tensors"] if tag.startswith("eval/")
+    tag: float(tensor_util.make_ndarray(events.Tensors(tag)[-1].tensor_proto))
+    for tag in events.Tags()["tensors"]
+    if tag.startswith("eval/")
   }
   retrieval = {n: v for n, v in values.items() if "/retrieval/" in n}
   assert "eval/val/retrieval/ego_to_exo_ndcg" in retrieval
@@ -113,12 +109,9 @@ def test_scalars_while_training(config, tmp_path):
   assert found["retrieval"]["ego_to_exo"]["queries"] == 5
 
 
-def test_off_by_default_and_without_projections(
-    config, finished, tmp_path, caplog
-):
+def test_off_by_default_and_without_projections(config, finished, tmp_path, caplog):
   config.eval.retrieval = False
-  table = main.run(config, tmp_path / "off", mode="eval",
-                   checkpoint=str(finished[0]))
+  table = main.run(config, tmp_path / "off", mode="eval", checkpoint=str(finished[0]))
   assert "retrieval" not in read_entry(tmp_path / "off")[0]
   assert "retrieval" not in table
   config.eval.retrieval = True
@@ -137,24 +130,19 @@ def test_what_stops(config, finished, tiny_narrations, tmp_path):
     wrong = config.copy_and_resolve_references()
     wrong.update_from_flattened_dict(fields)
     with pytest.raises((ValueError, FileNotFoundError)) as caught:
-      main.run(wrong, tmp_path / "eval", mode="eval",
-               checkpoint=str(finished[0]))
+      main.run(wrong, tmp_path / "eval", mode="eval", checkpoint=str(finished[0]))
     return str(caught.value)
 
-  assert "no split 'test'; it has ['train']" in error(
-      **{"eval.retrieval_exo_split": "test"})
+  assert "no split 'test'; it has ['train']" in error(**{"eval.retrieval_exo_split": "test"})
   assert "config.exo.datasets is empty" in error(**{"exo.datasets": ()})
   assert "config.narrations is empty" in error(narrations="")
-  assert "model.projection_prenorm = False, the config says True" in error(
-      objective="released")
-  assert "exo.channel_order = RGB, the config says BGR" in error(
-      **{"exo.channel_order": "BGR"})
-  assert "eval.retrieval_clips must be 1 or more" in error(
-      **{"eval.retrieval_clips": 0})
+  assert "model.projection_prenorm = False, the config says True" in error(objective="released")
+  assert "exo.channel_order = RGB, the config says BGR" in error(**{"exo.channel_order": "BGR"})
+  assert "eval.retrieval_clips must be 1 or more" in error(**{"eval.retrieval_clips": 0})
   tables = {}
   for name, model, dim in (("model", "other", 16), ("dim", "random-16", 8)):
     narrations_lib.NarrationTable(
-        tiny_narrations.narrations, tiny_narrations.vectors[:, :dim], model,
+      tiny_narrations.narrations, tiny_narrations.vectors[:, :dim], model
     ).save(tmp_path / f"{name}.npz")
     tables[name] = error(narrations=str(tmp_path / f"{name}.npz"))
   assert "by model 'random-16', but" in tables["model"]
@@ -162,24 +150,32 @@ def test_what_stops(config, finished, tiny_narrations, tmp_path):
 
 
 def test_a_narration_of_the_last_evaluation_is_missed_before_training(
-    config, tiny_tables, tmp_path
+  config, tiny_tables, tmp_path
 ):
   clips = conftest.noise_clips("c", 3, seed=5)
   odd = [type(c)(**{**vars(c), "narration": "wash hands"}) for c in clips]
   clip_dataset.write_clip_dataset(
-      tmp_path / "ego", name="tiny", view="ego", tasks=conftest.SOFTMAX_TASKS,
-      splits={"train": lambda: conftest.noise_clips("t", 6, seed=1),
-              "val": lambda: clips, "test": lambda: odd},
+    tmp_path / "ego",
+    name="tiny",
+    view="ego",
+    tasks=conftest.SOFTMAX_TASKS,
+    splits={
+      "train": lambda: conftest.noise_clips("t", 6, seed=1),
+      "val": lambda: clips,
+      "test": lambda: odd,
+    },
   )
   table = narrations_lib.NarrationTable.load(tiny_tables / "narrations.npz")
-  known = [f"{v} {n}" for v in conftest.VERBS.class_names
-           for n in conftest.NOUNS.class_names]
+  known = [f"{v} {n}" for v in conftest.VERBS.class_names for n in conftest.NOUNS.class_names]
   folder = tmp_path / "tables"
   folder.mkdir()
   vectors = np.random.default_rng(0).standard_normal((len(known), 16))
   runs.write_pairs(
-      tmp_path / "ego", config.exo.datasets[0],
-      narrations_lib.NarrationTable(known, vectors, table.model), folder)
+    tmp_path / "ego",
+    config.exo.datasets[0],
+    narrations_lib.NarrationTable(known, vectors, table.model),
+    folder,
+  )
   config.ego.dataset = str(tmp_path / "ego")
   config.narrations = str(folder / "narrations.npz")
   config.pairs.table = str(folder / "pairs.npz")
@@ -192,8 +188,7 @@ def test_a_narration_of_the_last_evaluation_is_missed_before_training(
 def test_texts_are_distinct_and_keep_their_first_labels():
   labels = {"verb": [frozenset({v}) for v in ("take", "put", "cut")]}
   vectors = np.eye(3)
-  clips = cross_view.Items(
-      -vectors, labels, ["Take  it", "take it", "cut"], vectors)
+  clips = cross_view.Items(-vectors, labels, ["Take  it", "take it", "cut"], vectors)
   texts = clips.distinct_texts()
   assert list(texts.texts) == ["Take  it", "cut"]
   assert texts.labels["verb"] == [frozenset({"take"}), frozenset({"cut"})]
@@ -205,14 +200,14 @@ def test_without_a_common_task_narrations_alone_say_what_is_relevant():
   vectors = rng.standard_normal((4, 3))
   vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
   texts = ["a", "b", "c", "d"]
-  one = lambda task: cross_view.Items(
-      vectors, {task: [frozenset({"x"})] * 4}, texts, vectors)
+  one = lambda task: cross_view.Items(vectors, {task: [frozenset({"x"})] * 4}, texts, vectors)
   found = cross_view.compare(one("verb"), one("action"), multi_instance=False)
   assert "mir" not in found
   assert "recall_at_1" not in found["ego_to_exo"]
   assert found["ego_to_exo"]["text_recall_at_1"] == 1.0
   assert found["ego_to_text"]["recall_at_1"] == 1.0
   table = retrieval_table.format_retrieval(
-      "val", {"retrieval": found, "retrieval_of": {"exo_split": "train"}})
+    "val", {"retrieval": found, "retrieval_of": {"exo_split": "train"}}
+  )
   assert "relevance by narrations" in table
   assert table.splitlines()[3].split()[3:6] == ["100.0"] * 3

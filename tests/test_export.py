@@ -53,15 +53,16 @@ def _clips(model, count=3, seed=0):
 
 def _run_readme(folder, clips, forbidden):
   """Runs the README's program in a process of its own; scores and output."""
-  code = re.search(
-      r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)[1]
+  code = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)[1]
   np.save(folder / "clip.npy", clips)
   environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
   done = subprocess.run(
-      [sys.executable, "-c",
-       _GUARD.format(forbidden=forbidden) + code + _REPORT],
-      cwd=folder, env=environment | {"JAX_PLATFORMS": "cpu"},
-      capture_output=True, text=True, timeout=600,
+    [sys.executable, "-c", _GUARD.format(forbidden=forbidden) + code + _REPORT],
+    cwd=folder,
+    env=environment | {"JAX_PLATFORMS": "cpu"},
+    capture_output=True,
+    text=True,
+    timeout=600,
   )
   assert done.returncode == 0, done.stderr
   with np.load(folder / "scores.npz") as file:
@@ -79,8 +80,9 @@ def _assert_same(got, expected, class_names, lines):
     for number, row in enumerate(values):
       best = np.argsort(-row, kind="stable")[:5]
       start = f"{number} {task} "
-      printed = [line.removeprefix(start).rsplit(" ", 1)[0]
-                 for line in lines if line.startswith(start)]
+      printed = [
+        line.removeprefix(start).rsplit(" ", 1)[0] for line in lines if line.startswith(start)
+      ]
       assert printed == [class_names[task][k] for k in best]
 
 
@@ -96,7 +98,8 @@ def _assert_no_paths(folder, checkpoint):
 def test_the_readme_runs_without_this_package(model, folder):
   clips = _clips(model)
   scores, lines = _run_readme(
-      folder, clips, ("sum_l_jax", "data_prep", "flax", "tensorflow", "cv2"))
+    folder, clips, ("sum_l_jax", "data_prep", "flax", "tensorflow", "cv2")
+  )
   _assert_same(scores, model.score_batch(clips), model.class_names, lines)
 
 
@@ -105,16 +108,16 @@ def test_card(model, folder, finished):
   shape = list(model.recipe.video_shape)
   assert card["input"]["shape"] == ["batch", *shape] == ["batch", 8, 32, 32, 3]
   assert card["class_names"] == {
-      "verb": ["take", "put", "cut"], "noun": ["cup", "pan", "apple", "knife"]}
+    "verb": ["take", "put", "cut"],
+    "noun": ["cup", "pan", "apple", "knife"],
+  }
   assert card["outputs"]["noun"]["shape"] == ["batch", 4]
   assert card["outputs"]["noun"]["kind"] == "softmax"
-  assert card["frames"] == {
-      "count": 8, "stride": model.recipe.stride, "crop_size": 32, "fps": 12.0}
+  assert card["frames"] == {"count": 8, "stride": model.recipe.stride, "crop_size": 32, "fps": 12.0}
   assert card["pixels"]["channel_order"] == "RGB"
   assert card["platforms"] == ["cpu", "cuda", "tpu"]
   weights = weights_lib.read_weights(finished[0])
-  assert card["checkpoint"] == {
-      "step": 6, "sha256": weights_lib.weights_sha256(weights, "ego")}
+  assert card["checkpoint"] == {"step": 6, "sha256": weights_lib.weights_sha256(weights, "ego")}
   names = {path.name for path in folder.iterdir()}
   assert names == {"card.json", "README.md", "model.jax_export", "weights.npz"}
   _assert_no_paths(folder, finished[0])
@@ -124,8 +127,7 @@ def test_load_exported_predicts_videos(model, folder, tmp_path):
   path = tmp_path / "clip.mp4"
   numbered_video.write_video(path, list(range(36)), time_base=Fraction(1, 12))
   loaded = sum_l_jax.load_exported(folder)
-  for a, b in zip(loaded.predict(path, window=1.0),
-                  model.predict(path, window=1.0), strict=True):
+  for a, b in zip(loaded.predict(path, window=1.0), model.predict(path, window=1.0), strict=True):
     assert (a.start, a.task, a.classes) == (b.start, b.task, b.classes)
     np.testing.assert_allclose(a.scores, b.scores, atol=1e-5)
   with pytest.raises(ValueError, match=r"must be uint8 \[B, 8, 32, 32, 3\]"):
@@ -134,8 +136,7 @@ def test_load_exported_predicts_videos(model, folder, tmp_path):
 
 def test_a_fixed_batch(model, finished, tmp_path, capsys):
   folder = tmp_path / "fixed"
-  assert export.main([f"--checkpoint={finished[0]}", f"--output={folder}",
-                      "--batch=2"]) == 0
+  assert export.main([f"--checkpoint={finished[0]}", f"--output={folder}", "--batch=2"]) == 0
   out = capsys.readouterr().out
   assert f"wrote {folder}: jax, for cpu, cuda, tpu, " in out
   assert "checked here on noise: within " in out
@@ -143,8 +144,7 @@ def test_a_fixed_batch(model, finished, tmp_path, capsys):
   clips = _clips(model)
   for task, values in model.score_batch(clips).items():
     for rows in (slice(0, 1), slice(1, 3)):
-      np.testing.assert_allclose(
-          loaded.score_batch(clips[rows])[task], values[rows], atol=1e-5)
+      np.testing.assert_allclose(loaded.score_batch(clips[rows])[task], values[rows], atol=1e-5)
   with pytest.raises(ValueError, match="with B at most 2"):
     loaded.score_batch(clips)
   path = tmp_path / "clip.mp4"
@@ -156,11 +156,12 @@ def test_pooling_channel_order_and_an_npz_file(finished, tmp_path):
   weights = weights_lib.read_weights(finished[0])
   config = json.loads(weights.card["config"]) | {"eval.pool_window": 1}
   card = weights.card | {
-      "config": json.dumps(config),
-      "frames": weights.card["frames"] | {"crop_size": 64},
-      "pixels": {"ego": {"mean": [0.4, 0.45, 0.5], "std": [0.2, 0.225, 0.25],
-                         "channel_order": "BGR"}},
-      "kinds": {"ego": {"verb": "softmax", "noun": "multi_label"}},
+    "config": json.dumps(config),
+    "frames": weights.card["frames"] | {"crop_size": 64},
+    "pixels": {
+      "ego": {"mean": [0.4, 0.45, 0.5], "std": [0.2, 0.225, 0.25], "channel_order": "BGR"}
+    },
+    "kinds": {"ego": {"verb": "softmax", "noun": "multi_label"}},
   }
   path = tmp_path / "weights.npz"
   weights_lib.write_weights(path, dataclasses.replace(weights, card=card))
@@ -170,21 +171,26 @@ def test_pooling_channel_order_and_an_npz_file(finished, tmp_path):
   assert loaded.recipe == model.recipe
   clips = _clips(model, 2)
   for task, values in model.score_batch(clips).items():
-    np.testing.assert_allclose(loaded.score_batch(clips)[task], values,
-                               atol=1e-5)
+    np.testing.assert_allclose(loaded.score_batch(clips)[task], values, atol=1e-5)
 
 
 def test_two_pathways_with_any_number_of_clips(tmp_path):
   """SlowFast; the program is only made, since running it takes minutes."""
   names = {"verb": ["a", "b"]}
   card = {
-      "stage": "joint", "backbone": "slowfast_r50", "tasks": {"ego": names},
-      "kinds": {"ego": {"verb": "softmax"}}, "config": "{}",
-      "pixels": {"ego": {"channel_order": "RGB"}},
-      "frames": {"count": 32, "stride": 2, "crop_size": 64, "fps": 60.0},
+    "stage": "joint",
+    "backbone": "slowfast_r50",
+    "tasks": {"ego": names},
+    "kinds": {"ego": {"verb": "softmax"}},
+    "config": "{}",
+    "pixels": {"ego": {"channel_order": "RGB"}},
+    "frames": {"count": 32, "stride": 2, "crop_size": 64, "fps": 60.0},
   }
-  net = train_state.Network(lambda: models.make_model(
-      backbone="slowfast_r50", tasks={"ego": {"verb": 2}}, embedding_dim=None))
+  net = train_state.Network(
+    lambda: models.make_model(
+      backbone="slowfast_r50", tasks={"ego": {"verb": 2}}, embedding_dim=None
+    )
+  )
   params, stats = net.init()
   weights = weights_lib.Weights(params, stats, card, "here")
   run, arrays = exported.make_function(weights)
@@ -199,15 +205,14 @@ def test_two_pathways_with_any_number_of_clips(tmp_path):
 def test_saved_model(model, finished, tmp_path, capsys):
   pytest.importorskip("tensorflow")
   folder = tmp_path / "tf"
-  assert export.main([f"--checkpoint={finished[0]}", f"--output={folder}",
-                      "--format=saved_model"]) == 0, capsys.readouterr().err
-  assert {path.name for path in folder.iterdir()} == {
-      "card.json", "README.md", "saved_model"}
+  assert (
+    export.main([f"--checkpoint={finished[0]}", f"--output={folder}", "--format=saved_model"]) == 0
+  ), capsys.readouterr().err
+  assert {path.name for path in folder.iterdir()} == {"card.json", "README.md", "saved_model"}
   _assert_no_paths(folder, finished[0])
   clips = _clips(model)
   expected = model.score_batch(clips)
-  scores, lines = _run_readme(
-      folder, clips, ("sum_l_jax", "data_prep", "flax", "jax"))
+  scores, lines = _run_readme(folder, clips, ("sum_l_jax", "data_prep", "flax", "jax"))
   _assert_same(scores, expected, model.class_names, lines)
   loaded = sum_l_jax.load_exported(folder)
   for task, values in loaded.score_batch(clips).items():

@@ -1,5 +1,4 @@
-"""Disks over the network: errors that pass are tried again, addresses refused.
-"""
+"""Disks over the network: errors that pass are tried again, addresses refused."""
 
 from __future__ import annotations
 
@@ -89,7 +88,8 @@ def _weights(folder, tiny_ego):
   tree = {"ego": {"encoder": {"w": np.ones(2, np.float32)}}}
   if not (folder / "w.npz").exists():
     weights_lib.write_weights(
-        folder / "w.npz", weights_lib.Weights(tree, tree, {"stage": "x"}, "y"))
+      folder / "w.npz", weights_lib.Weights(tree, tree, {"stage": "x"}, "y")
+    )
   return weights_lib.read_weights(folder / "w.npz").card == {"stage": "x"}
 
 
@@ -109,11 +109,19 @@ def _checksums(folder, tiny_ego):
   return True
 
 
-@pytest.mark.parametrize("name, work", [
-    ("card.json", _card), ("clips_train", _clips), ("a.npz", _write_npz),
-    ("b.npz", _read_npz), ("w.npz", _weights), ("result.tmp", _result),
-    ("array", _checksums), ("sha256.json", _checksums),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  "name, work",
+  [
+    ("card.json", _card),
+    ("clips_train", _clips),
+    ("a.npz", _write_npz),
+    ("b.npz", _read_npz),
+    ("w.npz", _weights),
+    ("result.tmp", _result),
+    ("array", _checksums),
+    ("sha256.json", _checksums),
+  ],
+)
 def test_what_fails_twice_works(name, work, disk, tmp_path, tiny_ego, caplog):
   if name in ("b.npz", "w.npz", "array"):
     work(tmp_path, tiny_ego)  # Only reading is looked at.
@@ -122,14 +130,13 @@ def test_what_fails_twice_works(name, work, disk, tmp_path, tiny_ego, caplog):
     assert work(tmp_path, tiny_ego)
   assert len(disk.opened) >= 3 and disk.left[name][0] == 0
   lines = [r.getMessage() for r in caplog.records if "; try" in r.getMessage()]
-  assert [line.partition("; ")[2][:10] for line in lines] == [
-      "try 2 of 6", "try 3 of 6"]
+  assert [line.partition("; ")[2][:10] for line in lines] == ["try 2 of 6", "try 3 of 6"]
   assert all("Input/output error" in line and name in line for line in lines)
 
 
-@pytest.mark.parametrize("code, opened", [
-    (errno.ESTALE, 6), (errno.EACCES, 1), (errno.ENOSPC, 1), (errno.EROFS, 1),
-])
+@pytest.mark.parametrize(
+  "code, opened", [(errno.ESTALE, 6), (errno.EACCES, 1), (errno.ENOSPC, 1), (errno.EROFS, 1)]
+)
 def test_what_does_not_pass_is_raised(code, opened, disk, tmp_path):
   path = tmp_path / "text.txt"
   path.write_text("a")
@@ -162,7 +169,6 @@ def test_records_are_read_again(tiny_ego, monkeypatch):
   opened = []
 
   class Reader:
-
     def __getitem__(self, number):
       raise RuntimeError("pread() failed: Input/output error; reading x")
 
@@ -192,8 +198,7 @@ def test_addresses_are_refused(address, tmp_path, monkeypatch, capsys):
     main.run(config, "run", mode="eval", checkpoint=address)
   for field in ("ego.dataset", "exo.datasets", "init.ego"):
     config = config_lib.default_config()
-    config.update_from_flattened_dict({
-        field: (address,) if field == "exo.datasets" else address})
+    config.update_from_flattened_dict({field: (address,) if field == "exo.datasets" else address})
     with pytest.raises(ValueError, match=f"config.{field}='{address}'"):
       config_lib.resolve(config)
   assert compare.main(["a", address]) == 2
@@ -203,12 +208,21 @@ def test_addresses_are_refused(address, tmp_path, monkeypatch, capsys):
 
 def test_commands_refuse_addresses(tmp_path):
   done = subprocess.run(
-      [sys.executable, "-m", "data_prep.mine_pairs", "--ego=gs://b/ego",
-       "--exo=x", "--narrations=y", "--output=z"],
-      cwd=tmp_path, capture_output=True, text=True, timeout=120,
-      env=os.environ | {"PYTHONPATH": os.pathsep.join(
-          [str(ROOT), os.environ.get("PYTHONPATH", "")])},
-  )  # fmt: skip
+    [
+      sys.executable,
+      "-m",
+      "data_prep.mine_pairs",
+      "--ego=gs://b/ego",
+      "--exo=x",
+      "--narrations=y",
+      "--output=z",
+    ],
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+    timeout=120,
+    env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+  )
   assert done.returncode == 2
   assert done.stderr.startswith("error: --ego='gs://b/ego' is an address")
   assert not list(tmp_path.iterdir())

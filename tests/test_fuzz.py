@@ -34,8 +34,7 @@ def test_damaged_files(name, tmp_path):
     if number >= 0:
       rng = np.random.default_rng([1, number])
       inside = name.endswith(".npz") and number % 2
-      data = (hostile_inputs.mutate_inside if inside
-              else hostile_inputs.mutate)(valid, rng)
+      data = (hostile_inputs.mutate_inside if inside else hostile_inputs.mutate)(valid, rng)
     folder = tmp_path / str(number)
     folder.mkdir()
     ends.append(hostile_inputs.attempt(target, data, folder))
@@ -68,8 +67,7 @@ def test_hois(text):
 @_FEW
 @given(st.text(max_size=30))
 def test_times_and_numbers(text):
-  for parse, least in ((annotations.parse_seconds, 0.0),
-                       (annotations.parse_int, float("-inf"))):
+  for parse, least in ((annotations.parse_seconds, 0.0), (annotations.parse_int, float("-inf"))):
     try:
       assert least <= parse(text, "column", "here") < float("inf")
     except ValueError as error:
@@ -77,12 +75,18 @@ def test_times_and_numbers(text):
 
 
 @_FEW
-@given(st.one_of(st.none(), st.text(max_size=9), st.floats(),
-                 st.integers(), st.lists(st.integers(), max_size=3),
-                 st.dictionaries(st.text(max_size=3), st.integers())))
+@given(
+  st.one_of(
+    st.none(),
+    st.text(max_size=9),
+    st.floats(),
+    st.integers(),
+    st.lists(st.integers(), max_size=3),
+    st.dictionaries(st.text(max_size=3), st.integers()),
+  )
+)
 def test_lines_of_a_clip_list(value):
-  whole = json.loads(records.ClipInfo(
-      "a", "cut", {"verb": (0,)}, 9, 12.0, "v", 0.0, 0).to_json())
+  whole = json.loads(records.ClipInfo("a", "cut", {"verb": (0,)}, 9, 12.0, "v", 0.0, 0).to_json())
   for name in whole:
     line = json.dumps({**whole, name: value})
     try:
@@ -92,8 +96,9 @@ def test_lines_of_a_clip_list(value):
 
 
 @_FEW
-@given(st.sampled_from(sorted(config_lib.flatten(config_lib.default_config()))),
-       st.text(max_size=20))
+@given(
+  st.sampled_from(sorted(config_lib.flatten(config_lib.default_config()))), st.text(max_size=20)
+)
 def test_config_overrides(name, text):
   config = config_lib.default_config()
   if not isinstance(config_lib.flatten(config)[name], str):
@@ -105,8 +110,7 @@ def test_config_overrides(name, text):
     assert len(str(error)) > 10
 
 
-@pytest.mark.parametrize("name", ["name", "view", "metadata", "tasks",
-                                  "splits"])
+@pytest.mark.parametrize("name", ["name", "view", "metadata", "tasks", "splits"])
 def test_a_card_that_lacks_a_field(name, tmp_path):
   card = json.loads(hostile_inputs.TARGETS["card"].make())
   del card[name]
@@ -126,12 +130,9 @@ def test_a_clip_list_that_is_no_text(tmp_path):
 def test_tables_of_other_types(tmp_path):
   path = tmp_path / "t.npz"
   for arrays, load, words in (
-      ({"narrations": np.arange(3)}, narrations_lib.NarrationTable.load,
-       "narrations must be texts"),
-      ({"ego_rows": np.array(["a", "b"])}, pairing.PairTable.load,
-       "ego_rows is <U1"),
-      ({"clip_offsets": np.array([], np.int64)}, pairing.PairTable.load,
-       "Broken pair table"),
+    ({"narrations": np.arange(3)}, narrations_lib.NarrationTable.load, "narrations must be texts"),
+    ({"ego_rows": np.array(["a", "b"])}, pairing.PairTable.load, "ego_rows is <U1"),
+    ({"clip_offsets": np.array([], np.int64)}, pairing.PairTable.load, "Broken pair table"),
   ):
     kind = "pairs.npz" if "narrations" not in arrays else "narrations.npz"
     path.write_bytes(hostile_inputs.TARGETS[kind].make())

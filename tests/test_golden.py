@@ -21,12 +21,11 @@ def test_same_activations(backbone):
   assert json.loads(str(golden.pop("card")))["seed"] == inputs.SEED
   params, stats = inputs.trees(backbone)
   outputs, _ = jax.jit(
-      lambda p, s, v: inputs.network(backbone).apply(
-          p, s, {"ego": {"video": v}}, train=False)
+    lambda p, s, v: inputs.network(backbone).apply(p, s, {"ego": {"video": v}}, train=False)
   )(params, stats, inputs.video(backbone))
   found = {
-      "logits": outputs["ego"]["logits"]["action"][0],
-      "features": outputs["ego"]["features"][0],
+    "logits": outputs["ego"]["logits"]["action"][0],
+    "features": outputs["ego"]["features"][0],
   }
   deviation = {name: golden[name].std() for name in found}
   for stage, paths in outputs["ego"]["stages"].items():
@@ -36,7 +35,6 @@ def test_same_activations(backbone):
       deviation[f"{stage}/{path}"] = golden.pop(f"{stage}/{path}/std")
   assert golden.keys() == found.keys()
   worst = {
-      name: float(np.abs(found[name] - golden[name]).max() / deviation[name])
-      for name in found
+    name: float(np.abs(found[name] - golden[name]).max() / deviation[name]) for name in found
   }
   assert max(worst.values()) <= 1e-4, worst

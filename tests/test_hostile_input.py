@@ -59,23 +59,26 @@ def places_fixture(tmp_path):
 def _manifest(folder, path):
   file = folder / "manifest.csv"
   file.write_text(
-      "clip_id,path,start_seconds,stop_seconds,narration,verb\n"
-      f"a,{path},0,0.5,cut it,cut\n", encoding="utf-8")
+    f"clip_id,path,start_seconds,stop_seconds,narration,verb\na,{path},0,0.5,cut it,cut\n",
+    encoding="utf-8",
+  )
   return file
 
 
 @pytest.mark.parametrize("path", ["../secret.mp4", "x/../../secret.mp4"])
 def test_a_manifest_stays_in_its_folders(path, places):
   with pytest.raises(ValueError, match="line 2: path must name something"):
-    manifest.read_annotations(
-        _manifest(places, path), media_roots=[places / "media"])
+    manifest.read_annotations(_manifest(places, path), media_roots=[places / "media"])
 
 
 def test_a_manifest_with_absolute_paths(places):
   inside = places / "media" / "v.mp4"
   (places / "secret.mp4").rename(inside)
-  read = lambda path: manifest.read_annotations(
-      _manifest(places, path), media_roots=[places / "media"]).clips[0].media
+  read = lambda path: (
+    manifest.read_annotations(_manifest(places, path), media_roots=[places / "media"])
+    .clips[0]
+    .media
+  )
   assert read(inside) == inside
   with pytest.raises(ValueError, match="not starting with '/'"):
     read("/etc/passwd")
@@ -90,8 +93,8 @@ def test_epic_stays_in_its_folders(column, places):
   rows._write(places / "labels.csv", [{**rows.EPIC_ROW, column: "../secret"}])
   with pytest.raises(ValueError, match=f"{column} must name something"):
     epic_kitchens.read_annotations(
-        places / "labels.csv", release=epic_kitchens.EPIC55,
-        media_roots=[places / "media"])
+      places / "labels.csv", release=epic_kitchens.EPIC55, media_roots=[places / "media"]
+    )
 
 
 def test_charades_and_lemma_stay_in_their_folders(places):
@@ -106,8 +109,7 @@ def _bomb(height: int, width: int) -> bytes:
   """A small JPEG whose header says it is large."""
   data = simplejpeg.encode_jpeg(np.zeros((8, 8, 3), np.uint8))
   start = data.index(b"\xff\xc0")
-  return (data[: start + 5] + struct.pack(">HH", height, width)
-          + data[start + 9 :])
+  return data[: start + 5] + struct.pack(">HH", height, width) + data[start + 9 :]
 
 
 @pytest.mark.parametrize("size", [(65500, 65500), (9000, 8), (8, 8193)])
@@ -118,9 +120,11 @@ def test_jpeg_bombs_are_refused_before_they_are_decoded(size, monkeypatch):
   monkeypatch.setattr(simplejpeg, "decode_jpeg", decoded)
   bomb = _bomb(*size)
   assert len(bomb) < 2000
-  for read in (decode.decode_jpeg,
-               lambda data: images.jpeg_size(data, "frame 3"),
-               lambda data: images.shrink_jpeg(data, 64, "frame 3")):
+  for read in (
+    decode.decode_jpeg,
+    lambda data: images.jpeg_size(data, "frame 3"),
+    lambda data: images.shrink_jpeg(data, 64, "frame 3"),
+  ):
     with pytest.raises(ValueError, match=f"{size[0]} x {size[1]} pixels"):
       read(bomb)
 
@@ -153,18 +157,22 @@ def test_a_video_of_huge_frames(tmp_path, monkeypatch):
 def test_a_playlist_reads_no_other_file(tmp_path):
   """A text file called a video can name addresses and other files."""
   path = tmp_path / "v.mp4"
-  path.write_text(
-      "#EXTM3U\n#EXTINF:5,\nhttp://127.0.0.1:9/x.ts\n#EXT-X-ENDLIST\n")
+  path.write_text("#EXTM3U\n#EXTINF:5,\nhttp://127.0.0.1:9/x.ts\n#EXT-X-ENDLIST\n")
   with pytest.raises(ValueError, match="can't be opened|no frame"):
     media.VideoFile(path)
 
 
 def test_the_command_refuses_in_one_block(places, capsys):
-  status = build_dataset.main([
-      "--dataset=manifest", "--view=exo", "--split=train",
+  status = build_dataset.main(
+    [
+      "--dataset=manifest",
+      "--view=exo",
+      "--split=train",
       f"--annotations={_manifest(places, '../secret.mp4')}",
-      f"--media={places / 'media'}", f"--output={places / 'out'}",
-  ])  # fmt: skip
+      f"--media={places / 'media'}",
+      f"--output={places / 'out'}",
+    ]
+  )
   assert status == 2
   assert "path must name" in capsys.readouterr().err.replace("\n      ", "")
   assert not (places / "out").exists()
@@ -172,16 +180,28 @@ def test_the_command_refuses_in_one_block(places, capsys):
 
 # What executes text or unpickles: the call, and where it is meant to be.
 _ADMITTED = {
-    # Both loaders are restricted; see their docstrings.
-    ("data_prep/safe_pickle.py", "pickle.Unpickler"),
-    ("data_prep/published_weights/files.py", "torch.load"),
+  # Both loaders are restricted; see their docstrings.
+  ("data_prep/safe_pickle.py", "pickle.Unpickler"),
+  ("data_prep/published_weights/files.py", "torch.load"),
 }
 _DANGEROUS = {
-    "eval", "exec", "compile", "__import__", "pickle.load", "pickle.loads",
-    "pickle.Unpickler", "dill.load", "joblib.load", "marshal.loads",
-    "yaml.load", "yaml.unsafe_load", "torch.load", "os.system", "os.popen",
-    "shelve.open",
-}  # fmt: skip
+  "eval",
+  "exec",
+  "compile",
+  "__import__",
+  "pickle.load",
+  "pickle.loads",
+  "pickle.Unpickler",
+  "dill.load",
+  "joblib.load",
+  "marshal.loads",
+  "yaml.load",
+  "yaml.unsafe_load",
+  "torch.load",
+  "os.system",
+  "os.popen",
+  "shelve.open",
+}
 
 
 def _dotted(node: ast.AST) -> str:
@@ -208,7 +228,8 @@ def _findings(path: pathlib.Path):
         if word.arg in ("allow_pickle", "shell") and value is not False:
           yield f"{word.arg}=", node
       if name in ("np.load", "numpy.load") and not any(
-          word.arg == "allow_pickle" for word in node.keywords):
+        word.arg == "allow_pickle" for word in node.keywords
+      ):
         # Not the default of every version.
         yield "np.load without allow_pickle=False", node
     elif isinstance(node, ast.ClassDef):
@@ -232,8 +253,11 @@ def test_nothing_executes_what_it_reads():
 
 def test_torch_loads_weights_only():
   path = ROOT / "data_prep/published_weights/files.py"
-  calls = [n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-           if isinstance(n, ast.Call) and _dotted(n.func) == "torch.load"]
+  calls = [
+    n
+    for n in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    if isinstance(n, ast.Call) and _dotted(n.func) == "torch.load"
+  ]
   assert len(calls) == 1
   words = {w.arg: getattr(w.value, "value", None) for w in calls[0].keywords}
   assert words["weights_only"] is True

@@ -25,29 +25,43 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 def _command(*arguments, timeout=300):
   return subprocess.run(
-      [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True,
-      timeout=timeout,
-      # Set, so that the process isn't started anew for huge pages.
-      env=os.environ | {"PYTHONPATH": str(ROOT), "GLIBC_TUNABLES":
-                        os.environ.get("GLIBC_TUNABLES", "")},
-  )  # fmt: skip
+    [sys.executable, *arguments],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=timeout,
+    # Set, so that the process isn't started anew for huge pages.
+    env=os.environ
+    | {"PYTHONPATH": str(ROOT), "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", "")},
+  )
 
 
 def _killed_at(event, path, *command, count=1):
-  done = _command("-m", "benchmarks.kill_at", f"--event={event}",
-                  f"--path={path}", f"--count={count}", "--", *command)
+  done = _command(
+    "-m",
+    "benchmarks.kill_at",
+    f"--event={event}",
+    f"--path={path}",
+    f"--count={count}",
+    "--",
+    *command,
+  )
   assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
   return done
 
 
 def test_training_goes_on_from_the_last_checkpoint(
-    tiny_ego, tiny_exo, tiny_tables, finished, tmp_path
+  tiny_ego, tiny_exo, tiny_tables, finished, tmp_path
 ):
-  config = runs.write_config(
-      tmp_path / "config.py", ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
+  config = runs.write_config(tmp_path / "config.py", ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
   workdir = tmp_path / "run"
-  command = ("sum_l_jax.main", f"--config={config}", f"--workdir={workdir}",
-             "--config.checkpoint.every=2 steps", "--config.eval.every=0 steps")
+  command = (
+    "sum_l_jax.main",
+    f"--config={config}",
+    f"--workdir={workdir}",
+    "--config.checkpoint.every=2 steps",
+    "--config.eval.every=0 steps",
+  )
   exo, joint = (workdir / stage / "checkpoints" for stage in ("exo", "joint"))
 
   # In the middle of a save: its arrays are written, its name is not.
@@ -76,9 +90,8 @@ def test_training_goes_on_from_the_last_checkpoint(
   for stage in ("exo", "joint"):
     test_main.assert_same_weights(workdir / stage, finished[0] / stage)
     mine, whole = (
-        weights_lib.flatten(weights_lib.read_state(
-            weights_lib.find_checkpoint(folder / stage)))
-        for folder in (workdir, finished[0])
+      weights_lib.flatten(weights_lib.read_state(weights_lib.find_checkpoint(folder / stage)))
+      for folder in (workdir, finished[0])
     )
     assert mine.keys() == whole.keys()
     assert any(name.startswith("opt_state") for name in mine)
@@ -87,18 +100,23 @@ def test_training_goes_on_from_the_last_checkpoint(
   assert finished[1] in done.stdout
 
 
-_RUN = ("import pathlib, sys; from benchmarks import victims; "
-        "victims.VICTIMS[sys.argv[1]].run(*map(pathlib.Path, sys.argv[2:]))")
+_RUN = (
+  "import pathlib, sys; from benchmarks import victims; "
+  "victims.VICTIMS[sys.argv[1]].run(*map(pathlib.Path, sys.argv[2:]))"
+)
 
 
-@pytest.mark.parametrize("name, event, path, count", [
+@pytest.mark.parametrize(
+  "name, event, path, count",
+  [
     # The second group of clips is written under another name.
     ("build", "os.rename", r"\.parts/", 2),
     ("build", "os.rename", "/clips$", 1),  # All is written but its name.
     ("mining", "os.rename", r"blocks/block_", 3),
     ("mining", "os.rename", r"pairs\.npz", 1),
     ("embedding", "os.rename", r"narrations\.npz", 2),  # When it appends.
-])  # fmt: skip
+  ],
+)
 def test_data_preparation_goes_on(name, event, path, count, tmp_path):
   victim = victims.VICTIMS[name]
   data = tmp_path / "data"
@@ -106,13 +124,21 @@ def test_data_preparation_goes_on(name, event, path, count, tmp_path):
   whole, killed = tmp_path / "whole", tmp_path / "killed"
   victim.run(data, whole)
   child = subprocess.run(
-      [sys.executable, "-c",
-       "from benchmarks import kill_at\n"
-       f"kill_at.Watch({path!r}, count={count}, events=({event!r},))\n{_RUN}",
-       name, str(data), str(killed)],
-      cwd=ROOT, capture_output=True, text=True, timeout=300,
-      env=os.environ | {"PYTHONPATH": str(ROOT)},
-  )  # fmt: skip
+    [
+      sys.executable,
+      "-c",
+      "from benchmarks import kill_at\n"
+      f"kill_at.Watch({path!r}, count={count}, events=({event!r},))\n{_RUN}",
+      name,
+      str(data),
+      str(killed),
+    ],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=300,
+    env=os.environ | {"PYTHONPATH": str(ROOT)},
+  )
   assert child.returncode == -signal.SIGKILL, child.stderr[-3000:]
   left = victim.describe(killed) if name in ("embedding", "build") else {}
   assert left != victim.describe(whole)
@@ -123,9 +149,15 @@ def test_data_preparation_goes_on(name, event, path, count, tmp_path):
 
 def test_a_soak_that_is_killed_goes_on(tmp_path):
   output = tmp_path / "soak.json"
-  command = ("benchmarks.soak", "--kills=3", "--inputs=12", "--seed=5",
-             "--victims=embedding", f"--folder={tmp_path / 'state'}",
-             f"--output={output}")
+  command = (
+    "benchmarks.soak",
+    "--kills=3",
+    "--inputs=12",
+    "--seed=5",
+    "--victims=embedding",
+    f"--folder={tmp_path / 'state'}",
+    f"--output={output}",
+  )
   # Opened for the whole run, to look, for the first kill, for the second.
   _killed_at("open", r"embedding/journal\.jsonl", *command, count=4)
   (journal,) = tmp_path.rglob("journal.jsonl")

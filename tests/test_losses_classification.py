@@ -23,27 +23,21 @@ def test_softmax_against_torch_and_numpy():
 
   def loss(x):
     values = classification.softmax_cross_entropy(
-        logits=x, labels=jnp.asarray(labels), mask=jnp.asarray(MASK)
+      logits=x, labels=jnp.asarray(labels), mask=jnp.asarray(MASK)
     )
     return reduction.masked_mean(values, jnp.asarray(MASK)), values
 
-  (mean, values), gradient = jax.value_and_grad(loss, has_aux=True)(
-      jnp.asarray(logits)
-  )
+  (mean, values), gradient = jax.value_and_grad(loss, has_aux=True)(jnp.asarray(logits))
   keep = np.flatnonzero(MASK)
   e = np.exp(logits)
   literal = -np.log(e[keep, labels[keep]] / e[keep].sum(1))
   tensor = torch.tensor(logits, requires_grad=True)
-  oracle = torch.nn.functional.cross_entropy(
-      tensor[keep], torch.tensor(labels[keep])
-  )
+  oracle = torch.nn.functional.cross_entropy(tensor[keep], torch.tensor(labels[keep]))
   oracle.backward()
   np.testing.assert_allclose(np.asarray(values)[keep], literal, rtol=1e-5)
   assert np.asarray(values)[MASK == 0].tolist() == [0.0, 0.0]
   np.testing.assert_allclose(mean, oracle.item(), rtol=1e-5)
-  np.testing.assert_allclose(
-      gradient, tensor.grad.numpy(), rtol=1e-4, atol=1e-6
-  )
+  np.testing.assert_allclose(gradient, tensor.grad.numpy(), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("pos_weight", [1.0, 20.0])
@@ -56,45 +50,45 @@ def test_multi_label_against_torch_and_numpy(pos_weight):
 
   def loss(x):
     values = classification.multi_label_cross_entropy(
-        logits=x, labels=jnp.asarray(labels), mask=jnp.asarray(MASK),
-        pos_weight=pos_weight,
+      logits=x, labels=jnp.asarray(labels), mask=jnp.asarray(MASK), pos_weight=pos_weight
     )
     return reduction.masked_mean(values, jnp.asarray(MASK))
 
   mean, gradient = jax.value_and_grad(loss)(jnp.asarray(logits))
   keep = np.flatnonzero(MASK)
-  literal = np.mean([
+  literal = np.mean(
+    [
       pos_weight * y * np.log1p(np.exp(-x)) + (1 - y) * np.log1p(np.exp(x))
       for x, y in zip(logits[keep].ravel(), labels[keep].ravel())
-  ])
+    ]
+  )
   tensor = torch.tensor(logits, requires_grad=True)
   oracle = torch.nn.functional.binary_cross_entropy_with_logits(
-      tensor[keep], torch.tensor(labels[keep]),
-      pos_weight=torch.full((4,), pos_weight, dtype=torch.float64),
+    tensor[keep],
+    torch.tensor(labels[keep]),
+    pos_weight=torch.full((4,), pos_weight, dtype=torch.float64),
   )
   oracle.backward()
   np.testing.assert_allclose(mean, literal, rtol=1e-5)
   np.testing.assert_allclose(mean, oracle.item(), rtol=1e-5)
-  np.testing.assert_allclose(
-      gradient, tensor.grad.numpy(), rtol=1e-4, atol=1e-6
-  )
+  np.testing.assert_allclose(gradient, tensor.grad.numpy(), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("label", [-1, 3])
 def test_a_label_out_of_range_is_loud(label):
   values = classification.softmax_cross_entropy(
-      logits=jnp.zeros((2, 3)), labels=jnp.array([1, label])
+    logits=jnp.zeros((2, 3)), labels=jnp.array([1, label])
   )
   np.testing.assert_allclose(values[0], np.log(3), rtol=1e-6)
   assert np.isnan(values[1])
 
 
 @pytest.mark.parametrize(
-    "loss, labels",
-    [
-        (classification.softmax_cross_entropy, jnp.array([0, 2, 1])),
-        (classification.multi_label_cross_entropy, jnp.eye(3)),
-    ],
+  "loss, labels",
+  [
+    (classification.softmax_cross_entropy, jnp.array([0, 2, 1])),
+    (classification.multi_label_cross_entropy, jnp.eye(3)),
+  ],
 )
 def test_padding_may_be_nan_and_all_padding_is_zero(loss, labels):
   logits = jnp.array([[1.0, 2.0, 0.0], [np.nan] * 3, [np.inf] * 3])
@@ -114,15 +108,11 @@ def test_padding_may_be_nan_and_all_padding_is_zero(loss, labels):
 def test_errors_point_to_the_other_kind():
   logits = jnp.zeros((2, 3))
   with pytest.raises(ValueError, match="multi_label"):
-    classification.softmax_cross_entropy(
-        logits=logits, labels=jnp.zeros((2, 3), int)
-    )
+    classification.softmax_cross_entropy(logits=logits, labels=jnp.zeros((2, 3), int))
   with pytest.raises(ValueError, match="integer ids, got float32"):
     classification.softmax_cross_entropy(logits=logits, labels=jnp.zeros(2))
   with pytest.raises(ValueError, match="softmax"):
-    classification.multi_label_cross_entropy(
-        logits=logits, labels=jnp.zeros(2)
-    )
+    classification.multi_label_cross_entropy(logits=logits, labels=jnp.zeros(2))
 
 
 def test_doctests():

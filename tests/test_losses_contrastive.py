@@ -14,22 +14,14 @@ import torch
 from sum_l_jax.losses import contrastive
 from sum_l_jax.losses import reduction
 
-LOSSES = {
-    "info_nce": contrastive.info_nce,
-    "decoupled": contrastive.decoupled_contrastive,
-}
+LOSSES = {"info_nce": contrastive.info_nce, "decoupled": contrastive.decoupled_contrastive}
 
 # Unit vectors of the plane by their angle in degrees. The expected values
 # below were worked out in double precision; those of the released code come
 # from running its classes on the same vectors.
 EGO, EXO, EGO_TEXT, EXO_TEXT = (
-    np.stack([np.cos(np.deg2rad(x)), np.sin(np.deg2rad(x))], axis=1)
-    for x in (
-        [0, 90, 200, 310],
-        [30, 100, 150, 300],
-        [0, 60, 100, 250],
-        [20, 100, 190, 255],
-    )
+  np.stack([np.cos(np.deg2rad(x)), np.sin(np.deg2rad(x))], axis=1)
+  for x in ([0, 90, 200, 310], [30, 100, 150, 300], [0, 60, 100, 250], [20, 100, 190, 255])
 )
 # (temperature, sigma) of the two columns of expected values.
 SHARP, SOFT = (0.06, 0.1), (0.5, 0.5)
@@ -42,8 +34,7 @@ def unit(rng, *shape):
 
 
 def numpy_contrast(
-    a, b, *, temperature, decoupled, mask=None, negatives=None, weights=None,
-    same_view=False,
+  a, b, *, temperature, decoupled, mask=None, negatives=None, weights=None, same_view=False
 ):
   """Eq. 3 and Eq. 6 as loops over pairs, in double precision."""
   size = len(a)
@@ -85,62 +76,45 @@ def torch_contrast(a, b, temperature, decoupled, mask, weights, same_view):
 
 
 @pytest.mark.parametrize(
-    "name, options, column, ego_to_exo, exo_to_ego",
-    [
-        ("info_nce", {}, SHARP, 0.000716, 0.022773),
-        ("info_nce", {}, SOFT, 0.411611, 0.445438),
-        ("decoupled", {}, SHARP, -9.980208, -8.792612),
-        ("decoupled", {}, SOFT, -0.738398, -0.661212),
-        ("decoupled", {"same_view_negatives": True}, SHARP, -7.393577,
-         -4.927951),
-        ("decoupled", {"same_view_negatives": True}, SOFT, -0.008880,
-         0.159707),
-    ],
+  "name, options, column, ego_to_exo, exo_to_ego",
+  [
+    ("info_nce", {}, SHARP, 0.000716, 0.022773),
+    ("info_nce", {}, SOFT, 0.411611, 0.445438),
+    ("decoupled", {}, SHARP, -9.980208, -8.792612),
+    ("decoupled", {}, SOFT, -0.738398, -0.661212),
+    ("decoupled", {"same_view_negatives": True}, SHARP, -7.393577, -4.927951),
+    ("decoupled", {"same_view_negatives": True}, SOFT, -0.008880, 0.159707),
+  ],
 )
 def test_golden_directions(name, options, column, ego_to_exo, exo_to_ego):
   options = {"temperature": column[0], **options}
-  forward = LOSSES[name](
-      anchors=jnp.asarray(EGO), positives=jnp.asarray(EXO), **options
-  )
-  backward = LOSSES[name](
-      anchors=jnp.asarray(EXO), positives=jnp.asarray(EGO), **options
-  )
-  np.testing.assert_allclose(
-      [forward, backward], [ego_to_exo, exo_to_ego], rtol=1e-5, atol=1e-5
-  )
+  forward = LOSSES[name](anchors=jnp.asarray(EGO), positives=jnp.asarray(EXO), **options)
+  backward = LOSSES[name](anchors=jnp.asarray(EXO), positives=jnp.asarray(EGO), **options)
+  np.testing.assert_allclose([forward, backward], [ego_to_exo, exo_to_ego], rtol=1e-5, atol=1e-5)
 
 
 def test_golden_selection():
   similarity = contrastive.pair_similarity(
-      ego_text=jnp.asarray(EGO_TEXT), exo_text=jnp.asarray(EXO_TEXT)
+    ego_text=jnp.asarray(EGO_TEXT), exo_text=jnp.asarray(EXO_TEXT)
   )
-  np.testing.assert_allclose(
-      similarity, [0.939693, 0.766044, 0.0, 0.996195], atol=1e-5
-  )
+  np.testing.assert_allclose(similarity, [0.939693, 0.766044, 0.0, 0.996195], atol=1e-5)
   selected = contrastive.select_pairs(similarity, threshold=0.5)
   assert selected.tolist() == KEPT.tolist()
 
 
 @pytest.mark.parametrize(
-    "sigma, expected",
-    [
-        (0.1, [1.021929, 0.180002, 0, 1.798069]),
-        (0.5, [1.061484, 0.750040, 0, 1.188476]),
-    ],
+  "sigma, expected",
+  [(0.1, [1.021929, 0.180002, 0, 1.798069]), (0.5, [1.061484, 0.750040, 0, 1.188476])],
 )
 def test_golden_weights(sigma, expected):
   similarity = jnp.asarray(np.sum(EGO_TEXT * EXO_TEXT, axis=1))
-  weights = contrastive.similarity_weights(
-      similarity, sigma=sigma, mask=jnp.asarray(KEPT)
-  )
+  weights = contrastive.similarity_weights(similarity, sigma=sigma, mask=jnp.asarray(KEPT))
   np.testing.assert_allclose(weights, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_threshold_is_strict_and_mask_wins():
   similarity = jnp.array([0.5, np.nextafter(np.float32(0.5), 1), 0.9])
-  selected = contrastive.select_pairs(
-      similarity, threshold=0.5, mask=jnp.array([1, 1, 0])
-  )
+  selected = contrastive.select_pairs(similarity, threshold=0.5, mask=jnp.array([1, 1, 0]))
   assert selected.tolist() == [0.0, 1.0, 0.0]
 
 
@@ -155,20 +129,17 @@ def test_value_and_gradient_against_numpy_and_torch(name, same_view):
 
   def loss(x, y):
     return LOSSES[name](
-        anchors=x,
-        positives=y,
-        temperature=0.2,
-        mask=jnp.asarray(mask),
-        positive_weights=jnp.asarray(weights),
-        same_view_negatives=same_view,
+      anchors=x,
+      positives=y,
+      temperature=0.2,
+      mask=jnp.asarray(mask),
+      positive_weights=jnp.asarray(weights),
+      same_view_negatives=same_view,
     )
 
-  value, gradients = jax.value_and_grad(loss, argnums=(0, 1))(
-      jnp.asarray(a), jnp.asarray(b)
-  )
+  value, gradients = jax.value_and_grad(loss, argnums=(0, 1))(jnp.asarray(a), jnp.asarray(b))
   literal = numpy_contrast(
-      a, b, temperature=0.2, decoupled=decoupled, mask=mask, weights=weights,
-      same_view=same_view,
+    a, b, temperature=0.2, decoupled=decoupled, mask=mask, weights=weights, same_view=same_view
   )
   ta, tb = (torch.tensor(x, requires_grad=True) for x in (a, b))
   oracle = torch_contrast(ta, tb, 0.2, decoupled, mask, weights, same_view)
@@ -186,8 +157,11 @@ def test_check_grads(name):
 
   def loss(x, y):
     return LOSSES[name](
-        anchors=x, positives=y, temperature=0.7,
-        mask=jnp.array([1, 1, 0, 1]), same_view_negatives=True,
+      anchors=x,
+      positives=y,
+      temperature=0.7,
+      mask=jnp.array([1, 1, 0, 1]),
+      same_view_negatives=True,
     )
 
   test_util.check_grads(loss, (a, b), order=1, atol=1e-2, rtol=1e-2, eps=1e-2)
@@ -201,13 +175,14 @@ def test_unselected_rows_can_stay_negatives(name):
   valid = np.array([1, 1, 1, 1, 1, 0])
   options = {"temperature": 0.3}
   value = LOSSES[name](
-      anchors=jnp.asarray(a), positives=jnp.asarray(b),
-      mask=jnp.asarray(mask), negatives_mask=jnp.asarray(valid), **options,
+    anchors=jnp.asarray(a),
+    positives=jnp.asarray(b),
+    mask=jnp.asarray(mask),
+    negatives_mask=jnp.asarray(valid),
+    **options,
   )
   decoupled = name == "decoupled"
-  expected = numpy_contrast(
-      a, b, decoupled=decoupled, mask=mask, negatives=valid, **options
-  )
+  expected = numpy_contrast(a, b, decoupled=decoupled, mask=mask, negatives=valid, **options)
   fewer = numpy_contrast(a, b, decoupled=decoupled, mask=mask, **options)
   np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
   assert abs(expected - fewer) > 0.1
@@ -224,16 +199,18 @@ def test_number_selected(name, same_view, selected):
 
   def loss(x, y):
     return LOSSES[name](
-        anchors=x, positives=y, temperature=0.06, mask=jnp.asarray(mask),
-        same_view_negatives=same_view,
+      anchors=x,
+      positives=y,
+      temperature=0.06,
+      mask=jnp.asarray(mask),
+      same_view_negatives=same_view,
     )
 
   value, gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(
-      jnp.asarray(a), jnp.asarray(b)
+    jnp.asarray(a), jnp.asarray(b)
   )
   expected = numpy_contrast(
-      a, b, temperature=0.06, decoupled=name == "decoupled", mask=mask,
-      same_view=same_view,
+    a, b, temperature=0.06, decoupled=name == "decoupled", mask=mask, same_view=same_view
   )
   np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
   for gradient in gradients:
@@ -251,10 +228,9 @@ def test_no_nan_even_in_between(selected):
   z = jnp.eye(3)
   with jax.debug_nans(True):
     gradient = jax.grad(
-        lambda x: contrastive.decoupled_contrastive(
-            anchors=x, positives=z, temperature=0.06,
-            mask=jnp.arange(3) < selected,
-        )
+      lambda x: contrastive.decoupled_contrastive(
+        anchors=x, positives=z, temperature=0.06, mask=jnp.arange(3) < selected
+      )
     )(z)
   assert not np.any(gradient)
 
@@ -263,7 +239,7 @@ def test_no_nan_even_in_between(selected):
 def test_batch_of_one_is_zero(name):
   one = jnp.ones((1, 1))
   value, gradient = jax.value_and_grad(
-      lambda x: LOSSES[name](anchors=x, positives=one, temperature=0.06)
+    lambda x: LOSSES[name](anchors=x, positives=one, temperature=0.06)
   )(one)
   assert value == 0.0
   assert gradient.tolist() == [[0.0]]
@@ -279,16 +255,13 @@ def test_padding_may_hold_anything(name, padding):
 
   def loss(x, y, mask=None):
     return LOSSES[name](
-        anchors=x, positives=y, temperature=0.1, mask=mask,
-        same_view_negatives=True,
+      anchors=x, positives=y, temperature=0.1, mask=mask, same_view_negatives=True
     )
 
   both = jax.value_and_grad(loss, argnums=(0, 1))
   value, gradients = both(jnp.asarray(a), jnp.asarray(b))
   padded_value, padded_gradients = both(
-      jnp.asarray(np.concatenate([a, pad])),
-      jnp.asarray(np.concatenate([b, pad])),
-      mask,
+    jnp.asarray(np.concatenate([a, pad])), jnp.asarray(np.concatenate([b, pad])), mask
   )
   np.testing.assert_allclose(padded_value, value, rtol=1e-6)
   for padded, plain in zip(padded_gradients, gradients):
@@ -305,19 +278,19 @@ def test_permuting_the_batch_permutes_the_gradient(name):
 
   def both(index):
     return jax.value_and_grad(
-        lambda x: LOSSES[name](
-            anchors=x, positives=jnp.asarray(b[index]), temperature=0.2,
-            mask=jnp.asarray(mask[index]),
-            positive_weights=jnp.asarray(weights[index]),
-        )
+      lambda x: LOSSES[name](
+        anchors=x,
+        positives=jnp.asarray(b[index]),
+        temperature=0.2,
+        mask=jnp.asarray(mask[index]),
+        positive_weights=jnp.asarray(weights[index]),
+      )
     )(jnp.asarray(a[index]))
 
   value, gradient = both(np.arange(5))
   permuted_value, permuted_gradient = both(order)
   np.testing.assert_allclose(permuted_value, value, rtol=1e-5)
-  np.testing.assert_allclose(
-      permuted_gradient, gradient[order], rtol=1e-4, atol=1e-6
-  )
+  np.testing.assert_allclose(permuted_gradient, gradient[order], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -327,25 +300,31 @@ def test_groups_are_evaluated_apart(name):
   # Three, two and one selected: the last group contributes 0 to the mean.
   mask = np.array([1, 1, 1, 1, 0, 1, 0, 1, 0])
   value = LOSSES[name](
-      anchors=jnp.asarray(a), positives=jnp.asarray(b), temperature=0.2,
-      mask=jnp.asarray(mask), same_view_negatives=True, negatives_group=3,
+    anchors=jnp.asarray(a),
+    positives=jnp.asarray(b),
+    temperature=0.2,
+    mask=jnp.asarray(mask),
+    same_view_negatives=True,
+    negatives_group=3,
   )
   expected = [
-      numpy_contrast(
-          a[g], b[g], temperature=0.2, decoupled=name == "decoupled",
-          mask=mask[g], same_view=True,
-      )
-      for g in (slice(0, 3), slice(3, 6), slice(6, 9))
+    numpy_contrast(
+      a[g], b[g], temperature=0.2, decoupled=name == "decoupled", mask=mask[g], same_view=True
+    )
+    for g in (slice(0, 3), slice(3, 6), slice(6, 9))
   ]
   assert expected[2] == 0.0
   np.testing.assert_allclose(value, np.sum(expected) / 3, rtol=1e-5)
   whole = LOSSES[name](
-      anchors=jnp.asarray(a), positives=jnp.asarray(b), temperature=0.2,
-      mask=jnp.asarray(mask), same_view_negatives=True, negatives_group=9,
+    anchors=jnp.asarray(a),
+    positives=jnp.asarray(b),
+    temperature=0.2,
+    mask=jnp.asarray(mask),
+    same_view_negatives=True,
+    negatives_group=9,
   )
   plain = numpy_contrast(
-      a, b, temperature=0.2, decoupled=name == "decoupled", mask=mask,
-      same_view=True,
+    a, b, temperature=0.2, decoupled=name == "decoupled", mask=mask, same_view=True
   )
   np.testing.assert_allclose(whole, plain, rtol=1e-5)
 
@@ -356,30 +335,23 @@ def test_weights_are_a_softmax_per_group_without_gradient():
   mask = np.array([1, 1, 0, 1, 0, 0, 0, 0])
 
   def weights(s):
-    return contrastive.similarity_weights(
-        s, sigma=0.3, mask=jnp.asarray(mask), negatives_group=4
-    )
+    return contrastive.similarity_weights(s, sigma=0.3, mask=jnp.asarray(mask), negatives_group=4)
 
   got = weights(jnp.asarray(similarity))
   e = np.exp(similarity / 0.3)
   expected = np.where(mask, e / np.mean(e[:4][mask[:4] == 1]), 0)
   np.testing.assert_allclose(got, expected, rtol=1e-5)
-  gradient = jax.grad(lambda s: weights(s).sum() + weights(s)[0])(
-      jnp.asarray(similarity)
-  )
+  gradient = jax.grad(lambda s: weights(s).sum() + weights(s)[0])(jnp.asarray(similarity))
   assert gradient.tolist() == [0.0] * 8
 
 
 def test_low_precision_inputs_are_computed_in_float32():
   rng = np.random.default_rng(23)
   a, b = (jnp.asarray(unit(rng, 8, 16), jnp.bfloat16) for _ in range(2))
-  value = contrastive.decoupled_contrastive(
-      anchors=a, positives=b, temperature=0.06
-  )
+  value = contrastive.decoupled_contrastive(anchors=a, positives=b, temperature=0.06)
   assert value.dtype == jnp.float32
   expected = numpy_contrast(
-      np.asarray(a, np.float64), np.asarray(b, np.float64), temperature=0.06,
-      decoupled=True,
+    np.asarray(a, np.float64), np.asarray(b, np.float64), temperature=0.06, decoupled=True
   )
   np.testing.assert_allclose(value, expected, rtol=1e-5)
 
@@ -387,17 +359,13 @@ def test_low_precision_inputs_are_computed_in_float32():
 def test_errors_name_what_is_wrong():
   a = jnp.ones((4, 2))
   with pytest.raises(ValueError, match="divide the global batch of 4, got 3"):
-    contrastive.info_nce(
-        anchors=a, positives=a, temperature=1.0, negatives_group=3
-    )
+    contrastive.info_nce(anchors=a, positives=a, temperature=1.0, negatives_group=3)
   with pytest.raises(ValueError, match="temperature must be greater than 0"):
     contrastive.info_nce(anchors=a, positives=a, temperature=0.0)
   with pytest.raises(ValueError, match=r"\[4, 2\] and \[3, 2\]"):
     contrastive.info_nce(anchors=a, positives=a[:3], temperature=1.0)
   with pytest.raises(ValueError, match=r"\[B\] = \[4\], got \[3\]"):
-    contrastive.info_nce(
-        anchors=a, positives=a, temperature=1.0, mask=jnp.ones(3)
-    )
+    contrastive.info_nce(anchors=a, positives=a, temperature=1.0, mask=jnp.ones(3))
   with pytest.raises(ValueError, match="sigma must be greater than 0"):
     contrastive.similarity_weights(jnp.ones(4), sigma=-0.1)
 

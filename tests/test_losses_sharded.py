@@ -22,11 +22,11 @@ DEVICES = 8
 BATCH, DIM = 64, 8
 WEIGHTS = {"ego_exo": 1.0, "ego_text": 1.0, "exo_text": 1.0}
 CASES = {
-    "global": dict(
-        cross_view="weighted", negatives="cross_and_same", mask_duplicates=0.9),
-    "graded": dict(cross_view="graded"),
-    "groups": dict(cross_view="weighted", negatives="cross_and_same",
-                   negatives_group=BATCH // DEVICES),
+  "global": dict(cross_view="weighted", negatives="cross_and_same", mask_duplicates=0.9),
+  "graded": dict(cross_view="graded"),
+  "groups": dict(
+    cross_view="weighted", negatives="cross_and_same", negatives_group=BATCH // DEVICES
+  ),
 }
 
 
@@ -40,8 +40,7 @@ def _example():
   embeddings = {"ego": unit(), "exo": unit()}
   mask = np.ones(BATCH, np.float32)
   mask[-3:] = 0
-  return embeddings, {
-      view: {"narration": unit(), "mask": mask} for view in embeddings}
+  return embeddings, {view: {"narration": unit(), "mask": mask} for view in embeddings}
 
 
 def _loss(fields):
@@ -62,20 +61,18 @@ def measure() -> dict:
     placed = device.put_batch(example, mesh)
     compiled = loss.lower(*placed).compile()
     text = compiled.as_text()
-    shapes = {tuple(map(int, s.split(",")))
-              for s in re.findall(r"\w\[([\d,]+)\]", text)}
+    shapes = {tuple(map(int, s.split(","))) for s in re.findall(r"\w\[([\d,]+)\]", text)}
     errors = [
-        float(np.abs(np.asarray(a) - np.asarray(b)).max())
-        for a, b in zip(jax.tree.leaves(compiled(*placed)),
-                        jax.tree.leaves(loss(*example)))
+      float(np.abs(np.asarray(a) - np.asarray(b)).max())
+      for a, b in zip(jax.tree.leaves(compiled(*placed)), jax.tree.leaves(loss(*example)))
     ]
     found[name] = {
-        "devices": mesh.size,
-        "shapes": sorted(shapes),
-        "collectives": sorted(set(re.findall(
-            r"\b(all-gather|all-reduce|all-to-all|collective-permute)\(",
-            text))),
-        "error": max(errors),
+      "devices": mesh.size,
+      "shapes": sorted(shapes),
+      "collectives": sorted(
+        set(re.findall(r"\b(all-gather|all-reduce|all-to-all|collective-permute)\(", text))
+      ),
+      "error": max(errors),
     }
   return found
 
@@ -83,15 +80,23 @@ def measure() -> dict:
 @pytest.fixture(name="measured", scope="module")
 def measured_fixture():
   done = subprocess.run(
-      [sys.executable, "-c",
-       "import json; from tests import test_losses_sharded as t;"
-       " print(json.dumps(t.measure()))"],
-      cwd=ROOT, capture_output=True, text=True, timeout=500, check=False,
-      env=os.environ | {
-          "JAX_PLATFORMS": "cpu", "NPROC": "16",
-          "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES}",
-      },
-  )  # fmt: skip
+    [
+      sys.executable,
+      "-c",
+      "import json; from tests import test_losses_sharded as t; print(json.dumps(t.measure()))",
+    ],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=500,
+    check=False,
+    env=os.environ
+    | {
+      "JAX_PLATFORMS": "cpu",
+      "NPROC": "16",
+      "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES}",
+    },
+  )
   assert done.returncode == 0, done.stderr
   return json.loads(done.stdout.splitlines()[-1])
 

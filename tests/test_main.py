@@ -37,8 +37,7 @@ def config_fixture(tiny_ego, tiny_exo, tiny_tables):
 
 def assert_same_weights(a: pathlib.Path, b: pathlib.Path):
   first, second = weights_lib.read_weights(a), weights_lib.read_weights(b)
-  for one, other in ((first.params, second.params),
-                     (first.stats, second.stats)):
+  for one, other in ((first.params, second.params), (first.stats, second.stats)):
     one, other = weights_lib.flatten(one), weights_lib.flatten(other)
     assert one.keys() == other.keys()
     for name, value in one.items():
@@ -46,9 +45,7 @@ def assert_same_weights(a: pathlib.Path, b: pathlib.Path):
 
 
 @pytest.mark.parametrize("stop_at", ["exo:3", "joint:3"])
-def test_a_resumed_run_equals_an_uninterrupted_one(
-    stop_at, config, finished, tmp_path
-):
+def test_a_resumed_run_equals_an_uninterrupted_one(stop_at, config, finished, tmp_path):
   config.stop_at = stop_at
   assert main.run(config, tmp_path) == ""
   stage, step = stop_at.split(":")
@@ -84,14 +81,16 @@ def test_a_run_ends_with_its_report(config, finished, tmp_path):
   main.run(config, tmp_path / "run", command="python -m this 'and that'")
   page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
   assert "python -m this &#39;and that&#39;" in page
-  accuracy = json.loads((tmp_path / "run" / "result.json").read_text())[
-      "splits"]["val"]["metrics"]["verb_top1"]
+  accuracy = json.loads((tmp_path / "run" / "result.json").read_text())["splits"]["val"]["metrics"][
+    "verb_top1"
+  ]
   assert f"{100 * accuracy:.1f}" in page
 
 
 def test_the_first_input_pairs_are_shown(finished):
   accumulator = event_accumulator.EventAccumulator(
-      str(finished[0] / "joint"), size_guidance={"tensors": 0, "images": 0})
+    str(finished[0] / "joint"), size_guidance={"tensors": 0, "images": 0}
+  )
   accumulator.Reload()
   tags = accumulator.Tags()
   if "train/inputs" in tags["images"]:
@@ -106,13 +105,13 @@ def test_the_similarities_of_all_pairs_are_a_histogram(finished, tiny_tables):
   table = pairing.PairTable.load(tiny_tables / "pairs.npz")
   best = table.similarity[table.ego_rows, 0]
   accumulator = event_accumulator.EventAccumulator(
-      str(finished[0] / "joint"), size_guidance={"tensors": 0})
+    str(finished[0] / "joint"), size_guidance={"tensors": 0}
+  )
   accumulator.Reload()
   (event,) = accumulator.Tensors("train/pair_similarity")
   left, right, count = tensor_util.make_ndarray(event.tensor_proto).T
   assert count.sum() == len(best) == 17
-  np.testing.assert_allclose(
-      [left.min(), right.max()], [best.min(), best.max()], atol=1e-6)
+  np.testing.assert_allclose([left.min(), right.max()], [best.min(), best.max()], atol=1e-6)
 
 
 def test_training_moves_every_part(finished):
@@ -130,8 +129,9 @@ def test_training_moves_every_part(finished):
   assert not same
   # Handed over, not started afresh: six small steps leave it near.
   close = [
-      np.linalg.norm(old[n] - new[n]) < 0.5 * np.linalg.norm(old[n])
-      for n in old if n.endswith("kernel") and "encoder" in n
+    np.linalg.norm(old[n] - new[n]) < 0.5 * np.linalg.norm(old[n])
+    for n in old
+    if n.endswith("kernel") and "encoder" in n
   ]
   assert all(close)
 
@@ -164,8 +164,8 @@ def test_first_person_steps_do_not_depend_on_the_method(config, tmp_path):
   config.loss.weights.update({"ego_exo": 0.0, "ego_text": 0.0, "exo_text": 0.0})
   main.run(config, tmp_path / "labels")
   alone, joint = (
-      weights_lib.flatten(weights_lib.read_weights(tmp_path / d).params["ego"])
-      for d in ("fpv", "labels")
+    weights_lib.flatten(weights_lib.read_weights(tmp_path / d).params["ego"])
+    for d in ("fpv", "labels")
   )
   for name, value in alone.items():
     np.testing.assert_allclose(joint[name], value, rtol=1e-5, atol=1e-6)
@@ -232,13 +232,13 @@ def test_changed_data_under_a_checkpoint(config, tiny_ego, finished, tmp_path):
 def test_missing_paths_are_named(config, tmp_path):
   config.stages = ("joint",)
   for field, value, words in (
-      ("ego.dataset", "", "config.ego.dataset is empty"),
-      ("ego.dataset", "nowhere", "No clip data set in 'nowhere'"),
-      ("exo.datasets", (), "config.exo.datasets is empty"),
-      ("narrations", "", "config.narrations is empty"),
-      ("narrations", "nowhere.npz", "nowhere.npz"),
-      ("pairs.table", "nowhere.npz", "nowhere.npz"),
-      ("ego.train_split", "tests", r"no split 'tests'; it has \['train'"),
+    ("ego.dataset", "", "config.ego.dataset is empty"),
+    ("ego.dataset", "nowhere", "No clip data set in 'nowhere'"),
+    ("exo.datasets", (), "config.exo.datasets is empty"),
+    ("narrations", "", "config.narrations is empty"),
+    ("narrations", "nowhere.npz", "nowhere.npz"),
+    ("pairs.table", "nowhere.npz", "nowhere.npz"),
+    ("ego.train_split", "tests", r"no split 'tests'; it has \['train'"),
   ):
     wrong = config.copy_and_resolve_references()
     wrong.update_from_flattened_dict({field: value})
@@ -247,13 +247,10 @@ def test_missing_paths_are_named(config, tmp_path):
       main.run(wrong, tmp_path)
 
 
-def test_narration_without_embedding(
-    config, tiny_narrations, tmp_path, capsys
-):
+def test_narration_without_embedding(config, tiny_narrations, tmp_path, capsys):
   rows = slice(1, None)
   narrations_lib.NarrationTable(
-      tiny_narrations.narrations[rows], tiny_narrations.vectors[rows],
-      "random-16",
+    tiny_narrations.narrations[rows], tiny_narrations.vectors[rows], "random-16"
   ).save(tmp_path / "fewer.npz", command="tests")
   config.narrations = str(tmp_path / "fewer.npz")
   config.stages = ("joint",)
@@ -263,18 +260,23 @@ def test_narration_without_embedding(
   with pytest.raises(ValueError, match=words) as e:
     main.run(config, tmp_path / "run")
   assert "data_prep.mine_pairs" in str(e.value)
-  assert mine_pairs.main([
-      f"--ego={config.ego.dataset}", f"--exo={config.exo.datasets[0]}",
-      f"--narrations={config.narrations}", f"--output={tmp_path / 'p.npz'}",
-  ]) == 2  # fmt: skip
+  assert (
+    mine_pairs.main(
+      [
+        f"--ego={config.ego.dataset}",
+        f"--exo={config.exo.datasets[0]}",
+        f"--narrations={config.narrations}",
+        f"--output={tmp_path / 'p.npz'}",
+      ]
+    )
+    == 2
+  )
   error = " ".join(capsys.readouterr().err.split())
   assert repr(tiny_narrations.narrations[0]) in error
   assert "data_prep.embed_narrations" in error
 
 
-def test_a_corrupt_clip_is_replaced_and_too_many_stop_the_run(
-    config, tmp_path
-):
+def test_a_corrupt_clip_is_replaced_and_too_many_stop_the_run(config, tmp_path):
   good = conftest.noise_clips("c", 12, seed=5)
 
   def write(name, broken):
@@ -286,8 +288,11 @@ def test_a_corrupt_clip_is_replaced_and_too_many_stop_the_run(
         yield clip
 
     clip_dataset.write_clip_dataset(
-        tmp_path / name, name="broken", view="ego",
-        tasks=conftest.SOFTMAX_TASKS, splits={"train": clips, "val": clips},
+      tmp_path / name,
+      name="broken",
+      view="ego",
+      tasks=conftest.SOFTMAX_TASKS,
+      splits={"train": clips, "val": clips},
     )
     return str(tmp_path / name)
 
@@ -313,16 +318,17 @@ def test_a_split_without_labels_is_predicted_alone(config, finished, tmp_path):
   bare = [type(c)(**{**vars(c), "labels": {}, "narration": ""}) for c in clips]
   labelled = conftest.noise_clips("known_", 4, seed=8)
   clip_dataset.write_clip_dataset(
-      tmp_path / "ego", name="tiny", view="ego", tasks=conftest.SOFTMAX_TASKS,
-      splits={"train": lambda: labelled, "test": lambda: bare},
-      unlabelled=("test",),
+    tmp_path / "ego",
+    name="tiny",
+    view="ego",
+    tasks=conftest.SOFTMAX_TASKS,
+    splits={"train": lambda: labelled, "test": lambda: bare},
+    unlabelled=("test",),
   )
   config.ego.dataset = str(tmp_path / "ego")
   config.eval.splits = ("test",)
-  table = main.run(config, tmp_path / "run", mode="eval",
-                   checkpoint=str(finished[0]))
-  assert table == (
-      "tiny, test: 3 clips without labels scored, see scores_test.npz")
+  table = main.run(config, tmp_path / "run", mode="eval", checkpoint=str(finished[0]))
+  assert table == ("tiny, test: 3 clips without labels scored, see scores_test.npz")
   result = json.loads((tmp_path / "run" / "result.json").read_text())
   assert result["splits"]["test"]["metrics"] == {}
   with np.load(tmp_path / "run" / "scores_test.npz") as scores:
@@ -336,9 +342,7 @@ def test_a_split_without_labels_is_predicted_alone(config, finished, tmp_path):
     main.run(config, tmp_path / "train")
 
 
-def test_divergence_stops_the_run_and_names_the_last_checkpoint(
-    config, tmp_path
-):
+def test_divergence_stops_the_run_and_names_the_last_checkpoint(config, tmp_path):
   config.method = "fpv_only"
   config.stages = ("joint",)
   config.joint_stage.total = "8 steps"
@@ -353,28 +357,26 @@ def test_divergence_stops_the_run_and_names_the_last_checkpoint(
 
 def command(*arguments):
   return subprocess.run(
-      [sys.executable, "-m", "sum_l_jax.main", *arguments],
-      cwd=ROOT, capture_output=True, text=True, timeout=300,
+    [sys.executable, "-m", "sum_l_jax.main", *arguments],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=300,
   )
 
 
 @pytest.mark.parametrize(
-    "arguments, words",
-    [
-        (["--config=configs/demo.py", "--workdir=x", "--config.lr=1"],
-         "no config field 'lr'"),
-        (["--config=configs/demo.py:methods=1", "--workdir=x"],
-         "expected key=value with a key out of"),
-        (["--config=configs/nowhere.py", "--workdir=x"], "configs/nowhere.py"),
-        (["--config=configs/demo.py"], "--workdir"),
-        (["--config=configs/demo.py", "--workdir=x", "--mode=test"],
-         "train|eval"),
-        (["--config=configs/demo.py", "--workdir=x", "--mode=eval"],
-         "there is no workdir 'x'"),
-        (["--config=configs/demo.py", "--workdir=x", "--config.seed=abc"],
-         "--config.seed=abc"),
-    ],
-)  # fmt: skip
+  "arguments, words",
+  [
+    (["--config=configs/demo.py", "--workdir=x", "--config.lr=1"], "no config field 'lr'"),
+    (["--config=configs/demo.py:methods=1", "--workdir=x"], "expected key=value with a key out of"),
+    (["--config=configs/nowhere.py", "--workdir=x"], "configs/nowhere.py"),
+    (["--config=configs/demo.py"], "--workdir"),
+    (["--config=configs/demo.py", "--workdir=x", "--mode=test"], "train|eval"),
+    (["--config=configs/demo.py", "--workdir=x", "--mode=eval"], "there is no workdir 'x'"),
+    (["--config=configs/demo.py", "--workdir=x", "--config.seed=abc"], "--config.seed=abc"),
+  ],
+)
 def test_command_line_errors_are_one_block(arguments, words):
   done = command(*arguments)
   assert done.returncode == 2, done.stderr

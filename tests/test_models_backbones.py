@@ -17,34 +17,29 @@ EPIC100 = {"verb": 97, "noun": 300}
 CHARADES = {"action": 157}
 LEMMA = {"verb": 25, "noun": 64}
 COUNTS = [
-    ("slow_r50", {}, 31_634_496),
-    ("slow_r50", K400, 32_454_096),
-    ("slow_r50", EPIC55, 32_611_869),
-    ("slow_r50", EPIC100, 32_447_949),
-    ("slow_r50", CHARADES, 31_956_189),
-    ("slow_r50", LEMMA, 31_816_857),
-    ("slowfast_r50_4x16", {}, 33_558_216),
-    ("slowfast_r50_4x16", K400, 34_480_216),
-    ("slowfast_r50_4x16", EPIC55, 34_657_701),
-    ("slowfast_r50", {}, 33_644_488),
-    ("slowfast_r50", K400, 34_566_488),
-    ("slowfast_r50", EPIC55, 34_743_973),
-    ("slowfast_r101", {}, 61_904_968),
-    ("slowfast_r101", K400, 62_826_968),
-    ("slowfast_r101", EPIC100, 62_820_053),
+  ("slow_r50", {}, 31_634_496),
+  ("slow_r50", K400, 32_454_096),
+  ("slow_r50", EPIC55, 32_611_869),
+  ("slow_r50", EPIC100, 32_447_949),
+  ("slow_r50", CHARADES, 31_956_189),
+  ("slow_r50", LEMMA, 31_816_857),
+  ("slowfast_r50_4x16", {}, 33_558_216),
+  ("slowfast_r50_4x16", K400, 34_480_216),
+  ("slowfast_r50_4x16", EPIC55, 34_657_701),
+  ("slowfast_r50", {}, 33_644_488),
+  ("slowfast_r50", K400, 34_566_488),
+  ("slowfast_r50", EPIC55, 34_743_973),
+  ("slowfast_r101", {}, 61_904_968),
+  ("slowfast_r101", K400, 62_826_968),
+  ("slowfast_r101", EPIC100, 62_820_053),
 ]
 RUNNING_VALUES = {
-    "slow_r50": 53_120,
-    "slowfast_r50_4x16": 60_688,
-    "slowfast_r50": 60_688,
-    "slowfast_r101": 119_440,
+  "slow_r50": 53_120,
+  "slowfast_r50_4x16": 60_688,
+  "slowfast_r50": 60_688,
+  "slowfast_r101": 119_440,
 }
-CONVOLUTIONS = {
-    "slow_r50": 53,
-    "slowfast_r50_4x16": 110,
-    "slowfast_r50": 110,
-    "slowfast_r101": 212,
-}
+CONVOLUTIONS = {"slow_r50": 53, "slowfast_r50_4x16": 110, "slowfast_r50": 110, "slowfast_r101": 212}
 
 
 @pytest.fixture(name="abstract", scope="module")
@@ -55,9 +50,7 @@ def _abstract():
   def build(backbone):
     if backbone not in built:
       built[backbone] = nnx.eval_shape(
-          lambda: models.make_model(
-              backbone=backbone, tasks={"ego": {}}, embedding_dim=None
-          )
+        lambda: models.make_model(backbone=backbone, tasks={"ego": {}}, embedding_dim=None)
       )
     return built[backbone]
 
@@ -68,9 +61,7 @@ def _abstract():
 def test_parameter_count(abstract, backbone, tasks, count):
   width = models.BACKBONES[backbone].feature_dim
   heads = nnx.eval_shape(
-      lambda: models.make_model(
-          backbone="tiny", tasks={"ego": tasks}, embedding_dim=None
-      )
+    lambda: models.make_model(backbone="tiny", tasks={"ego": tasks}, embedding_dim=None)
   )
   encoder = models.count_parameters(abstract(backbone))
   linear = models.count_parameters(heads.ego.heads) if tasks else 0
@@ -91,11 +82,9 @@ def test_running_values_and_convolutions(abstract, backbone):
 def test_complete_model_as_released():
   """Two encoders, EK-100 and LEMMA heads, two projections 2304 -> 384."""
   model = nnx.eval_shape(
-      lambda: models.make_model(
-          backbone="slowfast_r101",
-          tasks={"ego": EPIC100, "exo": LEMMA},
-          embedding_dim=384,
-      )
+    lambda: models.make_model(
+      backbone="slowfast_r101", tasks={"ego": EPIC100, "exo": LEMMA}, embedding_dim=384
+    )
   )
   assert models.count_parameters(model) == 126_700_406
   assert models.count_parameters(model.ego.projection) == 885_120
@@ -120,9 +109,9 @@ def _stage_shapes(abstract, backbone, frames, side):
 
   outputs = jax.eval_shape(run, state, video)
   shapes = {
-      (stage, path): activation.shape[1:]
-      for stage, paths in outputs["stages"].items()
-      for path, activation in paths.items()
+    (stage, path): activation.shape[1:]
+    for stage, paths in outputs["stages"].items()
+    for path, activation in paths.items()
   }
   return shapes, outputs["features"].shape
 
@@ -130,18 +119,17 @@ def _stage_shapes(abstract, backbone, frames, side):
 def test_slow_r50_stages(abstract):
   shapes, features = _stage_shapes(abstract, "slow_r50", 8, 224)
   assert shapes == {
-      ("s1", "slow"): (8, 56, 56, 64),
-      ("s2", "slow"): (8, 56, 56, 256),
-      ("s3", "slow"): (8, 28, 28, 512),
-      ("s4", "slow"): (8, 14, 14, 1024),
-      ("s5", "slow"): (8, 7, 7, 2048),
+    ("s1", "slow"): (8, 56, 56, 64),
+    ("s2", "slow"): (8, 56, 56, 256),
+    ("s3", "slow"): (8, 28, 28, 512),
+    ("s4", "slow"): (8, 14, 14, 1024),
+    ("s5", "slow"): (8, 7, 7, 2048),
   }
   assert features == (1, 2048)
 
 
 @pytest.mark.parametrize(
-    "backbone,slow_frames,side,last",
-    [("slowfast_r50", 8, 256, 8), ("slowfast_r50_4x16", 4, 224, 7)],
+  "backbone,slow_frames,side,last", [("slowfast_r50", 8, 256, 8), ("slowfast_r50_4x16", 4, 224, 7)]
 )
 def test_slowfast_stages(abstract, backbone, slow_frames, side, last):
   shapes, features = _stage_shapes(abstract, backbone, 32, side)
@@ -160,9 +148,7 @@ def test_slow_pathway_takes_the_fused_channels(abstract):
   assert [c.kernel.shape[3] for c in first] == [80, 320, 640, 1280]
 
 
-@pytest.mark.parametrize(
-    "backbone,size", [("slowfast_r50", 7), ("slowfast_r101", 5)]
-)
+@pytest.mark.parametrize("backbone,size", [("slowfast_r50", 7), ("slowfast_r101", 5)])
 def test_fusion_kernels_differ_between_depths(abstract, backbone, size):
   fusion = abstract(backbone).ego.encoder.fusion
   assert [f.conv.kernel.shape[0] for f in fusion] == [size] * 4

@@ -21,30 +21,30 @@ TASKS = {"ego": {"verb": 5, "noun": 7}, "exo": {"verb": 4}}
 
 def _thin_pathway(width, kernel):
   return backbones.PathwaySpec(
-      stem=backbones.StemSpec(features=width, kernel=kernel),
-      stages=(
-          backbones.StageSpec(1, width, 2 * width, 3, stride=1),
-          backbones.StageSpec(1, width, 2 * width, 3),
-      ),
+    stem=backbones.StemSpec(features=width, kernel=kernel),
+    stages=(
+      backbones.StageSpec(1, width, 2 * width, 3, stride=1),
+      backbones.StageSpec(1, width, 2 * width, 3),
+    ),
   )
 
 
 # What compiles is what these tests cost: one block, and two thin pathways.
 SMALL = {
-    "block": backbones.BackboneSpec(
-        num_frames=4,
-        slow=backbones.PathwaySpec(
-            stem=backbones.StemSpec(4, (1, 3, 3), 2, max_pool=False),
-            stages=(backbones.StageSpec(1, 4, 8, 3),),
-        ),
+  "block": backbones.BackboneSpec(
+    num_frames=4,
+    slow=backbones.PathwaySpec(
+      stem=backbones.StemSpec(4, (1, 3, 3), 2, max_pool=False),
+      stages=(backbones.StageSpec(1, 4, 8, 3),),
     ),
-    "thin": backbones.BackboneSpec(
-        num_frames=8,
-        slow=_thin_pathway(8, (1, 3, 3)),
-        fast=_thin_pathway(4, (3, 3, 3)),
-        alpha=4,
-        fusion_kernel=5,
-    ),
+  ),
+  "thin": backbones.BackboneSpec(
+    num_frames=8,
+    slow=_thin_pathway(8, (1, 3, 3)),
+    fast=_thin_pathway(4, (3, 3, 3)),
+    alpha=4,
+    fusion_kernel=5,
+  ),
 }
 
 
@@ -66,17 +66,12 @@ def _video(seed, batch=3, frames=8, side=16):
 
 def _inputs(views=("ego", "exo"), **shape):
   return {
-      view: {"video": _video(i, **shape)}
-      for i, view in enumerate(("ego", "exo"))
-      if view in views
+    view: {"video": _video(i, **shape)} for i, view in enumerate(("ego", "exo")) if view in views
   }
 
 
 def _flat(tree):
-  return {
-      "/".join(map(str, path)): np.asarray(leaf[...])
-      for path, leaf in nnx.to_flat_state(tree)
-  }
+  return {"/".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(tree)}
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
@@ -99,15 +94,13 @@ def test_outputs(backbone):
   assert set(outputs) == {"ego", "exo"}
   for view, out in outputs.items():
     assert {k: v.shape for k, v in out["logits"].items()} == {
-        task: (3, size) for task, size in TASKS[view].items()
+      task: (3, size) for task, size in TASKS[view].items()
     }
     assert out["features"].shape == (3, spec.feature_dim)
-    np.testing.assert_allclose(
-        np.linalg.norm(out["embedding"], axis=-1), 1.0, atol=1e-5
-    )
+    np.testing.assert_allclose(np.linalg.norm(out["embedding"], axis=-1), 1.0, atol=1e-5)
     widths = {
-        stage: {path: x.shape[-1] for path, x in paths.items()}
-        for stage, paths in out["stages"].items()
+      stage: {path: x.shape[-1] for path, x in paths.items()}
+      for stage, paths in out["stages"].items()
     }
     assert widths == spec.stage_widths
 
@@ -120,17 +113,15 @@ def test_tree_has_the_promised_paths_and_nothing_else():
   assert "exo/encoder/slow/s2/0/a/norm/scale" in paths
   assert "exo/encoder/slow/s2/0/shortcut/norm/var" in paths
   for path in (
-      "ego/heads/verb/kernel",
-      "ego/heads/noun/bias",
-      "exo/heads/verb/kernel",
-      "exo/projection/kernel",
+    "ego/heads/verb/kernel",
+    "ego/heads/noun/bias",
+    "exo/heads/verb/kernel",
+    "exo/projection/kernel",
   ):
     assert path in paths
   parts = {tuple(path.split("/")[:2]) for path in paths}
   assert parts == {
-      (view, part)
-      for view in ("ego", "exo")
-      for part in ("encoder", "heads", "projection")
+    (view, part) for view in ("ego", "exo") for part in ("encoder", "heads", "projection")
   }
 
 
@@ -145,9 +136,7 @@ def test_views_and_projection_are_built_on_demand():
 
 def test_ego_starts_the_same_in_every_method():
   both = _flat(nnx.state(_model()))
-  alone = _flat(
-      nnx.state(_model(tasks={"ego": {"noun": 7}}, embedding_dim=None))
-  )
+  alone = _flat(nnx.state(_model(tasks={"ego": {"noun": 7}}, embedding_dim=None)))
   assert alone
   for path, value in alone.items():
     np.testing.assert_array_equal(both[path], value, err_msg=path)
@@ -162,12 +151,8 @@ def test_ego_dropout_does_not_depend_on_exo():
   both, _ = _apply(model, _inputs(), train=True, key=key)
   alone, _ = _apply(model, _inputs(("ego",)), train=True, key=key)
   for task in TASKS["ego"]:
-    np.testing.assert_allclose(
-        both["ego"]["logits"][task], alone["ego"]["logits"][task], atol=1e-5
-    )
-  other, _ = _apply(
-      model, _inputs(("ego",)), train=True, key=jax.random.key(4)
-  )
+    np.testing.assert_allclose(both["ego"]["logits"][task], alone["ego"]["logits"][task], atol=1e-5)
+  other, _ = _apply(model, _inputs(("ego",)), train=True, key=jax.random.key(4))
   difference = other["ego"]["logits"]["verb"] - alone["ego"]["logits"]["verb"]
   assert np.abs(difference).max() > 1e-3
 
@@ -232,8 +217,7 @@ def test_remat_changes_nothing():
   results = []
   for remat in ("none", True, "s1"):
     model = _model(remat=remat, tasks={"ego": {"verb": 5}})
-    assert model.ego.encoder.slow.remat == {
-        "none": (), True: ("s2",), "s1": ("s1",)}[remat]
+    assert model.ego.encoder.slow.remat == {"none": (), True: ("s2",), "s1": ("s1",)}[remat]
     graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
 
     @jax.jit
@@ -251,9 +235,7 @@ def test_remat_changes_nothing():
   plain, *others = results
   for rematerialized in others:
     for path, value in plain.items():
-      np.testing.assert_allclose(
-          rematerialized[path], value, rtol=1e-3, atol=1e-5, err_msg=path
-      )
+      np.testing.assert_allclose(rematerialized[path], value, rtol=1e-3, atol=1e-5, err_msg=path)
 
 
 def test_unknown_stages_to_recompute_are_named():
@@ -266,17 +248,13 @@ def test_rewritten_convolutions_give_the_native_model(backbone):
   outputs = []
   for conv in ("native", "cpu", "tpu"):
     model = _model(backbone=backbone, conv=conv, tasks={"ego": {"verb": 5}})
-    out, moved = _apply(
-        model, _inputs(("ego",)), train=True, key=jax.random.key(0)
-    )
+    out, moved = _apply(model, _inputs(("ego",)), train=True, key=jax.random.key(0))
     outputs.append((out["ego"]["features"], _flat(moved)))
   (features, stats), *others = outputs
   for other_features, other_stats in others:
     np.testing.assert_allclose(other_features, features, atol=1e-4)
     for path, value in stats.items():
-      np.testing.assert_allclose(
-          other_stats[path], value, rtol=1e-3, atol=1e-4, err_msg=path
-      )
+      np.testing.assert_allclose(other_stats[path], value, rtol=1e-3, atol=1e-4, err_msg=path)
 
 
 @pytest.mark.parametrize("backbone", ["block", "thin"])
@@ -301,15 +279,12 @@ def test_shared_encoder_is_one_entry_with_statistics_of_each_view(backbone):
   _, swapped = _apply(model, exo, train=True, key=key)
   for path, value in _flat(swapped).items():
     if path in statistics and path.startswith("ego/"):
-      np.testing.assert_allclose(
-          moved["exo" + path[3:]], value, rtol=1e-5, atol=1e-6, err_msg=path)
+      np.testing.assert_allclose(moved["exo" + path[3:]], value, rtol=1e-5, atol=1e-6, err_msg=path)
       assert np.abs(moved[path] - value).max() > 0, path
   # The same clip through either view gives the same feature.
   same = {"ego": {"video": _video(0)}, "exo": {"video": _video(0)}}
   out, _ = _apply(model, same)
-  np.testing.assert_allclose(
-      out["ego"]["features"], out["exo"]["features"], atol=1e-6
-  )
+  np.testing.assert_allclose(out["ego"]["features"], out["exo"]["features"], atol=1e-6)
 
 
 def test_shared_encoder_gets_both_gradients():
@@ -317,13 +292,12 @@ def test_shared_encoder_gets_both_gradients():
   graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
 
   def total(params, views):
-    out = nnx.merge(graphdef, params, stats, copy=True)(
-        _inputs(views), train=False)
+    out = nnx.merge(graphdef, params, stats, copy=True)(_inputs(views), train=False)
     return sum(jnp.sum(jnp.sin(out[v]["features"])) for v in views)
 
   ego, exo, both = (
-      _flat(jax.grad(total)(params, views))["ego/encoder/slow/stem/conv/kernel"]
-      for views in (("ego",), ("exo",), ("ego", "exo"))
+    _flat(jax.grad(total)(params, views))["ego/encoder/slow/stem/conv/kernel"]
+    for views in (("ego",), ("exo",), ("ego", "exo"))
   )
   assert np.abs(exo).max() > 0
   np.testing.assert_allclose(both, ego + exo, rtol=1e-4, atol=1e-6)
@@ -335,24 +309,18 @@ def test_bfloat16_is_finite_and_leaves_float32(backbone):
   out, moved = _apply(model, _inputs(), train=True, key=jax.random.key(0))
   assert out["ego"]["stages"]["s2"]["slow"].dtype == jnp.bfloat16
   for leaf in (
-      out["ego"]["features"],
-      out["ego"]["embedding"],
-      *out["ego"]["logits"].values(),
-      *_flat(moved).values(),
+    out["ego"]["features"],
+    out["ego"]["embedding"],
+    *out["ego"]["logits"].values(),
+    *_flat(moved).values(),
   ):
     assert leaf.dtype == jnp.float32 and np.isfinite(leaf).all()
-  reference, _ = _apply(
-      _model(backbone=backbone), _inputs(), train=True, key=jax.random.key(0)
-  )
-  np.testing.assert_allclose(
-      out["ego"]["features"], reference["ego"]["features"], atol=0.1
-  )
+  reference, _ = _apply(_model(backbone=backbone), _inputs(), train=True, key=jax.random.key(0))
+  np.testing.assert_allclose(out["ego"]["features"], reference["ego"]["features"], atol=0.1)
 
 
 def test_batch_of_one():
-  out, _ = _apply(
-      _model(), _inputs(batch=1), train=True, key=jax.random.key(0)
-  )
+  out, _ = _apply(_model(), _inputs(batch=1), train=True, key=jax.random.key(0))
   assert out["ego"]["embedding"].shape == (1, 6)
   assert np.isfinite(out["ego"]["logits"]["verb"]).all()
 
@@ -362,9 +330,7 @@ def test_evaluation_treats_clips_one_by_one():
   whole, _ = _apply(model, inputs)
   first, _ = _apply(model, {"ego": {"video": inputs["ego"]["video"][:1]}})
   np.testing.assert_allclose(
-      whole["ego"]["logits"]["noun"][:1],
-      first["ego"]["logits"]["noun"],
-      atol=1e-5,
+    whole["ego"]["logits"]["noun"][:1], first["ego"]["logits"]["noun"], atol=1e-5
   )
 
 
@@ -373,9 +339,7 @@ def test_tiny_sees_the_direction_of_time():
   model = _model(backbone="tiny", tasks={"ego": {}})
   inputs = _inputs(("ego",))
   forward, _ = _apply(model, inputs)
-  backward, _ = _apply(
-      model, {"ego": {"video": inputs["ego"]["video"][:, ::-1]}}
-  )
+  backward, _ = _apply(model, {"ego": {"video": inputs["ego"]["video"][:, ::-1]}})
   stem = lambda out: out["ego"]["stages"]["s1"]["slow"]
   assert np.abs(stem(forward) - stem(backward)[:, ::-1]).max() > 0.1
 
@@ -388,8 +352,7 @@ def test_tiny_stem_equals_convolution_of_stacked_differences():
   step = np.diff(x, axis=1)
   zero = np.zeros_like(x[:, :1])
   stacked = np.concatenate(
-      [x, np.concatenate([zero, step], 1), np.concatenate([step, zero], 1)],
-      axis=-1,
+    [x, np.concatenate([zero, step], 1), np.concatenate([step, zero], 1)], axis=-1
   ).astype(np.float64)
   kernel = np.asarray(stem.conv.kernel[...], np.float64)  # [1, 4, 4, 3, 48]
   kernel = np.concatenate(np.split(kernel, 3, axis=-1), axis=3)
@@ -409,9 +372,7 @@ def test_color_offset_and_channel_order_reach_the_encoder():
   plain = features(model, inputs)
   np.testing.assert_allclose(features(model, zero), plain, atol=1e-5)
   assert np.abs(features(model, shifted) - plain).max() > 1e-3
-  bgr = _model(
-      tasks={"ego": {}}, pixels={"ego": models.PixelSpec(channel_order="BGR")}
-  )
+  bgr = _model(tasks={"ego": {}}, pixels={"ego": models.PixelSpec(channel_order="BGR")})
   reversed_video = {"ego": {"video": inputs["ego"]["video"][..., ::-1]}}
   np.testing.assert_allclose(features(bgr, reversed_video), plain, atol=1e-5)
 
@@ -441,9 +402,7 @@ def test_bn_group_size_reproduces_devices():
   """Groups of two give what two devices with two examples would give."""
   video = _video(0, batch=4)
   run = lambda model, clip: np.asarray(
-      _apply(
-          model, {"ego": {"video": clip}}, train=True, key=jax.random.key(0)
-      )[0]["ego"]["features"]
+    _apply(model, {"ego": {"video": clip}}, train=True, key=jax.random.key(0))[0]["ego"]["features"]
   )
   grouped = run(_model(tasks={"ego": {}}, bn_group_size=2), video)
   whole = _model(tasks={"ego": {}})
@@ -453,16 +412,16 @@ def test_bn_group_size_reproduces_devices():
 
 
 @pytest.mark.parametrize(
-    "options,message",
-    [
-        ({"backbone": "r2d2"}, "backbone must be one of.*'tiny'.*'r2d2'"),
-        ({"tasks": {}}, "tasks is empty"),
-        ({"tasks": {"fpv": {}}}, "tasks must be keyed by.*fpv"),
-        ({"pixels": {"tpv": models.PixelSpec()}}, "pixels must be keyed.*tpv"),
-        ({"dropout": 1.0}, r"dropout must lie in \[0, 1\)"),
-        ({"conv": "fast"}, "conv must be one of"),
-        ({"tasks": {"exo": {}}, "share_encoder": True}, "share_encoder"),
-    ],
+  "options,message",
+  [
+    ({"backbone": "r2d2"}, "backbone must be one of.*'tiny'.*'r2d2'"),
+    ({"tasks": {}}, "tasks is empty"),
+    ({"tasks": {"fpv": {}}}, "tasks must be keyed by.*fpv"),
+    ({"pixels": {"tpv": models.PixelSpec()}}, "pixels must be keyed.*tpv"),
+    ({"dropout": 1.0}, r"dropout must lie in \[0, 1\)"),
+    ({"conv": "fast"}, "conv must be one of"),
+    ({"tasks": {"exo": {}}, "share_encoder": True}, "share_encoder"),
+  ],
 )
 def test_wrong_arguments_are_named(options, message):
   with pytest.raises(ValueError, match=message):

@@ -18,11 +18,7 @@ def _one_pass(x, scale, bias, epsilon):
   return norm.normalize_one_pass(x, scale, bias, row, epsilon, False)
 
 
-FORMS = {
-    "matmul": norm.normalize_matmul,
-    "plain": norm.normalize_plain,
-    "one_pass": _one_pass,
-}
+FORMS = {"matmul": norm.normalize_matmul, "plain": norm.normalize_plain, "one_pass": _one_pass}
 BACKENDS = ("cpu", "gpu", "tpu")  # One for each form, in this order.
 
 
@@ -66,9 +62,7 @@ def test_evaluation_uses_and_keeps_the_running_statistics(backend):
   y = layer(x, train=False)
   mean, var = np.arange(5.0), 1.0 + np.arange(5.0)
   expected = (x - mean) / np.sqrt(var + 1e-5)
-  expected = expected * np.asarray(layer.scale[...]) + np.asarray(
-      layer.bias[...]
-  )
+  expected = expected * np.asarray(layer.scale[...]) + np.asarray(layer.bias[...])
   np.testing.assert_allclose(y, expected, atol=1e-4)
   np.testing.assert_array_equal(layer.mean[...], mean)
   np.testing.assert_array_equal(layer.var[...], var)
@@ -94,27 +88,19 @@ def test_values_gradients_and_statistics_match_torch(backend):
     y = copy(x, train=True)
     return jnp.vdot(y, weight), (y, nnx.state(copy, nnx.BatchStat))
 
-  (grads, dx), (y, moved) = jax.jit(
-      jax.grad(scalar, argnums=(0, 1), has_aux=True)
-  )(params, x)
+  (grads, dx), (y, moved) = jax.jit(jax.grad(scalar, argnums=(0, 1), has_aux=True))(params, x)
   back = lambda z: z.detach().numpy().transpose(0, 2, 3, 4, 1)
   np.testing.assert_allclose(y, back(y_torch), atol=1e-4)
   np.testing.assert_allclose(dx, back(x_torch.grad), atol=1e-4)
   np.testing.assert_allclose(
-      grads["scale"][...], reference.weight.grad.numpy(), rtol=1e-4, atol=1e-4
+    grads["scale"][...], reference.weight.grad.numpy(), rtol=1e-4, atol=1e-4
   )
-  np.testing.assert_allclose(
-      grads["bias"][...], reference.bias.grad.numpy(), rtol=1e-4, atol=1e-4
-  )
-  np.testing.assert_allclose(
-      moved["mean"][...], reference.running_mean.numpy(), rtol=1e-5
-  )
+  np.testing.assert_allclose(grads["bias"][...], reference.bias.grad.numpy(), rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(moved["mean"][...], reference.running_mean.numpy(), rtol=1e-5)
   # PyTorch keeps the unbiased variance: n / (n - 1) of ours.
   n = x.size / 5
   unbiased = 0.9 + (np.asarray(moved["var"][...]) - 0.9) * n / (n - 1)
-  np.testing.assert_allclose(
-      unbiased, reference.running_var.numpy(), rtol=1e-5
-  )
+  np.testing.assert_allclose(unbiased, reference.running_var.numpy(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -122,16 +108,12 @@ def test_groups_are_normalised_on_their_own(backend):
   layer, x = _layer(backend, group_size=2), _clip()
   y = layer(x, train=True)
   parts = [_formula(x[i : i + 2], layer) for i in (0, 2)]
+  np.testing.assert_allclose(y, np.concatenate([part[0] for part in parts]), atol=1e-4)
   np.testing.assert_allclose(
-      y, np.concatenate([part[0] for part in parts]), atol=1e-4
+    layer.mean[...], 0.1 * np.mean([part[1] for part in parts], 0), rtol=1e-5
   )
   np.testing.assert_allclose(
-      layer.mean[...], 0.1 * np.mean([part[1] for part in parts], 0), rtol=1e-5
-  )
-  np.testing.assert_allclose(
-      layer.var[...],
-      0.9 + 0.1 * np.mean([part[2] for part in parts], 0),
-      rtol=1e-5,
+    layer.var[...], 0.9 + 0.1 * np.mean([part[2] for part in parts], 0), rtol=1e-5
   )
   whole, _, _ = _formula(x, layer)
   assert np.abs(np.asarray(y) - whole).max() > 0.01
@@ -146,9 +128,7 @@ def test_group_size_must_divide_the_batch():
 
 
 # With and without a number of rows that splits into eight parts, or four.
-@pytest.mark.parametrize(
-    "shape", [(2, 30, 5), (2, 3, 4, 2, 2, 5), (2, 3, 4, 3, 1, 5)]
-)
+@pytest.mark.parametrize("shape", [(2, 30, 5), (2, 3, 4, 2, 2, 5), (2, 3, 4, 3, 1, 5)])
 @pytest.mark.parametrize("name", ["matmul", "one_pass"])
 def test_forms_equal_the_plain_form_with_groups(name, shape):
   x = _clip(1, shape)
@@ -159,9 +139,7 @@ def test_forms_equal_the_plain_form_with_groups(name, shape):
     def scalar(x, scale, bias):
       return jnp.vdot(form(x, scale, bias, 1e-5)[0], weight)
 
-    value, grads = jax.jit(jax.value_and_grad(scalar, argnums=(0, 1, 2)))(
-        x, scale, bias
-    )
+    value, grads = jax.jit(jax.value_and_grad(scalar, argnums=(0, 1, 2)))(x, scale, bias)
     return (value, *grads)
 
   for got, expected in zip(run(FORMS[name]), run(FORMS["plain"])):
@@ -224,9 +202,8 @@ def test_packed_clips_share_their_statistics():
     return jnp.vdot(y, weight), (y, nnx.state(layer, nnx.BatchStat))
 
   apart, packed = (
-      jax.tree.leaves(jax.grad(run, argnums=(0, 1), has_aux=True)(
-          params, x, count))
-      for count in (1, 4)
+    jax.tree.leaves(jax.grad(run, argnums=(0, 1), has_aux=True)(params, x, count))
+    for count in (1, 4)
   )
   for got, expected in zip(packed, apart, strict=True):
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)

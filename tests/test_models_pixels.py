@@ -22,24 +22,20 @@ def test_bgr_reverses_after_mean_std_and_offset_in_rgb():
   offset = np.float32([[0.1, 0.2, 0.3], [0, 0, 0]])
   spec = dict(mean=(0.1, 0.2, 0.4), std=(1.0, 2.0, 4.0))
   rgb = pixels.normalize(video, pixels.PixelSpec(**spec), offset)
-  np.testing.assert_allclose(
-      rgb[:, 0, 0, 0], [[0, 0, -0.025], [-0.1, -0.1, -0.1]], atol=1e-6
-  )
-  bgr = pixels.normalize(
-      video, pixels.PixelSpec(**spec, channel_order="BGR"), offset
-  )
+  np.testing.assert_allclose(rgb[:, 0, 0, 0], [[0, 0, -0.025], [-0.1, -0.1, -0.1]], atol=1e-6)
+  bgr = pixels.normalize(video, pixels.PixelSpec(**spec, channel_order="BGR"), offset)
   np.testing.assert_array_equal(bgr, rgb[..., ::-1])
 
 
 @pytest.mark.parametrize(
-    "frames,alpha,expected",
-    [
-        (32, 4, [0, 4, 8, 13, 17, 22, 26, 31]),
-        (32, 8, [0, 10, 20, 31]),
-        (64, 4, [0, 4, 8, 12, 16, 21, 25, 29, 33, 37, 42, 46, 50, 54, 58, 63]),
-        (4, 4, [0]),
-        (8, 1, list(range(8))),
-    ],
+  "frames,alpha,expected",
+  [
+    (32, 4, [0, 4, 8, 13, 17, 22, 26, 31]),
+    (32, 8, [0, 10, 20, 31]),
+    (64, 4, [0, 4, 8, 12, 16, 21, 25, 29, 33, 37, 42, 46, 50, 54, 58, 63]),
+    (4, 4, [0]),
+    (8, 1, list(range(8))),
+  ],
 )
 def test_slow_indices_are_the_published_lists(frames, alpha, expected):
   assert list(pixels.slow_indices(frames, alpha)) == expected
@@ -61,8 +57,4 @@ def test_errors_name_the_trouble():
   with pytest.raises(ValueError, match="uint8.*float32"):
     pixels.normalize(np.zeros((1, 1, 2, 2, 3), "f"), pixels.PixelSpec())
   with pytest.raises(ValueError, match="color_offset must be"):
-    pixels.normalize(
-        np.zeros((1, 1, 2, 2, 3), np.uint8),
-        pixels.PixelSpec(),
-        np.zeros((2, 3), "f"),
-    )
+    pixels.normalize(np.zeros((1, 1, 2, 2, 3), np.uint8), pixels.PixelSpec(), np.zeros((2, 3), "f"))

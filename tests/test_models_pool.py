@@ -25,18 +25,13 @@ def _image(size, ties):
 @pytest.mark.parametrize("ties", [False, True])
 def test_phase_gradient_equals_native(size, ties):
   x = _image(size, ties)
-  weight = np.random.default_rng(1).standard_normal(
-      pool.max_pool_native(x).shape
-  )
+  weight = np.random.default_rng(1).standard_normal(pool.max_pool_native(x).shape)
 
   def run(form):
     scalar = lambda x: jnp.vdot(form(x), weight)
     return jax.jit(jax.value_and_grad(scalar))(x)
 
-  (got, got_grad), (expected, expected_grad) = (
-      run(pool.max_pool_phase),
-      run(pool.max_pool_native),
-  )
+  (got, got_grad), (expected, expected_grad) = (run(pool.max_pool_phase), run(pool.max_pool_native))
   np.testing.assert_allclose(got, expected, rtol=1e-5)
   np.testing.assert_allclose(got_grad, expected_grad, atol=1e-6)
 
@@ -46,13 +41,10 @@ def test_value_matches_torch(size):
   torch = pytest.importorskip("torch", reason="torch is the reference here")
   x = _image(size, ties=False)
   expected = torch.nn.functional.max_pool3d(
-      torch.from_numpy(x).permute(0, 4, 1, 2, 3), (1, 3, 3), (1, 2, 2),
-      (0, 1, 1),
+    torch.from_numpy(x).permute(0, 4, 1, 2, 3), (1, 3, 3), (1, 2, 2), (0, 1, 1)
   ).permute(0, 2, 3, 4, 1)
   for backend in ("cpu", "tpu"):
-    np.testing.assert_array_equal(
-        pool.max_pool(x, backend=backend), expected.numpy()
-    )
+    np.testing.assert_array_equal(pool.max_pool(x, backend=backend), expected.numpy())
 
 
 def test_mean_pool_is_float32():
@@ -71,8 +63,7 @@ def test_gradient_in_the_stem():
   """
   rng = np.random.default_rng(3)
   stem = resnet3d.ConvNorm(
-      3, 16, (1, 7, 7), (1, 2, 2), backend="cpu", bn_group_size=0,
-      dtype=jnp.float32, rng=rng,
+    3, 16, (1, 7, 7), (1, 2, 2), backend="cpu", bn_group_size=0, dtype=jnp.float32, rng=rng
   )
   graph, params, stats = nnx.split(stem, nnx.Param, nnx.BatchStat)
   x = rng.standard_normal((2, 4, 48, 48, 3)).astype(np.float32)
@@ -86,6 +77,4 @@ def test_gradient_in_the_stem():
 
   ours, native = gradient(pool.max_pool_phase), gradient(pool.max_pool_native)
   for part in ("scale", "bias"):
-    np.testing.assert_allclose(
-        ours["norm"][part], native["norm"][part], rtol=1e-3
-    )
+    np.testing.assert_allclose(ours["norm"][part], native["norm"][part], rtol=1e-3)

@@ -15,24 +15,27 @@ from sum_l_jax.models import slowfast
 
 def _pathway(features, kernel):
   return backbones.PathwaySpec(
-      stem=backbones.StemSpec(features, kernel),
-      stages=(
-          backbones.StageSpec(1, features, 2 * features, 3, stride=1),
-          backbones.StageSpec(1, 32 * features, 8, 1),
-      ),
+    stem=backbones.StemSpec(features, kernel),
+    stages=(
+      backbones.StageSpec(1, features, 2 * features, 3, stride=1),
+      backbones.StageSpec(1, 32 * features, 8, 1),
+    ),
   )
 
 
 SPEC = backbones.BackboneSpec(
-    num_frames=4, slow=_pathway(4, (1, 3, 3)), fast=_pathway(2, (3, 3, 3)),
-    alpha=2, fusion_kernel=3,
+  num_frames=4, slow=_pathway(4, (1, 3, 3)), fast=_pathway(2, (3, 3, 3)), alpha=2, fusion_kernel=3
 )
 
 
 def _network(backend, pack_clips, bn_group_size=0):
   return slowfast.SlowFast(
-      SPEC, pack_clips=pack_clips, backend=backend, bn_group_size=bn_group_size,
-      dtype=jnp.float32, rng=np.random.default_rng(0),
+    SPEC,
+    pack_clips=pack_clips,
+    backend=backend,
+    bn_group_size=bn_group_size,
+    dtype=jnp.float32,
+    rng=np.random.default_rng(0),
   )
 
 
@@ -85,10 +88,19 @@ def test_packed_and_apart_agree():
     np.testing.assert_allclose(one / scale, other / scale, atol=2e-4)
 
 
-@pytest.mark.parametrize("batch,chips,group,expected", [
-    (64, 8, 0, 8), (64, 1, 0, 8), (12, 1, 0, 4), (12, 4, 0, 1), (64, 16, 0, 4),
-    (64, 8, 2, 2), (64, 8, 12, 4), (7, 1, 0, 1),
-])
+@pytest.mark.parametrize(
+  "batch,chips,group,expected",
+  [
+    (64, 8, 0, 8),
+    (64, 1, 0, 8),
+    (12, 1, 0, 4),
+    (12, 4, 0, 1),
+    (64, 16, 0, 4),
+    (64, 8, 2, 2),
+    (64, 8, 12, 4),
+    (7, 1, 0, 1),
+  ],
+)
 def test_as_many_clips_as_divide_those_of_a_chip(batch, chips, group, expected):
   mesh = jax.sharding.AbstractMesh((chips,), ("data",))
   with jax.sharding.use_abstract_mesh(mesh):

@@ -32,8 +32,7 @@ STAGES = ("exo", "joint")
 @pytest.fixture(name="config", scope="module")
 def config_fixture(tiny_ego, tiny_exo, tiny_tables, tmp_path_factory):
   return runs.write_config(
-      tmp_path_factory.mktemp("config") / "small.py",
-      ego=tiny_ego, exo=tiny_exo, tables=tiny_tables,
+    tmp_path_factory.mktemp("config") / "small.py", ego=tiny_ego, exo=tiny_exo, tables=tiny_tables
   )
 
 
@@ -46,8 +45,8 @@ class Launched:
 
   def __str__(self) -> str:
     return "\n\n".join(
-        f"process {i} ended with {code}:\n{text[-6000:]}"
-        for i, (code, text) in enumerate(zip(self.codes, self.said))
+      f"process {i} ended with {code}:\n{text[-6000:]}"
+      for i, (code, text) in enumerate(zip(self.codes, self.said))
     )
 
 
@@ -62,33 +61,53 @@ def launch(config, workdir, processes, *more, sigterm="") -> Launched:
     sigterm: "stage:batch" before which the last process gets one.
   """
   environment = {
-      **os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT),
-      "XLA_FLAGS": "--xla_force_host_platform_device_count="
-                   f"{DEVICES // processes}",
-      # Threads of XLA's CPU client; else it has as many as there are cores, or
-      # devices where those are more. In a collective each device's program
-      # holds its thread until all are there, and programs are queued ahead:
-      # with four threads, some of which the next program has taken, the rest
-      # wait for ever ("Expected 4 threads to join the rendezvous, but not all
-      # of them arrived"; two programs in turn on one core do so in seconds).
-      "NPROC": "16", "SIGTERM_AT": sigterm,
+    **os.environ,
+    "JAX_PLATFORMS": "cpu",
+    "PYTHONPATH": str(ROOT),
+    "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES // processes}",
+    # Threads of XLA's CPU client; else it has as many as there are cores, or
+    # devices where those are more. In a collective each device's program
+    # holds its thread until all are there, and programs are queued ahead:
+    # with four threads, some of which the next program has taken, the rest
+    # wait for ever ("Expected 4 threads to join the rendezvous, but not all
+    # of them arrived"; two programs in turn on one core do so in seconds).
+    "NPROC": "16",
+    "SIGTERM_AT": sigterm,
   }
-  command = [sys.executable, "-m",
-             "tests.slow_main" if sigterm else "sum_l_jax.main",
-             f"--config={config}", f"--workdir={workdir}",
-             "--config.checkpoint.every=3 steps", "--config.checkpoint.keep=9",
-             "--config.log_every_steps=1", *more]
+  command = [
+    sys.executable,
+    "-m",
+    "tests.slow_main" if sigterm else "sum_l_jax.main",
+    f"--config={config}",
+    f"--workdir={workdir}",
+    "--config.checkpoint.every=3 steps",
+    "--config.checkpoint.keep=9",
+    "--config.log_every_steps=1",
+    *more,
+  ]
   port = test_multihost.free_port()
   started = [
-      subprocess.Popen(
-          [*command, *([] if processes == 1 else [
-              "--coordinator_address=127.0.0.1", f"--coordinator_port={port}",
-              f"--num_processes={processes}", f"--process_id={i}"])],
-          cwd=ROOT, text=True, stdout=subprocess.PIPE,
-          stderr=subprocess.STDOUT, env=environment | {
-              "SIGTERM_TO": "me" if i == processes - 1 else "another"},
-      )
-      for i in range(processes)
+    subprocess.Popen(
+      [
+        *command,
+        *(
+          []
+          if processes == 1
+          else [
+            "--coordinator_address=127.0.0.1",
+            f"--coordinator_port={port}",
+            f"--num_processes={processes}",
+            f"--process_id={i}",
+          ]
+        ),
+      ],
+      cwd=ROOT,
+      text=True,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      env=environment | {"SIGTERM_TO": "me" if i == processes - 1 else "another"},
+    )
+    for i in range(processes)
   ]
   try:
     said = [one.communicate(timeout=540)[0] for one in started]
@@ -119,27 +138,25 @@ def pair_fixture(config, tmp_path_factory):
   """
   workdir = tmp_path_factory.mktemp("pair")
   return workdir, [
-      launch(config, workdir, 2, sigterm=sigterm)
-      for sigterm in ("exo:0", "exo:5", "")
+    launch(config, workdir, 2, sigterm=sigterm) for sigterm in ("exo:0", "exo:5", "")
   ]
 
 
 def _steps(workdir, stage) -> list[int]:
-  return sorted(int(path.name) for path in
-                (workdir / stage / "checkpoints").glob("[0-9]*"))
+  return sorted(int(path.name) for path in (workdir / stage / "checkpoints").glob("[0-9]*"))
 
 
 def _assert_alike(a: pathlib.Path, b: pathlib.Path):
   for stage in STAGES:
     one, other = (weights_lib.read_weights(w / stage) for w in (a, b))
     for tree in ("params", "stats"):
-      left, right = (weights_lib.flatten(getattr(w, tree))
-                     for w in (one, other))
+      left, right = (weights_lib.flatten(getattr(w, tree)) for w in (one, other))
       assert left.keys() == right.keys()
       for name, value in left.items():
         np.testing.assert_allclose(value, right[name], atol=1e-5, err_msg=name)
-  metrics = [json.loads((w / "result.json").read_text())["splits"]["val"]
-             ["metrics"] for w in (a, b)]
+  metrics = [
+    json.loads((w / "result.json").read_text())["splits"]["val"]["metrics"] for w in (a, b)
+  ]
   assert metrics[0] == metrics[1]
 
 
@@ -167,17 +184,19 @@ def test_four_processes_train_like_one(config, single, tmp_path):
 def test_losses_are_those_of_one(pair, single):
   for stage in STAGES:
     one, other = (
-        {name: series for name, series in
-         events.read_scalars(workdir / stage).items()
-         if name.startswith("train/loss")}
-        for workdir in (single, pair[0])
+      {
+        name: series
+        for name, series in events.read_scalars(workdir / stage).items()
+        if name.startswith("train/loss")
+      }
+      for workdir in (single, pair[0])
     )
     assert one.keys() == other.keys() and "train/loss" in one
     for name, series in one.items():
-      assert series.steps.tolist() == other[name].steps.tolist() == [
-          1, 2, 3, 4, 5, 6]
-      np.testing.assert_allclose(series.values, other[name].values, atol=1e-5,
-                                 err_msg=f"{stage}: {name}")
+      assert series.steps.tolist() == other[name].steps.tolist() == [1, 2, 3, 4, 5, 6]
+      np.testing.assert_allclose(
+        series.values, other[name].values, atol=1e-5, err_msg=f"{stage}: {name}"
+      )
 
 
 def test_one_process_writes(pair):
@@ -198,16 +217,23 @@ def test_all_stop_where_one_is_asked_to(pair):
     assert stopped.codes == [process.STOPPED] * 2, str(stopped)
     assert "Stopped as asked" not in stopped.said[1]
     step, saved = re.search(
-        rf"asked at step (\d) of 6 of stage '{stage}'; saved: step (\d)",
-        stopped.said[0]).groups()
+      rf"asked at step (\d) of 6 of stage '{stage}'; saved: step (\d)", stopped.said[0]
+    ).groups()
     assert step == saved
 
 
 def test_a_signal_in_the_final_evaluation_stops_all(config, single, tmp_path):
   stopped = launch(
-      config, tmp_path, 2, "--mode=eval", f"--checkpoint={single}",
-      # Batches enough for them to agree.
-      "--config.eval.batch_size=4", "--config.eval.clips=8", sigterm="final:0")
+    config,
+    tmp_path,
+    2,
+    "--mode=eval",
+    f"--checkpoint={single}",
+    # Batches enough for them to agree.
+    "--config.eval.batch_size=4",
+    "--config.eval.clips=8",
+    sigterm="final:0",
+  )
   assert stopped.codes == [process.STOPPED] * 2, str(stopped)
   assert "Stopped as asked while evaluating" in stopped.said[0]
   assert "Stopped as asked" not in stopped.said[1]
@@ -216,7 +242,7 @@ def test_a_signal_in_the_final_evaluation_stops_all(config, single, tmp_path):
 
 @pytest.mark.parametrize("saved_by, processes", [("single", 4), ("pair", 1)])
 def test_another_number_of_processes_goes_on(
-    saved_by, processes, config, single, request, tmp_path
+  saved_by, processes, config, single, request, tmp_path
 ):
   source = request.getfixturevalue(saved_by)
   _copy_without_end(source[0] if saved_by == "pair" else source, tmp_path)

@@ -31,18 +31,21 @@ json.dump({"files": files, "extras": distribution.extras_require,
 @pytest.fixture(name="wheel", scope="module")
 def wheel_fixture() -> dict:
   done = subprocess.run(
-      [sys.executable, "-W", "ignore", "-c", _LIST], cwd=ROOT, text=True,
-      capture_output=True, timeout=120,
+    [sys.executable, "-W", "ignore", "-c", _LIST],
+    cwd=ROOT,
+    text=True,
+    capture_output=True,
+    timeout=120,
   )
   assert done.returncode == 0, done.stderr
-  return json.loads(done.stdout[done.stdout.index("{"):])
+  return json.loads(done.stdout[done.stdout.index("{") :])
 
 
 def _files(folder: str) -> set[str]:
   return {
-      path.relative_to(ROOT).as_posix()
-      for path in (ROOT / folder).rglob("*")
-      if path.is_file() and "__pycache__" not in path.parts
+    path.relative_to(ROOT).as_posix()
+    for path in (ROOT / folder).rglob("*")
+    if path.is_file() and "__pycache__" not in path.parts
   }
 
 
@@ -63,9 +66,9 @@ def test_a_wheel_has_the_config_files(wheel):
 
 
 def test_a_wheel_has_nothing_else(wheel):
-  known = _files("sum_l_jax") | _files("data_prep") | {
-      f"sum_l_jax/{file}" for file in _files("configs")
-  }
+  known = (
+    _files("sum_l_jax") | _files("data_prep") | {f"sum_l_jax/{file}" for file in _files("configs")}
+  )
   assert _packaged(wheel) <= known
 
 
@@ -96,9 +99,9 @@ def test_no_requirement_is_named_twice(wheel):
   assert len(_declared(wheel["requires"])) == len(wheel["requires"])
 
 
-@pytest.mark.parametrize("package, extras", [
-    ("sum_l_jax", ()), ("data_prep", ("data_prep", "beam")),
-])
+@pytest.mark.parametrize(
+  "package, extras", [("sum_l_jax", ()), ("data_prep", ("data_prep", "beam"))]
+)
 def test_every_import_is_declared(package, extras, wheel):
   """Else it works only as long as another library happens to bring it."""
   declared = _declared(wheel["requires"])
@@ -106,10 +109,10 @@ def test_every_import_is_declared(package, extras, wheel):
     declared |= _declared(wheel["extras"][extra])
   found_in = importlib.metadata.packages_distributions()
   missing = {
-      f"{file} imports {name}" for name, file in _imports(package)
-      # google.protobuf has the version that TensorBoard and TFDS want.
-      if name != "google" and not declared.intersection(
-          map(_normal, found_in.get(name, [name])))
+    f"{file} imports {name}"
+    for name, file in _imports(package)
+    # google.protobuf has the version that TensorBoard and TFDS want.
+    if name != "google" and not declared.intersection(map(_normal, found_in.get(name, [name])))
   }
   assert not missing, f"not in setup.py: {sorted(missing)}"
 
@@ -117,8 +120,9 @@ def test_every_import_is_declared(package, extras, wheel):
 def _version() -> str:
   tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
   return next(
-      node.value.value for node in ast.walk(tree)
-      if isinstance(node, ast.keyword) and node.arg == "version"
+    node.value.value
+    for node in ast.walk(tree)
+    if isinstance(node, ast.keyword) and node.arg == "version"
   )
 
 
@@ -127,17 +131,16 @@ def test_version_agrees():
   citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
   assert re.search(r"(?m)^version: (\S+)$", citation).group(1) == version
   changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-  newest = re.search(
-      r"(?m)^## \[(.+?)\].*\n(?:\nWhat (\S+) will be\.)?", changes)
+  newest = re.search(r"(?m)^## \[(.+?)\].*\n(?:\nWhat (\S+) will be\.)?", changes)
   assert version in newest.groups()
 
 
 def test_constraints_pin_what_is_declared(wheel):
   """An exact version for each requirement, but those of other environments."""
   pinned = {
-      _normal(line.partition("==")[0])
-      for line in (ROOT / "constraints.txt").read_text().splitlines()
-      if "==" in line
+    _normal(line.partition("==")[0])
+    for line in (ROOT / "constraints.txt").read_text().splitlines()
+    if "==" in line
   }
   declared = _declared(wheel["requires"])
   for extra, requirements in wheel["extras"].items():

@@ -79,8 +79,7 @@ def _decoded(path):
 
 
 def _cut(source, **options):
-  options = {"fps": 12.0, "window": 1.0, "stride": 0.5, "short_side": 256
-             } | options
+  options = {"fps": 12.0, "window": 1.0, "stride": 0.5, "short_side": 256} | options
   with source:
     return list(windows.WindowCutter(source, **options))
 
@@ -126,7 +125,7 @@ def _score_clips(model, folder):
 
 
 def test_scores_are_those_of_the_evaluation(
-    model, finished, tiny_ego, tiny_exo, tiny_tables, tmp_path
+  model, finished, tiny_ego, tiny_exo, tiny_tables, tmp_path
 ):
   expected = _evaluate(finished, (tiny_ego, tiny_exo, tiny_tables), tmp_path)
   for task, values in _score_clips(model, tiny_ego).items():
@@ -141,20 +140,19 @@ def _with_card(finished, path, **changes):
   return path
 
 
-def test_pooling_of_the_card_is_obeyed(
-    finished, tiny_ego, tiny_exo, tiny_tables, tmp_path
-):
+def test_pooling_of_the_card_is_obeyed(finished, tiny_ego, tiny_exo, tiny_tables, tmp_path):
   # At crop 64 the map is 2 x 2: four positions whose scores are averaged.
   settings = {"crop_size": 64, "pool_window": 1}
-  expected = _evaluate(
-      finished, (tiny_ego, tiny_exo, tiny_tables), tmp_path, **settings)
+  expected = _evaluate(finished, (tiny_ego, tiny_exo, tiny_tables), tmp_path, **settings)
   card = weights_lib.read_weights(finished[0]).card
   got = {}
   for window in (0, 1):
     config = json.loads(card["config"]) | {"eval.pool_window": window}
     path = _with_card(
-        finished, tmp_path / f"{window}.npz", config=json.dumps(config),
-        frames={**card["frames"], "crop_size": 64},
+      finished,
+      tmp_path / f"{window}.npz",
+      config=json.dumps(config),
+      frames={**card["frames"], "crop_size": 64},
     )
     got[window] = _score_clips(sum_l_jax.load(path), tiny_ego)
   for task, values in expected.items():
@@ -168,11 +166,9 @@ def test_a_converted_file_needs_no_config(model, finished, video, tmp_path):
 
 
 def test_channel_order_of_the_card_is_obeyed(model, finished, tmp_path):
-  pixels = {"ego": {"mean": [0.45] * 3, "std": [0.225] * 3,
-                    "channel_order": "BGR"}}
+  pixels = {"ego": {"mean": [0.45] * 3, "std": [0.225] * 3, "channel_order": "BGR"}}
   path = _with_card(finished, tmp_path / "bgr.npz", pixels=pixels)
-  clip = np.random.default_rng(0).integers(
-      0, 256, (1, *model.recipe.video_shape), np.uint8)
+  clip = np.random.default_rng(0).integers(0, 256, (1, *model.recipe.video_shape), np.uint8)
   got = sum_l_jax.load(path).score_batch(np.ascontiguousarray(clip[..., ::-1]))
   for task, values in model.score_batch(clip).items():
     np.testing.assert_allclose(got[task], values, rtol=1e-4)
@@ -190,22 +186,18 @@ def test_weights_with_nan_are_named(finished, video, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, times, options",
-    [
-        ("plain.mp4", range(90), {}),
-        ("b_frames.mp4", range(90), {"max_b_frames": 3}),
-        ("late.mkv", [i + 45 for i in range(90)], {}),
-        ("phone.mp4", VFR, {"time_base": Fraction(1, 600)}),
-        ("part2.mp4", range(90), {"codec": "mpeg4"}),
-        ("old.avi", range(90), {"codec": "mpeg4"}),
-    ],
+  "name, times, options",
+  [
+    ("plain.mp4", range(90), {}),
+    ("b_frames.mp4", range(90), {"max_b_frames": 3}),
+    ("late.mkv", [i + 45 for i in range(90)], {}),
+    ("phone.mp4", VFR, {"time_base": Fraction(1, 600)}),
+    ("part2.mp4", range(90), {"codec": "mpeg4"}),
+    ("old.avi", range(90), {"codec": "mpeg4"}),
+  ],
 )
-@pytest.mark.parametrize(
-    "fps, window, stride", [(12.0, 1.0, 0.5), (60.0, 0.7, 0.3)]
-)
-def test_windows_are_those_of_a_seek_for_each(
-    tmp_path, name, times, options, fps, window, stride
-):
+@pytest.mark.parametrize("fps, window, stride", [(12.0, 1.0, 0.5), (60.0, 0.7, 0.3)])
+def test_windows_are_those_of_a_seek_for_each(tmp_path, name, times, options, fps, window, stride):
   path = tmp_path / name
   numbered_video.write_video(path, list(times), **options)
   cuts = _cut_file(path, fps=fps, window=window, stride=stride)
@@ -222,10 +214,14 @@ def test_windows_are_those_of_a_seek_for_each(
 def test_windows_see_their_own_frames(video):
   cuts = _cut_file(video)
   assert [(c.start, c.stop) for c in cuts] == [
-      (0.0, 1.0), (0.5, 1.5), (1.0, 2.0), (1.5, 2.5), (2.0, 3.0),
-  ]  # fmt: skip
+    (0.0, 1.0),
+    (0.5, 1.5),
+    (1.0, 2.0),
+    (1.5, 2.5),
+    (2.0, 3.0),
+  ]
   assert [[numbered_video.read(j) for j in c.jpegs] for c in cuts] == [
-      list(range(s, s + 12)) for s in (0, 6, 12, 18, 24)
+    list(range(s, s + 12)) for s in (0, 6, 12, 18, 24)
   ]
 
 
@@ -237,8 +233,7 @@ def test_a_video_shorter_than_the_window(model, tmp_path, name):
   assert [item.task for item in items] == ["verb", "noun", "action"]
   assert items[0].start == 0.0
   assert items[0].stop == pytest.approx(5 / 12, abs=2e-3)
-  assert model.predict(path, window=5 / 12, top=10)[0].scores == pytest.approx(
-      items[0].scores)
+  assert model.predict(path, window=5 / 12, top=10)[0].scores == pytest.approx(items[0].scores)
   # All classes there are, and their probabilities.
   assert [len(item.classes) for item in items] == [3, 4, 10]
   assert sum(items[0].scores) == pytest.approx(1, rel=1e-5)
@@ -266,8 +261,7 @@ def test_a_long_still_is_repeated_and_a_damaged_clock_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "matrix, turns", [((0, 1, -1, 0), -1), ((0, -1, 1, 0), 1)],
-    ids=["clockwise", "counterclockwise"],
+  "matrix, turns", [((0, 1, -1, 0), -1), ((0, -1, 1, 0), 1)], ids=["clockwise", "counterclockwise"]
 )
 def test_rotation_is_applied(video, tmp_path, matrix, turns):
   path = tmp_path / "turned.mp4"
@@ -287,13 +281,13 @@ def test_rotation_is_applied(video, tmp_path, matrix, turns):
 
 def test_arguments_that_can_not_be(model, video):
   for options, text in [
-      ({"window": 0.0}, "must be positive seconds"),
-      ({"stride": float("nan")}, "must be positive seconds"),
-      ({"top": 0}, "top must be at least 1"),
-      ({"short_side": 255}, "short_side even"),
-      ({"window": 3600.0}, "take a shorter window or a larger stride"),
-      ({"window": 60.0, "stride": 0.01}, "take a shorter window"),
-      ({"fps": 30.0}, "a video file says its own"),
+    ({"window": 0.0}, "must be positive seconds"),
+    ({"stride": float("nan")}, "must be positive seconds"),
+    ({"top": 0}, "top must be at least 1"),
+    ({"short_side": 255}, "short_side even"),
+    ({"window": 3600.0}, "take a shorter window or a larger stride"),
+    ({"window": 60.0, "stride": 0.01}, "take a shorter window"),
+    ({"fps": 30.0}, "a video file says its own"),
   ]:
     with pytest.raises(ValueError, match=text):
       model.predict(video, **options)
@@ -335,9 +329,7 @@ def counts_fixture(monkeypatch):
 
 
 @pytest.mark.parametrize("seconds", [10, 40])
-def test_each_frame_is_decoded_once_in_constant_memory(
-    model, tmp_path, counts, seconds
-):
+def test_each_frame_is_decoded_once_in_constant_memory(model, tmp_path, counts, seconds):
   path = tmp_path / "long.mp4"
   numbered_video.write_video(path, list(range(30 * seconds)))
   items = model.predict(path, window=2.0, stride=0.5)
@@ -399,14 +391,14 @@ def test_an_array_gives_what_the_file_gives(model, tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "frames, fps, text",
-    [
-        (np.zeros((4, 8, 8, 3), np.float32), 30, "uint8 RGB"),
-        (np.zeros((4, 8, 8), np.uint8), 30, r"got uint8 \[4, 8, 8\]"),
-        (np.zeros((0, 8, 8, 3), np.uint8), 30, "none of them 0"),
-        (np.zeros((4, 8, 8, 3), np.uint8), None, "give fps"),
-        (np.zeros((4, 8, 8, 3), np.uint8), 0, "positive number"),
-    ],
+  "frames, fps, text",
+  [
+    (np.zeros((4, 8, 8, 3), np.float32), 30, "uint8 RGB"),
+    (np.zeros((4, 8, 8), np.uint8), 30, r"got uint8 \[4, 8, 8\]"),
+    (np.zeros((0, 8, 8, 3), np.uint8), 30, "none of them 0"),
+    (np.zeros((4, 8, 8, 3), np.uint8), None, "give fps"),
+    (np.zeros((4, 8, 8, 3), np.uint8), 0, "positive number"),
+  ],
 )
 def test_arrays_that_are_no_video(model, frames, fps, text):
   with pytest.raises(ValueError, match=text):
@@ -425,7 +417,7 @@ def test_folders_and_tar_files_of_frames(model, tmp_path, packed):
   cuts = _cut(sources.open_source(path, default_fps=12.0))
   # Small frames keep their bytes, as in a data set.
   assert [c.jpegs for c in cuts] == [
-      [written[n] for n in range(s, s + 12)] for s in (1, 7, 13, 19, 25)
+    [written[n] for n in range(s, s + 12)] for s in (1, 7, 13, 19, 25)
   ]
   images_ = [decode.decode_jpeg(jpeg) for jpeg in cuts[1].jpegs]
   expected = model.scores(images_)["verb"]
@@ -447,16 +439,26 @@ def test_frames_are_ordered_by_number_and_named_when_damaged(model, tmp_path):
 
 
 def test_what_a_folder_stands_for(tmp_path):
-  for name in ("b/2.MP4", "b/1.mkv", "a.mp4", "b/thumbnail.jpg", "._a.mp4",
-               "notes.txt", ".cache/x.mp4", "c/frame_01.jpg"):
+  for name in (
+    "b/2.MP4",
+    "b/1.mkv",
+    "a.mp4",
+    "b/thumbnail.jpg",
+    "._a.mp4",
+    "notes.txt",
+    ".cache/x.mp4",
+    "c/frame_01.jpg",
+  ):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(b"")
   found = sources.find([tmp_path, "nowhere.mp4", tmp_path / "notes.txt"])
   assert [str(path.relative_to(tmp_path)) for path in found[:4]] == [
-      "a.mp4", "b/1.mkv", "b/2.MP4", "c",
-  ]  # fmt: skip
-  assert [str(p) for p in found[4:]] == [
-      "nowhere.mp4", str(tmp_path / "notes.txt")]
+    "a.mp4",
+    "b/1.mkv",
+    "b/2.MP4",
+    "c",
+  ]
+  assert [str(p) for p in found[4:]] == ["nowhere.mp4", str(tmp_path / "notes.txt")]
   (tmp_path / "empty").mkdir()
   with pytest.raises(ValueError, match="holds no videos .*no JPEG frames"):
     sources.find([tmp_path / "empty"])
@@ -477,7 +479,8 @@ def _audio(path, *, cover=False):
       container.mux(picture.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
       container.mux(picture.encode(None))
     frame = av.AudioFrame.from_ndarray(
-        np.zeros((1, 16000), np.float32), format="fltp", layout="mono")
+      np.zeros((1, 16000), np.float32), format="fltp", layout="mono"
+    )
     frame.sample_rate = 16000
     container.mux(stream.encode(frame))
     container.mux(stream.encode(None))
@@ -509,8 +512,7 @@ def test_bad_files_are_named(model, video, tmp_path):
   assert "can't be opened as a video" in error(playlist)
   # The header alone, then nothing.
   start = data.index(b"mdat")
-  (tmp_path / "bare.mp4").write_bytes(
-      data[: start + 4] + bytes(len(data) - start - 4))
+  (tmp_path / "bare.mp4").write_bytes(data[: start + 4] + bytes(len(data) - start - 4))
   assert "can't be opened" in error(tmp_path / "bare.mp4")
 
 
@@ -561,11 +563,11 @@ def test_frames_of_any_size_are_not_decoded(model, video, monkeypatch):
 def test_pairs_are_the_best_of_all():
   rng = np.random.default_rng(0)
   verb, noun = rng.dirichlet(np.ones(7)), rng.dirichlet(np.ones(9))
-  names = {"verb": [f"v{i}" for i in range(7)],
-           "noun": [f"n{i}" for i in range(9)]}
+  names = {"verb": [f"v{i}" for i in range(7)], "noun": [f"n{i}" for i in range(9)]}
   every = sorted(
-      ((verb[i] * noun[j], f"v{i} n{j}") for i, j in
-       itertools.product(range(7), range(9))), reverse=True)
+    ((verb[i] * noun[j], f"v{i} n{j}") for i, j in itertools.product(range(7), range(9))),
+    reverse=True,
+  )
   for top in (1, 5, 100):
     classes, scores = labels.best_pairs(verb, noun, names, top)
     assert classes == tuple(name for _, name in every[:top])
@@ -575,13 +577,12 @@ def test_pairs_are_the_best_of_all():
 def test_pairs_only_of_softmax_tasks():
   values = {"verb": np.array([0.9, 0.8]), "noun": np.array([0.1])}
   names = {"verb": ("a", "b"), "noun": ("c",)}
-  for kind, tasks in (("softmax", {"verb", "noun", "action"}),
-                      ("multi_label", {"verb", "noun"})):
+  for kind, tasks in (("softmax", {"verb", "noun", "action"}), ("multi_label", {"verb", "noun"})):
     kinds = {"verb": "softmax", "noun": kind}
     assert set(labels.best_labels(values, names, kinds, 5)) == tasks
   alone = labels.best_labels(
-      {"action": np.array([0.2, 0.7])}, {"action": ("x", "y")},
-      {"action": "multi_label"}, 1)
+    {"action": np.array([0.2, 0.7])}, {"action": ("x", "y")}, {"action": "multi_label"}, 1
+  )
   assert alone == {"action": (("y",), (0.7,))}
 
 
@@ -601,21 +602,20 @@ def test_command(finished, video, capsys):
     assert line.endswith(f"{item['task']}: {', '.join(named)}")
   best = [item["classes"][0] for item in items]
   assert best[2] == f"{best[0]} {best[1]}"
-  assert items[2]["scores"][0] == pytest.approx(
-      items[0]["scores"][0] * items[1]["scores"][0])
+  assert items[2]["scores"][0] == pytest.approx(items[0]["scores"][0] * items[1]["scores"][0])
   assert predict.main([*arguments, "--output=csv", str(video)]) == 0
   rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
   assert [(row["task"], row["rank"], row["class"]) for row in rows] == [
-      (item["task"], str(rank), name) for item in items
-      for rank, name in enumerate(item["classes"], start=1)
+    (item["task"], str(rank), name)
+    for item in items
+    for rank, name in enumerate(item["classes"], start=1)
   ]
   assert {(row["video"], row["start"], row["stop"]) for row in rows} == {
-      (str(video), "0.00", "3.00")}
+    (str(video), "0.00", "3.00")
+  }
 
 
-def test_one_bad_file_does_not_lose_the_others(
-    finished, video, cut_off, tmp_path, capsys
-):
+def test_one_bad_file_does_not_lose_the_others(finished, video, cut_off, tmp_path, capsys):
   (tmp_path / "1.mp4").write_bytes(video.read_bytes())
   (tmp_path / "2.mp4").write_bytes(b"")
   (tmp_path / "3.mp4").write_bytes(cut_off.read_bytes())
@@ -624,8 +624,7 @@ def test_one_bad_file_does_not_lose_the_others(
   assert predict.main([*arguments, str(tmp_path)]) == 1
   out, err = capsys.readouterr()
   videos = [row["video"] for row in csv.DictReader(io.StringIO(out))]
-  assert list(dict.fromkeys(videos)) == [
-      str(tmp_path / f"{n}.mp4") for n in (1, 3, 4)]
+  assert list(dict.fromkeys(videos)) == [str(tmp_path / f"{n}.mp4") for n in (1, 3, 4)]
   first, second, last = err.splitlines()
   assert first.startswith("error: ") and "2.mp4' is empty" in first
   assert "3.mp4' is cut off" in second
@@ -651,12 +650,16 @@ def test_bad_input(finished, video, tmp_path, capsys):
 
 
 def test_a_pipe_that_closes_is_no_error(finished, video):
-  code = ("import sys; from sum_l_jax import predict;"
-          "sys.stdout.close = None; sys.exit(predict.main(sys.argv[1:]))")
+  code = (
+    "import sys; from sum_l_jax import predict;"
+    "sys.stdout.close = None; sys.exit(predict.main(sys.argv[1:]))"
+  )
   done = subprocess.Popen(
-      [sys.executable, "-c", code, f"--checkpoint={finished[0]}",
-       "--stride=0.05", str(video)],
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    [sys.executable, "-c", code, f"--checkpoint={finished[0]}", "--stride=0.05", str(video)],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
   done.stdout.close()
   assert "Broken" not in done.communicate(timeout=300)[1]
   assert done.returncode == 0
@@ -686,12 +689,15 @@ def test_progress(monkeypatch):
 
 
 def test_importing_the_package_is_quick():
-  code = ("import sys, sum_l_jax; print([m for m in ('jax', 'tensorflow',"
-          " 'numpy', 'flax') if m in sys.modules]);"
-          "print(sum_l_jax.load.__name__, sum_l_jax.load_exported.__name__,"
-          " 'tensorflow' in sys.modules)")
-  done = subprocess.run([sys.executable, "-c", code], capture_output=True,
-                        text=True, timeout=300, check=True)
+  code = (
+    "import sys, sum_l_jax; print([m for m in ('jax', 'tensorflow',"
+    " 'numpy', 'flax') if m in sys.modules]);"
+    "print(sum_l_jax.load.__name__, sum_l_jax.load_exported.__name__,"
+    " 'tensorflow' in sys.modules)"
+  )
+  done = subprocess.run(
+    [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True
+  )
   assert done.stdout == "[]\nload load_exported False\n"
   with pytest.raises(AttributeError, match="no attribute 'nothing'"):
     sum_l_jax.nothing  # noqa: B018
@@ -702,10 +708,10 @@ def test_importing_the_package_is_quick():
 
 def test_overlay(finished, video, tmp_path, capsys):
   path = tmp_path / "labelled.mp4"
-  assert predict.main([
-      f"--checkpoint={finished[0]}", "--window=1", f"--overlay={path}",
-      str(video),
-  ]) == 0  # fmt: skip
+  assert (
+    predict.main([f"--checkpoint={finished[0]}", "--window=1", f"--overlay={path}", str(video)])
+    == 0
+  )
   assert f"wrote {path}: 36 frames" in capsys.readouterr().err
   before, after = _decoded(video), _decoded(path)
   assert len(after) == len(before) == 36
@@ -721,15 +727,14 @@ def test_overlay(finished, video, tmp_path, capsys):
 
 def test_overlay_draws_each_windows_label_on_its_frames():
   items = [
-      labels.Prediction("x", s, s + 2.0, task, (name, "z"), (0.5, 0.1))
-      for s, name in ((0.0, "a"), (1.0, "b"), (2.0, "c"))
-      for task in ("verb", "noun")
+    labels.Prediction("x", s, s + 2.0, task, (name, "z"), (0.5, 0.1))
+    for s, name in ((0.0, "a"), (1.0, "b"), (2.0, "c"))
+    for task in ("verb", "noun")
   ]
   middles, lines = overlay.captions(items)
   assert middles == [1.0, 2.0, 3.0]
   assert lines[1] == ["verb: b 0.50", "noun: b 0.50"]
-  assert [overlay._nearest(middles, m) for m in (0, 1.4, 1.6, 2.6, 9)] == [
-      0, 0, 1, 2, 2]
+  assert [overlay._nearest(middles, m) for m in (0, 1.4, 1.6, 2.6, 9)] == [0, 0, 1, 2, 2]
 
 
 def test_overlay_of_an_odd_size_and_long_names(tmp_path):
@@ -746,9 +751,11 @@ def test_overlay_of_an_odd_size_and_long_names(tmp_path):
 
 def test_overlay_that_can_not_be_written(video, cut_off, tmp_path):
   item = labels.Prediction("x", 0.0, 1.0, "verb", ("a",), (1.0,))
-  for target, text in ((tmp_path / "o.avi", "must end in .mp4"),
-                       (tmp_path / "no" / "o.mp4", "there is no folder"),
-                       (video, "is the video itself")):
+  for target, text in (
+    (tmp_path / "o.avi", "must end in .mp4"),
+    (tmp_path / "no" / "o.mp4", "there is no folder"),
+    (video, "is the video itself"),
+  ):
     with pytest.raises(ValueError, match=text):
       overlay.write_overlay(video, [item], target)
   with pytest.raises(ValueError, match="There is no prediction"):

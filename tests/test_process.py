@@ -38,8 +38,7 @@ def test_asks_where_the_kernel_waits_to_be_asked(monkeypatch, tmp_path):
   assert calls == [(sys.executable, [sys.executable, *sys.orig_argv[1:]])]
 
 
-@pytest.mark.parametrize("text", ["[always] madvise never",
-                                  "always madvise [never]"])
+@pytest.mark.parametrize("text", ["[always] madvise never", "always madvise [never]"])
 def test_leaves_other_kernels_alone(monkeypatch, tmp_path, text):
   assert _policy(monkeypatch, tmp_path, text) == (False, [])
   assert "GLIBC_TUNABLES" not in os.environ
@@ -51,14 +50,17 @@ def test_a_process_starts_anew_once(given):
   if given:
     environment["GLIBC_TUNABLES"] = given
   out = subprocess.run(
-      [sys.executable, "-c", SCRIPT, "a b", "--c=1"], env=environment,
-      cwd=ROOT, check=True, capture_output=True, text=True,
-  ).stdout.splitlines()  # fmt: skip
+    [sys.executable, "-c", SCRIPT, "a b", "--c=1"],
+    env=environment,
+    cwd=ROOT,
+    check=True,
+    capture_output=True,
+    text=True,
+  ).stdout.splitlines()
   policy = process._POLICY
   asked = policy.is_file() and "[madvise]" in policy.read_text()
   restarts = asked and not given
   assert len(out) == (3 if restarts else 2)
   # One process, the same arguments.
   assert len(set(out[:-1])) == 1 and out[0].endswith("['a b', '--c=1']")
-  assert out[-1] == (f"True {process.HUGE_PAGES}" if restarts
-                     else f"False {given}")
+  assert out[-1] == (f"True {process.HUGE_PAGES}" if restarts else f"False {given}")

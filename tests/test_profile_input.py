@@ -26,17 +26,18 @@ from tests import runs
 
 @pytest.fixture(name="config_file")
 def config_file_fixture(tiny_ego, tiny_exo, tiny_tables, tmp_path):
-  return runs.write_config(
-      tmp_path / "tiny.py", ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
+  return runs.write_config(tmp_path / "tiny.py", ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
 
 
 def stream_of(folder, **options):
   options = {"batch_size": 4, "seed": 0, **options}
   return loader.TrainStream(
-      ego=records.ClipDataset(folder, "train"),
-      ego_transform=transforms.ClipTransform(
-          num_frames=8, stride=1, crop_size=32, short_side=(32, 40)),
-      **options)
+    ego=records.ClipDataset(folder, "train"),
+    ego_transform=transforms.ClipTransform(
+      num_frames=8, stride=1, crop_size=32, short_side=(32, 40)
+    ),
+    **options,
+  )
 
 
 def test_each_part_gets_its_own_time(tiny_ego, monkeypatch):
@@ -68,7 +69,8 @@ def test_each_part_gets_its_own_time(tiny_ego, monkeypatch):
     monkeypatch.setattr(transforms.ClipTransform, "train", slow_train)
     monkeypatch.setattr(records.ClipDataset, "read_frames", slow_read)
     costs, batch = input_profile.part_costs(
-        stream.maker, device.make_mesh(1), seconds=0.01, first_step=1000)
+      stream.maker, device.make_mesh(1), seconds=0.01, first_step=1000
+    )
   # Two batches of four: one to warm up. Short clips have fewer frames than 8.
   assert counts["clips"] == 8
   decoded = counts["frames"] / 8 * naps["decode"] / 8
@@ -88,15 +90,14 @@ def test_timing_changes_no_batch(tiny_ego):
     expected = next(stream)
     stop = next(stream)
     _, batch = input_profile.part_costs(
-        stream.maker, device.make_mesh(1), seconds=1e-9, first_step=0)
+      stream.maker, device.make_mesh(1), seconds=1e-9, first_step=0
+    )
   jax.tree.map(np.testing.assert_array_equal, batch, stop)
   assert not np.array_equal(batch["ego"]["video"], expected["ego"]["video"])
 
 
 @pytest.mark.parametrize("num_threads, prefetch", [(1, 1), (2, 3), (8, 2)])
-def test_the_bound_of_batches_ahead_holds(
-    tiny_ego, monkeypatch, num_threads, prefetch
-):
+def test_the_bound_of_batches_ahead_holds(tiny_ego, monkeypatch, num_threads, prefetch):
   """Counts what is made while nobody takes anything."""
   made, lock = [], threading.Lock()
   make = batches.BatchMaker.__call__
@@ -107,8 +108,7 @@ def test_the_bound_of_batches_ahead_holds(
     return make(self, step)
 
   monkeypatch.setattr(batches.BatchMaker, "__call__", counting)
-  with stream_of(
-      tiny_ego, num_threads=num_threads, prefetch=prefetch) as stream:
+  with stream_of(tiny_ego, num_threads=num_threads, prefetch=prefetch) as stream:
     next(stream)
     bound = 1 + loader.batches_ahead(0, prefetch)
     deadline = time.monotonic() + 20
@@ -120,70 +120,75 @@ def test_the_bound_of_batches_ahead_holds(
 
 def test_memory_is_counted_by_hand():
   memory = input_profile.memory_bound(
-      100, num_threads=3, num_workers=0, prefetch=4, clip_bytes=7,
-      cache_bytes=1000, views=2)
+    100, num_threads=3, num_workers=0, prefetch=4, clip_bytes=7, cache_bytes=1000, views=2
+  )
   assert memory.batches_on_host == 5  # 4 ready, and the one handed over.
   assert memory.on_device == 300
   assert memory.host == 5 * 100 + 3 * 7 + 2 * 1000
   # Two processes: each 4 ready, 1 that waits, 2 in the queue to this one.
   memory = input_profile.memory_bound(
-      100, num_threads=1, num_workers=2, prefetch=4, clip_bytes=7,
-      cache_bytes=1000, views=1)
+    100, num_threads=1, num_workers=2, prefetch=4, clip_bytes=7, cache_bytes=1000, views=1
+  )
   assert memory.batches_on_host == 2 * (4 + 1 + 2) + 1
   assert memory.host == 15 * 100 + 2 * 7 + 2 * 1000
 
 
 def test_command(config_file, capsys):
-  status = profile_input.main([
-      f"--config={config_file}", "--seconds=0.05", "--json",
-      "--config.joint_stage.batch_size=6", "--config.input.prefetch=3",
-  ])
+  status = profile_input.main(
+    [
+      f"--config={config_file}",
+      "--seconds=0.05",
+      "--json",
+      "--config.joint_stage.batch_size=6",
+      "--config.input.prefetch=3",
+    ]
+  )
   found = json.loads(capsys.readouterr().out)
   assert status == 0
   assert found["clips_of_a_batch"] == 12 and found["views"] == ["ego", "exo"]
   assert found["frames"]["stored"] == {"ego": [48, 64], "exo": [48, 64]}
   assert [part["name"] for part in found["parts"]] == [
-      "read record", "decode frames", "crop and resize", "make batch",
-      "host to device"]
+    "read record",
+    "decode frames",
+    "crop and resize",
+    "make batch",
+    "host to device",
+  ]
   # 6 clips x 8 frames x 32 x 32 x 3 bytes of pixels, a view.
   pixels = 2 * 6 * 8 * 32 * 32 * 3
   assert pixels < found["memory"]["batch"] < 1.1 * pixels
   assert found["memory"]["batches_on_host"] == 4
   assert found["training"] is None and "--step" in found["verdict"]
   stream = found["stream"]
-  assert stream["clips_per_second"] == pytest.approx(
-      12 / stream["seconds_per_batch"])
+  assert stream["clips_per_second"] == pytest.approx(12 / stream["seconds_per_batch"])
 
 
-def test_command_with_a_step_says_who_waits(
-    config_file, capsys, quick_compilation
-):
-  assert profile_input.main(
-      [f"--config={config_file}", "--seconds=0.05", "--step", "--stage=exo"]
-  ) == 0
+def test_command_with_a_step_says_who_waits(config_file, capsys, quick_compilation):
+  assert (
+    profile_input.main([f"--config={config_file}", "--seconds=0.05", "--step", "--stage=exo"]) == 0
+  )
   text = capsys.readouterr().out
   assert text.startswith("stage exo, exo: 4 clips a batch of 8 frames")
   assert "with the train step: " in text and "memory at most: " in text
-  assert ("The step waits for the input" in text) != (
-      "The input waits for the step" in text)
+  assert ("The step waits for the input" in text) != ("The input waits for the step" in text)
 
 
 _FOUND = {
-    "cores": 4, "memory_of_machine": 16 * 2**30, "clips_of_a_batch": 64,
-    "settings": {"num_threads": 4, "num_workers": 0, "prefetch": 4,
-                 "cache_mib": 0},
-    "frames": {"short_side": [256, 320], "stored": {"ego": (256, 456)},
-               "decoded_bytes": 2**40},
-    "parts": [
-        {"name": "read record", "ms": 1.0, "processor_ms": 0.9},
-        {"name": "decode frames", "ms": 9.0, "processor_ms": 9.0},
-        {"name": "crop and resize", "ms": 3.0, "processor_ms": 3.0}],
-    "clips_per_second_and_core": 70.0,
-    "stream": {"seconds_per_batch": 0.25},
-    "training": {"waiting_share": 0.5, "step_seconds": 0.125,
-                 "seconds_per_batch": 0.25},
-    "memory": {"host": 2**30, "cache": 0},
-}  # fmt: skip
+  "cores": 4,
+  "memory_of_machine": 16 * 2**30,
+  "clips_of_a_batch": 64,
+  "settings": {"num_threads": 4, "num_workers": 0, "prefetch": 4, "cache_mib": 0},
+  "frames": {"short_side": [256, 320], "stored": {"ego": (256, 456)}, "decoded_bytes": 2**40},
+  "parts": [
+    {"name": "read record", "ms": 1.0, "processor_ms": 0.9},
+    {"name": "decode frames", "ms": 9.0, "processor_ms": 9.0},
+    {"name": "crop and resize", "ms": 3.0, "processor_ms": 3.0},
+  ],
+  "clips_per_second_and_core": 70.0,
+  "stream": {"seconds_per_batch": 0.25},
+  "training": {"waiting_share": 0.5, "step_seconds": 0.125, "seconds_per_batch": 0.25},
+  "memory": {"host": 2**30, "cache": 0},
+}
 
 
 def _with(**changes):
@@ -197,20 +202,32 @@ def _with(**changes):
   return found
 
 
-@pytest.mark.parametrize("changes, text", [
-    ({}, "512 clips/s: 8 core.s. at 70 clips/s each, and this machine has 4."
-         " Fewer"),
-    ({"settings__num_threads": 2}, "2 of 4 cores read: set"
-     " input.num_threads=4 and input.prefetch=3"),
+@pytest.mark.parametrize(
+  "changes, text",
+  [
+    ({}, "512 clips/s: 8 core.s. at 70 clips/s each, and this machine has 4. Fewer"),
+    (
+      {"settings__num_threads": 2},
+      "2 of 4 cores read: set input.num_threads=4 and input.prefetch=3",
+    ),
     ({"settings__prefetch": 1}, "only 2 work.*Set input.prefetch=3"),
-    ({"frames__stored": {"ego": (1080, 1920)}},
-     "stored at 1080 x 1920 .*--short_side=320.* 11.4 times fewer"),
+    (
+      {"frames__stored": {"ego": (1080, 1920)}},
+      "stored at 1080 x 1920 .*--short_side=320.* 11.4 times fewer",
+    ),
     ({"frames__decoded_bytes": 2**30}, "1.0 GiB: input.cache_mib=1024"),
     ({"memory__host": 9 * 2**30}, "may hold 9.0 GiB of this machine's 16.0"),
-    ({"parts": [{"name": "read record", "ms": 90.0, "processor_ms": 1.0},
-                {"name": "decode frames", "ms": 9.0, "processor_ms": 9.0}]},
-     "waits for the disk"),
-])
+    (
+      {
+        "parts": [
+          {"name": "read record", "ms": 90.0, "processor_ms": 1.0},
+          {"name": "decode frames", "ms": 9.0, "processor_ms": 9.0},
+        ]
+      },
+      "waits for the disk",
+    ),
+  ],
+)
 def test_advice(changes, text):
   found = _with(**changes)
   advice = "\n".join(profile_input.advise(found))
@@ -223,20 +240,27 @@ def test_no_advice_where_nothing_is_to_gain():
   assert profile_input.advise(found) == []
   assert "The input waits for the step" in profile_input.verdict(found)
   # All wait alike: for the processor, not for the disk.
-  slow = _with(parts=[
+  slow = _with(
+    parts=[
       {"name": "read record", "ms": 90.0, "processor_ms": 1.0},
-      {"name": "decode frames", "ms": 89.0, "processor_ms": 1.0}])
+      {"name": "decode frames", "ms": 89.0, "processor_ms": 1.0},
+    ]
+  )
   assert not any("disk" in a for a in profile_input.advise(slow))
   busy = _with()
-  assert not any("cores read" in a or "stored at" in a or "cache_mib" in a
-                 for a in profile_input.advise(busy))
+  assert not any(
+    "cores read" in a or "stored at" in a or "cache_mib" in a for a in profile_input.advise(busy)
+  )
 
 
-@pytest.mark.parametrize("arguments, text", [
+@pytest.mark.parametrize(
+  "arguments, text",
+  [
     (["--seconds=0"], "--seconds must be more than 0, got 0.0"),
     (["--config.ego.dataset=nowhere"], "No clip data set in 'nowhere'"),
     (["--config.nothing=1"], "nothing"),
-])
+  ],
+)
 def test_mistakes_are_named(config_file, capsys, arguments, text):
   assert profile_input.main([f"--config={config_file}", *arguments]) == 2
   error = capsys.readouterr().err

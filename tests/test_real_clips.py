@@ -31,24 +31,28 @@ ROOT = pathlib.Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"
 REAL = DATA / "real_mini"
 
-pytestmark = pytest.mark.skipif(
-    not REAL.exists(), reason="needs ../shared/data/real_mini"
-)
+pytestmark = pytest.mark.skipif(not REAL.exists(), reason="needs ../shared/data/real_mini")
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
   folder = tmp_path_factory.mktemp("real_mini")
   ego = [
-      "--dataset=epic55", "--split=train", f"--output={folder / 'ego'}",
-      f"--annotations={REAL / 'ego' / 'EPIC_train_action_labels.csv'}",
-      f"--media={REAL / 'ego'}", f"--class_lists={DATA / 'epic55'}",
-      "--short_side=128",
-  ]  # fmt: skip
+    "--dataset=epic55",
+    "--split=train",
+    f"--output={folder / 'ego'}",
+    f"--annotations={REAL / 'ego' / 'EPIC_train_action_labels.csv'}",
+    f"--media={REAL / 'ego'}",
+    f"--class_lists={DATA / 'epic55'}",
+    "--short_side=128",
+  ]
   exo = [
-      "--dataset=manifest", "--view=exo", f"--output={folder / 'exo'}",
-      f"--annotations={REAL / 'exo' / 'manifest.csv'}", "--short_side=128",
-  ]  # fmt: skip
+    "--dataset=manifest",
+    "--view=exo",
+    f"--output={folder / 'exo'}",
+    f"--annotations={REAL / 'exo' / 'manifest.csv'}",
+    "--short_side=128",
+  ]
   assert build_dataset.main(ego) == 0
   assert build_dataset.main(exo) == 0
   return folder
@@ -76,10 +80,7 @@ def test_exo(built):
   assert [clip.fps for clip in data.clips] == [28.0] * 3 + [25.0] * 3
   assert data.tasks["noun"].class_names == ("eye shadow", "eyelid", "hand")
   # Neighbouring frames look more alike than distant ones: the order is right.
-  images = [
-      simplejpeg.decode_jpeg(f).astype(np.float32)
-      for f in data.read_frames(0, range(84))
-  ]
+  images = [simplejpeg.decode_jpeg(f).astype(np.float32) for f in data.read_frames(0, range(84))]
   near = np.mean([np.abs(a - b).mean() for a, b in zip(images, images[1:])])
   far = np.mean([np.abs(a - b).mean() for a, b in zip(images, images[42:])])
   assert near < far
@@ -93,15 +94,27 @@ def mined(built):
       pytest.skip(f"needs the package {package}")
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv("HF_HUB_OFFLINE", "1")
-    assert embed_narrations.main([
-        f"--datasets={built / 'ego'},{built / 'exo'}",
-        "--model=all-MiniLM-L6-v2", f"--output={built / 'narrations.npz'}",
-    ]) == 0  # fmt: skip
-  assert mine_pairs.main([
-      f"--ego={built / 'ego'}", f"--exo={built / 'exo'}",
-      f"--narrations={built / 'narrations.npz'}",
-      f"--output={built / 'pairs.npz'}",
-  ]) == 0  # fmt: skip
+    assert (
+      embed_narrations.main(
+        [
+          f"--datasets={built / 'ego'},{built / 'exo'}",
+          "--model=all-MiniLM-L6-v2",
+          f"--output={built / 'narrations.npz'}",
+        ]
+      )
+      == 0
+    )
+  assert (
+    mine_pairs.main(
+      [
+        f"--ego={built / 'ego'}",
+        f"--exo={built / 'exo'}",
+        f"--narrations={built / 'narrations.npz'}",
+        f"--output={built / 'pairs.npz'}",
+      ]
+    )
+    == 0
+  )
   return built
 
 
@@ -125,26 +138,39 @@ def trained(mined):
   """Both stages by the real command, two steps each; its workdir."""
   workdir = mined / "run"
   overrides = {
-      "stages": ("exo", "joint"),
-      "ego.dataset": str(mined / "ego"),
-      "exo.datasets": (str(mined / "exo"),),
-      "narrations": str(mined / "narrations.npz"),
-      "pairs.table": str(mined / "pairs.npz"),
-      "frames.crop_size": 56, "frames.short_side": (64, 72),
-      "exo_stage.total": "2 steps", "exo_stage.batch_size": 4,
-      "joint_stage.total": "2 steps", "joint_stage.batch_size": 4,
-      "eval.splits": ("train",), "eval.during_split": "",
-      "eval.crop_size": 64, "eval.clips": 1, "eval.crops": 1,
-      "eval.batch_size": 3,
-  }  # fmt: skip
+    "stages": ("exo", "joint"),
+    "ego.dataset": str(mined / "ego"),
+    "exo.datasets": (str(mined / "exo"),),
+    "narrations": str(mined / "narrations.npz"),
+    "pairs.table": str(mined / "pairs.npz"),
+    "frames.crop_size": 56,
+    "frames.short_side": (64, 72),
+    "exo_stage.total": "2 steps",
+    "exo_stage.batch_size": 4,
+    "joint_stage.total": "2 steps",
+    "joint_stage.batch_size": 4,
+    "eval.splits": ("train",),
+    "eval.during_split": "",
+    "eval.crop_size": 64,
+    "eval.clips": 1,
+    "eval.crops": 1,
+    "eval.batch_size": 3,
+  }
   done = subprocess.run(
-      [sys.executable, "-m", "sum_l_jax.main",
-       "--config=configs/epic55.py:method=sum_l,backbone=tiny",
-       f"--workdir={workdir}",
-       *(f"--config.{name}={value}" for name, value in overrides.items())],
-      cwd=ROOT, capture_output=True, text=True, timeout=600,
-      env=os.environ | {"JAX_PLATFORMS": "cpu"},
-  )  # fmt: skip
+    [
+      sys.executable,
+      "-m",
+      "sum_l_jax.main",
+      "--config=configs/epic55.py:method=sum_l,backbone=tiny",
+      f"--workdir={workdir}",
+      *(f"--config.{name}={value}" for name, value in overrides.items()),
+    ],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=600,
+    env=os.environ | {"JAX_PLATFORMS": "cpu"},
+  )
   assert done.returncode == 0, done.stderr
   assert f"Written: {workdir / 'result.json'}" in done.stdout
   return workdir
@@ -180,19 +206,21 @@ def test_predicts_what_the_evaluation_scored(built, trained):
 
 def test_predict_command(trained, capsys):
   video = REAL / "exo" / "arm_wrestling.mp4"
-  assert predict.main([
-      f"--checkpoint={trained}", "--window=4", "--stride=3", "--top=2",
-      "--output=csv", str(video),
-  ]) == 0  # fmt: skip
+  assert (
+    predict.main(
+      [f"--checkpoint={trained}", "--window=4", "--stride=3", "--top=2", "--output=csv", str(video)]
+    )
+    == 0
+  )
   lines = capsys.readouterr().out.splitlines()
   assert lines[0] == "video,start,stop,task,rank,class,score"
   rows = [line.rsplit(",", 6) for line in lines[1:]]
   # Ten seconds of video; verb, noun, action and two classes a window.
-  assert [row[1:3] for row in rows[::6]] == [
-      ["0.00", "4.00"], ["3.00", "7.00"], ["6.00", "10.00"],
-  ]  # fmt: skip
-  verbs = {line.split(",")[1] for line in
-           (DATA / "epic55" / "EPIC_verb_classes.csv").read_text().splitlines()}
+  assert [row[1:3] for row in rows[::6]] == [["0.00", "4.00"], ["3.00", "7.00"], ["6.00", "10.00"]]
+  verbs = {
+    line.split(",")[1]
+    for line in (DATA / "epic55" / "EPIC_verb_classes.csv").read_text().splitlines()
+  }
   assert {row[5] for row in rows if row[3] == "verb"} <= verbs
   for best, second in zip(rows[::2], rows[1::2]):
     assert (best[4], second[4]) == ("1", "2")

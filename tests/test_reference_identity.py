@@ -42,9 +42,9 @@ def to_weights(network, model) -> weights_lib.Weights:
 
 def our_network(model, **options) -> train_state.Network:
   options = {"tasks": {"ego": {"action": 400}}, "dropout": 0.0, **options}
-  return train_state.Network(lambda: models.make_model(
-      backbone=choices.MODELS[model], embedding_dim=None, **options
-  ))
+  return train_state.Network(
+    lambda: models.make_model(backbone=choices.MODELS[model], embedding_dim=None, **options)
+  )
 
 
 def clips(model, batch, crop, seed=0):
@@ -54,8 +54,7 @@ def clips(model, batch, crop, seed=0):
   # Smooth in space and time, as video is, with noise on top.
   coarse = rng.integers(0, 256, (batch, frames // 4, 7, 7, 3))
   video = coarse.repeat(4, 1).repeat(crop // 7 + 1, 2).repeat(crop // 7 + 1, 3)
-  video = video[:, :, :crop, :crop] + rng.integers(-20, 21, (
-      batch, frames, crop, crop, 3))
+  video = video[:, :, :crop, :crop] + rng.integers(-20, 21, (batch, frames, crop, crop, 3))
   video = video.clip(0, 255).astype(np.uint8)
   pixels = (video.astype(np.float32) / 255 - 0.45) / 0.225
   return video, pixels.astype(np.float32)
@@ -89,20 +88,16 @@ def test_evaluation(networks, model, record_property):
   with torch.no_grad():
     expected = reference.run(network, pixels)
   ours, _ = jax.jit(
-      lambda p, s, v: our_network(model).apply(
-          p, s, {"ego": {"video": v}}, train=False)
+    lambda p, s, v: our_network(model).apply(p, s, {"ego": {"video": v}}, train=False)
   )(weights.params, weights.stats, video)
   found = {}
   for stage, tensors in expected["stages"].items():
     for path, tensor in zip(("slow", "fast"), tensors):
       found[f"{stage}/{path}"] = difference(
-          ours["ego"]["stages"][stage][path],
-          tensor.permute(0, 2, 3, 4, 1),
+        ours["ego"]["stages"][stage][path], tensor.permute(0, 2, 3, 4, 1)
       )
   found["features"] = difference(ours["ego"]["features"], expected["features"])
-  found["logits"] = difference(
-      ours["ego"]["logits"]["action"], expected["logits"]
-  )
+  found["logits"] = difference(ours["ego"]["logits"]["action"], expected["logits"])
   record_property("differences", found)
   print(model, {k: f"{v:.1e}" for k, v in found.items()})
   assert max(found.values()) <= 1e-4, found
@@ -121,8 +116,10 @@ def test_scores_at_crop_256(networks, model, window):
       assert logits.shape[1] == 4
       expected = expected.mean(dim=1)
   score = evaluate.make_score_step(
-      our_network(model, pool_window=window), view="ego",
-      kinds={"action": "softmax"}, mesh=device.make_mesh(1),
+    our_network(model, pool_window=window),
+    view="ego",
+    kinds={"action": "softmax"},
+    mesh=device.make_mesh(1),
   )
   ours = score(weights.params, weights.stats, {"video": video})["action"]
   assert difference(ours, expected) <= 1e-4
@@ -133,8 +130,7 @@ def test_pool_window_that_does_not_fit(networks):
   video, _ = clips("slow_r50_8x8", 1, 64)
   network = our_network("slow_r50_8x8", pool_window=7)
   with pytest.raises(ValueError, match="pool_window=7 is larger than the map"):
-    network.apply(weights.params, weights.stats, {"ego": {"video": video}},
-                  train=False)
+    network.apply(weights.params, weights.stats, {"ego": {"video": video}}, train=False)
 
 
 def torch_heads(features: int, seed: int) -> nn.ModuleDict:
@@ -145,49 +141,55 @@ def torch_heads(features: int, seed: int) -> nn.ModuleDict:
 def with_heads(weights, heads):
   """Our trees with the PyTorch heads in place of the 400 classes."""
   encoder = jax.tree.map(jnp.asarray, weights.params["ego"]["encoder"])
-  params = {"ego": {"encoder": encoder, "heads": {
-      task: {"kernel": jnp.asarray(layer.weight.detach().numpy().T),
-             "bias": jnp.asarray(layer.bias.detach().numpy())}
-      for task, layer in heads.items()
-  }}}
+  params = {
+    "ego": {
+      "encoder": encoder,
+      "heads": {
+        task: {
+          "kernel": jnp.asarray(layer.weight.detach().numpy().T),
+          "bias": jnp.asarray(layer.bias.detach().numpy()),
+        }
+        for task, layer in heads.items()
+      },
+    }
+  }
   return params, jax.tree.map(jnp.asarray, weights.stats)
 
 
 def batch_of(model, size, crop, seed):
   video, pixels = clips(model, size, crop, seed)
   rng = np.random.default_rng(seed + 100)
-  labels = {t: rng.integers(0, k, size).astype(np.int32)
-            for t, k in TASKS.items()}
-  batch = {"ego": {
-      "video": video, "labels": labels, "mask": np.ones(size, np.float32),
+  labels = {t: rng.integers(0, k, size).astype(np.int32) for t, k in TASKS.items()}
+  batch = {
+    "ego": {
+      "video": video,
+      "labels": labels,
+      "mask": np.ones(size, np.float32),
       "color_offset": np.zeros((size, 3), np.float32),
-  }}
+    }
+  }
   return batch, pixels, labels
 
 
 def objective():
   return total_loss.Objective(
-      tasks={"ego": dict.fromkeys(TASKS, "softmax")},
-      weights={"ego_cls": 1.0}, cross_view="weighted",
+    tasks={"ego": dict.fromkeys(TASKS, "softmax")}, weights={"ego_cls": 1.0}, cross_view="weighted"
   )
 
 
 def torch_loss(network, heads, pixels, labels):
   features = reference.run(network, pixels)["features"]
   return sum(
-      nn.functional.cross_entropy(heads[t](features),
-                                  torch.from_numpy(labels[t]).long())
-      for t in TASKS
+    nn.functional.cross_entropy(heads[t](features), torch.from_numpy(labels[t]).long())
+    for t in TASKS
   )
 
 
 def named_gradients(network, model) -> dict[str, np.ndarray]:
   """Our flat encoder names -> PyTorch's gradients in our layout."""
   shapes = our_network(model).shapes[0]["ego"]["encoder"]
-  ours = names.encoder_names(
-      choices.MODELS[model], "pytorchvideo", weights_lib.flatten(shapes))
-  grads = {k: p.grad.numpy() for k, p in network.named_parameters()
-           if p.grad is not None}
+  ours = names.encoder_names(choices.MODELS[model], "pytorchvideo", weights_lib.flatten(shapes))
+  grads = {k: p.grad.numpy() for k, p in network.named_parameters() if p.grad is not None}
   move = lambda g: g.transpose(2, 3, 4, 1, 0) if g.ndim == 5 else g
   return {name: move(grads[theirs]) for name, theirs in ours.items()}
 
@@ -195,9 +197,10 @@ def named_gradients(network, model) -> dict[str, np.ndarray]:
 def relative_errors(ours, theirs) -> dict[str, float]:
   """By parameter, |ours - theirs| / |theirs|."""
   return {
-      name: float(np.linalg.norm(np.asarray(ours[name], np.float64) - wanted)
-                  / np.linalg.norm(wanted))
-      for name, wanted in theirs.items()
+    name: float(
+      np.linalg.norm(np.asarray(ours[name], np.float64) - wanted) / np.linalg.norm(wanted)
+    )
+    for name, wanted in theirs.items()
   }
 
 
@@ -214,12 +217,16 @@ def our_gradients(model, params, stats, batch):
     def loss(params):
       out, new = network.apply(params, stats, batch, train=True)
       return objective()(out, batch, key=jax.random.key(0))[0], new
+
     return jax.value_and_grad(loss, has_aux=True)(params)
 
   (loss, new_stats), grads = run(params, stats, batch)
-  return (float(loss), weights_lib.flatten(grads["ego"]["encoder"]),
-          weights_lib.flatten(grads["ego"]["heads"]),
-          weights_lib.flatten(new_stats["ego"]["encoder"]))
+  return (
+    float(loss),
+    weights_lib.flatten(grads["ego"]["encoder"]),
+    weights_lib.flatten(grads["ego"]["heads"]),
+    weights_lib.flatten(new_stats["ego"]["encoder"]),
+  )
 
 
 @pytest.mark.parametrize("model", ["slow_r50_8x8", "slowfast_r50_8x8"])
@@ -239,29 +246,25 @@ def test_training(networks, model, monkeypatch, record_property):
   for name, module in network.named_modules():
     if isinstance(module, nn.BatchNorm3d):
       module.register_forward_hook(
-          lambda m, x, y, name=name: counts.__setitem__(
-              name, x[0].numel() // x[0].shape[1])
+        lambda m, x, y, name=name: counts.__setitem__(name, x[0].numel() // x[0].shape[1])
       )
   before = {k: v.clone() for k, v in network.state_dict().items()}
   expected = torch_loss(network, heads, pixels, labels)
   expected.backward()
-  loss, grads, head_grads, statistics = our_gradients(
-      model, params, stats, batch
-  )
+  loss, grads, head_grads, statistics = our_gradients(model, params, stats, batch)
   assert loss == pytest.approx(float(expected.detach()), rel=1e-5)
   errors = relative_errors(grads, named_gradients(network, model))
   for task, layer in heads.items():
     errors |= relative_errors(
-        head_grads, {f"{task}/kernel": layer.weight.grad.numpy().T,
-                     f"{task}/bias": layer.bias.grad.numpy()})
+      head_grads,
+      {f"{task}/kernel": layer.weight.grad.numpy().T, f"{task}/bias": layer.bias.grad.numpy()},
+    )
   record_property("worst gradients", worst(errors))
   print(model, "gradients", worst(errors))
   assert len(errors) > 100
   assert max(errors.values()) <= 1e-3, worst(errors)
 
-  theirs = names.encoder_names(
-      choices.MODELS[model], "pytorchvideo", statistics
-  )
+  theirs = names.encoder_names(choices.MODELS[model], "pytorchvideo", statistics)
   after = network.state_dict()
   for name, value in statistics.items():
     key = theirs[name]
@@ -288,9 +291,7 @@ def test_gradient_at_kinks_is_within_rounding(networks, record_property):
   for dtype in (torch.float64, torch.float32):
     network = reference.build(model).to(dtype).train()
     heads = torch_heads(2048, seed=3).to(dtype)
-    torch_loss(
-        network, heads, torch.from_numpy(pixels).to(dtype).numpy(), labels
-    ).backward()
+    torch_loss(network, heads, torch.from_numpy(pixels).to(dtype).numpy(), labels).backward()
     found[dtype] = named_gradients(network, model)
   params, stats = with_heads(weights, torch_heads(2048, seed=3))
   _, grads, _, _ = our_gradients(model, params, stats, batch)
@@ -320,8 +321,7 @@ def test_ten_steps_of_sgd(schedule):
     if ".proj." not in name:
       (norms if "norm" in name else others).append(parameter)
   theirs = torch.optim.SGD(
-      [{"params": norms, "weight_decay": 0.0}, {"params": others}], lr=0.0,
-      **settings,
+    [{"params": norms, "weight_decay": 0.0}, {"params": others}], lr=0.0, **settings
   )
 
   def rate(step):
@@ -330,21 +330,22 @@ def test_ten_steps_of_sgd(schedule):
     return peak * factors[sum(step >= b for b in bounds) - 1]
 
   learning_rate = optimizers.make_schedule(
-      schedule, learning_rate=peak, total_steps=steps, boundaries=bounds,
-      factors=factors,
+    schedule, learning_rate=peak, total_steps=steps, boundaries=bounds, factors=factors
   )
-  optimizer = optimizers.make_optimizer(
-      "sgd", learning_rate, clip_norm=0.0, **settings)
+  optimizer = optimizers.make_optimizer("sgd", learning_rate, clip_norm=0.0, **settings)
   step_fn = train_step.make_train_step(
-      our_network(model, tasks={"ego": TASKS}), objective(), optimizer,
-      learning_rate, seed=0, mesh=device.make_mesh(1),
+    our_network(model, tasks={"ego": TASKS}),
+    objective(),
+    optimizer,
+    learning_rate,
+    seed=0,
+    mesh=device.make_mesh(1),
   )
   params, stats = with_heads(weights, heads)
   # Placed as training does it, or the second step would compile anew.
   state = jax.device_put(
-      train_state.create_state(params, stats, optimizer),
-      jax.sharding.NamedSharding(
-          device.make_mesh(1), jax.sharding.PartitionSpec()),
+    train_state.create_state(params, stats, optimizer),
+    jax.sharding.NamedSharding(device.make_mesh(1), jax.sharding.PartitionSpec()),
   )
   pairs = []
   for step in range(steps):

@@ -17,8 +17,8 @@ from sum_l_jax import report
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER),
-    reason="no chromium and chromedriver in PATH: a report can't be looked at",
+  not (BROWSER and DRIVER),
+  reason="no chromium and chromedriver in PATH: a report can't be looked at",
 )
 # A desktop's window, and a phone's.
 WIDTHS = {"desktop": 1200, "phone": 390}
@@ -30,9 +30,15 @@ def _driver():
   options.binary_location = BROWSER
   with tempfile.TemporaryDirectory() as profile:
     for argument in (
-        "headless", "no-sandbox", "disable-gpu", "disable-quic",
-        "no-first-run", "disable-background-networking", "disable-sync",
-        "disable-component-update", f"user-data-dir={profile}",
+      "headless",
+      "no-sandbox",
+      "disable-gpu",
+      "disable-quic",
+      "no-first-run",
+      "disable-background-networking",
+      "disable-sync",
+      "disable-component-update",
+      f"user-data-dir={profile}",
     ):
       options.add_argument(f"--{argument}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
@@ -48,17 +54,21 @@ def _address(finished, tmp_path_factory):
   """A report with a baseline: the widest tables there are."""
   folder = tmp_path_factory.mktemp("browser")
   for name in ("run", "baseline"):
-    shutil.copytree(finished[0], folder / name,
-                    ignore=shutil.ignore_patterns("xla_cache"))
-  return report.write_report(
-      folder / "run", baseline=folder / "baseline", number=1).as_uri()
+    shutil.copytree(finished[0], folder / name, ignore=shutil.ignore_patterns("xla_cache"))
+  return report.write_report(folder / "run", baseline=folder / "baseline", number=1).as_uri()
 
 
 @pytest.fixture(name="page", params=WIDTHS)
 def _page(request, driver, address):
-  driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
-      "width": WIDTHS[request.param], "height": 800, "deviceScaleFactor": 1,
-      "mobile": request.param == "phone"})
+  driver.execute_cdp_cmd(
+    "Emulation.setDeviceMetricsOverride",
+    {
+      "width": WIDTHS[request.param],
+      "height": 800,
+      "deviceScaleFactor": 1,
+      "mobile": request.param == "phone",
+    },
+  )
   driver.get_log("browser")  # Of the page before.
   driver.get(address)
   return driver
@@ -70,9 +80,13 @@ def _find(page, selector):
 
 def test_nothing_complains_and_nothing_is_fetched(page):
   assert page.get_log("browser") == []
-  assert page.execute_script(
+  assert (
+    page.execute_script(
       "return performance.getEntriesByType('resource').map(e => e.name)"
-      ".filter(name => !name.startsWith('data:'))") == []
+      ".filter(name => !name.startsWith('data:'))"
+    )
+    == []
+  )
 
 
 def test_pictures_are_drawn_and_described(page):
@@ -86,7 +100,8 @@ def test_pictures_are_drawn_and_described(page):
 def test_the_page_is_as_wide_as_the_window(page):
   """Wide tables scroll by themselves."""
   wide, inner = page.execute_script(
-      "return [document.documentElement.scrollWidth, window.innerWidth]")
+    "return [document.documentElement.scrollWidth, window.innerWidth]"
+  )
   assert wide <= inner
   moved = page.execute_script("""
       return [...document.querySelectorAll('.scroll')]
@@ -121,8 +136,10 @@ def test_links_lead_to_their_sections(page):
     link.click()
     name = link.get_attribute("href").partition("#")[2]
     top, bottom = page.execute_script(
-        "const box = document.getElementById(arguments[0])"
-        ".getBoundingClientRect(); return [box.top, box.bottom]", name)
+      "const box = document.getElementById(arguments[0])"
+      ".getBoundingClientRect(); return [box.top, box.bottom]",
+      name,
+    )
     # At the top of the window, or as near as the page's end allows.
     assert top < 800 and bottom > 0
     assert page.execute_script("return location.hash") == f"#{name}"

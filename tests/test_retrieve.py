@@ -52,14 +52,16 @@ def run(capsys, *arguments):
   return code, captured.out, captured.err
 
 
-def test_page_shows_the_nearest_clips(
-    finished, tiny_ego, tiny_exo, tmp_path, capsys
-):
+def test_page_shows_the_nearest_clips(finished, tiny_ego, tiny_exo, tmp_path, capsys):
   output = tmp_path / "page.html"
   code, out, _ = run(
-      capsys, f"--checkpoint={finished[0]}", f"--queries={tiny_ego}:val",
-      f"--keys={tiny_exo}:train", "--number=3", "--top=4",
-      f"--output={output}",
+    capsys,
+    f"--checkpoint={finished[0]}",
+    f"--queries={tiny_ego}:val",
+    f"--keys={tiny_exo}:train",
+    "--number=3",
+    "--top=4",
+    f"--output={output}",
   )
   assert code == 0 and "3 queries, the best of 11 keys" in out
   page = Reader(output.read_text(encoding="utf-8"))
@@ -67,8 +69,7 @@ def test_page_shows_the_nearest_clips(
 
   weights = weights_lib.read_weights(finished[0])
   embedder = embedding.Embedder(weights)
-  ego, exo = (records.ClipDataset(*x) for x in
-              ((tiny_ego, "val"), (tiny_exo, "train")))
+  ego, exo = (records.ClipDataset(*x) for x in ((tiny_ego, "val"), (tiny_exo, "train")))
   cosines = embedder(ego).vectors @ embedder(exo).vectors.T
   shown = iter(page.texts)
   for row in (0, 1, 3):  # Evenly spaced among 5.
@@ -78,18 +79,14 @@ def test_page_shows_the_nearest_clips(
       assert f"{rank}. cosine {cosines[row, key]:.3f}" in shown
       clip = exo.clips[key]
       assert next(shown) == clip.narration and next(shown) == clip.clip_id
-      (verb, noun), (own_verb, own_noun) = (
-          c.narration.split() for c in (clip, query))
-      assert next(shown) == (
-          f"{'✓ same' if verb == own_verb else '✗ other'} verb: {verb}")
-      assert next(shown) == (
-          f"{'✓ same' if noun == own_noun else '✗ other'} noun: {noun}")
+      (verb, noun), (own_verb, own_noun) = (c.narration.split() for c in (clip, query))
+      assert next(shown) == (f"{'✓ same' if verb == own_verb else '✗ other'} verb: {verb}")
+      assert next(shown) == (f"{'✓ same' if noun == own_noun else '✗ other'} noun: {noun}")
 
   images = page.of("img")
   assert len(images) == 3 * 5
   first = images[0]
-  assert first["alt"] == (
-      f"Middle frame of the ego clip: {ego.clips[0].narration}")
+  assert first["alt"] == (f"Middle frame of the ego clip: {ego.clips[0].narration}")
   prefix = "data:image/jpeg;base64,"
   assert all(image["src"].startswith(prefix) for image in images)
   jpeg = base64.b64decode(first["src"].removeprefix(prefix))
@@ -98,15 +95,17 @@ def test_page_shows_the_nearest_clips(
   assert not page.of("link") and "http" not in str(page.of("img"))
 
 
-def test_chosen_ids_and_a_query_never_finds_itself(
-    finished, tiny_ego, tmp_path, capsys
-):
+def test_chosen_ids_and_a_query_never_finds_itself(finished, tiny_ego, tmp_path, capsys):
   output = tmp_path / "page.html"
   ids = "ego_val_003,ego_val_001"
   code, _, _ = run(
-      capsys, f"--checkpoint={finished[0]}", f"--queries={tiny_ego}:val",
-      f"--keys={tiny_ego}:val", f"--ids={ids}", "--top=9",
-      f"--output={output}",
+    capsys,
+    f"--checkpoint={finished[0]}",
+    f"--queries={tiny_ego}:val",
+    f"--keys={tiny_ego}:val",
+    f"--ids={ids}",
+    "--top=9",
+    f"--output={output}",
   )
   assert code == 0
   shown = [t for t in Reader(output.read_text()).texts if "ego_val" in t]
@@ -116,14 +115,16 @@ def test_chosen_ids_and_a_query_never_finds_itself(
     assert found[0] == own and set(found[1:]) == others(own)
 
 
-def test_text_queries(
-    finished, tiny_exo, tiny_tables, tiny_narrations, tmp_path, capsys
-):
+def test_text_queries(finished, tiny_exo, tiny_tables, tiny_narrations, tmp_path, capsys):
   output = tmp_path / "page.html"
   exo = records.ClipDataset(tiny_exo, "train")
   text = exo.clips[4].narration
-  arguments = (f"--checkpoint={finished[0]}", f"--keys={tiny_exo}:train",
-               f"--output={output}", "--top=11")
+  arguments = (
+    f"--checkpoint={finished[0]}",
+    f"--keys={tiny_exo}:train",
+    f"--output={output}",
+    "--top=11",
+  )
   code, out, _ = run(capsys, *arguments, f"--text=  {text.upper()}")
   assert code == 0 and "1 queries" in out
   page = Reader(output.read_text(encoding="utf-8"))
@@ -141,18 +142,19 @@ def test_text_queries(
   # The lines of docs/retrieval.md, with another encoder.
   table = narrations_lib.NarrationTable.load(tiny_tables / "narrations.npz")
   narrations_lib.NarrationTable(
-      [*table.narrations, "cut the tomato"],
-      np.concatenate([table.vectors, np.ones((1, 16))]), table.model,
+    [*table.narrations, "cut the tomato"],
+    np.concatenate([table.vectors, np.ones((1, 16))]),
+    table.model,
   ).save(tmp_path / "more.npz")
-  code, out, _ = run(capsys, *arguments, "--text=cut the tomato",
-                     f"--narrations={tmp_path / 'more.npz'}")
+  code, out, _ = run(
+    capsys, *arguments, "--text=cut the tomato", f"--narrations={tmp_path / 'more.npz'}"
+  )
   assert code == 0
 
-  narrations_lib.NarrationTable(
-      tiny_narrations.narrations, tiny_narrations.vectors, "other",
-  ).save(tmp_path / "other.npz")
-  code, _, err = run(capsys, *arguments, f"--text={text}",
-                     f"--narrations={tmp_path / 'other.npz'}")
+  narrations_lib.NarrationTable(tiny_narrations.narrations, tiny_narrations.vectors, "other").save(
+    tmp_path / "other.npz"
+  )
+  code, _, err = run(capsys, *arguments, f"--text={text}", f"--narrations={tmp_path / 'other.npz'}")
   assert code == 2 and "16 numbers by model 'random-16'" in err
 
 
@@ -161,15 +163,25 @@ def test_narrations_and_ids_are_escaped(finished, tiny_exo, tmp_path, capsys):
   for i, clip in enumerate(clips):
     clips[i] = type(clip)(**{**vars(clip), "narration": SCRIPT})
   clip_dataset.write_clip_dataset(
-      tmp_path / "ego", name="<i>evil", view="ego",
-      tasks=conftest.SOFTMAX_TASKS, splits={"val": lambda: clips},
+    tmp_path / "ego",
+    name="<i>evil",
+    view="ego",
+    tasks=conftest.SOFTMAX_TASKS,
+    splits={"val": lambda: clips},
   )
   output = tmp_path / "page.html"
-  for queries, keys in ((f"{tmp_path}/ego:val", f"{tiny_exo}:train"),
-                        (f"{tiny_exo}:train", f"{tmp_path}/ego:val")):
-    code, _, _ = run(capsys, f"--checkpoint={finished[0]}",
-                     f"--queries={queries}", f"--keys={keys}",
-                     f"--output={output}", "--number=2")
+  for queries, keys in (
+    (f"{tmp_path}/ego:val", f"{tiny_exo}:train"),
+    (f"{tiny_exo}:train", f"{tmp_path}/ego:val"),
+  ):
+    code, _, _ = run(
+      capsys,
+      f"--checkpoint={finished[0]}",
+      f"--queries={queries}",
+      f"--keys={keys}",
+      f"--output={output}",
+      "--number=2",
+    )
     assert code == 0
     text = output.read_text(encoding="utf-8")
     page = Reader(text)
@@ -181,13 +193,25 @@ def test_narrations_and_ids_are_escaped(finished, tiny_exo, tmp_path, capsys):
 
 def test_a_class_name_and_a_title_are_escaped():
   card = retrieval_page.Card("<id>", "<kind>", SCRIPT, None, ("<c>",))
-  hit = retrieval_page.Hit(card, 0.5, (
-      retrieval_page.Fact(True, "<verb>", SCRIPT),))
-  page = retrieval_page.render(
-      SCRIPT, [SCRIPT], [retrieval_page.Query(card, (hit,))])
+  hit = retrieval_page.Hit(card, 0.5, (retrieval_page.Fact(True, "<verb>", SCRIPT),))
+  page = retrieval_page.render(SCRIPT, [SCRIPT], [retrieval_page.Query(card, (hit,))])
   tags = {tag for tag, _ in Reader(page).tags}
-  assert tags == {"html", "head", "meta", "title", "style", "body", "main",
-                  "h1", "h2", "p", "section", "div", "ol", "li"}
+  assert tags == {
+    "html",
+    "head",
+    "meta",
+    "title",
+    "style",
+    "body",
+    "main",
+    "h1",
+    "h2",
+    "p",
+    "section",
+    "div",
+    "ol",
+    "li",
+  }
   assert page.count("The frame can't be read.") == 2
 
 
@@ -198,8 +222,11 @@ def test_a_frame_that_cannot_be_read(finished, tiny_exo, tmp_path):
   frames[len(frames) // 2] = frames[0][:40]
   clips[1] = type(clips[1])(**{**vars(clips[1]), "frames": frames})
   clip_dataset.write_clip_dataset(
-      tmp_path / "ego", name="broken", view="ego",
-      tasks=conftest.SOFTMAX_TASKS, splits={"val": lambda: clips},
+    tmp_path / "ego",
+    name="broken",
+    view="ego",
+    tasks=conftest.SOFTMAX_TASKS,
+    splits={"val": lambda: clips},
   )
   dataset = records.ClipDataset(tmp_path / "ego", "val")
   cards = [retrieval_examples._clip_card(dataset, row) for row in (0, 1)]
@@ -216,17 +243,14 @@ def test_errors(finished, tiny_ego, tiny_exo, tmp_path, capsys):
     return err
 
   assert "Give --queries=DIR:SPLIT" in error(checkpoint, keys)
-  assert "--ids needs --queries" in error(
-      checkpoint, keys, "--ids=a", "--text=b")
+  assert "--ids needs --queries" in error(checkpoint, keys, "--ids=a", "--text=b")
   assert "--top must be" in error(checkpoint, keys, queries, "--top=0")
   assert "--number must be" in error(checkpoint, keys, queries, "--number=0")
-  assert "no folder" in error(
-      checkpoint, keys, queries, f"--output={tmp_path}/x/y.html")
+  assert "no folder" in error(checkpoint, keys, queries, f"--output={tmp_path}/x/y.html")
   wrong = error(checkpoint, keys, queries, "--ids=ego_val_03")
   assert "has no clip 'ego_val_03'; did you mean ego_val_003" in wrong
   assert "names no split" in error(checkpoint, f"--keys={tiny_exo}", queries)
-  assert "has no projection" in error(
-      f"--checkpoint={finished[0] / 'exo'}", keys, queries)
+  assert "has no projection" in error(f"--checkpoint={finished[0] / 'exo'}", keys, queries)
 
 
 def test_a_run_that_does_not_name_its_narrations(finished):

@@ -52,8 +52,7 @@ def samples_fixture(tiny_ego, tiny_exo, tiny_tables, tmp_path_factory):
   config.checkpoint.every = config.eval.every = f"{_EVERY} steps"
   config.log_every_steps = 2
   compiled, samples = [], {}
-  names = ("/jax/core/compile/jaxpr_trace_duration",
-           "/jax/core/compile/backend_compile_duration")
+  names = ("/jax/core/compile/jaxpr_trace_duration", "/jax/core/compile/backend_compile_duration")
 
   def listen(event, seconds, **more):
     del seconds, more
@@ -67,10 +66,10 @@ def samples_fixture(tiny_ego, tiny_exo, tiny_tables, tmp_path_factory):
       if "ego" in batch and number % _EVERY == _EVERY - 1:
         _settle(workdir / "joint" / "checkpoints")
         samples[number] = {
-            "compiled": len(compiled),
-            "files": _open_files(),
-            "threads": len(os.listdir("/proc/self/task")),
-            "processes": len(multiprocessing.active_children()),
+          "compiled": len(compiled),
+          "files": _open_files(),
+          "threads": len(os.listdir("/proc/self/task")),
+          "processes": len(multiprocessing.active_children()),
         }
       yield batch
 

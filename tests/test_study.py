@@ -31,15 +31,12 @@ CHARADES = str(ROOT / "configs/charades_ego.py")
 
 def _options(cell: plan.Cell) -> dict[str, str]:
   return dict(
-      part.removeprefix("--").split("=", 1)
-      for part in cell.command if part.startswith("--")
+    part.removeprefix("--").split("=", 1) for part in cell.command if part.startswith("--")
   )
 
 
 def _cells(study, config=DEMO, overrides=(), seeds=(0,)):
-  planner = plan.Planner(
-      rows_lib.read(study), config, overrides, pathlib.Path("w")
-  )
+  planner = plan.Planner(rows_lib.read(study), config, overrides, pathlib.Path("w"))
   return {cell.name: cell for cell in planner.cells(seeds)}
 
 
@@ -75,8 +72,9 @@ def test_another_seed_renders_another_world():
 
 def test_stage_one_from_elsewhere():
   cells = _cells("table6", CHARADES, ("--config.init.exo=runs/lemma",))
-  assert set(cells) == {f"seed_0/{n}" for n in (
-      "fpv_only", "frozen", "shared", "same_init", "original")}
+  assert set(cells) == {
+    f"seed_0/{n}" for n in ("fpv_only", "frozen", "shared", "same_init", "original")
+  }
   given = {n: _options(c).get("config.init.exo") for n, c in cells.items()}
   assert given["seed_0/original"] == given["seed_0/frozen"] == "runs/lemma"
   assert given["seed_0/shared"] is given["seed_0/same_init"] is None
@@ -87,11 +85,19 @@ def test_rows_are_the_papers():
   # Reference facts, section 7.
   by_name = {row.name: row for row in rows_lib.STUDIES["table1"].rows}
   assert by_name["sum_l"].paper == {
-      "action_map_sklearn": 26.3, "verb_top1": 62.3, "verb_top5": 87.2,
-      "noun_top1": 47.3, "noun_top5": 70.9,
+    "action_map_sklearn": 26.3,
+    "verb_top1": 62.3,
+    "verb_top5": 87.2,
+    "noun_top1": 47.3,
+    "noun_top5": 70.9,
   }
-  assert [r.paper["action_map_sklearn"] for r in
-          rows_lib.STUDIES["table6"].rows] == [24.7, 25.8, 25.3, 26.1, 26.3]
+  assert [r.paper["action_map_sklearn"] for r in rows_lib.STUDIES["table6"].rows] == [
+    24.7,
+    25.8,
+    25.3,
+    26.1,
+    26.3,
+  ]
   table5 = {r.name: r for r in rows_lib.STUDIES["table5"].rows}
   assert table5["a_m"].paper == {"action_map_sklearn": 26.1}
   assert not table5["m"].paper and not table5["none"].paper
@@ -102,18 +108,20 @@ def test_every_study_fits_the_configs(name):
   for config in ("demo", "epic55", "epic100", "charades_ego"):
     path = str(ROOT / f"configs/{config}.py")
     overrides = () if config == "demo" else ("--config.init.exo=runs/lemma",)
-    assert len(_cells(name, path, overrides)) >= len(
-        rows_lib.STUDIES[name].rows)
+    assert len(_cells(name, path, overrides)) >= len(rows_lib.STUDIES[name].rows)
 
 
-@pytest.mark.parametrize("study, config, overrides, text", [
+@pytest.mark.parametrize(
+  "study, config, overrides, text",
+  [
     ("table1", DEMO + ":method=sum_l", (), r"\(s\) \['method'\] itself"),
     ("table1", DEMO, ("--config.seed=3",), r"field\(s\) \['seed'\] itself"),
     ("table1", DEMO, ("--config.sed=3",), "no config field 'sed'"),
     ("table1", "absent.py", (), "no config file 'absent.py'"),
     ("table1", CHARADES, (), "'fpv_only_exo_start' starts from a trained exo"),
     ("table9", DEMO, (), "table1, table2, .* or a .json file, got 'table9'"),
-])  # fmt: skip
+  ],
+)
 def test_refuses(study, config, overrides, text):
   with pytest.raises(ValueError, match=text):
     _cells(study, config, overrides)
@@ -121,21 +129,28 @@ def test_refuses(study, config, overrides, text):
 
 def test_own_study(tmp_path):
   path = tmp_path / "sigma.json"
-  path.write_text(json.dumps({
-      "primary": ["soft", "plain"],
-      "rows": [{"name": "plain", "label": "plain"},
-               {"name": "soft", "label": "soft", "fields":
-                {"loss.sigma": 0.2}}],
-  }))  # fmt: skip
+  path.write_text(
+    json.dumps(
+      {
+        "primary": ["soft", "plain"],
+        "rows": [
+          {"name": "plain", "label": "plain"},
+          {"name": "soft", "label": "soft", "fields": {"loss.sigma": 0.2}},
+        ],
+      }
+    )
+  )
   cells = _cells(str(path))
   assert _options(cells["seed_0/soft"])["config.loss.sigma"] == "0.2"
   for content in ("[]", "{", '{"rows": [{"nam": "x"}], "primary": []}'):
     path.write_text(content)
     with pytest.raises(ValueError, match="doesn't describe a study"):
       rows_lib.read(str(path))
-  path.write_text(json.dumps({
-      "primary": ["a", "b"], "rows": [{"name": "a", "label": "a"},
-                                      {"name": "c", "label": "c"}]}))
+  path.write_text(
+    json.dumps(
+      {"primary": ["a", "b"], "rows": [{"name": "a", "label": "a"}, {"name": "c", "label": "c"}]}
+    )
+  )
   with pytest.raises(ValueError, match="must name two of the rows"):
     rows_lib.read(str(path))
 
@@ -149,20 +164,21 @@ def _script(name, text, needs=()):
 
 def test_runs_side_by_side_after_what_they_need(tmp_path):
   wait = (
-      "import pathlib, time\n"
-      "start = time.time()\n"
-      "open({own!r}, 'w')\n"
-      "while not pathlib.Path({other!r}).exists():\n"
-      "  assert time.time() < start + 60\n"
-      "  time.sleep(0.01)\n"
+    "import pathlib, time\n"
+    "start = time.time()\n"
+    "open({own!r}, 'w')\n"
+    "while not pathlib.Path({other!r}).exists():\n"
+    "  assert time.time() < start + 60\n"
+    "  time.sleep(0.01)\n"
   )
   a, b, first = (str(tmp_path / n) for n in ("a", "b", "first"))
   cells = [
-      _script("x/first", f"open({first!r}, 'w')"),
-      # Each waits for the other: neither would end alone.
-      _script("x/a", wait.format(own=a, other=b), ("x/first",)),
-      _script("x/b", wait.format(own=b, other=a)
-              + f"assert pathlib.Path({first!r}).exists()", ("x/first",)),
+    _script("x/first", f"open({first!r}, 'w')"),
+    # Each waits for the other: neither would end alone.
+    _script("x/a", wait.format(own=a, other=b), ("x/first",)),
+    _script(
+      "x/b", wait.format(own=b, other=a) + f"assert pathlib.Path({first!r}).exists()", ("x/first",)
+    ),
   ]
   said = []
   assert runner.run(cells, tmp_path / "w", parallel=2, say=said.append) == []
@@ -189,8 +205,10 @@ def test_goes_on_after_a_failure(tmp_path):
 
 def test_an_interrupt_ends_the_runs(tmp_path):
   note = tmp_path / "pid"
-  sleeper = (f"import os, time; note = open({str(note)!r}, 'w');"
-             " print(os.getpid(), file=note, flush=True); time.sleep(600)")
+  sleeper = (
+    f"import os, time; note = open({str(note)!r}, 'w');"
+    " print(os.getpid(), file=note, flush=True); time.sleep(600)"
+  )
 
   def interrupt(_):
     start = time.monotonic()
@@ -209,12 +227,15 @@ def test_an_interrupt_ends_the_runs(tmp_path):
 def test_runs_share_the_cores_and_the_compilation_cache(tmp_path):
   out = tmp_path / "out"
   # Let the parent set the cores first.
-  report = ("import os, json, time; time.sleep(0.5);"
-            f" out = open({str(out)!r} + str(os.getpid()), 'w');"
-            " json.dump([sorted(os.sched_getaffinity(0)),"
-            " os.environ['JAX_COMPILATION_CACHE_DIR']], out)")
-  runner.run([_script("a", report), _script("b", report)], tmp_path / "w",
-             parallel=2, say=lambda text: None)
+  report = (
+    "import os, json, time; time.sleep(0.5);"
+    f" out = open({str(out)!r} + str(os.getpid()), 'w');"
+    " json.dump([sorted(os.sched_getaffinity(0)),"
+    " os.environ['JAX_COMPILATION_CACHE_DIR']], out)"
+  )
+  runner.run(
+    [_script("a", report), _script("b", report)], tmp_path / "w", parallel=2, say=lambda text: None
+  )
   seen = [json.loads(p.read_text()) for p in tmp_path.glob("out*")]
   cores = [set(c) for c, _ in seen]
   assert len({cache for _, cache in seen}) == 1
@@ -225,7 +246,7 @@ def test_runs_share_the_cores_and_the_compilation_cache(tmp_path):
 def test_the_same_run_of_another_study_is_taken(tmp_path):
   def planned(study, folder, **kwargs):
     return plan.Planner(
-        rows_lib.read(study), "configs/demo.py", (), tmp_path / folder, **kwargs
+      rows_lib.read(study), "configs/demo.py", (), tmp_path / folder, **kwargs
     ).cells([3])
 
   # As study and runs leave them: Table 1's stage one and two of its rows.
@@ -248,7 +269,10 @@ def test_the_same_run_of_another_study_is_taken(tmp_path):
   found = lambda config, seed: reuse.find(config, seed, [tmp_path / "one"])
   cells = {c.row: c for c in planned("table5", "five", find=found)}
   assert {row: c.reused.name for row, c in cells.items() if c.reused} == {
-      "stage_one": "stage_one", "fpv_only": "fpv_only", "aw_m": "sum_l"}
+    "stage_one": "stage_one",
+    "fpv_only": "fpv_only",
+    "aw_m": "sum_l",
+  }
   assert cells["aw_m"].seed == 3
   # What starts from the exo encoder takes that of the other study.
   start = f"--config.init.exo={tmp_path / 'one' / 'seed_3' / 'stage_one'}"
@@ -256,18 +280,22 @@ def test_the_same_run_of_another_study_is_taken(tmp_path):
   cells = {c.row: c for c in planned("table1", "again", find=found)}
   assert cells["sum_l"].reused and not cells["triplet"].reused
   with pytest.raises(FileNotFoundError, match="not the workdir of a study"):
-    planned("table5", "five", find=lambda config, seed: reuse.find(
-        config, seed, [tmp_path]))
+    planned("table5", "five", find=lambda config, seed: reuse.find(config, seed, [tmp_path]))
 
 
 # The table.
 
 
 STUDY = rows_lib.Study(
-    "t", "T", (rows_lib.Row("base", "Base"),
-               rows_lib.Row("new", "New", paper={"verb_top1": 62.3}),
-               rows_lib.Row("late", "Late")),
-    ("new", "base"), (("late", "new"),),
+  "t",
+  "T",
+  (
+    rows_lib.Row("base", "Base"),
+    rows_lib.Row("new", "New", paper={"verb_top1": 62.3}),
+    rows_lib.Row("late", "Late"),
+  ),
+  ("new", "base"),
+  (("late", "new"),),
 )
 
 
@@ -283,27 +311,34 @@ def _fill(workdir, seeds=6, sd=0.01, gain=0.05):
       values[row, seed] = value
       folder = workdir / f"seed_{seed}" / row
       folder.mkdir(parents=True)
-      (folder / "result.json").write_text(json.dumps({"splits": {"test": {
-          "metrics": {"verb_top1": value, "action_top1": value / 2},
-          "retrieval": {"ego_to_exo": {"recall_at_1": value / 4}},
-      }}}))
+      (folder / "result.json").write_text(
+        json.dumps(
+          {
+            "splits": {
+              "test": {
+                "metrics": {"verb_top1": value, "action_top1": value / 2},
+                "retrieval": {"ego_to_exo": {"recall_at_1": value / 4}},
+              }
+            }
+          }
+        )
+      )
   return values
 
 
 def _table(workdir, seeds=6):
-  cells = [plan.Cell(f"seed_{seed}/{row.name}", ()) for seed in range(seeds)
-           for row in STUDY.rows]
+  cells = [plan.Cell(f"seed_{seed}/{row.name}", ()) for seed in range(seeds) for row in STUDY.rows]
   results = tables.read_results(STUDY, cells, workdir, "test")
-  return tables.build(STUDY, results, about={
-      "split": "test", "primary_metric": "verb_top1", "command": "python x"})
+  return tables.build(
+    STUDY, results, about={"split": "test", "primary_metric": "verb_top1", "command": "python x"}
+  )
 
 
 def test_differences_are_paired_t_intervals(tmp_path):
   values = _fill(tmp_path)
   table = _table(tmp_path)
   first = table["comparisons"][0]
-  assert (first["row"], first["against"], first["primary"]) == (
-      "new", "base", True)
+  assert (first["row"], first["against"], first["primary"]) == ("new", "base", True)
   a = [values["new", s] for s in range(6)]
   b = [values["base", s] for s in range(6)]
   got = first["metrics"]["verb_top1"]
@@ -311,8 +346,7 @@ def test_differences_are_paired_t_intervals(tmp_path):
   assert (got["low"], got["high"]) == pytest.approx(tuple(expected))
   assert got["mean"] == pytest.approx(np.mean(a) - np.mean(b))
   row = table["rows"][1]["metrics"]["verb_top1"]
-  assert (row["mean"], row["sd"]) == pytest.approx(
-      (np.mean(a), np.std(a, ddof=1)))
+  assert (row["mean"], row["sd"]) == pytest.approx((np.mean(a), np.std(a, ddof=1)))
   # Only seeds that both have.
   late = {(c["row"], c["against"]): c for c in table["comparisons"]}
   assert late["late", "new"]["metrics"]["verb_top1"]["count"] == 5
@@ -323,16 +357,16 @@ def test_what_is_written_agrees(tmp_path):
   table = _table(tmp_path)
   tables.write(table, tmp_path)
   assert json.loads((tmp_path / "table.json").read_text()) == table
-  lines = list(csv.DictReader(
-      io.StringIO((tmp_path / "table.csv").read_text())))
+  lines = list(csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text())))
   for line in lines:
     if line["kind"] == "row":
       row = next(r for r in table["rows"] if r["name"] == line["row"])
       value = row["metrics"][line["metric"]]
     else:
       pair = (line["row"], line["against"])
-      value = next(c for c in table["comparisons"] if pair == (
-          c["row"], c["against"]))["metrics"][line["metric"]]
+      value = next(c for c in table["comparisons"] if pair == (c["row"], c["against"]))["metrics"][
+        line["metric"]
+      ]
     assert float(line["mean"]) == pytest.approx(value["mean"], abs=1e-6)
   text = (tmp_path / "table.md").read_text()
   mean = table["rows"][1]["metrics"]["verb_top1"]["mean"]
@@ -343,8 +377,11 @@ def test_what_is_written_agrees(tmp_path):
 
 def test_bold_only_where_the_interval_leaves_out_zero(tmp_path):
   _fill(tmp_path)
-  line = next(text for text in tables.as_markdown(_table(tmp_path)).splitlines()
-              if text.startswith("| New - Base"))
+  line = next(
+    text
+    for text in tables.as_markdown(_table(tmp_path)).splitlines()
+    if text.startswith("| New - Base")
+  )
   assert re.search(r"\*\*\+\d\.\d\*\* \[\+", line)
   _fill(tmp_path / "b", gain=0.0)
   text = tables.as_markdown(_table(tmp_path / "b"))
@@ -379,11 +416,9 @@ def test_registers_before_the_first_run_and_keeps_to_it(tmp_path):
 
 def test_dry_run_and_errors(tmp_path, capsys):
   ask = ["--study=table1", f"--config={DEMO}", f"--workdir={tmp_path / 'w'}"]
-  assert study_main.main([*ask, "--dry_run", "--seeds=2",
-                          "--rows=fpv_only,sum_l"]) == 0
+  assert study_main.main([*ask, "--dry_run", "--seeds=2", "--rows=fpv_only,sum_l"]) == 0
   out = capsys.readouterr().out.splitlines()
-  assert len(out) == 6 and all(
-      line.startswith("python -m sum_l_jax.main") for line in out)
+  assert len(out) == 6 and all(line.startswith("python -m sum_l_jax.main") for line in out)
   assert not (tmp_path / "w").exists()
   assert study_main.main([*ask, "--rows=nobody"]) == 2
   assert "['nobody'] are not among the rows" in capsys.readouterr().err
@@ -394,27 +429,30 @@ def test_dry_run_and_errors(tmp_path, capsys):
     study_main.main([*ask, "--sead=3"])
 
 
-def test_whole_study(tiny_ego, tiny_exo, tiny_tables, finished, tmp_path,
-                     capsys, monkeypatch):
-  config = runs.write_config(tmp_path / "small.py", ego=tiny_ego, exo=tiny_exo,
-                             tables=tiny_tables)
+def test_whole_study(tiny_ego, tiny_exo, tiny_tables, finished, tmp_path, capsys, monkeypatch):
+  config = runs.write_config(tmp_path / "small.py", ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
   monkeypatch.setenv("PYTHONPATH", str(ROOT))
-  ask = ["--study=table1", f"--config={config}", "--rows=fpv_only,sum_l",
-         f"--workdir={tmp_path / 'w'}", "--seeds=1",
-         "--primary_metric=verb_top1"]
+  ask = [
+    "--study=table1",
+    f"--config={config}",
+    "--rows=fpv_only,sum_l",
+    f"--workdir={tmp_path / 'w'}",
+    "--seeds=1",
+    "--primary_metric=verb_top1",
+  ]
   assert study_main.main(ask) == 0
   out = capsys.readouterr().out
   assert "3/3" in out and "| SUM-L | 1 |" in out
   # Stage one apart and then shared is the run of both stages, bit for bit on
   # as many cores.
   one, two = (
-      weights_lib.read_weights(folder)
-      for folder in (finished[0], tmp_path / "w" / "seed_0" / "sum_l")
+    weights_lib.read_weights(folder)
+    for folder in (finished[0], tmp_path / "w" / "seed_0" / "sum_l")
   )
   jax.tree.map(np.testing.assert_array_equal, one.params, two.params)
   results = [
-      json.loads((folder / "result.json").read_text())["splits"]["val"]
-      for folder in (finished[0], tmp_path / "w" / "seed_0" / "sum_l")
+    json.loads((folder / "result.json").read_text())["splits"]["val"]
+    for folder in (finished[0], tmp_path / "w" / "seed_0" / "sum_l")
   ]
   assert results[0]["metrics"] == results[1]["metrics"]
   # Again: nothing runs.

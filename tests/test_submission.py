@@ -23,8 +23,8 @@ LEVELS = {"sls_pt": 2, "sls_tl": 3, "sls_td": 5}
 FLAGS = [f"--{name}={level}" for name, level in LEVELS.items()]
 E100, E55 = challenges.EPIC100, challenges.EPIC55
 TASKS = {
-    task: types.Task(task, types.SOFTMAX, tuple(map(str, range(classes))))
-    for task, classes in E100.classes.items()
+  task: types.Task(task, types.SOFTMAX, tuple(map(str, range(classes))))
+  for task, classes in E100.classes.items()
 }
 
 
@@ -35,16 +35,14 @@ def draw(seed, *, classes=E100.classes, count=COUNT, labels=None, gain=0.0):
   if labels:
     for task, y in labels.items():
       logits[task][np.arange(count), y] += gain
-  return {t: special.softmax(x, axis=1).astype(np.float32)
-          for t, x in logits.items()}
+  return {t: special.softmax(x, axis=1).astype(np.float32) for t, x in logits.items()}
 
 
 def ids_of(count=COUNT):
   return [f"P{1 + i // 10:02d}_101_{i}" for i in range(count)]
 
 
-def write_run(folder, scores, *, split="test", ids=None, skipped=(),
-              labels=None):
+def write_run(folder, scores, *, split="test", ids=None, skipped=(), labels=None):
   """A workdir as evaluation leaves it."""
   folder.mkdir(exist_ok=True)
   ids = ids or ids_of(len(scores["verb"]))
@@ -52,8 +50,7 @@ def write_run(folder, scores, *, split="test", ids=None, skipped=(),
   for values in scores.values():
     values[[ids.index(clip) for clip in skipped]] = np.nan
   labels = labels or {t: np.full(len(ids), -1) for t in scores}
-  results.write_scores(folder, split, clip_ids=ids, scores=scores,
-                       labels=labels)
+  results.write_scores(folder, split, clip_ids=ids, scores=scores, labels=labels)
   path = folder / "result.json"
   content = json.loads(path.read_text()) if path.is_file() else {"splits": {}}
   content["splits"][split] = {"skipped": list(skipped), "metrics": {}}
@@ -69,16 +66,14 @@ def official_accuracies(text, labels):
   """
   entries = json.loads(text)["results"].values()
   scores = {
-      task: np.array([[e[task][str(c)] for c in range(len(e[task]))]
-                      for e in entries])
-      for task in ("verb", "noun")
+    task: np.array([[e[task][str(c)] for c in range(len(e[task]))] for e in entries])
+    for task in ("verb", "noun")
   }
   out = {}
   for task, values in scores.items():
     ranks = values.argsort(axis=1)[:, ::-1]
     for k in (1, 5):
-      out[f"{task}_top{k}"] = np.mean(
-          (ranks[:, :k] == labels[task][:, None]).any(axis=1))
+      out[f"{task}_top{k}"] = np.mean((ranks[:, :k] == labels[task][:, None]).any(axis=1))
   hits = {1: [], 5: []}
   for i in range(len(scores["verb"])):
     best, chances = {}, {}
@@ -89,10 +84,12 @@ def official_accuracies(text, labels):
     order = products.ravel().argsort()[::-1][:100]
     verbs, nouns = np.unravel_index(order, products.shape)
     for k in hits:
-      hits[k].append(any(
-          best["verb"][v] == labels["verb"][i]
-          and best["noun"][n] == labels["noun"][i]
-          for v, n in zip(verbs[:k], nouns[:k])))
+      hits[k].append(
+        any(
+          best["verb"][v] == labels["verb"][i] and best["noun"][n] == labels["noun"][i]
+          for v, n in zip(verbs[:k], nouns[:k])
+        )
+      )
   out.update({f"action_top{k}": np.mean(hit) for k, hit in hits.items()})
   return out
 
@@ -105,8 +102,7 @@ def test_the_file_scores_what_the_evaluation_says(tmp_path):
   expected = evaluate.summarise(scores, labels, TASKS, np.ones(COUNT, bool))
   run = write_run(tmp_path / "run", scores, split="validation", labels=labels)
   output = tmp_path / "new" / "submission.zip"
-  assert submit.main([str(run), "--split=validation", f"--output={output}",
-                      *FLAGS]) == 0
+  assert submit.main([str(run), "--split=validation", f"--output={output}", *FLAGS]) == 0
   with zipfile.ZipFile(output) as archive:
     text = archive.read("test.json")
   found = official_accuracies(text, labels)
@@ -120,27 +116,37 @@ def test_the_product_is_the_official_action():
   rng = np.random.default_rng(8)
   labels = {t: rng.integers(0, 6, 300) for t in E100.classes}
   scores = draw(9, count=300, labels=labels, gain=4.0)
-  scored = lambda values: official_accuracies(json.dumps({"results": {
-      str(i): {t: dict(enumerate(x[i].tolist())) for t, x in values.items()}
-      for i in range(300)}}), labels)
+  scored = lambda values: official_accuracies(
+    json.dumps(
+      {
+        "results": {
+          str(i): {t: dict(enumerate(x[i].tolist())) for t, x in values.items()} for i in range(300)
+        }
+      }
+    ),
+    labels,
+  )
   found = scored({t: np.log(s.astype(np.float64)) for t, s in scores.items()})
   assert scored(scores)["action_top5"] != found["action_top5"]
   for k in (1, 5):
     assert found[f"action_top{k}"] == metrics.action_accuracy(
-        verb_scores=scores["verb"], verb_labels=labels["verb"],
-        noun_scores=scores["noun"], noun_labels=labels["noun"], k=k,
-        definition="product")
+      verb_scores=scores["verb"],
+      verb_labels=labels["verb"],
+      noun_scores=scores["noun"],
+      noun_labels=labels["noun"],
+      k=k,
+      definition="product",
+    )
 
 
 def write_good(path, challenge=E100, levels=LEVELS, count=4):
   members = {
-      member: submission.Predictions(
-          tuple(ids_of(count)), draw(seed, classes=challenge.classes,
-                                     count=count))
-      for seed, member in enumerate(challenge.members)
+    member: submission.Predictions(
+      tuple(ids_of(count)), draw(seed, classes=challenge.classes, count=count)
+    )
+    for seed, member in enumerate(challenge.members)
   }
-  submission.write_submission(path, members, challenge=challenge,
-                              supervision=levels)
+  submission.write_submission(path, members, challenge=challenge, supervision=levels)
   return members
 
 
@@ -156,8 +162,8 @@ def test_round_trip(challenge, levels, tmp_path):
     assert again.ids == predictions.ids
     for task, scores in predictions.scores.items():
       np.testing.assert_allclose(
-          np.exp(again.scores[task]), scores / scores.sum(axis=1)[:, None],
-          rtol=1e-6)
+        np.exp(again.scores[task]), scores / scores.sum(axis=1)[:, None], rtol=1e-6
+      )
   first = path.read_bytes()
   write_good(path, challenge, levels)
   assert path.read_bytes() == first
@@ -171,14 +177,16 @@ def test_what_is_written(tmp_path):
   scores["verb"][0, [3, 5]] = 0.75, 0.25
   scores["noun"][0, 299] = 1.0
   submission.write_submission(
-      path, {"test.json": submission.Predictions(("P01_101_0",), scores)},
-      challenge=E100, supervision=LEVELS)
+    path,
+    {"test.json": submission.Predictions(("P01_101_0",), scores)},
+    challenge=E100,
+    supervision=LEVELS,
+  )
   with zipfile.ZipFile(path) as archive:
     assert archive.namelist() == ["test.json"]
     content = json.loads(archive.read("test.json"))
   results_ = content.pop("results")
-  assert content == {"version": "0.2", "challenge": "action_recognition",
-                     **LEVELS}
+  assert content == {"version": "0.2", "challenge": "action_recognition", **LEVELS}
   assert list(results_) == ["P01_101_0"]
   entry = results_["P01_101_0"]
   assert list(entry["verb"]) == [str(c) for c in range(97)]
@@ -192,8 +200,12 @@ def test_what_is_written(tmp_path):
 def test_epic55_files_and_ids(tmp_path, capsys):
   """Clips of EPIC-KITCHENS-55 are called video_uid; entries are uids."""
   for seed, split in enumerate(("test_seen", "test_unseen")):
-    run = write_run(tmp_path / "run", draw(seed, classes=E55.classes, count=3),
-                    split=split, ids=[f"P01_11_{1924 + i}" for i in range(3)])
+    run = write_run(
+      tmp_path / "run",
+      draw(seed, classes=E55.classes, count=3),
+      split=split,
+      ids=[f"P01_11_{1924 + i}" for i in range(3)],
+    )
   output = tmp_path / "s.zip"
   arguments = [str(run), "--challenge=epic55", f"--output={output}"]
   assert submit.main([*arguments, *FLAGS]) == 2
@@ -206,14 +218,12 @@ def test_epic55_files_and_ids(tmp_path, capsys):
   assert set(content) == {"version", "challenge", "results"}
   assert content["version"] == "0.1"
   for name in ("s1", "s2"):
-    (tmp_path / f"{name}.csv").write_text("uid,video_id\n1924,P\n1925,P\n"
-                                          "1926,P\n")
+    (tmp_path / f"{name}.csv").write_text("uid,video_id\n1924,P\n1925,P\n1926,P\n")
   lists = f"{tmp_path / 's1.csv'},{tmp_path / 's2.csv'}"
   check = ["--check", str(output), "--challenge=epic55"]
   assert submit.main([*check, f"--annotations={lists}"]) == 0
   assert submit.main([*check, f"--annotations={tmp_path / 's1.csv'}"]) == 2
-  assert "one for each of ['seen.json', 'unseen.json']" in (
-      capsys.readouterr().err)
+  assert "one for each of ['seen.json', 'unseen.json']" in (capsys.readouterr().err)
 
 
 def tampered(tmp_path, change):
@@ -224,8 +234,7 @@ def tampered(tmp_path, change):
     content = json.loads(archive.read("test.json"))
   text = change(content)
   with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-    archive.writestr(
-        "test.json", json.dumps(content) if text is None else text)
+    archive.writestr("test.json", json.dumps(content) if text is None else text)
   return path
 
 
@@ -233,7 +242,9 @@ def first(content):
   return content["results"]["P01_101_0"]
 
 
-@pytest.mark.parametrize("change, words", [
+@pytest.mark.parametrize(
+  "change, words",
+  [
     (lambda c: c.update(version="0.1"), "version must be '0.2' for epic100"),
     (lambda c: c.update(challenge="action_detection"), "challenge must be"),
     (lambda c: c.update(sls_pt=6), "sls_pt must be a whole number from 0 to 5"),
@@ -256,22 +267,27 @@ def first(content):
     (lambda c: first(c).update(verb=[0.0] * 97), r"got \[0.0"),
     (lambda c: first(c)["verb"].update({"4": float("nan")}), "NaN is not a"),
     (lambda c: first(c)["verb"].update({"4": float("inf")}), "Infinity is not"),
-    (lambda c: re.sub('"3": [-0-9.]+', '"3": -1e999', json.dumps(c), count=1),
-     "a verb score that is infinite"),
-    (lambda c: json.dumps(c).replace('"3": -', '"3": 9' + "9" * 5000, 1),
-     "a verb score that is infinite"),
-    (lambda c: json.dumps(c).replace('"3": ', '"3": 0.5, "3": ', 1),
-     "the key '3' occurs twice"),
-    (lambda c: json.dumps(c).replace('"P01_101_1"', '"P01_101_0"'),
-     "the key 'P01_101_0' occurs twice"),
+    (
+      lambda c: re.sub('"3": [-0-9.]+', '"3": -1e999', json.dumps(c), count=1),
+      "a verb score that is infinite",
+    ),
+    (
+      lambda c: json.dumps(c).replace('"3": -', '"3": 9' + "9" * 5000, 1),
+      "a verb score that is infinite",
+    ),
+    (lambda c: json.dumps(c).replace('"3": ', '"3": 0.5, "3": ', 1), "the key '3' occurs twice"),
+    (
+      lambda c: json.dumps(c).replace('"P01_101_1"', '"P01_101_0"'),
+      "the key 'P01_101_0' occurs twice",
+    ),
     (lambda c: json.dumps(c)[:-1], "s.zip, test.json: "),
     (lambda c: "[" * 100000, "s.zip, test.json: "),
     (lambda c: b"\xff\xfe\x00", "s.zip, test.json: "),
     (lambda c: "3", "it must be an object"),
-])  # fmt: skip
+  ],
+)
 def test_the_reader_refuses(change, words, tmp_path):
-  path = tampered(tmp_path, lambda c: (
-      text if isinstance(text := change(c), (str, bytes)) else None))
+  path = tampered(tmp_path, lambda c: text if isinstance(text := change(c), (str, bytes)) else None)
   with pytest.raises(ValueError, match=words):
     submission.read_submission(path)
 
@@ -291,13 +307,16 @@ def test_the_reader_accepts_any_order_and_whole_numbers(tmp_path):
   np.testing.assert_array_equal(found.scores["verb"], expected)
 
 
-@pytest.mark.parametrize("names, words", [
+@pytest.mark.parametrize(
+  "names, words",
+  [
     (["other.json"], r"exactly \['test.json'\].*it holds 1 files"),
     (["folder/test.json"], "in no folder"),
     (["test.json", "notes.txt"], "it holds 2 files"),
     (["test.json", "test.json"], "it holds 2 files"),
     ([], "it holds 0 files"),
-])
+  ],
+)
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_the_zip_must_be_flat_and_complete(names, words, tmp_path):
   path = tmp_path / "s.zip"
@@ -322,8 +341,7 @@ def test_zips_that_lie_or_burst(tmp_path, monkeypatch):
   with pytest.raises(ValueError, match="would unpack to 5,000 bytes"):
     submission.read_submission(path)
   # The directory says less than the stream holds: no more is unpacked.
-  content = path.read_bytes().replace(
-      (5000).to_bytes(4, "little"), (100).to_bytes(4, "little"))
+  content = path.read_bytes().replace((5000).to_bytes(4, "little"), (100).to_bytes(4, "little"))
   path.write_bytes(content)
   with pytest.raises(ValueError, match="can't be read as a zip file"):
     submission.read_submission(path)
@@ -340,8 +358,7 @@ def test_ids_are_those_of_the_official_list(tmp_path, capsys):
   path.write_text("\n".join(rows) + "\n")
   check = [f"--check={output}", f"--annotations={path}"]
   assert submit.main(check) == 0
-  assert "4 clips, 97 verbs and 300 nouns, SLS-2-3-5, the clips of" in (
-      capsys.readouterr().out)
+  assert "4 clips, 97 verbs and 300 nouns, SLS-2-3-5, the clips of" in (capsys.readouterr().out)
   path.write_text("\n".join([*rows[:-2], "P09_101_1,P09", ""]))
   assert submit.main(check) == 2
   error = capsys.readouterr().err
@@ -367,13 +384,11 @@ def test_skipped_clips(tmp_path, capsys):
   assert "P01_101_3, P02_101_11" in error and "--missing=uniform" in error
   assert not output.exists()
   assert submit.main([*arguments, "--missing=uniform"]) == 0
-  assert "test: 2 clips filled uniformly: P01_101_3, P02_101_11" in (
-      capsys.readouterr().out)
+  assert "test: 2 clips filled uniformly: P01_101_3, P02_101_11" in (capsys.readouterr().out)
   found = submission.read_submission(output).members["test.json"]
   assert found.ids == tuple(ids_of())
   for task, classes in E100.classes.items():
-    np.testing.assert_allclose(found.scores[task][[3, 11]], -np.log(classes),
-                               atol=1e-6)
+    np.testing.assert_allclose(found.scores[task][[3, 11]], -np.log(classes), atol=1e-6)
 
 
 def test_runs_are_averaged(tmp_path, capsys):
@@ -382,9 +397,8 @@ def test_runs_are_averaged(tmp_path, capsys):
   order = np.random.default_rng(0).permutation(COUNT)
   ids = ids_of()
   runs = [
-      write_run(tmp_path / "a", a, skipped=ids[:1]),
-      write_run(tmp_path / "b", {t: 3 * s[order] for t, s in b.items()},
-                ids=[ids[i] for i in order]),
+    write_run(tmp_path / "a", a, skipped=ids[:1]),
+    write_run(tmp_path / "b", {t: 3 * s[order] for t, s in b.items()}, ids=[ids[i] for i in order]),
   ]
   output = tmp_path / "s.zip"
   assert submit.main([*map(str, runs), f"--output={output}", *FLAGS]) == 0
@@ -410,15 +424,15 @@ def test_runs_that_do_not_fit(tmp_path, capsys):
   (stale / "result.json").write_text('{"splits": {"test": {"skipped": []}}}')
   empty = tmp_path / "empty"
   for arguments, words in (
-      ([run, other], "the first has 3, run 2 has 4, and 3 are in both"),
-      ([small], "has the classes {'verb': 97, 'noun': 300}, the run"),
-      ([twice], "1 different narration_ids for 2 clips"),
-      ([stale], "0 clips were skipped, the scores of 'test' lack 1"),
-      ([empty], "has no scores of split 'test'; it has those of none"),
-      ([run, "--split=validation"], "it has those of ['test']"),
-      ([run, "--split=a,b"], "must name 1 for epic100"),
-      ([], "Give workdirs of evaluated runs"),
-      ([run, "--check=x.zip"], "or --check=FILE.zip"),
+    ([run, other], "the first has 3, run 2 has 4, and 3 are in both"),
+    ([small], "has the classes {'verb': 97, 'noun': 300}, the run"),
+    ([twice], "1 different narration_ids for 2 clips"),
+    ([stale], "0 clips were skipped, the scores of 'test' lack 1"),
+    ([empty], "has no scores of split 'test'; it has those of none"),
+    ([run, "--split=validation"], "it has those of ['test']"),
+    ([run, "--split=a,b"], "must name 1 for epic100"),
+    ([], "Give workdirs of evaluated runs"),
+    ([run, "--check=x.zip"], "or --check=FILE.zip"),
   ):
     assert submit.main([*map(str, arguments), output, *FLAGS]) == 2
     assert words in capsys.readouterr().err
@@ -438,12 +452,10 @@ def test_supervision_has_no_default(name, tmp_path, capsys):
   for level, text in enumerate(challenges.SUPERVISION[name][1]):
     assert f"  {level}  {text}" in error
   assert submit.main([*arguments, f"--{name}=6"]) == 2
-  assert f"{name} must be a whole number from 0 to 5, got 6" in (
-      capsys.readouterr().err)
+  assert f"{name} must be a whole number from 0 to 5, got 6" in (capsys.readouterr().err)
   with pytest.raises(SystemExit):
     submit.main(["--help"])
-  assert challenges.supervision_text(name).splitlines()[3] in (
-      capsys.readouterr().out)
+  assert challenges.supervision_text(name).splitlines()[3] in (capsys.readouterr().out)
 
 
 def test_the_writer_refuses(tmp_path):
@@ -452,14 +464,14 @@ def test_the_writer_refuses(tmp_path):
 
   def write(scores=good, ids=("a", "b"), member="test.json", levels=LEVELS):
     submission.write_submission(
-        path, {member: submission.Predictions(ids, scores)}, challenge=E100,
-        supervision=levels)
+      path, {member: submission.Predictions(ids, scores)}, challenge=E100, supervision=levels
+    )
 
   for change, words in (
-      (lambda s: s.fill(np.nan), "finite, not negative and not all 0"),
-      (lambda s: s.fill(0), "not all 0"),
-      (lambda s: s.__isub__(1), "not negative"),
-      (lambda s: s.fill(np.inf), "finite"),
+    (lambda s: s.fill(np.nan), "finite, not negative and not all 0"),
+    (lambda s: s.fill(0), "not all 0"),
+    (lambda s: s.__isub__(1), "not negative"),
+    (lambda s: s.fill(np.inf), "finite"),
   ):
     bad = {t: s.copy() for t, s in good.items()}
     change(bad["noun"])

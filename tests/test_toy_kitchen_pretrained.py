@@ -26,7 +26,7 @@ SHIPPED = pathlib.Path(toy_kitchen.__file__).parent / "pretrained_tiny.npz"
 def config_fixture(tmp_path_factory):
   """configs/toy_pretrain.py, its data rendered into a folder of the test."""
   spec = importlib.util.spec_from_file_location(
-      "toy_pretrain", ROOT / "configs" / "toy_pretrain.py"
+    "toy_pretrain", ROOT / "configs" / "toy_pretrain.py"
   )
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
@@ -48,14 +48,16 @@ def test_shipped_weights_score_what_they_did(config):
   train = records.ClipDataset(config.exo.datasets[0], "train")
   assert train.fingerprint == trained_on
   evaluator = evaluators.build_evaluator(
-      config, dataset, view="exo", mesh=device.make_mesh(1), clips=1, crops=1
+    config, dataset, view="exo", mesh=device.make_mesh(1), clips=1, crops=1
   )
   metrics = evaluator(weights.params, weights.stats).metrics
   # As the run that made the file ended; a clip may fall to the other side of a
   # tie on another processor.
   for name, score in (
-      ("motion_top1", 0.833), ("shape_top1", 0.343), ("color_top1", 0.950),
-      ("texture_top1", 0.227),
+    ("motion_top1", 0.833),
+    ("shape_top1", 0.343),
+    ("color_top1", 0.950),
+    ("texture_top1", 0.227),
   ):
     assert metrics[name] == pytest.approx(score, abs=2 / 300), name
 
@@ -67,19 +69,13 @@ def test_the_commands_still_make_such_a_file(config, tmp_path):
   config.eval.during_split = ""
   main.run(config, tmp_path / "run")
   output = tmp_path / "pretrained_tiny.npz"
-  assert export_weights.main(
-      [f"--checkpoint={tmp_path / 'run'}", f"--output={output}"]
-  ) == 0
+  assert export_weights.main([f"--checkpoint={tmp_path / 'run'}", f"--output={output}"]) == 0
   made, shipped = map(weights_lib.read_weights, (output, SHIPPED))
   for a, b in ((made.params, shipped.params), (made.stats, shipped.stats)):
     a, b = weights_lib.flatten(a), weights_lib.flatten(b)
-    assert {k: v.shape for k, v in a.items()} == {
-        k: v.shape for k, v in b.items()
-    }
+    assert {k: v.shape for k, v in a.items()} == {k: v.shape for k, v in b.items()}
     assert all(np.isfinite(v).all() for v in b.values())
-  different = lambda card: {
-      k: v for k, v in card.items() if k not in ("config", "versions")
-  }
+  different = lambda card: {k: v for k, v in card.items() if k not in ("config", "versions")}
   assert different(made.card) == different(shipped.card)
   # The file is of today's recipe, not of an older one.
   changed = config_lib.differences(shipped.card["config"], made.card["config"])

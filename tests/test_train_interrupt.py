@@ -43,13 +43,11 @@ def _kill_before_batch(monkeypatch, stage, batch, number):
   monkeypatch.setattr(loop.device, "prefetch_to_device", spy_prefetch)
 
 
-@pytest.mark.parametrize("stage, batch, number", [
-    ("exo", 0, signal.SIGTERM), ("joint", 3, signal.SIGINT),
-    ("joint", 5, signal.SIGTERM),
-])  # fmt: skip
-def test_saves_and_goes_on(
-    stage, batch, number, config, finished, tmp_path, monkeypatch
-):
+@pytest.mark.parametrize(
+  "stage, batch, number",
+  [("exo", 0, signal.SIGTERM), ("joint", 3, signal.SIGINT), ("joint", 5, signal.SIGTERM)],
+)
+def test_saves_and_goes_on(stage, batch, number, config, finished, tmp_path, monkeypatch):
   before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
   with monkeypatch.context() as patch:
     _kill_before_batch(patch, stage, batch, number)
@@ -58,8 +56,7 @@ def test_saves_and_goes_on(
   assert not (tmp_path / "result.json").exists()
   saved = weights_lib.find_checkpoint(tmp_path / stage).name
   assert saved == str(batch + 1)
-  assert before == (
-      signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
+  assert before == (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
   assert main.run(config, tmp_path) == finished[1]
   for name in ("exo", "joint"):
     test_main.assert_same_weights(tmp_path / name, finished[0] / name)
@@ -91,8 +88,10 @@ def test_an_evaluation_of_several_processes_asks_before_each_batch(monkeypatch):
   asked = []
   monkeypatch.setattr(interrupt.jax, "process_count", lambda: 2)
   monkeypatch.setattr(
-      interrupt.multihost_utils, "reached_preemption_sync_point",
-      lambda number: asked.append(number) or len(asked) == 3)
+    interrupt.multihost_utils,
+    "reached_preemption_sync_point",
+    lambda number: asked.append(number) or len(asked) == 3,
+  )
   batches = interrupt.stoppable(range(9))
   assert [next(batches), next(batches)] == [0, 1]
   with pytest.raises(process.StoppedError, match="The same command goes on"):

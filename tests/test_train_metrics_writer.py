@@ -23,8 +23,8 @@ late.close()
 
 def test_nothing_written_imports_nothing(tmp_path):
   done = subprocess.run(
-      [sys.executable, "-c", _CODE, str(tmp_path)], capture_output=True,
-      text=True, timeout=300)
+    [sys.executable, "-c", _CODE, str(tmp_path)], capture_output=True, text=True, timeout=300
+  )
   assert done.returncode == 0, done.stderr
   # The process that is not the first one leaves no file.
   assert len(list(tmp_path.glob("events*"))) == 1

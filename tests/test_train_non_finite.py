@@ -44,16 +44,12 @@ def _objective(outputs, batch, *, key):
 
 def _make_step(monkeypatch, *, skip):
   """A step of momentum SGD with decay, and its state at the start."""
-  monkeypatch.setattr(
-      metrics, "step_sums",
-      lambda total, *others: {"loss": metrics.scalar(total)})
-  optimizer = optax.chain(
-      optax.add_decayed_weights(0.1), optax.sgd(1e-2, momentum=0.9))
+  monkeypatch.setattr(metrics, "step_sums", lambda total, *others: {"loss": metrics.scalar(total)})
+  optimizer = optax.chain(optax.add_decayed_weights(0.1), optax.sgd(1e-2, momentum=0.9))
   network = _Line()
   mesh = device.make_mesh(1)
   step = train_step.make_train_step(
-      network, _objective, optimizer, lambda step: 1e-2, seed=0, mesh=mesh,
-      skip_non_finite=skip,
+    network, _objective, optimizer, lambda step: 1e-2, seed=0, mesh=mesh, skip_non_finite=skip
   )
   params, stats = network.init()
   return step, train_state.create_state(params, stats, optimizer)
@@ -62,18 +58,18 @@ def _make_step(monkeypatch, *, skip):
 def _bytes(state):
   """All leaves but the count of steps, as bytes by name."""
   leaves = jax.tree_util.tree_flatten_with_path(jax.device_get(state))[0]
-  return {jax.tree_util.keystr(path): np.asarray(leaf).tobytes()
-          for path, leaf in leaves if "step" not in jax.tree_util.keystr(path)}
+  return {
+    jax.tree_util.keystr(path): np.asarray(leaf).tobytes()
+    for path, leaf in leaves
+    if "step" not in jax.tree_util.keystr(path)
+  }
 
 
 _GOOD = {"x": np.ones((4, 3), np.float32), "scale": np.float32(1)}
 _BAD = {
-    "nan in the loss": {"x": np.full((4, 3), np.nan, np.float32),
-                        "scale": np.float32(1)},
-    "infinite loss": {"x": np.ones((4, 3), np.float32),
-                      "scale": np.float32(np.inf)},
-    "finite loss, nan in the gradient": {
-        "x": np.ones((4, 3), np.float32), "root": np.float32(0)},
+  "nan in the loss": {"x": np.full((4, 3), np.nan, np.float32), "scale": np.float32(1)},
+  "infinite loss": {"x": np.ones((4, 3), np.float32), "scale": np.float32(np.inf)},
+  "finite loss, nan in the gradient": {"x": np.ones((4, 3), np.float32), "root": np.float32(0)},
 }
 
 
@@ -108,10 +104,15 @@ def test_a_skipped_step_changes_nothing(bad, monkeypatch):
 def test_the_learning_rate_follows_the_step(kind, monkeypatch):
   """Two of six steps are left out; the others use the rates of their steps."""
   schedule = optimizers.make_schedule(
-      "relative_steps", learning_rate=1.0, total_steps=6,
-      boundaries=tuple(range(6)), factors=(1.0, 0.5, 0.25, 0.1, 0.05, 0.02))
+    "relative_steps",
+    learning_rate=1.0,
+    total_steps=6,
+    boundaries=tuple(range(6)),
+    factors=(1.0, 0.5, 0.25, 0.1, 0.05, 0.02),
+  )
   optimizer = optimizers.make_optimizer(
-      kind, schedule, momentum=0.0, nesterov=False, weight_decay=0.0)
+    kind, schedule, momentum=0.0, nesterov=False, weight_decay=0.0
+  )
   used = []
   update = optimizer.update
 
@@ -120,18 +121,23 @@ def test_the_learning_rate_follows_the_step(kind, monkeypatch):
     # Of SGD without momentum: update = -rate * gradient. Of AdamW: all
     # numbers move by about the rate.
     jax.debug.callback(
-        lambda u, g: used.append(float(abs(u).max() / (
-            abs(g).max() if kind == "sgd" else 1.0))),
-        found["w"], updates["w"])
+      lambda u, g: used.append(float(abs(u).max() / (abs(g).max() if kind == "sgd" else 1.0))),
+      found["w"],
+      updates["w"],
+    )
     return found, new
 
-  monkeypatch.setattr(
-      metrics, "step_sums",
-      lambda total, *others: {"loss": metrics.scalar(total)})
+  monkeypatch.setattr(metrics, "step_sums", lambda total, *others: {"loss": metrics.scalar(total)})
   network = _Line()
   step = train_step.make_train_step(
-      network, _objective, optax.GradientTransformation(optimizer.init, spy),
-      schedule, seed=0, mesh=device.make_mesh(1), skip_non_finite=True)
+    network,
+    _objective,
+    optax.GradientTransformation(optimizer.init, spy),
+    schedule,
+    seed=0,
+    mesh=device.make_mesh(1),
+    skip_non_finite=True,
+  )
   state = train_state.create_state(*network.init(), optimizer)
   logged = []
   for number in range(6):
@@ -203,14 +209,14 @@ def _poison(monkeypatch, number):
 
 def _ids(taken, number, tiny_ego, tiny_exo):
   return "; ".join(
-      f"{view} " + ", ".join(
-          records.ClipDataset(folder, "train").clips[c].clip_id
-          for c in taken[number][view])
-      for view, folder in (("ego", tiny_ego), ("exo", tiny_exo)))
+    f"{view} "
+    + ", ".join(records.ClipDataset(folder, "train").clips[c].clip_id for c in taken[number][view])
+    for view, folder in (("ego", tiny_ego), ("exo", tiny_exo))
+  )
 
 
 def test_a_run_stops_and_names_step_clips_and_checkpoint(
-    config, tiny_ego, tiny_exo, tmp_path, monkeypatch
+  config, tiny_ego, tiny_exo, tmp_path, monkeypatch
 ):
   taken = _poison(monkeypatch, 3)
   with pytest.raises(ValueError, match="Step 3 of stage 'joint'") as error:
@@ -222,9 +228,7 @@ def test_a_run_stops_and_names_step_clips_and_checkpoint(
   assert weights_lib.find_checkpoint(tmp_path).name == "2"
 
 
-def test_a_run_skips_counts_and_names(
-    config, tiny_ego, tiny_exo, tmp_path, monkeypatch, caplog
-):
+def test_a_run_skips_counts_and_names(config, tiny_ego, tiny_exo, tmp_path, monkeypatch, caplog):
   config.on_non_finite = "skip"
   taken = _poison(monkeypatch, 3)
   scalars = {}
@@ -234,9 +238,11 @@ def test_a_run_skips_counts_and_names(
     writer = make(*args, **options)
     write = writer.write_scalars
     monkeypatch.setattr(
-        writer, "write_scalars",
-        lambda step, values: (scalars.update(values), write(step, values)),
-        raising=False)
+      writer,
+      "write_scalars",
+      lambda step, values: (scalars.update(values), write(step, values)),
+      raising=False,
+    )
     return writer
 
   monkeypatch.setattr(loop.metrics, "make_writer", spy)
@@ -248,5 +254,4 @@ def test_a_run_skips_counts_and_names(
   assert scalars["train/skipped_steps"] == 1
   assert np.isfinite(scalars["train/loss"])
   state = weights_lib.read_state(weights_lib.find_checkpoint(tmp_path))
-  assert all(np.isfinite(v).all()
-             for v in weights_lib.flatten(state["params"]).values())
+  assert all(np.isfinite(v).all() for v in weights_lib.flatten(state["params"]).values())

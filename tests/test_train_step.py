@@ -44,24 +44,24 @@ def test_a_small_step_lowers_the_loss_by_its_squared_gradient(config):
   section.boundaries, section.factors = ("0 steps",), (1.0,)
   config = config_lib.resolve(config)
   data = stages.build_data(config, "joint")
-  optimizer, schedule, _ = stages.build_optimizer(
-      config, "joint", num_clips=data.num_clips
-  )
-  network = stages.build_network(
-      config, data.tasks, embedding_dim=data.narrations.dim
-  )
+  optimizer, schedule, _ = stages.build_optimizer(config, "joint", num_clips=data.num_clips)
+  network = stages.build_network(config, data.tasks, embedding_dim=data.narrations.dim)
   mesh = device.make_mesh(1)
   step = train_step.make_train_step(
-      network, stages.build_objective(config, "joint", data.tasks), optimizer,
-      schedule, seed=0, mesh=mesh,
+    network,
+    stages.build_objective(config, "joint", data.tasks),
+    optimizer,
+    schedule,
+    seed=0,
+    mesh=mesh,
   )
   with stages.build_stream(config, "joint", data, start_step=0) as stream:
     batch = device.put_batch(next(iter(stream)), mesh)
   params, stats = network.init()
   before = jax.device_get(stats)
   state = jax.device_put(
-      train_state.create_state(params, stats, optimizer),
-      jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
+    train_state.create_state(params, stats, optimizer),
+    jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
   )
   state, first = step(state, batch)
   first_stats = jax.device_get(state.stats)
@@ -100,31 +100,25 @@ for count in (1, 4):
 """
 
 
-def test_four_devices_train_and_evaluate_like_one(
-    tiny_ego, tiny_exo, tiny_tables, tmp_path
-):
+def test_four_devices_train_and_evaluate_like_one(tiny_ego, tiny_exo, tiny_tables, tmp_path):
   """The whole step: statistics, negatives and means over the global batch."""
   done = subprocess.run(
-      [sys.executable, "-c", ON_DEVICES, tiny_ego, tiny_exo, tiny_tables,
-       tmp_path],
-      cwd=ROOT, capture_output=True, text=True, timeout=600,
-      env=os.environ | {
-          "JAX_PLATFORMS": "cpu",
-          "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-      },
-  )  # fmt: skip
+    [sys.executable, "-c", ON_DEVICES, tiny_ego, tiny_exo, tiny_tables, tmp_path],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=600,
+    env=os.environ
+    | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+  )
   assert done.returncode == 0, done.stderr
   one, four = (weights_lib.read_weights(tmp_path / n) for n in ("1", "4"))
   for a, b in ((one.params, four.params), (one.stats, four.stats)):
     a, b = weights_lib.flatten(a), weights_lib.flatten(b)
     assert a.keys() == b.keys()
     for name, value in a.items():
-      np.testing.assert_allclose(
-          b[name], value, rtol=1e-4, atol=1e-5, err_msg=name
-      )
-  one, four = (
-      json.loads((tmp_path / n / "result.json").read_text()) for n in ("1", "4")
-  )
+      np.testing.assert_allclose(b[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+  one, four = (json.loads((tmp_path / n / "result.json").read_text()) for n in ("1", "4"))
   split = four["splits"]["val"]
   assert split["clips"] == 5  # 10 views in batches of 4: two are padding.
   assert split["metrics"] == one["splits"]["val"]["metrics"]
@@ -138,9 +132,7 @@ def first_loss(workdir, stage="joint"):
   from tensorboard.backend.event_processing import event_accumulator
   from tensorboard.util import tensor_util
 
-  events = event_accumulator.EventAccumulator(
-      str(workdir / stage), size_guidance={"tensors": 0}
-  )
+  events = event_accumulator.EventAccumulator(str(workdir / stage), size_guidance={"tensors": 0})
   events.Reload()
   entry = events.Tensors("train/loss")[0]
   return float(tensor_util.make_ndarray(entry.tensor_proto))
@@ -155,12 +147,12 @@ def test_bfloat16_computes_the_same_in_fewer_bits(config, tmp_path):
   exact, rough = (first_loss(tmp_path / p) for p in ("float32", "bfloat16"))
   assert rough != exact
   assert rough == pytest.approx(exact, rel=0.02)
-  a, b = (weights_lib.read_weights(tmp_path / p)
-          for p in ("float32", "bfloat16"))
+  a, b = (weights_lib.read_weights(tmp_path / p) for p in ("float32", "bfloat16"))
   a, b = weights_lib.flatten(a.params), weights_lib.flatten(b.params)
   start, _ = stages.build_network(
-      config_lib.resolve(config), stages.build_data(
-          config_lib.resolve(config), "joint").tasks, embedding_dim=16,
+    config_lib.resolve(config),
+    stages.build_data(config_lib.resolve(config), "joint").tasks,
+    embedding_dim=16,
   ).init()
   start = weights_lib.flatten(jax.device_get(start))
   for name, value in b.items():
@@ -202,9 +194,7 @@ def test_a_frozen_exo_encoder_stays_as_stage_one_left_it(config, tmp_path):
   # Stage one did train it, and the joint stage the ego encoder.
   resolved = config_lib.resolve(config)
   data = stages.build_data(resolved, "joint")
-  start, _ = stages.build_network(
-      resolved, data.tasks, embedding_dim=data.narrations.dim).init()
+  start, _ = stages.build_network(resolved, data.tasks, embedding_dim=data.narrations.dim).init()
   for view, trained in (("exo", one), ("ego", two)):
     kernel = lambda t, v=view: t[v]["encoder"]["slow"]["s2"]["0"]["b"]["conv"]
-    assert not np.array_equal(
-        kernel(start)["kernel"], kernel(trained.params)["kernel"])
+    assert not np.array_equal(kernel(start)["kernel"], kernel(trained.params)["kernel"])

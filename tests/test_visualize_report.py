@@ -24,8 +24,17 @@ from sum_l_jax.visualize import mined_pairs
 from sum_l_jax.visualize import report_clips
 from sum_l_jax.visualize import report_page
 
-SECTIONS = ("results", "trained", "curves", "pairs", "maps", "classes",
-            "retrieval", "settings", "environment")
+SECTIONS = (
+  "results",
+  "trained",
+  "curves",
+  "pairs",
+  "maps",
+  "classes",
+  "retrieval",
+  "settings",
+  "environment",
+)
 EVIL = "<script>alert('x')</script> \"cut\" & stir"
 _VOID = ("meta", "img", "link", "br", "hr", "input")
 
@@ -101,8 +110,7 @@ def check_is_safe(text):
 def _workdir(finished, tmp_path_factory):
   """A copy of the finished run, to write into."""
   folder = tmp_path_factory.mktemp("report") / "run"
-  shutil.copytree(finished[0], folder,
-                  ignore=shutil.ignore_patterns("xla_cache"))
+  shutil.copytree(finished[0], folder, ignore=shutil.ignore_patterns("xla_cache"))
   return folder
 
 
@@ -155,14 +163,11 @@ def test_numbers_of_the_result(alone, workdir):
     row = page.row(name)
     assert row[1] == percent(value)
     low, high = entry["intervals"].get(name, (None, None))
-    assert row[2] == (
-        "-" if low is None else f"{percent(low)} to {percent(high)}")
+    assert row[2] == ("-" if low is None else f"{percent(low)} to {percent(high)}")
     assert row[3] == percent(entry["constant_guess"][name])
-  parts = [n.removesuffix("_seen") for n in entry["metrics"]
-           if n.endswith("_seen")]
+  parts = [n.removesuffix("_seen") for n in entry["metrics"] if n.endswith("_seen")]
   for name in parts:
-    assert [name, percent(entry["metrics"][f"{name}_seen"])] in [
-        r[:2] for r in page.rows]
+    assert [name, percent(entry["metrics"][f"{name}_seen"])] in [r[:2] for r in page.rows]
   for name, meaning in result["definitions"].items():
     assert page.row(name, meaning)
   for package, version in result["versions"].items():
@@ -173,16 +178,18 @@ def test_numbers_of_the_result(alone, workdir):
 def test_what_was_trained(alone, workdir, tiny_ego):
   page = Page(alone)
   weights = weights_lib.read_weights(workdir)
-  encoder = sum(x.size for x in weights_lib.flatten(
-      weights.params["ego"]["encoder"]).values())
+  encoder = sum(x.size for x in weights_lib.flatten(weights.params["ego"]["encoder"]).values())
   assert f"encoder {encoder:,}" in page.row("ego parameters")[1]
   assert page.row("joint")[1:3] == ["6 steps", "4"]
   assert page.row("exo")[1:3] == ["6 steps", "4"]
   train = records.ClipDataset(tiny_ego, "train")
   assert page.row(str(tiny_ego), "ego", "train")[3:] == [
-      "17", "12", "3 verb, 4 noun", train.fingerprint]
-  assert page.row("joint_stage.total") == [
-      "joint_stage.total", "6 steps", "30 epochs"]
+    "17",
+    "12",
+    "3 verb, 4 noun",
+    train.fingerprint,
+  ]
+  assert page.row("joint_stage.total") == ["joint_stage.total", "6 steps", "30 epochs"]
   fields = [r[0] for r in page.rows]
   # Unchanged, or filled in by method and objective.
   assert "loss.sigma" not in fields and "loss.cross_view" not in fields
@@ -211,8 +218,7 @@ def test_comparison_with_a_baseline(compared, workdir, baseline):
   assert "4 clips" in page.text("classes")
   heads = [r for r in page.rows if r[0] == "class"]
   assert heads and heads[0][3:] == ["base, %", "gain"]
-  for task, names in (("verb", ("take", "put", "cut")),
-                      ("noun", ("cup", "pan", "apple", "knife"))):
+  for task, names in (("verb", ("take", "put", "cut")), ("noun", ("cup", "pan", "apple", "knife"))):
     labels = scores[0][f"labels_{task}"]
     right = [s[f"scores_{task}"].argmax(axis=1) == labels for s in scores]
     for number, name in enumerate(names):
@@ -231,11 +237,9 @@ def test_comparison_with_a_baseline(compared, workdir, baseline):
 def test_maps_of_both_networks(compared, workdir, baseline):
   page = Page(compared)
   # Equal methods are told apart by their folders.
-  says = [t.split(" says ")[0] for t in page.texts["maps"]
-          if re.match(r"\w+ says \w+ 0\.", t)]
+  says = [t.split(" says ")[0] for t in page.texts["maps"] if re.match(r"\w+ says \w+ 0\.", t)]
   assert says == ["base", "run", "base", "run"]
-  with np.load(workdir / "scores_val.npz") as a, np.load(
-      baseline / "scores_val.npz") as b:
+  with np.load(workdir / "scores_val.npz") as a, np.load(baseline / "scores_val.npz") as b:
     rows = np.arange(5), a["labels_verb"]
     change = np.abs(a["scores_verb"][rows] - b["scores_verb"][rows])
     order = np.argsort(-np.where(np.isnan(change), -1, change), kind="stable")
@@ -260,11 +264,9 @@ def test_pairs_and_curves(alone, tiny_tables, workdir):
   scalars = events.read_scalars(workdir / "joint")
   used = scalars["train/loss/selected_pairs"].values
   # One evaluation at the end, so one interval of the log.
-  assert any(
-      f"pairs that pass the filter {used[0]:.3g}" in alt for alt in alts)
+  assert any(f"pairs that pass the filter {used[0]:.3g}" in alt for alt in alts)
   loss = scalars["train/loss"].values
-  assert any(f"total {loss[0]:.3g}" in alt and "ego and text" in alt
-             for alt in alts)
+  assert any(f"total {loss[0]:.3g}" in alt and "ego and text" in alt for alt in alts)
   assert any("joint: learning rate" in alt for alt in alts)
   assert any("exo: losses" in alt for alt in alts)
 
@@ -278,8 +280,7 @@ def test_unfinished_and_unusual_runs(workdir, tmp_path):
     path.unlink()
   shutil.rmtree(folder / "joint")
   # Stage one alone.
-  (folder / "config.json").write_text(json.dumps(
-      fields | {"stages": ["exo"]}))
+  (folder / "config.json").write_text(json.dumps(fields | {"stages": ["exo"]}))
   page = check_is_safe(report.write_report(folder).read_text())
   assert tuple(page.texts)[1:] == SECTIONS
   assert "has not been evaluated" in page.text("results")
@@ -288,15 +289,17 @@ def test_unfinished_and_unusual_runs(workdir, tmp_path):
   assert "no ego encoder" in page.text("maps")
   # First-person training, nothing saved yet.
   shutil.rmtree(folder / "exo")
-  (folder / "config.json").write_text(json.dumps(
-      fields | {"method": "fpv_only", "stages": ["joint"]}))
+  (folder / "config.json").write_text(
+    json.dumps(fields | {"method": "fpv_only", "stages": ["joint"]})
+  )
   page = check_is_safe(report.write_report(folder).read_text())
   assert "no exo clips, so no pairs" in page.text("pairs")
   assert "There is no checkpoint" in page.text("maps")
   assert "Neither a checkpoint nor a result" in page.text("environment")
   # Data that has gone.
-  (folder / "config.json").write_text(json.dumps(
-      fields | {"ego.dataset": "gone", "stages": ["joint"]}))
+  (folder / "config.json").write_text(
+    json.dumps(fields | {"ego.dataset": "gone", "stages": ["joint"]})
+  )
   page = Page(report.write_report(folder).read_text())
   assert "can't be shown" in page.text("pairs")
   assert "No clip data set in 'gone'" in page.text("trained")
@@ -323,24 +326,24 @@ def test_every_kind_of_block_escapes():
   picture = charts.Picture("data:image/png;base64,AA==", EVIL)
   found = mined_pairs.Example("best", 0.5, EVIL, EVIL, b"jpeg", None, 2)
   blocks = [
-      report_page.Texts([EVIL]), report_page.Code(EVIL),
-      report_page.Table(EVIL, [EVIL, "b"], [[EVIL, EVIL]]),
-      report_page.Table(EVIL, [EVIL, "b"], [[EVIL, EVIL]], folded=True),
-      report_page.Charts([picture]),
-      report_page.Pairs([report_clips._pair(found)]),  # pylint: disable=protected-access
-      report_page.Clips([report_page.Clip(EVIL, [(EVIL, picture)])]),
+    report_page.Texts([EVIL]),
+    report_page.Code(EVIL),
+    report_page.Table(EVIL, [EVIL, "b"], [[EVIL, EVIL]]),
+    report_page.Table(EVIL, [EVIL, "b"], [[EVIL, EVIL]], folded=True),
+    report_page.Charts([picture]),
+    report_page.Pairs([report_clips._pair(found)]),  # pylint: disable=protected-access
+    report_page.Clips([report_page.Clip(EVIL, [(EVIL, picture)])]),
   ]
   sections = [report_page.Section("one", EVIL, blocks, missing=EVIL)]
   page = check_is_safe(report_page.render(EVIL, [EVIL], sections))
   assert page.text("one").count("alert('x')") == 16
   assert [a["alt"] for a in page.of("img")].count(EVIL) == 2
-  assert any("Middle frame of an ego clip: " + EVIL == a["alt"]
-             for a in page.of("img"))
+  assert any("Middle frame of an ego clip: " + EVIL == a["alt"] for a in page.of("img"))
   assert "The frame can't be read." in page.text("one")
 
 
 def test_charts_keep_names_that_mean_something_elsewhere():
-  """"$" would be mathematics to matplotlib, "<" a tag in an SVG file."""
+  """ "$" would be mathematics to matplotlib, "<" a tag in an SVG file."""
   names = ["$\\frac$", "<b>", "_hidden", "a" * 99]
   picture = charts.bars("t", names, np.arange(4.0), label="points")
   assert picture.source.startswith("data:image/svg+xml;base64,")
@@ -355,20 +358,17 @@ def test_confusion_and_accuracy_by_class():
   labels = rng.choice(6, 200, p=[0.1, 0.3, 0.05, 0.25, 0.2, 0.1])
   predicted = scores.argmax(axis=1)
   counts = class_numbers.confusion_counts(labels, predicted, 7)
-  expected = sklearn_metrics.confusion_matrix(
-      labels, predicted, labels=np.arange(7))
+  expected = sklearn_metrics.confusion_matrix(labels, predicted, labels=np.arange(7))
   np.testing.assert_array_equal(counts, expected)
   top = class_numbers.top_confusion(counts, 3)
   clips = np.bincount(labels, minlength=7)
   assert top.classes.tolist() == np.argsort(-clips, kind="stable")[:3].tolist()
-  np.testing.assert_array_equal(
-      top.counts[:, :3], expected[np.ix_(top.classes, top.classes)])
+  np.testing.assert_array_equal(top.counts[:, :3], expected[np.ix_(top.classes, top.classes)])
   np.testing.assert_array_equal(top.counts.sum(axis=1), clips[top.classes])
   np.testing.assert_allclose(top.shares.sum(axis=1), 1)
   assert len(class_numbers.top_confusion(counts, 99).classes) == 6
   own = class_numbers.per_class(scores, labels)
-  recalls = sklearn_metrics.recall_score(
-      labels, predicted, labels=np.arange(6), average=None)
+  recalls = sklearn_metrics.recall_score(labels, predicted, labels=np.arange(6), average=None)
   np.testing.assert_allclose(own.values[:6], recalls)
   assert np.isnan(own.values[6]) and own.clips[6] == 0
   wrong = class_numbers.mistakes(counts, 4)
@@ -381,15 +381,15 @@ def test_confusion_and_accuracy_by_class():
 def test_gains_by_class(multi_label):
   rng = np.random.default_rng(1)
   first, second = rng.random((2, 60, 5))
-  labels = (rng.integers(0, 2, (60, 5)) if multi_label
-            else rng.integers(0, 4, 60))
+  labels = rng.integers(0, 2, (60, 5)) if multi_label else rng.integers(0, 4, 60)
   if multi_label:
     labels[:, 4] = 0
   gains = class_numbers.gains(first, second, labels)
   for c in range(4):
     if multi_label:
-      a, b = (sklearn_metrics.average_precision_score(labels[:, c], s[:, c])
-              for s in (first, second))
+      a, b = (
+        sklearn_metrics.average_precision_score(labels[:, c], s[:, c]) for s in (first, second)
+      )
     else:
       own = labels == c
       a, b = ((s[own].argmax(axis=1) == c).mean() for s in (first, second))
@@ -461,12 +461,15 @@ def test_examples_of_pairs(tiny_ego, tiny_exo, tiny_tables):
     assert example.ego_image[:2] == example.exo_image[:2] == b"\xff\xd8"
 
 
-@pytest.mark.parametrize("arguments, message", [
+@pytest.mark.parametrize(
+  "arguments, message",
+  [
     (["nowhere"], "is no workdir of a run"),
     (["{run}", "--split=spring"], "no labelled split 'spring'; it has ['val']"),
     (["{run}", "--number=-1"], "must be 0 or more"),
     (["{run}", "--baseline=nowhere"], "no scores of split 'val'"),
-])
+  ],
+)
 def test_command_refuses(arguments, message, workdir, capsys):
   code = report.main([a.format(run=workdir) for a in arguments])
   assert code == 2

@@ -31,8 +31,9 @@ MODEL = "--model=all-MiniLM-L6-v2"
 SPLITS = {"train": 9, "validation": 3, "test": 6}
 
 WALKED = [
-    (code, command) for code, command in test_docs.COMMANDS
-    if code.whole and not code.needs and command[0] not in test_docs.FOREIGN
+  (code, command)
+  for code, command in test_docs.COMMANDS
+  if code.whole and not code.needs and command[0] not in test_docs.FOREIGN
 ]
 
 
@@ -47,8 +48,7 @@ def _manifest(folder: pathlib.Path, verbs, nouns) -> None:
   for number, (verb, noun) in enumerate(zip(verbs, nouns)):
     name = f"video{number}.mp4"
     _video(folder / name, 24)
-    lines.append(
-        f"{folder.name}{number},{name},0.0,0.8,{verb} {noun},{verb},{noun}")
+    lines.append(f"{folder.name}{number},{name},0.0,0.8,{verb} {noun},{verb},{noun}")
   (folder / "manifest.csv").write_text("\n".join(lines) + "\n", "utf-8")
 
 
@@ -69,22 +69,19 @@ def folder_fixture(tmp_path_factory):
   conftest.write_tiny(data / "ego", "ego", SPLITS)
   conftest.write_tiny(data / "exo", "exo", {"train": 11})
   texts = {
-      clip.narration for view, split in (
-          ("ego", "train"), ("ego", "validation"), ("ego", "test"),
-          ("exo", "train"))
-      for clip in records.ClipDataset(data / view, split).clips
+    clip.narration
+    for view, split in (("ego", "train"), ("ego", "validation"), ("ego", "test"), ("exo", "train"))
+    for clip in records.ClipDataset(data / view, split).clips
   }
   vectors = np.random.default_rng(3).standard_normal((len(texts), 384))
-  table = narrations.NarrationTable(
-      sorted(texts), vectors, model="all-MiniLM-L6-v2")
+  table = narrations.NarrationTable(sorted(texts), vectors, model="all-MiniLM-L6-v2")
   runs.write_pairs(data / "ego", data / "exo", table, data)
   for path, target in (("data/epic55/ego", "ego"), ("data/lemma/exo", "exo")):
     (folder / path).parent.mkdir(parents=True)
     shutil.copytree(data / target, folder / path)
   _train(data, folder / "runs/demo", "sum_l")
   _train(data, folder / "runs/demo_fpv", "fpv_only")
-  for name, target in (
-      ("epic55", "demo"), ("sum_l", "demo"), ("fpv_only", "demo_fpv")):
+  for name, target in (("epic55", "demo"), ("sum_l", "demo"), ("fpv_only", "demo_fpv")):
     (folder / "runs" / name).symlink_to(target)
   _manifest(folder / "my/ego", ("take", "put", "cut"), ("cup", "pan", "apple"))
   _manifest(folder / "my/exo", ("take", "put", "cut"), ("pan", "pan", "cup"))
@@ -95,8 +92,7 @@ def folder_fixture(tmp_path_factory):
   (folder / "videos").mkdir()
   shutil.copy(folder / "video.mp4", folder / "videos")
   shutil.copy(data / "narrations.npz", folder / "more.npz")
-  (folder / "queries.txt").write_text(
-      "cut the tomato\nfill the kettle\n", encoding="utf-8")
+  (folder / "queries.txt").write_text("cut the tomato\nfill the kettle\n", encoding="utf-8")
   (folder / "configs").symlink_to(ROOT / "configs")
   return folder
 
@@ -104,14 +100,17 @@ def folder_fixture(tmp_path_factory):
 def _run_main(arguments) -> int:
   """`sum_l_jax.main` without its flags, which a process parses once."""
   options = dict(
-      a.removeprefix("--").split("=", 1) for a in arguments
-      if not a.startswith("--config."))
-  config = plan.read_config(
-      options["config"], [a for a in arguments if a.startswith("--config.")])
+    a.removeprefix("--").split("=", 1) for a in arguments if not a.startswith("--config.")
+  )
+  config = plan.read_config(options["config"], [a for a in arguments if a.startswith("--config.")])
   with config.unlocked():
     config.prepare.recipe = ""  # Its data is there, and is not the recipe's.
-  main.run(config, options["workdir"], mode=options.get("mode", "train"),
-           checkpoint=options.get("checkpoint", ""))
+  main.run(
+    config,
+    options["workdir"],
+    mode=options.get("mode", "train"),
+    checkpoint=options.get("checkpoint", ""),
+  )
   return 0
 
 
@@ -128,8 +127,7 @@ def _run(command) -> int:
 
 # Pages are walked from top to bottom: a command uses what those above it wrote.
 @pytest.mark.parametrize(
-    "code, command", WALKED,
-    ids=[f"{code}-{command[0]}" for code, command in WALKED],
+  "code, command", WALKED, ids=[f"{code}-{command[0]}" for code, command in WALKED]
 )
 def test_command_runs(code, command, folder, capsys):
   # Pages repeat each other: data/my is built by two of them.
@@ -154,10 +152,15 @@ def test_which_commands_are_not_run():
   """Hours, official data, libtpu, and weights of networks for GPUs."""
   run = {command[0] for _, command in WALKED}
   all_named = {
-      command[0] for code, command in test_docs.COMMANDS
-      if code.whole and command[0] not in test_docs.FOREIGN
+    command[0]
+    for code, command in test_docs.COMMANDS
+    if code.whole and command[0] not in test_docs.FOREIGN
   }
   assert all_named - run == {
-      "benchmarks.tpu_layers", "data_prep.convert_weights", "sum_l_jax.aot",
-      "sum_l_jax.profile_input", "sum_l_jax.study", "sum_l_jax.submit",
+    "benchmarks.tpu_layers",
+    "data_prep.convert_weights",
+    "sum_l_jax.aot",
+    "sum_l_jax.profile_input",
+    "sum_l_jax.study",
+    "sum_l_jax.submit",
   }

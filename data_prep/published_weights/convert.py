@@ -45,9 +45,7 @@ class Options:
   backbone: str
   view: str = ""
   head: str = "keep"
-  classes: Mapping[str, Mapping[str, Sequence[str]]] = dataclasses.field(
-      default_factory=dict
-  )
+  classes: Mapping[str, Mapping[str, Sequence[str]]] = dataclasses.field(default_factory=dict)
   channel_order: str = ""
   fps: float = 0.0
   skip: Sequence[str] = ()
@@ -73,14 +71,11 @@ class Report:
     self.skipped.setdefault(reason, []).append(name)
 
   def lines(self) -> list[str]:
-    out = [f"loaded       {part}: {n} arrays" for part, n in
-           self.loaded.items()]
+    out = [f"loaded       {part}: {n} arrays" for part, n in self.loaded.items()]
     if self.inflated:
       out.append(f"inflated     {len(self.inflated)} 2-D kernels, along time")
-    out += [f"left behind  {len(n)} {reason}: {_some(n)}" for reason, n in
-            self.skipped.items()]
-    out += [f"to be initialised by training: {part}" for part in
-            self.initialised]
+    out += [f"left behind  {len(n)} {reason}: {_some(n)}" for reason, n in self.skipped.items()]
+    out += [f"to be initialised by training: {part}" for part in self.initialised]
     return out
 
 
@@ -115,19 +110,17 @@ def _towers(tensors: Mapping[str, np.ndarray], file: files.WeightFile):
     stage_one = any(name.startswith("readout.") for name in tensors)
     return {types.EXO if stage_one else "": "pyslowfast"}
   raise ValueError(
-      f"{file.path} has names of no known network: {_some(list(tensors))}."
-      " Known are PySlowFast and Ego-Exo (s1.pathway0_stem...), the joint"
-      " SUM-L checkpoint (s1_t...), Caffe2 (conv1_w ...) and pytorchvideo"
-      " (blocks.0...)."
+    f"{file.path} has names of no known network: {_some(list(tensors))}."
+    " Known are PySlowFast and Ego-Exo (s1.pathway0_stem...), the joint"
+    " SUM-L checkpoint (s1_t...), Caffe2 (conv1_w ...) and pytorchvideo"
+    " (blocks.0...)."
   )
 
 
 def _choose_views(towers: Mapping[str, str], view: str) -> dict[str, str]:
   """Our view -> the view in the file ("" where it has but one tower)."""
   if "" in towers:
-    return dict.fromkeys(
-        types.VIEWS if view == "both" else (view or types.EGO,), ""
-    )
+    return dict.fromkeys(types.VIEWS if view == "both" else (view or types.EGO,), "")
   if view in ("", "both"):
     if view == "both" and len(towers) == 1:
       return dict.fromkeys(types.VIEWS, next(iter(towers)))
@@ -138,14 +131,13 @@ def _choose_views(towers: Mapping[str, str], view: str) -> dict[str, str]:
 
 def _expected(backbone: str) -> tuple[dict, dict]:
   """Shapes of an encoder's parameters and statistics, flat."""
-  network = train_state.Network(lambda: models.make_model(
-      backbone=backbone, tasks={types.EGO: {}}, embedding_dim=None,
-  ))
+  network = train_state.Network(
+    lambda: models.make_model(backbone=backbone, tasks={types.EGO: {}}, embedding_dim=None)
+  )
   params, stats = network.shapes
   return tuple(
-      {k: v.shape for k, v in weights_lib.flatten(
-          tree[types.EGO]["encoder"]).items()}
-      for tree in (params, stats)
+    {k: v.shape for k, v in weights_lib.flatten(tree[types.EGO]["encoder"]).items()}
+    for tree in (params, stats)
   )
 
 
@@ -180,24 +172,34 @@ class _Problems:
 
   def raise_any(self, path, backbone: str) -> None:
     texts = [
-        f"{len(found)} {what}: {_some(found)}"
-        for what, found in (
-            ("missing in the file", self.missing),
-            ("of another shape", self.shapes),
-            ("in the file without a place", self.left_over),
-        ) if found
+      f"{len(found)} {what}: {_some(found)}"
+      for what, found in (
+        ("missing in the file", self.missing),
+        ("of another shape", self.shapes),
+        ("in the file without a place", self.left_over),
+      )
+      if found
     ]
     if texts:
       raise ValueError(
-          f"{path} does not fit {backbone!r}. " + ". ".join(texts) + "."
-          + (self.hint or " Choose another --model; what is known to be of no"
-             " use can be left behind with --skip=PATTERN.")
+        f"{path} does not fit {backbone!r}. "
+        + ". ".join(texts)
+        + "."
+        + (
+          self.hint
+          or " Choose another --model; what is known to be of no"
+          " use can be left behind with --skip=PATTERN."
+        )
       )
 
 
 def _fill_encoder(
-    tensors: dict[str, np.ndarray], backbone: str, family: str, used: set,
-    report: Report, problems: _Problems,
+  tensors: dict[str, np.ndarray],
+  backbone: str,
+  family: str,
+  used: set,
+  report: Report,
+  problems: _Problems,
 ) -> tuple[dict, dict]:
   """The encoder's (params, stats), nested; names into `used`."""
   trees = []
@@ -217,8 +219,7 @@ def _fill_encoder(
       value = to_ours(value, len(shape))
       if value.shape != shape:
         problems.shapes.append(
-            f"{name} {tensors[name].shape}, wanted"
-            f" {to_theirs(np.empty(shape)).shape}"
+          f"{name} {tensors[name].shape}, wanted {to_theirs(np.empty(shape)).shape}"
         )
         problems.hint = problems.hint or _kernel_hint(ours, value, backbone)
         continue
@@ -233,24 +234,26 @@ def _kernel_hint(ours: str, value: np.ndarray, backbone: str) -> str:
     return ""
   for model, name in choices.MODELS.items():
     spec = models.BACKBONES[name]
-    same_depth = (spec.fast and len(spec.slow.stages) and
-                  spec.slow == models.BACKBONES[backbone].slow)
+    same_depth = (
+      spec.fast and len(spec.slow.stages) and spec.slow == models.BACKBONES[backbone].slow
+    )
     if same_depth and spec.fusion_kernel == value.shape[0]:
-      return (f" Its fusion kernels span {value.shape[0]} frames: choose"
-              f" --model={model}.")
+      return f" Its fusion kernels span {value.shape[0]} frames: choose --model={model}."
   return ""
 
 
 def _known_heads(card: dict) -> list[names.Head]:
   """Those of published files, and those that a card of ours names."""
-  own = [names.Head.of(view, task, name, kind=kind)
-         for name, (view, task, kind) in card.get("head_names", {}).items()]
+  own = [
+    names.Head.of(view, task, name, kind=kind)
+    for name, (view, task, kind) in card.get("head_names", {}).items()
+  ]
   taken = {head.weight for head in own}
   return own + [h for h in names.HEADS if h.weight not in taken]
 
 
 def _class_names(
-    head: names.Head, view: str, count: int, options: Options, card: dict
+  head: names.Head, view: str, count: int, options: Options, card: dict
 ) -> tuple[list[str], str]:
   """Names of a head's classes, and what is wrong with it, if anything."""
   numbered = [f"class {i}" for i in range(count)]
@@ -258,17 +261,14 @@ def _class_names(
   if wanted is not None and len(wanted) == count:
     return list(wanted), ""
   if wanted is not None:
-    return numbered, (f"{head.weight} has {count} classes, the data set"
-                      f" {len(wanted)}")
+    return numbered, (f"{head.weight} has {count} classes, the data set {len(wanted)}")
   saved = card.get("tasks", {}).get(head.view, {}).get(head.task)
   if saved is not None:
     return list(saved), ""
   return numbered, f"{head.weight} has {count} classes without names"
 
 
-def convert(
-    file: files.WeightFile, options: Options
-) -> tuple[weights_lib.Weights, Report]:
+def convert(file: files.WeightFile, options: Options) -> tuple[weights_lib.Weights, Report]:
   """Turns a file's arrays into weights that a run can start from.
 
   Returns:
@@ -291,24 +291,14 @@ def convert(
   old_card = json.loads(file.card) if file.card else {}
   # A single tower that we exported knows whose it is.
   exported = old_card.get("exported_views", ())
-  views = _choose_views(
-      towers, options.view or (exported[0] if len(exported) == 1 else "")
-  )
+  views = _choose_views(towers, options.view or (exported[0] if len(exported) == 1 else ""))
   used: set[str] = set()
   params, stats, heads = {}, {}, {}
   for view, origin in views.items():
-    encoder = _fill_encoder(
-        tensors, options.backbone, towers[origin], used, report, problems
-    )
-    params[view], stats[view] = (
-        {"encoder": encoder[0], "heads": {}}, {"encoder": encoder[1]}
-    )
-    report.loaded[f"{view}/encoder"] = sum(
-        len(weights_lib.flatten(tree)) for tree in encoder
-    )
-    heads[view] = _take_heads(
-        tensors, view, origin, params[view], used, options, old_card, report
-    )
+    encoder = _fill_encoder(tensors, options.backbone, towers[origin], used, report, problems)
+    params[view], stats[view] = ({"encoder": encoder[0], "heads": {}}, {"encoder": encoder[1]})
+    report.loaded[f"{view}/encoder"] = sum(len(weights_lib.flatten(tree)) for tree in encoder)
+    heads[view] = _take_heads(tensors, view, origin, params[view], used, options, old_card, report)
   # The towers and heads of a view that was not asked for.
   for name in sorted(tensors.keys() - used):
     if _belongs_elsewhere(name, towers, views, old_card):
@@ -329,13 +319,10 @@ def _belongs_elsewhere(name, towers, views, card) -> bool:
   ego_tower = re.match(r"s\d(_fuse)?\.", name) is not None
   if (exo_tower and view == types.EXO) or (ego_tower and view == types.EGO):
     return True
-  return any(name in (h.weight, h.bias) and h.view == view
-             for h in _known_heads(card))
+  return any(name in (h.weight, h.bias) and h.view == view for h in _known_heads(card))
 
 
-def _take_heads(
-    tensors, view, origin, tower, used, options, card, report
-) -> list[names.Head]:
+def _take_heads(tensors, view, origin, tower, used, options, card, report) -> list[names.Head]:
   """Puts class heads and projection into `tower`; those that came along."""
   taken = []
   for head in _known_heads(card):
@@ -344,8 +331,8 @@ def _take_heads(
     used.update((head.weight, head.bias))
     if head.task and head.task in tower["heads"]:
       raise ValueError(
-          f"The file has two heads for {view}/{head.task}, the second is"
-          f" {head.weight!r}; leave one behind with --skip=PATTERN."
+        f"The file has two heads for {view}/{head.task}, the second is"
+        f" {head.weight!r}; leave one behind with --skip=PATTERN."
       )
     weight, bias = tensors[head.weight], tensors[head.bias]
     # Caffe2 keeps linear layers as they are; PyTorch's fully convolutional
@@ -360,8 +347,8 @@ def _take_heads(
     _, problem = _class_names(head, view, len(bias), options, card)
     if problem and options.head == "error":
       raise ValueError(
-          f"{problem}, and --head=error asks for a fit. Give the data set that"
-          " has these classes, or --head=reinit to train a new head."
+        f"{problem}, and --head=error asks for a fit. Give the data set that"
+        " has these classes, or --head=reinit to train a new head."
       )
     if problem and options.head == "reinit":
       report.skip(f"head of other classes ({problem})", head.weight)
@@ -381,52 +368,55 @@ def _make_card(options, views, params, heads, file, old_card) -> dict:
   spec = models.BACKBONES[options.backbone]
   class_heads = {v: [h for h in hs if h.task] for v, hs in heads.items()}
   order = {
-      view: options.channel_order
-      or old_card.get("pixels", {}).get(view, {}).get("channel_order")
-      or next((h.channel_order for h in class_heads[view]), "RGB")
-      for view in views
+    view: options.channel_order
+    or old_card.get("pixels", {}).get(view, {}).get("channel_order")
+    or next((h.channel_order for h in class_heads[view]), "RGB")
+    for view in views
   }
   frames = old_card.get("frames", {})
-  dim = next((int(tower["projection"]["bias"].shape[0])
-              for tower in params.values() if "projection" in tower), None)
+  dim = next(
+    (
+      int(tower["projection"]["bias"].shape[0])
+      for tower in params.values()
+      if "projection" in tower
+    ),
+    None,
+  )
   return {
-      "stage": "joint" if types.EGO in views else "exo",
-      "backbone": options.backbone,
-      "embedding_dim": dim,
-      "tasks": {
-          view: {
-              h.task: _class_names(
-                  h, view, params[view]["heads"][h.task]["bias"].shape[0],
-                  options, old_card,
-              )[0]
-              for h in hs
-          }
-          for view, hs in class_heads.items()
-      },
-      "kinds": {view: {h.task: h.kind for h in hs}
-                for view, hs in class_heads.items()},
-      "pixels": {
-          view: dataclasses.asdict(models.PixelSpec(channel_order=order[view]))
-          for view in views
-      },
-      "frames": {
-          "count": spec.num_frames,
-          "stride": frames.get("stride", 2 if spec.fast else 8),
-          "crop_size": frames.get("crop_size", 256),
-          "fps": options.fps or frames.get("fps") or next(
-              (h.fps for hs in class_heads.values() for h in hs), 30.0),
-      },
-      "network": {
-          "alpha": spec.alpha, "fusion_kernel": spec.fusion_kernel,
-          "bn_epsilon": norm.EPSILON,
-          # The released projections were trained on unit features.
-          "projection_prenorm": old_card.get("network", {}).get(
-              "projection_prenorm", dim is not None),
-      },
-      "data": {"ego": None, "exo": [], "narrations": None, "text_model": None},
-      "config": old_card.get("config", "{}"),
-      "versions": {"converted_from": file.path.name,
-                   "container": file.container},
+    "stage": "joint" if types.EGO in views else "exo",
+    "backbone": options.backbone,
+    "embedding_dim": dim,
+    "tasks": {
+      view: {
+        h.task: _class_names(
+          h, view, params[view]["heads"][h.task]["bias"].shape[0], options, old_card
+        )[0]
+        for h in hs
+      }
+      for view, hs in class_heads.items()
+    },
+    "kinds": {view: {h.task: h.kind for h in hs} for view, hs in class_heads.items()},
+    "pixels": {
+      view: dataclasses.asdict(models.PixelSpec(channel_order=order[view])) for view in views
+    },
+    "frames": {
+      "count": spec.num_frames,
+      "stride": frames.get("stride", 2 if spec.fast else 8),
+      "crop_size": frames.get("crop_size", 256),
+      "fps": options.fps
+      or frames.get("fps")
+      or next((h.fps for hs in class_heads.values() for h in hs), 30.0),
+    },
+    "network": {
+      "alpha": spec.alpha,
+      "fusion_kernel": spec.fusion_kernel,
+      "bn_epsilon": norm.EPSILON,
+      # The released projections were trained on unit features.
+      "projection_prenorm": old_card.get("network", {}).get("projection_prenorm", dim is not None),
+    },
+    "data": {"ego": None, "exo": [], "narrations": None, "text_model": None},
+    "config": old_card.get("config", "{}"),
+    "versions": {"converted_from": file.path.name, "container": file.container},
   }
 
 
@@ -438,13 +428,10 @@ def _export_name(view: str, tasks: Mapping[str, int], index: int) -> str:
   known = {(125, 352): "headepic", (97, 300): "headepic100"}
   if len(counts) > 1:
     return f"{known.get(counts, 'head')}.projections.{index}"
-  return "headcharades-ego.projection" if counts == (157,) else (
-      "head.projection")
+  return "headcharades-ego.projection" if counts == (157,) else ("head.projection")
 
 
-def export(
-    weights: weights_lib.Weights, views: Sequence[str]
-) -> tuple[dict[str, np.ndarray], str]:
+def export(weights: weights_lib.Weights, views: Sequence[str]) -> tuple[dict[str, np.ndarray], str]:
   """PySlowFast's names and layouts for our weights; undone by `convert`.
 
   Args:
@@ -461,8 +448,8 @@ def export(
   backbone = weights.card["backbone"]
   if backbone not in choices.MODELS.values():
     raise ValueError(
-        f"{weights.source} holds a {backbone!r}, which has no PyTorch"
-        f" counterpart; there is one of {sorted(choices.MODELS.values())}."
+      f"{weights.source} holds a {backbone!r}, which has no PyTorch"
+      f" counterpart; there is one of {sorted(choices.MODELS.values())}."
     )
   out, head_names = {}, {}
   for view in views:
@@ -470,19 +457,18 @@ def export(
     if "encoder" not in tower:
       own = sorted(v for v, t in weights.params.items() if "encoder" in t)
       raise ValueError(
-          f"{weights.source} has no encoder of its own for view {view!r}; it"
-          f" has {own}."
+        f"{weights.source} has no encoder of its own for view {view!r}; it has {own}."
       )
-    family = "sum_l_exo" if view == types.EXO and len(views) > 1 else (
-        "pyslowfast")
+    family = "sum_l_exo" if view == types.EXO and len(views) > 1 else ("pyslowfast")
     for tree in (weights.params, weights.stats):
       flat = weights_lib.flatten(tree[view]["encoder"])
       for ours, name in names.encoder_names(backbone, family, flat).items():
         out[name] = to_theirs(flat[ours])
     kinds = weights.card["kinds"].get(view, {})
     # As the label sets come: verb before noun.
-    order = sorted(tower.get("heads", {}),
-                   key=lambda t: (t not in ("verb", "noun"), t != "verb", t))
+    order = sorted(
+      tower.get("heads", {}), key=lambda t: (t not in ("verb", "noun"), t != "verb", t)
+    )
     sizes = {t: tower["heads"][t]["bias"].shape[0] for t in order}
     for index, task in enumerate(order):
       name = _export_name(view, sizes, index)
@@ -491,14 +477,10 @@ def export(
       out[f"{name}.bias"] = np.asarray(tower["heads"][task]["bias"])
     if "projection" in tower:
       name = f"global_con_head.{'fpv' if view == types.EGO else 'tpv'}"
-      out[f"{name}_global_proj.weight"] = to_theirs(
-          tower["projection"]["kernel"])
+      out[f"{name}_global_proj.weight"] = to_theirs(tower["projection"]["kernel"])
       out[f"{name}_global_proj.bias"] = np.asarray(tower["projection"]["bias"])
-  card = {**weights.card, "head_names": head_names,
-          "exported_views": list(views)}
+  card = {**weights.card, "head_names": head_names, "exported_views": list(views)}
   if "network" not in card:  # Trained here: as its config says.
     settings = json.loads(card["config"])
-    card["network"] = {
-        "projection_prenorm": settings["model.projection_prenorm"] == "true"
-    }
+    card["network"] = {"projection_prenorm": settings["model.projection_prenorm"] == "true"}
   return out, json.dumps(card)

@@ -22,8 +22,7 @@ from sum_l_jax.data import npz_file
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 
 _WEIGHTS = safe_pickle.Kind(
-    "weights",
-    "a PyTorch file (.pyth, .pth, .pt) or a Caffe2 pickle (.pkl)",
+  "weights", "a PyTorch file (.pyth, .pth, .pt) or a Caffe2 pickle (.pkl)"
 )
 
 
@@ -53,13 +52,14 @@ def _load_torch(path: pathlib.Path) -> Any:
   try:
     import torch
   except ImportError as error:
-    raise ValueError(
-        f"Reading {path} needs PyTorch: pip install -e '.[data_prep]'."
-    ) from error
+    raise ValueError(f"Reading {path} needs PyTorch: pip install -e '.[data_prep]'.") from error
   # Best accuracies and the like, which training scripts leave as numpy scalars.
   numbers = [
-      np._core.multiarray.scalar, np.dtype, np.dtypes.Float32DType,
-      np.dtypes.Float64DType, np.dtypes.Int64DType,
+    np._core.multiarray.scalar,
+    np.dtype,
+    np.dtypes.Float32DType,
+    np.dtypes.Float64DType,
+    np.dtypes.Int64DType,
   ]
   try:
     with torch.serialization.safe_globals(numbers):
@@ -119,8 +119,7 @@ def read(path: str | pathlib.Path) -> WeightFile:
   if not isinstance(content, Mapping):
     raise _broken(path, f"it holds a {type(content).__name__}, no dict")
   if container == "caffe2":
-    return WeightFile(path, container, _as_arrays(
-        content.get("blobs", content), path))
+    return WeightFile(path, container, _as_arrays(content.get("blobs", content), path))
   for key in ("model_state", "state_dict"):
     if key in content:
       card = content.get("sum_l_jax_card", "")
@@ -128,9 +127,7 @@ def read(path: str | pathlib.Path) -> WeightFile:
   return WeightFile(path, container, _as_arrays(content, path))
 
 
-def write_torch(
-    path: str | pathlib.Path, tensors: Mapping[str, np.ndarray], card: str
-) -> None:
+def write_torch(path: str | pathlib.Path, tensors: Mapping[str, np.ndarray], card: str) -> None:
   """Writes a `.pyth` file as PySlowFast does.
 
   Args:

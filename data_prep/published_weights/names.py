@@ -22,9 +22,12 @@ FAMILIES = ("pyslowfast", "sum_l_exo", "caffe2", "pytorchvideo")
 
 _PATHWAYS = {"slow": 0, "fast": 1}
 _TORCH_LEAVES = {
-    "kernel": "weight", "scale": "weight", "bias": "bias",
-    "mean": "running_mean", "var": "running_var",
-}  # fmt: skip
+  "kernel": "weight",
+  "scale": "weight",
+  "bias": "bias",
+  "mean": "running_mean",
+  "var": "running_var",
+}
 _CAFFE2_LEAVES = {"scale": "s", "bias": "b", "mean": "rm", "var": "riv"}
 
 
@@ -50,9 +53,9 @@ class Layer:
 
 
 _OURS = re.compile(
-    r"(?:(?P<stem>slow|fast)/stem"
-    r"|(?P<path>slow|fast)/s(?P<stage>\d)/(?P<block>\d+)/(?P<part>\w+)"
-    r"|fusion/(?P<fusion>\d))/(?P<kind>conv|norm)/(?P<leaf>\w+)"
+  r"(?:(?P<stem>slow|fast)/stem"
+  r"|(?P<path>slow|fast)/s(?P<stage>\d)/(?P<block>\d+)/(?P<part>\w+)"
+  r"|fusion/(?P<fusion>\d))/(?P<kind>conv|norm)/(?P<leaf>\w+)"
 )
 
 
@@ -66,8 +69,9 @@ def parse(name: str) -> Layer:
     return Layer(_PATHWAYS[match["stem"]], 1, -1, "stem", kind, leaf)
   if match["fusion"]:
     return Layer(1, int(match["fusion"]) + 1, -1, "fusion", kind, leaf)
-  return Layer(_PATHWAYS[match["path"]], int(match["stage"]),
-               int(match["block"]), match["part"], kind, leaf)
+  return Layer(
+    _PATHWAYS[match["path"]], int(match["stage"]), int(match["block"]), match["part"], kind, leaf
+  )
 
 
 def _pyslowfast(layer: Layer, view: str = "") -> str:
@@ -86,15 +90,13 @@ def _pytorchvideo(layer: Layer, two_pathways: bool) -> str:
   norm, leaf = layer.kind == "norm", _TORCH_LEAVES[layer.leaf]
   start = f"blocks.{layer.stage - 1}."
   if layer.part == "fusion":
-    return (f"{start}multipathway_fusion."
-            f"{'norm' if norm else 'conv_fast_to_slow'}.{leaf}")
+    return f"{start}multipathway_fusion.{'norm' if norm else 'conv_fast_to_slow'}.{leaf}"
   if two_pathways:
     start += f"multipathway_blocks.{layer.pathway}."
   if layer.part == "stem":
     return f"{start}{'norm' if norm else 'conv'}.{leaf}"
   word = "norm" if norm else "conv"
-  branch = (f"branch1_{word}" if layer.part == "shortcut"
-            else f"branch2.{word}_{layer.part}")
+  branch = f"branch1_{word}" if layer.part == "shortcut" else f"branch2.{word}_{layer.part}"
   return f"{start}res_blocks.{layer.block}.{branch}.{leaf}"
 
 
@@ -112,9 +114,7 @@ def _caffe2(layer: Layer, last_blocks: dict[int, int]) -> str:
   return f"{prefix}res{layer.stage}_{layer.block}_branch{branch}_{ending}"
 
 
-def encoder_names(
-    backbone: str, family: str, ours: Iterable[str]
-) -> dict[str, str]:
+def encoder_names(backbone: str, family: str, ours: Iterable[str]) -> dict[str, str]:
   """Their name of each of our encoder's arrays.
 
   Args:
@@ -126,14 +126,12 @@ def encoder_names(
     ours -> theirs.
   """
   spec = models.BACKBONES[backbone]
-  last_blocks = {
-      i + 2: stage.blocks - 1 for i, stage in enumerate(spec.slow.stages)
-  }
+  last_blocks = {i + 2: stage.blocks - 1 for i, stage in enumerate(spec.slow.stages)}
   rules = {
-      "pyslowfast": _pyslowfast,
-      "sum_l_exo": lambda layer: _pyslowfast(layer, "_t"),
-      "pytorchvideo": lambda layer: _pytorchvideo(layer, spec.fast is not None),
-      "caffe2": lambda layer: _caffe2(layer, last_blocks),
+    "pyslowfast": _pyslowfast,
+    "sum_l_exo": lambda layer: _pyslowfast(layer, "_t"),
+    "pytorchvideo": lambda layer: _pytorchvideo(layer, spec.fast is not None),
+    "caffe2": lambda layer: _caffe2(layer, last_blocks),
   }
   return {name: rules[family](parse(name)) for name in ours}
 
@@ -169,32 +167,38 @@ _LEMMA = dict(kind="multi_label", fps=24.0)
 
 # All heads that published files are known to have, in any one file a few.
 HEADS = (
-    # Kinetics.
-    Head.of("", "action", "head.projection"),
-    Head.of("", "action", "blocks.5.proj"),
-    Head.of("", "action", "blocks.6.proj"),
-    Head("", "action", "pred_w", "pred_b"),
-    # Ego data, decoded by OpenCV and never reordered.
-    Head.of("ego", "verb", "headepic.projections.0", **_EPIC),
-    Head.of("ego", "noun", "headepic.projections.1", **_EPIC),
-    Head.of("ego", "verb", "headepic100.projections.0", **_EPIC),
-    Head.of("ego", "noun", "headepic100.projections.1", **_EPIC),
-    Head.of("ego", "action", "headcharades-ego.projection",
-            kind="multi_label", channel_order="BGR", fps=24.0),
-    # LEMMA: in the joint checkpoint, and in that of stage one.
-    Head.of("exo", "verb", "head_lemma.projections.0", **_LEMMA),
-    Head.of("exo", "noun", "head_lemma.projections.1", **_LEMMA),
-    Head.of("exo", "verb", "readout.projections.0", **_LEMMA),
-    Head.of("exo", "noun", "readout.projections.1", **_LEMMA),
-    Head.of("ego", "", "global_con_head.fpv_global_proj"),
-    Head.of("exo", "", "global_con_head.tpv_global_proj"),
+  # Kinetics.
+  Head.of("", "action", "head.projection"),
+  Head.of("", "action", "blocks.5.proj"),
+  Head.of("", "action", "blocks.6.proj"),
+  Head("", "action", "pred_w", "pred_b"),
+  # Ego data, decoded by OpenCV and never reordered.
+  Head.of("ego", "verb", "headepic.projections.0", **_EPIC),
+  Head.of("ego", "noun", "headepic.projections.1", **_EPIC),
+  Head.of("ego", "verb", "headepic100.projections.0", **_EPIC),
+  Head.of("ego", "noun", "headepic100.projections.1", **_EPIC),
+  Head.of(
+    "ego",
+    "action",
+    "headcharades-ego.projection",
+    kind="multi_label",
+    channel_order="BGR",
+    fps=24.0,
+  ),
+  # LEMMA: in the joint checkpoint, and in that of stage one.
+  Head.of("exo", "verb", "head_lemma.projections.0", **_LEMMA),
+  Head.of("exo", "noun", "head_lemma.projections.1", **_LEMMA),
+  Head.of("exo", "verb", "readout.projections.0", **_LEMMA),
+  Head.of("exo", "noun", "readout.projections.1", **_LEMMA),
+  Head.of("ego", "", "global_con_head.fpv_global_proj"),
+  Head.of("exo", "", "global_con_head.tpv_global_proj"),
 )
 
 # Left behind on purpose: pattern -> what it is.
 SKIPPED = {
-    r"(.*\.)?num_batches_tracked": "batch counters",
-    r".*\.split_bn\..*": "per-split statistics of sub-batch normalisation",
-    r"(kd_?head|head_?kd|kd)[\w-]*\..*": "distillation heads",
-    r"(hand|head)objhead[\w-]*\..*": "auxiliary heads for hands and objects",
-    r".*momentum.*|lr|model_iter": "Caffe2's optimizer",
+  r"(.*\.)?num_batches_tracked": "batch counters",
+  r".*\.split_bn\..*": "per-split statistics of sub-batch normalisation",
+  r"(kd_?head|head_?kd|kd)[\w-]*\..*": "distillation heads",
+  r"(hand|head)objhead[\w-]*\..*": "auxiliary heads for hands and objects",
+  r".*momentum.*|lr|model_iter": "Caffe2's optimizer",
 }

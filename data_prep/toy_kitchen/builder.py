@@ -17,12 +17,12 @@ CONTENT_VERSION = 1
 
 
 def build(
-    root: str | pathlib.Path,
-    *,
-    seed: int = 0,
-    views: Sequence[str] = types.VIEWS,
-    ego_train: int = vocabulary.COUNTS[types.EGO]["train"],
-    processes: int = 2,
+  root: str | pathlib.Path,
+  *,
+  seed: int = 0,
+  views: Sequence[str] = types.VIEWS,
+  ego_train: int = vocabulary.COUNTS[types.EGO]["train"],
+  processes: int = 2,
 ) -> dict[str, pathlib.Path]:
   """Renders and writes the views, or keeps the equal ones already there.
 
@@ -43,9 +43,7 @@ def build(
       or a folder that holds another data set.
   """
   if not views:
-    raise ValueError(
-        f"toy_kitchen: views must name at least one of {vocabulary.VIEWS}."
-    )
+    raise ValueError(f"toy_kitchen: views must name at least one of {vocabulary.VIEWS}.")
   for view in views:
     vocabulary.check_view(view)
   if seed < 0:
@@ -53,9 +51,9 @@ def build(
   smallest = len(vocabulary.EGO_SEEN)
   if not smallest <= ego_train <= vocabulary.EGO_POOL:
     raise ValueError(
-        f"toy_kitchen: ego_train must lie in {smallest} (one clip for each"
-        f" combination that counts as seen) to {vocabulary.EGO_POOL}, got"
-        f" {ego_train}."
+      f"toy_kitchen: ego_train must lie in {smallest} (one clip for each"
+      f" combination that counts as seen) to {vocabulary.EGO_POOL}, got"
+      f" {ego_train}."
     )
   directories = {view: pathlib.Path(root) / view for view in views}
   for view, directory in directories.items():
@@ -63,21 +61,14 @@ def build(
     if view == types.EGO:
       counts["train"] = ego_train
     clip_dataset.write_clip_dataset(
-        directory,
-        name=NAME,
-        view=view,
-        tasks=vocabulary.tasks(view),
-        splits={
-            split: functools.partial(
-                clips.iter_clips, view, split, seed, counts,
-                processes=processes,
-            )
-            for split in counts
-        },
-        metadata={
-            "seed": seed,
-            "counts": counts,
-            "content_version": CONTENT_VERSION,
-        },
+      directory,
+      name=NAME,
+      view=view,
+      tasks=vocabulary.tasks(view),
+      splits={
+        split: functools.partial(clips.iter_clips, view, split, seed, counts, processes=processes)
+        for split in counts
+      },
+      metadata={"seed": seed, "counts": counts, "content_version": CONTENT_VERSION},
     )
   return directories

@@ -34,15 +34,13 @@ _LABELS, _TEXT, _MOTION, _LOOKS = range(4)
 _CHUNK = 32  # clips that a worker process renders at a time
 
 
-def _stream(
-    seed: int, view: str, split: str, index: int, stream: int
-) -> np.random.Generator:
+def _stream(seed: int, view: str, split: str, index: int, stream: int) -> np.random.Generator:
   view_id, split_id = vocabulary.VIEWS.index(view), _SPLITS.index(split)
   return np.random.default_rng([seed, view_id, split_id, index, stream])
 
 
 def _pick(
-    choices: tuple[vocabulary.Combination, ...], rng: np.random.Generator
+  choices: tuple[vocabulary.Combination, ...], rng: np.random.Generator
 ) -> vocabulary.Combination:
   weights = np.array([vocabulary.verb_weight(verb) for verb, _ in choices])
   return choices[rng.choice(len(choices), p=weights / weights.sum())]
@@ -59,8 +57,7 @@ def clip_labels(seed: int, view: str, split: str, index: int) -> dict[str, int]:
   rng = _stream(seed, view, split, index, _LABELS)
   if view == vocabulary.GENERIC:
     return {
-        name: int(rng.integers(task.num_classes))
-        for name, task in vocabulary.tasks(view).items()
+      name: int(rng.integers(task.num_classes)) for name, task in vocabulary.tasks(view).items()
     }
   seen = vocabulary.combinations(view, "train")
   if split == "train" and index < len(seen):
@@ -72,9 +69,7 @@ def clip_labels(seed: int, view: str, split: str, index: int) -> dict[str, int]:
   return {"verb": verb, "noun": noun}
 
 
-def render_frames(
-    seed: int, view: str, split: str, index: int
-) -> np.ndarray:
+def render_frames(seed: int, view: str, split: str, index: int) -> np.ndarray:
   """The frames of one clip before compression, uint8 `[T, 64, 64, 3]` RGB."""
   labels = clip_labels(seed, view, split, index)
   rng = _stream(seed, view, split, index, _LOOKS)
@@ -104,35 +99,26 @@ def make_clip(seed: int, view: str, split: str, index: int) -> types.Clip:
   clip_id = f"{view}_{split}_{index:05d}"
   text_rng = _stream(seed, view, split, index, _TEXT)
   return types.Clip(
-      clip_id=clip_id,
-      frames=[
-          # 4:4:4: at 64 pixels halved chroma would blur the nouns away.
-          simplejpeg.encode_jpeg(
-              frame, JPEG_QUALITY, "RGB", colorsubsampling="444"
-          )
-          for frame in render_frames(seed, view, split, index)
-      ],
-      fps=FPS,
-      narration=narrations.narrate(view, labels, text_rng),
-      labels={name: (label,) for name, label in labels.items()},
-      video_id=clip_id,
+    clip_id=clip_id,
+    frames=[
+      # 4:4:4: at 64 pixels halved chroma would blur the nouns away.
+      simplejpeg.encode_jpeg(frame, JPEG_QUALITY, "RGB", colorsubsampling="444")
+      for frame in render_frames(seed, view, split, index)
+    ],
+    fps=FPS,
+    narration=narrations.narrate(view, labels, text_rng),
+    labels={name: (label,) for name, label in labels.items()},
+    video_id=clip_id,
   )
 
 
-def _make_chunk(
-    start: int, *, seed: int, view: str, split: str, count: int
-) -> list[types.Clip]:
+def _make_chunk(start: int, *, seed: int, view: str, split: str, count: int) -> list[types.Clip]:
   stop = min(start + _CHUNK, count)
   return [make_clip(seed, view, split, i) for i in range(start, stop)]
 
 
 def iter_clips(
-    view: str,
-    split: str,
-    seed: int,
-    counts: Mapping[str, int] | None = None,
-    *,
-    processes: int = 1,
+  view: str, split: str, seed: int, counts: Mapping[str, int] | None = None, *, processes: int = 1
 ) -> Iterator[types.Clip]:
   """All clips of a split, in order.
 
@@ -152,22 +138,14 @@ def iter_clips(
   vocabulary.check_split(view, split)
   count = {**vocabulary.COUNTS[view], **(counts or {})}[split]
   if count < 0:
-    raise ValueError(
-        f"toy_kitchen: counts[{split!r}] must be 0 or more, got {count}."
-    )
+    raise ValueError(f"toy_kitchen: counts[{split!r}] must be 0 or more, got {count}.")
   if processes < 1:
-    raise ValueError(
-        f"toy_kitchen: processes must be 1 or more, got {processes}."
-    )
+    raise ValueError(f"toy_kitchen: processes must be 1 or more, got {processes}.")
   return _iterate(view, split, seed, count, processes)
 
 
-def _iterate(
-    view: str, split: str, seed: int, count: int, processes: int
-) -> Iterator[types.Clip]:
-  work = functools.partial(
-      _make_chunk, seed=seed, view=view, split=split, count=count
-  )
+def _iterate(view: str, split: str, seed: int, count: int, processes: int) -> Iterator[types.Clip]:
+  work = functools.partial(_make_chunk, seed=seed, view=view, split=split, count=count)
   starts = range(0, count, _CHUNK)
   if processes == 1:
     for start in starts:

@@ -23,10 +23,9 @@ _CENTRE = _HALF - 0.5
 
 # Pixel noise by random byte: cheaper than normal numbers.
 # Rounded quantiles of the normal distribution, sd 3 grey levels.
-_NOISE = np.array([
-    round(3.0 * statistics.NormalDist().inv_cdf((i + 0.5) / 256))
-    for i in range(256)
-], np.int16)  # pyformat: disable
+_NOISE = np.array(
+  [round(3.0 * statistics.NormalDist().inv_cdf((i + 0.5) / 256)) for i in range(256)], np.int16
+)  # pyformat: disable
 
 Color = tuple[float, float, float]
 
@@ -50,22 +49,23 @@ def _fixed(point) -> tuple[int, int]:
 
 def line(frame, start, end, color, width: int = 1) -> None:
   """Antialiased line between sub-pixel points (x, y)."""
-  cv2.line(frame, _fixed(start), _fixed(end), color, width,
-           cv2.LINE_AA, _SHIFT)  # pyformat: disable
+  cv2.line(
+    frame, _fixed(start), _fixed(end), color, width, cv2.LINE_AA, _SHIFT
+  )  # pyformat: disable
 
 
 def disc(frame, centre, radius: float, color, width: int = -1) -> None:
   """Antialiased circle; `width` -1 fills it."""
   size = int(max(radius, 0.1) * (1 << _SHIFT))
-  cv2.circle(frame, _fixed(centre), size, color, width,
-             cv2.LINE_AA, _SHIFT)  # pyformat: disable
+  cv2.circle(frame, _fixed(centre), size, color, width, cv2.LINE_AA, _SHIFT)  # pyformat: disable
 
 
 def oval(frame, centre, axes, color, width: int = -1, angle: float = 0.0):
   """Antialiased ellipse with half axes (x, y); `angle` in degrees."""
   size = _fixed((max(axes[0], 0.1), max(axes[1], 0.1)))
-  cv2.ellipse(frame, _fixed(centre), size, angle, 0, 360, color, width,
-              cv2.LINE_AA, _SHIFT)  # pyformat: disable
+  cv2.ellipse(
+    frame, _fixed(centre), size, angle, 0, 360, color, width, cv2.LINE_AA, _SHIFT
+  )  # pyformat: disable
 
 
 def polygon(frame, points, color) -> None:
@@ -87,30 +87,38 @@ def _silhouette(shape: str, stretch: float, radius: float) -> list[tuple]:
   angles = np.linspace(0, 2 * np.pi, 11)[:-1] - np.pi / 2
   star = np.where(np.arange(10) % 2, 0.5, 1.05) * r
   parts = {
-      "disc": [("oval", (0, 0, wide, r), 0)],
-      "bar": [("box", (-wide, -0.42 * r, wide, 0.42 * r), 0),
-              ("oval", (-wide, 0, 0.3 * r, 0.42 * r), 0),
-              ("oval", (wide, 0, 0.3 * r, 0.42 * r), 0)],
-      "taper": [("poly", [(-wide, -0.52 * r), (-wide, 0.52 * r),
-                          (wide, 0.1 * r), (wide, -0.1 * r)], 0)],
-      "square": [("box", (-wide, -0.8 * r, wide, 0.8 * r), 0)],
-      "loaf": [("box", (-wide, -0.3 * r, wide, 0.8 * r), 0),
-               ("oval", (0, -0.3 * r, wide, 0.5 * r), 0)],
-      "ring": [("oval", (0, 0, 1.1 * wide, 1.1 * r), 0),
-               ("oval", (0, 0, 0.68 * wide, 0.68 * r), 1)],
-      "pan": [("box", (0.6 * r, -0.16 * r, 1.5 * r, 0.16 * r), 0),
-              ("oval", (0, 0, wide, r), 0),
-              ("oval", (0, 0, 0.66 * wide, 0.66 * r), 1)],
-      "cup": [("oval", (0.75 * r, 0, 0.45 * r, 0.45 * r), 0),
-              ("box", (-0.7 * r, -0.8 * r, 0.7 * r, 0.8 * r), 0),
-              ("oval", (0, -0.75 * r, 0.7 * r, 0.25 * r), 1)],
-      "bottle": [("box", (-0.5 * r, -0.3 * r, 0.5 * r, 1.2 * r), 0),
-                 ("box", (-0.2 * r, -1.2 * r, 0.2 * r, -0.3 * r), 0),
-                 ("box", (-0.25 * r, -1.4 * r, 0.25 * r, -1.1 * r), 1)],
-      "star": [("poly", np.stack([star * np.cos(angles),
-                                  star * np.sin(angles)], -1), 0)],
-      "cross": [("box", (-r, -0.32 * r, r, 0.32 * r), 0),
-                ("box", (-0.32 * r, -r, 0.32 * r, r), 0)],
+    "disc": [("oval", (0, 0, wide, r), 0)],
+    "bar": [
+      ("box", (-wide, -0.42 * r, wide, 0.42 * r), 0),
+      ("oval", (-wide, 0, 0.3 * r, 0.42 * r), 0),
+      ("oval", (wide, 0, 0.3 * r, 0.42 * r), 0),
+    ],
+    "taper": [
+      ("poly", [(-wide, -0.52 * r), (-wide, 0.52 * r), (wide, 0.1 * r), (wide, -0.1 * r)], 0)
+    ],
+    "square": [("box", (-wide, -0.8 * r, wide, 0.8 * r), 0)],
+    "loaf": [
+      ("box", (-wide, -0.3 * r, wide, 0.8 * r), 0),
+      ("oval", (0, -0.3 * r, wide, 0.5 * r), 0),
+    ],
+    "ring": [("oval", (0, 0, 1.1 * wide, 1.1 * r), 0), ("oval", (0, 0, 0.68 * wide, 0.68 * r), 1)],
+    "pan": [
+      ("box", (0.6 * r, -0.16 * r, 1.5 * r, 0.16 * r), 0),
+      ("oval", (0, 0, wide, r), 0),
+      ("oval", (0, 0, 0.66 * wide, 0.66 * r), 1),
+    ],
+    "cup": [
+      ("oval", (0.75 * r, 0, 0.45 * r, 0.45 * r), 0),
+      ("box", (-0.7 * r, -0.8 * r, 0.7 * r, 0.8 * r), 0),
+      ("oval", (0, -0.75 * r, 0.7 * r, 0.25 * r), 1),
+    ],
+    "bottle": [
+      ("box", (-0.5 * r, -0.3 * r, 0.5 * r, 1.2 * r), 0),
+      ("box", (-0.2 * r, -1.2 * r, 0.2 * r, -0.3 * r), 0),
+      ("box", (-0.25 * r, -1.4 * r, 0.25 * r, -1.1 * r), 1),
+    ],
+    "star": [("poly", np.stack([star * np.cos(angles), star * np.sin(angles)], -1), 0)],
+    "cross": [("box", (-r, -0.32 * r, r, 0.32 * r), 0), ("box", (-0.32 * r, -r, 0.32 * r, r), 0)],
   }  # pyformat: disable
   return parts[shape]
 
@@ -132,25 +140,38 @@ def _paint_texture(canvas, look: Look, centre: float, radius: float) -> None:
   wide = r * look.stretch
   width = max(1, round(0.16 * r))
   if look.texture == "dots":
-    for x, y in ((-0.55, -0.25), (0.1, -0.4), (0.6, 0.05), (-0.15, 0.3),
-                 (-0.75, 0.3), (0.35, 0.55)):  # pyformat: disable
+    for x, y in (
+      (-0.55, -0.25),
+      (0.1, -0.4),
+      (0.6, 0.05),
+      (-0.15, 0.3),
+      (-0.75, 0.3),
+      (0.35, 0.55),
+    ):  # pyformat: disable
       disc(canvas, (c + x * wide, c + y * r), 0.14 * r, accent)
   elif look.texture == "stripes":
     for y in (-0.28, 0.0, 0.28):
-      line(canvas, (c - 1.2 * wide, c + y * r), (c + 1.2 * wide, c + y * r),
-           accent, max(1, round(0.11 * r)))  # pyformat: disable
+      line(
+        canvas,
+        (c - 1.2 * wide, c + y * r),
+        (c + 1.2 * wide, c + y * r),
+        accent,
+        max(1, round(0.11 * r)),
+      )  # pyformat: disable
   elif look.texture == "rings":
     for size in (0.3, 0.68):
       oval(canvas, (c, c), (size * wide, size * r), accent, width)
   elif look.texture == "slashes":
     for x in (-0.6, 0.0, 0.6):
-      line(canvas, (c + x * wide - 0.2 * r, c - r),
-           (c + x * wide + 0.2 * r, c + r), accent, width)  # pyformat: disable
+      line(
+        canvas, (c + x * wide - 0.2 * r, c - r), (c + x * wide + 0.2 * r, c + r), accent, width
+      )  # pyformat: disable
   elif look.texture == "band":
     line(canvas, (c, c - 1.5 * r), (c, c + 1.5 * r), accent, 2 * width)
   elif look.texture == "stem":
-    line(canvas, (c, c - 0.4 * r), (c + 0.15 * r, c - 1.15 * r), accent,
-         2 * width)  # pyformat: disable
+    line(
+      canvas, (c, c - 0.4 * r), (c + 0.15 * r, c - 1.15 * r), accent, 2 * width
+    )  # pyformat: disable
   elif look.texture == "star":
     for angle in np.arange(5) * 2 * math.pi / 5 - math.pi / 2:
       tip = (c + 0.5 * r * math.cos(angle), c + 0.5 * r * math.sin(angle))
@@ -184,8 +205,7 @@ def sprite(look: Look, *, outline: bool = False, shade: float = 0.0):
       _paint_part(canvas, kind, values, look.accent, centre)
   _paint_texture(canvas, look, centre, radius)
   if look.texture == "stem":
-    line(mask, (centre, centre), (centre + 0.15 * radius,
-                                  centre - 1.15 * radius), 255, 8)
+    line(mask, (centre, centre), (centre + 0.15 * radius, centre - 1.15 * radius), 255, 8)
   if outline:
     inner = cv2.erode(mask, np.ones((5, 5), np.uint8))
     canvas = cv2.copyTo(canvas, inner, cv2.convertScaleAbs(canvas, alpha=0.5))
@@ -201,12 +221,12 @@ def sprite(look: Look, *, outline: bool = False, shade: float = 0.0):
 
 
 def paste(
-    frame: np.ndarray,
-    image: np.ndarray,
-    centre: tuple[float, float],
-    radius: float,
-    angle: float = 0.0,
-    squash: float = 1.0,
+  frame: np.ndarray,
+  image: np.ndarray,
+  centre: tuple[float, float],
+  radius: float,
+  angle: float = 0.0,
+  squash: float = 1.0,
 ) -> None:
   """Draws a sprite into the frame, in place.
 
@@ -228,8 +248,9 @@ def paste(
     return
   cos, sin = math.cos(angle) * scale, math.sin(angle) * scale
   tall, wide = squash, 1.0 + 0.4 * (1.0 - squash)
-  matrix = np.array([[wide * cos, -wide * sin, 0.0],
-                     [tall * sin, tall * cos, 0.0]])  # pyformat: disable
+  matrix = np.array(
+    [[wide * cos, -wide * sin, 0.0], [tall * sin, tall * cos, 0.0]]
+  )  # pyformat: disable
   offset = matrix[:, :2] @ (_CENTRE, _CENTRE)
   matrix[:, 2] = (centre[0] - x0 - offset[0], centre[1] - y0 - offset[1])
   warped = cv2.warpAffine(image, matrix, (x1 - x0, y1 - y0))

@@ -15,12 +15,20 @@ from data_prep.toy_kitchen import looks
 from data_prep.toy_kitchen import motions
 
 _TABLES = (
-    (150, 130, 105), (120, 118, 115), (168, 160, 150),
-    (105, 95, 85), (140, 120, 95), (130, 140, 140),
+  (150, 130, 105),
+  (120, 118, 115),
+  (168, 160, 150),
+  (105, 95, 85),
+  (140, 120, 95),
+  (130, 140, 140),
 )  # pyformat: disable
 _SKIN = ((225, 180, 150), (200, 150, 115), (160, 110, 80), (110, 75, 55))
 _SLEEVES = (
-    (60, 70, 110), (120, 50, 55), (80, 80, 80), (190, 190, 180), (60, 90, 70),
+  (60, 70, 110),
+  (120, 50, 55),
+  (80, 80, 80),
+  (190, 190, 180),
+  (60, 90, 70),
 )  # pyformat: disable
 _MARGIN = 24  # background around the frame that the moving camera may show
 
@@ -41,9 +49,7 @@ class _Camera:
     """`[T, 3]` positions to `[T, 2]` pixels."""
     x = self.scale * points[:, 0]
     y = -self.scale * (0.6 * points[:, 1] + 0.75 * points[:, 2])
-    screen = np.stack(
-        [self.cos * x - self.sin * y, self.sin * x + self.cos * y], axis=-1
-    )
+    screen = np.stack([self.cos * x - self.sin * y, self.sin * x + self.cos * y], axis=-1)
     return screen + self._centre + self.shift
 
   def background(self, table: np.ndarray, frame: int) -> np.ndarray:
@@ -54,9 +60,7 @@ class _Camera:
     matrix = np.array([[cos, -sin, 0.0], [sin, cos, 0.0]])
     matrix[:, 2] = half + self.shift[frame] - matrix[:, :2] @ (centre, centre)
     size = (drawing.SIZE, drawing.SIZE)
-    return cv2.warpAffine(
-        table, matrix, size, borderMode=cv2.BORDER_REPLICATE
-    )
+    return cv2.warpAffine(table, matrix, size, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _table(rng: np.random.Generator, noun: int, scale: float) -> np.ndarray:
@@ -69,16 +73,22 @@ def _table(rng: np.random.Generator, noun: int, scale: float) -> np.ndarray:
     edge = rng.uniform(0, np.pi)
     along = np.array([np.cos(edge), np.sin(edge)]) * rng.uniform(20, 45)
     across = np.array([-np.sin(edge), np.cos(edge)]) * rng.uniform(15, 35)
-    points = np.stack([corner, corner + along, corner + along + across,
-                       corner + across])  # pyformat: disable
+    points = np.stack(
+      [corner, corner + along, corner + along + across, corner + across]
+    )  # pyformat: disable
     drawing.polygon(table, points, drawing.vary(base, rng, 0.3))
   window = table[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN].copy()
   for _ in range(rng.integers(0, 3)):
     look = looks.noun_look(looks.other_noun(noun, rng), rng)
     side = 1.0 if rng.random() < 0.5 else -1.0
     centre = (32 + side * rng.uniform(15, 30), rng.uniform(4, 50))
-    drawing.paste(window, drawing.sprite(look, shade=0.12), centre,
-                  scale * rng.uniform(0.3, 0.38), rng.uniform(0, 6.28))
+    drawing.paste(
+      window,
+      drawing.sprite(look, shade=0.12),
+      centre,
+      scale * rng.uniform(0.3, 0.38),
+      rng.uniform(0, 6.28),
+    )
   table[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN] = window
   return table
 
@@ -131,9 +141,7 @@ def _idle_arm(rng, camera: _Camera, skin, sleeve) -> _Arm | None:
   return _Arm(place, place + (-8.0, 34.0), skin, sleeve, camera.scale)
 
 
-def render(
-    motion: motions.Motion, noun: int, rng: np.random.Generator
-) -> np.ndarray:
+def render(motion: motions.Motion, noun: int, rng: np.random.Generator) -> np.ndarray:
   """Draws one ego clip, uint8 `[T, SIZE, SIZE, 3]`."""
   num_frames = len(motion.rotation)
   camera = _Camera(rng, num_frames)
@@ -162,8 +170,7 @@ def render(
       mouth = place[t] + (np.sign(motion.rotation[t]) * 0.9 * radius, 0.0)
       end = mouth + (0.0, 0.85 * scale)
       drawing.line(frame, mouth, end, (170, 205, 235), 3)
-    drawing.paste(frame, item, place[t], radius,
-                  tilt + motion.rotation[t], motion.squash[t])
+    drawing.paste(frame, item, place[t], radius, tilt + motion.rotation[t], motion.squash[t])
     if lid is not None:
       axes = (1.1 * radius, 0.5 * radius)
       drawing.oval(frame, lid[t], axes, lid_color)

@@ -29,23 +29,23 @@ def embed(args: argparse.Namespace) -> None:
   texts = narrations.all_narrations()
   vectors = embed_narrations.load_encoder(MODEL)(texts)
   np.savez_compressed(
-      args.output,
-      narrations=np.array(texts),
-      vectors=vectors.astype(np.float16),
-      model=np.array(MODEL),
-      command=np.array(COMMAND),
+    args.output,
+    narrations=np.array(texts),
+    vectors=vectors.astype(np.float16),
+    model=np.array(MODEL),
+    command=np.array(COMMAND),
   )
   print(f"wrote {args.output}: {len(texts)} narrations")
 
 
 def main(argv: list[str] | None = None) -> int:
-  parser = argparse.ArgumentParser(
-      prog=COMMAND, description="Embed the narrations of toy_kitchen."
-  )
+  parser = argparse.ArgumentParser(prog=COMMAND, description="Embed the narrations of toy_kitchen.")
   parser.add_argument(
-      "--output", type=pathlib.Path, metavar="FILE.npz",
-      default=narrations.TABLE,
-      help="default: the file in the package",
+    "--output",
+    type=pathlib.Path,
+    metavar="FILE.npz",
+    default=narrations.TABLE,
+    help="default: the file in the package",
   )  # pyformat: disable
   return command_line.run(parser, embed, argv)
 

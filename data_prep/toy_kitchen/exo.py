@@ -14,13 +14,21 @@ from data_prep.toy_kitchen import looks
 from data_prep.toy_kitchen import motions
 
 _WALLS = (
-    (205, 200, 185), (170, 190, 200), (190, 175, 165),
-    (150, 165, 150), (215, 210, 210), (140, 135, 150),
+  (205, 200, 185),
+  (170, 190, 200),
+  (190, 175, 165),
+  (150, 165, 150),
+  (215, 210, 210),
+  (140, 135, 150),
 )  # pyformat: disable
 _TABLES = ((120, 85, 60), (90, 95, 105), (160, 130, 95), (75, 70, 65))
 _SHIRTS = (
-    (70, 110, 170), (170, 70, 70), (90, 140, 90),
-    (225, 215, 120), (130, 90, 150), (235, 235, 235),
+  (70, 110, 170),
+  (170, 70, 70),
+  (90, 140, 90),
+  (225, 215, 120),
+  (130, 90, 150),
+  (235, 235, 235),
 )  # pyformat: disable
 _SKIN = ((225, 180, 150), (200, 150, 115), (160, 110, 80), (110, 75, 55))
 _HAIR = ((40, 30, 25), (90, 60, 35), (190, 160, 90), (120, 120, 120))
@@ -70,12 +78,8 @@ class _Figure:
   def __init__(self, rng: np.random.Generator, camera: _Camera):
     lean = rng.normal(0.0, 0.1)
     middle = np.array([lean, -1.15, 0.0])
-    self._shoulders = camera.project(
-        [middle + (0.5, 0, 1.35), middle + (-0.5, 0, 1.35)]
-    )
-    self._hips = camera.project(
-        [middle + (0.4, 0, -0.2), middle + (-0.4, 0, -0.2)]
-    )
+    self._shoulders = camera.project([middle + (0.5, 0, 1.35), middle + (-0.5, 0, 1.35)])
+    self._hips = camera.project([middle + (0.4, 0, -0.2), middle + (-0.4, 0, -0.2)])
     self._head = camera.project(middle + (0.0, 0.1, 1.95))
     self._elbow = 0.35 * camera.scale * np.array([0.3, 0.9])
     self._radius = 0.36 * camera.scale
@@ -83,9 +87,7 @@ class _Figure:
     self._shirt = drawing.vary(_SHIRTS[rng.integers(len(_SHIRTS))], rng, 0.1)
     self._skin = drawing.vary(_SKIN[rng.integers(len(_SKIN))], rng, 0.05)
     self._hair = _HAIR[rng.integers(len(_HAIR))]
-    self._idle = camera.project(
-        [rng.uniform(-0.75, -0.55), rng.uniform(-0.6, -0.3), 0.05]
-    )
+    self._idle = camera.project([rng.uniform(-0.75, -0.55), rng.uniform(-0.6, -0.3), 0.05])
 
   def draw_body(self, frame: np.ndarray) -> None:
     """Torso and head; static, so it belongs to the background."""
@@ -119,8 +121,9 @@ class _Figure:
 
 def _draw_table(frame, camera: _Camera, rng: np.random.Generator) -> None:
   wide, deep = rng.uniform(1.1, 1.6), rng.uniform(0.7, 0.95)
-  top = camera.project([(-wide, -deep, -0.15), (wide, -deep, -0.15),
-                        (wide, deep, -0.15), (-wide, deep, -0.15)])
+  top = camera.project(
+    [(-wide, -deep, -0.15), (wide, -deep, -0.15), (wide, deep, -0.15), (-wide, deep, -0.15)]
+  )
   color = drawing.vary(_TABLES[rng.integers(len(_TABLES))], rng, 0.15)
   dark = tuple(0.6 * c for c in color)
   for a, b in ((0, 1), (1, 2), (2, 3), (3, 0)):
@@ -145,9 +148,7 @@ def _draw_tool(frame, tool: str, hand: np.ndarray, scale: float, rng) -> None:
       drawing.disc(frame, hand + offset, 0.8, (250, 250, 252))
 
 
-def render(
-    motion: motions.Motion, noun: int, rng: np.random.Generator
-) -> np.ndarray:
+def render(motion: motions.Motion, noun: int, rng: np.random.Generator) -> np.ndarray:
   """Draws one exo clip, uint8 `[T, SIZE, SIZE, 3]`."""
   num_frames = len(motion.rotation)
   camera = _Camera(rng)
@@ -160,8 +161,7 @@ def render(
     other = looks.noun_look(looks.other_noun(noun, rng), rng)
     side = 1.0 if rng.random() < 0.5 else -1.0
     place = [side * rng.uniform(0.75, 1.1), rng.uniform(-0.4, 0.5), 0.0]
-    drawing.paste(scene, drawing.sprite(other, outline=True),
-                  camera.project(place), 0.34 * scale)
+    drawing.paste(scene, drawing.sprite(other, outline=True), camera.project(place), 0.34 * scale)
   item = drawing.sprite(looks.noun_look(noun, rng), outline=True)
   radius = scale * rng.uniform(0.36, 0.44)
   lid_color = drawing.vary((150, 155, 165), rng, 0.25)
@@ -175,8 +175,7 @@ def render(
       side = turn * np.sign(motion.rotation[t])
       mouth = place[t] + (side * 0.8 * radius, 0.0)
       drawing.line(frame, mouth, mouth + (0.0, 0.9 * scale), (90, 150, 220), 2)
-    drawing.paste(frame, item, place[t], radius, turn * motion.rotation[t],
-                  motion.squash[t])
+    drawing.paste(frame, item, place[t], radius, turn * motion.rotation[t], motion.squash[t])
     if lid is not None:
       axes = (1.1 * radius, 0.4 * radius)
       drawing.oval(frame, lid[t], axes, lid_color)

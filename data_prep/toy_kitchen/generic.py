@@ -14,9 +14,14 @@ from data_prep.toy_kitchen import drawing
 from data_prep.toy_kitchen import vocabulary
 
 _COLORS = {
-    "red": (205, 60, 50), "orange": (225, 135, 50), "yellow": (225, 205, 80),
-    "green": (75, 140, 60), "teal": (80, 160, 160), "blue": (75, 95, 185),
-    "brown": (140, 95, 60), "white": (225, 225, 225),
+  "red": (205, 60, 50),
+  "orange": (225, 135, 50),
+  "yellow": (225, 205, 80),
+  "green": (75, 140, 60),
+  "teal": (80, 160, 160),
+  "blue": (75, 95, 185),
+  "brown": (140, 95, 60),
+  "white": (225, 225, 225),
 }  # pyformat: disable
 _SILHOUETTES = {"oval": ("disc", 1.35)}
 
@@ -60,7 +65,7 @@ def _backdrop(rng: np.random.Generator) -> np.ndarray:
   first, second = rng.uniform(60, 200, (2, 3))
   blend = np.linspace(0, 1, drawing.SIZE)[:, None, None]
   backdrop = np.broadcast_to(
-      first * (1 - blend) + second * blend, (drawing.SIZE, drawing.SIZE, 3)
+    first * (1 - blend) + second * blend, (drawing.SIZE, drawing.SIZE, 3)
   ).astype(np.uint8)
   if rng.random() < 0.5:
     backdrop = backdrop.transpose(1, 0, 2)
@@ -72,9 +77,7 @@ def _backdrop(rng: np.random.Generator) -> np.ndarray:
   return backdrop
 
 
-def render(
-    labels: dict[str, int], num_frames: int, rng: np.random.Generator
-) -> np.ndarray:
+def render(labels: dict[str, int], num_frames: int, rng: np.random.Generator) -> np.ndarray:
   """Draws one generic clip, uint8 `[T, SIZE, SIZE, 3]`.
 
   Args:
@@ -84,30 +87,29 @@ def render(
   """
   shape = vocabulary.SHAPES[labels["shape"]]
   silhouette, stretch = _SILHOUETTES.get(shape, (shape, 1.0))
-  color = drawing.vary(
-      _COLORS[vocabulary.COLORS[labels["color"]]], rng, 0.08
-  )
+  color = drawing.vary(_COLORS[vocabulary.COLORS[labels["color"]]], rng, 0.08)
   # The second colour is a darker or lighter version of the first, so that
   # texture does not give the colour away and the other way round.
   shift = 0.45 if rng.random() < 0.5 or min(color) > 200 else 1.7
   accent = tuple(float(np.clip(c * shift + 10, 0, 255)) for c in color)
   look = drawing.Look(
-      silhouette, color, accent,
-      vocabulary.TEXTURES[labels["texture"]],
-      stretch * rng.uniform(0.92, 1.08),
+    silhouette,
+    color,
+    accent,
+    vocabulary.TEXTURES[labels["texture"]],
+    stretch * rng.uniform(0.92, 1.08),
   )  # pyformat: disable
   item = drawing.sprite(look, shade=rng.uniform(0.0, 0.2))
-  position, size, angle, squash = _path(
-      vocabulary.MOTIONS[labels["motion"]], rng, num_frames
-  )
+  position, size, angle, squash = _path(vocabulary.MOTIONS[labels["motion"]], rng, num_frames)
   radius = rng.uniform(8.0, 12.0)
   drift = rng.normal(0.0, 0.3, (num_frames, 2)).cumsum(axis=0)
   backdrop = _backdrop(rng)
   frames = np.empty((num_frames, drawing.SIZE, drawing.SIZE, 3), np.uint8)
   for t in range(num_frames):
     matrix = np.array([[1, 0, drift[t, 0]], [0, 1, drift[t, 1]]])
-    frame = cv2.warpAffine(backdrop, matrix, (drawing.SIZE, drawing.SIZE),
-                           borderMode=cv2.BORDER_REPLICATE)
+    frame = cv2.warpAffine(
+      backdrop, matrix, (drawing.SIZE, drawing.SIZE), borderMode=cv2.BORDER_REPLICATE
+    )
     centre = drawing.SIZE * position[t] + drift[t]
     drawing.paste(frame, item, centre, radius * size[t], angle[t], squash[t])
     frames[t] = frame

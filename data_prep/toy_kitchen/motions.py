@@ -48,22 +48,24 @@ class Motion:
 
   def reversed(self) -> Motion:
     """The same motion played backwards."""
-    return Motion(**{
+    return Motion(
+      **{
         field.name: value[::-1] if isinstance(value, np.ndarray) else value
         for field in dataclasses.fields(self)
         for value in (getattr(self, field.name),)
-    })
+      }
+    )
 
 
 def _still(num_frames: int, item: np.ndarray, tool: str = "") -> Motion:
   items = np.repeat(item[None], num_frames, axis=0)
   return Motion(
-      hand=items + (0.0, 0.0, 0.2),
-      item=items,
-      rotation=np.zeros(num_frames),
-      squash=np.ones(num_frames),
-      stream=np.zeros(num_frames),
-      tool=tool,
+    hand=items + (0.0, 0.0, 0.2),
+    item=items,
+    rotation=np.zeros(num_frames),
+    squash=np.ones(num_frames),
+    stream=np.zeros(num_frames),
+    tool=tool,
   )
 
 
@@ -79,9 +81,7 @@ def _progress(rng: np.random.Generator, num_frames: int) -> np.ndarray:
   return clock ** rng.uniform(0.8, 1.25)
 
 
-def _phase(
-    rng: np.random.Generator, num_frames: int, speed: float = 1.0
-) -> np.ndarray:
+def _phase(rng: np.random.Generator, num_frames: int, speed: float = 1.0) -> np.ndarray:
   """`[T]` radians of 1.2 to 2.2 cycles times `speed`.
 
   More than about 3 cycles alias when 8 of 16 frames are sampled.
@@ -225,18 +225,18 @@ def _squeeze(rng: np.random.Generator, num_frames: int) -> Motion:
 
 
 _PROGRAMS: dict[str, Callable[[np.random.Generator, int], Motion]] = {
-    "take": _take,
-    "put": lambda rng, num_frames: _take(rng, num_frames).reversed(),
-    "cut": _cut,
-    "stir": _stir,
-    "pour": _pour,
-    "open": _open,
-    "close": lambda rng, num_frames: _open(rng, num_frames).reversed(),
-    "wash": _wash,
-    "shake": _shake,
-    "turn": _turn,
-    "peel": _peel,
-    "squeeze": _squeeze,
+  "take": _take,
+  "put": lambda rng, num_frames: _take(rng, num_frames).reversed(),
+  "cut": _cut,
+  "stir": _stir,
+  "pour": _pour,
+  "open": _open,
+  "close": lambda rng, num_frames: _open(rng, num_frames).reversed(),
+  "wash": _wash,
+  "shake": _shake,
+  "turn": _turn,
+  "peel": _peel,
+  "squeeze": _squeeze,
 }
 
 
@@ -255,15 +255,11 @@ def program(verb: str, rng: np.random.Generator, num_frames: int) -> Motion:
     ValueError: the verb has no program.
   """
   if verb not in _PROGRAMS:
-    raise ValueError(
-        f"toy_kitchen: verb must be one of {vocabulary.VERBS}, got {verb!r}."
-    )
+    raise ValueError(f"toy_kitchen: verb must be one of {vocabulary.VERBS}, got {verb!r}.")
   return _PROGRAMS[verb](rng, num_frames)
 
 
-def tremble(
-    motion: Motion, rng: np.random.Generator, size: float = 0.01
-) -> Motion:
+def tremble(motion: Motion, rng: np.random.Generator, size: float = 0.01) -> Motion:
   """Adds a random walk of `size` units a frame to the hand, same to the item.
 
   Kept apart from the programs so that those stay exact reversals.
@@ -271,5 +267,5 @@ def tremble(
   steps = rng.normal(0.0, size, motion.hand.shape).cumsum(axis=0)
   lid = None if motion.lid is None else motion.lid + steps
   return dataclasses.replace(
-      motion, hand=motion.hand + steps, item=motion.item + 0.5 * steps, lid=lid
+    motion, hand=motion.hand + steps, item=motion.item + 0.5 * steps, lid=lid
   )

@@ -21,42 +21,49 @@ from sum_l_jax import types
 TABLE = pathlib.Path(__file__).with_name("narrations.npz")
 
 _EGO_VERBS = {
-    "take": ("take {}", "pick up {}", "grab {}"),
-    "put": ("put {}", "put down {}", "set {} down"),
-    "cut": ("cut {}", "chop {}", "slice {}"),
-    "stir": ("stir {}", "mix {}"),
-    "pour": ("pour {}", "tip out {}", "empty {}"),
-    "open": ("open {}", "uncover {}"),
-    "close": ("close {}", "shut {}", "cover {}"),
-    "wash": ("wash {}", "scrub {}", "rinse {}"),
-    "shake": ("shake {}", "rattle {}"),
-    "turn": ("turn {}", "rotate {}", "flip {}"),
+  "take": ("take {}", "pick up {}", "grab {}"),
+  "put": ("put {}", "put down {}", "set {} down"),
+  "cut": ("cut {}", "chop {}", "slice {}"),
+  "stir": ("stir {}", "mix {}"),
+  "pour": ("pour {}", "tip out {}", "empty {}"),
+  "open": ("open {}", "uncover {}"),
+  "close": ("close {}", "shut {}", "cover {}"),
+  "wash": ("wash {}", "scrub {}", "rinse {}"),
+  "shake": ("shake {}", "rattle {}"),
+  "turn": ("turn {}", "rotate {}", "flip {}"),
 }
 _EXO_VERBS = {
-    "take": ("get {} from the table", "pick {} up using hand"),
-    "put": ("put {} to the table", "place {} on the counter using hand"),
-    "cut": ("cut {} on the board", "cut {} using knife", "slice {} with knife"),
-    "stir": ("stir {} using spoon", "mix {} in the bowl with spoon"),
-    "pour": ("pour from {} into the sink", "pour {} into the glass"),
-    "open": ("open {} using hand", "take the lid off {}"),
-    "close": ("close {} using hand", "put the lid on {}"),
-    "wash": ("wash {} using sponge", "clean {} in the sink"),
-    "peel": ("peel {} using knife", "peel the skin off {}"),
-    "squeeze": ("squeeze {} using hand", "press {} on the table"),
+  "take": ("get {} from the table", "pick {} up using hand"),
+  "put": ("put {} to the table", "place {} on the counter using hand"),
+  "cut": ("cut {} on the board", "cut {} using knife", "slice {} with knife"),
+  "stir": ("stir {} using spoon", "mix {} in the bowl with spoon"),
+  "pour": ("pour from {} into the sink", "pour {} into the glass"),
+  "open": ("open {} using hand", "take the lid off {}"),
+  "close": ("close {} using hand", "put the lid on {}"),
+  "wash": ("wash {} using sponge", "clean {} in the sink"),
+  "peel": ("peel {} using knife", "peel the skin off {}"),
+  "squeeze": ("squeeze {} using hand", "press {} on the table"),
 }
 _MOTIONS = {
-    "rise": "rises", "fall": "falls", "grow": "grows", "shrink": "shrinks",
-    "circle": "circles", "swing": "swings", "bob": "bobs", "spin": "spins",
-    "pulse": "pulses", "bounce": "bounces",
+  "rise": "rises",
+  "fall": "falls",
+  "grow": "grows",
+  "shrink": "shrinks",
+  "circle": "circles",
+  "swing": "swings",
+  "bob": "bobs",
+  "spin": "spins",
+  "pulse": "pulses",
+  "bounce": "bounces",
 }  # pyformat: disable
 _NOUNS = {
-    "potato": ("potato", "spud"),
-    "bread": ("bread", "loaf"),
-    "cup": ("cup", "mug"),
-    "bottle": ("bottle", "flask"),
-    "box": ("box", "carton"),
-    "courgette": ("courgette", "zucchini"),
-    "pan": ("pan", "skillet"),
+  "potato": ("potato", "spud"),
+  "bread": ("bread", "loaf"),
+  "cup": ("cup", "mug"),
+  "bottle": ("bottle", "flask"),
+  "box": ("box", "carton"),
+  "courgette": ("courgette", "zucchini"),
+  "pan": ("pan", "skillet"),
 }
 
 
@@ -64,9 +71,9 @@ def _phrases(view: str, verb: int, noun: int) -> list[str]:
   templates = _EGO_VERBS if view == types.EGO else _EXO_VERBS
   name = vocabulary.NOUNS[noun]
   return [
-      template.format(word)
-      for template in templates[vocabulary.VERBS[verb]]
-      for word in _NOUNS.get(name, (name,))
+    template.format(word)
+    for template in templates[vocabulary.VERBS[verb]]
+    for word in _NOUNS.get(name, (name,))
   ]
 
 
@@ -76,9 +83,7 @@ def _caption(motion: int, shape: int) -> str:
   return f"{article} {name} {_MOTIONS[vocabulary.MOTIONS[motion]]}"
 
 
-def narrate(
-    view: str, labels: Mapping[str, int], rng: np.random.Generator
-) -> str:
+def narrate(view: str, labels: Mapping[str, int], rng: np.random.Generator) -> str:
   """One of the narrations of a clip's labels, drawn with `rng`.
 
   Args:
@@ -95,15 +100,15 @@ def narrate(
 def all_narrations() -> list[str]:
   """Every narration that a clip of any view can have, sorted, distinct."""
   kitchen = {
-      phrase
-      for view in types.VIEWS
-      for split in vocabulary.COUNTS[view]
-      for verb, noun in vocabulary.combinations(view, split)
-      for phrase in _phrases(view, verb, noun)
+    phrase
+    for view in types.VIEWS
+    for split in vocabulary.COUNTS[view]
+    for verb, noun in vocabulary.combinations(view, split)
+    for phrase in _phrases(view, verb, noun)
   }
   captions = {
-      _caption(motion, shape)
-      for motion in range(len(vocabulary.MOTIONS))
-      for shape in range(len(vocabulary.SHAPES))
+    _caption(motion, shape)
+    for motion in range(len(vocabulary.MOTIONS))
+    for shape in range(len(vocabulary.SHAPES))
   }
   return sorted(kitchen | captions)

@@ -24,16 +24,35 @@ VIEWS = (types.EGO, types.EXO, GENERIC)
 
 # The eight shared verbs, then the two ego-only and the two exo-only ones.
 VERBS = (
-    "take", "put", "cut", "stir", "pour", "open", "close", "wash",
-    "shake", "turn",
-    "peel", "squeeze",
+  "take",
+  "put",
+  "cut",
+  "stir",
+  "pour",
+  "open",
+  "close",
+  "wash",
+  "shake",
+  "turn",
+  "peel",
+  "squeeze",
 )  # pyformat: disable
 # The ten shared nouns, then the two ego-only and the two exo-only ones.
 NOUNS = (
-    "tomato", "apple", "onion", "potato", "carrot",
-    "bread", "plate", "bowl", "cup", "bottle",
-    "cucumber", "box",
-    "courgette", "pan",
+  "tomato",
+  "apple",
+  "onion",
+  "potato",
+  "carrot",
+  "bread",
+  "plate",
+  "bowl",
+  "cup",
+  "bottle",
+  "cucumber",
+  "box",
+  "courgette",
+  "pan",
 )  # pyformat: disable
 _SHARED_VERBS, _EGO_VERBS, _EXO_VERBS = range(8), (8, 9), (10, 11)
 _SHARED_NOUNS, _EGO_NOUNS, _EXO_NOUNS = range(10), (10, 11), (12, 13)
@@ -41,21 +60,25 @@ _SHARED_NOUNS, _EGO_NOUNS, _EXO_NOUNS = range(10), (10, 11), (12, 13)
 # The third style, which plays the part of Kinetics in pretraining. No motion
 # is its own mirror image's opposite (a horizontal flip must keep the label).
 MOTIONS = (
-    "rise", "fall", "grow", "shrink", "circle",
-    "swing", "bob", "spin", "pulse", "bounce",
+  "rise",
+  "fall",
+  "grow",
+  "shrink",
+  "circle",
+  "swing",
+  "bob",
+  "spin",
+  "pulse",
+  "bounce",
 )  # pyformat: disable
-SHAPES = (
-    "disc", "oval", "bar", "taper", "square", "ring", "star", "cross",
-)  # pyformat: disable
-COLORS = (
-    "red", "orange", "yellow", "green", "teal", "blue", "brown", "white",
-)  # pyformat: disable
+SHAPES = ("disc", "oval", "bar", "taper", "square", "ring", "star", "cross")  # pyformat: disable
+COLORS = ("red", "orange", "yellow", "green", "teal", "blue", "brown", "white")  # pyformat: disable
 TEXTURES = ("plain", "dots", "stripes", "rings", "slashes", "band")
 
 COUNTS = {
-    types.EGO: {"train": 400, "validation": 300, "test": 1500},
-    types.EXO: {"train": 2400, "validation": 300},
-    GENERIC: {"train": 2200, "validation": 300},
+  types.EGO: {"train": 400, "validation": 300, "test": 1500},
+  types.EXO: {"train": 2400, "validation": 300},
+  GENERIC: {"train": 2200, "validation": 300},
 }
 # Ego clips beyond the default 400 for learning curves: clip i is the same
 # clip whatever the count.
@@ -67,10 +90,10 @@ Combination = tuple[int, int]  # (verb id, noun id)
 def _square(residues: tuple[int, ...]) -> list[Combination]:
   """Shared combinations whose Latin-square residue is in `residues`."""
   return [
-      (verb, noun)
-      for verb in _SHARED_VERBS
-      for noun in _SHARED_NOUNS
-      if (noun + 3 * verb) % len(_SHARED_NOUNS) in residues
+    (verb, noun)
+    for verb in _SHARED_VERBS
+    for noun in _SHARED_NOUNS
+    if (noun + 3 * verb) % len(_SHARED_NOUNS) in residues
   ]
 
 
@@ -82,15 +105,15 @@ def _checker(verbs, nouns, parity: int) -> list[Combination]:
 HELD_OUT = tuple(_square((0, 1, 2)))
 _HELD_OUT_SET = frozenset(HELD_OUT)
 EGO_SEEN = tuple(
-    _square((3, 4, 5, 6, 7, 8))
-    + [(v, n) for v in _SHARED_VERBS for n in _EGO_NOUNS]
-    + _checker(_EGO_VERBS, (*_SHARED_NOUNS, *_EGO_NOUNS), 1)
+  _square((3, 4, 5, 6, 7, 8))
+  + [(v, n) for v in _SHARED_VERBS for n in _EGO_NOUNS]
+  + _checker(_EGO_VERBS, (*_SHARED_NOUNS, *_EGO_NOUNS), 1)
 )
 EXO_SEEN = (
-    HELD_OUT
-    + tuple(_square((3, 4, 5)))
-    + tuple((v, n) for v in _SHARED_VERBS for n in _EXO_NOUNS)
-    + tuple((v, n) for v in _EXO_VERBS for n in (*_SHARED_NOUNS, *_EXO_NOUNS))
+  HELD_OUT
+  + tuple(_square((3, 4, 5)))
+  + tuple((v, n) for v in _SHARED_VERBS for n in _EXO_NOUNS)
+  + tuple((v, n) for v in _EXO_VERBS for n in (*_SHARED_NOUNS, *_EXO_NOUNS))
 )
 
 
@@ -116,23 +139,20 @@ def tasks(view: str) -> dict[str, types.Task]:
   check_view(view)
   if view == GENERIC:
     named = {
-        "motion": MOTIONS, "shape": SHAPES,
-        "color": COLORS, "texture": TEXTURES,
+      "motion": MOTIONS,
+      "shape": SHAPES,
+      "color": COLORS,
+      "texture": TEXTURES,
     }  # pyformat: disable
   else:
     named = {"verb": VERBS, "noun": NOUNS}
-  return {
-      name: types.Task(name, types.SOFTMAX, names)
-      for name, names in named.items()
-  }
+  return {name: types.Task(name, types.SOFTMAX, names) for name, names in named.items()}
 
 
 def check_view(view: str) -> None:
   """Raises ValueError unless toy_kitchen has this view."""
   if view not in VIEWS:
-    raise ValueError(
-        f"toy_kitchen: view must be one of {VIEWS}, got {view!r}."
-    )
+    raise ValueError(f"toy_kitchen: view must be one of {VIEWS}, got {view!r}.")
 
 
 def check_split(view: str, split: str) -> None:
@@ -140,6 +160,5 @@ def check_split(view: str, split: str) -> None:
   check_view(view)
   if split not in COUNTS[view]:
     raise ValueError(
-        f"toy_kitchen: split of view {view!r} must be one of"
-        f" {tuple(COUNTS[view])}, got {split!r}."
+      f"toy_kitchen: split of view {view!r} must be one of {tuple(COUNTS[view])}, got {split!r}."
     )

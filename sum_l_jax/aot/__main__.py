@@ -30,49 +30,61 @@ from sum_l_jax import command_line
 # No TPU is looked for, by JAX or by libtpu, and two commands may run at once.
 # Libtpu asks the machine which TPU it is, and logs that there is none.
 _ENVIRONMENT = {
-    "JAX_PLATFORMS": "cpu",
-    "TPU_SKIP_MDS_QUERY": "1",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_MIN_LOG_LEVEL": "3",
-    "TPU_STDERR_LOG_LEVEL": "3",
+  "JAX_PLATFORMS": "cpu",
+  "TPU_SKIP_MDS_QUERY": "1",
+  "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+  "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+  "TPU_WORKER_HOSTNAMES": "localhost",
+  "TPU_MIN_LOG_LEVEL": "3",
+  "TPU_STDERR_LOG_LEVEL": "3",
 }
 _FIELDS, _COMPARED = "--config.", "--compare."
 
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
-      prog="python -m sum_l_jax.aot", description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
-      epilog="Fields of the config are set by --config.x=y; those of a second"
-      " one beside it, which has the first one's otherwise, by --compare.x=y.",
+    prog="python -m sum_l_jax.aot",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+    epilog="Fields of the config are set by --config.x=y; those of a second"
+    " one beside it, which has the first one's otherwise, by --compare.x=y.",
   )
   add = parser.add_argument
-  add("--config", required=True, metavar="FILE[:ARGUMENTS]",
-      help="as for sum_l_jax.main")
-  add("--topology", default="v5e:2x4",
-      help="chip and sides of the slice, such as v5e:4x8, v4:2x2x2, v6e:1x1;"
-      " cpu:1 compiles for this machine (default: v5e:2x4)")
-  add("--batch_per_chip", type=int, default=0, metavar="N",
-      help="clips of each view (default: the config's batch, shared out)")
-  add("--stage", default="", choices=("", "exo", "joint"),
-      help="default: the config's last")
-  add("--compare", default="", metavar="FILE[:ARGUMENTS]",
-      help="another config file for the second column")
+  add("--config", required=True, metavar="FILE[:ARGUMENTS]", help="as for sum_l_jax.main")
+  add(
+    "--topology",
+    default="v5e:2x4",
+    help="chip and sides of the slice, such as v5e:4x8, v4:2x2x2, v6e:1x1;"
+    " cpu:1 compiles for this machine (default: v5e:2x4)",
+  )
+  add(
+    "--batch_per_chip",
+    type=int,
+    default=0,
+    metavar="N",
+    help="clips of each view (default: the config's batch, shared out)",
+  )
+  add("--stage", default="", choices=("", "exo", "joint"), help="default: the config's last")
+  add(
+    "--compare",
+    default="",
+    metavar="FILE[:ARGUMENTS]",
+    help="another config file for the second column",
+  )
   for view in ("ego", "exo"):
-    add(f"--{view}_classes", default="", metavar="TASK:K[,...]",
-        help="of a data set that isn't known: verb:125,noun:352, or"
-        " action:157:multi where a clip has several classes")
-  add("--embedding_dim", type=int, default=384,
-      help="of the narrations (default: 384)")
-  add("--clips", type=int, default=0,
-      help="of an epoch (default: what is known of the data set)")
+    add(
+      f"--{view}_classes",
+      default="",
+      metavar="TASK:K[,...]",
+      help="of a data set that isn't known: verb:125,noun:352, or"
+      " action:157:multi where a clip has several classes",
+    )
+  add("--embedding_dim", type=int, default=384, help="of the narrations (default: 384)")
+  add("--clips", type=int, default=0, help="of an epoch (default: what is known of the data set)")
   add("--json", action="store_true", help="print JSON")
-  add("--output", type=pathlib.Path, metavar="FILE",
-      help="write the JSON there as well")
-  add("--hlo", type=pathlib.Path, metavar="FILE",
-      help="write the compiled program's text there")
+  add("--output", type=pathlib.Path, metavar="FILE", help="write the JSON there as well")
+  add("--hlo", type=pathlib.Path, metavar="FILE", help="write the compiled program's text there")
   return parser
 
 
@@ -85,10 +97,7 @@ def set_environment() -> None:
 def _split(fields: Sequence[str]) -> tuple[list[str], list[str]]:
   """Fields of the first config, and those of the second alone."""
   first = [f for f in fields if f.startswith(_FIELDS)]
-  second = [
-      _FIELDS + f.removeprefix(_COMPARED) for f in fields
-      if f.startswith(_COMPARED)
-  ]
+  second = [_FIELDS + f.removeprefix(_COMPARED) for f in fields if f.startswith(_COMPARED)]
   return first, second
 
 
@@ -103,29 +112,20 @@ def _read(args: argparse.Namespace, path: str, overrides: Sequence[str]):
     mesh, _ = topology.make_mesh(args.topology)
     size = args.batch_per_chip * mesh.size
     # Before the user's own, and checked with them.
-    config = plan.read_config(
-        path, [f"--config.{stage}_stage.batch_size={size}", *overrides]
-    )
+    config = plan.read_config(path, [f"--config.{stage}_stage.batch_size={size}", *overrides])
   return config, stage
 
 
 def _check(args: argparse.Namespace) -> None:
-  for name, least in (("batch_per_chip", 0), ("embedding_dim", 1),
-                      ("clips", 0)):
+  for name, least in (("batch_per_chip", 0), ("embedding_dim", 1), ("clips", 0)):
     if getattr(args, name) < least:
-      raise ValueError(
-          f"--{name} must be {least} or more, got {getattr(args, name)}."
-      )
+      raise ValueError(f"--{name} must be {least} or more, got {getattr(args, name)}.")
   for path in filter(None, (args.output, args.hlo)):
     if not path.absolute().parent.is_dir():
-      raise ValueError(
-          f"There is no folder {str(path.parent)!r} to write {path.name!r} to."
-      )
+      raise ValueError(f"There is no folder {str(path.parent)!r} to write {path.name!r} to.")
 
 
-def run(
-    args: argparse.Namespace, fields: Sequence[str]
-) -> list[dict[str, Any]]:
+def run(args: argparse.Namespace, fields: Sequence[str]) -> list[dict[str, Any]]:
   """Compiles one config, or two, and sums each up."""
   first, second = _split(fields)
   _check(args)
@@ -140,12 +140,13 @@ def run(
   summaries = []
   for number, (path, overrides) in enumerate(wanted):
     compiled = compiling.compile_step(
-        *configs[number], args.topology,
-        classes={"ego": args.ego_classes, "exo": args.exo_classes},
-        embedding_dim=args.embedding_dim, clips=args.clips,
+      *configs[number],
+      args.topology,
+      classes={"ego": args.ego_classes, "exo": args.exo_classes},
+      embedding_dim=args.embedding_dim,
+      clips=args.clips,
     )
-    summaries.append({"config": path, "overrides": list(overrides),
-                      **report.summarize(compiled)})
+    summaries.append({"config": path, "overrides": list(overrides), **report.summarize(compiled)})
     if args.hlo and not number:
       args.hlo.write_text(compiled.text, encoding="utf-8")
   return summaries
@@ -162,17 +163,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     summaries = run(args, fields)
     fits = all(summary["fits"] for summary in summaries)
-    text = json.dumps({
-        "command": shlex.join(["python", "-m", "sum_l_jax.aot", *arguments]),
-        "programs": summaries,
-    }, indent=1)
+    text = json.dumps(
+      {"command": shlex.join(["python", "-m", "sum_l_jax.aot", *arguments]), "programs": summaries},
+      indent=1,
+    )
     if args.output:
       args.output.write_text(text + "\n", encoding="utf-8")
     return text if args.json else report.format_report(summaries)
 
-  status = command_line.run_with_fields(
-      _parser(), command, arguments, (_FIELDS, _COMPARED)
-  )
+  status = command_line.run_with_fields(_parser(), command, arguments, (_FIELDS, _COMPARED))
   return status or int(not fits)
 
 

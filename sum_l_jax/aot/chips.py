@@ -73,33 +73,60 @@ gpu_device_info {{
 def _gpu(name: str, peak_flops: float, **properties) -> Chip:
   # No clock: the compiler writes no cycles.
   return Chip(
-      name, properties["memory"], peak_flops, properties["bandwidth"],
-      backend="gpu", options=(("target_config", _GPU.format(**properties)),),
+    name,
+    properties["memory"],
+    peak_flops,
+    properties["bandwidth"],
+    backend="gpu",
+    options=(("target_config", _GPU.format(**properties)),),
   )
 
 
 _GIB = 2**30
 CHIPS = {
-    chip.name: chip for chip in (
-        # Both cores of a chip as one device, as JAX uses them.
-        Chip("v4", int(30.75 * _GIB), 275e12, 1200e9, 1.05e9,
-             options=(("chip_config_name", "megacore"),)),
-        Chip("v5e", int(15.75 * _GIB), 197e12, 819e9, 1.5e9),
-        Chip("v5p", int(95.74 * _GIB), 459e12, 2765e9, 1.75e9),
-        Chip("v6e", int(31.25 * _GIB), 918e12, 1600e9),
-    )
+  chip.name: chip
+  for chip in (
+    # Both cores of a chip as one device, as JAX uses them.
+    Chip(
+      "v4", int(30.75 * _GIB), 275e12, 1200e9, 1.05e9, options=(("chip_config_name", "megacore"),)
+    ),
+    Chip("v5e", int(15.75 * _GIB), 197e12, 819e9, 1.5e9),
+    Chip("v5p", int(95.74 * _GIB), 459e12, 2765e9, 1.75e9),
+    Chip("v6e", int(31.25 * _GIB), 918e12, 1600e9),
+  )
 }
 GPUS = {
-    chip.name: chip for chip in (
-        _gpu("a100", 312e12, description="NVIDIA A100-SXM4-80GB", capability=8,
-             cores=108, clock=1.41, bandwidth=2_039_000_000_000,
-             memory=85_100_000_000, cache=41_943_040, shared=167_936,
-             shared_block=166_912, fpus=64),
-        _gpu("h100", 989e12, description="NVIDIA H100 80GB HBM3", capability=9,
-             cores=132, clock=1.98, bandwidth=3_350_000_000_000,
-             memory=85_000_000_000, cache=52_428_800, shared=233_472,
-             shared_block=232_448, fpus=128),
-    )
+  chip.name: chip
+  for chip in (
+    _gpu(
+      "a100",
+      312e12,
+      description="NVIDIA A100-SXM4-80GB",
+      capability=8,
+      cores=108,
+      clock=1.41,
+      bandwidth=2_039_000_000_000,
+      memory=85_100_000_000,
+      cache=41_943_040,
+      shared=167_936,
+      shared_block=166_912,
+      fpus=64,
+    ),
+    _gpu(
+      "h100",
+      989e12,
+      description="NVIDIA H100 80GB HBM3",
+      capability=9,
+      cores=132,
+      clock=1.98,
+      bandwidth=3_350_000_000_000,
+      memory=85_000_000_000,
+      cache=52_428_800,
+      shared=233_472,
+      shared_block=232_448,
+      fpus=128,
+    ),
+  )
 }
 # The machine's own processor, for trying the command: nothing is known of it.
 CPU = Chip("cpu", backend="cpu")

@@ -66,9 +66,7 @@ def _views(config, stage: str) -> tuple[str, ...]:
   return types.VIEWS if config_lib.uses_exo(config) else (types.EGO,)
 
 
-def find_data(
-    config, stage: str, *, classes: dict[str, str]
-) -> dict[str, workload.DataSet]:
+def find_data(config, stage: str, *, classes: dict[str, str]) -> dict[str, workload.DataSet]:
   """The data sets of a stage by view, of which no file is read.
 
   Args:
@@ -79,18 +77,21 @@ def find_data(
   Raises:
     ValueError: the numbers of classes are not known.
   """
-  folders = {types.EGO: config.ego.dataset,
-             types.EXO: next(iter(config.exo.datasets), "")}
+  folders = {types.EGO: config.ego.dataset, types.EXO: next(iter(config.exo.datasets), "")}
   return {
-      view: workload.find(view, folders[view], f"--{view}_classes",
-                          classes.get(view, ""))
-      for view in _views(config, stage)
+    view: workload.find(view, folders[view], f"--{view}_classes", classes.get(view, ""))
+    for view in _views(config, stage)
   }
 
 
 def lower_step(
-    config, stage: str, mesh: jax.sharding.Mesh, *,
-    tasks: dict[str, dict[str, types.Task]], embedding_dim: int, clips: int,
+  config,
+  stage: str,
+  mesh: jax.sharding.Mesh,
+  *,
+  tasks: dict[str, dict[str, types.Task]],
+  embedding_dim: int,
+  clips: int,
 ) -> jax.stages.Lowered:
   """Traces the step that `train.loop` runs, on shapes alone.
 
@@ -104,27 +105,30 @@ def lower_step(
   """
   width = embedding_dim if len(tasks) == 2 else None
   network = stages.build_network(config, tasks, embedding_dim=width)
-  optimizer, schedule, _ = stages.build_optimizer(
-      config, stage, num_clips=clips or _SOME_CLIPS
-  )
+  optimizer, schedule, _ = stages.build_optimizer(config, stage, num_clips=clips or _SOME_CLIPS)
   step = train_step.make_train_step(
-      network, stages.build_objective(config, stage, tasks), optimizer,
-      schedule, seed=config.seed, mesh=mesh,
-      skip_non_finite=config.on_non_finite == "skip",
+    network,
+    stages.build_objective(config, stage, tasks),
+    optimizer,
+    schedule,
+    seed=config.seed,
+    mesh=mesh,
+    skip_non_finite=config.on_non_finite == "skip",
   )
   everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
   state = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
-      jax.eval_shape(
-          lambda params, stats: train_state.create_state(
-              params, stats, optimizer),
-          *network.shapes,
-      ),
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
+    jax.eval_shape(
+      lambda params, stats: train_state.create_state(params, stats, optimizer), *network.shapes
+    ),
   )
   batch = workload.abstract_batch(
-      tasks, batch_size=stages.stage_section(config, stage).batch_size,
-      num_frames=config.frames.count, crop_size=config.frames.crop_size,
-      embedding_dim=width, sharding=device.batch_sharding(mesh),
+    tasks,
+    batch_size=stages.stage_section(config, stage).batch_size,
+    num_frames=config.frames.count,
+    crop_size=config.frames.crop_size,
+    embedding_dim=width,
+    sharding=device.batch_sharding(mesh),
   )
   return step.lower(state, batch)
 
@@ -151,10 +155,10 @@ def read_memory(program: jax.stages.Compiled) -> dict[str, int]:
   """
   found = program.memory_analysis()
   parts = {
-      "arguments": found.argument_size_in_bytes,
-      "outputs": found.output_size_in_bytes - found.alias_size_in_bytes,
-      "temporaries": found.temp_size_in_bytes,
-      "code": found.generated_code_size_in_bytes,
+    "arguments": found.argument_size_in_bytes,
+    "outputs": found.output_size_in_bytes - found.alias_size_in_bytes,
+    "temporaries": found.temp_size_in_bytes,
+    "code": found.generated_code_size_in_bytes,
   }
   peak = getattr(found, "peak_memory_in_bytes", 0) or 0
   return {**parts, "total": sum(parts.values()), "peak": peak}
@@ -164,16 +168,14 @@ def read_costs(program: jax.stages.Compiled) -> dict[str, float]:
   """{"flops", "bytes_accessed"} of one chip and step; absent if unsaid."""
   found = program.cost_analysis() or {}
   names = {"flops": "flops", "bytes_accessed": "bytes accessed"}
-  return {name: float(found[key]) for name, key in names.items()
-          if key in found}
+  return {name: float(found[key]) for name, key in names.items() if key in found}
 
 
 _TOO_LARGE = re.compile(r"RESOURCE_EXHAUSTED|Ran out of memory")
 
 
 def compile_step(
-    config, stage: str, topology: str, *,
-    classes: dict[str, str], embedding_dim: int, clips: int = 0,
+  config, stage: str, topology: str, *, classes: dict[str, str], embedding_dim: int, clips: int = 0
 ) -> Compiled:
   """Compiles the step of a stage for a topology.
 
@@ -193,8 +195,8 @@ def compile_step(
   batch_size = stages.stage_section(config, stage).batch_size
   if batch_size % mesh.size:
     raise ValueError(
-        f"{mesh.size} chips can't share a batch of {batch_size} clips evenly."
-        " Give --batch_per_chip, or another topology."
+      f"{mesh.size} chips can't share a batch of {batch_size} clips evenly."
+      " Give --batch_per_chip, or another topology."
     )
   config = config.copy_and_resolve_references()
   with config.unlocked():
@@ -204,11 +206,16 @@ def compile_step(
   leading = next(iter(data))
   clips = clips or data[leading].clips.get(leading, 0)
   lowered = lower_step(
-      config, stage, mesh, tasks={v: d.tasks for v, d in data.items()},
-      embedding_dim=embedding_dim, clips=clips,
+    config,
+    stage,
+    mesh,
+    tasks={v: d.tasks for v, d in data.items()},
+    embedding_dim=embedding_dim,
+    clips=clips,
   )
-  about = dict(config=config, stage=stage, topology=topology, chip=chip,
-               num_chips=mesh.size, clips=clips)
+  about = dict(
+    config=config, stage=stage, topology=topology, chip=chip, num_chips=mesh.size, clips=clips
+  )
   start = time.monotonic()
   try:
     with _without_cache():
@@ -216,10 +223,14 @@ def compile_step(
   except jax.errors.JaxRuntimeError as error:
     if not _TOO_LARGE.search(str(error)):
       raise
-    return Compiled(**about, text="", memory={}, costs={}, problem=str(error),
-                    seconds=time.monotonic() - start)
+    return Compiled(
+      **about, text="", memory={}, costs={}, problem=str(error), seconds=time.monotonic() - start
+    )
   seconds = time.monotonic() - start
   return Compiled(
-      **about, text=program.as_text(), memory=read_memory(program),
-      costs=read_costs(program), seconds=seconds,
+    **about,
+    text=program.as_text(),
+    memory=read_memory(program),
+    costs=read_costs(program),
+    seconds=seconds,
   )

@@ -18,8 +18,17 @@ from typing import Any
 
 from sum_l_jax import command_line
 
-_COLUMNS = ("network", "stage", "recomputed", "chips", "clips a chip",
-            "total", "peak", "a chip has", "fits")
+_COLUMNS = (
+  "network",
+  "stage",
+  "recomputed",
+  "chips",
+  "clips a chip",
+  "total",
+  "peak",
+  "a chip has",
+  "fits",
+)
 
 
 def _gigabytes(value: float | None) -> str:
@@ -31,11 +40,15 @@ def _cells(program: Mapping[str, Any]) -> tuple[str, ...]:
   memory = program.get("memory", {})
   recomputed = program["remat"] if program["remat"] != "none" else "-"
   return (
-      f"`{program['backbone']}`", program["stage"], recomputed,
-      program["topology"],
-      f"{program['batch_per_chip']} of {frames} x {side} x {side}",
-      _gigabytes(memory.get("total")), _gigabytes(memory.get("peak")),
-      _gigabytes(program.get("hbm")), "yes" if program["fits"] else "no",
+    f"`{program['backbone']}`",
+    program["stage"],
+    recomputed,
+    program["topology"],
+    f"{program['batch_per_chip']} of {frames} x {side} x {side}",
+    _gigabytes(memory.get("total")),
+    _gigabytes(memory.get("peak")),
+    _gigabytes(program.get("hbm")),
+    "yes" if program["fits"] else "no",
   )
 
 
@@ -62,8 +75,7 @@ def read_programs(paths: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
       table(found)  # Has all that it needs.
     except (OSError, ValueError, LookupError, TypeError) as error:
       raise ValueError(
-          f"{path} isn't a file that `python -m sum_l_jax.aot --output=FILE`"
-          f" writes: {error}"
+        f"{path} isn't a file that `python -m sum_l_jax.aot --output=FILE` writes: {error}"
       ) from error
     programs += found
   return programs
@@ -71,11 +83,12 @@ def read_programs(paths: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
   parser = argparse.ArgumentParser(
-      prog="python -m sum_l_jax.aot.fits", description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter)
+    prog="python -m sum_l_jax.aot.fits",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
   parser.add_argument("files", nargs="+", type=pathlib.Path, metavar="FILE")
-  return command_line.run(
-      parser, lambda args: table(read_programs(args.files)), argv)
+  return command_line.run(parser, lambda args: table(read_programs(args.files)), argv)
 
 
 if __name__ == "__main__":

@@ -15,21 +15,40 @@ import functools
 import math
 import re
 
-COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all",
-               "collective-permute", "collective-broadcast")
+COLLECTIVES = (
+  "all-reduce",
+  "all-gather",
+  "reduce-scatter",
+  "all-to-all",
+  "collective-permute",
+  "collective-broadcast",
+)
 # No work of their own: names, or what their computations do.
-_FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast",
-         "while", "conditional", "call", "after-all", "partition-id",
-         "opt-barrier", "iota")
+_FREE = (
+  "parameter",
+  "constant",
+  "tuple",
+  "get-tuple-element",
+  "bitcast",
+  "while",
+  "conditional",
+  "call",
+  "after-all",
+  "partition-id",
+  "opt-barrier",
+  "iota",
+)
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
 _OPCODE = re.compile(r"(?:^|\s)([a-z][a-z0-9\-]*)\(")
-_ARRAY = re.compile(r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\]"
-                    r"(?:\{([\d,]*)(?::((?:[A-Z]+\([^)]*\)|\(\d[^)]*\))*))?)?")
+_ARRAY = re.compile(
+  r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\]"
+  r"(?:\{([\d,]*)(?::((?:[A-Z]+\([^)]*\)|\(\d[^)]*\))*))?)?"
+)
 _CALLED = re.compile(
-    r"\b(?:calls|to_apply|body|condition|true_computation|false_computation)"
-    r"=%?([\w.\-]+)|branch_computations=\{([^}]*)\}"
+  r"\b(?:calls|to_apply|body|condition|true_computation|false_computation)"
+  r"=%?([\w.\-]+)|branch_computations=\{([^}]*)\}"
 )
 _NAME = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
@@ -103,11 +122,15 @@ def read_arrays(text: str) -> tuple[Array, ...]:
   arrays = []
   for dtype, shape, order, tiles in _ARRAY.findall(text):
     tile, space = _TILE.match(tiles or ""), _SPACE.search(tiles or "")
-    arrays.append(Array(
-        dtype, _numbers(shape), _numbers(order),
+    arrays.append(
+      Array(
+        dtype,
+        _numbers(shape),
+        _numbers(order),
         _numbers(tile.group(1)) if tile else (),
         int(space.group(1)) if space else 0,
-    ))
+      )
+    )
   return tuple(arrays)
 
 
@@ -163,16 +186,16 @@ def _read_instruction(name: str, text: str) -> Instruction | None:
   trips, channel = _TRIPS.search(rest), _CHANNEL.search(rest)
   target = _TARGET.search(rest)
   return Instruction(
-      name=name,
-      opcode=opcode.group(1),
-      arrays=read_arrays(text[: opcode.start()]),
-      operands=tuple(re.findall(r"%([\w.\-]+)", text[opcode.end(): end])),
-      called=tuple(called),
-      op_name=op_name.group(1) if op_name else "",
-      cycles=int(cycles.group(1)) if cycles else None,
-      trips=int(trips.group(1)) if trips else 1,
-      channel=channel.group(1) if channel else "",
-      target=target.group(1) if target else "",
+    name=name,
+    opcode=opcode.group(1),
+    arrays=read_arrays(text[: opcode.start()]),
+    operands=tuple(re.findall(r"%([\w.\-]+)", text[opcode.end() : end])),
+    called=tuple(called),
+    op_name=op_name.group(1) if op_name else "",
+    cycles=int(cycles.group(1)) if cycles else None,
+    trips=int(trips.group(1)) if trips else 1,
+    channel=channel.group(1) if channel else "",
+    target=target.group(1) if target else "",
   )
 
 
@@ -268,7 +291,7 @@ class Program:
       raise ValueError("The text has no ENTRY computation: it is no HLO.")
 
   def _walk(
-      self, name: str, times: int, fused: bool
+    self, name: str, times: int, fused: bool
   ) -> Iterator[tuple[Mapping[str, Instruction], Instruction, int, bool]]:
     """Instructions below a computation; whether they are within a fusion."""
     computation = self._computations.get(name, {})
@@ -277,8 +300,7 @@ class Program:
       opcode = instruction.opcode
       # What a reduction or a sort applies is a formula, not work of its own.
       inside = fused or opcode == "fusion"
-      if inside or opcode in ("while", "conditional", "call") or (
-          opcode.startswith("async-")):
+      if inside or opcode in ("while", "conditional", "call") or (opcode.startswith("async-")):
         for called in instruction.called:
           yield from self._walk(called, times * instruction.trips, inside)
 
@@ -286,13 +308,14 @@ class Program:
   def operations(self) -> tuple[Operation, ...]:
     """Everything that does work, most cycles first, then most bytes."""
     out = []
-    for computation, instruction, times, fused in self._walk(
-        self._entry, 1, False):
+    for computation, instruction, times, fused in self._walk(self._entry, 1, False):
       if fused or instruction.opcode in _FREE:
         continue
       operands = tuple(
-          array for name in instruction.operands if name in computation
-          for array in computation[name].arrays
+        array
+        for name in instruction.operands
+        if name in computation
+        for array in computation[name].arrays
       )
       out.append(Operation(instruction, times, operands))
     return tuple(sorted(out, key=lambda o: (-o.cycles, -o.bytes)))
@@ -326,24 +349,40 @@ class Program:
       arrays = instruction.arrays
       if instruction.opcode != kind and kind != "all-reduce":
         # The start of a pair has its operands as well, and then its results.
-        arrays = arrays[len(instruction.operands):][
-            :max(len(instruction.operands), 1)]
+        arrays = arrays[len(instruction.operands) :][: max(len(instruction.operands), 1)]
       for dtype in dict.fromkeys(array.dtype for array in arrays):
         own = [array for array in arrays if array.dtype == dtype]
-        out.append(Collective(
-            kind, dtype, times * sum(array.bytes for array in own),
-            times * sum(array.elements for array in own), times,
+        out.append(
+          Collective(
+            kind,
+            dtype,
+            times * sum(array.bytes for array in own),
+            times * sum(array.elements for array in own),
+            times,
             instruction.op_name,
-        ))
+          )
+        )
     return tuple(sorted(out, key=lambda c: -c.bytes))
 
 
 # Transformations around a scope, jit(step)/transpose(jvp(ego))/fast/...
 _JIT = re.compile(r"\bp?jit\([^()]*\)")
-_AROUND = re.compile(r"\b(?:jvp|transpose|vmap|remat|checkpoint|custom_jvp|"
-                     r"custom_vjp|shard_map)\(|\)")
-_NO_SCOPE = ("", "checkpoint", "rematted_computation", "while", "body", "cond",
-             "closed_call", "custom_vjp_call", "custom_jvp_call", "pjit")
+_AROUND = re.compile(
+  r"\b(?:jvp|transpose|vmap|remat|checkpoint|custom_jvp|"
+  r"custom_vjp|shard_map)\(|\)"
+)
+_NO_SCOPE = (
+  "",
+  "checkpoint",
+  "rematted_computation",
+  "while",
+  "body",
+  "cond",
+  "closed_call",
+  "custom_vjp_call",
+  "custom_jvp_call",
+  "pjit",
+)
 
 
 # A Python function's name or an einsum's formula, which XLA or JAX put in.
@@ -377,6 +416,9 @@ def read_origin(op_name: str) -> Origin:
     phase = "recomputed"
   elif "transpose(" in name:
     phase = "backward"
-  parts = [part for part in _AROUND.sub("", _JIT.sub("", name)).split("/")
-           if part not in _NO_SCOPE and not _FUNCTION.search(part)]
+  parts = [
+    part
+    for part in _AROUND.sub("", _JIT.sub("", name)).split("/")
+    if part not in _NO_SCOPE and not _FUNCTION.search(part)
+  ]
   return Origin(tuple(parts[:-1]), parts[-1] if parts else "", phase)

@@ -24,17 +24,16 @@ def _operation(operation: hlo.Operation, clock_hz: float) -> dict[str, Any]:
   dense = sum(array.bytes for array in arrays)
   padded = sum(array.padded_bytes for array in arrays)
   return {
-      "opcode": instruction.opcode,
-      "layer": "/".join(origin.layer),
-      "primitive": origin.primitive,
-      "phase": origin.phase,
-      "result": " ".join(map(str, arrays[:2])) + " ..." * (len(arrays) > 2),
-      "padding": padded / dense if dense else 1.0,
-      "times": operation.times,
-      "cycles": operation.cycles or None,
-      "milliseconds": (1e3 * operation.cycles / clock_hz
-                       if clock_hz and operation.cycles else None),
-      "bytes": operation.bytes,
+    "opcode": instruction.opcode,
+    "layer": "/".join(origin.layer),
+    "primitive": origin.primitive,
+    "phase": origin.phase,
+    "result": " ".join(map(str, arrays[:2])) + " ..." * (len(arrays) > 2),
+    "padding": padded / dense if dense else 1.0,
+    "times": operation.times,
+    "cycles": operation.cycles or None,
+    "milliseconds": (1e3 * operation.cycles / clock_hz if clock_hz and operation.cycles else None),
+    "bytes": operation.bytes,
   }
 
 
@@ -55,36 +54,30 @@ def _collectives(program: hlo.Program) -> list[dict[str, Any]]:
   """Number and size by kind and type, the largest first."""
   out: dict[tuple[str, str], dict[str, Any]] = {}
   for found in program.collectives:
-    row = out.setdefault((found.kind, found.dtype), {
-        "kind": found.kind, "dtype": found.dtype,
-        "count": 0, "elements": 0, "bytes": 0,
-    })
+    row = out.setdefault(
+      (found.kind, found.dtype),
+      {"kind": found.kind, "dtype": found.dtype, "count": 0, "elements": 0, "bytes": 0},
+    )
     row["count"] += found.times
     row["elements"] += found.elements
     row["bytes"] += found.bytes
   return sorted(out.values(), key=lambda row: -row["bytes"])
 
 
-def _costs(
-    compiled: compiling.Compiled, program: hlo.Program
-) -> dict[str, float]:
+def _costs(compiled: compiling.Compiled, program: hlo.Program) -> dict[str, float]:
   """Those of XLA, or none: it counts the body of a loop once."""
   looped = sum(o.bytes for o in program.operations if o.times > 1)
   total = sum(o.bytes for o in program.operations)
   return {} if looped > 0.01 * total else dict(compiled.costs)
 
 
-def _times(
-    chip: chips.Chip, flops: float | None, program: hlo.Program
-) -> dict[str, Any]:
+def _times(chip: chips.Chip, flops: float | None, program: hlo.Program) -> dict[str, Any]:
   """Seconds of a step by three estimates; None where one can't be made."""
   cycles, traffic = program.cycles, program.main_bytes
   return {
-      "cycles": cycles / chip.clock_hz if cycles and chip.clock_hz else None,
-      "arithmetic": flops / chip.peak_flops
-      if flops and chip.peak_flops else None,
-      "memory": traffic / chip.bandwidth
-      if traffic and chip.bandwidth else None,
+    "cycles": cycles / chip.clock_hz if cycles and chip.clock_hz else None,
+    "arithmetic": flops / chip.peak_flops if flops and chip.peak_flops else None,
+    "memory": traffic / chip.bandwidth if traffic and chip.bandwidth else None,
   }
 
 
@@ -96,19 +89,19 @@ def summarize(compiled: compiling.Compiled) -> dict[str, Any]:
   """
   config, chip = compiled.config, compiled.chip
   out = {
-      "fits": not compiled.problem,
-      "backbone": config.model.backbone,
-      "method": config.method,
-      "stage": compiled.stage,
-      "precision": config.precision,
-      "remat": str(config.model.remat),
-      "conv": config.model.conv,
-      "clip": [config.frames.count, config.frames.crop_size],
-      "topology": compiled.topology,
-      "chips": compiled.num_chips,
-      "batch_size": compiled.batch_size,
-      "batch_per_chip": compiled.batch_size // compiled.num_chips,
-      "compile_seconds": compiled.seconds,
+    "fits": not compiled.problem,
+    "backbone": config.model.backbone,
+    "method": config.method,
+    "stage": compiled.stage,
+    "precision": config.precision,
+    "remat": str(config.model.remat),
+    "conv": config.model.conv,
+    "clip": [config.frames.count, config.frames.crop_size],
+    "topology": compiled.topology,
+    "chips": compiled.num_chips,
+    "batch_size": compiled.batch_size,
+    "batch_per_chip": compiled.batch_size // compiled.num_chips,
+    "compile_seconds": compiled.seconds,
   }
   if compiled.problem:
     return {**out, "problem": compiled.problem}
@@ -119,27 +112,27 @@ def summarize(compiled: compiling.Compiled) -> dict[str, Any]:
   seconds = _times(chip, costs.get("flops"), program)
   steps = compiled.clips / compiled.batch_size
   return {
-      **out,
-      "memory": memory,
-      "hbm": chip.hbm_bytes or None,
-      "headroom": chip.hbm_bytes - needed if chip.hbm_bytes else None,
-      "flops": costs.get("flops"),
-      "bytes_accessed": costs.get("bytes_accessed"),
-      "main_bytes": program.main_bytes,
-      "cycles": program.cycles,
-      "step_seconds": seconds,
-      "clips": compiled.clips or None,
-      "epoch_seconds": {
-          name: value * steps if value and steps else None
-          for name, value in seconds.items()
-      },
-      "chip": {"peak_flops": chip.peak_flops or None,
-               "bandwidth": chip.bandwidth or None,
-               "clock_hz": chip.clock_hz or None},
-      "operations": [_operation(o, chip.clock_hz)
-                     for o in program.operations[:TOP]],
-      "layers": _layers(program),
-      "collectives": _collectives(program),
+    **out,
+    "memory": memory,
+    "hbm": chip.hbm_bytes or None,
+    "headroom": chip.hbm_bytes - needed if chip.hbm_bytes else None,
+    "flops": costs.get("flops"),
+    "bytes_accessed": costs.get("bytes_accessed"),
+    "main_bytes": program.main_bytes,
+    "cycles": program.cycles,
+    "step_seconds": seconds,
+    "clips": compiled.clips or None,
+    "epoch_seconds": {
+      name: value * steps if value and steps else None for name, value in seconds.items()
+    },
+    "chip": {
+      "peak_flops": chip.peak_flops or None,
+      "bandwidth": chip.bandwidth or None,
+      "clock_hz": chip.clock_hz or None,
+    },
+    "operations": [_operation(o, chip.clock_hz) for o in program.operations[:TOP]],
+    "layers": _layers(program),
+    "collectives": _collectives(program),
   }
 
 
@@ -152,33 +145,28 @@ def _get(summary: Mapping[str, Any], path: str) -> Any:
 
 # Section, path in the summary, label, factor, unit.
 _ROWS = (
-    ("memory of a chip", "memory.arguments", "arguments (state, batch)", 1e-9,
-     "GB"),
-    ("", "memory.outputs", "outputs, not in their place", 1e-9, "GB"),
-    ("", "memory.temporaries", "temporaries", 1e-9, "GB"),
-    ("", "memory.code", "the program", 1e-9, "GB"),
-    ("", "memory.total", "total", 1e-9, "GB"),
-    ("", "memory.peak", "peak in use", 1e-9, "GB"),
-    ("", "hbm", "a chip has", 1e-9, "GB"),
-    ("", "headroom", "left", 1e-9, "GB"),
-    ("work of a chip in a step", "flops", "arithmetic", 1e-12, "TFLOP"),
-    ("", "main_bytes", "main memory traffic", 1e-9, "GB"),
-    ("", "bytes_accessed", "accessed, by XLA's count", 1e-9, "GB"),
-    ("time of a step (estimates)", "step_seconds.cycles",
-     "the compiler's cycles", 1e3, "ms"),
-    ("", "step_seconds.arithmetic", "floor by arithmetic", 1e3, "ms"),
-    ("", "step_seconds.memory", "floor by main memory", 1e3, "ms"),
-    ("time of an epoch (estimates)", "epoch_seconds.cycles",
-     "the compiler's cycles", 1 / 60, "min"),
-    ("", "epoch_seconds.arithmetic", "floor by arithmetic", 1 / 60, "min"),
-    ("", "epoch_seconds.memory", "floor by main memory", 1 / 60, "min"),
-    ("compiling", "compile_seconds", "took", 1.0, "s"),
+  ("memory of a chip", "memory.arguments", "arguments (state, batch)", 1e-9, "GB"),
+  ("", "memory.outputs", "outputs, not in their place", 1e-9, "GB"),
+  ("", "memory.temporaries", "temporaries", 1e-9, "GB"),
+  ("", "memory.code", "the program", 1e-9, "GB"),
+  ("", "memory.total", "total", 1e-9, "GB"),
+  ("", "memory.peak", "peak in use", 1e-9, "GB"),
+  ("", "hbm", "a chip has", 1e-9, "GB"),
+  ("", "headroom", "left", 1e-9, "GB"),
+  ("work of a chip in a step", "flops", "arithmetic", 1e-12, "TFLOP"),
+  ("", "main_bytes", "main memory traffic", 1e-9, "GB"),
+  ("", "bytes_accessed", "accessed, by XLA's count", 1e-9, "GB"),
+  ("time of a step (estimates)", "step_seconds.cycles", "the compiler's cycles", 1e3, "ms"),
+  ("", "step_seconds.arithmetic", "floor by arithmetic", 1e3, "ms"),
+  ("", "step_seconds.memory", "floor by main memory", 1e3, "ms"),
+  ("time of an epoch (estimates)", "epoch_seconds.cycles", "the compiler's cycles", 1 / 60, "min"),
+  ("", "epoch_seconds.arithmetic", "floor by arithmetic", 1 / 60, "min"),
+  ("", "epoch_seconds.memory", "floor by main memory", 1 / 60, "min"),
+  ("compiling", "compile_seconds", "took", 1.0, "s"),
 )
 
 
-def _cell(
-    summary: Mapping[str, Any], path: str, factor: float, unit: str
-) -> str:
+def _cell(summary: Mapping[str, Any], path: str, factor: float, unit: str) -> str:
   """Three digits, or all before the point."""
   value = _get(summary, path)
   if value is None:
@@ -209,9 +197,9 @@ def _describe(summary: Mapping[str, Any]) -> str:
   frames, side = summary["clip"]
   remat = f", remat {summary['remat']}" if summary["remat"] != "none" else ""
   return (
-      f"{summary['backbone']}, {summary['method']}, {summary['stage']} stage,"
-      f" {summary['precision']}, conv {summary['conv']}{remat};"
-      f" {summary['batch_per_chip']} clips a chip of {frames} x {side} x {side}"
+    f"{summary['backbone']}, {summary['method']}, {summary['stage']} stage,"
+    f" {summary['precision']}, conv {summary['conv']}{remat};"
+    f" {summary['batch_per_chip']} clips a chip of {frames} x {side} x {side}"
   )
 
 
@@ -223,22 +211,24 @@ def _operation_lines(summary: Mapping[str, Any]) -> list[str]:
   total = sum(sum(phases.values()) for phases in layers.values()) or 1
   lines = [f"most expensive operations (share of {weight})"]
   for row in summary["operations"]:
-    took = (f"{row['milliseconds']:8.2f} ms" if row["milliseconds"] is not None
-            else f"{row['bytes'] / 1e6:8.1f} MB")
+    took = (
+      f"{row['milliseconds']:8.2f} ms"
+      if row["milliseconds"] is not None
+      else f"{row['bytes'] / 1e6:8.1f} MB"
+    )
     phase = "" if row["phase"] == "forward" else f" [{row['phase']}]"
-    padding = (f", padded x {row['padding']:.1f}"
-               if row["padding"] >= 1.5 else "")
+    padding = f", padded x {row['padding']:.1f}" if row["padding"] >= 1.5 else ""
     lines.append(
-        f"  {(row[weight] or 0) / total:6.1%} {took}  "
-        f"{'/'.join(filter(None, (row['layer'], row['primitive'])))}{phase}"
-        f"  {row['opcode']} -> {row['result']}{padding}"
+      f"  {(row[weight] or 0) / total:6.1%} {took}  "
+      f"{'/'.join(filter(None, (row['layer'], row['primitive'])))}{phase}"
+      f"  {row['opcode']} -> {row['result']}{padding}"
     )
   lines.append(f"layers (share of {weight}: forward, backward, recomputed)")
-  for name, phases in list(layers.items())[:2 * TOP]:
-    parts = [phases.get(p, 0) / total
-             for p in ("forward", "backward", "recomputed")]
-    lines.append(f"  {sum(parts):6.1%}  " + " ".join(
-        f"{part:6.1%}" for part in parts) + f"  {name}")
+  for name, phases in list(layers.items())[: 2 * TOP]:
+    parts = [phases.get(p, 0) / total for p in ("forward", "backward", "recomputed")]
+    lines.append(
+      f"  {sum(parts):6.1%}  " + " ".join(f"{part:6.1%}" for part in parts) + f"  {name}"
+    )
   return lines
 
 
@@ -246,9 +236,9 @@ def _collective_lines(summary: Mapping[str, Any]) -> list[str]:
   if not summary["collectives"]:
     return ["exchanges between chips in a step: none"]
   return ["exchanges between chips in a step"] + [
-      f"  {row['count']:4} {row['kind']:<20} {row['dtype']:<6}"
-      f"{row['elements'] / 1e6:10.3f} M numbers {row['bytes'] / 1e6:10.2f} MB"
-      for row in summary["collectives"]
+    f"  {row['count']:4} {row['kind']:<20} {row['dtype']:<6}"
+    f"{row['elements'] / 1e6:10.3f} M numbers {row['bytes'] / 1e6:10.2f} MB"
+    for row in summary["collectives"]
   ]
 
 

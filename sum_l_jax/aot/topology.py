@@ -16,8 +16,9 @@ from sum_l_jax.data import device
 _FORM = re.compile(r"(v\w+):(\d+(?:x\d+){1,2})")
 _CUDA_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
 _GPU_FORM = re.compile(r"gpu:(\w+):(\d+)")
-EXAMPLES = ("v5e:2x4 (8 chips), v5e:4x8 (32), v4:2x2x2 (8), v6e:1x1 (one),"
-            " gpu:h100:8 (8 of one machine)")
+EXAMPLES = (
+  "v5e:2x4 (8 chips), v5e:4x8 (32), v4:2x2x2 (8), v6e:1x1 (one), gpu:h100:8 (8 of one machine)"
+)
 
 
 def _pip_install() -> str:
@@ -30,10 +31,10 @@ def _pip_install() -> str:
 
 def _unknown(name: str) -> ValueError:
   return ValueError(
-      "--topology must be a TPU with the sides of its slice or a GPU and how"
-      f" many, such as {EXAMPLES}, or cpu:1 to try the command; chips:"
-      f" {', '.join(chips.CHIPS)}; GPUs: {', '.join(chips.GPUS)}; got"
-      f" {name!r}."
+    "--topology must be a TPU with the sides of its slice or a GPU and how"
+    f" many, such as {EXAMPLES}, or cpu:1 to try the command; chips:"
+    f" {', '.join(chips.CHIPS)}; GPUs: {', '.join(chips.GPUS)}; got"
+    f" {name!r}."
   )
 
 
@@ -49,8 +50,8 @@ def _read_sides(name: str) -> tuple[chips.Chip, tuple[int, ...]]:
 def _tpu_devices(name: str, chip: chips.Chip, sides: tuple[int, ...]):
   if importlib.util.find_spec("libtpu") is None:
     raise ValueError(
-        "Compiling for a TPU needs its compiler, libtpu, which is not"
-        f" installed (no TPU is needed): {_pip_install()}"
+      "Compiling for a TPU needs its compiler, libtpu, which is not"
+      f" installed (no TPU is needed): {_pip_install()}"
     )
   options = dict(chip.options)
   full = (*sides, 1)[:3]
@@ -58,13 +59,9 @@ def _tpu_devices(name: str, chip: chips.Chip, sides: tuple[int, ...]):
   if any(side % block for side, block in zip(full, chip.host_chips)):
     options["chips_per_host_bounds"] = full
   try:
-    described = topologies.get_topology_desc(
-        platform="tpu", topology_name=name, **options
-    )
+    described = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
   except (jax.errors.JaxRuntimeError, ValueError) as error:
-    raise ValueError(
-        f"libtpu knows no topology {name!r}: {error}\nSuch as {EXAMPLES}."
-    ) from error
+    raise ValueError(f"libtpu knows no topology {name!r}: {error}\nSuch as {EXAMPLES}.") from error
   return described.devices
 
 
@@ -74,13 +71,12 @@ def _gpu_devices(name: str) -> tuple[chips.Chip, list]:
     raise _unknown(name)
   if not any(map(importlib.util.find_spec, _CUDA_PLUGINS)):
     raise ValueError(
-        "Compiling for a GPU needs XLA's compiler for CUDA, which is not"
-        " installed (no GPU is needed): pip install -e '.[gpu]'"
+      "Compiling for a GPU needs XLA's compiler for CUDA, which is not"
+      " installed (no GPU is needed): pip install -e '.[gpu]'"
     )
   chip = chips.GPUS[match.group(1)]
   described = topologies.get_topology_desc(
-      platform="cuda", topology_name=name,
-      topology=f"1x{match.group(2)}x1", **dict(chip.options),
+    platform="cuda", topology_name=name, topology=f"1x{match.group(2)}x1", **dict(chip.options)
   )
   return chip, described.devices
 
@@ -102,8 +98,8 @@ def make_mesh(name: str) -> tuple[jax.sharding.Mesh, chips.Chip]:
     devices = jax.devices("cpu")
     if not rest.isdecimal() or not 1 <= int(rest) <= len(devices):
       raise ValueError(
-          f"--topology=cpu:N needs N between 1 and {len(devices)}, the"
-          f" processors that JAX was started with here; got {name!r}."
+        f"--topology=cpu:N needs N between 1 and {len(devices)}, the"
+        f" processors that JAX was started with here; got {name!r}."
       )
     chip, devices = chips.CPU, devices[: int(rest)]
   else:

@@ -38,20 +38,20 @@ class DataSet:
   @property
   def tasks(self) -> dict[str, types.Task]:
     return {
-        name: types.Task(name, self.kind, tuple(map(str, range(count))))
-        for name, count in self.classes.items()
+      name: types.Task(name, self.kind, tuple(map(str, range(count))))
+      for name, count in self.classes.items()
     }
 
 
 # By the name of a folder; the first that a path has. Clips: the split of the
 # temporal-binding network for EPIC-KITCHENS-55, the published one for -100.
 KNOWN = {
-    "epic55": DataSet(_EPIC55, clips={types.EGO: 26_074}),
-    "epic100": DataSet(_EPIC100, clips={types.EGO: 67_217}),
-    "charades_ego": DataSet({"action": 157}, types.MULTI_LABEL),
-    "lemma": DataSet({"verb": 25, "noun": 64}, types.MULTI_LABEL),
-    "generic": DataSet(_GENERIC, clips={types.EXO: 2_200}),
-    "toy_kitchen": DataSet(_TOY, clips={types.EGO: 400, types.EXO: 2_400}),
+  "epic55": DataSet(_EPIC55, clips={types.EGO: 26_074}),
+  "epic100": DataSet(_EPIC100, clips={types.EGO: 67_217}),
+  "charades_ego": DataSet({"action": 157}, types.MULTI_LABEL),
+  "lemma": DataSet({"verb": 25, "noun": 64}, types.MULTI_LABEL),
+  "generic": DataSet(_GENERIC, clips={types.EXO: 2_200}),
+  "toy_kitchen": DataSet(_TOY, clips={types.EGO: 400, types.EXO: 2_400}),
 }
 
 
@@ -65,8 +65,7 @@ def parse_classes(option: str, text: str) -> DataSet:
   for item in filter(None, text.split(",")):
     name, _, rest = item.partition(":")
     count, _, kind = rest.partition(":")
-    if not name or not count.isdecimal() or not int(count) or kind not in (
-        "", "multi"):
+    if not name or not count.isdecimal() or not int(count) or kind not in ("", "multi"):
       break
     classes[name] = int(count)
     kinds.add(types.MULTI_LABEL if kind else types.SOFTMAX)
@@ -74,9 +73,9 @@ def parse_classes(option: str, text: str) -> DataSet:
     if len(kinds) == 1:
       return DataSet(classes, kinds.pop())
   raise ValueError(
-      f"{option} must be tasks with their numbers of classes, such as"
-      " verb:125,noun:352, or action:157:multi where a clip has several"
-      f" classes, all of one kind; got {text!r}."
+    f"{option} must be tasks with their numbers of classes, such as"
+    " verb:125,noun:352, or action:157:multi where a clip has several"
+    f" classes, all of one kind; got {text!r}."
   )
 
 
@@ -94,20 +93,20 @@ def find(view: str, folder: str, option: str, text: str) -> DataSet:
       if part == name or part.startswith(f"{name}_"):
         return known
   raise ValueError(
-      f"The numbers of classes of the {view} data set {folder!r} are not known."
-      f" Give them: {option}=verb:125,noun:352. Known by a folder's name:"
-      f" {', '.join(KNOWN)}."
+    f"The numbers of classes of the {view} data set {folder!r} are not known."
+    f" Give them: {option}=verb:125,noun:352. Known by a folder's name:"
+    f" {', '.join(KNOWN)}."
   )
 
 
 def abstract_batch(
-    tasks: Mapping[str, Mapping[str, types.Task]],
-    *,
-    batch_size: int,
-    num_frames: int,
-    crop_size: int,
-    embedding_dim: int | None,
-    sharding: jax.sharding.Sharding,
+  tasks: Mapping[str, Mapping[str, types.Task]],
+  *,
+  batch_size: int,
+  num_frames: int,
+  crop_size: int,
+  embedding_dim: int | None,
+  sharding: jax.sharding.Sharding,
 ) -> dict[str, dict]:
   """A training batch as shapes, as `data.batches.BatchMaker` makes it.
 
@@ -129,15 +128,16 @@ def abstract_batch(
   batch = {}
   for view, named in tasks.items():
     part = {
-        "clip": array((), jnp.int32),
-        "labels": {
-            name: array((), jnp.int32) if task.kind == types.SOFTMAX
-            else array((task.num_classes,), jnp.float32)
-            for name, task in named.items()
-        },
-        "video": array((num_frames, crop_size, crop_size, 3), jnp.uint8),
-        "color_offset": array((3,), jnp.float32),
-        "mask": array((), jnp.float32),
+      "clip": array((), jnp.int32),
+      "labels": {
+        name: array((), jnp.int32)
+        if task.kind == types.SOFTMAX
+        else array((task.num_classes,), jnp.float32)
+        for name, task in named.items()
+      },
+      "video": array((num_frames, crop_size, crop_size, 3), jnp.uint8),
+      "color_offset": array((3,), jnp.float32),
+      "mask": array((), jnp.float32),
     }
     if embedding_dim:
       part["narration"] = array((embedding_dim,), jnp.float32)

@@ -21,9 +21,9 @@ MANIFEST = "sha256.json"
 _ITEMS = ("state", "meta")
 _DAMAGED = ".damaged"
 _MEND = (
-    "so the checkpoint isn't what was written. Copy it again from where it is"
-    " whole; or run its training command, which sets it aside and goes on from"
-    " the checkpoint before it."
+  "so the checkpoint isn't what was written. Copy it again from where it is"
+  " whole; or run its training command, which sets it aside and goes on from"
+  " the checkpoint before it."
 )
 
 
@@ -34,9 +34,10 @@ class DamagedCheckpointError(ValueError):
 def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
   """Files of the items by name relative to the checkpoint's folder."""
   found = {
-      path.relative_to(folder).as_posix(): path
-      for item in _ITEMS for path in (folder / item).rglob("*")
-      if path.is_file()
+    path.relative_to(folder).as_posix(): path
+    for item in _ITEMS
+    for path in (folder / item).rglob("*")
+    if path.is_file()
   }
   return dict(sorted(found.items()))
 
@@ -54,11 +55,8 @@ def write(folder: pathlib.Path) -> None:
   Args:
     folder: of one checkpoint, all items written.
   """
-  listed = {name: [path.stat().st_size, _sha256(path)]
-            for name, path in _files(folder).items()}
-  (folder / MANIFEST).write_text(
-      json.dumps({"files": listed}, indent=1), encoding="utf-8"
-  )
+  listed = {name: [path.stat().st_size, _sha256(path)] for name, path in _files(folder).items()}
+  (folder / MANIFEST).write_text(json.dumps({"files": listed}, indent=1), encoding="utf-8")
 
 
 def _read_list(folder: pathlib.Path) -> dict[str, list] | None:
@@ -69,9 +67,7 @@ def _read_list(folder: pathlib.Path) -> dict[str, list] | None:
   try:
     return dict(json.loads(files.read_text(path))["files"])
   except (OSError, ValueError, KeyError, TypeError) as error:
-    raise DamagedCheckpointError(
-        f"{path} can't be read ({error}), {_MEND}"
-    ) from error
+    raise DamagedCheckpointError(f"{path} can't be read ({error}), {_MEND}") from error
 
 
 def check(folder: str | pathlib.Path, *, contents: bool = True) -> None:
@@ -91,8 +87,9 @@ def check(folder: str | pathlib.Path, *, contents: bool = True) -> None:
     if not (folder / _ITEMS[0]).is_dir():
       raise DamagedCheckpointError(f"{folder / _ITEMS[0]} is missing, {_MEND}")
     logging.warning(
-        "%s has no %s: written by an earlier version, or taken apart. It is"
-        " used unchecked.", folder, MANIFEST,
+      "%s has no %s: written by an earlier version, or taken apart. It is used unchecked.",
+      folder,
+      MANIFEST,
     )
     return
   for name, (size, digest) in listed.items():
@@ -101,13 +98,10 @@ def check(folder: str | pathlib.Path, *, contents: bool = True) -> None:
       raise DamagedCheckpointError(f"{path} is missing, {_MEND}")
     found = path.stat().st_size
     if found != size:
-      raise DamagedCheckpointError(
-          f"{path} has {found} bytes, {size} were written, {_MEND}"
-      )
+      raise DamagedCheckpointError(f"{path} has {found} bytes, {size} were written, {_MEND}")
     if contents and _sha256(path) != digest:
       raise DamagedCheckpointError(
-          f"{path} has the right size and other content than was written,"
-          f" {_MEND}"
+        f"{path} has the right size and other content than was written, {_MEND}"
       )
 
 
@@ -121,8 +115,7 @@ def steps(directory: pathlib.Path) -> list[int]:
   if not directory.is_dir():
     return []
   return sorted(
-      int(path.name) for path in directory.iterdir()
-      if path.name.isdigit() and path.is_dir()
+    int(path.name) for path in directory.iterdir() if path.name.isdigit() and path.is_dir()
   )
 
 
@@ -146,15 +139,14 @@ def set_damaged_aside(directory: pathlib.Path) -> None:
   else:
     if damaged:
       raise DamagedCheckpointError(
-          f"No checkpoint in {str(directory)!r} is whole: {damaged[0][1]} To"
-          " begin this stage anew, remove that folder."
+        f"No checkpoint in {str(directory)!r} is whole: {damaged[0][1]} To"
+        " begin this stage anew, remove that folder."
       )
   for step, error in damaged:
     aside = _free_name(directory, step)
     (directory / str(step)).rename(aside)
     logging.warning(
-        "Damaged checkpoint dropped, now called %s; the one before it is used:"
-        " %s", aside.name, error,
+      "Damaged checkpoint dropped, now called %s; the one before it is used: %s", aside.name, error
     )
 
 

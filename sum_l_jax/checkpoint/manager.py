@@ -66,27 +66,22 @@ class Checkpoints:
       self._directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
       raise SaveError(
-          f"The checkpoint folder {str(self._directory)!r} can't be made"
-          f" ({error}). Give a --workdir that may be written to."
+        f"The checkpoint folder {str(self._directory)!r} can't be made"
+        f" ({error}). Give a --workdir that may be written to."
       ) from error
     _drop_damaged(self._directory)
     self._manager = ocp.CheckpointManager(
-        self._directory,
-        # Named, so that a fresh process can read what another one saved.
-        item_handlers={
-            "state": ocp.StandardCheckpointHandler(),
-            "meta": ocp.JsonCheckpointHandler(),
-        },
-        options=ocp.CheckpointManagerOptions(
-            # Removing older ones is done here, after a look at the new one.
-            max_to_keep=None,
-            # What a kill in the middle of a save left behind.
-            cleanup_tmp_directories=True,
-            enable_async_checkpointing=True,
-            async_options=ocp.AsyncOptions(
-                post_finalization_callback=self._seal
-            ),
-        ),
+      self._directory,
+      # Named, so that a fresh process can read what another one saved.
+      item_handlers={"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()},
+      options=ocp.CheckpointManagerOptions(
+        # Removing older ones is done here, after a look at the new one.
+        max_to_keep=None,
+        # What a kill in the middle of a save left behind.
+        cleanup_tmp_directories=True,
+        enable_async_checkpointing=True,
+        async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+      ),
     )
     self._saved = self._manager.latest_step()
 
@@ -126,11 +121,9 @@ class Checkpoints:
     self._pending = step
     try:
       self._manager.save(
-          step,
-          args=ocp.args.Composite(
-              state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
-          ),
-          force=True,
+        step,
+        args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)),
+        force=True,
       )
     except Exception as error:
       self._fail(error)
@@ -146,10 +139,10 @@ class Checkpoints:
     if not _is_of_disk(error):
       raise error
     raise SaveError(
-        f"The checkpoint of step {step} can't be written to"
-        f" {str(self._directory)!r} ({str(error).strip()[:500]}). Complete is"
-        f" step {self._saved}. Make sure that there is space and that the"
-        " folder may be written to; the same command then goes on from there."
+      f"The checkpoint of step {step} can't be written to"
+      f" {str(self._directory)!r} ({str(error).strip()[:500]}). Complete is"
+      f" step {self._saved}. Make sure that there is space and that the"
+      " folder may be written to; the same command then goes on from there."
     ) from error
 
   def restore(self, step: int, like: Any) -> Any:
@@ -167,15 +160,12 @@ class Checkpoints:
     saved = self._manager.item_metadata(step).state.tree
     check_same_arrays(saved, target, where=str(self._directory / str(step)))
     restored = self._manager.restore(
-        step,
-        args=ocp.args.Composite(state=ocp.args.StandardRestore(target)),
+      step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
     )
     return restored.state
 
   def meta(self, step: int) -> dict:
-    return self._manager.restore(
-        step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
-    ).meta
+    return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
 
   def wait(self) -> None:
     """Until what was started is on disk; then removes what is too old.
@@ -213,16 +203,14 @@ def _drop_damaged(directory: pathlib.Path) -> None:
     bad = np.int32(problem is not None)
     if multihost_utils.broadcast_one_to_all(bad) and problem is None:
       problem = integrity.DamagedCheckpointError(
-          f"No checkpoint in {str(directory)!r} is whole; process 0 says more."
+        f"No checkpoint in {str(directory)!r} is whole; process 0 says more."
       )
   if problem is not None:
     raise problem
 
 
 def _shapes(tree: Any) -> dict[str, tuple]:
-  leaves = jax.tree_util.tree_flatten_with_path(
-      tree, is_leaf=lambda x: hasattr(x, "shape")
-  )[0]
+  leaves = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))[0]
   names = {}
   for path, leaf in leaves:
     name = "/".join(_key_name(key) for key in path)
@@ -250,20 +238,19 @@ def check_same_arrays(saved: Any, wanted: Any, *, where: str) -> None:
   extra = sorted(have.keys() - want.keys())
   changed = sorted(k for k in want.keys() & have.keys() if want[k] != have[k])
   for text, names in (
-      ("missing in the checkpoint", missing),
-      ("left over in the checkpoint", extra),
+    ("missing in the checkpoint", missing),
+    ("left over in the checkpoint", extra),
   ):
     if names:
       problems.append(f"{len(names)} {text}: {', '.join(names[:5])}")
   if changed:
     examples = ", ".join(
-        f"{k} is {have[k][0]} {have[k][1]}, wanted {want[k][0]} {want[k][1]}"
-        for k in changed[:5]
+      f"{k} is {have[k][0]} {have[k][1]}, wanted {want[k][0]} {want[k][1]}" for k in changed[:5]
     )
     problems.append(f"{len(changed)} with another shape or type: {examples}")
   if problems:
     raise ValueError(
-        f"The checkpoint {where} belongs to another architecture or optimizer"
-        f" than the config asks for: {'; '.join(problems)}. Use the config it"
-        " was trained with, or another --workdir."
+      f"The checkpoint {where} belongs to another architecture or optimizer"
+      f" than the config asks for: {'; '.join(problems)}. Use the config it"
+      " was trained with, or another --workdir."
     )

@@ -71,10 +71,7 @@ def unflatten(flat: Mapping[str, Any]) -> Tree:
 
 def _steps(folder: pathlib.Path) -> list[int]:
   """Checkpoints; a number may also be the name of a run."""
-  return [
-      step for step in integrity.steps(folder)
-      if integrity.is_checkpoint(folder / str(step))
-  ]
+  return [step for step in integrity.steps(folder) if integrity.is_checkpoint(folder / str(step))]
 
 
 def find_checkpoint(path: str | pathlib.Path) -> pathlib.Path:
@@ -93,8 +90,8 @@ def find_checkpoint(path: str | pathlib.Path) -> pathlib.Path:
     if steps:
       return folder / str(steps[-1])
   raise FileNotFoundError(
-      f"No checkpoint in {str(path)!r}. Give a workdir, its"
-      " <stage>/checkpoints folder, one step folder, or an .npz file."
+    f"No checkpoint in {str(path)!r}. Give a workdir, its"
+    " <stage>/checkpoints folder, one step folder, or an .npz file."
   )
 
 
@@ -106,24 +103,21 @@ def _read_npz(path: pathlib.Path) -> Weights:
     tree = unflatten(flat)
   except npz_file.DAMAGED as error:
     raise ValueError(
-        f"{path} can't be read as a weights file ({error}). Copy it again, or"
-        " make it again with `python -m data_prep.export_weights`."
+      f"{path} can't be read as a weights file ({error}). Copy it again, or"
+      " make it again with `python -m data_prep.export_weights`."
     ) from error
   if not isinstance(card, dict) or not all(
-      isinstance(a, np.ndarray) and a.dtype.kind == "f" for a in flat.values()
+    isinstance(a, np.ndarray) and a.dtype.kind == "f" for a in flat.values()
   ):
     card = None
   if card is None or set(tree) - {"params", "stats"} or "params" not in tree:
     raise ValueError(
-        f"{path} is not a weights file: it must hold 'card', 'params/...' and"
-        f" 'stats/...', has {sorted(flat)[:5]}. Files come from"
-        " `python -m data_prep.export_weights`."
+      f"{path} is not a weights file: it must hold 'card', 'params/...' and"
+      f" 'stats/...', has {sorted(flat)[:5]}. Files come from"
+      " `python -m data_prep.export_weights`."
     )
   as_float32 = lambda t: jax.tree.map(lambda x: x.astype(np.float32), t)
-  return Weights(
-      as_float32(tree["params"]), as_float32(tree.get("stats", {})), card,
-      str(path),
-  )
+  return Weights(as_float32(tree["params"]), as_float32(tree.get("stats", {})), card, str(path))
 
 
 def read_weights(path: str | pathlib.Path) -> Weights:
@@ -146,19 +140,16 @@ def read_weights(path: str | pathlib.Path) -> Weights:
   tree = handler.metadata(folder / "state").tree
   wanted = {name: tree[name] for name in ("params", "stats") if name in tree}
   restored = handler.restore(
-      folder / "state",
-      args=ocp.args.PyTreeRestore(
-          item=wanted,
-          restore_args=jax.tree.map(
-              lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted
-          ),
-          partial_restore=True,
-      ),
+    folder / "state",
+    args=ocp.args.PyTreeRestore(
+      item=wanted,
+      restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted),
+      partial_restore=True,
+    ),
   )
   meta = ocp.JsonCheckpointHandler().restore(folder / "meta")
   return Weights(
-      restored["params"], restored.get("stats", {}), meta, str(folder),
-      step=int(folder.name),
+    restored["params"], restored.get("stats", {}), meta, str(folder), step=int(folder.name)
   )
 
 
@@ -175,18 +166,17 @@ def read_state(folder: str | pathlib.Path) -> Tree:
   integrity.check(folder)
   handler = ocp.PyTreeCheckpointHandler()
   tree = handler.metadata(folder / "state").tree
-  restore = jax.tree.map(
-      lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+  restore = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
   restored = handler.restore(
-      folder / "state",
-      args=ocp.args.PyTreeRestore(item=tree, restore_args=restore),
+    folder / "state", args=ocp.args.PyTreeRestore(item=tree, restore_args=restore)
   )
   leaves, _ = jax.tree_util.tree_flatten_with_path(restored)
-  return unflatten({
-      "/".join(str(getattr(key, "key", getattr(key, "idx", key)))
-               for key in path): leaf
+  return unflatten(
+    {
+      "/".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path): leaf
       for path, leaf in leaves
-  })
+    }
+  )
 
 
 def weights_sha256(weights: Weights, view: str) -> str:
@@ -209,13 +199,10 @@ def weights_sha256(weights: Weights, view: str) -> str:
     ValueError: nothing of this view.
   """
   trees = {"params": weights.params, "stats": weights.stats}
-  flat = flatten({
-      part: {view: tree[view]} for part, tree in trees.items() if view in tree
-  })
+  flat = flatten({part: {view: tree[view]} for part, tree in trees.items() if view in tree})
   if not flat:
     raise ValueError(
-        f"{weights.source} has no arrays of view {view!r}; it has"
-        f" {sorted(weights.params)}."
+      f"{weights.source} has no arrays of view {view!r}; it has {sorted(weights.params)}."
     )
   digest = hashlib.sha256()
   for name in sorted(flat):
@@ -236,15 +223,15 @@ def require_view(weights: Weights, view: str) -> None:
   tower = weights.params.get(view, {})
   if "encoder" not in tower:
     raise ValueError(
-        f"{weights.source} has no {view} encoder: it is of stage"
-        f" {weights.card['stage']!r}. Give a checkpoint of the joint stage."
+      f"{weights.source} has no {view} encoder: it is of stage"
+      f" {weights.card['stage']!r}. Give a checkpoint of the joint stage."
     )
   if not tower.get("heads"):
     raise ValueError(
-        f"{weights.source} has an {view} encoder but no class head, so there"
-        " is nothing to predict with. Train from it with"
-        f" --config.init.{view}, or convert the weights again with"
-        " --head=keep."
+      f"{weights.source} has an {view} encoder but no class head, so there"
+      " is nothing to predict with. Train from it with"
+      f" --config.init.{view}, or convert the weights again with"
+      " --head=keep."
     )
 
 
@@ -261,17 +248,16 @@ def _graft_part(target: Tree, source: Tree, where: str) -> int:
   missing = sorted(want.keys() - have.keys())
   left_over = sorted(have.keys() - want.keys())
   shapes = [
-      f"{name}: {have[name].shape} in the file, {want[name].shape} in the"
-      " network"
-      for name in sorted(want.keys() & have.keys())
-      if have[name].shape != want[name].shape
+    f"{name}: {have[name].shape} in the file, {want[name].shape} in the network"
+    for name in sorted(want.keys() & have.keys())
+    if have[name].shape != want[name].shape
   ]
   if missing or left_over or shapes:
     raise ValueError(
-        f"Starting weights do not fit {where}: {len(missing)} missing"
-        f" {missing[:4]}, {len(left_over)} left over {left_over[:4]},"
-        f" {len(shapes)} of another shape {shapes[:4]}. The file belongs to"
-        " another architecture: check config.model.backbone."
+      f"Starting weights do not fit {where}: {len(missing)} missing"
+      f" {missing[:4]}, {len(left_over)} left over {left_over[:4]},"
+      f" {len(shapes)} of another shape {shapes[:4]}. The file belongs to"
+      " another architecture: check config.model.backbone."
     )
   for name, value in have.items():
     *parents, last = name.split("/")
@@ -282,26 +268,29 @@ def _graft_part(target: Tree, source: Tree, where: str) -> int:
   return len(have)
 
 
-def _compare_pixels(
-    weights: Weights, origin: str, view: str, channel_order: str
-) -> None:
+def _compare_pixels(weights: Weights, origin: str, view: str, channel_order: str) -> None:
   saved = weights.card.get("pixels", {}).get(origin, {}).get("channel_order")
   if saved is not None and saved != channel_order:
     logging.warning(
-        "%s was trained on %s pixels, and %s will be trained on %s. Set"
-        " --config.%s.channel_order=%s to give it what it knows.",
-        weights.source, saved, view, channel_order, view, saved,
+      "%s was trained on %s pixels, and %s will be trained on %s. Set"
+      " --config.%s.channel_order=%s to give it what it knows.",
+      weights.source,
+      saved,
+      view,
+      channel_order,
+      view,
+      saved,
     )
 
 
 def graft(
-    params: Tree,
-    stats: Tree,
-    weights: Weights,
-    *,
-    view: str,
-    tasks: Mapping[str, tuple[str, ...]],
-    channel_order: str = "RGB",
+  params: Tree,
+  stats: Tree,
+  weights: Weights,
+  *,
+  view: str,
+  tasks: Mapping[str, tuple[str, ...]],
+  channel_order: str = "RGB",
 ) -> tuple[Tree, Tree]:
   """Starts one view of a network from other weights.
 
@@ -321,9 +310,7 @@ def graft(
   Raises:
     ValueError: the source has no encoder, or one of another architecture.
   """
-  has_encoder = [
-      v for v in ("ego", "exo") if "encoder" in weights.params.get(v, {})
-  ]
+  has_encoder = [v for v in ("ego", "exo") if "encoder" in weights.params.get(v, {})]
   if not has_encoder:
     raise ValueError(f"{weights.source} has no encoder.")
   origin = view if view in has_encoder else has_encoder[0]
@@ -331,12 +318,10 @@ def graft(
   params = jax.tree.map(lambda x: x, params)
   stats = jax.tree.map(lambda x: x, stats)
   loaded = _graft_part(
-      params[view]["encoder"], weights.params[origin]["encoder"],
-      f"{view}/encoder",
+    params[view]["encoder"], weights.params[origin]["encoder"], f"{view}/encoder"
   )
   _graft_part(
-      stats[view]["encoder"], weights.stats[origin]["encoder"],
-      f"the statistics of {view}/encoder",
+    stats[view]["encoder"], weights.stats[origin]["encoder"], f"the statistics of {view}/encoder"
   )
   kept, heads = [], []
   names = weights.card.get("tasks", {}).get(origin, {})
@@ -351,10 +336,14 @@ def graft(
   if "projection" in params[view]:
     kept.append("projection")
   logging.info(
-      "%s starts from %s (%s): encoder %d arrays, heads %s; initialised"
-      " afresh: %s; not taken: %s",
-      view, weights.source, origin, loaded, heads or "none", kept or "none",
-      sorted(k for k in weights.params[origin] if k != "encoder"
-             and not (k == "heads" and heads)) or "none",
+    "%s starts from %s (%s): encoder %d arrays, heads %s; initialised afresh: %s; not taken: %s",
+    view,
+    weights.source,
+    origin,
+    loaded,
+    heads or "none",
+    kept or "none",
+    sorted(k for k in weights.params[origin] if k != "encoder" and not (k == "heads" and heads))
+    or "none",
   )
   return params, stats

@@ -20,8 +20,8 @@ from sum_l_jax.data import pairing
 _MAX_REPLACEMENTS = 10
 
 MEND = (
-    "Copy the shards again if they were damaged on the way, build the data set"
-    " again from intact videos, or raise input.max_corrupt_share."
+  "Copy the shards again if they were damaged on the way, build the data set"
+  " again from intact videos, or raise input.max_corrupt_share."
 )
 
 
@@ -32,22 +32,20 @@ class BatchMaker:
   """
 
   def __init__(
-      self,
-      *,
-      ego: examples.ClipReader | None,
-      exo: examples.ClipReader | None,
-      pairs: pairing.PairTable | None,
-      batch_size: int,
-      seed: int,
-      host_index: int,
-      host_count: int,
-      top_k: int,
-      tie_tolerance: float,
+    self,
+    *,
+    ego: examples.ClipReader | None,
+    exo: examples.ClipReader | None,
+    pairs: pairing.PairTable | None,
+    batch_size: int,
+    seed: int,
+    host_index: int,
+    host_count: int,
+    top_k: int,
+    tie_tolerance: float,
   ):
     self.readers = {
-        view: reader
-        for view, reader in ((types.EGO, ego), (types.EXO, exo))
-        if reader is not None
+      view: reader for view, reader in ((types.EGO, ego), (types.EXO, exo)) if reader is not None
     }
     self._pairs = pairs
     self._seed = seed
@@ -67,17 +65,10 @@ class BatchMaker:
     batch = {}
     leading = next(iter(self.readers))
     picked = [self._nth(leading, position) for position in positions]
-    picked, batch[leading] = self._view(
-        leading, positions, picked, failures[leading]
-    )
+    picked, batch[leading] = self._view(leading, positions, picked, failures[leading])
     if self._pairs is not None:
-      partners = [
-          self._partner(position, clip)
-          for position, (_, clip) in zip(positions, picked)
-      ]
-      _, batch[types.EXO] = self._view(
-          types.EXO, positions, partners, failures[types.EXO]
-      )
+      partners = [self._partner(position, clip) for position, (_, clip) in zip(positions, picked)]
+      _, batch[types.EXO] = self._view(types.EXO, positions, partners, failures[types.EXO])
     batch["failures"] = failures
     return batch
 
@@ -91,19 +82,19 @@ class BatchMaker:
   def _partner(self, position: int, ego_clip: int) -> tuple[int, int]:
     """Pool and clip of the exo partner of the example at a position."""
     pool, clip, _ = self._pairs.draw(
-        ego_clip,
-        examples.make_rng(self._seed, "pair", position),
-        top_k=self._top_k,
-        tie_tolerance=self._tie_tolerance,
+      ego_clip,
+      examples.make_rng(self._seed, "pair", position),
+      top_k=self._top_k,
+      tie_tolerance=self._tie_tolerance,
     )
     return pool, clip
 
   def _view(
-      self,
-      view: str,
-      positions: Sequence[int],
-      picked: Sequence[tuple[int, int]],
-      failures: list[examples.Failure],
+    self,
+    view: str,
+    positions: Sequence[int],
+    picked: Sequence[tuple[int, int]],
+    failures: list[examples.Failure],
   ) -> tuple[list[tuple[int, int]], dict[str, Any]]:
     """One view's part of the batch, and the clips that are really in it."""
     reader = self.readers[view]
@@ -111,9 +102,7 @@ class BatchMaker:
     offset = np.empty((len(positions), 3), np.float32)
     taken = []
     for row, (position, (pool, clip)) in enumerate(zip(positions, picked)):
-      source, video[row], offset[row] = self._example(
-          view, position, pool, clip, failures
-      )
+      source, video[row], offset[row] = self._example(view, position, pool, clip, failures)
       taken.append(source)
     pools = [pool for pool, _ in taken]
     part = reader.describe(pools, [clip for _, clip in taken])
@@ -125,12 +114,7 @@ class BatchMaker:
     return taken, part
 
   def _example(
-      self,
-      view: str,
-      position: int,
-      pool: int,
-      clip: int,
-      failures: list[examples.Failure],
+    self, view: str, position: int, pool: int, clip: int, failures: list[examples.Failure]
   ) -> tuple[tuple[int, int], np.ndarray, np.ndarray]:
     """The example of a clip, or of another of its data set if it is corrupt.
 
@@ -142,7 +126,7 @@ class BatchMaker:
     def draw(pool: int) -> int:
       nonlocal spare
       spare = spare or examples.make_rng(
-          self._seed, "replacement", examples.STREAMS[view], position
+        self._seed, "replacement", examples.STREAMS[view], position
       )
       return int(spare.integers(len(reader.datasets[pool])))
 
@@ -157,16 +141,14 @@ class BatchMaker:
         failures.append(examples.Failure(pool, clip, str(error)))
       clip = draw(pool)
     raise ValueError(
-        f"{_MAX_REPLACEMENTS + 1} clips in a row of {reader.datasets[pool]!r}"
-        f" at {str(reader.datasets[pool].directory)!r} can't be read; the last:"
-        f" {failures[-1].reason} {MEND}"
+      f"{_MAX_REPLACEMENTS + 1} clips in a row of {reader.datasets[pool]!r}"
+      f" at {str(reader.datasets[pool].directory)!r} can't be read; the last:"
+      f" {failures[-1].reason} {MEND}"
     )
 
 
 @functools.lru_cache(maxsize=8)
-def _epoch_order(
-    seed: int, view: str, epoch: int, num_clips: int
-) -> np.ndarray:
+def _epoch_order(seed: int, view: str, epoch: int, num_clips: int) -> np.ndarray:
   """The permutation of one epoch, int64 `[num_clips]`."""
   rng = examples.make_rng(seed, "order", examples.STREAMS[view], epoch)
   return rng.permutation(num_clips)

@@ -26,11 +26,7 @@ def decode_jpeg(data: bytes) -> np.ndarray:
   try:
     height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=True)
     if max(height, width) > MAX_SIDE:
-      raise ValueError(
-          f"it says {height} x {width} pixels, more than {MAX_SIDE} a side"
-      )
+      raise ValueError(f"it says {height} x {width} pixels, more than {MAX_SIDE} a side")
     return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
   except ValueError as error:
-    raise ValueError(
-        f"Damaged JPEG frame of {len(data)} bytes: {error}."
-    ) from error
+    raise ValueError(f"Damaged JPEG frame of {len(data)} bytes: {error}.") from error

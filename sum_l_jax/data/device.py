@@ -32,22 +32,20 @@ def make_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
     num_devices = len(devices)
   if not 1 <= num_devices <= len(devices):
     raise ValueError(
-        f"num_devices must be between 1 and the {len(devices)} devices that"
-        f" JAX sees ({devices[0].platform}), got {num_devices}."
+      f"num_devices must be between 1 and the {len(devices)} devices that"
+      f" JAX sees ({devices[0].platform}), got {num_devices}."
     )
   if jax.process_count() > 1 and num_devices != len(devices):
     raise ValueError(
-        f"With {jax.process_count()} processes all {len(devices)} devices must"
-        f" take part, got num_devices={num_devices}. Leave it out."
+      f"With {jax.process_count()} processes all {len(devices)} devices must"
+      f" take part, got num_devices={num_devices}. Leave it out."
     )
   return jax.sharding.Mesh(np.array(devices[:num_devices]), (DATA_AXIS,))
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
   """Split along the first dimension."""
-  return jax.sharding.NamedSharding(
-      mesh, jax.sharding.PartitionSpec(DATA_AXIS)
-  )
+  return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(DATA_AXIS))
 
 
 # What XLA is told by platform. Its YNNPACK fusions leave small convolutions on
@@ -64,12 +62,12 @@ def compiler_options(platform: str) -> dict[str, str]:
   """
   flags = os.environ.get("XLA_FLAGS", "")
   options = {
-      name: value for name, value in _OPTIONS.get(platform, {}).items()
-      if f"--{name}=" not in flags and _is_known(name, value)
+    name: value
+    for name, value in _OPTIONS.get(platform, {}).items()
+    if f"--{name}=" not in flags and _is_known(name, value)
   }
   if options:
-    logging.log_first_n(
-        logging.INFO, "XLA's options on %s: %s", 1, platform, options)
+    logging.log_first_n(logging.INFO, "XLA's options on %s: %s", 1, platform, options)
   return options
 
 
@@ -84,10 +82,7 @@ def _is_known(name: str, value: str) -> bool:
 
 
 def jit_over(
-    mesh: jax.sharding.Mesh,
-    function: Callable[..., Any],
-    *,
-    donate: bool = False,
+  mesh: jax.sharding.Mesh, function: Callable[..., Any], *, donate: bool = False
 ) -> Callable[..., Any]:
   """`jax.jit` of a function that returns the same arrays on every device.
 
@@ -106,12 +101,10 @@ def jit_over(
 
   platform = mesh.devices.flat[0].platform
   return jax.jit(
-      traced,
-      donate_argnums=(0,) if donate and platform != "cpu" else (),
-      out_shardings=jax.sharding.NamedSharding(
-          mesh, jax.sharding.PartitionSpec()
-      ),
-      compiler_options=compiler_options(platform),
+    traced,
+    donate_argnums=(0,) if donate and platform != "cpu" else (),
+    out_shardings=jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
+    compiler_options=compiler_options(platform),
   )
 
 
@@ -134,10 +127,10 @@ def put_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:
     total = len(rows) * jax.process_count()
     if total % mesh.size:
       raise ValueError(
-          "The batch size must be a multiple of the number of devices, got"
-          f" batch size {total} and {mesh.size} devices. Take"
-          f" {max(total // mesh.size, 1) * mesh.size} or"
-          f" {(total // mesh.size + 1) * mesh.size}, or fewer devices."
+        "The batch size must be a multiple of the number of devices, got"
+        f" batch size {total} and {mesh.size} devices. Take"
+        f" {max(total // mesh.size, 1) * mesh.size} or"
+        f" {(total // mesh.size + 1) * mesh.size}, or fewer devices."
       )
     return jax.make_array_from_process_local_data(sharding, rows)
 
@@ -148,7 +141,7 @@ def put_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:
 
 
 def prefetch_to_device(
-    batches: Iterable[Any], mesh: jax.sharding.Mesh, size: int = 2
+  batches: Iterable[Any], mesh: jax.sharding.Mesh, size: int = 2
 ) -> Iterator[Any]:
   """Yields `put_batch` of each batch, `size` of them under way.
 

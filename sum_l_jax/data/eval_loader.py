@@ -18,20 +18,16 @@ from sum_l_jax.data import transforms
 class SampleReader:
   """Reads temporal sample n of a data set; picklable, safe in threads."""
 
-  def __init__(
-      self, reader: examples.ClipReader, num_clips: int, num_crops: int
-  ):
+  def __init__(self, reader: examples.ClipReader, num_clips: int, num_crops: int):
     self._reader = reader
     self._num_clips = num_clips
     self._num_crops = num_crops
 
   def __call__(self, number: int) -> dict[str, Any]:
-    """"video" `[num_crops, T, H, W, 3]`, or zeros and the "reason"."""
+    """ "video" `[num_crops, T, H, W, 3]`, or zeros and the "reason"."""
     clip, sample = divmod(number, self._num_clips)
     try:
-      video = self._reader.test_example(
-          0, clip, sample, self._num_clips, self._num_crops
-      )
+      video = self._reader.test_example(0, clip, sample, self._num_clips, self._num_crops)
       reason = ""
     except examples.CorruptClipError as error:
       shape = (self._num_crops, *self._reader.video_shape)
@@ -48,16 +44,16 @@ class EvalStream:
   """
 
   def __init__(
-      self,
-      reader: examples.ClipReader,
-      *,
-      num_clips: int,
-      num_crops: int,
-      batch_size: int,
-      host_index: int,
-      host_count: int,
-      num_threads: int,
-      prefetch: int,
+    self,
+    reader: examples.ClipReader,
+    *,
+    num_clips: int,
+    num_crops: int,
+    batch_size: int,
+    host_index: int,
+    host_count: int,
+    num_threads: int,
+    prefetch: int,
   ):
     self._reader = reader
     self._num_clips = num_clips
@@ -69,16 +65,12 @@ class EvalStream:
     # The same number of batches on every host, since all hosts must take part
     # in every step; the last ones may be padding altogether.
     share = -(-samples // host_count)
-    self._samples = range(
-        min(samples, host_index * share), min(samples, (host_index + 1) * share)
-    )
+    self._samples = range(min(samples, host_index * share), min(samples, (host_index + 1) * share))
     self._num_batches = -(-share * num_crops // self._rows)
     self._options = grain.ReadOptions(
-        num_threads=num_threads,
-        # Grain starts no more threads than samples fit in its buffer.
-        prefetch_buffer_size=max(
-            num_threads, -(-prefetch * self._rows // num_crops)
-        ),
+      num_threads=num_threads,
+      # Grain starts no more threads than samples fit in its buffer.
+      prefetch_buffer_size=max(num_threads, -(-prefetch * self._rows // num_crops)),
     )
 
   def __len__(self) -> int:
@@ -107,9 +99,9 @@ class EvalStream:
     if len(self.skipped) == self._reader.num_clips:
       dataset = self._reader.datasets[0]
       raise ValueError(
-          f"No clip of {dataset!r} at {str(dataset.directory)!r} can be read."
-          " Copy the shards again if they were damaged on the way, or build the"
-          " data set again."
+        f"No clip of {dataset!r} at {str(dataset.directory)!r} can be read."
+        " Copy the shards again if they were damaged on the way, or build the"
+        " data set again."
       )
 
   def _note(self, sample: dict[str, Any]) -> None:
@@ -129,11 +121,11 @@ class EvalStream:
     for i, row in enumerate(rows):
       video[i], clip[i], view[i], mask[i] = row
     return {
-        "video": video,
-        "view": view,
-        "mask": mask,
-        "color_offset": np.zeros((self._rows, 3), np.float32),
-        **self._reader.describe([0] * self._rows, clip),
+      "video": video,
+      "view": view,
+      "mask": mask,
+      "color_offset": np.zeros((self._rows, 3), np.float32),
+      **self._reader.describe([0] * self._rows, clip),
     }
 
 
@@ -158,17 +150,17 @@ class _Rows:
 
 
 def make_eval_stream(
-    dataset: records.ClipDataset,
-    transform: transforms.ClipTransform,
-    *,
-    num_clips: int = 10,
-    num_crops: int = 3,
-    batch_size: int,
-    host_index: int = 0,
-    host_count: int = 1,
-    num_threads: int = 2,
-    prefetch: int = 2,
-    narrations: narrations_lib.NarrationTable | None = None,
+  dataset: records.ClipDataset,
+  transform: transforms.ClipTransform,
+  *,
+  num_clips: int = 10,
+  num_crops: int = 3,
+  batch_size: int,
+  host_index: int = 0,
+  host_count: int = 1,
+  num_threads: int = 2,
+  prefetch: int = 2,
+  narrations: narrations_lib.NarrationTable | None = None,
 ) -> EvalStream:
   """The test views of a data set.
 
@@ -196,31 +188,29 @@ def make_eval_stream(
       all can be read.
   """
   counts = {
-      "num_clips": num_clips,
-      "batch_size": batch_size,
-      "num_threads": num_threads,
-      "prefetch": prefetch,
+    "num_clips": num_clips,
+    "batch_size": batch_size,
+    "num_threads": num_threads,
+    "prefetch": prefetch,
   }
   for name, value in counts.items():
     if value < 1:
       raise ValueError(f"{name} must be at least 1, got {value}.")
   if num_crops not in transforms.NUM_CROPS:
-    raise ValueError(
-        f"num_crops must be one of {transforms.NUM_CROPS}, got {num_crops}."
-    )
+    raise ValueError(f"num_crops must be one of {transforms.NUM_CROPS}, got {num_crops}.")
   if not 0 <= host_index < host_count or batch_size % host_count:
     raise ValueError(
-        "batch_size counts the views of all hosts and must be a multiple of"
-        f" their number, and host_index be one of them; got {batch_size=},"
-        f" {host_index=}, {host_count=}."
+      "batch_size counts the views of all hosts and must be a multiple of"
+      f" their number, and host_index be one of them; got {batch_size=},"
+      f" {host_index=}, {host_count=}."
     )
   return EvalStream(
-      examples.ClipReader([dataset], transform, narrations),
-      num_clips=num_clips,
-      num_crops=num_crops,
-      batch_size=batch_size,
-      host_index=host_index,
-      host_count=host_count,
-      num_threads=num_threads,
-      prefetch=prefetch,
+    examples.ClipReader([dataset], transform, narrations),
+    num_clips=num_clips,
+    num_crops=num_crops,
+    batch_size=batch_size,
+    host_index=host_index,
+    host_count=host_count,
+    num_threads=num_threads,
+    prefetch=prefetch,
   )

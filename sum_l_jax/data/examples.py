@@ -47,9 +47,7 @@ class Failure:
   reason: str
 
 
-def label_arrays(
-    dataset: records.ClipDataset, indices: Sequence[int]
-) -> dict[str, np.ndarray]:
+def label_arrays(dataset: records.ClipDataset, indices: Sequence[int]) -> dict[str, np.ndarray]:
   """Labels of clips, as the losses take them.
 
   Args:
@@ -65,9 +63,7 @@ def label_arrays(
 
 
 def _labels(
-    tasks: Mapping[str, types.Task],
-    clips: Sequence[records.ClipInfo],
-    labelled: bool,
+  tasks: Mapping[str, types.Task], clips: Sequence[records.ClipInfo], labelled: bool
 ) -> dict[str, np.ndarray]:
   arrays = {}
   for name, task in tasks.items():
@@ -95,12 +91,12 @@ class ClipReader:
   """
 
   def __init__(
-      self,
-      datasets: Sequence[records.ClipDataset],
-      transform: transforms.ClipTransform,
-      narrations: narrations_lib.NarrationTable | None = None,
-      cache_bytes: int = 0,
-      skip: Collection[str] = (),
+    self,
+    datasets: Sequence[records.ClipDataset],
+    transform: transforms.ClipTransform,
+    narrations: narrations_lib.NarrationTable | None = None,
+    cache_bytes: int = 0,
+    skip: Collection[str] = (),
   ):
     """Lines up the pools.
 
@@ -122,9 +118,9 @@ class ClipReader:
     for dataset in self.datasets[1:]:
       if dataset.tasks != self.tasks:
         raise ValueError(
-            "Data sets that are read together must have the same tasks and"
-            f" classes: {self.datasets[0]!r} has {sorted(self.tasks)},"
-            f" {dataset!r} has {sorted(dataset.tasks)} or other class names."
+          "Data sets that are read together must have the same tasks and"
+          f" classes: {self.datasets[0]!r} has {sorted(self.tasks)},"
+          f" {dataset!r} has {sorted(dataset.tasks)} or other class names."
         )
     sizes = [len(dataset) for dataset in self.datasets]
     self._starts = np.cumsum([0, *sizes])
@@ -136,8 +132,7 @@ class ClipReader:
     self._narration_rows = []
     if narrations is not None:
       self._narration_rows = [
-          narrations.rows([clip.narration for clip in dataset.clips])
-          for dataset in self.datasets
+        narrations.rows([clip.narration for clip in dataset.clips]) for dataset in self.datasets
       ]
 
   @property
@@ -155,7 +150,7 @@ class ClipReader:
     return self.datasets[pool].clips[clip].clip_id
 
   def train_example(
-      self, pool: int, clip: int, rng: np.random.Generator
+    self, pool: int, clip: int, rng: np.random.Generator
   ) -> tuple[np.ndarray, np.ndarray]:
     """An augmented sample: video `[T, H, W, 3]` and colour offset `[3]`.
 
@@ -169,7 +164,7 @@ class ClipReader:
     return _repeat(video, repeats, axis=0), offset
 
   def test_example(
-      self, pool: int, clip: int, sample: int, num_samples: int, num_crops: int
+    self, pool: int, clip: int, sample: int, num_samples: int, num_crops: int
   ) -> np.ndarray:
     """All crops of one temporal sample, `[num_crops, T, H, W, 3]`.
 
@@ -182,7 +177,7 @@ class ClipReader:
     return _repeat(self.transform.test(frames, num_crops), repeats, axis=1)
 
   def _frames(
-      self, pool: int, clip: int, indices: np.ndarray
+    self, pool: int, clip: int, indices: np.ndarray
   ) -> tuple[list[np.ndarray], np.ndarray]:
     """Each distinct frame decoded once, and where each goes."""
     # Indices ascend, so distinct ones in order are the frames in order.
@@ -200,8 +195,7 @@ class ClipReader:
       raise  # No other clip makes up for it.
     except READ_ERRORS as error:
       raise CorruptClipError(
-          f"{self.datasets[pool]!r}, clip {self.clip_id(pool, clip)!r}:"
-          f" {error}"
+        f"{self.datasets[pool]!r}, clip {self.clip_id(pool, clip)!r}: {error}"
       ) from error
 
   def _remember(self, key: tuple[int, int, int], frame: np.ndarray) -> None:
@@ -215,7 +209,7 @@ class ClipReader:
     return self.__dict__ | {"_cache": {}}
 
   def describe(
-      self, pools: Sequence[int], clips: Sequence[int]
+    self, pools: Sequence[int], clips: Sequence[int]
   ) -> dict[str, np.ndarray | dict[str, np.ndarray]]:
     """What a batch says about its clips beside the pixels.
 
@@ -225,10 +219,8 @@ class ClipReader:
     """
     infos = [self.datasets[p].clips[c] for p, c in zip(pools, clips)]
     described = {
-        "clip": np.array(clips, np.int32),
-        "labels": _labels(
-            self.tasks, infos, all(d.labelled for d in self.datasets)
-        ),
+      "clip": np.array(clips, np.int32),
+      "labels": _labels(self.tasks, infos, all(d.labelled for d in self.datasets)),
     }
     if self._narrations is not None:
       rows = [self._narration_rows[p][c] for p, c in zip(pools, clips)]
@@ -237,7 +229,7 @@ class ClipReader:
 
 
 def _find_skipped(
-    datasets: Sequence[records.ClipDataset], ids: frozenset[str]
+  datasets: Sequence[records.ClipDataset], ids: frozenset[str]
 ) -> frozenset[tuple[int, int]]:
   """Pool and clip of the ids; raises ValueError where a pool has no other."""
   found = set()
@@ -247,9 +239,9 @@ def _find_skipped(
     here = [(pool, index) for index, clip in clips if clip.clip_id in ids]
     if len(here) == len(dataset):
       raise ValueError(
-          f"All {len(dataset)} clips of {dataset!r} at"
-          f" {str(dataset.directory)!r} are in the skip list, so none is left"
-          " to train with. Shorten the list, or leave the data set out."
+        f"All {len(dataset)} clips of {dataset!r} at"
+        f" {str(dataset.directory)!r} are in the skip list, so none is left"
+        " to train with. Shorten the list, or leave the data set out."
       )
     found.update(here)
   return frozenset(found)

@@ -22,8 +22,11 @@ from sum_l_jax.data import examples
 from sum_l_jax.data import loader
 
 READ, DECODE, CROP, BATCH, TRANSFER = (
-    "read record", "decode frames", "crop and resize", "make batch",
-    "host to device",
+  "read record",
+  "decode frames",
+  "crop and resize",
+  "make batch",
+  "host to device",
 )
 _EXAMPLE = "example"
 
@@ -50,9 +53,11 @@ class _Watch:
         return function(*args, **kwargs)
       finally:
         for sums, now, start in (
-            (self.wall, time.perf_counter(), wall),
-            (self.processor, time.thread_time(), processor)):
+          (self.wall, time.perf_counter(), wall),
+          (self.processor, time.thread_time(), processor),
+        ):
           sums[name] = sums.get(name, 0.0) + now - start
+
     return call
 
 
@@ -70,18 +75,13 @@ class _Proxy:
     return len(self._target)
 
 
-def _timed_reader(
-    reader: examples.ClipReader, watch: _Watch
-) -> examples.ClipReader:
+def _timed_reader(reader: examples.ClipReader, watch: _Watch) -> examples.ClipReader:
   """A copy without cached frames, whose parts are timed."""
   timed = copy.copy(reader)
   timed.datasets = tuple(
-      _Proxy(d, "read_frames", watch.timed(READ, d.read_frames))
-      for d in reader.datasets
+    _Proxy(d, "read_frames", watch.timed(READ, d.read_frames)) for d in reader.datasets
   )
-  timed.transform = _Proxy(
-      reader.transform, "train", watch.timed(CROP, reader.transform.train)
-  )
+  timed.transform = _Proxy(reader.transform, "train", watch.timed(CROP, reader.transform.train))
   # What the two leave of an example is the decoding.
   timed.train_example = watch.timed(_EXAMPLE, timed.train_example)
   # One frame that fits would spare its decoding the next time.
@@ -90,8 +90,7 @@ def _timed_reader(
 
 
 def part_costs(
-    make: batches.BatchMaker, mesh: jax.sharding.Mesh, *, seconds: float,
-    first_step: int = 0,
+  make: batches.BatchMaker, mesh: jax.sharding.Mesh, *, seconds: float, first_step: int = 0
 ) -> tuple[dict[str, Cost], dict[str, Any]]:
   """Makes batches in one thread, with a clock around each part.
 
@@ -113,8 +112,7 @@ def part_costs(
   for sums in (watch.wall, watch.processor):
     sums.clear()
   whole = watch.timed(BATCH, timed)
-  transfer = watch.timed(
-      TRANSFER, lambda b: jax.block_until_ready(device.put_batch(b, mesh)))
+  transfer = watch.timed(TRANSFER, lambda b: jax.block_until_ready(device.put_batch(b, mesh)))
   clips, step, stop = 0, first_step, time.perf_counter() + seconds
   while not clips or time.perf_counter() < stop:
     step += 1
@@ -123,8 +121,13 @@ def part_costs(
     transfer(batch)
     clips += sum(len(part["mask"]) for part in batch.values())
   costs = {}
-  for name, less in ((READ, ()), (DECODE, (READ, CROP)), (CROP, ()),
-                     (BATCH, (_EXAMPLE,)), (TRANSFER, ())):
+  for name, less in (
+    (READ, ()),
+    (DECODE, (READ, CROP)),
+    (CROP, ()),
+    (BATCH, (_EXAMPLE,)),
+    (TRANSFER, ()),
+  ):
     own = []
     for sums in (watch.wall, watch.processor):
       total = sums[_EXAMPLE if name == DECODE else name]
@@ -164,8 +167,14 @@ class Memory:
 
 
 def memory_bound(
-    batch_bytes: int, *, num_threads: int, num_workers: int, prefetch: int,
-    clip_bytes: int, cache_bytes: int, views: int,
+  batch_bytes: int,
+  *,
+  num_threads: int,
+  num_workers: int,
+  prefetch: int,
+  clip_bytes: int,
+  cache_bytes: int,
+  views: int,
 ) -> Memory:
   """The largest memory of the input with these settings.
 
@@ -179,13 +188,13 @@ def memory_bound(
   processes = max(num_workers, 1)
   count = loader.batches_ahead(num_workers, prefetch) + 1
   return Memory(
-      batch=batch_bytes,
-      batches_on_host=count,
-      on_host=count * batch_bytes,
-      # Two under way, and the one that the step reads.
-      on_device=3 * batch_bytes,
-      decoding=processes * num_threads * clip_bytes,
-      cache=processes * views * cache_bytes,
+    batch=batch_bytes,
+    batches_on_host=count,
+    on_host=count * batch_bytes,
+    # Two under way, and the one that the step reads.
+    on_device=3 * batch_bytes,
+    decoding=processes * num_threads * clip_bytes,
+    cache=processes * views * cache_bytes,
   )
 
 

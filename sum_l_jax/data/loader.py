@@ -31,6 +31,7 @@ _FOREVER = 2**40
 # Clips seen before the share of corrupt ones is judged.
 _MIN_JUDGED = 200
 
+
 class TrainStream(Iterator[types.Batch]):
   """Iterates over training batches; close it, or use it in a `with`.
 
@@ -41,30 +42,30 @@ class TrainStream(Iterator[types.Batch]):
   """
 
   def __init__(
-      self,
-      *,
-      ego: records.ClipDataset | None = None,
-      exo: Sequence[records.ClipDataset] = (),
-      pairs: pairing.PairTable | None = None,
-      narrations: narrations_lib.NarrationTable | None = None,
-      ego_transform: transforms.ClipTransform | None = None,
-      exo_transform: transforms.ClipTransform | None = None,
-      batch_size: int,
-      seed: int,
-      start_step: int = 0,
-      host_index: int = 0,
-      host_count: int = 1,
-      num_threads: int = 2,
-      num_workers: int = 0,
-      prefetch: int = 4,
-      top_k: int = 1,
-      tie_tolerance: float = 0.0,
-      cache_bytes: int = 0,
-      max_corrupt_share: float = 0.01,
-      min_judged: int = _MIN_JUDGED,
-      ego_skip: Collection[str] = (),
-      exo_skip: Collection[str] = (),
-      timeout: float = 0.0,
+    self,
+    *,
+    ego: records.ClipDataset | None = None,
+    exo: Sequence[records.ClipDataset] = (),
+    pairs: pairing.PairTable | None = None,
+    narrations: narrations_lib.NarrationTable | None = None,
+    ego_transform: transforms.ClipTransform | None = None,
+    exo_transform: transforms.ClipTransform | None = None,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    host_index: int = 0,
+    host_count: int = 1,
+    num_threads: int = 2,
+    num_workers: int = 0,
+    prefetch: int = 4,
+    top_k: int = 1,
+    tie_tolerance: float = 0.0,
+    cache_bytes: int = 0,
+    max_corrupt_share: float = 0.01,
+    min_judged: int = _MIN_JUDGED,
+    ego_skip: Collection[str] = (),
+    exo_skip: Collection[str] = (),
+    timeout: float = 0.0,
   ):
     """Starts reading.
 
@@ -100,40 +101,33 @@ class TrainStream(Iterator[types.Batch]):
     """
     _check_views(ego, exo, pairs, narrations, ego_transform, exo_transform)
     _check_numbers(
-        batch_size=batch_size,
-        seed=seed,
-        start_step=start_step,
-        host_index=host_index,
-        host_count=host_count,
-        num_threads=num_threads,
-        num_workers=num_workers,
-        prefetch=prefetch,
-        cache_bytes=cache_bytes,
-        timeout=timeout,
+      batch_size=batch_size,
+      seed=seed,
+      start_step=start_step,
+      host_index=host_index,
+      host_count=host_count,
+      num_threads=num_threads,
+      num_workers=num_workers,
+      prefetch=prefetch,
+      cache_bytes=cache_bytes,
+      timeout=timeout,
     )
     if not 0.0 <= max_corrupt_share <= 1.0:
-      raise ValueError(
-          f"max_corrupt_share must be in [0, 1], got {max_corrupt_share}."
-      )
+      raise ValueError(f"max_corrupt_share must be in [0, 1], got {max_corrupt_share}.")
     if pairs is not None:
       pairs.check(ego, exo, narrations)
       # A wrong top_k should fail here, not in a thread.
-      pairs.draw(
-          0, np.random.default_rng(0), top_k=top_k, tie_tolerance=tie_tolerance
-      )
+      pairs.draw(0, np.random.default_rng(0), top_k=top_k, tie_tolerance=tie_tolerance)
     self.maker = batches.BatchMaker(
-        ego=_reader(
-            [] if ego is None else [ego], ego_transform, narrations,
-            cache_bytes, ego_skip,
-        ),
-        exo=_reader(exo, exo_transform, narrations, cache_bytes, exo_skip),
-        pairs=pairs,
-        batch_size=batch_size,
-        seed=seed,
-        host_index=host_index,
-        host_count=host_count,
-        top_k=top_k,
-        tie_tolerance=tie_tolerance,
+      ego=_reader([] if ego is None else [ego], ego_transform, narrations, cache_bytes, ego_skip),
+      exo=_reader(exo, exo_transform, narrations, cache_bytes, exo_skip),
+      pairs=pairs,
+      batch_size=batch_size,
+      seed=seed,
+      host_index=host_index,
+      host_count=host_count,
+      top_k=top_k,
+      tie_tolerance=tie_tolerance,
     )
     for view, ids in ((types.EGO, ego_skip), (types.EXO, exo_skip)):
       if view in self.maker.readers and ids:
@@ -144,10 +138,10 @@ class TrainStream(Iterator[types.Batch]):
     self._max_corrupt_share = max_corrupt_share
     self._min_judged = min_judged
     self._iterator = reading.Reading(
-        lambda first: _start(
-            self.maker, first, num_threads, num_workers, prefetch
-        ),
-        first=start_step, num_workers=num_workers, timeout=timeout,
+      lambda first: _start(self.maker, first, num_threads, num_workers, prefetch),
+      first=start_step,
+      num_workers=num_workers,
+      timeout=timeout,
     )
 
   def __next__(self) -> types.Batch:
@@ -180,11 +174,7 @@ class TrainStream(Iterator[types.Batch]):
       # Grain's iterator complains if it lives until the interpreter ends.
       self._iterator = None
 
-  def _count(
-      self,
-      reader: examples.ClipReader,
-      failures: Sequence[examples.Failure],
-  ) -> None:
+  def _count(self, reader: examples.ClipReader, failures: Sequence[examples.Failure]) -> None:
     """Logs each corrupt clip once; raises when there are too many."""
     for failure in failures:
       clip_id = reader.clip_id(failure.pool, failure.clip)
@@ -193,46 +183,44 @@ class TrainStream(Iterator[types.Batch]):
       self.replaced[clip_id] = self.replaced.get(clip_id, 0) + 1
     bad = sum(self.replaced.values())
     if (
-        failures
-        and self._clips_read >= self._min_judged
-        and bad > self._max_corrupt_share * self._clips_read
+      failures
+      and self._clips_read >= self._min_judged
+      and bad > self._max_corrupt_share * self._clips_read
     ):
       self.close()
       dataset = reader.datasets[failures[-1].pool]
       shown = ", ".join(sorted(self.replaced)[:10])
       raise ValueError(
-          f"{bad} of {self._clips_read} clips read were corrupt, more than the"
-          f" share of {self._max_corrupt_share} that max_corrupt_share allows:"
-          f" {len(self.replaced)} different ones ({shown}), last in"
-          f" {str(dataset.directory)!r}: {failures[-1].reason} {batches.MEND}"
+        f"{bad} of {self._clips_read} clips read were corrupt, more than the"
+        f" share of {self._max_corrupt_share} that max_corrupt_share allows:"
+        f" {len(self.replaced)} different ones ({shown}), last in"
+        f" {str(dataset.directory)!r}: {failures[-1].reason} {batches.MEND}"
       )
 
 
-def _reader(
-    datasets, transform, narrations, cache_bytes, skip
-) -> examples.ClipReader | None:
+def _reader(datasets, transform, narrations, cache_bytes, skip) -> examples.ClipReader | None:
   if not datasets:
     return None
-  return examples.ClipReader(
-      datasets, transform, narrations, cache_bytes, skip
-  )
+  return examples.ClipReader(datasets, transform, narrations, cache_bytes, skip)
 
 
-def _log_skipped(
-    view: str, reader: examples.ClipReader, ids: frozenset[str]
-) -> None:
+def _log_skipped(view: str, reader: examples.ClipReader, ids: frozenset[str]) -> None:
   """Says how many ids of a skip list belong to the data."""
   found = {reader.clip_id(pool, clip) for pool, clip in reader.skipped}
   unknown = sorted(ids - found)
   logging.info(
-      "Skip list of the %s view: %d of %d ids belong to the data and are never"
-      " shown.", view, len(found), len(ids),
+    "Skip list of the %s view: %d of %d ids belong to the data and are never shown.",
+    view,
+    len(found),
+    len(ids),
   )
   if unknown:
     logging.warning(
-        "Skip list of the %s view: %d ids are of no clip of the training data"
-        " (%s); does the list belong to other data?", view, len(unknown),
-        ", ".join(unknown[:3]) + (" ..." if len(unknown) > 3 else ""),
+      "Skip list of the %s view: %d ids are of no clip of the training data"
+      " (%s); does the list belong to other data?",
+      view,
+      len(unknown),
+      ", ".join(unknown[:3]) + (" ..." if len(unknown) > 3 else ""),
     )
 
 
@@ -252,25 +240,18 @@ def _queue(num_workers: int, prefetch: int) -> int:
 
 
 def _start(
-    make: batches.BatchMaker,
-    start_step: int,
-    num_threads: int,
-    num_workers: int,
-    prefetch: int,
+  make: batches.BatchMaker, start_step: int, num_threads: int, num_workers: int, prefetch: int
 ) -> grain.DatasetIterator:
   """A Grain iterator over `make(start_step)`, `make(start_step + 1)` ..."""
   dataset = grain.MapDataset.range(_FOREVER).map(make)[start_step:]
   # Always set: Grain's default holds 500 batches ready.
-  options = grain.ReadOptions(
-      num_threads=num_threads, prefetch_buffer_size=prefetch
-  )
+  options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
   dataset = dataset.to_iter_dataset(options)
   if num_workers:
     dataset = dataset.mp_prefetch(
-        grain.MultiprocessingOptions(
-            num_workers=num_workers,
-            per_worker_buffer_size=_queue(num_workers, prefetch),
-        )
+      grain.MultiprocessingOptions(
+        num_workers=num_workers, per_worker_buffer_size=_queue(num_workers, prefetch)
+      )
     )
   return iter(dataset)
 
@@ -285,15 +266,15 @@ def _check_views(ego, exo, pairs, narrations, ego_transform, exo_transform):
     raise ValueError("Give exo_transform exactly with exo data sets.")
   if (ego is not None and bool(exo)) != (pairs is not None):
     raise ValueError(
-        "A pair table is needed exactly when there are both ego and exo data"
-        f" sets; got ego={ego!r}, {len(exo)} exo data sets and"
-        f" {'no' if pairs is None else 'a'} pair table. Mine one with"
-        f" `{pairing.MINE_COMMAND}`."
+      "A pair table is needed exactly when there are both ego and exo data"
+      f" sets; got ego={ego!r}, {len(exo)} exo data sets and"
+      f" {'no' if pairs is None else 'a'} pair table. Mine one with"
+      f" `{pairing.MINE_COMMAND}`."
     )
   if pairs is not None and narrations is None:
     raise ValueError(
-        "Pairs need the narration table they were mined with; make it with"
-        f" `{narrations_lib.EMBED_COMMAND}`."
+      "Pairs need the narration table they were mined with; make it with"
+      f" `{narrations_lib.EMBED_COMMAND}`."
     )
 
 
@@ -302,17 +283,15 @@ def _check_numbers(*, batch_size, host_count, host_index, **others):
   least = {"num_threads": 1, "prefetch": 1}
   for name, value in others.items():
     if value < least.get(name, 0):
-      raise ValueError(
-          f"{name} must be at least {least.get(name, 0)}, got {value}."
-      )
+      raise ValueError(f"{name} must be at least {least.get(name, 0)}, got {value}.")
   if not 0 <= host_index < host_count:
     raise ValueError(
-        f"host_index must be in [0, host_count), got host_index={host_index}"
-        f" and host_count={host_count}."
+      f"host_index must be in [0, host_count), got host_index={host_index}"
+      f" and host_count={host_count}."
     )
   if batch_size < 1 or batch_size % host_count:
     raise ValueError(
-        "batch_size counts the examples of all hosts and must be a multiple"
-        f" of their number, got batch_size={batch_size} and"
-        f" host_count={host_count}."
+      "batch_size counts the examples of all hosts and must be a multiple"
+      f" of their number, got batch_size={batch_size} and"
+      f" host_count={host_count}."
     )

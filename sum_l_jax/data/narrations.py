@@ -40,9 +40,7 @@ class NarrationTable:
     fingerprint: changes when a text, a vector or the model changes.
   """
 
-  def __init__(
-      self, narrations: Iterable[str], vectors: np.ndarray, model: str
-  ):
+  def __init__(self, narrations: Iterable[str], vectors: np.ndarray, model: str):
     """Normalises, sorts and deduplicates.
 
     Args:
@@ -58,17 +56,15 @@ class NarrationTable:
     vectors = np.asarray(vectors)
     if vectors.ndim != 2 or len(vectors) != len(keys) or not keys:
       raise ValueError(
-          "A narration table needs one vector a narration, as an array"
-          f" [number, D] that is not empty; got {len(keys)} narrations and"
-          f" vectors of shape {vectors.shape}."
+        "A narration table needs one vector a narration, as an array"
+        f" [number, D] that is not empty; got {len(keys)} narrations and"
+        f" vectors of shape {vectors.shape}."
       )
     first = {}
     for row, key in enumerate(keys):
       first.setdefault(key, row)
     self.narrations: tuple[str, ...] = tuple(sorted(first))
-    self.vectors = _unit_norm(
-        vectors[[first[key] for key in self.narrations]], self.narrations
-    )
+    self.vectors = _unit_norm(vectors[[first[key] for key in self.narrations]], self.narrations)
     self.model = str(model)
     self._row = {key: row for row, key in enumerate(self.narrations)}
     digest = hashlib.sha256()
@@ -95,10 +91,10 @@ class NarrationTable:
     if missing:
       shown = ", ".join(repr(key) for key in missing[:5])
       raise ValueError(
-          f"{len(missing)} narrations are not among the {len(self)} of the"
-          f" narration table (model {self.model!r}): {shown}"
-          f"{' ...' if len(missing) > 5 else ''}. Embed the narrations of all"
-          f" data sets that training reads with `{EMBED_COMMAND}`."
+        f"{len(missing)} narrations are not among the {len(self)} of the"
+        f" narration table (model {self.model!r}): {shown}"
+        f"{' ...' if len(missing) > 5 else ''}. Embed the narrations of all"
+        f" data sets that training reads with `{EMBED_COMMAND}`."
       )
     return np.array([self._row[key] for key in keys], np.int32)
 
@@ -109,11 +105,11 @@ class NarrationTable:
   def save(self, path: str | os.PathLike[str], command: str = "") -> None:
     """Writes the table; `command` is kept as a note on its origin."""
     npz_file.write_npz(
-        path,
-        narrations=np.array(self.narrations),
-        vectors=self.vectors,
-        model=np.array(self.model),
-        command=np.array(command),
+      path,
+      narrations=np.array(self.narrations),
+      vectors=self.vectors,
+      model=np.array(self.model),
+      command=np.array(command),
     )
 
   @classmethod
@@ -124,17 +120,17 @@ class NarrationTable:
       FileNotFoundError, ValueError: see `npz_file.read_npz`.
     """
     stored = npz_file.read_npz(
-        path,
-        ("narrations", "vectors", "model", "command"),
-        what="narration table",
-        command=EMBED_COMMAND,
+      path,
+      ("narrations", "vectors", "model", "command"),
+      what="narration table",
+      command=EMBED_COMMAND,
     )
     texts, vectors = stored["narrations"], stored["vectors"]
     if texts.dtype.kind != "U" or texts.ndim != 1 or vectors.dtype.kind != "f":
       raise ValueError(
-          f"{str(path)!r} is damaged: narrations must be texts and vectors"
-          f" floating point, got {texts.dtype} {texts.shape} and"
-          f" {vectors.dtype}. Make it again with `{EMBED_COMMAND}`."
+        f"{str(path)!r} is damaged: narrations must be texts and vectors"
+        f" floating point, got {texts.dtype} {texts.shape} and"
+        f" {vectors.dtype}. Make it again with `{EMBED_COMMAND}`."
       )
     return cls(texts.tolist(), vectors, str(stored["model"]))
 
@@ -143,16 +139,18 @@ def _unit_norm(vectors: np.ndarray, narrations: Sequence[str]) -> np.ndarray:
   """Float32 `[U, D]` with rows of norm 1."""
   vectors = np.ascontiguousarray(vectors, np.float32)
   # In blocks: a float64 copy of millions of vectors is twice their size.
-  norms = np.concatenate([
+  norms = np.concatenate(
+    [
       np.linalg.norm(vectors[i : i + _BLOCK].astype(np.float64), axis=1)
       for i in range(0, len(vectors), _BLOCK)
-  ])
+    ]
+  )
   bad = np.flatnonzero(~np.isfinite(norms) | (norms < 1e-12))
   if bad.size:
     raise ValueError(
-        f"{bad.size} narration vectors are zero or not finite, the first is"
-        f" that of {narrations[bad[0]]!r}. Embed again with"
-        f" `{EMBED_COMMAND}`."
+      f"{bad.size} narration vectors are zero or not finite, the first is"
+      f" that of {narrations[bad[0]]!r}. Embed again with"
+      f" `{EMBED_COMMAND}`."
     )
   off = np.flatnonzero(np.abs(norms - 1.0) > _UNIT_TOLERANCE)
   for i in range(0, len(off), _BLOCK):

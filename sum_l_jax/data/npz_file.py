@@ -18,23 +18,23 @@ from sum_l_jax import files
 # What numpy and zipfile raise for files cut short, of another kind, or with
 # pickles (AttributeError and TypeError: a bare `.npy`).
 DAMAGED = (
-    ValueError,
-    OSError,
-    EOFError,
-    AttributeError,
-    TypeError,
-    # Headers that say anything: sizes beyond the memory, unknown packing,
-    # encryption, names that aren't there.
-    MemoryError,
-    ArithmeticError,
-    RuntimeError,
-    SystemError,
-    LookupError,
-    struct.error,
-    tokenize.TokenError,
-    lzma.LZMAError,
-    zipfile.BadZipFile,
-    zlib.error,
+  ValueError,
+  OSError,
+  EOFError,
+  AttributeError,
+  TypeError,
+  # Headers that say anything: sizes beyond the memory, unknown packing,
+  # encryption, names that aren't there.
+  MemoryError,
+  ArithmeticError,
+  RuntimeError,
+  SystemError,
+  LookupError,
+  struct.error,
+  tokenize.TokenError,
+  lzma.LZMAError,
+  zipfile.BadZipFile,
+  zlib.error,
 )
 
 
@@ -64,15 +64,18 @@ def _check_array(key: str, array: object) -> None:
     raise ValueError(f"{key} is no array")
   if array.dtype.kind == "U" and array.size:
     # Beyond Unicode, turning them into text is a SystemError.
-    codes = np.ascontiguousarray(array).reshape(-1).view(
-        np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
+    codes = (
+      np.ascontiguousarray(array)
+      .reshape(-1)
+      .view(np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
+    )
     if codes.size and codes.max() > 0x10FFFF:
       raise ValueError(f"{key} holds what is no text")
 
 
 @files.retried
 def load(
-    path: pathlib.Path, keys: Sequence[str] | None = None
+  path: pathlib.Path, keys: Sequence[str] | None = None
 ) -> tuple[list[str], dict[str, np.ndarray]]:
   """Names of what a file holds, and its arrays, all or those of `keys`."""
   with np.load(path, allow_pickle=False) as stored:
@@ -82,11 +85,7 @@ def load(
 
 
 def read_npz(
-    path: str | os.PathLike[str],
-    keys: Sequence[str],
-    *,
-    what: str,
-    command: str,
+  path: str | os.PathLike[str], keys: Sequence[str], *, what: str, command: str
 ) -> dict[str, np.ndarray]:
   """Reads the arrays `keys` of a file made by `write_npz`.
 
@@ -105,22 +104,19 @@ def read_npz(
   """
   path = pathlib.Path(path)
   if not path.is_file():
-    raise FileNotFoundError(
-        f"There is no {what} at {str(path)!r}. Make it with `{command}`."
-    )
+    raise FileNotFoundError(f"There is no {what} at {str(path)!r}. Make it with `{command}`.")
   try:
     held, arrays = load(path, keys)
     for key, array in arrays.items():
       _check_array(key, array)
   except DAMAGED as error:
     raise ValueError(
-        f"{str(path)!r} can't be read as a {what} ({error}). Make it again"
-        f" with `{command}`."
+      f"{str(path)!r} can't be read as a {what} ({error}). Make it again with `{command}`."
     ) from error
   missing = [key for key in keys if key not in arrays]
   if missing:
     raise ValueError(
-        f"{str(path)!r} is not a {what}: it lacks {missing} and holds"
-        f" {sorted(held)}. Make one with `{command}`."
+      f"{str(path)!r} is not a {what}: it lacks {missing} and holds"
+      f" {sorted(held)}. Make one with `{command}`."
     )
   return arrays

@@ -24,20 +24,15 @@ if typing.TYPE_CHECKING:
 MINE_COMMAND = "python -m data_prep.mine_pairs"
 
 _ARRAYS = {
-    "ego_rows": np.int32,
-    "neighbours": np.int32,
-    "similarity": np.float32,
-    "clip_offsets": np.int64,
-    "clip_pool": np.int32,
-    "clip_index": np.int32,
+  "ego_rows": np.int32,
+  "neighbours": np.int32,
+  "similarity": np.float32,
+  "clip_offsets": np.int64,
+  "clip_pool": np.int32,
+  "clip_index": np.int32,
 }
 _DIMENSIONS = {"neighbours": 2, "similarity": 2}
-_NOTES = (
-    "ego_fingerprint",
-    "exo_fingerprints",
-    "text_model",
-    "text_fingerprint",
-)
+_NOTES = ("ego_fingerprint", "exo_fingerprints", "text_model", "text_fingerprint")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -100,10 +95,10 @@ class PairTable:
     raise ValueError(f"Broken pair table: {problem}. {_mine_again()}")
 
   def check(
-      self,
-      ego: records.ClipDataset,
-      exo: Sequence[records.ClipDataset],
-      table: narrations_lib.NarrationTable,
+    self,
+    ego: records.ClipDataset,
+    exo: Sequence[records.ClipDataset],
+    table: narrations_lib.NarrationTable,
   ) -> None:
     """Makes sure that the table was mined for exactly these.
 
@@ -113,52 +108,40 @@ class PairTable:
     problems = []
     if ego.fingerprint != self.ego_fingerprint:
       problems.append(
-          f"the ego data set {_where(ego)} has fingerprint"
-          f" {ego.fingerprint!r}, the table was mined for"
-          f" {self.ego_fingerprint!r}"
+        f"the ego data set {_where(ego)} has fingerprint"
+        f" {ego.fingerprint!r}, the table was mined for"
+        f" {self.ego_fingerprint!r}"
       )
     elif len(ego) != len(self.ego_rows):
       problems.append(
-          f"the ego data set {_where(ego)} has {len(ego)} clips, the table"
-          f" {len(self.ego_rows)}"
+        f"the ego data set {_where(ego)} has {len(ego)} clips, the table {len(self.ego_rows)}"
       )
     if len(exo) != len(self.exo_fingerprints):
       problems.append(
-          f"{len(exo)} exo data sets are given, the table was mined over"
-          f" {len(self.exo_fingerprints)}"
+        f"{len(exo)} exo data sets are given, the table was mined over {len(self.exo_fingerprints)}"
       )
     else:
       problems.extend(
-          f"the exo data set number {pool}, {_where(data)}, has fingerprint"
-          f" {data.fingerprint!r}, the table was mined for {wanted!r}"
-          for pool, (data, wanted) in enumerate(
-              zip(exo, self.exo_fingerprints, strict=True)
-          )
-          if data.fingerprint != wanted
+        f"the exo data set number {pool}, {_where(data)}, has fingerprint"
+        f" {data.fingerprint!r}, the table was mined for {wanted!r}"
+        for pool, (data, wanted) in enumerate(zip(exo, self.exo_fingerprints, strict=True))
+        if data.fingerprint != wanted
       )
     if table.model != self.text_model:
       problems.append(
-          f"the narration table is by model {table.model!r}, the pairs were"
-          f" mined with {self.text_model!r}"
+        f"the narration table is by model {table.model!r}, the pairs were"
+        f" mined with {self.text_model!r}"
       )
     elif table.fingerprint != self.text_fingerprint:
       problems.append(
-          f"the narration table has fingerprint {table.fingerprint!r}, the"
-          f" pairs were mined with {self.text_fingerprint!r}"
+        f"the narration table has fingerprint {table.fingerprint!r}, the"
+        f" pairs were mined with {self.text_fingerprint!r}"
       )
     if problems:
-      raise ValueError(
-          f"The pair table does not match: {'; '.join(problems)}."
-          f" {_mine_again()}"
-      )
+      raise ValueError(f"The pair table does not match: {'; '.join(problems)}. {_mine_again()}")
 
   def draw(
-      self,
-      ego_index: int,
-      rng: np.random.Generator,
-      *,
-      top_k: int = 1,
-      tie_tolerance: float = 0.0,
+    self, ego_index: int, rng: np.random.Generator, *, top_k: int = 1, tie_tolerance: float = 0.0
   ) -> tuple[int, int, float]:
     """Draws the exo partner of one ego clip.
 
@@ -178,9 +161,9 @@ class PairTable:
     """
     if not 1 <= top_k <= self.neighbours.shape[1]:
       raise ValueError(
-          f"top_k must be between 1 and the {self.neighbours.shape[1]}"
-          f" neighbours that the pair table holds, got {top_k}. For more,"
-          f" mine with a larger top_k: `{MINE_COMMAND}`."
+        f"top_k must be between 1 and the {self.neighbours.shape[1]}"
+        f" neighbours that the pair table holds, got {top_k}. For more,"
+        f" mine with a larger top_k: `{MINE_COMMAND}`."
       )
     row = self.ego_rows[ego_index]
     cosines = self.similarity[row]
@@ -190,18 +173,14 @@ class PairTable:
     start = int(self.clip_offsets[narration])
     stop = int(self.clip_offsets[narration + 1])
     entry = start + int(rng.random() * (stop - start))
-    return (
-        int(self.clip_pool[entry]),
-        int(self.clip_index[entry]),
-        float(cosines[rank]),
-    )
+    return (int(self.clip_pool[entry]), int(self.clip_index[entry]), float(cosines[rank]))
 
   def save(self, path: str | os.PathLike[str]) -> None:
     """Writes the table to an `.npz` file."""
     npz_file.write_npz(
-        path,
-        **{name: getattr(self, name) for name in _ARRAYS},
-        **{name: np.array(getattr(self, name)) for name in _NOTES},
+      path,
+      **{name: getattr(self, name) for name in _ARRAYS},
+      **{name: np.array(getattr(self, name)) for name in _NOTES},
     )
 
   @classmethod
@@ -211,21 +190,18 @@ class PairTable:
     Raises:
       FileNotFoundError, ValueError: see `npz_file.read_npz`.
     """
-    stored = npz_file.read_npz(
-        path, (*_ARRAYS, *_NOTES), what="pair table", command=MINE_COMMAND
-    )
+    stored = npz_file.read_npz(path, (*_ARRAYS, *_NOTES), what="pair table", command=MINE_COMMAND)
     for name, dtype in _ARRAYS.items():
       kind, wanted = stored[name].dtype.kind, np.dtype(dtype).kind
       if kind != wanted or stored[name].ndim != _DIMENSIONS.get(name, 1):
         raise ValueError(
-            f"Broken pair table {str(path)!r}: {name} is"
-            f" {stored[name].dtype} {stored[name].shape}. {_mine_again()}"
+          f"Broken pair table {str(path)!r}: {name} is"
+          f" {stored[name].dtype} {stored[name].shape}. {_mine_again()}"
         )
     notes = {name: stored.pop(name).tolist() for name in _NOTES}
     if not isinstance(notes["exo_fingerprints"], list):
       raise ValueError(
-          f"Broken pair table {str(path)!r}: exo_fingerprints is no list."
-          f" {_mine_again()}"
+        f"Broken pair table {str(path)!r}: exo_fingerprints is no list. {_mine_again()}"
       )
     return cls(**stored, **notes)
 

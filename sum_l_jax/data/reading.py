@@ -77,12 +77,12 @@ class Reading(Iterator[Any]):
   """Iterates over `start(first)`; close it."""
 
   def __init__(
-      self,
-      start: Callable[[int], grain.DatasetIterator],
-      *,
-      first: int,
-      num_workers: int,
-      timeout: float,
+    self,
+    start: Callable[[int], grain.DatasetIterator],
+    *,
+    first: int,
+    num_workers: int,
+    timeout: float,
   ):
     """Starts reading.
 
@@ -128,13 +128,16 @@ class Reading(Iterator[Any]):
       return element
 
   def _find_workers(self) -> list:
-    return sorted(set(multiprocessing.active_children()) - self._before,
-                  key=lambda worker: worker.pid)
+    return sorted(
+      set(multiprocessing.active_children()) - self._before, key=lambda worker: worker.pid
+    )
 
   def _who_died(self) -> str:
     return "; ".join(
-        f"reading process {worker.pid} ended with {_exit_name(worker.exitcode)}"
-        for worker in self._workers if worker.exitcode)
+      f"reading process {worker.pid} ended with {_exit_name(worker.exitcode)}"
+      for worker in self._workers
+      if worker.exitcode
+    )
 
   def _start_anew(self, what: str, *, hung: bool) -> None:
     """Another try from the batch that didn't come.
@@ -149,8 +152,9 @@ class Reading(Iterator[Any]):
     if self._num_workers and len(self._starts) < _MOST_STARTS:
       self._starts.append(self._next)
       logging.warning(
-          "Reading batch %d: %s. The reading processes are started anew, at"
-          " that batch.", self._next, what,
+        "Reading batch %d: %s. The reading processes are started anew, at that batch.",
+        self._next,
+        what,
       )
       self._thread.close(_PATIENCE_AT_END)
       self._open()
@@ -158,15 +162,23 @@ class Reading(Iterator[Any]):
     # A thread that hangs can't be ended; its iterator is left as it is.
     self._thread.close(0.0 if hung else _PATIENCE_AT_END)
     self._thread = None
-    raise process.StalledError(f"Reading batch {self._next}: {what}" + (
+    raise process.StalledError(
+      f"Reading batch {self._next}: {what}"
+      + (
         f", and {len(self._starts)} times before since batch"
         f" {self._starts[0]}. Lower config.input.num_workers (0 reads in"
         " threads), prefetch or cache_mib if memory is short (`dmesg` tells)."
-        if self._starts else "."
-    ) + (
+        if self._starts
+        else "."
+      )
+      + (
         " Make sure that the disk with the data sets answers; where batches"
-        " take that long, raise config.input.timeout_seconds." if hung else ""
-    ) + " The same command goes on from the last checkpoint.")
+        " take that long, raise config.input.timeout_seconds."
+        if hung
+        else ""
+      )
+      + " The same command goes on from the last checkpoint."
+    )
 
   def close(self) -> None:
     """Stops threads and processes; does nothing the second time."""

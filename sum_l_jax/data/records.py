@@ -31,8 +31,7 @@ _REBUILD = "Build it again with the command that made it (it resumes nothing)."
 # TFDS imports its parts when they are used. Threads that read their first
 # records at the same time would wait for each other's imports for ever.
 _OPENING = threading.RLock()
-_CARD_FIELDS = {"name": str, "view": str, "metadata": dict, "tasks": dict,
-                "splits": dict}
+_CARD_FIELDS = {"name": str, "view": str, "metadata": dict, "tasks": dict, "splits": dict}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +71,9 @@ def read_card(directory: str | pathlib.Path) -> dict:
   path = pathlib.Path(directory) / CARD_FILE
   if not path.is_file():
     raise FileNotFoundError(
-        f"No clip data set in {str(directory)!r}: {CARD_FILE} is missing. Give"
-        " the folder that `python -m data_prep.build_dataset --output=DIR` or"
-        " `python -m data_prep.toy_kitchen` wrote."
+      f"No clip data set in {str(directory)!r}: {CARD_FILE} is missing. Give"
+      " the folder that `python -m data_prep.build_dataset --output=DIR` or"
+      " `python -m data_prep.toy_kitchen` wrote."
     )
   try:
     card = json.loads(files.read_text(path))
@@ -84,14 +83,12 @@ def read_card(directory: str | pathlib.Path) -> dict:
     raise ValueError(f"{path} must hold a JSON object. {_REBUILD}")
   if card.get("format") != FORMAT:
     raise ValueError(
-        f"{path} has format {card.get('format')!r}, this version reads"
-        f" {FORMAT}. {_REBUILD}"
+      f"{path} has format {card.get('format')!r}, this version reads {FORMAT}. {_REBUILD}"
     )
   for name, kind in _CARD_FIELDS.items():
     if not isinstance(card.get(name), kind):
       raise ValueError(
-          f"{path} is damaged: {name} must be a {kind.__name__}, got"
-          f" {card.get(name)!r}. {_REBUILD}"
+        f"{path} is damaged: {name} must be a {kind.__name__}, got {card.get(name)!r}. {_REBUILD}"
       )
   return card
 
@@ -105,9 +102,7 @@ def _read_clips(directory: pathlib.Path, split: str) -> tuple[ClipInfo, ...]:
       try:
         clips.append(ClipInfo.from_json(line.decode("utf-8")))
       except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path}, line {number} is damaged ({error}). {_REBUILD}"
-        ) from error
+        raise ValueError(f"{path}, line {number} is damaged ({error}). {_REBUILD}") from error
   return tuple(clips)
 
 
@@ -141,8 +136,7 @@ class ClipDataset:
     card = read_card(directory)
     if split not in card["splits"]:
       raise ValueError(
-          f"The data set {str(directory)!r} has no split {split!r}; it has"
-          f" {sorted(card['splits'])}."
+        f"The data set {str(directory)!r} has no split {split!r}; it has {sorted(card['splits'])}."
       )
     self.name: str = card["name"]
     self.view: str = card["view"]
@@ -150,24 +144,24 @@ class ClipDataset:
     self.labelled = split not in card.get("unlabelled", ())
     try:
       self.tasks = {
-          name: types.Task(name, task["kind"], tuple(task["class_names"]))
-          for name, task in card["tasks"].items()
+        name: types.Task(name, task["kind"], tuple(task["class_names"]))
+        for name, task in card["tasks"].items()
       }
     except (KeyError, TypeError) as error:
       raise ValueError(
-          f"{self.directory / CARD_FILE} is damaged: each task needs kind and"
-          f" class_names, got {card['tasks']!r}. {_REBUILD}"
+        f"{self.directory / CARD_FILE} is damaged: each task needs kind and"
+        f" class_names, got {card['tasks']!r}. {_REBUILD}"
       ) from error
     self.clips = _read_clips(self.directory, split)
     if len(self.clips) != card["splits"][split]:
       raise ValueError(
-          f"{self.directory / clips_file(split)} has {len(self.clips)} clips,"
-          f" the card says {card['splits'][split]}. {_REBUILD}"
+        f"{self.directory / clips_file(split)} has {len(self.clips)} clips,"
+        f" the card says {card['splits'][split]}. {_REBUILD}"
       )
     # Of now: a worker process that opens them later compares with these.
     self._shard_sizes = {
-        path.name: path.stat().st_size
-        for path in sorted(self.directory.glob(f"*-{split}.array_record*"))
+      path.name: path.stat().st_size
+      for path in sorted(self.directory.glob(f"*-{split}.array_record*"))
     }
 
   def __len__(self) -> int:
@@ -193,8 +187,7 @@ class ClipDataset:
       builder = tfds.builder_from_directory(self.directory)
       # Raw: decoding by the feature spec takes ten times the read itself.
       return builder.as_data_source(
-          self.split,
-          deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES,
+        self.split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
       )
 
   def _read_record(self, number: int) -> tuple[str, Sequence[bytes]]:
@@ -233,11 +226,11 @@ class ClipDataset:
       if found != size:
         what = "is gone" if found is None else f"has {found} bytes now"
         raise LostShardError(
-            f"The shard {path} {what}; it had {size} bytes when the data set"
-            " was opened. Put it back (copy it from where it is whole, mount"
-            " its disk again), or build the data set again. A training's"
-            " checkpoints are whole: the same command then goes on from the"
-            f" last one. ({error})"
+          f"The shard {path} {what}; it had {size} bytes when the data set"
+          " was opened. Put it back (copy it from where it is whole, mount"
+          " its disk again), or build the data set again. A training's"
+          " checkpoints are whole: the same command then goes on from the"
+          f" last one. ({error})"
         ) from error
 
   def __getstate__(self):
@@ -269,14 +262,11 @@ class ClipDataset:
         clip_id, jpegs = self._read_record(clip.first_record + chunk)
         if clip_id != clip.clip_id:
           raise ValueError(
-              f"{self!r}: record {clip.first_record + chunk} belongs to clip"
-              f" {clip_id!r}, not to {clip.clip_id!r}. {_REBUILD}"
+            f"{self!r}: record {clip.first_record + chunk} belongs to clip"
+            f" {clip_id!r}, not to {clip.clip_id!r}. {_REBUILD}"
           )
         records[chunk] = jpegs
       if offset >= len(records[chunk]):
-        raise ValueError(
-            f"{self!r}: clip {clip.clip_id!r} lacks frame {int(frame)}."
-            f" {_REBUILD}"
-        )
+        raise ValueError(f"{self!r}: clip {clip.clip_id!r} lacks frame {int(frame)}. {_REBUILD}")
       out.append(records[chunk][offset])
     return out

@@ -17,14 +17,13 @@ def clip_span(num_frames: int, stride: int) -> int:
   """Frames from the first to the last of a sample, both included."""
   if num_frames < 1 or stride < 1:
     raise ValueError(
-        "num_frames and stride must be at least 1, got num_frames="
-        f"{num_frames} and stride={stride}."
+      f"num_frames and stride must be at least 1, got num_frames={num_frames} and stride={stride}."
     )
   return (num_frames - 1) * stride + 1
 
 
 def train_frame_indices(
-    length: int, num_frames: int, stride: int, rng: np.random.Generator
+  length: int, num_frames: int, stride: int, rng: np.random.Generator
 ) -> np.ndarray:
   """Draws a training sample.
 
@@ -46,7 +45,7 @@ def train_frame_indices(
 
 
 def test_frame_indices(
-    length: int, num_frames: int, stride: int, clip: int, num_clips: int
+  length: int, num_frames: int, stride: int, clip: int, num_clips: int
 ) -> np.ndarray:
   """Temporal sample `clip` of `num_clips` evenly spread over the clip.
 
@@ -65,10 +64,7 @@ def test_frame_indices(
     int64 `[T]`, not descending, in `[0, length)`.
   """
   if not 0 <= clip < num_clips:
-    raise ValueError(
-        f"clip must be in [0, num_clips), got clip={clip} and"
-        f" num_clips={num_clips}."
-    )
+    raise ValueError(f"clip must be in [0, num_clips), got clip={clip} and num_clips={num_clips}.")
   if num_clips == 1:
     clip, num_clips = _SINGLE_VIEW
   last = max(length - clip_span(num_frames, stride), 0)
@@ -77,9 +73,7 @@ def test_frame_indices(
   return _positions(start, length, num_frames, stride)
 
 
-def _positions(
-    start: int, length: int, num_frames: int, stride: int
-) -> np.ndarray:
+def _positions(start: int, length: int, num_frames: int, stride: int) -> np.ndarray:
   if length < 1:
     raise ValueError(f"A clip must have at least one frame, got {length}.")
   return np.clip(start + stride * np.arange(num_frames), 0, length - 1)

@@ -20,11 +20,9 @@ cv2.setNumThreads(0)
 # Principal components of RGB in ImageNet (Krizhevsky et al. 2012), as the
 # reference writes them: eigenvalues, and eigenvectors in columns.
 _EIGENVALUES = np.array([0.225, 0.224, 0.229])
-_EIGENVECTORS = np.array([
-    [-0.5675, 0.7192, 0.4009],
-    [-0.5808, -0.0045, -0.8140],
-    [-0.5836, -0.6948, 0.4203],
-])
+_EIGENVECTORS = np.array(
+  [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
+)
 NUM_CROPS = (1, 3)
 
 
@@ -57,32 +55,26 @@ class ClipTransform:
     low, high = self.short_side
     if not 1 <= self.crop_size <= low <= high:
       raise ValueError(
-          "crop_size must be at least 1 and at most the smallest short_side,"
-          f" and short_side ascending; got crop_size={self.crop_size} and"
-          f" short_side={self.short_side}."
+        "crop_size must be at least 1 and at most the smallest short_side,"
+        f" and short_side ascending; got crop_size={self.crop_size} and"
+        f" short_side={self.short_side}."
       )
     if not 0.0 <= self.flip <= 1.0 or self.color_lighting < 0.0:
       raise ValueError(
-          "flip must be in [0, 1] and color_lighting at least 0; got flip="
-          f"{self.flip} and color_lighting={self.color_lighting}."
+        "flip must be in [0, 1] and color_lighting at least 0; got flip="
+        f"{self.flip} and color_lighting={self.color_lighting}."
       )
 
-  def train_indices(
-      self, length: int, rng: np.random.Generator
-  ) -> np.ndarray:
+  def train_indices(self, length: int, rng: np.random.Generator) -> np.ndarray:
     """Frames to decode, int64 `[T]`; see `sampling.train_frame_indices`."""
-    return sampling.train_frame_indices(
-        length, self.num_frames, self.stride, rng
-    )
+    return sampling.train_frame_indices(length, self.num_frames, self.stride, rng)
 
   def test_indices(self, length: int, clip: int, num_clips: int) -> np.ndarray:
     """Frames to decode, int64 `[T]`; see `sampling.test_frame_indices`."""
-    return sampling.test_frame_indices(
-        length, self.num_frames, self.stride, clip, num_clips
-    )
+    return sampling.test_frame_indices(length, self.num_frames, self.stride, clip, num_clips)
 
   def train(
-      self, frames: Sequence[np.ndarray], rng: np.random.Generator
+    self, frames: Sequence[np.ndarray], rng: np.random.Generator
   ) -> tuple[np.ndarray, np.ndarray]:
     """Resizes to a random short side, crops at random, flips at random.
 
@@ -103,15 +95,11 @@ class ClipTransform:
     left = _random_offset(width - self.crop_size, rng)
     flip = rng.random() < self.flip
     alpha = self.color_lighting * rng.standard_normal(3)
-    video = _resize_and_crop(
-        frames, (height, width), [(top, left)], self.crop_size, flip
-    )
+    video = _resize_and_crop(frames, (height, width), [(top, left)], self.crop_size, flip)
     offset = _EIGENVECTORS @ (alpha * _EIGENVALUES)
     return video[0], offset.astype(np.float32)
 
-  def test(
-      self, frames: Sequence[np.ndarray], num_crops: int = 1
-  ) -> np.ndarray:
+  def test(self, frames: Sequence[np.ndarray], num_crops: int = 1) -> np.ndarray:
     """Resizes the short side to `crop_size` and cuts 1 or 3 crops.
 
     Args:
@@ -122,9 +110,7 @@ class ClipTransform:
       uint8 `[num_crops, len(frames), crop_size, crop_size, 3]`.
     """
     if num_crops not in NUM_CROPS:
-      raise ValueError(
-          f"num_crops must be one of {NUM_CROPS}, got {num_crops}."
-      )
+      raise ValueError(f"num_crops must be one of {NUM_CROPS}, got {num_crops}.")
     height, width = _resized_shape(frames[0].shape, self.crop_size)
     down, right = height - self.crop_size, width - self.crop_size
     centre = (-(-down // 2), -(-right // 2))
@@ -151,11 +137,11 @@ def _random_offset(margin: int, rng: np.random.Generator) -> int:
 
 
 def _resize_and_crop(
-    frames: Sequence[np.ndarray],
-    shape: tuple[int, int],
-    corners: Sequence[tuple[int, int]],
-    crop: int,
-    flip: bool = False,
+  frames: Sequence[np.ndarray],
+  shape: tuple[int, int],
+  corners: Sequence[tuple[int, int]],
+  crop: int,
+  flip: bool = False,
 ) -> np.ndarray:
   """Uint8 `[len(corners), len(frames), crop, crop, 3]`."""
   video = np.empty((len(corners), len(frames), crop, crop, 3), np.uint8)
@@ -163,9 +149,7 @@ def _resize_and_crop(
   for t, frame in enumerate(frames):
     if frame.shape[:2] != shape:
       # Half-pixel centres, no antialiasing: what the reference resizes with.
-      frame = cv2.resize(
-          frame, (width, height), interpolation=cv2.INTER_LINEAR
-      )
+      frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR)
     for view, (top, left) in enumerate(corners):
       window = frame[top : top + crop, left : left + crop]
       # numpy copies a reversed axis byte by byte, ten times slower.

@@ -43,8 +43,7 @@ class Interval:
   high: float
 
   def __str__(self) -> str:
-    return (f"{100 * self.value:.1f} [{100 * self.low:.1f},"
-            f" {100 * self.high:.1f}]")
+    return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,16 +111,14 @@ def _pair_right(scores: Scores, labels: Scores, k: int) -> np.ndarray:
   best, values = {}, {}
   for task in ("verb", "noun"):
     best[task] = _best(scores[task], k)
-    values[task] = np.take_along_axis(
-        scores[task], best[task], axis=1).astype(np.float64)
+    values[task] = np.take_along_axis(scores[task], best[task], axis=1).astype(np.float64)
   products = values["verb"][:, :, None] * values["noun"][:, None, :]
   first = _best(products.reshape(len(products), -1), k)
   verbs, nouns = (
-      np.take_along_axis(best[task], place, axis=1)
-      for task, place in zip(("verb", "noun"), np.divmod(first, k))
+    np.take_along_axis(best[task], place, axis=1)
+    for task, place in zip(("verb", "noun"), np.divmod(first, k))
   )
-  return ((verbs == labels["verb"][:, None])
-          & (nouns == labels["noun"][:, None])).any(axis=1)
+  return ((verbs == labels["verb"][:, None]) & (nouns == labels["noun"][:, None])).any(axis=1)
 
 
 def _mean(values: np.ndarray) -> Statistic:
@@ -136,7 +133,8 @@ def _class_mean(right: np.ndarray, labels: np.ndarray) -> Statistic:
     cells = labels[rows] + classes * np.arange(len(rows))[:, None]
     size = (len(rows), classes)
     count = lambda weights: np.bincount(
-        cells.ravel(), weights, minlength=size[0] * size[1]).reshape(size)
+      cells.ravel(), weights, minlength=size[0] * size[1]
+    ).reshape(size)
     clips, hits = count(None), count(right[rows].ravel())
     shares = np.where(clips > 0, hits / np.maximum(clips, 1), 0)
     return shares.sum(axis=1) / (clips > 0).sum(axis=1)
@@ -157,8 +155,7 @@ class _AveragePrecision:
     if definition == "charades":
       unlabelled = ~positives.any(axis=1, keepdims=True)
       scores = np.where(unlabelled, -np.inf, scores)
-    self._order = np.ascontiguousarray(
-        np.argsort(-scores, axis=0, kind="stable").T)
+    self._order = np.ascontiguousarray(np.argsort(-scores, axis=0, kind="stable").T)
     ranked = np.take_along_axis(scores.T, self._order, axis=1)
     self._positives = np.take_along_axis(positives.T, self._order, axis=1)
     self._where = np.nonzero(self._positives)
@@ -186,8 +183,7 @@ class _AveragePrecision:
       before = (values[self._where] - times for values in (hits, clips))
       hits_before, clips_before = before
       for copy in range(1, int(times.max(initial=0)) + 1):
-        parts += np.where(
-            times >= copy, (hits_before + copy) / (clips_before + copy), 0)
+        parts += np.where(times >= copy, (hits_before + copy) / (clips_before + copy), 0)
     total = hits[:, -1]
     sums = np.bincount(self._where[0], parts, minlength=len(total))
     present = total > 0
@@ -197,7 +193,7 @@ class _AveragePrecision:
 
 
 def _statistics(
-    scores: Scores, labels: Scores
+  scores: Scores, labels: Scores
 ) -> tuple[dict[str, Statistic], dict[str, Statistic]]:
   """The quick ones and, of multi-hot tasks, the slow ones, by metric name."""
   right = per_clip(scores, labels)
@@ -208,18 +204,17 @@ def _statistics(
       quick[f"{task}_class_mean"] = _class_mean(right[f"{task}_top1"], y)
     elif y.ndim == 2:
       for definition in metrics.MAP_DEFINITIONS:
-        slow[f"{task}_map_{definition}"] = _AveragePrecision(
-            scores[task], y, definition)
+        slow[f"{task}_map_{definition}"] = _AveragePrecision(scores[task], y, definition)
   return quick, slow
 
 
 def resample(
-    scores: Scores,
-    labels: Scores,
-    *,
-    samples: int = SAMPLES,
-    map_samples: int = MAP_SAMPLES,
-    seed: int = 0,
+  scores: Scores,
+  labels: Scores,
+  *,
+  samples: int = SAMPLES,
+  map_samples: int = MAP_SAMPLES,
+  seed: int = 0,
 ) -> dict[str, Resampled]:
   """Metrics over all clips and over samples of them.
 
@@ -239,12 +234,11 @@ def resample(
   count = len(next(iter(scores.values())))
   if count < 1 or min(samples, map_samples) < 1:
     raise ValueError(
-        "A bootstrap needs at least one clip and one sample, got"
-        f" {count} clips, samples={samples} and map_samples={map_samples}."
+      "A bootstrap needs at least one clip and one sample, got"
+      f" {count} clips, samples={samples} and map_samples={map_samples}."
     )
   out = {}
-  for statistics, number in zip(
-      _statistics(scores, labels), (samples, map_samples)):
+  for statistics, number in zip(_statistics(scores, labels), (samples, map_samples)):
     rng = np.random.default_rng(seed)
     parts = {name: [] for name in statistics}
     step = max(1, _CHUNK // count)
@@ -263,7 +257,4 @@ def resample(
 
 def intervals(scores: Scores, labels: Scores, **options) -> dict[str, Interval]:
   """The 95 % intervals of `resample`, which takes the same arguments."""
-  return {
-      name: drawn.interval
-      for name, drawn in resample(scores, labels, **options).items()
-  }
+  return {name: drawn.interval for name, drawn in resample(scores, labels, **options).items()}

@@ -43,55 +43,63 @@ class Challenge:
 
 
 EPIC55 = Challenge(
-    "epic55", "0.1", {"verb": 125, "noun": 352},
-    {"seen.json": "test_seen", "unseen.json": "test_unseen"}, "uid", False,
+  "epic55",
+  "0.1",
+  {"verb": 125, "noun": 352},
+  {"seen.json": "test_seen", "unseen.json": "test_unseen"},
+  "uid",
+  False,
 )
 EPIC100 = Challenge(
-    "epic100", "0.2", {"verb": 97, "noun": 300}, {"test.json": "test"},
-    "narration_id", True,
+  "epic100", "0.2", {"verb": 97, "noun": 300}, {"test.json": "test"}, "narration_id", True
 )
 CHALLENGES = {c.name: c for c in (EPIC100, EPIC55)}
 
 # Supervision Levels Scale, arXiv:2008.09890 and github.com/epic-kitchens/SLS.
 SUPERVISION = {
-    "sls_pt": ("pre-training", (
-        "none: everything starts from random weights",
-        "public image data sets, such as ImageNet",
-        "public image and video data sets, such as Kinetics",
-        "self-supervised on public data",
-        "self-supervised on public data and on videos of EPIC-KITCHENS",
-        "private data",
-    )),
-    "sls_tl": ("labels of EPIC-KITCHENS used in training", (
-        "none: a pre-trained model as it is",
-        "captions and classes in their order in a video, without times",
-        "and one timestamp a narration",
-        "and start and end of each action",
-        "and spatial annotations, or spatial labels from elsewhere",
-        "and categories of classes, or other prior knowledge of how classes"
-        " relate",
-    )),
-    "sls_td": ("data of the training itself, beyond pre-training", (
-        "none: zero-shot",
-        "up to 5 examples a class",
-        "a random sample of at most 25 % of the training set",
-        "the training set",
-        "the training and the validation set",
-        "and other data, labelled or not, such as a third-person collection",
-    )),
+  "sls_pt": (
+    "pre-training",
+    (
+      "none: everything starts from random weights",
+      "public image data sets, such as ImageNet",
+      "public image and video data sets, such as Kinetics",
+      "self-supervised on public data",
+      "self-supervised on public data and on videos of EPIC-KITCHENS",
+      "private data",
+    ),
+  ),
+  "sls_tl": (
+    "labels of EPIC-KITCHENS used in training",
+    (
+      "none: a pre-trained model as it is",
+      "captions and classes in their order in a video, without times",
+      "and one timestamp a narration",
+      "and start and end of each action",
+      "and spatial annotations, or spatial labels from elsewhere",
+      "and categories of classes, or other prior knowledge of how classes relate",
+    ),
+  ),
+  "sls_td": (
+    "data of the training itself, beyond pre-training",
+    (
+      "none: zero-shot",
+      "up to 5 examples a class",
+      "a random sample of at most 25 % of the training set",
+      "the training set",
+      "the training and the validation set",
+      "and other data, labelled or not, such as a third-person collection",
+    ),
+  ),
 }
 
 
 def supervision_text(name: str) -> str:
   """What a dimension of the scale and its levels mean, a line each."""
   title, levels = SUPERVISION[name]
-  return "\n".join([f"{title}:"] + [
-      f"  {number}  {text}" for number, text in enumerate(levels)])
+  return "\n".join([f"{title}:"] + [f"  {number}  {text}" for number, text in enumerate(levels)])
 
 
-def check_supervision(
-    challenge: Challenge, levels: Mapping[str, Any]
-) -> dict[str, int]:
+def check_supervision(challenge: Challenge, levels: Mapping[str, Any]) -> dict[str, int]:
   """The levels that a submission must declare.
 
   Args:
@@ -105,26 +113,24 @@ def check_supervision(
   wanted = set(SUPERVISION) if challenge.supervised else set()
   if given.keys() - wanted:
     raise ValueError(
-        f"{sorted(given.keys() - wanted)} must be left out: the format of"
-        f" {challenge.name} (version {challenge.version}) has"
-        f" {sorted(wanted) or 'no supervision levels'}."
+      f"{sorted(given.keys() - wanted)} must be left out: the format of"
+      f" {challenge.name} (version {challenge.version}) has"
+      f" {sorted(wanted) or 'no supervision levels'}."
     )
   for name in SUPERVISION if challenge.supervised else ():
     level = given.get(name)
     # bool is an int.
     if type(level) is not int or not 0 <= level <= 5:
       raise ValueError(
-          f"{name} must be a whole number from 0 to 5, got"
-          f" {'nothing' if level is None else repr(level)}. It declares the"
-          f" {supervision_text(name)}\nWhich to declare for SUM-L:"
-          " docs/evaluation.md."
+        f"{name} must be a whole number from 0 to 5, got"
+        f" {'nothing' if level is None else repr(level)}. It declares the"
+        f" {supervision_text(name)}\nWhich to declare for SUM-L:"
+        " docs/evaluation.md."
       )
   return given
 
 
-def check_ids(
-    found: Collection[str], wanted: Collection[str], where: str
-) -> None:
+def check_ids(found: Collection[str], wanted: Collection[str], where: str) -> None:
   """Compares entries with those of the official list.
 
   Raises:
@@ -132,16 +138,15 @@ def check_ids(
   """
   found, wanted = set(found), set(wanted)
   problems = [
-      f"{len(ids)} {text} ({', '.join(sorted(ids)[:_SHOWN])}"
-      f"{', ...' if len(ids) > _SHOWN else ''})"
-      for ids, text in ((wanted - found, "are missing"),
-                        (found - wanted, "are unknown to it")) if ids
+    f"{len(ids)} {text} ({', '.join(sorted(ids)[:_SHOWN])}{', ...' if len(ids) > _SHOWN else ''})"
+    for ids, text in ((wanted - found, "are missing"), (found - wanted, "are unknown to it"))
+    if ids
   ]
   if problems:
     raise ValueError(
-        f"{where} must have exactly the {len(wanted)} clips of the official"
-        f" list: {' and '.join(problems)}. Evaluate the whole test set, built"
-        " from the same annotations."
+      f"{where} must have exactly the {len(wanted)} clips of the official"
+      f" list: {' and '.join(problems)}. Evaluate the whole test set, built"
+      " from the same annotations."
     )
 
 
@@ -161,8 +166,8 @@ def read_ids(path: str | pathlib.Path, challenge: Challenge) -> tuple[str, ...]:
     ids = tuple(row.get(challenge.id_column) or "" for row in rows)
   if challenge.id_column not in columns or not all(ids) or not ids:
     raise ValueError(
-        f"{path} must be the official CSV file of a test set, with a filled"
-        f" column {challenge.id_column!r}; it has {len(ids)} rows and the"
-        f" columns {list(columns)}."
+      f"{path} must be the official CSV file of a test set, with a filled"
+      f" column {challenge.id_column!r}; it has {len(ids)} rows and the"
+      f" columns {list(columns)}."
     )
   return ids

@@ -29,8 +29,7 @@ def round_vectors(vectors: np.ndarray, name: str = "vectors") -> np.ndarray:
   vectors = np.asarray(vectors, np.float64)
   if vectors.ndim != 2 or not vectors.size:
     raise ValueError(
-        f"{name} must be vectors [number, D], at least one, got shape"
-        f" {vectors.shape}."
+      f"{name} must be vectors [number, D], at least one, got shape {vectors.shape}."
     )
   norms = np.linalg.norm(vectors, axis=1)
   # Written so that NaN fails too.
@@ -38,23 +37,21 @@ def round_vectors(vectors: np.ndarray, name: str = "vectors") -> np.ndarray:
   if not good.all():
     wrong = int(np.argmin(good))
     raise ValueError(
-        f"{name} must have unit norm, got norm {norms[wrong]} in row {wrong}"
-        f" ({int((~good).sum())} such rows). Divide each by its norm."
+      f"{name} must have unit norm, got norm {norms[wrong]} in row {wrong}"
+      f" ({int((~good).sum())} such rows). Divide each by its norm."
     )
   return np.rint(vectors * _VECTOR_UNITS) / _VECTOR_UNITS
 
 
-def round_both(
-    queries: np.ndarray, keys: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def round_both(queries: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """`round_vectors` of both; ValueError also where their widths differ."""
   queries = round_vectors(queries, "queries")
   keys = round_vectors(keys, "keys")
   if queries.shape[1] != keys.shape[1]:
     raise ValueError(
-        "queries and keys must be of one width D, got"
-        f" {queries.shape[1]} and {keys.shape[1]}: they are embeddings of"
-        " different models."
+      "queries and keys must be of one width D, got"
+      f" {queries.shape[1]} and {keys.shape[1]}: they are embeddings of"
+      " different models."
     )
   return queries, keys
 
@@ -70,7 +67,7 @@ def units(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
 
 
 def nearest(
-    queries: np.ndarray, keys: np.ndarray, k: int, *, block: int = BLOCK
+  queries: np.ndarray, keys: np.ndarray, k: int, *, block: int = BLOCK
 ) -> tuple[np.ndarray, np.ndarray]:
   """The most similar keys of each query.
 

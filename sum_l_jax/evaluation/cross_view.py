@@ -15,8 +15,14 @@ from sum_l_jax.data import narrations as narrations_lib
 from sum_l_jax.evaluation import relevance
 from sum_l_jax.evaluation import retrieval
 
-DIRECTIONS = ("ego_to_exo", "exo_to_ego", "text_to_ego", "ego_to_text",
-              "text_to_exo", "exo_to_text")
+DIRECTIONS = (
+  "ego_to_exo",
+  "exo_to_ego",
+  "text_to_ego",
+  "ego_to_text",
+  "text_to_exo",
+  "exo_to_text",
+)
 # What lies in [0, 1] and goes up.
 SCALARS = (*(f"recall_at_{k}" for k in retrieval.RECALL_AT), "map", "ndcg")
 _COUNTS = ("queries", "keys")
@@ -42,9 +48,10 @@ class Items:
 
   def take(self, rows: Sequence[int]) -> Items:
     return Items(
-        self.vectors[rows],
-        {t: [sets[i] for i in rows] for t, sets in self.labels.items()},
-        [self.texts[i] for i in rows], self.text_vectors[rows],
+      self.vectors[rows],
+      {t: [sets[i] for i in rows] for t, sets in self.labels.items()},
+      [self.texts[i] for i in rows],
+      self.text_vectors[rows],
     )
 
   def distinct_texts(self) -> Items:
@@ -71,8 +78,11 @@ def score(queries: Items, keys: Items) -> dict[str, float]:
     `text_...`; of both what a random order has, as `random_...` and
     `text_random_...`; `queries` and `keys`.
   """
-  measures = {"text_": relevance.text_similarity(
-      queries.texts, queries.text_vectors, keys.texts, keys.text_vectors)}
+  measures = {
+    "text_": relevance.text_similarity(
+      queries.texts, queries.text_vectors, keys.texts, keys.text_vectors
+    )
+  }
   if relevance.common_tasks(queries.labels, keys.labels):
     by_labels = relevance.label_match(queries.labels, keys.labels)
     measures = {"": by_labels, **measures}
@@ -82,8 +92,9 @@ def score(queries: Items, keys: Items) -> dict[str, float]:
     random = retrieval.chance(found["queries"], found["keys"], measure)
     out.update({name: found.pop(name) for name in _COUNTS})
     out.update({prefix + name: value for name, value in found.items()})
-    out.update({f"{prefix}random_{name}": value
-                for name, value in random.items() if name in SCALARS})
+    out.update(
+      {f"{prefix}random_{name}": value for name, value in random.items() if name in SCALARS}
+    )
   return out
 
 
@@ -100,15 +111,19 @@ def compare(ego: Items, exo: Items, *, multi_instance: bool) -> Found:
   """
   ego_text, exo_text = ego.distinct_texts(), exo.distinct_texts()
   sides = {
-      "ego_to_exo": (ego, exo), "exo_to_ego": (exo, ego),
-      "text_to_ego": (ego_text, ego), "ego_to_text": (ego, ego_text),
-      "text_to_exo": (exo_text, exo), "exo_to_text": (exo, exo_text),
-  }  # fmt: skip
+    "ego_to_exo": (ego, exo),
+    "exo_to_ego": (exo, ego),
+    "text_to_ego": (ego_text, ego),
+    "ego_to_text": (ego, ego_text),
+    "text_to_exo": (exo_text, exo),
+    "exo_to_text": (exo, exo_text),
+  }
   found = {name: score(*sides[name]) for name in DIRECTIONS}
   if multi_instance:
     found["mir"] = retrieval.multi_instance(
-        ego.vectors, ego_text.vectors,
-        relevance.class_overlap(ego.labels, ego_text.labels),
-        relevance.class_overlap(ego_text.labels, ego.labels),
+      ego.vectors,
+      ego_text.vectors,
+      relevance.class_overlap(ego.labels, ego_text.labels),
+      relevance.class_overlap(ego_text.labels, ego.labels),
     )
   return found

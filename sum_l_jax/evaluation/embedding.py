@@ -56,7 +56,7 @@ class Embeddings:
 
 
 def make_embed_step(
-    network: Any, *, view: str, mesh: jax.sharding.Mesh
+  network: Any, *, view: str, mesh: jax.sharding.Mesh
 ) -> Callable[..., tuple[jax.Array, ...]]:
   """Compiles `(params, stats, batch) -> embedding, clip, view, mask`.
 
@@ -72,20 +72,19 @@ def make_embed_step(
   def embed(params, stats, batch):
     pixels = {name: batch[name] for name in ("video", "color_offset")}
     outputs, _ = network.apply(params, stats, {view: pixels}, train=False)
-    return (outputs[view]["embedding"], batch["clip"], batch["view"],
-            batch["mask"])
+    return (outputs[view]["embedding"], batch["clip"], batch["view"], batch["mask"])
 
   return device.jit_over(mesh, embed)
 
 
 def embed(
-    step: Callable[..., tuple[jax.Array, ...]],
-    params: Any,
-    stats: Any,
-    batches: Iterable[Mapping[str, Any]],
-    *,
-    num_clips: int,
-    num_views: int,
+  step: Callable[..., tuple[jax.Array, ...]],
+  params: Any,
+  stats: Any,
+  batches: Iterable[Mapping[str, Any]],
+  *,
+  num_clips: int,
+  num_views: int,
 ) -> Embeddings:
   """Embeds every test view once and averages those of a clip.
 
@@ -103,14 +102,13 @@ def embed(
   seen = np.zeros((num_clips, num_views), bool)
   for batch in batches:
     vectors, clip, view, mask = jax.device_get(
-        step(params, stats, {name: batch[name] for name in _FIELDS})
+      step(params, stats, {name: batch[name] for name in _FIELDS})
     )
     keep = mask > 0
     vectors, clip, view = vectors[keep], clip[keep], view[keep]
     if not np.isfinite(vectors).all():
       raise ValueError(
-          "An embedding is not finite: the weights hold NaN or infinity."
-          " Give an earlier checkpoint."
+        "An embedding is not finite: the weights hold NaN or infinity. Give an earlier checkpoint."
       )
     flat = np.unique(clip.astype(np.int64) * num_views + view)
     if len(flat) < len(clip) or seen.reshape(-1)[flat].any():
@@ -123,14 +121,11 @@ def embed(
     raise ValueError("There is no batch to embed.")
   mean = totals / _UNITS
   norms = np.linalg.norm(mean, axis=1, keepdims=True)
-  return Embeddings(
-      (mean / np.where(norms > 0, norms, 1.0)).astype(np.float32),
-      seen.any(axis=1),
-  )
+  return Embeddings((mean / np.where(norms > 0, norms, 1.0)).astype(np.float32), seen.any(axis=1))
 
 
 def tower(
-    params: Mapping[str, Any], stats: Mapping[str, Any], view: str
+  params: Mapping[str, Any], stats: Mapping[str, Any], view: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
   """What embeds one view: its encoder and projection, with their statistics.
 
@@ -144,8 +139,7 @@ def tower(
     Both trees, `{view: {...}}`.
   """
   own, statistics = (
-      {k: v for k, v in tree.get(view, {}).items() if k in _PARTS}
-      for tree in (params, stats)
+    {k: v for k, v in tree.get(view, {}).items() if k in _PARTS} for tree in (params, stats)
   )
   own = {"encoder": params.get(types.EGO, {}).get("encoder"), **own}
   return {view: own}, {view: statistics}
@@ -156,13 +150,14 @@ def why_not(weights: weights_lib.Weights, view: str) -> str:
   own = weights.params.get(view)
   if own is None:
     return f"it has no {view} tower, but {sorted(weights.params)}"
-  if "encoder" not in own and "encoder" not in weights.params.get(
-      types.EGO, {}):
+  if "encoder" not in own and "encoder" not in weights.params.get(types.EGO, {}):
     return f"it has no encoder for the {view} view"
   if "projection" not in own:
-    return (f"its {view} tower has no projection into the text space, as of"
-            " method 'fpv_only', of stage one, and of weights exported with"
-            " --encoder_only")
+    return (
+      f"its {view} tower has no projection into the text space, as of"
+      " method 'fpv_only', of stage one, and of weights exported with"
+      " --encoder_only"
+    )
   return ""
 
 
@@ -175,9 +170,7 @@ def prenorm(card: Mapping[str, Any]) -> bool:
   return json.loads(card["config"])["model.projection_prenorm"] == "true"
 
 
-def subset(
-    dataset: records.ClipDataset, rows: np.ndarray
-) -> records.ClipDataset:
+def subset(dataset: records.ClipDataset, rows: np.ndarray) -> records.ClipDataset:
   """The data set with some of its clips, in the order of `rows`."""
   part = copy.copy(dataset)
   # Of the whole; computed anew when asked for.
@@ -207,9 +200,7 @@ def open_dataset(text: str, split: str = "") -> records.ClipDataset:
     folder, own = text, split
   if not own:
     found = sorted(records.read_card(folder)["splits"])
-    raise ValueError(
-        f"{text!r} names no split: give {folder}:SPLIT, with one of {found}."
-    )
+    raise ValueError(f"{text!r} names no split: give {folder}:SPLIT, with one of {found}.")
   return records.ClipDataset(folder, own)
 
 
@@ -230,8 +221,13 @@ class Embedder:
   """
 
   def __init__(
-      self, weights: weights_lib.Weights, *, clips: int = 1, crops: int = 1,
-      batch_size: int = 16, num_threads: int = 2,
+    self,
+    weights: weights_lib.Weights,
+    *,
+    clips: int = 1,
+    crops: int = 1,
+    batch_size: int = 16,
+    num_threads: int = 2,
   ):
     self._weights = weights
     self._views = dict(num_clips=clips, num_crops=crops)
@@ -239,14 +235,17 @@ class Embedder:
     self._mesh = device.make_mesh()
     if batch_size < 1 or batch_size % self._mesh.size:
       raise ValueError(
-          "The batch size must be a positive multiple of the"
-          f" {self._mesh.size} devices, got {batch_size}."
+        "The batch size must be a positive multiple of the"
+        f" {self._mesh.size} devices, got {batch_size}."
       )
     frames = weights.card["frames"]
     size = frames["crop_size"]
     self._transform = transforms.ClipTransform(
-        num_frames=frames["count"], stride=frames["stride"], crop_size=size,
-        short_side=(size, size), flip=0.0,
+      num_frames=frames["count"],
+      stride=frames["stride"],
+      crop_size=size,
+      short_side=(size, size),
+      flip=0.0,
     )
     self._ready: dict[str, tuple] = {}
 
@@ -258,49 +257,57 @@ class Embedder:
     """
     step, params, stats = self._tower(dataset)
     stream = eval_loader.make_eval_stream(
-        dataset, self._transform, batch_size=self._batch_size,
-        num_threads=self._num_threads, host_index=jax.process_index(),
-        host_count=jax.process_count(), **self._views,
+      dataset,
+      self._transform,
+      batch_size=self._batch_size,
+      num_threads=self._num_threads,
+      host_index=jax.process_index(),
+      host_count=jax.process_count(),
+      **self._views,
     )
     return embed(
-        step, params, stats, device.prefetch_to_device(stream, self._mesh),
-        num_clips=len(dataset), num_views=stream.num_views,
+      step,
+      params,
+      stats,
+      device.prefetch_to_device(stream, self._mesh),
+      num_clips=len(dataset),
+      num_views=stream.num_views,
     )
 
   def _tower(self, dataset: records.ClipDataset) -> tuple:
     view, weights = dataset.view, self._weights
     if view not in types.VIEWS:
       raise ValueError(
-          f"{dataset!r} is of view {view!r}; there are towers for"
-          f" {types.VIEWS} alone."
+        f"{dataset!r} is of view {view!r}; there are towers for {types.VIEWS} alone."
       )
     if view not in self._ready:
       reason = why_not(weights, view)
       if reason:
         raise ValueError(
-            f"{weights.source} can't embed {dataset!r}: {reason}. Give a"
-            " checkpoint of the joint stage of a method with both views."
+          f"{weights.source} can't embed {dataset!r}: {reason}. Give a"
+          " checkpoint of the joint stage of a method with both views."
         )
       params, stats = tower(weights.params, weights.stats, view)
       network = _network(weights.card, view, params)
       for saved, wanted in zip((params, stats), network.shapes):
         manager.check_same_arrays(saved, wanted, where=weights.source)
-      everywhere = jax.sharding.NamedSharding(
-          self._mesh, jax.sharding.PartitionSpec())
+      everywhere = jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec())
       self._ready[view] = (
-          make_embed_step(network, view=view, mesh=self._mesh),
-          *jax.device_put((params, stats), everywhere),
+        make_embed_step(network, view=view, mesh=self._mesh),
+        *jax.device_put((params, stats), everywhere),
       )
     return self._ready[view]
 
 
-def _network(
-    card: Mapping[str, Any], view: str, params: Mapping[str, Any]
-) -> train_state.Network:
+def _network(card: Mapping[str, Any], view: str, params: Mapping[str, Any]) -> train_state.Network:
   """One tower without class heads, as the card says it was trained."""
   pixels = models.PixelSpec.from_json(card["pixels"][view])
-  return train_state.Network(lambda: models.make_model(
-      backbone=card["backbone"], tasks={view: {}},
+  return train_state.Network(
+    lambda: models.make_model(
+      backbone=card["backbone"],
+      tasks={view: {}},
       embedding_dim=params[view]["projection"]["kernel"].shape[1],
-      prenorm=prenorm(card), pixels={view: pixels},
-  ))
+      prenorm=prenorm(card),
+      pixels={view: pixels},
+    )
+  )

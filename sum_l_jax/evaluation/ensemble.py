@@ -43,12 +43,7 @@ class ViewEnsemble:
   """
 
   def __init__(
-      self,
-      *,
-      num_clips: int,
-      num_views: int,
-      num_classes: Mapping[str, int],
-      rule: str = "sum",
+    self, *, num_clips: int, num_views: int, num_classes: Mapping[str, int], rule: str = "sum"
   ):
     """Reserves the memory.
 
@@ -70,23 +65,20 @@ class ViewEnsemble:
     if not num_classes:
       raise ValueError("num_classes must name at least one task, got none.")
     if num_views > _MAX_VIEWS:
-      raise ValueError(
-          f"num_views must be at most {_MAX_VIEWS}, got {num_views}."
-      )
+      raise ValueError(f"num_views must be at most {_MAX_VIEWS}, got {num_views}.")
     self._rule = rule
     self._seen = np.zeros((num_clips, num_views), bool)
     dtype = np.int64 if rule == "sum" else np.float64
     self._totals = {
-        task: np.zeros((num_clips, classes), dtype)
-        for task, classes in num_classes.items()
+      task: np.zeros((num_clips, classes), dtype) for task, classes in num_classes.items()
     }
 
   def add(
-      self,
-      scores: Mapping[str, np.ndarray],
-      clip: np.ndarray,
-      view: np.ndarray,
-      mask: np.ndarray | None = None,
+    self,
+    scores: Mapping[str, np.ndarray],
+    clip: np.ndarray,
+    view: np.ndarray,
+    mask: np.ndarray | None = None,
   ) -> None:
     """Takes in one batch. On an error nothing of it is taken in.
 
@@ -105,19 +97,15 @@ class ViewEnsemble:
     keep = np.ones(clip.shape, bool) if mask is None else np.asarray(mask) > 0
     if clip.ndim != 1 or not clip.shape == view.shape == keep.shape:
       raise ValueError(
-          "clip, view and mask must have one shape [B], got"
-          f" {clip.shape}, {view.shape} and {keep.shape}."
+        "clip, view and mask must have one shape [B], got"
+        f" {clip.shape}, {view.shape} and {keep.shape}."
       )
     clip, view = clip[keep], view[keep]
     self._check_new(clip, view)
     if set(scores) != set(self._totals):
-      raise ValueError(
-          f"scores must be of the tasks {sorted(self._totals)}, got"
-          f" {sorted(scores)}."
-      )
+      raise ValueError(f"scores must be of the tasks {sorted(self._totals)}, got {sorted(scores)}.")
     checked = {
-        task: self._check_probabilities(task, values, keep)
-        for task, values in scores.items()
+      task: self._check_probabilities(task, values, keep) for task, values in scores.items()
     }
     self._seen[clip, view] = True
     for task, values in checked.items():
@@ -146,10 +134,7 @@ class ViewEnsemble:
 
   def _check_new(self, clip: np.ndarray, view: np.ndarray) -> None:
     num_views = self._seen.shape[1]
-    for name, index, limit in (
-        ("clip", clip, len(self._seen)),
-        ("view", view, num_views),
-    ):
+    for name, index, limit in (("clip", clip, len(self._seen)), ("view", view, num_views)):
       if index.dtype.kind not in "iu":
         raise ValueError(f"{name} must hold integers, got {index.dtype}.")
       wrong = index[(index < 0) | (index >= limit)]
@@ -160,28 +145,25 @@ class ViewEnsemble:
     again = unique[(count > 1) | self._seen.reshape(-1)[unique]]
     if again.size:
       raise ValueError(
-          f"View {again[0] % num_views} of clip {again[0] // num_views} came a"
-          f" second time ({again.size} such views in this batch), which would"
-          " count it twice. Samplers that pad by repeating items must give"
-          " the copies mask 0."
+        f"View {again[0] % num_views} of clip {again[0] // num_views} came a"
+        f" second time ({again.size} such views in this batch), which would"
+        " count it twice. Samplers that pad by repeating items must give"
+        " the copies mask 0."
       )
 
-  def _check_probabilities(
-      self, task: str, values: np.ndarray, keep: np.ndarray
-  ) -> np.ndarray:
+  def _check_probabilities(self, task: str, values: np.ndarray, keep: np.ndarray) -> np.ndarray:
     values = np.asarray(values)
     expected = (len(keep), self._totals[task].shape[1])
     if values.shape != expected:
       raise ValueError(
-          f"The scores of task {task!r} must have shape {expected}, got"
-          f" {values.shape}."
+        f"The scores of task {task!r} must have shape {expected}, got {values.shape}."
       )
     values = values[keep].astype(np.float64)
     # Written so that NaN fails too.
     if not np.all((values >= 0) & (values <= 1 + _TOLERANCE)):
       raise ValueError(
-          f"The scores of task {task!r} must be probabilities in [0, 1], got"
-          f" values from {values.min()} to {values.max()}. Apply softmax or"
-          " sigmoid first."
+        f"The scores of task {task!r} must be probabilities in [0, 1], got"
+        f" values from {values.min()} to {values.max()}. Apply softmax or"
+        " sigmoid first."
       )
     return values

@@ -43,7 +43,7 @@ class Evaluation:
 
 
 def make_score(
-    network: Any, *, view: str, kinds: Mapping[str, str]
+  network: Any, *, view: str, kinds: Mapping[str, str]
 ) -> Callable[..., dict[str, jax.Array]]:
   """`(params, stats, pixels) -> {task: probabilities [B, K]}`.
 
@@ -59,21 +59,18 @@ def make_score(
   def score(params, stats, pixels):
     outputs, _ = network.apply(params, stats, {view: pixels}, train=False)
     scores = {
-        task: jax.nn.softmax(logits)
-        if kinds[task] == types.SOFTMAX else jax.nn.sigmoid(logits)
-        for task, logits in outputs[view]["logits"].items()
+      task: jax.nn.softmax(logits) if kinds[task] == types.SOFTMAX else jax.nn.sigmoid(logits)
+      for task, logits in outputs[view]["logits"].items()
     }
     return {
-        task: values.mean(axis=1) if values.ndim == 3 else values
-        for task, values in scores.items()
+      task: values.mean(axis=1) if values.ndim == 3 else values for task, values in scores.items()
     }
 
   return score
 
 
 def make_score_step(
-    network: Any, *, view: str, kinds: Mapping[str, str],
-    mesh: jax.sharding.Mesh,
+  network: Any, *, view: str, kinds: Mapping[str, str], mesh: jax.sharding.Mesh
 ) -> Callable[..., dict[str, jax.Array]]:
   """Compiles `make_score`; the result is on every host.
 
@@ -87,18 +84,18 @@ def make_score_step(
 
 
 def evaluate(
-    score: Callable[..., Mapping[str, jax.Array]],
-    params: Any,
-    stats: Any,
-    batches: Iterable[Mapping[str, Any]],
-    *,
-    labels: Mapping[str, np.ndarray],
-    tasks: Mapping[str, types.Task],
-    num_views: int,
-    rule: str,
-    groups: Mapping[str, Mapping[str, np.ndarray]] | None = None,
-    labelled: bool = True,
-    name: str = "",
+  score: Callable[..., Mapping[str, jax.Array]],
+  params: Any,
+  stats: Any,
+  batches: Iterable[Mapping[str, Any]],
+  *,
+  labels: Mapping[str, np.ndarray],
+  tasks: Mapping[str, types.Task],
+  num_views: int,
+  rule: str,
+  groups: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+  labelled: bool = True,
+  name: str = "",
 ) -> Evaluation:
   """Scores every test view once and combines them per clip.
 
@@ -119,25 +116,27 @@ def evaluate(
   start = reported = time.monotonic()
   count = len(next(iter(labels.values())))
   views = ensemble.ViewEnsemble(
-      num_clips=count,
-      num_views=num_views,
-      num_classes={t: task.num_classes for t, task in tasks.items()},
-      rule=rule,
+    num_clips=count,
+    num_views=num_views,
+    num_classes={t: task.num_classes for t, task in tasks.items()},
+    rule=rule,
   )
   done = 0
   for batch in batches:
     scores = score(params, stats, {k: batch[k] for k in _PIXELS})
-    scores, clip, view, mask = _fetch(
-        (scores, batch["clip"], batch["view"], batch["mask"])
-    )
+    scores, clip, view, mask = _fetch((scores, batch["clip"], batch["view"], batch["mask"]))
     views.add(scores, clip, view, mask)
     done += int(np.sum(mask))
     if time.monotonic() - reported > _PROGRESS_SECONDS:
       reported = time.monotonic()
       rate = done / (reported - start)
       logging.info(
-          "%s: %d of %d test views, %.0f views/s, %.0f s left", name, done,
-          count * num_views, rate, (count * num_views - done) / rate,
+        "%s: %d of %d test views, %.0f views/s, %.0f s left",
+        name,
+        done,
+        count * num_views,
+        rate,
+        (count * num_views - done) / rate,
       )
   combined, view_counts = views.scores()
   evaluated = view_counts > 0
@@ -146,13 +145,10 @@ def evaluate(
     for task, mask in masks.items():
       if labelled and np.any(evaluated & mask):
         part = summarise(combined, labels, tasks, evaluated & mask)
-        numbers.update({
-            f"{name}_{group}": value for name, value in part.items()
-            if name.startswith(f"{task}_")
-        })
-  return Evaluation(
-      combined, labels, evaluated, numbers, time.monotonic() - start
-  )
+        numbers.update(
+          {f"{name}_{group}": value for name, value in part.items() if name.startswith(f"{task}_")}
+        )
+  return Evaluation(combined, labels, evaluated, numbers, time.monotonic() - start)
 
 
 def _fetch(tree: Any) -> Any:
@@ -164,10 +160,10 @@ def _fetch(tree: Any) -> Any:
 
 
 def summarise(
-    scores: Mapping[str, np.ndarray],
-    labels: Mapping[str, np.ndarray],
-    tasks: Mapping[str, types.Task],
-    which: np.ndarray,
+  scores: Mapping[str, np.ndarray],
+  labels: Mapping[str, np.ndarray],
+  tasks: Mapping[str, types.Task],
+  which: np.ndarray,
 ) -> dict[str, float]:
   """The metrics of the chosen clips.
 
@@ -193,10 +189,9 @@ def summarise(
     else:
       for definition in ("sklearn", "charades"):
         out[f"{name}_map_{definition}"] = metrics.mean_average_precision(
-            s, y, definition=definition
+          s, y, definition=definition
         )
-  pair = [t for t in ("verb", "noun")
-          if t in tasks and tasks[t].kind == types.SOFTMAX]
+  pair = [t for t in ("verb", "noun") if t in tasks and tasks[t].kind == types.SOFTMAX]
   if len(pair) == 2:
     out.update(_action_metrics(scores, labels, which))
   return out
@@ -211,16 +206,20 @@ def _action_metrics(scores, labels, which) -> dict[str, float]:
       continue  # Every answer would be right.
     for definition, suffix in (("product", ""), ("both_correct", "_both")):
       out[f"action_top{k}{suffix}"] = metrics.action_accuracy(
-          verb_scores=verb, noun_scores=noun, verb_labels=y_verb,
-          noun_labels=y_noun, k=k, definition=definition,
+        verb_scores=verb,
+        noun_scores=noun,
+        verb_labels=y_verb,
+        noun_labels=y_noun,
+        k=k,
+        definition=definition,
       )
   return out
 
 
 def constant_guess(
-    train_labels: Mapping[str, np.ndarray],
-    labels: Mapping[str, np.ndarray],
-    tasks: Mapping[str, types.Task],
+  train_labels: Mapping[str, np.ndarray],
+  labels: Mapping[str, np.ndarray],
+  tasks: Mapping[str, types.Task],
 ) -> dict[str, float]:
   """What always answering the training split's class frequencies scores.
 
@@ -231,8 +230,9 @@ def constant_guess(
   for name, task in tasks.items():
     y = train_labels[name]
     share = (
-        np.bincount(y, minlength=task.num_classes) / len(y)
-        if task.kind == types.SOFTMAX else y.mean(axis=0)
+      np.bincount(y, minlength=task.num_classes) / len(y)
+      if task.kind == types.SOFTMAX
+      else y.mean(axis=0)
     )
     scores[name] = np.tile(share.astype(np.float32), (count, 1))
   return summarise(scores, labels, tasks, np.ones(count, bool))

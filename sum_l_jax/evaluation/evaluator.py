@@ -25,7 +25,7 @@ def all_labels(dataset: records.ClipDataset) -> dict[str, np.ndarray]:
 
 
 def clip_groups(
-    train: records.ClipDataset, test: records.ClipDataset
+  train: records.ClipDataset, test: records.ClipDataset
 ) -> dict[str, dict[str, np.ndarray]]:
   """Clips that are also scored apart.
 
@@ -48,17 +48,14 @@ def clip_groups(
   groups = {"seen": everything(seen), "unseen": everything(~seen)}
   people = set(test.metadata.get("unseen_participants", ()))
   if people:
-    groups["unseen_participants"] = everything(np.array(
-        [clip.video_id.partition("_")[0] in people for clip in test.clips]
-    ))
+    groups["unseen_participants"] = everything(
+      np.array([clip.video_id.partition("_")[0] in people for clip in test.clips])
+    )
   tail_classes = test.metadata.get("tail_classes", {})
   if tail_classes:
     tail = {
-        task: np.array([
-            clip.labels[task][0] in tail_classes.get(task, ())
-            for clip in test.clips
-        ])
-        for task in tasks
+      task: np.array([clip.labels[task][0] in tail_classes.get(task, ()) for clip in test.clips])
+      for task in tasks
     }
     groups["tail"] = {**tail, "action": np.any(list(tail.values()), axis=0)}
   return groups
@@ -99,23 +96,20 @@ class Evaluator:
       params, stats: trees that hold this view; everything else is ignored.
     """
     tower = lambda tree: {
-        self.view: {k: v for k, v in tree[self.view].items()
-                    if k != "projection"}
+      self.view: {k: v for k, v in tree[self.view].items() if k != "projection"}
     }
     return evaluate.evaluate(
-        self.score,
-        tower(params),
-        tower(stats),
-        interrupt.stoppable(
-            device.prefetch_to_device(self.stream, self.mesh)
-        ),
-        labels=all_labels(self.dataset),
-        tasks=self.dataset.tasks,
-        num_views=self.stream.num_views,
-        rule=self.rule,
-        groups=self.groups,
-        labelled=self.dataset.labelled,
-        name=self.prefix.rstrip("/"),
+      self.score,
+      tower(params),
+      tower(stats),
+      interrupt.stoppable(device.prefetch_to_device(self.stream, self.mesh)),
+      labels=all_labels(self.dataset),
+      tasks=self.dataset.tasks,
+      num_views=self.stream.num_views,
+      rule=self.rule,
+      groups=self.groups,
+      labelled=self.dataset.labelled,
+      name=self.prefix.rstrip("/"),
     )
 
   def named(self, result: evaluate.Evaluation) -> dict[str, float]:
@@ -123,14 +117,14 @@ class Evaluator:
 
 
 def build_evaluator(
-    config: stages.Config,
-    dataset: records.ClipDataset,
-    *,
-    view: str,
-    mesh: jax.sharding.Mesh,
-    clips: int,
-    crops: int,
-    train: records.ClipDataset | None = None,
+  config: stages.Config,
+  dataset: records.ClipDataset,
+  *,
+  view: str,
+  mesh: jax.sharding.Mesh,
+  clips: int,
+  crops: int,
+  train: records.ClipDataset | None = None,
 ) -> Evaluator:
   """An evaluator of `dataset`.
 
@@ -145,40 +139,36 @@ def build_evaluator(
   batch = config.eval.batch_size
   if batch % mesh.size:
     raise ValueError(
-        f"config.eval.batch_size={batch} must be a multiple of the"
-        f" {mesh.size} devices."
+      f"config.eval.batch_size={batch} must be a multiple of the {mesh.size} devices."
     )
   network = stages.build_network(
-      config, {view: dataset.tasks}, embedding_dim=None,
-      pool_window=config.eval.pool_window,
+    config, {view: dataset.tasks}, embedding_dim=None, pool_window=config.eval.pool_window
   )
   return Evaluator(
-      dataset=dataset,
-      view=view,
-      stream=eval_loader.make_eval_stream(
-          dataset,
-          stages.build_test_transform(config),
-          num_clips=clips,
-          num_crops=crops,
-          batch_size=batch,
-          host_index=jax.process_index(),
-          host_count=jax.process_count(),
-          num_threads=config.input.num_threads,
-          prefetch=config.input.prefetch,
-      ),
-      score=evaluate.make_score_step(
-          network, view=view,
-          kinds={n: t.kind for n, t in dataset.tasks.items()}, mesh=mesh,
-      ),
-      mesh=mesh,
-      rule=config.eval.ensemble,
-      groups=(clip_groups(train, dataset)
-              if train and dataset.labelled else {}),
+    dataset=dataset,
+    view=view,
+    stream=eval_loader.make_eval_stream(
+      dataset,
+      stages.build_test_transform(config),
+      num_clips=clips,
+      num_crops=crops,
+      batch_size=batch,
+      host_index=jax.process_index(),
+      host_count=jax.process_count(),
+      num_threads=config.input.num_threads,
+      prefetch=config.input.prefetch,
+    ),
+    score=evaluate.make_score_step(
+      network, view=view, kinds={n: t.kind for n, t in dataset.tasks.items()}, mesh=mesh
+    ),
+    mesh=mesh,
+    rule=config.eval.ensemble,
+    groups=(clip_groups(train, dataset) if train and dataset.labelled else {}),
   )
 
 
 def build_stage_evaluator(
-    config: stages.Config, data: stages.StageData, mesh: jax.sharding.Mesh
+  config: stages.Config, data: stages.StageData, mesh: jax.sharding.Mesh
 ) -> Evaluator | None:
   """What a stage watches while it trains, or None.
 
@@ -187,19 +177,23 @@ def build_stage_evaluator(
   split = config.eval.during_split
   view = types.EGO if data.ego else types.EXO
   folder = data.leading.directory
-  if not split or (
-      view == types.EXO and split not in records.read_card(folder)["splits"]):
+  if not split or (view == types.EXO and split not in records.read_card(folder)["splits"]):
     return None
   return build_evaluator(
-      config, records.ClipDataset(folder, split), view=view, mesh=mesh,
-      clips=config.eval.during_clips, crops=config.eval.during_crops,
+    config,
+    records.ClipDataset(folder, split),
+    view=view,
+    mesh=mesh,
+    clips=config.eval.during_clips,
+    crops=config.eval.during_crops,
   )
 
 
 def headline(metrics: Mapping[str, float]) -> str:
   """The few numbers of a progress line."""
   short = [
-      (name, value) for name, value in metrics.items()
-      if name.endswith(("_top1", "_map_sklearn", "/ego_to_exo_recall_at_1"))
+    (name, value)
+    for name, value in metrics.items()
+    if name.endswith(("_top1", "_map_sklearn", "/ego_to_exo_recall_at_1"))
   ]
   return "  ".join(f"{name} {value:.3f}" for name, value in short)

@@ -42,14 +42,14 @@ def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
 
 
 def action_accuracy(
-    *,
-    verb_scores: np.ndarray,
-    noun_scores: np.ndarray,
-    verb_labels: np.ndarray,
-    noun_labels: np.ndarray,
-    k: int,
-    definition: str,
-    top_n: int = 100,
+  *,
+  verb_scores: np.ndarray,
+  noun_scores: np.ndarray,
+  verb_labels: np.ndarray,
+  noun_labels: np.ndarray,
+  k: int,
+  definition: str,
+  top_n: int = 100,
 ) -> float:
   """Top-k accuracy of (verb, noun) pairs, under either definition in use.
 
@@ -85,15 +85,13 @@ def action_accuracy(
   0.0
   """
   if definition not in ACTION_DEFINITIONS:
-    raise ValueError(
-        f"definition must be one of {ACTION_DEFINITIONS}, got {definition!r}."
-    )
+    raise ValueError(f"definition must be one of {ACTION_DEFINITIONS}, got {definition!r}.")
   verb_scores, verb_labels = _check_single_label(verb_scores, verb_labels)
   noun_scores, noun_labels = _check_single_label(noun_scores, noun_labels)
   if len(verb_labels) != len(noun_labels):
     raise ValueError(
-        f"Verbs and nouns must be of the same clips, got {len(verb_labels)}"
-        f" and {len(noun_labels)} clips."
+      f"Verbs and nouns must be of the same clips, got {len(verb_labels)}"
+      f" and {len(noun_labels)} clips."
     )
   if definition == "both_correct":
     _check_k(k, min(verb_scores.shape[1], noun_scores.shape[1]))
@@ -102,8 +100,8 @@ def action_accuracy(
     return float(np.mean((verb_ranks < k) & (noun_ranks < k)))
   if verb_scores.min() < 0 or noun_scores.min() < 0:
     raise ValueError(
-        'definition "product" multiplies probabilities, got a score of'
-        f" {min(verb_scores.min(), noun_scores.min())}. Apply softmax first."
+      'definition "product" multiplies probabilities, got a score of'
+      f" {min(verb_scores.min(), noun_scores.min())}. Apply softmax first."
     )
   pairs = min(top_n, verb_scores.shape[1]) * min(top_n, noun_scores.shape[1])
   _check_k(k, pairs)
@@ -111,11 +109,7 @@ def action_accuracy(
   for start in range(0, len(verb_labels), _CHUNK):
     part = slice(start, start + _CHUNK)
     ranks = _pair_ranks(
-        verb_scores[part],
-        noun_scores[part],
-        verb_labels[part],
-        noun_labels[part],
-        top_n,
+      verb_scores[part], noun_scores[part], verb_labels[part], noun_labels[part], top_n
     )
     correct += int(np.sum(ranks < k))
   return correct / len(verb_labels)
@@ -146,9 +140,7 @@ def mean_class_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
   return float(np.mean(hits[clips > 0] / clips[clips > 0]))
 
 
-def average_precisions(
-    scores: np.ndarray, targets: np.ndarray, *, definition: str
-) -> np.ndarray:
+def average_precisions(scores: np.ndarray, targets: np.ndarray, *, definition: str) -> np.ndarray:
   """Average precision of each class, NaN for a class without positives.
 
   * "sklearn" (PySlowFast, Ego-Exo): sum over distinct scores of the recall
@@ -169,15 +161,13 @@ def average_precisions(
       score, or a target that is neither 0 nor 1.
   """
   if definition not in MAP_DEFINITIONS:
-    raise ValueError(
-        f"definition must be one of {MAP_DEFINITIONS}, got {definition!r}."
-    )
+    raise ValueError(f"definition must be one of {MAP_DEFINITIONS}, got {definition!r}.")
   scores = _check_scores(scores)
   targets = np.asarray(targets)
   if targets.shape != scores.shape:
     raise ValueError(
-        "targets must be multi-hot, of the shape [N, K] of the scores, got"
-        f" {targets.shape} and {scores.shape}."
+      "targets must be multi-hot, of the shape [N, K] of the scores, got"
+      f" {targets.shape} and {scores.shape}."
     )
   if not np.isin(targets, (0, 1)).all():
     raise ValueError("targets must be 0 or 1, got other values.")
@@ -203,7 +193,7 @@ def average_precisions(
 
 
 def mean_average_precision(
-    scores: np.ndarray, targets: np.ndarray, *, definition: str = "sklearn"
+  scores: np.ndarray, targets: np.ndarray, *, definition: str = "sklearn"
 ) -> float:
   """Mean of `average_precisions` over the classes that have a positive.
 
@@ -229,9 +219,9 @@ def mean_average_precision(
   present = ~np.isnan(values)
   if not present.any():
     raise ValueError(
-        "Mean average precision needs at least one positive label, got"
-        f" {len(values)} classes without any. Are the labels hidden, as in a"
-        " test split?"
+      "Mean average precision needs at least one positive label, got"
+      f" {len(values)} classes without any. Are the labels hidden, as in a"
+      " test split?"
     )
   return float(np.mean(values[present]))
 
@@ -245,11 +235,11 @@ def _label_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _pair_ranks(
-    verb_scores: np.ndarray,
-    noun_scores: np.ndarray,
-    verb_labels: np.ndarray,
-    noun_labels: np.ndarray,
-    top_n: int,
+  verb_scores: np.ndarray,
+  noun_scores: np.ndarray,
+  verb_labels: np.ndarray,
+  noun_labels: np.ndarray,
+  top_n: int,
 ) -> np.ndarray:
   """`[N]` place of the labelled pair, from 0; one too high if left out.
 
@@ -273,35 +263,31 @@ def _check_scores(scores: np.ndarray) -> np.ndarray:
   scores = np.asarray(scores)
   if scores.ndim != 2 or not scores.size:
     raise ValueError(
-        "scores must be [N, K] with at least one clip and one class, got"
-        f" {scores.shape}."
+      f"scores must be [N, K] with at least one clip and one class, got {scores.shape}."
     )
   missing = np.flatnonzero(np.isnan(scores).any(axis=1))
   if missing.size:
     raise ValueError(
-        f"{missing.size} of {len(scores)} clips have a NaN score, the first"
-        f" is clip {missing[0]}. Were they never scored? Drop them on purpose"
-        " or complete the evaluation."
+      f"{missing.size} of {len(scores)} clips have a NaN score, the first"
+      f" is clip {missing[0]}. Were they never scored? Drop them on purpose"
+      " or complete the evaluation."
     )
   return scores
 
 
-def _check_single_label(
-    scores: np.ndarray, labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _check_single_label(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   scores = _check_scores(scores)
   labels = np.asarray(labels)
   if labels.shape != scores.shape[:1] or labels.dtype.kind not in "iu":
     raise ValueError(
-        f"labels must be {len(scores)} integer class ids [N], got"
-        f" {labels.dtype} {labels.shape}."
+      f"labels must be {len(scores)} integer class ids [N], got {labels.dtype} {labels.shape}."
     )
   wrong = (labels < 0) | (labels >= scores.shape[1])
   if wrong.any():
     first = int(np.argmax(wrong))
     raise ValueError(
-        f"Labels must lie in [0, {scores.shape[1]}), got {labels[first]} for"
-        f" clip {first} ({int(wrong.sum())} labels out of range)."
+      f"Labels must lie in [0, {scores.shape[1]}), got {labels[first]} for"
+      f" clip {first} ({int(wrong.sum())} labels out of range)."
     )
   return scores, labels.astype(np.int64)
 

@@ -27,7 +27,7 @@ _NOT_EQUAL = float(np.nextafter(np.float32(1.0), np.float32(0.0)))
 
 
 def label_sets(
-    clips: Sequence[records.ClipInfo], tasks: Mapping[str, types.Task]
+  clips: Sequence[records.ClipInfo], tasks: Mapping[str, types.Task]
 ) -> dict[str, list[frozenset[str]]]:
   """The classes of clips, by name.
 
@@ -38,10 +38,7 @@ def label_sets(
   out = {}
   for task in tasks.values():
     names = [narrations_lib.normalize_narration(n) for n in task.class_names]
-    out[task.name] = [
-        frozenset(names[i] for i in clip.labels.get(task.name, ()))
-        for clip in clips
-    ]
+    out[task.name] = [frozenset(names[i] for i in clip.labels.get(task.name, ())) for clip in clips]
   return out
 
 
@@ -109,10 +106,10 @@ def class_overlap(queries: LabelSets, keys: LabelSets) -> retrieval.Relevance:
 
 
 def text_similarity(
-    query_texts: Sequence[str],
-    query_vectors: np.ndarray,
-    key_texts: Sequence[str],
-    key_vectors: np.ndarray,
+  query_texts: Sequence[str],
+  query_vectors: np.ndarray,
+  key_texts: Sequence[str],
+  key_vectors: np.ndarray,
 ) -> retrieval.Relevance:
   """Cosine of the narrations, negative ones as 0.
 
@@ -129,10 +126,12 @@ def text_similarity(
     Relevance `[Q, M]` by blocks.
   """
   normal = narrations_lib.normalize_narration
-  number = {text: i for i, text in enumerate(dict.fromkeys(
-      map(normal, [*query_texts, *key_texts])))}
-  queries, keys = (np.array([number[normal(t)] for t in texts], np.int64)
-                   for texts in (query_texts, key_texts))
+  number = {
+    text: i for i, text in enumerate(dict.fromkeys(map(normal, [*query_texts, *key_texts])))
+  }
+  queries, keys = (
+    np.array([number[normal(t)] for t in texts], np.int64) for texts in (query_texts, key_texts)
+  )
   query_vectors, key_vectors = cosine.round_both(query_vectors, key_vectors)
 
   def relevance(first: int, stop: int) -> np.ndarray:
@@ -148,15 +147,13 @@ def _shared(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
   return queries @ keys.T
 
 
-def _multi_hot(
-    queries: LabelSets, keys: LabelSets
-) -> list[tuple[np.ndarray, np.ndarray]]:
+def _multi_hot(queries: LabelSets, keys: LabelSets) -> list[tuple[np.ndarray, np.ndarray]]:
   """Per common task float32 `[Q, K]` and `[M, K]` over the names of both."""
   tasks = common_tasks(queries, keys)
   if not tasks:
     raise ValueError(
-        "The two sides have no task in common, so labels can't tell what is"
-        f" relevant: one has {sorted(queries)}, the other {sorted(keys)}."
+      "The two sides have no task in common, so labels can't tell what is"
+      f" relevant: one has {sorted(queries)}, the other {sorted(keys)}."
     )
   pairs = []
   for task in tasks:

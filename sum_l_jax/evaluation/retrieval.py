@@ -28,12 +28,12 @@ def dense(matrix: np.ndarray) -> Relevance:
 
 
 def evaluate(
-    queries: np.ndarray,
-    keys: np.ndarray,
-    relevance: Relevance,
-    *,
-    block: int = cosine.BLOCK,
-    cut: bool = False,
+  queries: np.ndarray,
+  keys: np.ndarray,
+  relevance: Relevance,
+  *,
+  block: int = cosine.BLOCK,
+  cut: bool = False,
 ) -> dict[str, float]:
   """How well the keys most similar to each query are those relevant to it.
 
@@ -80,8 +80,12 @@ def evaluate(
 
 
 def chance(
-    num_queries: int, num_keys: int, relevance: Relevance, *,
-    block: int = cosine.BLOCK, cut: bool = False,
+  num_queries: int,
+  num_keys: int,
+  relevance: Relevance,
+  *,
+  block: int = cosine.BLOCK,
+  cut: bool = False,
 ) -> dict[str, float]:
   """The expectation of `evaluate` where the keys come in random order.
 
@@ -96,8 +100,7 @@ def chance(
   """
   if num_queries < 1 or num_keys < 1:
     raise ValueError(
-        "There must be at least one query and one key, got"
-        f" {num_queries} and {num_keys}."
+      f"There must be at least one query and one key, got {num_queries} and {num_keys}."
     )
   tied = lambda first, stop: np.zeros((stop - first, num_keys), np.int64)
   found = _evaluate(tied, num_queries, num_keys, relevance, block, cut)
@@ -106,12 +109,12 @@ def chance(
 
 
 def multi_instance(
-    videos: np.ndarray,
-    texts: np.ndarray,
-    video_to_text: Relevance,
-    text_to_video: Relevance,
-    *,
-    block: int = cosine.BLOCK,
+  videos: np.ndarray,
+  texts: np.ndarray,
+  video_to_text: Relevance,
+  text_to_video: Relevance,
+  *,
+  block: int = cosine.BLOCK,
 ) -> dict[str, float]:
   """The two numbers of EPIC-KITCHENS-100 multi-instance retrieval.
 
@@ -134,8 +137,8 @@ def multi_instance(
   options = dict(block=block, cut=True)
   found, random = {}, {}
   for name, queries, keys, measure in (
-      ("video_to_text", videos, texts, video_to_text),
-      ("text_to_video", texts, videos, text_to_video),
+    ("video_to_text", videos, texts, video_to_text),
+    ("text_to_video", texts, videos, text_to_video),
   ):
     found[name] = evaluate(queries, keys, measure, **options)
     random[name] = chance(len(queries), len(keys), measure, **options)
@@ -150,8 +153,12 @@ def multi_instance(
 
 
 def _evaluate(
-    units: Callable[[int, int], np.ndarray], num_queries: int, num_keys: int,
-    relevance: Relevance, block: int, cut: bool,
+  units: Callable[[int, int], np.ndarray],
+  num_queries: int,
+  num_keys: int,
+  relevance: Relevance,
+  block: int,
+  cut: bool,
 ) -> dict[str, float]:
   if block < 1:
     raise ValueError(f"block must be at least 1, got {block}.")
@@ -161,24 +168,18 @@ def _evaluate(
     gains = np.asarray(relevance(first, stop), np.float64)
     if gains.shape != (stop - first, num_keys):
       raise ValueError(
-          f"The relevance of queries {first} to {stop} must have shape"
-          f" {(stop - first, num_keys)}, got {gains.shape}."
+        f"The relevance of queries {first} to {stop} must have shape"
+        f" {(stop - first, num_keys)}, got {gains.shape}."
       )
     if not np.all((gains >= 0.0) & (gains <= 1.0)):
-      raise ValueError(
-          f"Relevance must lie in [0, 1], got {gains.min()} to {gains.max()}."
-      )
+      raise ValueError(f"Relevance must lie in [0, 1], got {gains.min()} to {gains.max()}.")
     parts.append(_per_query(units(first, stop), gains, cut))
   return _summarise(
-      {name: np.concatenate([part[name] for part in parts])
-       for name in parts[0]},
-      num_keys,
+    {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, num_keys
   )
 
 
-def _summarise(
-    columns: Mapping[str, np.ndarray], num_keys: int
-) -> dict[str, float]:
+def _summarise(columns: Mapping[str, np.ndarray], num_keys: int) -> dict[str, float]:
   """Means over the queries that define a metric; NaN marks the others."""
   out = {}
   for name, values in columns.items():
@@ -193,9 +194,7 @@ def _summarise(
   return out
 
 
-def _per_query(
-    units: np.ndarray, gains: np.ndarray, cut: bool
-) -> dict[str, np.ndarray]:
+def _per_query(units: np.ndarray, gains: np.ndarray, cut: bool) -> dict[str, np.ndarray]:
   """Metrics of each query `[b]`, NaN where it has nothing to find."""
   width = gains.shape[1]
   order = np.argsort(-units, axis=1, kind="stable")
@@ -245,8 +244,7 @@ class _Ties:
 
 
 def _ndcg(
-    ties: _Ties, ranked: np.ndarray, size: np.ndarray, gains: np.ndarray,
-    cut: bool,
+  ties: _Ties, ranked: np.ndarray, size: np.ndarray, gains: np.ndarray, cut: bool
 ) -> np.ndarray:
   width = gains.shape[1]
   discount = 1.0 / np.log2(np.arange(width) + 2.0)
@@ -263,7 +261,7 @@ def _ndcg(
 
 
 def _first_match(
-    ties: _Ties, inside: np.ndarray, before: np.ndarray, total: np.ndarray
+  ties: _Ties, inside: np.ndarray, before: np.ndarray, total: np.ndarray
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
   """Expected rank of the first match, and chances that it is among k."""
   rows = np.arange(len(inside))

@@ -22,8 +22,7 @@ from sum_l_jax.train import stages
 def _has_verb_and_noun(dataset: records.ClipDataset) -> bool:
   """Whether "mir" is defined: softmax verbs and nouns."""
   return all(
-      task in dataset.tasks and dataset.tasks[task].kind == types.SOFTMAX
-      for task in ("verb", "noun")
+    task in dataset.tasks and dataset.tasks[task].kind == types.SOFTMAX for task in ("verb", "noun")
   )
 
 
@@ -47,24 +46,25 @@ class StageRetrieval:
       params, stats: trees that hold both views with their projections.
     """
     return cross_view.compare(
-        self.ego.embed(params, stats), self.exo.embed(params, stats),
-        multi_instance=_has_verb_and_noun(self.dataset),
+      self.ego.embed(params, stats),
+      self.exo.embed(params, stats),
+      multi_instance=_has_verb_and_noun(self.dataset),
     )
 
   def named(self, found: cross_view.Found) -> dict[str, float]:
     """Scalars `eval/<split>/retrieval/<direction>_<metric>`, in [0, 1]."""
     scalars = cross_view.SCALARS
     return {
-        f"eval/{self.dataset.split}/retrieval/{direction}_{name}": value
-        for direction, metrics in found.items()
-        for name, value in metrics.items()
-        if name.removeprefix("text_") in scalars
-        or (direction == "mir" and not name.startswith("random_"))
+      f"eval/{self.dataset.split}/retrieval/{direction}_{name}": value
+      for direction, metrics in found.items()
+      for name, value in metrics.items()
+      if name.removeprefix("text_") in scalars
+      or (direction == "mir" and not name.startswith("random_"))
     }
 
 
 def build_stage_retrieval(
-    config: stages.Config, data: stages.StageData, mesh: jax.sharding.Mesh
+  config: stages.Config, data: stages.StageData, mesh: jax.sharding.Mesh
 ) -> StageRetrieval | None:
   """What a stage watches beside its scores, or None.
 
@@ -85,8 +85,8 @@ def build_stage_retrieval(
     return None
   if data.narrations is None:
     logging.info(
-        "config.eval.retrieval: method %r trains no projections, so retrieval"
-        " is left out.", config.method,
+      "config.eval.retrieval: method %r trains no projections, so retrieval is left out.",
+      config.method,
     )
     return None
   open_split = lambda split: records.ClipDataset(data.ego.directory, split)
@@ -96,13 +96,11 @@ def build_stage_retrieval(
   if not config.eval.during_split:
     return None
   dataset = open_split(config.eval.during_split)
-  options = dict(mesh=mesh, clips=config.eval.during_clips,
-                 crops=config.eval.during_crops)
+  options = dict(mesh=mesh, clips=config.eval.during_clips, crops=config.eval.during_crops)
   exo = retrieval_source.build_exo_source(config, data.narrations, **options)
   if exo is None or not retrieval_source.is_labelled(dataset):
     return None
-  ego = retrieval_source.build_source(
-      config, types.EGO, [dataset], data.narrations, **options)
+  ego = retrieval_source.build_source(config, types.EGO, [dataset], data.narrations, **options)
   return StageRetrieval(dataset, ego, exo)
 
 
@@ -122,10 +120,7 @@ class CheckpointRetrieval:
       that is not the checkpoint's.
   """
 
-  def __init__(
-      self, config: stages.Config, weights: weights_lib.Weights,
-      mesh: jax.sharding.Mesh,
-  ):
+  def __init__(self, config: stages.Config, weights: weights_lib.Weights, mesh: jax.sharding.Mesh):
     self._config = config
     self._exo: retrieval_source.Source | None = None
     self._exo_items: cross_view.Items | None = None
@@ -134,17 +129,14 @@ class CheckpointRetrieval:
     for view in types.VIEWS:
       reason = embedding.why_not(weights, view)
       if reason:
-        logging.info(
-            "Retrieval is left out: of %s, %s.", weights.source, reason)
+        logging.info("Retrieval is left out: of %s, %s.", weights.source, reason)
         return
     self._table = _load_table(config, weights)
     _check_exo(config, weights)
-    self._options = dict(
-        mesh=mesh, clips=config.eval.clips, crops=config.eval.crops)
+    self._options = dict(mesh=mesh, clips=config.eval.clips, crops=config.eval.crops)
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     self._trees = jax.device_put((weights.params, weights.stats), everywhere)
-    self._exo = retrieval_source.build_exo_source(
-        config, self._table, **self._options)
+    self._exo = retrieval_source.build_exo_source(config, self._table, **self._options)
 
   def entry(self, dataset: records.ClipDataset) -> dict[str, Any]:
     """What `result.json` says of a split.
@@ -162,33 +154,30 @@ class CheckpointRetrieval:
     if self._exo is None or not retrieval_source.is_labelled(dataset):
       return {}
     config = self._config
-    ego = retrieval_source.build_source(
-        config, types.EGO, [dataset], self._table, **self._options)
+    ego = retrieval_source.build_source(config, types.EGO, [dataset], self._table, **self._options)
     if self._exo_items is None:  # Once for all splits.
       self._exo_items = self._exo.embed(*self._trees)
     return {
-        "retrieval": cross_view.compare(
-            ego.embed(*self._trees), self._exo_items,
-            multi_instance=_has_verb_and_noun(dataset),
-        ),
-        "retrieval_of": {
-            "exo_split": config.eval.retrieval_exo_split,
-            "exo": {data.directory.as_posix(): len(data)
-                    for data in self._exo.datasets},
-            "views": config.eval.clips * config.eval.crops,
-            "text_model": self._table.model,
-        },
+      "retrieval": cross_view.compare(
+        ego.embed(*self._trees), self._exo_items, multi_instance=_has_verb_and_noun(dataset)
+      ),
+      "retrieval_of": {
+        "exo_split": config.eval.retrieval_exo_split,
+        "exo": {data.directory.as_posix(): len(data) for data in self._exo.datasets},
+        "views": config.eval.clips * config.eval.crops,
+        "text_model": self._table.model,
+      },
     }
 
 
 def _load_table(
-    config: stages.Config, weights: weights_lib.Weights
+  config: stages.Config, weights: weights_lib.Weights
 ) -> narrations_lib.NarrationTable:
   if not config.narrations:
     raise ValueError(
-        "config.eval.retrieval=True needs sentence vectors, but"
-        " config.narrations is empty. Give the file of"
-        f" `{narrations_lib.EMBED_COMMAND}`, or turn it off."
+      "config.eval.retrieval=True needs sentence vectors, but"
+      " config.narrations is empty. Give the file of"
+      f" `{narrations_lib.EMBED_COMMAND}`, or turn it off."
     )
   table = narrations_lib.NarrationTable.load(config.narrations)
   check_text_model(weights, table, config.narrations)
@@ -199,21 +188,22 @@ def _check_exo(config: stages.Config, weights: weights_lib.Weights) -> None:
   """What class scores don't depend on, and `final` leaves unchecked."""
   card = weights.card
   for name, saved, given in (
-      ("exo.channel_order", card["pixels"][types.EXO]["channel_order"],
-       config.exo.channel_order),
-      ("model.projection_prenorm", embedding.prenorm(card),
-       config.model.projection_prenorm == "true"),
+    ("exo.channel_order", card["pixels"][types.EXO]["channel_order"], config.exo.channel_order),
+    (
+      "model.projection_prenorm",
+      embedding.prenorm(card),
+      config.model.projection_prenorm == "true",
+    ),
   ):
     if saved != given:
       raise ValueError(
-          f"{weights.source} was trained with {name} = {saved}, the config"
-          f" says {given}. Use the config it was trained with."
+        f"{weights.source} was trained with {name} = {saved}, the config"
+        f" says {given}. Use the config it was trained with."
       )
 
 
 def check_text_model(
-    weights: weights_lib.Weights, table: narrations_lib.NarrationTable,
-    where: str,
+  weights: weights_lib.Weights, table: narrations_lib.NarrationTable, where: str
 ) -> None:
   """Refuses sentence vectors of another space than the checkpoint's.
 
@@ -226,15 +216,18 @@ def check_text_model(
     ValueError: another model, or another width.
   """
   model = weights.card.get("data", {}).get("text_model")
-  dims = {tower["projection"]["kernel"].shape[1]
-          for tower in weights.params.values() if "projection" in tower}
+  dims = {
+    tower["projection"]["kernel"].shape[1]
+    for tower in weights.params.values()
+    if "projection" in tower
+  }
   if dims != {table.dim} or model not in (None, table.model):
     width = " or ".join(map(str, sorted(dims)))
     raise ValueError(
-        f"{weights.source} was trained with sentence vectors of {width} numbers"
-        f" by model {model!r}, but {where!r} has {table.dim} by"
-        f" {table.model!r}. Embed the narrations with the model it was trained"
-        f" with: `{narrations_lib.EMBED_COMMAND}`."
+      f"{weights.source} was trained with sentence vectors of {width} numbers"
+      f" by model {model!r}, but {where!r} has {table.dim} by"
+      f" {table.model!r}. Embed the narrations with the model it was trained"
+      f" with: `{narrations_lib.EMBED_COMMAND}`."
     )
 
 
@@ -243,9 +236,9 @@ def definitions(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
   if not any("retrieval" in entry for entry in entries.values()):
     return {}
   return {
-      "retrieval": "ranking by cosine of embeddings, see docs/retrieval.md;"
-                   " relevance by labels (same verb and noun 1, one of them"
-                   " 0.5), as text_... by the narrations' cosine; random_... of"
-                   " keys in random order; mir: EPIC-KITCHENS-100"
-                   " multi-instance retrieval of ego clips and narrations",
+    "retrieval": "ranking by cosine of embeddings, see docs/retrieval.md;"
+    " relevance by labels (same verb and noun 1, one of them"
+    " 0.5), as text_... by the narrations' cosine; random_... of"
+    " keys in random order; mir: EPIC-KITCHENS-100"
+    " multi-instance retrieval of ego clips and narrations"
   }

@@ -47,25 +47,30 @@ class Source:
     """The clips that can be read, with vectors."""
     params, stats = embedding.tower(params, stats, self.view)
     parts = [
-        embedding.embed(
-            self.step, params, stats,
-            interrupt.stoppable(
-                device.prefetch_to_device(stream, self.mesh)
-            ),
-            num_clips=len(dataset), num_views=stream.num_views,
-        )
-        for dataset, stream in zip(self.datasets, self.streams)
+      embedding.embed(
+        self.step,
+        params,
+        stats,
+        interrupt.stoppable(device.prefetch_to_device(stream, self.mesh)),
+        num_clips=len(dataset),
+        num_views=stream.num_views,
+      )
+      for dataset, stream in zip(self.datasets, self.streams)
     ]
-    found = dataclasses.replace(
-        self.items, vectors=np.concatenate([p.vectors for p in parts]))
+    found = dataclasses.replace(self.items, vectors=np.concatenate([p.vectors for p in parts]))
     readable = np.concatenate([p.readable for p in parts])
     return found.take(np.flatnonzero(readable).tolist())
 
 
 def build_source(
-    config: stages.Config, view: str, datasets: Sequence[records.ClipDataset],
-    table: narrations_lib.NarrationTable, *, mesh: jax.sharding.Mesh,
-    clips: int, crops: int,
+  config: stages.Config,
+  view: str,
+  datasets: Sequence[records.ClipDataset],
+  table: narrations_lib.NarrationTable,
+  *,
+  mesh: jax.sharding.Mesh,
+  clips: int,
+  crops: int,
 ) -> Source:
   """At most `eval.retrieval_clips` clips, evenly spaced over all data sets.
 
@@ -83,9 +88,8 @@ def build_source(
   starts = np.cumsum([0, *map(len, datasets)])
   rows = embedding.spaced(int(starts[-1]), config.eval.retrieval_clips)
   parts = [
-      embedding.subset(data, rows[(rows >= start) & (rows < start + len(data))]
-                       - start)
-      for data, start in zip(datasets, starts)
+    embedding.subset(data, rows[(rows >= start) & (rows < start + len(data))] - start)
+    for data, start in zip(datasets, starts)
   ]
   parts = [part for part in parts if len(part)]
   labels: dict[str, list] = {}
@@ -96,24 +100,30 @@ def build_source(
   # Of the tasks that all pools have.
   labels = {t: sets for t, sets in labels.items() if len(sets) == len(texts)}
   stream = functools.partial(
-      eval_loader.make_eval_stream,
-      transform=stages.build_test_transform(config), num_clips=clips,
-      num_crops=crops, batch_size=config.eval.batch_size,
-      host_index=jax.process_index(), host_count=jax.process_count(),
-      num_threads=config.input.num_threads, prefetch=config.input.prefetch,
+    eval_loader.make_eval_stream,
+    transform=stages.build_test_transform(config),
+    num_clips=clips,
+    num_crops=crops,
+    batch_size=config.eval.batch_size,
+    host_index=jax.process_index(),
+    host_count=jax.process_count(),
+    num_threads=config.input.num_threads,
+    prefetch=config.input.prefetch,
   )
   network = stages.build_network(config, {view: {}}, embedding_dim=table.dim)
   vectors = table.lookup(texts)
   return Source(
-      view, parts, [stream(part) for part in parts],
-      embedding.make_embed_step(network, view=view, mesh=mesh), mesh,
-      cross_view.Items(np.zeros_like(vectors), labels, texts, vectors),
+    view,
+    parts,
+    [stream(part) for part in parts],
+    embedding.make_embed_step(network, view=view, mesh=mesh),
+    mesh,
+    cross_view.Items(np.zeros_like(vectors), labels, texts, vectors),
   )
 
 
 def build_exo_source(
-    config: stages.Config, table: narrations_lib.NarrationTable,
-    **options: Any,
+  config: stages.Config, table: narrations_lib.NarrationTable, **options: Any
 ) -> Source | None:
   """The exo pools' split `eval.retrieval_exo_split`, or None.
 
@@ -130,11 +140,12 @@ def build_exo_source(
   """
   if not config.exo.datasets:
     raise ValueError(
-        "config.eval.retrieval=True needs exo clips, but config.exo.datasets"
-        " is empty. Give the pools' folders, or turn it off."
+      "config.eval.retrieval=True needs exo clips, but config.exo.datasets"
+      " is empty. Give the pools' folders, or turn it off."
     )
-  pools = [records.ClipDataset(folder, config.eval.retrieval_exo_split)
-           for folder in config.exo.datasets]
+  pools = [
+    records.ClipDataset(folder, config.eval.retrieval_exo_split) for folder in config.exo.datasets
+  ]
   if not all(map(is_labelled, pools)):
     return None
   return build_source(config, types.EXO, pools, table, **options)
@@ -143,6 +154,5 @@ def build_exo_source(
 def is_labelled(dataset: records.ClipDataset) -> bool:
   """Whether retrieval can be measured on a split; says so where not."""
   if not dataset.labelled:
-    logging.info(
-        "Retrieval is left out: %r has no labels and narrations.", dataset)
+    logging.info("Retrieval is left out: %r has no labels and narrations.", dataset)
   return dataset.labelled

@@ -79,42 +79,41 @@ def log_scores(probabilities: np.ndarray) -> np.ndarray:
 
 
 def _check_predictions(
-    member: str, predictions: Predictions, challenge: challenges.Challenge
+  member: str, predictions: Predictions, challenge: challenges.Challenge
 ) -> None:
   if set(predictions.scores) != set(challenge.classes):
     raise ValueError(
-        f"{member} must have scores of {sorted(challenge.classes)}, got those"
-        f" of {sorted(predictions.scores)}."
+      f"{member} must have scores of {sorted(challenge.classes)}, got those"
+      f" of {sorted(predictions.scores)}."
     )
   count = len(predictions.ids)
   if not count or len(set(predictions.ids)) != count:
     raise ValueError(
-        f"{member} must have entries of different ids, got {count} with"
-        f" {len(set(predictions.ids))} different ones."
+      f"{member} must have entries of different ids, got {count} with"
+      f" {len(set(predictions.ids))} different ones."
     )
   for task, classes in challenge.classes.items():
     scores = predictions.scores[task]
     if scores.shape != (count, classes):
       raise ValueError(
-          f"{member}: {challenge.name} has {classes} {task} classes, so the"
-          f" scores of {count} clips must be [{count}, {classes}], got"
-          f" {list(scores.shape)}."
+        f"{member}: {challenge.name} has {classes} {task} classes, so the"
+        f" scores of {count} clips must be [{count}, {classes}], got"
+        f" {list(scores.shape)}."
       )
     # Written so that NaN fails too.
-    if not (np.all(scores >= 0) and np.all(scores.sum(axis=1) > 0)
-            and np.isfinite(scores).all()):
+    if not (np.all(scores >= 0) and np.all(scores.sum(axis=1) > 0) and np.isfinite(scores).all()):
       raise ValueError(
-          f"{member}: scores of {task} must be probabilities, finite, not"
-          " negative and not all 0. Fill clips that were skipped."
+        f"{member}: scores of {task} must be probabilities, finite, not"
+        " negative and not all 0. Fill clips that were skipped."
       )
 
 
 def write_submission(
-    path: str | pathlib.Path,
-    members: Mapping[str, Predictions],
-    *,
-    challenge: challenges.Challenge,
-    supervision: Mapping[str, int | None],
+  path: str | pathlib.Path,
+  members: Mapping[str, Predictions],
+  *,
+  challenge: challenges.Challenge,
+  supervision: Mapping[str, int | None],
 ) -> None:
   """Writes a submission, whole or not at all; the same input, the same bytes.
 
@@ -131,8 +130,8 @@ def write_submission(
   levels = challenges.check_supervision(challenge, supervision)
   if set(members) != set(challenge.members):
     raise ValueError(
-        f"A submission to {challenge.name} must consist of"
-        f" {sorted(challenge.members)}, got {sorted(members)}."
+      f"A submission to {challenge.name} must consist of"
+      f" {sorted(challenge.members)}, got {sorted(members)}."
     )
   for member, predictions in members.items():
     _check_predictions(member, predictions, challenge)
@@ -158,8 +157,8 @@ def _write_json(file, head: Mapping[str, Any], predictions: Predictions):
   logs = {t: log_scores(s) for t, s in predictions.scores.items()}
   for row, entry in enumerate(predictions.ids):
     scores = {
-        task: dict(zip(_class_keys(values.shape[1]), values[row].tolist()))
-        for task, values in logs.items()
+      task: dict(zip(_class_keys(values.shape[1]), values[row].tolist()))
+      for task, values in logs.items()
     }
     text = f"{json.dumps(entry)}: {json.dumps(scores, allow_nan=False)}"
     file.write(f"{', ' if row else ''}{text}".encode())
@@ -172,10 +171,10 @@ def _class_keys(classes: int) -> tuple[str, ...]:
 
 
 def read_submission(
-    path: str | pathlib.Path,
-    *,
-    challenge: challenges.Challenge = challenges.EPIC100,
-    ids: Mapping[str, Sequence[str]] | None = None,
+  path: str | pathlib.Path,
+  *,
+  challenge: challenges.Challenge = challenges.EPIC100,
+  ids: Mapping[str, Sequence[str]] | None = None,
 ) -> Submission:
   """Reads a submission, refusing whatever its format does not allow.
 
@@ -197,8 +196,7 @@ def read_submission(
     where = f"{path}, {member}"
     try:
       content = json.loads(
-          text, object_pairs_hook=_object, parse_int=_whole,
-          parse_constant=_refuse_constant,
+        text, object_pairs_hook=_object, parse_int=_whole, parse_constant=_refuse_constant
       )
       supervision = _check_head(content, challenge)
       members[member] = _check_results(content["results"], challenge)
@@ -209,9 +207,7 @@ def read_submission(
   return Submission(challenge, supervision, members)
 
 
-def _read_members(
-    path: pathlib.Path, challenge: challenges.Challenge
-) -> dict[str, bytes]:
+def _read_members(path: pathlib.Path, challenge: challenges.Challenge) -> dict[str, bytes]:
   if not path.is_file():
     raise FileNotFoundError(f"There is no submission {str(path)!r}.")
   if path.stat().st_size > MAX_BYTES:
@@ -222,22 +218,27 @@ def _read_members(
       names = sorted(info.filename for info in archive.infolist())
       if names != sorted(challenge.members):
         raise ValueError(
-            f"{path} must hold exactly {sorted(challenge.members)}, in no"
-            f" folder, for {challenge.name}; it holds {len(names)} files:"
-            f" {names[:_SHOWN]}."
+          f"{path} must hold exactly {sorted(challenge.members)}, in no"
+          f" folder, for {challenge.name}; it holds {len(names)} files:"
+          f" {names[:_SHOWN]}."
         )
       for member, info in found.items():
         if info.file_size > MAX_BYTES:
           raise ValueError(
-              f"{path}: {member} would unpack to {info.file_size:,} bytes, more"
-              f" than {MAX_BYTES:,}. No test set needs that many."
+            f"{path}: {member} would unpack to {info.file_size:,} bytes, more"
+            f" than {MAX_BYTES:,}. No test set needs that many."
           )
       # No more than file_size is unpacked, whatever the stream holds.
       return {name: archive.read(found[name]) for name in challenge.members}
-  except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError,
-          NotImplementedError) as error:
-    raise ValueError(
-        f"{path} can't be read as a zip file ({error}).") from error
+  except (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    RuntimeError,
+    NotImplementedError,
+  ) as error:
+    raise ValueError(f"{path} can't be read as a zip file ({error}).") from error
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Any:
@@ -250,8 +251,7 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
   if not 0 < len(content) <= _MOST_CLASSES:
     return content
   keys = _class_keys(len(content))
-  if content.keys() == set(keys) and all(
-      type(value) in (int, float) for value in content.values()):
+  if content.keys() == set(keys) and all(type(value) in (int, float) for value in content.values()):
     return np.array([content[key] for key in keys], np.float64)
   return content
 
@@ -265,9 +265,7 @@ def _refuse_constant(text: str):
   raise ValueError(f"{text} is not a finite number")
 
 
-def _check_head(
-    content: Any, challenge: challenges.Challenge
-) -> dict[str, int]:
+def _check_head(content: Any, challenge: challenges.Challenge) -> dict[str, int]:
   """Returns the supervision levels."""
   wanted = {"version", "challenge", "results"}
   wanted |= set(challenges.SUPERVISION) if challenge.supervised else set()
@@ -276,17 +274,12 @@ def _check_head(
     raise ValueError(f"it must be an object of {sorted(wanted)}, got {found}.")
   for name, value in (("version", challenge.version), ("challenge", _TASK)):
     if content[name] != value:
-      raise ValueError(
-          f"{name} must be {value!r} for {challenge.name}, got"
-          f" {content[name]!r}."
-      )
+      raise ValueError(f"{name} must be {value!r} for {challenge.name}, got {content[name]!r}.")
   levels = {n: content[n] for n in challenges.SUPERVISION if n in content}
   return challenges.check_supervision(challenge, levels)
 
 
-def _check_results(
-    results: Any, challenge: challenges.Challenge
-) -> Predictions:
+def _check_results(results: Any, challenge: challenges.Challenge) -> Predictions:
   if not isinstance(results, dict) or not results:
     raise ValueError("results must be an object with an entry for each clip.")
   scores = {task: [] for task in challenge.classes}
@@ -294,8 +287,8 @@ def _check_results(
     if not isinstance(entry, dict) or set(entry) != set(scores):
       found = sorted(entry) if isinstance(entry, dict) else "no object"
       raise ValueError(
-          f"clip {clip!r} must have scores of {sorted(scores)}, got {found}."
-          " Scores of actions are left to the scorer."
+        f"clip {clip!r} must have scores of {sorted(scores)}, got {found}."
+        " Scores of actions are left to the scorer."
       )
     for task, classes in challenge.classes.items():
       values = entry[task]
@@ -304,22 +297,22 @@ def _check_results(
       if not np.isfinite(values).all():
         raise ValueError(f"clip {clip!r} has a {task} score that is infinite.")
       scores[task].append(values)
-  return Predictions(
-      tuple(results), {t: np.stack(values) for t, values in scores.items()})
+  return Predictions(tuple(results), {t: np.stack(values) for t, values in scores.items()})
 
 
 def _class_problem(clip: str, task: str, values: Any, classes: int) -> str:
   must = f"clip {clip!r} must have a number for each {task} class"
-  must += f" \"0\" to \"{classes - 1}\""
+  must += f' "0" to "{classes - 1}"'
   if isinstance(values, np.ndarray):
     return f"{must}, got {len(values)} classes."
   if not isinstance(values, dict):
     return f"{must}, got {values!r:.40}."
   keys = set(_class_keys(classes))
-  wrong = [f"{k!r}: {v!r:.40}" for k, v in values.items()
-           if k in keys and type(v) not in (int, float)]
+  wrong = [
+    f"{k!r}: {v!r:.40}" for k, v in values.items() if k in keys and type(v) not in (int, float)
+  ]
   return (
-      f"{must}; missing are {sorted(keys - set(values))[:_SHOWN]}, unknown are"
-      f" {sorted(set(values) - keys)[:_SHOWN]}, no numbers are"
-      f" {wrong[:_SHOWN]}."
+    f"{must}; missing are {sorted(keys - set(values))[:_SHOWN]}, unknown are"
+    f" {sorted(set(values) - keys)[:_SHOWN]}, no numbers are"
+    f" {wrong[:_SHOWN]}."
   )

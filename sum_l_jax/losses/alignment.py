@@ -29,9 +29,7 @@ from sum_l_jax.losses import graded
 from sum_l_jax.losses import negatives
 from sum_l_jax.losses import reduction
 
-KINDS = (
-    "weighted", "filtered", "decoupled", "info_nce", "triplet", "graded",
-)  # fmt: skip
+KINDS = ("weighted", "filtered", "decoupled", "info_nce", "triplet", "graded")
 # Kinds that choose or weigh pairs by their narrations.
 SELECTING_KINDS = ("weighted", "filtered")
 # Kinds that do not work without narrations.
@@ -44,24 +42,24 @@ _DISTANCE_EPSILON = 1e-6
 
 
 def ego_exo(
-    *,
-    ego: jax.Array,
-    exo: jax.Array,
-    kind: str,
-    temperature: float,
-    ego_text: jax.Array | None = None,
-    exo_text: jax.Array | None = None,
-    mask: jax.Array | None = None,
-    sigma: float = 0.1,
-    threshold: float = 0.5,
-    same_view_negatives: bool = False,
-    negatives_from: str = "selected",
-    negatives_group: int = 0,
-    triplet_margin: float = 0.1,
-    triplet_self_negatives: bool = False,
-    target_temperature: float = 0.06,
-    mask_duplicates: float = 0.0,
-    key: jax.Array | None = None,
+  *,
+  ego: jax.Array,
+  exo: jax.Array,
+  kind: str,
+  temperature: float,
+  ego_text: jax.Array | None = None,
+  exo_text: jax.Array | None = None,
+  mask: jax.Array | None = None,
+  sigma: float = 0.1,
+  threshold: float = 0.5,
+  same_view_negatives: bool = False,
+  negatives_from: str = "selected",
+  negatives_group: int = 0,
+  triplet_margin: float = 0.1,
+  triplet_self_negatives: bool = False,
+  target_temperature: float = 0.06,
+  mask_duplicates: float = 0.0,
+  key: jax.Array | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """The cross-view term, sum of both directions (triplet: ego to exo only).
 
@@ -106,79 +104,84 @@ def ego_exo(
   diagnostics = {}
   similarity = None
   if has_text:
-    similarity = contrastive.pair_similarity(
-        ego_text=ego_text, exo_text=exo_text
-    )
+    similarity = contrastive.pair_similarity(ego_text=ego_text, exo_text=exo_text)
     diagnostics["pair_similarity"] = reduction.masked_mean(similarity, valid)
   elif kind in NARRATION_KINDS or mask_duplicates:
     raise ValueError(
-        f"The cross-view term {kind!r} with mask_duplicates={mask_duplicates}"
-        " compares narrations: it needs the embeddings of both ego_text and"
-        " exo_text. Give them, or set mask_duplicates to 0 and use one of"
-        f" {tuple(k for k in KINDS if k not in NARRATION_KINDS)}."
+      f"The cross-view term {kind!r} with mask_duplicates={mask_duplicates}"
+      " compares narrations: it needs the embeddings of both ego_text and"
+      " exo_text. Give them, or set mask_duplicates to 0 and use one of"
+      f" {tuple(k for k in KINDS if k not in NARRATION_KINDS)}."
     )
 
   if kind == "triplet":
     value = _triplet_term(
-        ego,
-        exo,
-        valid,
-        negatives_group=negatives_group,
-        margin=triplet_margin,
-        self_negatives=triplet_self_negatives,
-        key=key,
+      ego,
+      exo,
+      valid,
+      negatives_group=negatives_group,
+      margin=triplet_margin,
+      self_negatives=triplet_self_negatives,
+      key=key,
     )
     return value, diagnostics | {"selected_pairs": jnp.sum(selected)}
 
   options = dict(
-      temperature=temperature,
-      same_view_negatives=same_view_negatives,
-      negatives_group=negatives_group,
-      mask_duplicates=mask_duplicates,
-      texts=(ego_text, exo_text),
+    temperature=temperature,
+    same_view_negatives=same_view_negatives,
+    negatives_group=negatives_group,
+    mask_duplicates=mask_duplicates,
+    texts=(ego_text, exo_text),
   )
   if kind == "graded":
     selected = graded.selected_anchors(
-        anchor_text=ego_text, positive_text=exo_text, threshold=threshold,
-        mask=valid, negatives_group=negatives_group,
-    )  # fmt: skip
+      anchor_text=ego_text,
+      positive_text=exo_text,
+      threshold=threshold,
+      mask=valid,
+      negatives_group=negatives_group,
+    )
     value = _both_directions(
-        graded.graded_contrastive, ego, exo, mask=valid, threshold=threshold,
-        target_temperature=target_temperature,
-        all_negatives=negatives_from == "all", **options,
-    )  # fmt: skip
+      graded.graded_contrastive,
+      ego,
+      exo,
+      mask=valid,
+      threshold=threshold,
+      target_temperature=target_temperature,
+      all_negatives=negatives_from == "all",
+      **options,
+    )
     return value, diagnostics | {"selected_pairs": jnp.sum(selected)}
 
   weights = None
   if kind in SELECTING_KINDS:
-    selected = contrastive.select_pairs(
-        similarity, threshold=threshold, mask=valid
-    )
+    selected = contrastive.select_pairs(similarity, threshold=threshold, mask=valid)
   if kind == "weighted":
     weights = contrastive.similarity_weights(
-        similarity, sigma=sigma, mask=selected, negatives_group=negatives_group
+      similarity, sigma=sigma, mask=selected, negatives_group=negatives_group
     )
-  loss = (
-      contrastive.info_nce
-      if kind == "info_nce"
-      else contrastive.decoupled_contrastive
-  )
+  loss = contrastive.info_nce if kind == "info_nce" else contrastive.decoupled_contrastive
   value = _both_directions(
-      loss, ego, exo, mask=selected, positive_weights=weights,
-      negatives_mask=valid if negatives_from == "all" else None, **options,
-  )  # fmt: skip
+    loss,
+    ego,
+    exo,
+    mask=selected,
+    positive_weights=weights,
+    negatives_mask=valid if negatives_from == "all" else None,
+    **options,
+  )
   return value, diagnostics | {"selected_pairs": jnp.sum(selected)}
 
 
 def video_text(
-    *,
-    video: jax.Array,
-    text: jax.Array,
-    temperature: float,
-    mask: jax.Array | None = None,
-    same_view_negatives: bool = False,
-    negatives_group: int = 0,
-    mask_duplicates: float = 0.0,
+  *,
+  video: jax.Array,
+  text: jax.Array,
+  temperature: float,
+  mask: jax.Array | None = None,
+  same_view_negatives: bool = False,
+  negatives_group: int = 0,
+  mask_duplicates: float = 0.0,
 ) -> jax.Array:
   """One view's half of Eq. 11: decoupled loss, both directions, all clips.
 
@@ -201,15 +204,15 @@ def video_text(
   """
   text = jax.lax.stop_gradient(text)
   return _both_directions(
-      contrastive.decoupled_contrastive,
-      video,
-      text,
-      temperature=temperature,
-      mask=mask,
-      same_view_negatives=same_view_negatives,
-      negatives_group=negatives_group,
-      mask_duplicates=mask_duplicates,
-      texts=(text, text),
+    contrastive.decoupled_contrastive,
+    video,
+    text,
+    temperature=temperature,
+    mask=mask,
+    same_view_negatives=same_view_negatives,
+    negatives_group=negatives_group,
+    mask_duplicates=mask_duplicates,
+    texts=(text, text),
   )
 
 
@@ -222,20 +225,20 @@ def check_duplicates(mask_duplicates: float, kind: str | None) -> None:
   negatives.check_mask_duplicates(mask_duplicates)
   if mask_duplicates and kind == "triplet":
     raise ValueError(
-        "mask_duplicates leaves clips out of a contrastive loss's negatives;"
-        " the cross-view term 'triplet' draws one negative and does not look at"
-        f" narrations, got mask_duplicates={mask_duplicates}. Set it to 0 or"
-        f" use one of {tuple(k for k in KINDS if k != 'triplet')}."
+      "mask_duplicates leaves clips out of a contrastive loss's negatives;"
+      " the cross-view term 'triplet' draws one negative and does not look at"
+      f" narrations, got mask_duplicates={mask_duplicates}. Set it to 0 or"
+      f" use one of {tuple(k for k in KINDS if k != 'triplet')}."
     )
 
 
 def triplet(
-    *,
-    anchors: jax.Array,
-    positives: jax.Array,
-    negatives: jax.Array,
-    margin: float,
-    mask: jax.Array | None = None,
+  *,
+  anchors: jax.Array,
+  positives: jax.Array,
+  negatives: jax.Array,
+  margin: float,
+  mask: jax.Array | None = None,
 ) -> jax.Array:
   """Triplet loss: mean of max(0, |a - p| - |a - n| + margin).
 
@@ -259,8 +262,7 @@ def triplet(
   """
   rows = reduction.row_mask(mask, anchors.shape[0])
   anchors, positives, negatives = (
-      jnp.where(rows[:, None], x.astype(jnp.float32), 0.0)
-      for x in (anchors, positives, negatives)
+    jnp.where(rows[:, None], x.astype(jnp.float32), 0.0) for x in (anchors, positives, negatives)
   )
 
   def distance(x, y):
@@ -288,9 +290,7 @@ def next_selected(mask: jax.Array) -> jax.Array:
   """
   index = jnp.arange(mask.shape[0])
   steps = (index[None, :] - index[:, None] - 1) % mask.shape[0]
-  return jnp.argmin(
-      jnp.where(mask.astype(bool)[None, :], steps, mask.shape[0]), axis=1
-  )
+  return jnp.argmin(jnp.where(mask.astype(bool)[None, :], steps, mask.shape[0]), axis=1)
 
 
 def shuffled_selected(mask: jax.Array, noise: jax.Array) -> jax.Array:
@@ -315,38 +315,34 @@ def shuffled_selected(mask: jax.Array, noise: jax.Array) -> jax.Array:
 
 
 def _both_directions(
-    loss: Callable[..., jax.Array],
-    a: jax.Array,
-    b: jax.Array,
-    *,
-    texts: tuple[jax.Array | None, jax.Array | None],
-    **options: Any,
+  loss: Callable[..., jax.Array],
+  a: jax.Array,
+  b: jax.Array,
+  *,
+  texts: tuple[jax.Array | None, jax.Array | None],
+  **options: Any,
 ) -> jax.Array:
   a_text, b_text = texts
-  return loss(
-      anchors=a, positives=b, anchor_text=a_text, positive_text=b_text,
-      **options,
-  ) + loss(
-      anchors=b, positives=a, anchor_text=b_text, positive_text=a_text,
-      **options,
-  )  # fmt: skip
+  return loss(anchors=a, positives=b, anchor_text=a_text, positive_text=b_text, **options) + loss(
+    anchors=b, positives=a, anchor_text=b_text, positive_text=a_text, **options
+  )
 
 
 def _triplet_term(
-    ego: jax.Array,
-    exo: jax.Array,
-    valid: jax.Array,
-    *,
-    negatives_group: int,
-    margin: float,
-    self_negatives: bool,
-    key: jax.Array | None,
+  ego: jax.Array,
+  exo: jax.Array,
+  valid: jax.Array,
+  *,
+  negatives_group: int,
+  margin: float,
+  self_negatives: bool,
+  key: jax.Array | None,
 ) -> jax.Array:
   """Anchor ego, positive its exo, negative another ego of the group."""
   if self_negatives and key is None:
     raise ValueError(
-        "triplet_self_negatives draws a random permutation and needs a key,"
-        " got None. Pass key=, or set triplet_self_negatives to False."
+      "triplet_self_negatives draws a random permutation and needs a key,"
+      " got None. Pass key=, or set triplet_self_negatives to False."
     )
   noise = jnp.zeros(valid.shape, jnp.float32)
   if self_negatives:
@@ -354,24 +350,16 @@ def _triplet_term(
 
   def group_mean(z_ego, z_exo, rows, order):
     rows = rows & (jnp.sum(rows) >= 2)
-    index = (
-        shuffled_selected(rows, order)
-        if self_negatives
-        else next_selected(rows)
-    )
+    index = shuffled_selected(rows, order) if self_negatives else next_selected(rows)
     return triplet(
-        anchors=z_ego,
-        positives=z_exo,
-        negatives=jnp.take(z_ego, index, axis=0),
-        margin=margin,
-        mask=rows,
+      anchors=z_ego,
+      positives=z_exo,
+      negatives=jnp.take(z_ego, index, axis=0),
+      margin=margin,
+      mask=rows,
     )
 
-  return jnp.mean(
-      reduction.per_group(
-          group_mean, (ego, exo, valid, noise), negatives_group
-      )
-  )
+  return jnp.mean(reduction.per_group(group_mean, (ego, exo, valid, noise), negatives_group))
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

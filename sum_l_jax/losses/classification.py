@@ -9,7 +9,7 @@ from sum_l_jax.losses import reduction
 
 
 def softmax_cross_entropy(
-    *, logits: jax.Array, labels: jax.Array, mask: jax.Array | None = None
+  *, logits: jax.Array, labels: jax.Array, mask: jax.Array | None = None
 ) -> jax.Array:
   """Cross entropy of a task with exactly one class a clip.
 
@@ -33,14 +33,12 @@ def softmax_cross_entropy(
   """
   if logits.ndim != 2 or labels.shape != logits.shape[:1]:
     raise ValueError(
-        "A softmax task needs logits [B, K] and labels [B], got"
-        f" {list(logits.shape)} and {list(labels.shape)}. Multi-hot labels"
-        ' [B, K] belong to a task of kind "multi_label".'
+      "A softmax task needs logits [B, K] and labels [B], got"
+      f" {list(logits.shape)} and {list(labels.shape)}. Multi-hot labels"
+      ' [B, K] belong to a task of kind "multi_label".'
     )
   if not jnp.issubdtype(labels.dtype, jnp.integer):
-    raise ValueError(
-        f"Labels of a softmax task must be integer ids, got {labels.dtype}."
-    )
+    raise ValueError(f"Labels of a softmax task must be integer ids, got {labels.dtype}.")
   batch, classes = logits.shape
   rows = reduction.row_mask(mask, batch)
   logits = jnp.where(rows[:, None], logits.astype(jnp.float32), 0.0)
@@ -51,11 +49,7 @@ def softmax_cross_entropy(
 
 
 def multi_label_cross_entropy(
-    *,
-    logits: jax.Array,
-    labels: jax.Array,
-    mask: jax.Array | None = None,
-    pos_weight: float = 1.0,
+  *, logits: jax.Array, labels: jax.Array, mask: jax.Array | None = None, pos_weight: float = 1.0
 ) -> jax.Array:
   """Sigmoid cross entropy of a task with any number of classes a clip.
 
@@ -79,15 +73,12 @@ def multi_label_cross_entropy(
   """
   if logits.ndim != 2 or labels.shape != logits.shape:
     raise ValueError(
-        "A multi_label task needs logits and labels of one shape [B, K], got"
-        f" {list(logits.shape)} and {list(labels.shape)}. Class ids [B] belong"
-        ' to a task of kind "softmax".'
+      "A multi_label task needs logits and labels of one shape [B, K], got"
+      f" {list(logits.shape)} and {list(labels.shape)}. Class ids [B] belong"
+      ' to a task of kind "softmax".'
     )
   rows = reduction.row_mask(mask, logits.shape[0])
   logits = jnp.where(rows[:, None], logits.astype(jnp.float32), 0.0)
   labels = jnp.where(rows[:, None], labels.astype(jnp.float32), 0.0)
-  values = (
-      pos_weight * labels * jax.nn.softplus(-logits)
-      + (1.0 - labels) * jax.nn.softplus(logits)
-  )
+  values = pos_weight * labels * jax.nn.softplus(-logits) + (1.0 - labels) * jax.nn.softplus(logits)
   return jnp.where(rows, jnp.mean(values, axis=1), 0.0)

@@ -36,18 +36,18 @@ from sum_l_jax.losses import reduction
 
 
 def info_nce(
-    *,
-    anchors: jax.Array,
-    positives: jax.Array,
-    temperature: float,
-    mask: jax.Array | None = None,
-    positive_weights: jax.Array | None = None,
-    negatives_mask: jax.Array | None = None,
-    same_view_negatives: bool = False,
-    negatives_group: int = 0,
-    mask_duplicates: float = 0.0,
-    anchor_text: jax.Array | None = None,
-    positive_text: jax.Array | None = None,
+  *,
+  anchors: jax.Array,
+  positives: jax.Array,
+  temperature: float,
+  mask: jax.Array | None = None,
+  positive_weights: jax.Array | None = None,
+  negatives_mask: jax.Array | None = None,
+  same_view_negatives: bool = False,
+  negatives_group: int = 0,
+  mask_duplicates: float = 0.0,
+  anchor_text: jax.Array | None = None,
+  positive_text: jax.Array | None = None,
 ) -> jax.Array:
   r"""InfoNCE, one direction (Eq. 3).
 
@@ -89,34 +89,34 @@ def info_nce(
   0.5200
   """
   return _contrast(
-      anchors,
-      positives,
-      temperature=temperature,
-      mask=mask,
-      positive_weights=positive_weights,
-      negatives_mask=negatives_mask,
-      same_view_negatives=same_view_negatives,
-      negatives_group=negatives_group,
-      mask_duplicates=mask_duplicates,
-      anchor_text=anchor_text,
-      positive_text=positive_text,
-      positive_in_denominator=True,
+    anchors,
+    positives,
+    temperature=temperature,
+    mask=mask,
+    positive_weights=positive_weights,
+    negatives_mask=negatives_mask,
+    same_view_negatives=same_view_negatives,
+    negatives_group=negatives_group,
+    mask_duplicates=mask_duplicates,
+    anchor_text=anchor_text,
+    positive_text=positive_text,
+    positive_in_denominator=True,
   )
 
 
 def decoupled_contrastive(
-    *,
-    anchors: jax.Array,
-    positives: jax.Array,
-    temperature: float,
-    mask: jax.Array | None = None,
-    positive_weights: jax.Array | None = None,
-    negatives_mask: jax.Array | None = None,
-    same_view_negatives: bool = False,
-    negatives_group: int = 0,
-    mask_duplicates: float = 0.0,
-    anchor_text: jax.Array | None = None,
-    positive_text: jax.Array | None = None,
+  *,
+  anchors: jax.Array,
+  positives: jax.Array,
+  temperature: float,
+  mask: jax.Array | None = None,
+  positive_weights: jax.Array | None = None,
+  negatives_mask: jax.Array | None = None,
+  same_view_negatives: bool = False,
+  negatives_group: int = 0,
+  mask_duplicates: float = 0.0,
+  anchor_text: jax.Array | None = None,
+  positive_text: jax.Array | None = None,
 ) -> jax.Array:
   r"""Decoupled contrastive loss, one direction (Eq. 6; Eq. 9 with weights).
 
@@ -155,18 +155,18 @@ def decoupled_contrastive(
   -0.8000
   """
   return _contrast(
-      anchors,
-      positives,
-      temperature=temperature,
-      mask=mask,
-      positive_weights=positive_weights,
-      negatives_mask=negatives_mask,
-      same_view_negatives=same_view_negatives,
-      negatives_group=negatives_group,
-      mask_duplicates=mask_duplicates,
-      anchor_text=anchor_text,
-      positive_text=positive_text,
-      positive_in_denominator=False,
+    anchors,
+    positives,
+    temperature=temperature,
+    mask=mask,
+    positive_weights=positive_weights,
+    negatives_mask=negatives_mask,
+    same_view_negatives=same_view_negatives,
+    negatives_group=negatives_group,
+    mask_duplicates=mask_duplicates,
+    anchor_text=anchor_text,
+    positive_text=positive_text,
+    positive_in_denominator=False,
   )
 
 
@@ -181,18 +181,15 @@ def pair_similarity(*, ego_text: jax.Array, exo_text: jax.Array) -> jax.Array:
     `[B]` float32, in [-1, 1] up to rounding.
   """
   return jnp.einsum(
-      "bd,bd->b",
-      ego_text.astype(jnp.float32),
-      exo_text.astype(jnp.float32),
-      precision=negatives.PRECISION,
+    "bd,bd->b",
+    ego_text.astype(jnp.float32),
+    exo_text.astype(jnp.float32),
+    precision=negatives.PRECISION,
   )
 
 
 def select_pairs(
-    similarity: jax.Array,
-    *,
-    threshold: float,
-    mask: jax.Array | None = None,
+  similarity: jax.Array, *, threshold: float, mask: jax.Array | None = None
 ) -> jax.Array:
   """The filter of Eq. 7: keeps pairs with similar narrations.
 
@@ -215,11 +212,7 @@ def select_pairs(
 
 
 def similarity_weights(
-    similarity: jax.Array,
-    *,
-    sigma: float,
-    mask: jax.Array | None = None,
-    negatives_group: int = 0,
+  similarity: jax.Array, *, sigma: float, mask: jax.Array | None = None, negatives_group: int = 0
 ) -> jax.Array:
   """Weights of the positives (Eq. 10): K times a softmax over K pairs.
 
@@ -260,19 +253,19 @@ def similarity_weights(
 
 
 def _contrast(
-    anchors: jax.Array,
-    positives: jax.Array,
-    *,
-    temperature: float,
-    mask: jax.Array | None,
-    positive_weights: jax.Array | None,
-    negatives_mask: jax.Array | None,
-    same_view_negatives: bool,
-    negatives_group: int,
-    mask_duplicates: float,
-    anchor_text: jax.Array | None,
-    positive_text: jax.Array | None,
-    positive_in_denominator: bool,
+  anchors: jax.Array,
+  positives: jax.Array,
+  *,
+  temperature: float,
+  mask: jax.Array | None,
+  positive_weights: jax.Array | None,
+  negatives_mask: jax.Array | None,
+  same_view_negatives: bool,
+  negatives_group: int,
+  mask_duplicates: float,
+  anchor_text: jax.Array | None,
+  positive_text: jax.Array | None,
+  positive_in_denominator: bool,
 ) -> jax.Array:
   """Both losses above; they differ in `positive_in_denominator` alone."""
   check_positive("temperature", temperature)
@@ -294,9 +287,7 @@ def _contrast(
   if mask_duplicates:
     negatives.check_mask_duplicates(mask_duplicates)
     negatives.check_narrations(anchor_text, positive_text, batch)
-    texts = tuple(
-        reduction.zero_rows(text, used) for text in (anchor_text, positive_text)
-    )
+    texts = tuple(reduction.zero_rows(text, used) for text in (anchor_text, positive_text))
 
   def group_mean(a, b, w, rows, others, *texts):
     count = jnp.sum(rows)
@@ -320,29 +311,23 @@ def _contrast(
     return jnp.sum(values) / jnp.maximum(count, 1)
 
   return jnp.mean(
-      reduction.per_group(
-          group_mean,
-          (anchors, positives, weights, selected, candidates, *texts),
-          negatives_group,
-      )
+    reduction.per_group(
+      group_mean, (anchors, positives, weights, selected, candidates, *texts), negatives_group
+    )
   )
 
 
 def _copies(
-    anchor_text: jax.Array,
-    positive_text: jax.Array,
-    key_text: jax.Array,
-    *,
-    cosine: float,
+  anchor_text: jax.Array, positive_text: jax.Array, key_text: jax.Array, *, cosine: float
 ) -> jax.Array:
   """`[n, n]`: keys that say what the anchor or its positive says.
 
   The positive's narration counts, too: several anchors of a batch often share
   one exo clip, which would otherwise be drawn near and pushed away at once.
   """
-  return negatives.duplicates(
-      anchor_text, key_text, cosine=cosine
-  ) | negatives.duplicates(positive_text, key_text, cosine=cosine)
+  return negatives.duplicates(anchor_text, key_text, cosine=cosine) | negatives.duplicates(
+    positive_text, key_text, cosine=cosine
+  )
 
 
 def check_positive(name: str, value: float) -> None:
@@ -355,6 +340,6 @@ def check_vectors(anchors: jax.Array, positives: jax.Array) -> None:
   """Raises ValueError unless both have one shape [B, D]."""
   if anchors.ndim != 2 or anchors.shape != positives.shape:
     raise ValueError(
-        "anchors and positives must have one shape [B, D], got"
-        f" {list(anchors.shape)} and {list(positives.shape)}."
+      "anchors and positives must have one shape [B, D], got"
+      f" {list(anchors.shape)} and {list(positives.shape)}."
     )

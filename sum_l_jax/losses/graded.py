@@ -52,19 +52,19 @@ from sum_l_jax.losses import reduction
 
 
 def graded_contrastive(
-    *,
-    anchors: jax.Array,
-    positives: jax.Array,
-    anchor_text: jax.Array,
-    positive_text: jax.Array,
-    temperature: float,
-    target_temperature: float,
-    threshold: float,
-    mask: jax.Array | None = None,
-    all_negatives: bool = False,
-    same_view_negatives: bool = False,
-    negatives_group: int = 0,
-    mask_duplicates: float = 0.0,
+  *,
+  anchors: jax.Array,
+  positives: jax.Array,
+  anchor_text: jax.Array,
+  positive_text: jax.Array,
+  temperature: float,
+  target_temperature: float,
+  threshold: float,
+  mask: jax.Array | None = None,
+  all_negatives: bool = False,
+  same_view_negatives: bool = False,
+  negatives_group: int = 0,
+  mask_duplicates: float = 0.0,
 ) -> jax.Array:
   """Cross entropy to graded targets, one direction; see the head of this file.
 
@@ -127,17 +127,13 @@ def graded_contrastive(
     cross = jnp.broadcast_to(cross[None, :], positive.shape)
     same = (rows if all_negatives else counted) & ~jnp.eye(len(a), dtype=bool)
     if mask_duplicates:
-      copy = lambda keys: negatives.duplicates(
-          a_text, keys, cosine=mask_duplicates
-      )
+      copy = lambda keys: negatives.duplicates(a_text, keys, cosine=mask_duplicates)
       cross = cross & (positive | ~copy(b_text))
       same = same & ~copy(a_text)
     logits = cross_logits = negatives.cosines(a, b) / temperature
     allowed = cross
     if same_view_negatives:
-      logits = jnp.concatenate(
-          [logits, negatives.cosines(a, a) / temperature], axis=1
-      )
+      logits = jnp.concatenate([logits, negatives.cosines(a, a) / temperature], axis=1)
       allowed = jnp.concatenate([cross, same], axis=1)
     counted &= (count >= 2) & (jnp.sum(allowed, axis=1) >= 2)
     targets = soft_targets(similarity, positive, temperature=target_temperature)
@@ -151,9 +147,7 @@ def graded_contrastive(
   return jnp.mean(reduction.per_group(group_mean, arrays, negatives_group))
 
 
-def soft_targets(
-    similarity: jax.Array, positive: jax.Array, *, temperature: float
-) -> jax.Array:
+def soft_targets(similarity: jax.Array, positive: jax.Array, *, temperature: float) -> jax.Array:
   """Softmax of the similarities over the positives of each row.
 
   Args:
@@ -174,18 +168,16 @@ def soft_targets(
   some = jnp.any(positive, axis=1, keepdims=True)
   # An empty softmax is 0/0; the inner `where` keeps it finite.
   logits = jnp.where(positive | ~some, similarity / temperature, -jnp.inf)
-  return jax.lax.stop_gradient(
-      jnp.where(positive, jax.nn.softmax(logits, axis=1), 0.0)
-  )
+  return jax.lax.stop_gradient(jnp.where(positive, jax.nn.softmax(logits, axis=1), 0.0))
 
 
 def selected_anchors(
-    *,
-    anchor_text: jax.Array,
-    positive_text: jax.Array,
-    threshold: float,
-    mask: jax.Array | None = None,
-    negatives_group: int = 0,
+  *,
+  anchor_text: jax.Array,
+  positive_text: jax.Array,
+  threshold: float,
+  mask: jax.Array | None = None,
+  negatives_group: int = 0,
 ) -> jax.Array:
   """The anchors that have a positive within their group.
 
@@ -211,19 +203,16 @@ def selected_anchors(
     return jnp.any(positive, axis=1)
 
   arrays = (
-      reduction.zero_rows(anchor_text, valid),
-      reduction.zero_rows(positive_text, valid),
-      valid,
+    reduction.zero_rows(anchor_text, valid),
+    reduction.zero_rows(positive_text, valid),
+    valid,
   )
   groups = reduction.per_group(selected, arrays, negatives_group)
   return groups.reshape(valid.shape).astype(jnp.float32)
 
 
 def _positives(
-    anchor_text: jax.Array,
-    key_text: jax.Array,
-    rows: jax.Array,
-    threshold: float,
+  anchor_text: jax.Array, key_text: jax.Array, rows: jax.Array, threshold: float
 ) -> tuple[jax.Array, jax.Array]:
   """Similarities `[n, n]` of narrations, and where they make a positive."""
   similarity = negatives.cosines(anchor_text, key_text)

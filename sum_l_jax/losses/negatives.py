@@ -23,9 +23,7 @@ def cosines(a: jax.Array, b: jax.Array) -> jax.Array:
   return jnp.einsum("nd,md->nm", a, b, precision=PRECISION)
 
 
-def duplicates(
-    anchor_text: jax.Array, key_text: jax.Array, *, cosine: float
-) -> jax.Array:
+def duplicates(anchor_text: jax.Array, key_text: jax.Array, *, cosine: float) -> jax.Array:
   """Which keys say the same as an anchor, by their narrations.
 
   Args:
@@ -60,43 +58,33 @@ def check_mask_duplicates(value: float) -> None:
   """Raises ValueError unless it is 0 (off) or a cosine in (0, 1]."""
   if not 0 <= value <= 1:
     raise ValueError(
-        "mask_duplicates must be 0 (off) or a cosine in (0, 1] from which a"
-        " narration counts as the anchor's own, such as 0.99, got"
-        f" {value}."
+      "mask_duplicates must be 0 (off) or a cosine in (0, 1] from which a"
+      " narration counts as the anchor's own, such as 0.99, got"
+      f" {value}."
     )
 
 
 def check_narrations(
-    anchor_text: jax.Array | None, positive_text: jax.Array | None, batch: int
+  anchor_text: jax.Array | None, positive_text: jax.Array | None, batch: int
 ) -> None:
   """Raises ValueError unless both are there, one vector a row."""
   given = (anchor_text, positive_text)
   if any(text is None for text in given):
-    missing = [
-        name
-        for name, text in zip(("anchor_text", "positive_text"), given)
-        if text is None
-    ]
+    missing = [name for name, text in zip(("anchor_text", "positive_text"), given) if text is None]
     raise ValueError(
-        "Comparing narrations needs the vectors of both sides, but"
-        f" {' and '.join(missing)} is missing. Give them, or set"
-        " mask_duplicates to 0."
+      "Comparing narrations needs the vectors of both sides, but"
+      f" {' and '.join(missing)} is missing. Give them, or set"
+      " mask_duplicates to 0."
     )
-  if (
-      anchor_text.ndim != 2
-      or anchor_text.shape != positive_text.shape
-      or len(anchor_text) != batch
-  ):
+  if anchor_text.ndim != 2 or anchor_text.shape != positive_text.shape or len(anchor_text) != batch:
     raise ValueError(
-        f"anchor_text and positive_text must have one shape [B, E] with B ="
-        f" {batch}, got {list(anchor_text.shape)} and"
-        f" {list(positive_text.shape)}."
+      f"anchor_text and positive_text must have one shape [B, E] with B ="
+      f" {batch}, got {list(anchor_text.shape)} and"
+      f" {list(positive_text.shape)}."
     )
 
 
-def log_sum_exp(
-    logits: jax.Array, allowed: jax.Array, rows: jax.Array
-) -> jax.Array:
+def log_sum_exp(logits: jax.Array, allowed: jax.Array, rows: jax.Array) -> jax.Array:
   """Logarithm of the sum over the allowed columns of exp(logits).
 
   Args:

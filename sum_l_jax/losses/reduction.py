@@ -14,9 +14,7 @@ def row_mask(mask: jax.Array | None, batch: int) -> jax.Array:
   if mask is None:
     return jnp.ones((batch,), bool)
   if mask.shape != (batch,):
-    raise ValueError(
-        f"A mask must have shape [B] = [{batch}], got {list(mask.shape)}."
-    )
+    raise ValueError(f"A mask must have shape [B] = [{batch}], got {list(mask.shape)}.")
   return mask.astype(bool)
 
 
@@ -44,9 +42,7 @@ def masked_mean(values: jax.Array, mask: jax.Array | None = None) -> jax.Array:
 
 
 def per_group(
-    function: Callable[..., jax.Array],
-    arrays: Sequence[jax.Array],
-    group: int,
+  function: Callable[..., jax.Array], arrays: Sequence[jax.Array], group: int
 ) -> jax.Array:
   """Applies `function` to each group of consecutive rows.
 
@@ -66,10 +62,8 @@ def per_group(
   batch = arrays[0].shape[0]
   if group < 0 or batch % group:
     raise ValueError(
-        "negatives_group must be 0 (the whole batch) or divide the global"
-        f" batch of {batch}, got {group}. Use the batch of one device, for"
-        " example."
+      "negatives_group must be 0 (the whole batch) or divide the global"
+      f" batch of {batch}, got {group}. Use the batch of one device, for"
+      " example."
     )
-  return jax.vmap(function)(
-      *(a.reshape(batch // group, group, *a.shape[1:]) for a in arrays)
-  )
+  return jax.vmap(function)(*(a.reshape(batch // group, group, *a.shape[1:]) for a in arrays))

@@ -37,11 +37,11 @@ from sum_l_jax.losses import reduction
 NEGATIVES = ("cross", "cross_and_same")
 
 DEFAULT_WEIGHTS = {
-    "ego_cls": 1.0,
-    "exo_cls": 0.1,
-    "ego_exo": 0.02,
-    "ego_text": 0.1,
-    "exo_text": 0.1,
+  "ego_cls": 1.0,
+  "exo_cls": 0.1,
+  "ego_exo": 0.02,
+  "ego_text": 0.1,
+  "exo_text": 0.1,
 }
 
 
@@ -73,9 +73,7 @@ class Objective:
   """
 
   tasks: Mapping[str, Mapping[str, str]]
-  weights: Mapping[str, float] = dataclasses.field(
-      default_factory=lambda: dict(DEFAULT_WEIGHTS)
-  )
+  weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict(DEFAULT_WEIGHTS))
   cross_view: str = "weighted"
   temperature: float = 0.06
   sigma: float = 0.1
@@ -101,35 +99,26 @@ class Objective:
     _check_members("weights", self.weights, types.TERMS)
     for term, weight in self.weights.items():
       if not (weight >= 0 and math.isfinite(weight)):
-        raise ValueError(
-            f"weights[{term!r}] must be finite and at least 0, got {weight}."
-        )
+        raise ValueError(f"weights[{term!r}] must be finite and at least 0, got {weight}.")
     _check_members("cross_view", [self.cross_view], alignment.KINDS)
     _check_members("negatives", [self.negatives], NEGATIVES)
-    _check_members(
-        "negatives_from", [self.negatives_from], alignment.NEGATIVES_FROM
-    )
-    for name in ("temperature", "sigma", "target_temperature",
-                 "triplet_margin", "pos_weight"):  # fmt: skip
+    _check_members("negatives_from", [self.negatives_from], alignment.NEGATIVES_FROM)
+    for name in ("temperature", "sigma", "target_temperature", "triplet_margin", "pos_weight"):
       value = getattr(self, name)
       if not (value > 0 and math.isfinite(value)):
-        raise ValueError(
-            f"{name} must be finite and greater than 0, got {value}."
-        )
+        raise ValueError(f"{name} must be finite and greater than 0, got {value}.")
     if not -1 <= self.threshold <= 1:
       raise ValueError(
-          "threshold is compared with a cosine and must lie in [-1, 1], got"
-          f" {self.threshold}."
+        f"threshold is compared with a cosine and must lie in [-1, 1], got {self.threshold}."
       )
     if self.negatives_group < 0 or self.negatives_group == 1:
       raise ValueError(
-          "negatives_group must be 0 (the global batch) or at least 2 (an"
-          " example alone has no negatives), got"
-          f" {self.negatives_group}."
+        "negatives_group must be 0 (the global batch) or at least 2 (an"
+        " example alone has no negatives), got"
+        f" {self.negatives_group}."
       )
     alignment.check_duplicates(
-        self.mask_duplicates,
-        self.cross_view if self._weight("ego_exo") else None,
+      self.mask_duplicates, self.cross_view if self._weight("ego_exo") else None
     )
 
   def __hash__(self) -> int:
@@ -137,19 +126,17 @@ class Objective:
     fields = dataclasses.asdict(self)
     tasks = fields.pop("tasks")
     weights = fields.pop("weights")
-    return hash((
+    return hash(
+      (
         frozenset((v, frozenset(t.items())) for v, t in tasks.items()),
         frozenset(weights.items()),
         tuple(fields.values()),
-    ))
+      )
+    )
 
   @jax.named_scope("loss")
   def __call__(
-      self,
-      outputs: types.Outputs,
-      batch: types.Batch,
-      *,
-      key: jax.Array | None = None,
+    self, outputs: types.Outputs, batch: types.Batch, *, key: jax.Array | None = None
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The total loss of one batch.
 
@@ -174,20 +161,18 @@ class Objective:
     for view in types.VIEWS:
       if view in outputs and self._weight(f"{view}_cls"):
         terms[f"{view}_cls"] = self._classification(
-            view, outputs[view], _entry(batch, view, "batch")
+          view, outputs[view], _entry(batch, view, "batch")
         )
     if all(v in outputs for v in types.VIEWS) and self._weight("ego_exo"):
       terms["ego_exo"], diagnostics = self._ego_exo(outputs, batch, key)
     for view in types.VIEWS:
       if view in outputs and self._weight(f"{view}_text"):
-        terms[f"{view}_text"] = self._video_text(
-            view, outputs[view], _entry(batch, view, "batch")
-        )
+        terms[f"{view}_text"] = self._video_text(view, outputs[view], _entry(batch, view, "batch"))
     if not terms:
       raise ValueError(
-          f"No term of the loss applies: the model gave {sorted(outputs)} and"
-          f" the weights are {dict(self.weights)}. Give a weight above 0 to a"
-          " term of a view that the model has."
+        f"No term of the loss applies: the model gave {sorted(outputs)} and"
+        f" the weights are {dict(self.weights)}. Give a weight above 0 to a"
+        " term of a view that the model has."
       )
     total = jnp.zeros((), jnp.float32)
     for term, value in terms.items():
@@ -198,7 +183,7 @@ class Objective:
     return self.weights.get(term, 0.0)
 
   def _classification(
-      self, view: str, outputs: Mapping[str, Any], batch: Mapping[str, Any]
+    self, view: str, outputs: Mapping[str, Any], batch: Mapping[str, Any]
   ) -> jax.Array:
     """Sum over the view's tasks of the mean over its examples."""
     mask = batch.get("mask")
@@ -206,80 +191,68 @@ class Objective:
     all_labels = _entry(batch, "labels", f"batch[{view!r}]")
     if not self.tasks.get(view):
       raise ValueError(
-          f"The weight of {view}_cls is {self._weight(f'{view}_cls')}, but"
-          f" tasks names no task of the view {view!r}, it has"
-          f" {dict(self.tasks)}. Add its tasks or set the weight to 0."
+        f"The weight of {view}_cls is {self._weight(f'{view}_cls')}, but"
+        f" tasks names no task of the view {view!r}, it has"
+        f" {dict(self.tasks)}. Add its tasks or set the weight to 0."
       )
     total = jnp.zeros((), jnp.float32)
     for task, kind in self.tasks[view].items():
       logits = _entry(all_logits, task, f"outputs[{view!r}]['logits']")
       labels = _entry(all_labels, task, f"batch[{view!r}]['labels']")
       if kind == types.SOFTMAX:
-        values = classification.softmax_cross_entropy(
-            logits=logits, labels=labels, mask=mask
-        )
+        values = classification.softmax_cross_entropy(logits=logits, labels=labels, mask=mask)
       else:
         values = classification.multi_label_cross_entropy(
-            logits=logits,
-            labels=labels,
-            mask=mask,
-            pos_weight=self.pos_weight,
+          logits=logits, labels=labels, mask=mask, pos_weight=self.pos_weight
         )
       total += reduction.masked_mean(values, mask)
     return total
 
   def _ego_exo(
-      self, outputs: types.Outputs, batch: types.Batch, key: jax.Array | None
+    self, outputs: types.Outputs, batch: types.Batch, key: jax.Array | None
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    ego, exo = (
-        _entry(outputs[view], "embedding", f"outputs[{view!r}]")
-        for view in types.VIEWS
+    ego, exo = (_entry(outputs[view], "embedding", f"outputs[{view!r}]") for view in types.VIEWS)
+    ego_batch, exo_batch = (_entry(batch, view, "batch") for view in types.VIEWS)
+    mask = reduction.row_mask(ego_batch.get("mask"), ego.shape[0]) & reduction.row_mask(
+      exo_batch.get("mask"), exo.shape[0]
     )
-    ego_batch, exo_batch = (
-        _entry(batch, view, "batch") for view in types.VIEWS
-    )
-    mask = reduction.row_mask(
-        ego_batch.get("mask"), ego.shape[0]
-    ) & reduction.row_mask(exo_batch.get("mask"), exo.shape[0])
     return alignment.ego_exo(
-        ego=ego,
-        exo=exo,
-        ego_text=ego_batch.get("narration"),
-        exo_text=exo_batch.get("narration"),
-        mask=mask,
-        kind=self.cross_view,
-        temperature=self.temperature,
-        sigma=self.sigma,
-        threshold=self.threshold,
-        same_view_negatives=self.negatives == "cross_and_same",
-        negatives_from=self.negatives_from,
-        negatives_group=self.negatives_group,
-        triplet_margin=self.triplet_margin,
-        triplet_self_negatives=self.triplet_self_negatives,
-        target_temperature=self.target_temperature,
-        mask_duplicates=self.mask_duplicates,
-        key=key,
+      ego=ego,
+      exo=exo,
+      ego_text=ego_batch.get("narration"),
+      exo_text=exo_batch.get("narration"),
+      mask=mask,
+      kind=self.cross_view,
+      temperature=self.temperature,
+      sigma=self.sigma,
+      threshold=self.threshold,
+      same_view_negatives=self.negatives == "cross_and_same",
+      negatives_from=self.negatives_from,
+      negatives_group=self.negatives_group,
+      triplet_margin=self.triplet_margin,
+      triplet_self_negatives=self.triplet_self_negatives,
+      target_temperature=self.target_temperature,
+      mask_duplicates=self.mask_duplicates,
+      key=key,
     )
 
   def _video_text(
-      self, view: str, outputs: Mapping[str, Any], batch: Mapping[str, Any]
+    self, view: str, outputs: Mapping[str, Any], batch: Mapping[str, Any]
   ) -> jax.Array:
     return alignment.video_text(
-        video=_entry(outputs, "embedding", f"outputs[{view!r}]"),
-        text=_entry(batch, "narration", f"batch[{view!r}]"),
-        temperature=self.temperature,
-        mask=batch.get("mask"),
-        same_view_negatives=self.negatives == "cross_and_same",
-        negatives_group=self.negatives_group,
-        mask_duplicates=self.mask_duplicates,
+      video=_entry(outputs, "embedding", f"outputs[{view!r}]"),
+      text=_entry(batch, "narration", f"batch[{view!r}]"),
+      temperature=self.temperature,
+      mask=batch.get("mask"),
+      same_view_negatives=self.negatives == "cross_and_same",
+      negatives_group=self.negatives_group,
+      mask_duplicates=self.mask_duplicates,
     )
 
 
 def _entry(mapping: Mapping[str, Any], name: str, where: str) -> Any:
   if name not in mapping:
-    raise ValueError(
-        f"{where} must have an entry {name!r}, it has {sorted(mapping)}."
-    )
+    raise ValueError(f"{where} must have an entry {name!r}, it has {sorted(mapping)}.")
   return mapping[name]
 
 

@@ -8,10 +8,10 @@ from sum_l_jax.models.multiview import make_model
 from sum_l_jax.models.pixels import PixelSpec
 
 __all__ = (
-    "BACKBONES",
-    "BackboneSpec",
-    "MultiviewModel",
-    "PixelSpec",
-    "count_parameters",
-    "make_model",
+  "BACKBONES",
+  "BackboneSpec",
+  "MultiviewModel",
+  "PixelSpec",
+  "count_parameters",
+  "make_model",
 )

@@ -89,15 +89,15 @@ class BackboneSpec:
 
   @property
   def stage_names(self) -> tuple[str, ...]:
-    """"s1", "s2" ... in order."""
+    """ "s1", "s2" ... in order."""
     return tuple(f"s{i + 1}" for i in range(len(self.slow.widths)))
 
   @property
   def stage_widths(self) -> dict[str, dict[str, int]]:
     """Channels by stage and pathway, before any fusion."""
     return {
-        stage: {name: path.widths[i] for name, path in self.pathways.items()}
-        for i, stage in enumerate(self.stage_names)
+      stage: {name: path.widths[i] for name, path in self.pathways.items()}
+      for i, stage in enumerate(self.stage_names)
     }
 
   @property
@@ -108,25 +108,25 @@ class BackboneSpec:
 
 def _slow_pathway(blocks: tuple[int, int, int, int]) -> PathwaySpec:
   return PathwaySpec(
-      stem=StemSpec(features=64, kernel=(1, 7, 7)),
-      stages=(
-          StageSpec(blocks[0], inner=64, out=256, stride=1),
-          StageSpec(blocks[1], inner=128, out=512),
-          StageSpec(blocks[2], inner=256, out=1024, temporal_kernel=3),
-          StageSpec(blocks[3], inner=512, out=2048, temporal_kernel=3),
-      ),
+    stem=StemSpec(features=64, kernel=(1, 7, 7)),
+    stages=(
+      StageSpec(blocks[0], inner=64, out=256, stride=1),
+      StageSpec(blocks[1], inner=128, out=512),
+      StageSpec(blocks[2], inner=256, out=1024, temporal_kernel=3),
+      StageSpec(blocks[3], inner=512, out=2048, temporal_kernel=3),
+    ),
   )
 
 
 def _fast_pathway(blocks: tuple[int, int, int, int]) -> PathwaySpec:
   return PathwaySpec(
-      stem=StemSpec(features=8, kernel=(5, 7, 7)),
-      stages=(
-          StageSpec(blocks[0], inner=8, out=32, temporal_kernel=3, stride=1),
-          StageSpec(blocks[1], inner=16, out=64, temporal_kernel=3),
-          StageSpec(blocks[2], inner=32, out=128, temporal_kernel=3),
-          StageSpec(blocks[3], inner=64, out=256, temporal_kernel=3),
-      ),
+    stem=StemSpec(features=8, kernel=(5, 7, 7)),
+    stages=(
+      StageSpec(blocks[0], inner=8, out=32, temporal_kernel=3, stride=1),
+      StageSpec(blocks[1], inner=16, out=64, temporal_kernel=3),
+      StageSpec(blocks[2], inner=32, out=128, temporal_kernel=3),
+      StageSpec(blocks[3], inner=64, out=256, temporal_kernel=3),
+    ),
   )
 
 
@@ -134,44 +134,26 @@ _R50 = (3, 4, 6, 3)
 _R101 = (3, 4, 23, 3)
 
 BACKBONES: dict[str, BackboneSpec] = {
-    # For two CPU cores and minutes, 56 to 64 pixels; not from the paper.
-    "tiny": BackboneSpec(
-        num_frames=8,
-        slow=PathwaySpec(
-            stem=StemSpec(
-                features=16,
-                kernel=(1, 4, 4),
-                stride=4,
-                max_pool=False,
-                differences=True,
-            ),
-            stages=(
-                StageSpec(1, inner=16, out=32, temporal_kernel=3),
-                StageSpec(1, inner=24, out=64, temporal_kernel=3),
-                StageSpec(1, inner=48, out=128, temporal_kernel=3),
-            ),
-        ),
+  # For two CPU cores and minutes, 56 to 64 pixels; not from the paper.
+  "tiny": BackboneSpec(
+    num_frames=8,
+    slow=PathwaySpec(
+      stem=StemSpec(features=16, kernel=(1, 4, 4), stride=4, max_pool=False, differences=True),
+      stages=(
+        StageSpec(1, inner=16, out=32, temporal_kernel=3),
+        StageSpec(1, inner=24, out=64, temporal_kernel=3),
+        StageSpec(1, inner=48, out=128, temporal_kernel=3),
+      ),
     ),
-    "slow_r50": BackboneSpec(num_frames=8, slow=_slow_pathway(_R50)),
-    "slowfast_r50": BackboneSpec(
-        num_frames=32,
-        slow=_slow_pathway(_R50),
-        fast=_fast_pathway(_R50),
-        alpha=4,
-        fusion_kernel=7,
-    ),
-    "slowfast_r50_4x16": BackboneSpec(
-        num_frames=32,
-        slow=_slow_pathway(_R50),
-        fast=_fast_pathway(_R50),
-        alpha=8,
-        fusion_kernel=5,
-    ),
-    "slowfast_r101": BackboneSpec(
-        num_frames=32,
-        slow=_slow_pathway(_R101),
-        fast=_fast_pathway(_R101),
-        alpha=4,
-        fusion_kernel=5,
-    ),
+  ),
+  "slow_r50": BackboneSpec(num_frames=8, slow=_slow_pathway(_R50)),
+  "slowfast_r50": BackboneSpec(
+    num_frames=32, slow=_slow_pathway(_R50), fast=_fast_pathway(_R50), alpha=4, fusion_kernel=7
+  ),
+  "slowfast_r50_4x16": BackboneSpec(
+    num_frames=32, slow=_slow_pathway(_R50), fast=_fast_pathway(_R50), alpha=8, fusion_kernel=5
+  ),
+  "slowfast_r101": BackboneSpec(
+    num_frames=32, slow=_slow_pathway(_R101), fast=_fast_pathway(_R101), alpha=4, fusion_kernel=5
+  ),
 }

@@ -61,22 +61,22 @@ KINDS = ("pointwise", "spatial", "temporal", "lateral", "volume")
 # 3-D as they are and strided matrix products abort XLA's Triton tiling: native
 # throughout.
 FORMULATIONS = {
-    "cpu": {
-        "pointwise": "dot",
-        "spatial": "phases",
-        "temporal": "plane",
-        "lateral": "stack",
-        "volume": "taps",
-    },
-    "tpu": {
-        "pointwise": "few",
-        "spatial": "fold",
-        "temporal": "few",
-        "lateral": "few",
-        "volume": "depth",
-    },
-    "gpu": dict.fromkeys(KINDS, NATIVE),
-    NATIVE: dict.fromkeys(KINDS, NATIVE),
+  "cpu": {
+    "pointwise": "dot",
+    "spatial": "phases",
+    "temporal": "plane",
+    "lateral": "stack",
+    "volume": "taps",
+  },
+  "tpu": {
+    "pointwise": "few",
+    "spatial": "fold",
+    "temporal": "few",
+    "lateral": "few",
+    "volume": "depth",
+  },
+  "gpu": dict.fromkeys(KINDS, NATIVE),
+  NATIVE: dict.fromkeys(KINDS, NATIVE),
 }
 
 
@@ -95,9 +95,7 @@ def resolve_backend(choice: str) -> str:
     backend = jax.default_backend()
     return backend if backend in FORMULATIONS else NATIVE
   if choice not in FORMULATIONS:
-    raise ValueError(
-        f"conv must be one of {(AUTO, *sorted(FORMULATIONS))}, got {choice!r}."
-    )
+    raise ValueError(f"conv must be one of {(AUTO, *sorted(FORMULATIONS))}, got {choice!r}.")
   return choice
 
 
@@ -115,31 +113,29 @@ def kind_of(kernel_size: Size3, strides: Size3) -> str:
 
 
 _CONVOLVE: dict[str, Callable[..., jax.Array]] = {
-    NATIVE: formulations.native,
-    "dot": formulations.dot,
-    "fold": formulations.fold,
-    "phases": formulations.phases,
-    "plane": formulations.plane,
-    "rows": formulations.rows,
-    "few": formulations.few,
-    "stack": formulations.stack,
-    "taps": formulations.taps,
-    "depth": formulations.depth,
+  NATIVE: formulations.native,
+  "dot": formulations.dot,
+  "fold": formulations.fold,
+  "phases": formulations.phases,
+  "plane": formulations.plane,
+  "rows": formulations.rows,
+  "few": formulations.few,
+  "stack": formulations.stack,
+  "taps": formulations.taps,
+  "depth": formulations.depth,
 }
 
 # Which formulations give the exact result for a kind.
 EXACT = {
-    "pointwise": (NATIVE, "dot", "fold", "rows", "few", "stack"),
-    "spatial": (NATIVE, "fold", "phases", "stack"),
-    "temporal": (NATIVE, "plane", "rows", "few", "stack"),
-    "lateral": (NATIVE, "rows", "few", "stack"),
-    "volume": (NATIVE, "stack", "taps", "depth"),
+  "pointwise": (NATIVE, "dot", "fold", "rows", "few", "stack"),
+  "spatial": (NATIVE, "fold", "phases", "stack"),
+  "temporal": (NATIVE, "plane", "rows", "few", "stack"),
+  "lateral": (NATIVE, "rows", "few", "stack"),
+  "volume": (NATIVE, "stack", "taps", "depth"),
 }
 
 
-def convolve(
-    x: jax.Array, kernel: jax.Array, strides: Size3, formulation: str
-) -> jax.Array:
+def convolve(x: jax.Array, kernel: jax.Array, strides: Size3, formulation: str) -> jax.Array:
   """Convolves in (T, H, W), zero outside.
 
   Args:
@@ -157,9 +153,9 @@ def convolve(
   kind = kind_of(kernel.shape[:3], strides)
   if formulation not in EXACT[kind]:
     raise ValueError(
-        f"A kernel of size {kernel.shape[:3]} with strides {strides} is of"
-        f" kind {kind!r}; its formulation must be one of {EXACT[kind]}, got"
-        f" {formulation!r}."
+      f"A kernel of size {kernel.shape[:3]} with strides {strides} is of"
+      f" kind {kind!r}; its formulation must be one of {EXACT[kind]}, got"
+      f" {formulation!r}."
     )
   return _CONVOLVE[formulation](x, kernel, strides)
 
@@ -182,22 +178,16 @@ def _exact_forward(x, kernel, strides, formulation):
 
 def _exact_backward(strides, formulation, residuals, dy):
   x, kernel = residuals
-  _, to_x = jax.vjp(
-      lambda x: convolve(x, kernel.astype(x.dtype), strides, formulation), x
-  )
+  _, to_x = jax.vjp(lambda x: convolve(x, kernel.astype(x.dtype), strides, formulation), x)
   x32 = x.astype(kernel.dtype)
-  _, to_kernel = jax.vjp(
-      lambda kernel: convolve(x32, kernel, strides, formulation), kernel
-  )
+  _, to_kernel = jax.vjp(lambda kernel: convolve(x32, kernel, strides, formulation), kernel)
   return *to_x(dy), *to_kernel(dy.astype(kernel.dtype))
 
 
 _convolve_exact.defvjp(_exact_forward, _exact_backward)
 
 
-def draw_kernel(
-    shape: tuple[int, ...], rng: np.random.Generator
-) -> nnx.Param:
+def draw_kernel(shape: tuple[int, ...], rng: np.random.Generator) -> nnx.Param:
   """A kernel `[Tk, Hk, Wk, C, O]`, float32, He-normal (fan-out).
 
   Caffe2's MSRAFill, which the reference networks start from. Drawn on the host:
@@ -218,15 +208,15 @@ class Conv3D(nnx.Module):
   """
 
   def __init__(
-      self,
-      in_features: int | tuple[int, ...],
-      out_features: int,
-      kernel_size: Size3,
-      strides: Size3 = (1, 1, 1),
-      *,
-      backend: str,
-      dtype: jnp.dtype = jnp.float32,
-      rng: np.random.Generator,
+    self,
+    in_features: int | tuple[int, ...],
+    out_features: int,
+    kernel_size: Size3,
+    strides: Size3 = (1, 1, 1),
+    *,
+    backend: str,
+    dtype: jnp.dtype = jnp.float32,
+    rng: np.random.Generator,
   ):
     """Args:
       in_features: channels; of each part where the input is several arrays,
@@ -243,8 +233,7 @@ class Conv3D(nnx.Module):
     """
     if any(k % 2 == 0 for k in kernel_size):
       raise ValueError(
-          "Kernel sizes must be odd, so that padding is symmetric; got"
-          f" {kernel_size}."
+        f"Kernel sizes must be odd, so that padding is symmetric; got {kernel_size}."
       )
     self.strides = strides
     self.dtype = dtype
@@ -254,9 +243,7 @@ class Conv3D(nnx.Module):
     shape = (*kernel_size, sum(self.parts), out_features)
     self.kernel = draw_kernel(shape, rng)
 
-  def __call__(
-      self, x: jax.Array, *, pack: int = 1, frames: int = 1
-  ) -> jax.Array:
+  def __call__(self, x: jax.Array, *, pack: int = 1, frames: int = 1) -> jax.Array:
     """`[B, T, H, W, C]` -> `[B, T', H', W', O]` of type `dtype`.
 
     Args:

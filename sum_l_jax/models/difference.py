@@ -43,27 +43,25 @@ class DifferenceConv(nnx.Module):
   """
 
   def __init__(
-      self,
-      in_features: int,
-      out_features: int,
-      kernel_size: conv.Size3,
-      strides: conv.Size3,
-      *,
-      backend: str,
-      dtype: jnp.dtype = jnp.float32,
-      rng: np.random.Generator,
+    self,
+    in_features: int,
+    out_features: int,
+    kernel_size: conv.Size3,
+    strides: conv.Size3,
+    *,
+    backend: str,
+    dtype: jnp.dtype = jnp.float32,
+    rng: np.random.Generator,
   ):
     del backend  # One way to compute it everywhere.
     if kernel_size != strides or kernel_size[0] != 1:
       raise ValueError(
-          "A convolution with differences sees single frames in windows that do"
-          f" not overlap: its kernel must be {(1, *strides[1:])}, as its stride"
-          f" is, got {kernel_size}."
+        "A convolution with differences sees single frames in windows that do"
+        f" not overlap: its kernel must be {(1, *strides[1:])}, as its stride"
+        f" is, got {kernel_size}."
       )
     self.dtype = dtype
-    self.kernel = conv.draw_kernel(
-        (*kernel_size, in_features, 3 * out_features), rng
-    )
+    self.kernel = conv.draw_kernel((*kernel_size, in_features, 3 * out_features), rng)
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """`[B, T, H, W, C]` -> `[B, T, H // Hk, W // Wk, O]` of type `dtype`."""

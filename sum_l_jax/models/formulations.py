@@ -26,21 +26,17 @@ def _padding(kernel_size: tuple[int, ...]) -> list[tuple[int, int]]:
 
 def native(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
   return lax.conv_general_dilated(
-      x,
-      kernel,
-      window_strides=strides,
-      padding=_padding(kernel.shape[:3]),
-      dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+    x,
+    kernel,
+    window_strides=strides,
+    padding=_padding(kernel.shape[:3]),
+    dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
   )
 
 
 def _conv2d(x, kernel, strides, padding) -> jax.Array:
   return lax.conv_general_dilated(
-      x,
-      kernel,
-      window_strides=strides,
-      padding=padding,
-      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    x, kernel, window_strides=strides, padding=padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
   )
 
 
@@ -70,10 +66,7 @@ def fold(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
     return native(x, kernel, strides)
   batch, frames = x.shape[:2]
   y = _conv2d(
-      x.reshape(batch * frames, *x.shape[2:]),
-      kernel[0],
-      strides[1:],
-      _padding(kernel.shape[1:3]),
+    x.reshape(batch * frames, *x.shape[2:]), kernel[0], strides[1:], _padding(kernel.shape[1:3])
   )
   return y.reshape(batch, frames, *y.shape[1:])
 
@@ -119,9 +112,7 @@ def _taps(size: int) -> tuple[int, np.ndarray]:
   return first, np.where((taps >= 0) & (taps < size), taps, size)
 
 
-def _input_gradient_by_two(
-    dy: jax.Array, kernel: jax.Array, size: tuple[int, int]
-) -> jax.Array:
+def _input_gradient_by_two(dy: jax.Array, kernel: jax.Array, size: tuple[int, int]) -> jax.Array:
   """The four parities of the input's rows and columns as one convolution.
 
   XLA dilates dy with zeros instead, which costs four times the arithmetic, and
@@ -141,12 +132,8 @@ def _input_gradient_by_two(
   kernel = jnp.pad(kernel, [(0, 1), (0, 1), (0, 0), (0, 0)])
   # [J, 2, K, 2, C, O] -> [J, K, O, 2 * 2 * C]
   kernel = kernel[rows][:, :, columns]
-  kernel = kernel.transpose(0, 2, 5, 1, 3, 4).reshape(
-      len(rows), len(columns), out, 4 * channels
-  )
-  dx = _conv2d(dy, kernel, (1, 1), [
-      (-up, len(rows) - 1 + up), (-left, len(columns) - 1 + left)
-  ])
+  kernel = kernel.transpose(0, 2, 5, 1, 3, 4).reshape(len(rows), len(columns), out, 4 * channels)
+  dx = _conv2d(dy, kernel, (1, 1), [(-up, len(rows) - 1 + up), (-left, len(columns) - 1 + left)])
   dx = dx.reshape(*dy.shape[:3], 2, 2, channels).transpose(0, 1, 3, 2, 4, 5)
   dx = dx.reshape(len(dy), 2 * dy.shape[1], 2 * dy.shape[2], channels)
   return dx[:, : size[0], : size[1]]
@@ -173,10 +160,10 @@ def over_time(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
   """
   batch, frames, height, width, channels = x.shape
   y = _conv2d(
-      x.reshape(batch, frames, height * width, channels),
-      kernel[:, None].astype(x.dtype),
-      (1, 1),
-      [(padding, padding), (0, 0)],
+    x.reshape(batch, frames, height * width, channels),
+    kernel[:, None].astype(x.dtype),
+    (1, 1),
+    [(padding, padding), (0, 0)],
   )
   return y.reshape(batch, y.shape[1], height, width, y.shape[-1])
 
@@ -191,9 +178,7 @@ def _over_time_backward(padding, residuals, dy):
   # dy for each tap side by side, and one matrix product for each gradient.
   # XLA's convolutions transpose arrays in memory first.
   shifts = range(-padding, size - padding)
-  taps = _rows(
-      jnp.concatenate([_shifted(dy, d, x.shape[1]) for d in shifts], axis=-1)
-  )
+  taps = _rows(jnp.concatenate([_shifted(dy, d, x.shape[1]) for d in shifts], axis=-1))
   # [Tk, C, O] -> [Tk * O, C]
   back = kernel.astype(x.dtype).swapaxes(1, 2).reshape(-1, channels)
   product = jnp.matmul(_rows(x).T, taps, preferred_element_type=kernel.dtype)
@@ -228,10 +213,7 @@ def _windows(x: jax.Array, size: int, stride: int) -> list[jax.Array]:
   pad = size // 2
   out = (frames + 2 * pad - size) // stride + 1
   x = jnp.pad(x, [(0, 0), (pad, pad)] + [(0, 0)] * (x.ndim - 2))
-  return [
-      lax.slice_in_dim(x, k, k + stride * (out - 1) + 1, stride, axis=1)
-      for k in range(size)
-  ]
+  return [lax.slice_in_dim(x, k, k + stride * (out - 1) + 1, stride, axis=1) for k in range(size)]
 
 
 def stack(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
@@ -239,7 +221,7 @@ def stack(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
   x = jnp.concatenate(_windows(x, size, strides[0]), axis=-1)
   # [k, h, w, C, O] -> [1, h, w, k * C, O], the order of the concatenation.
   kernel = jnp.moveaxis(kernel, 0, 2).reshape(
-      1, *kernel.shape[1:3], size * kernel.shape[3], kernel.shape[4]
+    1, *kernel.shape[1:3], size * kernel.shape[3], kernel.shape[4]
   )
   flat = dot if kernel.shape[1:3] == (1, 1) else fold
   return flat(x, kernel, (1, *strides[1:]))
@@ -254,8 +236,7 @@ def taps(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
   wide = jnp.moveaxis(kernel, 0, 3).reshape(1, *kernel.shape[1:4], size * out)
   y = fold(x, wide, strides)
   return sum(
-      _shifted(y[..., out * k : out * (k + 1)], size // 2 - k, x.shape[1])
-      for k in range(size)
+    _shifted(y[..., out * k : out * (k + 1)], size // 2 - k, x.shape[1]) for k in range(size)
   )
 
 
@@ -266,11 +247,11 @@ def rows(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
   arrays = (2, 4, 0, 1, 3)  # [B, T, H, W, C]
   kernels = (4, 3, 0, 1, 2)  # [1, Tk, 1, C, O]
   return lax.conv_general_dilated(
-      x,
-      kernel[None, :, 0],
-      window_strides=(1, time_stride, 1),
-      padding=[(0, 0), *_padding(kernel.shape[:1]), (0, 0)],
-      dimension_numbers=lax.ConvDimensionNumbers(arrays, kernels, arrays),
+    x,
+    kernel[None, :, 0],
+    window_strides=(1, time_stride, 1),
+    padding=[(0, 0), *_padding(kernel.shape[:1]), (0, 0)],
+    dimension_numbers=lax.ConvDimensionNumbers(arrays, kernels, arrays),
   )
 
 

@@ -35,13 +35,7 @@ class Linear(nnx.Module):
     bias: `[K]`, zero.
   """
 
-  def __init__(
-      self,
-      in_features: int,
-      out_features: int,
-      *,
-      rng: np.random.Generator,
-  ):
+  def __init__(self, in_features: int, out_features: int, *, rng: np.random.Generator):
     shape = (in_features, out_features)
     draw = rng.standard_normal(shape, np.float32)
     self.kernel = nnx.Param(jnp.asarray(np.float32(INIT_STD) * draw))
@@ -60,12 +54,7 @@ class Projection(Linear):
   """
 
   def __init__(
-      self,
-      in_features: int,
-      out_features: int,
-      *,
-      prenorm: bool = False,
-      rng: np.random.Generator,
+    self, in_features: int, out_features: int, *, prenorm: bool = False, rng: np.random.Generator
   ):
     super().__init__(in_features, out_features, rng=rng)
     self.prenorm = prenorm

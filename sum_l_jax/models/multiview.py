@@ -49,53 +49,44 @@ class Tower(nnx.Module):
   """
 
   def __init__(
-      self,
-      spec: backbones.BackboneSpec,
-      *,
-      tasks: Mapping[str, int],
-      embedding_dim: int | None,
-      own_encoder: bool,
-      frozen: bool,
-      dropout: float,
-      prenorm: bool,
-      pixels: pixels_lib.PixelSpec,
-      seed: int,
-      view: str,
-      **encoder_options,
+    self,
+    spec: backbones.BackboneSpec,
+    *,
+    tasks: Mapping[str, int],
+    embedding_dim: int | None,
+    own_encoder: bool,
+    frozen: bool,
+    dropout: float,
+    prenorm: bool,
+    pixels: pixels_lib.PixelSpec,
+    seed: int,
+    view: str,
+    **encoder_options,
   ):
     self.dropout = dropout
     self.frozen = frozen
     self.pixels = pixels
     if own_encoder:
       encoder = slowfast.SlowFast if spec.fast else resnet3d.ResNet3D
-      self.encoder = encoder(
-          spec, rng=_generator(seed, view, "encoder"), **encoder_options
-      )
-    self.heads = nnx.Dict({
-        task: heads.Linear(
-            spec.feature_dim,
-            num_classes,
-            rng=_generator(seed, view, "heads", task),
-        )
+      self.encoder = encoder(spec, rng=_generator(seed, view, "encoder"), **encoder_options)
+    self.heads = nnx.Dict(
+      {
+        task: heads.Linear(spec.feature_dim, num_classes, rng=_generator(seed, view, "heads", task))
         for task, num_classes in tasks.items()
-    })
+      }
+    )
     self.has_projection = embedding_dim is not None
     if self.has_projection:
       self.projection = heads.Projection(
-          spec.feature_dim,
-          embedding_dim,
-          prenorm=prenorm,
-          rng=_generator(seed, view, "projection"),
+        spec.feature_dim, embedding_dim, prenorm=prenorm, rng=_generator(seed, view, "projection")
       )
 
   def __call__(self, inputs, *, train: bool, key: jax.Array | None):
     """See `MultiviewModel`."""
     feature, stages = self.encoder(
-        inputs["video"],
-        train=train and not self.frozen,
-        prepare=lambda video: pixels_lib.normalize(
-            video, self.pixels, inputs.get("color_offset")
-        ),
+      inputs["video"],
+      train=train and not self.frozen,
+      prepare=lambda video: pixels_lib.normalize(video, self.pixels, inputs.get("color_offset")),
     )
     if self.frozen:
       feature = jax.lax.stop_gradient(feature)
@@ -107,9 +98,7 @@ class Tower(nnx.Module):
     if train and self.dropout > 0:
       feature = heads.dropout(feature, self.dropout, key)
     with jax.named_scope("heads"):
-      outputs["logits"] = {
-          task: head(feature) for task, head in self.heads.items()
-      }
+      outputs["logits"] = {task: head(feature) for task, head in self.heads.items()}
     return outputs
 
 
@@ -144,11 +133,7 @@ class MultiviewModel(nnx.Module):
       self.exo.encoder = _with_own_statistics(self.ego.encoder)
 
   def __call__(
-      self,
-      inputs: types.Batch,
-      *,
-      train: bool,
-      key: jax.Array | None = None,
+    self, inputs: types.Batch, *, train: bool, key: jax.Array | None = None
   ) -> types.Outputs:
     """Computes the views present in `inputs`.
 
@@ -171,8 +156,8 @@ class MultiviewModel(nnx.Module):
     unknown = sorted(set(inputs) - set(self.views))
     if unknown or not inputs:
       raise ValueError(
-          f"inputs must be of the views {self.views} that the model has, at"
-          f" least one; got {tuple(inputs)}."
+        f"inputs must be of the views {self.views} that the model has, at"
+        f" least one; got {tuple(inputs)}."
       )
     outputs = {}
     for view in self.views:
@@ -181,8 +166,7 @@ class MultiviewModel(nnx.Module):
       tower = getattr(self, view)
       if train and tower.dropout > 0 and key is None:
         raise ValueError(
-            f"key is None, but {view} has dropout={tower.dropout}; training"
-            " needs a key."
+          f"key is None, but {view} has dropout={tower.dropout}; training needs a key."
         )
       view_key = key if key is None else jax.random.fold_in(key, _number(view))
       # Names of operations, in profiles and in what `sum_l_jax.aot` prints.
@@ -193,30 +177,23 @@ class MultiviewModel(nnx.Module):
 
 def _check(backbone, tasks, pixels, dropout, share_encoder) -> None:
   if backbone not in backbones.BACKBONES:
-    raise ValueError(
-        f"backbone must be one of {tuple(backbones.BACKBONES)}, got"
-        f" {backbone!r}."
-    )
+    raise ValueError(f"backbone must be one of {tuple(backbones.BACKBONES)}, got {backbone!r}.")
   for name, given in (("tasks", tasks), ("pixels", pixels)):
     unknown = sorted(set(given) - set(types.VIEWS))
     if unknown:
-      raise ValueError(
-          f"{name} must be keyed by {types.VIEWS}, got {unknown} as well."
-      )
+      raise ValueError(f"{name} must be keyed by {types.VIEWS}, got {unknown} as well.")
   if not tasks:
     raise ValueError(f"tasks is empty; name at least one of {types.VIEWS}.")
   if not 0.0 <= dropout < 1.0:
     raise ValueError(f"dropout must lie in [0, 1), got {dropout}.")
   if share_encoder and types.EGO not in tasks:
     raise ValueError(
-        "share_encoder uses the ego encoder, but tasks has only"
-        f" {tuple(tasks)}; add 'ego' or set share_encoder=False."
+      "share_encoder uses the ego encoder, but tasks has only"
+      f" {tuple(tasks)}; add 'ego' or set share_encoder=False."
     )
 
 
-def _remat_stages(
-    remat: bool | str, spec: backbones.BackboneSpec
-) -> tuple[str, ...]:
+def _remat_stages(remat: bool | str, spec: backbones.BackboneSpec) -> tuple[str, ...]:
   """The stages that `remat` names."""
   if remat is True or remat == "blocks":
     return spec.stage_names[1:]
@@ -225,29 +202,29 @@ def _remat_stages(
   names = tuple(name.strip() for name in remat.split(","))
   if set(names) - set(spec.stage_names):
     raise ValueError(
-        f"remat must be 'none', 'blocks' or some of {spec.stage_names},"
-        f" separated by commas; got {remat!r}."
+      f"remat must be 'none', 'blocks' or some of {spec.stage_names},"
+      f" separated by commas; got {remat!r}."
     )
   return names
 
 
 def make_model(
-    *,
-    backbone: str,
-    tasks: Mapping[str, Mapping[str, int]],
-    embedding_dim: int | None,
-    dropout: float = 0.5,
-    pixels: Mapping[str, pixels_lib.PixelSpec] | None = None,
-    share_encoder: bool = False,
-    freeze_exo: bool = False,
-    prenorm: bool = False,
-    bn_group_size: int = 0,
-    dtype: jnp.dtype = jnp.float32,
-    conv: str = "auto",
-    remat: bool | str = "none",
-    pack_clips: int = 0,
-    pool_window: int = 0,
-    seed: int = 0,
+  *,
+  backbone: str,
+  tasks: Mapping[str, Mapping[str, int]],
+  embedding_dim: int | None,
+  dropout: float = 0.5,
+  pixels: Mapping[str, pixels_lib.PixelSpec] | None = None,
+  share_encoder: bool = False,
+  freeze_exo: bool = False,
+  prenorm: bool = False,
+  bn_group_size: int = 0,
+  dtype: jnp.dtype = jnp.float32,
+  conv: str = "auto",
+  remat: bool | str = "none",
+  pack_clips: int = 0,
+  pool_window: int = 0,
+  seed: int = 0,
 ) -> MultiviewModel:
   """Builds the model.
 
@@ -288,25 +265,25 @@ def make_model(
   _check(backbone, tasks, pixels, dropout, share_encoder)
   spec = backbones.BACKBONES[backbone]
   towers = {
-      view: Tower(
-          spec,
-          tasks=tasks[view],
-          embedding_dim=embedding_dim,
-          own_encoder=not (share_encoder and view == types.EXO),
-          frozen=freeze_exo and view == types.EXO,
-          dropout=dropout,
-          prenorm=prenorm,
-          pixels=pixels.get(view, pixels_lib.PixelSpec()),
-          seed=seed,
-          view=view,
-          **({"pack_clips": pack_clips} if spec.fast else {}),
-          backend=convolution.resolve_backend(conv),
-          bn_group_size=bn_group_size,
-          dtype=dtype,
-          remat=_remat_stages(remat, spec),
-          pool_window=pool_window,
-      )
-      for view in tasks
+    view: Tower(
+      spec,
+      tasks=tasks[view],
+      embedding_dim=embedding_dim,
+      own_encoder=not (share_encoder and view == types.EXO),
+      frozen=freeze_exo and view == types.EXO,
+      dropout=dropout,
+      prenorm=prenorm,
+      pixels=pixels.get(view, pixels_lib.PixelSpec()),
+      seed=seed,
+      view=view,
+      **({"pack_clips": pack_clips} if spec.fast else {}),
+      backend=convolution.resolve_backend(conv),
+      bn_group_size=bn_group_size,
+      dtype=dtype,
+      remat=_remat_stages(remat, spec),
+      pool_window=pool_window,
+    )
+    for view in tasks
   }
   return MultiviewModel(towers, share_encoder=share_encoder)
 

@@ -36,9 +36,7 @@ def _sum_rows(term: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
   groups, batch, rows, channels = arrays[0].shape
   # Within a clip: a batch that is shared among devices stays where it is.
   parts = math.gcd(rows, _PARTS)
-  split = [
-      x.reshape(groups, batch, parts, rows // parts, channels) for x in arrays
-  ]
+  split = [x.reshape(groups, batch, parts, rows // parts, channels) for x in arrays]
   total = sum(term(*(x[:, :, i] for x in split)) for i in range(parts))
   total = total.reshape(groups, -1, channels)
   ones = jnp.ones(total.shape[:2], total.dtype)
@@ -79,8 +77,7 @@ def _matmul_backward(epsilon, residuals, cotangents):
   dbias = _sum_rows(lambda dy: dy, dy)
   dscale = _sum_rows(lambda dy, x: dy * normal(x), dy, rows)
   dx = (inverse * scale)[:, None, None] * (
-      dy - (dbias / count)[:, None, None]
-      - normal(rows) * (dscale / count)[:, None, None]
+    dy - (dbias / count)[:, None, None] - normal(rows) * (dscale / count)[:, None, None]
   )
   dx = dx.astype(x.dtype).reshape(x.shape)
   return dx, dscale.sum(0), dbias.sum(0)
@@ -157,9 +154,7 @@ def _one_pass_forward(x, scale, bias, shift, epsilon, relu):
 
 def _affine(x, scale, bias, mean, inverse):
   factor = inverse * scale
-  return x.astype(jnp.float32) * _spread(factor, x) + _spread(
-      bias - mean * factor, x
-  )
+  return x.astype(jnp.float32) * _spread(factor, x) + _spread(bias - mean * factor, x)
 
 
 def _one_pass_backward(epsilon, relu, residuals, cotangents):
@@ -176,10 +171,9 @@ def _one_pass_backward(epsilon, relu, residuals, cotangents):
   dbias = _sum_of_clips(dy.sum(axes, keepdims=True), channels)
   dscale = _sum_of_clips((dy * normal).sum(axes, keepdims=True), channels)
   dx = _spread(inverse * scale, x) * (
-      dy - _spread(dbias / rows, x) - normal * _spread(dscale / rows, x)
+    dy - _spread(dbias / rows, x) - normal * _spread(dscale / rows, x)
   )
-  return (dx.astype(x.dtype), dscale.sum(0), dbias.sum(0),
-          jnp.zeros_like(scale))
+  return (dx.astype(x.dtype), dscale.sum(0), dbias.sum(0), jnp.zeros_like(scale))
 
 
 normalize_one_pass.defvjp(_one_pass_forward, _one_pass_backward)
@@ -198,20 +192,13 @@ class BatchNorm(nnx.Module):
     var: running variance `[C]`.
   """
 
-  def __init__(
-      self,
-      features: int,
-      *,
-      backend: str,
-      zero_scale: bool = False,
-      group_size: int = 0,
-  ):
+  def __init__(self, features: int, *, backend: str, zero_scale: bool = False, group_size: int = 0):
     """Args:
-      features: C.
-      backend: "cpu" selects the matmul form, "tpu" that of one pass.
-      zero_scale: starts a residual branch as the identity.
-      group_size: examples that share statistics; 0 is the global batch.
-        Setting the per-device batch reproduces unsynchronised training.
+    features: C.
+    backend: "cpu" selects the matmul form, "tpu" that of one pass.
+    zero_scale: starts a residual branch as the identity.
+    group_size: examples that share statistics; 0 is the global batch.
+      Setting the per-device batch reproduces unsynchronised training.
     """
     if group_size < 0:
       raise ValueError(f"bn_group_size must be >= 0, got {group_size}.")
@@ -224,9 +211,7 @@ class BatchNorm(nnx.Module):
     self.mean = nnx.BatchStat(jnp.asarray(0 * ones))
     self.var = nnx.BatchStat(jnp.asarray(ones))
 
-  def __call__(
-      self, x: jax.Array, *, train: bool, relu: bool = False
-  ) -> jax.Array:
+  def __call__(self, x: jax.Array, *, train: bool, relu: bool = False) -> jax.Array:
     """Normalises `[B, ..., C]`; moves the running statistics if `train`.
 
     Args:
@@ -259,8 +244,12 @@ class BatchNorm(nnx.Module):
     groups = self._groups(x.shape[0] * packed)
     # Split along B alone: the other dimensions keep their layout in memory.
     y, mean, var = normalize_one_pass(
-        x.reshape(groups, -1, *x.shape[1:]), self.scale[...], self.bias[...],
-        self.mean[...], EPSILON, relu,
+      x.reshape(groups, -1, *x.shape[1:]),
+      self.scale[...],
+      self.bias[...],
+      self.mean[...],
+      EPSILON,
+      relu,
     )
     self._update(mean.mean(axis=0), var.mean(axis=0))
     return y.reshape(x.shape)
@@ -270,8 +259,8 @@ class BatchNorm(nnx.Module):
     size = self.group_size or batch
     if batch % size:
       raise ValueError(
-          f"bn_group_size={size} must divide the batch, which has {batch}"
-          " examples; choose a divisor, or 0 for the whole batch."
+        f"bn_group_size={size} must divide the batch, which has {batch}"
+        " examples; choose a divisor, or 0 for the whole batch."
       )
     return batch // size
 

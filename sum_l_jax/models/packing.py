@@ -48,9 +48,7 @@ def pack_clips(x: jax.Array, count: int) -> jax.Array:
     return x
   batch, *middle, channels = x.shape
   x = x.reshape(batch // count, count, *middle, channels)
-  return jnp.moveaxis(x, 1, -2).reshape(
-      batch // count, *middle, count * channels
-  )
+  return jnp.moveaxis(x, 1, -2).reshape(batch // count, *middle, count * channels)
 
 
 def unpack_clips(x: jax.Array, count: int) -> jax.Array:
@@ -59,9 +57,7 @@ def unpack_clips(x: jax.Array, count: int) -> jax.Array:
     return x
   rows, *middle, channels = x.shape
   x = x.reshape(rows, *middle, count, channels // count)
-  return jnp.moveaxis(x, -2, 1).reshape(
-      rows * count, *middle, channels // count
-  )
+  return jnp.moveaxis(x, -2, 1).reshape(rows * count, *middle, channels // count)
 
 
 def pack_frames(x: jax.Array, count: int) -> jax.Array:
@@ -70,9 +66,7 @@ def pack_frames(x: jax.Array, count: int) -> jax.Array:
     return x
   batch, frames, height, width, channels = x.shape
   x = x.reshape(batch, frames // count, count, height, width, channels)
-  return jnp.moveaxis(x, 2, -2).reshape(
-      batch, frames // count, height, width, count * channels
-  )
+  return jnp.moveaxis(x, 2, -2).reshape(batch, frames // count, height, width, count * channels)
 
 
 def unpack_frames(x: jax.Array, count: int, clips: int = 1) -> jax.Array:
@@ -82,9 +76,7 @@ def unpack_frames(x: jax.Array, count: int, clips: int = 1) -> jax.Array:
   batch, frames, height, width, channels = x.shape
   each = channels // clips // count
   x = x.reshape(batch, frames, height, width, clips, count, each)
-  return jnp.moveaxis(x, -2, 2).reshape(
-      batch, frames * count, height, width, clips * each
-  )
+  return jnp.moveaxis(x, -2, 2).reshape(batch, frames * count, height, width, clips * each)
 
 
 def kernel_of_frames(kernel: jax.Array, count: int) -> jax.Array:
@@ -106,9 +98,7 @@ def kernel_of_frames(kernel: jax.Array, count: int) -> jax.Array:
   step, i, o, tap = np.ogrid[-reach : reach + 1, :count, :count, :size]
   taps = (count * step + i - o + size // 2 == tap).astype(kernel.dtype)
   kernel = jnp.einsum("jiok,khwab->jhwiaob", taps, kernel)
-  return kernel.reshape(
-      2 * reach + 1, high, wide, count * channels, count * out
-  )
+  return kernel.reshape(2 * reach + 1, high, wide, count * channels, count * out)
 
 
 def clip_by_clip(x: jax.Array, parts: Sequence[int]) -> jax.Array:
@@ -126,9 +116,7 @@ def clip_by_clip(x: jax.Array, parts: Sequence[int]) -> jax.Array:
   return jnp.concatenate(pieces, axis=-1).reshape(x.shape)
 
 
-def block_diagonal(
-    kernel: jax.Array, count: int, parts: Sequence[int] = ()
-) -> jax.Array:
+def block_diagonal(kernel: jax.Array, count: int, parts: Sequence[int] = ()) -> jax.Array:
   """A kernel for packed clips.
 
   Args:
@@ -144,11 +132,7 @@ def block_diagonal(
     return kernel
   if len(parts) > 1:
     kernels = jnp.split(kernel, np.cumsum(parts)[:-1], axis=-2)
-    return jnp.concatenate(
-        [block_diagonal(part, count) for part in kernels], axis=-2
-    )
+    return jnp.concatenate([block_diagonal(part, count) for part in kernels], axis=-2)
   *size, channels, out = kernel.shape
   each = jnp.eye(count, dtype=kernel.dtype)
-  return jnp.einsum("...co,gh->...gcho", kernel, each).reshape(
-      *size, count * channels, count * out
-  )
+  return jnp.einsum("...co,gh->...gcho", kernel, each).reshape(*size, count * channels, count * out)

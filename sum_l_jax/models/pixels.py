@@ -31,27 +31,22 @@ class PixelSpec:
   def __post_init__(self):
     if self.channel_order not in CHANNEL_ORDERS:
       raise ValueError(
-          f"channel_order must be one of {CHANNEL_ORDERS}, got"
-          f" {self.channel_order!r}."
+        f"channel_order must be one of {CHANNEL_ORDERS}, got {self.channel_order!r}."
       )
     if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
       raise ValueError(
-          "mean and std need three values each, std positive; got"
-          f" mean={self.mean}, std={self.std}."
+        f"mean and std need three values each, std positive; got mean={self.mean}, std={self.std}."
       )
 
   @classmethod
   def from_json(cls, fields: Mapping[str, Any]) -> PixelSpec:
     """From a checkpoint's card, where JSON has made lists of tuples."""
-    return cls(**{k: tuple(v) if isinstance(v, list) else v
-                  for k, v in fields.items()})
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
 
 
 @jax.named_scope("pixels")
 def normalize(
-    video: jax.Array,
-    spec: PixelSpec,
-    color_offset: jax.Array | None = None,
+  video: jax.Array, spec: PixelSpec, color_offset: jax.Array | None = None
 ) -> jax.Array:
   """uint8 RGB to normalised float32: (x / 255 + color_offset - mean) / std.
 
@@ -69,15 +64,13 @@ def normalize(
   """
   if video.ndim != 5 or video.shape[-1] != 3 or video.dtype != jnp.uint8:
     raise ValueError(
-        "video must be uint8 [B, T, H, W, 3], got"
-        f" {video.dtype} {tuple(video.shape)}."
+      f"video must be uint8 [B, T, H, W, 3], got {video.dtype} {tuple(video.shape)}."
     )
   x = video.astype(jnp.float32) / 255.0
   if color_offset is not None:
     if color_offset.shape != (video.shape[0], 3):
       raise ValueError(
-          f"color_offset must be [B, 3] = [{video.shape[0]}, 3], got"
-          f" {tuple(color_offset.shape)}."
+        f"color_offset must be [B, 3] = [{video.shape[0]}, 3], got {tuple(color_offset.shape)}."
       )
     x = x + color_offset.astype(jnp.float32)[:, None, None, None, :]
   mean = np.asarray(spec.mean, np.float32)
@@ -96,8 +89,8 @@ def slow_indices(num_frames: int, alpha: int) -> tuple[int, ...]:
   """
   if alpha < 1 or num_frames < alpha or num_frames % alpha:
     raise ValueError(
-        f"alpha={alpha} must divide the number of frames, which is"
-        f" {num_frames}; sample a multiple of {alpha} frames."
+      f"alpha={alpha} must divide the number of frames, which is"
+      f" {num_frames}; sample a multiple of {alpha} frames."
     )
   # In integers, because floating point may fall below a whole number.
   slow = num_frames // alpha

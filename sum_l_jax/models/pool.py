@@ -25,14 +25,14 @@ def max_pool_native(x: jax.Array) -> jax.Array:
   # As images: with clips and frames apart a TPU moves the array before.
   images = x.reshape(-1, *x.shape[-3:])
   y = lax.reduce_window(
-      images,
-      # A constant of numpy: JAX differentiates only a maximum it recognises,
-      # which under jit it does by this value.
-      np.array(-np.inf, x.dtype),
-      lax.max,
-      window_dimensions=(1, 3, 3, 1),
-      window_strides=(1, 2, 2, 1),
-      padding=[(0, 0), (1, 1), (1, 1), (0, 0)],
+    images,
+    # A constant of numpy: JAX differentiates only a maximum it recognises,
+    # which under jit it does by this value.
+    np.array(-np.inf, x.dtype),
+    lax.max,
+    window_dimensions=(1, 3, 3, 1),
+    window_strides=(1, 2, 2, 1),
+    padding=[(0, 0), (1, 1), (1, 1), (0, 0)],
   )
   return y.reshape(*x.shape[:-3], *y.shape[1:])
 
@@ -46,15 +46,8 @@ def _phases(x: jax.Array) -> tuple[jax.Array, int, int]:
   """
   height, width, channels = x.shape[-3:]
   rows, columns = (height + 1) // 2, (width + 1) // 2
-  padding = (
-      (0, 0),
-      (1, 2 * rows + 1 - height),
-      (1, 2 * columns + 1 - width),
-      (0, 0),
-  )
-  x = jnp.pad(
-      x.reshape(-1, height, width, channels), padding, constant_values=-jnp.inf
-  )
+  padding = ((0, 0), (1, 2 * rows + 1 - height), (1, 2 * columns + 1 - width), (0, 0))
+  x = jnp.pad(x.reshape(-1, height, width, channels), padding, constant_values=-jnp.inf)
   return x.reshape(-1, rows + 1, 2, columns + 1, 2, channels), rows, columns
 
 
@@ -94,8 +87,7 @@ def _phase_backward(residuals, dy):
   for k in range(9):
     (down, i), (right, j) = divmod(k // 3, 2), divmod(k % 3, 2)
     grads[i][j] += jnp.pad(
-        jnp.where(place == k, dy, 0),
-        ((0, 0), (down, 1 - down), (right, 1 - right), (0, 0)),
+      jnp.where(place == k, dy, 0), ((0, 0), (down, 1 - down), (right, 1 - right), (0, 0))
     )
   dx = jnp.stack([jnp.stack(pair, axis=3) for pair in grads], axis=2)
   dx = dx.reshape(-1, 2 * rows + 2, 2 * columns + 2, channels)
@@ -133,10 +125,8 @@ def mean_pool(x: jax.Array, window: int = 0) -> jax.Array:
     return x.mean(axis=(1, 2))
   if window > min(height, width):
     raise ValueError(
-        f"pool_window={window} is larger than the map, {height} x {width}; take"
-        f" a crop of {32 * window} pixels or more, or pool_window=0."
+      f"pool_window={window} is larger than the map, {height} x {width}; take"
+      f" a crop of {32 * window} pixels or more, or pool_window=0."
     )
-  sums = lax.reduce_window(
-      x, np.float32(0), lax.add, (1, window, window, 1), (1, 1, 1, 1), "VALID"
-  )
+  sums = lax.reduce_window(x, np.float32(0), lax.add, (1, window, window, 1), (1, 1, 1, 1), "VALID")
   return (sums / window**2).reshape(x.shape[0], -1, x.shape[-1])

@@ -1,12 +1,12 @@
 """3-D ResNet of bottleneck blocks: one pathway, and the network of one.
 
-    x ----------------------------------------.
-    | a  [Tk, 1, 1]            BN ReLU        |  shortcut [1, 1, 1] stride s, BN
-    | b  [1, 3, 3]  stride s   BN ReLU        |  (first block of a stage only,
-    | c  [1, 1, 1]             BN (scale 0)   |  otherwise the identity)
-    '------------------ + --------------------'
-                        |
-                       ReLU
+x ----------------------------------------.
+| a  [Tk, 1, 1]            BN ReLU        |  shortcut [1, 1, 1] stride s, BN
+| b  [1, 3, 3]  stride s   BN ReLU        |  (first block of a stage only,
+| c  [1, 1, 1]             BN (scale 0)   |  otherwise the identity)
+'------------------ + --------------------'
+                    |
+                   ReLU
 """
 
 from __future__ import annotations
@@ -31,44 +31,31 @@ class ConvNorm(nnx.Module):
   """Convolution, batch normalisation and, unless `relu=False`, ReLU."""
 
   def __init__(
-      self,
-      in_features: int | tuple[int, ...],
-      out_features: int,
-      kernel_size: conv.Size3,
-      strides: conv.Size3 = (1, 1, 1),
-      *,
-      layer: type[nnx.Module] = conv.Conv3D,
-      relu: bool = True,
-      zero_scale: bool = False,
-      backend: str,
-      bn_group_size: int,
-      dtype: jnp.dtype,
-      rng: np.random.Generator,
+    self,
+    in_features: int | tuple[int, ...],
+    out_features: int,
+    kernel_size: conv.Size3,
+    strides: conv.Size3 = (1, 1, 1),
+    *,
+    layer: type[nnx.Module] = conv.Conv3D,
+    relu: bool = True,
+    zero_scale: bool = False,
+    backend: str,
+    bn_group_size: int,
+    dtype: jnp.dtype,
+    rng: np.random.Generator,
   ):
     self.relu = relu
     self.conv = layer(
-        in_features,
-        out_features,
-        kernel_size,
-        strides,
-        backend=backend,
-        dtype=dtype,
-        rng=rng,
+      in_features, out_features, kernel_size, strides, backend=backend, dtype=dtype, rng=rng
     )
     self.norm = norm.BatchNorm(
-        out_features,
-        backend=backend,
-        zero_scale=zero_scale,
-        group_size=bn_group_size,
+      out_features, backend=backend, zero_scale=zero_scale, group_size=bn_group_size
     )
 
-  def __call__(
-      self, x: jax.Array, *, train: bool, **conv_options
-  ) -> jax.Array:
+  def __call__(self, x: jax.Array, *, train: bool, **conv_options) -> jax.Array:
     """`[B, T, H, W, C]` -> `[B, T', H', W', O]`."""
-    return self.norm(
-        self.conv(x, **conv_options), train=train, relu=self.relu
-    )
+    return self.norm(self.conv(x, **conv_options), train=train, relu=self.relu)
 
 
 class Bottleneck(nnx.Module):
@@ -80,31 +67,22 @@ class Bottleneck(nnx.Module):
   """
 
   def __init__(
-      self,
-      in_features: int | tuple[int, ...],
-      spec: backbones.StageSpec,
-      *,
-      stride: int,
-      **common,
+    self, in_features: int | tuple[int, ...], spec: backbones.StageSpec, *, stride: int, **common
   ):
     """Args:
-      in_features: channels, see `conv.Conv3D`.
-      spec: of the stage.
-      stride: of H and W.
-      **common: backend, bn_group_size, dtype, rng.
+    in_features: channels, see `conv.Conv3D`.
+    spec: of the stage.
+    stride: of H and W.
+    **common: backend, bn_group_size, dtype, rng.
     """
     out, inner, size = spec.out, spec.inner, spec.temporal_kernel
     strides = (1, stride, stride)
     self.a = ConvNorm(in_features, inner, (size, 1, 1), **common)
     self.b = ConvNorm(inner, inner, (1, 3, 3), strides, **common)
-    self.c = ConvNorm(
-        inner, out, (1, 1, 1), relu=False, zero_scale=True, **common
-    )
+    self.c = ConvNorm(inner, out, (1, 1, 1), relu=False, zero_scale=True, **common)
     self.has_shortcut = bool(np.sum(in_features) != out or stride != 1)
     if self.has_shortcut:
-      self.shortcut = ConvNorm(
-          in_features, out, (1, 1, 1), strides, relu=False, **common
-      )
+      self.shortcut = ConvNorm(in_features, out, (1, 1, 1), strides, relu=False, **common)
 
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     y = x
@@ -120,9 +98,7 @@ class Bottleneck(nnx.Module):
 
 
 def _rematerialized(
-    module: nnx.Module,
-    x: jax.Array,
-    run: Callable[[nnx.Module, jax.Array], jax.Array],
+  module: nnx.Module, x: jax.Array, run: Callable[[nnx.Module, jax.Array], jax.Array]
 ) -> jax.Array:
   """`run(module, x)`, keeping only x for the backward pass."""
   graphdef, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
@@ -147,22 +123,22 @@ class Pathway(nnx.Module):
   """
 
   def __init__(
-      self,
-      spec: backbones.PathwaySpec,
-      *,
-      name: str,
-      extra_features: tuple[int, ...] = (),
-      remat: Collection[str] = (),
-      **common,
+    self,
+    spec: backbones.PathwaySpec,
+    *,
+    name: str,
+    extra_features: tuple[int, ...] = (),
+    remat: Collection[str] = (),
+    **common,
   ):
     """Args:
-      spec: the stage table.
-      name: "slow" or "fast", for the names of operations.
-      extra_features: channels that the caller appends before s2, s3 ...
-      remat: stages that are recomputed in the backward pass: s1 as a whole,
-        the others block by block. All of them cost a third more arithmetic
-        and save most of the memory.
-      **common: backend, bn_group_size, dtype, rng.
+    spec: the stage table.
+    name: "slow" or "fast", for the names of operations.
+    extra_features: channels that the caller appends before s2, s3 ...
+    remat: stages that are recomputed in the backward pass: s1 as a whole,
+      the others block by block. All of them cost a third more arithmetic
+      and save most of the memory.
+    **common: backend, bn_group_size, dtype, rng.
     """
     self.spec = spec
     self.name = name
@@ -170,33 +146,22 @@ class Pathway(nnx.Module):
     self.remat = tuple(remat)
     stem = spec.stem
     self.stem = ConvNorm(
-        3,
-        stem.features,
-        stem.kernel,
-        (1, stem.stride, stem.stride),
-        layer=(
-            difference.DifferenceConv if stem.differences else conv.Conv3D
-        ),
-        **common,
+      3,
+      stem.features,
+      stem.kernel,
+      (1, stem.stride, stem.stride),
+      layer=(difference.DifferenceConv if stem.differences else conv.Conv3D),
+      **common,
     )
     for index, stage in enumerate(spec.stages):
       width = (spec.widths[index], *extra_features[index : index + 1])
       blocks = []
       for block in range(stage.blocks):
-        blocks.append(
-            Bottleneck(
-                width,
-                stage,
-                stride=stage.stride if block == 0 else 1,
-                **common,
-            )
-        )
+        blocks.append(Bottleneck(width, stage, stride=stage.stride if block == 0 else 1, **common))
         width = stage.out
       setattr(self, f"s{index + 2}", nnx.List(blocks))
 
-  def run_stem(
-      self, x: jax.Array, *, train: bool, pack: int = 1, frames: int = 1
-  ) -> jax.Array:
+  def run_stem(self, x: jax.Array, *, train: bool, pack: int = 1, frames: int = 1) -> jax.Array:
     """Pixels `[B, T, H, W, 3]` -> s1, `[B / pack, T, H', W', pack * C]`.
 
     Args:
@@ -239,19 +204,13 @@ class Pathway(nnx.Module):
 class ResNet3D(nnx.Module):
   """The network of one pathway: R3D-50 (SLOW 8x8 R50) and `tiny`."""
 
-  def __init__(
-      self, spec: backbones.BackboneSpec, *, pool_window: int = 0, **common
-  ):
+  def __init__(self, spec: backbones.BackboneSpec, *, pool_window: int = 0, **common):
     self.stage_names = spec.stage_names
     self.pool_window = pool_window
     self.slow = Pathway(spec.slow, name=backbones.SLOW, **common)
 
   def __call__(
-      self,
-      x: jax.Array,
-      *,
-      train: bool,
-      prepare: Callable[[jax.Array], jax.Array] = lambda x: x,
+    self, x: jax.Array, *, train: bool, prepare: Callable[[jax.Array], jax.Array] = lambda x: x
   ) -> tuple[jax.Array, dict[str, dict[str, jax.Array]]]:
     """Encodes clips.
 

@@ -54,22 +54,22 @@ class SlowFast(nnx.Module):
   """
 
   def __init__(
-      self,
-      spec: backbones.BackboneSpec,
-      *,
-      pool_window: int = 0,
-      remat: Collection[str] = (),
-      pack_clips: int = 0,
-      **common,
+    self,
+    spec: backbones.BackboneSpec,
+    *,
+    pool_window: int = 0,
+    remat: Collection[str] = (),
+    pack_clips: int = 0,
+    **common,
   ):
     """Args:
-      spec: the stage tables.
-      pack_clips: the most clips that thin stages compute side by side
-        (`packing.pack_clips`), in training for a TPU; no effect elsewhere.
-        1 is none, 0 as many as divide the clips of a chip, up to 8.
-      pool_window: see `pool.mean_pool`.
-      remat: see `resnet3d.Pathway`.
-      **common: backend, bn_group_size, dtype, rng.
+    spec: the stage tables.
+    pack_clips: the most clips that thin stages compute side by side
+      (`packing.pack_clips`), in training for a TPU; no effect elsewhere.
+      1 is none, 0 as many as divide the clips of a chip, up to 8.
+    pool_window: see `pool.mean_pool`.
+    remat: see `resnet3d.Pathway`.
+    **common: backend, bn_group_size, dtype, rng.
     """
     self.pack_clips = pack_clips if common["backend"] == "tpu" else 1
     self.bn_group_size = common["bn_group_size"]
@@ -79,29 +79,16 @@ class SlowFast(nnx.Module):
     self.alpha = spec.alpha
     fused = tuple(2 * width for width in spec.fast.widths[:-1])
     self.slow = resnet3d.Pathway(
-        spec.slow, name=backbones.SLOW, extra_features=fused, remat=remat,
-        **common,
+      spec.slow, name=backbones.SLOW, extra_features=fused, remat=remat, **common
     )
-    self.fast = resnet3d.Pathway(
-        spec.fast, name=backbones.FAST, remat=remat, **common
-    )
+    self.fast = resnet3d.Pathway(spec.fast, name=backbones.FAST, remat=remat, **common)
     self.fusion = nnx.List(
-        resnet3d.ConvNorm(
-            width // 2,
-            width,
-            (spec.fusion_kernel, 1, 1),
-            (spec.alpha, 1, 1),
-            **common,
-        )
-        for width in fused
+      resnet3d.ConvNorm(width // 2, width, (spec.fusion_kernel, 1, 1), (spec.alpha, 1, 1), **common)
+      for width in fused
     )
 
   def __call__(
-      self,
-      x: jax.Array,
-      *,
-      train: bool,
-      prepare: Callable[[jax.Array], jax.Array] = lambda x: x,
+    self, x: jax.Array, *, train: bool, prepare: Callable[[jax.Array], jax.Array] = lambda x: x
   ) -> tuple[jax.Array, dict[str, dict[str, jax.Array]]]:
     """Encodes clips.
 
@@ -124,8 +111,7 @@ class SlowFast(nnx.Module):
     slow = prepare(jnp.concatenate([x[:, i : i + 1] for i in indices], axis=1))
     slow = self.slow.run_stem(slow, train=train, pack=slow_packs[0])
     fast = self.fast.run_stem(
-        fast, train=train, pack=fast_packs[0],
-        frames=self._choose_frames(x.shape[1], fast_packs[0]),
+      fast, train=train, pack=fast_packs[0], frames=self._choose_frames(x.shape[1], fast_packs[0])
     )
     stages = {}
     for index, name in enumerate(self.stage_names):
@@ -134,33 +120,31 @@ class SlowFast(nnx.Module):
         fast = _repack(fast, fast_packs[index - 1], fast_packs[index])
         fast = self.fast.run_stage(name, fast, train=train)
       stages[name] = {
-          # Where nobody looks at them, they are not computed.
-          backbones.SLOW: packing.unpack_clips(slow, slow_packs[index]),
-          backbones.FAST: packing.unpack_clips(fast, fast_packs[index]),
+        # Where nobody looks at them, they are not computed.
+        backbones.SLOW: packing.unpack_clips(slow, slow_packs[index]),
+        backbones.FAST: packing.unpack_clips(fast, fast_packs[index]),
       }
       if index < len(self.fusion):
         with jax.named_scope(f"fusion/{name}"):
           fused = self.fusion[index](fast, train=train)
           after = slow_packs[index + 1]
-          slow = jnp.concatenate([
-              _repack(slow, slow_packs[index], after),
-              _repack(fused, fast_packs[index], after),
-          ], axis=-1)
+          slow = jnp.concatenate(
+            [_repack(slow, slow_packs[index], after), _repack(fused, fast_packs[index], after)],
+            axis=-1,
+          )
     slow = packing.unpack_clips(slow, slow_packs[-1])
     fast = packing.unpack_clips(fast, fast_packs[-1])
     pooled = [pool.mean_pool(x, self.pool_window) for x in (slow, fast)]
     return jnp.concatenate(pooled, axis=-1), stages
 
-  def _choose_packs(
-      self, batch: int, train: bool
-  ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+  def _choose_packs(self, batch: int, train: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Clips side by side after s1, s2 ... of the slow and the fast pathway."""
     count = self.pack_clips if train else 1
     count = count or packing.fitting_count(batch, self.bn_group_size)
     if batch % count:
       raise ValueError(
-          f"pack_clips={count} must divide the batch, which has {batch} clips,"
-          " and should divide the clips of a chip; 0 chooses."
+        f"pack_clips={count} must divide the batch, which has {batch} clips,"
+        " and should divide the clips of a chip; 0 chooses."
       )
     return _packs(self.spec.slow, count), _packs(self.spec.fast, count)
 

@@ -37,7 +37,7 @@ Arrays = Mapping[str, Any]
 
 
 def make_function(
-    weights: weights_lib.Weights,
+  weights: weights_lib.Weights,
 ) -> tuple[Callable[[Arrays, Any], dict[str, Any]], dict[str, np.ndarray]]:
   """The network as a function of arrays and video, for all platforms.
 
@@ -61,8 +61,7 @@ def make_function(
     tree = weights_lib.unflatten(arrays)
     offset = jnp.zeros((video.shape[0], 3), jnp.float32)
     return jax.lax.platform_dependent(
-        tree["params"], tree["stats"],
-        {"video": video, "color_offset": offset}, **steps,
+      tree["params"], tree["stats"], {"video": video, "color_offset": offset}, **steps
     )
 
   flat = weights_lib.flatten({"params": trees[0], "stats": trees[1]})
@@ -70,46 +69,46 @@ def make_function(
 
 
 def make_card(
-    weights: weights_lib.Weights, *, file_format: str, batch: int | str
+  weights: weights_lib.Weights, *, file_format: str, batch: int | str
 ) -> dict[str, Any]:
   """What `card.json` says, as JSON values."""
   recipe = network.checkpoint_recipe(weights.card)
   meanings = {
-      types.SOFTMAX: "probabilities of the classes, of sum 1",
-      types.MULTI_LABEL: "probability of each class by itself",
+    types.SOFTMAX: "probabilities of the classes, of sum 1",
+    types.MULTI_LABEL: "probability of each class by itself",
   }
   size = "batch" if batch == form.DYNAMIC else batch
   return {
-      "format": file_format,
-      "platforms": list(form.PLATFORMS),
-      "backbone": weights.card["backbone"],
-      "input": {
-          "name": "video",
-          "dtype": "uint8",
-          "shape": [size, *recipe.video_shape],
-          "meaning": "RGB frames: clip, time, height, width, channel",
-      },
-      "outputs": {
-          task: {
-              "dtype": "float32", "shape": [size, len(names)],
-              "kind": recipe.kinds[task],
-              "meaning": meanings[recipe.kinds[task]],
-          }
-          for task, names in recipe.class_names.items()
-      },
-      "class_names": {t: list(n) for t, n in recipe.class_names.items()},
-      "frames": {
-          "count": recipe.num_frames, "stride": recipe.stride,
-          "crop_size": recipe.crop_size, "fps": recipe.fps,
-      },
-      # The program applies them; they are here to be looked up.
-      "pixels": weights.card["pixels"][types.EGO],
-      "pool_window": network.pool_window(weights.card),
-      "checkpoint": {
-          "step": weights.step,
-          "sha256": weights_lib.weights_sha256(weights, types.EGO),
-      },
-      "versions": {"jax": importlib.metadata.version("jax")},
+    "format": file_format,
+    "platforms": list(form.PLATFORMS),
+    "backbone": weights.card["backbone"],
+    "input": {
+      "name": "video",
+      "dtype": "uint8",
+      "shape": [size, *recipe.video_shape],
+      "meaning": "RGB frames: clip, time, height, width, channel",
+    },
+    "outputs": {
+      task: {
+        "dtype": "float32",
+        "shape": [size, len(names)],
+        "kind": recipe.kinds[task],
+        "meaning": meanings[recipe.kinds[task]],
+      }
+      for task, names in recipe.class_names.items()
+    },
+    "class_names": {t: list(n) for t, n in recipe.class_names.items()},
+    "frames": {
+      "count": recipe.num_frames,
+      "stride": recipe.stride,
+      "crop_size": recipe.crop_size,
+      "fps": recipe.fps,
+    },
+    # The program applies them; they are here to be looked up.
+    "pixels": weights.card["pixels"][types.EGO],
+    "pool_window": network.pool_window(weights.card),
+    "checkpoint": {"step": weights.step, "sha256": weights_lib.weights_sha256(weights, types.EGO)},
+    "versions": {"jax": importlib.metadata.version("jax")},
   }
 
 
@@ -129,8 +128,10 @@ def _without_source_lines() -> Iterator[None]:
 
 
 def write_model(
-    folder: pathlib.Path, run: Callable[[Arrays, Any], dict[str, Any]],
-    arrays: Mapping[str, np.ndarray], card: dict[str, Any],
+  folder: pathlib.Path,
+  run: Callable[[Arrays, Any], dict[str, Any]],
+  arrays: Mapping[str, np.ndarray],
+  card: dict[str, Any],
 ) -> None:
   """Writes program, weights and card; the card last, as all is there.
 
@@ -146,21 +147,23 @@ def write_model(
   if card["format"] == form.SAVED_MODEL:
     with _without_source_lines():
       saved_model.write(
-          folder / form.SAVED_MODEL, run, arrays, video_shape=(size, *rest),
-          platforms=tuple(form.PLATFORMS),
+        folder / form.SAVED_MODEL,
+        run,
+        arrays,
+        video_shape=(size, *rest),
+        platforms=tuple(form.PLATFORMS),
       )
   else:
     shape = jax.export.symbolic_shape(", ".join(map(str, (size, *rest))))
-    abstract = {name: jax.ShapeDtypeStruct(value.shape, value.dtype)
-                for name, value in arrays.items()}
+    abstract = {
+      name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in arrays.items()
+    }
     with _without_source_lines():
-      export = jax.export.export(
-          jax.jit(run), platforms=tuple(form.PLATFORMS))
+      export = jax.export.export(jax.jit(run), platforms=tuple(form.PLATFORMS))
       program = export(abstract, jax.ShapeDtypeStruct(shape, jnp.uint8))
     (folder / form.MODEL).write_bytes(program.serialize())
     np.savez(folder / form.ARRAYS, **arrays)
-    card["sha256"] = {
-        name: _sha256(folder / name) for name in (form.MODEL, form.ARRAYS)}
+    card["sha256"] = {name: _sha256(folder / name) for name in (form.MODEL, form.ARRAYS)}
   text = json.dumps(card, indent=1, ensure_ascii=False)
   (folder / form.CARD).write_text(text + "\n", encoding="utf-8")
 
@@ -180,27 +183,25 @@ def read_card(folder: pathlib.Path) -> dict[str, Any]:
   path = folder / form.CARD
   if not path.is_file():
     raise FileNotFoundError(
-        f"There is no {form.CARD} in {str(folder)!r}. Give a folder that"
-        " `python -m sum_l_jax.export` wrote; it writes the card last."
+      f"There is no {form.CARD} in {str(folder)!r}. Give a folder that"
+      " `python -m sum_l_jax.export` wrote; it writes the card last."
     )
   try:
     card = json.loads(path.read_text(encoding="utf-8"))
     known = card["format"] in form.FORMATS
   except (ValueError, KeyError, TypeError) as error:
     raise ValueError(
-        f"{str(path)!r} is not the card of an exported network ({error!r})."
+      f"{str(path)!r} is not the card of an exported network ({error!r})."
     ) from error
   if not known:
     raise ValueError(
-        f"{str(path)!r} says format {card['format']!r}; known are"
-        f" {form.FORMATS}. It was written by a newer version."
+      f"{str(path)!r} says format {card['format']!r}; known are"
+      f" {form.FORMATS}. It was written by a newer version."
     )
   return card
 
 
-def load_exported(
-    folder: str | pathlib.Path, *, batch_size: int = 8
-) -> predictor.Predictor:
+def load_exported(folder: str | pathlib.Path, *, batch_size: int = 8) -> predictor.Predictor:
   """An exported network, ready for videos as `predictor.load` makes it.
 
   Args:
@@ -219,29 +220,26 @@ def load_exported(
   else:
     score = _read_jax(folder, card["sha256"])
   recipe = network.make_recipe(
-      card["class_names"],
-      {task: output["kind"] for task, output in card["outputs"].items()},
-      card["frames"],
+    card["class_names"],
+    {task: output["kind"] for task, output in card["outputs"].items()},
+    card["frames"],
   )
   size = card["input"]["shape"][0]
   fixed = isinstance(size, int)
   return predictor.Predictor(
-      recipe, score, batch_size=size if fixed else batch_size,
-      fixed_batch=fixed,
+    recipe, score, batch_size=size if fixed else batch_size, fixed_batch=fixed
   )
 
 
-def _read_jax(
-    folder: pathlib.Path, hashes: Mapping[str, str]
-) -> predictor.Score:
+def _read_jax(folder: pathlib.Path, hashes: Mapping[str, str]) -> predictor.Score:
   for name, expected in hashes.items():
     path = folder / name
     if not path.is_file():
       raise FileNotFoundError(f"{str(path)!r} is missing. Copy it again.")
     if _sha256(path) != expected:
       raise ValueError(
-          f"{str(path)!r} is not the file that was exported: its SHA-256"
-          f" differs from that in {form.CARD}. Copy or export it again."
+        f"{str(path)!r} is not the file that was exported: its SHA-256"
+        f" differs from that in {form.CARD}. Copy or export it again."
       )
   data = bytearray((folder / form.MODEL).read_bytes())
   call = jax.jit(jax.export.deserialize(data).call)

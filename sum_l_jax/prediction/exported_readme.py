@@ -44,7 +44,7 @@ averaging over areas (OpenCV's INTER_AREA), and stored as JPEG of quality 90,
 before all this. sum_l_jax does the same when it predicts.
 """
 
-_JAX = '''import json
+_JAX = """import json
 
 import jax
 from jax import export
@@ -63,9 +63,9 @@ scores = run(weights, video)
 for task, values in scores.items():
   for number, row in enumerate(np.asarray(values)):
     for k in np.argsort(-row, kind="stable")[:5]:
-      print(number, task, card["class_names"][task][k], row[k])'''
+      print(number, task, card["class_names"][task][k], row[k])"""
 
-_SAVED_MODEL = '''import json
+_SAVED_MODEL = """import json
 
 import numpy as np
 import tensorflow as tf
@@ -80,7 +80,7 @@ scores = run(video=tf.constant(video))
 for task, values in scores.items():
   for number, row in enumerate(values.numpy()):
     for k in np.argsort(-row, kind="stable")[:5]:
-      print(number, task, card["class_names"][task][k], row[k])'''
+      print(number, task, card["class_names"][task][k], row[k])"""
 
 
 def make_readme(card: Mapping[str, Any]) -> str:
@@ -93,19 +93,20 @@ def make_readme(card: Mapping[str, Any]) -> str:
   jax_format = card["format"] == "jax"
   fixed = isinstance(shape[0], int)
   return _TEXT.format(
-      # jax.export reads and writes with flatbuffers, which jax doesn't require.
-      install="pip install jax numpy flatbuffers" if jax_format
-      else "pip install tensorflow numpy",
-      code=_JAX if jax_format else _SAVED_MODEL,
-      shape=f"[{', '.join(map(str, shape))}]",
-      size=f"{shape[0]} clips, no other number" if fixed
-      else "any number of clips",
-      crop=frames["crop_size"], count=frames["count"], stride=frames["stride"],
-      span=(frames["count"] - 1) * frames["stride"] + 1, fps=frames["fps"],
-      order=card["pixels"]["channel_order"],
-      outputs="\n".join(
-          f"- `{task}` {output['shape']}: {output['meaning']}"
-          for task, output in card["outputs"].items()
-      ),
-      platforms=", ".join(card["platforms"]),
+    # jax.export reads and writes with flatbuffers, which jax doesn't require.
+    install="pip install jax numpy flatbuffers" if jax_format else "pip install tensorflow numpy",
+    code=_JAX if jax_format else _SAVED_MODEL,
+    shape=f"[{', '.join(map(str, shape))}]",
+    size=f"{shape[0]} clips, no other number" if fixed else "any number of clips",
+    crop=frames["crop_size"],
+    count=frames["count"],
+    stride=frames["stride"],
+    span=(frames["count"] - 1) * frames["stride"] + 1,
+    fps=frames["fps"],
+    order=card["pixels"]["channel_order"],
+    outputs="\n".join(
+      f"- `{task}` {output['shape']}: {output['meaning']}"
+      for task, output in card["outputs"].items()
+    ),
+    platforms=", ".join(card["platforms"]),
   )

@@ -47,17 +47,14 @@ class Failure:
   error: Exception
 
 
-def best_classes(
-    values: np.ndarray, names: Sequence[str], top: int
-) -> Best:
+def best_classes(values: np.ndarray, names: Sequence[str], top: int) -> Best:
   """The `top` best of `[K]` scores; of equal ones the first."""
   best = np.argsort(-values, kind="stable")[:top]
   return tuple(names[i] for i in best), tuple(float(values[i]) for i in best)
 
 
 def best_pairs(
-    verb: np.ndarray, noun: np.ndarray, names: Mapping[str, Sequence[str]],
-    top: int,
+  verb: np.ndarray, noun: np.ndarray, names: Mapping[str, Sequence[str]], top: int
 ) -> Best:
   """The `top` best pairs "verb noun" by the product of their probabilities.
 
@@ -69,16 +66,15 @@ def best_pairs(
   # A pair among the best is made of classes among the best.
   verbs, nouns = (np.argsort(-v, kind="stable")[:top] for v in (verb, noun))
   products = verb[verbs][:, None] * noun[nouns][None]
-  pairs = [f"{names['verb'][v]} {names['noun'][n]}"
-           for v in verbs for n in nouns]
+  pairs = [f"{names['verb'][v]} {names['noun'][n]}" for v in verbs for n in nouns]
   return best_classes(products.reshape(-1), pairs, top)
 
 
 def best_labels(
-    values: Mapping[str, np.ndarray],
-    class_names: Mapping[str, Sequence[str]],
-    kinds: Mapping[str, str],
-    top: int,
+  values: Mapping[str, np.ndarray],
+  class_names: Mapping[str, Sequence[str]],
+  kinds: Mapping[str, str],
+  top: int,
 ) -> dict[str, Best]:
   """The best classes of each task, and of verb and noun together.
 
@@ -92,10 +88,8 @@ def best_labels(
     Task -> names and scores; "action" where verb and noun are softmax tasks
     and there is no task of that name.
   """
-  best = {task: best_classes(v, class_names[task], top)
-          for task, v in values.items()}
+  best = {task: best_classes(v, class_names[task], top) for task, v in values.items()}
   pair = all(kinds.get(t) == types.SOFTMAX for t in ("verb", "noun"))
   if pair and ACTION not in best:
-    best[ACTION] = best_pairs(
-        values["verb"], values["noun"], class_names, top)
+    best[ACTION] = best_pairs(values["verb"], values["noun"], class_names, top)
   return best

@@ -58,34 +58,38 @@ class Recipe:
   def transform(self) -> transforms.ClipTransform:
     """Sampling and cropping at test time, as evaluation does it."""
     return transforms.ClipTransform(
-        num_frames=self.num_frames, stride=self.stride,
-        crop_size=self.crop_size, short_side=(self.crop_size, self.crop_size),
-        flip=0.0,
+      num_frames=self.num_frames,
+      stride=self.stride,
+      crop_size=self.crop_size,
+      short_side=(self.crop_size, self.crop_size),
+      flip=0.0,
     )
 
 
 def make_recipe(
-    class_names: Mapping[str, Any], kinds: Mapping[str, str],
-    frames: Mapping[str, Any],
+  class_names: Mapping[str, Any], kinds: Mapping[str, str], frames: Mapping[str, Any]
 ) -> Recipe:
   """A recipe from the entries of a card."""
-  order = sorted(class_names, key=lambda task: (
+  order = sorted(
+    class_names,
+    key=lambda task: (
       _FIRST_TASKS.index(task) if task in _FIRST_TASKS else len(_FIRST_TASKS),
       task,
-  ))
+    ),
+  )
   return Recipe(
-      class_names={task: tuple(class_names[task]) for task in order},
-      kinds={task: kinds[task] for task in order},
-      num_frames=frames["count"], stride=frames["stride"],
-      crop_size=frames["crop_size"], fps=frames["fps"],
+    class_names={task: tuple(class_names[task]) for task in order},
+    kinds={task: kinds[task] for task in order},
+    num_frames=frames["count"],
+    stride=frames["stride"],
+    crop_size=frames["crop_size"],
+    fps=frames["fps"],
   )
 
 
 def checkpoint_recipe(card: Mapping[str, Any]) -> Recipe:
   """The recipe of a checkpoint's ego view."""
-  return make_recipe(
-      card["tasks"][types.EGO], card["kinds"][types.EGO], card["frames"]
-  )
+  return make_recipe(card["tasks"][types.EGO], card["kinds"][types.EGO], card["frames"])
 
 
 def pool_window(card: Mapping[str, Any]) -> int:
@@ -94,7 +98,7 @@ def pool_window(card: Mapping[str, Any]) -> int:
 
 
 def make_score(
-    card: Mapping[str, Any], *, conv: str = "auto"
+  card: Mapping[str, Any], *, conv: str = "auto"
 ) -> tuple[Callable[..., dict[str, jax.Array]], train_state.Network]:
   """`(params, stats, pixels) -> {task: [B, K]}`, to be compiled.
 
@@ -107,19 +111,21 @@ def make_score(
   """
   pixels = models.PixelSpec.from_json(card["pixels"][types.EGO])
   tasks = {t: len(n) for t, n in card["tasks"][types.EGO].items()}
-  network = train_state.Network(lambda: models.make_model(
-      backbone=card["backbone"], tasks={types.EGO: tasks}, embedding_dim=None,
-      pixels={types.EGO: pixels}, conv=conv,
+  network = train_state.Network(
+    lambda: models.make_model(
+      backbone=card["backbone"],
+      tasks={types.EGO: tasks},
+      embedding_dim=None,
+      pixels={types.EGO: pixels},
+      conv=conv,
       pool_window=pool_window(card),
-  ))
-  score = evaluate.make_score(
-      network, view=types.EGO, kinds=card["kinds"][types.EGO])
+    )
+  )
+  score = evaluate.make_score(network, view=types.EGO, kinds=card["kinds"][types.EGO])
   return score, network
 
 
-def ego_trees(
-    weights: weights_lib.Weights, network: train_state.Network
-) -> tuple[Any, Any]:
+def ego_trees(weights: weights_lib.Weights, network: train_state.Network) -> tuple[Any, Any]:
   """Parameters and statistics of the ego encoder and heads, checked.
 
   Raises:
@@ -135,9 +141,7 @@ def ego_trees(
   return trees[0], trees[1]
 
 
-def checkpoint_score(
-    weights: weights_lib.Weights,
-) -> Callable[[np.ndarray], dict[str, jax.Array]]:
+def checkpoint_score(weights: weights_lib.Weights) -> Callable[[np.ndarray], dict[str, jax.Array]]:
   """uint8 `[B, T, H, W, 3]` to probabilities, the weights on one device.
 
   Raises:

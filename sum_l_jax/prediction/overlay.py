@@ -24,9 +24,7 @@ _TICKS = 60_000
 _CODECS = ("libx264", "mpeg4")
 
 
-def captions(
-    predictions: Iterable[labels.Prediction],
-) -> tuple[list[float], list[list[str]]]:
+def captions(predictions: Iterable[labels.Prediction]) -> tuple[list[float], list[list[str]]]:
   """What is written over the frames, and when.
 
   Returns:
@@ -36,9 +34,7 @@ def captions(
   lines: dict[float, list[str]] = {}
   for item in predictions:
     middle = (item.start + item.stop) / 2
-    lines.setdefault(middle, []).append(
-        f"{item.task}: {item.classes[0]} {item.scores[0]:.2f}"
-    )
+    lines.setdefault(middle, []).append(f"{item.task}: {item.classes[0]} {item.scores[0]:.2f}")
   middles = sorted(lines)
   return middles, [lines[middle] for middle in middles]
 
@@ -72,8 +68,7 @@ def draw(image: np.ndarray, lines: Sequence[str]) -> None:
   image[: step * len(lines) + margin, :right] //= 3
   for number, text in enumerate(lines, start=1):
     place = (margin, number * step)
-    cv2.putText(image, text, place, _FONT, scale, (255, 255, 255), thick,
-                cv2.LINE_AA)
+    cv2.putText(image, text, place, _FONT, scale, (255, 255, 255), thick, cv2.LINE_AA)
 
 
 def check_output(video: pathlib.Path, output: pathlib.Path) -> None:
@@ -87,18 +82,16 @@ def check_output(video: pathlib.Path, output: pathlib.Path) -> None:
   if not output.parent.is_dir():
     raise ValueError(f"--overlay: there is no folder {str(output.parent)!r}.")
   if output.resolve() == video.resolve():
-    raise ValueError(
-        f"--overlay={str(output)!r} is the video itself. Give another name."
-    )
+    raise ValueError(f"--overlay={str(output)!r} is the video itself. Give another name.")
 
 
 def write_overlay(
-    video: str | pathlib.Path,
-    predictions: Iterable[labels.Prediction],
-    output: str | pathlib.Path,
-    *,
-    fps: float = 30.0,
-    progress: predictor.Progress | None = None,
+  video: str | pathlib.Path,
+  predictions: Iterable[labels.Prediction],
+  output: str | pathlib.Path,
+  *,
+  fps: float = 30.0,
+  progress: predictor.Progress | None = None,
 ) -> int:
   """Reads a video once more and writes it with its labels.
 
@@ -135,8 +128,10 @@ def write_overlay(
 
 
 def _drawn(
-    source: Any, middles: Sequence[float], lines: Sequence[Sequence[str]],
-    progress: predictor.Progress | None,
+  source: Any,
+  middles: Sequence[float],
+  lines: Sequence[Sequence[str]],
+  progress: predictor.Progress | None,
 ) -> Iterator[tuple[float, np.ndarray]]:
   """Yields seconds and frames of one even size, with their labels."""
   shape = None
@@ -154,21 +149,16 @@ def _drawn(
     yield moment, image
 
 
-def _encode(
-    path: pathlib.Path, source: Any,
-    frames: Iterable[tuple[float, np.ndarray]],
-) -> int:
+def _encode(path: pathlib.Path, source: Any, frames: Iterable[tuple[float, np.ndarray]]) -> int:
   codec = next((c for c in _CODECS if c in av.codecs_available), None)
   if codec is None:
     raise ValueError(
-        f"PyAV here has none of the encoders {_CODECS}. Install its wheel:"
-        " pip install av."
+      f"PyAV here has none of the encoders {_CODECS}. Install its wheel: pip install av."
     )
   count, last = 0, -1
   try:
     with av.open(str(path), "w", format="mp4") as container:
-      stream = container.add_stream(
-          codec, rate=Fraction(source.fps).limit_denominator(1001))
+      stream = container.add_stream(codec, rate=Fraction(source.fps).limit_denominator(1001))
       stream.pix_fmt = "yuv420p"
       stream.codec_context.time_base = Fraction(1, _TICKS)
       for moment, image in frames:

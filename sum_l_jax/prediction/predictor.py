@@ -1,8 +1,8 @@
 """Labels of videos, from a network.
 
-  model = load("runs/epic55")
-  for prediction in model.predict("video.mp4"):
-    print(prediction.start, prediction.task, prediction.classes[0])
+model = load("runs/epic55")
+for prediction in model.predict("video.mp4"):
+  print(prediction.start, prediction.task, prediction.classes[0])
 """
 
 from __future__ import annotations
@@ -54,8 +54,7 @@ class Predictor:
   """
 
   def __init__(
-      self, recipe: network.Recipe, score: Score, *, batch_size: int = 8,
-      fixed_batch: bool = False,
+    self, recipe: network.Recipe, score: Score, *, batch_size: int = 8, fixed_batch: bool = False
   ):
     """Takes the network as a function.
 
@@ -107,19 +106,24 @@ class Predictor:
     """
     shape = self.recipe.video_shape
     limit = self.batch_size if self._fixed_batch else len(video)
-    if (video.dtype != np.uint8 or video.shape[1:] != shape
-        or not 1 <= len(video) <= limit):
+    if video.dtype != np.uint8 or video.shape[1:] != shape or not 1 <= len(video) <= limit:
       raise ValueError(
-          f"video must be uint8 [B, {', '.join(map(str, shape))}]"
-          f"{f' with B at most {limit}' if self._fixed_batch else ''}, got"
-          f" {video.dtype} {list(video.shape)}."
+        f"video must be uint8 [B, {', '.join(map(str, shape))}]"
+        f"{f' with B at most {limit}' if self._fixed_batch else ''}, got"
+        f" {video.dtype} {list(video.shape)}."
       )
     scored = jax.device_get(self._dispatch(video, len(video)))
     return {task: scored[task][: len(video)] for task in self.class_names}
 
   def predict(
-      self, video: Video, *, fps: float | None = None, window: float = 2.0,
-      stride: float = 1.0, top: int = 5, short_side: int = 256,
+    self,
+    video: Video,
+    *,
+    fps: float | None = None,
+    window: float = 2.0,
+    stride: float = 1.0,
+    top: int = 5,
+    short_side: int = 256,
   ) -> list[Prediction]:
     """Slides a window over one video.
 
@@ -142,21 +146,28 @@ class Predictor:
     """
     if fps is not None and not sources.has_no_rate(video):
       raise ValueError(
-          "fps is of arrays and folders of frames; a video file says its own."
-          f" Leave it out for {str(video)!r}."
+        "fps is of arrays and folders of frames; a video file says its own."
+        f" Leave it out for {str(video)!r}."
       )
     found = []
-    for item in self.stream([video], fps=fps, window=window, stride=stride,
-                            top=top, short_side=short_side):
+    for item in self.stream(
+      [video], fps=fps, window=window, stride=stride, top=top, short_side=short_side
+    ):
       if isinstance(item, Failure):
         raise item.error
       found.append(item)
     return found
 
   def stream(
-      self, videos: Iterable[Video], *, fps: float | None = None,
-      window: float = 2.0, stride: float = 1.0, top: int = 5,
-      short_side: int = 256, progress: Progress | None = None,
+    self,
+    videos: Iterable[Video],
+    *,
+    fps: float | None = None,
+    window: float = 2.0,
+    stride: float = 1.0,
+    top: int = 5,
+    short_side: int = 256,
+    progress: Progress | None = None,
   ) -> Iterator[Prediction | Failure]:
     """Slides a window over several videos, in memory that doesn't grow.
 
@@ -178,14 +189,12 @@ class Predictor:
     windows.check(window, stride, self.fps)
     if top < 1 or short_side < 16 or short_side % 2:
       raise ValueError(
-          "top must be at least 1 and short_side even and at least 16, got"
-          f" {top=}, {short_side=}."
+        f"top must be at least 1 and short_side even and at least 16, got {top=}, {short_side=}."
       )
 
     def cutter(source: Any) -> windows.WindowCutter:
       return windows.WindowCutter(
-          source, fps=self.fps, window=window, stride=stride,
-          short_side=short_side,
+        source, fps=self.fps, window=window, stride=stride, short_side=short_side
       )
 
     waiting = None
@@ -199,28 +208,27 @@ class Predictor:
       yield from self._results(*waiting, top)
 
   def _read(
-      self, videos: Iterable[Video], fps: float | None,
-      cutter: Callable[[Any], windows.WindowCutter], progress: Progress | None,
+    self,
+    videos: Iterable[Video],
+    fps: float | None,
+    cutter: Callable[[Any], windows.WindowCutter],
+    progress: Progress | None,
   ) -> Iterator[_Clip | Failure]:
     """Yields the windows of all videos, and what went wrong with each."""
     for video in videos:
       name = sources.name_of(video)
       try:
-        with sources.open_source(
-            video, fps=fps, default_fps=self.fps) as source:
+        with sources.open_source(video, fps=fps, default_fps=self.fps) as source:
           for cut in cutter(source):
             if progress:
               progress(source.name, cut.stop, source.duration)
             jpegs = cut.jpegs
-            pixels = self._pixels(
-                len(jpegs), lambda i, j=jpegs: decode.decode_jpeg(j[i]))
+            pixels = self._pixels(len(jpegs), lambda i, j=jpegs: decode.decode_jpeg(j[i]))
             yield _Clip(source.name, cut.start, cut.stop, pixels)
       except (ValueError, OSError) as error:
         yield Failure(name, error)
 
-  def _pixels(
-      self, length: int, frame: Callable[[int], np.ndarray]
-  ) -> np.ndarray:
+  def _pixels(self, length: int, frame: Callable[[int], np.ndarray]) -> np.ndarray:
     """The sampled and cropped frames of a clip, `[T, H, W, 3]`."""
     indices = self._transform.test_indices(length, 0, 1)
     # Of a clip shorter than the sample an index comes several times.
@@ -228,7 +236,7 @@ class Predictor:
     return self._transform.test([distinct[i] for i in indices.tolist()], 1)[0]
 
   def _batches(
-      self, items: Iterable[_Clip | Failure]
+    self, items: Iterable[_Clip | Failure]
   ) -> Iterator[tuple[list[_Clip | Failure], int]]:
     """Yields items of at most `batch_size` clips, and the rows to score.
 
@@ -246,9 +254,7 @@ class Predictor:
       small = 1 << max(clips - 1, 0).bit_length()
       yield held, min(small, self.batch_size) if first else self.batch_size
 
-  def _dispatch(
-      self, clips: Sequence[np.ndarray], rows: int
-  ) -> Mapping[str, Any]:
+  def _dispatch(self, clips: Sequence[np.ndarray], rows: int) -> Mapping[str, Any]:
     """Scores clips in a batch of so many rows; doesn't wait for the result."""
     rows = self.batch_size if self._fixed_batch else rows
     video = np.zeros((rows, *self.recipe.video_shape), np.uint8)
@@ -256,7 +262,7 @@ class Predictor:
     return self._score(video)
 
   def _results(
-      self, items: list[_Clip | Failure], scored: Mapping[str, Any], top: int
+    self, items: list[_Clip | Failure], scored: Mapping[str, Any], top: int
   ) -> Iterator[Prediction | Failure]:
     scored = {t: np.asarray(jax.device_get(v)) for t, v in scored.items()}
     row = 0
@@ -268,19 +274,14 @@ class Predictor:
       row += 1
       if not all(np.isfinite(v).all() for v in values.values()):
         raise ValueError(
-            "A score is not finite: the weights hold NaN or infinity. Give an"
-            " earlier checkpoint."
+          "A score is not finite: the weights hold NaN or infinity. Give an earlier checkpoint."
         )
-      best = labels.best_labels(
-          values, self.class_names, self.recipe.kinds, top)
+      best = labels.best_labels(values, self.class_names, self.recipe.kinds, top)
       for task, (classes, likely) in best.items():
-        yield Prediction(
-            item.video, item.start, item.stop, task, classes, likely)
+        yield Prediction(item.video, item.start, item.stop, task, classes, likely)
 
 
-def load(
-    checkpoint: str | pathlib.Path, *, batch_size: int = 8
-) -> Predictor:
+def load(checkpoint: str | pathlib.Path, *, batch_size: int = 8) -> Predictor:
   """A checkpoint's ego encoder and heads, ready for videos.
 
   Args:
@@ -294,5 +295,4 @@ def load(
   """
   weights = weights_lib.read_weights(checkpoint)
   score = network.checkpoint_score(weights)
-  return Predictor(
-      network.checkpoint_recipe(weights.card), score, batch_size=batch_size)
+  return Predictor(network.checkpoint_recipe(weights.card), score, batch_size=batch_size)

@@ -38,15 +38,20 @@ class Writer:
       self._out.write(text + "\n")
     elif self._how == "csv":
       for rank, (name, score) in enumerate(zip(item.classes, item.scores), 1):
-        self._rows.writerow([
-            item.video, f"{item.start:.2f}", f"{item.stop:.2f}", item.task,
-            rank, name, f"{score:.6g}",
-        ])
+        self._rows.writerow(
+          [
+            item.video,
+            f"{item.start:.2f}",
+            f"{item.stop:.2f}",
+            item.task,
+            rank,
+            name,
+            f"{score:.6g}",
+          ]
+        )
     else:
-      named = ", ".join(f"{name} {score:.2f}"
-                        for name, score in zip(item.classes, item.scores))
-      self._out.write(f"{item.video} {item.start:.1f}-{item.stop:.1f} s"
-                      f" {item.task}: {named}\n")
+      named = ", ".join(f"{name} {score:.2f}" for name, score in zip(item.classes, item.scores))
+      self._out.write(f"{item.video} {item.start:.1f}-{item.stop:.1f} s {item.task}: {named}\n")
     # A pipe's reader sees it now, not after some thousands.
     self._out.flush()
 
@@ -62,15 +67,12 @@ class Progress:
   def __init__(self, out: TextIO, every: float | None = None):
     self._out = out
     self._terminal = out.isatty()
-    self._every = every if every is not None else (
-        0.5 if self._terminal else 60.0)
+    self._every = every if every is not None else (0.5 if self._terminal else 60.0)
     self._last = time.monotonic()
     self._video, self._since = "", self._last
     self._shown = False
 
-  def __call__(
-      self, video: str, seconds: float, duration: float | None
-  ) -> None:
+  def __call__(self, video: str, seconds: float, duration: float | None) -> None:
     """Reports now and then; see `predictor.Predictor.stream`."""
     now = time.monotonic()
     if video != self._video:

@@ -52,14 +52,10 @@ class _Source(abc.ABC):
   def images(self) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
     """See the module."""
 
-  def jpegs(
-      self, short_side: int
-  ) -> Iterator[tuple[float, Callable[[], bytes]]]:
+  def jpegs(self, short_side: int) -> Iterator[tuple[float, Callable[[], bytes]]]:
     """See the module; the same JPEGs that a data set would hold."""
     for moment, image in self.images():
-      yield moment, lambda image=image: images_lib.encode(
-          images_lib.shrink(image(), short_side)
-      )
+      yield moment, lambda image=image: images_lib.encode(images_lib.shrink(image(), short_side))
 
 
 class VideoSource(_Source):
@@ -97,13 +93,11 @@ class FrameSource(_Source):
     self.name, self.fps = str(path), fps
     folder = path.is_dir()
     self._store = frames_lib.Folder(path) if folder else frames_lib.Tar(path)
-    self._files = sorted(
-        (name for name in self._store.names if _is_frame(name)), key=_by_number
-    )
+    self._files = sorted((name for name in self._store.names if _is_frame(name)), key=_by_number)
     if not self._files:
       raise ValueError(
-          f"{self.name!r} holds neither videos nor JPEG frames. Name a video, a"
-          " folder of videos, or a folder of frames."
+        f"{self.name!r} holds neither videos nor JPEG frames. Name a video, a"
+        " folder of videos, or a folder of frames."
       )
     self.duration = len(self._files) / fps
     self.frame_seconds = 1 / fps
@@ -112,12 +106,13 @@ class FrameSource(_Source):
     for number, name in enumerate(self._files):
       yield number / self.fps, lambda name=name: self._decode(name)
 
-  def jpegs(
-      self, short_side: int
-  ) -> Iterator[tuple[float, Callable[[], bytes]]]:
+  def jpegs(self, short_side: int) -> Iterator[tuple[float, Callable[[], bytes]]]:
     for number, name in enumerate(self._files):
-      yield number / self.fps, lambda name=name: images_lib.shrink_jpeg(
+      yield (
+        number / self.fps,
+        lambda name=name: images_lib.shrink_jpeg(
           self._store.read(name), short_side, self._what(name)
+        ),
       )
 
   def _what(self, name: str) -> str:
@@ -144,11 +139,10 @@ class ArraySource(_Source):
   name = "array"
 
   def __init__(self, frames: np.ndarray, fps: float):
-    if (frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3
-        or 0 in frames.shape):
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
       raise ValueError(
-          "Frames must be uint8 RGB [T, H, W, 3], none of them 0; got"
-          f" {frames.dtype} {list(frames.shape)}."
+        "Frames must be uint8 RGB [T, H, W, 3], none of them 0; got"
+        f" {frames.dtype} {list(frames.shape)}."
       )
     self._frames, self.fps = frames, fps
     self.duration = len(frames) / fps
@@ -193,8 +187,9 @@ def find(paths: Iterable[str | pathlib.Path]) -> list[pathlib.Path]:
       below[:] = [name for name in below if not name.startswith(".")]
       folder = pathlib.Path(folder)
       videos = [
-          folder / name for name in names if not name.startswith(".")
-          and pathlib.PurePath(name).suffix.lower() in _VIDEO_SUFFIXES
+        folder / name
+        for name in names
+        if not name.startswith(".") and pathlib.PurePath(name).suffix.lower() in _VIDEO_SUFFIXES
       ]
       # JPEGs beside videos are their thumbnails.
       if not videos and any(map(_is_frame, names)):
@@ -202,8 +197,8 @@ def find(paths: Iterable[str | pathlib.Path]) -> list[pathlib.Path]:
       inside += videos
     if not inside:
       raise ValueError(
-          f"The folder {str(path)!r} holds no videos"
-          f" ({', '.join(sorted(_VIDEO_SUFFIXES))}) and no JPEG frames."
+        f"The folder {str(path)!r} holds no videos"
+        f" ({', '.join(sorted(_VIDEO_SUFFIXES))}) and no JPEG frames."
       )
     found += sorted(inside)
   return found
@@ -223,10 +218,7 @@ def has_no_rate(video: Any) -> bool:
 
 
 def open_source(
-    video: str | pathlib.Path | np.ndarray,
-    *,
-    fps: float | None = None,
-    default_fps: float,
+  video: str | pathlib.Path | np.ndarray, *, fps: float | None = None, default_fps: float
 ) -> _Source:
   """Opens a video file, a folder or `.tar` file of frames, or an array.
 

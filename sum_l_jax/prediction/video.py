@@ -68,16 +68,16 @@ class VideoStream:
     for moment, frame in self._timed_frames():
       if first is None:
         first = self._beginning(moment)
-      self.frame_seconds = max(
-          1 / self.fps, self._container.seconds(frame.duration or 0)
-      )
+      self.frame_seconds = max(1 / self.fps, self._container.seconds(frame.duration or 0))
       yield moment - first, functools.partial(self._container.upright, frame)
     if first is None:
       raise self._container.no_frame()
     if self.damaged:
       logging.warning(
-          "%s: %d damaged frames are left out, the first at about %.2f s; their"
-          " neighbours stand in.", self.name, self.damaged, self._first_damage,
+        "%s: %d damaged frames are left out, the first at about %.2f s; their neighbours stand in.",
+        self.name,
+        self.damaged,
+        self._first_damage,
       )
 
   def _beginning(self, moment: float) -> float:

@@ -45,9 +45,7 @@ class Window:
   count: int
   jpegs: list[bytes] = dataclasses.field(default_factory=list)
 
-  def fill(
-      self, until: float, fps: float, frame: Callable[[], bytes]
-  ) -> None:
+  def fill(self, until: float, fps: float, frame: Callable[[], bytes]) -> None:
     """Takes `frame` for the wanted times up to `until`."""
     while len(self.jpegs) < self.count:
       if self.start + len(self.jpegs) / fps > until:
@@ -70,18 +68,15 @@ def check(window: float, stride: float, fps: float) -> None:
     ValueError: see above.
   """
   if not (0 < window < math.inf and 0 < stride < math.inf):
-    raise ValueError(
-        "window and stride must be positive seconds, got"
-        f" {window=}, {stride=}."
-    )
+    raise ValueError(f"window and stride must be positive seconds, got {window=}, {stride=}.")
   frames = _count(window, fps)
   overlap = math.floor(window / stride) + 1
   if frames > MAX_FRAMES or frames * overlap > MAX_REFERENCES:
     raise ValueError(
-        f"A window of {window:g} s is {frames} frames at {fps:g} a second, and"
-        f" up to {overlap} windows overlap at stride {stride:g} s. At most"
-        f" {MAX_FRAMES} frames a window and {MAX_REFERENCES} in all fit into"
-        " memory: take a shorter window or a larger stride."
+      f"A window of {window:g} s is {frames} frames at {fps:g} a second, and"
+      f" up to {overlap} windows overlap at stride {stride:g} s. At most"
+      f" {MAX_FRAMES} frames a window and {MAX_REFERENCES} in all fit into"
+      " memory: take a shorter window or a larger stride."
     )
 
 
@@ -98,10 +93,7 @@ class WindowCutter:
     short_side: larger frames are shrunk to it.
   """
 
-  def __init__(
-      self, source: Any, *, fps: float, window: float, stride: float,
-      short_side: int,
-  ):
+  def __init__(self, source: Any, *, fps: float, window: float, stride: float, short_side: int):
     self._source, self._fps = source, fps
     self._window, self._stride = float(window), float(stride)
     self._short_side = short_side
@@ -130,9 +122,7 @@ class WindowCutter:
     self._check_gap(newest, end)
     yield from self._finish(newest, end, frame)
 
-  def _advance(
-      self, until: float, frame: Callable[[], bytes], length: float
-  ) -> Iterator[Window]:
+  def _advance(self, until: float, frame: Callable[[], bytes], length: float) -> Iterator[Window]:
     """Fills windows with one frame and yields those that are complete.
 
     Args:
@@ -146,8 +136,7 @@ class WindowCutter:
     # One at a time, since a long still can hold any number of windows.
     while (start := self._opened * self._stride) <= until:
       self._opened += 1
-      window = Window(
-          start, start + self._window, _count(self._window, self._fps))
+      window = Window(start, start + self._window, _count(self._window, self._fps))
       self._open.append(window)
       window.fill(until, self._fps, frame)
       yield from self._complete(length)
@@ -161,18 +150,16 @@ class WindowCutter:
         return
       yield self._open.popleft()
 
-  def _finish(
-      self, newest: float, end: float, frame: Callable[[], bytes]
-  ) -> Iterator[Window]:
+  def _finish(self, newest: float, end: float, frame: Callable[[], bytes]) -> Iterator[Window]:
     """Fills up to the end of the video and yields what is left."""
     told = self._source.duration
     length = end if told is None or newest > told + _ROUNDING else told
     yield from self._advance(end - media.TIE_SECONDS, frame, length)
     if end < length - media.END_TOLERANCE_SECONDS:
       raise ValueError(
-          f"{self._source.name!r} is cut off or damaged: it should last"
-          f" {length:.2f} s, decoding ends at {end:.2f} s. Copy or download the"
-          " video again."
+        f"{self._source.name!r} is cut off or damaged: it should last"
+        f" {length:.2f} s, decoding ends at {end:.2f} s. Copy or download the"
+        " video again."
       )
     for window in self._open:
       if window.start and window.stop > length + _ROUNDING:
@@ -186,6 +173,6 @@ class WindowCutter:
   def _check_gap(self, before: float, after: float) -> None:
     if after - before > MAX_GAP_SECONDS:
       raise ValueError(
-          f"{self._source.name!r}: the frame after {before:.2f} s comes at"
-          f" {after:.2f} s; its time stamps are damaged. Re-encode the video."
+        f"{self._source.name!r}: the frame after {before:.2f} s comes at"
+        f" {after:.2f} s; its time stamps are damaged. Re-encode the video."
       )

@@ -72,9 +72,8 @@ def read_config(path: str, overrides: Sequence[str]):
   arguments = ["study", f"--config={path}", *overrides]
   values = flags.FlagValues()
   holder = config_flags.DEFINE_config_file(
-      "config", None, "", flag_values=values, lock_config=True,
-      sys_argv=arguments,
-  )  # fmt: skip
+    "config", None, "", flag_values=values, lock_config=True, sys_argv=arguments
+  )
   try:
     values(arguments)
   except flags.Error as error:
@@ -119,13 +118,11 @@ class Planner:
     if plain.prepare.recipe:
       # Another seed also sees other clips: else it measures training noise.
       world = {"world": str(seed)}
-    first = self._cell(f"seed_{seed}/{STAGE_ONE}", world,
-                       {"seed": seed, "stages": ("exo",)})
+    first = self._cell(f"seed_{seed}/{STAGE_ONE}", world, {"seed": seed, "stages": ("exo",)})
     cells = [first] if own_stage_one else []
     for row in self.study.rows:
       fields = {"seed": seed, **row.fields}
-      exo = (str(first.folder(self.workdir)) if own_stage_one
-             else plain.init.exo)
+      exo = str(first.folder(self.workdir)) if own_stage_one else plain.init.exo
       arguments = {**world, **row.arguments}
       dropped = () if row.exo_from_stage_one else ("init.exo",)
       if own_stage_one:
@@ -135,52 +132,55 @@ class Planner:
       if row.exo_start:
         if not exo:
           raise ValueError(
-              f"The row {row.name!r} starts from a trained exo encoder: give"
-              " one by --config.init.exo=RUN, or a config whose stages begin"
-              " with 'exo'."
+            f"The row {row.name!r} starts from a trained exo encoder: give"
+            " one by --config.init.exo=RUN, or a config whose stages begin"
+            " with 'exo'."
           )
         fields["init.ego"] = exo
       # What stage one rendered or trained must be there first; a run that
       # needs neither waits too where it would render the same data.
-      needs = (first.name,) if own_stage_one and (
-          world or exo in fields.values()) else ()
-      cells.append(self._cell(
-          f"seed_{seed}/{row.name}", arguments, fields, dropped, needs))
+      needs = (first.name,) if own_stage_one and (world or exo in fields.values()) else ()
+      cells.append(self._cell(f"seed_{seed}/{row.name}", arguments, fields, dropped, needs))
     return cells
 
   def _path(self, arguments: Mapping[str, str]) -> str:
     file, _, given = self.config.partition(":")
     own = dict(item.partition("=")[::2] for item in given.split(",") if item)
-    twice = sorted(
-        k for k in own.keys() & arguments.keys() if own[k] != arguments[k]
-    )
+    twice = sorted(k for k in own.keys() & arguments.keys() if own[k] != arguments[k])
     if twice:
       raise ValueError(
-          f"The study sets the config argument(s) {twice} itself; leave them"
-          f" out of --config={self.config}."
+        f"The study sets the config argument(s) {twice} itself; leave them"
+        f" out of --config={self.config}."
       )
     text = ",".join(f"{k}={v}" for k, v in {**own, **arguments}.items())
     return f"{file}:{text}" if text else file
 
   def _fields(self, fields: Mapping[str, object], dropped=()) -> list[str]:
-    given = {o.partition("=")[0].removeprefix("--config.")
-             for o in self.overrides}
+    given = {o.partition("=")[0].removeprefix("--config.") for o in self.overrides}
     twice = sorted(given & fields.keys())
     if set(twice) - {"init.exo", "init.ego"}:
       raise ValueError(
-          f"The study sets config field(s) {twice} itself; leave out"
-          f" {', '.join('--config.' + name for name in twice)}."
+        f"The study sets config field(s) {twice} itself; leave out"
+        f" {', '.join('--config.' + name for name in twice)}."
       )
-    kept = [o for o in self.overrides
-            if o.partition("=")[0].removeprefix("--config.")
-            not in {*fields, *dropped}]
+    kept = [
+      o
+      for o in self.overrides
+      if o.partition("=")[0].removeprefix("--config.") not in {*fields, *dropped}
+    ]
     return kept + [f"--config.{k}={v}" for k, v in fields.items()]
 
   def _cell(self, name: str, arguments, fields, dropped=(), needs=()) -> Cell:
     path, overrides = self._path(arguments), self._fields(fields, dropped)
     # Read once here, so that a mistake shows before the first run.
     config = read_config(path, overrides)
-    command = ("-m", "sum_l_jax.main", f"--config={path}",
-               f"--workdir={self.workdir / name}", *_NO_REPORT, *overrides)
+    command = (
+      "-m",
+      "sum_l_jax.main",
+      f"--config={path}",
+      f"--workdir={self.workdir / name}",
+      *_NO_REPORT,
+      *overrides,
+    )
     found = self.find(config_lib.to_json(config), fields["seed"])
     return Cell(name, command, needs, found)

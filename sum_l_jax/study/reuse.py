@@ -14,13 +14,10 @@ from sum_l_jax import run_files
 from sum_l_jax.study import runner
 
 # These change neither what is learnt nor what is measured.
-_IRRELEVANT = ("report", "log_every_steps", "input.", "num_devices",
-               "checkpoint.")
+_IRRELEVANT = ("report", "log_every_steps", "input.", "num_devices", "checkpoint.")
 
 
-def find(
-    config: str, seed: int, studies: Sequence[pathlib.Path]
-) -> pathlib.Path | None:
+def find(config: str, seed: int, studies: Sequence[pathlib.Path]) -> pathlib.Path | None:
   """The folder of a finished run with this config, if there is one.
 
   Args:
@@ -35,8 +32,7 @@ def find(
   for study in studies:
     if not (study / runner.STUDY_FILE).is_file():
       raise FileNotFoundError(
-          f"--reuse: {str(study)!r} is not the workdir of a study: it has no"
-          f" {runner.STUDY_FILE}."
+        f"--reuse: {str(study)!r} is not the workdir of a study: it has no {runner.STUDY_FILE}."
       )
     for mark in sorted((study / f"seed_{seed}").glob(f"*/{runner.MARK}")):
       saved = mark.with_name(run_files.CONFIG).read_text(encoding="utf-8")
@@ -49,5 +45,4 @@ def _relevant(config: str) -> dict[str, object]:
   # A run begun before a field existed has its default.
   fields = json.loads(config_lib.to_json(config_lib.default_config()))
   fields |= json.loads(config)
-  return {name: value for name, value in fields.items()
-          if not name.startswith(_IRRELEVANT)}
+  return {name: value for name, value in fields.items() if not name.startswith(_IRRELEVANT)}

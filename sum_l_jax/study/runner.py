@@ -45,8 +45,8 @@ def is_done(cell: plan.Cell, workdir: pathlib.Path) -> bool:
   if command != list(cell.command):
     other = sorted(set(command) ^ set(cell.command))
     raise ValueError(
-        f"{path.parent} was run with another command; what differs: {other}."
-        " Give the study another --workdir, or the settings it began with."
+      f"{path.parent} was run with another command; what differs: {other}."
+      " Give the study another --workdir, or the settings it began with."
     )
   return True
 
@@ -58,11 +58,11 @@ def tail(cell: plan.Cell, workdir: pathlib.Path, lines: int = 15) -> str:
 
 
 def run(
-    cells: Sequence[plan.Cell],
-    workdir: pathlib.Path,
-    *,
-    parallel: int = 1,
-    say: Callable[[str], None] = print,
+  cells: Sequence[plan.Cell],
+  workdir: pathlib.Path,
+  *,
+  parallel: int = 1,
+  say: Callable[[str], None] = print,
 ) -> list[plan.Cell]:
   """Runs what isn't done yet.
 
@@ -96,8 +96,10 @@ def run(
         seconds = time.monotonic() - item.start
         if item.process.returncode:
           failed.append(item.cell)
-          say(f"{item.cell.name} FAILED with status {item.process.returncode}:"
-              f"\n{tail(item.cell, workdir)}")
+          say(
+            f"{item.cell.name} FAILED with status {item.process.returncode}:"
+            f"\n{tail(item.cell, workdir)}"
+          )
         else:
           _mark(item.cell, workdir, seconds)
           done.add(item.cell.name)
@@ -124,20 +126,15 @@ def run(
   return failed
 
 
-def _start(
-    cell: plan.Cell, workdir: pathlib.Path, slot: int, parallel: int
-) -> _Running:
+def _start(cell: plan.Cell, workdir: pathlib.Path, slot: int, parallel: int) -> _Running:
   folder = workdir / cell.name
   folder.mkdir(parents=True, exist_ok=True)
   log = (folder / _LOG).open("ab")
   environment = dict(os.environ)
-  environment.setdefault(
-      "JAX_COMPILATION_CACHE_DIR", str((workdir / "xla_cache").resolve())
-  )
+  environment.setdefault("JAX_COMPILATION_CACHE_DIR", str((workdir / "xla_cache").resolve()))
   process = subprocess.Popen(
-      [sys.executable, *cell.command], stdout=log, stderr=subprocess.STDOUT,
-      env=environment,
-  )  # fmt: skip
+    [sys.executable, *cell.command], stdout=log, stderr=subprocess.STDOUT, env=environment
+  )
   _pin(process.pid, slot, parallel)
   return _Running(cell, process, log, slot, time.monotonic())
 
@@ -151,8 +148,7 @@ def _pin(pid: int, slot: int, parallel: int) -> None:
   if parallel == 1 or not hasattr(os, "sched_setaffinity"):
     return
   cores = sorted(os.sched_getaffinity(0))
-  share = cores[slot * len(cores) // parallel:
-                (slot + 1) * len(cores) // parallel]
+  share = cores[slot * len(cores) // parallel : (slot + 1) * len(cores) // parallel]
   if share:
     os.sched_setaffinity(pid, share)
 
@@ -160,7 +156,8 @@ def _pin(pid: int, slot: int, parallel: int) -> None:
 def _mark(cell: plan.Cell, workdir: pathlib.Path, seconds: float) -> None:
   path = workdir / cell.name / MARK
   scratch = path.with_suffix(".tmp")
-  scratch.write_text(json.dumps({
-      "command": list(cell.command), "seconds": round(seconds, 1),
-  }, indent=1), encoding="utf-8")  # fmt: skip
+  scratch.write_text(
+    json.dumps({"command": list(cell.command), "seconds": round(seconds, 1)}, indent=1),
+    encoding="utf-8",
+  )
   scratch.replace(path)

@@ -20,10 +20,13 @@ from sum_l_jax.study import rows as rows_lib
 
 # Columns, in this order, where the runs have the metric.
 METRICS = {
-    "verb_top1": "verb top-1", "verb_top5": "verb top-5",
-    "noun_top1": "noun top-1", "noun_top5": "noun top-5",
-    "action_top1": "action top-1", "action_top1_unseen": "action top-1, unseen",
-    "action_map_sklearn": "mAP",
+  "verb_top1": "verb top-1",
+  "verb_top5": "verb top-5",
+  "noun_top1": "noun top-1",
+  "noun_top5": "noun top-5",
+  "action_top1": "action top-1",
+  "action_top1_unseen": "action top-1, unseen",
+  "action_map_sklearn": "mAP",
 }
 
 # Row -> seed -> metric -> value in [0, 1].
@@ -66,8 +69,7 @@ def summarise(values: Sequence[float]) -> Summary:
 
 
 def read_results(
-    study: rows_lib.Study, cells: Sequence[plan.Cell], workdir: pathlib.Path,
-    split: str,
+  study: rows_lib.Study, cells: Sequence[plan.Cell], workdir: pathlib.Path, split: str
 ) -> Results:
   """Reads `result.json` of the runs that have ended.
 
@@ -80,9 +82,7 @@ def read_results(
   Raises:
     ValueError: a run has no such split.
   """
-  results: dict[str, dict[int, dict[str, float]]] = {
-      row.name: {} for row in study.rows
-  }
+  results: dict[str, dict[int, dict[str, float]]] = {row.name: {} for row in study.rows}
   for cell in cells:
     path = cell.folder(workdir) / run_files.RESULT
     if cell.row not in results or not path.is_file():
@@ -90,8 +90,8 @@ def read_results(
     splits = json.loads(path.read_text(encoding="utf-8"))["splits"]
     if split not in splits:
       raise ValueError(
-          f"{path} has the splits {sorted(splits)}, not {split!r}. Choose one"
-          " by --split, or add it by --config.eval.splits."
+        f"{path} has the splits {sorted(splits)}, not {split!r}. Choose one"
+        " by --split, or add it by --config.eval.splits."
       )
     results[cell.row][cell.seed] = _flat(splits[split])
   return results
@@ -107,21 +107,18 @@ def _flat(entry: Mapping) -> dict[str, float]:
   return values
 
 
-def differences(
-    results: Results, row: str, other: str, metric: str
-) -> Summary | None:
+def differences(results: Results, row: str, other: str, metric: str) -> Summary | None:
   """The paired difference row - other over the seeds that both have."""
   seeds = sorted(results[row].keys() & results[other].keys())
   values = [
-      results[row][s][metric] - results[other][s][metric] for s in seeds
-      if metric in results[row][s] and metric in results[other][s]
+    results[row][s][metric] - results[other][s][metric]
+    for s in seeds
+    if metric in results[row][s] and metric in results[other][s]
   ]
   return summarise(values) if values else None
 
 
-def build(
-    study: rows_lib.Study, results: Results, *, about: Mapping[str, object]
-) -> dict:
+def build(study: rows_lib.Study, results: Results, *, about: Mapping[str, object]) -> dict:
   """Everything the tables show, as JSON values.
 
   Args:
@@ -129,37 +126,50 @@ def build(
     results: of `read_results`.
     about: split, primary metric, commands and so on, taken over.
   """
-  metrics = sorted({
-      m for runs in results.values() for values in runs.values()
-      for m in values
-  })
+  metrics = sorted({m for runs in results.values() for values in runs.values() for m in values})
   rows = []
   for row in study.rows:
     runs = results[row.name]
-    rows.append({
-        "name": row.name, "label": row.label, "seeds": sorted(runs),
+    rows.append(
+      {
+        "name": row.name,
+        "label": row.label,
+        "seeds": sorted(runs),
         "paper_percent": dict(row.paper),
         "metrics": {
-            m: _plain(summarise([v[m] for v in runs.values() if m in v]))
-            for m in metrics if any(m in v for v in runs.values())
+          m: _plain(summarise([v[m] for v in runs.values() if m in v]))
+          for m in metrics
+          if any(m in v for v in runs.values())
         },
         "by_seed": {str(seed): dict(v) for seed, v in sorted(runs.items())},
-    })
+      }
+    )
   comparisons = []
   for row, other in study.comparisons():
     found = {m: differences(results, row, other, m) for m in metrics}
-    comparisons.append({
-        "row": row, "against": other, "primary": (row, other) == study.primary,
+    comparisons.append(
+      {
+        "row": row,
+        "against": other,
+        "primary": (row, other) == study.primary,
         "metrics": {m: _plain(s) for m, s in found.items() if s},
-    })
-  return {"study": study.name, "title": study.title, **about, "rows": rows,
-          "comparisons": comparisons}
+      }
+    )
+  return {
+    "study": study.name,
+    "title": study.title,
+    **about,
+    "rows": rows,
+    "comparisons": comparisons,
+  }
 
 
 def _plain(summary: Summary) -> dict:
   """JSON has no NaN."""
-  return {k: None if isinstance(v, float) and math.isnan(v) else v
-          for k, v in dataclasses.asdict(summary).items()}
+  return {
+    k: None if isinstance(v, float) and math.isnan(v) else v
+    for k, v in dataclasses.asdict(summary).items()
+  }
 
 
 def _percent(value: float | None, sign: str = "") -> str:
@@ -194,39 +204,42 @@ def as_markdown(table: Mapping) -> str:
   labels = {row["name"]: row["label"] for row in table["rows"]}
   present = {m for row in table["rows"] for m in row["metrics"]}
   columns = [m for m in METRICS if m in present]
-  paper = [m for m in columns
-           if any(m in row["paper_percent"] for row in table["rows"])]
+  paper = [m for m in columns if any(m in row["paper_percent"] for row in table["rows"])]
   if not table.get("compare_with_paper", True):
     paper = []
-  cells = [["", "seeds", *(METRICS[m] for m in columns),
-            *(f"paper: {METRICS[m]}" for m in paper)]]
+  cells = [["", "seeds", *(METRICS[m] for m in columns), *(f"paper: {METRICS[m]}" for m in paper)]]
   for row in table["rows"]:
     line = [row["label"], str(len(row["seeds"]))]
     for m in columns:
       value = row["metrics"].get(m)
       spread = value and value["sd"] is not None
-      line.append("-" if not value else _percent(value["mean"]) + (
-          f" ± {_percent(value['sd'])}" if spread else ""))
+      line.append(
+        "-"
+        if not value
+        else _percent(value["mean"]) + (f" ± {_percent(value['sd'])}" if spread else "")
+      )
     line += [str(row["paper_percent"].get(m, "-")) for m in paper]
     cells.append(line)
   gaps = [["difference", "seeds", *(METRICS[m] for m in columns)]]
   for item in table["comparisons"]:
     found = item["metrics"]
     name = f"{labels[item['row']]} - {labels[item['against']]}"
-    gaps.append([
+    gaps.append(
+      [
         name + (" (primary)" if item["primary"] else ""),
         str(max((s["count"] for s in found.values()), default=0)),
         *(_difference_cell(found.get(m)) for m in columns),
-    ])
+      ]
+    )
   primary = METRICS.get(table["primary_metric"], table["primary_metric"])
   parts = [
-      f"### {table['title']}",
-      f"Split {table['split']}, percent; mean ± standard deviation over seeds.",
-      _markdown(cells),
-      "Paired differences in points, with 95 % intervals over seeds (Student's"
-      " t), not corrected for their number; bold where the interval leaves out"
-      f" 0. The primary comparison, set before the first run, is in {primary}.",
-      _markdown(gaps),
+    f"### {table['title']}",
+    f"Split {table['split']}, percent; mean ± standard deviation over seeds.",
+    _markdown(cells),
+    "Paired differences in points, with 95 % intervals over seeds (Student's"
+    " t), not corrected for their number; bold where the interval leaves out"
+    f" 0. The primary comparison, set before the first run, is in {primary}.",
+    _markdown(gaps),
   ]
   parts += _retrieval(table, labels)
   if table.get("command"):
@@ -235,20 +248,31 @@ def as_markdown(table: Mapping) -> str:
 
 
 def _retrieval(table: Mapping, labels: Mapping[str, str]) -> list[str]:
-  names = sorted({
-      m for row in table["rows"] for m in row["metrics"]
+  names = sorted(
+    {
+      m
+      for row in table["rows"]
+      for m in row["metrics"]
       if m.startswith("retrieval/") and m.endswith("recall_at_1")
-  })
+    }
+  )
   if not names:
     return []
   cells = [["", *(n.split("/")[1].replace("_", " ") for n in names)]]
   for row in table["rows"]:
     found = [row["metrics"].get(n) for n in names]
     if any(found):
-      cells.append([labels[row["name"]], *(
-          _percent(v["mean"]) + ("" if v["sd"] is None else
-                                 f" ± {_percent(v['sd'])}") if v else "-"
-          for v in found)])
+      cells.append(
+        [
+          labels[row["name"]],
+          *(
+            _percent(v["mean"]) + ("" if v["sd"] is None else f" ± {_percent(v['sd'])}")
+            if v
+            else "-"
+            for v in found
+          ),
+        ]
+      )
   return ["Retrieval, recall at 1 in percent.", _markdown(cells)]
 
 
@@ -256,31 +280,33 @@ def as_csv(table: Mapping) -> str:
   """One line a row or comparison, metric and seed count; fractions."""
   out = io.StringIO()
   lines = csv.writer(out, lineterminator="\n")
-  lines.writerow(["kind", "row", "against", "metric", "seeds", "mean", "sd",
-                  "low", "high", "paper_percent"])
+  lines.writerow(
+    ["kind", "row", "against", "metric", "seeds", "mean", "sd", "low", "high", "paper_percent"]
+  )
   for row in table["rows"]:
     for metric, s in row["metrics"].items():
-      lines.writerow(["row", row["name"], "", metric, *_numbers(s),
-                      row["paper_percent"].get(metric, "")])
+      lines.writerow(
+        ["row", row["name"], "", metric, *_numbers(s), row["paper_percent"].get(metric, "")]
+      )
   for item in table["comparisons"]:
     for metric, s in item["metrics"].items():
-      lines.writerow(["difference", item["row"], item["against"], metric,
-                      *_numbers(s), ""])
+      lines.writerow(["difference", item["row"], item["against"], metric, *_numbers(s), ""])
   return out.getvalue()
 
 
 def _numbers(summary: Mapping) -> list:
-  return [summary["count"], *(
-      "" if summary[k] is None else f"{summary[k]:.6f}"
-      for k in ("mean", "sd", "low", "high"))]
+  return [
+    summary["count"],
+    *("" if summary[k] is None else f"{summary[k]:.6f}" for k in ("mean", "sd", "low", "high")),
+  ]
 
 
 def write(table: Mapping, workdir: pathlib.Path) -> None:
   """Writes `table.json`, `table.md` and `table.csv`, each whole or not."""
   for name, text in (
-      ("table.json", json.dumps(table, indent=1) + "\n"),
-      ("table.csv", as_csv(table)),
-      ("table.md", as_markdown(table)),
+    ("table.json", json.dumps(table, indent=1) + "\n"),
+    ("table.csv", as_csv(table)),
+    ("table.md", as_markdown(table)),
   ):
     scratch = workdir / (name + ".tmp")
     scratch.write_text(text, encoding="utf-8")

@@ -63,9 +63,9 @@ class StopRequest:
       raise KeyboardInterrupt
     self._signal = number
     logging.warning(
-        "%s: saving after this step, then stopping.%s",
-        signal.Signals(number).name,
-        " Ctrl-C again stops at once." if number == signal.SIGINT else "",
+      "%s: saving after this step, then stopping.%s",
+      signal.Signals(number).name,
+      " Ctrl-C again stops at once." if number == signal.SIGINT else "",
     )
 
   def arrived(self) -> bool:
@@ -96,11 +96,11 @@ def stoppable(batches: Iterable[Any]) -> Iterator[Any]:
     process.StoppedError: it is; all processes stop at the same batch.
   """
   for batch in batches:
-    asked = (_all_agree() if jax.process_count() > 1 else
-             any(request.arrived() for request in _current))
+    asked = (
+      _all_agree() if jax.process_count() > 1 else any(request.arrived() for request in _current)
+    )
     if asked:
       raise process.StoppedError(
-          "Stopped as asked while evaluating; all that was learnt is saved."
-          " The same command goes on."
+        "Stopped as asked while evaluating; all that was learnt is saved. The same command goes on."
       )
     yield batch

@@ -65,8 +65,11 @@ def _stop_step(config: Config, stage: str, total: int) -> int:
 
 
 def _starting_weights(
-    config: Config, stage: str, workdir: pathlib.Path,
-    network: train_state.Network, data: stages.StageData,
+  config: Config,
+  stage: str,
+  workdir: pathlib.Path,
+  network: train_state.Network,
+  data: stages.StageData,
 ) -> tuple[Any, Any]:
   """Initial parameters and statistics, with other weights grafted in.
 
@@ -82,9 +85,12 @@ def _starting_weights(
     if not source or "encoder" not in params[view]:
       continue
     params, stats = weights_lib.graft(
-        params, stats, weights_lib.read_weights(source), view=view,
-        tasks={name: task.class_names for name, task in tasks.items()},
-        channel_order=config[view].channel_order,
+      params,
+      stats,
+      weights_lib.read_weights(source),
+      view=view,
+      tasks={name: task.class_names for name, task in tasks.items()},
+      channel_order=config[view].channel_order,
     )
   return params, stats
 
@@ -94,34 +100,28 @@ def _check_same_data(card: dict, saved: dict, where: str) -> None:
   for name, fingerprint in card["data"].items():
     if saved["data"].get(name) != fingerprint:
       raise ValueError(
-          f"The checkpoint {where} was trained on other data: {name} was"
-          f" {saved['data'].get(name)}, now {fingerprint}. Restore the data"
-          " set, or give another --workdir."
+        f"The checkpoint {where} was trained on other data: {name} was"
+        f" {saved['data'].get(name)}, now {fingerprint}. Restore the data"
+        " set, or give another --workdir."
       )
 
 
-def _progress_line(
-    stage: str, step: int, total: int, values: dict[str, float], rate: float
-) -> str:
+def _progress_line(stage: str, step: int, total: int, values: dict[str, float], rate: float) -> str:
   """One readable line: where, how fast, how long, the losses."""
   left = time.strftime("%H:%M:%S", time.gmtime((total - step) / rate))
   losses = " ".join(
-      f"{name.removeprefix('loss/')} {value:.4g}"
-      for name, value in values.items() if name.startswith("loss")
+    f"{name.removeprefix('loss/')} {value:.4g}"
+    for name, value in values.items()
+    if name.startswith("loss")
   )
-  hits = " ".join(
-      f"{name} {value:.3f}" for name, value in values.items()
-      if name.endswith("_top1")
-  )
-  return (f"{stage} {step}/{total}  {losses}  {hits}  {rate:.2f} steps/s"
-          f"  {left} left")
+  hits = " ".join(f"{name} {value:.3f}" for name, value in values.items() if name.endswith("_top1"))
+  return f"{stage} {step}/{total}  {losses}  {hits}  {rate:.2f} steps/s  {left} left"
 
 
 class _Report:
   """Collects the sums of steps and turns them into lines and event files."""
 
-  def __init__(self, watch: non_finite.Watch, total: int, writer: Any,
-               saved: Callable):
+  def __init__(self, watch: non_finite.Watch, total: int, writer: Any, saved: Callable):
     self._stage, self._total, self._writer = watch.stage, total, writer
     self._watch, self._saved = watch, saved
     self._pending: list[tuple[metrics.Sums, types.Batch]] = []
@@ -130,8 +130,9 @@ class _Report:
 
   def add(self, sums: metrics.Sums, batch: types.Batch) -> None:
     # Of the batch what names its clips, not its pixels.
-    names = {view: {k: part[k] for k in ("clip", "pool") if k in part}
-             for view, part in batch.items()}
+    names = {
+      view: {k: part[k] for k in ("clip", "pool") if k in part} for view, part in batch.items()
+    }
     self._pending.append((sums, names))
 
   def restart_clock(self) -> None:
@@ -152,8 +153,7 @@ class _Report:
     steps = jax.device_get([sums for sums, _ in self._pending])
     for number, (sums, (_, batch)) in enumerate(zip(steps, self._pending)):
       finite = bool(sums.pop("finite").total)
-      self._watch.look(step - count + number, finite,
-                       float(sums["loss"].total), batch, self._saved)
+      self._watch.look(step - count + number, finite, float(sums["loss"].total), batch, self._saved)
       good += [sums] if finite else []
     values = metrics.compute(good)
     self._pending.clear()
@@ -165,13 +165,11 @@ class _Report:
     scalars["train/steps_per_second"] = rate
     self._writer.write_scalars(step, scalars)
     self.history.append({"step": step, **values})
-    logging.info("%s", _progress_line(self._stage, step, self._total, values,
-                                      rate))
+    logging.info("%s", _progress_line(self._stage, step, self._total, values, rate))
 
 
 def train_stage(
-    config: Config, stage: str, *, workdir: pathlib.Path,
-    mesh: jax.sharding.Mesh,
+  config: Config, stage: str, *, workdir: pathlib.Path, mesh: jax.sharding.Mesh
 ) -> StageResult:
   """Trains a stage from its latest checkpoint, or from its starting weights.
 
@@ -187,18 +185,15 @@ def train_stage(
     ValueError, FileNotFoundError: data or checkpoints that do not fit.
   """
   data = stages.build_data(config, stage)
-  optimizer, schedule, total = stages.build_optimizer(
-      config, stage, num_clips=data.num_clips
-  )
+  optimizer, schedule, total = stages.build_optimizer(config, stage, num_clips=data.num_clips)
   network = stages.build_network(
-      config, data.tasks,
-      embedding_dim=data.narrations.dim if data.narrations else None,
+    config, data.tasks, embedding_dim=data.narrations.dim if data.narrations else None
   )
   card = stages.build_card(config, stage, data)
   everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
   stop = _stop_step(config, stage, total)
   with manager.Checkpoints(
-      checkpoint_folder(workdir, stage), keep=config.checkpoint.keep
+    checkpoint_folder(workdir, stage), keep=config.checkpoint.keep
   ) as checkpoints:
     start = checkpoints.latest_step
     if start is not None:
@@ -206,11 +201,11 @@ def train_stage(
       _check_same_data(card, checkpoints.meta(start), where)
       if start >= stop:
         logging.info("%s: complete at step %d", stage, start)
-        return StageResult(start >= total, checkpoint_folder(workdir, stage),
-                           start, {})
+        return StageResult(start >= total, checkpoint_folder(workdir, stage), start, {})
     params, stats = (
-        network.shapes if start is not None else
-        _starting_weights(config, stage, workdir, network, data)
+      network.shapes
+      if start is not None
+      else _starting_weights(config, stage, workdir, network, data)
     )
     state = _place(params, stats, optimizer, everywhere, abstract=start)
     if start is not None:
@@ -218,40 +213,51 @@ def train_stage(
       logging.info("%s: goes on from step %d", stage, start)
     _log_overview(stage, data, params, total, mesh)
     step_fn = train_step.make_train_step(
-        network, stages.build_objective(config, stage, data.tasks), optimizer,
-        schedule, seed=config.seed, mesh=mesh,
-        skip_non_finite=config.on_non_finite == "skip",
+      network,
+      stages.build_objective(config, stage, data.tasks),
+      optimizer,
+      schedule,
+      seed=config.seed,
+      mesh=mesh,
+      skip_non_finite=config.on_non_finite == "skip",
     )
-    return _loop(config, stage, data, state, step_fn, checkpoints, card,
-                 start=start or 0, stop=stop, total=total, workdir=workdir,
-                 mesh=mesh)
+    return _loop(
+      config,
+      stage,
+      data,
+      state,
+      step_fn,
+      checkpoints,
+      card,
+      start=start or 0,
+      stop=stop,
+      total=total,
+      workdir=workdir,
+      mesh=mesh,
+    )
 
 
 def _place(params, stats, optimizer, sharding, *, abstract):
   """A state on all devices; only its shapes where a checkpoint will fill it."""
   if abstract is None:
-    return jax.device_put(
-        train_state.create_state(params, stats, optimizer), sharding
-    )
-  shapes = jax.eval_shape(
-      lambda p, s: train_state.create_state(p, s, optimizer), params, stats
-  )
-  return jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-      shapes,
-  )
+    return jax.device_put(train_state.create_state(params, stats, optimizer), sharding)
+  shapes = jax.eval_shape(lambda p, s: train_state.create_state(p, s, optimizer), params, stats)
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
 
 
 def _log_overview(stage, data, params, total, mesh) -> None:
   """Says once what is about to be trained on what."""
   for view, tower in params.items():
-    sizes = {part: models.count_parameters(tree) for part, tree in
-             tower.items()}
+    sizes = {part: models.count_parameters(tree) for part, tree in tower.items()}
     logging.info("%s: %s parameters %s", stage, view, sizes)
   logging.info(
-      "%s: %d steps, %d clips an epoch (%r), %d device(s) (%s)", stage, total,
-      data.num_clips, data.leading, mesh.size,
-      mesh.devices.flat[0].device_kind,
+    "%s: %d steps, %d clips an epoch (%r), %d device(s) (%s)",
+    stage,
+    total,
+    data.num_clips,
+    data.leading,
+    mesh.size,
+    mesh.devices.flat[0].device_kind,
   )
 
 
@@ -267,26 +273,26 @@ def _show_inputs(writer, step, batch, data) -> None:
     writer.write_histograms(step, {"train/pair_similarity": best})
 
 
-def _loop(config, stage, data, state, step_fn, checkpoints, card, *, start,
-          stop, total, workdir, mesh) -> StageResult:
+def _loop(
+  config, stage, data, state, step_fn, checkpoints, card, *, start, stop, total, workdir, mesh
+) -> StageResult:
   """See the module's docstring for the order."""
   section = stages.stage_section(config, stage)
-  clips = dict(num_clips=data.num_clips, batch_size=section.batch_size,
-               total=total)
+  clips = dict(num_clips=data.num_clips, batch_size=section.batch_size, total=total)
   every = {
-      "save": config_lib.steps(config.checkpoint.every,
-                               field="checkpoint.every", **clips),
-      "evaluate": config_lib.steps(config.eval.every, field="eval.every",
-                                   **clips),
+    "save": config_lib.steps(config.checkpoint.every, field="checkpoint.every", **clips),
+    "evaluate": config_lib.steps(config.eval.every, field="eval.every", **clips),
   }
-  watched = [found for found in (
+  watched = [
+    found
+    for found in (
       evaluators.build_stage_evaluator(config, data, mesh),
       retrieval_run.build_stage_retrieval(config, data, mesh),
-  ) if found]
-  writer = metrics.make_writer(str(workdir / stage),
-                               active=jax.process_index() == 0)
-  watch = non_finite.Watch(stage, data.pools,
-                           skip=config.on_non_finite == "skip")
+    )
+    if found
+  ]
+  writer = metrics.make_writer(str(workdir / stage), active=jax.process_index() == 0)
+  watch = non_finite.Watch(stage, data.pools, skip=config.on_non_finite == "skip")
   report = _Report(watch, total, writer, lambda: checkpoints.latest_step)
   stream = stages.build_stream(config, stage, data, start_step=start)
 
@@ -294,13 +300,13 @@ def _loop(config, stage, data, state, step_fn, checkpoints, card, *, start,
     with jax.transfer_guard("allow"):  # Orbax copies as it likes.
       checkpoints.save(step, state, card)
 
-  with (stream, interrupt.StopRequest() as request,
-        jax.transfer_guard("disallow")):
+  with stream, interrupt.StopRequest() as request, jax.transfer_guard("disallow"):
     batches = device.prefetch_to_device(stream, mesh)
     for step in range(start, stop + 1):
       asked = request.arrived()
-      due = {name: step == stop or (n and step > start and step % n == 0)
-             for name, n in every.items()}
+      due = {
+        name: step == stop or (n and step > start and step % n == 0) for name, n in every.items()
+      }
       # There may be seconds left: enough to save, not to evaluate.
       due = {"save": True, "evaluate": False} if asked else due
       if due["save"] or due["evaluate"] or step % config.log_every_steps == 0:
@@ -320,8 +326,7 @@ def _loop(config, stage, data, state, step_fn, checkpoints, card, *, start,
             save(step, state)
           break
         writer.write_scalars(step, values)
-        logging.info("%s %d/%d  %s", stage, step, total,
-                     evaluators.headline(values))
+        logging.info("%s %d/%d  %s", stage, step, total, evaluators.headline(values))
       report.restart_clock()
       if step < stop:
         try:
@@ -344,9 +349,8 @@ def _loop(config, stage, data, state, step_fn, checkpoints, card, *, start,
   if asked:
     # Before its first step there is nothing to save of a stage.
     raise process.StoppedError(
-        f"Stopped as asked at step {step} of {total} of stage {stage!r};"
-        f" saved: step {checkpoints.latest_step or 0}. The same command goes"
-        " on."
+      f"Stopped as asked at step {step} of {total} of stage {stage!r};"
+      f" saved: step {checkpoints.latest_step or 0}. The same command goes"
+      " on."
     )
-  return StageResult(stop >= total, checkpoint_folder(workdir, stage), stop,
-                     stream.replaced)
+  return StageResult(stop >= total, checkpoint_folder(workdir, stage), stop, stream.replaced)

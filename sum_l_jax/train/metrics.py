@@ -42,10 +42,7 @@ def _top1(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def step_sums(
-    total: jax.Array,
-    terms: Mapping[str, jax.Array],
-    outputs: types.Outputs,
-    batch: types.Batch,
+  total: jax.Array, terms: Mapping[str, jax.Array], outputs: types.Outputs, batch: types.Batch
 ) -> Sums:
   """The metrics of one step, to be merged over steps.
 
@@ -62,7 +59,7 @@ def step_sums(
   for view, out in outputs.items():
     for task, logits in out["logits"].items():
       sums[f"{view}/{task}_top1"] = metrics.Average.from_model_output(
-          _top1(logits, batch[view]["labels"][task]), mask=batch[view]["mask"]
+        _top1(logits, batch[view]["labels"][task]), mask=batch[view]["mask"]
       )
   return sums
 
@@ -110,9 +107,7 @@ class _LateWriter:
 
         # TensorFlow only writes files here and must not take the accelerator.
         tf.config.set_visible_devices([], "GPU")
-      self._writer = metric_writers.AsyncWriter(
-          metric_writers.SummaryWriter(self._directory)
-      )
+      self._writer = metric_writers.AsyncWriter(metric_writers.SummaryWriter(self._directory))
     return getattr(self._writer, name)
 
 

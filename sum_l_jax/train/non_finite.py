@@ -43,8 +43,7 @@ class Watch:
   _in_a_row: int = 0
 
   def look(
-      self, step: int, finite: bool, loss: float, batch: Mapping,
-      saved: Callable[[], int | None],
+    self, step: int, finite: bool, loss: float, batch: Mapping, saved: Callable[[], int | None]
   ) -> None:
     """Looks at one step that was taken.
 
@@ -66,22 +65,22 @@ class Watch:
     self._in_a_row += 1
     good = saved()
     what = (
-        f"Step {step} of stage {self.stage!r} is not finite: the loss is"
-        f" {loss:g}{'' if np.isnan(loss) or np.isinf(loss) else _OTHERWISE}."
-        f" Its clips: {self._clips(batch)}. The last good checkpoint is"
-        f" {'none yet' if good is None else f'step {good}'}."
+      f"Step {step} of stage {self.stage!r} is not finite: the loss is"
+      f" {loss:g}{'' if np.isnan(loss) or np.isinf(loss) else _OTHERWISE}."
+      f" Its clips: {self._clips(batch)}. The last good checkpoint is"
+      f" {'none yet' if good is None else f'step {good}'}."
     )
     if not self.skip:
       raise NonFiniteLossError(
-          f"{what} Lower config.{self.stage}_stage.learning_rate, set"
-          " clip_norm, or add a warm-up; config.on_non_finite='skip' leaves out"
-          " single steps."
+        f"{what} Lower config.{self.stage}_stage.learning_rate, set"
+        " clip_norm, or add a warm-up; config.on_non_finite='skip' leaves out"
+        " single steps."
       )
     if self._in_a_row >= _MOST_IN_A_ROW:
       raise NonFiniteLossError(
-          f"{what} {self._in_a_row} steps in a row were skipped: this is not a"
-          " bad batch. Go back to an earlier checkpoint, or begin anew with a"
-          f" lower config.{self.stage}_stage.learning_rate."
+        f"{what} {self._in_a_row} steps in a row were skipped: this is not a"
+        " bad batch. Go back to an earlier checkpoint, or begin anew with a"
+        f" lower config.{self.stage}_stage.learning_rate."
       )
     logging.warning("%s Skipped: nothing was learnt from it.", what)
 

@@ -15,14 +15,14 @@ Schedule = Callable[[Any], jax.Array]
 
 
 def make_schedule(
-    kind: str,
-    *,
-    learning_rate: float,
-    total_steps: int,
-    boundaries: Sequence[int] = (0,),
-    factors: Sequence[float] = (1.0,),
-    warmup_steps: int = 0,
-    warmup_start: float = 0.0,
+  kind: str,
+  *,
+  learning_rate: float,
+  total_steps: int,
+  boundaries: Sequence[int] = (0,),
+  factors: Sequence[float] = (1.0,),
+  warmup_steps: int = 0,
+  warmup_start: float = 0.0,
 ) -> Schedule:
   """The learning rate of every step.
 
@@ -55,11 +55,10 @@ def make_schedule(
       return learning_rate * 0.5 * (jnp.cos(math.pi * step / total_steps) + 1)
 
   elif kind == "relative_steps":
-    if not boundaries or boundaries[0] != 0 or list(boundaries) != sorted(
-        boundaries):
+    if not boundaries or boundaries[0] != 0 or list(boundaries) != sorted(boundaries):
       raise ValueError(
-          "boundaries must ascend from 0, as in ('0 epochs', '20 epochs'), got"
-          f" the steps {tuple(boundaries)}."
+        "boundaries must ascend from 0, as in ('0 epochs', '20 epochs'), got"
+        f" the steps {tuple(boundaries)}."
       )
     rates = jnp.asarray([learning_rate * f for f in factors], jnp.float32)
     edges = jnp.asarray(boundaries, jnp.int32)
@@ -69,9 +68,7 @@ def make_schedule(
       return rates[last]
 
   else:
-    raise ValueError(
-        f"schedule must be 'cosine' or 'relative_steps', got {kind!r}."
-    )
+    raise ValueError(f"schedule must be 'cosine' or 'relative_steps', got {kind!r}.")
   if not warmup_steps:
     return policy
 
@@ -97,14 +94,14 @@ def decay_mask(params: Any) -> Any:
 
 
 def make_optimizer(
-    kind: str,
-    schedule: Schedule,
-    *,
-    momentum: float = 0.9,
-    nesterov: bool = True,
-    weight_decay: float = 1e-4,
-    clip_norm: float = 0.0,
-    frozen: tuple[str, ...] = (),
+  kind: str,
+  schedule: Schedule,
+  *,
+  momentum: float = 0.9,
+  nesterov: bool = True,
+  weight_decay: float = 1e-4,
+  clip_norm: float = 0.0,
+  frozen: tuple[str, ...] = (),
 ) -> optax.GradientTransformation:
   """SGD as PyTorch computes it, or AdamW.
 
@@ -127,21 +124,16 @@ def make_optimizer(
   parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
   if kind == "sgd":
     parts += [
-        optax.add_decayed_weights(weight_decay, mask=decay_mask),
-        optax.trace(decay=momentum, nesterov=nesterov),
+      optax.add_decayed_weights(weight_decay, mask=decay_mask),
+      optax.trace(decay=momentum, nesterov=nesterov),
     ]
   elif kind == "adamw":
-    parts += [
-        optax.scale_by_adam(),
-        optax.add_decayed_weights(weight_decay, mask=decay_mask),
-    ]
+    parts += [optax.scale_by_adam(), optax.add_decayed_weights(weight_decay, mask=decay_mask)]
   else:
     raise ValueError(f"optimizer must be 'sgd' or 'adamw', got {kind!r}.")
   parts.append(optax.scale_by_learning_rate(schedule))
   if frozen:
-    parts.append(optax.masked(
-        optax.set_to_zero(), lambda params: _below(params, frozen)
-    ))
+    parts.append(optax.masked(optax.set_to_zero(), lambda params: _below(params, frozen)))
   return optax.chain(*parts)
 
 
@@ -157,8 +149,9 @@ def at_step(opt_state: optax.OptState, step: jax.Array) -> optax.OptState:
   """
   is_schedule = lambda node: isinstance(node, optax.ScaleByScheduleState)
   return jax.tree.map(
-      lambda node: node._replace(count=step) if is_schedule(node) else node,
-      opt_state, is_leaf=is_schedule,
+    lambda node: node._replace(count=step) if is_schedule(node) else node,
+    opt_state,
+    is_leaf=is_schedule,
   )
 
 
@@ -169,6 +162,5 @@ def _below(params: Any, path: tuple[str, ...]) -> Any:
   if not isinstance(params, dict):
     return False
   return {
-      name: _below(value, path[1:]) if name == path[0] else False
-      for name, value in params.items()
+    name: _below(value, path[1:]) if name == path[0] else False for name, value in params.items()
   }

@@ -77,7 +77,7 @@ class Network:
   def __init__(self, make: Callable[[], nnx.Module]):
     self._make = make
     self._graph, self._params, self._stats = nnx.split(
-        nnx.eval_shape(make), nnx.Param, nnx.BatchStat
+      nnx.eval_shape(make), nnx.Param, nnx.BatchStat
     )
 
   @property
@@ -96,13 +96,13 @@ class Network:
     return initialise()
 
   def apply(
-      self,
-      params: Tree,
-      stats: Tree,
-      inputs: types.Batch,
-      *,
-      train: bool,
-      key: jax.Array | None = None,
+    self,
+    params: Tree,
+    stats: Tree,
+    inputs: types.Batch,
+    *,
+    train: bool,
+    key: jax.Array | None = None,
   ) -> tuple[types.Outputs, Tree]:
     """Runs the model.
 
@@ -120,22 +120,14 @@ class Network:
     # copy=True: without it updating the statistics inside value_and_grad
     # raises TraceContextError.
     model = nnx.merge(
-        self._graph,
-        _fill(self._params, params),
-        _fill(self._stats, stats),
-        copy=True,
+      self._graph, _fill(self._params, params), _fill(self._stats, stats), copy=True
     )
     outputs = model(inputs, train=train, key=key)
     return outputs, _to_tree(nnx.state(model, nnx.BatchStat))
 
 
-def create_state(
-    params: Tree, stats: Tree, optimizer: optax.GradientTransformation
-) -> TrainState:
+def create_state(params: Tree, stats: Tree, optimizer: optax.GradientTransformation) -> TrainState:
   """A state at step 0."""
   return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=params,
-      stats=stats,
-      opt_state=optimizer.init(params),
+    step=jnp.zeros((), jnp.int32), params=params, stats=stats, opt_state=optimizer.init(params)
   )

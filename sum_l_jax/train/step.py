@@ -16,10 +16,7 @@ from sum_l_jax.train import optimizer as optimizers
 from sum_l_jax.train import state as train_state
 
 Objective = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
-Step = Callable[
-    [train_state.TrainState, types.Batch],
-    tuple[train_state.TrainState, metrics.Sums],
-]
+Step = Callable[[train_state.TrainState, types.Batch], tuple[train_state.TrainState, metrics.Sums]]
 
 
 def _finite(*trees) -> jax.Array:
@@ -36,20 +33,18 @@ def _where_finite(finite, new, old) -> train_state.TrainState:
   kept = dataclasses.replace(old, step=new.step)
   state = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, kept)
   # A step that was left out counts for the learning rate.
-  return dataclasses.replace(
-      state, opt_state=optimizers.at_step(state.opt_state, state.step)
-  )
+  return dataclasses.replace(state, opt_state=optimizers.at_step(state.opt_state, state.step))
 
 
 def make_train_step(
-    network: train_state.Network,
-    objective: Objective,
-    optimizer: optax.GradientTransformation,
-    schedule: Callable[[jax.Array], jax.Array],
-    *,
-    seed: int,
-    mesh: jax.sharding.Mesh,
-    skip_non_finite: bool = False,
+  network: train_state.Network,
+  objective: Objective,
+  optimizer: optax.GradientTransformation,
+  schedule: Callable[[jax.Array], jax.Array],
+  *,
+  seed: int,
+  mesh: jax.sharding.Mesh,
+  skip_non_finite: bool = False,
 ) -> Step:
   """Compiles the step: state, batch -> state, sums of the step's metrics.
 
@@ -73,15 +68,11 @@ def make_train_step(
     dropout_key, loss_key = jax.random.split(key)
 
     def loss(params):
-      outputs, stats = network.apply(
-          params, state.stats, batch, train=True, key=dropout_key
-      )
+      outputs, stats = network.apply(params, state.stats, batch, train=True, key=dropout_key)
       total, terms = objective(outputs, batch, key=loss_key)
       return total, (terms, outputs, stats)
 
-    (total, (terms, outputs, stats)), grads = jax.value_and_grad(
-        loss, has_aux=True
-    )(state.params)
+    (total, (terms, outputs, stats)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     finite = _finite(total, grads, updates)
     sums = metrics.step_sums(total, terms, outputs, batch)
@@ -89,10 +80,10 @@ def make_train_step(
     sums["grad_norm"] = metrics.scalar(optax.global_norm(grads))
     sums["learning_rate"] = metrics.scalar(schedule(state.step))
     new_state = train_state.TrainState(
-        step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
-        stats=stats,
-        opt_state=opt_state,
+      step=state.step + 1,
+      params=optax.apply_updates(state.params, updates),
+      stats=stats,
+      opt_state=opt_state,
     )
     if skip_non_finite:
       new_state = _where_finite(finite, new_state, state)

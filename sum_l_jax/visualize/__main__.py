@@ -23,28 +23,39 @@ from sum_l_jax import command_line
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
-      prog="python -m sum_l_jax.visualize", description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter,
+    prog="python -m sum_l_jax.visualize",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   add = parser.add_argument
-  add("--checkpoint", required=True,
-      help="workdir, checkpoint folder or .npz file")
+  add("--checkpoint", required=True, help="workdir, checkpoint folder or .npz file")
   add("--dataset", required=True, metavar="DIR", help="a clip data set")
   add("--split", default="test", help="of it (test)")
   add("--ids", default="", metavar="ID,...", help="these clips")
   add("--number", type=int, default=8, help="of clips without --ids (8)")
-  add("--against", default="", metavar="CHECKPOINT",
-      help="another network to compare with, shown first")
+  add(
+    "--against",
+    default="",
+    metavar="CHECKPOINT",
+    help="another network to compare with, shown first",
+  )
   add("--task", default="", help="verb, noun ... (the first one)")
-  add("--class", dest="class_name", default="", metavar="NAME",
-      help="show the map of this class")
-  add("--show", choices=("predicted", "label"), default="",
-      help="or of this one (predicted; with --against label)")
+  add("--class", dest="class_name", default="", metavar="NAME", help="show the map of this class")
+  add(
+    "--show",
+    choices=("predicted", "label"),
+    default="",
+    help="or of this one (predicted; with --against label)",
+  )
   add("--method", choices=("cam", "grad_cam"), default="cam")
-  add("--stage", default="",
-      help="of --method=grad_cam: s2, s3 ...; earlier ones are finer (last)")
-  add("--output", type=pathlib.Path, default=pathlib.Path("cam.png"),
-      metavar="FILE", help="a .png, .gif or .mp4 file (cam.png)")
+  add("--stage", default="", help="of --method=grad_cam: s2, s3 ...; earlier ones are finer (last)")
+  add(
+    "--output",
+    type=pathlib.Path,
+    default=pathlib.Path("cam.png"),
+    metavar="FILE",
+    help="a .png, .gif or .mp4 file (cam.png)",
+  )
   add("--batch_size", type=int, default=16, help="clips at a time (16)")
   add("--num_threads", type=int, default=2, help="that read and decode (2)")
   return parser
@@ -62,15 +73,14 @@ def _rows(options, explainers, sources, dataset):
   if options.number < 1:
     raise ValueError(f"--number must be 1 or more, got {options.number}.")
   before, after = (
-      choose.right_probability(e, source, dataset)
-      for e, source in zip(explainers, sources)
+    choose.right_probability(e, source, dataset) for e, source in zip(explainers, sources)
   )
   rows = choose.most_changed(after - before, options.number)
   if not len(rows):
     raise ValueError(
-        f"No clip of {dataset!r} has a label of the task"
-        f" {explainers[0].task!r} that both networks know, so none can be"
-        " chosen by it. Give --ids."
+      f"No clip of {dataset!r} has a label of the task"
+      f" {explainers[0].task!r} that both networks know, so none can be"
+      " chosen by it. Give --ids."
     )
   return rows, (before, after)
 
@@ -89,38 +99,45 @@ def _run(options: argparse.Namespace) -> str:
   sources = [*filter(None, [options.against]), options.checkpoint]
   weights = [weights_lib.read_weights(source) for source in sources]
   explainers = [
-      explain.Explainer(
-          w, view=dataset.view, task=options.task, method=options.method,
-          stage=options.stage, batch_size=options.batch_size,
-          num_threads=options.num_threads,
-      )
-      for w in weights
+    explain.Explainer(
+      w,
+      view=dataset.view,
+      task=options.task,
+      method=options.method,
+      stage=options.stage,
+      batch_size=options.batch_size,
+      num_threads=options.num_threads,
+    )
+    for w in weights
   ]
   rows, change = _rows(options, explainers, sources, dataset)
-  names = choose.network_names(
-      [towers.method_name(w) for w in weights], sources)
+  names = choose.network_names([towers.method_name(w) for w in weights], sources)
   blocks = choose.blocks(
-      explainers, names, dataset, rows,
-      show=options.show or ("label" if options.against else "predicted"),
-      class_name=options.class_name,
+    explainers,
+    names,
+    dataset,
+    rows,
+    show=options.show or ("label" if options.against else "predicted"),
+    class_name=options.class_name,
   )
   film = options.output.suffix.lower() != ".png"
   frames = weights[-1].card["frames"]
   canvas.write(
-      options.output,
-      overlay.film(blocks) if film else [overlay.sheet(blocks)],
-      # As fast as it happened, within what players can show.
-      fps=min(max(frames["fps"] / frames["stride"], 1.0), 30.0),
+    options.output,
+    overlay.film(blocks) if film else [overlay.sheet(blocks)],
+    # As fast as it happened, within what players can show.
+    fps=min(max(frames["fps"] / frames["stride"], 1.0), 30.0),
   )
   lines = []
   for block in blocks:
     lines.append(block.heading)
     lines += [f"  {block.caption(i)}" for i in range(len(block.names))]
   if change is not None:
-    lines.append("probability of the right class, "
-                 + " -> ".join(blocks[0].names) + ":")
-    lines += [f"  {dataset.clips[row].clip_id}  {change[0][row]:.2f} ->"
-              f" {change[1][row]:.2f}" for row in rows]
+    lines.append("probability of the right class, " + " -> ".join(blocks[0].names) + ":")
+    lines += [
+      f"  {dataset.clips[row].clip_id}  {change[0][row]:.2f} -> {change[1][row]:.2f}"
+      for row in rows
+    ]
   return "\n".join([*lines, f"wrote {options.output}: {len(blocks)} clips"])
 
 

@@ -35,9 +35,7 @@ PATHWAYS = (backbones.SLOW, backbones.FAST)
 
 
 def class_activation_maps(
-    activations: Mapping[str, types.Array],
-    kernel: types.Array,
-    classes: types.Array,
+  activations: Mapping[str, types.Array], kernel: types.Array, classes: types.Array
 ) -> dict[str, jax.Array]:
   """The maps of one class a clip, exact summands of its logit.
 
@@ -58,24 +56,24 @@ def class_activation_maps(
   widths = {p: activations[p].shape[-1] for p in PATHWAYS if p in activations}
   if sum(widths.values()) != kernel.shape[0]:
     raise ValueError(
-        "The head's kernel must have a row for each channel of the last stage,"
-        f" got {kernel.shape[0]} rows for the channels {widths}. Give the last"
-        " of the stages, with all its pathways."
+      "The head's kernel must have a row for each channel of the last stage,"
+      f" got {kernel.shape[0]} rows for the channels {widths}. Give the last"
+      " of the stages, with all its pathways."
     )
   maps, start = {}, 0
   for pathway, width in widths.items():
     rows = jnp.asarray(kernel)[start : start + width, classes]
     maps[pathway] = jnp.einsum(
-        "bthwc,cb->bthw", activations[pathway].astype(jnp.float32), rows,
-        precision=jax.lax.Precision.HIGHEST,
+      "bthwc,cb->bthw",
+      activations[pathway].astype(jnp.float32),
+      rows,
+      precision=jax.lax.Precision.HIGHEST,
     )
     start += width
   return maps
 
 
-def grad_cam(
-    activation: types.Array, gradient: types.Array, *, rectify: bool = True
-) -> jax.Array:
+def grad_cam(activation: types.Array, gradient: types.Array, *, rectify: bool = True) -> jax.Array:
   """The map of Grad-CAM (ICCV 2017, Eq. 1 and 2), in space and time.
 
   Of the last stage, before a pooled linear head, it is the class activation map
@@ -91,13 +89,12 @@ def grad_cam(
   """
   if activation.shape != gradient.shape:
     raise ValueError(
-        "The gradient must have the shape of the activation, got"
-        f" {gradient.shape} and {activation.shape}."
+      "The gradient must have the shape of the activation, got"
+      f" {gradient.shape} and {activation.shape}."
     )
   weights = jnp.mean(gradient.astype(jnp.float32), axis=(1, 2, 3))
   maps = jnp.einsum(
-      "bthwc,bc->bthw", activation.astype(jnp.float32), weights,
-      precision=jax.lax.Precision.HIGHEST,
+    "bthwc,bc->bthw", activation.astype(jnp.float32), weights, precision=jax.lax.Precision.HIGHEST
   )
   return jnp.maximum(maps, 0.0) if rectify else maps
 
@@ -119,9 +116,7 @@ def strength(maps: np.ndarray) -> np.ndarray:
   return positive / highest if highest > 0 else positive
 
 
-def on_frames(
-    maps: np.ndarray, positions: Sequence[int], num_frames: int, size: int
-) -> np.ndarray:
+def on_frames(maps: np.ndarray, positions: Sequence[int], num_frames: int, size: int) -> np.ndarray:
   """Maps enlarged to every frame of the clip: linear in time and in space.
 
   Args:
@@ -139,17 +134,14 @@ def on_frames(
   maps = np.asarray(maps, np.float32)
   if len(maps) != len(positions):
     raise ValueError(
-        "There must be a position for each time step of the map, got"
-        f" {len(positions)} for {len(maps)}."
+      "There must be a position for each time step of the map, got"
+      f" {len(positions)} for {len(maps)}."
     )
-  large = np.stack([
-      cv2.resize(each, (size, size), interpolation=cv2.INTER_LINEAR)
-      for each in maps
-  ])
-  # Where between two of the pathway's frames each frame lies.
-  place = np.interp(
-      np.arange(num_frames), positions, np.arange(len(positions))
+  large = np.stack(
+    [cv2.resize(each, (size, size), interpolation=cv2.INTER_LINEAR) for each in maps]
   )
+  # Where between two of the pathway's frames each frame lies.
+  place = np.interp(np.arange(num_frames), positions, np.arange(len(positions)))
   low = np.floor(place).astype(int)
   high = np.minimum(low + 1, len(positions) - 1)
   share = (place - low).astype(np.float32)[:, None, None]

@@ -47,15 +47,13 @@ def shortened(text: str, width: float, face: ImageFont.FreeTypeFont) -> str:
 
 
 def text_line(
-    text: str, width: int, *, size: int = 13, bold: bool = False,
-    color: tuple[int, int, int] = _INK,
+  text: str, width: int, *, size: int = 13, bold: bool = False, color: tuple[int, int, int] = _INK
 ) -> np.ndarray:
   """One line of text on white, uint8 `[about 1.5 size, width, 3]`."""
   face = font(size, bold)
   image = Image.new("RGB", (width, round(1.5 * size)), "white")
   ImageDraw.Draw(image).text(
-      (0, round(0.15 * size)), shortened(text, width, face), fill=color,
-      font=face,
+    (0, round(0.15 * size)), shortened(text, width, face), fill=color, font=face
   )
   return np.asarray(image)
 
@@ -72,10 +70,7 @@ def stacked(parts: Sequence[np.ndarray], *, gap: int = 0) -> np.ndarray:
   for number, part in enumerate(parts):
     if number and gap:
       rows.append(np.full((gap, width, 3), 255, np.uint8))
-    rows.append(np.pad(
-        part, ((0, 0), (0, width - part.shape[1]), (0, 0)),
-        constant_values=255,
-    ))
+    rows.append(np.pad(part, ((0, 0), (0, width - part.shape[1]), (0, 0)), constant_values=255))
   return np.concatenate(rows)
 
 
@@ -90,15 +85,10 @@ def side_by_side(parts: Sequence[np.ndarray], *, gap: int = 0) -> np.ndarray:
 
 def framed(picture: np.ndarray, margin: int = 12) -> np.ndarray:
   """The picture with a white margin."""
-  return np.pad(
-      picture, ((margin, margin), (margin, margin), (0, 0)),
-      constant_values=255,
-  )
+  return np.pad(picture, ((margin, margin), (margin, margin), (0, 0)), constant_values=255)
 
 
-def encoded(
-    picture: np.ndarray, kind: str = "JPEG", quality: int = 85
-) -> bytes:
+def encoded(picture: np.ndarray, kind: str = "JPEG", quality: int = 85) -> bytes:
   """The picture as a JPEG or PNG file."""
   out = io.BytesIO()
   options = {"quality": quality} if kind == "JPEG" else {"optimize": True}
@@ -106,9 +96,7 @@ def encoded(
   return out.getvalue()
 
 
-def write(
-    path: pathlib.Path, pictures: Sequence[np.ndarray], *, fps: float = 6.0
-) -> None:
+def write(path: pathlib.Path, pictures: Sequence[np.ndarray], *, fps: float = 6.0) -> None:
   """Writes a picture, or several as a film that a GIF repeats for ever.
 
   Args:
@@ -125,10 +113,7 @@ def write(
     path.write_bytes(encoded(pictures[0], "PNG"))
   elif suffix == ".gif":
     first, *others = [Image.fromarray(p) for p in pictures]
-    first.save(
-        path, "GIF", save_all=True, append_images=others, loop=0,
-        duration=round(1000 / fps),
-    )
+    first.save(path, "GIF", save_all=True, append_images=others, loop=0, duration=round(1000 / fps))
   else:
     _write_mp4(path, pictures, fps)
 
@@ -136,9 +121,7 @@ def write(
 def check_output(path: pathlib.Path) -> None:
   """Raises ValueError where `write` could not write this file."""
   if path.suffix.lower() not in SUFFIXES:
-    raise ValueError(
-        f"--output must end in one of {SUFFIXES}, got {str(path)!r}."
-    )
+    raise ValueError(f"--output must end in one of {SUFFIXES}, got {str(path)!r}.")
   if not path.parent.is_dir():
     raise ValueError(f"--output: there is no folder {str(path.parent)!r}.")
 
@@ -148,8 +131,7 @@ def _write_mp4(path, pictures, fps) -> None:
   # Half as many colour samples as pixels: both sides must be even.
   height, width = (side + side % 2 for side in pictures[0].shape[:2])
   with av.open(str(path), "w") as file:
-    stream = file.add_stream(
-        codec, rate=fractions.Fraction(fps).limit_denominator(1000))
+    stream = file.add_stream(codec, rate=fractions.Fraction(fps).limit_denominator(1000))
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     for picture in pictures:
       pad = [(0, height - picture.shape[0]), (0, width - picture.shape[1])]

@@ -31,8 +31,7 @@ def most_changed(change: np.ndarray, number: int) -> np.ndarray:
 
 
 def right_probability(
-    explainer: explain.Explainer, source: str | pathlib.Path,
-    dataset: records.ClipDataset,
+  explainer: explain.Explainer, source: str | pathlib.Path, dataset: records.ClipDataset
 ) -> np.ndarray:
   """Mean probability of each clip's labels, float32 [N].
 
@@ -68,17 +67,14 @@ def _stored_scores(explainer, source, dataset) -> np.ndarray | None:
     return None
   own = weights_lib.weights_sha256(explainer.weights, types.EGO)
   fits = (
-      result.get("checkpoint_sha256") == own
-      and result["splits"][dataset.split].get("fingerprint")
-      == dataset.fingerprint
-      and ids.tolist() == [clip.clip_id for clip in dataset.clips]
+    result.get("checkpoint_sha256") == own
+    and result["splits"][dataset.split].get("fingerprint") == dataset.fingerprint
+    and ids.tolist() == [clip.clip_id for clip in dataset.clips]
   )
   return scores.get(explainer.task) if fits else None
 
 
-def network_names(
-    methods: Sequence[str], sources: Sequence[str | pathlib.Path]
-) -> tuple[str, ...]:
+def network_names(methods: Sequence[str], sources: Sequence[str | pathlib.Path]) -> tuple[str, ...]:
   """How pictures and tables call networks.
 
   By method; where two have one, by as much of the end of their paths as tells
@@ -99,9 +95,13 @@ def network_names(
 
 
 def blocks(
-    explainers: Sequence[explain.Explainer], names: Sequence[str],
-    dataset: records.ClipDataset, rows: Sequence[int], *,
-    show: str, class_name: str = "",
+  explainers: Sequence[explain.Explainer],
+  names: Sequence[str],
+  dataset: records.ClipDataset,
+  rows: Sequence[int],
+  *,
+  show: str,
+  class_name: str = "",
 ) -> list[overlay.Block]:
   """What the networks see in the chosen clips.
 
@@ -118,10 +118,8 @@ def blocks(
   Raises:
     ValueError: none can be read.
   """
-  seen = [e(dataset, rows, show=show, class_name=class_name)
-          for e in explainers]
-  found = [overlay.Block(tuple(names), column) for column in zip(*seen)
-           if None not in column]
+  seen = [e(dataset, rows, show=show, class_name=class_name) for e in explainers]
+  found = [overlay.Block(tuple(names), column) for column in zip(*seen) if None not in column]
   if not found:
     raise ValueError(f"None of the chosen clips of {dataset!r} can be read.")
   return found

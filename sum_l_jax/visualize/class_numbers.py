@@ -30,8 +30,7 @@ class Confusion:
     return self.counts / np.maximum(self.clips, 1)[:, None]
 
 
-def confusion_counts(labels: np.ndarray, predicted: np.ndarray,
-                     num_classes: int) -> np.ndarray:
+def confusion_counts(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
   """Clips by label (rows) and prediction (columns), int64 `[K, K]`.
 
   Args:
@@ -39,8 +38,7 @@ def confusion_counts(labels: np.ndarray, predicted: np.ndarray,
     num_classes: K.
   """
   cells = np.asarray(labels, np.int64) * num_classes + predicted
-  return np.bincount(cells, minlength=num_classes**2).reshape(
-      num_classes, num_classes)
+  return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def top_confusion(counts: np.ndarray, limit: int) -> Confusion:
@@ -55,8 +53,7 @@ def top_confusion(counts: np.ndarray, limit: int) -> Confusion:
   order = order[clips[order] > 0]
   part = counts[np.ix_(order, order)]
   other = clips[order] - part.sum(axis=1)
-  return Confusion(
-      order, np.concatenate([part, other[:, None]], axis=1), clips[order])
+  return Confusion(order, np.concatenate([part, other[:, None]], axis=1), clips[order])
 
 
 def mistakes(counts: np.ndarray, limit: int) -> list[tuple[int, int, int]]:
@@ -69,8 +66,7 @@ def mistakes(counts: np.ndarray, limit: int) -> list[tuple[int, int, int]]:
   wrong = counts.copy()
   np.fill_diagonal(wrong, 0)
   order = np.argsort(-wrong, axis=None, kind="stable")[:limit]
-  found = [(*divmod(int(cell), len(wrong)), int(wrong.flat[cell]))
-           for cell in order]
+  found = [(*divmod(int(cell), len(wrong)), int(wrong.flat[cell])) for cell in order]
   return [item for item in found if item[2]]
 
 
@@ -97,8 +93,8 @@ def per_class(scores: np.ndarray, labels: np.ndarray) -> PerClass:
   """
   if labels.ndim == 2:
     return PerClass(
-        labels.sum(axis=0).astype(np.int64),
-        metrics.average_precisions(scores, labels, definition="sklearn"),
+      labels.sum(axis=0).astype(np.int64),
+      metrics.average_precisions(scores, labels, definition="sklearn"),
     )
   counts = confusion_counts(labels, scores.argmax(axis=1), scores.shape[1])
   clips = counts.sum(axis=1)
@@ -107,9 +103,7 @@ def per_class(scores: np.ndarray, labels: np.ndarray) -> PerClass:
   return PerClass(clips, values)
 
 
-def gains(
-    scores: np.ndarray, baseline: np.ndarray, labels: np.ndarray
-) -> np.ndarray:
+def gains(scores: np.ndarray, baseline: np.ndarray, labels: np.ndarray) -> np.ndarray:
   """What each class gains over a baseline, float64 `[K]`, NaN without clips.
 
   Args:

@@ -91,6 +91,5 @@ def _series(steps: dict[int, tuple[float, float]]) -> Series:
   order = sorted(steps)
   times, values = zip(*(steps[step] for step in order))
   return Series(
-      np.array(order, np.int64), np.array(values, np.float64),
-      np.array(times, np.float64),
+    np.array(order, np.int64), np.array(values, np.float64), np.array(times, np.float64)
   )

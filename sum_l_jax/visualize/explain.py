@@ -85,9 +85,15 @@ class Explainer:
   """
 
   def __init__(
-      self, weights: weights_lib.Weights, *, view: str, task: str = "",
-      method: str = "cam", stage: str = "", batch_size: int = 16,
-      num_threads: int = 2,
+    self,
+    weights: weights_lib.Weights,
+    *,
+    view: str,
+    task: str = "",
+    method: str = "cam",
+    stage: str = "",
+    batch_size: int = 16,
+    num_threads: int = 2,
   ):
     if batch_size < 1:
       raise ValueError(f"The batch size must be 1 or more, got {batch_size}.")
@@ -97,15 +103,17 @@ class Explainer:
     self.task = task or next(iter(tasks))
     if self.task not in tasks:
       raise ValueError(
-          f"The {view} tower of {weights.source} has no task {task!r}; it has"
-          f" {sorted(tasks)}."
+        f"The {view} tower of {weights.source} has no task {task!r}; it has {sorted(tasks)}."
       )
     self.class_names = tuple(tasks[self.task])
     self.stage = _check_method(weights.card, method, stage)
     self._stream = dict(batch_size=batch_size, num_threads=num_threads)
     network, self._step = _compiled(
-        json.dumps({k: weights.card[k] for k in _NETWORK}, sort_keys=True),
-        view, self.task, self.stage, method,
+      json.dumps({k: weights.card[k] for k in _NETWORK}, sort_keys=True),
+      view,
+      self.task,
+      self.stage,
+      method,
     )
     self._trees = towers.trees(weights, view, network)
 
@@ -114,9 +122,9 @@ class Explainer:
     if name not in self.class_names:
       close = [n for n in self.class_names if name.casefold() in n.casefold()]
       raise ValueError(
-          f"The task {self.task!r} has no class {name!r}; it has"
-          f" {close or list(self.class_names[:20])}"
-          + (" ..." if not close and len(self.class_names) > 20 else ".")
+        f"The task {self.task!r} has no class {name!r}; it has"
+        f" {close or list(self.class_names[:20])}"
+        + (" ..." if not close and len(self.class_names) > 20 else ".")
       )
     return self.class_names.index(name)
 
@@ -143,8 +151,12 @@ class Explainer:
     return found
 
   def __call__(
-      self, dataset: records.ClipDataset, rows: Sequence[int], *,
-      show: str = "predicted", class_name: str = "",
+    self,
+    dataset: records.ClipDataset,
+    rows: Sequence[int],
+    *,
+    show: str = "predicted",
+    class_name: str = "",
   ) -> list[Explanation | None]:
     """Explains clips by their middle temporal sample and centre crop.
 
@@ -166,30 +178,25 @@ class Explainer:
       labels = [self.labels(dataset, row) for row in rows]
       wanted = [ids[0] if ids and show == "label" else -1 for ids in labels]
     found: dict[int, Explanation] = {}
-    for row, probabilities, shown, maps, video in self._run(
-        dataset, rows, wanted):
-      found[row] = self._explanation(
-          dataset, row, probabilities, shown, maps, video)
+    for row, probabilities, shown, maps, video in self._run(dataset, rows, wanted):
+      found[row] = self._explanation(dataset, row, probabilities, shown, maps, video)
     return [found.get(row) for row in rows]
 
-  def _explanation(
-      self, dataset, row, probabilities, shown, maps, video
-  ) -> Explanation:
+  def _explanation(self, dataset, row, probabilities, shown, maps, video) -> Explanation:
     clip, best = dataset.clips[row], int(probabilities.argmax())
     spec = models.BACKBONES[self.weights.card["backbone"]]
     positions = pixels_lib.slow_indices(len(video), spec.alpha)
     return Explanation(
-        clip_id=clip.clip_id,
-        narration=clip.narration,
-        labels=tuple(self.class_names[i] for i in self.labels(dataset, row)),
-        frames=video,
-        strength=cam.on_frames(
-            cam.strength(maps), positions, len(video), video.shape[1]),
-        grid=maps.shape,
-        shown=self.class_names[shown],
-        shown_probability=float(probabilities[shown]),
-        predicted=self.class_names[best],
-        predicted_probability=float(probabilities[best]),
+      clip_id=clip.clip_id,
+      narration=clip.narration,
+      labels=tuple(self.class_names[i] for i in self.labels(dataset, row)),
+      frames=video,
+      strength=cam.on_frames(cam.strength(maps), positions, len(video), video.shape[1]),
+      grid=maps.shape,
+      shown=self.class_names[shown],
+      shown_probability=float(probabilities[shown]),
+      predicted=self.class_names[best],
+      predicted_probability=float(probabilities[best]),
     )
 
   def _run(self, dataset, rows, wanted):
@@ -197,22 +204,25 @@ class Explainer:
     frames = self.weights.card["frames"]
     size = frames["crop_size"]
     stream = eval_loader.make_eval_stream(
-        embedding.subset(dataset, np.asarray(rows, np.int64)),
-        transforms.ClipTransform(
-            num_frames=frames["count"], stride=frames["stride"],
-            crop_size=size, short_side=(size, size), flip=0.0,
-        ),
-        num_clips=1, num_crops=1, **self._stream,
+      embedding.subset(dataset, np.asarray(rows, np.int64)),
+      transforms.ClipTransform(
+        num_frames=frames["count"],
+        stride=frames["stride"],
+        crop_size=size,
+        short_side=(size, size),
+        flip=0.0,
+      ),
+      num_clips=1,
+      num_crops=1,
+      **self._stream,
     )
     wanted = np.asarray(wanted, np.int32)
     for batch in stream:
       inputs = {k: batch[k] for k in ("video", "color_offset")}
-      results = jax.device_get(
-          self._step(*self._trees, inputs, wanted[batch["clip"]]))
+      results = jax.device_get(self._step(*self._trees, inputs, wanted[batch["clip"]]))
       for i in np.flatnonzero(batch["mask"]):
         probabilities, shown, maps = (x[i] for x in results)
-        yield (int(rows[batch["clip"][i]]), probabilities, int(shown), maps,
-               batch["video"][i])
+        yield (int(rows[batch["clip"][i]]), probabilities, int(shown), maps, batch["video"][i])
 
 
 def _check_method(card: dict, method: str, stage: str) -> str:
@@ -221,14 +231,11 @@ def _check_method(card: dict, method: str, stage: str) -> str:
     raise ValueError(f"method must be one of {cam.METHODS}, got {method!r}.")
   names = models.BACKBONES[card["backbone"]].stage_names
   if stage and stage not in names:
-    raise ValueError(
-        f"The stage of {card['backbone']!r} must be one of {names}, got"
-        f" {stage!r}."
-    )
+    raise ValueError(f"The stage of {card['backbone']!r} must be one of {names}, got {stage!r}.")
   if stage and method == "cam" and stage != names[-1]:
     raise ValueError(
-        f"A class activation map is of the last stage, {names[-1]!r}, got"
-        f" {stage!r}. Use method 'grad_cam' for an earlier one."
+      f"A class activation map is of the last stage, {names[-1]!r}, got"
+      f" {stage!r}. Use method 'grad_cam' for an earlier one."
     )
   return stage or names[-1]
 
@@ -247,8 +254,7 @@ def _compiled(card: str, view: str, task: str, stage: str, method: str):
   if method == "grad_cam":
     rest = train_state.Network(lambda: tail.Tail(make(), stage))
   return network, _make_step(
-      network, rest, view=view, task=task, kind=fields["kinds"][view][task],
-      stage=stage,
+    network, rest, view=view, task=task, kind=fields["kinds"][view][task], stage=stage
   )
 
 
@@ -280,11 +286,9 @@ def _make_step(network, rest, *, view, task, kind, stage):
       maps = maps[backbones.SLOW]
     else:
       maps = cam.grad_cam(
-          activations[backbones.SLOW],
-          gradient(params, stats, activations, classes),
+        activations[backbones.SLOW], gradient(params, stats, activations, classes)
       )
-    scores = (jax.nn.softmax(logits) if kind == types.SOFTMAX
-              else jax.nn.sigmoid(logits))
+    scores = jax.nn.softmax(logits) if kind == types.SOFTMAX else jax.nn.sigmoid(logits)
     return scores, classes, maps
 
   return jax.jit(step)

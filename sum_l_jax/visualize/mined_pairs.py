@@ -60,8 +60,11 @@ def histogram(cosines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def find_examples(
-    pairs: pairing.PairTable, ego: records.ClipDataset,
-    exo: Sequence[records.ClipDataset], *, number: int = 3,
+  pairs: pairing.PairTable,
+  ego: records.ClipDataset,
+  exo: Sequence[records.ClipDataset],
+  *,
+  number: int = 3,
 ) -> list[Example]:
   """The best, the middle and the worst narrations, no narration twice.
 
@@ -70,15 +73,14 @@ def find_examples(
     ego, exo: the clips.
     number: at most so many of each group.
   """
-  texts, first, clips = np.unique(
-      pairs.ego_rows, return_index=True, return_counts=True)
+  texts, first, clips = np.unique(pairs.ego_rows, return_index=True, return_counts=True)
   order = np.argsort(-pairs.similarity[texts, 0], kind="stable")
   number = min(number, max(len(order) // len(GROUPS), 1))
   middle = (len(order) - number) // 2
   places = {
-      "best": range(number),
-      "median": range(max(middle, 0), max(middle, 0) + number),
-      "worst": range(len(order) - number, len(order)),
+    "best": range(number),
+    "median": range(max(middle, 0), max(middle, 0) + number),
+    "worst": range(len(order) - number, len(order)),
   }
   found, taken = [], set()
   for group in GROUPS:
@@ -87,8 +89,7 @@ def find_examples(
         continue
       taken.add(place)
       text = order[place]
-      found.append(_example(
-          group, pairs, ego, exo, int(first[text]), int(clips[text])))
+      found.append(_example(group, pairs, ego, exo, int(first[text]), int(clips[text])))
   return found
 
 
@@ -97,13 +98,13 @@ def _example(group, pairs, ego, exo, row, clips) -> Example:
   entry = pairs.clip_offsets[pairs.neighbours[text, 0]]
   pool, partner = pairs.clip_pool[entry], int(pairs.clip_index[entry])
   return Example(
-      group=group,
-      cosine=float(pairs.similarity[text, 0]),
-      ego=ego.clips[row].narration,
-      exo=exo[pool].clips[partner].narration,
-      ego_image=thumbnail(ego, row),
-      exo_image=thumbnail(exo[pool], partner),
-      clips=clips,
+    group=group,
+    cosine=float(pairs.similarity[text, 0]),
+    ego=ego.clips[row].narration,
+    exo=exo[pool].clips[partner].narration,
+    ego_image=thumbnail(ego, row),
+    exo_image=thumbnail(exo[pool], partner),
+    clips=clips,
   )
 
 
@@ -118,6 +119,6 @@ def thumbnail(dataset: records.ClipDataset, row: int) -> bytes | None:
   width = max(round(frame.shape[1] * _HEIGHT / frame.shape[0]), 1)
   shrink = frame.shape[0] > _HEIGHT
   frame = cv2.resize(
-      frame, (width, _HEIGHT),
-      interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC)
+    frame, (width, _HEIGHT), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC
+  )
   return canvas.encoded(frame, quality=80)

@@ -48,8 +48,7 @@ class Block:
     verdict = ""
     if item.labels:
       verdict = " (right)" if item.right else " (wrong)"
-    text = (f"{self.names[number]} says {item.predicted}"
-            f" {item.predicted_probability:.2f}{verdict}")
+    text = f"{self.names[number]} says {item.predicted} {item.predicted_probability:.2f}{verdict}"
     if item.shown != item.predicted:
       text += f"; shown: {item.shown} {item.shown_probability:.2f}"
     return text
@@ -59,8 +58,7 @@ def colors(strength: np.ndarray) -> np.ndarray:
   """Strength `[...]` in [0, 1] as uint8 RGB `[..., 3]`."""
   strength = np.asarray(strength)
   levels = np.rint(255 * np.clip(strength, 0, 1)).astype(np.uint8)
-  table = cv2.applyColorMap(
-      np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_INFERNO)
+  table = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_INFERNO)
   return table[:, 0, ::-1][levels]
 
 
@@ -109,9 +107,7 @@ def chosen_frames(num_frames: int, columns: int = COLUMNS) -> np.ndarray:
   return np.linspace(0, num_frames - 1, count).astype(np.int64)
 
 
-def strips(
-    block: Block, *, columns: int = COLUMNS, side: int = _SIDE
-) -> list[np.ndarray]:
+def strips(block: Block, *, columns: int = COLUMNS, side: int = _SIDE) -> list[np.ndarray]:
   """Rows of frames: the clip itself, then the map of each network.
 
   Args:
@@ -128,10 +124,7 @@ def strips(
     if not rows:
       rows.append(item.frames[which])
     rows.append(blended(item.frames[which], item.strength[which]))
-  return [
-      canvas.side_by_side([_enlarged(f, side) for f in row], gap=_GAP)
-      for row in rows
-  ]
+  return [canvas.side_by_side([_enlarged(f, side) for f in row], gap=_GAP) for row in rows]
 
 
 def _enlarged(frame: np.ndarray, side: int) -> np.ndarray:
@@ -150,11 +143,9 @@ def legend(width: int) -> np.ndarray:
   """What the colours mean, as one line of a picture."""
   colored = np.pad(bar(120), ((3, 3), (0, 8), (0, 0)), constant_values=255)
   text = "speaks for the class: not at all ... most in this clip and row"
-  line = canvas.text_line(
-      text, max(width - colored.shape[1], 60), color=_GRAY)
+  line = canvas.text_line(text, max(width - colored.shape[1], 60), color=_GRAY)
   height = max(len(colored), len(line))
-  fit = lambda p: np.pad(
-      p, ((0, height - len(p)), (0, 0), (0, 0)), constant_values=255)
+  fit = lambda p: np.pad(p, ((0, height - len(p)), (0, 0), (0, 0)), constant_values=255)
   return canvas.side_by_side([fit(colored), fit(line)])
 
 
@@ -194,8 +185,7 @@ def film(blocks: Sequence[Block]) -> list[np.ndarray]:
       heading = canvas.text_line(block.heading, row.shape[1], bold=True)
       parts.append(canvas.stacked([heading, row]))
     width = max(part.shape[1] for part in parts)
-    pictures.append(
-        canvas.framed(canvas.stacked([*parts, legend(width)], gap=12)))
+    pictures.append(canvas.framed(canvas.stacked([*parts, legend(width)], gap=12)))
   return pictures
 
 

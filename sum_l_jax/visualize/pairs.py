@@ -20,8 +20,12 @@ _NAMES = {types.EGO: "ego", types.EXO: "exo"}
 
 
 def input_pictures(
-    batch: types.Batch, *, ego: records.ClipDataset | None,
-    exo: Sequence[records.ClipDataset], number: int = 4, columns: int = 4,
+  batch: types.Batch,
+  *,
+  ego: records.ClipDataset | None,
+  exo: Sequence[records.ClipDataset],
+  number: int = 4,
+  columns: int = 4,
 ) -> np.ndarray:
   """Some rows of a training batch as the network gets them.
 
@@ -41,8 +45,7 @@ def input_pictures(
     uint8 `[N, H, W, 3]`, a picture a row, all of one size: of each view a line
     of text and a row of frames, and the cosine of the two narrations.
   """
-  rows = {view: _first_rows(batch[view], number) for view in types.VIEWS
-          if view in batch}
+  rows = {view: _first_rows(batch[view], number) for view in types.VIEWS if view in batch}
   pools = {types.EGO: [ego], types.EXO: exo}
   pictures = []
   for row in range(len(next(iter(rows.values()))["video"])):
@@ -53,8 +56,7 @@ def input_pictures(
       frames = _frames(part, row, columns)
       text = f"{_NAMES[view]} {clip.clip_id}: {clip.narration}"
       parts += [canvas.text_line(text, frames.shape[1], size=12), frames]
-    parts.append(canvas.text_line(
-        _similarity(rows, row), parts[-1].shape[1], size=12))
+    parts.append(canvas.text_line(_similarity(rows, row), parts[-1].shape[1], size=12))
     pictures.append(canvas.stacked(parts, gap=_GAP))
   return np.stack(pictures)
 
@@ -87,8 +89,7 @@ def _frames(part: Mapping[str, np.ndarray], row: int, columns: int):
 
 
 def _similarity(rows: Mapping[str, Mapping[str, np.ndarray]], row: int) -> str:
-  vectors = [part["narration"][row] for part in rows.values()
-             if "narration" in part]
+  vectors = [part["narration"][row] for part in rows.values() if "narration" in part]
   if len(vectors) < 2:
     return ""
   return f"cosine of the narrations: {float(vectors[0] @ vectors[1]):.3f}"

@@ -14,9 +14,13 @@ from sum_l_jax.visualize import report_training
 
 
 def make_page(
-    files: report_files.RunFiles, *, defaults: Mapping[str, Any],
-    scores: report_results.Scores | None = None, no_scores: str = "",
-    baseline: pathlib.Path | None = None, number: int = 4,
+  files: report_files.RunFiles,
+  *,
+  defaults: Mapping[str, Any],
+  scores: report_results.Scores | None = None,
+  no_scores: str = "",
+  baseline: pathlib.Path | None = None,
+  number: int = 4,
 ) -> str:
   """The whole page.
 
@@ -34,16 +38,15 @@ def make_page(
     HTML.
   """
   sections = [
-      report_results.results_section(files, scores),
-      report_training.trained_section(files),
-      report_training.curves_section(files),
-      report_clips.pairs_section(files),
-      report_clips.maps_section(
-          files, number=number, scores=scores, baseline=baseline),
-      report_results.classes_section(files, scores, no_scores=no_scores),
-      report_results.retrieval_section(files),
-      report_training.settings_section(files, defaults),
-      report_training.environment_section(files),
+    report_results.results_section(files, scores),
+    report_training.trained_section(files),
+    report_training.curves_section(files),
+    report_clips.pairs_section(files),
+    report_clips.maps_section(files, number=number, scores=scores, baseline=baseline),
+    report_results.classes_section(files, scores, no_scores=no_scores),
+    report_results.retrieval_section(files),
+    report_training.settings_section(files, defaults),
+    report_training.environment_section(files),
   ]
   name = files.workdir.resolve().name
   title = name if name == files.method else f"{name}: {files.method}"
@@ -55,8 +58,7 @@ def _intro(files: report_files.RunFiles, scores) -> list[str]:
   if files.result is None or not files.split:
     return [f"Method {files.method}; no labelled split has been evaluated."]
   entry = files.result["splits"][files.split]
-  shown = [n for n in entry["metrics"]
-           if n.endswith(("_top1", "_map_sklearn"))]
+  shown = [n for n in entry["metrics"] if n.endswith(("_top1", "_map_sklearn"))]
   numbers = []
   for name in shown:
     text = f"{name} {report_results.percent(entry['metrics'][name])} %"
@@ -65,10 +67,10 @@ def _intro(files: report_files.RunFiles, scores) -> list[str]:
       text += f" ({report_results.interval(bounds)})"
     numbers.append(text)
   lines = [
-      f"{entry['dataset']}, split {files.split}, {entry['clips']} clips:"
-      f" {'; '.join(numbers)}."
+    f"{entry['dataset']}, split {files.split}, {entry['clips']} clips: {'; '.join(numbers)}."
   ]
   if scores and scores.baseline:
-    lines.append(f"Compared with {scores.baseline_name} on"
-                 f" {len(scores.clip_ids)} clips that both scored.")
+    lines.append(
+      f"Compared with {scores.baseline_name} on {len(scores.clip_ids)} clips that both scored."
+    )
   return lines

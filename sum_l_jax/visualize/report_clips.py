@@ -29,15 +29,14 @@ _FILTERING = ("weighted", "filtered", "graded")
 _SELECTED = "train/loss/selected_pairs"
 _SIDE = 96
 _LEGEND = (
-    "Colours: the gray frame alone says nothing for the class; purple, orange"
-    " and bright yellow say more and more. Yellow is the most within one clip"
-    " and row, so rows can't be compared by brightness."
+  "Colours: the gray frame alone says nothing for the class; purple, orange"
+  " and bright yellow say more and more. Yellow is the most within one clip"
+  " and row, so rows can't be compared by brightness."
 )
 
 
 def _jpeg(picture: np.ndarray, alt: str) -> charts.Picture:
-  return charts.Picture(
-      charts.data_uri(canvas.encoded(picture), "image/jpeg"), alt)
+  return charts.Picture(charts.data_uri(canvas.encoded(picture), "image/jpeg"), alt)
 
 
 def pairs_section(files: report_files.RunFiles) -> report_page.Section:
@@ -45,11 +44,12 @@ def pairs_section(files: report_files.RunFiles) -> report_page.Section:
   name, title = "pairs", "Pairs"
   if files.fields.get("method") == "fpv_only":
     return report_page.Section(
-        name, title, missing="Method 'fpv_only' has no exo clips, so no pairs.")
+      name, title, missing="Method 'fpv_only' has no exo clips, so no pairs."
+    )
   if "joint" not in files.fields.get("stages", ("joint",)):
     return report_page.Section(
-        name, title, missing="This run is of the exo stage alone, which has no"
-                             " pairs.")
+      name, title, missing="This run is of the exo stage alone, which has no pairs."
+    )
   threshold = _threshold(files)
   selected = _selected_chart(files, threshold)
   try:
@@ -59,55 +59,65 @@ def pairs_section(files: report_files.RunFiles) -> report_page.Section:
     _check_same(pairs, ego, exo)
   except (ValueError, OSError) as error:
     return report_page.Section(
-        name, title, [report_page.Charts(selected)] if selected else [],
-        missing=f"The mined pairs can't be shown: {error}")
+      name,
+      title,
+      [report_page.Charts(selected)] if selected else [],
+      missing=f"The mined pairs can't be shown: {error}",
+    )
   cosines = mined_pairs.best_cosines(pairs)
   edges, counts = mined_pairs.histogram(cosines)
-  pictures = [charts.histogram(
-      "the best partner of each ego clip", edges, counts,
-      label="cosine of the narrations", threshold=threshold), *selected]
-  return report_page.Section(name, title, [
+  pictures = [
+    charts.histogram(
+      "the best partner of each ego clip",
+      edges,
+      counts,
+      label="cosine of the narrations",
+      threshold=threshold,
+    ),
+    *selected,
+  ]
+  return report_page.Section(
+    name,
+    title,
+    [
       report_page.Texts(_pair_facts(pairs, cosines, threshold)),
       report_page.Charts(pictures),
-      report_page.Pairs([
-          _pair(found) for found in mined_pairs.find_examples(pairs, ego, exo)
-      ]),
-  ])
+      report_page.Pairs([_pair(found) for found in mined_pairs.find_examples(pairs, ego, exo)]),
+    ],
+  )
 
 
 def _threshold(files: report_files.RunFiles) -> float | None:
   """Of the similarity filter, or None where this run has none."""
   fields = files.fields
-  if (fields.get("loss.cross_view") not in _FILTERING
-      or not fields.get("loss.weights.ego_exo")):
+  if fields.get("loss.cross_view") not in _FILTERING or not fields.get("loss.weights.ego_exo"):
     return None
   return fields.get("loss.threshold")
 
 
 def _check_same(
-    pairs: pairing.PairTable, ego: records.ClipDataset,
-    exo: Sequence[records.ClipDataset],
+  pairs: pairing.PairTable, ego: records.ClipDataset, exo: Sequence[records.ClipDataset]
 ) -> None:
   """Refuses a table of other data, whose rows would name wrong clips."""
   fingerprints = tuple(data.fingerprint for data in exo)
-  if (pairs.ego_fingerprint, pairs.exo_fingerprints) != (
-      ego.fingerprint, fingerprints):
+  if (pairs.ego_fingerprint, pairs.exo_fingerprints) != (ego.fingerprint, fingerprints):
     raise ValueError("the pair table was mined for other data.")
 
 
 def _pair_facts(pairs, cosines, threshold) -> list[str]:
   lines = [
-      f"{len(cosines):,} ego clips with {len(pairs.neighbours):,} narrations,"
-      f" compared by {pairs.text_model}; median cosine of the best partner"
-      f" {np.median(cosines):.3f}."
+    f"{len(cosines):,} ego clips with {len(pairs.neighbours):,} narrations,"
+    f" compared by {pairs.text_model}; median cosine of the best partner"
+    f" {np.median(cosines):.3f}."
   ]
   if threshold is None:
     lines.append("This run's loss does not filter pairs by similarity.")
   else:
     lines.append(
-        f"{np.mean(cosines > threshold):.1%} of the clips have a partner above"
-        f" the filter's threshold of {threshold:g}, and take part in the"
-        " cross-view term.")
+      f"{np.mean(cosines > threshold):.1%} of the clips have a partner above"
+      f" the filter's threshold of {threshold:g}, and take part in the"
+      " cross-view term."
+    )
   return lines
 
 
@@ -118,28 +128,33 @@ def _selected_chart(files, threshold) -> list[charts.Picture]:
     return []
   batch = files.fields.get("joint_stage.batch_size")
   what = "pairs that pass the filter" if threshold is not None else "pairs used"
-  return [charts.curves(
-      f"{what}, of a batch of {batch}", {what: line}, unit="pairs a step",
-      from_zero=True)]
+  return [
+    charts.curves(
+      f"{what}, of a batch of {batch}", {what: line}, unit="pairs a step", from_zero=True
+    )
+  ]
 
 
 def _pair(found: mined_pairs.Example) -> report_page.Pair:
   clips = f", {found.clips} ego clip{'s' if found.clips > 1 else ''}"
   sides = []
-  for view, text, image in ((types.EGO, found.ego, found.ego_image),
-                            (types.EXO, found.exo, found.exo_image)):
+  for view, text, image in (
+    (types.EGO, found.ego, found.ego_image),
+    (types.EXO, found.exo, found.exo_image),
+  ):
     picture = image and charts.Picture(
-        charts.data_uri(image, "image/jpeg"),
-        f"Middle frame of an {view} clip: {text}")
+      charts.data_uri(image, "image/jpeg"), f"Middle frame of an {view} clip: {text}"
+    )
     sides.append((view, text, picture))
-  return report_page.Pair(
-      f"{found.group}, cosine {found.cosine:.3f}{clips}", sides)
+  return report_page.Pair(f"{found.group}, cosine {found.cosine:.3f}{clips}", sides)
 
 
 def maps_section(
-    files: report_files.RunFiles, *, number: int,
-    scores: report_results.Scores | None = None,
-    baseline: pathlib.Path | None = None,
+  files: report_files.RunFiles,
+  *,
+  number: int,
+  scores: report_results.Scores | None = None,
+  baseline: pathlib.Path | None = None,
 ) -> report_page.Section:
   """Class activation maps of a few test clips, of the run and a baseline.
 
@@ -168,19 +183,18 @@ def maps_section(
       if other:
         explainers.insert(0, other)
         names = choose.network_names(
-            [towers.method_name(e.weights) for e in explainers],
-            [baseline, files.workdir])
+          [towers.method_name(e.weights) for e in explainers], [baseline, files.workdir]
+        )
     rows, how = _chosen(dataset, explainers, scores, number)
     blocks = choose.blocks(
-        explainers, names, dataset, rows,
-        show="label" if len(explainers) > 1 else "predicted")
+      explainers, names, dataset, rows, show="label" if len(explainers) > 1 else "predicted"
+    )
   except (ValueError, OSError) as error:
     return missing(f"The clips can't be shown: {error}")
   shown: list[Any] = [
-      report_page.Texts(filter(None, [
-          how, _map_text(blocks[0], explainers[-1]), note, _LEGEND])),
-      report_page.Charts([_jpeg(overlay.bar(480), "The colours of the maps.")]),
-      report_page.Clips([_clip(block) for block in blocks]),
+    report_page.Texts(filter(None, [how, _map_text(blocks[0], explainers[-1]), note, _LEGEND])),
+    report_page.Charts([_jpeg(overlay.bar(480), "The colours of the maps.")]),
+    report_page.Clips([_clip(block) for block in blocks]),
   ]
   return report_page.Section(name, title, shown)
 
@@ -199,8 +213,7 @@ def _chosen(dataset, explainers, scores, number):
   task = explainers[-1].task
   if len(explainers) > 1 and scores and scores.baseline:
     labels = scores.labels[task]
-    hot = (np.eye(scores.own[task].shape[1])[labels] if labels.ndim == 1
-           else labels)
+    hot = np.eye(scores.own[task].shape[1])[labels] if labels.ndim == 1 else labels
     # NaN, so never chosen, for a clip without labels.
     share = hot / np.where(hot.sum(1) > 0, hot.sum(1), np.nan)[:, None]
     change = ((scores.own[task] - scores.baseline[task]) * share).sum(axis=1)
@@ -209,32 +222,39 @@ def _chosen(dataset, explainers, scores, number):
     ids = [scores.clip_ids[i] for i in found]
     if ids and all(clip in place for clip in ids):
       return [place[clip] for clip in ids], (
-          f"The {len(ids)} clips of split {dataset.split!r} whose probability"
-          f" of the right {task} changes most from the baseline to this run, in"
-          " either direction; maps are of that class.")
+        f"The {len(ids)} clips of split {dataset.split!r} whose probability"
+        f" of the right {task} changes most from the baseline to this run, in"
+        " either direction; maps are of that class."
+      )
   rows = embedding.spaced(len(dataset), number)
-  return rows, (f"{len(rows)} clips of split {dataset.split!r}, evenly spaced;"
-                " maps are of the class that is shown.")
+  return rows, (
+    f"{len(rows)} clips of split {dataset.split!r}, evenly spaced;"
+    " maps are of the class that is shown."
+  )
 
 
 def _map_text(block: overlay.Block, explainer: explain.Explainer) -> str:
   time, height, width = block.seen[-1].grid
   return (
-      f"Class activation maps of the {explainer.task} head (Zhou et al., CVPR"
-      " 2016), of the slow pathway where there are two. The last stage has"
-      f" {height} x {width} positions a frame and {time} time steps: nothing"
-      " finer can be seen. One test view a clip, so probabilities can differ"
-      " from those of the evaluation. For earlier stages and films: python -m"
-      " sum_l_jax.visualize")
+    f"Class activation maps of the {explainer.task} head (Zhou et al., CVPR"
+    " 2016), of the slow pathway where there are two. The last stage has"
+    f" {height} x {width} positions a frame and {time} time steps: nothing"
+    " finer can be seen. One test view a clip, so probabilities can differ"
+    " from those of the evaluation. For earlier stages and films: python -m"
+    " sum_l_jax.visualize"
+  )
 
 
 def _clip(block: overlay.Block) -> report_page.Clip:
   own, *maps = overlay.strips(block, side=_SIDE)
   first = block.seen[0]
-  rows = [("the clip", _jpeg(
-      own, f"Frames of the clip {first.clip_id}: {first.narration}"))]
+  rows = [("the clip", _jpeg(own, f"Frames of the clip {first.clip_id}: {first.narration}"))]
   for number, picture in enumerate(maps):
     item = block.seen[number]
-    rows.append((block.caption(number), _jpeg(
-        picture, f"Map of {item.shown}: {overlay.where(item.strength)}.")))
+    rows.append(
+      (
+        block.caption(number),
+        _jpeg(picture, f"Map of {item.shown}: {overlay.where(item.strength)}."),
+      )
+    )
   return report_page.Clip(block.heading, rows)

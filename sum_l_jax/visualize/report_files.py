@@ -50,8 +50,7 @@ class RunFiles:
     """Names of an ego task's classes, or their ids without a checkpoint."""
     tasks = self.weights.card["tasks"] if self.weights else {}
     names = tasks.get(types.EGO, {}).get(task, ())
-    return tuple(names) if len(names) == number else tuple(
-        map(str, range(number)))
+    return tuple(names) if len(names) == number else tuple(map(str, range(number)))
 
   def open_ego(self, split: str) -> records.ClipDataset:
     """Raises FileNotFoundError or ValueError where it is not there."""
@@ -84,8 +83,8 @@ def read_run(workdir: str | pathlib.Path, *, split: str = "") -> RunFiles:
   path = workdir / run_files.CONFIG
   if not path.is_file():
     raise FileNotFoundError(
-        f"{str(workdir)!r} is no workdir of a run: {run_files.CONFIG} is"
-        " missing. Give the --workdir of a training."
+      f"{str(workdir)!r} is no workdir of a run: {run_files.CONFIG} is"
+      " missing. Give the --workdir of a training."
     )
   result = None
   if (workdir / run_files.RESULT).is_file():
@@ -100,17 +99,14 @@ def read_run(workdir: str | pathlib.Path, *, split: str = "") -> RunFiles:
     reason = str(error)
   command = workdir / run_files.COMMAND
   return RunFiles(
-      workdir=workdir,
-      fields=_read_json(path),
-      command=command.read_text("utf-8") if command.is_file() else "",
-      result=result,
-      split=split,
-      weights=weights,
-      no_weights=reason,
-      scalars={
-          stage: found for stage in STAGES
-          if (found := events.read_scalars(workdir / stage))
-      },
+    workdir=workdir,
+    fields=_read_json(path),
+    command=command.read_text("utf-8") if command.is_file() else "",
+    result=result,
+    split=split,
+    weights=weights,
+    no_weights=reason,
+    scalars={stage: found for stage in STAGES if (found := events.read_scalars(workdir / stage))},
   )
 
 
@@ -119,17 +115,14 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
   except ValueError as error:
     raise ValueError(
-        f"{str(path)!r} is damaged ({error}). Run the same command again to"
-        " write it anew."
+      f"{str(path)!r} is damaged ({error}). Run the same command again to write it anew."
     ) from error
 
 
 def _find_split(result: Mapping[str, Any], split: str, workdir) -> str:
-  labelled = [name for name, entry in result["splits"].items()
-              if entry.get("metrics")]
+  labelled = [name for name, entry in result["splits"].items() if entry.get("metrics")]
   if split and split not in labelled:
     raise ValueError(
-        f"The evaluation in {str(workdir)!r} has no labelled split {split!r};"
-        f" it has {labelled}."
+      f"The evaluation in {str(workdir)!r} has no labelled split {split!r}; it has {labelled}."
     )
   return split or (labelled[-1] if labelled else "")

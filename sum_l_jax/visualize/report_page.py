@@ -124,9 +124,7 @@ class Section:
   missing: str = ""
 
 
-def render(
-    title: str, intro: Sequence[str], sections: Sequence[Section]
-) -> str:
+def render(title: str, intro: Sequence[str], sections: Sequence[Section]) -> str:
   """The page.
 
   Args:
@@ -138,9 +136,11 @@ def render(
     HTML, a whole document.
   """
   environment = jinja2.Environment(
-      loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
-      autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-      lstrip_blocks=True, keep_trailing_newline=True,
+    loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
   )
-  return environment.get_template(_TEMPLATE).render(
-      title=title, intro=intro, sections=sections)
+  return environment.get_template(_TEMPLATE).render(title=title, intro=intro, sections=sections)

@@ -15,17 +15,19 @@ from sum_l_jax.visualize import class_numbers
 from sum_l_jax.visualize import report_files
 from sum_l_jax.visualize import report_page
 
-NOT_EVALUATED = (
-    "This run has not been evaluated: there is no result.json in its workdir."
-)
+NOT_EVALUATED = "This run has not been evaluated: there is no result.json in its workdir."
 _GROUPS = ("seen", "unseen", "unseen_participants", "tail")
 _TOP = 12
 _LISTED = 10
 _ROWS = 400
 _DIRECTION_COLUMNS = {
-    "recall_at_1": "R@1", "recall_at_5": "R@5", "recall_at_10": "R@10",
-    "median_rank": "median rank", "map": "mAP", "ndcg": "nDCG",
-    "random_ndcg": "random nDCG",
+  "recall_at_1": "R@1",
+  "recall_at_5": "R@5",
+  "recall_at_10": "R@10",
+  "median_rank": "median rank",
+  "map": "mAP",
+  "ndcg": "nDCG",
+  "random_ndcg": "random nDCG",
 }
 
 
@@ -47,9 +49,9 @@ class Scores:
   own: Mapping[str, np.ndarray]
   baseline: Mapping[str, np.ndarray] | None = None
   baseline_name: str = ""
-  differences: Mapping[
-      str, tuple[bootstrap.Interval, bootstrap.Interval]
-  ] = dataclasses.field(default_factory=dict)
+  differences: Mapping[str, tuple[bootstrap.Interval, bootstrap.Interval]] = dataclasses.field(
+    default_factory=dict
+  )
 
 
 def percent(value: float | None, *, signed: bool = False) -> str:
@@ -66,16 +68,13 @@ def interval(bounds: Sequence[float] | None, *, signed: bool = False) -> str:
 
 
 def _group(name: str) -> str:
-  """"seen" of "verb_top1_seen"; "" of a metric over all clips."""
+  """ "seen" of "verb_top1_seen"; "" of a metric over all clips."""
   # The longer name first: "unseen" ends in "seen".
-  found = [g for g in sorted(_GROUPS, key=len, reverse=True)
-           if name.endswith(f"_{g}")]
+  found = [g for g in sorted(_GROUPS, key=len, reverse=True) if name.endswith(f"_{g}")]
   return found[0] if found else ""
 
 
-def results_section(
-    files: report_files.RunFiles, scores: Scores | None
-) -> report_page.Section:
+def results_section(files: report_files.RunFiles, scores: Scores | None) -> report_page.Section:
   """Every metric of every split, with interval, guess and baseline."""
   name, title = "results", "Results"
   if files.result is None:
@@ -83,32 +82,51 @@ def results_section(
   blocks: list[Any] = []
   for split, entry in files.result["splits"].items():
     if not entry["metrics"]:
-      blocks.append(report_page.Texts([
-          f"{entry['dataset']}, {split}: {entry['clips']} clips were scored;"
-          " their labels are not published."]))
+      blocks.append(
+        report_page.Texts(
+          [
+            f"{entry['dataset']}, {split}: {entry['clips']} clips were scored;"
+            " their labels are not published."
+          ]
+        )
+      )
       continue
     against = scores if scores and split == files.split else None
     blocks += [_metrics_table(split, entry, against), *_groups(split, entry)]
-  blocks.append(report_page.Texts([
-      "In percent. Intervals are 95 % bootstrap intervals over the clips: how"
-      " far a number would move with other clips of the same kind. They say"
-      " nothing about training seeds. A constant guess always answers the class"
-      " frequencies of the training split.",
-      *(["A star marks a difference whose interval leaves out 0; both runs are"
-         " compared on the same resampled clips."]
-        if scores and scores.baseline else []),
-  ]))
+  blocks.append(
+    report_page.Texts(
+      [
+        "In percent. Intervals are 95 % bootstrap intervals over the clips: how"
+        " far a number would move with other clips of the same kind. They say"
+        " nothing about training seeds. A constant guess always answers the class"
+        " frequencies of the training split.",
+        *(
+          [
+            "A star marks a difference whose interval leaves out 0; both runs are"
+            " compared on the same resampled clips."
+          ]
+          if scores and scores.baseline
+          else []
+        ),
+      ]
+    )
+  )
   definitions = files.result.get("definitions", {})
   if definitions:
-    blocks.append(report_page.Table(
-        "What the names mean", ["name", "meaning"],
-        [[key, text] for key, text in definitions.items()], folded=True,
-        wraps=(1,)))
+    blocks.append(
+      report_page.Table(
+        "What the names mean",
+        ["name", "meaning"],
+        [[key, text] for key, text in definitions.items()],
+        folded=True,
+        wraps=(1,),
+      )
+    )
   return report_page.Section(name, title, blocks)
 
 
 def _metrics_table(
-    split: str, entry: Mapping[str, Any], scores: Scores | None
+  split: str, entry: Mapping[str, Any], scores: Scores | None
 ) -> report_page.Table:
   compared = scores is not None and scores.baseline is not None
   head = ["metric", "value", "interval", "constant guess"]
@@ -118,16 +136,20 @@ def _metrics_table(
     if _group(name):
       continue
     row = [
-        name, percent(value), interval(entry.get("intervals", {}).get(name)),
-        percent(entry["constant_guess"].get(name)),
+      name,
+      percent(value),
+      interval(entry.get("intervals", {}).get(name)),
+      percent(entry["constant_guess"].get(name)),
     ]
     if compared:
       row += _difference(scores.differences.get(name))
     rows.append(row)
   skipped, views = len(entry["skipped"]), entry["views"]
-  caption = (f"{entry['dataset']}, {split}: {entry['clips']} clips"
-             f" ({skipped} could not be read), {views} test"
-             f" view{'s' if views > 1 else ''} a clip")
+  caption = (
+    f"{entry['dataset']}, {split}: {entry['clips']} clips"
+    f" ({skipped} could not be read), {views} test"
+    f" view{'s' if views > 1 else ''} a clip"
+  )
   return report_page.Table(caption, head, rows)
 
 
@@ -136,25 +158,25 @@ def _difference(found) -> list[str]:
     return ["-", "-", "-"]
   theirs, change = found
   star = "" if change.low <= 0 <= change.high else " *"
-  return [percent(theirs.value), percent(change.value, signed=True) + star,
-          interval([change.low, change.high], signed=True)]
+  return [
+    percent(theirs.value),
+    percent(change.value, signed=True) + star,
+    interval([change.low, change.high], signed=True),
+  ]
 
 
 def _groups(split: str, entry: Mapping[str, Any]) -> list[report_page.Table]:
   """Metrics of parts of the clips, a column a part."""
-  groups = [g for g in _GROUPS
-            if any(_group(n) == g for n in entry["metrics"])]
+  groups = [g for g in _GROUPS if any(_group(n) == g for n in entry["metrics"])]
   if not groups:
     return []
   names = [n for n in entry["metrics"] if not _group(n)]
-  rows = [[n, *(percent(entry["metrics"].get(f"{n}_{g}")) for g in groups)]
-          for n in names]
-  return [report_page.Table(
-      f"{split}: parts of the clips", ["metric", *groups], rows, folded=True)]
+  rows = [[n, *(percent(entry["metrics"].get(f"{n}_{g}")) for g in groups)] for n in names]
+  return [report_page.Table(f"{split}: parts of the clips", ["metric", *groups], rows, folded=True)]
 
 
 def classes_section(
-    files: report_files.RunFiles, scores: Scores | None, *, no_scores: str = ""
+  files: report_files.RunFiles, scores: Scores | None, *, no_scores: str = ""
 ) -> report_page.Section:
   """Confusion matrices and numbers by class, with gains over a baseline.
 
@@ -166,13 +188,23 @@ def classes_section(
   name, title = "classes", "Classes"
   if scores is None:
     unlabelled = "No split with published labels has been evaluated."
-    return report_page.Section(name, title, missing=no_scores or (
-        NOT_EVALUATED if files.result is None else unlabelled))
-  blocks: list[Any] = [report_page.Texts([
-      f"Split {files.split!r}, {len(scores.clip_ids)} clips."
-      + ("" if scores.baseline else " No baseline was given, so there are no"
-         " gains by class: python -m sum_l_jax.report WORKDIR"
-         " --baseline=OTHER")])]
+    return report_page.Section(
+      name, title, missing=no_scores or (NOT_EVALUATED if files.result is None else unlabelled)
+    )
+  blocks: list[Any] = [
+    report_page.Texts(
+      [
+        f"Split {files.split!r}, {len(scores.clip_ids)} clips."
+        + (
+          ""
+          if scores.baseline
+          else " No baseline was given, so there are no"
+          " gains by class: python -m sum_l_jax.report WORKDIR"
+          " --baseline=OTHER"
+        )
+      ]
+    )
+  ]
   for task, labels in scores.labels.items():
     names = files.class_names(task, scores.own[task].shape[1])
     pictures = []
@@ -192,41 +224,52 @@ def classes_section(
 
 def _confusion(task, scores, labels, names):
   """The matrix of the most frequent classes, and the most frequent mistakes."""
-  counts = class_numbers.confusion_counts(
-      labels, scores.argmax(axis=1), scores.shape[1])
+  counts = class_numbers.confusion_counts(labels, scores.argmax(axis=1), scores.shape[1])
   top = class_numbers.top_confusion(counts, _TOP)
   wrong = class_numbers.mistakes(counts, _LISTED)
-  said = ", ".join(f"{names[a]} taken for {names[b]} ({n} clips)"
-                   for a, b, n in wrong[:3]) or "none"
-  picture = charts.confusion(
-      f"{task}: of each label, what was predicted (%)", top.shares,
-      [names[c] for c in top.classes],
-      f"Confusion matrix of the {len(top.classes)} most frequent classes of"
-      f" {task}. Most frequent mistakes: {said}.",
+  said = (
+    ", ".join(f"{names[a]} taken for {names[b]} ({n} clips)" for a, b, n in wrong[:3]) or "none"
   )
-  table = report_page.Table(
-      f"{task}: most frequent mistakes", ["label", "predicted", "clips"],
-      [[names[a], names[b], str(n)] for a, b, n in wrong], folded=True,
-      text=(1,)) if wrong else None
+  picture = charts.confusion(
+    f"{task}: of each label, what was predicted (%)",
+    top.shares,
+    [names[c] for c in top.classes],
+    f"Confusion matrix of the {len(top.classes)} most frequent classes of"
+    f" {task}. Most frequent mistakes: {said}.",
+  )
+  table = (
+    report_page.Table(
+      f"{task}: most frequent mistakes",
+      ["label", "predicted", "clips"],
+      [[names[a], names[b], str(n)] for a, b, n in wrong],
+      folded=True,
+      text=(1,),
+    )
+    if wrong
+    else None
+  )
   return picture, table
 
 
 def _gain_chart(task, scores: Scores, names) -> list[charts.Picture]:
   """The classes that gain and lose most."""
-  change = class_numbers.gains(
-      scores.own[task], scores.baseline[task], scores.labels[task])
+  change = class_numbers.gains(scores.own[task], scores.baseline[task], scores.labels[task])
   known = np.flatnonzero(np.isfinite(change))
   if not len(known):
     return []
   order = known[np.argsort(-change[known], kind="stable")]
   if len(order) > 2 * _LISTED:
     order = np.concatenate([order[:_LISTED], order[-_LISTED:]])
-  return [charts.bars(
+  return [
+    charts.bars(
       f"{task}: gain over {scores.baseline_name} by class",
-      [names[c] for c in order], 100 * change[order],
-      label="points of accuracy" if scores.labels[task].ndim == 1
+      [names[c] for c in order],
+      100 * change[order],
+      label="points of accuracy"
+      if scores.labels[task].ndim == 1
       else "points of average precision",
-  )]
+    )
+  ]
 
 
 def _class_table(task, scores: Scores, names) -> report_page.Table:
@@ -235,8 +278,7 @@ def _class_table(task, scores: Scores, names) -> report_page.Table:
   head = ["class", "clips", f"{what}, %"]
   columns = [own.values]
   if scores.baseline:
-    theirs = class_numbers.per_class(
-        scores.baseline[task], scores.labels[task]).values
+    theirs = class_numbers.per_class(scores.baseline[task], scores.labels[task]).values
     head += [f"{scores.baseline_name}, %", "gain"]
     columns.append(theirs)
   rows = []
@@ -248,7 +290,8 @@ def _class_table(task, scores: Scores, names) -> report_page.Table:
     rows.append(row)
   more = f", the {_ROWS} most frequent" if len(order) > _ROWS else ""
   return report_page.Table(
-      f"{task}: {len(order)} classes that occur{more}", head, rows, folded=True)
+    f"{task}: {len(order)} classes that occur{more}", head, rows, folded=True
+  )
 
 
 def retrieval_section(files: report_files.RunFiles) -> report_page.Section:
@@ -262,12 +305,19 @@ def retrieval_section(files: report_files.RunFiles) -> report_page.Section:
       blocks += _retrieval_tables(split, entry)
   if not blocks:
     return report_page.Section(
-        name, title,
-        missing="Retrieval was not measured (config field eval.retrieval, for"
-                " methods with both views; docs/retrieval.md).")
-  blocks.append(report_page.Texts([
-      "In percent, but for the median rank of the first relevant key. Random"
-      " is what keys in random order score."]))
+      name,
+      title,
+      missing="Retrieval was not measured (config field eval.retrieval, for"
+      " methods with both views; docs/retrieval.md).",
+    )
+  blocks.append(
+    report_page.Texts(
+      [
+        "In percent, but for the median rank of the first relevant key. Random"
+        " is what keys in random order score."
+      ]
+    )
+  )
   return report_page.Section(name, title, blocks)
 
 
@@ -280,20 +330,31 @@ def _retrieval_tables(split, entry) -> list[report_page.Table]:
   rows = []
   for direction, metrics in found.items():
     values = {c: metrics.get(prefix + c) for c in _DIRECTION_COLUMNS}
-    rows.append([
+    rows.append(
+      [
         direction.replace("_to_", " to "),
-        *(("-" if v is None else f"{v:.1f}") if c == "median_rank"
-          else percent(v) for c, v in values.items()),
+        *(
+          ("-" if v is None else f"{v:.1f}") if c == "median_rank" else percent(v)
+          for c, v in values.items()
+        ),
         str(metrics.get("keys", "-")),
-    ])
-  tables = [report_page.Table(
-      f"{split}: relevance by {by}",
-      ["query to keys", *_DIRECTION_COLUMNS.values(), "keys"], rows)]
+      ]
+    )
+  tables = [
+    report_page.Table(
+      f"{split}: relevance by {by}", ["query to keys", *_DIRECTION_COLUMNS.values(), "keys"], rows
+    )
+  ]
   if mir:
-    tables.append(report_page.Table(
+    tables.append(
+      report_page.Table(
         f"{split}: multi-instance retrieval, ego clips and narrations",
         ["metric", "value", "random"],
-        [[key, percent(value), percent(mir.get(f"random_{key}"))]
-         for key, value in mir.items()
-         if not key.startswith("random_") and isinstance(value, float)]))
+        [
+          [key, percent(value), percent(mir.get(f"random_{key}"))]
+          for key, value in mir.items()
+          if not key.startswith("random_") and isinstance(value, float)
+        ],
+      )
+    )
   return tables

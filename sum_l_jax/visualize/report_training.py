@@ -18,9 +18,11 @@ from sum_l_jax.visualize import report_page
 
 _LOSS = "train/loss"
 _TERM_NAMES = {
-    "ego_cls": "ego classes", "exo_cls": "exo classes",
-    "ego_exo": "ego and exo", "ego_text": "ego and text",
-    "exo_text": "exo and text",
+  "ego_cls": "ego classes",
+  "exo_cls": "exo classes",
+  "ego_exo": "ego and exo",
+  "ego_text": "ego and text",
+  "exo_text": "exo and text",
 }
 
 
@@ -28,31 +30,41 @@ def trained_section(files: report_files.RunFiles) -> report_page.Section:
   """Method, stages, data and sizes."""
   fields = files.fields
   rows = [
-      ["method", str(fields.get("method"))],
-      ["objective", str(fields.get("objective"))],
-      ["network", str(fields.get("model.backbone"))],
-      ["frames", f"{fields.get('frames.count')} at stride"
-                 f" {fields.get('frames.stride')}, crops of"
-                 f" {fields.get('frames.crop_size')} pixels"],
-      ["seed", str(fields.get("seed"))],
-      *([f"{view} starts from", fields.get(f"init.{view}") or "random"]
-        for view in types.VIEWS),
+    ["method", str(fields.get("method"))],
+    ["objective", str(fields.get("objective"))],
+    ["network", str(fields.get("model.backbone"))],
+    [
+      "frames",
+      f"{fields.get('frames.count')} at stride"
+      f" {fields.get('frames.stride')}, crops of"
+      f" {fields.get('frames.crop_size')} pixels",
+    ],
+    ["seed", str(fields.get("seed"))],
+    *([f"{view} starts from", fields.get(f"init.{view}") or "random"] for view in types.VIEWS),
   ]
   if files.weights:
     for view, tower in files.weights.params.items():
-      sizes = ", ".join(f"{part} {models.count_parameters(tree):,}"
-                        for part, tree in tower.items())
+      sizes = ", ".join(f"{part} {models.count_parameters(tree):,}" for part, tree in tower.items())
       rows.append([f"{view} parameters", sizes])
     model = files.weights.card.get("data", {}).get("text_model")
     if model:
       rows.append(["sentence model", model])
   blocks: list[Any] = [
-      report_page.Table("The run", ["what", "value"], rows, wraps=(1,)),
-      report_page.Table(
-          "Stages", ["stage", "steps", "batch size", "optimizer",
-                     "learning rate", "steps/s", "first to last log, UTC"],
-          [_stage_row(files, s) for s in fields.get("stages", ())]),
-      _data_table(files),
+    report_page.Table("The run", ["what", "value"], rows, wraps=(1,)),
+    report_page.Table(
+      "Stages",
+      [
+        "stage",
+        "steps",
+        "batch size",
+        "optimizer",
+        "learning rate",
+        "steps/s",
+        "first to last log, UTC",
+      ],
+      [_stage_row(files, s) for s in fields.get("stages", ())],
+    ),
+    _data_table(files),
   ]
   return report_page.Section("trained", "What was trained", blocks)
 
@@ -61,27 +73,25 @@ def _stage_row(files: report_files.RunFiles, stage: str) -> list[str]:
   get = lambda name: str(files.fields.get(f"{stage}_stage.{name}", "-"))
   logged = files.scalars.get(stage, {})
   loss, rate = logged.get(_LOSS), logged.get("train/steps_per_second")
-  row = [stage, get("total"), get("batch_size"), get("optimizer"),
-         get("learning_rate")]
+  row = [stage, get("total"), get("batch_size"), get("optimizer"), get("learning_rate")]
   row.append(f"{np.median(rate.values):.2f}" if rate else "-")
   if loss is None:
     return [*row, "-"]
   first, last = (
-      datetime.datetime.fromtimestamp(t, datetime.UTC)
-      for t in (loss.times[0], loss.times[-1]))
+    datetime.datetime.fromtimestamp(t, datetime.UTC) for t in (loss.times[0], loss.times[-1])
+  )
   return [*row, f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M}"]
 
 
 def _data_table(files: report_files.RunFiles) -> report_page.Table:
   """Sizes of the data sets that can be opened from here."""
   fields = files.fields
-  wanted = [(types.EXO, d, fields.get("exo.train_split", "train"))
-            for d in fields.get("exo.datasets", ())]
+  wanted = [
+    (types.EXO, d, fields.get("exo.train_split", "train")) for d in fields.get("exo.datasets", ())
+  ]
   if fields.get("ego.dataset"):
-    splits = [fields.get("ego.train_split", "train"),
-              *fields.get("eval.splits", ())]
-    wanted = [(types.EGO, fields["ego.dataset"], s)
-              for s in dict.fromkeys(splits)] + wanted
+    splits = [fields.get("ego.train_split", "train"), *fields.get("eval.splits", ())]
+    wanted = [(types.EGO, fields["ego.dataset"], s) for s in dict.fromkeys(splits)] + wanted
   if fields.get("method") == "fpv_only":
     wanted = [item for item in wanted if item[0] == types.EGO]
   rows = []
@@ -93,11 +103,13 @@ def _data_table(files: report_files.RunFiles) -> report_page.Table:
       continue
     classes = ", ".join(f"{t.num_classes} {n}" for n, t in data.tasks.items())
     fps = f"{data.clips[0].fps:g}" if data.clips else "-"
-    rows.append([folder, view, split, f"{len(data):,}", fps, classes,
-                 data.fingerprint])
+    rows.append([folder, view, split, f"{len(data):,}", fps, classes, data.fingerprint])
   return report_page.Table(
-      "Data", ["folder", "view", "split", "clips", "frames/s", "classes",
-               "fingerprint"], rows, text=(1, 2, 5, 6))
+    "Data",
+    ["folder", "view", "split", "clips", "frames/s", "classes", "fingerprint"],
+    rows,
+    text=(1, 2, 5, 6),
+  )
 
 
 def curves_section(files: report_files.RunFiles) -> report_page.Section:
@@ -110,57 +122,62 @@ def curves_section(files: report_files.RunFiles) -> report_page.Section:
       blocks.append(report_page.Charts(pictures))
   if not blocks:
     return report_page.Section(
-        name, title,
-        missing="There are no event files in the workdir, so there is nothing"
-                " to draw.")
-  blocks.append(report_page.Texts([
-      "Each point is the mean over the steps since the one before. Terms of the"
-      " loss are drawn before their weights."]))
+      name, title, missing="There are no event files in the workdir, so there is nothing to draw."
+    )
+  blocks.append(
+    report_page.Texts(
+      [
+        "Each point is the mean over the steps since the one before. Terms of the"
+        " loss are drawn before their weights."
+      ]
+    )
+  )
   return report_page.Section(name, title, blocks)
 
 
-def _stage_charts(
-    stage: str, logged: Mapping[str, events.Series]
-) -> list[charts.Picture]:
+def _stage_charts(stage: str, logged: Mapping[str, events.Series]) -> list[charts.Picture]:
   """The charts of one stage, those that have something to show."""
   losses = {"total": logged[_LOSS]} if _LOSS in logged else {}
   losses |= {
-      _TERM_NAMES[term]: logged[f"{_LOSS}/{term}"] for term in types.TERMS
-      if f"{_LOSS}/{term}" in logged
+    _TERM_NAMES[term]: logged[f"{_LOSS}/{term}"]
+    for term in types.TERMS
+    if f"{_LOSS}/{term}" in logged
   }
   training = {
-      tag.removeprefix("train/").removesuffix("_top1").replace("/", " "): line
-      for tag, line in logged.items()
-      if tag.startswith("train/") and tag.endswith("_top1")
+    tag.removeprefix("train/").removesuffix("_top1").replace("/", " "): line
+    for tag, line in logged.items()
+    if tag.startswith("train/") and tag.endswith("_top1")
   }
   watched = {
-      tag.removeprefix("eval/").replace("/", " ").replace("_", " "): line
-      for tag, line in logged.items()
-      if tag.startswith("eval/") and "/retrieval/" not in tag
-      and tag.endswith(("_top1", "_map_sklearn"))
+    tag.removeprefix("eval/").replace("/", " ").replace("_", " "): line
+    for tag, line in logged.items()
+    if tag.startswith("eval/")
+    and "/retrieval/" not in tag
+    and tag.endswith(("_top1", "_map_sklearn"))
   }
   retrieval = {
-      tag.split("/")[-1].replace("_", " "): line
-      for tag, line in logged.items()
-      if "/retrieval/" in tag and tag.endswith("_ndcg")
+    tag.split("/")[-1].replace("_", " "): line
+    for tag, line in logged.items()
+    if "/retrieval/" in tag and tag.endswith("_ndcg")
   }
   one = lambda tag: {tag.split("/")[-1]: logged[tag]} if tag in logged else {}
   drawn = [
-      ("losses", losses, "", False),
-      ("accuracy on training clips", training, "", True),
-      ("accuracy while training, on held-out clips", watched, "", True),
-      ("retrieval while training, nDCG", retrieval, "", True),
-      ("learning rate", one("train/learning_rate"), "learning rate", False),
-      ("gradient norm", one("train/grad_norm"), "norm", False),
+    ("losses", losses, "", False),
+    ("accuracy on training clips", training, "", True),
+    ("accuracy while training, on held-out clips", watched, "", True),
+    ("retrieval while training, nDCG", retrieval, "", True),
+    ("learning rate", one("train/learning_rate"), "learning rate", False),
+    ("gradient norm", one("train/grad_norm"), "norm", False),
   ]
   return [
-      charts.curves(f"{stage}: {what}", series, unit=unit, percent=in_percent)
-      for what, series, unit, in_percent in drawn if series
+    charts.curves(f"{stage}: {what}", series, unit=unit, percent=in_percent)
+    for what, series, unit, in_percent in drawn
+    if series
   ]
 
 
 def settings_section(
-    files: report_files.RunFiles, defaults: Mapping[str, Any]
+  files: report_files.RunFiles, defaults: Mapping[str, Any]
 ) -> report_page.Section:
   """The command, and every field that differs from its default.
 
@@ -170,20 +187,26 @@ def settings_section(
   """
   plain = lambda value: json.loads(json.dumps(value))
   rows = [
-      [name, _shown(value), _shown(defaults.get(name))]
-      for name, value in sorted(files.fields.items())
-      if plain(value) != plain(defaults.get(name))
+    [name, _shown(value), _shown(defaults.get(name))]
+    for name, value in sorted(files.fields.items())
+    if plain(value) != plain(defaults.get(name))
   ]
   blocks: list[Any] = []
   if files.command:
-    blocks += [report_page.Texts(["The latest command of this workdir:"]),
-               report_page.Code(files.command.strip())]
+    blocks += [
+      report_page.Texts(["The latest command of this workdir:"]),
+      report_page.Code(files.command.strip()),
+    ]
   else:
-    blocks.append(report_page.Texts([
-        "The workdir does not say which command made it."]))
-  blocks.append(report_page.Table(
-      f"{len(rows)} config fields that differ from the defaults; all others"
-      " have them", ["field", "this run", "default"], rows, wraps=(1, 2)))
+    blocks.append(report_page.Texts(["The workdir does not say which command made it."]))
+  blocks.append(
+    report_page.Table(
+      f"{len(rows)} config fields that differ from the defaults; all others have them",
+      ["field", "this run", "default"],
+      rows,
+      wraps=(1, 2),
+    )
+  )
   return report_page.Section("settings", "Settings", blocks)
 
 
@@ -194,22 +217,25 @@ def _shown(value: Any) -> str:
 def environment_section(files: report_files.RunFiles) -> report_page.Section:
   """Library versions and device."""
   name, title = "environment", "Environment"
-  trained = (files.weights.card.get("versions", {}) if files.weights else {})
+  trained = files.weights.card.get("versions", {}) if files.weights else {}
   evaluated = (files.result or {}).get("versions", {})
   if not trained and not evaluated:
     return report_page.Section(
-        name, title, missing="Neither a checkpoint nor a result says which"
-                             " versions were used.")
+      name, title, missing="Neither a checkpoint nor a result says which versions were used."
+    )
   trained = (files.result or {}).get("trained_with", trained)
-  rows = [[package, trained.get(package, "-"), evaluated.get(package, "-")]
-          for package in sorted({*trained, *evaluated})]
-  blocks: list[Any] = [report_page.Table(
-      "Versions", ["package", "training", "evaluation"], rows)]
+  rows = [
+    [package, trained.get(package, "-"), evaluated.get(package, "-")]
+    for package in sorted({*trained, *evaluated})
+  ]
+  blocks: list[Any] = [report_page.Table("Versions", ["package", "training", "evaluation"], rows)]
   if files.result:
     step = files.result.get("step")
-    lines = [f"Evaluated on: {files.result.get('device', 'unknown')}.",
-             f"Checkpoint: {files.result.get('checkpoint')}"
-             + (f" at step {step}." if step is not None else ".")]
+    lines = [
+      f"Evaluated on: {files.result.get('device', 'unknown')}.",
+      f"Checkpoint: {files.result.get('checkpoint')}"
+      + (f" at step {step}." if step is not None else "."),
+    ]
     digest = files.result.get("checkpoint_sha256")
     if digest:
       lines.append(f"SHA-256 of the evaluated arrays: {digest}")

@@ -36,7 +36,7 @@ class Keys:
   vectors: np.ndarray
 
   def find(
-      self, vectors: np.ndarray, k: int, without: Sequence[str]
+    self, vectors: np.ndarray, k: int, without: Sequence[str]
   ) -> list[list[tuple[int, float]]]:
     """The k nearest of each query, as positions in the data set and cosines.
 
@@ -49,15 +49,16 @@ class Keys:
     places, cosines = cosine.nearest(vectors, self.vectors, k + 1)
     found = []
     for where, similar, own in zip(self.rows[places], cosines, without):
-      pairs = [(int(row), float(c)) for row, c in zip(where, similar)
-               if self.dataset.clips[row].clip_id != own]
+      pairs = [
+        (int(row), float(c))
+        for row, c in zip(where, similar)
+        if self.dataset.clips[row].clip_id != own
+      ]
       found.append(pairs[:k])
     return found
 
 
-def embed_keys(
-    embedder: embedding.Embedder, dataset: records.ClipDataset
-) -> Keys:
+def embed_keys(embedder: embedding.Embedder, dataset: records.ClipDataset) -> Keys:
   """Embeds all clips of a data set.
 
   Raises:
@@ -68,9 +69,7 @@ def embed_keys(
   return Keys(dataset, rows, found.vectors[rows])
 
 
-def choose(
-    dataset: records.ClipDataset, *, number: int, ids: Sequence[str] = ()
-) -> np.ndarray:
+def choose(dataset: records.ClipDataset, *, number: int, ids: Sequence[str] = ()) -> np.ndarray:
   """Positions of the clips to query with, int64.
 
   Args:
@@ -90,16 +89,20 @@ def choose(
   if missing:
     close = difflib.get_close_matches(missing[0], place, n=3)
     raise ValueError(
-        f"{dataset!r} has no clip {missing[0]!r}"
-        + (f"; did you mean {' or '.join(close)}?" if close else ".")
-        + " Its ids are in clips_<split>.jsonl."
+      f"{dataset!r} has no clip {missing[0]!r}"
+      + (f"; did you mean {' or '.join(close)}?" if close else ".")
+      + " Its ids are in clips_<split>.jsonl."
     )
   return np.array([place[name] for name in ids], np.int64)
 
 
 def clip_queries(
-    embedder: embedding.Embedder, dataset: records.ClipDataset,
-    rows: np.ndarray, keys: Keys, *, top: int,
+  embedder: embedding.Embedder,
+  dataset: records.ClipDataset,
+  rows: np.ndarray,
+  keys: Keys,
+  *,
+  top: int,
 ) -> list[retrieval_page.Query]:
   """Clips as queries; those that can't be read are left out.
 
@@ -112,23 +115,24 @@ def clip_queries(
   """
   part = embedding.subset(dataset, rows)
   found = embedder(part)
-  same = (dataset.directory.resolve() == keys.dataset.directory.resolve()
-          and dataset.split == keys.dataset.split)
+  same = (
+    dataset.directory.resolve() == keys.dataset.directory.resolve()
+    and dataset.split == keys.dataset.split
+  )
   good = np.flatnonzero(found.readable)
   own = [part.clips[i].clip_id if same else "" for i in good]
   hits = keys.find(found.vectors[good], top, own)
   return [
-      _query(_query_card(part, int(i)), [
-          _hit(keys, row, value, _facts(part, int(i), keys.dataset, row))
-          for row, value in pairs
-      ])
-      for i, pairs in zip(good, hits)
+    _query(
+      _query_card(part, int(i)),
+      [_hit(keys, row, value, _facts(part, int(i), keys.dataset, row)) for row, value in pairs],
+    )
+    for i, pairs in zip(good, hits)
   ]
 
 
 def text_queries(
-    texts: Sequence[str], table: narrations_lib.NarrationTable, where: str,
-    keys: Keys, *, top: int,
+  texts: Sequence[str], table: narrations_lib.NarrationTable, where: str, keys: Keys, *, top: int
 ) -> list[retrieval_page.Query]:
   """Texts as queries.
 
@@ -148,29 +152,29 @@ def text_queries(
     if normal(text) not in known:
       close = difflib.get_close_matches(normal(text), known, n=3, cutoff=0.3)
       raise ValueError(
-          f"The text {text!r} is not among the {len(table)} narrations of"
-          f" {where!r}" + (f"; close to it are {close}" if close else "")
-          + ". Others must be embedded with the table's sentence model,"
-          f" {table.model!r}, by data_prep.embed_narrations (docs/retrieval.md"
-          " has the lines); give the new file with --narrations=FILE.npz"
+        f"The text {text!r} is not among the {len(table)} narrations of"
+        f" {where!r}"
+        + (f"; close to it are {close}" if close else "")
+        + ". Others must be embedded with the table's sentence model,"
+        f" {table.model!r}, by data_prep.embed_narrations (docs/retrieval.md"
+        " has the lines); give the new file with --narrations=FILE.npz"
       )
   hits = keys.find(table.lookup(texts), top, [""] * len(texts))
   clips = keys.dataset.clips
   return [
-      _query(
-          retrieval_page.Card("", "text", text, b""),
-          [
-              _hit(keys, row, value, (
-                  _narration_fact(text, clips[row].narration),))
-              for row, value in pairs
-          ],
-      )
-      for text, pairs in zip(texts, hits)
+    _query(
+      retrieval_page.Card("", "text", text, b""),
+      [
+        _hit(keys, row, value, (_narration_fact(text, clips[row].narration),))
+        for row, value in pairs
+      ],
+    )
+    for text, pairs in zip(texts, hits)
   ]
 
 
 def narration_table(
-    weights: weights_lib.Weights, path: str = ""
+  weights: weights_lib.Weights, path: str = ""
 ) -> tuple[narrations_lib.NarrationTable, str]:
   """The sentence vectors of a run, and the file they are in.
 
@@ -184,8 +188,8 @@ def narration_table(
   path = path or json.loads(weights.card["config"]).get("narrations", "")
   if not path:
     raise ValueError(
-        f"{weights.source} doesn't say where its sentence vectors are. Give"
-        " them with --narrations=FILE.npz"
+      f"{weights.source} doesn't say where its sentence vectors are. Give"
+      " them with --narrations=FILE.npz"
     )
   table = narrations_lib.NarrationTable.load(path)
   retrieval_run.check_text_model(weights, table, path)
@@ -207,22 +211,21 @@ def _clip_card(dataset: records.ClipDataset, row: int) -> retrieval_page.Card:
     decode.decode_jpeg(image)
   except examples.READ_ERRORS:
     image = None
-  return retrieval_page.Card(
-      clip.clip_id, f"{dataset.view} clip", clip.narration, image)
+  return retrieval_page.Card(clip.clip_id, f"{dataset.view} clip", clip.narration, image)
 
 
-def _query_card(
-    dataset: records.ClipDataset, row: int
-) -> retrieval_page.Card:
+def _query_card(dataset: records.ClipDataset, row: int) -> retrieval_page.Card:
   sets = relevance.label_sets([dataset.clips[row]], dataset.tasks)
-  return dataclasses.replace(_clip_card(dataset, row), classes=tuple(
-      f"{task}: {', '.join(sorted(names))}" for task, (names,) in sets.items()
-      if names))
+  return dataclasses.replace(
+    _clip_card(dataset, row),
+    classes=tuple(
+      f"{task}: {', '.join(sorted(names))}" for task, (names,) in sets.items() if names
+    ),
+  )
 
 
 def _facts(
-    queries: records.ClipDataset, query: int, keys: records.ClipDataset,
-    key: int,
+  queries: records.ClipDataset, query: int, keys: records.ClipDataset, key: int
 ) -> list[retrieval_page.Fact]:
   """What two clips share: their classes by name, or else their narration."""
   a, b = queries.clips[query], keys.clips[key]
@@ -233,8 +236,7 @@ def _facts(
     own, other = ours[task][0], theirs[task][0]
     if own and other:
       shown = own & other or other
-      facts.append(retrieval_page.Fact(
-          bool(own & other), task, ", ".join(sorted(shown))))
+      facts.append(retrieval_page.Fact(bool(own & other), task, ", ".join(sorted(shown))))
   return facts or [_narration_fact(a.narration, b.narration)]
 
 

@@ -116,7 +116,8 @@ def render(title: str, intro: Sequence[str], queries: Sequence[Query]) -> str:
   """
   e = html.escape
   policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-  return "\n".join([
+  return "\n".join(
+    [
       "<!DOCTYPE html>",
       '<html lang="en">',
       "<head>",
@@ -130,18 +131,19 @@ def render(title: str, intro: Sequence[str], queries: Sequence[Query]) -> str:
       "<main>",
       f"<h1>{e(title)}</h1>",
       *(f"<p>{e(text)}</p>" for text in intro),
-      *(_section(number, query)
-        for number, query in enumerate(queries, start=1)),
+      *(_section(number, query) for number, query in enumerate(queries, start=1)),
       "</main>",
       "</body>",
       "</html>",
       "",
-  ])
+    ]
+  )
 
 
 def _section(number: int, query: Query) -> str:
   heading = f"query-{number}"
-  return "\n".join([
+  return "\n".join(
+    [
       f'<section aria-labelledby="{heading}">',
       "<div>",
       f'<h2 id="{heading}">Query {number}: {html.escape(query.card.kind)}</h2>',
@@ -157,24 +159,26 @@ def _section(number: int, query: Query) -> str:
       "</ol>",
       "</div>",
       "</section>",
-  ])
+    ]
+  )
 
 
 def _hit(rank: int, hit: Hit) -> str:
-  texts = [": ".join(filter(None, (fact.what, fact.value)))
-           for fact in hit.facts]
+  texts = [": ".join(filter(None, (fact.what, fact.value))) for fact in hit.facts]
   facts = [
-      f"<p>{'✓ same' if fact.same else '✗ other'} {html.escape(text)}</p>"
-      for fact, text in zip(hit.facts, texts)
+    f"<p>{'✓ same' if fact.same else '✗ other'} {html.escape(text)}</p>"
+    for fact, text in zip(hit.facts, texts)
   ]
   marked = ' class="both"' if hit.all_same else ""
-  return "\n".join([
+  return "\n".join(
+    [
       f"<li{marked}>{_picture(hit.card)}",
       f'<div class="body"><p>{rank}. cosine {hit.cosine:.3f}</p>',
       _text(hit.card),
       *facts,
       "</div></li>",
-  ])
+    ]
+  )
 
 
 def _text(card: Card) -> str:

@@ -24,14 +24,11 @@ class Tail(multiview.MultiviewModel):
 
   def __init__(self, model: multiview.MultiviewModel, stage: str):
     # Encoders that share parameters do so already.
-    super().__init__(
-        {view: getattr(model, view) for view in model.views},
-        share_encoder=False,
-    )
+    super().__init__({view: getattr(model, view) for view in model.views}, share_encoder=False)
     self.stage = stage
 
   def __call__(
-      self, inputs: types.Batch, *, train: bool, key: jax.Array | None = None
+    self, inputs: types.Batch, *, train: bool, key: jax.Array | None = None
   ) -> types.Outputs:
     """Computes class logits.
 
@@ -51,15 +48,11 @@ class Tail(multiview.MultiviewModel):
     for view, activations in inputs.items():
       tower = getattr(self, view)
       feature = _finish(tower.encoder, self.stage, activations)
-      outputs[view] = {
-          "logits": {task: head(feature) for task, head in tower.heads.items()}
-      }
+      outputs[view] = {"logits": {task: head(feature) for task, head in tower.heads.items()}}
     return outputs
 
 
-def _finish(
-    encoder, stage: str, activations: Mapping[str, jax.Array]
-) -> jax.Array:
+def _finish(encoder, stage: str, activations: Mapping[str, jax.Array]) -> jax.Array:
   """Runs the stages after `stage` and pools, as the encoders do."""
   names = encoder.stage_names
   x = dict(activations)
@@ -68,10 +61,10 @@ def _finish(
       fused = encoder.fusion[index](x[backbones.FAST], train=False)
       x[backbones.SLOW] = jnp.concatenate([x[backbones.SLOW], fused], axis=-1)
     x = {
-        pathway: getattr(encoder, pathway).run_stage(
-            names[index + 1], value, train=False)
-        for pathway, value in x.items()
+      pathway: getattr(encoder, pathway).run_stage(names[index + 1], value, train=False)
+      for pathway, value in x.items()
     }
-  pooled = [pool.mean_pool(x[pathway]) for pathway in
-            (backbones.SLOW, backbones.FAST) if pathway in x]
+  pooled = [
+    pool.mean_pool(x[pathway]) for pathway in (backbones.SLOW, backbones.FAST) if pathway in x
+  ]
   return jnp.concatenate(pooled, axis=-1)

@@ -27,27 +27,24 @@ def check_view(weights: weights_lib.Weights, view: str) -> None:
   if own and ("encoder" in own or shared) and own.get("heads"):
     return
   raise ValueError(
-      f"{weights.source} has no {view} encoder with a class head; it has"
-      f" towers {sorted(weights.params)}. Give a checkpoint that was trained"
-      f" on {view} clips, or a data set of another view."
+    f"{weights.source} has no {view} encoder with a class head; it has"
+    f" towers {sorted(weights.params)}. Give a checkpoint that was trained"
+    f" on {view} clips, or a data set of another view."
   )
 
 
-def maker(
-    card: Mapping[str, Any], view: str
-) -> Callable[[], models.MultiviewModel]:
+def maker(card: Mapping[str, Any], view: str) -> Callable[[], models.MultiviewModel]:
   """What builds the network of one view, without projection."""
   pixels = models.PixelSpec.from_json(card["pixels"][view])
   return lambda: models.make_model(
-      backbone=card["backbone"],
-      tasks={view: {t: len(n) for t, n in card["tasks"][view].items()}},
-      embedding_dim=None, pixels={view: pixels},
+    backbone=card["backbone"],
+    tasks={view: {t: len(n) for t, n in card["tasks"][view].items()}},
+    embedding_dim=None,
+    pixels={view: pixels},
   )
 
 
-def trees(
-    weights: weights_lib.Weights, view: str, network: train_state.Network
-) -> tuple[Any, Any]:
+def trees(weights: weights_lib.Weights, view: str, network: train_state.Network) -> tuple[Any, Any]:
   """Parameters and statistics of the tower, on the device.
 
   An exo tower that shares the ego encoder gets its parameters.
@@ -56,11 +53,11 @@ def trees(
     ValueError: the arrays are not those of the network.
   """
   owner = view if "encoder" in weights.params[view] else types.EGO
-  params = {view: {"encoder": weights.params[owner]["encoder"],
-                   "heads": weights.params[view]["heads"]}}
+  params = {
+    view: {"encoder": weights.params[owner]["encoder"], "heads": weights.params[view]["heads"]}
+  }
   # Not there: the check says so.
-  stats = {view: {
-      "encoder": weights.stats.get(view, {}).get("encoder", {})}}
+  stats = {view: {"encoder": weights.stats.get(view, {}).get("encoder", {})}}
   for saved, wanted in zip((params, stats), network.shapes):
     manager.check_same_arrays(saved, wanted, where=weights.source)
   return jax.device_put((params, stats))

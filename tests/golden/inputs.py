@@ -25,10 +25,12 @@ def _draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
   if name.startswith("heads/"):
     return rng.normal(0, 0.05, shape).astype(np.float32)
   low, high = {
-      "scale": (0.1, 0.3) if part == "c" else (0.7, 1.3),
-      "bias": (-0.3, 0.3), "mean": (-0.2, 0.2), "var": (0.5, 1.5),
-      "kernel": (0, 0),
-  }[leaf]  # fmt: skip
+    "scale": (0.1, 0.3) if part == "c" else (0.7, 1.3),
+    "bias": (-0.3, 0.3),
+    "mean": (-0.2, 0.2),
+    "var": (0.5, 1.5),
+    "kernel": (0, 0),
+  }[leaf]
   if leaf == "kernel":
     deviation = np.sqrt(2 / (shape[-1] * np.prod(shape[:3])))
     return rng.normal(0, deviation, shape).astype(np.float32)
@@ -37,10 +39,11 @@ def _draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def network(backbone: str) -> train_state.Network:
   """One ego tower with one head, without dropout."""
-  return train_state.Network(lambda: models.make_model(
-      backbone=backbone, tasks={"ego": {"action": NUM_CLASSES}},
-      embedding_dim=None, dropout=0.0,
-  ))
+  return train_state.Network(
+    lambda: models.make_model(
+      backbone=backbone, tasks={"ego": {"action": NUM_CLASSES}}, embedding_dim=None, dropout=0.0
+    )
+  )
 
 
 def trees(backbone: str) -> tuple[dict, dict]:
@@ -48,9 +51,9 @@ def trees(backbone: str) -> tuple[dict, dict]:
   out = []
   for tree in network(backbone).shapes:
     flat = weights_lib.flatten(tree["ego"])
-    out.append({"ego": weights_lib.unflatten(
-        {name: _draw(name, leaf.shape) for name, leaf in flat.items()}
-    )})
+    out.append(
+      {"ego": weights_lib.unflatten({name: _draw(name, leaf.shape) for name, leaf in flat.items()})}
+    )
   return out[0], out[1]
 
 

@@ -32,8 +32,7 @@ def outputs(backbone: str) -> dict[str, np.ndarray]:
   state = network.state_dict()
   for tree in (params, stats):
     flat = weights_lib.flatten(tree["ego"]["encoder"])
-    for ours, name in names.encoder_names(
-        backbone, "pytorchvideo", flat).items():
+    for ours, name in names.encoder_names(backbone, "pytorchvideo", flat).items():
       state[name] = torch.from_numpy(convert.to_theirs(flat[ours]))
   head = params["ego"]["heads"]["action"]
   (weight, bias) = (k for k in state if ".proj." in k)
@@ -43,8 +42,7 @@ def outputs(backbone: str) -> dict[str, np.ndarray]:
   pixels = (inputs.video(backbone).astype(np.float32) / 255 - 0.45) / 0.225
   with torch.no_grad():
     found = reference.run(network, pixels.astype(np.float32))
-  out = {"logits": found["logits"][0].numpy(),
-         "features": found["features"][0].numpy()}
+  out = {"logits": found["logits"][0].numpy(), "features": found["features"][0].numpy()}
   for stage, tensors in found["stages"].items():
     for path, tensor in zip(("slow", "fast"), tensors):
       flat = tensor[0].permute(1, 2, 3, 0).reshape(-1).numpy()
@@ -55,14 +53,13 @@ def outputs(backbone: str) -> dict[str, np.ndarray]:
 
 def main() -> None:
   card = {
-      "command": "python -m tests.golden.make", "seed": inputs.SEED,
-      "versions": {p: importlib.metadata.version(p)
-                   for p in ("pytorchvideo", "torch", "numpy")},
+    "command": "python -m tests.golden.make",
+    "seed": inputs.SEED,
+    "versions": {p: importlib.metadata.version(p) for p in ("pytorchvideo", "torch", "numpy")},
   }
   for backbone in inputs.BACKBONES:
     np.savez_compressed(
-        FOLDER / f"{backbone}.npz", card=np.array(json.dumps(card)),
-        **outputs(backbone),
+      FOLDER / f"{backbone}.npz", card=np.array(json.dumps(card)), **outputs(backbone)
     )
     print(f"wrote {backbone}.npz")
 
