@@ -19,7 +19,7 @@ check: .venv/test.stamp
 
 # Kills at random moments and damaged inputs: docs/reliability.md.
 soak: .venv/test.stamp
-	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.soak --kills=200 \
+	JAX_PLATFORMS=cpu $(BIN)/python -m tests.stress.soak --kills=200 \
 	  --inputs=10000 --seed=0 --output=benchmarks/results/soak.json
 
 # All, or QUICK=1 for smaller ones: docs/performance.md. One that fails stops

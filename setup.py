@@ -41,7 +41,7 @@ setuptools.setup(
   # Said outright, an editable install is a path, not an import hook.
   package_dir={"": "."},
   cmdclass={"build_py": _BuildPy},
-  package_data={"data_prep.toy_kitchen": ["*.npz"], "sum_l_jax.visualize": ["*.jinja"]},
+  package_data={"data_prep.toy_kitchen": ["*.npz"], "sum_l_jax.tools.report": ["*.jinja"]},
   install_requires=[
     "absl-py>=2.1",
     "array-record>=0.8,<0.9",

@@ -1,4 +1,4 @@
-"""One piece of work that is killed again and again: see `benchmarks.soak`.
+"""One piece of work that is killed again and again: see `tests.stress.soak`.
 
 What is done is written into a journal, a line at a time: a soak that is
 stopped itself goes on, with the run that it was in.
@@ -20,9 +20,9 @@ import traceback
 
 import numpy as np
 
-from benchmarks import kill_at
-from benchmarks import victims
 from sum_l_jax.checkpoint import integrity
+from tests.stress import kill_at
+from tests.stress import victims
 
 # A run that was killed so often is left to finish.
 _KILLS_A_RUN = 6

@@ -26,10 +26,10 @@ import torch
 from torch.nn import functional
 
 from benchmarks import measure
-from sum_l_jax import process
-from sum_l_jax.data import device
-from sum_l_jax.models import conv
-from sum_l_jax.models import norm
+from sum_l_jax.models.layers import convolution
+from sum_l_jax.models.layers import norm
+from sum_l_jax.system import devices
+from sum_l_jax.system import processes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _gradients(
     found = back(dy)
     return y, [found[i] for i in wanted]
 
-  return jax.jit(layer) if fused else device.jit_over(device.make_mesh(1), layer)
+  return jax.jit(layer) if fused else devices.jit_over(devices.make_mesh(1), layer)
 
 
 def _caller(function: Callable[..., Any], *arrays) -> Callable[[], Any]:
@@ -110,12 +110,14 @@ def convolutions(layer: Convolution) -> dict[str, Callable[[], Any]]:
   """By name: PyTorch's, and each way of ours."""
   x, kernel = _random(layer.x), _random(layer.kernel)
   wanted = (1,) if layer.of_pixels else (0, 1)
-  chosen = conv.FORMULATIONS["cpu"][conv.kind_of(layer.kernel[:3], layer.strides)]
+  chosen = convolution.FORMULATIONS["cpu"][convolution.kind_of(layer.kernel[:3], layer.strides)]
   ways = {name: (name, False) for name in layer.formulations or (chosen,)}
   ways["fused"] = (chosen, True)
   functions = {}
   for name, (formulation, fused) in ways.items():
-    forward = functools.partial(conv.convolve, strides=layer.strides, formulation=formulation)
+    forward = functools.partial(
+      convolution.convolve, strides=layer.strides, formulation=formulation
+    )
     dy = _random(jax.eval_shape(forward, x, kernel).shape)
     functions[name] = _caller(
       _gradients(forward, wanted, fused=fused), *map(jax.numpy.asarray, (x, kernel, dy))
@@ -186,7 +188,7 @@ def run(rounds: int) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
   args = measure.make_parser("cpu_layers", __doc__).parse_args(argv)
-  torch.set_num_threads(process.cores())
+  torch.set_num_threads(processes.cores())
   results = run(3 if args.quick else 15)
   for name, found in results.items():
     for clock in ("wall", "processor"):
@@ -201,5 +203,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-  process.use_huge_pages()
+  processes.use_huge_pages()
   sys.exit(main())

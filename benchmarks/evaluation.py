@@ -30,17 +30,17 @@ from benchmarks import measure
 from data_prep.published_weights import choices
 from data_prep.published_weights import convert
 from data_prep.published_weights import files
-from sum_l_jax import command_line
 from sum_l_jax import models
-from sum_l_jax import process
 from sum_l_jax import types
-from sum_l_jax.data import device
 from sum_l_jax.data import eval_loader
 from sum_l_jax.data import records
 from sum_l_jax.data import transforms
-from sum_l_jax.evaluation import evaluate
-from sum_l_jax.train import state as train_state
-from tests import reference_networks
+from sum_l_jax.evaluation.labels import evaluate
+from sum_l_jax.system import command_line
+from sum_l_jax.system import devices
+from sum_l_jax.system import processes
+from sum_l_jax.train.state import Network
+from tests.support import reference_networks
 
 _MODEL = "slow_r50_8x8"
 _CLASSES = 400
@@ -90,7 +90,7 @@ class _Networks:
     file = files.WeightFile(pathlib.Path("in_memory.pyth"), "torch", tensors)
     weights = convert.convert(file, convert.Options(choices.MODELS[_MODEL]))[0]
     self.params, self.stats = weights.params, weights.stats
-    self._network = train_state.Network(
+    self._network = Network(
       lambda: models.make_model(
         backbone=choices.MODELS[_MODEL],
         embedding_dim=None,
@@ -98,7 +98,7 @@ class _Networks:
         tasks={types.EGO: {"action": _CLASSES}},
       )
     )
-    self.mesh = device.make_mesh(1)
+    self.mesh = devices.make_mesh(1)
 
   def make_score(self):
     """A step that was not compiled yet."""
@@ -128,7 +128,7 @@ def compare_networks(networks: _Networks, video: np.ndarray, rounds: int) -> dic
   pixels = {"video": video, "color_offset": np.zeros((len(video), 3), np.float32)}
 
   def ours() -> np.ndarray:
-    batch = device.put_batch(pixels, networks.mesh)
+    batch = devices.put_batch(pixels, networks.mesh)
     return np.asarray(score(networks.params, networks.stats, batch)["action"])
 
   theirs = lambda: networks.torch(video)
@@ -156,7 +156,7 @@ def whole_evaluation(
       score,
       networks.params,
       networks.stats,
-      device.prefetch_to_device(stream, networks.mesh),
+      devices.prefetch_to_device(stream, networks.mesh),
       labels={"action": np.zeros(len(dataset), np.int32)},
       tasks=tasks,
       num_views=stream.num_views,
@@ -178,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser = measure.make_parser("evaluation", __doc__)
 
   def run(args: argparse.Namespace) -> str:
-    torch.set_num_threads(process.cores())
+    torch.set_num_threads(processes.cores())
     networks = _Networks()
     networks.prepare_torch()
     with tempfile.TemporaryDirectory() as name:
@@ -232,5 +232,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-  process.use_huge_pages()
+  processes.use_huge_pages()
   sys.exit(main())

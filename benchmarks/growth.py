@@ -32,14 +32,14 @@ import numpy as np
 
 from benchmarks import measure
 from benchmarks import mining_rate
-from data_prep import nearest
-from sum_l_jax import command_line
+from data_prep.mining import nearest
+from sum_l_jax import build
 from sum_l_jax import types
-from sum_l_jax.data import device
-from sum_l_jax.study import plan
-from sum_l_jax.train import stages
-from sum_l_jax.train import state as train_state
-from sum_l_jax.train import step as train_step
+from sum_l_jax.system import command_line
+from sum_l_jax.system import devices
+from sum_l_jax.tools.study import plan
+from sum_l_jax.train.state import create_state
+from sum_l_jax.train.step import make_train_step
 
 _START = {"batch": 8, "frames": 8, "resolution": 48}
 _CURVES = {"batch": (4, 8, 16, 32), "frames": (4, 8, 16, 32), "resolution": (32, 48, 64, 96)}
@@ -78,18 +78,18 @@ def step_cost(config: Any, sizes: dict[str, int], calls: int) -> dict[str, float
     }
     for view in (types.EGO, types.EXO)
   }
-  mesh = device.make_mesh(1)
-  optimizer, schedule, _ = stages.build_optimizer(config, "joint", num_clips=1000)
-  network = stages.build_network(config, tasks, embedding_dim=_TEXT)
-  step = train_step.make_train_step(
-    network, stages.build_objective(config, "joint", tasks), optimizer, schedule, seed=0, mesh=mesh
+  mesh = devices.make_mesh(1)
+  optimizer, schedule, _ = build.build_optimizer(config, "joint", num_clips=1000)
+  network = build.build_network(config, tasks, embedding_dim=_TEXT)
+  step = make_train_step(
+    network, build.build_objective(config, "joint", tasks), optimizer, schedule, seed=0, mesh=mesh
   )
   params, stats = network.init()
   state = jax.device_put(
-    train_state.create_state(params, stats, optimizer),
+    create_state(params, stats, optimizer),
     jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
   )
-  batch = device.put_batch(make_batch(**sizes), mesh)
+  batch = devices.put_batch(make_batch(**sizes), mesh)
   compiled = step.lower(state, batch).compile()
   plan_of_memory = compiled.memory_analysis()
 
@@ -159,7 +159,7 @@ def device_curves(points: int) -> dict[str, Any]:
       [
         sys.executable,
         "-m",
-        "sum_l_jax.aot",
+        "sum_l_jax.tools.aot",
         "--config=configs/demo.py",
         f"--topology=cpu:{number}",
         "--batch_per_chip=8",

@@ -26,13 +26,13 @@ import torch
 
 from benchmarks import build_dataset as sources
 from benchmarks import measure
-from data_prep import clip_dataset
-from sum_l_jax import command_line
+from data_prep.clips import clip_dataset
 from sum_l_jax import types
-from sum_l_jax.data import decode
 from sum_l_jax.data import loader
 from sum_l_jax.data import records
 from sum_l_jax.data import transforms
+from sum_l_jax.system import command_line
+from sum_l_jax.video import decode
 
 FRAMES, STRIDE, CROP, SHORT_SIDE = 32, 2, 224, (256, 320)
 BATCH = 4

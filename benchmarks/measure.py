@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from sum_l_jax import process
+from sum_l_jax.system import processes
 
 # Those that change a timing; a result says what they were.
 _PACKAGES = (
@@ -161,7 +161,7 @@ def environment() -> dict[str, Any]:
     "date": datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
     "processor": _processor(),
     "cores_of_machine": os.cpu_count(),
-    "cores_of_process": process.cores(),
+    "cores_of_process": processes.cores(),
     "memory_gib": round(pages / 2**30, 1),
     "system": f"{platform.system()} {platform.machine()}",
     "python": platform.python_version(),

@@ -23,8 +23,8 @@ import time
 
 import numpy as np
 
-from data_prep import nearest
-from sum_l_jax import command_line
+from data_prep.mining import nearest
+from sum_l_jax.system import command_line
 
 _ROWS_AT_ONCE = 16384
 

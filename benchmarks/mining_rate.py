@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import measure
-from data_prep import nearest
-from sum_l_jax import command_line
+from data_prep.mining import nearest
+from sum_l_jax.system import command_line
 
 _VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 _DIM = 384

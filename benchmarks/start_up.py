@@ -23,22 +23,22 @@ import time
 from typing import Any
 
 from benchmarks import measure
-from sum_l_jax import command_line
+from sum_l_jax.system import command_line
 
 _CONFIG = "configs/demo.py"
 _COMMANDS = (
   "sum_l_jax.main",
-  "sum_l_jax.predict",
-  "sum_l_jax.embed",
-  "sum_l_jax.retrieve",
-  "sum_l_jax.compare",
-  "sum_l_jax.report",
-  "sum_l_jax.export",
-  "sum_l_jax.submit",
-  "sum_l_jax.doctor",
-  "sum_l_jax.profile_input",
-  "sum_l_jax.study",
-  "sum_l_jax.visualize",
+  "sum_l_jax.tools.predict",
+  "sum_l_jax.tools.embed",
+  "sum_l_jax.tools.retrieve",
+  "sum_l_jax.tools.report.compare",
+  "sum_l_jax.tools.report",
+  "sum_l_jax.tools.export",
+  "sum_l_jax.tools.submit",
+  "sum_l_jax.tools.doctor",
+  "sum_l_jax.tools.profile_input",
+  "sum_l_jax.tools.study",
+  "sum_l_jax.tools.visualize",
   "data_prep.build_dataset",
   "data_prep.embed_narrations",
   "data_prep.mine_pairs",
@@ -109,8 +109,8 @@ def first_step(workdir: pathlib.Path) -> dict[str, float]:
 
 def _prepare() -> None:
   """Renders the demo's data where they are absent."""
-  from data_prep import recipes
-  from sum_l_jax.study import plan
+  from data_prep.toy_kitchen import recipes
+  from sum_l_jax.tools.study import plan
 
   config = plan.read_config(_CONFIG, ())
   recipes.prepare(

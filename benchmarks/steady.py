@@ -25,11 +25,11 @@ from absl import logging
 import jax
 import numpy as np
 
-from benchmarks import victims
-from sum_l_jax import config as config_lib
 from sum_l_jax import main as sum_l_main
-from sum_l_jax.train import loop
-from tests import runs
+from sum_l_jax.config import settings
+from sum_l_jax.experiment import loop
+from tests.stress import victims
+from tests.support import runs
 
 _EVERY = 50
 _ROUND = 100
@@ -50,7 +50,7 @@ def measure(steps: int, folder: pathlib.Path) -> list[dict[str, float]]:
   """Runs so many steps; returns a sample for every 50."""
   data = folder / "data"
   victims.prepare_training(data)
-  config = config_lib.default_config()
+  config = settings.default_config()
   runs.small(config, ego=data / "ego", exo=data / "exo", tables=data)
   config.joint_stage.total = f"{steps} steps"
   config.checkpoint.every = config.eval.every = f"{_ROUND} steps"

@@ -31,15 +31,16 @@ from torch.nn import functional
 
 from benchmarks import measure
 from sum_l_jax import models
-from sum_l_jax import process
 from sum_l_jax import types
-from sum_l_jax.data import device
-from sum_l_jax.losses import total
+from sum_l_jax.losses.objective import DEFAULT_WEIGHTS
+from sum_l_jax.losses.objective import Objective
 from sum_l_jax.models import backbones
-from sum_l_jax.models import conv
 from sum_l_jax.models import resnet3d
 from sum_l_jax.models import slowfast
-from tests import reference_networks
+from sum_l_jax.models.layers import convolution
+from sum_l_jax.system import devices
+from sum_l_jax.system import processes
+from tests.support import reference_networks
 
 RATE, MOMENTUM = 0.01, 0.9
 # name: backbone, batch, frames, side.
@@ -84,8 +85,8 @@ def _jax_step(module: nnx.Module, loss: Callable, batch) -> Callable[[], None]:
     params, velocity = _sgd(params, velocity, grads)
     return (params, velocity), stats
 
-  mesh = device.make_mesh(1)
-  step = device.jit_over(mesh, step, donate=True)
+  mesh = devices.make_mesh(1)
+  step = devices.jit_over(mesh, step, donate=True)
   # Where the step returns it, so that the second one compiles nothing.
   state, rest = jax.device_put(
     ((params, jax.tree.map(jnp.zeros_like, params)), rest),
@@ -224,9 +225,7 @@ def two_encoder_step(parts):
   """The SUM-L step of the library: model and objective as in training."""
   tasks = {view: dict(TASKS) for view in types.VIEWS}
   model = models.make_model(backbone="tiny", tasks=tasks, embedding_dim=TEXT, dropout=0.0, seed=0)
-  objective = total.Objective(
-    tasks={view: dict.fromkeys(TASKS, types.SOFTMAX) for view in types.VIEWS}
-  )
+  objective = Objective(tasks={view: dict.fromkeys(TASKS, types.SOFTMAX) for view in types.VIEWS})
 
   def loss(model, parts):
     return objective(model(parts, train=True), parts)[0]
@@ -263,7 +262,7 @@ def torch_two_encoder_step(parts, temperature=0.06, sigma=0.1, threshold=0.5):
     videos[view] = _torch_layout(part["video"])
     labels[view] = [torch.from_numpy(y) for y in part["labels"].values()]
     texts[view] = torch.from_numpy(part["narration"])
-  weights = total.DEFAULT_WEIGHTS
+  weights = DEFAULT_WEIGHTS
 
   def loss():
     value, embeddings = 0.0, {}
@@ -310,7 +309,7 @@ def run_case(name: str, *, quick: bool, rounds: int) -> dict:
     x = np.random.default_rng(0).standard_normal((*size, size[-1], 3)).astype(np.float32)
     functions = {"jax": encoder_step(backbone, x), "torch": torch_encoder_step(backbone, x)}
     if backbone == "tiny":
-      functions["jax_native"] = encoder_step(backbone, x, conv.NATIVE)
+      functions["jax_native"] = encoder_step(backbone, x, convolution.NATIVE)
   steps = _STEPS.get(name, 1)
   return {
     **dict(zip(("batch", "frames", "side"), size)),
@@ -344,7 +343,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     help=f"of {', '.join(_ALL)}; default: all, or {', '.join(_QUICK_CASES)} with --quick",
   )
   args = parser.parse_args(argv)
-  torch.set_num_threads(process.cores())
+  torch.set_num_threads(processes.cores())
   rounds = args.rounds or (3 if args.quick else 6)
   names = args.cases.split(",") if args.cases else (_QUICK_CASES if args.quick else _ALL)
   if not set(names) <= set(_ALL):
@@ -367,5 +366,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-  process.use_huge_pages()
+  processes.use_huge_pages()
   sys.exit(main())

@@ -20,22 +20,22 @@ from typing import Any
 from unittest import mock
 
 from benchmarks import measure
-from sum_l_jax import command_line
-from sum_l_jax.aot import __main__ as aot
+from sum_l_jax.system import command_line
+from sum_l_jax.tools.aot.__main__ import set_environment
 
-aot.set_environment()
+set_environment()
 
 from flax import nnx  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-from sum_l_jax.aot import compile as compiling  # noqa: E402
-from sum_l_jax.aot import hlo  # noqa: E402
-from sum_l_jax.aot import topology  # noqa: E402
 from sum_l_jax.models import backbones  # noqa: E402
-from sum_l_jax.models import conv  # noqa: E402
 from sum_l_jax.models import resnet3d  # noqa: E402
+from sum_l_jax.models.layers import convolution  # noqa: E402
+from sum_l_jax.tools.aot import compiler  # noqa: E402
+from sum_l_jax.tools.aot import hlo  # noqa: E402
+from sum_l_jax.tools.aot import topologies  # noqa: E402
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Case:
   table: tuple[tuple[str, str], ...] = ()
 
 
-_NATIVE = tuple((kind, conv.NATIVE) for kind in ("pointwise", "temporal"))
+_NATIVE = tuple((kind, convolution.NATIVE) for kind in ("pointwise", "temporal"))
 _ROWS = tuple((kind, "rows") for kind in ("pointwise", "temporal"))
 CASES = {
   "fast_s1_one_frame": Case("fast", "s1", pack=8),
@@ -120,12 +120,12 @@ def _build(case: Case) -> tuple[nnx.Module, Callable, tuple[int, ...]]:
 
 def compile_case(case: Case) -> dict[str, Any]:
   """Estimates of the compiler; bytes, seconds, operations."""
-  mesh, chip = topology.make_mesh("v5e:1x1")
+  mesh, chip = topologies.make_mesh("v5e:1x1")
   everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
   abstract = lambda tree: jax.tree.map(
     lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere), tree
   )
-  with mock.patch.dict(conv.FORMULATIONS["tpu"], case.table):
+  with mock.patch.dict(convolution.FORMULATIONS["tpu"], case.table):
     layers, run, shape = _build(case)
     graphdef, params, stats = nnx.split(layers, nnx.Param, nnx.BatchStat)
 
@@ -153,8 +153,8 @@ def compile_case(case: Case) -> dict[str, Any]:
     "milliseconds_by_cycles": 1e3 * text.cycles / chip.clock_hz,
     "main_bytes": text.main_bytes,
     "seconds_of_compiling": seconds,
-    "memory": compiling.read_memory(program),
-    **compiling.read_costs(program),
+    "memory": compiler.read_memory(program),
+    **compiler.read_costs(program),
   }
 
 

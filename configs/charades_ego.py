@@ -14,12 +14,12 @@ Score: the paper reports 26.3 mAP for SUM-L with slow_r50 (its "R3D-50") and
 Arguments: as in configs/epic55.py.
 """
 
-from sum_l_jax import config as config_lib
+from sum_l_jax.config import settings
 
 
 def get_config(argument: str = ""):
   """The paper's settings for Charades-Ego."""
-  choice = config_lib.parse_arguments(
+  choice = settings.parse_arguments(
     argument,
     method="sum_l",
     backbone="slow_r50",
@@ -27,10 +27,10 @@ def get_config(argument: str = ""):
     terms="aw_m",
     exo_encoder="original",
   )
-  config = config_lib.default_config()
+  config = settings.default_config()
   config.method = choice["method"]
   config.objective = choice["objective"]
-  config_lib.set_backbone(config, choice["backbone"])
+  settings.set_backbone(config, choice["backbone"])
 
   config.ego.dataset = "data/charades_ego/ego"
   config.exo.datasets = ("data/lemma/exo",)
@@ -44,5 +44,5 @@ def get_config(argument: str = ""):
   config.joint_stage.total = "60 epochs"
   config.joint_stage.learning_rate = 0.25
   config.joint_stage.schedule = "cosine"
-  config_lib.set_ablation(config, terms=choice["terms"], exo_encoder=choice["exo_encoder"])
+  settings.set_ablation(config, terms=choice["terms"], exo_encoder=choice["exo_encoder"])
   return config

@@ -18,12 +18,12 @@ terms=aw_m|a_m|aw|m|none (Table 5),
 exo_encoder=original|same_init|shared|frozen (Table 6).
 """
 
-from sum_l_jax import config as config_lib
+from sum_l_jax.config import settings
 
 
 def get_config(argument: str = ""):
   """The paper's settings for EPIC-KITCHENS-55."""
-  choice = config_lib.parse_arguments(
+  choice = settings.parse_arguments(
     argument,
     method="sum_l",
     backbone="slow_r50",
@@ -31,10 +31,10 @@ def get_config(argument: str = ""):
     terms="aw_m",
     exo_encoder="original",
   )
-  config = config_lib.default_config()
+  config = settings.default_config()
   config.method = choice["method"]
   config.objective = choice["objective"]
-  config_lib.set_backbone(config, choice["backbone"])
+  settings.set_backbone(config, choice["backbone"])
 
   config.ego.dataset = "data/epic55/ego"
   config.exo.datasets = ("data/lemma/exo",)
@@ -47,5 +47,5 @@ def get_config(argument: str = ""):
   config.joint_stage.schedule = "relative_steps"
   config.joint_stage.boundaries = ("0 epochs", "20 epochs", "25 epochs")
   config.joint_stage.factors = (1.0, 0.1, 0.01)
-  config_lib.set_ablation(config, terms=choice["terms"], exo_encoder=choice["exo_encoder"])
+  settings.set_ablation(config, terms=choice["terms"], exo_encoder=choice["exo_encoder"])
   return config

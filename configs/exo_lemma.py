@@ -15,14 +15,14 @@ published files. Not run on its data; nobody published a score.
 Arguments: backbone, as in configs/epic55.py.
 """
 
-from sum_l_jax import config as config_lib
+from sum_l_jax.config import settings
 
 
 def get_config(argument: str = ""):
   """Stage one alone."""
-  choice = config_lib.parse_arguments(argument, backbone="slow_r50")
-  config = config_lib.default_config()
-  config_lib.set_backbone(config, choice["backbone"])
+  choice = settings.parse_arguments(argument, backbone="slow_r50")
+  config = settings.default_config()
+  settings.set_backbone(config, choice["backbone"])
   config.stages = ("exo",)
   config.exo.datasets = ("data/lemma/exo",)
 

@@ -28,18 +28,18 @@ import shlex
 import shutil
 import sys
 
-from data_prep import annotations
-from data_prep import charades_ego
-from data_prep import clip_dataset
-from data_prep import clip_reader
-from data_prep import images
-from data_prep import lemma_narration
-from data_prep import parts as parts_lib
-from data_prep import sources
-from data_prep import splits as splits_lib
-from sum_l_jax import command_line
+from data_prep.clips import clip_dataset
+from data_prep.clips import clip_reader
+from data_prep.clips import cut_clips
+from data_prep.sources import charades_ego
+from data_prep.sources import clip_specs
+from data_prep.sources import lemma_narration
+from data_prep.sources import source_table
+from data_prep.sources import split_rules
 from sum_l_jax import types
 from sum_l_jax.data import records
+from sum_l_jax.system import command_line
+from sum_l_jax.video import jpeg
 
 SKIPPED_FILE = "skipped.csv"
 
@@ -49,10 +49,10 @@ def build_dataset(
   *,
   name: str,
   view: str,
-  source: annotations.Annotations,
-  rule: splits_lib.SplitRule,
+  source: clip_specs.Annotations,
+  rule: split_rules.SplitRule,
   output: clip_reader.Output,
-  problems: annotations.Problems,
+  problems: clip_specs.Problems,
   metadata: dict,
   processes: int = 1,
   beam_options: Sequence[str] | None = None,
@@ -80,7 +80,7 @@ def build_dataset(
   """
   _check_free(directory)
   existed = directory.exists()
-  divided = splits_lib.split_clips(source.clips, rule)
+  divided = split_rules.split_clips(source.clips, rule)
   divided |= {split: list(c) for split, c in source.unlabelled.items()}
   # Beside the result: an interrupted build goes on from there.
   parts = directory.parent / f".{directory.name}.parts"
@@ -90,7 +90,7 @@ def build_dataset(
     view=view,
     tasks=source.tasks,
     splits={
-      split: lambda specs=specs, split=split: parts_lib.read_clips(
+      split: lambda specs=specs, split=split: cut_clips.read_clips(
         specs,
         output,
         problems,
@@ -105,7 +105,7 @@ def build_dataset(
       **metadata,
       **source.metadata,
       **dataclasses.asdict(output),
-      "jpeg_quality": images.JPEG_QUALITY,
+      "jpeg_quality": jpeg.JPEG_QUALITY,
       "split": dataclasses.asdict(rule),
     },
     unlabelled=tuple(source.unlabelled),
@@ -135,7 +135,7 @@ def make_parser() -> argparse.ArgumentParser:
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   add = parser.add_argument
-  add("--dataset", required=True, choices=tuple(sources.SOURCES))
+  add("--dataset", required=True, choices=tuple(source_table.SOURCES))
   add(
     "--annotations",
     required=True,
@@ -154,7 +154,7 @@ def make_parser() -> argparse.ArgumentParser:
   add("--name", help="default: that of --dataset; of a manifest the output folder's")
   add(
     "--split",
-    choices=splits_lib.RULES,
+    choices=split_rules.RULES,
     help="tbn: the 14 validation videos of EPIC-KITCHENS-55 (its default);"
     " column: as the manifest's column split says (default where it has one);"
     " train: every clip trains; videos, share: see the next two options",
@@ -247,29 +247,29 @@ def make_parser() -> argparse.ArgumentParser:
   return parser
 
 
-def _split_rule(args: argparse.Namespace, has_column: bool) -> splits_lib.SplitRule:
+def _split_rule(args: argparse.Namespace, has_column: bool) -> split_rules.SplitRule:
   """Reads the split options; those that contradict each other are errors."""
   videos = tuple(command_line.names(args.validation_videos))
   share = args.validation_share
   if videos and share is not None:
     raise ValueError("Give --validation_videos or --validation_share, not both.")
-  implied = splits_lib.VIDEOS if videos else None
-  implied = splits_lib.SHARE if share is not None else implied
+  implied = split_rules.VIDEOS if videos else None
+  implied = split_rules.SHARE if share is not None else implied
   if implied and args.split not in (None, implied):
     raise ValueError(
       f"--split={args.split} and --validation_{implied} contradict each other. Leave --split out."
     )
-  if args.split in (splits_lib.VIDEOS, splits_lib.SHARE) and not implied:
+  if args.split in (split_rules.VIDEOS, split_rules.SHARE) and not implied:
     raise ValueError(f"--split={args.split} needs --validation_{args.split}=...")
-  if args.split == splits_lib.COLUMN and not has_column:
+  if args.split == split_rules.COLUMN and not has_column:
     raise ValueError(
       "--split=column needs a column split in the annotations. Add it, or"
       " take --split=train, --validation_videos or --validation_share."
     )
-  default = splits_lib.COLUMN if has_column else splits_lib.TRAIN_ONLY
-  if args.dataset == sources.EPIC55:
-    default = splits_lib.TBN
-  return splits_lib.SplitRule(
+  default = split_rules.COLUMN if has_column else split_rules.TRAIN_ONLY
+  if args.dataset == source_table.EPIC55:
+    default = split_rules.TBN
+  return split_rules.SplitRule(
     implied or args.split or default,
     validation_videos=videos,
     validation_share=share or 0.0,
@@ -287,9 +287,9 @@ def _beam_options(args: argparse.Namespace) -> list[str] | None:
 
 def build(args: argparse.Namespace) -> None:
   """Runs the command; errors as in `build_dataset`."""
-  view = sources.view(args)
-  problems = annotations.Problems(skip=args.on_error == "skip")
-  source = sources.read(args, problems)
+  view = source_table.view(args)
+  problems = clip_specs.Problems(skip=args.on_error == "skip")
+  source = source_table.read(args, problems)
   if not source.clips:
     raise ValueError(
       f"No clip is usable; {len(problems.skipped)} were skipped. The first"
@@ -298,7 +298,7 @@ def build(args: argparse.Namespace) -> None:
   rule = _split_rule(args, any(clip.split for clip in source.clips))
   written = build_dataset(
     args.output,
-    name=args.name or (args.output.name if args.dataset == sources.MANIFEST else args.dataset),
+    name=args.name or (args.output.name if args.dataset == source_table.MANIFEST else args.dataset),
     view=view,
     source=source,
     rule=rule,
@@ -309,9 +309,9 @@ def build(args: argparse.Namespace) -> None:
     metadata={
       "source": args.dataset,
       "annotations": args.annotations.name,
-      "annotations_sha256": annotations.sha256(source.files),
+      "annotations_sha256": clip_specs.sha256(source.files),
       "on_error": args.on_error,
-      **sources.metadata(args),
+      **source_table.metadata(args),
     },
   )
   _print_result(args.output, written, len(problems.skipped))

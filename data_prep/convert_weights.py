@@ -16,9 +16,9 @@ import pathlib
 import sys
 
 from data_prep.published_weights import choices
-from sum_l_jax import command_line
 from sum_l_jax import types
 from sum_l_jax.data import records
+from sum_l_jax.system import command_line
 
 # jax and what stands on it are imported once the options are read.
 
@@ -35,7 +35,7 @@ def _import(args: argparse.Namespace) -> None:
   from data_prep.published_weights import convert
   from data_prep.published_weights import files
   from sum_l_jax.checkpoint import manager
-  from sum_l_jax.checkpoint import weights as weights_lib
+  from sum_l_jax.checkpoint import weight_files
 
   output = pathlib.Path(args.output)
   if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -55,7 +55,7 @@ def _import(args: argparse.Namespace) -> None:
     ),
   )
   stage = weights.card["stage"]
-  folder = output / stage / weights_lib.CHECKPOINT_FOLDER
+  folder = output / stage / weight_files.CHECKPOINT_FOLDER
   with manager.Checkpoints(folder) as checkpoints:
     checkpoints.save(0, {"params": weights.params, "stats": weights.stats}, weights.card)
   print("\n".join(report.lines()))
@@ -73,9 +73,9 @@ def _import(args: argparse.Namespace) -> None:
 def _export(args: argparse.Namespace) -> None:
   from data_prep.published_weights import convert
   from data_prep.published_weights import files
-  from sum_l_jax.checkpoint import weights as weights_lib
+  from sum_l_jax.checkpoint import weight_files
 
-  weights = weights_lib.read_weights(args.input)
+  weights = weight_files.read_weights(args.input)
   has = [v for v in types.VIEWS if "encoder" in weights.params.get(v, {})]
   views = has if args.view in ("", "both") else [args.view]
   tensors, card = convert.export(weights, views)

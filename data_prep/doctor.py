@@ -23,20 +23,20 @@ import pathlib
 import sys
 import textwrap
 
-from data_prep import check_shards
-from data_prep import check_tables
-from data_prep import checks
-from sum_l_jax import command_line
+from data_prep.checks import index_checks
+from data_prep.checks import shard_checks
+from data_prep.checks import table_checks
+from sum_l_jax.system import command_line
 
 _MAX_CLIPS = 1000  # Ids a finding of the JSON report.
 _WIDTH = 88
 
-Findings = list[checks.Finding]
+Findings = list[index_checks.Finding]
 
 
-def _run_check(name: str, found: Iterable[checks.Finding], split: str = "") -> Findings:
+def _run_check(name: str, found: Iterable[index_checks.Finding], split: str = "") -> Findings:
   """What a check found, or one finding that says that all is well."""
-  found = list(found) or [checks.Finding(name, checks.OK)]
+  found = list(found) or [index_checks.Finding(name, index_checks.OK)]
   return [dataclasses.replace(f, split=f.split or split) for f in found]
 
 
@@ -46,7 +46,7 @@ def examine_dataset(
   frames: int = 0,
   deep: bool = False,
   known: frozenset[str] | None = None,
-) -> tuple[checks.Splits, Findings]:
+) -> tuple[index_checks.Splits, Findings]:
   """Runs all checks of one data set.
 
   Args:
@@ -58,31 +58,31 @@ def examine_dataset(
   Returns:
     The splits that can be read, and the findings.
   """
-  splits, findings = checks.open_splits(directory)
+  splits, findings = index_checks.open_splits(directory)
   for split, data in splits.items():
     steps = {
-      "number": checks.check_number(data),
-      "order": checks.check_order(data),
-      "records": check_shards.check_records(data),
+      "number": index_checks.check_number(data),
+      "order": index_checks.check_order(data),
+      "records": shard_checks.check_records(data),
     }
     if data.labelled:
-      steps["labels"] = checks.check_labels(data)
-      steps["narrations"] = checks.check_narrations(data)
-    steps["ids"] = checks.check_ids(data)
+      steps["labels"] = index_checks.check_labels(data)
+      steps["narrations"] = index_checks.check_narrations(data)
+    steps["ids"] = index_checks.check_ids(data)
     if frames:
-      steps["length"] = checks.check_length(data, frames)
+      steps["length"] = index_checks.check_length(data, frames)
     if known is not None and data.labelled:
-      steps["vectors"] = check_tables.check_embedded(data, known)
-    steps[checks.FRAMES] = check_shards.check_frames(data, deep)
+      steps["vectors"] = table_checks.check_embedded(data, known)
+    steps[index_checks.FRAMES] = shard_checks.check_frames(data, deep)
     for name, step in steps.items():
       findings += _run_check(name, step, split)
   if len(splits) > 1:
-    findings += _run_check("classes", checks.check_classes(splits))
-    findings += _run_check("leakage", checks.check_leakage(splits))
+    findings += _run_check("classes", index_checks.check_classes(splits))
+    findings += _run_check("leakage", index_checks.check_leakage(splits))
   return splits, _of(directory, findings)
 
 
-def _of(path: pathlib.Path, findings: Iterable[checks.Finding]) -> Findings:
+def _of(path: pathlib.Path, findings: Iterable[index_checks.Finding]) -> Findings:
   return [dataclasses.replace(f, dataset=str(path)) for f in findings]
 
 
@@ -127,29 +127,29 @@ def examine(
 def _read_texts(path: pathlib.Path | None) -> tuple[frozenset[str] | None, Findings]:
   if path is None:
     return None, []
-  known, found = check_tables.read_narrations(path)
+  known, found = table_checks.read_narrations(path)
   return known, _of(path, _run_check("vectors", found))
 
 
 def _check_views(directories: Sequence[pathlib.Path]) -> None:
   """Raises ValueError for the wrong data sets, before hours of decoding."""
-  opened = [checks.open_splits(directory)[0] for directory in directories]
+  opened = [index_checks.open_splits(directory)[0] for directory in directories]
   if all(opened):
-    check_tables.check_views(opened)
+    table_checks.check_views(opened)
 
 
 def _pairs(
-  path: pathlib.Path, opened: Sequence[checks.Splits], narrations: pathlib.Path
-) -> Iterator[checks.Finding]:
+  path: pathlib.Path, opened: Sequence[index_checks.Splits], narrations: pathlib.Path
+) -> Iterator[index_checks.Finding]:
   if all(opened):
-    yield from check_tables.check_pairs(path, opened, narrations)
+    yield from table_checks.check_pairs(path, opened, narrations)
     return
-  yield checks.Finding(
-    "belongs", checks.ERROR, "Not checked, since a data set can't be read. Mend that first."
+  yield index_checks.Finding(
+    "belongs", index_checks.ERROR, "Not checked, since a data set can't be read. Mend that first."
   )
 
 
-def as_text(findings: Sequence[checks.Finding]) -> str:
+def as_text(findings: Sequence[index_checks.Finding]) -> str:
   """The report for people: by data set, good checks in one line a split."""
   lines = []
   for dataset in dict.fromkeys(f.dataset for f in findings):
@@ -160,13 +160,13 @@ def as_text(findings: Sequence[checks.Finding]) -> str:
       passed = [
         f"{f.check} ({f.message})" if f.message else f.check
         for f in of_split
-        if f.severity == checks.OK
+        if f.severity == index_checks.OK
       ]
       label = f"{split}: " if split else ""
       if passed:
-        lines += _wrap(checks.OK, label + ", ".join(passed))
+        lines += _wrap(index_checks.OK, label + ", ".join(passed))
       for f in of_split:
-        if f.severity != checks.OK:
+        if f.severity != index_checks.OK:
           lines += _wrap(f.severity, f"{label}{f.check}: {f.message}")
   return "\n".join([*lines, _verdict(findings)])
 
@@ -182,14 +182,15 @@ def _wrap(severity: str, text: str) -> list[str]:
   )
 
 
-def _verdict(findings: Sequence[checks.Finding]) -> str:
+def _verdict(findings: Sequence[index_checks.Finding]) -> str:
   counts = [
-    sum(f.severity == severity for f in findings) for severity in (checks.ERROR, checks.WARNING)
+    sum(f.severity == severity for f in findings)
+    for severity in (index_checks.ERROR, index_checks.WARNING)
   ]
   return "{} error(s), {} warning(s)".format(*counts)
 
 
-def as_json(findings: Sequence[checks.Finding]) -> list[dict]:
+def as_json(findings: Sequence[index_checks.Finding]) -> list[dict]:
   """Errors and warnings as JSON values, each with at most 1000 clip ids."""
   return [
     {
@@ -202,17 +203,17 @@ def as_json(findings: Sequence[checks.Finding]) -> list[dict]:
       "clips": list(f.clips[:_MAX_CLIPS]),
     }
     for f in findings
-    if f.severity != checks.OK
+    if f.severity != index_checks.OK
   ]
 
 
-def skipped_clips(findings: Sequence[checks.Finding]) -> list[str]:
+def skipped_clips(findings: Sequence[index_checks.Finding]) -> list[str]:
   """Ids of the clips that can't be decoded, in order, each once."""
   return list(
     dict.fromkeys(
       clip
       for f in findings
-      if f.check == checks.FRAMES and f.severity == checks.ERROR
+      if f.check == index_checks.FRAMES and f.severity == index_checks.ERROR
       for clip in f.clips
     )
   )
@@ -256,7 +257,7 @@ def make_parser() -> argparse.ArgumentParser:
     "--deep",
     action="store_true",
     help="decode the first and last frame of every clip (default: the first"
-    f" of every {check_shards.SAMPLE_EVERY}th clip)",
+    f" of every {shard_checks.SAMPLE_EVERY}th clip)",
   )
   add("--report", type=pathlib.Path, metavar="FILE.json", help="write errors and warnings there")
   add(
@@ -324,7 +325,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   """
   findings: Findings = []
   status = command_line.run(make_parser(), lambda args: findings.extend(diagnose(args)), argv)
-  return status or int(any(f.severity == checks.ERROR for f in findings))
+  return status or int(any(f.severity == index_checks.ERROR for f in findings))
 
 
 if __name__ == "__main__":

@@ -31,9 +31,9 @@ import sys
 
 import numpy as np
 
-from sum_l_jax import command_line
-from sum_l_jax.data import narrations as narrations_lib
+from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
+from sum_l_jax.system import command_line
 
 # The sentence model of the authors' release.
 DEFAULT_MODEL = "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"
@@ -59,7 +59,7 @@ def read_narrations(directories: Iterable[pathlib.Path]) -> list[str]:
     for split in records.read_card(directory)["splits"]:
       data = records.ClipDataset(directory, split)
       for clip in data.clips if data.labelled else ():
-        found.add(narrations_lib.normalize_narration(clip.narration))
+        found.add(narration_table.normalize_narration(clip.narration))
   return sorted(found)
 
 
@@ -76,7 +76,7 @@ def read_texts(path: pathlib.Path) -> list[str]:
     raise ValueError(
       f"--texts: {str(path)!r} isn't UTF-8 text ({error}). Save it as UTF-8."
     ) from error
-  found = {narrations_lib.normalize_narration(line) for line in lines}
+  found = {narration_table.normalize_narration(line) for line in lines}
   return sorted(found - {""})
 
 
@@ -142,11 +142,11 @@ def embed_narrations(
   narrations: Iterable[str],
   *,
   model: str = DEFAULT_MODEL,
-  existing: narrations_lib.NarrationTable | None = None,
+  existing: narration_table.NarrationTable | None = None,
   encoder: Encoder | None = None,
   device: str = "cpu",
   chunk: int = 2048,
-) -> narrations_lib.NarrationTable:
+) -> narration_table.NarrationTable:
   """Embeds what `existing` lacks.
 
   Args:
@@ -173,7 +173,7 @@ def embed_narrations(
       f" --model={existing.model}, or another --output."
     )
   known = existing.narrations if existing is not None else ()
-  texts = {narrations_lib.normalize_narration(text) for text in narrations}
+  texts = {narration_table.normalize_narration(text) for text in narrations}
   texts = sorted(texts - set(known))
   if not texts:
     if existing is None:
@@ -198,7 +198,7 @@ def embed_narrations(
       )
     rows = np.concatenate([existing.vectors, rows])
     name = existing.model
-  return narrations_lib.NarrationTable([*known, *order], rows, name)
+  return narration_table.NarrationTable([*known, *order], rows, name)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -241,9 +241,9 @@ def embed(args: argparse.Namespace) -> None:
     texts += read_texts(args.texts)
   existing = None
   if args.append and args.output.exists():
-    existing = narrations_lib.NarrationTable.load(args.output)
+    existing = narration_table.NarrationTable.load(args.output)
   table = embed_narrations(texts, model=args.model, existing=existing, device=args.device)
-  command = f"{narrations_lib.EMBED_COMMAND} --model={shlex.quote(args.model)}"
+  command = f"{narration_table.EMBED_COMMAND} --model={shlex.quote(args.model)}"
   table.save(args.output, command=command)
   added = len(table) - (len(existing) if existing is not None else 0)
   print(

@@ -12,16 +12,16 @@ import sys
 
 import numpy as np
 
-from sum_l_jax import command_line
+from sum_l_jax.system import command_line
 
 # jax and what stands on it are imported once the options are read.
 
 
 def export(args: argparse.Namespace) -> None:
   """Reads, drops what is not asked for, writes."""
-  from sum_l_jax.checkpoint import weights as weights_lib
+  from sum_l_jax.checkpoint import weight_files
 
-  weights = weights_lib.read_weights(args.checkpoint)
+  weights = weight_files.read_weights(args.checkpoint)
   if args.encoder_only:
     keep_encoder = lambda tree: {
       view: {"encoder": tower["encoder"]} for view, tower in tree.items()
@@ -29,8 +29,8 @@ def export(args: argparse.Namespace) -> None:
     weights = dataclasses.replace(
       weights, params=keep_encoder(weights.params), stats=keep_encoder(weights.stats)
     )
-  weights_lib.write_weights(args.output, weights)
-  flat = weights_lib.flatten(weights.params)
+  weight_files.write_weights(args.output, weights)
+  flat = weight_files.flatten(weights.params)
   print(
     f"wrote {args.output}: {len(flat)} arrays,"
     f" {sum(np.size(v) for v in flat.values()):,} parameters, of"

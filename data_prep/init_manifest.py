@@ -18,9 +18,9 @@ import pathlib
 import re
 import sys
 
-from data_prep import manifest
-from data_prep import media
-from sum_l_jax import command_line
+from data_prep.sources import manifest
+from sum_l_jax.system import command_line
+from sum_l_jax.video import media
 
 _SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 _JPEG = (".jpg", ".jpeg")

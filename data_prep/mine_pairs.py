@@ -26,13 +26,13 @@ import sys
 
 import numpy as np
 
-from data_prep import nearest
-from data_prep import pair_summary
-from sum_l_jax import command_line
+from data_prep.mining import nearest
+from data_prep.mining import pair_summary
 from sum_l_jax import types
-from sum_l_jax.data import narrations as narrations_lib
+from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
+from sum_l_jax.system import command_line
 
 RULES = ("text", "released_labels")
 
@@ -46,7 +46,7 @@ _Labels = tuple[frozenset[str], frozenset[str]]
 def mine_pairs(
   ego: records.ClipDataset,
   exo: Sequence[records.ClipDataset],
-  table: narrations_lib.NarrationTable,
+  table: narration_table.NarrationTable,
   *,
   top_k: int = 10,
   block: int = 4096,
@@ -109,7 +109,7 @@ def mine_into(
   output: pathlib.Path,
   ego: records.ClipDataset,
   exo: Sequence[records.ClipDataset],
-  table: narrations_lib.NarrationTable,
+  table: narration_table.NarrationTable,
   *,
   top_k: int = 10,
   block: int = 4096,
@@ -128,7 +128,7 @@ def mine_into(
 def pair_by_labels(
   ego: records.ClipDataset,
   exo: Sequence[records.ClipDataset],
-  table: narrations_lib.NarrationTable,
+  table: narration_table.NarrationTable,
   *,
   limit: int = 3,
 ) -> pairing.PairTable:
@@ -372,7 +372,7 @@ def make_parser() -> argparse.ArgumentParser:
 def mine(args: argparse.Namespace) -> None:
   """Runs the command; errors as in `mine_pairs` and `pair_by_labels`."""
   ego, exo = read_datasets(args.ego, args.exo, args.split)
-  table = narrations_lib.NarrationTable.load(args.narrations)
+  table = narration_table.NarrationTable.load(args.narrations)
   if args.rule == "text":
     pairs = mine_into(args.output, ego, exo, table, top_k=args.top_k)
     kept = f"{pairs.neighbours.shape[1]} neighbours each"

@@ -23,11 +23,11 @@ import sys
 import numpy as np
 
 from data_prep import mine_pairs
-from data_prep import pair_summary
-from sum_l_jax import command_line
-from sum_l_jax.data import narrations as narrations_lib
+from data_prep.mining import pair_summary
+from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
+from sum_l_jax.system import command_line
 
 # Name and lowest cosine, from the most similar. A cosine on the border counts
 # as the higher band, but for the first: more than 0.999.
@@ -56,7 +56,9 @@ _COLORS = {
 
 
 def similarity_report(
-  ego: records.ClipDataset, exo: Sequence[records.ClipDataset], table: narrations_lib.NarrationTable
+  ego: records.ClipDataset,
+  exo: Sequence[records.ClipDataset],
+  table: narration_table.NarrationTable,
 ) -> dict:
   """All numbers of the report.
 
@@ -99,7 +101,7 @@ def similarity_report(
   }
 
 
-def _rows(data: records.ClipDataset, table: narrations_lib.NarrationTable) -> np.ndarray:
+def _rows(data: records.ClipDataset, table: narration_table.NarrationTable) -> np.ndarray:
   return table.rows([clip.narration for clip in data.clips])
 
 
@@ -358,7 +360,7 @@ def report(args: argparse.Namespace) -> None:
     )
   _matplotlib()  # Whether it is there shows before the work, not after.
   ego, exo = mine_pairs.read_datasets(args.ego, args.exo, args.split)
-  table = narrations_lib.NarrationTable.load(args.narrations)
+  table = narration_table.NarrationTable.load(args.narrations)
   numbers = similarity_report(ego, exo, table)
   draw(numbers, args.output)
   numbers_file = args.output.with_suffix(".json")

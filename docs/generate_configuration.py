@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md from sum_l_jax/config.py and configs/*.py.
+"""Writes docs/configuration.md from sum_l_jax/config/settings.py and configs/*.py.
 
   python docs/generate_configuration.py
   python docs/generate_configuration.py --check
@@ -33,7 +33,7 @@ COMMAND = "python docs/generate_configuration.py"
 if str(ROOT) not in sys.path:  # Run as a script, Python sees docs/ alone.
   sys.path.insert(0, str(ROOT))
 
-from sum_l_jax import config as config_lib  # noqa: E402
+from sum_l_jax.config import settings  # noqa: E402
 
 # What config.py assigns to a name that has fields below it.
 _SECTIONS = ("config_dict.ConfigDict", "_stage")
@@ -41,7 +41,7 @@ _SECTIONS = ("config_dict.ConfigDict", "_stage")
 _INTRODUCTION = """\
 # Configuration
 
-Written by `{command}` from `sum_l_jax/config.py`; change the comments there.
+Written by `{command}` from `sum_l_jax/config/settings.py`; change the comments there.
 
 A config file (`configs/*.py`) starts from these defaults. The command line
 changes single fields; text with blanks or brackets wants quotes:
@@ -134,8 +134,8 @@ def _code(values: Iterable[object]) -> str:
 
 
 def _choices(name: str, default: object) -> str:
-  if name in config_lib.CHOICES:
-    return _code(_literal(value) for value in config_lib.CHOICES[name])
+  if name in settings.CHOICES:
+    return _code(_literal(value) for value in settings.CHOICES[name])
   return "`True`, `False`" if isinstance(default, bool) else ""
 
 
@@ -201,13 +201,13 @@ def _implied(fields: Mapping[str, object]) -> str:
 
 def read_config_files() -> dict[str, dict[str, object]]:
   """What each file of configs/ changes, by field."""
-  defaults = config_lib.flatten(config_lib.default_config())
+  defaults = settings.flatten(settings.default_config())
   changed = {}
   for path in sorted((ROOT / "configs").glob("*.py")):
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    fields = config_lib.flatten(module.get_config())
+    fields = settings.flatten(module.get_config())
     changed[path.name] = {name: value for name, value in fields.items() if defaults[name] != value}
   return changed
 
@@ -229,24 +229,22 @@ def _config_files() -> Iterator[str]:
 
 def page() -> str:
   """The whole page."""
-  defaults = config_lib.flatten(config_lib.default_config())
+  defaults = settings.flatten(settings.default_config())
   header = ("field", "default", "meaning", "choices")
   out = [
     _INTRODUCTION.format(
       command=COMMAND,
-      runtime=_code(
-        f"{name}*" if name.endswith(".") else name for name in config_lib.RUNTIME_FIELDS
-      ),
+      runtime=_code(f"{name}*" if name.endswith(".") else name for name in settings.RUNTIME_FIELDS),
     )
   ]
-  fields = _with_ego_meanings(read_fields(config_lib.default_config))
+  fields = _with_ego_meanings(read_fields(settings.default_config))
   for section, members in _sections(fields):
     title = f"`{section.name}`" if section.name else "The run"
     out.append(f"\n## {title}\n\n")
     if section.meaning:
       out.append(f"{section.meaning}\n\n")
     out.append(_table(header, _rows(members, defaults)))
-  stage = read_fields(config_lib._stage)
+  stage = read_fields(settings._stage)
   out.append("\n## `exo_stage` and `joint_stage`\n\n")
   out.append("Both have the same fields; here those of `joint_stage`.\n\n")
   out.append(_table(header, _rows(stage, defaults, "joint_stage.")))
@@ -254,7 +252,7 @@ def page() -> str:
   out.append(
     _table(
       ("`method`", "sets"),
-      ((f"`{name}`", _implied(values)) for name, values in config_lib.METHODS.items()),
+      ((f"`{name}`", _implied(values)) for name, values in settings.METHODS.items()),
     )
   )
   out.append(
@@ -264,20 +262,20 @@ def page() -> str:
   out.append(
     _table(
       ("`objective`", "sets"),
-      ((f"`{name}`", _implied(values)) for name, values in config_lib.OBJECTIVES.items()),
+      ((f"`{name}`", _implied(values)) for name, values in settings.OBJECTIVES.items()),
     )
   )
   out.append(
     "\n## What `terms=` sets\n\nAn argument of the config files: rows"
     " of the paper's Table 5. `exo_encoder=` picks one of Table 6: "
-    f"{_code(config_lib.EXO_ENCODERS)}.\n\n"
+    f"{_code(settings.EXO_ENCODERS)}.\n\n"
   )
   out.append(
     _table(
       ("`terms=`", "sets"),
       (
         (f"`{name}`", _settings({f"loss.{k}": v for k, v in values.items()}))
-        for name, values in config_lib.TERMS.items()
+        for name, values in settings.TERMS.items()
       ),
     )
   )
@@ -287,7 +285,7 @@ def page() -> str:
       ("`backbone=`", "`frames.count`", "`frames.stride`"),
       (
         (f"`{name}`", str(count), str(stride))
-        for name, (count, stride) in config_lib._SAMPLING.items()
+        for name, (count, stride) in settings._SAMPLING.items()
       ),
     )
   )

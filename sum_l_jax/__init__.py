@@ -13,8 +13,8 @@ import importlib
 from typing import Any
 
 _WHERE = {
-  "load": "sum_l_jax.prediction.predictor",
-  "load_exported": "sum_l_jax.prediction.exported",
+  "load": "sum_l_jax.tools.predict.predictor",
+  "load_exported": "sum_l_jax.tools.export.exported_model",
 }
 __all__ = tuple(_WHERE)
 

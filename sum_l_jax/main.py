@@ -25,11 +25,11 @@ from absl import flags
 from absl import logging
 from ml_collections import config_flags
 
-from sum_l_jax import config as config_lib
-from sum_l_jax import files
-from sum_l_jax import multihost
-from sum_l_jax import process
-from sum_l_jax import run_files
+from sum_l_jax.config import settings
+from sum_l_jax.system import multihost
+from sum_l_jax.system import paths
+from sum_l_jax.system import processes
+from sum_l_jax.system import run_files
 
 # jax and what stands on it are imported after the flags are read: `--help`
 # stays quick, and XLA's flags can still be set.
@@ -77,7 +77,7 @@ def _check_workdir(workdir: pathlib.Path, text: str) -> None:
   # Nothing learnt yet: a mistake in the first command can be corrected.
   if not path.exists() or not any(workdir.glob("*/checkpoints/[0-9]*")):
     return
-  changed = config_lib.differences(path.read_text(encoding="utf-8"), text)
+  changed = settings.differences(path.read_text(encoding="utf-8"), text)
   if changed:
     raise ValueError(
       f"{workdir} holds a run with another config; {len(changed)} field(s)"
@@ -99,7 +99,7 @@ def _make_workdir(workdir: pathlib.Path) -> None:
     ) from error
 
 
-@files.retried
+@paths.retried
 def _write_config(workdir: pathlib.Path, text: str) -> None:
   """Whole or not at all: another process, or the next start, reads it."""
   scratch = workdir / f".{run_files.CONFIG}.tmp"
@@ -113,7 +113,7 @@ def _prepare_data(config) -> None:
     return
   import jax
 
-  from data_prep import recipes  # Offline work; imports nothing otherwise.
+  from data_prep.toy_kitchen import recipes  # Offline work; imports nothing otherwise.
 
   if jax.process_index() == 0:
     recipes.prepare(
@@ -129,11 +129,11 @@ def _start(config, workdir: pathlib.Path):
   """Starts jax: compilation cache and mesh."""
   import jax
 
-  from sum_l_jax.data import device
+  from sum_l_jax.system import devices
 
   if not jax.config.jax_compilation_cache_dir:
     jax.config.update("jax_compilation_cache_dir", str(workdir / "xla_cache"))
-  mesh = device.make_mesh(config.num_devices or None)
+  mesh = devices.make_mesh(config.num_devices or None)
   logging.info(
     "process %d of %d, devices: %s", jax.process_index(), jax.process_count(), mesh.devices.tolist()
   )
@@ -142,7 +142,7 @@ def _start(config, workdir: pathlib.Path):
 
 def _train(config, workdir: pathlib.Path, mesh) -> bool:
   """Runs the stages in order; False where `stop_at` ended one early."""
-  from sum_l_jax.train import loop
+  from sum_l_jax.experiment import loop
 
   for stage in config.stages:
     start = time.monotonic()
@@ -183,11 +183,11 @@ def run(
   Raises:
     ValueError, FileNotFoundError: what a user can mend.
   """
-  files.check_local([str(workdir)], "--workdir")
-  files.check_local([str(checkpoint)], "--checkpoint")
+  paths.check_local([str(workdir)], "--workdir")
+  paths.check_local([str(checkpoint)], "--checkpoint")
   workdir = pathlib.Path(workdir)
-  config = config_lib.resolve(config)
-  text = config_lib.to_json(config)
+  config = settings.resolve(config)
+  text = settings.to_json(config)
   if mode == "train":
     _check_workdir(workdir, text)
   elif not (checkpoint or workdir.exists()):
@@ -209,7 +209,7 @@ def run(
       return ""
   table = ""
   if "joint" in config.stages:
-    from sum_l_jax.evaluation import final
+    from sum_l_jax.experiment import final
 
     table = final.evaluate_checkpoint(config, checkpoint or workdir, workdir=workdir, mesh=mesh)
   else:
@@ -221,10 +221,10 @@ def run(
 
 def _report(workdir: pathlib.Path) -> None:
   """Writes the page of a run; a page that can't be made costs no run."""
-  from sum_l_jax import report
+  from sum_l_jax.tools.report.__main__ import write_report
 
   try:
-    logging.info("report: %s", report.write_report(workdir))
+    logging.info("report: %s", write_report(workdir))
   except (ValueError, OSError) as error:
     logging.warning("There is no report: %s", error)
 
@@ -237,7 +237,7 @@ def _check_arguments(arguments: list[str]) -> None:
     if not argument.startswith("-"):
       continue
     if name.startswith("config."):
-      config_lib.check_field_name(name.removeprefix("config.").split("[")[0])
+      settings.check_field_name(name.removeprefix("config.").split("[")[0])
     path = pathlib.Path(value.partition(":")[0])
     if name == "config" and value and not path.is_file():
       found = sorted(str(p) for p in pathlib.Path("configs").glob("*.py"))
@@ -301,15 +301,15 @@ def main(argv) -> None:
     if _DEBUG.value:
       raise
     sys.stderr.write(f"\nerror: {error}\n")
-    if isinstance(error, process.StalledError):
+    if isinstance(error, processes.StalledError):
       sys.stdout.flush()
       sys.stderr.flush()
       os._exit(2)
     sys.exit(2)
-  except process.StoppedError as error:
+  except processes.StoppedError as error:
     if _is_first():
       sys.stderr.write(f"\n{error}\n")
-    sys.exit(process.STOPPED)
+    sys.exit(processes.STOPPED)
   if table and _is_first():
     names = [run_files.RESULT]
     if _CONFIG.value.report and _MODE.value == "train":
@@ -323,7 +323,7 @@ def _with_found_config(argument: str) -> str:
   """`--config=` of a file of this project, wherever the command is run."""
   name, equals, value = argument.partition("=")
   if equals and name.lstrip("-") == "config":
-    return f"{name}={config_lib.find_file(value)}"
+    return f"{name}={settings.find_file(value)}"
   return argument
 
 
@@ -343,5 +343,5 @@ def _parse(argv):
 
 
 if __name__ == "__main__":
-  process.use_huge_pages()
+  processes.use_huge_pages()
   app.run(main, flags_parser=_parse)

@@ -20,13 +20,13 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from data_prep import clip_dataset
-from sum_l_jax import config as config_lib
+from data_prep.clips import clip_dataset
 from sum_l_jax import main
 from sum_l_jax import types
-from sum_l_jax.data import narrations
+from sum_l_jax.config import settings
+from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
-from tests import runs
+from tests.support import runs
 
 VERBS = types.Task("verb", types.SOFTMAX, ("take", "put", "cut"))
 NOUNS = types.Task("noun", types.SOFTMAX, ("cup", "pan", "apple", "knife"))
@@ -120,7 +120,7 @@ def tiny_exo_multi_label(tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_narrations(tiny_ego, tiny_exo, tiny_exo_multi_label) -> narrations.NarrationTable:
+def tiny_narrations(tiny_ego, tiny_exo, tiny_exo_multi_label) -> narration_table.NarrationTable:
   """Random unit vectors, D = 16, for the narrations of all tiny data sets."""
   texts = {
     clip.narration
@@ -133,7 +133,7 @@ def tiny_narrations(tiny_ego, tiny_exo, tiny_exo_multi_label) -> narrations.Narr
     for clip in records.ClipDataset(folder, split).clips
   }
   vectors = np.random.default_rng(7).standard_normal((len(texts), 16))
-  return narrations.NarrationTable(sorted(texts), vectors, model="random-16")
+  return narration_table.NarrationTable(sorted(texts), vectors, model="random-16")
 
 
 @pytest.fixture(scope="session")
@@ -164,7 +164,7 @@ def quick_compilation():
 @pytest.fixture(scope="session")
 def finished(tiny_ego, tiny_exo, tiny_tables, tmp_path_factory) -> tuple[pathlib.Path, str]:
   """An uninterrupted run of both stages, 6 steps each: workdir and table."""
-  config = config_lib.default_config()
+  config = settings.default_config()
   config.stages = ("exo", "joint")
   runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
   workdir = tmp_path_factory.mktemp("finished")

@@ -43,19 +43,19 @@ OVERSEERS = {
   "doctor.py",
   "report.py",
   "profile_input.py",
-  "train/loop.py",
+  "experiment/loop.py",
 }
 # Reads ConfigDicts in its build_* functions, with the overseers.
 BUILDERS = {
-  "train/stages.py",
-  "evaluation/evaluator.py",
-  "evaluation/final.py",
-  "evaluation/retrieval_run.py",
-  "evaluation/retrieval_source.py",
-  "study/plan.py",
-  "study/reuse.py",
-  "study/rows.py",
-  "aot/compile.py",
+  "build.py",
+  "evaluation/labels/evaluators.py",
+  "experiment/final.py",
+  "evaluation/retrieval/retrieval_run.py",
+  "evaluation/retrieval/retrieval_source.py",
+  "tools/study/plan.py",
+  "tools/study/reuse.py",
+  "tools/study/study_rows.py",
+  "tools/aot/compiler.py",
 }
 ONLY_IN = {
   "flax": ("models/", "train/state.py"),
@@ -63,7 +63,7 @@ ONLY_IN = {
   "grain": ("data/",),
   "clu": ("train/metrics.py",),
   "torch": (),
-  "tensorflow": ("train/metrics.py", "prediction/saved_model.py"),
+  "tensorflow": ("train/metrics.py", "tools/export/saved_model.py"),
   "data_prep": ("main.py", "prediction/"),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -163,7 +163,7 @@ def test_help_of_a_command_waits_for_no_jax():
     for path in sorted(folder.rglob("*.py"))
     if 'if __name__ == "__main__":' in path.read_text(encoding="utf-8")
   ]
-  assert "sum_l_jax.predict" in commands
+  assert "sum_l_jax.tools.predict" in commands
   code = (
     "import importlib, sys\n"
     f"for name in {commands}:\n"

@@ -19,9 +19,9 @@ from data_prep.published_weights import files
 from data_prep.published_weights import names
 from sum_l_jax import models
 from sum_l_jax import types
-from sum_l_jax.checkpoint import weights as weights_lib
-from sum_l_jax.models import norm
-from sum_l_jax.train import state as train_state
+from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.models.layers import norm
+from sum_l_jax.train.state import Network
 
 _SHOWN = 6
 
@@ -131,12 +131,12 @@ def _choose_views(towers: Mapping[str, str], view: str) -> dict[str, str]:
 
 def _expected(backbone: str) -> tuple[dict, dict]:
   """Shapes of an encoder's parameters and statistics, flat."""
-  network = train_state.Network(
+  network = Network(
     lambda: models.make_model(backbone=backbone, tasks={types.EGO: {}}, embedding_dim=None)
   )
   params, stats = network.shapes
   return tuple(
-    {k: v.shape for k, v in weights_lib.flatten(tree[types.EGO]["encoder"]).items()}
+    {k: v.shape for k, v in weight_files.flatten(tree[types.EGO]["encoder"]).items()}
     for tree in (params, stats)
   )
 
@@ -224,7 +224,7 @@ def _fill_encoder(
         problems.hint = problems.hint or _kernel_hint(ours, value, backbone)
         continue
       filled[ours] = value
-    trees.append(weights_lib.unflatten(filled))
+    trees.append(weight_files.unflatten(filled))
   return trees[0], trees[1]
 
 
@@ -268,7 +268,7 @@ def _class_names(
   return numbered, f"{head.weight} has {count} classes without names"
 
 
-def convert(file: files.WeightFile, options: Options) -> tuple[weights_lib.Weights, Report]:
+def convert(file: files.WeightFile, options: Options) -> tuple[weight_files.Weights, Report]:
   """Turns a file's arrays into weights that a run can start from.
 
   Returns:
@@ -297,7 +297,7 @@ def convert(file: files.WeightFile, options: Options) -> tuple[weights_lib.Weigh
   for view, origin in views.items():
     encoder = _fill_encoder(tensors, options.backbone, towers[origin], used, report, problems)
     params[view], stats[view] = ({"encoder": encoder[0], "heads": {}}, {"encoder": encoder[1]})
-    report.loaded[f"{view}/encoder"] = sum(len(weights_lib.flatten(tree)) for tree in encoder)
+    report.loaded[f"{view}/encoder"] = sum(len(weight_files.flatten(tree)) for tree in encoder)
     heads[view] = _take_heads(tensors, view, origin, params[view], used, options, old_card, report)
   # The towers and heads of a view that was not asked for.
   for name in sorted(tensors.keys() - used):
@@ -307,7 +307,7 @@ def convert(file: files.WeightFile, options: Options) -> tuple[weights_lib.Weigh
       problems.left_over.append(name)
   problems.raise_any(file.path, options.backbone)
   card = _make_card(options, views, params, heads, file, old_card)
-  return weights_lib.Weights(params, stats, card, str(file.path)), report
+  return weight_files.Weights(params, stats, card, str(file.path)), report
 
 
 def _belongs_elsewhere(name, towers, views, card) -> bool:
@@ -431,7 +431,9 @@ def _export_name(view: str, tasks: Mapping[str, int], index: int) -> str:
   return "headcharades-ego.projection" if counts == (157,) else ("head.projection")
 
 
-def export(weights: weights_lib.Weights, views: Sequence[str]) -> tuple[dict[str, np.ndarray], str]:
+def export(
+  weights: weight_files.Weights, views: Sequence[str]
+) -> tuple[dict[str, np.ndarray], str]:
   """PySlowFast's names and layouts for our weights; undone by `convert`.
 
   Args:
@@ -461,7 +463,7 @@ def export(weights: weights_lib.Weights, views: Sequence[str]) -> tuple[dict[str
       )
     family = "sum_l_exo" if view == types.EXO and len(views) > 1 else ("pyslowfast")
     for tree in (weights.params, weights.stats):
-      flat = weights_lib.flatten(tree[view]["encoder"])
+      flat = weight_files.flatten(tree[view]["encoder"])
       for ours, name in names.encoder_names(backbone, family, flat).items():
         out[name] = to_theirs(flat[ours])
     kinds = weights.card["kinds"].get(view, {})

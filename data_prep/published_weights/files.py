@@ -15,8 +15,8 @@ import zipfile
 
 import numpy as np
 
-from data_prep import safe_pickle
-from sum_l_jax.data import npz_file
+from data_prep.sources import safe_pickle
+from sum_l_jax.system import npz_files
 
 # What an old-style PyTorch file begins with, pickled.
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C
@@ -71,7 +71,7 @@ def _load_torch(path: pathlib.Path) -> Any:
       raise safe_pickle.refusal(path, rest.split()[0], _WEIGHTS) from None
     raise _broken(path, text.splitlines()[0]) from error
   # PyTorch's unpickler is an ordinary program, which trips over damage anyhow.
-  except (*npz_file.DAMAGED, AssertionError) as error:
+  except (*npz_files.DAMAGED, AssertionError) as error:
     text = str(error).strip() or type(error).__name__
     raise _broken(path, text.splitlines()[0]) from error
 

@@ -12,8 +12,8 @@ import sys
 
 from data_prep.toy_kitchen import builder
 from data_prep.toy_kitchen import vocabulary
-from sum_l_jax import command_line
 from sum_l_jax import types
+from sum_l_jax.system import command_line
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import functools
 import pathlib
 
-from data_prep import clip_dataset
+from data_prep.clips import clip_dataset
 from data_prep.toy_kitchen import clips
 from data_prep.toy_kitchen import vocabulary
 from sum_l_jax import types

@@ -18,7 +18,7 @@ import numpy as np
 
 from data_prep import embed_narrations
 from data_prep.toy_kitchen import narrations
-from sum_l_jax import command_line
+from sum_l_jax.system import command_line
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 COMMAND = "python -m data_prep.toy_kitchen.embed"

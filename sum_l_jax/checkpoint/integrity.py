@@ -13,7 +13,7 @@ import pathlib
 
 from absl import logging
 
-from sum_l_jax import files
+from sum_l_jax.system import paths
 
 MANIFEST = "sha256.json"
 # What the list covers: the items, not Orbax's notes beside them, which it
@@ -42,13 +42,13 @@ def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
   return dict(sorted(found.items()))
 
 
-@files.retried
+@paths.retried
 def _sha256(path: pathlib.Path) -> str:
   with path.open("rb") as file:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@files.retried
+@paths.retried
 def write(folder: pathlib.Path) -> None:
   """Lists the size and SHA-256 of a checkpoint's files, read back from disk.
 
@@ -65,7 +65,7 @@ def _read_list(folder: pathlib.Path) -> dict[str, list] | None:
   if not path.is_file():
     return None
   try:
-    return dict(json.loads(files.read_text(path))["files"])
+    return dict(json.loads(paths.read_text(path))["files"])
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise DamagedCheckpointError(f"{path} can't be read ({error}), {_MEND}") from error
 

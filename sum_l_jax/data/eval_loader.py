@@ -10,7 +10,7 @@ import grain
 import numpy as np
 
 from sum_l_jax.data import examples
-from sum_l_jax.data import narrations as narrations_lib
+from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
 from sum_l_jax.data import transforms
 
@@ -160,7 +160,7 @@ def make_eval_stream(
   host_count: int = 1,
   num_threads: int = 2,
   prefetch: int = 2,
-  narrations: narrations_lib.NarrationTable | None = None,
+  narrations: narration_table.NarrationTable | None = None,
 ) -> EvalStream:
   """The test views of a data set.
 

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from sum_l_jax import types
-from sum_l_jax.data import decode
-from sum_l_jax.data import narrations as narrations_lib
+from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
 from sum_l_jax.data import transforms
+from sum_l_jax.video import decode
 
 # What a random choice is for; part of its key.
 STREAMS = {"ego": 0, "exo": 1, "pair": 2, "order": 3, "replacement": 4}
@@ -94,7 +94,7 @@ class ClipReader:
     self,
     datasets: Sequence[records.ClipDataset],
     transform: transforms.ClipTransform,
-    narrations: narrations_lib.NarrationTable | None = None,
+    narrations: narration_table.NarrationTable | None = None,
     cache_bytes: int = 0,
     skip: Collection[str] = (),
   ):

@@ -19,7 +19,7 @@ import numpy as np
 from sum_l_jax import types
 from sum_l_jax.data import batches
 from sum_l_jax.data import examples
-from sum_l_jax.data import narrations as narrations_lib
+from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from sum_l_jax.data import reading
 from sum_l_jax.data import records
@@ -47,7 +47,7 @@ class TrainStream(Iterator[types.Batch]):
     ego: records.ClipDataset | None = None,
     exo: Sequence[records.ClipDataset] = (),
     pairs: pairing.PairTable | None = None,
-    narrations: narrations_lib.NarrationTable | None = None,
+    narrations: narration_table.NarrationTable | None = None,
     ego_transform: transforms.ClipTransform | None = None,
     exo_transform: transforms.ClipTransform | None = None,
     batch_size: int,
@@ -274,7 +274,7 @@ def _check_views(ego, exo, pairs, narrations, ego_transform, exo_transform):
   if pairs is not None and narrations is None:
     raise ValueError(
       "Pairs need the narration table they were mined with; make it with"
-      f" `{narrations_lib.EMBED_COMMAND}`."
+      f" `{narration_table.EMBED_COMMAND}`."
     )
 
 

@@ -15,8 +15,8 @@ import typing
 
 import numpy as np
 
-from sum_l_jax.data import narrations as narrations_lib
-from sum_l_jax.data import npz_file
+from sum_l_jax.data import narration_table
+from sum_l_jax.system import npz_files
 
 if typing.TYPE_CHECKING:
   from sum_l_jax.data import records
@@ -98,7 +98,7 @@ class PairTable:
     self,
     ego: records.ClipDataset,
     exo: Sequence[records.ClipDataset],
-    table: narrations_lib.NarrationTable,
+    table: narration_table.NarrationTable,
   ) -> None:
     """Makes sure that the table was mined for exactly these.
 
@@ -177,7 +177,7 @@ class PairTable:
 
   def save(self, path: str | os.PathLike[str]) -> None:
     """Writes the table to an `.npz` file."""
-    npz_file.write_npz(
+    npz_files.write_npz(
       path,
       **{name: getattr(self, name) for name in _ARRAYS},
       **{name: np.array(getattr(self, name)) for name in _NOTES},
@@ -190,7 +190,7 @@ class PairTable:
     Raises:
       FileNotFoundError, ValueError: see `npz_file.read_npz`.
     """
-    stored = npz_file.read_npz(path, (*_ARRAYS, *_NOTES), what="pair table", command=MINE_COMMAND)
+    stored = npz_files.read_npz(path, (*_ARRAYS, *_NOTES), what="pair table", command=MINE_COMMAND)
     for name, dtype in _ARRAYS.items():
       kind, wanted = stored[name].dtype.kind, np.dtype(dtype).kind
       if kind != wanted or stored[name].ndim != _DIMENSIONS.get(name, 1):

@@ -19,7 +19,7 @@ from typing import Any
 from absl import logging
 import grain
 
-from sum_l_jax import process
+from sum_l_jax.system import processes
 
 # So often within so many batches processes are started anew.
 _MOST_STARTS = 3
@@ -162,7 +162,7 @@ class Reading(Iterator[Any]):
     # A thread that hangs can't be ended; its iterator is left as it is.
     self._thread.close(0.0 if hung else _PATIENCE_AT_END)
     self._thread = None
-    raise process.StalledError(
+    raise processes.StalledError(
       f"Reading batch {self._next}: {what}"
       + (
         f", and {len(self._starts)} times before since batch"

@@ -1,6 +1,6 @@
 """Reading a clip data set: random access to single frames of single clips.
 
-A clip data set is one folder, written by `data_prep.clip_dataset`:
+A clip data set is one folder, written by `data_prep.clips.clip_dataset`:
 
   card.json            what it is: name, view, tasks with class names
   clips_<split>.jsonl  one line a clip: id, narration, labels, where its frames
@@ -21,8 +21,8 @@ import json
 import pathlib
 import threading
 
-from sum_l_jax import files
 from sum_l_jax import types
+from sum_l_jax.system import paths
 
 FORMAT = 1
 FRAMES_PER_RECORD = 64
@@ -76,7 +76,7 @@ def read_card(directory: str | pathlib.Path) -> dict:
       " `python -m data_prep.toy_kitchen` wrote."
     )
   try:
-    card = json.loads(files.read_text(path))
+    card = json.loads(paths.read_text(path))
   except ValueError as error:  # Not UTF-8, or not JSON.
     raise ValueError(f"{path} is not JSON ({error}). {_REBUILD}") from error
   if not isinstance(card, dict):
@@ -93,7 +93,7 @@ def read_card(directory: str | pathlib.Path) -> dict:
   return card
 
 
-@files.retried
+@paths.retried
 def _read_clips(directory: pathlib.Path, split: str) -> tuple[ClipInfo, ...]:
   path = directory / clips_file(split)
   clips = []
@@ -209,12 +209,12 @@ class ClipDataset:
       self._check_shards(error)
       raise
 
-  @files.retried
+  @paths.retried
   def _read_raw(self, number: int) -> bytes:
     try:
       return self._records[number]
     except RuntimeError as error:
-      if files.passes(error):  # A reader that has failed once stays so.
+      if paths.passes(error):  # A reader that has failed once stays so.
         self.__dict__.pop("_records", None)
       raise
 

@@ -5,7 +5,7 @@ from sum_l_jax.models.backbones import BackboneSpec
 from sum_l_jax.models.multiview import MultiviewModel
 from sum_l_jax.models.multiview import count_parameters
 from sum_l_jax.models.multiview import make_model
-from sum_l_jax.models.pixels import PixelSpec
+from sum_l_jax.models.pixel_format import PixelSpec
 
 __all__ = (
   "BACKBONES",

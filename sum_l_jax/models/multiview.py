@@ -22,11 +22,11 @@ import numpy as np
 
 from sum_l_jax import types
 from sum_l_jax.models import backbones
-from sum_l_jax.models import conv as convolution
 from sum_l_jax.models import heads
-from sum_l_jax.models import pixels as pixels_lib
+from sum_l_jax.models import pixel_format
 from sum_l_jax.models import resnet3d
 from sum_l_jax.models import slowfast
+from sum_l_jax.models.layers import convolution
 
 
 def _number(name: str) -> int:
@@ -58,7 +58,7 @@ class Tower(nnx.Module):
     frozen: bool,
     dropout: float,
     prenorm: bool,
-    pixels: pixels_lib.PixelSpec,
+    pixels: pixel_format.PixelSpec,
     seed: int,
     view: str,
     **encoder_options,
@@ -86,7 +86,7 @@ class Tower(nnx.Module):
     feature, stages = self.encoder(
       inputs["video"],
       train=train and not self.frozen,
-      prepare=lambda video: pixels_lib.normalize(video, self.pixels, inputs.get("color_offset")),
+      prepare=lambda video: pixel_format.normalize(video, self.pixels, inputs.get("color_offset")),
     )
     if self.frozen:
       feature = jax.lax.stop_gradient(feature)
@@ -169,7 +169,7 @@ class MultiviewModel(nnx.Module):
           f"key is None, but {view} has dropout={tower.dropout}; training needs a key."
         )
       view_key = key if key is None else jax.random.fold_in(key, _number(view))
-      # Names of operations, in profiles and in what `sum_l_jax.aot` prints.
+      # Names of operations, in profiles and in what `sum_l_jax.tools.aot` prints.
       with jax.named_scope(view):
         outputs[view] = tower(inputs[view], train=train, key=view_key)
     return outputs
@@ -214,7 +214,7 @@ def make_model(
   tasks: Mapping[str, Mapping[str, int]],
   embedding_dim: int | None,
   dropout: float = 0.5,
-  pixels: Mapping[str, pixels_lib.PixelSpec] | None = None,
+  pixels: Mapping[str, pixel_format.PixelSpec] | None = None,
   share_encoder: bool = False,
   freeze_exo: bool = False,
   prenorm: bool = False,
@@ -246,7 +246,7 @@ def make_model(
     bn_group_size: examples that share batch statistics; 0 is the whole batch.
     dtype: of the encoder's arithmetic; parameters, statistics, logits and
       embeddings are float32 always.
-    conv: "auto", "native", "cpu", "gpu" or "tpu", see `models/conv.py`.
+    conv: "auto", "native", "cpu", "gpu" or "tpu", see `models/layers/convolution.py`.
     remat: what is recomputed in the backward pass, to save memory: "none",
       "blocks" (or True: each block of every stage), or stages by name, such as
       "s1,s2", whose activations are the largest.
@@ -273,7 +273,7 @@ def make_model(
       frozen=freeze_exo and view == types.EXO,
       dropout=dropout,
       prenorm=prenorm,
-      pixels=pixels.get(view, pixels_lib.PixelSpec()),
+      pixels=pixels.get(view, pixel_format.PixelSpec()),
       seed=seed,
       view=view,
       **({"pack_clips": pack_clips} if spec.fast else {}),

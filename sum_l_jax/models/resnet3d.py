@@ -20,11 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from sum_l_jax.models import backbones
-from sum_l_jax.models import conv
-from sum_l_jax.models import difference
-from sum_l_jax.models import norm
-from sum_l_jax.models import packing
-from sum_l_jax.models import pool
+from sum_l_jax.models.layers import convolution
+from sum_l_jax.models.layers import difference
+from sum_l_jax.models.layers import norm
+from sum_l_jax.models.layers import packing
+from sum_l_jax.models.layers import pool
 
 
 class ConvNorm(nnx.Module):
@@ -34,10 +34,10 @@ class ConvNorm(nnx.Module):
     self,
     in_features: int | tuple[int, ...],
     out_features: int,
-    kernel_size: conv.Size3,
-    strides: conv.Size3 = (1, 1, 1),
+    kernel_size: convolution.Size3,
+    strides: convolution.Size3 = (1, 1, 1),
     *,
-    layer: type[nnx.Module] = conv.Conv3D,
+    layer: type[nnx.Module] = convolution.Conv3D,
     relu: bool = True,
     zero_scale: bool = False,
     backend: str,
@@ -150,7 +150,7 @@ class Pathway(nnx.Module):
       stem.features,
       stem.kernel,
       (1, stem.stride, stem.stride),
-      layer=(difference.DifferenceConv if stem.differences else conv.Conv3D),
+      layer=(difference.DifferenceConv if stem.differences else convolution.Conv3D),
       **common,
     )
     for index, stage in enumerate(spec.stages):

@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 
 from sum_l_jax.models import backbones
-from sum_l_jax.models import packing
-from sum_l_jax.models import pixels
-from sum_l_jax.models import pool
+from sum_l_jax.models import pixel_format
 from sum_l_jax.models import resnet3d
+from sum_l_jax.models.layers import packing
+from sum_l_jax.models.layers import pool
 
 
 def _packs(spec: backbones.PathwaySpec, count: int) -> tuple[int, ...]:
@@ -107,7 +107,7 @@ class SlowFast(nnx.Module):
     fast = prepare(x)
     slow_packs, fast_packs = self._choose_packs(x.shape[0], train)
     # In slices: XLA reads all frames to gather some.
-    indices = pixels.slow_indices(x.shape[1], self.alpha)
+    indices = pixel_format.slow_indices(x.shape[1], self.alpha)
     slow = prepare(jnp.concatenate([x[:, i : i + 1] for i in indices], axis=1))
     slow = self.slow.run_stem(slow, train=train, pack=slow_packs[0])
     fast = self.fast.run_stem(

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import optax
 
 from sum_l_jax import types
-from sum_l_jax.data import device
+from sum_l_jax.system import devices
 from sum_l_jax.train import metrics
-from sum_l_jax.train import optimizer as optimizers
-from sum_l_jax.train import state as train_state
+from sum_l_jax.train.optimizer import at_step
+from sum_l_jax.train.state import Network
+from sum_l_jax.train.state import TrainState
 
 Objective = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
-Step = Callable[[train_state.TrainState, types.Batch], tuple[train_state.TrainState, metrics.Sums]]
+Step = Callable[[TrainState, types.Batch], tuple[TrainState, metrics.Sums]]
 
 
 def _finite(*trees) -> jax.Array:
@@ -28,16 +29,16 @@ def _finite(*trees) -> jax.Array:
   return jnp.isfinite(jnp.stack([optax.global_norm(t) for t in trees])).all()
 
 
-def _where_finite(finite, new, old) -> train_state.TrainState:
+def _where_finite(finite, new, old) -> TrainState:
   """The new state, or the old one with the new step."""
   kept = dataclasses.replace(old, step=new.step)
   state = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, kept)
   # A step that was left out counts for the learning rate.
-  return dataclasses.replace(state, opt_state=optimizers.at_step(state.opt_state, state.step))
+  return dataclasses.replace(state, opt_state=at_step(state.opt_state, state.step))
 
 
 def make_train_step(
-  network: train_state.Network,
+  network: Network,
   objective: Objective,
   optimizer: optax.GradientTransformation,
   schedule: Callable[[jax.Array], jax.Array],
@@ -79,7 +80,7 @@ def make_train_step(
     sums["finite"] = metrics.scalar(finite)
     sums["grad_norm"] = metrics.scalar(optax.global_norm(grads))
     sums["learning_rate"] = metrics.scalar(schedule(state.step))
-    new_state = train_state.TrainState(
+    new_state = TrainState(
       step=state.step + 1,
       params=optax.apply_updates(state.params, updates),
       stats=stats,
@@ -89,4 +90,4 @@ def make_train_step(
       new_state = _where_finite(finite, new_state, state)
     return new_state, sums
 
-  return device.jit_over(mesh, step, donate=True)
+  return devices.jit_over(mesh, step, donate=True)

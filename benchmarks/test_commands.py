@@ -1,0 +1,60 @@
+"""What the benchmarks compare with is right, and their commands parse."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import growth
+from benchmarks import input as input_benchmark
+from benchmarks import mining_rate
+from data_prep.mining import nearest
+
+
+def test_the_reference_recipe_gives_our_pixels(tmp_path):
+  """Within one grey level; half of it is the rounding of our resize."""
+  input_benchmark.write_clips(tmp_path, 1)
+  assert 0 < input_benchmark.agreement(tmp_path, 3) <= 1.0
+  reference = input_benchmark.ReferenceClips(tmp_path / "files")[0]
+  assert reference.shape == (3, 32, 224, 224)
+
+
+def test_numpy_finds_what_mining_finds():
+  queries = mining_rate.unit_vectors(1030, 1)
+  keys = mining_rate.unit_vectors(500, 2)
+  positions, _ = nearest.nearest(queries, keys, 10, 4096)
+  found = mining_rate.by_numpy(queries, keys, 10)
+  # Float32 can swap two that are equal to 1e-7.
+  assert (positions == found).mean() > 0.999
+
+
+def test_without_faiss_the_others_are_compared(tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(mining_rate, "_QUICK", ((64, 300, 2),))
+  monkeypatch.setattr(mining_rate, "find_faiss", lambda folder: None)
+  output = tmp_path / "mining.json"
+  assert mining_rate.main(["--quick", f"--output={output}"]) == 0
+  assert "faiss is not there and is left out" in capsys.readouterr().out
+  (size,) = json.loads(output.read_text("utf-8"))["results"]["sizes"]
+  assert list(size["wall"]["our_rate_over"]) == ["numpy"]
+  assert size["share_of_same_positions"]["numpy"] > 0.99
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+def test_exponents_of_power_laws(power):
+  sizes = np.array([4, 8, 16, 32])
+  assert growth.exponent(sizes, 3.0 * sizes**power) == pytest.approx(power)
+
+
+def test_the_larger_half_has_two_points_at_least():
+  fitted = growth._fitted([1, 10], [1.0, 100.0])
+  assert fitted["exponent"] == pytest.approx(2.0)
+  assert fitted["exponent_of_larger_half"] == pytest.approx(2.0)
+
+
+def test_growth_draws_its_curves(tmp_path):
+  curve = growth._fitted([1, 2, 4], [1.0, 2.0, 4.0])
+  assert curve["exponent"] == pytest.approx(1.0)
+  growth.draw({"a": curve, "b": curve, "c": curve}, tmp_path / "x.png")
+  assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")

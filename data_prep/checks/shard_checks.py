@@ -1,0 +1,107 @@
+"""What can be wrong with the shards of a clip data set; see `checks`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import pathlib
+
+from google.protobuf import json_format
+
+from data_prep.checks import index_checks
+from sum_l_jax import types
+from sum_l_jax.data import examples
+from sum_l_jax.data import records
+from sum_l_jax.system import command_line
+from sum_l_jax.video import decode
+
+# Without deep, the first frame of every such clip is decoded.
+SAMPLE_EVERY = 50
+
+# json_format: of a damaged dataset_info.json.
+_READ_ERRORS = (*examples.READ_ERRORS, json_format.Error)
+
+
+def check_records(data: records.ClipDataset) -> Iterator[index_checks.Finding]:
+  """The shards hold as many records as the index promises."""
+  promised = sum(records.num_records(clip.num_frames) for clip in data.clips)
+  try:
+    held = _count_records(data)
+  except _READ_ERRORS as error:
+    yield index_checks.Finding(
+      "records",
+      index_checks.ERROR,
+      f"The shards can't be opened ({type(error).__name__}: {error}). Copy"
+      f" them again. Or: {index_checks.REBUILD}",
+    )
+    return
+  if held != promised:
+    yield index_checks.Finding(
+      "records",
+      index_checks.ERROR,
+      f"The shards hold {held} records, {records.clips_file(data.split)}"
+      f" promises {promised}: a shard is missing or of another build. Copy"
+      f" all files of the folder again. Or: {index_checks.REBUILD}",
+      abs(held - promised),
+    )
+
+
+def _count_records(data: records.ClipDataset) -> int:
+  from array_record.python import array_record_module
+  import tensorflow_datasets as tfds
+
+  builder = tfds.builder_from_directory(data.directory)
+  total = 0
+  # What the shards say, not what dataset_info.json says about them.
+  for path in builder.info.splits[data.split].filepaths:
+    if not pathlib.Path(path).is_file():
+      raise FileNotFoundError(f"{pathlib.Path(path).name} is missing")
+    reader = array_record_module.ArrayRecordReader(str(path))
+    total += reader.num_records()
+    reader.close()
+  return total
+
+
+def check_frames(data: records.ClipDataset, deep: bool) -> Iterator[index_checks.Finding]:
+  """Decodes frames: the first of some clips, or (deep) both ends of all."""
+  indices = range(0, len(data), 1 if deep else SAMPLE_EVERY)
+  progress = command_line.Progress(f"{data!r}", len(indices))
+  damaged, changing, reason = [], [], ""
+  for done, index in enumerate(indices, start=1):
+    clip = data.clips[index]
+    ends = [0, clip.num_frames - 1] if deep else [0]
+    try:
+      shapes = {decode.decode_jpeg(frame).shape for frame in data.read_frames(index, ends)}
+      if len(shapes) > 1:
+        changing.append(clip.clip_id)
+    except _READ_ERRORS as error:
+      reason = reason or str(error)
+      damaged.append(clip.clip_id)
+    progress.update(done)
+  if damaged:
+    yield _undecodable(data, len(indices), damaged, reason)
+  if changing:
+    yield index_checks.clips_finding(
+      "frame size",
+      index_checks.ERROR,
+      changing,
+      "{n} clips change their frame size between first and last frame"
+      " ({clips}). Convert the videos to one size, and build again.",
+    )
+  if not damaged:
+    what = "both ends" if deep else "first frame"
+    text = f"{what} of {len(indices)} decoded"
+    yield index_checks.Finding(index_checks.FRAMES, index_checks.OK, text)
+
+
+def _undecodable(
+  data: records.ClipDataset, tried: int, clips: list[str], reason: str
+) -> index_checks.Finding:
+  view = data.view if data.view in types.VIEWS else "ego|exo"
+  return index_checks.clips_finding(
+    index_checks.FRAMES,
+    index_checks.ERROR,
+    clips,
+    f"{{n}} of {tried} clips tried can't be read or decoded ({{clips}}). The"
+    f" first: {reason} Copy the shards again, or build again, or leave them"
+    f" out: write --skip_list and give it as config.{view}.skip_list.",
+  )

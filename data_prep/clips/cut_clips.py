@@ -1,0 +1,194 @@
+"""Cut clips on disk, so that an interrupted build goes on where it stopped.
+
+Clips are cut in groups, by several processes where asked. A finished group lies
+in one `.npz` file whose name says what it was cut from; the next run of the
+same command finds it there. Cutting takes hours on a full data set, putting the
+groups together minutes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from data_prep.clips import clip_reader
+from data_prep.sources import clip_specs
+from sum_l_jax import types
+from sum_l_jax.system import command_line
+
+_GROUP = 16
+# What goes wrong with one clip and may be skipped.
+_ERRORS = {"ValueError": ValueError, "FileNotFoundError": FileNotFoundError}
+
+Group = Sequence[clip_specs.ClipSpec]
+
+
+def _groups(specs: Group) -> list[Group]:
+  """Neighbours, which share a video, together."""
+  return [specs[i : i + _GROUP] for i in range(0, len(specs), _GROUP)]
+
+
+def _digest(group: Group, output: clip_reader.Output) -> str:
+  """Of everything that the result depends on."""
+  footage = []
+  for spec in group:
+    status = spec.media.stat() if spec.media.exists() else None
+    footage.append([status.st_size, status.st_mtime_ns] if status else None)
+  content = [[dataclasses.asdict(s) for s in group], dataclasses.asdict(output), footage]
+  text = json.dumps(content, sort_keys=True, default=str)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _save(path: pathlib.Path, items: Sequence[Any]) -> None:
+  """Writes clips and errors, whole or not at all."""
+  notes, frames = [], []
+  for item in items:
+    if isinstance(item, types.Clip):
+      fields = {k: v for k, v in vars(item).items() if k != "frames"}
+      notes.append({**fields, "frames": len(item.frames)})
+      frames += item.frames
+    else:
+      notes.append({"error": type(item).__name__, "text": str(item)})
+  scratch = path.with_name(f".{path.name}.{os.getpid()}")
+  with scratch.open("wb") as file:
+    np.savez(
+      file,
+      notes=np.array(json.dumps(notes)),
+      sizes=np.array([len(f) for f in frames], np.int64),
+      data=np.frombuffer(b"".join(frames), np.uint8),
+    )
+  scratch.replace(path)
+
+
+def _load(path: pathlib.Path) -> list[types.Clip | Exception]:
+  with np.load(path, allow_pickle=False) as file:
+    notes = json.loads(str(file["notes"]))
+    sizes, data = file["sizes"], file["data"].tobytes()
+  ends = np.cumsum(sizes)
+  items, taken = [], 0
+  for note in notes:
+    if "error" in note:
+      items.append(_ERRORS[note["error"]](note["text"]))
+      continue
+    count = note.pop("frames")
+    frames = [
+      data[end - size : end]
+      for size, end in zip(sizes[taken : taken + count], ends[taken : taken + count])
+    ]
+    taken += count
+    note["labels"] = {t: tuple(ids) for t, ids in note["labels"].items()}
+    items.append(types.Clip(frames=frames, **note))
+  return items
+
+
+def _cut(group: Group, output: clip_reader.Output, path: pathlib.Path, keep_errors: bool) -> None:
+  """Cuts a group into a file; an error ends it unless errors are kept."""
+  items = []
+  for _, result in clip_reader.cut_clips(group, output):
+    if isinstance(result, Exception) and not keep_errors:
+      raise result
+    items.append(result)
+  _save(path, items)
+
+
+def read_clips(
+  specs: Sequence[clip_specs.ClipSpec],
+  output: clip_reader.Output,
+  problems: clip_specs.Problems,
+  *,
+  folder: pathlib.Path,
+  processes: int = 1,
+  beam_options: Sequence[str] | None = None,
+  label: str = "clips",
+) -> Iterator[types.Clip]:
+  """Cuts clips into files of `folder`, then yields them in order.
+
+  Args:
+    specs: the clips.
+    output: how to store them.
+    problems: what to do with a clip that can't be cut.
+    folder: of the files; those of an earlier run are used.
+    processes: that cut side by side. More than one needs the caller's
+      `if __name__ == "__main__"`.
+    beam_options: cuts by Apache Beam instead, with these pipeline options
+      ("--runner=FlinkRunner"); all workers must see the media and `folder`.
+    label: starts the progress lines.
+
+  Raises:
+    FileNotFoundError, ValueError: naming annotation, file and time.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  tasks = [
+    (group, folder / f"{label}-{number:06d}-{_digest(group, output)}.npz")
+    for number, group in enumerate(_groups(specs))
+  ]
+  open_tasks = [task for task in tasks if not task[1].exists()]
+  if beam_options is not None:
+    _run_beam(open_tasks, output, problems.skip, beam_options)
+    open_tasks = []
+  progress = command_line.Progress(f"{label}: groups of {_GROUP} clips", len(open_tasks))
+  for done, _ in enumerate(_run(open_tasks, output, problems.skip, processes)):
+    progress.update(done + 1)
+  for group, path in tasks:
+    for spec, item in zip(group, _load(path)):
+      if isinstance(item, Exception):
+        problems.report(spec.clip_id, spec.where, item)
+      else:
+        yield item
+
+
+def _run(tasks, output, keep_errors, processes) -> Iterator[None]:
+  """Runs the tasks, side by side where asked; yields after each, in order."""
+  if processes < 2 or len(tasks) < 2:
+    for group, path in tasks:
+      yield _cut(group, output, path, keep_errors)
+    return
+  # Spawned, not forked: threads of TensorFlow and OpenCV are about.
+  context = multiprocessing.get_context("spawn")
+  with concurrent.futures.ProcessPoolExecutor(processes, context) as pool:
+    futures = [pool.submit(_cut, group, output, path, keep_errors) for group, path in tasks]
+    try:
+      for future in futures:
+        yield future.result()
+    finally:
+      pool.shutdown(cancel_futures=True)
+
+
+def _run_beam(tasks, output, keep_errors, options) -> None:
+  """Runs the tasks as a pipeline.
+
+  Raises:
+    ValueError: Beam isn't installed, or a clip can't be cut.
+  """
+  try:
+    import apache_beam as beam
+    from apache_beam.options import pipeline_options
+  except ImportError as error:
+    raise ValueError(
+      f"--beam_runner needs Apache Beam ({error}): pip install -e '.[beam]',"
+      " in an environment of its own, since Beam holds protobuf back."
+    ) from error
+  pipeline = beam.Pipeline(options=pipeline_options.PipelineOptions(list(options)))
+  places = [(list(group), str(path.absolute())) for group, path in tasks]
+  with pipeline:
+    _ = (
+      pipeline
+      | "Groups of clips" >> beam.Create(places)
+      | "Spread" >> beam.Reshuffle()
+      | "Cut" >> beam.Map(_cut_task, output, keep_errors)
+    )
+
+
+def _cut_task(task, output, keep_errors) -> None:
+  group, path = task
+  _cut(group, output, pathlib.Path(path), keep_errors)

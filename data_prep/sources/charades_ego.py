@@ -1,0 +1,279 @@
+"""Charades-Ego: the official CSV files as clips of one view.
+
+Videos have many actions, each with a time span. A test clip is a whole video
+with all its actions, as in the reference; videos without any stay, as
+negatives. For training a video is cut into windows, each labelled with the
+actions that touch it. (The reference draws a span anywhere in the video and
+labels what that touches; windows of the span's length are the nearest that
+clips with fixed labels can come.) Windows without an action are left out: they
+have no narration to pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+import math
+import pathlib
+
+from absl import logging
+
+from data_prep.sources import clip_specs
+from sum_l_jax import types
+from sum_l_jax.video import frame_files
+from sum_l_jax.video import media
+
+NUM_CLASSES = 157
+FRAMES_FPS = 24.0
+# What 32 frames at stride 2 span.
+WINDOW_SECONDS = 63 / FRAMES_FPS
+CLASSES_FILE = "Charades_v1_classes.txt"
+NARRATIONS = ("classes", "description")
+
+COLUMNS = ("id", "script", "descriptions", "actions", "length")
+_SUFFIX = {types.EGO: "only1st", types.EXO: "only3rd"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Action:
+  """A class and its time span in seconds."""
+
+  label: int
+  start: float
+  stop: float
+
+
+def read_classes(directory: pathlib.Path) -> tuple[str, ...]:
+  """Reads `Charades_v1_classes.txt`, "c000 Holding some clothes" a line.
+
+  Raises:
+    FileNotFoundError: it isn't there.
+    ValueError: not the 157 classes in order.
+  """
+  path = directory / CLASSES_FILE
+  if not path.is_file():
+    raise FileNotFoundError(
+      f"{str(path)!r} is missing. It lies in the official annotation archive"
+      " beside the CSV files; give the folder with --annotations or"
+      " --class_lists."
+    )
+  names = []
+  for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+    code, _, name = line.strip().partition(" ")
+    if code != f"c{number:03d}" or not name.strip():
+      raise ValueError(
+        f"{path.name}, line {number + 1}: expected 'c{number:03d} <phrase>',"
+        f" got {line!r}. Take the official file."
+      )
+    names.append(name.strip())
+  if len(names) != NUM_CLASSES:
+    raise ValueError(
+      f"{path.name} has {len(names)} classes, the data set {NUM_CLASSES}. Take the official file."
+    )
+  return tuple(names)
+
+
+def parse_actions(cell: str, where: str) -> list[Action]:
+  """Reads "c092 11.90 21.20;c147 0.00 12.60"; empty is no action.
+
+  Raises:
+    ValueError: naming the place and the part that can't be read.
+  """
+  actions = []
+  for part in filter(None, (p.strip() for p in cell.split(";"))):
+    words = part.split()
+    code = words[0][1:] if words[0][:1] == "c" else ""
+    if len(words) != 3 or not code.isdigit() or int(code) >= NUM_CLASSES:
+      raise ValueError(
+        f"{where}: actions must read like 'c092 11.90 21.20;c147 0.00 12.60',"
+        f" classes c000 to c{NUM_CLASSES - 1}; got {part!r}. Correct the"
+        " cell."
+      )
+    start, stop = (clip_specs.parse_seconds(w, "actions", where) for w in words[1:])
+    if start > stop:
+      raise ValueError(f"{where}: action {part!r} stops before it starts. Correct the cell.")
+    actions.append(Action(int(code), start, stop))
+  return actions
+
+
+def _label_files(path: pathlib.Path, view: str) -> dict[str, pathlib.Path]:
+  """The CSV file of each split: of this view alone, or of both views."""
+  if path.name.startswith("CharadesEgo_v0") or (
+    path.is_dir() and not any(path.glob("CharadesEgo_v1_*.csv")) and any(path.glob("*_v0_*.csv"))
+  ):
+    raise ValueError(
+      f"{str(path)!r} holds version 0 of the annotations, whose splits are"
+      " not those of any published score. Take CharadesEgo_v1_train.csv and"
+      " CharadesEgo_v1_test.csv from the data set's page."
+    )
+  if not path.is_dir():
+    return {"": path}
+  files = {}
+  for split in ("train", "test"):
+    tried = [path / f"CharadesEgo_v1_{split}{ending}.csv" for ending in (f"_{_SUFFIX[view]}", "")]
+    found = next((file for file in tried if file.is_file()), None)
+    if found is None:
+      raise FileNotFoundError(
+        f"--annotations={str(path)!r} has neither"
+        f" {' nor '.join(file.name for file in tried)}. Give the folder of"
+        " the official annotations."
+      )
+    files[split] = found
+  return files
+
+
+def find_media(video_id: str, where: str, roots: Sequence[pathlib.Path]) -> pathlib.Path:
+  """Finds a video's frames, `<id>/<id>-000001.jpg`, or else its file.
+
+  Raises:
+    FileNotFoundError: listing every path tried.
+    ValueError: the id leads out of the folders.
+  """
+  clip_specs.check_inside(video_id, "id", where)
+  tried = []
+  for root in roots:
+    for place in (root / video_id, root / f"{video_id}.tar"):
+      tried.append(str(place))
+      if place.is_dir() or place.is_file():
+        return place
+    for suffix in media.VIDEO_SUFFIXES:
+      path = root / f"{video_id}{suffix}"
+      tried.append(str(path))
+      if path.is_file():
+        return path
+  lines = "\n".join(f"  {path}" for path in tried)
+  raise FileNotFoundError(
+    f"{where}: no frames and no video of {video_id} were found."
+    f" Tried:\n{lines}\nGive the right folders with --media=DIR[,DIR...], or"
+    " leave its clips out with --on_error=skip."
+  )
+
+
+def read_annotations(
+  path: pathlib.Path,
+  *,
+  view: str,
+  media_roots: Sequence[pathlib.Path],
+  class_lists: pathlib.Path | None = None,
+  narration: str = "classes",
+  window_seconds: float = WINDOW_SECONDS,
+  problems: clip_specs.Problems | None = None,
+) -> clip_specs.Annotations:
+  """Reads the official version 1 files.
+
+  Args:
+    path: the folder of the official files, or one CSV file.
+    view: "ego" takes the videos whose id ends in EGO, "exo" all others. The
+      official pairing of the two is never used.
+    media_roots: where frames or videos are.
+    class_lists: folder of the class file; None looks beside the annotations.
+    narration: "classes" joins the phrases of a clip's classes, "description"
+      takes the video's description (the paper doesn't say which it used).
+    window_seconds: length of the training clips.
+    problems: what to do with an unusable row; None raises.
+
+  Returns:
+    Clips with one multi-label task, "action"; of a folder each knows its split.
+
+  Raises:
+    FileNotFoundError: a file, frames or a video is missing.
+    ValueError: version 0, a column is missing, or a row is unusable.
+  """
+  if narration not in NARRATIONS:
+    raise ValueError(f"--narration must be one of {NARRATIONS}, got {narration!r}.")
+  if window_seconds <= 0:
+    raise ValueError(f"--window must be positive seconds, got {window_seconds}.")
+  problems = problems or clip_specs.Problems()
+  directory = path if path.is_dir() else path.parent
+  names = read_classes(class_lists or directory)
+  files = _label_files(path, view)
+  clips, empty = [], 0
+  for split, file in files.items():
+    for where, row in clip_specs.read_rows(file, COLUMNS)[0]:
+      if row.get("id", "").endswith("EGO") != (view == types.EGO):
+        continue
+      try:
+        made = _make_clips(row, where, split, names, media_roots, narration, window_seconds)
+      except (ValueError, FileNotFoundError) as error:
+        problems.report(row.get("id", ""), where, error)
+        continue
+      empty += sum(clip is None for clip in made)
+      clips += [clip for clip in made if clip is not None]
+  if empty:
+    logging.info("%d training windows without an action left out", empty)
+  task = types.Task("action", types.MULTI_LABEL, names)
+  return clip_specs.Annotations(clips, {"action": task}, tuple(files.values()))
+
+
+def _make_clips(
+  row: Mapping[str, str],
+  where: str,
+  split: str,
+  names: Sequence[str],
+  roots: Sequence[pathlib.Path],
+  narration: str,
+  window: float,
+) -> list[clip_specs.ClipSpec | None]:
+  """The clips of one video; None for a window without an action."""
+  if "" in row:
+    raise ValueError(f"{where}: {row['']}. Put quotes around cells that hold a comma.")
+  if not row["id"]:
+    raise ValueError(f"{where}: id is empty. Take the official file.")
+  actions = parse_actions(row["actions"], where)
+  length = clip_specs.parse_seconds(row["length"], "length", where)
+  place = find_media(row["id"], where, roots)
+  text = row["descriptions"] or row["script"]
+  if split == "test":
+    spoken = _narration(actions, names, narration, text) or "no action"
+    return [_spec(row["id"], row["id"], place, 0.0, None, actions, spoken, where, split)]
+  clips = []
+  for number in range(max(1, math.floor(length / window))):
+    start, stop = number * window, min((number + 1) * window, length)
+    here = [a for a in actions if a.start < stop and a.stop > start]
+    spoken = _narration(here, names, narration, text)
+    clips.append(
+      _spec(f"{row['id']}_{number:03d}", row["id"], place, start, stop, here, spoken, where, split)
+      if here
+      else None
+    )
+  return clips
+
+
+def _narration(actions: Sequence[Action], names: Sequence[str], rule: str, text: str) -> str:
+  phrases = ", ".join(names[c] for c in sorted({a.label for a in actions}))
+  return (text or phrases) if rule == "description" else (phrases or text)
+
+
+def _spec(
+  clip_id: str,
+  video_id: str,
+  place: pathlib.Path,
+  start: float,
+  stop: float | None,
+  actions: Sequence[Action],
+  narration: str,
+  where: str,
+  split: str,
+) -> clip_specs.ClipSpec:
+  frame_name = video_id + "-{:06d}.jpg"
+  first = math.floor(start * FRAMES_FPS) + 1
+  last = 0
+  if frame_files.is_frames(place):
+    newest = frame_files.newest_number(place, frame_name)
+    last = newest if stop is None else min(newest, max(first, math.floor(stop * FRAMES_FPS)))
+  return clip_specs.ClipSpec(
+    clip_id=clip_id,
+    video_id=video_id,
+    media=place,
+    start_seconds=start,
+    stop_seconds=stop,
+    narration=narration,
+    labels={"action": tuple(sorted({a.label for a in actions}))},
+    where=where,
+    split=split,
+    first_frame=first,
+    last_frame=last,
+    frames_fps=FRAMES_FPS,
+    frame_name=frame_name,
+  )

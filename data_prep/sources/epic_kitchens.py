@@ -1,0 +1,416 @@
+"""EPIC-KITCHENS-55 and -100: the official action labels as clips.
+
+Reads the CSV files as they are released, and frames or videos in the layouts in
+which people keep them. Class ids of the two releases differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+import pathlib
+
+from absl import logging
+
+from data_prep.sources import clip_specs
+from sum_l_jax import types
+from sum_l_jax.video import media
+
+# Of every official file, and of those with labels.
+_SPAN_COLUMNS = (
+  "participant_id",
+  "video_id",
+  "start_timestamp",
+  "stop_timestamp",
+  "start_frame",
+  "stop_frame",
+)
+_LABEL_COLUMNS = ("narration", "verb_class", "noun_class")
+
+
+@dataclasses.dataclass(frozen=True)
+class Release:
+  """What differs between the two.
+
+  Attributes:
+    name: "epic55" or "epic100".
+    num_classes: by task.
+    class_files: names of a task's class list, the first found is taken.
+    class_columns: of id and name in it.
+    id_columns: together they name a row.
+    label_files: the official file of each split; epic55 has one for all.
+    test_files: the official files without labels, by split.
+    frames_fps: the rate of a video's official frames, and of start_frame and
+      stop_frame. Videos have other rates: for those the timestamps hold.
+    wrong_frames: videos whose published frames are not theirs (erratum).
+  """
+
+  name: str
+  num_classes: Mapping[str, int]
+  class_files: tuple[str, ...]
+  class_columns: tuple[str, str]
+  id_columns: tuple[str, ...]
+  label_files: Mapping[str, str]
+  test_files: Mapping[str, str]
+  frames_fps: Callable[[str], float]
+  wrong_frames: tuple[str, ...] = ()
+
+  def columns(self, *, labelled: bool) -> tuple[str, ...]:
+    """Of an official file."""
+    names = [*self.id_columns, *_SPAN_COLUMNS]
+    return (*dict.fromkeys(names + list(_LABEL_COLUMNS) * labelled),)
+
+
+def _fps_of_100(video_id: str) -> float:
+  """60 for the videos of EPIC-KITCHENS-55 (P01_01), 50 for later ones."""
+  return 50.0 if len(video_id.rpartition("_")[2]) == 3 else 60.0
+
+
+EPIC55 = Release(
+  name="epic55",
+  num_classes={"verb": 125, "noun": 352},
+  class_files=("EPIC_{task}_classes.csv",),
+  class_columns=("{task}_id", "class_key"),
+  id_columns=("video_id", "uid"),
+  label_files={"": "EPIC_train_action_labels.csv"},
+  test_files={
+    "test_seen": "EPIC_test_s1_timestamps.csv",
+    "test_unseen": "EPIC_test_s2_timestamps.csv",
+  },
+  frames_fps=lambda video_id: 60.0,
+)
+EPIC100 = Release(
+  name="epic100",
+  num_classes={"verb": 97, "noun": 300},
+  class_files=("EPIC_100_{task}_classes.csv", "EPIC_100_{task}_classes_v2.csv"),
+  class_columns=("id", "key"),
+  id_columns=("narration_id",),
+  label_files={"train": "EPIC_100_train.csv", "validation": "EPIC_100_validation.csv"},
+  test_files={"test": "EPIC_100_test_timestamps.csv"},
+  frames_fps=_fps_of_100,
+  wrong_frames=("P01_109", "P27_103"),
+)
+RELEASES = {release.name: release for release in (EPIC55, EPIC100)}
+
+
+def read_class_names(
+  directory: pathlib.Path, task: str, release: Release
+) -> tuple[str, ...] | None:
+  """Reads a task's class list; None where the folder has none.
+
+  Args:
+    directory: the folder.
+    task: "verb" or "noun".
+    release: which lists.
+
+  Returns:
+    The class keys, position = class id.
+
+  Raises:
+    ValueError: the ids are not 0, 1, 2 and so on.
+  """
+  paths = [directory / name.format(task=task) for name in release.class_files]
+  path = next((path for path in paths if path.is_file()), None)
+  if path is None:
+    return None
+  id_column, key = (c.format(task=task) for c in release.class_columns)
+  rows, _ = clip_specs.read_rows(path, (id_column, key))
+  for expected, (where, row) in enumerate(rows):
+    found = clip_specs.parse_int(row[id_column], id_column, where)
+    if found != expected:
+      raise ValueError(
+        f"{where}: {id_column} must count up from 0; expected {expected}, got"
+        f" {found}. Take the official file."
+      )
+  return tuple(row[key] for _, row in rows)
+
+
+def make_tasks(
+  directory: pathlib.Path, class_lists: pathlib.Path | None, release: Release
+) -> dict[str, types.Task]:
+  """The tasks verb and noun, with names as far as there are class lists.
+
+  Args:
+    directory: of the annotations; class lists are looked for there.
+    class_lists: the folder of the class lists, instead.
+    release: which classes.
+
+  Raises:
+    FileNotFoundError: `class_lists` is given and lacks a file.
+  """
+  tasks = {}
+  for name, number in release.num_classes.items():
+    names = read_class_names(class_lists or directory, name, release)
+    if names is None and class_lists is not None:
+      wanted = class_lists / release.class_files[0].format(task=name)
+      raise FileNotFoundError(
+        f"{str(wanted)!r} is missing. Give"
+        " the folder of the official class lists, or leave --class_lists"
+        " out: classes are then called class_0, class_1 ..."
+      )
+    names = names or tuple(f"class_{i}" for i in range(number))
+    tasks[name] = types.Task(name, types.SOFTMAX, names)
+  return tasks
+
+
+def find_media(video_id: str, participant: str, roots: Sequence[pathlib.Path]) -> pathlib.Path:
+  """Finds the frames of a video, in a folder or tar file, or else its file.
+
+  Args:
+    video_id: for example "P01_01".
+    participant: for example "P01".
+    roots: folders to look in.
+
+  Raises:
+    FileNotFoundError: listing every path tried.
+  """
+  tried = []
+  for root in roots:
+    for folder in (
+      root / video_id,
+      root / participant / video_id,
+      root / participant / "rgb_frames" / video_id,
+    ):
+      tried.append(f"{folder}/frame_*.jpg")
+      if folder.is_dir():
+        return folder
+      packed = folder.with_name(folder.name + ".tar")
+      tried.append(str(packed))
+      if packed.is_file():
+        return packed
+    for stem in (
+      root / video_id,
+      root / participant / video_id,
+      root / participant / "videos" / video_id,
+    ):
+      tried.append(f"{stem}{{{','.join(media.VIDEO_SUFFIXES)}}}")
+      for suffix in media.VIDEO_SUFFIXES:
+        if (path := stem.with_name(stem.name + suffix)).is_file():
+          return path
+  lines = "\n".join(f"  {path}" for path in tried)
+  raise FileNotFoundError(
+    f"No frames and no video of {video_id} were found. Tried:\n{lines}\nGive"
+    " the right folders with --media=DIR[,DIR...], or leave its clips out"
+    " with --on_error=skip."
+  )
+
+
+def _files(path: pathlib.Path, names: Mapping[str, str]) -> dict[str, pathlib.Path]:
+  """The files to read, by split; "" where a file says nothing about splits.
+
+  Raises:
+    FileNotFoundError: a folder without them.
+  """
+  if not path.is_dir():
+    return {"": path}
+  files = {split: path / name for split, name in names.items()}
+  missing = [str(file) for file in files.values() if not file.is_file()]
+  if missing:
+    raise FileNotFoundError(
+      f"--annotations={str(path)!r} lacks {', '.join(missing)}. Give the"
+      " folder of the official annotations, or one of its files."
+    )
+  return files
+
+
+def read_annotations(
+  path: pathlib.Path,
+  *,
+  release: Release,
+  media_roots: Sequence[pathlib.Path],
+  class_lists: pathlib.Path | None = None,
+  test_sets: bool = False,
+  problems: clip_specs.Problems | None = None,
+) -> clip_specs.Annotations:
+  """Reads the official labels.
+
+  Args:
+    path: the folder of the official files, or one file of their columns.
+    release: which of the two.
+    media_roots: where frames or videos are.
+    class_lists: see `make_tasks`.
+    test_sets: reads the official files without labels too.
+    problems: what to do with an unusable row; None raises.
+
+  Returns:
+    One clip a row, in the files' order, called "<video_id>_<uid>" or by its
+    narration_id. Of a folder of epic100 each clip knows its split.
+
+  Raises:
+    FileNotFoundError: the file, a class list, frames or a video is missing.
+    ValueError: a column is missing, or a row is unusable.
+  """
+  if test_sets and not path.is_dir():
+    raise ValueError(
+      f"--test_sets needs the folder of the official annotations, and {str(path)!r} is a file."
+    )
+  directory = path if path.is_dir() else path.parent
+  tasks = make_tasks(directory, class_lists, release)
+  reader = _Reader(release, tasks, media_roots, problems or clip_specs.Problems())
+  files = _files(path, release.label_files)
+  clips = [c for split, file in files.items() for c in reader.read(file, split)]
+  test_files = _files(path, release.test_files) if test_sets else {}
+  unlabelled = {
+    split: reader.read(file, split, labelled=False) for split, file in test_files.items()
+  }
+  _warn_of_wrong_frames([*clips, *(c for part in unlabelled.values() for c in part)], release)
+  return clip_specs.Annotations(
+    clips,
+    tasks,
+    (*files.values(), *test_files.values()),
+    unlabelled,
+    _read_groups(directory, release),
+  )
+
+
+def _read_groups(directory: pathlib.Path, release: Release) -> dict:
+  """What the official lists of participants and tail classes name."""
+  if release is not EPIC100:
+    return {}
+  found = {}
+  for name, column, key in (
+    ("EPIC_100_unseen_participant_ids_validation.csv", "participant_id", "unseen_participants"),
+    ("EPIC_100_tail_verbs.csv", "verb", "verb"),
+    ("EPIC_100_tail_nouns.csv", "noun", "noun"),
+  ):
+    path = directory / name
+    if not path.is_file():
+      logging.warning(
+        "%s is missing: the official scores of unseen participants or tail"
+        " classes will not be computed.",
+        path,
+      )
+      continue
+    rows, _ = clip_specs.read_rows(path, (column,))
+    found[key] = [
+      row[column]
+      if key == "unseen_participants"
+      else clip_specs.parse_int(row[column], column, where)
+      for where, row in rows
+    ]
+  people = found.pop("unseen_participants", None)
+  return {
+    **({"unseen_participants": people} if people else {}),
+    **({"tail_classes": found} if found else {}),
+  }
+
+
+class _Reader:
+  """Reads files of one release, remembering ids and where videos are."""
+
+  def __init__(
+    self,
+    release: Release,
+    tasks: Mapping[str, types.Task],
+    roots: Sequence[pathlib.Path],
+    problems: clip_specs.Problems,
+  ):
+    self._release = release
+    self._tasks = tasks
+    self._roots = roots
+    self._problems = problems
+    self._found: dict[str, pathlib.Path | FileNotFoundError] = {}
+    self._seen: dict[str, str] = {}
+
+  def read(
+    self, file: pathlib.Path, split: str, *, labelled: bool = True
+  ) -> list[clip_specs.ClipSpec]:
+    """The clips of one file."""
+    columns = self._release.columns(labelled=labelled)
+    ids = self._release.id_columns
+    clips = []
+    for where, row in clip_specs.read_rows(file, columns)[0]:
+      clip_id = "_".join(row.get(column, "") for column in ids)
+      try:
+        (clip_specs.check_row if labelled else clip_specs.check_cells)(row, where)
+        clip = self._make_clip(clip_id, row, where, labelled)
+        if clip_id in self._seen:
+          raise ValueError(
+            f"{where}: {ids[-1]} {row[ids[-1]]!r} of video"
+            f" {row['video_id']!r} occurs twice, also in"
+            f" {self._seen[clip_id]}. Give each row one of its own."
+          )
+      except (ValueError, FileNotFoundError) as error:
+        self._problems.report(clip_id, where, error)
+        continue
+      self._seen[clip_id] = where
+      clips.append(dataclasses.replace(clip, split=split))
+    return clips
+
+  def _make_clip(
+    self, clip_id: str, row: Mapping[str, str], where: str, labelled: bool
+  ) -> clip_specs.ClipSpec:
+    """Checks one row."""
+    video_id = row["video_id"]
+    for column in ("video_id", *self._release.id_columns):
+      if not row[column]:
+        raise ValueError(f"{where}: {column} is empty. Take the official file.")
+    for column in ("video_id", "participant_id"):
+      if row[column]:
+        clip_specs.check_inside(row[column], column, where)
+    seconds = [
+      clip_specs.parse_seconds(row[column], column, where)
+      for column in ("start_timestamp", "stop_timestamp")
+    ]
+    clip_specs.check_span(*seconds, ("start_timestamp", "stop_timestamp"), where)
+    frames = [
+      clip_specs.parse_int(row[column], column, where) for column in ("start_frame", "stop_frame")
+    ]
+    clip_specs.check_span(*frames, ("start_frame", "stop_frame"), where)
+    if frames[0] < 0:
+      raise ValueError(f"{where}: start_frame is negative: {frames[0]}.")
+    labels = (
+      {name: (_class_id(row[f"{name}_class"], task, where),) for name, task in self._tasks.items()}
+      if labelled
+      else {}
+    )
+    if video_id not in self._found:
+      try:
+        self._found[video_id] = find_media(video_id, row["participant_id"], self._roots)
+      except FileNotFoundError as error:
+        self._found[video_id] = error
+    place = self._found[video_id]
+    if isinstance(place, FileNotFoundError):
+      raise FileNotFoundError(f"{where}: {place}")
+    return clip_specs.ClipSpec(
+      clip_id=clip_id,
+      video_id=video_id,
+      media=place,
+      start_seconds=seconds[0],
+      stop_seconds=seconds[1],
+      narration=row.get("narration", ""),
+      labels=labels,
+      where=where,
+      # Files count from 1; a start in the first 1/60 s is rounded down to 0.
+      first_frame=max(1, frames[0]),
+      last_frame=frames[1],
+      frames_fps=self._release.frames_fps(video_id),
+    )
+
+
+def _warn_of_wrong_frames(clips: Sequence[clip_specs.ClipSpec], release: Release) -> None:
+  for video in release.wrong_frames:
+    places = {c.media for c in clips if c.video_id == video}
+    if any(place.suffix not in media.VIDEO_SUFFIXES for place in places):
+      logging.warning(
+        "The published frames of %s are not those of that video (official"
+        " erratum). Extract them again from the video, at %g a second, or"
+        " give the video.",
+        video,
+        release.frames_fps(video),
+      )
+
+
+def _class_id(text: str, task: types.Task, where: str) -> int:
+  column = f"{task.name}_class"
+  number = clip_specs.parse_int(text, column, where)
+  if not 0 <= number < task.num_classes:
+    raise ValueError(
+      f"{where}: {column} {number} is out of range; the class list has"
+      f" {task.num_classes} classes, so ids 0 to {task.num_classes - 1}."
+      " Correct the cell, or give the matching class lists with"
+      " --class_lists=DIR."
+    )
+  return number

@@ -1,0 +1,251 @@
+"""Your own videos: a `manifest.csv` with a path, a time span, text and labels.
+
+  clip_id,path,start_seconds,stop_seconds,narration,verb,noun
+  a0,kitchen.mp4,0.0,3.5,cut onion with knife,cut,onion
+
+Every column after the first five is a label set; `split`, where present, names
+the split. `path` may also be a folder of JPEG frames, in the order of the
+numbers in their names; a column `fps` then says their rate. Several labels in a
+cell are separated by ";" or "|" and make the label set a multi-label one. Both
+times left empty take the whole file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from collections.abc import Mapping
+from collections.abc import Sequence
+import pathlib
+import re
+
+from data_prep.sources import clip_specs
+from sum_l_jax import types
+
+COLUMNS = ("clip_id", "path", "start_seconds", "stop_seconds", "narration")
+SPLIT_COLUMN = "split"
+FPS_COLUMN = "fps"
+
+_SEPARATOR = re.compile(r"[;|]")
+# Annotations may run a little past the last frame that was extracted.
+_END_TOLERANCE_SECONDS = 0.5
+
+Rows = Sequence[tuple[str, Mapping[str, str]]]
+
+
+def read_annotations(
+  path: pathlib.Path,
+  *,
+  media_roots: Sequence[pathlib.Path],
+  class_lists: pathlib.Path | None = None,
+  multi_label: Collection[str] = (),
+  problems: clip_specs.Problems | None = None,
+) -> clip_specs.Annotations:
+  """Reads a manifest.
+
+  Args:
+    path: the CSV file.
+    media_roots: folders that the column `path` is relative to.
+    class_lists: a folder; `<task>.txt` in it lists the class names of a label
+      set, one a line. Without it they are the sorted names that occur.
+    multi_label: label sets that are multi-label even if no cell holds several.
+    problems: what to do with an unusable row; None raises.
+
+  Returns:
+    One clip a row, in the file's order.
+
+  Raises:
+    FileNotFoundError: the manifest, a class list or a video is missing.
+    ValueError: a column is missing, or a row is unusable.
+  """
+  problems = problems or clip_specs.Problems()
+  rows, columns = clip_specs.read_rows(path, COLUMNS)
+  own = (*COLUMNS, SPLIT_COLUMN, FPS_COLUMN)
+  task_names = [c for c in columns if c not in own]
+  _check_task_names(path, task_names, multi_label)
+  tasks = {name: _make_task(name, rows, class_lists, name in multi_label) for name in task_names}
+  ids = {name: {c: i for i, c in enumerate(task.class_names)} for name, task in tasks.items()}
+  seen: dict[str, str] = {}
+  clips = []
+  for where, row in rows:
+    try:
+      clip = _make_clip(row, where, tasks, ids, media_roots)
+      if clip.clip_id in seen:
+        raise ValueError(
+          f"{where}: clip_id {clip.clip_id!r} is that of"
+          f" {seen[clip.clip_id]}. Give each row an id of its own."
+        )
+    except (ValueError, FileNotFoundError) as error:
+      problems.report(row.get("clip_id", ""), where, error)
+      continue
+    seen[clip.clip_id] = where
+    clips.append(clip)
+  return clip_specs.Annotations(clips, tasks, (path,))
+
+
+def _check_task_names(
+  path: pathlib.Path, names: Sequence[str], multi_label: Collection[str]
+) -> None:
+  if not names:
+    raise ValueError(
+      f"{str(path)!r} has no label column. Add one after {', '.join(COLUMNS)}, for example verb."
+    )
+  for name in names:
+    if not name.isidentifier():
+      raise ValueError(
+        f"{str(path)!r}: a label column must be named by letters, digits and"
+        f" _, not starting with a digit; got {name!r}. Columns:"
+        f" {', '.join(names)}."
+      )
+  for name in multi_label:
+    if name not in names:
+      raise ValueError(
+        f"--multi_label names {name!r}{annotations.close_match(name, names)},"
+        f" which is no label column of {str(path)!r}: {', '.join(names)}."
+      )
+
+
+def _labels_of(cell: str) -> list[str]:
+  return [label.strip() for label in _SEPARATOR.split(cell) if label.strip()]
+
+
+def _make_task(
+  name: str, rows: Rows, class_lists: pathlib.Path | None, multi_label: bool
+) -> types.Task:
+  """Finds the kind and the class names of a label column."""
+  cells = [_labels_of(row.get(name, "")) for _, row in rows]
+  several = multi_label or any(len(labels) > 1 for labels in cells)
+  if class_lists is not None:
+    class_names = _read_class_list(class_lists / f"{name}.txt")
+  else:
+    class_names = tuple(sorted({label for cell in cells for label in cell}))
+    if not class_names:
+      raise ValueError(
+        f"Label column {name!r} is empty in every row. Fill it in, or take the column out."
+      )
+  return types.Task(name, types.MULTI_LABEL if several else types.SOFTMAX, class_names)
+
+
+def _read_class_list(path: pathlib.Path) -> tuple[str, ...]:
+  if not path.is_file():
+    raise FileNotFoundError(
+      f"There is no class list {str(path)!r}: --class_lists must be a folder"
+      " with one such text file a label column, one class name a line."
+    )
+  text = path.read_text(encoding="utf-8-sig")
+  names = tuple(line.strip() for line in text.splitlines() if line.strip())
+  if not names or len(set(names)) < len(names):
+    raise ValueError(
+      f"{str(path)!r} must hold class names, one a line, each once; it has"
+      f" {len(names)} lines and {len(set(names))} different names."
+    )
+  return names
+
+
+def _make_clip(
+  row: Mapping[str, str],
+  where: str,
+  tasks: Mapping[str, types.Task],
+  ids: Mapping[str, Mapping[str, int]],
+  roots: Sequence[pathlib.Path],
+) -> clip_specs.ClipSpec:
+  clip_specs.check_row(row, where)
+  if not row["clip_id"]:
+    raise ValueError(f"{where}: clip_id is empty. Give each row an id.")
+  video = _find_video(row["path"], where, roots)
+  start, stop = 0.0, None
+  if row["start_seconds"] or row["stop_seconds"]:
+    start, stop = (
+      clip_specs.parse_seconds(row[column], column, where)
+      for column in ("start_seconds", "stop_seconds")
+    )
+    clip_specs.check_span(start, stop, ("start_seconds", "stop_seconds"), where)
+  fps, files = 0.0, ()
+  if video.is_dir():
+    fps, files = _frame_files(video, start, stop, row, where)
+  return clip_specs.ClipSpec(
+    clip_id=row["clip_id"],
+    video_id=pathlib.PurePath(row["path"]).with_suffix("").as_posix(),
+    media=video,
+    start_seconds=start,
+    stop_seconds=stop,
+    narration=row["narration"],
+    labels={name: _class_ids(row[name], task, ids[name], where) for name, task in tasks.items()},
+    where=where,
+    split=row.get(SPLIT_COLUMN, ""),
+    frames_fps=fps,
+    frame_files=files,
+  )
+
+
+def _frame_files(
+  folder: pathlib.Path, start: float, stop: float | None, row: Mapping[str, str], where: str
+) -> tuple[float, tuple[str, ...]]:
+  """Rate and names of the frames of a time span."""
+  fps = row.get(FPS_COLUMN, "")
+  try:
+    rate = float(fps)
+  except ValueError:
+    rate = 0.0
+  if not 0 < rate < 1000:
+    raise ValueError(
+      f"{where}: path {row['path']!r} is a folder of frames, so a column fps"
+      f" must give their frames a second; got {fps!r}."
+    )
+  number = lambda name: [int(n) for n in re.findall(r"\d+", name)]
+  names = sorted(
+    (item.name for item in folder.iterdir() if item.suffix.lower() in (".jpg", ".jpeg")),
+    key=lambda name: (number(name), name),
+  )
+  last = len(names) if stop is None else round(stop * rate)
+  chosen = tuple(names[round(start * rate) : last])
+  if not chosen or last > len(names) + _END_TOLERANCE_SECONDS * rate:
+    raise ValueError(
+      f"{where}: the folder {str(folder)!r} has {len(names)} JPEG frames,"
+      f" {len(names) / rate:.2f} s at {rate:g} a second; the clip goes from"
+      f" {start:g} s to {'the end' if stop is None else f'{stop:g} s'}."
+      " Correct the times or the column fps."
+    )
+  return rate, chosen
+
+
+def _class_ids(cell: str, task: types.Task, ids: Mapping[str, int], where: str) -> tuple[int, ...]:
+  labels = _labels_of(cell)
+  if task.kind == types.SOFTMAX and not labels:
+    raise ValueError(
+      f"{where}: {task.name} is empty, and each clip needs one. Fill it in,"
+      f" or make it a set of any number with --multi_label={task.name}."
+    )
+  for label in labels:
+    if label not in ids:
+      raise ValueError(
+        f"{where}: {task.name} {label!r}"
+        f"{annotations.close_match(label, task.class_names)} is not in the"
+        f" class list of {task.num_classes} names. Correct the cell, or add"
+        f" the name to {task.name}.txt."
+      )
+  return tuple(sorted({ids[label] for label in labels}))
+
+
+def _find_video(path: str, where: str, roots: Sequence[pathlib.Path]) -> pathlib.Path:
+  if not path:
+    raise ValueError(f"{where}: path is empty. Name the video file.")
+  place = pathlib.PurePath(path)
+  below = [root for root in roots if place.is_relative_to(root.absolute())]
+  if place.is_absolute() and below and ".." not in place.parts:
+    path = str(place.relative_to(below[0].absolute()))
+  clip_specs.check_inside(path, "path", where)
+  tried = [root / path for root in roots]
+  for candidate in tried:
+    if candidate.exists():
+      return candidate
+  lines = "\n".join(f"  {candidate}" for candidate in tried)
+  near = ""
+  for candidate in tried:
+    if candidate.parent.is_dir():
+      present = [item.name for item in candidate.parent.iterdir()]
+      near = near or clip_specs.close_match(candidate.name, present)
+  raise FileNotFoundError(
+    f"{where}: there is no video {path!r}{near}. Tried:\n{lines}\nCorrect the"
+    " path, give the right folders with --media=DIR[,DIR...], or leave such"
+    " clips out with --on_error=skip."
+  )

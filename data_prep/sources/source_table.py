@@ -1,0 +1,140 @@
+"""The data sets that `build_dataset` reads, as a table."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from collections.abc import Mapping
+import dataclasses
+import functools
+import pathlib
+
+from data_prep.sources import charades_ego
+from data_prep.sources import clip_specs
+from data_prep.sources import epic_kitchens
+from data_prep.sources import lemma
+from data_prep.sources import lemma_narration
+from data_prep.sources import manifest
+from sum_l_jax import types
+from sum_l_jax.system import command_line
+
+EPIC55 = epic_kitchens.EPIC55.name
+MANIFEST = "manifest"
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """How one data set is read.
+
+  Attributes:
+    read: its reader. Called with the annotations' path, `media_roots`,
+      `problems` and the options below.
+    view: "ego" or "exo"; None where the user must say.
+    defaults: the command's options beyond those that every data set has, with
+      the value of one that isn't given.
+    views: the reader wants to know the view.
+    identifies: options that change what is built, kept in its metadata.
+  """
+
+  read: Callable[..., clip_specs.Annotations]
+  view: str | None
+  defaults: Mapping[str, object]
+  views: bool = False
+  identifies: tuple[str, ...] = ()
+
+
+def _epic(release: epic_kitchens.Release) -> Source:
+  read = functools.partial(epic_kitchens.read_annotations, release=release)
+  return Source(read, types.EGO, {"class_lists": None, "test_sets": False})
+
+
+SOURCES: Mapping[str, Source] = {
+  **{name: _epic(r) for name, r in epic_kitchens.RELEASES.items()},
+  "charades_ego": Source(
+    charades_ego.read_annotations,
+    types.EGO,
+    {
+      "class_lists": None,
+      "narration": charades_ego.NARRATIONS[0],
+      "window": charades_ego.WINDOW_SECONDS,
+    },
+    views=True,
+    identifies=("narration", "window"),
+  ),
+  "lemma": Source(
+    lemma.read_annotations,
+    types.EXO,
+    {"narration": lemma_narration.TEMPLATES},
+    identifies=("narration",),
+  ),
+  MANIFEST: Source(manifest.read_annotations, None, {"class_lists": None, "multi_label": ""}),
+}
+# What the readers call an option, where that isn't its name.
+_KEYWORDS = {"window": "window_seconds"}
+
+
+def options(args: argparse.Namespace) -> dict[str, object]:
+  """The options of the chosen data set, as given or by default.
+
+  Raises:
+    ValueError: one is given that isn't of this data set.
+  """
+  source = SOURCES[args.dataset]
+  every = sorted({name for s in SOURCES.values() for name in s.defaults})
+  for name in every:
+    if name not in source.defaults and getattr(args, name):
+      fitting = [n for n, s in SOURCES.items() if name in s.defaults]
+      raise ValueError(
+        f"--{name} is for --dataset={' or '.join(fitting)}, not for {args.dataset}. Leave it out."
+      )
+  return {name: getattr(args, name) or default for name, default in source.defaults.items()}
+
+
+def view(args: argparse.Namespace) -> str:
+  """The view of the clips, as given or that of the data set.
+
+  Raises:
+    ValueError: the data set has none of its own.
+  """
+  chosen = args.view or SOURCES[args.dataset].view
+  if chosen is None:
+    raise ValueError(
+      f"--dataset={args.dataset} needs --view=ego (first person) or --view=exo (third person)."
+    )
+  return chosen
+
+
+def read(args: argparse.Namespace, problems: clip_specs.Problems) -> clip_specs.Annotations:
+  """Reads the annotations that the command names.
+
+  Args:
+    args: of `build_dataset`.
+    problems: what to do with a row that can't be used.
+
+  Raises:
+    FileNotFoundError: a folder of --media is none.
+    ValueError: an option of another data set; or as the reader says.
+  """
+  roots = [pathlib.Path(root) for root in command_line.names(args.media)]
+  for root in roots:
+    if not root.is_dir():
+      raise FileNotFoundError(f"--media names {str(root)!r}, which is no folder.")
+  given = args.annotations
+  source = SOURCES[args.dataset]
+  keywords = {_KEYWORDS.get(k, k): v for k, v in options(args).items()}
+  if "multi_label" in keywords:
+    keywords["multi_label"] = command_line.names(keywords["multi_label"])
+  if source.views:
+    keywords["view"] = view(args)
+  return source.read(
+    given,
+    media_roots=roots or [given if given.is_dir() else given.parent],
+    problems=problems,
+    **keywords,
+  )
+
+
+def metadata(args: argparse.Namespace) -> dict[str, object]:
+  """Options that tell two builds of the same files apart."""
+  chosen = options(args)
+  return {name: chosen[name] for name in SOURCES[args.dataset].identifies}

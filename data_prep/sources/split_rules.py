@@ -1,0 +1,161 @@
+"""Which clips train and which validate: rules that hold out whole videos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+
+import numpy as np
+
+from data_prep.sources import clip_specs
+
+TRAIN = "train"
+VALIDATION = "validation"
+
+# The split of the temporal-binding-network paper: one video of each of the 14
+# kitchens with the most videos. The other 258 videos train.
+TBN_VALIDATION_VIDEOS = (
+  "P01_18",
+  "P02_09",
+  "P03_27",
+  "P04_04",
+  "P07_07",
+  "P08_20",
+  "P15_01",
+  "P22_08",
+  "P24_03",
+  "P25_01",
+  "P26_05",
+  "P28_02",
+  "P30_04",
+  "P31_04",
+)
+
+TBN = "tbn"
+COLUMN = "column"
+TRAIN_ONLY = "train"
+VIDEOS = "videos"
+SHARE = "share"
+RULES = (TBN, COLUMN, TRAIN_ONLY, VIDEOS, SHARE)
+
+Splits = dict[str, list[clip_specs.ClipSpec]]
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitRule:
+  """How clips are divided.
+
+  Attributes:
+    kind: "tbn" (EPIC-KITCHENS-55, `TBN_VALIDATION_VIDEOS`), "column" (the
+      annotations say), "train" (all train), "videos" (`validation_videos`
+      validate) or "share" (videos drawn until they hold `validation_share` of
+      the clips).
+    validation_videos: for "videos".
+    validation_share: for "share", in (0, 1).
+    seed: for "share".
+  """
+
+  kind: str
+  validation_videos: tuple[str, ...] = ()
+  validation_share: float = 0.0
+  seed: int = 0
+
+  def __post_init__(self):
+    if self.kind not in RULES:
+      raise ValueError(f"The split rule must be one of {', '.join(RULES)}; got {self.kind!r}.")
+    if self.kind == SHARE and not 0 < self.validation_share < 1:
+      raise ValueError(
+        f"validation_share must lie between 0 and 1, both excluded; got {self.validation_share}."
+      )
+
+
+def split_clips(clips: Sequence[clip_specs.ClipSpec], rule: SplitRule) -> Splits:
+  """Divides clips, keeping their order.
+
+  Raises:
+    ValueError: a split would be empty, or a named video has no clips.
+  """
+  if not clips:
+    raise ValueError("No clip is left to divide into splits.")
+  if rule.kind == TRAIN_ONLY:
+    return {TRAIN: list(clips)}
+  if rule.kind == COLUMN:
+    return _split_by_column(clips)
+  videos = sorted({clip.video_id for clip in clips})
+  if rule.kind == TBN:
+    held_out = set(TBN_VALIDATION_VIDEOS)
+  elif rule.kind == VIDEOS:
+    held_out = set(rule.validation_videos)
+    unknown = sorted(held_out - set(videos))
+    if unknown:
+      raise ValueError(
+        f"--validation_videos names {unknown[0]!r}, which has no clips."
+        f" Videos with clips: {_shorten(videos)}."
+      )
+  else:
+    held_out = _draw_videos(clips, rule)
+  splits: Splits = {TRAIN: [], VALIDATION: []}
+  for clip in clips:
+    splits[VALIDATION if clip.video_id in held_out else TRAIN].append(clip)
+  _check_splits(splits, rule, videos)
+  return splits
+
+
+def _split_by_column(clips: Sequence[clip_specs.ClipSpec]) -> Splits:
+  splits: Splits = {}
+  for clip in clips:
+    if not clip.split:
+      raise ValueError(
+        f"{clip.where}: the split is empty. Write train or validation in"
+        " column split, or take another rule with --split."
+      )
+    splits.setdefault(clip.split, []).append(clip)
+  return splits
+
+
+def _draw_videos(clips: Sequence[clip_specs.ClipSpec], rule: SplitRule) -> set[str]:
+  """Whole videos in random order, until they hold the share of the clips."""
+  counts: dict[str, int] = {}
+  for clip in clips:
+    counts[clip.video_id] = counts.get(clip.video_id, 0) + 1
+  if len(counts) < 2:
+    raise ValueError(
+      "--validation_share holds out whole videos, so it needs clips of at"
+      f" least two; all clips are of {next(iter(counts))!r}. Use"
+      " --split=train."
+    )
+  order = np.random.default_rng(rule.seed).permutation(sorted(counts)).tolist()
+  held_out: set[str] = set()
+  number = 0
+  # The last video always trains.
+  for video in order[:-1]:
+    if held_out and number >= rule.validation_share * len(clips):
+      break
+    held_out.add(video)
+    number += counts[video]
+  return held_out
+
+
+def _check_splits(splits: Splits, rule: SplitRule, videos: Sequence[str]) -> None:
+  empty = [name for name, clips in splits.items() if not clips]
+  if not empty:
+    return
+  why = {
+    TBN: (
+      "the TBN split validates on"
+      f" {', '.join(TBN_VALIDATION_VIDEOS)}, and the annotations have clips"
+      f" of {_shorten(videos)}"
+    ),
+    VIDEOS: "--validation_videos names every video",
+  }
+  raise ValueError(
+    f"Split {empty[0]!r} would be empty:"
+    f" {why.get(rule.kind, 'no clip falls into it')}. Choose another split:"
+    " --split=train (every clip trains), --validation_videos=ID[,ID...] or"
+    " --validation_share=0.1 (whole videos, drawn at random)."
+  )
+
+
+def _shorten(names: Sequence[str], limit: int = 8) -> str:
+  more = f" and {len(names) - limit} more" if len(names) > limit else ""
+  return ", ".join(names[:limit]) + more

@@ -1,0 +1,63 @@
+"""Data that a run can make by itself: `config.prepare.recipe`."""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+
+from absl import logging
+
+
+def prepare(recipe: str, directory: pathlib.Path, *, seed: int) -> None:
+  """Makes the data of a recipe where it is absent.
+
+  Args:
+    recipe: "toy_kitchen" makes `ego/`, `exo/`, `narrations.npz`, `pairs.npz`
+      and `pretrained_tiny.npz`; "toy_kitchen_generic" makes `generic/`.
+    directory: where to.
+    seed: of the rendering.
+
+  Raises:
+    ValueError: an unknown recipe, or other data in the folder.
+  """
+  recipes = {"toy_kitchen": _prepare_toy_kitchen, "toy_kitchen_generic": _prepare_generic}
+  if recipe not in recipes:
+    raise ValueError(f"Unknown recipe {recipe!r}; there are {sorted(recipes)}.")
+  recipes[recipe](directory, seed)
+
+
+def _prepare_generic(directory: pathlib.Path, seed: int) -> None:
+  from data_prep.toy_kitchen import builder
+
+  builder.build(directory, seed=seed, views=("generic",))
+
+
+def _prepare_toy_kitchen(directory: pathlib.Path, seed: int) -> None:
+  from data_prep import mine_pairs
+  from data_prep import toy_kitchen
+  from data_prep.toy_kitchen import builder
+  from sum_l_jax.data import narration_table
+  from sum_l_jax.data import pairing
+  from sum_l_jax.data import records
+
+  builder.build(directory, seed=seed)
+  package = pathlib.Path(toy_kitchen.__file__).parent
+  for shipped in ("narrations.npz", "pretrained_tiny.npz"):
+    shutil.copyfile(package / shipped, directory / shipped)
+  table = narration_table.NarrationTable.load(directory / "narrations.npz")
+  ego = records.ClipDataset(directory / "ego", "train")
+  exo = [records.ClipDataset(directory / "exo", "train")]
+  pairs_file = directory / "pairs.npz"
+  if pairs_file.exists():
+    pairing.PairTable.load(pairs_file).check(ego, exo, table)
+    return
+  pairs = mine_pairs.mine_pairs(ego, exo, table)
+  pairs.save(pairs_file)
+  best = pairs.similarity[pairs.ego_rows, 0]
+  logging.info(
+    "mined pairs for %d ego clips among %d exo clips: best cosine median %.2f, %.0f %% above 0.5",
+    len(ego),
+    len(exo[0]),
+    sorted(best)[len(best) // 2],
+    100 * (best > 0.5).mean(),
+  )

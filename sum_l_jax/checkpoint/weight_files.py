@@ -1,0 +1,349 @@
+"""Weights as files, and putting them into a network with a report.
+
+Three sources: a run's workdir, one stage's checkpoint folder, or an `.npz`
+file (flat names, no pickle). All give parameters and BatchNorm statistics by
+view, and a card that says what they are for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+import hashlib
+import json
+import pathlib
+from typing import Any
+
+from absl import logging
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from sum_l_jax.checkpoint import integrity
+from sum_l_jax.system import npz_files
+
+Tree = dict[str, Any]
+CHECKPOINT_FOLDER = "checkpoints"
+# Where a workdir's weights are looked for: the last stage first.
+_STAGES = ("joint", "exo")
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+  """What a source holds.
+
+  Attributes:
+    params, stats: nested dicts, `ego/...` and `exo/...`, numpy.
+    card: tasks with class names, pixels, frames, config (see `train.loop`).
+    source: where they came from, for messages.
+    step: of the checkpoint, or None.
+  """
+
+  params: Tree
+  stats: Tree
+  card: dict
+  source: str
+  step: int | None = None
+
+
+def flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:
+  """Leaves by `a/b/c` names."""
+  out = {}
+  for key, value in tree.items():
+    if isinstance(value, Mapping):
+      out.update(flatten(value, f"{prefix}{key}/"))
+    else:
+      out[prefix + key] = value
+  return out
+
+
+def unflatten(flat: Mapping[str, Any]) -> Tree:
+  """The inverse of `flatten`."""
+  tree: Tree = {}
+  for name, value in flat.items():
+    *parents, last = name.split("/")
+    node = tree
+    for parent in parents:
+      node = node.setdefault(parent, {})
+    node[last] = value
+  return tree
+
+
+def _steps(folder: pathlib.Path) -> list[int]:
+  """Checkpoints; a number may also be the name of a run."""
+  return [step for step in integrity.steps(folder) if integrity.is_checkpoint(folder / str(step))]
+
+
+def find_checkpoint(path: str | pathlib.Path) -> pathlib.Path:
+  """The step folder that a workdir, stage or checkpoint path means.
+
+  Raises:
+    FileNotFoundError: nothing restorable there; says what was tried.
+  """
+  path = pathlib.Path(path).absolute()
+  if path.name.isdigit() and integrity.is_checkpoint(path):
+    return path
+  tried = [path, path / CHECKPOINT_FOLDER]
+  tried += [path / stage / CHECKPOINT_FOLDER for stage in _STAGES]
+  for folder in tried:
+    steps = _steps(folder)
+    if steps:
+      return folder / str(steps[-1])
+  raise FileNotFoundError(
+    f"No checkpoint in {str(path)!r}. Give a workdir, its"
+    " <stage>/checkpoints folder, one step folder, or an .npz file."
+  )
+
+
+def _read_npz(path: pathlib.Path) -> Weights:
+  try:
+    _, flat = npz_files.load(path)
+    card = flat.pop("card", None)
+    card = None if card is None else json.loads(str(card))
+    tree = unflatten(flat)
+  except npz_files.DAMAGED as error:
+    raise ValueError(
+      f"{path} can't be read as a weights file ({error}). Copy it again, or"
+      " make it again with `python -m data_prep.export_weights`."
+    ) from error
+  if not isinstance(card, dict) or not all(
+    isinstance(a, np.ndarray) and a.dtype.kind == "f" for a in flat.values()
+  ):
+    card = None
+  if card is None or set(tree) - {"params", "stats"} or "params" not in tree:
+    raise ValueError(
+      f"{path} is not a weights file: it must hold 'card', 'params/...' and"
+      f" 'stats/...', has {sorted(flat)[:5]}. Files come from"
+      " `python -m data_prep.export_weights`."
+    )
+  as_float32 = lambda t: jax.tree.map(lambda x: x.astype(np.float32), t)
+  return Weights(as_float32(tree["params"]), as_float32(tree.get("stats", {})), card, str(path))
+
+
+def read_weights(path: str | pathlib.Path) -> Weights:
+  """Reads parameters and statistics, on the host, without the optimizer.
+
+  Raises:
+    FileNotFoundError: nothing there.
+    ValueError: not a weights file, or a damaged checkpoint.
+  """
+  path = pathlib.Path(path)
+  if path.suffix == ".npz":
+    if not path.is_file():
+      raise FileNotFoundError(f"No weights file {str(path)!r}.")
+    return _read_npz(path)
+  folder = find_checkpoint(path)
+  integrity.check(folder)
+  # The handlers themselves: a Checkpointer around them warns that the item
+  # has no metadata of its own, which a manager's items never have.
+  handler = ocp.PyTreeCheckpointHandler()
+  tree = handler.metadata(folder / "state").tree
+  wanted = {name: tree[name] for name in ("params", "stats") if name in tree}
+  restored = handler.restore(
+    folder / "state",
+    args=ocp.args.PyTreeRestore(
+      item=wanted,
+      restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted),
+      partial_restore=True,
+    ),
+  )
+  meta = ocp.JsonCheckpointHandler().restore(folder / "meta")
+  return Weights(
+    restored["params"], restored.get("stats", {}), meta, str(folder), step=int(folder.name)
+  )
+
+
+def read_state(folder: str | pathlib.Path) -> Tree:
+  """All arrays of one checkpoint, optimizer included, as nested dicts.
+
+  Args:
+    folder: of the checkpoint, see `find_checkpoint`.
+
+  Raises:
+    ValueError: it is damaged.
+  """
+  folder = pathlib.Path(folder)
+  integrity.check(folder)
+  handler = ocp.PyTreeCheckpointHandler()
+  tree = handler.metadata(folder / "state").tree
+  restore = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+  restored = handler.restore(
+    folder / "state", args=ocp.args.PyTreeRestore(item=tree, restore_args=restore)
+  )
+  leaves, _ = jax.tree_util.tree_flatten_with_path(restored)
+  return unflatten(
+    {
+      "/".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path): leaf
+      for path, leaf in leaves
+    }
+  )
+
+
+def weights_sha256(weights: Weights, view: str) -> str:
+  """A hash of one view's arrays, the same from every file that holds them.
+
+  SHA-256 over the parameters and statistics of the view, projection included,
+  in the order of their names `params/<view>/...` and `stats/<view>/...`: of
+  each a line of JSON, `[name, dtype, shape]`, and its bytes, little-endian, C
+  order. The optimizer, the step and the card do not count, so a checkpoint and
+  the `.npz` exported from it agree; one exported with --encoder_only does not.
+
+  Args:
+    weights: of `read_weights`.
+    view: "ego" or "exo".
+
+  Returns:
+    64 hexadecimal digits.
+
+  Raises:
+    ValueError: nothing of this view.
+  """
+  trees = {"params": weights.params, "stats": weights.stats}
+  flat = flatten({part: {view: tree[view]} for part, tree in trees.items() if view in tree})
+  if not flat:
+    raise ValueError(
+      f"{weights.source} has no arrays of view {view!r}; it has {sorted(weights.params)}."
+    )
+  digest = hashlib.sha256()
+  for name in sorted(flat):
+    array = np.asarray(flat[name])
+    array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    head = [name, array.dtype.name, list(array.shape)]
+    digest.update(json.dumps(head).encode() + b"\n")
+    digest.update(array.tobytes(order="C"))
+  return digest.hexdigest()
+
+
+def require_view(weights: Weights, view: str) -> None:
+  """Makes sure that a view can be scored.
+
+  Raises:
+    ValueError: no encoder of this view, or no trained head on it.
+  """
+  tower = weights.params.get(view, {})
+  if "encoder" not in tower:
+    raise ValueError(
+      f"{weights.source} has no {view} encoder: it is of stage"
+      f" {weights.card['stage']!r}. Give a checkpoint of the joint stage."
+    )
+  if not tower.get("heads"):
+    raise ValueError(
+      f"{weights.source} has an {view} encoder but no class head, so there"
+      " is nothing to predict with. Train from it with"
+      f" --config.init.{view}, or convert the weights again with"
+      " --head=keep."
+    )
+
+
+def write_weights(path: str | pathlib.Path, weights: Weights) -> None:
+  """Writes an `.npz` file that `read_weights` takes."""
+  flat = flatten({"params": weights.params, "stats": weights.stats})
+  arrays = {name: np.asarray(value) for name, value in flat.items()}
+  np.savez_compressed(path, card=np.array(json.dumps(weights.card)), **arrays)
+
+
+def _graft_part(target: Tree, source: Tree, where: str) -> int:
+  """Copies every array of `source` over `target`, in place; all must match."""
+  have, want = flatten(source), flatten(target)
+  missing = sorted(want.keys() - have.keys())
+  left_over = sorted(have.keys() - want.keys())
+  shapes = [
+    f"{name}: {have[name].shape} in the file, {want[name].shape} in the network"
+    for name in sorted(want.keys() & have.keys())
+    if have[name].shape != want[name].shape
+  ]
+  if missing or left_over or shapes:
+    raise ValueError(
+      f"Starting weights do not fit {where}: {len(missing)} missing"
+      f" {missing[:4]}, {len(left_over)} left over {left_over[:4]},"
+      f" {len(shapes)} of another shape {shapes[:4]}. The file belongs to"
+      " another architecture: check config.model.backbone."
+    )
+  for name, value in have.items():
+    *parents, last = name.split("/")
+    node = target
+    for parent in parents:
+      node = node[parent]
+    node[last] = np.asarray(value, np.float32)
+  return len(have)
+
+
+def _compare_pixels(weights: Weights, origin: str, view: str, channel_order: str) -> None:
+  saved = weights.card.get("pixels", {}).get(origin, {}).get("channel_order")
+  if saved is not None and saved != channel_order:
+    logging.warning(
+      "%s was trained on %s pixels, and %s will be trained on %s. Set"
+      " --config.%s.channel_order=%s to give it what it knows.",
+      weights.source,
+      saved,
+      view,
+      channel_order,
+      view,
+      saved,
+    )
+
+
+def graft(
+  params: Tree,
+  stats: Tree,
+  weights: Weights,
+  *,
+  view: str,
+  tasks: Mapping[str, tuple[str, ...]],
+  channel_order: str = "RGB",
+) -> tuple[Tree, Tree]:
+  """Starts one view of a network from other weights.
+
+  The encoder comes from the source's same view, or from its other view where
+  that is all it has; every encoder array must be used and filled. A head comes
+  along only from the same view and for the same class names. The rest keeps
+  its initialisation. The report is logged.
+
+  Args:
+    params, stats: of the network, changed copies are returned.
+    weights: the source.
+    view: which tower to fill.
+    tasks: class names by task of this view.
+    channel_order: of the pixels that this view will be trained on; another
+      one than the source's is legitimate, and is warned about.
+
+  Raises:
+    ValueError: the source has no encoder, or one of another architecture.
+  """
+  has_encoder = [v for v in ("ego", "exo") if "encoder" in weights.params.get(v, {})]
+  if not has_encoder:
+    raise ValueError(f"{weights.source} has no encoder.")
+  origin = view if view in has_encoder else has_encoder[0]
+  _compare_pixels(weights, origin, view, channel_order)
+  params = jax.tree.map(lambda x: x, params)
+  stats = jax.tree.map(lambda x: x, stats)
+  loaded = _graft_part(
+    params[view]["encoder"], weights.params[origin]["encoder"], f"{view}/encoder"
+  )
+  _graft_part(
+    stats[view]["encoder"], weights.stats[origin]["encoder"], f"the statistics of {view}/encoder"
+  )
+  kept, heads = [], []
+  names = weights.card.get("tasks", {}).get(origin, {})
+  for task in params[view].get("heads", {}):
+    saved = weights.params[origin].get("heads", {}).get(task)
+    same = origin == view and tuple(names.get(task, ())) == tuple(tasks[task])
+    if saved is not None and same:
+      _graft_part(params[view]["heads"][task], saved, f"{view}/heads/{task}")
+      heads.append(task)
+    else:
+      kept.append(f"heads/{task}")
+  if "projection" in params[view]:
+    kept.append("projection")
+  logging.info(
+    "%s starts from %s (%s): encoder %d arrays, heads %s; initialised afresh: %s; not taken: %s",
+    view,
+    weights.source,
+    origin,
+    loaded,
+    heads or "none",
+    kept or "none",
+    sorted(k for k in weights.params[origin] if k != "encoder" and not (k == "heads" and heads))
+    or "none",
+  )
+  return params, stats

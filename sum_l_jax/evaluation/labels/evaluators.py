@@ -1,0 +1,199 @@
+"""Evaluators: one split, one view, ready to score any state of training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from sum_l_jax import build
+from sum_l_jax import types
+from sum_l_jax.data import eval_loader
+from sum_l_jax.data import examples
+from sum_l_jax.data import records
+from sum_l_jax.evaluation.labels import evaluate
+from sum_l_jax.system import devices
+from sum_l_jax.system import interrupt
+
+
+def all_labels(dataset: records.ClipDataset) -> dict[str, np.ndarray]:
+  """Labels of every clip: task -> int32 [N] or multi-hot [N, K]."""
+  return examples.label_arrays(dataset, range(len(dataset)))
+
+
+def clip_groups(
+  train: records.ClipDataset, test: records.ClipDataset
+) -> dict[str, dict[str, np.ndarray]]:
+  """Clips that are also scored apart.
+
+  "seen" and "unseen": the combination of labels occurs in training, or not.
+  Where the data set's metadata names them (EPIC-KITCHENS-100), also
+  "unseen_participants" and "tail": clips of a tail class; for the action, of a
+  tail verb or a tail noun, as the challenge's scorer has it.
+
+  Returns:
+    By group, bool [N] by task and "action"; nothing where there are not several
+    softmax tasks.
+  """
+  tasks = [n for n, t in test.tasks.items() if t.kind == types.SOFTMAX]
+  if len(tasks) < 2:
+    return {}
+  everything = lambda mask: dict.fromkeys([*tasks, "action"], mask)
+  combination = lambda clip: tuple(clip.labels[n] for n in tasks)
+  known = {combination(clip) for clip in train.clips}
+  seen = np.array([combination(clip) in known for clip in test.clips])
+  groups = {"seen": everything(seen), "unseen": everything(~seen)}
+  people = set(test.metadata.get("unseen_participants", ()))
+  if people:
+    groups["unseen_participants"] = everything(
+      np.array([clip.video_id.partition("_")[0] in people for clip in test.clips])
+    )
+  tail_classes = test.metadata.get("tail_classes", {})
+  if tail_classes:
+    tail = {
+      task: np.array([clip.labels[task][0] in tail_classes.get(task, ()) for clip in test.clips])
+      for task in tasks
+    }
+    groups["tail"] = {**tail, "action": np.any(list(tail.values()), axis=0)}
+  return groups
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+  """Scores a state on one split.
+
+  Attributes:
+    dataset: the split.
+    view: whose encoder and heads are used.
+    stream: its test views.
+    score: of `evaluate.make_score_step`.
+    mesh: the devices.
+    rule: "sum" or "max" over test views.
+    groups: see `clip_groups`.
+  """
+
+  dataset: records.ClipDataset
+  view: str
+  stream: eval_loader.EvalStream
+  score: Any
+  mesh: jax.sharding.Mesh
+  rule: str
+  groups: Mapping[str, Mapping[str, np.ndarray]]
+
+  @property
+  def prefix(self) -> str:
+    """Of metric names: "eval/<split>/", with the view where it is not ego."""
+    view = "" if self.view == types.EGO else f"{self.view}_"
+    return f"eval/{view}{self.dataset.split}/"
+
+  def __call__(self, params: Any, stats: Any) -> evaluate.Evaluation:
+    """Runs over the split once.
+
+    Args:
+      params, stats: trees that hold this view; everything else is ignored.
+    """
+    tower = lambda tree: {
+      self.view: {k: v for k, v in tree[self.view].items() if k != "projection"}
+    }
+    return evaluate.evaluate(
+      self.score,
+      tower(params),
+      tower(stats),
+      interrupt.stoppable(devices.prefetch_to_device(self.stream, self.mesh)),
+      labels=all_labels(self.dataset),
+      tasks=self.dataset.tasks,
+      num_views=self.stream.num_views,
+      rule=self.rule,
+      groups=self.groups,
+      labelled=self.dataset.labelled,
+      name=self.prefix.rstrip("/"),
+    )
+
+  def named(self, result: evaluate.Evaluation) -> dict[str, float]:
+    return {self.prefix + k: v for k, v in result.metrics.items()}
+
+
+def build_evaluator(
+  config: build.Config,
+  dataset: records.ClipDataset,
+  *,
+  view: str,
+  mesh: jax.sharding.Mesh,
+  clips: int,
+  crops: int,
+  train: records.ClipDataset | None = None,
+) -> Evaluator:
+  """An evaluator of `dataset`.
+
+  Args:
+    config: resolved.
+    dataset: the split to score.
+    view: "ego", or "exo" to watch stage one.
+    mesh: the devices.
+    clips, crops: test views of a clip.
+    train: the training split, for the groups of clips scored apart.
+  """
+  batch = config.eval.batch_size
+  if batch % mesh.size:
+    raise ValueError(
+      f"config.eval.batch_size={batch} must be a multiple of the {mesh.size} devices."
+    )
+  network = build.build_network(
+    config, {view: dataset.tasks}, embedding_dim=None, pool_window=config.eval.pool_window
+  )
+  return Evaluator(
+    dataset=dataset,
+    view=view,
+    stream=eval_loader.make_eval_stream(
+      dataset,
+      build.build_test_transform(config),
+      num_clips=clips,
+      num_crops=crops,
+      batch_size=batch,
+      host_index=jax.process_index(),
+      host_count=jax.process_count(),
+      num_threads=config.input.num_threads,
+      prefetch=config.input.prefetch,
+    ),
+    score=evaluate.make_score_step(
+      network, view=view, kinds={n: t.kind for n, t in dataset.tasks.items()}, mesh=mesh
+    ),
+    mesh=mesh,
+    rule=config.eval.ensemble,
+    groups=(clip_groups(train, dataset) if train and dataset.labelled else {}),
+  )
+
+
+def build_stage_evaluator(
+  config: build.Config, data: build.StageData, mesh: jax.sharding.Mesh
+) -> Evaluator | None:
+  """What a stage watches while it trains, or None.
+
+  The exo stage watches its first pool, where that has the split.
+  """
+  split = config.eval.during_split
+  view = types.EGO if data.ego else types.EXO
+  folder = data.leading.directory
+  if not split or (view == types.EXO and split not in records.read_card(folder)["splits"]):
+    return None
+  return build_evaluator(
+    config,
+    records.ClipDataset(folder, split),
+    view=view,
+    mesh=mesh,
+    clips=config.eval.during_clips,
+    crops=config.eval.during_crops,
+  )
+
+
+def headline(metrics: Mapping[str, float]) -> str:
+  """The few numbers of a progress line."""
+  short = [
+    (name, value)
+    for name, value in metrics.items()
+    if name.endswith(("_top1", "_map_sklearn", "/ego_to_exo_recall_at_1"))
+  ]
+  return "  ".join(f"{name} {value:.3f}" for name, value in short)

@@ -1,0 +1,265 @@
+"""What an evaluation leaves behind: `result.json` and a table to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from sum_l_jax.evaluation.retrieval import retrieval_table
+from sum_l_jax.system import npz_files
+from sum_l_jax.system import paths
+from sum_l_jax.system import run_files
+
+# Columns of the table, in this order, where the metric exists.
+_COLUMNS = ("verb_top1", "verb_top5", "noun_top1", "noun_top5", "action_top1", "action_top5")
+# Clips scored apart, and how the table calls them.
+_GROUPS = {
+  "seen": "seen label combinations",
+  "unseen": "unseen label combinations",
+  "unseen_participants": "unseen participants",
+  "tail": "tail classes",
+}
+_MULTI_LABEL_SUFFIXES = ("_map_sklearn", "_map_charades")
+
+# What a name in `metrics` means, by its end; the whole name goes first.
+_DEFINITIONS = {
+  "action_top1": "share of clips whose (verb, noun) pair has the highest"
+  " product of probabilities: that of the official"
+  " EPIC-KITCHENS-100 scorer (pairs of the 100 best verbs and"
+  " the 100 best nouns) where it reads log-probabilities",
+  "action_top5": "the same, among the 5 highest products",
+  "action_top1_both": "verb and noun are both right: as action_top1",
+  "action_top5_both": "the verb is among its 5 best and the noun among its 5"
+  " best, as PySlowFast logs it; higher than action_top5"
+  " and not comparable with it",
+  "_top1": "share of clips whose label has the highest probability",
+  "_top5": "share of clips whose label is among the 5 highest probabilities",
+  "_class_mean": "top-1 of each class that occurs, averaged over the classes",
+  "_map_sklearn": "average precision as scikit-learn defines it (equal scores"
+  " are one threshold; clips without any label are"
+  " negatives), averaged over the classes that occur",
+  "_map_charades": "mean precision at the places of the positives (clips"
+  " without any label rank last), averaged over the classes"
+  " that occur; approximates the official Charades script",
+  "_seen": "of the clips whose combination of labels occurs in training",
+  "_unseen": "of the clips whose combination of labels does not",
+  "_unseen_participants": "of the clips of participants not in training, as"
+  " the EPIC-KITCHENS-100 annotations list them",
+  "_tail": "of the clips of a tail class, as the EPIC-KITCHENS-100"
+  " annotations list them; action: of a tail verb or tail noun",
+}
+_ALWAYS_DEFINED = {
+  "metrics": "in [0, 1], over the clips that are not skipped",
+  "constant_guess": "the metrics of always answering the class frequencies of the training split",
+  "intervals": "95 % bootstrap over the clips (percentiles; of mAP shifted by"
+  " the bias), see sum_l_jax/evaluation/labels/bootstrap.py; it says"
+  " nothing about training seeds",
+  "checkpoint_sha256": "of the evaluated ego arrays, see weights_sha256 in"
+  " sum_l_jax/checkpoint/weight_files.py",
+}
+
+
+def definitions(names: Iterable[str]) -> dict[str, str]:
+  """What the entries of a result mean, in one sentence each.
+
+  Args:
+    names: of metrics, as `evaluate.summarise` gives them.
+
+  Returns:
+    By metric name, or by the end of it that is not its task's ("_top1"); of
+    the names that occur alone.
+  """
+  out = dict(_ALWAYS_DEFINED)
+  names = list(names)
+  # Without them "action" is a label set like any other.
+  pairs = {"verb_top1", "noun_top1"} <= set(names)
+  for name in names:
+    for group in _GROUPS:
+      if name.endswith(f"_{group}"):
+        out[f"_{group}"] = _DEFINITIONS[f"_{group}"]
+        name = name.removesuffix(f"_{group}")
+        break
+    ends = [
+      end
+      for end in _DEFINITIONS
+      if (pairs and name == end) or (end.startswith("_") and name.endswith(end))
+    ]
+    out.update({end: _DEFINITIONS[end] for end in ends[:1]})
+  return out
+
+
+def _columns(metrics: Mapping[str, float]) -> list[str]:
+  known = [name for name in _COLUMNS if name in metrics]
+  others = [
+    name
+    for name in metrics
+    if name.endswith(_MULTI_LABEL_SUFFIXES) or (name.endswith("_top1") and name not in known)
+  ]
+  return known + others
+
+
+def _row(
+  name: str, metrics: Mapping[str, float], columns: Sequence[str], suffix: str = ""
+) -> list[str]:
+  cells = [metrics.get(column + suffix) for column in columns]
+  return [name] + ["-" if v is None else f"{100 * v:.1f}" for v in cells]
+
+
+def format_table(result: Mapping[str, Any]) -> str:
+  """The scores of every split in percent, beside a constant guess.
+
+  Args:
+    result: as `write_result` takes it.
+  """
+  blocks = []
+  for split, entry in result["splits"].items():
+    metrics = entry["metrics"]
+    if not metrics:
+      blocks.append(
+        f"{entry['dataset']}, {split}: {entry['clips']} clips without labels"
+        f" scored, see {run_files.scores(split)}"
+      )
+      continue
+    columns = _columns(metrics)
+    rows = [["top-1, top-5, mAP in %"] + [c.replace("_", " ") for c in columns]]
+    rows.append(_row("constant guess", entry["constant_guess"], columns))
+    rows.append(_row(result["method"], metrics, columns))
+    for group, text in _GROUPS.items():
+      if any(name.endswith(f"_{group}") for name in metrics):
+        rows.append(_row(f"  {text}", metrics, columns, f"_{group}"))
+    widths = [max(map(len, cells)) for cells in zip(*rows)]
+    lines = [
+      "  ".join(
+        cell.ljust(width) if i == 0 else cell.rjust(width)
+        for i, (cell, width) in enumerate(zip(row, widths))
+      ).rstrip()
+      for row in rows
+    ]
+    skipped = len(entry["skipped"])
+    step = result["step"]  # Of a file of weights it isn't known.
+    source = "exported weights" if step is None else f"checkpoint at step {step}"
+    head = (
+      f"{entry['dataset']}, {split}: {entry['clips']} clips"
+      f" ({skipped} skipped), {entry['views']} test views a clip,"
+      f" {source}"
+    )
+    blocks.append("\n".join([head, "-" * len(lines[0]), *lines]))
+    if "retrieval" in entry:
+      blocks.append(retrieval_table.format_retrieval(split, entry))
+  return "\n\n".join(blocks)
+
+
+@paths.retried
+def write_result(workdir: pathlib.Path, result: Mapping[str, Any]) -> None:
+  """Writes `result.json`, whole or not at all.
+
+  Args:
+    workdir: where to.
+    result: `method`, `step`, `splits` (per split `metrics`, `constant_guess`,
+      `clips`, `skipped`, `views`, ...), config and versions.
+  """
+  path = workdir / run_files.RESULT
+  scratch = path.with_suffix(".tmp")
+  scratch.write_text(json.dumps(result, indent=1), encoding="utf-8")
+  scratch.replace(path)
+
+
+@paths.retried
+def write_scores(
+  workdir: pathlib.Path,
+  split: str,
+  *,
+  clip_ids: Sequence[str],
+  scores: Mapping[str, np.ndarray],
+  labels: Mapping[str, np.ndarray],
+) -> None:
+  """Writes `scores_<split>.npz`, so that others can recompute the metrics.
+
+  Args:
+    workdir: where to.
+    split: name.
+    clip_ids: N ids.
+    scores: task -> [N, K] ensembled probabilities; NaN for skipped clips.
+    labels: task -> [N] or [N, K].
+  """
+  np.savez_compressed(
+    workdir / run_files.scores(split),
+    clip_id=np.array(clip_ids),
+    **{f"scores_{t}": s.astype(np.float32) for t, s in scores.items()},
+    **{f"labels_{t}": y for t, y in labels.items()},
+  )
+
+
+def read_scores(
+  workdir: str | pathlib.Path, split: str
+) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
+  """Reads what `write_scores` wrote.
+
+  Args:
+    workdir: of an evaluated run.
+    split: name.
+
+  Returns:
+    Ids [N]; scores, task -> float32 [N, K], NaN for skipped clips; labels,
+    task -> [N] or [N, K].
+
+  Raises:
+    FileNotFoundError: nothing of this split there; says what there is.
+    ValueError: the file is damaged.
+  """
+  workdir = pathlib.Path(workdir)
+  path = workdir / run_files.scores(split)
+  if not path.is_file():
+    found = sorted(run_files.split_of(p.name) for p in workdir.glob(run_files.ANY_SCORES))
+    raise FileNotFoundError(
+      f"{str(workdir)!r} has no scores of split {split!r}; it has those of"
+      f" {found or 'none'}. Evaluate it: python -m sum_l_jax.main --mode=eval"
+    )
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      tasks = [n.removeprefix("scores_") for n in file.files if n.startswith("scores_")]
+      return (
+        file["clip_id"],
+        {t: file[f"scores_{t}"] for t in tasks},
+        {t: file[f"labels_{t}"] for t in tasks},
+      )
+  except npz_files.DAMAGED as error:
+    raise ValueError(
+      f"{str(path)!r} can't be read as scores ({error}). Evaluate the run"
+      " again: python -m sum_l_jax.main --mode=eval"
+    ) from error
+
+
+def read_result(workdir: str | pathlib.Path, split: str) -> dict[str, Any]:
+  """Reads `result.json`, which must tell of the split.
+
+  Args:
+    workdir: of an evaluated run.
+    split: one of its `splits`.
+
+  Raises:
+    FileNotFoundError: there is no result.
+    ValueError: it is damaged, or of other splits.
+  """
+  path = pathlib.Path(workdir) / run_files.RESULT
+  again = "Evaluate the run again: python -m sum_l_jax.main --mode=eval"
+  if not path.is_file():
+    raise FileNotFoundError(f"There is no {str(path)!r}. {again}")
+  try:
+    result = json.loads(path.read_text(encoding="utf-8"))
+    splits = sorted(result["splits"])
+  except (ValueError, KeyError, TypeError) as error:
+    raise ValueError(f"{str(path)!r} is damaged ({error!r}). {again}") from error
+  if split not in splits:
+    raise ValueError(
+      f"{str(path)!r} tells of {splits}, not of {split!r}: the evaluation"
+      f" that wrote it was of other splits. {again}"
+      f" --config.eval.splits=\"('{split}',)\""
+    )
+  return result

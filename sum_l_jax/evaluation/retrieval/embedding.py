@@ -1,0 +1,313 @@
+"""Embeddings of clips: unit vectors in the space that views and text share.
+
+The embedding of a clip is the mean of the network's unit vectors over the test
+views, brought back to unit length. The network pools the whole map, as it was
+trained to, whatever `eval.pool_window` says of the class scores.
+
+Views are added as integers of 2^-40, so the order in which they arrive and how
+batches cut them make no difference. What is left is the network's own float32
+arithmetic, for which XLA may choose other kernels at another batch size: some
+1e-7 in a component.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+import copy
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from sum_l_jax import models
+from sum_l_jax import types
+from sum_l_jax.checkpoint import manager
+from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.data import eval_loader
+from sum_l_jax.data import records
+from sum_l_jax.data import transforms
+from sum_l_jax.system import devices
+from sum_l_jax.train.state import Network
+
+# What the compiled step takes of a batch; labels would compile it anew for
+# every data set.
+_FIELDS = ("video", "color_offset", "clip", "view", "mask")
+# 2^18 views of norm 1 still fit 63 bits.
+_UNITS = 2.0**40
+_PARTS = ("encoder", "projection")
+
+
+@dataclasses.dataclass(frozen=True)
+class Embeddings:
+  """Vectors of the clips of a data set.
+
+  Attributes:
+    vectors: float32 [N, D], unit norm; zeros for a clip that can't be read.
+    readable: bool [N], clips with at least one readable test view.
+  """
+
+  vectors: np.ndarray
+  readable: np.ndarray
+
+
+def make_embed_step(
+  network: Any, *, view: str, mesh: jax.sharding.Mesh
+) -> Callable[..., tuple[jax.Array, ...]]:
+  """Compiles `(params, stats, batch) -> embedding, clip, view, mask`.
+
+  Embeddings are float32 `[B, D]` of unit norm; like the batch's `clip`, `view`
+  and `mask` they are on every host.
+
+  Args:
+    network: a `train.state.Network` that has the view, with its projection.
+    view: whose encoder and projection are used.
+    mesh: the batch is split over its `data` axis.
+  """
+
+  def embed(params, stats, batch):
+    pixels = {name: batch[name] for name in ("video", "color_offset")}
+    outputs, _ = network.apply(params, stats, {view: pixels}, train=False)
+    return (outputs[view]["embedding"], batch["clip"], batch["view"], batch["mask"])
+
+  return devices.jit_over(mesh, embed)
+
+
+def embed(
+  step: Callable[..., tuple[jax.Array, ...]],
+  params: Any,
+  stats: Any,
+  batches: Iterable[Mapping[str, Any]],
+  *,
+  num_clips: int,
+  num_views: int,
+) -> Embeddings:
+  """Embeds every test view once and averages those of a clip.
+
+  Args:
+    step: of `make_embed_step`.
+    params, stats: of its network.
+    batches: device batches of test views; padding has mask 0.
+    num_clips: N.
+    num_views: test views a clip, V.
+
+  Raises:
+    ValueError: an embedding is not finite, or a view comes twice.
+  """
+  totals = None
+  seen = np.zeros((num_clips, num_views), bool)
+  for batch in batches:
+    vectors, clip, view, mask = jax.device_get(
+      step(params, stats, {name: batch[name] for name in _FIELDS})
+    )
+    keep = mask > 0
+    vectors, clip, view = vectors[keep], clip[keep], view[keep]
+    if not np.isfinite(vectors).all():
+      raise ValueError(
+        "An embedding is not finite: the weights hold NaN or infinity. Give an earlier checkpoint."
+      )
+    flat = np.unique(clip.astype(np.int64) * num_views + view)
+    if len(flat) < len(clip) or seen.reshape(-1)[flat].any():
+      raise ValueError("A test view came a second time.")
+    seen[clip, view] = True
+    if totals is None:
+      totals = np.zeros((num_clips, vectors.shape[1]), np.int64)
+    np.add.at(totals, clip, np.rint(vectors * _UNITS).astype(np.int64))
+  if totals is None:
+    raise ValueError("There is no batch to embed.")
+  mean = totals / _UNITS
+  norms = np.linalg.norm(mean, axis=1, keepdims=True)
+  return Embeddings((mean / np.where(norms > 0, norms, 1.0)).astype(np.float32), seen.any(axis=1))
+
+
+def tower(
+  params: Mapping[str, Any], stats: Mapping[str, Any], view: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """What embeds one view: its encoder and projection, with their statistics.
+
+  An exo tower that shares the ego encoder gets its parameters.
+
+  Args:
+    params, stats: of a run, by view.
+    view: "ego" or "exo".
+
+  Returns:
+    Both trees, `{view: {...}}`.
+  """
+  own, statistics = (
+    {k: v for k, v in tree.get(view, {}).items() if k in _PARTS} for tree in (params, stats)
+  )
+  own = {"encoder": params.get(types.EGO, {}).get("encoder"), **own}
+  return {view: own}, {view: statistics}
+
+
+def why_not(weights: weight_files.Weights, view: str) -> str:
+  """Why clips of a view can't be embedded, or "" where they can."""
+  own = weights.params.get(view)
+  if own is None:
+    return f"it has no {view} tower, but {sorted(weights.params)}"
+  if "encoder" not in own and "encoder" not in weights.params.get(types.EGO, {}):
+    return f"it has no encoder for the {view} view"
+  if "projection" not in own:
+    return (
+      f"its {view} tower has no projection into the text space, as of"
+      " method 'fpv_only', of stage one, and of weights exported with"
+      " --encoder_only"
+    )
+  return ""
+
+
+def prenorm(card: Mapping[str, Any]) -> bool:
+  """Whether a checkpoint's projections take features of unit length."""
+  # A converted file says it in `network`, a run in its config.
+  network = card.get("network", {})
+  if "projection_prenorm" in network:
+    return bool(network["projection_prenorm"])
+  return json.loads(card["config"])["model.projection_prenorm"] == "true"
+
+
+def subset(dataset: records.ClipDataset, rows: np.ndarray) -> records.ClipDataset:
+  """The data set with some of its clips, in the order of `rows`."""
+  part = copy.copy(dataset)
+  # Of the whole; computed anew when asked for.
+  part.__dict__.pop("fingerprint", None)
+  part.clips = tuple(dataset.clips[row] for row in rows)
+  return part
+
+
+def spaced(number: int, at_most: int) -> np.ndarray:
+  """Rows of at most so many of `number` items, evenly spaced, int64."""
+  count = min(number, at_most)
+  return np.arange(count) * number // max(count, 1)
+
+
+def open_dataset(text: str, split: str = "") -> records.ClipDataset:
+  """Opens `DIR` or `DIR:split`.
+
+  Args:
+    text: the folder of a clip data set, with or without a split.
+    split: of a folder without one.
+
+  Raises:
+    FileNotFoundError, ValueError: no such data set or split.
+  """
+  folder, colon, own = text.rpartition(":")
+  if not colon or "/" in own or pathlib.Path(text).is_dir():
+    folder, own = text, split
+  if not own:
+    found = sorted(records.read_card(folder)["splits"])
+    raise ValueError(f"{text!r} names no split: give {folder}:SPLIT, with one of {found}.")
+  return records.ClipDataset(folder, own)
+
+
+class Embedder:
+  """The towers of a checkpoint, ready for data sets.
+
+  Backbone, frames, crop, pixels and the form of the projection are those of the
+  checkpoint's card; arithmetic is float32.
+
+  Args:
+    weights: of `read_weights`.
+    clips, crops: test views of a clip.
+    batch_size: test views at a time, over all devices.
+    num_threads: that read and decode.
+
+  Raises:
+    ValueError: a batch size that the devices can't share.
+  """
+
+  def __init__(
+    self,
+    weights: weight_files.Weights,
+    *,
+    clips: int = 1,
+    crops: int = 1,
+    batch_size: int = 16,
+    num_threads: int = 2,
+  ):
+    self._weights = weights
+    self._views = dict(num_clips=clips, num_crops=crops)
+    self._batch_size, self._num_threads = batch_size, num_threads
+    self._mesh = devices.make_mesh()
+    if batch_size < 1 or batch_size % self._mesh.size:
+      raise ValueError(
+        "The batch size must be a positive multiple of the"
+        f" {self._mesh.size} devices, got {batch_size}."
+      )
+    frames = weights.card["frames"]
+    size = frames["crop_size"]
+    self._transform = transforms.ClipTransform(
+      num_frames=frames["count"],
+      stride=frames["stride"],
+      crop_size=size,
+      short_side=(size, size),
+      flip=0.0,
+    )
+    self._ready: dict[str, tuple] = {}
+
+  def __call__(self, dataset: records.ClipDataset) -> Embeddings:
+    """Embeds the clips of a data set with the tower of its view.
+
+    Raises:
+      ValueError: the checkpoint can't embed this view, or no clip is readable.
+    """
+    step, params, stats = self._tower(dataset)
+    stream = eval_loader.make_eval_stream(
+      dataset,
+      self._transform,
+      batch_size=self._batch_size,
+      num_threads=self._num_threads,
+      host_index=jax.process_index(),
+      host_count=jax.process_count(),
+      **self._views,
+    )
+    return embed(
+      step,
+      params,
+      stats,
+      devices.prefetch_to_device(stream, self._mesh),
+      num_clips=len(dataset),
+      num_views=stream.num_views,
+    )
+
+  def _tower(self, dataset: records.ClipDataset) -> tuple:
+    view, weights = dataset.view, self._weights
+    if view not in types.VIEWS:
+      raise ValueError(
+        f"{dataset!r} is of view {view!r}; there are towers for {types.VIEWS} alone."
+      )
+    if view not in self._ready:
+      reason = why_not(weights, view)
+      if reason:
+        raise ValueError(
+          f"{weights.source} can't embed {dataset!r}: {reason}. Give a"
+          " checkpoint of the joint stage of a method with both views."
+        )
+      params, stats = tower(weights.params, weights.stats, view)
+      network = _network(weights.card, view, params)
+      for saved, wanted in zip((params, stats), network.shapes):
+        manager.check_same_arrays(saved, wanted, where=weights.source)
+      everywhere = jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec())
+      self._ready[view] = (
+        make_embed_step(network, view=view, mesh=self._mesh),
+        *jax.device_put((params, stats), everywhere),
+      )
+    return self._ready[view]
+
+
+def _network(card: Mapping[str, Any], view: str, params: Mapping[str, Any]) -> Network:
+  """One tower without class heads, as the card says it was trained."""
+  pixels = models.PixelSpec.from_json(card["pixels"][view])
+  return Network(
+    lambda: models.make_model(
+      backbone=card["backbone"],
+      tasks={view: {}},
+      embedding_dim=params[view]["projection"]["kernel"].shape[1],
+      prenorm=prenorm(card),
+      pixels={view: pixels},
+    )
+  )

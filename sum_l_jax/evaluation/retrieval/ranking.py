@@ -1,0 +1,284 @@
+"""Ranking keys by cosine for queries, and how good the ranking is; numpy only.
+
+Cosines are exact (`cosine.py`). Equal ones are a tie, and the keys of a tie are
+in no order: every metric is its expectation over all orders of them (McSherry
+and Najork, "Computing Information Retrieval Performance Measures Efficiently in
+the Presence of Tied Scores", ECIR 2008). So an encoder that maps all clips to
+one point scores what chance scores, however the data set orders its clips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+
+import numpy as np
+
+from sum_l_jax.evaluation.retrieval import cosine
+
+# Queries [first, stop) -> relevance of all keys, [stop - first, M] in [0, 1].
+Relevance = Callable[[int, int], np.ndarray]
+
+RECALL_AT = (1, 5, 10)
+
+
+def dense(matrix: np.ndarray) -> Relevance:
+  """A matrix `[Q, M]` in [0, 1] as a `Relevance`."""
+  return lambda first, stop: matrix[first:stop]
+
+
+def evaluate(
+  queries: np.ndarray,
+  keys: np.ndarray,
+  relevance: Relevance,
+  *,
+  block: int = cosine.BLOCK,
+  cut: bool = False,
+) -> dict[str, float]:
+  """How well the keys most similar to each query are those relevant to it.
+
+  A key *matches* where its relevance is exactly 1.
+
+  * `recall_at_1`, `_5`, `_10`: share of queries with a match among the first k
+    keys, [0, 1]. (Not the share of all matches that were found.)
+  * `median_rank`: of the first match, from 1; the median over the queries of
+    its expectation.
+  * `map`: average precision, the mean over a query's matches of the precision
+    at their ranks; averaged over the queries, [0, 1].
+  * `ndcg`: DCG / ideal DCG with DCG = sum over ranks r of relevance / log2(1 +
+    r): the gain is the relevance itself, over the whole ranking; averaged over
+    the queries, [0, 1] (Wray et al., "On Semantic Similarity in Video
+    Retrieval", CVPR 2021).
+
+  Queries without a match are left out of the first three, queries without any
+  relevant key out of nDCG; `queries`, `queries_without_match`,
+  `queries_without_gain` and `keys` count them. A metric that no query defines
+  is left out of the result.
+
+  Memory: about `block` x M x 150 bytes beside the vectors in float64.
+
+  Args:
+    queries: float `[Q, D]`, unit norm (a zero vector is admitted).
+    keys: float `[M, D]`, likewise.
+    relevance: of all keys for some queries; called once a block.
+    block: queries at a time; the result doesn't depend on it.
+    cut: sum the DCG over the first k ranks alone, k being the number of keys
+      of relevance above 0, as EPIC-KITCHENS-100 multi-instance retrieval does.
+
+  Raises:
+    ValueError: shapes that don't fit, vectors that are not of unit norm,
+      nothing to rank, or a relevance outside [0, 1].
+
+  >>> keys = np.eye(3)
+  >>> found = evaluate(keys[:1], keys, dense(np.array([[0.5, 1, 0]])))
+  >>> [found[name] for name in ("recall_at_1", "recall_at_5", "median_rank")]
+  [0.0, 1.0, 2.5]
+  """
+  queries, keys = cosine.round_both(queries, keys)
+  units = lambda first, stop: cosine.units(queries[first:stop], keys)
+  return _evaluate(units, len(queries), len(keys), relevance, block, cut)
+
+
+def chance(
+  num_queries: int,
+  num_keys: int,
+  relevance: Relevance,
+  *,
+  block: int = cosine.BLOCK,
+  cut: bool = False,
+) -> dict[str, float]:
+  """The expectation of `evaluate` where the keys come in random order.
+
+  What a table should show beside a result: half of all keys may be relevant.
+  Without the median rank: half of the random orders do better than the expected
+  rank by far, as ranks are skewed.
+
+  Args:
+    num_queries: Q.
+    num_keys: M.
+    relevance, block, cut: as in `evaluate`.
+  """
+  if num_queries < 1 or num_keys < 1:
+    raise ValueError(
+      f"There must be at least one query and one key, got {num_queries} and {num_keys}."
+    )
+  tied = lambda first, stop: np.zeros((stop - first, num_keys), np.int64)
+  found = _evaluate(tied, num_queries, num_keys, relevance, block, cut)
+  found.pop("median_rank", None)
+  return found
+
+
+def multi_instance(
+  videos: np.ndarray,
+  texts: np.ndarray,
+  video_to_text: Relevance,
+  text_to_video: Relevance,
+  *,
+  block: int = cosine.BLOCK,
+) -> dict[str, float]:
+  """The two numbers of EPIC-KITCHENS-100 multi-instance retrieval.
+
+  mAP counts relevance 1 alone, nDCG takes the graded relevance over as many
+  ranks as keys have any; both from video to text, from text to video, and
+  their mean (Damen et al., "Rescaling Egocentric Vision", IJCV 2022,
+  multi-instance retrieval). The relevance is `relevance.class_overlap`.
+
+  Args:
+    videos: `[N, D]`, unit norm.
+    texts: `[M, D]`, unit norm; each distinct narration once.
+    video_to_text: relevance `[N, M]` by blocks.
+    text_to_video: its transpose, by blocks.
+    block: as in `evaluate`.
+
+  Returns:
+    `video_to_text_map`, `text_to_video_map`, `mean_map`, the mean that a random
+    order has, `random_mean_map`, and the same of `ndcg`; in [0, 1].
+  """
+  options = dict(block=block, cut=True)
+  found, random = {}, {}
+  for name, queries, keys, measure in (
+    ("video_to_text", videos, texts, video_to_text),
+    ("text_to_video", texts, videos, text_to_video),
+  ):
+    found[name] = evaluate(queries, keys, measure, **options)
+    random[name] = chance(len(queries), len(keys), measure, **options)
+  out = {}
+  for metric in ("map", "ndcg"):
+    if all(metric in metrics for metrics in found.values()):
+      out.update({f"{n}_{metric}": m[metric] for n, m in found.items()})
+      for prefix, both in (("", found), ("random_", random)):
+        values = [metrics[metric] for metrics in both.values()]
+        out[f"{prefix}mean_{metric}"] = float(np.mean(values))
+  return out
+
+
+def _evaluate(
+  units: Callable[[int, int], np.ndarray],
+  num_queries: int,
+  num_keys: int,
+  relevance: Relevance,
+  block: int,
+  cut: bool,
+) -> dict[str, float]:
+  if block < 1:
+    raise ValueError(f"block must be at least 1, got {block}.")
+  parts = []
+  for first in range(0, num_queries, block):
+    stop = min(first + block, num_queries)
+    gains = np.asarray(relevance(first, stop), np.float64)
+    if gains.shape != (stop - first, num_keys):
+      raise ValueError(
+        f"The relevance of queries {first} to {stop} must have shape"
+        f" {(stop - first, num_keys)}, got {gains.shape}."
+      )
+    if not np.all((gains >= 0.0) & (gains <= 1.0)):
+      raise ValueError(f"Relevance must lie in [0, 1], got {gains.min()} to {gains.max()}.")
+    parts.append(_per_query(units(first, stop), gains, cut))
+  return _summarise(
+    {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, num_keys
+  )
+
+
+def _summarise(columns: Mapping[str, np.ndarray], num_keys: int) -> dict[str, float]:
+  """Means over the queries that define a metric; NaN marks the others."""
+  out = {}
+  for name, values in columns.items():
+    defined = values[~np.isnan(values)]
+    if defined.size:
+      middle = np.median if name == "median_rank" else np.mean
+      out[name] = float(middle(defined))
+  out["queries"] = len(columns["map"])
+  out["queries_without_match"] = int(np.isnan(columns["map"]).sum())
+  out["queries_without_gain"] = int(np.isnan(columns["ndcg"]).sum())
+  out["keys"] = num_keys
+  return out
+
+
+def _per_query(units: np.ndarray, gains: np.ndarray, cut: bool) -> dict[str, np.ndarray]:
+  """Metrics of each query `[b]`, NaN where it has nothing to find."""
+  width = gains.shape[1]
+  order = np.argsort(-units, axis=1, kind="stable")
+  units = np.take_along_axis(units, order, axis=1)
+  ranked = np.take_along_axis(gains, order, axis=1)
+  ties = _Ties(units)
+  # Of the tie that each place belongs to: size, place within it from 1,
+  # matches in it and before it.
+  size = ties.stop - ties.start
+  place = np.arange(width) - ties.start + 1
+  inside, before = ties.sums(ranked == 1.0)
+  total = (gains == 1.0).sum(axis=1)
+  with np.errstate(divide="ignore", invalid="ignore"):
+    # Given a match at this place, how many matches there are up to it.
+    others = np.where(size > 1, (place - 1) * (inside - 1) / (size - 1), 0.0)
+    hits = before + 1 + others
+    precision = inside / size * hits / np.arange(1, width + 1)
+    average = precision.sum(axis=1) / total
+    ndcg = _ndcg(ties, ranked, size, gains, cut)
+  rank, recalls = _first_match(ties, inside, before, total)
+  return {**recalls, "median_rank": rank, "map": average, "ndcg": ndcg}
+
+
+class _Ties:
+  """Runs of equal values in the rows of a sorted array.
+
+  Attributes:
+    start, stop: int64 `[b, M]`, bounds of the run that each place belongs to.
+  """
+
+  def __init__(self, values: np.ndarray):
+    places = np.arange(values.shape[1])
+    change = values[:, 1:] != values[:, :-1]
+    edge = np.ones((len(values), 1), bool)
+    first = np.concatenate([edge, change], axis=1)
+    last = np.concatenate([change, edge], axis=1)
+    self.start = np.maximum.accumulate(np.where(first, places, 0), axis=1)
+    stop = np.where(last, places + 1, len(places))[:, ::-1]
+    self.stop = np.minimum.accumulate(stop, axis=1)[:, ::-1]
+
+  def sums(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of values `[b, M]`: their sum in each place's run, and before it."""
+    zero = np.zeros((len(values), 1), values.dtype)
+    running = np.cumsum(np.concatenate([zero, values], axis=1), axis=1)
+    before = np.take_along_axis(running, self.start, axis=1)
+    return np.take_along_axis(running, self.stop, axis=1) - before, before
+
+
+def _ndcg(
+  ties: _Ties, ranked: np.ndarray, size: np.ndarray, gains: np.ndarray, cut: bool
+) -> np.ndarray:
+  width = gains.shape[1]
+  discount = 1.0 / np.log2(np.arange(width) + 2.0)
+  expected = ties.sums(ranked)[0] / size
+  # As it is, since a difference of running sums is off by some 1e-16.
+  expected = np.where(size == 1, ranked, expected)
+  if cut:
+    number = (gains > 0.0).sum(axis=1, keepdims=True)
+    expected = np.where(np.arange(width) < number, expected, 0.0)
+  ideal = np.sort(gains, axis=1)[:, ::-1]
+  # Summed alike, so that the best ranking gives exactly 1.
+  best = (ideal * discount).sum(axis=1)
+  return np.minimum((expected * discount).sum(axis=1) / best, 1.0)
+
+
+def _first_match(
+  ties: _Ties, inside: np.ndarray, before: np.ndarray, total: np.ndarray
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+  """Expected rank of the first match, and chances that it is among k."""
+  rows = np.arange(len(inside))
+  # The first place of the first tie that has a match.
+  column = np.argmax((inside > 0) & (before == 0), axis=1)
+  start = ties.start[rows, column]
+  size = ties.stop[rows, column] - start
+  matches = inside[rows, column]
+  lost = np.where(total > 0, 0.0, np.nan)
+  rank = start + (size + 1) / (matches + 1) + lost
+  recalls = {}
+  for k in RECALL_AT:
+    # That none of the first `drawn` of the tie is a match, drawn one by one.
+    drawn = np.clip(k - start, 0, size)
+    missed = np.ones(len(rows))
+    for i in range(k):
+      left = np.maximum(size - matches - i, 0) / np.maximum(size - i, 1)
+      missed *= np.where(i < drawn, left, 1.0)
+    recalls[f"recall_at_{k}"] = 1.0 - missed + lost
+  return rank, recalls

@@ -1,0 +1,188 @@
+"""Evaluating a checkpoint on the config's splits: numbers, files, table."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import pathlib
+import platform
+from typing import Any
+
+import jax
+
+from sum_l_jax import build
+from sum_l_jax import models
+from sum_l_jax import types
+from sum_l_jax.checkpoint import manager
+from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.config import settings
+from sum_l_jax.data import records
+from sum_l_jax.evaluation.labels import bootstrap
+from sum_l_jax.evaluation.labels import evaluate
+from sum_l_jax.evaluation.labels import evaluators
+from sum_l_jax.evaluation.labels import result_files
+from sum_l_jax.evaluation.retrieval import retrieval_run
+
+# What scores can depend on; `trained_with` is of the training's environment.
+_VERSIONS = ("jax", "jaxlib", "flax", "numpy", "simplejpeg")
+_SEED = 0
+
+
+def _check_card(
+  config: build.Config, weights: weight_files.Weights, dataset: records.ClipDataset
+) -> None:
+  """Refuses right weights with wrong classes, frames or pixels."""
+  card = weights.card
+  weight_files.require_view(weights, types.EGO)
+  if card["backbone"] != config.model.backbone:
+    raise ValueError(
+      f"{weights.source} holds a {card['backbone']!r}, but"
+      f" config.model.backbone={config.model.backbone!r}."
+    )
+  names = {t: tuple(n) for t, n in card["tasks"][types.EGO].items()}
+  wanted = {n: t.class_names for n, t in dataset.tasks.items()}
+  if names != wanted:
+    sizes = lambda x: {t: len(n) for t, n in x.items()}
+    raise ValueError(
+      f"{weights.source} predicts classes {sizes(names)}, the data set"
+      f" {str(dataset.directory)!r} has {sizes(wanted)}, or others by name."
+      " Evaluate on data with the classes it was trained for."
+    )
+  pixels = dataclasses.asdict(models.PixelSpec(channel_order=config.ego.channel_order))
+  saved_pixels = dataclasses.asdict(models.PixelSpec.from_json(card["pixels"][types.EGO]))
+  for name, saved, given in (
+    ("frames.count", card["frames"]["count"], config.frames.count),
+    ("frames.stride", card["frames"]["stride"], config.frames.stride),
+    ("ego.channel_order and normalisation", saved_pixels, pixels),
+  ):
+    if saved != given:
+      raise ValueError(
+        f"{weights.source} was trained with {name} = {saved}, the config"
+        f" says {given}. Use the config it was trained with."
+      )
+
+
+def _ego_trees(config, weights, dataset, mesh) -> tuple[Any, Any]:
+  """The ego encoder and heads on all devices, checked array by array."""
+  network = build.build_network(config, {types.EGO: dataset.tasks}, embedding_dim=None)
+  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  trees = []
+  for saved, wanted in zip((weights.params, weights.stats), network.shapes):
+    tower = {k: v for k, v in saved[types.EGO].items() if k != "projection"}
+    tree = {types.EGO: tower}
+    manager.check_same_arrays(tree, wanted, where=weights.source)
+    trees.append(jax.device_put(tree, everywhere))
+  return trees[0], trees[1]
+
+
+def _versions() -> dict[str, str]:
+  return {
+    "python": platform.python_version(),
+    **{p: importlib.metadata.version(p) for p in _VERSIONS},
+  }
+
+
+def _intervals(scored: evaluate.Evaluation) -> dict[str, list[float]]:
+  """Metric -> [low, high], of the clips that could be scored."""
+  good = scored.evaluated
+  found = bootstrap.intervals(
+    {t: s[good] for t, s in scored.scores.items()},
+    {t: y[good] for t, y in scored.labels.items()},
+    seed=_SEED,
+  )
+  return {name: [i.low, i.high] for name, i in found.items()}
+
+
+def evaluate_checkpoint(
+  config: build.Config,
+  source: str | pathlib.Path,
+  *,
+  workdir: pathlib.Path,
+  mesh: jax.sharding.Mesh,
+) -> str:
+  """Scores the ego encoder of a checkpoint on `config.eval.splits`.
+
+  Writes `result.json` and `scores_<split>.npz` into the workdir.
+
+  Args:
+    config: resolved.
+    source: workdir, checkpoint folder or `.npz` file.
+    workdir: where the result goes.
+    mesh: all devices.
+
+  Returns:
+    The table.
+
+  Raises:
+    FileNotFoundError, ValueError: no such checkpoint or split, or one that
+      does not fit the data or the config.
+  """
+  weights = weight_files.read_weights(source)
+  folder = config.ego.dataset
+  train = records.ClipDataset(folder, config.ego.train_split)
+  _check_card(config, weights, train)
+  params, stats = _ego_trees(config, weights, train, mesh)
+  retrieval = retrieval_run.CheckpointRetrieval(config, weights, mesh)
+  entries = {}
+  for split in config.eval.splits:
+    dataset = records.ClipDataset(folder, split)
+    evaluator = evaluators.build_evaluator(
+      config,
+      dataset,
+      view=types.EGO,
+      mesh=mesh,
+      clips=config.eval.clips,
+      crops=config.eval.crops,
+      train=train,
+    )
+    with jax.transfer_guard("disallow"):
+      scored = evaluator(params, stats)
+    entries[split] = {
+      "dataset": dataset.name,
+      "fingerprint": dataset.fingerprint,
+      "clips": int(scored.evaluated.sum()),
+      "skipped": [clip.clip_id for clip, good in zip(dataset.clips, scored.evaluated) if not good],
+      "views": evaluator.stream.num_views,
+      "ensemble": config.eval.ensemble,
+      "seconds": round(scored.seconds, 1),
+      "metrics": scored.metrics,
+      "intervals": _intervals(scored) if dataset.labelled else {},
+      "constant_guess": evaluate.constant_guess(
+        evaluators.all_labels(train), scored.labels, dataset.tasks
+      )
+      if dataset.labelled
+      else {},
+      **retrieval.entry(dataset),
+    }
+    if jax.process_index() == 0:
+      result_files.write_scores(
+        workdir,
+        split,
+        clip_ids=[c.clip_id for c in dataset.clips],
+        scores=scored.scores,
+        labels=scored.labels,
+      )
+  result = {
+    "method": config.method,
+    "objective": config.objective,
+    "checkpoint": weights.source,
+    "checkpoint_sha256": weight_files.weights_sha256(weights, types.EGO),
+    "step": weights.step,
+    "splits": entries,
+    "bootstrap": {
+      "samples": bootstrap.SAMPLES,
+      "map_samples": bootstrap.MAP_SAMPLES,
+      "seed": _SEED,
+    },
+    "definitions": result_files.definitions(
+      name for entry in entries.values() for name in entry["metrics"]
+    )
+    | retrieval_run.definitions(entries),
+    "config": settings.flatten(config),
+    "trained_with": weights.card["versions"],
+    "versions": _versions(),
+    "device": mesh.devices.flat[0].device_kind,
+  }
+  if jax.process_index() == 0:
+    result_files.write_result(workdir, result)
+  return result_files.format_table(result)

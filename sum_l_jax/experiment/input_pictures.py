@@ -1,0 +1,95 @@
+"""Pairs as a picture: what training sees, with narrations and similarity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from sum_l_jax import types
+from sum_l_jax.data import records
+from sum_l_jax.video import canvas
+
+_GAP = 3
+# Smaller frames are enlarged.
+_SIDE = 112
+_NAMES = {types.EGO: "ego", types.EXO: "exo"}
+
+
+def input_pictures(
+  batch: types.Batch,
+  *,
+  ego: records.ClipDataset | None,
+  exo: Sequence[records.ClipDataset],
+  number: int = 4,
+  columns: int = 4,
+) -> np.ndarray:
+  """Some rows of a training batch as the network gets them.
+
+  Frames are the batch's own bytes, after crop, flip and resize, so that wrong
+  colours or a wrong partner are seen; the colour offset of a view, which is
+  added on the device, is added here too.
+
+  Args:
+    batch: of `TrainStream`, on the host or on devices; of one on devices, the
+      rows that this host has on its first device.
+    ego: where the narrations are looked up; None without an ego view.
+    exo: the pools of the exo view; empty without one.
+    number: at most so many rows.
+    columns: at most so many frames of a clip.
+
+  Returns:
+    uint8 `[N, H, W, 3]`, a picture a row, all of one size: of each view a line
+    of text and a row of frames, and the cosine of the two narrations.
+  """
+  rows = {view: _first_rows(batch[view], number) for view in types.VIEWS if view in batch}
+  pools = {types.EGO: [ego], types.EXO: exo}
+  pictures = []
+  for row in range(len(next(iter(rows.values()))["video"])):
+    parts = []
+    for view, part in rows.items():
+      pool = int(part["pool"][row]) if "pool" in part else 0
+      clip = pools[view][pool].clips[int(part["clip"][row])]
+      frames = _frames(part, row, columns)
+      text = f"{_NAMES[view]} {clip.clip_id}: {clip.narration}"
+      parts += [canvas.text_line(text, frames.shape[1], size=12), frames]
+    parts.append(canvas.text_line(_similarity(rows, row), parts[-1].shape[1], size=12))
+    pictures.append(canvas.stacked(parts, gap=_GAP))
+  return np.stack(pictures)
+
+
+def _first_rows(part: Mapping[str, Any], number: int) -> dict[str, np.ndarray]:
+  """The first rows of one view, on the host, without the labels."""
+  wanted = ("video", "color_offset", "clip", "pool", "narration")
+  found = {}
+  for name in wanted:
+    if name not in part:
+      continue
+    value = part[name]
+    if isinstance(value, jax.Array):
+      # Other hosts' rows can't be read, and all rows need not be.
+      value = jax.device_get(value.addressable_shards[0].data)
+    found[name] = np.asarray(value)[:number]
+  return found
+
+
+def _frames(part: Mapping[str, np.ndarray], row: int, columns: int):
+  video = part["video"][row]
+  which = np.linspace(0, len(video) - 1, min(columns, len(video)))
+  frames = video[which.astype(int)].astype(np.float32)
+  frames += 255.0 * part["color_offset"][row]
+  frames = np.rint(np.clip(frames, 0, 255)).astype(np.uint8)
+  # Whole pixels, so that nothing is smoothed away; the text needs the width.
+  times = -(-_SIDE // frames.shape[1])
+  frames = frames.repeat(times, axis=1).repeat(times, axis=2)
+  return canvas.side_by_side(list(frames), gap=_GAP)
+
+
+def _similarity(rows: Mapping[str, Mapping[str, np.ndarray]], row: int) -> str:
+  vectors = [part["narration"][row] for part in rows.values() if "narration" in part]
+  if len(vectors) < 2:
+    return ""
+  return f"cosine of the narrations: {float(vectors[0] @ vectors[1]):.3f}"

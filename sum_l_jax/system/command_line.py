@@ -1,0 +1,129 @@
+"""What commands share: how they fail and report."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from collections.abc import Sequence
+import sys
+import textwrap
+import time
+
+from sum_l_jax.system import paths
+
+
+def run(
+  parser: argparse.ArgumentParser,
+  command: Callable[[argparse.Namespace], str | int | None],
+  argv: Sequence[str] | None = None,
+) -> int:
+  """Parses `argv` and runs `command`.
+
+  Args:
+    parser: gets `--debug`.
+    command: does the work; may return what is to be printed, or an exit
+      status.
+    argv: of the command line where absent.
+
+  Returns:
+    The exit status: the command's, 0, or 2 after an error that the user can
+    mend, which is printed as one block without a stack trace (`--debug` shows
+    that).
+  """
+  _add_debug(parser)
+  args = parser.parse_args(argv)
+  return _run(lambda: command(args), args.debug, argv)
+
+
+def run_with_fields(
+  parser: argparse.ArgumentParser,
+  command: Callable[[argparse.Namespace, Sequence[str]], str | int | None],
+  argv: Sequence[str] | None = None,
+  prefixes: tuple[str, ...] = ("--config.",),
+) -> int:
+  """`run` of a command that also takes fields of its config, --config.x=y.
+
+  Args:
+    parser: gets `--debug`; must not allow abbreviations.
+    command: gets the fields as they were written.
+    argv: of the command line where absent.
+    prefixes: of fields.
+  """
+  _add_debug(parser)
+  args, fields = parser.parse_known_args(argv)
+  wrong = [f for f in fields if not (f.startswith(prefixes) and "=" in f)]
+  if wrong:
+    parser.error(
+      f"unrecognized arguments: {' '.join(wrong)} (fields of the config are"
+      f" set by {' or '.join(p + 'x=y' for p in prefixes)})"
+    )
+  return _run(lambda: command(args, fields), args.debug, argv)
+
+
+def _add_debug(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument("--debug", action="store_true", help="show the stack trace of an error")
+
+
+def _run(command: Callable[[], str | int | None], debug: bool, argv: Sequence[str] | None) -> int:
+  try:
+    paths.check_arguments(sys.argv[1:] if argv is None else argv)
+    result = command()
+  except (ValueError, OSError) as error:
+    if debug:
+      raise
+    # In a log or a pipe a whole line is found by its words.
+    width = 88 if sys.stderr.isatty() else 0
+    sys.stderr.write(error_block(str(error), width) + "\n")
+    return 2
+  if isinstance(result, int):
+    return result
+  if result:
+    sys.stdout.write(result + "\n")
+  return 0
+
+
+def error_block(text: str, width: int = 0) -> str:
+  """`error: ...`, the lines after the first indented; wrapped to a width."""
+  lines = text.strip().splitlines()
+  if width:
+    lines = [
+      part
+      for line in lines
+      for part in textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""]
+    ]
+  return "error: " + "\n       ".join(lines)
+
+
+def names(text: str) -> list[str]:
+  """The items of a comma-separated option."""
+  return [item.strip() for item in text.split(",") if item.strip()]
+
+
+class Progress:
+  """A line every few seconds: how far, how fast, how long still."""
+
+  def __init__(self, label: str, total: int, *, every_seconds: float = 5.0):
+    self._label = label
+    self._total = total
+    self._every = every_seconds
+    self._start = self._last = time.monotonic()
+
+  def update(self, done: int) -> None:
+    now = time.monotonic()
+    if now - self._last < self._every or not 0 < done < self._total:
+      return
+    self._last = now
+    rate = done / (now - self._start)
+    left = (self._total - done) / rate
+    sys.stderr.write(
+      f"{self._label}: {done}/{self._total}, {rate:.1f}/s, about {_duration(left)} left\n"
+    )
+    sys.stderr.flush()
+
+
+def _duration(seconds: float) -> str:
+  minutes, rest = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  if hours:
+    return f"{hours} h {minutes} min"
+  return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,106 @@
+"""A request to stop: SIGTERM of a preempted machine, or Ctrl-C.
+
+The loop finishes its step, saves and ends; the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Iterator
+import itertools
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from absl import logging
+import jax
+from jax.experimental import multihost_utils
+
+from sum_l_jax.system import processes
+
+# JAX's runtime agrees on "the highest number that any process has asked with,
+# plus one", once in a process's life. Steps won't do: they start again with
+# each stage, and a number agreed on at the end of one may lie far into the
+# next, or beyond it. All processes ask equally often.
+_asked = itertools.count()
+# The request that this process's signals go to; with several processes JAX's
+# runtime takes them, from the moment it connects to the end of the process.
+_current: list[StopRequest] = []
+
+
+class StopRequest:
+  """Whether this run has been asked to stop; a context manager.
+
+  Within it, one process notes SIGTERM and the first Ctrl-C instead of dying of
+  them; a second Ctrl-C ends it at once. With several processes JAX's runtime
+  notes SIGTERM wherever it arrives, and all processes learn of it and agree
+  on the step, so that they save together.
+  """
+
+  def __init__(self) -> None:
+    self._signal: int | None = None
+    self._previous: dict[int, object] = {}
+
+  def __enter__(self) -> StopRequest:
+    alone = jax.process_count() == 1
+    # Python delivers signals to the main thread alone.
+    if alone and threading.current_thread() is threading.main_thread():
+      for number in (signal.SIGTERM, signal.SIGINT):
+        self._previous[number] = signal.signal(number, self._note)
+    _current.append(self)
+    return self
+
+  def __exit__(self, *unused) -> None:
+    for number, handler in self._previous.items():
+      signal.signal(number, handler)
+    self._previous.clear()
+    _current.remove(self)
+
+  def _note(self, number: int, frame: FrameType | None) -> None:
+    del frame
+    if self._signal is not None and number == signal.SIGINT:
+      raise KeyboardInterrupt
+    self._signal = number
+    logging.warning(
+      "%s: saving after this step, then stopping.%s",
+      signal.Signals(number).name,
+      " Ctrl-C again stops at once." if number == signal.SIGINT else "",
+    )
+
+  def arrived(self) -> bool:
+    """Whether to save and stop now; the same answer in all processes.
+
+    Every process asks once before each step and at the end of each stage.
+    """
+    if jax.process_count() > 1:
+      return _all_agree()
+    return self._signal is not None
+
+
+def _all_agree() -> bool:
+  return multihost_utils.reached_preemption_sync_point(next(_asked))
+
+
+def stoppable(batches: Iterable[Any]) -> Iterator[Any]:
+  """Yields the batches of an evaluation until this run is asked to stop.
+
+  With several processes a signal is only noted: who doesn't ask, as a final
+  evaluation without this, goes on to its end. One process that is in no
+  `StopRequest` dies of its signal as any other does.
+
+  Args:
+    batches: equally many in all processes.
+
+  Raises:
+    process.StoppedError: it is; all processes stop at the same batch.
+  """
+  for batch in batches:
+    asked = (
+      _all_agree() if jax.process_count() > 1 else any(request.arrived() for request in _current)
+    )
+    if asked:
+      raise processes.StoppedError(
+        "Stopped as asked while evaluating; all that was learnt is saved. The same command goes on."
+      )
+    yield batch

@@ -1,0 +1,122 @@
+"""Reading and writing the `.npz` tables that data_prep makes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import lzma
+import os
+import pathlib
+import struct
+import tokenize
+import zipfile
+import zlib
+
+import numpy as np
+
+from sum_l_jax.system import paths
+
+# What numpy and zipfile raise for files cut short, of another kind, or with
+# pickles (AttributeError and TypeError: a bare `.npy`).
+DAMAGED = (
+  ValueError,
+  OSError,
+  EOFError,
+  AttributeError,
+  TypeError,
+  # Headers that say anything: sizes beyond the memory, unknown packing,
+  # encryption, names that aren't there.
+  MemoryError,
+  ArithmeticError,
+  RuntimeError,
+  SystemError,
+  LookupError,
+  struct.error,
+  tokenize.TokenError,
+  lzma.LZMAError,
+  zipfile.BadZipFile,
+  zlib.error,
+)
+
+
+@paths.retried
+def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
+  """Writes `arrays` to `path`, complete or not at all.
+
+  Args:
+    path: the file; its folder is made when missing.
+    **arrays: what to store. Strings become numpy strings, never pickles.
+  """
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+  try:
+    # A handle, since numpy appends ".npz" to names that lack it.
+    with open(temporary, "wb") as handle:
+      np.savez_compressed(handle, **arrays)
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def _check_array(key: str, array: object) -> None:
+  """Raises ValueError for what numpy takes and can't use afterwards."""
+  if not isinstance(array, np.ndarray):  # Bytes, where the header is damaged.
+    raise ValueError(f"{key} is no array")
+  if array.dtype.kind == "U" and array.size:
+    # Beyond Unicode, turning them into text is a SystemError.
+    codes = (
+      np.ascontiguousarray(array)
+      .reshape(-1)
+      .view(np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
+    )
+    if codes.size and codes.max() > 0x10FFFF:
+      raise ValueError(f"{key} holds what is no text")
+
+
+@paths.retried
+def load(
+  path: pathlib.Path, keys: Sequence[str] | None = None
+) -> tuple[list[str], dict[str, np.ndarray]]:
+  """Names of what a file holds, and its arrays, all or those of `keys`."""
+  with np.load(path, allow_pickle=False) as stored:
+    held = stored.files
+    wanted = held if keys is None else [key for key in keys if key in held]
+    return held, {key: stored[key] for key in wanted}
+
+
+def read_npz(
+  path: str | os.PathLike[str], keys: Sequence[str], *, what: str, command: str
+) -> dict[str, np.ndarray]:
+  """Reads the arrays `keys` of a file made by `write_npz`.
+
+  Args:
+    path: the file.
+    keys: the arrays it must hold.
+    what: the name of such a file, for the error texts.
+    command: the command that makes such a file, for the error texts.
+
+  Returns:
+    One array a key.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: the file is damaged, or of another kind.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise FileNotFoundError(f"There is no {what} at {str(path)!r}. Make it with `{command}`.")
+  try:
+    held, arrays = load(path, keys)
+    for key, array in arrays.items():
+      _check_array(key, array)
+  except DAMAGED as error:
+    raise ValueError(
+      f"{str(path)!r} can't be read as a {what} ({error}). Make it again with `{command}`."
+    ) from error
+  missing = [key for key in keys if key not in arrays]
+  if missing:
+    raise ValueError(
+      f"{str(path)!r} is not a {what}: it lacks {missing} and holds"
+      f" {sorted(held)}. Make one with `{command}`."
+    )
+  return arrays

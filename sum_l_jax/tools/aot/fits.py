@@ -1,0 +1,95 @@
+"""What fits where: a table of compiled steps.
+
+  python -m sum_l_jax.tools.aot.fits benchmarks/results/aot_*.json
+
+reads files that `python -m sum_l_jax.tools.aot --output=FILE` wrote, and prints a
+line of Markdown for each program in them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from collections.abc import Sequence
+import json
+import pathlib
+import sys
+from typing import Any
+
+from sum_l_jax.system import command_line
+
+_COLUMNS = (
+  "network",
+  "stage",
+  "recomputed",
+  "chips",
+  "clips a chip",
+  "total",
+  "peak",
+  "a chip has",
+  "fits",
+)
+
+
+def _gigabytes(value: float | None) -> str:
+  return f"{value / 1e9:.2f} GB" if value else "-"
+
+
+def _cells(program: Mapping[str, Any]) -> tuple[str, ...]:
+  frames, side = program["clip"]
+  memory = program.get("memory", {})
+  recomputed = program["remat"] if program["remat"] != "none" else "-"
+  return (
+    f"`{program['backbone']}`",
+    program["stage"],
+    recomputed,
+    program["topology"],
+    f"{program['batch_per_chip']} of {frames} x {side} x {side}",
+    _gigabytes(memory.get("total")),
+    _gigabytes(memory.get("peak")),
+    _gigabytes(program.get("hbm")),
+    "yes" if program["fits"] else "no",
+  )
+
+
+def table(programs: Sequence[Mapping[str, Any]]) -> str:
+  """Markdown, a line a program.
+
+  Args:
+    programs: of `report.summarize`.
+  """
+  lines = [_COLUMNS, ("---",) * len(_COLUMNS), *map(_cells, programs)]
+  return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def read_programs(paths: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
+  """The programs of several files.
+
+  Raises:
+    ValueError: a file that can't be read or that something else wrote.
+  """
+  programs = []
+  for path in paths:
+    try:
+      found = json.loads(path.read_text(encoding="utf-8"))["programs"]
+      table(found)  # Has all that it needs.
+    except (OSError, ValueError, LookupError, TypeError) as error:
+      raise ValueError(
+        f"{path} isn't a file that `python -m sum_l_jax.tools.aot --output=FILE` writes: {error}"
+      ) from error
+    programs += found
+  return programs
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  parser = argparse.ArgumentParser(
+    prog="python -m sum_l_jax.tools.aot.fits",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument("files", nargs="+", type=pathlib.Path, metavar="FILE")
+  return command_line.run(parser, lambda args: table(read_programs(args.files)), argv)
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,250 @@
+"""An exported network: a folder that runs without this package.
+
+  card.json        class names, pixels, frames, what goes in and comes out
+  README.md        how to run it
+  model.jax_export and weights.npz    the program (StableHLO) and its arrays
+  saved_model/     in their place, for TensorFlow
+
+The program is a function of the weights, which keeps it small and lets XLA
+treat them as data; folding them as constants would take minutes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import pathlib
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+
+from sum_l_jax import types
+from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.tools.export import export_format
+from sum_l_jax.tools.export import saved_model
+from sum_l_jax.tools.predict import predictor
+from sum_l_jax.tools.predict import score_network
+
+Arrays = Mapping[str, Any]
+
+
+def make_function(
+  weights: weight_files.Weights,
+) -> tuple[Callable[[Arrays, Any], dict[str, Any]], dict[str, np.ndarray]]:
+  """The network as a function of arrays and video, for all platforms.
+
+  Args:
+    weights: of a checkpoint with an ego encoder and heads.
+
+  Returns:
+    (arrays by name, uint8 `[B, T, H, W, 3]`) -> {task: probabilities `[B, K]`},
+    and the arrays.
+
+  Raises:
+    ValueError: no ego encoder or head, or not the network's arrays.
+  """
+  weight_files.require_view(weights, types.EGO)
+  steps, trees = {}, None
+  for platform, conv in export_format.PLATFORMS.items():
+    steps[platform], net = score_network.make_score(weights.card, conv=conv)
+    trees = trees or score_network.ego_trees(weights, net)
+
+  def run(arrays: Arrays, video: Any) -> dict[str, Any]:
+    tree = weight_files.unflatten(arrays)
+    offset = jnp.zeros((video.shape[0], 3), jnp.float32)
+    return jax.lax.platform_dependent(
+      tree["params"], tree["stats"], {"video": video, "color_offset": offset}, **steps
+    )
+
+  flat = weight_files.flatten({"params": trees[0], "stats": trees[1]})
+  return run, {name: np.asarray(value) for name, value in flat.items()}
+
+
+def make_card(
+  weights: weight_files.Weights, *, file_format: str, batch: int | str
+) -> dict[str, Any]:
+  """What `card.json` says, as JSON values."""
+  recipe = score_network.checkpoint_recipe(weights.card)
+  meanings = {
+    types.SOFTMAX: "probabilities of the classes, of sum 1",
+    types.MULTI_LABEL: "probability of each class by itself",
+  }
+  size = "batch" if batch == export_format.DYNAMIC else batch
+  return {
+    "format": file_format,
+    "platforms": list(export_format.PLATFORMS),
+    "backbone": weights.card["backbone"],
+    "input": {
+      "name": "video",
+      "dtype": "uint8",
+      "shape": [size, *recipe.video_shape],
+      "meaning": "RGB frames: clip, time, height, width, channel",
+    },
+    "outputs": {
+      task: {
+        "dtype": "float32",
+        "shape": [size, len(names)],
+        "kind": recipe.kinds[task],
+        "meaning": meanings[recipe.kinds[task]],
+      }
+      for task, names in recipe.class_names.items()
+    },
+    "class_names": {t: list(n) for t, n in recipe.class_names.items()},
+    "frames": {
+      "count": recipe.num_frames,
+      "stride": recipe.stride,
+      "crop_size": recipe.crop_size,
+      "fps": recipe.fps,
+    },
+    # The program applies them; they are here to be looked up.
+    "pixels": weights.card["pixels"][types.EGO],
+    "pool_window": score_network.pool_window(weights.card),
+    "checkpoint": {"step": weights.step, "sha256": weight_files.weights_sha256(weights, types.EGO)},
+    "versions": {"jax": importlib.metadata.version("jax")},
+  }
+
+
+@contextlib.contextmanager
+def _without_source_lines() -> Iterator[None]:
+  """Programs made within don't say in which files on this machine they began.
+
+  By default each operation carries the path and line of the code behind it.
+  """
+  name = "jax_traceback_in_locations_limit"
+  before = getattr(jax.config, name)
+  jax.config.update(name, 0)
+  try:
+    yield
+  finally:
+    jax.config.update(name, before)
+
+
+def write_model(
+  folder: pathlib.Path,
+  run: Callable[[Arrays, Any], dict[str, Any]],
+  arrays: Mapping[str, np.ndarray],
+  card: dict[str, Any],
+) -> None:
+  """Writes program, weights and card; the card last, as all is there.
+
+  Args:
+    folder: an empty folder.
+    run, arrays: of `make_function`.
+    card: of `make_card`; gets the files' hashes.
+
+  Raises:
+    ValueError: TensorFlow is wanted and missing.
+  """
+  size, *rest = card["input"]["shape"]
+  if card["format"] == export_format.SAVED_MODEL:
+    with _without_source_lines():
+      saved_model.write(
+        folder / export_format.SAVED_MODEL,
+        run,
+        arrays,
+        video_shape=(size, *rest),
+        platforms=tuple(export_format.PLATFORMS),
+      )
+  else:
+    shape = jax.export.symbolic_shape(", ".join(map(str, (size, *rest))))
+    abstract = {
+      name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in arrays.items()
+    }
+    with _without_source_lines():
+      export = jax.export.export(jax.jit(run), platforms=tuple(export_format.PLATFORMS))
+      program = export(abstract, jax.ShapeDtypeStruct(shape, jnp.uint8))
+    (folder / export_format.MODEL).write_bytes(program.serialize())
+    np.savez(folder / export_format.ARRAYS, **arrays)
+    card["sha256"] = {
+      name: _sha256(folder / name) for name in (export_format.MODEL, export_format.ARRAYS)
+    }
+  text = json.dumps(card, indent=1, ensure_ascii=False)
+  (folder / export_format.CARD).write_text(text + "\n", encoding="utf-8")
+
+
+def _sha256(path: pathlib.Path) -> str:
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_card(folder: pathlib.Path) -> dict[str, Any]:
+  """Reads `card.json`.
+
+  Raises:
+    FileNotFoundError: there is none.
+    ValueError: it is not that of an exported network.
+  """
+  path = folder / export_format.CARD
+  if not path.is_file():
+    raise FileNotFoundError(
+      f"There is no {export_format.CARD} in {str(folder)!r}. Give a folder that"
+      " `python -m sum_l_jax.tools.export` wrote; it writes the card last."
+    )
+  try:
+    card = json.loads(path.read_text(encoding="utf-8"))
+    known = card["format"] in export_format.FORMATS
+  except (ValueError, KeyError, TypeError) as error:
+    raise ValueError(
+      f"{str(path)!r} is not the card of an exported network ({error!r})."
+    ) from error
+  if not known:
+    raise ValueError(
+      f"{str(path)!r} says format {card['format']!r}; known are"
+      f" {export_format.FORMATS}. It was written by a newer version."
+    )
+  return card
+
+
+def load_exported(folder: str | pathlib.Path, *, batch_size: int = 8) -> predictor.Predictor:
+  """An exported network, ready for videos as `predictor.load` makes it.
+
+  Args:
+    folder: written by `python -m sum_l_jax.tools.export`.
+    batch_size: windows that are scored together, at most; a network exported
+      for a fixed batch takes that.
+
+  Raises:
+    FileNotFoundError: no exported network there.
+    ValueError: its files are damaged, or TensorFlow is wanted and missing.
+  """
+  folder = pathlib.Path(folder)
+  card = read_card(folder)
+  if card["format"] == export_format.SAVED_MODEL:
+    score = saved_model.read(folder / export_format.SAVED_MODEL)
+  else:
+    score = _read_jax(folder, card["sha256"])
+  recipe = score_network.make_recipe(
+    card["class_names"],
+    {task: output["kind"] for task, output in card["outputs"].items()},
+    card["frames"],
+  )
+  size = card["input"]["shape"][0]
+  fixed = isinstance(size, int)
+  return predictor.Predictor(
+    recipe, score, batch_size=size if fixed else batch_size, fixed_batch=fixed
+  )
+
+
+def _read_jax(folder: pathlib.Path, hashes: Mapping[str, str]) -> predictor.Score:
+  for name, expected in hashes.items():
+    path = folder / name
+    if not path.is_file():
+      raise FileNotFoundError(f"{str(path)!r} is missing. Copy it again.")
+    if _sha256(path) != expected:
+      raise ValueError(
+        f"{str(path)!r} is not the file that was exported: its SHA-256"
+        f" differs from that in {export_format.CARD}. Copy or export it again."
+      )
+  data = bytearray((folder / export_format.MODEL).read_bytes())
+  call = jax.jit(jax.export.deserialize(data).call)
+  with np.load(folder / export_format.ARRAYS, allow_pickle=False) as file:
+    arrays = jax.device_put({name: file[name] for name in file.files})
+  return lambda video: call(arrays, video)

@@ -1,0 +1,177 @@
+"""A copy of a video with the predicted labels drawn on its frames."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from fractions import Fraction
+import pathlib
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+
+from sum_l_jax.tools.predict import best_labels
+from sum_l_jax.tools.predict import predictor
+from sum_l_jax.tools.predict import video_sources
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+# Fine enough for any frame rate, and MPEG-4 takes no more than 65535.
+_TICKS = 60_000
+_CODECS = ("libx264", "mpeg4")
+
+
+def captions(predictions: Iterable[best_labels.Prediction]) -> tuple[list[float], list[list[str]]]:
+  """What is written over the frames, and when.
+
+  Returns:
+    The middle of each window, in seconds, ascending; and its lines, the best
+    class of each task.
+  """
+  lines: dict[float, list[str]] = {}
+  for item in predictions:
+    middle = (item.start + item.stop) / 2
+    lines.setdefault(middle, []).append(f"{item.task}: {item.classes[0]} {item.scores[0]:.2f}")
+  middles = sorted(lines)
+  return middles, [lines[middle] for middle in middles]
+
+
+def _nearest(middles: Sequence[float], moment: float) -> int:
+  right = bisect.bisect_left(middles, moment)
+  if right == len(middles):
+    return right - 1
+  if right and moment - middles[right - 1] <= middles[right] - moment:
+    return right - 1
+  return right
+
+
+def draw(image: np.ndarray, lines: Sequence[str]) -> None:
+  """Writes lines on dark ground into the upper left corner, in place.
+
+  Args:
+    image: uint8 `[H, W, 3]`, contiguous.
+    lines: characters outside ASCII become "?", for lack of a font.
+  """
+  height, width = image.shape[:2]
+  lines = [line.encode("ascii", "replace").decode() for line in lines]
+  scale = max(height, 120) / 600
+  margin = max(2, round(8 * scale))
+  widest = max(cv2.getTextSize(t, _FONT, scale, 1)[0][0] for t in lines)
+  scale *= min(1.0, max(width - 2 * margin, 1) / widest)
+  thick = max(1, round(1.5 * scale))
+  sizes = [cv2.getTextSize(text, _FONT, scale, thick) for text in lines]
+  step = max(size[1] + base for size, base in sizes) + margin
+  right = max(size[0] for size, _ in sizes) + 2 * margin
+  image[: step * len(lines) + margin, :right] //= 3
+  for number, text in enumerate(lines, start=1):
+    place = (margin, number * step)
+    cv2.putText(image, text, place, _FONT, scale, (255, 255, 255), thick, cv2.LINE_AA)
+
+
+def check_output(video: pathlib.Path, output: pathlib.Path) -> None:
+  """Refuses, before anything is computed, what can't be written.
+
+  Raises:
+    ValueError: another suffix, no such folder, or the video itself.
+  """
+  if output.suffix.lower() != ".mp4":
+    raise ValueError(f"--overlay must end in .mp4, got {str(output)!r}.")
+  if not output.parent.is_dir():
+    raise ValueError(f"--overlay: there is no folder {str(output.parent)!r}.")
+  if output.resolve() == video.resolve():
+    raise ValueError(f"--overlay={str(output)!r} is the video itself. Give another name.")
+
+
+def write_overlay(
+  video: str | pathlib.Path,
+  predictions: Iterable[best_labels.Prediction],
+  output: str | pathlib.Path,
+  *,
+  fps: float = 30.0,
+  progress: predictor.Progress | None = None,
+) -> int:
+  """Reads a video once more and writes it with its labels.
+
+  A frame carries the labels of the window whose middle is nearest. One frame
+  is held at a time; sound stays behind. The file appears when it is complete.
+
+  Args:
+    video: the file, or a folder of frames.
+    predictions: its windows'.
+    output: the `.mp4` file.
+    fps: of a folder of frames.
+    progress: called for every frame.
+
+  Returns:
+    The number of frames.
+
+  Raises:
+    FileNotFoundError, ValueError: the video can't be read, there is no
+      prediction, or the output can't be written.
+  """
+  video, output = pathlib.Path(video), pathlib.Path(output)
+  check_output(video, output)
+  middles, lines = captions(predictions)
+  if not middles:
+    raise ValueError(f"There is no prediction to draw on {str(video)!r}.")
+  partial = output.with_name(f"{output.stem}.partial{output.suffix}")
+  try:
+    with video_sources.open_source(video, default_fps=fps) as source:
+      count = _encode(partial, source, _drawn(source, middles, lines, progress))
+    partial.replace(output)
+  finally:
+    partial.unlink(missing_ok=True)
+  return count
+
+
+def _drawn(
+  source: Any,
+  middles: Sequence[float],
+  lines: Sequence[Sequence[str]],
+  progress: predictor.Progress | None,
+) -> Iterator[tuple[float, np.ndarray]]:
+  """Yields seconds and frames of one even size, with their labels."""
+  shape = None
+  for moment, frame in source.images():
+    # A copy: the frames of an array are not ours.
+    image = np.array(frame(), order="C")
+    if shape is None:
+      shape = tuple(max(side // 2 * 2, 2) for side in image.shape[:2])
+    if image.shape[:2] != shape:
+      # The encoder wants even sides, all the same.
+      image = cv2.resize(image, shape[::-1], interpolation=cv2.INTER_AREA)
+    draw(image, lines[_nearest(middles, moment)])
+    if progress:
+      progress(source.name, moment, source.duration)
+    yield moment, image
+
+
+def _encode(path: pathlib.Path, source: Any, frames: Iterable[tuple[float, np.ndarray]]) -> int:
+  codec = next((c for c in _CODECS if c in av.codecs_available), None)
+  if codec is None:
+    raise ValueError(
+      f"PyAV here has none of the encoders {_CODECS}. Install its wheel: pip install av."
+    )
+  count, last = 0, -1
+  try:
+    with av.open(str(path), "w", format="mp4") as container:
+      stream = container.add_stream(codec, rate=Fraction(source.fps).limit_denominator(1001))
+      stream.pix_fmt = "yuv420p"
+      stream.codec_context.time_base = Fraction(1, _TICKS)
+      for moment, image in frames:
+        if not count:
+          stream.height, stream.width = image.shape[:2]
+        frame = av.VideoFrame.from_ndarray(image, "rgb24")
+        # Two frames must not share a tick.
+        last = max(last + 1, round(moment * _TICKS))
+        frame.pts, frame.time_base = last, Fraction(1, _TICKS)
+        container.mux(stream.encode(frame))
+        count += 1
+      if count:
+        container.mux(stream.encode(None))
+  except av.FFmpegError as error:
+    raise ValueError(f"{str(path)!r} can't be written ({error}).") from error
+  return count

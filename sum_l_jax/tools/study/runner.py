@@ -1,0 +1,163 @@
+"""Runs the cells of a study, side by side, and goes on after a stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from typing import IO
+
+from sum_l_jax.tools.study import plan
+
+STUDY_FILE = "study.json"
+MARK = "study_cell.json"
+_LOG = "log.txt"
+_POLL_SECONDS = 0.2
+
+
+@dataclasses.dataclass
+class _Running:
+  cell: plan.Cell
+  process: subprocess.Popen
+  log: IO[bytes]
+  slot: int
+  start: float
+
+
+def is_done(cell: plan.Cell, workdir: pathlib.Path) -> bool:
+  """Whether a cell has ended well, by the mark that it left, or elsewhere.
+
+  Raises:
+    ValueError: it ran with another command.
+  """
+  if cell.reused:
+    return True
+  path = workdir / cell.name / MARK
+  if not path.is_file():
+    return False
+  command = json.loads(path.read_text(encoding="utf-8"))["command"]
+  if command != list(cell.command):
+    other = sorted(set(command) ^ set(cell.command))
+    raise ValueError(
+      f"{path.parent} was run with another command; what differs: {other}."
+      " Give the study another --workdir, or the settings it began with."
+    )
+  return True
+
+
+def tail(cell: plan.Cell, workdir: pathlib.Path, lines: int = 15) -> str:
+  """The last lines that a cell wrote."""
+  text = (workdir / cell.name / _LOG).read_text("utf-8", errors="replace")
+  return "\n".join(text.splitlines()[-lines:])
+
+
+def run(
+  cells: Sequence[plan.Cell],
+  workdir: pathlib.Path,
+  *,
+  parallel: int = 1,
+  say: Callable[[str], None] = print,
+) -> list[plan.Cell]:
+  """Runs what isn't done yet.
+
+  Each run is a process of its own, with its share of the processor's cores,
+  and all share one compilation cache.
+
+  Args:
+    cells: in order; a cell comes after those it needs.
+    workdir: of the study.
+    parallel: runs side by side.
+    say: takes a line of progress.
+
+  Returns:
+    The cells that failed, or were not run because one that they need failed.
+
+  Raises:
+    ValueError: a finished cell had another command.
+  """
+  done = {cell.name for cell in cells if is_done(cell, workdir)}
+  waiting = [cell for cell in cells if cell.name not in done]
+  if done:
+    say(f"{len(done)} of {len(cells)} runs are there already")
+  count = len(cells) - len(waiting)
+  failed: list[plan.Cell] = []
+  running: list[_Running] = []
+  try:
+    while waiting or running:
+      for item in [r for r in running if r.process.poll() is not None]:
+        running.remove(item)
+        item.log.close()
+        seconds = time.monotonic() - item.start
+        if item.process.returncode:
+          failed.append(item.cell)
+          say(
+            f"{item.cell.name} FAILED with status {item.process.returncode}:"
+            f"\n{tail(item.cell, workdir)}"
+          )
+        else:
+          _mark(item.cell, workdir, seconds)
+          done.add(item.cell.name)
+          count += 1
+          say(f"{count}/{len(cells)} {item.cell.name}, {seconds:.0f} s")
+      lost = {cell.name for cell in failed}
+      for cell in [c for c in waiting if lost & set(c.needs)]:
+        waiting.remove(cell)
+        failed.append(cell)
+        say(f"{cell.name} not run: {', '.join(cell.needs)} failed")
+      ready = [cell for cell in waiting if done.issuperset(cell.needs)]
+      free = set(range(parallel)) - {r.slot for r in running}
+      for slot, cell in zip(sorted(free), ready):
+        waiting.remove(cell)
+        running.append(_start(cell, workdir, slot, parallel))
+      time.sleep(_POLL_SECONDS)
+  finally:
+    # On Ctrl-C: the runs go on from their checkpoints next time.
+    for item in running:
+      item.process.terminate()
+    for item in running:
+      item.process.wait()
+      item.log.close()
+  return failed
+
+
+def _start(cell: plan.Cell, workdir: pathlib.Path, slot: int, parallel: int) -> _Running:
+  folder = workdir / cell.name
+  folder.mkdir(parents=True, exist_ok=True)
+  log = (folder / _LOG).open("ab")
+  environment = dict(os.environ)
+  environment.setdefault("JAX_COMPILATION_CACHE_DIR", str((workdir / "xla_cache").resolve()))
+  process = subprocess.Popen(
+    [sys.executable, *cell.command], stdout=log, stderr=subprocess.STDOUT, env=environment
+  )
+  _pin(process.pid, slot, parallel)
+  return _Running(cell, process, log, slot, time.monotonic())
+
+
+def _pin(pid: int, slot: int, parallel: int) -> None:
+  """Gives a process that has just begun its share of the cores.
+
+  Two runs on the same cores get in each other's way. Threads that the process
+  starts inherit its cores.
+  """
+  if parallel == 1 or not hasattr(os, "sched_setaffinity"):
+    return
+  cores = sorted(os.sched_getaffinity(0))
+  share = cores[slot * len(cores) // parallel : (slot + 1) * len(cores) // parallel]
+  if share:
+    os.sched_setaffinity(pid, share)
+
+
+def _mark(cell: plan.Cell, workdir: pathlib.Path, seconds: float) -> None:
+  path = workdir / cell.name / MARK
+  scratch = path.with_suffix(".tmp")
+  scratch.write_text(
+    json.dumps({"command": list(cell.command), "seconds": round(seconds, 1)}, indent=1),
+    encoding="utf-8",
+  )
+  scratch.replace(path)

@@ -1,0 +1,149 @@
+"""Class activation maps of clips, as a picture or a film.
+
+  python -m sum_l_jax.tools.visualize --checkpoint=runs/demo \\
+      --dataset=data/toy_kitchen/ego --split=test --number=8
+  python -m sum_l_jax.tools.visualize --checkpoint=runs/demo \\
+      --against=runs/demo_fpv --dataset=data/toy_kitchen/ego --output=cam.mp4
+
+The data set's view picks the encoder. The colour says how much a place speaks
+for a class, by default for the predicted one. With --against there are two
+networks one below the other, as in the paper's Figure 4: clips are those whose
+probability of the right class changes most, and the maps are of that class.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+import pathlib
+import sys
+
+from sum_l_jax.system import command_line
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog="python -m sum_l_jax.tools.visualize",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  add = parser.add_argument
+  add("--checkpoint", required=True, help="workdir, checkpoint folder or .npz file")
+  add("--dataset", required=True, metavar="DIR", help="a clip data set")
+  add("--split", default="test", help="of it (test)")
+  add("--ids", default="", metavar="ID,...", help="these clips")
+  add("--number", type=int, default=8, help="of clips without --ids (8)")
+  add(
+    "--against",
+    default="",
+    metavar="CHECKPOINT",
+    help="another network to compare with, shown first",
+  )
+  add("--task", default="", help="verb, noun ... (the first one)")
+  add("--class", dest="class_name", default="", metavar="NAME", help="show the map of this class")
+  add(
+    "--show",
+    choices=("predicted", "label"),
+    default="",
+    help="or of this one (predicted; with --against label)",
+  )
+  add("--method", choices=("cam", "grad_cam"), default="cam")
+  add("--stage", default="", help="of --method=grad_cam: s2, s3 ...; earlier ones are finer (last)")
+  add(
+    "--output",
+    type=pathlib.Path,
+    default=pathlib.Path("cam.png"),
+    metavar="FILE",
+    help="a .png, .gif or .mp4 file (cam.png)",
+  )
+  add("--batch_size", type=int, default=16, help="clips at a time (16)")
+  add("--num_threads", type=int, default=2, help="that read and decode (2)")
+  return parser
+
+
+def _rows(options, explainers, sources, dataset):
+  """The chosen clips, and how much each changes (or None)."""
+  from sum_l_jax.tools.retrieve import retrieval_examples
+  from sum_l_jax.tools.visualize import choose
+
+  ids = list(filter(None, options.ids.split(",")))
+  if ids or not options.against:
+    rows = retrieval_examples.choose(dataset, number=options.number, ids=ids)
+    return rows, None
+  if options.number < 1:
+    raise ValueError(f"--number must be 1 or more, got {options.number}.")
+  before, after = (
+    choose.right_probability(e, source, dataset) for e, source in zip(explainers, sources)
+  )
+  rows = choose.most_changed(after - before, options.number)
+  if not len(rows):
+    raise ValueError(
+      f"No clip of {dataset!r} has a label of the task"
+      f" {explainers[0].task!r} that both networks know, so none can be"
+      " chosen by it. Give --ids."
+    )
+  return rows, (before, after)
+
+
+def _run(options: argparse.Namespace) -> str:
+  from sum_l_jax.checkpoint import weight_files
+  from sum_l_jax.data import records
+  from sum_l_jax.tools.visualize import choose
+  from sum_l_jax.tools.visualize import explain
+  from sum_l_jax.tools.visualize import map_overlay
+  from sum_l_jax.tools.visualize import towers
+  from sum_l_jax.video import canvas
+
+  canvas.check_output(options.output)
+  dataset = records.ClipDataset(options.dataset, options.split)
+  sources = [*filter(None, [options.against]), options.checkpoint]
+  weights = [weight_files.read_weights(source) for source in sources]
+  explainers = [
+    explain.Explainer(
+      w,
+      view=dataset.view,
+      task=options.task,
+      method=options.method,
+      stage=options.stage,
+      batch_size=options.batch_size,
+      num_threads=options.num_threads,
+    )
+    for w in weights
+  ]
+  rows, change = _rows(options, explainers, sources, dataset)
+  names = choose.network_names([towers.method_name(w) for w in weights], sources)
+  blocks = choose.blocks(
+    explainers,
+    names,
+    dataset,
+    rows,
+    show=options.show or ("label" if options.against else "predicted"),
+    class_name=options.class_name,
+  )
+  film = options.output.suffix.lower() != ".png"
+  frames = weights[-1].card["frames"]
+  canvas.write(
+    options.output,
+    map_overlay.film(blocks) if film else [map_overlay.sheet(blocks)],
+    # As fast as it happened, within what players can show.
+    fps=min(max(frames["fps"] / frames["stride"], 1.0), 30.0),
+  )
+  lines = []
+  for block in blocks:
+    lines.append(block.heading)
+    lines += [f"  {block.caption(i)}" for i in range(len(block.names))]
+  if change is not None:
+    lines.append("probability of the right class, " + " -> ".join(blocks[0].names) + ":")
+    lines += [
+      f"  {dataset.clips[row].clip_id}  {change[0][row]:.2f} -> {change[1][row]:.2f}"
+      for row in rows
+    ]
+  return "\n".join([*lines, f"wrote {options.output}: {len(blocks)} clips"])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  return command_line.run(_parser(), _run, arguments)
+
+
+if __name__ == "__main__":
+  sys.exit(main())

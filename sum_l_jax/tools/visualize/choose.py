@@ -1,0 +1,125 @@
+"""Which clips to show, and what several checkpoints see in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import pathlib
+
+import numpy as np
+
+from sum_l_jax import types
+from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.data import records
+from sum_l_jax.evaluation.labels import result_files
+from sum_l_jax.tools.visualize import explain
+from sum_l_jax.tools.visualize import map_overlay
+
+
+def most_changed(change: np.ndarray, number: int) -> np.ndarray:
+  """The clips whose value changes most, in either direction.
+
+  Args:
+    change: `[N]`; NaN is never chosen.
+    number: at most so many.
+
+  Returns:
+    int64, most changed first; among equals the first clip first.
+  """
+  size = np.where(np.isnan(change), -1.0, np.abs(change))
+  order = np.argsort(-size, kind="stable")[:number]
+  return order[size[order] >= 0]
+
+
+def right_probability(
+  explainer: explain.Explainer, source: str | pathlib.Path, dataset: records.ClipDataset
+) -> np.ndarray:
+  """Mean probability of each clip's labels, float32 [N].
+
+  From the scores that the checkpoint's evaluation left, where they are of these
+  weights and clips; otherwise every clip is scored now, by one test view. NaN
+  for a clip without a label or that can't be read.
+
+  Args:
+    explainer: of the checkpoint.
+    source: where that was read from.
+    dataset: the clips.
+  """
+  scores = _stored_scores(explainer, source, dataset)
+  if scores is None:
+    return explainer.right_probability(dataset)
+  found = np.full(len(dataset), np.nan, np.float32)
+  for row, own in enumerate(scores):
+    ids = explainer.labels(dataset, row)
+    if ids:
+      found[row] = own[ids].mean()
+  return found
+
+
+def _stored_scores(explainer, source, dataset) -> np.ndarray | None:
+  """`[N, K]` of the workdir's evaluation, or None where it does not fit."""
+  workdir = pathlib.Path(source)
+  if explainer.view != types.EGO or not workdir.is_dir():
+    return None
+  try:
+    result = result_files.read_result(workdir, dataset.split)
+    ids, scores, _ = result_files.read_scores(workdir, dataset.split)
+  except (ValueError, FileNotFoundError):
+    return None
+  own = weight_files.weights_sha256(explainer.weights, types.EGO)
+  fits = (
+    result.get("checkpoint_sha256") == own
+    and result["splits"][dataset.split].get("fingerprint") == dataset.fingerprint
+    and ids.tolist() == [clip.clip_id for clip in dataset.clips]
+  )
+  return scores.get(explainer.task) if fits else None
+
+
+def network_names(methods: Sequence[str], sources: Sequence[str | pathlib.Path]) -> tuple[str, ...]:
+  """How pictures and tables call networks.
+
+  By method; where two have one, by as much of the end of their paths as tells
+  them apart.
+
+  Args:
+    methods: of each network, "" where unknown.
+    sources: where each was read from.
+  """
+  if all(methods) and len(set(methods)) == len(methods):
+    return tuple(methods)
+  parts = [pathlib.PurePath(source).parts for source in sources]
+  for count in range(1, max(map(len, parts)) + 1):
+    names = tuple(str(pathlib.PurePath(*p[-count:])) for p in parts)
+    if len(set(names)) == len(names):
+      return names
+  return tuple(map(str, sources))
+
+
+def blocks(
+  explainers: Sequence[explain.Explainer],
+  names: Sequence[str],
+  dataset: records.ClipDataset,
+  rows: Sequence[int],
+  *,
+  show: str,
+  class_name: str = "",
+) -> list[map_overlay.Block]:
+  """What the networks see in the chosen clips.
+
+  Args:
+    explainers: one a network.
+    names: of the networks.
+    dataset: the clips.
+    rows: which of them.
+    show, class_name: see `Explainer.__call__`.
+
+  Returns:
+    A block a clip that can be read.
+
+  Raises:
+    ValueError: none can be read.
+  """
+  seen = [e(dataset, rows, show=show, class_name=class_name) for e in explainers]
+  found = [map_overlay.Block(tuple(names), column) for column in zip(*seen) if None not in column]
+  if not found:
+    raise ValueError(f"None of the chosen clips of {dataset!r} can be read.")
+  return found

@@ -1,0 +1,294 @@
+"""What a checkpoint sees in clips: maps, probabilities and classes by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sum_l_jax import models
+from sum_l_jax import types
+from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.data import eval_loader
+from sum_l_jax.data import records
+from sum_l_jax.data import transforms
+from sum_l_jax.evaluation.retrieval import embedding
+from sum_l_jax.models import backbones
+from sum_l_jax.models import pixel_format
+from sum_l_jax.tools.visualize import cam
+from sum_l_jax.tools.visualize import tail
+from sum_l_jax.tools.visualize import towers
+from sum_l_jax.train.state import Network
+
+# Which class a map is of, where none is named.
+SHOW = ("predicted", "label")
+
+# What a card says of the network, and no more: weights are arguments.
+_NETWORK = ("backbone", "kinds", "pixels", "tasks")
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+  """One clip as a network sees it.
+
+  Attributes:
+    clip_id, narration: of the clip.
+    labels: names of its classes in this task; empty where unknown.
+    frames: uint8 `[T, H, W, 3]`, what the network was given.
+    strength: float32 `[T, H, W]` in [0, 1], see `cam.strength`.
+    grid: `(T', H', W')`, the positions that the map was made of.
+    shown: the class the map is of.
+    shown_probability: its probability.
+    predicted: the class with the highest probability.
+    predicted_probability: that.
+  """
+
+  clip_id: str
+  narration: str
+  labels: tuple[str, ...]
+  frames: np.ndarray
+  strength: np.ndarray
+  grid: tuple[int, int, int]
+  shown: str
+  shown_probability: float
+  predicted: str
+  predicted_probability: float
+
+  @property
+  def right(self) -> bool:
+    return self.predicted in self.labels
+
+
+class Explainer:
+  """One tower and one head of a checkpoint.
+
+  Backbone, frames, crop and pixels are those of the checkpoint's card;
+  arithmetic is float32; the whole map is pooled, as in training.
+
+  Args:
+    weights: of `read_weights`.
+    view: "ego" or "exo".
+    task: whose head; "" is the first.
+    method: of `cam.METHODS`.
+    stage: "s2", "s3" ... for grad_cam; "" is the last.
+    batch_size: clips at a time.
+    num_threads: that read and decode.
+
+  Raises:
+    ValueError: an unknown task, method or stage, or a checkpoint without the
+      view's encoder or head.
+  """
+
+  def __init__(
+    self,
+    weights: weight_files.Weights,
+    *,
+    view: str,
+    task: str = "",
+    method: str = "cam",
+    stage: str = "",
+    batch_size: int = 16,
+    num_threads: int = 2,
+  ):
+    if batch_size < 1:
+      raise ValueError(f"The batch size must be 1 or more, got {batch_size}.")
+    self.weights, self.view = weights, view
+    towers.check_view(weights, view)
+    tasks = weights.card["tasks"][view]
+    self.task = task or next(iter(tasks))
+    if self.task not in tasks:
+      raise ValueError(
+        f"The {view} tower of {weights.source} has no task {task!r}; it has {sorted(tasks)}."
+      )
+    self.class_names = tuple(tasks[self.task])
+    self.stage = _check_method(weights.card, method, stage)
+    self._stream = dict(batch_size=batch_size, num_threads=num_threads)
+    network, self._step = _compiled(
+      json.dumps({k: weights.card[k] for k in _NETWORK}, sort_keys=True),
+      view,
+      self.task,
+      self.stage,
+      method,
+    )
+    self._trees = towers.trees(weights, view, network)
+
+  def class_id(self, name: str) -> int:
+    """Raises ValueError for a class that the task has not."""
+    if name not in self.class_names:
+      close = [n for n in self.class_names if name.casefold() in n.casefold()]
+      raise ValueError(
+        f"The task {self.task!r} has no class {name!r}; it has"
+        f" {close or list(self.class_names[:20])}"
+        + (" ..." if not close and len(self.class_names) > 20 else ".")
+      )
+    return self.class_names.index(name)
+
+  def labels(self, dataset: records.ClipDataset, row: int) -> list[int]:
+    """Ids of a clip's labels among this task's classes; [] where unknown."""
+    if not dataset.labelled or self.task not in dataset.tasks:
+      return []
+    names = dataset.tasks[self.task].class_names
+    found = [names[i] for i in dataset.clips[row].labels.get(self.task, ())]
+    return [self.class_names.index(n) for n in found if n in self.class_names]
+
+  def right_probability(self, dataset: records.ClipDataset) -> np.ndarray:
+    """Mean probability of each clip's labels, float32 [N].
+
+    NaN for a clip without a label or that can't be read.
+    """
+    count = len(dataset)
+    found = np.full(count, np.nan, np.float32)
+    run = self._run(dataset, np.arange(count), np.full(count, -1))
+    for row, probabilities, *_ in run:
+      ids = self.labels(dataset, row)
+      if ids:
+        found[row] = probabilities[ids].mean()
+    return found
+
+  def __call__(
+    self,
+    dataset: records.ClipDataset,
+    rows: Sequence[int],
+    *,
+    show: str = "predicted",
+    class_name: str = "",
+  ) -> list[Explanation | None]:
+    """Explains clips by their middle temporal sample and centre crop.
+
+    Args:
+      dataset: of this view.
+      rows: positions of its clips.
+      show: of which class: "predicted", or "label", the first label; without
+        one the predicted class.
+      class_name: the class, in place of `show`.
+
+    Returns:
+      One a row; None for a clip that can't be read.
+    """
+    if show not in SHOW:
+      raise ValueError(f"show must be one of {SHOW}, got {show!r}.")
+    if class_name:
+      wanted = [self.class_id(class_name)] * len(rows)
+    else:
+      labels = [self.labels(dataset, row) for row in rows]
+      wanted = [ids[0] if ids and show == "label" else -1 for ids in labels]
+    found: dict[int, Explanation] = {}
+    for row, probabilities, shown, maps, video in self._run(dataset, rows, wanted):
+      found[row] = self._explanation(dataset, row, probabilities, shown, maps, video)
+    return [found.get(row) for row in rows]
+
+  def _explanation(self, dataset, row, probabilities, shown, maps, video) -> Explanation:
+    clip, best = dataset.clips[row], int(probabilities.argmax())
+    spec = models.BACKBONES[self.weights.card["backbone"]]
+    positions = pixel_format.slow_indices(len(video), spec.alpha)
+    return Explanation(
+      clip_id=clip.clip_id,
+      narration=clip.narration,
+      labels=tuple(self.class_names[i] for i in self.labels(dataset, row)),
+      frames=video,
+      strength=cam.on_frames(cam.strength(maps), positions, len(video), video.shape[1]),
+      grid=maps.shape,
+      shown=self.class_names[shown],
+      shown_probability=float(probabilities[shown]),
+      predicted=self.class_names[best],
+      predicted_probability=float(probabilities[best]),
+    )
+
+  def _run(self, dataset, rows, wanted):
+    """Yields row, probabilities [K], class, map [T', H', W'], video."""
+    frames = self.weights.card["frames"]
+    size = frames["crop_size"]
+    stream = eval_loader.make_eval_stream(
+      embedding.subset(dataset, np.asarray(rows, np.int64)),
+      transforms.ClipTransform(
+        num_frames=frames["count"],
+        stride=frames["stride"],
+        crop_size=size,
+        short_side=(size, size),
+        flip=0.0,
+      ),
+      num_clips=1,
+      num_crops=1,
+      **self._stream,
+    )
+    wanted = np.asarray(wanted, np.int32)
+    for batch in stream:
+      inputs = {k: batch[k] for k in ("video", "color_offset")}
+      results = jax.device_get(self._step(*self._trees, inputs, wanted[batch["clip"]]))
+      for i in np.flatnonzero(batch["mask"]):
+        probabilities, shown, maps = (x[i] for x in results)
+        yield (int(rows[batch["clip"][i]]), probabilities, int(shown), maps, batch["video"][i])
+
+
+def _check_method(card: dict, method: str, stage: str) -> str:
+  """The stage that a map is made of."""
+  if method not in cam.METHODS:
+    raise ValueError(f"method must be one of {cam.METHODS}, got {method!r}.")
+  names = models.BACKBONES[card["backbone"]].stage_names
+  if stage and stage not in names:
+    raise ValueError(f"The stage of {card['backbone']!r} must be one of {names}, got {stage!r}.")
+  if stage and method == "cam" and stage != names[-1]:
+    raise ValueError(
+      f"A class activation map is of the last stage, {names[-1]!r}, got"
+      f" {stage!r}. Use method 'grad_cam' for an earlier one."
+    )
+  return stage or names[-1]
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(card: str, view: str, task: str, stage: str, method: str):
+  """The network and its step; those alike are compiled once.
+
+  Args:
+    card: the entries `_NETWORK` of a checkpoint's card, as JSON.
+    view, task, stage, method: see `Explainer`.
+  """
+  fields = json.loads(card)
+  make = towers.maker(fields, view)
+  network, rest = Network(make), None
+  if method == "grad_cam":
+    rest = Network(lambda: tail.Tail(make(), stage))
+  return network, _make_step(
+    network, rest, view=view, task=task, kind=fields["kinds"][view][task], stage=stage
+  )
+
+
+def _make_step(network, rest, *, view, task, kind, stage):
+  """Compiles (params, stats, pixels, classes) -> probabilities, class, map.
+
+  A class of -1 stands for the predicted one; with `rest`, the network from
+  `stage` on, the map is that of Grad-CAM.
+  """
+
+  def gradient(params, stats, activations, classes):
+    def logits(slow):
+      inputs = {view: {**activations, backbones.SLOW: slow}}
+      outputs, _ = rest.apply(params, stats, inputs, train=False)
+      scores = outputs[view]["logits"][task]
+      return jnp.take_along_axis(scores, classes[:, None], axis=1).sum()
+
+    # In evaluation no clip depends on another: the sum keeps them apart.
+    return jax.grad(logits)(activations[backbones.SLOW])
+
+  def step(params, stats, inputs, classes):
+    outputs, _ = network.apply(params, stats, {view: inputs}, train=False)
+    logits = outputs[view]["logits"][task]
+    activations = outputs[view]["stages"][stage]
+    classes = jnp.where(classes < 0, jnp.argmax(logits, axis=-1), classes)
+    if rest is None:
+      kernel = params[view]["heads"][task]["kernel"]
+      maps = cam.class_activation_maps(activations, kernel, classes)
+      maps = maps[backbones.SLOW]
+    else:
+      maps = cam.grad_cam(
+        activations[backbones.SLOW], gradient(params, stats, activations, classes)
+      )
+    scores = jax.nn.softmax(logits) if kind == types.SOFTMAX else jax.nn.sigmoid(logits)
+    return scores, classes, maps
+
+  return jax.jit(step)

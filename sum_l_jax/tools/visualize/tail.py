@@ -1,0 +1,70 @@
+"""The network from one stage on, to ask how a logit depends on that stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from sum_l_jax import types
+from sum_l_jax.models import backbones
+from sum_l_jax.models import multiview
+from sum_l_jax.models.layers import pool
+
+
+class Tail(multiview.MultiviewModel):
+  """A model that starts at a stage's activations instead of at pixels.
+
+  It has the parameters of the model it is made from, under the same names.
+
+  Attributes:
+    stage: whose activations come in, "s1", "s2" ...
+  """
+
+  def __init__(self, model: multiview.MultiviewModel, stage: str):
+    # Encoders that share parameters do so already.
+    super().__init__({view: getattr(model, view) for view in model.views}, share_encoder=False)
+    self.stage = stage
+
+  def __call__(
+    self, inputs: types.Batch, *, train: bool, key: jax.Array | None = None
+  ) -> types.Outputs:
+    """Computes class logits.
+
+    Args:
+      inputs: {view: {pathway: `[B, T', H', W', C]`}}, what the model gives as
+        `outputs[view]["stages"][stage]`.
+      train: must be False: dropout and batch statistics have no place here.
+      key: not used.
+
+    Returns:
+      {view: {"logits": {task: float32 `[B, K]`}}}.
+    """
+    del key
+    if train:
+      raise ValueError("A tail can't be trained, got train=True.")
+    outputs = {}
+    for view, activations in inputs.items():
+      tower = getattr(self, view)
+      feature = _finish(tower.encoder, self.stage, activations)
+      outputs[view] = {"logits": {task: head(feature) for task, head in tower.heads.items()}}
+    return outputs
+
+
+def _finish(encoder, stage: str, activations: Mapping[str, jax.Array]) -> jax.Array:
+  """Runs the stages after `stage` and pools, as the encoders do."""
+  names = encoder.stage_names
+  x = dict(activations)
+  for index in range(names.index(stage), len(names) - 1):
+    if backbones.FAST in x:
+      fused = encoder.fusion[index](x[backbones.FAST], train=False)
+      x[backbones.SLOW] = jnp.concatenate([x[backbones.SLOW], fused], axis=-1)
+    x = {
+      pathway: getattr(encoder, pathway).run_stage(names[index + 1], value, train=False)
+      for pathway, value in x.items()
+    }
+  pooled = [
+    pool.mean_pool(x[pathway]) for pathway in (backbones.SLOW, backbones.FAST) if pathway in x
+  ]
+  return jnp.concatenate(pooled, axis=-1)

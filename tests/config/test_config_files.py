@@ -1,0 +1,91 @@
+"""Every config file is built, and steps once through the real entry point."""
+
+from __future__ import annotations
+
+import importlib.util
+import pathlib
+
+import pytest
+
+from sum_l_jax import main
+from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.config import settings
+from tests.support import runs
+
+FOLDER = pathlib.Path(__file__).parents[2] / "configs"
+FILES = sorted(path.stem for path in FOLDER.glob("*.py"))
+
+
+def load(name: str, argument: str = ""):
+  spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module, module.get_config(argument)
+
+
+def test_all_files_are_here():
+  expected = {"demo", "epic55", "epic100", "charades_ego", "exo_lemma"}
+  assert expected <= set(FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_resolves_and_documents_its_command(name):
+  module, config = load(name)
+  settings.resolve(config)
+  assert f"--config=configs/{name}.py" in module.__doc__
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_wrong_argument_lists_the_choices(name):
+  with pytest.raises(ValueError, match="nonsense"):
+    load(name, "nonsense=1")
+
+
+PAPER = [
+  # config, epochs, batch, learning rate, schedule: reference facts, 6.
+  ("epic55", "30 epochs", 64, 0.01, "relative_steps"),
+  ("epic100", "30 epochs", 64, 0.01, "relative_steps"),
+  ("charades_ego", "60 epochs", 32, 0.25, "cosine"),
+]
+
+
+@pytest.mark.parametrize("name, total, batch, rate, schedule", PAPER)
+def test_paper_settings(name, total, batch, rate, schedule):
+  _, config = load(name)
+  stage = config.joint_stage
+  assert (stage.total, stage.batch_size) == (total, batch)
+  assert (stage.learning_rate, stage.schedule) == (rate, schedule)
+  assert (stage.optimizer, stage.momentum, stage.nesterov) == ("sgd", 0.9, True)
+  assert stage.weight_decay == 1e-4
+  assert (config.eval.clips, config.eval.crops) == (10, 3)
+  assert config.eval.ensemble == ("max" if name == "charades_ego" else "sum")
+
+
+def test_argument_picks_method_and_backbone():
+  _, config = load("epic55", "method=sum_l,backbone=slowfast_r50")
+  assert (config.method, config.model.backbone) == ("sum_l", "slowfast_r50")
+  assert (config.frames.count, config.frames.stride) == (32, 2)
+  _, config = load("epic55", "method=fpv_only,backbone=slow_r50")
+  assert (config.frames.count, config.frames.stride) == (8, 8)
+
+
+@pytest.mark.parametrize("name", ["demo", "epic55", "epic100", "charades_ego"])
+def test_arguments_pick_rows_of_the_ablations(name):
+  _, config = load(name, "terms=a_m,exo_encoder=frozen")
+  config = settings.resolve(config)
+  assert (config.loss.cross_view, config.model.freeze_exo) == ("filtered", True)
+  with pytest.raises(ValueError, match="terms must be one of.*'b'"):
+    load(name, "terms=b")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_steps_once(name, tiny_ego, tiny_exo, tiny_tables, tmp_path):
+  """The config with a small network, data and length; the rest is its own."""
+  _, config = load(name)
+  runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
+  config.exo_stage.total = config.joint_stage.total = "1 steps"
+  table = main.run(config, tmp_path)
+  stage = config.stages[-1]
+  weights = weight_files.read_weights(tmp_path)
+  assert (weights.step, weights.card["stage"]) == (1, stage)
+  assert ("verb top1" in table) == (stage == "joint")

@@ -1,0 +1,540 @@
+"""The training stream: order, determinism, pairs, corrupt clips."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from data_prep.clips import clip_dataset
+from sum_l_jax import build
+from sum_l_jax.config import settings
+from sum_l_jax.data import examples
+from sum_l_jax.data import loader
+from sum_l_jax.data import narration_table
+from sum_l_jax.data import pairing
+from sum_l_jax.data import records
+from sum_l_jax.data import transforms
+from tests import conftest
+from tests.support import runs
+
+EGO_TRANSFORM = transforms.ClipTransform(4, 2, 32, (36, 44))
+EXO_TRANSFORM = transforms.ClipTransform(4, 2, 32, (36, 44), color_lighting=0.1)
+
+
+def make_pairs(ego, exo, table, top_k=3):
+  """Mines by brute force; a second statement of what mining must give."""
+  texts = [narration_table.normalize_narration(c.narration) for c in ego.clips]
+  ego_texts = sorted(set(texts))
+  carriers = collections.defaultdict(list)
+  for pool, dataset in enumerate(exo):
+    for index, clip in enumerate(dataset.clips):
+      key = narration_table.normalize_narration(clip.narration)
+      carriers[key].append((pool, index))
+  exo_texts = sorted(carriers)
+  cosine = table.lookup(ego_texts) @ table.lookup(exo_texts).T
+  neighbours = np.argsort(-cosine, axis=1)[:, :top_k]
+  entries = [entry for text in exo_texts for entry in carriers[text]]
+  return pairing.PairTable(
+    ego_rows=[ego_texts.index(text) for text in texts],
+    neighbours=neighbours,
+    similarity=np.take_along_axis(cosine, neighbours, axis=1),
+    clip_offsets=np.cumsum([0] + [len(carriers[t]) for t in exo_texts]),
+    clip_pool=[pool for pool, _ in entries],
+    clip_index=[index for _, index in entries],
+    ego_fingerprint=ego.fingerprint,
+    exo_fingerprints=tuple(dataset.fingerprint for dataset in exo),
+    text_model=table.model,
+    text_fingerprint=table.fingerprint,
+  )
+
+
+@pytest.fixture(name="parts", scope="module")
+def parts_fixture(tiny_ego, tiny_exo, tiny_narrations):
+  """Arguments of a pair stream."""
+  ego = records.ClipDataset(tiny_ego, "train")
+  exo = [records.ClipDataset(tiny_exo, "train")]
+  return {
+    "ego": ego,
+    "exo": exo,
+    "pairs": make_pairs(ego, exo, tiny_narrations),
+    "narrations": tiny_narrations,
+    "ego_transform": EGO_TRANSFORM,
+    "exo_transform": EXO_TRANSFORM,
+  }
+
+
+def ego_only(parts):
+  return {"ego": parts["ego"], "narrations": parts["narrations"], "ego_transform": EGO_TRANSFORM}
+
+
+def exo_only(parts):
+  return {"exo": parts["exo"], "narrations": parts["narrations"], "exo_transform": EXO_TRANSFORM}
+
+
+def take(count, **settings):
+  settings = {"batch_size": 4, "seed": 3, "prefetch": 2} | settings
+  with loader.TrainStream(**settings) as stream:
+    return list(itertools.islice(stream, count))
+
+
+def assert_equal(one, two):
+  assert jax.tree.structure(one) == jax.tree.structure(two)
+  jax.tree.map(np.testing.assert_array_equal, one, two)
+
+
+def test_pair_batch_format(parts):
+  (batch,) = take(1, **parts)
+  assert set(batch) == {"ego", "exo"}
+  shapes = jax.tree.map(lambda x: (x.shape, x.dtype.name), batch)
+  expected = {
+    "video": ((4, 4, 32, 32, 3), "uint8"),
+    "color_offset": ((4, 3), "float32"),
+    "narration": ((4, 16), "float32"),
+    "labels": {"verb": ((4,), "int32"), "noun": ((4,), "int32")},
+    "mask": ((4,), "float32"),
+    "clip": ((4,), "int32"),
+  }
+  assert shapes["ego"] == expected
+  assert shapes["exo"] == expected | {"pool": ((4,), "int32")}
+  assert batch["ego"]["mask"].tolist() == [1.0] * 4
+  assert not np.any(batch["ego"]["color_offset"])
+  assert np.all(np.any(batch["exo"]["color_offset"], axis=1))
+
+
+def test_labels_and_narrations_belong_to_the_clips(parts):
+  for batch in take(3, **parts):
+    for view, dataset in (("ego", parts["ego"]), ("exo", parts["exo"][0])):
+      clips = [dataset.clips[i] for i in batch[view]["clip"]]
+      np.testing.assert_array_equal(
+        batch[view]["narration"], parts["narrations"].lookup([clip.narration for clip in clips])
+      )
+      assert batch[view]["labels"]["noun"].tolist() == [clip.labels["noun"][0] for clip in clips]
+
+
+def test_partners_are_among_the_most_similar(parts):
+  table, exo = parts["narrations"], parts["exo"][0]
+  pool = table.lookup([clip.narration for clip in exo.clips])
+  for batch in take(5, **parts, top_k=1):
+    cosine = batch["ego"]["narration"] @ pool.T
+    drawn = cosine[np.arange(4), batch["exo"]["clip"]]
+    np.testing.assert_allclose(drawn, cosine.max(axis=1), rtol=1e-6)
+
+
+def test_epochs_are_permutations_and_differ(parts):
+  # 17 clips, batches of 4: batches cross the borders of epochs.
+  batches = take(17, **ego_only(parts))
+  clips = np.concatenate([batch["ego"]["clip"] for batch in batches])
+  epochs = clips.reshape(4, 17)
+  for epoch in epochs:
+    assert sorted(epoch) == list(range(17))
+  assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_ego_is_the_same_with_and_without_exo(parts):
+  for alone, joint in zip(take(6, **ego_only(parts)), take(6, **parts)):
+    assert_equal(alone["ego"], joint["ego"])
+
+
+def test_views_and_seeds_have_streams_of_their_own(parts):
+  ego = dict(ego_only(parts))
+  as_exo = {
+    "exo": [parts["ego"]],
+    "narrations": parts["narrations"],
+    "exo_transform": EGO_TRANSFORM,
+  }
+  orders = [
+    np.concatenate([batch[view]["clip"] for batch in take(4, **settings)])
+    for view, settings in (("ego", ego), ("exo", as_exo), ("ego", ego | {"seed": 4}))
+  ]
+  assert len({tuple(order) for order in orders}) == 3
+
+
+def test_the_same_clip_is_augmented_anew(parts):
+  batches = take(17, **ego_only(parts))
+  videos = collections.defaultdict(list)
+  for batch in batches:
+    for clip, video in zip(batch["ego"]["clip"], batch["ego"]["video"]):
+      videos[int(clip)].append(video.tobytes())
+  assert all(len(set(seen)) == 4 for seen in videos.values())
+
+
+@pytest.mark.parametrize(
+  "settings",
+  [
+    {"num_threads": 1},
+    {"num_threads": 4, "prefetch": 5},
+    {"num_workers": 1, "cache_bytes": 10**6},
+    {"cache_bytes": 10**5},  # fills up: a frame has 9,216 bytes
+    {"cache_bytes": 10**8, "num_threads": 3},
+  ],
+  ids=str,
+)
+def test_threads_workers_and_cache_change_nothing(parts, settings):
+  assert_equal(take(12, **parts), take(12, **parts, **settings))
+
+
+@pytest.mark.parametrize("cache_bytes, kept", [(10**5, 10), (10**8, None)])
+def test_cache_is_bounded_and_saves_reading(parts, monkeypatch, cache_bytes, kept):
+  frames_read = []
+  original = records.ClipDataset.read_frames
+  # An object of its own: threads of an earlier stream may still be reading.
+  ego = records.ClipDataset(parts["ego"].directory, "train")
+
+  def read_frames(self, index, frames):
+    if self is ego:
+      frames_read.extend((index, frame) for frame in frames)
+    return original(self, index, frames)
+
+  monkeypatch.setattr(records.ClipDataset, "read_frames", read_frames)
+  settings = ego_only(parts) | {"ego": ego, "cache_bytes": cache_bytes}
+  take(60, **settings | {"num_threads": 1, "prefetch": 1})
+  repeats = len(frames_read) - len(set(frames_read))
+  if kept is None:
+    assert repeats == 0
+  else:
+    assert repeats > 100
+    counts = collections.Counter(frames_read)
+    assert sum(count == 1 for count in counts.values()) >= kept
+
+
+def test_closed_stream_says_so(parts):
+  stream = loader.TrainStream(**parts, batch_size=2, seed=0)
+  next(stream)
+  stream.close()
+  stream.close()
+  with pytest.raises(ValueError, match="closed"):
+    next(stream)
+
+
+def test_clip_without_labels_is_all_zeros(tmp_path):
+  (clip,) = conftest.noise_clips("x", 1, seed=0)
+  clip_dataset.write_clip_dataset(
+    tmp_path / "d",
+    name="d",
+    view="ego",
+    tasks=conftest.MULTI_LABEL_TASKS,
+    splits={"test": lambda: [dataclasses.replace(clip, labels={})]},
+  )
+  dataset = records.ClipDataset(tmp_path / "d", "test")
+  verb = examples.label_arrays(dataset, [0, 0])["verb"]
+  np.testing.assert_array_equal(verb, np.zeros((2, 3), np.float32))
+
+
+def test_resume(parts):
+  whole = take(9, **parts)
+  assert_equal(whole[5:], take(4, **parts, start_step=5))
+
+
+def test_hosts_share_the_same_global_batch(parts):
+  one = take(3, **parts)
+  halves = [take(3, **parts, host_index=host, host_count=2) for host in range(2)]
+  for whole, first, second in zip(one, *halves):
+    joined = jax.tree.map(lambda a, b: np.concatenate([a, b]), first, second)
+    assert_equal(whole, joined)
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+def test_hosts_share_epochs_that_batches_do_not_divide(hosts, tiny_exo):
+  pools = [records.ClipDataset(tiny_exo, "train")]  # 11 clips
+  clips = [
+    [
+      batch["exo"]["clip"]
+      for batch in take(
+        11, exo=pools, exo_transform=EXO_TRANSFORM, batch_size=4, host_index=host, host_count=hosts
+      )
+    ]
+    for host in range(hosts)
+  ]
+  # In the order of the global batches: a block of rows for each host.
+  order = np.concatenate([np.concatenate(rows) for rows in zip(*clips)])
+  for epoch in order.reshape(4, 11):
+    assert sorted(epoch) == list(range(11))
+
+
+def test_exo_only_covers_all_pools(tiny_exo, tiny_ego):
+  pools = [records.ClipDataset(tiny_exo, "train"), records.ClipDataset(tiny_ego, "val")]
+  batches = take(4, exo=pools, exo_transform=EXO_TRANSFORM)
+  assert set(batches[0]) == {"exo"} and "narration" not in batches[0]["exo"]
+  drawn = [
+    (int(pool), int(clip))
+    for batch in batches
+    for pool, clip in zip(batch["exo"]["pool"], batch["exo"]["clip"])
+  ]
+  expected = [(0, i) for i in range(11)] + [(1, i) for i in range(5)]
+  assert sorted(drawn) == expected
+  for batch in batches:
+    for row, pool in enumerate(batch["exo"]["pool"]):
+      clip = pools[pool].clips[batch["exo"]["clip"][row]]
+      assert batch["exo"]["labels"]["verb"][row] == clip.labels["verb"][0]
+
+
+def test_multi_label(tiny_exo_multi_label):
+  exo = records.ClipDataset(tiny_exo_multi_label, "train")
+  (batch,) = take(1, exo=[exo], exo_transform=EXO_TRANSFORM)
+  nouns = batch["exo"]["labels"]["noun"]
+  assert nouns.dtype == np.float32 and nouns.shape == (4, 4)
+  for row, clip in zip(nouns, batch["exo"]["clip"]):
+    assert tuple(np.flatnonzero(row)) == exo.clips[clip].labels["noun"]
+  assert set(np.unique(nouns)) == {0.0, 1.0}
+
+
+def test_label_arrays(tiny_exo_multi_label, tiny_exo):
+  exo = records.ClipDataset(tiny_exo, "train")
+  verbs = examples.label_arrays(exo, [2, 0, 2])["verb"]
+  assert verbs.dtype == np.int32
+  assert verbs.tolist() == [exo.clips[i].labels["verb"][0] for i in (2, 0, 2)]
+  multi = records.ClipDataset(tiny_exo_multi_label, "train")
+  assert examples.label_arrays(multi, range(9))["verb"].sum() == 9
+
+
+# Corrupt clips.
+
+
+@pytest.fixture(name="damage")
+def damage_fixture(monkeypatch):
+  """Makes clips of a data set unreadable: `damage(ids, how)`."""
+  original = records.ClipDataset.read_frames
+
+  def start(clip_ids, how="cut"):
+    def read_frames(self, index, frames):
+      data = original(self, index, frames)
+      if self.clips[index].clip_id not in clip_ids:
+        return data
+      if how == "missing":
+        raise ValueError("record 7 belongs to another clip")
+      return [frame[: len(frame) // 2] for frame in data]
+
+    monkeypatch.setattr(records.ClipDataset, "read_frames", read_frames)
+
+  return start
+
+
+@pytest.mark.parametrize("how", ["cut", "missing"])
+def test_corrupt_clip_is_replaced_and_counted(parts, damage, caplog, how):
+  intact = take(9, **ego_only(parts))
+  damage({"ego_train_003"}, how)
+  with loader.TrainStream(**ego_only(parts), batch_size=4, seed=3, max_corrupt_share=0.2) as stream:
+    batches = list(itertools.islice(stream, 9))
+    replaced = dict(stream.replaced)
+  changed = 0
+  for before, after in zip(intact, batches):
+    for row in range(4):
+      if before["ego"]["clip"][row] == 3:
+        changed += 1
+        assert after["ego"]["clip"][row] != 3
+      else:
+        assert before["ego"]["clip"][row] == after["ego"]["clip"][row]
+        np.testing.assert_array_equal(before["ego"]["video"][row], after["ego"]["video"][row])
+  # 36 examples are two epochs and a bit; a spare may be the corrupt clip too.
+  assert replaced.keys() == {"ego_train_003"}
+  assert replaced["ego_train_003"] >= changed >= 2
+  lines = [line for line in caplog.messages if "ego_train_003" in line]
+  assert len(lines) == 1 and "Corrupt clip replaced" in lines[0]
+  damage({"ego_train_003"}, how)
+  again = take(9, **ego_only(parts), max_corrupt_share=0.2, num_threads=4)
+  assert_equal(batches, again)
+
+
+def test_replaced_labels_follow_the_new_clip(parts, damage):
+  bad = {f"ego_train_{i:03d}" for i in range(0, 17, 2)}
+  damage(bad)
+  for batch in take(5, **parts, max_corrupt_share=0.99):
+    clips = [parts["ego"].clips[i] for i in batch["ego"]["clip"]]
+    assert not {clip.clip_id for clip in clips} & bad
+    assert batch["ego"]["labels"]["verb"].tolist() == [clip.labels["verb"][0] for clip in clips]
+
+
+def test_too_many_corrupt_clips_stop_the_run(parts, damage):
+  damage({"ego_train_003", "ego_train_009"})
+  with pytest.raises(ValueError) as caught:
+    take(60, **ego_only(parts), max_corrupt_share=0.05, min_judged=40)
+  text = str(caught.value)
+  for part in (
+    "max_corrupt_share",
+    "ego_train_003",
+    "ego_train_009",
+    "build the data set",
+    str(parts["ego"].directory),
+  ):
+    assert part in text
+
+
+def test_a_few_corrupt_clips_are_not_judged_early(parts, damage):
+  damage({"ego_train_003"})
+  assert len(take(9, **ego_only(parts), max_corrupt_share=0.0)) == 9
+
+
+def test_nothing_readable_stops_at_once(parts, damage):
+  damage({clip.clip_id for clip in parts["ego"].clips})
+  with pytest.raises(ValueError, match="clips in a row of"):
+    take(1, **ego_only(parts))
+
+
+def test_damaged_shard_is_counted_in_worker_processes(tiny_ego, tmp_path):
+  folder = shutil.copytree(tiny_ego, tmp_path / "ego")
+  (shard,) = folder.glob("*train.array_record*")
+  data = bytearray(shard.read_bytes())
+  # Within some records; the head and the index at the end stay intact.
+  where = len(data) // 3
+  data[where : where + 200] = bytes(200)
+  shard.write_bytes(data)
+  ego = records.ClipDataset(folder, "train")
+  counts = []
+  for num_workers in (0, 1):
+    with loader.TrainStream(
+      ego=ego,
+      ego_transform=transforms.ClipTransform(20, 1, 32, (36, 44)),
+      batch_size=4,
+      seed=3,
+      max_corrupt_share=0.5,
+      num_workers=num_workers,
+    ) as stream:
+      for _ in range(9):
+        next(stream)
+      counts.append(dict(stream.replaced))
+  assert counts[0] == counts[1]
+  assert 1 <= len(counts[0]) <= 2
+  assert all(number >= 2 for number in counts[0].values())  # 36 examples
+
+
+# Skip lists.
+
+
+def test_listed_clips_never_appear_and_the_rest_is_unchanged(parts):
+  bad = {"ego_train_003", "ego_train_011", "ego_train_016"}
+  plain = take(12, **ego_only(parts))
+  with loader.TrainStream(
+    **ego_only(parts), batch_size=4, seed=3, ego_skip=bad, max_corrupt_share=0.0, min_judged=1
+  ) as stream:
+    listed = list(itertools.islice(stream, 12))
+    assert stream.replaced == {}  # They don't count as corrupt.
+  changed = 0
+  for before, after in zip(plain, listed):
+    for row in range(4):
+      clips = parts["ego"].clips
+      assert clips[after["ego"]["clip"][row]].clip_id not in bad
+      if clips[before["ego"]["clip"][row]].clip_id in bad:
+        changed += 1
+        continue
+      for part in ("clip", "video", "narration", "color_offset"):
+        np.testing.assert_array_equal(before["ego"][part][row], after["ego"][part][row])
+  assert changed >= 6  # 48 examples: more than two epochs of three clips.
+  # A later start, threads and worker processes give the same batches.
+  for options in ({"num_threads": 4}, {"num_workers": 1}):
+    again = take(5, **ego_only(parts), ego_skip=bad, start_step=7, **options)
+    assert_equal(listed[7:], again)
+
+
+def test_listed_clips_are_replaced_like_corrupt_ones(parts, damage):
+  bad = {"ego_train_003", "ego_train_011"}
+  listed = take(12, **ego_only(parts), ego_skip=bad)
+  damage(bad)
+  corrupt = take(12, **ego_only(parts), max_corrupt_share=1.0)
+  assert_equal(listed, corrupt)
+
+
+def test_listed_exo_clips_are_not_drawn_as_partners(parts):
+  drawn = [clip for batch in take(12, **parts) for clip in batch["exo"]["clip"].tolist()]
+  often = max(set(drawn), key=drawn.count)
+  bad = {parts["exo"][0].clips[often].clip_id}
+  batches = take(12, **parts, exo_skip=bad)
+  assert all(often not in batch["exo"]["clip"] for batch in batches)
+  for plain, listed in zip(take(12, **parts), batches):
+    assert_equal(plain["ego"], listed["ego"])
+  assert_equal(batches[8:], take(4, **parts, exo_skip=bad, start_step=8))
+
+
+def test_a_long_skip_list_does_not_run_out_of_replacements(parts):
+  left = "ego_train_005"
+  bad = {clip.clip_id for clip in parts["ego"].clips} - {left}
+  batches = take(5, **ego_only(parts), ego_skip=bad)
+  assert {int(c) for b in batches for c in b["ego"]["clip"]} == {5}
+  with pytest.raises(ValueError, match="All 17 clips of .* skip list"):
+    take(1, **ego_only(parts), ego_skip=bad | {left})
+
+
+def test_a_skip_list_says_how_much_of_it_is_known(parts, caplog):
+  caplog.set_level("INFO")
+  take(1, **ego_only(parts), ego_skip={"ego_train_003", "x1", "x2", "x3", "x4"})
+  about = [r for r in caplog.records if "Skip list" in r.getMessage()]
+  assert [r.levelname for r in about] == ["INFO", "WARNING"]
+  assert "1 of 5 ids belong to the data" in about[0].getMessage()
+  assert "4 ids are of no clip" in about[1].getMessage()
+  assert "(x1, x2, x3 ...)" in about[1].getMessage()
+
+
+def test_skip_lists_are_read_from_files(tiny_ego, tiny_exo, tiny_tables, tmp_path):
+  config = runs.small(settings.default_config(), ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
+  without = build.build_data(config, "joint")
+  assert not without.skip
+  config.ego.skip_list = str(tmp_path / "ego.txt")
+  with pytest.raises(ValueError, match="config.ego.skip_list=.*doctor"):
+    build.build_data(config, "joint")
+  (tmp_path / "ego.txt").write_text("ego_train_003\n\nego_train_004 \r\n")
+  config.exo.skip_list = str(tmp_path / "exo.txt")
+  (tmp_path / "exo.txt").write_bytes(b"\xff\xfe\x00")
+  with pytest.raises(ValueError, match="config.exo.skip_list=.*can't be read"):
+    build.build_data(config, "joint")
+  (tmp_path / "exo.txt").write_text("exo_train_000\n")
+  data = build.build_data(config, "joint")
+  assert data.skip == {"ego": {"ego_train_003", "ego_train_004"}, "exo": {"exo_train_000"}}
+  with build.build_stream(config, "joint", data, start_step=0) as stream:
+    for batch in itertools.islice(stream, 6):
+      assert not {3, 4} & set(batch["ego"]["clip"].tolist())
+      assert 0 not in batch["exo"]["clip"]
+  assert build.build_data(config, "exo").skip == {"exo": {"exo_train_000"}}
+  # A checkpoint notes what was left out, and nothing without a list.
+  marks = build.build_card(config, "joint", data)["data"]
+  (tmp_path / "ego.txt").write_text("ego_train_003\n")
+  edited = build.build_data(config, "joint")
+  other = build.build_card(config, "joint", edited)["data"]
+  assert marks["ego_skip_list"] != other["ego_skip_list"]
+  assert marks["exo_skip_list"] == other["exo_skip_list"]
+  plain = build.build_card(config, "joint", without)["data"]
+  assert set(marks) - set(plain) == {"ego_skip_list", "exo_skip_list"}
+
+
+# Arguments.
+
+
+@pytest.mark.parametrize(
+  "change, text",
+  [
+    ({"ego": None, "exo": ()}, "needs an ego data set"),
+    ({"pairs": None}, "mine_pairs"),
+    ({"exo": ()}, "Give exo_transform exactly with"),
+    ({"narrations": None}, "embed_narrations"),
+    ({"ego_transform": None}, "Give ego_transform exactly with"),
+    ({"batch_size": 5, "host_count": 2}, "multiple of their number"),
+    ({"host_index": 2, "host_count": 2}, "host_index=2"),
+    ({"prefetch": 0}, "prefetch must be at least 1"),
+    ({"seed": -1}, "seed must be at least 0"),
+    ({"top_k": 4}, "3 neighbours"),
+    ({"max_corrupt_share": 1.5}, "max_corrupt_share must be in"),
+  ],
+  ids=str,
+)
+def test_bad_arguments(parts, change, text):
+  with pytest.raises(ValueError, match=text):
+    loader.TrainStream(**{"batch_size": 4, "seed": 0} | parts | change)
+
+
+def test_pools_must_have_the_same_tasks(tiny_exo, tiny_exo_multi_label):
+  pools = [
+    records.ClipDataset(tiny_exo, "train"),
+    records.ClipDataset(tiny_exo_multi_label, "train"),
+  ]
+  with pytest.raises(ValueError, match="the same tasks"):
+    loader.TrainStream(exo=pools, exo_transform=EXO_TRANSFORM, batch_size=2, seed=0)
+
+
+def test_pair_table_of_another_data_set(parts, tiny_ego):
+  other = records.ClipDataset(tiny_ego, "val")
+  with pytest.raises(ValueError, match="does not match.*ego data set"):
+    loader.TrainStream(**parts | {"ego": other}, batch_size=2, seed=0)

@@ -1,0 +1,505 @@
+"""The doctor: data sets damaged on purpose, and what is said of each."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from data_prep import doctor
+from data_prep import mine_pairs
+from data_prep.checks import index_checks
+from data_prep.clips import clip_dataset
+from sum_l_jax.data import narration_table
+from sum_l_jax.data import pairing
+from sum_l_jax.data import records
+from tests import conftest
+
+
+@pytest.fixture(name="ego")
+def ego_fixture(tiny_ego, tmp_path):
+  """A copy of tiny_ego to damage."""
+  return shutil.copytree(tiny_ego, tmp_path / "ego")
+
+
+@pytest.fixture(name="examine")
+def examine_fixture(capsys, tmp_path):
+  """Runs the command: exit status, text without line breaks, JSON report."""
+
+  def run(*options):
+    report = tmp_path / "reports" / "report.json"
+    status = doctor.main([*map(str, options), f"--report={report}"])
+    captured = capsys.readouterr()
+    text = " ".join((captured.out + captured.err).split())
+    found = json.loads(report.read_text()) if report.exists() else None
+    report.unlink(missing_ok=True)
+    return status, text, found
+
+  return run
+
+
+def edit_lines(folder, change, split="train"):
+  """Applies a function to the index: list of dicts to list of dicts."""
+  path = folder / records.clips_file(split)
+  clips = [json.loads(line) for line in path.read_text().splitlines()]
+  clips = change(clips)
+  path.write_text("".join(json.dumps(clip) + "\n" for clip in clips))
+  edit_card(folder, lambda card: card["splits"].update({split: len(clips)}))
+
+
+def edit_clip(folder, number, split="train", **fields):
+  def change(clips):
+    clips[number].update(fields)
+    return clips
+
+  edit_lines(folder, change, split)
+
+
+def edit_card(folder, change):
+  path = folder / records.CARD_FILE
+  card = json.loads(path.read_text())
+  change(card)
+  path.write_text(json.dumps(card))
+
+
+def write(folder, clips):
+  """An ego data set of softmax tasks from lists of clips by split."""
+  clip_dataset.write_clip_dataset(
+    folder,
+    name="d",
+    view="ego",
+    tasks=conftest.SOFTMAX_TASKS,
+    splits={s: lambda c=c: c for s, c in clips.items()},
+  )
+  return folder
+
+
+def only(found, check, split, severity, count):
+  """The one finding of a check and split, after a look at its fields."""
+  (finding,) = [f for f in found if (f["check"], f["split"]) == (check, split)]
+  assert set(finding) == {"dataset", "split", "check", "severity", "count", "message", "clips"}
+  assert (finding["severity"], finding["count"]) == (severity, count)
+  return finding
+
+
+# Sound data.
+
+
+def test_sound_data_sets(examine, tiny_ego, tiny_exo, tiny_tables):
+  status, text, found = examine(
+    tiny_ego,
+    tiny_exo,
+    "--deep",
+    f"--narrations={tiny_tables / 'narrations.npz'}",
+    f"--pairs={tiny_tables / 'pairs.npz'}",
+  )
+  assert status == 0
+  assert [f for f in found if f["severity"] == "error"] == []
+  assert "0 error(s)" in text
+  assert (
+    "ok train: number, order, records, labels, narrations, ids, vectors,"
+    " frames (both ends of 17 decoded)"
+  ) in text
+  assert str(tiny_tables / "pairs.npz") in text
+
+
+def test_only_some_clips_are_decoded_without_deep(examine, tiny_ego):
+  status, text, _ = examine(tiny_ego)
+  assert status == 0 and "frames (first frame of 1 decoded)" in text
+
+
+# The index.
+
+
+def test_no_data_set_there(examine, tmp_path):
+  (tmp_path / "empty").mkdir()
+  status, text, found = examine(tmp_path / "empty")
+  assert status == 1 and "1 error(s)" in text
+  finding = only(found, "readable", "", "error", 1)
+  assert "card.json is missing" in finding["message"]
+  assert finding["dataset"] == str(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+  "fields, words",
+  [
+    ({"num_frames": "9"}, "line 3 has a field that can't be"),
+    ({"num_frames": 0}, "line 3 has a field that can't be"),
+    ({"fps": None}, "line 3 has a field that can't be"),
+    ({"labels": {"verb": ["cut"], "noun": [0]}}, "line 3 has a field"),
+    ({"labels": 3}, "line 3 is damaged"),
+    ({"nonsense": 3}, "line 3 is damaged"),
+  ],
+  ids=str,
+)
+def test_unreadable_split(examine, ego, fields, words):
+  edit_clip(ego, 2, **fields)
+  status, _, found = examine(ego)
+  assert status == 1
+  finding = only(found, "readable", "train", "error", 1)
+  assert words in finding["message"] and "clips_train" in finding["message"]
+  assert "build the data set again" in finding["message"]
+  assert not [f for f in found if f["split"] == "val"]
+
+
+@pytest.mark.parametrize(
+  "key, value", [("metadata", 3), ("tasks", {"verb": {}}), ("splits", {}), ("name", None)]
+)
+def test_damaged_card(examine, ego, key, value):
+  def change(card):
+    card[key] = value
+    if value is None:
+      del card[key]
+
+  edit_card(ego, change)
+  status, _, found = examine(ego)
+  assert status == 1
+  assert {f["check"] for f in found} == {"readable"}
+  assert "build the data set again" in found[0]["message"]
+
+
+@pytest.mark.parametrize(
+  "source, kind, official, warned",
+  [
+    ("epic55", "tbn", "26,074", True),
+    ("epic100", "column", "67,217", True),
+    ("epic55", "videos", "", False),
+    ("manifest", "column", "", False),
+  ],
+)
+def test_number_of_official_clips(examine, ego, source, kind, official, warned):
+  edit_card(ego, lambda card: card["metadata"].update(source=source, split={"kind": kind}))
+  (ego / "skipped.csv").write_text("clip_id,where,reason\n")
+  status, _, found = examine(ego)
+  assert status == 0
+  assert [f["check"] for f in found if f["check"] == "number"] == (["number"] * warned)
+  if warned:
+    missing = int(official.replace(",", "")) - 17
+    finding = only(found, "number", "train", "warning", missing)
+    assert official in finding["message"]
+    assert "skipped.csv" in finding["message"]
+
+
+def test_official_numbers():
+  assert index_checks.OFFICIAL_CLIPS == {
+    ("epic55", "tbn"): {"train": 26074, "validation": 2398},
+    ("epic100", "column"): {"train": 67217, "validation": 9668},
+  }
+
+
+def test_order_of_the_index(examine, ego):
+  def swap(clips):
+    clips[3], clips[4] = clips[4], clips[3]
+    return clips
+
+  edit_lines(ego, swap)
+  status, _, found = examine(ego)
+  assert status == 1
+  # Both, and the clip after them.
+  finding = only(found, "order", "train", "error", 3)
+  assert "ego_train_004" in finding["clips"]
+  assert "don't start where" in finding["message"]
+
+
+def test_records_the_shards_lack(examine, ego):
+  # 17 clips of fewer than 64 frames have a record each; now one has two.
+  edit_clip(ego, 16, num_frames=70)
+  status, _, found = examine(ego)
+  assert status == 1
+  finding = only(found, "records", "train", "error", 1)
+  assert "hold 17 records" in finding["message"]
+  assert "promises 18" in finding["message"]
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "empty", "info"])
+def test_damaged_shards(examine, ego, damage):
+  (shard,) = ego.glob("*-train.array_record*")
+  if damage == "missing":
+    shard.unlink()
+  elif damage == "info":
+    (ego / "dataset_info.json").write_text("{")
+  else:
+    data = shard.read_bytes()
+    shard.write_bytes(data[: len(data) // 2] if damage == "cut" else b"")
+  status, _, found = examine(ego)
+  assert status == 1
+  assert only(found, "records", "train", "error", 1)["message"].startswith(
+    "The shards can't be opened"
+  )
+  only(found, "frames", "train", "error", 1)
+
+
+def test_labels(examine, ego):
+  edit_clip(ego, 1, labels={"verb": [3], "noun": [0]})
+  edit_clip(ego, 2, labels={"verb": [0], "noun": [1, 2]})
+  edit_clip(ego, 3, labels={"verb": [0], "noun": [0], "tool": [0]})
+  status, _, found = examine(ego)
+  assert status == 1
+  outside, several, unknown = [f for f in found if f["check"] == "labels"]
+  assert {f["severity"] for f in (outside, several, unknown)} == {"error"}
+  assert outside["clips"] == ["ego_train_001"]
+  assert "verb label outside 0 to 2" in outside["message"]
+  assert several["clips"] == ["ego_train_002"]
+  assert "--multi_label=noun" in several["message"]
+  assert unknown["clips"] == ["ego_train_003"]
+
+
+def test_multi_label_tasks_may_have_none_or_several(examine, tiny_exo_multi_label, tmp_path):
+  folder = shutil.copytree(tiny_exo_multi_label, tmp_path / "exo")
+  edit_clip(folder, 0, labels={"verb": [], "noun": [0, 1, 2]})
+  status, _, found = examine(folder)
+  assert status == 0 and found == []
+
+
+def test_empty_narration(examine, ego):
+  edit_clip(ego, 5, narration=" ")
+  status, _, found = examine(ego)
+  assert status == 1
+  finding = only(found, "narrations", "train", "error", 1)
+  assert finding["clips"] == ["ego_train_005"]
+
+
+def test_short_clips(examine, tiny_ego):
+  clips = records.ClipDataset(tiny_ego, "train").clips
+  short = [clip.clip_id for clip in clips if clip.num_frames < 10]
+  assert 0 < len(short) < 17
+  status, _, found = examine(tiny_ego, "--frames=10")
+  assert status == 0
+  finding = only(found, "length", "train", "warning", len(short))
+  assert finding["clips"] == short
+  _, _, found = examine(tiny_ego)
+  assert not [f for f in found if f["check"] == "length"]
+
+
+def test_classes_that_never_train(examine, ego):
+  edit_lines(
+    ego, lambda clips: [clip | {"labels": clip["labels"] | {"noun": [0]}} for clip in clips]
+  )
+  val = records.ClipDataset(ego, "val").clips
+  unseen = {clip.labels["noun"][0] for clip in val} - {0}
+  assert unseen
+  status, _, found = examine(ego)
+  assert status == 0
+  finding = only(found, "classes", "val", "warning", len(unseen))
+  assert finding["clips"] == [clip.clip_id for clip in val if clip.labels["noun"][0] != 0]
+  assert repr(conftest.NOUNS.class_names[min(unseen)]) in finding["message"]
+
+
+def test_duplicate_ids(examine, ego):
+  edit_clip(ego, 4, clip_id="ego_train_003")
+  edit_clip(ego, 0, split="val", clip_id="ego_train_009")
+  status, _, found = examine(ego)
+  assert status == 1
+  within = only(found, "ids", "train", "error", 1)
+  assert within["clips"] == ["ego_train_003"]
+  across = only(found, "ids", "val", "error", 1)
+  assert across["clips"] == ["ego_train_009"]
+  assert "are in train too" in across["message"]
+
+
+def test_the_same_video_in_two_splits(examine, tmp_path):
+  clips = {
+    split: [
+      dataclasses.replace(clip, video_id=video, start_seconds=float(start))
+      for clip, video, start in zip(conftest.noise_clips(split, 3, seed=1), videos, starts)
+    ]
+    for split, videos, starts in (
+      ("val", ("P01_01", "P02_01", ""), (0, 5, 0)),
+      ("test", ("P04_01", "P02_01", ""), (0, 9, 0)),
+      ("train", ("P01_01", "P03_01", ""), (0, 0, 0)),
+    )
+  }
+  status, _, found = examine(write(tmp_path / "d", clips))
+  assert status == 1
+  videos = only(found, "leakage", "val", "error", 1)
+  assert "'P01_01'" in videos["message"] and videos["clips"] == ["val000"]
+  # The same start and, by the seed, the same length.
+  assert only(found, "spans", "val", "error", 1)["clips"] == ["val000"]
+  # Two splits that don't train: a warning, and other stretches of the video.
+  other = only(found, "leakage", "test", "warning", 1)
+  assert "'P02_01'" in other["message"] and "in val too" in other["message"]
+  assert [f["check"] for f in found].count("spans") == 1
+
+
+# Frames.
+
+
+def damage_frame(clip, position, data=None):
+  frames = list(clip.frames)
+  cut = frames[position][: len(frames[position]) // 2]
+  frames[position] = cut if data is None else data
+  return dataclasses.replace(clip, frames=frames)
+
+
+def test_undecodable_clips_are_listed_and_skipped(examine, tmp_path):
+  clips = conftest.noise_clips("c", 60, seed=1)
+  for number, position in ((7, 0), (50, 0), (58, -1)):
+    clips[number] = damage_frame(clips[number], position)
+  folder = write(tmp_path / "d", {"train": clips})
+  skip_list = tmp_path / "lists" / "skip.txt"
+  status, text, found = examine(folder, f"--skip_list={skip_list}")
+  assert status == 1 and "complete only with --deep" in text
+  assert only(found, "frames", "train", "error", 1)["clips"] == ["c050"]
+  status, text, found = examine(folder, "--deep", f"--skip_list={skip_list}")
+  assert status == 1 and "skip.txt: 3 clips" in text
+  assert "complete only" not in text
+  finding = only(found, "frames", "train", "error", 3)
+  assert "3 of 60 clips tried" in finding["message"]
+  assert "config.ego.skip_list" in finding["message"]
+  assert skip_list.read_text() == "c007\nc050\nc058\n"
+
+
+def test_frame_size_that_changes(examine, tmp_path):
+  clips = conftest.noise_clips("c", 3, seed=1)
+  other = simplejpeg.encode_jpeg(np.zeros((32, 64, 3), np.uint8))
+  clips[1] = damage_frame(clips[1], -1, other)
+  folder = write(tmp_path / "d", {"train": clips})
+  status, _, found = examine(folder, "--deep")
+  assert status == 1
+  assert only(found, "frame size", "train", "error", 1)["clips"] == ["c001"]
+  assert [f["check"] for f in found] == ["frame size"]
+
+
+def test_long_lists_are_cut_in_the_report_alone(tmp_path):
+  ids = tuple(f"c{i}" for i in range(1500))
+  finding = index_checks.Finding(index_checks.FRAMES, index_checks.ERROR, "m", 1500, ids)
+  (entry,) = doctor.as_json([finding])
+  assert entry["clips"] == list(ids[:1000]) and entry["count"] == 1500
+  assert doctor.skipped_clips([finding]) == list(ids)
+
+
+# Tables.
+
+
+def test_narrations_without_vector(examine, ego, tiny_tables):
+  for number in range(4):
+    edit_clip(ego, number, narration=f"Fold  towel {number}")
+  table = tiny_tables / "narrations.npz"
+  status, text, found = examine(ego, f"--narrations={table}")
+  assert status == 1
+  finding = only(found, "vectors", "train", "error", 4)
+  assert len(finding["clips"]) == 4
+  assert "'fold towel 0', 'fold towel 1', 'fold towel 2' and 1 more" in (finding["message"])
+  assert "data_prep.embed_narrations" in finding["message"]
+
+
+@pytest.mark.parametrize("row, severity", [(np.nan, "error"), (0.0, "error"), (0.4, "warning")])
+def test_vectors_that_are_not_unit(examine, tiny_ego, tmp_path, row, severity):
+  clips = records.ClipDataset(tiny_ego, "train").clips
+  clips += records.ClipDataset(tiny_ego, "val").clips
+  texts = sorted({clip.narration for clip in clips})
+  vectors = np.full((len(texts), 16), 0.25, np.float16)
+  vectors[1] = row
+  path = tmp_path / "n.npz"
+  np.savez(path, narrations=texts, vectors=vectors, model="m", command="")
+  status, _, found = examine(tiny_ego, f"--narrations={path}")
+  assert status == (severity == "error")
+  finding = only(found, "vectors", "", severity, 1)
+  assert repr(texts[1]) in finding["message"]
+  assert finding["dataset"] == str(path)
+
+
+def test_damaged_table(examine, tiny_ego, tmp_path):
+  path = tmp_path / "n.npz"
+  path.write_bytes(b"PK")
+  status, _, found = examine(tiny_ego, f"--narrations={path}")
+  assert status == 1
+  assert "can't be read" in only(found, "readable", "", "error", 1)["message"]
+
+
+def table_options(folder):
+  return (f"--narrations={folder / 'narrations.npz'}", f"--pairs={folder / 'pairs.npz'}")
+
+
+def test_pairs_of_other_data(examine, ego, tiny_exo, tiny_tables):
+  edit_clip(ego, 3, clip_id="another")
+  status, _, found = examine(ego, tiny_exo, *table_options(tiny_tables))
+  assert status == 1
+  finding = only(found, "belongs", "", "error", 1)
+  assert "the ego data set" in finding["message"]
+  assert "data_prep.mine_pairs" in finding["message"]
+  assert finding["dataset"] == str(tiny_tables / "pairs.npz")
+
+
+def test_pairs_that_point_nowhere(examine, tiny_ego, tiny_exo, tiny_tables, tmp_path):
+  shutil.copytree(tiny_tables, tmp_path / "tables")
+  pairs = pairing.PairTable.load(tiny_tables / "pairs.npz")
+  index = pairs.clip_index.copy()
+  index[[0, 2]] = 11, -1  # There are 11 clips.
+  dataclasses.replace(pairs, clip_index=index).save(tmp_path / "tables" / "pairs.npz")
+  status, _, found = examine(tiny_ego, tiny_exo, *table_options(tmp_path / "tables"))
+  assert status == 1
+  assert "2 of 11 partners" in only(found, "targets", "", "error", 2)["message"]
+
+
+@pytest.mark.parametrize("cosine, warned", [(0.5, True), (0.51, False)])
+def test_share_of_good_pairs(examine, tiny_ego, tiny_exo, tiny_tables, tmp_path, cosine, warned):
+  shutil.copytree(tiny_tables, tmp_path / "tables")
+  pairs = pairing.PairTable.load(tiny_tables / "pairs.npz")
+  similarity = np.full_like(pairs.similarity, cosine)
+  dataclasses.replace(pairs, similarity=similarity).save(tmp_path / "tables" / "pairs.npz")
+  status, text, found = examine(tiny_ego, tiny_exo, *table_options(tmp_path / "tables"))
+  assert status == 0
+  share = "0.0%" if warned else "100.0%"
+  assert f"{share} of 17 pairs have a cosine above 0.5" in text
+  assert [f["check"] for f in found if f["check"] == "share"] == (["share"] * warned)
+  if warned:
+    only(found, "share", "", "warning", 17)
+
+
+def test_pairs_and_a_data_set_that_cannot_be_read(examine, ego, tiny_exo, tiny_tables):
+  (ego / records.CARD_FILE).write_text("{")
+  status, _, found = examine(ego, tiny_exo, *table_options(tiny_tables))
+  assert status == 1
+  assert "Not checked" in only(found, "belongs", "", "error", 1)["message"]
+
+
+def test_pairs_of_a_split_that_is_not_train(examine, tiny_ego, tiny_exo, tiny_narrations, tmp_path):
+  ego = records.ClipDataset(tiny_ego, "val")
+  exo = records.ClipDataset(tiny_exo, "train")
+  pairs = mine_pairs.mine_pairs(ego, [exo], tiny_narrations)
+  pairs.save(tmp_path / "pairs.npz")
+  tiny_narrations.save(tmp_path / "narrations.npz")
+  status, text, _ = examine(tiny_ego, tiny_exo, *table_options(tmp_path))
+  assert status == 0 and "of 5 pairs have a cosine" in text
+
+
+# Wrong usage.
+
+
+def test_wrong_usage(examine, tiny_ego, tiny_exo, tiny_tables, tmp_path):
+  tables = table_options(tiny_tables)
+  for options, words in (
+    ([tmp_path / "nowhere"], "no folder"),
+    ([tiny_ego, tiny_ego], "given twice"),
+    ([tiny_ego, "--frames=-1"], "--frames must be 0 or more, got -1"),
+    ([tiny_ego, f"--narrations={tmp_path / 'n'}"], "--narrations: there is"),
+    ([tiny_ego, tiny_exo, tables[1]], "--pairs needs --narrations"),
+    ([tiny_ego, *tables], "at least one of view exo"),
+    ([tiny_exo, *tables], "exactly one data set of view ego"),
+  ):
+    status, text, found = examine(*options)
+    assert status == 2 and found is None
+    assert text.startswith("error: ") and words in text
+  with pytest.raises(SystemExit) as caught:
+    doctor.main([])
+  assert caught.value.code == 2
+
+
+def test_float16_rounding_is_no_finding(examine, tiny_ego, tiny_narrations, tmp_path):
+  path = tmp_path / "n.npz"
+  np.savez(
+    path,
+    narrations=tiny_narrations.narrations,
+    model="m",
+    command="",
+    vectors=tiny_narrations.vectors.astype(np.float16),
+  )
+  assert len(narration_table.NarrationTable.load(path)) > 1
+  status, _, found = examine(tiny_ego, f"--narrations={path}")
+  assert status == 0
+  assert not [f for f in found if f["check"] == "vectors"]

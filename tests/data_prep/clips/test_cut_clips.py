@@ -1,0 +1,157 @@
+"""Building goes on after an interruption, and side by side."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from data_prep import build_dataset
+from data_prep.clips import cut_clips
+from sum_l_jax.data import records
+from tests.data_prep.sources import test_annotations
+from tests.support import numbered_video
+
+ROOT = pathlib.Path(__file__).parents[3]
+CLIPS = 40  # Three groups.
+
+
+@pytest.fixture(name="source")
+def source_fixture(tmp_path):
+  """40 clips of two frame folders; the options that build them."""
+  for video in ("P01_01", "P01_02"):
+    numbered_video.write_frames(tmp_path / video, range(1, 101))
+  test_annotations._write(
+    tmp_path / "labels.csv",
+    [
+      {
+        **test_annotations.EPIC_ROW,
+        "uid": str(n),
+        "video_id": f"P01_0{1 + n // 20}",
+        "start_frame": str(1 + n),
+        "stop_frame": str(10 + n),
+      }
+      for n in range(CLIPS)
+    ],
+  )
+  return [
+    "--dataset=epic55",
+    f"--annotations={tmp_path / 'labels.csv'}",
+    "--split=train",
+    "--processes=1",
+  ]
+
+
+@pytest.fixture(name="cut_groups")
+def cut_groups_fixture(monkeypatch):
+  """Counts the groups that are cut."""
+  seen = []
+  original = cut_clips._cut
+
+  def spy(group, *args):
+    seen.append(group[0].clip_id)
+    return original(group, *args)
+
+  monkeypatch.setattr(cut_clips, "_cut", spy)
+  return seen
+
+
+def content(folder):
+  data = records.ClipDataset(folder, "train")
+  return [
+    (clip.to_json(), data.read_frames(i, range(clip.num_frames)))
+    for i, clip in enumerate(data.clips)
+  ]
+
+
+def test_goes_on_where_it_stopped(source, tmp_path, cut_groups, capsys):
+  whole, output = tmp_path / "whole", tmp_path / "out"
+  assert build_dataset.main([*source, f"--output={whole}"]) == 0
+  assert cut_groups == ["P01_01_0", "P01_01_16", "P01_02_32"]
+  cut_groups.clear()
+  # In the third group, a frame is missing: the run stops.
+  frame = tmp_path / "P01_02" / "frame_0000000045.jpg"
+  data = frame.read_bytes()
+  frame.unlink()
+  assert build_dataset.main([*source, f"--output={output}"]) == 2
+  assert "frame_0000000045.jpg" in capsys.readouterr().err
+  assert not output.exists()
+  assert len(list((tmp_path / ".out.parts").iterdir())) == 2
+  frame.write_bytes(data)
+  cut_groups.clear()
+  assert build_dataset.main([*source, f"--output={output}"]) == 0
+  # The second group ends in the repaired folder, whose time stamp is new.
+  assert "P01_01_0" not in cut_groups and "P01_02_32" in cut_groups
+  assert content(output) == content(whole)
+  assert not (tmp_path / ".out.parts").exists()
+
+
+def test_other_options_cut_anew(source, tmp_path, cut_groups, monkeypatch):
+  def interrupted(*args, **kwargs):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(cut_clips, "_load", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+      build_dataset.main([*source, f"--output={tmp_path / 'out'}"])
+  assert len(cut_groups) == 3
+  cut_groups.clear()
+  options = [*source, f"--output={tmp_path / 'out'}", "--short_side=32"]
+  assert build_dataset.main(options) == 0
+  assert len(cut_groups) == 3
+
+
+def test_skipped_clips_are_reported_again(source, tmp_path, cut_groups):
+  (tmp_path / "P01_01" / "frame_0000000005.jpg").write_bytes(b"")
+  options = [*source, f"--output={tmp_path / 'out'}", "--on_error=skip"]
+  assert build_dataset.main(options) == 0
+  clips = records.ClipDataset(tmp_path / "out", "train").clips
+  assert [c.clip_id for c in clips] == [f"P01_0{1 + n // 20}_{n}" for n in range(5, CLIPS)]
+  skipped = (tmp_path / "out" / "skipped.csv").read_text().splitlines()
+  assert len(skipped) == 6 and "frame_0000000005.jpg" in skipped[1]
+
+
+def test_several_processes_give_the_same(source, tmp_path):
+  assert build_dataset.main([*source, f"--output={tmp_path / 'one'}"]) == 0
+  done = subprocess.run(
+    [
+      sys.executable,
+      "-m",
+      "data_prep.build_dataset",
+      *source[:-1],
+      "--processes=2",
+      f"--output={tmp_path / 'two'}",
+    ],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  assert done.returncode == 0, done.stderr
+  assert content(tmp_path / "two") == content(tmp_path / "one")
+
+
+def test_beam_gives_the_same(source, tmp_path):
+  pytest.importorskip(
+    "apache_beam",
+    reason="needs apache-beam: pip install -e '.[beam]', in an environment of its own",
+  )
+  options = [*source, "--beam_runner=DirectRunner"]
+  assert build_dataset.main([*source, f"--output={tmp_path / 'one'}"]) == 0
+  assert build_dataset.main([*options, f"--output={tmp_path / 'two'}"]) == 0
+  assert content(tmp_path / "two") == content(tmp_path / "one")
+  # A bad clip stops it, and is named.
+  (tmp_path / "P01_02" / "frame_0000000045.jpg").write_bytes(b"")
+  assert build_dataset.main([*options, f"--output={tmp_path / 'three'}"]) == 2
+  assert not (tmp_path / "three").exists()
+
+
+def test_beam_that_is_not_there(source, tmp_path, monkeypatch, capsys):
+  monkeypatch.setitem(sys.modules, "apache_beam", None)
+  options = [*source, f"--output={tmp_path / 'out'}"]
+  assert build_dataset.main([*options, "--beam_runner=DirectRunner"]) == 2
+  assert "--beam_runner needs Apache Beam" in capsys.readouterr().err
+  assert build_dataset.main([*options, "--beam_options=--x=1"]) == 2
+  assert "--beam_options needs --beam_runner" in capsys.readouterr().err

@@ -1,0 +1,429 @@
+"""EPIC-KITCHENS-55 and manifest files: what is read, and every bad input."""
+
+from __future__ import annotations
+
+import collections
+import csv
+import pathlib
+
+import pytest
+
+from data_prep.sources import clip_specs
+from data_prep.sources import epic_kitchens
+from data_prep.sources import manifest
+from data_prep.sources import split_rules
+
+EPIC55 = pathlib.Path(__file__).parents[4] / "shared" / "data" / "epic55"
+LABELS = EPIC55 / "EPIC_train_action_labels.csv"
+
+EPIC_ROW = {
+  "uid": "7",
+  "participant_id": "P01",
+  "video_id": "P01_01",
+  "narration": "open door",
+  "start_timestamp": "00:00:00.14",
+  "stop_timestamp": "00:01:03.37",
+  "start_frame": "8",
+  "stop_frame": "3802",
+  "verb": "open",
+  "verb_class": "2",
+  "noun": "door",
+  "noun_class": "8",
+  "all_nouns": "['door', 'pan']",
+  "all_noun_classes": "[8, 1]",
+}
+MANIFEST_ROW = {
+  "clip_id": "a0",
+  "path": "v.mp4",
+  "start_seconds": "0.5",
+  "stop_seconds": "2",
+  "narration": "cut onion",
+  "verb": "cut",
+  "noun": "onion",
+}
+
+
+def _write(path, rows):
+  with path.open("w", newline="", encoding="utf-8") as handle:
+    writer = csv.DictWriter(handle, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+  return path
+
+
+def _epic(tmp_path, *changes, **options):
+  (tmp_path / "P01_01").mkdir(exist_ok=True)
+  path = _write(tmp_path / "labels.csv", [{**EPIC_ROW, **c} for c in changes])
+  return epic_kitchens.read_annotations(
+    path, release=epic_kitchens.EPIC55, media_roots=[tmp_path], **options
+  )
+
+
+def _manifest(tmp_path, *changes, **options):
+  (tmp_path / "v.mp4").touch()
+  path = _write(tmp_path / "m.csv", [{**MANIFEST_ROW, **c} for c in changes])
+  return manifest.read_annotations(path, media_roots=[tmp_path], **options)
+
+
+@pytest.mark.skipif(not LABELS.exists(), reason="needs ../shared/data/epic55 (CC BY-NC 4.0)")
+def test_official_labels(tmp_path):
+  with LABELS.open(encoding="utf-8") as handle:
+    rows = list(csv.DictReader(handle))
+  for video in {row["video_id"] for row in rows}:
+    (tmp_path / video).mkdir()
+  source = epic_kitchens.read_annotations(
+    LABELS, release=epic_kitchens.EPIC55, media_roots=[tmp_path]
+  )
+  assert len(source.clips) == 28_472 == len(rows)
+  assert {n: t.num_classes for n, t in source.tasks.items()} == {"verb": 125, "noun": 352}
+  assert source.tasks["verb"].class_names[:3] == ("take", "put", "open")
+  assert source.tasks["noun"].class_names[8] == "cupboard"
+  for clip, row in zip(source.clips, rows, strict=True):
+    assert clip.labels == {"verb": (int(row["verb_class"]),), "noun": (int(row["noun_class"]),)}
+    assert clip.narration == row["narration"]
+    assert clip.last_frame == int(row["stop_frame"])
+  assert len({clip.labels["verb"] for clip in source.clips}) == 119
+  assert len({clip.labels["noun"] for clip in source.clips}) == 321
+
+  divided = split_rules.split_clips(source.clips, split_rules.SplitRule(split_rules.TBN))
+  assert {n: len(c) for n, c in divided.items()} == {"train": 26_074, "validation": 2_398}
+  # Rows of each validation video, as in reference-facts 4.1.
+  counts = collections.Counter(c.video_id for c in divided["validation"])
+  assert [counts[video] for video in split_rules.TBN_VALIDATION_VIDEOS] == [
+    676,
+    568,
+    27,
+    152,
+    53,
+    40,
+    9,
+    385,
+    120,
+    16,
+    11,
+    156,
+    175,
+    10,
+  ]
+  assert len({c.video_id for c in divided["train"]}) == 258
+
+
+def test_epic_row(tmp_path):
+  source = _epic(tmp_path, {})
+  (clip,) = source.clips
+  assert clip.clip_id == "P01_01_7"
+  assert clip.start_seconds == pytest.approx(0.14)
+  assert clip.stop_seconds == pytest.approx(63.37)
+  assert (clip.first_frame, clip.last_frame) == (8, 3802)
+  assert clip.media == tmp_path / "P01_01"
+  assert source.tasks["verb"].class_names[12] == "class_12"
+  assert _epic(tmp_path, {"start_frame": "0"}).clips[0].first_frame == 1
+
+
+def test_epic_class_lists(tmp_path):
+  lists = tmp_path / "lists"
+  lists.mkdir()
+  for task in ("verb", "noun"):
+    (lists / f"EPIC_{task}_classes.csv").write_text(
+      f"{task}_id,class_key,x\n" + "".join(f'{i},{task}:{i},"[1, 2]"\n' for i in range(9))
+    )
+  source = _epic(tmp_path, {}, class_lists=lists)
+  assert source.tasks["verb"].class_names[8] == "verb:8"
+  with pytest.raises(FileNotFoundError, match="EPIC_verb_classes.csv.*missing"):
+    _epic(tmp_path, {}, class_lists=tmp_path)
+  with pytest.raises(ValueError) as error:
+    _epic(tmp_path, {"noun_class": "9"}, class_lists=lists)
+  text = str(error.value)
+  assert "labels.csv, line 2: noun_class 9 is out of range" in text
+  assert "ids 0 to 8" in text and "--class_lists" in text
+  (lists / "EPIC_noun_classes.csv").write_text("noun_id,class_key\n0,a\n2,b\n")
+  with pytest.raises(ValueError, match="line 3: noun_id must count up.*got 2"):
+    _epic(tmp_path, {}, class_lists=lists)
+
+
+@pytest.mark.parametrize(
+  "layout",
+  [
+    "P01_01/",
+    "P01/P01_01/",
+    "P01/rgb_frames/P01_01/",
+    "P01_01.mp4",
+    "P01/P01_01.MP4",
+    "P01_01.avi",
+    "P01/videos/P01_01.mkv",
+  ],
+)
+def test_epic_layouts(tmp_path, layout):
+  second = tmp_path / "second"
+  place = second / layout
+  if layout.endswith("/"):
+    place.mkdir(parents=True)
+  else:
+    place.parent.mkdir(parents=True)
+    place.touch()
+  assert epic_kitchens.find_media("P01_01", "P01", [tmp_path, second]) == place
+
+
+def test_epic_missing_media_lists_the_paths(tmp_path):
+  with pytest.raises(FileNotFoundError) as error:
+    _epic(tmp_path, {"video_id": "P01_09"})
+  text = str(error.value)
+  for part in (
+    "labels.csv, line 2",
+    "P01/rgb_frames/P01_09/frame_*.jpg",
+    "P01_09{.mp4,",
+    "--media=",
+    "--on_error=skip",
+  ):
+    assert part in text
+
+
+BAD_EPIC = [
+  ({"narration": " "}, "line 2: the narration is empty.*Write a short text"),
+  ({"start_timestamp": "0:0:x"}, "line 2: start_timestamp must be.*'0:0:x'"),
+  ({"stop_timestamp": "00:61:00"}, "stop_timestamp must be .*'00:61:00'"),
+  ({"stop_timestamp": "-5"}, "stop_timestamp must be .*not negative.*'-5'"),
+  ({"stop_timestamp": "nan"}, "stop_timestamp must be .*'nan'"),
+  (
+    {"stop_timestamp": "00:00:00.14"},
+    "start_timestamp must lie before stop_timestamp, got 0.14 and 0.14",
+  ),
+  ({"stop_frame": "8"}, "start_frame must lie before stop_frame.*8 and 8"),
+  ({"stop_frame": "many"}, "stop_frame must be a whole number, got 'many'"),
+  ({"verb_class": ""}, "verb_class must be a whole number, got ''"),
+  ({"verb_class": "2.5"}, "verb_class must be a whole number, got '2.5'"),
+  ({"verb_class": "125"}, "verb_class 125 is out of range.*ids 0 to 124"),
+  ({"noun_class": "-1"}, "noun_class -1 is out of range.*ids 0 to 351"),
+]
+
+
+@pytest.mark.parametrize("change, message", BAD_EPIC)
+def test_bad_epic_row(tmp_path, change, message):
+  with pytest.raises(ValueError, match=message) as error:
+    _epic(tmp_path, change)
+  assert "labels.csv, line 2" in str(error.value)
+  # The same row is left out, with the reason, when problems are skipped.
+  problems = clip_specs.Problems(skip=True)
+  source = _epic(tmp_path, {}, {**change, "uid": "8"}, problems=problems)
+  assert [clip.clip_id for clip in source.clips] == ["P01_01_7"]
+  ((clip_id, where, reason),) = problems.skipped
+  assert (clip_id, where) == ("P01_01_8", "labels.csv, line 3")
+  assert reason.startswith("labels.csv, line 3")
+
+
+def test_epic_uid_twice(tmp_path):
+  with pytest.raises(ValueError, match="line 3: uid '7' .*occurs twice"):
+    _epic(tmp_path, {}, {})
+
+
+def test_missing_columns(tmp_path):
+  row = dict(EPIC_ROW)
+  row["verb_clas"] = row.pop("verb_class")
+  del row["start_frame"]
+  path = _write(tmp_path / "labels.csv", [row])
+  with pytest.raises(ValueError) as error:
+    epic_kitchens.read_annotations(path, release=epic_kitchens.EPIC55, media_roots=[tmp_path])
+  text = str(error.value)
+  assert "lacks columns 'start_frame'" in text
+  assert "'verb_class' (did you mean 'verb_clas'?)" in text
+  assert "Columns present: uid, participant_id, video_id" in text
+  assert "Rename or add the column" in text
+
+
+@pytest.mark.parametrize(
+  "content, message",
+  [
+    (b"", "Columns present: none"),
+    (b"clip_id;path;narration\na;b;c\n", "must be separated by commas"),
+    (b"clip_id,path,start_seconds,stop_seconds,narration,verb\n", "no rows"),
+    (b"\xff\xfe\x00a,b\n", "can't be read as a CSV file in UTF-8"),
+    (b"clip_id,path,clip_id\n", "'clip_id' occurs more than once"),
+    (b"clip_id,path,start_seconds,stop_seconds,narration\na,b,0,1,x\n", "no label column"),
+    (
+      b"clip_id,path,start_seconds,stop_seconds,narration,my verb\na,b,0,1,x,y\n",
+      "label column must be named by letters.*'my verb'",
+    ),
+    (
+      b"clip_id,path,start_seconds,stop_seconds,narration,verb\na,v.mp4,0,1,cut, slice,y\n",
+      "line 2: 7 cells, the header has 6.*quotes",
+    ),
+  ],
+)
+def test_bad_file(tmp_path, content, message):
+  path = tmp_path / "m.csv"
+  path.write_bytes(content)
+  with pytest.raises(ValueError, match=message):
+    manifest.read_annotations(path, media_roots=[tmp_path])
+
+
+def test_windows_line_ends_and_byte_order_mark(tmp_path):
+  (tmp_path / "v.mp4").touch()
+  path = _write(tmp_path / "m.csv", [MANIFEST_ROW, {**MANIFEST_ROW, "clip_id": "b"}])
+  text = path.read_bytes().replace(b"\r\n", b"\n")
+  plain = manifest.read_annotations(path, media_roots=[tmp_path])
+  path.write_bytes(b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n"))
+  windows = manifest.read_annotations(path, media_roots=[tmp_path])
+  assert windows.clips == plain.clips and windows.tasks == plain.tasks
+
+
+def test_a_line_that_is_no_utf8_is_named(tmp_path):
+  path = _write(
+    tmp_path / "m.csv",
+    [MANIFEST_ROW] * 3000 + [{**MANIFEST_ROW, "narration": "crème"}] + [MANIFEST_ROW] * 9,
+  )
+  path.write_bytes(path.read_bytes().decode().encode("latin-1"))
+  with pytest.raises(ValueError, match="m.csv', line 3002, can't be read"):
+    manifest.read_annotations(path, media_roots=[tmp_path])
+
+
+def test_no_file(tmp_path):
+  with pytest.raises(FileNotFoundError, match="no annotation file .*m.csv"):
+    manifest.read_annotations(tmp_path / "m.csv", media_roots=[tmp_path])
+
+
+def test_manifest_row(tmp_path):
+  source = _manifest(
+    tmp_path, {}, {"clip_id": "b", "verb": "add", "start_seconds": "", "stop_seconds": ""}
+  )
+  first, second = source.clips
+  assert (first.start_seconds, first.stop_seconds) == (0.5, 2.0)
+  assert (second.start_seconds, second.stop_seconds) == (0.0, None)
+  assert source.tasks["verb"].class_names == ("add", "cut")
+  assert source.tasks["verb"].kind == "softmax"
+  assert first.labels == {"verb": (1,), "noun": (0,)}
+  assert first.video_id == "v" and first.media == tmp_path / "v.mp4"
+
+
+@pytest.mark.parametrize("separator", [";", "|", " ; "])
+def test_manifest_multi_label(tmp_path, separator):
+  cell = f"onion{separator}knife"
+  source = _manifest(tmp_path, {"noun": cell}, {"clip_id": "b", "noun": ""})
+  assert source.tasks["noun"].kind == "multi_label"
+  assert source.tasks["verb"].kind == "softmax"
+  assert source.tasks["noun"].class_names == ("knife", "onion")
+  assert [clip.labels["noun"] for clip in source.clips] == [(0, 1), ()]
+
+
+def test_manifest_multi_label_by_option(tmp_path):
+  assert _manifest(tmp_path, {}).tasks["noun"].kind == "softmax"
+  source = _manifest(tmp_path, {}, multi_label=["noun"])
+  assert source.tasks["noun"].kind == "multi_label"
+  with pytest.raises(ValueError, match="--multi_label names 'nuon'.*'noun'"):
+    _manifest(tmp_path, {}, multi_label=["nuon"])
+
+
+def test_manifest_class_lists(tmp_path):
+  (tmp_path / "verb.txt").write_text("take\ncut\n")
+  (tmp_path / "noun.txt").write_text("onion\n")
+  source = _manifest(tmp_path, {}, class_lists=tmp_path)
+  assert source.tasks["verb"].class_names == ("take", "cut")
+  assert source.clips[0].labels["verb"] == (1,)
+  with pytest.raises(ValueError) as error:
+    _manifest(tmp_path, {"verb": "cutt"}, class_lists=tmp_path)
+  text = str(error.value)
+  assert "m.csv, line 2: verb 'cutt' (did you mean 'cut'?)" in text
+  assert "class list of 2 names" in text
+  (tmp_path / "noun.txt").unlink()
+  with pytest.raises(FileNotFoundError, match="noun.txt.*one class name"):
+    _manifest(tmp_path, {}, class_lists=tmp_path)
+
+
+@pytest.mark.parametrize(
+  "change, error, message",
+  [
+    ({"path": "w.mp4"}, FileNotFoundError, "'w.mp4' .did you mean 'v.mp4'"),
+    ({"path": ""}, ValueError, "path is empty"),
+    ({"path": "."}, ValueError, "is a folder"),
+    ({"clip_id": ""}, ValueError, "clip_id is empty"),
+    ({"verb": ""}, ValueError, "verb is empty.*--multi_label=verb"),
+    ({"narration": ""}, ValueError, "narration is empty"),
+    ({"stop_seconds": "0.5"}, ValueError, "start_seconds must lie before"),
+    ({"stop_seconds": ""}, ValueError, "stop_seconds must be a time"),
+  ],
+)
+def test_bad_manifest_row(tmp_path, change, error, message):
+  with pytest.raises(error, match=message) as caught:
+    _manifest(tmp_path, {"verb": "add", "clip_id": "x"}, change)
+  assert "m.csv, line 3" in str(caught.value)
+
+
+def test_manifest_clip_id_twice(tmp_path):
+  with pytest.raises(ValueError, match="line 3: clip_id 'a0' .*m.csv, line 2"):
+    _manifest(tmp_path, {}, {})
+
+
+def _clips(**counts):
+  return [
+    clip_specs.ClipSpec(
+      clip_id=f"{video}_{i}",
+      video_id=video,
+      media=pathlib.Path(video),
+      start_seconds=0.0,
+      stop_seconds=1.0,
+      narration="x",
+      labels={},
+      where="m.csv, line 2",
+    )
+    for video, count in counts.items()
+    for i in range(count)
+  ]
+
+
+def _videos(divided):
+  return {n: sorted({c.video_id for c in v}) for n, v in divided.items()}
+
+
+def test_split_by_videos_and_train():
+  clips = _clips(a=2, b=3, c=1)
+  rule = split_rules.SplitRule(split_rules.VIDEOS, validation_videos=("b",))
+  assert _videos(split_rules.split_clips(clips, rule)) == {"train": ["a", "c"], "validation": ["b"]}
+  rule = split_rules.SplitRule(split_rules.TRAIN_ONLY)
+  assert split_rules.split_clips(clips, rule) == {"train": clips}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_split_by_share(seed):
+  clips = _clips(**{f"v{i}": 1 + i % 4 for i in range(20)})
+  rule = split_rules.SplitRule(split_rules.SHARE, validation_share=0.3, seed=seed)
+  divided = split_rules.split_clips(clips, rule)
+  assert divided == split_rules.split_clips(clips, rule)
+  videos = _videos(divided)
+  assert not set(videos["train"]) & set(videos["validation"])
+  # The last video drawn may overshoot by less than its own clips.
+  number = len(divided["validation"])
+  assert 0.3 * len(clips) <= number < 0.3 * len(clips) + 4
+  assert len(divided["train"]) + number == len(clips)
+
+
+@pytest.mark.parametrize(
+  "rule, message",
+  [
+    (
+      split_rules.SplitRule(split_rules.TBN),
+      "'validation' would be empty: the TBN split validates on P01_18.*"
+      "clips of a, b.*--split=train.*--validation_videos.*--validation_s",
+    ),
+    (
+      split_rules.SplitRule(split_rules.VIDEOS, validation_videos=("a", "b")),
+      "'train' would be empty: --validation_videos names every video",
+    ),
+    (
+      split_rules.SplitRule(split_rules.VIDEOS, validation_videos=("z",)),
+      "names 'z', which has no clips. Videos with clips: a, b",
+    ),
+    (split_rules.SplitRule(split_rules.COLUMN), "m.csv, line 2: the split is empty"),
+  ],
+)
+def test_bad_splits(rule, message):
+  with pytest.raises(ValueError, match=message):
+    split_rules.split_clips(_clips(a=2, b=1), rule)
+
+
+def test_bad_split_rules():
+  with pytest.raises(ValueError, match="must be one of tbn, .*got 'half'"):
+    split_rules.SplitRule("half")
+  with pytest.raises(ValueError, match="between 0 and 1.*got 1.5"):
+    split_rules.SplitRule(split_rules.SHARE, validation_share=1.5)
+  rule = split_rules.SplitRule(split_rules.SHARE, validation_share=0.5)
+  with pytest.raises(ValueError, match="at least two; all clips are of 'a'"):
+    split_rules.split_clips(_clips(a=4), rule)

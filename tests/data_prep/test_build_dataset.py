@@ -1,0 +1,214 @@
+"""The command that builds data sets: end to end, and how it fails."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from data_prep import build_dataset
+from sum_l_jax.data import records
+from tests.data_prep.sources import test_annotations
+from tests.support import numbered_video
+
+
+def _run(capsys, *options):
+  """The exit status and both streams, without their line breaks."""
+  status = build_dataset.main([str(option) for option in options])
+  captured = capsys.readouterr()
+  return status, *(" ".join(s.split()) for s in (captured.out, captured.err))
+
+
+def _epic_folder(tmp_path, *, bad_frame=None):
+  """Three clips of two videos of frames; returns the bytes by video."""
+  written = {
+    video: numbered_video.write_frames(tmp_path / "P01" / video, range(1, 200))
+    for video in ("P01_01", "P01_02")
+  }
+  if bad_frame:
+    name = f"frame_{bad_frame:010d}.jpg"
+    (tmp_path / "P01" / "P01_01" / name).write_bytes(b"")
+  clips = [("P01_01", 8, 100), ("P01_01", 90, 120), ("P01_02", 1, 31)]
+  test_annotations._write(
+    tmp_path / "labels.csv",
+    [
+      {
+        **test_annotations.EPIC_ROW,
+        "uid": str(uid),
+        "video_id": video,
+        "start_frame": str(first),
+        "stop_frame": str(last),
+      }
+      for uid, (video, first, last) in enumerate(clips)
+    ],
+  )
+  return written, clips
+
+
+def _epic_options(tmp_path, *options):
+  return (
+    "--dataset=epic55",
+    f"--annotations={tmp_path / 'labels.csv'}",
+    f"--output={tmp_path / 'out'}",
+    *options,
+  )
+
+
+def test_epic_from_frames(tmp_path, capsys):
+  written, clips = _epic_folder(tmp_path)
+  options = _epic_options(tmp_path, "--validation_videos=P01_02")
+  status, out, _ = _run(capsys, *options)
+  assert status == 0
+  assert "2 train, 1 validation clips; verb (125 classes)" in out
+  train = records.ClipDataset(tmp_path / "out", "train")
+  validation = records.ClipDataset(tmp_path / "out", "validation")
+  assert train.view == "ego" and train.name == "epic55"
+  for data, index, (video, first, last) in (
+    (train, 0, clips[0]),
+    (train, 1, clips[1]),
+    (validation, 0, clips[2]),
+  ):
+    info = data.clips[index]
+    assert (info.video_id, info.fps) == (video, 60.0)
+    frames = data.read_frames(index, range(info.num_frames))
+    assert frames == [written[video][n] for n in range(first, last + 1)]
+  # The same command again keeps the result; another one refuses.
+  status, out, _ = _run(capsys, *options)
+  assert status == 0 and out.startswith("kept")
+  status, _, err = _run(capsys, *options, "--short_side=32")
+  assert status == 2 and "already holds another data set" in err
+
+
+def test_manifest_from_video(tmp_path, capsys):
+  numbered_video.write_video(tmp_path / "v.mp4", list(range(90)))
+  test_annotations._write(
+    tmp_path / "m.csv",
+    [
+      {**test_annotations.MANIFEST_ROW, "split": "train"},
+      {**test_annotations.MANIFEST_ROW, "clip_id": "a1", "start_seconds": "1", "split": "test"},
+    ],
+  )
+  status, _, _ = _run(
+    capsys,
+    "--dataset=manifest",
+    f"--annotations={tmp_path / 'm.csv'}",
+    "--view=exo",
+    f"--output={tmp_path / 'exo'}",
+    "--fps=15",
+  )
+  assert status == 0
+  for split, first in (("train", 15), ("test", 30)):
+    data = records.ClipDataset(tmp_path / "exo", split)
+    assert (data.view, data.name, data.clips[0].fps) == ("exo", "exo", 15.0)
+    frames = data.read_frames(0, range(data.clips[0].num_frames))
+    assert [numbered_video.read(f) for f in frames] == list(range(first, 60, 2))
+
+
+def test_error_is_one_block(tmp_path, capsys):
+  _epic_folder(tmp_path, bad_frame=95)
+  options = _epic_options(tmp_path, "--split=train")
+  status, out, err = _run(capsys, *options)
+  assert status == 2 and out == ""
+  assert err.startswith("error: ") and "Traceback" not in err
+  assert "labels.csv, line 2, clip 'P01_01_0'" in err
+  assert "frame_0000000095.jpg' is empty (0 bytes)" in err
+  assert not (tmp_path / "out").exists()  # Nothing half done is left.
+  with pytest.raises(ValueError, match="frame_0000000095.jpg"):
+    build_dataset.main([*options, "--debug"])
+
+
+def test_skip_lists_what_was_left_out(tmp_path, capsys):
+  _epic_folder(tmp_path, bad_frame=115)
+  with (tmp_path / "labels.csv").open("a") as handle:
+    handle.write("9,P01,P01_99,x,0,1,1,60,v,0,n,0,[],[]\n")
+  options = _epic_options(tmp_path, "--split=train", "--on_error=skip")
+  status, out, err = _run(capsys, *options)
+  assert status == 0 and ": 2 train clips" in out
+  assert "skipped 2 clips" in err
+  with (tmp_path / "out" / "skipped.csv").open(encoding="utf-8") as handle:
+    skipped = list(csv.DictReader(handle))
+  assert {row["clip_id"] for row in skipped} == {"P01_01_1", "P01_99_9"}
+  reasons = {row["clip_id"]: row["reason"] for row in skipped}
+  assert "frame_0000000115.jpg" in reasons["P01_01_1"]
+  assert "No frames and no video of P01_99" in reasons["P01_99_9"]
+  data = records.ClipDataset(tmp_path / "out", "train")
+  assert [clip.clip_id for clip in data.clips] == ["P01_01_0", "P01_02_2"]
+  status, _, err = _run(capsys, *options)
+  assert status == 0 and "remove the folder first" in err
+
+
+def test_truncated_video_names_clip_and_time(tmp_path, capsys):
+  path = tmp_path / "v.mp4"
+  numbered_video.write_video(path, list(range(300)), container_options={"movflags": "faststart"})
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+  test_annotations._write(
+    tmp_path / "m.csv",
+    [{**test_annotations.MANIFEST_ROW, "start_seconds": "8", "stop_seconds": "9"}],
+  )
+  status, _, err = _run(
+    capsys,
+    "--dataset=manifest",
+    f"--annotations={tmp_path / 'm.csv'}",
+    "--view=ego",
+    f"--output={tmp_path / 'out'}",
+  )
+  assert status == 2 and "m.csv, line 2, clip 'a0'" in err
+  assert "v.mp4' is cut off or damaged" in err and "8.00 s to 9.00 s" in err
+
+
+@pytest.mark.parametrize(
+  "options, message",
+  [
+    ((), "Split 'validation' would be empty: the TBN split"),
+    (("--split=column",), "--split=column needs a column split"),
+    (("--split=share",), "--split=share needs --validation_share="),
+    (("--split=tbn", "--validation_share=0.5"), "contradict each other"),
+    (("--validation_videos=P01_01", "--validation_share=0.5"), "not both"),
+    (("--split=train", "--fps=-3"), "--fps must be a positive number"),
+    (("--split=train", "--short_side=33"), "must be an even number"),
+    (("--split=train", "--media=nowhere"), "'nowhere', which is no folder"),
+    (("--split=train", "--multi_label=verb"), "is for --dataset=manifest"),
+    (("--split=train", "--window=3"), "is for --dataset=charades_ego, not"),
+    (("--narration=templates",), "--dataset=charades_ego or lemma, not"),
+  ],
+)
+def test_bad_options(tmp_path, capsys, options, message):
+  _epic_folder(tmp_path)
+  status, _, err = _run(capsys, *_epic_options(tmp_path, *options))
+  assert status == 2 and message in err
+  assert not (tmp_path / "out").exists()
+
+
+def test_manifest_needs_a_view(tmp_path, capsys):
+  status, _, err = _run(
+    capsys, "--dataset=manifest", "--annotations=m.csv", f"--output={tmp_path / 'out'}"
+  )
+  assert status == 2 and "--view=ego" in err and "--view=exo" in err
+
+
+def test_all_rows_skipped(tmp_path, capsys):
+  test_annotations._write(tmp_path / "labels.csv", [test_annotations.EPIC_ROW])
+  status, _, err = _run(capsys, *_epic_options(tmp_path, "--split=train", "--on_error=skip"))
+  assert status == 2
+  assert "No clip is usable; 1 were skipped" in err and "P01_01" in err
+
+
+def test_output_is_occupied(tmp_path, capsys):
+  _epic_folder(tmp_path)
+  (tmp_path / "out").mkdir()
+  (tmp_path / "out" / "thesis.txt").touch()
+  options = _epic_options(tmp_path, "--split=train")
+  status, _, err = _run(capsys, *options)
+  assert status == 2
+  assert "exists and is no clip data set" in err
+  (tmp_path / "out" / "thesis.txt").unlink()
+  assert _run(capsys, *options)[0] == 0  # An empty folder is no obstacle.
+
+
+def test_help_shows_examples(capsys):
+  with pytest.raises(SystemExit) as stop:
+    build_dataset.main(["--help"])
+  assert stop.value.code == 0
+  text = capsys.readouterr().out
+  assert "python -m data_prep.build_dataset --dataset=epic55" in text
+  assert "--validation_videos=P02_01" in text

@@ -1,0 +1,499 @@
+"""The pages: links, commands, names and the generated reference hold.
+
+Commands are parsed by the programs' own parsers and never run. A failure names
+file and line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from collections.abc import Iterator
+from collections.abc import Sequence
+import contextlib
+import dataclasses
+import importlib.util
+import io
+import pathlib
+import re
+import shlex
+import sys
+
+from absl import flags
+import pytest
+
+from sum_l_jax import main
+from sum_l_jax.config import settings
+from sum_l_jax.tools.study import plan
+from sum_l_jax.tools.study import study_rows
+
+ROOT = pathlib.Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
+# Programs of others: that they are named correctly is all that is looked at.
+FOREIGN = ("pip", "venv", "pytest", "build", "http.server")
+OPERATORS = frozenset("();<>|&")
+
+
+@dataclasses.dataclass(frozen=True)
+class Code:
+  """A line of a code block, or a code span of the text.
+
+  `whole` commands are for copying; one in the text may leave options out.
+  `needs` is what the comment above a command says it needs, if it does.
+  """
+
+  page: pathlib.Path
+  line: int
+  text: str
+  whole: bool
+  needs: str = ""
+
+  def __str__(self) -> str:
+    return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def _blocks(text: str) -> Iterator[tuple[int, list[str]]]:
+  """Fenced and indented code blocks, with the number of their first line."""
+  lines = text.splitlines()
+  number = 0
+  while number < len(lines):
+    line = lines[number]
+    if line.startswith("```"):
+      end = number + 1
+      while end < len(lines) and not lines[end].startswith("```"):
+        end += 1
+      yield number + 2, lines[number + 1 : end]
+      number = end + 1
+    elif line.startswith("    ") and (number == 0 or not lines[number - 1]):
+      end = number
+      while end < len(lines) and (lines[end].startswith("    ") or not lines[end]):
+        end += 1
+      yield number + 1, [part[4:] for part in lines[number:end]]
+      number = end
+    else:
+      number += 1
+
+
+def _without_blocks(text: str) -> str:
+  """The page with its code blocks emptied; lines keep their numbers."""
+  lines = text.splitlines()
+  for first, block in _blocks(text):
+    lines[first - 1 : first - 1 + len(block)] = [""] * len(block)
+  return "\n".join(line if not line.startswith("```") else "" for line in lines)
+
+
+def read_code(page: pathlib.Path) -> Iterator[Code]:
+  text = page.read_text(encoding="utf-8")
+  for first, block in _blocks(text):
+    joined, start, needs = "", first, ""
+    for number, line in enumerate(block, first):
+      if line.startswith("# "):
+        needs = line.removeprefix("# needs ") if "# needs " in line else ""
+      start = start if joined else number
+      joined += line.removesuffix("\\")
+      if not line.endswith("\\"):
+        yield Code(page, start, joined, True, needs)
+        joined = ""
+  prose = _without_blocks(text)
+  for span in re.finditer(r"(`+)(?!`)(.+?)(?<!`)\1(?!`)", prose, re.DOTALL):
+    if "\n\n" not in span.group(2):
+      yield Code(
+        page, prose.count("\n", 0, span.start()) + 1, " ".join(span.group(2).split()), False
+      )
+
+
+CODE = [code for page in PAGES for code in read_code(page)]
+
+
+def _tokens(text: str) -> list[str]:
+  lexer = shlex.shlex(text, posix=True, punctuation_chars=True)
+  lexer.whitespace_split = True
+  try:
+    return list(lexer)
+  except ValueError:  # An apostrophe in a diagram or a sentence.
+    return []
+
+
+def commands(text: str) -> Iterator[list[str]]:
+  """Everything after `python -m`, also of commands inside a command's quotes.
+
+  >>> list(commands("cd x && .venv/bin/python -m a.b --c='d e' > log"))
+  [['a.b', '--c=d e']]
+  >>> list(commands("ssh --command='python -m a.b --c=1' host"))
+  [['a.b', '--c=1']]
+  """
+  tokens = _tokens(text)
+  for place, token in enumerate(tokens):
+    if re.search(r"python3? -m ", token):
+      yield from commands(token)
+    if not re.fullmatch(r"(.*/)?python3?", token) or tokens[place + 1 : place + 2] != ["-m"]:
+      continue
+    arguments = []
+    for argument in tokens[place + 2 :]:
+      if OPERATORS.issuperset(argument):
+        break
+      if argument != "...":
+        arguments.append(argument)
+    # The file descriptor of `2>&1`.
+    yield [a for a in arguments if a != "2"]
+
+
+COMMANDS = [(code, command) for code in CODE for command in commands(code.text) if command]
+
+
+class _Parsed(BaseException):
+  """The parser got through; no `except` of the program catches this."""
+
+  def __init__(self, unknown: Sequence[str]):
+    super().__init__()
+    self.unknown = list(unknown)
+
+
+class _Wrong(Exception):
+  """The parser refused."""
+
+
+@contextlib.contextmanager
+def parsers_only(*, whole: bool) -> Iterator[None]:
+  """Lets programs parse their arguments, and do no more.
+
+  Args:
+    whole: whether options that are needed must be there.
+  """
+  parse = argparse.ArgumentParser.parse_known_args
+  depth = 0
+
+  def parse_known_args(self, args=None, namespace=None):
+    nonlocal depth
+    kept = []
+    for argument in args:
+      name, equals, value = argument.partition("=")
+      if equals and "..." in value and name.startswith("--"):
+        if name not in self._option_string_actions:
+          raise _Wrong(f"unrecognized arguments: {name}")
+        continue
+      kept.append(argument)
+    if not whole or len(kept) < len(args):
+      for action in self._actions:
+        action.required = False
+    depth += 1
+    try:
+      result = parse(self, kept, namespace)
+    finally:
+      depth -= 1
+    if not depth:
+      raise _Parsed(result[1])
+    return result
+
+  def error(self, message):
+    raise _Wrong(message)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(argparse.ArgumentParser, "parse_known_args", parse_known_args)
+    patch.setattr(argparse.ArgumentParser, "error", error)
+    yield
+
+
+def _check_config(config: str, overrides: Sequence[str]) -> None:
+  """The file, its arguments, the fields and their values, as main reads them.
+
+  Raises:
+    ValueError: something is not there or doesn't fit.
+  """
+  fields = [o for o in overrides if "..." not in o]
+  for override in overrides:
+    name = override.partition("=")[0].removeprefix("--config.")
+    settings.check_field_name(name.split("[")[0])
+  with contextlib.chdir(ROOT):
+    plan.read_config(config, fields)
+
+
+def _check_main(arguments: Sequence[str], whole: bool) -> None:
+  known = {flag.name: flag for flag in flags.FLAGS.get_flags_for_module(main.__name__)}
+  given, overrides = {}, []
+  for argument in arguments:
+    name, equals, value = argument.removeprefix("--").partition("=")
+    if name.startswith("config."):
+      overrides.append(argument)
+      continue
+    name = name if name in known else name.removeprefix("no")
+    if not argument.startswith("--") or name not in known:
+      raise ValueError(f"sum_l_jax.main does not know {argument!r}")
+    if equals and name != "config" and "..." not in value:
+      known[name].parser.parse(value)
+    given[name] = value
+  if whole and not {"config", "workdir"} <= given.keys():
+    raise ValueError(f"--config and --workdir are needed, got {sorted(given)}")
+  _check_config(given.get("config", "configs/epic55.py"), overrides)
+
+
+def _check_parsed(name: str, arguments: Sequence[str], whole: bool) -> None:
+  """Runs a program as far as its parser."""
+  module = importlib.import_module(name)
+  try:
+    with parsers_only(whole=whole), contextlib.redirect_stdout(io.StringIO()):
+      module.main(list(arguments))
+  except _Parsed as parsed:
+    unknown = parsed.unknown
+  except SystemExit as stopped:  # --help
+    if stopped.code not in (0, None):
+      raise _Wrong(f"exit status {stopped.code}") from stopped
+    return
+  else:
+    raise _Wrong(f"{name}.main ended without parsing its arguments")
+  options = dict(a.removeprefix("--").partition("=")[::2] for a in arguments)
+  if name == "sum_l_jax.tools.aot.__main__":
+    fields = [
+      f"--config.{a.removeprefix('--compare.')}" if a.startswith("--compare.") else a
+      for a in unknown
+    ]
+    _check_config(options.get("config", "configs/epic55.py"), fields)
+  elif name == "sum_l_jax.tools.study.__main__":
+    if options.get("study") and not options["study"].endswith(".json"):
+      study_rows.read(options["study"])
+    _check_config(options.get("config", "configs/epic55.py"), unknown)
+  elif name == "sum_l_jax.tools.profile_input":
+    options = dict(a.removeprefix("--").partition("=")[::2] for a in arguments)
+    _check_config(options.get("config", "configs/epic55.py"), unknown)
+  elif unknown:
+    raise _Wrong(f"unrecognized arguments: {' '.join(unknown)}")
+
+
+def check_command(command: Sequence[str], *, whole: bool) -> None:
+  """Raises where a command would not get past its parser."""
+  name, *arguments = command
+  if name in FOREIGN:
+    missing = [
+      a
+      for a in arguments
+      if re.match(r"tests/.+\.py", a) and not (ROOT / a.partition("::")[0]).is_file()
+    ]
+    if missing:
+      raise ValueError(f"there is no {missing[0]}")
+    return
+  try:
+    spec = importlib.util.find_spec(name)
+  except ModuleNotFoundError:
+    spec = None
+  if spec is None:
+    raise ValueError(f"there is no module {name}")
+  if name == "sum_l_jax.main":
+    _check_main(arguments, whole)
+  else:
+    package = spec.submodule_search_locations is not None
+    _check_parsed(name + ".__main__" * package, arguments, whole)
+
+
+@pytest.mark.parametrize(
+  "code, command", COMMANDS, ids=[f"{code}-{command[0]}" for code, command in COMMANDS]
+)
+def test_command_parses(code, command):
+  try:
+    check_command(command, whole=code.whole)
+  except (_Wrong, ValueError, TypeError, flags.Error, AttributeError) as error:
+    pytest.fail(f"{code}: python -m {' '.join(command)}\n{error}", pytrace=False)
+
+
+@pytest.mark.parametrize(
+  "command, message",
+  [
+    ("sum_l_jax.nothing --a=1", "there is no module"),
+    ("sum_l_jax.main --config=configs/nothing.py --workdir=a", "no config file"),
+    ("sum_l_jax.main --config=configs/demo.py:method=x --workdir=a", "method"),
+    ("sum_l_jax.main --config=configs/demo.py:backbone=x --workdir=a", "backbone"),
+    ("sum_l_jax.main --config=configs/demo.py", "needed"),
+    ("sum_l_jax.main --config=configs/demo.py --workdir=a --config.loss.x=1", "no config field"),
+    ("sum_l_jax.main --config=configs/demo.py --workdir=a --config.seed=x", "seed"),
+    ("sum_l_jax.main --config=configs/demo.py --workdir=a --mode=x", "one of"),
+    ("sum_l_jax.main --config=configs/demo.py --workdir=a --verbose", "does not know"),
+    ("data_prep.mine_pairs --ego=a", "required"),
+    ("data_prep.mine_pairs --ego=a --unknown=...", "unrecognized"),
+    ("data_prep.init_manifest a b", "unrecognized"),
+    ("sum_l_jax.tools.study --study=x --config=configs/demo.py --workdir=a", "x"),
+  ],
+)
+def test_wrong_commands_are_found(command, message):
+  with pytest.raises((_Wrong, ValueError, flags.Error), match=message):
+    check_command(command.split(), whole=True)
+
+
+def test_commands_are_found():
+  names = {command[0] for _, command in COMMANDS}
+  assert {"sum_l_jax.main", "sum_l_jax.tools.study", "data_prep.doctor"} <= names
+
+
+# Links.
+
+_LINK = re.compile(r"\[[^\]\[]*(?:\[[^\]]*\][^\]\[]*)*\]\(([^()\s]+)\)")
+
+
+def _links(page: pathlib.Path) -> Iterator[tuple[int, str]]:
+  prose = _without_blocks(page.read_text(encoding="utf-8"))
+  # Code spans may hold brackets; their place stays.
+  prose = re.sub(r"`[^`\n]*`", lambda m: "x" * len(m.group()), prose)
+  for link in _LINK.finditer(prose):
+    yield prose.count("\n", 0, link.start()) + 1, link.group(1)
+
+
+def _anchors(page: pathlib.Path) -> set[str]:
+  """Anchors of headings, where GitHub and MkDocs name them alike."""
+  prose = _without_blocks(page.read_text(encoding="utf-8"))
+  anchors = set()
+  for heading in re.findall(r"(?m)^#+ +(.+?) *#*$", prose):
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "")
+    plain = re.sub(r"[^\w\s-]", "", text).strip().lower()
+    github = re.sub(r"\s", "-", plain)
+    if github == re.sub(r"[-\s]+", "-", plain):
+      anchors.add(github)
+  return anchors
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+  wrong = []
+  for line, target in _links(page):
+    if re.match(r"[a-z]+:", target):
+      continue
+    where = f"{page.relative_to(ROOT)}:{line}: {target}"
+    path, _, anchor = target.partition("#")
+    file = (page.parent / path).resolve() if path else page
+    if not file.exists():
+      wrong.append(f"{where}: there is no such file")
+    elif page.parent == DOCS and DOCS not in file.parents:
+      wrong.append(f"{where}: the site has only what is in docs/")
+    elif anchor and anchor not in _anchors(file):
+      wrong.append(f"{where}: no heading of that name; there are {sorted(_anchors(file))}")
+  assert not wrong, "\n".join(wrong)
+
+
+def test_the_site_has_every_page():
+  text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+  nav = {
+    match.group(1): number
+    for number, line in enumerate(text.splitlines(), 1)
+    if (match := re.search(r"(\w+\.md)$", line))
+  }
+  wrong = [
+    f"mkdocs.yml:{line}: there is no docs/{name}"
+    for name, line in nav.items()
+    if not (DOCS / name).is_file()
+  ]
+  wrong += [
+    f"docs/{page.name}:1: not in mkdocs.yml's nav"
+    for page in DOCS.glob("*.md")
+    if page.name not in nav
+  ]
+  assert not wrong, "\n".join(wrong)
+
+
+# Names.
+
+
+def _names(path: pathlib.Path) -> set[str]:
+  """Functions, classes and their methods, as "Class.method"."""
+  names = set()
+
+  def walk(body, prefix):
+    for node in body:
+      if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        names.add(prefix + node.name)
+        if isinstance(node, ast.ClassDef):
+          walk(node.body, f"{prefix}{node.name}.")
+
+  walk(ast.parse(path.read_text(encoding="utf-8")).body, "")
+  return names
+
+
+def _file_names(code: Code) -> Iterator[tuple[str, str]]:
+  """Files of this project that a span names, with the function behind `::`."""
+  pattern = (
+    r"\b((?:(?:sum_l_jax|data_prep|configs|tests|benchmarks)/[\w/]+"
+    r"|docs/\w+)\.(?:py|md))(?:::([\w.]+))?"
+  )
+  yield from re.findall(pattern, code.text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_named_files_and_functions_exist(page):
+  wrong = []
+  for code in CODE:
+    if code.page != page:
+      continue
+    for file, function in _file_names(code):
+      if not (ROOT / file).is_file():
+        wrong.append(f"{code}: there is no {file}")
+      elif function and function not in _names(ROOT / file):
+        wrong.append(f"{code}: {file} has no {function}")
+  assert not wrong, "\n".join(wrong)
+
+
+def test_the_method_page_covers_the_equations():
+  """Each equation has a paragraph with a function that knows its number."""
+  text = (DOCS / "method.md").read_text(encoding="utf-8")
+  parts = re.split(r"(?m)^\*\*Eq\. ", text)[1:]
+  covered = set()
+  for part in parts:
+    first, *rest = map(int, re.findall(r"\d+", part.split(",")[0]))
+    numbers = range(first, (rest or [first])[-1] + 1)
+    covered.update(numbers)
+    part = part.partition("\n## ")[0]
+    files = re.findall(r"`(sum_l_jax/\S+\.py)::", part)
+    known = "".join((ROOT / file).read_text(encoding="utf-8") for file in files)
+    if "ego_exo" in part:
+      known += (ROOT / "sum_l_jax/losses/alignment.py").read_text("utf-8")
+    said = set()
+    for low, high in re.findall(r"Eq\. (\d+)(?:[- to]+(\d+))?", known):
+      said.update(range(int(low), int(high or low) + 1))
+    assert said & set(numbers), f"Eq. {numbers}: none of {files} names it"
+  assert covered == set(range(1, 13))
+
+
+def _extras() -> set[str]:
+  text = (ROOT / "setup.py").read_text(encoding="utf-8")
+  block = text[text.index("extras_require=") :]
+  return set(re.findall(r'(?m)^        "(\w+)":', block))
+
+
+def test_targets_and_extras_exist():
+  makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+  targets = set(re.search(r"\.PHONY: (.+)", makefile).group(1).split())
+  wrong = []
+  for code in CODE:
+    for name in re.findall(r"^make (\w+)", code.text):
+      if name not in targets:
+        wrong.append(f"{code}: make has no target {name}")
+    for names in re.findall(r"(?:\.|sum_l_jax)\[([\w,]+)\]", code.text):
+      if not set(names.split(",")) <= _extras():
+        wrong.append(f"{code}: setup.py has no extra {names}")
+  assert not wrong, "\n".join(wrong)
+
+
+# The generated page.
+
+
+def _generator():
+  path = DOCS / "generate_configuration.py"
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  module = importlib.util.module_from_spec(spec)
+  sys.modules[spec.name] = module  # Where dataclasses look their types up.
+  spec.loader.exec_module(module)
+  return module
+
+
+def test_the_configuration_page_is_what_the_code_says():
+  generator = _generator()
+  found = (DOCS / "configuration.md").read_text(encoding="utf-8").splitlines()
+  for line, (old, new) in enumerate(zip(found, generator.page().splitlines(), strict=False), 1):
+    assert old == new, (
+      f"docs/configuration.md:{line} is not what the code says; run `{generator.COMMAND}`"
+    )
+  assert generator.main(["--check"]) == 0
+
+
+def test_the_configuration_page_has_every_field():
+  text = (DOCS / "configuration.md").read_text(encoding="utf-8")
+  for name in settings.flatten(settings.default_config()):
+    # One table for the two stages.
+    name = name.replace("exo_stage.", "joint_stage.")
+    assert f"\n| `{name}` |" in text, name

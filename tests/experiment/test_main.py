@@ -1,0 +1,385 @@
+"""Whole runs through `main.run`: resuming, evaluating, refusing bad input."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing import event_accumulator
+from tensorboard.util import tensor_util
+
+from data_prep import mine_pairs
+from data_prep.clips import clip_dataset
+from sum_l_jax import main
+from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.config import settings
+from sum_l_jax.data import narration_table
+from sum_l_jax.data import pairing
+from tests import conftest
+from tests.support import runs
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(name="config")
+def config_fixture(tiny_ego, tiny_exo, tiny_tables):
+  """Both stages, 6 steps of 4 clips each: an epoch is 4.25 (ego) steps."""
+  config = settings.default_config()
+  config.stages = ("exo", "joint")
+  return runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
+
+
+def assert_same_weights(a: pathlib.Path, b: pathlib.Path):
+  first, second = weight_files.read_weights(a), weight_files.read_weights(b)
+  for one, other in ((first.params, second.params), (first.stats, second.stats)):
+    one, other = weight_files.flatten(one), weight_files.flatten(other)
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+      assert value.tobytes() == other[name].tobytes(), name
+
+
+@pytest.mark.parametrize("stop_at", ["exo:3", "joint:3"])
+def test_a_resumed_run_equals_an_uninterrupted_one(stop_at, config, finished, tmp_path):
+  config.stop_at = stop_at
+  assert main.run(config, tmp_path) == ""
+  stage, step = stop_at.split(":")
+  assert weight_files.find_checkpoint(tmp_path / stage).name == step
+  config.stop_at = ""
+  table = main.run(config, tmp_path)
+  workdir, expected_table = finished
+  assert table == expected_table
+  for stage in ("exo", "joint"):
+    assert_same_weights(tmp_path / stage, workdir / stage)
+
+
+def test_result(finished):
+  workdir, table = finished
+  result = json.loads((workdir / "result.json").read_text())
+  assert (result["method"], result["step"]) == ("sum_l", 6)
+  split = result["splits"]["val"]
+  assert (split["clips"], split["skipped"], split["views"]) == (5, [], 2)
+  with np.load(workdir / "scores_val.npz", allow_pickle=False) as scores:
+    for task in ("verb", "noun"):
+      probabilities = scores[f"scores_{task}"]
+      np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+      best = probabilities.argmax(axis=1) == scores[f"labels_{task}"]
+      assert split["metrics"][f"{task}_top1"] == pytest.approx(best.mean())
+      assert f"{100 * best.mean():.1f}" in table
+  assert json.loads((workdir / "config.json").read_text())["seed"] == 0
+  assert list((workdir / "joint").glob("events.out.tfevents*"))
+
+
+def test_a_run_ends_with_its_report(config, finished, tmp_path):
+  shutil.copytree(finished[0], tmp_path / "run")
+  config.report = True
+  main.run(config, tmp_path / "run", command="python -m this 'and that'")
+  page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+  assert "python -m this &#39;and that&#39;" in page
+  accuracy = json.loads((tmp_path / "run" / "result.json").read_text())["splits"]["val"]["metrics"][
+    "verb_top1"
+  ]
+  assert f"{100 * accuracy:.1f}" in page
+
+
+def test_the_first_input_pairs_are_shown(finished):
+  accumulator = event_accumulator.EventAccumulator(
+    str(finished[0] / "joint"), size_guidance={"tensors": 0, "images": 0}
+  )
+  accumulator.Reload()
+  tags = accumulator.Tags()
+  if "train/inputs" in tags["images"]:
+    count = len(accumulator.Images("train/inputs"))
+  else:  # A tensor: width, height, then a PNG a picture.
+    (event,) = accumulator.Tensors("train/inputs")
+    count = len(event.tensor_proto.string_val) - 2
+  assert count >= 1
+
+
+def test_the_similarities_of_all_pairs_are_a_histogram(finished, tiny_tables):
+  table = pairing.PairTable.load(tiny_tables / "pairs.npz")
+  best = table.similarity[table.ego_rows, 0]
+  accumulator = event_accumulator.EventAccumulator(
+    str(finished[0] / "joint"), size_guidance={"tensors": 0}
+  )
+  accumulator.Reload()
+  (event,) = accumulator.Tensors("train/pair_similarity")
+  left, right, count = tensor_util.make_ndarray(event.tensor_proto).T
+  assert count.sum() == len(best) == 17
+  np.testing.assert_allclose([left.min(), right.max()], [best.min(), best.max()], atol=1e-6)
+
+
+def test_training_moves_every_part(finished):
+  """Every tower, its statistics and its projection, away from the start."""
+  workdir, _ = finished
+  exo = weight_files.read_weights(workdir / "exo")
+  joint = weight_files.read_weights(workdir / "joint")
+  assert set(exo.params) == {"exo"} and set(joint.params) == {"ego", "exo"}
+  old = weight_files.flatten(exo.params["exo"])
+  new = weight_files.flatten(joint.params["exo"])
+  # Stage one has no projection into the text space; the joint stage has.
+  added = {"projection/kernel", "projection/bias"}
+  assert set(new) - set(old) == added
+  same = [n for n in old if np.array_equal(old[n], new[n])]
+  assert not same
+  # Handed over, not started afresh: six small steps leave it near.
+  close = [
+    np.linalg.norm(old[n] - new[n]) < 0.5 * np.linalg.norm(old[n])
+    for n in old
+    if n.endswith("kernel") and "encoder" in n
+  ]
+  assert all(close)
+
+
+def test_evaluating_again_gives_the_same_numbers(config, finished, tmp_path):
+  workdir, table = finished
+  for batch_size in (4, 12):
+    config.eval.batch_size = batch_size
+    again = main.run(config, tmp_path, mode="eval", checkpoint=str(workdir))
+    assert again == table
+
+
+@pytest.mark.parametrize("method", ["fpv_only", "typical_cl", "triplet"])
+def test_methods_run(method, config, tmp_path):
+  config.method = method
+  config.stages = ("joint",)
+  config.joint_stage.total = "2 steps"
+  assert f"{method} " in main.run(config, tmp_path)
+  views = {"ego"} if method == "fpv_only" else {"ego", "exo"}
+  assert set(weight_files.read_weights(tmp_path).params) == views
+
+
+def test_first_person_steps_do_not_depend_on_the_method(config, tmp_path):
+  """With the auxiliary weights at 0+ the ego encoder is that of FPV only."""
+  config.stages = ("joint",)
+  config.joint_stage.total = "3 steps"
+  config.method = "fpv_only"
+  main.run(config, tmp_path / "fpv")
+  config.method = "sum_l"
+  config.loss.weights.update({"ego_exo": 0.0, "ego_text": 0.0, "exo_text": 0.0})
+  main.run(config, tmp_path / "labels")
+  alone, joint = (
+    weight_files.flatten(weight_files.read_weights(tmp_path / d).params["ego"])
+    for d in ("fpv", "labels")
+  )
+  for name, value in alone.items():
+    np.testing.assert_allclose(joint[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_ego_can_start_from_stage_one(config, tmp_path):
+  config.init.ego = "exo_stage"
+  config.joint_stage.learning_rate = 0.0
+  config.joint_stage.total = "1 steps"
+  main.run(config, tmp_path)
+  exo = weight_files.read_weights(tmp_path / "exo").params["exo"]["encoder"]
+  ego = weight_files.read_weights(tmp_path / "joint").params["ego"]["encoder"]
+  jax.tree.map(np.testing.assert_array_equal, ego, exo)
+
+
+def test_another_config_in_the_workdir(config, finished):
+  workdir, _ = finished
+  config.loss.temperature = 0.2
+  with pytest.raises(ValueError, match="loss.temperature: 0.06 -> 0.2") as e:
+    main.run(config, workdir)
+  assert "Give another --workdir" in str(e.value)
+
+
+def test_checkpoint_of_another_architecture(config, finished, tmp_path):
+  workdir, _ = finished
+  settings.set_backbone(config, "slow_r50")
+  with pytest.raises(ValueError, match="holds a 'tiny'.*'slow_r50'"):
+    main.run(config, tmp_path, mode="eval", checkpoint=str(workdir))
+  config.init.ego = str(workdir)
+  config.stages = ("joint",)
+  config.method = "fpv_only"
+  with pytest.raises(ValueError, match="do not fit ego/encoder.*missing"):
+    main.run(config, tmp_path / "train")
+
+
+def test_checkpoint_with_other_frames(config, finished, tmp_path):
+  workdir, _ = finished
+  config.frames.stride = 3
+  with pytest.raises(ValueError, match="frames.stride = 2, the config says 3"):
+    main.run(config, tmp_path, mode="eval", checkpoint=str(workdir))
+
+
+def test_changed_data_under_a_checkpoint(config, tiny_ego, finished, tmp_path):
+  workdir = tmp_path / "run"
+  shutil.copytree(finished[0], workdir)
+  ego = tmp_path / "ego"
+  shutil.copytree(tiny_ego, ego)
+  index = ego / "clips_train.jsonl"
+  index.write_text(index.read_text().replace("ego_train_000", "renamed_000"))
+  config.ego.dataset = str(ego)
+  saved = json.loads((workdir / "config.json").read_text())
+  saved["ego.dataset"] = str(ego)
+  (workdir / "config.json").write_text(json.dumps(saved))
+  # The pair table notices first, and says how to mend it.
+  with pytest.raises(ValueError, match="data_prep.mine_pairs"):
+    main.run(config, workdir)
+  config.method = "fpv_only"
+  config.stages = ("joint",)
+  (workdir / "config.json").unlink()
+  with pytest.raises(ValueError, match="trained on other data: ego was"):
+    main.run(config, workdir)
+
+
+def test_missing_paths_are_named(config, tmp_path):
+  config.stages = ("joint",)
+  for field, value, words in (
+    ("ego.dataset", "", "config.ego.dataset is empty"),
+    ("ego.dataset", "nowhere", "No clip data set in 'nowhere'"),
+    ("exo.datasets", (), "config.exo.datasets is empty"),
+    ("narrations", "", "config.narrations is empty"),
+    ("narrations", "nowhere.npz", "nowhere.npz"),
+    ("pairs.table", "nowhere.npz", "nowhere.npz"),
+    ("ego.train_split", "tests", r"no split 'tests'; it has \['train'"),
+  ):
+    wrong = config.copy_and_resolve_references()
+    wrong.update_from_flattened_dict({field: value})
+    # The same workdir each time: a wrong path must not spoil it.
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
+      main.run(wrong, tmp_path)
+
+
+def test_narration_without_embedding(config, tiny_narrations, tmp_path, capsys):
+  rows = slice(1, None)
+  narration_table.NarrationTable(
+    tiny_narrations.narrations[rows], tiny_narrations.vectors[rows], "random-16"
+  ).save(tmp_path / "fewer.npz", command="tests")
+  config.narrations = str(tmp_path / "fewer.npz")
+  config.stages = ("joint",)
+  # The pair table was mined with the whole table and notices first; told so,
+  # the user mines again, and that names the narration.
+  words = "the narration table has fingerprint"
+  with pytest.raises(ValueError, match=words) as e:
+    main.run(config, tmp_path / "run")
+  assert "data_prep.mine_pairs" in str(e.value)
+  assert (
+    mine_pairs.main(
+      [
+        f"--ego={config.ego.dataset}",
+        f"--exo={config.exo.datasets[0]}",
+        f"--narrations={config.narrations}",
+        f"--output={tmp_path / 'p.npz'}",
+      ]
+    )
+    == 2
+  )
+  error = " ".join(capsys.readouterr().err.split())
+  assert repr(tiny_narrations.narrations[0]) in error
+  assert "data_prep.embed_narrations" in error
+
+
+def test_a_corrupt_clip_is_replaced_and_too_many_stop_the_run(config, tmp_path):
+  good = conftest.noise_clips("c", 12, seed=5)
+
+  def write(name, broken):
+    def clips():
+      for number, clip in enumerate(good):
+        if number < broken:
+          frames = [frame[: len(frame) // 2] for frame in clip.frames]
+          clip = type(clip)(**{**vars(clip), "frames": frames})
+        yield clip
+
+    clip_dataset.write_clip_dataset(
+      tmp_path / name,
+      name="broken",
+      view="ego",
+      tasks=conftest.SOFTMAX_TASKS,
+      splits={"train": clips, "val": clips},
+    )
+    return str(tmp_path / name)
+
+  config.method = "fpv_only"
+  config.stages = ("joint",)
+  config.joint_stage.total = "3 steps"
+  config.input.max_corrupt_share = 0.5
+  config.ego.dataset = write("one", 1)
+  table = main.run(config, tmp_path / "run")
+  assert "11 clips (1 skipped)" in table
+  result = json.loads((tmp_path / "run" / "result.json").read_text())
+  assert result["splits"]["val"]["skipped"] == ["c000"]
+
+  config.ego.dataset = write("many", 12)
+  with pytest.raises(ValueError, match="can't be read") as e:
+    main.run(config, tmp_path / "stopped")
+  assert str(tmp_path / "many") in str(e.value)
+  assert "raise input.max_corrupt_share" in str(e.value)
+
+
+def test_a_split_without_labels_is_predicted_alone(config, finished, tmp_path):
+  clips = conftest.noise_clips("secret_", 3, seed=9)
+  bare = [type(c)(**{**vars(c), "labels": {}, "narration": ""}) for c in clips]
+  labelled = conftest.noise_clips("known_", 4, seed=8)
+  clip_dataset.write_clip_dataset(
+    tmp_path / "ego",
+    name="tiny",
+    view="ego",
+    tasks=conftest.SOFTMAX_TASKS,
+    splits={"train": lambda: labelled, "test": lambda: bare},
+    unlabelled=("test",),
+  )
+  config.ego.dataset = str(tmp_path / "ego")
+  config.eval.splits = ("test",)
+  table = main.run(config, tmp_path / "run", mode="eval", checkpoint=str(finished[0]))
+  assert table == ("tiny, test: 3 clips without labels scored, see scores_test.npz")
+  result = json.loads((tmp_path / "run" / "result.json").read_text())
+  assert result["splits"]["test"]["metrics"] == {}
+  with np.load(tmp_path / "run" / "scores_test.npz") as scores:
+    assert scores["clip_id"].tolist() == [c.clip_id for c in clips]
+    np.testing.assert_allclose(scores["scores_verb"].sum(axis=1), 1, rtol=1e-5)
+    assert (scores["labels_noun"] == -1).all()
+  config.ego.train_split = "test"
+  config.method = "fpv_only"
+  config.stages = ("joint",)
+  with pytest.raises(ValueError, match="'test' of .* has no labels to train"):
+    main.run(config, tmp_path / "train")
+
+
+def test_divergence_stops_the_run_and_names_the_last_checkpoint(config, tmp_path):
+  config.method = "fpv_only"
+  config.stages = ("joint",)
+  config.joint_stage.total = "8 steps"
+  config.joint_stage.learning_rate = 1e15
+  config.log_every_steps = 1
+  config.checkpoint.every = "1 steps"
+  with pytest.raises(ValueError, match="The last good checkpoint is step"):
+    main.run(config, tmp_path)
+  kept = weight_files.read_weights(tmp_path)
+  assert kept.step < 8
+
+
+def command(*arguments):
+  return subprocess.run(
+    [sys.executable, "-m", "sum_l_jax.main", *arguments],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+
+
+@pytest.mark.parametrize(
+  "arguments, words",
+  [
+    (["--config=configs/demo.py", "--workdir=x", "--config.lr=1"], "no config field 'lr'"),
+    (["--config=configs/demo.py:methods=1", "--workdir=x"], "expected key=value with a key out of"),
+    (["--config=configs/nowhere.py", "--workdir=x"], "configs/nowhere.py"),
+    (["--config=configs/demo.py"], "--workdir"),
+    (["--config=configs/demo.py", "--workdir=x", "--mode=test"], "train|eval"),
+    (["--config=configs/demo.py", "--workdir=x", "--mode=eval"], "there is no workdir 'x'"),
+    (["--config=configs/demo.py", "--workdir=x", "--config.seed=abc"], "--config.seed=abc"),
+  ],
+)
+def test_command_line_errors_are_one_block(arguments, words):
+  done = command(*arguments)
+  assert done.returncode == 2, done.stderr
+  assert words in done.stderr
+  assert "Traceback" not in done.stderr
+  assert not (ROOT / "x").exists()

@@ -1,0 +1,77 @@
+"""Small whole runs for tests: a config that fits the tiny data sets."""
+
+from __future__ import annotations
+
+import pathlib
+
+from data_prep import mine_pairs
+from sum_l_jax.config import settings
+from sum_l_jax.data import records
+
+
+def write_pairs(ego: pathlib.Path, exo: pathlib.Path, narrations, folder):
+  """Writes `narrations.npz` and `pairs.npz` into a folder."""
+  narrations.save(folder / "narrations.npz", command="tests")
+  table = mine_pairs.mine_pairs(
+    records.ClipDataset(ego, "train"), [records.ClipDataset(exo, "train")], narrations, top_k=3
+  )
+  table.save(folder / "pairs.npz")
+
+
+def small(config, *, ego, exo, tables: pathlib.Path, backbone="tiny"):
+  """Turns any config into one that runs in seconds on the tiny data sets."""
+  config.report = False
+  config.prepare.recipe = ""
+  config.init.ego = config.init.exo = ""
+  config.ego.dataset = str(ego)
+  config.exo.datasets = (str(exo),)
+  config.narrations = str(tables / "narrations.npz")
+  config.pairs.table = str(tables / "pairs.npz")
+  settings.set_backbone(config, backbone)
+  config.frames.count = 8
+  config.frames.crop_size = 32
+  config.frames.short_side = (32, 40)
+  config.eval.crop_size = 32
+  config.eval.splits = ("val",)
+  config.eval.during_split = "val"
+  config.eval.clips, config.eval.crops = 2, 1
+  config.eval.batch_size = 4
+  config.checkpoint.every = "1000 steps"
+  config.eval.every = "1000 steps"
+  for stage in (config.exo_stage, config.joint_stage):
+    stage.batch_size = 4
+    stage.total = "6 steps"
+    stage.learning_rate = min(stage.learning_rate, 0.01)
+    stage.warmup = "0 epochs"
+  return config
+
+
+_CONFIG_FILE = '''
+"""Both stages in seconds, as a file for commands."""
+
+import pathlib
+
+from sum_l_jax import config as config_lib
+from tests import runs
+
+
+def get_config(argument=""):
+  choice = config_lib.parse_arguments(
+      argument, method="sum_l", terms="aw_m", exo_encoder="original")
+  config = config_lib.default_config()
+  config.method = choice["method"]
+  config.stages = ("exo", "joint")
+  runs.small(config, ego=pathlib.Path({ego!r}), exo=pathlib.Path({exo!r}),
+             tables=pathlib.Path({tables!r}))
+  config_lib.set_ablation(
+      config, terms=choice["terms"], exo_encoder=choice["exo_encoder"])
+  return config
+'''
+
+
+def write_config(path: pathlib.Path, *, ego, exo, tables) -> pathlib.Path:
+  """Writes `small` as a config file; needs this project in PYTHONPATH."""
+  path.write_text(
+    _CONFIG_FILE.format(ego=str(ego), exo=str(exo), tables=str(tables)), encoding="utf-8"
+  )
+  return path

@@ -1,0 +1,228 @@
+"""Disks over the network: errors that pass are tried again, addresses refused."""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import io
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from sum_l_jax import main
+from sum_l_jax.checkpoint import integrity
+from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.config import settings
+from sum_l_jax.data import records
+from sum_l_jax.evaluation.labels import result_files
+from sum_l_jax.system import npz_files
+from sum_l_jax.system import paths
+from sum_l_jax.tools.report import compare
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+class FlakyDisk:
+  """Opening a file fails so many times, then works."""
+
+  def __init__(self, monkeypatch):
+    self.left = {}
+    self.opened = []
+    self._open = io.open
+    monkeypatch.setattr(builtins, "open", self)
+    monkeypatch.setattr(io, "open", self)
+    monkeypatch.setattr(paths, "FIRST_PAUSE", 0.001)
+
+  def fail(self, name: str, times: int, code: int = errno.EIO) -> None:
+    self.left[name] = [times, code]
+
+  def __call__(self, path, *args, **options):
+    name = ""
+    if isinstance(path, str | os.PathLike):
+      name = pathlib.Path(path).name
+    for wanted, entry in self.left.items():
+      if name.startswith(wanted):
+        self.opened.append(name)
+        if entry[0]:
+          entry[0] -= 1
+          raise OSError(entry[1], os.strerror(entry[1]), str(path))
+    return self._open(path, *args, **options)
+
+
+@pytest.fixture(name="disk")
+def disk_fixture(monkeypatch):
+  return FlakyDisk(monkeypatch)
+
+
+def _card(folder, tiny_ego):
+  del folder
+  return records.read_card(tiny_ego)["view"] == "ego"
+
+
+def _clips(folder, tiny_ego):
+  del folder
+  return len(records.ClipDataset(tiny_ego, "train")) == 17
+
+
+def _write_npz(folder, tiny_ego):
+  del tiny_ego
+  npz_files.write_npz(folder / "a.npz", x=np.arange(3))
+  return [p.name for p in folder.iterdir()] == ["a.npz"]
+
+
+def _read_npz(folder, tiny_ego):
+  del tiny_ego
+  if not (folder / "b.npz").exists():
+    np.savez(folder / "b.npz", x=np.arange(3))
+  found = npz_files.read_npz(folder / "b.npz", ["x"], what="a", command="b")
+  return found["x"].tolist() == [0, 1, 2]
+
+
+def _weights(folder, tiny_ego):
+  del tiny_ego
+  tree = {"ego": {"encoder": {"w": np.ones(2, np.float32)}}}
+  if not (folder / "w.npz").exists():
+    weight_files.write_weights(
+      folder / "w.npz", weight_files.Weights(tree, tree, {"stage": "x"}, "y")
+    )
+  return weight_files.read_weights(folder / "w.npz").card == {"stage": "x"}
+
+
+def _result(folder, tiny_ego):
+  del tiny_ego
+  result_files.write_result(folder, {"method": "x"})
+  return json.loads((folder / "result.json").read_text()) == {"method": "x"}
+
+
+def _checksums(folder, tiny_ego):
+  del tiny_ego
+  if not (folder / "state").exists():
+    (folder / "state").mkdir()
+    (folder / "state" / "array").write_bytes(b"123")
+  integrity.write(folder)
+  integrity.check(folder)
+  return True
+
+
+@pytest.mark.parametrize(
+  "name, work",
+  [
+    ("card.json", _card),
+    ("clips_train", _clips),
+    ("a.npz", _write_npz),
+    ("b.npz", _read_npz),
+    ("w.npz", _weights),
+    ("result.tmp", _result),
+    ("array", _checksums),
+    ("sha256.json", _checksums),
+  ],
+)
+def test_what_fails_twice_works(name, work, disk, tmp_path, tiny_ego, caplog):
+  if name in ("b.npz", "w.npz", "array"):
+    work(tmp_path, tiny_ego)  # Only reading is looked at.
+  disk.fail(name, 2)
+  with caplog.at_level("WARNING", logger="absl"):
+    assert work(tmp_path, tiny_ego)
+  assert len(disk.opened) >= 3 and disk.left[name][0] == 0
+  lines = [r.getMessage() for r in caplog.records if "; try" in r.getMessage()]
+  assert [line.partition("; ")[2][:10] for line in lines] == ["try 2 of 6", "try 3 of 6"]
+  assert all("Input/output error" in line and name in line for line in lines)
+
+
+@pytest.mark.parametrize(
+  "code, opened", [(errno.ESTALE, 6), (errno.EACCES, 1), (errno.ENOSPC, 1), (errno.EROFS, 1)]
+)
+def test_what_does_not_pass_is_raised(code, opened, disk, tmp_path):
+  path = tmp_path / "text.txt"
+  path.write_text("a")
+  disk.fail("text.txt", 99, code)
+  with pytest.raises(OSError) as error:
+    paths.read_text(path)
+  assert error.value.errno == code and len(disk.opened) == opened
+
+
+def test_pauses_double(monkeypatch):
+  pauses = []
+  monkeypatch.setattr("tenacity.nap.time.sleep", pauses.append)
+
+  @paths.retried
+  def fail():
+    raise TimeoutError("no answer")
+
+  with pytest.raises(TimeoutError):
+    fail()
+  assert len(pauses) == 5
+  for number, pause in enumerate(pauses):
+    assert 0.5 * 2**number <= pause <= 0.5 * 2**number + 0.5
+
+
+def test_records_are_read_again(tiny_ego, monkeypatch):
+  """The library in C++ raises a RuntimeError; its reader is opened anew."""
+  monkeypatch.setattr(paths, "FIRST_PAUSE", 0.001)
+  data = records.ClipDataset(tiny_ego, "train")
+  whole = data.read_frames(3, [0, 1])
+  opened = []
+
+  class Reader:
+    def __getitem__(self, number):
+      raise RuntimeError("pread() failed: Input/output error; reading x")
+
+  def broken(self):
+    opened.append(self)
+    return Reader() if len(opened) < 3 else original.func(self)
+
+  original = records.ClipDataset._records
+  fresh = records.ClipDataset(tiny_ego, "train")
+  flaky = type(original)(broken)
+  flaky.__set_name__(records.ClipDataset, "_records")
+  monkeypatch.setattr(records.ClipDataset, "_records", flaky)
+  assert fresh.read_frames(3, [0, 1]) == whole
+  assert len(opened) == 3
+
+
+_ADDRESSES = ("gs://bucket/run", "s3://bucket/a.npz", "hdfs://host/x")
+
+
+@pytest.mark.parametrize("address", _ADDRESSES)
+def test_addresses_are_refused(address, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  config = settings.default_config()
+  with pytest.raises(ValueError, match=f"--workdir='{address}' is an address"):
+    main.run(config, address)
+  with pytest.raises(ValueError, match="Mount the bucket"):
+    main.run(config, "run", mode="eval", checkpoint=address)
+  for field in ("ego.dataset", "exo.datasets", "init.ego"):
+    config = settings.default_config()
+    config.update_from_flattened_dict({field: (address,) if field == "exo.datasets" else address})
+    with pytest.raises(ValueError, match=f"config.{field}='{address}'"):
+      settings.resolve(config)
+  assert compare.main(["a", address]) == 2
+  assert "is an address" in capsys.readouterr().err
+  assert not list(tmp_path.iterdir())
+
+
+def test_commands_refuse_addresses(tmp_path):
+  done = subprocess.run(
+    [
+      sys.executable,
+      "-m",
+      "data_prep.mine_pairs",
+      "--ego=gs://b/ego",
+      "--exo=x",
+      "--narrations=y",
+      "--output=z",
+    ],
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+    timeout=120,
+    env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+  )
+  assert done.returncode == 2
+  assert done.stderr.startswith("error: --ego='gs://b/ego' is an address")
+  assert not list(tmp_path.iterdir())

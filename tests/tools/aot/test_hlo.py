@@ -1,0 +1,130 @@
+"""Programs' texts, read; every number here was counted by hand."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from sum_l_jax.tools.aot import hlo
+
+TEXTS = pathlib.Path(__file__).parent / "hlo"
+# What the TPU compiler makes of the gradient of a matrix product over 8 chips,
+# shortened; the names and numbers are its own.
+MATMUL = (TEXTS / "matmul.txt").read_text()
+# Three turns of a loop; exchanges in pairs, within fusions, and of a tuple.
+LOOP = (TEXTS / "loop.txt").read_text()
+# Copies beside other work; S(1) is the chip's fast memory.
+ASYNC = (TEXTS / "async.txt").read_text()
+
+
+def test_a_fusion_is_one_operation():
+  program = hlo.Program(MATMUL)
+  assert program.cycles == 14676 + 3479
+  fusion, convert, exchange = program.operations
+  assert (fusion.instruction.opcode, fusion.cycles) == ("fusion", 14676)
+  # Reads both arguments in float32, writes bfloat16.
+  assert fusion.bytes == 4 * (512 * 512 + 512 * 256) + 2 * 512 * 256
+  assert convert.bytes == (2 + 4) * 512 * 256
+  assert exchange.instruction.cycles is None
+
+
+def test_collectives_of_the_matrix_product():
+  (found,) = hlo.Program(MATMUL).collectives
+  assert (found.kind, found.dtype, found.times) == ("all-reduce", "bf16", 1)
+  assert (found.elements, found.bytes) == (131072, 262144)
+  assert "slow/s2" in found.op_name
+
+
+def test_traffic_with_main_memory():
+  program = hlo.Program(ASYNC)
+  found = {o.instruction.name: o.main_bytes for o in program.operations}
+  whole = 4 * 4 * 8 * 128
+  assert found == {
+    "ss": whole // 4,
+    "sd": 0,
+    "cs": whole,
+    "cd": 0,
+    "cc": 0,
+    "add": 2 * whole,  # One of the two is in fast memory.
+    "out": whole + 2 * 8 * 128,  # Padded to 128.
+  }
+  assert program.main_bytes == sum(found.values())
+
+
+def test_a_loop_counts_as_often_as_it_runs():
+  program = hlo.Program(LOOP)
+  assert program.cycles == 3 * 10 + 5
+  turned = [o for o in program.operations if o.times == 3]
+  assert [o.instruction.opcode for o in turned][0] == "multiply"
+  # Twice read, once written.
+  assert turned[0].bytes == 3 * 3 * 8 * 4
+
+
+def test_each_exchange_counts_once():
+  found = {(c.kind, c.dtype, c.elements): c for c in hlo.Program(LOOP).collectives}
+  assert set(found) == {
+    ("all-reduce", "f32", 24),  # In the loop.
+    ("all-gather", "f32", 128),  # In two fusions, of one channel.
+    ("all-gather", "f32", 64),  # A pair, without its operand.
+    ("all-reduce", "f32", 10),  # A tuple of 8 and 2 ...
+    ("all-reduce", "bf16", 4),  # ... and 4.
+  }
+  assert found["all-reduce", "f32", 24].times == 3
+  assert found["all-reduce", "bf16", 4].bytes == 8
+
+
+@pytest.mark.parametrize(
+  "text, dense, padded",
+  [
+    ("f32[]", 4, 4),
+    ("pred[7]{0}", 7, 7),
+    ("s4[6]{0}", 3, 3),
+    ("f8e4m3fn[2,3]{1,0}", 6, 6),
+    ("c64[2]{0}", 16, 16),
+    # 8 channels take the place of 128.
+    (
+      "bf16[8,32,56,56,8]{4,3,2,1,0:T(8,128)(2,1)}",
+      2 * 8 * 32 * 56 * 56 * 8,
+      2 * 8 * 32 * 56 * 56 * 128,
+    ),
+    # W is the fastest, C the next: 56 to 128 and 3 to 8.
+    ("f32[2,56,56,3]{2,3,1,0:T(8,128)}", 4 * 2 * 56 * 56 * 3, 4 * 2 * 56 * 8 * 128),
+  ],
+)
+def test_sizes_and_padding(text, dense, padded):
+  (array,) = hlo.read_arrays(text)
+  assert (array.bytes, array.padded_bytes) == (dense, padded)
+
+
+@pytest.mark.parametrize(
+  "name, layer, primitive, phase",
+  [
+    (
+      "jit(step)/jvp(ego)/slow/s2/0/a/conv_general_dilated",
+      "ego/slow/s2/0/a",
+      "conv_general_dilated",
+      "forward",
+    ),
+    ("jit(step)/transpose(jvp(exo))/fast/s1/reduce_sum", "exo/fast/s1", "reduce_sum", "backward"),
+    (
+      "jit(step)/transpose(jvp(ego))/slow/s2/0/checkpoint/rematted_computation/b/mul",
+      "ego/slow/s2/0/b",
+      "mul",
+      "recomputed",
+    ),
+    ("jit(step)/jvp(loss)/nd,md->nm/dot_general", "loss", "dot_general", "forward"),
+    ("jit(step)/jvp(loss)/jit(_where)/select_n;jit(step)/mul", "loss", "select_n", "forward"),
+    ("jit(step)/jvp()/jit(_fold_in)/Model.__call__/add", "", "add", "forward"),
+    ("", "", "", "forward"),
+  ],
+)
+def test_names_of_operations(name, layer, primitive, phase):
+  origin = hlo.read_origin(name)
+  assert "/".join(origin.layer) == layer
+  assert (origin.primitive, origin.phase) == (primitive, phase)
+
+
+def test_a_text_that_is_no_program():
+  with pytest.raises(ValueError, match="no ENTRY"):
+    hlo.Program("HloModule nothing\n")

@@ -1,0 +1,82 @@
+"""The report on an installation names what is wrong with it."""
+
+from __future__ import annotations
+
+import errno
+import importlib.metadata
+import pathlib
+import shutil
+import tempfile
+
+import numpy as np
+import pytest
+
+from sum_l_jax.tools.doctor.__main__ import check_decoders
+from sum_l_jax.tools.doctor.__main__ import check_devices
+from sum_l_jax.tools.doctor.__main__ import check_libraries
+from sum_l_jax.tools.doctor.__main__ import check_machine
+from sum_l_jax.tools.doctor.__main__ import main
+from sum_l_jax.tools.doctor.__main__ import multihost
+
+
+def _problems(findings):
+  return {what: problem for what, problem in findings if problem}
+
+
+@pytest.mark.parametrize(
+  "declared, what, problem",
+  [
+    ("numpy>=1", None, None),
+    ("numpy>=1,<1.1", f"numpy {np.__version__}", "outside of the tested range"),
+    ("no-such-thing>=2", "no-such-thing", "pip install 'no-such-thing>=2'"),
+    ("no-such-thing; extra == 'tpu'", None, None),
+  ],
+)
+def test_libraries(declared, what, problem, monkeypatch):
+  version = importlib.metadata.version
+  monkeypatch.setattr(importlib.metadata, "requires", lambda name: [declared])
+  monkeypatch.setattr(
+    importlib.metadata, "version", lambda name: "0.1" if name == "sum_l_jax" else version(name)
+  )
+  found = _problems(check_libraries())
+  assert list(found) == ([what] if what else [])
+  assert problem is None or problem in found[what]
+
+
+def test_an_idle_accelerator_is_a_problem(monkeypatch):
+  monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+  monkeypatch.setattr(multihost, "count_gpus", lambda environment: 2)
+  monkeypatch.setattr(multihost, "has_tpu", lambda: True)
+  found = _problems(check_devices())
+  assert ".[gpu]" in found["NVIDIA GPU"] and ".[tpu]" in found["TPU"]
+  monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+  assert not _problems(check_devices())
+
+
+def test_machine(monkeypatch, tmp_path):
+  def refuse(dir):
+    raise OSError(errno.EROFS, "Read-only file system", str(dir))
+
+  monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+  monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 2**30}))
+  found = _problems(check_machine(tmp_path / "new" / "run"))
+  text = " ".join(found.values())
+  assert "Read-only file system" in text and "checkpoints are kept" in text
+  assert f"folder {tmp_path}" in found
+
+
+def test_a_broken_library_does_not_end_the_report(monkeypatch, capsys):
+  def broken():
+    yield "av 18", ""
+    raise ImportError("libavcodec.so is missing")
+
+  monkeypatch.setattr("sum_l_jax.tools.doctor.__main__.check_decoders", broken)
+  assert main([f"--workdir={pathlib.Path().absolute()}"]) == 1
+  out = capsys.readouterr().out
+  assert "  av 18\n" in out
+  assert "PROBLEM: ImportError: libavcodec.so is missing" in out
+  assert "transparent huge pages" in out or "memory" in out
+
+
+def test_what_works_is_no_problem():
+  assert not _problems(check_decoders())

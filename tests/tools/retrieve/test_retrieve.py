@@ -1,0 +1,261 @@
+"""The page of example queries: what it shows is right, and safe to open."""
+
+from __future__ import annotations
+
+import base64
+import html.parser
+import json
+
+import numpy as np
+import pytest
+
+from data_prep.clips import clip_dataset
+from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.data import narration_table
+from sum_l_jax.data import records
+from sum_l_jax.evaluation.retrieval import embedding
+from sum_l_jax.tools.retrieve import retrieval_examples
+from sum_l_jax.tools.retrieve import retrieval_page
+from sum_l_jax.tools.retrieve.__main__ import main
+from tests import conftest
+
+SCRIPT = "<script>alert('x')</script> \"cut\" & stir"
+
+
+class Reader(html.parser.HTMLParser):
+  """Tags with attributes, and the text of each paragraph and list item."""
+
+  def __init__(self, page):
+    super().__init__()
+    self.tags, self.texts, self.open = [], [], []
+    self.feed(page)
+
+  def handle_starttag(self, tag, attributes):
+    self.tags.append((tag, dict(attributes)))
+    if tag not in ("meta", "img"):
+      self.open.append(tag)
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+  def handle_data(self, data):
+    if data.strip() and self.open[-1] != "style":
+      self.texts.append(data.strip())
+
+  def of(self, tag):
+    return [attributes for name, attributes in self.tags if name == tag]
+
+
+def run(capsys, *arguments):
+  code = main([str(a) for a in arguments])
+  captured = capsys.readouterr()
+  return code, captured.out, captured.err
+
+
+def test_page_shows_the_nearest_clips(finished, tiny_ego, tiny_exo, tmp_path, capsys):
+  output = tmp_path / "page.html"
+  code, out, _ = run(
+    capsys,
+    f"--checkpoint={finished[0]}",
+    f"--queries={tiny_ego}:val",
+    f"--keys={tiny_exo}:train",
+    "--number=3",
+    "--top=4",
+    f"--output={output}",
+  )
+  assert code == 0 and "3 queries, the best of 11 keys" in out
+  page = Reader(output.read_text(encoding="utf-8"))
+  assert not page.open[1:] and not page.of("script")
+
+  weights = weight_files.read_weights(finished[0])
+  embedder = embedding.Embedder(weights)
+  ego, exo = (records.ClipDataset(*x) for x in ((tiny_ego, "val"), (tiny_exo, "train")))
+  cosines = embedder(ego).vectors @ embedder(exo).vectors.T
+  shown = iter(page.texts)
+  for row in (0, 1, 3):  # Evenly spaced among 5.
+    query = ego.clips[row]
+    assert query.clip_id in shown
+    for rank, key in enumerate(np.argsort(-cosines[row])[:4], start=1):
+      assert f"{rank}. cosine {cosines[row, key]:.3f}" in shown
+      clip = exo.clips[key]
+      assert next(shown) == clip.narration and next(shown) == clip.clip_id
+      (verb, noun), (own_verb, own_noun) = (c.narration.split() for c in (clip, query))
+      assert next(shown) == (f"{'✓ same' if verb == own_verb else '✗ other'} verb: {verb}")
+      assert next(shown) == (f"{'✓ same' if noun == own_noun else '✗ other'} noun: {noun}")
+
+  images = page.of("img")
+  assert len(images) == 3 * 5
+  first = images[0]
+  assert first["alt"] == (f"Middle frame of the ego clip: {ego.clips[0].narration}")
+  prefix = "data:image/jpeg;base64,"
+  assert all(image["src"].startswith(prefix) for image in images)
+  jpeg = base64.b64decode(first["src"].removeprefix(prefix))
+  assert [jpeg] == ego.read_frames(0, [ego.clips[0].num_frames // 2])
+  # Nothing from elsewhere.
+  assert not page.of("link") and "http" not in str(page.of("img"))
+
+
+def test_chosen_ids_and_a_query_never_finds_itself(finished, tiny_ego, tmp_path, capsys):
+  output = tmp_path / "page.html"
+  ids = "ego_val_003,ego_val_001"
+  code, _, _ = run(
+    capsys,
+    f"--checkpoint={finished[0]}",
+    f"--queries={tiny_ego}:val",
+    f"--keys={tiny_ego}:val",
+    f"--ids={ids}",
+    "--top=9",
+    f"--output={output}",
+  )
+  assert code == 0
+  shown = [t for t in Reader(output.read_text()).texts if "ego_val" in t]
+  others = lambda own: {f"ego_val_00{i}" for i in range(5)} - {own}
+  lists = shown[:5], shown[5:]
+  for own, found in zip(ids.split(","), lists):
+    assert found[0] == own and set(found[1:]) == others(own)
+
+
+def test_text_queries(finished, tiny_exo, tiny_tables, tiny_narrations, tmp_path, capsys):
+  output = tmp_path / "page.html"
+  exo = records.ClipDataset(tiny_exo, "train")
+  text = exo.clips[4].narration
+  arguments = (
+    f"--checkpoint={finished[0]}",
+    f"--keys={tiny_exo}:train",
+    f"--output={output}",
+    "--top=11",
+  )
+  code, out, _ = run(capsys, *arguments, f"--text=  {text.upper()}")
+  assert code == 0 and "1 queries" in out
+  page = Reader(output.read_text(encoding="utf-8"))
+  vectors = embedding.Embedder(weight_files.read_weights(finished[0]))(exo)
+  cosines = vectors.vectors @ tiny_narrations.lookup([text])[0]
+  assert f"1. cosine {cosines.max():.3f}" in page.texts
+  same = sum(clip.narration == text for clip in exo.clips)
+  assert page.texts.count("✓ same narration") == same
+  assert page.texts.count("✗ other narration") == 11 - same
+
+  code, _, err = run(capsys, *arguments, "--text=cut the tomato")
+  assert code == 2
+  assert "'cut the tomato' is not among the" in err
+  assert "'random-16'" in err and "data_prep.embed_narrations" in err
+  # The lines of docs/retrieval.md, with another encoder.
+  table = narration_table.NarrationTable.load(tiny_tables / "narrations.npz")
+  narration_table.NarrationTable(
+    [*table.narrations, "cut the tomato"],
+    np.concatenate([table.vectors, np.ones((1, 16))]),
+    table.model,
+  ).save(tmp_path / "more.npz")
+  code, out, _ = run(
+    capsys, *arguments, "--text=cut the tomato", f"--narrations={tmp_path / 'more.npz'}"
+  )
+  assert code == 0
+
+  narration_table.NarrationTable(tiny_narrations.narrations, tiny_narrations.vectors, "other").save(
+    tmp_path / "other.npz"
+  )
+  code, _, err = run(capsys, *arguments, f"--text={text}", f"--narrations={tmp_path / 'other.npz'}")
+  assert code == 2 and "16 numbers by model 'random-16'" in err
+
+
+def test_narrations_and_ids_are_escaped(finished, tiny_exo, tmp_path, capsys):
+  clips = conftest.noise_clips("<b>c", 3, seed=3)
+  for i, clip in enumerate(clips):
+    clips[i] = type(clip)(**{**vars(clip), "narration": SCRIPT})
+  clip_dataset.write_clip_dataset(
+    tmp_path / "ego",
+    name="<i>evil",
+    view="ego",
+    tasks=conftest.SOFTMAX_TASKS,
+    splits={"val": lambda: clips},
+  )
+  output = tmp_path / "page.html"
+  for queries, keys in (
+    (f"{tmp_path}/ego:val", f"{tiny_exo}:train"),
+    (f"{tiny_exo}:train", f"{tmp_path}/ego:val"),
+  ):
+    code, _, _ = run(
+      capsys,
+      f"--checkpoint={finished[0]}",
+      f"--queries={queries}",
+      f"--keys={keys}",
+      f"--output={output}",
+      "--number=2",
+    )
+    assert code == 0
+    text = output.read_text(encoding="utf-8")
+    page = Reader(text)
+    assert SCRIPT in page.texts
+    assert "<script" not in text and "<b>" not in text
+    assert not page.of("script") and not page.of("b") and not page.of("i")
+    assert any(SCRIPT in image["alt"] for image in page.of("img"))
+
+
+def test_a_class_name_and_a_title_are_escaped():
+  card = retrieval_page.Card("<id>", "<kind>", SCRIPT, None, ("<c>",))
+  hit = retrieval_page.Hit(card, 0.5, (retrieval_page.Fact(True, "<verb>", SCRIPT),))
+  page = retrieval_page.render(SCRIPT, [SCRIPT], [retrieval_page.Query(card, (hit,))])
+  tags = {tag for tag, _ in Reader(page).tags}
+  assert tags == {
+    "html",
+    "head",
+    "meta",
+    "title",
+    "style",
+    "body",
+    "main",
+    "h1",
+    "h2",
+    "p",
+    "section",
+    "div",
+    "ol",
+    "li",
+  }
+  assert page.count("The frame can't be read.") == 2
+
+
+def test_a_frame_that_cannot_be_read(finished, tiny_exo, tmp_path):
+  clips = conftest.noise_clips("c", 2, seed=5)
+  frames = list(clips[1].frames)
+  # No frame of the network's single view is the middle one.
+  frames[len(frames) // 2] = frames[0][:40]
+  clips[1] = type(clips[1])(**{**vars(clips[1]), "frames": frames})
+  clip_dataset.write_clip_dataset(
+    tmp_path / "ego",
+    name="broken",
+    view="ego",
+    tasks=conftest.SOFTMAX_TASKS,
+    splits={"val": lambda: clips},
+  )
+  dataset = records.ClipDataset(tmp_path / "ego", "val")
+  cards = [retrieval_examples._clip_card(dataset, row) for row in (0, 1)]
+  assert cards[0].image and cards[1].image is None
+
+
+def test_errors(finished, tiny_ego, tiny_exo, tmp_path, capsys):
+  checkpoint = f"--checkpoint={finished[0]}"
+  keys, queries = f"--keys={tiny_exo}:train", f"--queries={tiny_ego}:val"
+
+  def error(*arguments):
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    return err
+
+  assert "Give --queries=DIR:SPLIT" in error(checkpoint, keys)
+  assert "--ids needs --queries" in error(checkpoint, keys, "--ids=a", "--text=b")
+  assert "--top must be" in error(checkpoint, keys, queries, "--top=0")
+  assert "--number must be" in error(checkpoint, keys, queries, "--number=0")
+  assert "no folder" in error(checkpoint, keys, queries, f"--output={tmp_path}/x/y.html")
+  wrong = error(checkpoint, keys, queries, "--ids=ego_val_03")
+  assert "has no clip 'ego_val_03'; did you mean ego_val_003" in wrong
+  assert "names no split" in error(checkpoint, f"--keys={tiny_exo}", queries)
+  assert "has no projection" in error(f"--checkpoint={finished[0] / 'exo'}", keys, queries)
+
+
+def test_a_run_that_does_not_name_its_narrations(finished):
+  weights = weight_files.read_weights(finished[0])
+  settings = json.loads(weights.card["config"])
+  weights.card["config"] = json.dumps({**settings, "narrations": ""})
+  with pytest.raises(ValueError, match="--narrations=FILE.npz"):
+    retrieval_examples.narration_table(weights)
