@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from sum_l_jax import build
+from sum_l_jax import build_evaluation
 from sum_l_jax import models
 from sum_l_jax import types
 from sum_l_jax.checkpoint import manager
@@ -122,11 +123,11 @@ def evaluate_checkpoint(
   train = records.ClipDataset(folder, config.ego.train_split)
   _check_card(config, weights, train)
   params, stats = _ego_trees(config, weights, train, mesh)
-  retrieval = retrieval_run.CheckpointRetrieval(config, weights, mesh)
+  retrieval = build_evaluation.build_checkpoint_retrieval(config, weights, mesh)
   entries = {}
   for split in config.eval.splits:
     dataset = records.ClipDataset(folder, split)
-    evaluator = evaluators.build_evaluator(
+    evaluator = build_evaluation.build_evaluator(
       config,
       dataset,
       view=types.EGO,
@@ -152,7 +153,7 @@ def evaluate_checkpoint(
       )
       if dataset.labelled
       else {},
-      **retrieval.entry(dataset),
+      **(retrieval.entry(dataset) if retrieval else {}),
     }
     if jax.process_index() == 0:
       result_files.write_scores(

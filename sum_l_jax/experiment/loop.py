@@ -19,13 +19,13 @@ from absl import logging
 import jax
 
 from sum_l_jax import build
+from sum_l_jax import build_evaluation
 from sum_l_jax import models
 from sum_l_jax import types
 from sum_l_jax.checkpoint import manager
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config import settings
 from sum_l_jax.evaluation.labels import evaluators
-from sum_l_jax.evaluation.retrieval import retrieval_run
 from sum_l_jax.experiment import non_finite
 from sum_l_jax.system import devices
 from sum_l_jax.system import interrupt
@@ -283,8 +283,8 @@ def _loop(
   watched = [
     found
     for found in (
-      evaluators.build_stage_evaluator(config, data, mesh),
-      retrieval_run.build_stage_retrieval(config, data, mesh),
+      build_evaluation.build_stage_evaluator(config, data, mesh),
+      build_evaluation.build_stage_retrieval(config, data, mesh),
     )
     if found
   ]

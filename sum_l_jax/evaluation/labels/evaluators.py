@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from sum_l_jax import build
 from sum_l_jax import types
 from sum_l_jax.data import eval_loader
 from sum_l_jax.data import examples
@@ -114,79 +113,6 @@ class Evaluator:
 
   def named(self, result: evaluate.Evaluation) -> dict[str, float]:
     return {self.prefix + k: v for k, v in result.metrics.items()}
-
-
-def build_evaluator(
-  config: build.Config,
-  dataset: records.ClipDataset,
-  *,
-  view: str,
-  mesh: jax.sharding.Mesh,
-  clips: int,
-  crops: int,
-  train: records.ClipDataset | None = None,
-) -> Evaluator:
-  """An evaluator of `dataset`.
-
-  Args:
-    config: resolved.
-    dataset: the split to score.
-    view: "ego", or "exo" to watch stage one.
-    mesh: the devices.
-    clips, crops: test views of a clip.
-    train: the training split, for the groups of clips scored apart.
-  """
-  batch = config.eval.batch_size
-  if batch % mesh.size:
-    raise ValueError(
-      f"config.eval.batch_size={batch} must be a multiple of the {mesh.size} devices."
-    )
-  network = build.build_network(
-    config, {view: dataset.tasks}, embedding_dim=None, pool_window=config.eval.pool_window
-  )
-  return Evaluator(
-    dataset=dataset,
-    view=view,
-    stream=eval_loader.make_eval_stream(
-      dataset,
-      build.build_test_transform(config),
-      num_clips=clips,
-      num_crops=crops,
-      batch_size=batch,
-      host_index=jax.process_index(),
-      host_count=jax.process_count(),
-      num_threads=config.input.num_threads,
-      prefetch=config.input.prefetch,
-    ),
-    score=evaluate.make_score_step(
-      network, view=view, kinds={n: t.kind for n, t in dataset.tasks.items()}, mesh=mesh
-    ),
-    mesh=mesh,
-    rule=config.eval.ensemble,
-    groups=(clip_groups(train, dataset) if train and dataset.labelled else {}),
-  )
-
-
-def build_stage_evaluator(
-  config: build.Config, data: build.StageData, mesh: jax.sharding.Mesh
-) -> Evaluator | None:
-  """What a stage watches while it trains, or None.
-
-  The exo stage watches its first pool, where that has the split.
-  """
-  split = config.eval.during_split
-  view = types.EGO if data.ego else types.EXO
-  folder = data.leading.directory
-  if not split or (view == types.EXO and split not in records.read_card(folder)["splits"]):
-    return None
-  return build_evaluator(
-    config,
-    records.ClipDataset(folder, split),
-    view=view,
-    mesh=mesh,
-    clips=config.eval.during_clips,
-    crops=config.eval.during_crops,
-  )
 
 
 def headline(metrics: Mapping[str, float]) -> str:

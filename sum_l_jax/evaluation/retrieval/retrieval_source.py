@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
-import functools
 from typing import Any
 
 from absl import logging
 import jax
 import numpy as np
 
-from sum_l_jax import build
-from sum_l_jax import types
 from sum_l_jax.data import eval_loader
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
@@ -62,31 +60,32 @@ class Source:
     return found.take(np.flatnonzero(readable).tolist())
 
 
-def build_source(
-  config: build.Config,
+def make_source(
   view: str,
   datasets: Sequence[records.ClipDataset],
   table: narration_table.NarrationTable,
+  step: Callable[..., tuple[jax.Array, ...]],
   *,
+  open_stream: Callable[[records.ClipDataset], eval_loader.EvalStream],
   mesh: jax.sharding.Mesh,
-  clips: int,
-  crops: int,
+  at_most: int,
 ) -> Source:
-  """At most `eval.retrieval_clips` clips, evenly spaced over all data sets.
+  """Chooses at most so many clips, evenly spaced over all data sets.
 
   Args:
-    config: resolved.
-    view: of the data sets.
-    datasets: with labels and narrations.
+    view: view of the data sets.
+    datasets: data sets with labels and narrations.
     table: sentence vectors of all their narrations.
+    step: a step of `embedding.make_embed_step`.
+    open_stream: makes the test views of a data set.
     mesh: the devices.
-    clips, crops: test views of a clip.
+    at_most: most clips that take part.
 
   Raises:
     ValueError: a narration without a vector.
   """
   starts = np.cumsum([0, *map(len, datasets)])
-  rows = embedding.spaced(int(starts[-1]), config.eval.retrieval_clips)
+  rows = embedding.spaced(int(starts[-1]), at_most)
   parts = [
     embedding.subset(data, rows[(rows >= start) & (rows < start + len(data))] - start)
     for data, start in zip(datasets, starts)
@@ -97,58 +96,17 @@ def build_source(
     for task, sets in relevance.label_sets(part.clips, part.tasks).items():
       labels.setdefault(task, []).extend(sets)
   texts = [clip.narration for part in parts for clip in part.clips]
-  # Of the tasks that all pools have.
+  # Only tasks that all pools have can be compared.
   labels = {t: sets for t, sets in labels.items() if len(sets) == len(texts)}
-  stream = functools.partial(
-    eval_loader.make_eval_stream,
-    transform=build.build_test_transform(config),
-    num_clips=clips,
-    num_crops=crops,
-    batch_size=config.eval.batch_size,
-    host_index=jax.process_index(),
-    host_count=jax.process_count(),
-    num_threads=config.input.num_threads,
-    prefetch=config.input.prefetch,
-  )
-  network = build.build_network(config, {view: {}}, embedding_dim=table.dim)
   vectors = table.lookup(texts)
   return Source(
     view,
     parts,
-    [stream(part) for part in parts],
-    embedding.make_embed_step(network, view=view, mesh=mesh),
+    [open_stream(part) for part in parts],
+    step,
     mesh,
     cross_view.Items(np.zeros_like(vectors), labels, texts, vectors),
   )
-
-
-def build_exo_source(
-  config: build.Config, table: narration_table.NarrationTable, **options: Any
-) -> Source | None:
-  """The exo pools' split `eval.retrieval_exo_split`, or None.
-
-  None, with a line in the log, where its labels were not published.
-
-  Args:
-    config: resolved.
-    table: sentence vectors of all narrations.
-    **options: `mesh`, `clips` and `crops` of `build_source`.
-
-  Raises:
-    FileNotFoundError, ValueError: no pool, no such split, or a narration
-      without a vector.
-  """
-  if not config.exo.datasets:
-    raise ValueError(
-      "config.eval.retrieval=True needs exo clips, but config.exo.datasets"
-      " is empty. Give the pools' folders, or turn it off."
-    )
-  pools = [
-    records.ClipDataset(folder, config.eval.retrieval_exo_split) for folder in config.exo.datasets
-  ]
-  if not all(map(is_labelled, pools)):
-    return None
-  return build_source(config, types.EXO, pools, table, **options)
 
 
 def is_labelled(dataset: records.ClipDataset) -> bool:

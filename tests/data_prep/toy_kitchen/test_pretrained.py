@@ -11,11 +11,11 @@ import pytest
 from data_prep import export_weights
 from data_prep import toy_kitchen
 from data_prep.toy_kitchen import builder
+from sum_l_jax import build_evaluation
 from sum_l_jax import main
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config import settings
 from sum_l_jax.data import records
-from sum_l_jax.evaluation.labels import evaluators
 from sum_l_jax.system import devices
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -47,7 +47,7 @@ def test_shipped_weights_score_what_they_did(config):
   (trained_on,) = weights.card["data"]["exo"]
   train = records.ClipDataset(config.exo.datasets[0], "train")
   assert train.fingerprint == trained_on
-  evaluator = evaluators.build_evaluator(
+  evaluator = build_evaluation.build_evaluator(
     config, dataset, view="exo", mesh=devices.make_mesh(1), clips=1, crops=1
   )
   metrics = evaluator(weights.params, weights.stats).metrics

@@ -1,0 +1,280 @@
+"""Builds what evaluation needs from the settings: evaluators and retrieval.
+
+Beside `build.py`, which builds training, the only module through which settings
+reach `evaluation/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence
+import functools
+
+from absl import logging
+import jax
+
+from sum_l_jax import build
+from sum_l_jax import types
+from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.data import eval_loader
+from sum_l_jax.data import narration_table
+from sum_l_jax.data import records
+from sum_l_jax.evaluation.labels import evaluate
+from sum_l_jax.evaluation.labels import evaluators
+from sum_l_jax.evaluation.retrieval import embedding
+from sum_l_jax.evaluation.retrieval import retrieval_run
+from sum_l_jax.evaluation.retrieval import retrieval_source
+
+
+def _stream_opener(
+  settings: build.Config, *, clips: int, crops: int
+) -> Callable[[records.ClipDataset], eval_loader.EvalStream]:
+  """Returns what makes the test views of a data set."""
+  return functools.partial(
+    eval_loader.make_eval_stream,
+    transform=build.build_test_transform(settings),
+    num_clips=clips,
+    num_crops=crops,
+    batch_size=settings.eval.batch_size,
+    host_index=jax.process_index(),
+    host_count=jax.process_count(),
+    num_threads=settings.input.num_threads,
+    prefetch=settings.input.prefetch,
+  )
+
+
+def build_evaluator(
+  settings: build.Config,
+  dataset: records.ClipDataset,
+  *,
+  view: str,
+  mesh: jax.sharding.Mesh,
+  clips: int,
+  crops: int,
+  train: records.ClipDataset | None = None,
+) -> evaluators.Evaluator:
+  """Builds an evaluator of a split.
+
+  Args:
+    settings: resolved settings.
+    dataset: the split to score.
+    view: "ego", or "exo" to watch stage one.
+    mesh: the devices.
+    clips: temporal samples of a clip.
+    crops: spatial crops of a temporal sample.
+    train: the training split, for the groups of clips that are also scored
+      apart; None scores no groups.
+
+  Raises:
+    ValueError: a batch size that the devices can't share.
+  """
+  batch = settings.eval.batch_size
+  if batch % mesh.size:
+    raise ValueError(
+      f"config.eval.batch_size={batch} must be a multiple of the {mesh.size} devices."
+    )
+  network = build.build_network(
+    settings, {view: dataset.tasks}, embedding_dim=None, pool_window=settings.eval.pool_window
+  )
+  return evaluators.Evaluator(
+    dataset=dataset,
+    view=view,
+    stream=_stream_opener(settings, clips=clips, crops=crops)(dataset),
+    score=evaluate.make_score_step(
+      network, view=view, kinds={n: t.kind for n, t in dataset.tasks.items()}, mesh=mesh
+    ),
+    mesh=mesh,
+    rule=settings.eval.ensemble,
+    groups=evaluators.clip_groups(train, dataset) if train and dataset.labelled else {},
+  )
+
+
+def build_stage_evaluator(
+  settings: build.Config, data: build.StageData, mesh: jax.sharding.Mesh
+) -> evaluators.Evaluator | None:
+  """Builds the evaluator that a stage watches while it trains, if any.
+
+  The exo stage watches its first pool, if that has the split.
+  """
+  split = settings.eval.during_split
+  view = types.EGO if data.ego else types.EXO
+  folder = data.leading.directory
+  if not split or (view == types.EXO and split not in records.read_card(folder)["splits"]):
+    return None
+  return build_evaluator(
+    settings,
+    records.ClipDataset(folder, split),
+    view=view,
+    mesh=mesh,
+    clips=settings.eval.during_clips,
+    crops=settings.eval.during_crops,
+  )
+
+
+def build_stage_retrieval(
+  settings: build.Config, data: build.StageData, mesh: jax.sharding.Mesh
+) -> retrieval_run.StageRetrieval | None:
+  """Builds the retrieval that the joint stage watches while it trains, if any.
+
+  Only a joint stage with both views and text has any. The narrations of
+  `eval.splits` are looked up here too, so that one without a vector is found
+  before training and not in the evaluation at its end.
+
+  Args:
+    settings: resolved settings.
+    data: data of the stage.
+    mesh: the devices.
+
+  Raises:
+    FileNotFoundError, ValueError: no such pool or split, or a narration without
+      a vector.
+  """
+  ego = data.ego
+  if not settings.eval.retrieval or ego is None:
+    return None
+  if data.narrations is None:
+    logging.info(
+      "config.eval.retrieval: method %r trains no projections, so retrieval is left out.",
+      settings.method,
+    )
+    return None
+  for split in settings.eval.splits:
+    dataset = records.ClipDataset(ego.directory, split)
+    if dataset.labelled:
+      data.narrations.rows([clip.narration for clip in dataset.clips])
+  if not settings.eval.during_split:
+    return None
+  dataset = records.ClipDataset(ego.directory, settings.eval.during_split)
+  source = functools.partial(
+    _source,
+    settings,
+    data.narrations,
+    mesh,
+    clips=settings.eval.during_clips,
+    crops=settings.eval.during_crops,
+  )
+  pools = _exo_pools(settings)
+  if not pools or not retrieval_source.is_labelled(dataset):
+    return None
+  return retrieval_run.StageRetrieval(
+    dataset, ego=source(types.EGO, [dataset]), exo=source(types.EXO, pools)
+  )
+
+
+def build_checkpoint_retrieval(
+  settings: build.Config, weights: weight_files.Weights, mesh: jax.sharding.Mesh
+) -> retrieval_run.CheckpointRetrieval | None:
+  """Builds the retrieval that is measured of a checkpoint, if any.
+
+  There is none where `eval.retrieval` is off, and none where the checkpoint has
+  no projections or the exo clips have no labels, which the log then says.
+
+  Args:
+    settings: resolved settings.
+    weights: weights whose ego side was already checked against the settings.
+    mesh: the devices.
+
+  Raises:
+    FileNotFoundError, ValueError: no such pool, split or narration, or settings
+      that are not those of the checkpoint.
+  """
+  if not settings.eval.retrieval:
+    return None
+  for view in types.VIEWS:
+    reason = embedding.why_not(weights, view)
+    if reason:
+      logging.info("Retrieval is left out: of %s, %s.", weights.source, reason)
+      return None
+  table = _load_table(settings, weights)
+  _check_exo(settings, weights)
+  pools = _exo_pools(settings)
+  if not pools:
+    return None
+  source = functools.partial(
+    _source, settings, table, mesh, clips=settings.eval.clips, crops=settings.eval.crops
+  )
+  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  return retrieval_run.CheckpointRetrieval(
+    trees=jax.device_put((weights.params, weights.stats), everywhere),
+    exo=source(types.EXO, pools),
+    ego_source=lambda dataset: source(types.EGO, [dataset]),
+    about={
+      "exo_split": settings.eval.retrieval_exo_split,
+      "views": settings.eval.clips * settings.eval.crops,
+      "text_model": table.model,
+    },
+  )
+
+
+def _source(
+  settings: build.Config,
+  table: narration_table.NarrationTable,
+  mesh: jax.sharding.Mesh,
+  view: str,
+  datasets: Sequence[records.ClipDataset],
+  *,
+  clips: int,
+  crops: int,
+) -> retrieval_source.Source:
+  network = build.build_network(settings, {view: {}}, embedding_dim=table.dim)
+  return retrieval_source.make_source(
+    view,
+    datasets,
+    table,
+    embedding.make_embed_step(network, view=view, mesh=mesh),
+    open_stream=_stream_opener(settings, clips=clips, crops=crops),
+    mesh=mesh,
+    at_most=settings.eval.retrieval_clips,
+  )
+
+
+def _exo_pools(settings: build.Config) -> list[records.ClipDataset]:
+  """Opens the pools' split `eval.retrieval_exo_split`.
+
+  The list is empty, and the log says so, where its labels were not published.
+
+  Raises:
+    FileNotFoundError, ValueError: no pool, or no such split.
+  """
+  if not settings.exo.datasets:
+    raise ValueError(
+      "config.eval.retrieval=True needs exo clips, but config.exo.datasets"
+      " is empty. Give the pools' folders, or turn it off."
+    )
+  pools = [
+    records.ClipDataset(folder, settings.eval.retrieval_exo_split)
+    for folder in settings.exo.datasets
+  ]
+  return pools if all(map(retrieval_source.is_labelled, pools)) else []
+
+
+def _load_table(
+  settings: build.Config, weights: weight_files.Weights
+) -> narration_table.NarrationTable:
+  if not settings.narrations:
+    raise ValueError(
+      "config.eval.retrieval=True needs sentence vectors, but"
+      " config.narrations is empty. Give the file of"
+      f" `{narration_table.EMBED_COMMAND}`, or turn it off."
+    )
+  table = narration_table.NarrationTable.load(settings.narrations)
+  retrieval_run.check_text_model(weights, table, settings.narrations)
+  return table
+
+
+def _check_exo(settings: build.Config, weights: weight_files.Weights) -> None:
+  """Checks what class scores don't depend on, and `final` leaves unchecked."""
+  card = weights.card
+  for name, saved, given in (
+    ("exo.channel_order", card["pixels"][types.EXO]["channel_order"], settings.exo.channel_order),
+    (
+      "model.projection_prenorm",
+      embedding.prenorm(card),
+      settings.model.projection_prenorm == "true",
+    ),
+  ):
+    if saved != given:
+      raise ValueError(
+        f"{weights.source} was trained with {name} = {saved}, the config"
+        f" says {given}. Use the config it was trained with."
+      )
