@@ -253,7 +253,7 @@ def _check_parsed(name: str, arguments: Sequence[str], whole: bool) -> None:
     if options.get("study") and not options["study"].endswith(".json"):
       study_rows.read(options["study"])
     _check_config(options.get("config", "configs/epic55.py"), unknown)
-  elif name == "sum_l_jax.tools.profile_input":
+  elif name == "sum_l_jax.tools.profile_input.__main__":
     options = dict(a.removeprefix("--").partition("=")[::2] for a in arguments)
     _check_config(options.get("config", "configs/epic55.py"), unknown)
   elif unknown:
@@ -452,7 +452,7 @@ def test_the_method_page_covers_the_equations():
 def _extras() -> set[str]:
   text = (ROOT / "setup.py").read_text(encoding="utf-8")
   block = text[text.index("extras_require=") :]
-  return set(re.findall(r'(?m)^        "(\w+)":', block))
+  return set(re.findall(r'(?m)^ +"(\w+)":', block))
 
 
 def test_targets_and_extras_exist():
