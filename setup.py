@@ -72,6 +72,7 @@ setuptools.setup(
     "tenacity>=8.3,<10",
     "tensorflow-datasets>=4.9.7,<5",
     "threadpoolctl>=3,<4",
+    "tqdm>=4.66,<5",
   ],
   extras_require={
     # Not with the others: it holds protobuf below 7.

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from sum_l_jax.system import atomic
 from sum_l_jax.system import processes
 
 # Those that change a timing; a result says what they were.
@@ -187,10 +188,7 @@ def write(path: str | pathlib.Path, command: str, results: Mapping[str, Any]) ->
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   record = {"command": command, "environment": environment(), "results": results}
-  scratch = path.with_name(path.name + ".tmp")
-  text = json.dumps(record, indent=2, allow_nan=False)
-  scratch.write_text(text + "\n", encoding="utf-8")
-  scratch.replace(path)
+  atomic.write_text(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
 
 
 def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:

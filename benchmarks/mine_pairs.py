@@ -24,6 +24,7 @@ import time
 import numpy as np
 
 from data_prep.mining import nearest
+from sum_l_jax.system import atomic
 from sum_l_jax.system import command_line
 
 _ROWS_AT_ONCE = 16384
@@ -51,8 +52,15 @@ def write_vectors(path: pathlib.Path, number: int, dim: int, kind: str, seed: in
   rng = np.random.default_rng(seed)
   if path.is_file():
     return np.load(path, mmap_mode="r", allow_pickle=False)
-  scratch = path.with_suffix(".tmp")
-  vectors = np.lib.format.open_memmap(scratch, mode="w+", dtype=np.float32, shape=(number, dim))
+  with atomic.replacing(path) as scratch:
+    _write_vectors(scratch, number, dim, kind, rng)
+  return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _write_vectors(
+  path: pathlib.Path, number: int, dim: int, kind: str, rng: np.random.Generator
+) -> None:
+  vectors = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(number, dim))
   centres = np.random.default_rng(0).standard_normal((max(1, number // _CLUSTER), dim), np.float32)
   for first in range(0, number, _ROWS_AT_ONCE):
     count = min(_ROWS_AT_ONCE, number - first)
@@ -63,8 +71,6 @@ def write_vectors(path: pathlib.Path, number: int, dim: int, kind: str, seed: in
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     vectors[first : first + count] = rows
   vectors.flush()
-  scratch.replace(path)
-  return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def measure(args: argparse.Namespace, kind: str, folder: pathlib.Path) -> str:
@@ -95,9 +101,8 @@ def measure(args: argparse.Namespace, kind: str, folder: pathlib.Path) -> str:
       found = nearest.nearest(queries, keys, args.top_k, args.block, query_rows=rows)
       wall = time.perf_counter() - wall
       processor = time.process_time() - processor
-      scratch = path.with_suffix(".tmp.npz")
-      np.savez(scratch, positions=found[0], cosines=found[1], seconds=[wall, processor])
-      scratch.replace(path)
+      with atomic.replacing(path) as scratch:
+        np.savez(scratch, positions=found[0], cosines=found[1], seconds=[wall, processor])
     with np.load(path, allow_pickle=False) as block:
       positions.append(block["positions"])
       cosines.append(block["cosines"])

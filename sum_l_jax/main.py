@@ -26,6 +26,7 @@ from absl import logging
 from ml_collections import config_flags
 
 from sum_l_jax.config import settings
+from sum_l_jax.system import atomic
 from sum_l_jax.system import multihost
 from sum_l_jax.system import paths
 from sum_l_jax.system import processes
@@ -97,14 +98,6 @@ def _make_workdir(workdir: pathlib.Path) -> None:
       f"--workdir={str(workdir)!r} can't be written to ({error}). Make space,"
       " or give a folder that can."
     ) from error
-
-
-@paths.retried
-def _write_config(workdir: pathlib.Path, text: str) -> None:
-  """Whole or not at all: another process, or the next start, reads it."""
-  scratch = workdir / f".{run_files.CONFIG}.tmp"
-  scratch.write_text(text, encoding="utf-8")
-  scratch.replace(workdir / run_files.CONFIG)
 
 
 def _prepare_data(config) -> None:
@@ -202,7 +195,7 @@ def run(
 
   if mode == "train":
     if jax.process_index() == 0:
-      _write_config(workdir, text)
+      atomic.write_text(workdir / run_files.CONFIG, text)
       if command:
         (workdir / run_files.COMMAND).write_text(command + "\n", encoding="utf-8")
     if not _train(config, workdir, mesh):

@@ -15,7 +15,6 @@ import dataclasses
 import hashlib
 import json
 import multiprocessing
-import os
 import pathlib
 from typing import Any
 
@@ -24,6 +23,7 @@ import numpy as np
 from data_prep.clips import clip_reader
 from data_prep.sources import clip_specs
 from sum_l_jax import types
+from sum_l_jax.system import atomic
 from sum_l_jax.system import command_line
 
 _GROUP = 16
@@ -59,15 +59,13 @@ def _save(path: pathlib.Path, items: Sequence[Any]) -> None:
       frames += item.frames
     else:
       notes.append({"error": type(item).__name__, "text": str(item)})
-  scratch = path.with_name(f".{path.name}.{os.getpid()}")
-  with scratch.open("wb") as file:
+  with atomic.replacing(path) as scratch:
     np.savez(
-      file,
+      scratch,
       notes=np.array(json.dumps(notes)),
       sizes=np.array([len(f) for f in frames], np.int64),
       data=np.frombuffer(b"".join(frames), np.uint8),
     )
-  scratch.replace(path)
 
 
 def _load(path: pathlib.Path) -> list[types.Clip | Exception]:

@@ -13,6 +13,7 @@ import zlib
 
 import numpy as np
 
+from sum_l_jax.system import atomic
 from sum_l_jax.system import paths
 
 # What numpy and zipfile raise for files cut short, of another kind, or with
@@ -48,14 +49,9 @@ def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-  try:
-    # A handle, since numpy appends ".npz" to names that lack it.
-    with open(temporary, "wb") as handle:
-      np.savez_compressed(handle, **arrays)
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  # A handle, since numpy appends ".npz" to names that lack it.
+  with atomic.replacing(path) as scratch, scratch.open("wb") as handle:
+    np.savez_compressed(handle, **arrays)
 
 
 def _check_array(key: str, array: object) -> None:

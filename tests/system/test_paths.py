@@ -114,10 +114,10 @@ def _checksums(folder, tiny_ego):
   [
     ("card.json", _card),
     ("clips_train", _clips),
-    ("a.npz", _write_npz),
+    (".a.", _write_npz),
     ("b.npz", _read_npz),
     ("w.npz", _weights),
-    ("result.tmp", _result),
+    (".result.", _result),
     ("array", _checksums),
     ("sha256.json", _checksums),
   ],

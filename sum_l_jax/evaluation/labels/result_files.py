@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from sum_l_jax.evaluation.retrieval import retrieval_table
+from sum_l_jax.system import atomic
 from sum_l_jax.system import npz_files
 from sum_l_jax.system import paths
 from sum_l_jax.system import run_files
@@ -155,7 +156,6 @@ def format_table(result: Mapping[str, Any]) -> str:
   return "\n\n".join(blocks)
 
 
-@paths.retried
 def write_result(workdir: pathlib.Path, result: Mapping[str, Any]) -> None:
   """Writes `result.json`, whole or not at all.
 
@@ -164,10 +164,7 @@ def write_result(workdir: pathlib.Path, result: Mapping[str, Any]) -> None:
     result: `method`, `step`, `splits` (per split `metrics`, `constant_guess`,
       `clips`, `skipped`, `views`, ...), config and versions.
   """
-  path = workdir / run_files.RESULT
-  scratch = path.with_suffix(".tmp")
-  scratch.write_text(json.dumps(result, indent=1), encoding="utf-8")
-  scratch.replace(path)
+  atomic.write_text(workdir / run_files.RESULT, json.dumps(result, indent=1))
 
 
 @paths.retried

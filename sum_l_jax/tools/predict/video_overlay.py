@@ -14,6 +14,7 @@ import av
 import cv2
 import numpy as np
 
+from sum_l_jax.system import atomic
 from sum_l_jax.tools.predict import best_labels
 from sum_l_jax.tools.predict import predictor
 from sum_l_jax.tools.predict import video_sources
@@ -117,14 +118,9 @@ def write_overlay(
   middles, lines = captions(predictions)
   if not middles:
     raise ValueError(f"There is no prediction to draw on {str(video)!r}.")
-  partial = output.with_name(f"{output.stem}.partial{output.suffix}")
-  try:
+  with atomic.replacing(output) as scratch:
     with video_sources.open_source(video, default_fps=fps) as source:
-      count = _encode(partial, source, _drawn(source, middles, lines, progress))
-    partial.replace(output)
-  finally:
-    partial.unlink(missing_ok=True)
-  return count
+      return _encode(scratch, source, _drawn(source, middles, lines, progress))
 
 
 def _drawn(

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 from sum_l_jax.config import settings
+from sum_l_jax.system import atomic
 from sum_l_jax.system import command_line
 from sum_l_jax.system import run_files
 from sum_l_jax.tools.report import compare
@@ -122,9 +123,7 @@ def write_report(
     number=number,
   )
   path = workdir / run_files.REPORT
-  scratch = path.with_suffix(".tmp")
-  scratch.write_text(page, encoding="utf-8")
-  scratch.replace(path)
+  atomic.write_text(path, page)
   return path
 
 

@@ -22,6 +22,7 @@ import pathlib
 import shlex
 import sys
 
+from sum_l_jax.system import atomic
 from sum_l_jax.system import command_line
 from sum_l_jax.tools.study import plan
 from sum_l_jax.tools.study import reuse
@@ -121,9 +122,7 @@ def _register(path: pathlib.Path, content: dict) -> None:
     now = datetime.datetime.now(datetime.UTC)
     content = {**content, "begun": now.isoformat(timespec="seconds")}
   path.parent.mkdir(parents=True, exist_ok=True)
-  scratch = path.with_suffix(".tmp")
-  scratch.write_text(json.dumps(content, indent=1), encoding="utf-8")
-  scratch.replace(path)
+  atomic.write_text(path, json.dumps(content, indent=1))
 
 
 def _primary_metric(config, given: str) -> str:

@@ -13,6 +13,7 @@ import sys
 import time
 from typing import IO
 
+from sum_l_jax.system import atomic
 from sum_l_jax.tools.study import plan
 
 STUDY_FILE = "study.json"
@@ -154,10 +155,5 @@ def _pin(pid: int, slot: int, parallel: int) -> None:
 
 
 def _mark(cell: plan.Cell, workdir: pathlib.Path, seconds: float) -> None:
-  path = workdir / cell.name / MARK
-  scratch = path.with_suffix(".tmp")
-  scratch.write_text(
-    json.dumps({"command": list(cell.command), "seconds": round(seconds, 1)}, indent=1),
-    encoding="utf-8",
-  )
-  scratch.replace(path)
+  note = {"command": list(cell.command), "seconds": round(seconds, 1)}
+  atomic.write_text(workdir / cell.name / MARK, json.dumps(note, indent=1))

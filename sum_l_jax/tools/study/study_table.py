@@ -14,6 +14,7 @@ import pathlib
 import numpy as np
 from scipy import special
 
+from sum_l_jax.system import atomic
 from sum_l_jax.system import run_files
 from sum_l_jax.tools.study import plan
 from sum_l_jax.tools.study import study_rows
@@ -308,6 +309,4 @@ def write(table: Mapping, workdir: pathlib.Path) -> None:
     ("table.csv", as_csv(table)),
     ("table.md", as_markdown(table)),
   ):
-    scratch = workdir / (name + ".tmp")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(workdir / name)
+    atomic.write_text(workdir / name, text)

@@ -19,7 +19,6 @@ from collections.abc import Sequence
 import dataclasses
 import functools
 import json
-import os
 import pathlib
 from typing import Any
 import zipfile
@@ -27,6 +26,7 @@ import zlib
 
 import numpy as np
 
+from sum_l_jax.system import atomic
 from sum_l_jax.tools.submit import challenges
 
 # With 6 decimals, test.json of 13,092 clips has 93 MB.
@@ -137,18 +137,13 @@ def write_submission(
     _check_predictions(member, predictions, challenge)
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
   head = {"version": challenge.version, "challenge": _TASK, **levels}
-  try:
-    with zipfile.ZipFile(scratch, "w") as archive:
-      for member in challenge.members:
-        info = zipfile.ZipInfo(member)  # Of 1980: no time of writing.
-        info.compress_type = zipfile.ZIP_DEFLATED
-        with archive.open(info, "w") as file:
-          _write_json(file, head, members[member])
-    scratch.replace(path)
-  finally:
-    scratch.unlink(missing_ok=True)
+  with atomic.replacing(path) as scratch, zipfile.ZipFile(scratch, "w") as archive:
+    for member in challenge.members:
+      info = zipfile.ZipInfo(member)  # Of 1980: no time of writing.
+      info.compress_type = zipfile.ZIP_DEFLATED
+      with archive.open(info, "w") as file:
+        _write_json(file, head, members[member])
 
 
 def _write_json(file, head: Mapping[str, Any], predictions: Predictions):
