@@ -31,7 +31,7 @@ _COMMANDS = (
   "sum_l_jax.tools.predict",
   "sum_l_jax.tools.embed",
   "sum_l_jax.tools.retrieve",
-  "sum_l_jax.tools.report.compare",
+  "sum_l_jax.tools.compare",
   "sum_l_jax.tools.report",
   "sum_l_jax.tools.export",
   "sum_l_jax.tools.submit",

@@ -13,7 +13,7 @@ import importlib
 from typing import Any
 
 _WHERE = {
-  "load": "sum_l_jax.tools.predict.predictor",
+  "load": "sum_l_jax.prediction.predictor",
   "load_exported": "sum_l_jax.tools.export.exported_model",
 }
 __all__ = tuple(_WHERE)

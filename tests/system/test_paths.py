@@ -22,7 +22,7 @@ from sum_l_jax.data import records
 from sum_l_jax.evaluation.labels import result_files
 from sum_l_jax.system import npz_files
 from sum_l_jax.system import paths
-from sum_l_jax.tools.report import compare
+from sum_l_jax.tools.compare import __main__
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -201,7 +201,7 @@ def test_addresses_are_refused(address, tmp_path, monkeypatch, capsys):
     config.update_from_flattened_dict({field: (address,) if field == "exo.datasets" else address})
     with pytest.raises(ValueError, match=f"config.{field}='{address}'"):
       settings.resolve(config)
-  assert compare.main(["a", address]) == 2
+  assert __main__.main(["a", address]) == 2
   assert "is an address" in capsys.readouterr().err
   assert not list(tmp_path.iterdir())
 

@@ -92,8 +92,8 @@ def _largest_error(weights: weight_files.Weights, folder: pathlib.Path) -> float
   """How far the exported probabilities of one clip of noise are off."""
   import numpy as np
 
+  from sum_l_jax.prediction import score_network
   from sum_l_jax.tools.export import exported_model
-  from sum_l_jax.tools.predict import score_network
 
   model = exported_model.load_exported(folder, batch_size=1)
   shape = model.recipe.video_shape

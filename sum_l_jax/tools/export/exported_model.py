@@ -28,10 +28,10 @@ import numpy as np
 
 from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.prediction import predictor
+from sum_l_jax.prediction import score_network
 from sum_l_jax.tools.export import export_format
 from sum_l_jax.tools.export import saved_model
-from sum_l_jax.tools.predict import predictor
-from sum_l_jax.tools.predict import score_network
 
 Arrays = Mapping[str, Any]
 

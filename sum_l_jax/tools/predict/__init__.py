@@ -1,1 +1,0 @@
-"""From videos to labels: reading, windows, scoring, drawing."""

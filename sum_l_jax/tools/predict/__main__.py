@@ -63,9 +63,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _predict(options: argparse.Namespace, progress: prediction_files.Progress) -> int:
   """Writes the predictions of all videos; the exit status."""
-  from sum_l_jax.tools.predict import predictor
+  from sum_l_jax.prediction import predictor
+  from sum_l_jax.prediction import video_sources
   from sum_l_jax.tools.predict import video_overlay
-  from sum_l_jax.tools.predict import video_sources
 
   videos = video_sources.find(options.videos)
   if options.overlay:

@@ -9,7 +9,7 @@ import shutil
 import time
 from typing import TextIO
 
-from sum_l_jax.tools.predict import best_labels
+from sum_l_jax.prediction import best_labels
 
 FORMATS = ("text", "json", "csv")
 COLUMNS = ("video", "start", "stop", "task", "rank", "class", "score")

@@ -14,10 +14,10 @@ import av
 import cv2
 import numpy as np
 
+from sum_l_jax.prediction import best_labels
+from sum_l_jax.prediction import predictor
+from sum_l_jax.prediction import video_sources
 from sum_l_jax.system import atomic
-from sum_l_jax.tools.predict import best_labels
-from sum_l_jax.tools.predict import predictor
-from sum_l_jax.tools.predict import video_sources
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 # Fine enough for any frame rate, and MPEG-4 takes no more than 65535.

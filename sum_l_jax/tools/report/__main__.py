@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 from sum_l_jax.config import settings
+from sum_l_jax.evaluation.labels import comparison
 from sum_l_jax.system import atomic
 from sum_l_jax.system import command_line
 from sum_l_jax.system import run_files
-from sum_l_jax.tools.report import compare
 
 # jax, matplotlib and what stands on them are imported once the options are
 # read.
@@ -50,15 +50,15 @@ def _read_scores(
   Raises:
     FileNotFoundError, ValueError: one of them can't be read or compared.
   """
+  from sum_l_jax.tools.class_maps import clip_choice
   from sum_l_jax.tools.report import result_charts
-  from sum_l_jax.tools.visualize import choose
 
-  own = compare.read_run(workdir, split)
+  own = comparison.read_run(workdir, split)
   if baseline is None:
     return result_charts.Scores(own.clip_ids, own.labels, own.scores)
-  other, own = compare.align([compare.read_run(baseline, split), own])
-  first, second = compare.compare([other, own])
-  name, _ = choose.network_names([other.method, own.method], [baseline, workdir])
+  other, own = comparison.align([comparison.read_run(baseline, split), own])
+  first, second = comparison.compare([other, own])
+  name, _ = clip_choice.network_names([other.method, own.method], [baseline, workdir])
   return result_charts.Scores(
     own.clip_ids,
     own.labels,

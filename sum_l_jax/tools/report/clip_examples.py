@@ -13,15 +13,15 @@ from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
 from sum_l_jax.evaluation.retrieval import embedding
+from sum_l_jax.tools.class_maps import clip_choice
+from sum_l_jax.tools.class_maps import explain
+from sum_l_jax.tools.class_maps import map_overlay
+from sum_l_jax.tools.class_maps import towers
 from sum_l_jax.tools.report import charts
 from sum_l_jax.tools.report import mined_pairs
 from sum_l_jax.tools.report import render
 from sum_l_jax.tools.report import result_charts
 from sum_l_jax.tools.report import run_contents
-from sum_l_jax.tools.visualize import choose
-from sum_l_jax.tools.visualize import explain
-from sum_l_jax.tools.visualize import map_overlay
-from sum_l_jax.tools.visualize import towers
 from sum_l_jax.video import canvas
 
 # The cross-view terms that leave out pairs below the threshold.
@@ -180,11 +180,11 @@ def maps_section(
       other, note = _baseline_explainer(baseline, explainers[0].task)
       if other:
         explainers.insert(0, other)
-        names = choose.network_names(
+        names = clip_choice.network_names(
           [towers.method_name(e.weights) for e in explainers], [baseline, files.workdir]
         )
     rows, how = _chosen(dataset, explainers, scores, number)
-    blocks = choose.blocks(
+    blocks = clip_choice.blocks(
       explainers, names, dataset, rows, show="label" if len(explainers) > 1 else "predicted"
     )
   except (ValueError, OSError) as error:
@@ -215,7 +215,7 @@ def _chosen(dataset, explainers, scores, number):
     # NaN, so never chosen, for a clip without labels.
     share = hot / np.where(hot.sum(1) > 0, hot.sum(1), np.nan)[:, None]
     change = ((scores.own[task] - scores.baseline[task]) * share).sum(axis=1)
-    found = choose.most_changed(change, number)
+    found = clip_choice.most_changed(change, number)
     place = {clip.clip_id: row for row, clip in enumerate(dataset.clips)}
     ids = [scores.clip_ids[i] for i in found]
     if ids and all(clip in place for clip in ids):

@@ -63,8 +63,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _rows(options, explainers, sources, dataset):
   """The chosen clips, and how much each changes (or None)."""
+  from sum_l_jax.tools.class_maps import clip_choice
   from sum_l_jax.tools.retrieve import retrieval_examples
-  from sum_l_jax.tools.visualize import choose
 
   ids = list(filter(None, options.ids.split(",")))
   if ids or not options.against:
@@ -73,9 +73,9 @@ def _rows(options, explainers, sources, dataset):
   if options.number < 1:
     raise ValueError(f"--number must be 1 or more, got {options.number}.")
   before, after = (
-    choose.right_probability(e, source, dataset) for e, source in zip(explainers, sources)
+    clip_choice.right_probability(e, source, dataset) for e, source in zip(explainers, sources)
   )
-  rows = choose.most_changed(after - before, options.number)
+  rows = clip_choice.most_changed(after - before, options.number)
   if not len(rows):
     raise ValueError(
       f"No clip of {dataset!r} has a label of the task"
@@ -88,10 +88,10 @@ def _rows(options, explainers, sources, dataset):
 def _run(options: argparse.Namespace) -> str:
   from sum_l_jax.checkpoint import weight_files
   from sum_l_jax.data import records
-  from sum_l_jax.tools.visualize import choose
-  from sum_l_jax.tools.visualize import explain
-  from sum_l_jax.tools.visualize import map_overlay
-  from sum_l_jax.tools.visualize import towers
+  from sum_l_jax.tools.class_maps import clip_choice
+  from sum_l_jax.tools.class_maps import explain
+  from sum_l_jax.tools.class_maps import map_overlay
+  from sum_l_jax.tools.class_maps import towers
   from sum_l_jax.video import canvas
 
   canvas.check_output(options.output)
@@ -111,8 +111,8 @@ def _run(options: argparse.Namespace) -> str:
     for w in weights
   ]
   rows, change = _rows(options, explainers, sources, dataset)
-  names = choose.network_names([towers.method_name(w) for w in weights], sources)
-  blocks = choose.blocks(
+  names = clip_choice.network_names([towers.method_name(w) for w in weights], sources)
+  blocks = clip_choice.blocks(
     explainers,
     names,
     dataset,

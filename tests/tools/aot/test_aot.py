@@ -21,14 +21,14 @@ from data_prep.toy_kitchen import vocabulary
 from sum_l_jax import types
 from sum_l_jax.tools.aot import chips
 from sum_l_jax.tools.aot import compiler
-from sum_l_jax.tools.aot import fits
 from sum_l_jax.tools.aot import hlo
 from sum_l_jax.tools.aot import program_report
 from sum_l_jax.tools.aot import topologies
 from sum_l_jax.tools.aot import workload
 from sum_l_jax.tools.aot.__main__ import main
+from sum_l_jax.tools.fits import __main__ as fits
 from sum_l_jax.tools.study import plan
-from tests.tools.aot import test_hlo
+from tests.support import compiled_step
 
 ROOT = pathlib.Path(__file__).parents[3]
 SMALL = [
@@ -107,11 +107,16 @@ def test_without_a_compiler_the_way_to_it_is_named(name, package, message, monke
 
 
 def test_what_fits_is_a_table(tmp_path, capsys):
-  wide = _compiled(memory={}, text="", costs={}, problem="Used 17G of 15.75G")
+  wide = compiled_step.compiled(memory={}, text="", costs={}, problem="Used 17G of 15.75G")
   path = tmp_path / "a.json"
   path.write_text(
     json.dumps(
-      {"programs": [program_report.summarize(_compiled()), program_report.summarize(wide)]}
+      {
+        "programs": [
+          program_report.summarize(compiled_step.compiled()),
+          program_report.summarize(wide),
+        ]
+      }
     )
   )
   assert fits.main([str(path), str(path)]) == 0
@@ -160,45 +165,8 @@ def test_a_matrix_product_costs_what_it_costs():
   assert sum(o.bytes for o in text.operations) == costs["bytes_accessed"]
 
 
-def _compiled(numbers=1_023_750_000, **changes):
-  """A program of 3,000,000 cycles that negates so many numbers, on a v5e."""
-  config = plan.read_config("configs/epic55.py", ["--config.joint_stage.batch_size=64"])
-  text = """\
-ENTRY %main (a: f32[N]) -> f32[N] {
-  %a = f32[N]{0} parameter(0)
-  ROOT %y = f32[N]{0} negate(%a), NOTES
-}
-""".replace("N]", f"{numbers}]").replace(
-    "NOTES",
-    (
-      'metadata={op_name="jit(step)/transpose(jvp(ego))/slow/s2/0/a/mul"},'
-      ' backend_config={"window_config":{"estimated_cycles":"3000000"}}'
-    ),
-  )
-  fields = dict(
-    config=config,
-    stage="joint",
-    topology="v5e:2x4",
-    chip=chips.CHIPS["v5e"],
-    num_chips=8,
-    clips=6400,
-    text=text,
-    memory={
-      "arguments": 10**9,
-      "outputs": 0,
-      "temporaries": 5 * 10**9,
-      "code": 0,
-      "total": 6 * 10**9,
-      "peak": 4 * 10**9,
-    },
-    costs={"flops": 197e9, "bytes_accessed": 8.19e9},
-    seconds=12.0,
-  )
-  return compiler.Compiled(**fields | changes)
-
-
 def test_estimates_of_time_and_headroom():
-  summary = program_report.summarize(_compiled())
+  summary = program_report.summarize(compiled_step.compiled())
   # 3e6 cycles at 1.5 GHz; a thousandth of a second's peak; a hundredth of a
   # second's traffic; 100 steps.
   assert summary["step_seconds"] == pytest.approx(
@@ -225,19 +193,23 @@ def test_estimates_of_time_and_headroom():
 
 
 def test_two_programs_side_by_side():
-  half = _compiled(512_500_000)
-  text = program_report.format_report([program_report.summarize(c) for c in (_compiled(), half)])
+  half = compiled_step.compiled(512_500_000)
+  text = program_report.format_report(
+    [program_report.summarize(c) for c in (compiled_step.compiled(), half)]
+  )
   (line,) = [li for li in text.splitlines() if "memory traffic" in li]
   assert line.split()[-6:] == ["8.19", "GB", "4.10", "GB", "x", "0.50"]
 
 
 def test_arithmetic_is_not_known_of_a_program_with_loops():
   """XLA counts the body of a loop once, however often it runs."""
-  summary = program_report.summarize(_compiled(text=test_hlo.LOOP))
+  summary = program_report.summarize(compiled_step.compiled(text=compiled_step.LOOP))
   assert summary["step_seconds"] == {
     "cycles": pytest.approx(35 / 1.5e9),
     "arithmetic": None,
-    "memory": pytest.approx(hlo.Program(test_hlo.LOOP).main_bytes / chips.CHIPS["v5e"].bandwidth),
+    "memory": pytest.approx(
+      hlo.Program(compiled_step.LOOP).main_bytes / chips.CHIPS["v5e"].bandwidth
+    ),
   }
   lines = program_report.format_report([summary]).splitlines()
   for start in ("  arithmetic", "  accessed, by XLA's count"):
@@ -247,7 +219,7 @@ def test_arithmetic_is_not_known_of_a_program_with_loops():
 
 def test_a_program_that_does_not_fit_is_said_so():
   summary = program_report.summarize(
-    _compiled(
+    compiled_step.compiled(
       text="", memory={}, costs={}, problem="RESOURCE_EXHAUSTED: Used 17.02G of 15.75G hbm."
     )
   )
@@ -304,7 +276,7 @@ def test_the_step_is_compiled_for_two_devices(tmp_path):
   assert program["fits"] and program["flops"] > 0
   config = plan.read_config("configs/demo.py:method=fpv_only", SMALL)
   tasks = {"ego": workload.KNOWN["toy_kitchen"].tasks}
-  network = compiler.stages.build_network(config, tasks, embedding_dim=None)
+  network = compiler.build.build_network(config, tasks, embedding_dim=None)
   params, stats = network.shapes
   size = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
   summed = sum(row["elements"] for row in program["collectives"] if row["kind"] == "all-reduce")

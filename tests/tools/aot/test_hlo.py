@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import pathlib
-
 import pytest
 
 from sum_l_jax.tools.aot import hlo
-
-TEXTS = pathlib.Path(__file__).parent / "hlo"
-# What the TPU compiler makes of the gradient of a matrix product over 8 chips,
-# shortened; the names and numbers are its own.
-MATMUL = (TEXTS / "matmul.txt").read_text()
-# Three turns of a loop; exchanges in pairs, within fusions, and of a tuple.
-LOOP = (TEXTS / "loop.txt").read_text()
-# Copies beside other work; S(1) is the chip's fast memory.
-ASYNC = (TEXTS / "async.txt").read_text()
+from tests.support import compiled_step
 
 
 def test_a_fusion_is_one_operation():
-  program = hlo.Program(MATMUL)
+  program = hlo.Program(compiled_step.MATMUL)
   assert program.cycles == 14676 + 3479
   fusion, convert, exchange = program.operations
   assert (fusion.instruction.opcode, fusion.cycles) == ("fusion", 14676)
@@ -30,14 +20,14 @@ def test_a_fusion_is_one_operation():
 
 
 def test_collectives_of_the_matrix_product():
-  (found,) = hlo.Program(MATMUL).collectives
+  (found,) = hlo.Program(compiled_step.MATMUL).collectives
   assert (found.kind, found.dtype, found.times) == ("all-reduce", "bf16", 1)
   assert (found.elements, found.bytes) == (131072, 262144)
   assert "slow/s2" in found.op_name
 
 
 def test_traffic_with_main_memory():
-  program = hlo.Program(ASYNC)
+  program = hlo.Program(compiled_step.ASYNC)
   found = {o.instruction.name: o.main_bytes for o in program.operations}
   whole = 4 * 4 * 8 * 128
   assert found == {
@@ -53,7 +43,7 @@ def test_traffic_with_main_memory():
 
 
 def test_a_loop_counts_as_often_as_it_runs():
-  program = hlo.Program(LOOP)
+  program = hlo.Program(compiled_step.LOOP)
   assert program.cycles == 3 * 10 + 5
   turned = [o for o in program.operations if o.times == 3]
   assert [o.instruction.opcode for o in turned][0] == "multiply"
@@ -62,7 +52,7 @@ def test_a_loop_counts_as_often_as_it_runs():
 
 
 def test_each_exchange_counts_once():
-  found = {(c.kind, c.dtype, c.elements): c for c in hlo.Program(LOOP).collectives}
+  found = {(c.kind, c.dtype, c.elements): c for c in hlo.Program(compiled_step.LOOP).collectives}
   assert set(found) == {
     ("all-reduce", "f32", 24),  # In the loop.
     ("all-gather", "f32", 128),  # In two fusions, of one channel.

@@ -17,10 +17,10 @@ import pytest
 import sum_l_jax
 from sum_l_jax import models
 from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.prediction import score_network
 from sum_l_jax.tools.export import exported_model
 from sum_l_jax.tools.export.__main__ import export_model
 from sum_l_jax.tools.export.__main__ import main
-from sum_l_jax.tools.predict import score_network
 from sum_l_jax.train.state import Network
 from tests.support import numbered_video
 

@@ -24,12 +24,12 @@ from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config import settings
 from sum_l_jax.data import records
 from sum_l_jax.main import run
-from sum_l_jax.tools.predict import best_labels
+from sum_l_jax.prediction import best_labels
+from sum_l_jax.prediction import predictor
+from sum_l_jax.prediction import video_sources
+from sum_l_jax.prediction import windows
 from sum_l_jax.tools.predict import prediction_files
-from sum_l_jax.tools.predict import predictor
 from sum_l_jax.tools.predict import video_overlay
-from sum_l_jax.tools.predict import video_sources
-from sum_l_jax.tools.predict import windows
 from sum_l_jax.tools.predict.__main__ import main
 from sum_l_jax.video import container
 from sum_l_jax.video import decode
@@ -651,7 +651,7 @@ def test_bad_input(finished, video, tmp_path, capsys):
 
 def test_a_pipe_that_closes_is_no_error(finished, video):
   code = (
-    "import sys; from sum_l_jax import predict;"
+    "import sys; from sum_l_jax.tools.predict.__main__ import main;"
     "sys.stdout.close = None; sys.exit(main(sys.argv[1:]))"
   )
   done = subprocess.Popen(

@@ -258,4 +258,4 @@ def test_a_run_that_does_not_name_its_narrations(finished):
   settings = json.loads(weights.card["config"])
   weights.card["config"] = json.dumps({**settings, "narrations": ""})
   with pytest.raises(ValueError, match="--narrations=FILE.npz"):
-    retrieval_examples.narration_table(weights)
+    retrieval_examples.load_narrations(weights)

@@ -15,11 +15,11 @@ from sum_l_jax.config import settings
 from sum_l_jax.data import records
 from sum_l_jax.experiment import input_pictures
 from sum_l_jax.models import backbones
-from sum_l_jax.tools.visualize import cam
-from sum_l_jax.tools.visualize import choose
-from sum_l_jax.tools.visualize import explain
-from sum_l_jax.tools.visualize import map_overlay
-from sum_l_jax.tools.visualize import tail
+from sum_l_jax.tools.class_maps import cam
+from sum_l_jax.tools.class_maps import clip_choice
+from sum_l_jax.tools.class_maps import explain
+from sum_l_jax.tools.class_maps import map_overlay
+from sum_l_jax.tools.class_maps import tail
 from sum_l_jax.tools.visualize.__main__ import main
 from sum_l_jax.train.state import Network
 from sum_l_jax.video import canvas
@@ -213,8 +213,8 @@ def test_where_a_map_is_strongest_in_words(place, words):
 
 def test_most_changed():
   change = np.array([0.1, np.nan, -0.5, 0.5, 0.0, 0.2])
-  assert choose.most_changed(change, 3).tolist() == [2, 3, 5]
-  assert choose.most_changed(change, 9).tolist() == [2, 3, 5, 0, 4]
+  assert clip_choice.most_changed(change, 3).tolist() == [2, 3, 5]
+  assert clip_choice.most_changed(change, 9).tolist() == [2, 3, 5, 0, 4]
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_most_changed():
   ],
 )
 def test_names_of_networks(methods, sources, names):
-  assert choose.network_names(methods, sources) == names
+  assert clip_choice.network_names(methods, sources) == names
 
 
 def _video(dataset, row, size=32):
@@ -311,13 +311,13 @@ def test_the_evaluations_scores_are_used_where_they_fit(finished, tiny_ego):
   weights = weight_files.read_weights(workdir)
   explainer = explain.Explainer(weights, view="ego")
   explainer.right_probability = None  # Not needed.
-  found = choose.right_probability(explainer, workdir, dataset)
+  found = clip_choice.right_probability(explainer, workdir, dataset)
   with np.load(workdir / "scores_val.npz") as stored:
     labels = stored["labels_verb"]
     np.testing.assert_array_equal(found, stored["scores_verb"][np.arange(5), labels])
   # Of other weights they are not.
   other = explain.Explainer(_changed(weights), view="ego")
-  own = choose.right_probability(other, workdir, dataset)
+  own = clip_choice.right_probability(other, workdir, dataset)
   assert not np.allclose(own, found)
   np.testing.assert_array_equal(own, other.right_probability(dataset))
 

@@ -20,10 +20,10 @@ import jax
 import numpy as np
 
 from sum_l_jax.checkpoint import weight_files
-from sum_l_jax.tools.predict import best_labels
-from sum_l_jax.tools.predict import score_network
-from sum_l_jax.tools.predict import video_sources
-from sum_l_jax.tools.predict import windows
+from sum_l_jax.prediction import best_labels
+from sum_l_jax.prediction import score_network
+from sum_l_jax.prediction import video_sources
+from sum_l_jax.prediction import windows
 from sum_l_jax.video import decode
 
 Prediction = best_labels.Prediction

@@ -20,9 +20,9 @@ from sum_l_jax.data import transforms
 from sum_l_jax.evaluation.retrieval import embedding
 from sum_l_jax.models import backbones
 from sum_l_jax.models import pixel_format
-from sum_l_jax.tools.visualize import cam
-from sum_l_jax.tools.visualize import tail
-from sum_l_jax.tools.visualize import towers
+from sum_l_jax.tools.class_maps import cam
+from sum_l_jax.tools.class_maps import tail
+from sum_l_jax.tools.class_maps import towers
 from sum_l_jax.train.state import Network
 
 # Which class a map is of, where none is named.

@@ -1,6 +1,6 @@
 """What fits where: a table of compiled steps.
 
-  python -m sum_l_jax.tools.aot.fits benchmarks/results/aot_*.json
+  python -m sum_l_jax.tools.fits benchmarks/results/aot_*.json
 
 reads files that `python -m sum_l_jax.tools.aot --output=FILE` wrote, and prints a
 line of Markdown for each program in them.
@@ -83,7 +83,7 @@ def read_programs(paths: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
   parser = argparse.ArgumentParser(
-    prog="python -m sum_l_jax.tools.aot.fits",
+    prog="python -m sum_l_jax.tools.fits",
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )

@@ -11,8 +11,8 @@ from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import records
 from sum_l_jax.evaluation.labels import result_files
-from sum_l_jax.tools.visualize import explain
-from sum_l_jax.tools.visualize import map_overlay
+from sum_l_jax.tools.class_maps import explain
+from sum_l_jax.tools.class_maps import map_overlay
 
 
 def most_changed(change: np.ndarray, number: int) -> np.ndarray:

@@ -13,7 +13,7 @@ import dataclasses
 import cv2
 import numpy as np
 
-from sum_l_jax.tools.visualize import explain
+from sum_l_jax.tools.class_maps import explain
 from sum_l_jax.video import canvas
 
 # At most, in a row of a still picture.

@@ -9,8 +9,10 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
+from sum_l_jax.evaluation.labels import bootstrap
+from sum_l_jax.evaluation.labels import comparison
 from sum_l_jax.evaluation.labels import result_files
-from sum_l_jax.tools.report import compare
+from sum_l_jax.tools.compare.__main__ import main
 
 COUNT = 400
 
@@ -42,13 +44,13 @@ def write_run(folder, *, seed, gain, ids=None, method="sum_l", labels=None):
 def runs_fixture(tmp_path):
   a = write_run(tmp_path / "a", seed=1, gain=0.5, method="fpv_only")
   b = write_run(tmp_path / "b", seed=2, gain=0.6)
-  read = [compare.read_run(tmp_path / n, "test") for n in "ab"]
+  read = [comparison.read_run(tmp_path / n, "test") for n in "ab"]
   return read, a, b
 
 
 def test_values(runs):
   read, _, (scores, truth) = runs
-  table = compare.compare(compare.align(read))
+  table = comparison.compare(comparison.align(read))
   scores = {t: s.astype(np.float32) for t, s in scores.items()}
   got = {name: value.value for name, (value, _) in table[1].items()}
   for task in ("verb", "noun"):
@@ -65,9 +67,9 @@ def test_values(runs):
 
 def test_intervals_are_scipys(runs):
   read, *_ = runs
-  aligned = compare.align(read)
-  table = compare.compare(aligned, samples=4000)
-  a, b = (compare.per_clip(r)["verb_top1"].astype(float) for r in aligned)
+  aligned = comparison.align(read)
+  table = comparison.compare(aligned, samples=4000)
+  a, b = (bootstrap.per_clip(r.scores, r.labels)["verb_top1"].astype(float) for r in aligned)
   own, paired = table[1]["verb_top1"]
   expected = stats.bootstrap(
     (b,), np.mean, n_resamples=4000, method="percentile", rng=5
@@ -88,7 +90,7 @@ def test_intervals_are_scipys(runs):
 
 def test_a_run_against_itself_differs_by_nothing(runs):
   read, *_ = runs
-  table = compare.compare(compare.align([read[0], read[0]]))
+  table = comparison.compare(comparison.align([read[0], read[0]]))
   for _, change in table[1].values():
     assert (change.value, change.low, change.high) == (0, 0, 0)
 
@@ -103,25 +105,26 @@ def test_order_and_missing_clips_do_not_matter(runs, tmp_path):
   arrays = {name: value[order] for name, value in arrays.items()}
   arrays["scores_verb"][:7] = np.nan
   np.savez(path, **arrays)
-  aligned = compare.align([read[0], compare.read_run(tmp_path / "b", "test")])
+  aligned = comparison.align([read[0], comparison.read_run(tmp_path / "b", "test")])
   assert len(aligned[0].clip_ids) == COUNT - 7
   assert aligned[0].clip_ids == aligned[1].clip_ids
   kept = [i for i in range(COUNT) if i not in set(order[:7])]
   np.testing.assert_array_equal(
-    compare.per_clip(aligned[1])["verb_top1"], compare.per_clip(read[1])["verb_top1"][kept]
+    bootstrap.per_clip(aligned[1].scores, aligned[1].labels)["verb_top1"],
+    bootstrap.per_clip(read[1].scores, read[1].labels)["verb_top1"][kept],
   )
 
 
 def test_command(runs, tmp_path, capsys):
   del runs
   arguments = [str(tmp_path / "a"), str(tmp_path / "b"), "--split=test", "--samples=100"]
-  assert compare.main(arguments) == 0
+  assert main(arguments) == 0
   out = capsys.readouterr().out
   assert out.startswith("400 clips in common")
   block = out.split("verb_top1\n")[1].split("\n\n")[0].splitlines()
   assert block[0].split()[-2:] == ["fpv_only", str(tmp_path / "a")]
   assert block[1].split()[-2:] == ["sum_l", str(tmp_path / "b")]
-  assert compare.main([str(tmp_path / "a")]) == 2
+  assert main([str(tmp_path / "a")]) == 2
   error = capsys.readouterr().err
   assert "no scores of split 'validation'; it has those of ['test']" in error
 
@@ -131,8 +134,8 @@ def test_runs_of_other_data(tmp_path):
   write_run(tmp_path / "b", seed=1, gain=0.5, ids=[f"x{i}" for i in range(COUNT)])
   wrong = {**truth, "noun": (truth["noun"] + 1) % 9}
   write_run(tmp_path / "c", seed=1, gain=0.5, labels=wrong)
-  a, b, c = (compare.read_run(tmp_path / n, "test") for n in "abc")
+  a, b, c = (comparison.read_run(tmp_path / n, "test") for n in "abc")
   with pytest.raises(ValueError, match="no clip in common"):
-    compare.align([a, b])
+    comparison.align([a, b])
   with pytest.raises(ValueError, match="other labels for task 'noun'"):
-    compare.align([a, c])
+    comparison.align([a, c])

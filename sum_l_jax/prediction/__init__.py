@@ -1,0 +1,1 @@
+"""From videos to labels: reading, windows, scoring, drawing."""

@@ -1,0 +1,38 @@
+"""The table of compiled steps, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+from sum_l_jax.tools.aot import program_report
+from sum_l_jax.tools.fits.__main__ import main
+from sum_l_jax.tools.fits.__main__ import read_programs
+from sum_l_jax.tools.fits.__main__ import table
+from tests.support import compiled_step
+
+ROOT = pathlib.Path(__file__).parents[3]
+
+
+def test_table(tmp_path, capsys):
+  wide = compiled_step.compiled(memory={}, text="", costs={}, problem="Used 17G of 15.75G")
+  programs = [program_report.summarize(c) for c in (compiled_step.compiled(), wide)]
+  path = tmp_path / "a.json"
+  path.write_text(json.dumps({"programs": programs}))
+  assert main([str(path), str(path)]) == 0
+  head, _, one, two, *again = capsys.readouterr().out.splitlines()
+  assert head.split(" | ")[1:5] == ["stage", "recomputed", "chips", "clips a chip"]
+  assert one == (
+    "| `slow_r50` | joint | - | v5e:2x4 | 8 of 8 x 224 x 224 | 6.00 GB | 4.00 GB | 16.91 GB | yes |"
+  )
+  assert two.endswith("| - | - | - | no |") and again == [one, two]
+  for text in ("{}", '{"programs": [{}]}', "no JSON"):
+    path.write_text(text)
+    assert main([str(path)]) == 2
+    error = capsys.readouterr().err
+    assert "isn't a file that `python -m sum_l_jax.tools.aot" in error
+
+
+def test_the_document_has_the_table_of_the_results():
+  files = sorted((ROOT / "benchmarks" / "results").glob("aot_*.json"))
+  assert table(read_programs(files)) in (ROOT / "docs" / "aot.md").read_text(encoding="utf-8")
