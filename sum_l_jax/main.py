@@ -27,6 +27,7 @@ from ml_collections import config_flags
 
 from sum_l_jax.config import settings
 from sum_l_jax.system import atomic
+from sum_l_jax.system import extras
 from sum_l_jax.system import multihost
 from sum_l_jax.system import paths
 from sum_l_jax.system import processes
@@ -39,7 +40,7 @@ _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Config file, e.g. configs/epic55.py:method=sum_l.", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string(
-  "workdir", None, "Folder of checkpoints, event files and result.json."
+  "workdir", None, "Folder of checkpoints, logged numbers and result.json."
 )
 _MODE = flags.DEFINE_enum(
   "mode",
@@ -164,7 +165,7 @@ def run(
 
   Args:
     config: as a config file makes it.
-    workdir: folder of checkpoints, event files and results.
+    workdir: folder of checkpoints, logged numbers and results.
     mode: "train" trains or resumes, then evaluates; "eval" only evaluates.
     checkpoint: with "eval", what to evaluate in place of the workdir's own.
     command: for the records: what started this run.
@@ -218,6 +219,10 @@ def _report(workdir: pathlib.Path) -> None:
 
   try:
     logging.info("report: %s", write_report(workdir))
+  except ImportError as error:
+    if not extras.advice(error):
+      raise
+    logging.info("There is no report; %s", extras.advice(error))
   except (ValueError, OSError) as error:
     logging.warning("There is no report: %s", error)
 

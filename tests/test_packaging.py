@@ -100,7 +100,8 @@ def test_no_requirement_is_named_twice(wheel):
 
 
 @pytest.mark.parametrize(
-  "package, extras", [("sum_l_jax", ()), ("data_prep", ("data_prep", "beam"))]
+  "package, extras",
+  [("sum_l_jax", ("report", "tensorboard")), ("data_prep", ("data_prep", "beam", "report"))],
 )
 def test_every_import_is_declared(package, extras, wheel):
   """Else it works only as long as another library happens to bring it."""

@@ -116,7 +116,7 @@ def _progress_line(stage: str, step: int, total: int, values: dict[str, float], 
 
 
 class _Report:
-  """Collects the sums of steps and turns them into lines and event files."""
+  """Collects the sums of steps and turns them into lines and logged numbers."""
 
   def __init__(self, watch: non_finite.Watch, total: int, writer: Any, saved: Callable):
     self._stage, self._total, self._writer = watch.stage, total, writer
@@ -173,7 +173,7 @@ def train_stage(
   Args:
     config: resolved.
     stage: "exo" or "joint".
-    workdir: its checkpoints and event files go to `<workdir>/<stage>`.
+    workdir: its checkpoints and logged numbers go to `<workdir>/<stage>`.
     mesh: all devices.
 
   Raises:
@@ -260,7 +260,7 @@ def _log_overview(stage, data, params, total, mesh) -> None:
 
 def _show_inputs(writer, step, batch, data) -> None:
   """Logs some rows of a batch: wrong colours or partners are seen at once."""
-  # Brings matplotlib, while the devices take their first step.
+  # Imported while the devices take their first step.
   from sum_l_jax.experiment import input_pictures
 
   pictures = input_pictures.input_pictures(batch, ego=data.ego, exo=data.exo)
@@ -288,7 +288,7 @@ def _loop(
     )
     if found
   ]
-  writer = metrics.make_writer(str(workdir / stage), active=jax.process_index() == 0)
+  writer = metrics.Writer(workdir / stage, start_step=start, active=jax.process_index() == 0)
   watch = non_finite.Watch(stage, data.pools, skip=config.on_non_finite == "skip")
   report = _Report(watch, total, writer, lambda: checkpoints.latest_step)
   stream = build.build_stream(config, stage, data, start_step=start)
@@ -337,11 +337,10 @@ def _loop(
           raise
         state, sums = step_fn(state, batch)
         report.add(sums, batch)
-        if step == start and jax.process_index() == 0:
+        if step == start and writer.shows_pictures:
           _show_inputs(writer, step, batch, data)
         del batch  # Or its pixels stay until the next one is there.
   checkpoints.wait()
-  writer.flush()
   writer.close()
   if asked:
     # Before its first step there is nothing to save of a stage.

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 
+from sum_l_jax.system import extras
 from sum_l_jax.system import paths
 
 
@@ -68,12 +69,13 @@ def _run(command: Callable[[], str | int | None], debug: bool, argv: Sequence[st
   try:
     paths.check_arguments(sys.argv[1:] if argv is None else argv)
     result = command()
-  except (ValueError, OSError) as error:
-    if debug:
+  except (ValueError, OSError, ImportError) as error:
+    text = extras.advice(error) if isinstance(error, ImportError) else str(error)
+    if debug or not text:
       raise
     # In a log or a pipe a whole line is found by its words.
     width = 88 if sys.stderr.isatty() else 0
-    sys.stderr.write(error_block(str(error), width) + "\n")
+    sys.stderr.write(error_block(text, width) + "\n")
     return 2
   if isinstance(result, int):
     return result

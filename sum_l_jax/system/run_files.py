@@ -6,6 +6,8 @@ CONFIG = "config.json"
 COMMAND = "command.txt"
 RESULT = "result.json"
 REPORT = "report.html"
+# In the folder of each stage.
+METRICS = "metrics.jsonl"
 _SCORES, _NPZ = "scores_", ".npz"
 
 

@@ -1,7 +1,7 @@
 """Metrics of training: sums and counts on devices, numbers and files on hosts.
 
-The only module that imports clu. Its writers import TensorFlow (seconds,
-hundreds of MB), so that import waits for the first thing to be written.
+The only module that imports clu. clu's writers import TensorFlow (seconds,
+hundreds of MB), which training does without: see `Writer`.
 """
 
 from __future__ import annotations
@@ -10,14 +10,21 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
+import functools
 import os
+import pathlib
 from typing import Any
 
+from absl import logging
 from clu import metrics
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sum_l_jax import types
+from sum_l_jax.system import extras
+from sum_l_jax.system import run_files
+from sum_l_jax.train import metric_log
 
 Sums = dict[str, metrics.Average]
 
@@ -49,7 +56,8 @@ def step_sums(
   Args:
     total: the loss, [].
     terms: unweighted values by name, [] each.
-    outputs, batch: per view, as the objective takes them.
+    outputs: outputs of each view, as the objective takes them.
+    batch: batch of each view.
 
   Returns:
     `loss`, `loss/<term>` and `<view>/<task>_top1`.
@@ -90,54 +98,68 @@ def _quiet_stderr() -> Iterator[None]:
     os.close(nothing)
 
 
-class _LateWriter:
-  """Makes its clu writer at the first use, and passes all on to it."""
+class Writer:
+  """Writes what a stage measures, without making the loop wait.
 
-  def __init__(self, directory: str):
-    self._directory = directory
-    self._writer = None
+  Numbers always go to `metrics.jsonl`. Event files for TensorBoard hold the
+  same numbers, pictures and histograms; they are written where TensorFlow is
+  installed, which is imported when there is something to write: in a training,
+  while the devices take their first step.
+  """
 
-  def __getattr__(self, name: str):
-    if self._writer is None:
-      if name in ("flush", "close"):
-        return lambda: None  # Nothing was written.
+  def __init__(self, folder: str | pathlib.Path, *, start_step: int = 0, active: bool = True):
+    """Opens the log of numbers.
+
+    Args:
+      folder: where the files go.
+      start_step: step of the restored checkpoint, or 0 for a new stage.
+      active: False on all processes but one, whose writers drop everything.
+    """
+    self._folder = folder
+    self._log = metric_log.MetricLog(folder, start_step=start_step) if active else None
+
+  @functools.cached_property
+  def _events(self) -> Any | None:
+    """The clu writer of event files, or None where none are written."""
+    if self._log is None:
+      return None
+    try:
       with _quiet_stderr():
         from clu import metric_writers  # Imports TensorFlow.
         import tensorflow as tf
+    except ImportError as error:
+      text = "There are no event files for TensorBoard, only %s; %s"
+      reason = extras.advice(error) or str(error)
+      logging.log_first_n(logging.INFO, text, 1, run_files.METRICS, reason)
+      return None
+    # TensorFlow only writes files here and must not take the accelerator.
+    tf.config.set_visible_devices([], "GPU")
+    return metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(self._folder)))
 
-        # TensorFlow only writes files here and must not take the accelerator.
-        tf.config.set_visible_devices([], "GPU")
-      self._writer = metric_writers.AsyncWriter(metric_writers.SummaryWriter(self._directory))
-    return getattr(self._writer, name)
-
-
-class _NoWriter:
-  """Drops everything."""
+  @property
+  def shows_pictures(self) -> bool:
+    """Whether pictures and histograms are written, or dropped."""
+    return self._events is not None
 
   def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-    del step, scalars
+    """Writes numbers by name."""
+    if self._log:
+      self._log.write(step, scalars)
+    if self._events:
+      self._events.write_scalars(step, scalars)
 
-  def write_images(self, step: int, images: Mapping[str, jax.Array]) -> None:
-    del step, images
+  def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+    """Writes pictures by name, uint8 `[N, H, W, 3]` each."""
+    if self._events:
+      self._events.write_images(step, images)
 
-  def write_histograms(self, step: int, arrays: Mapping[str, Any]) -> None:
-    del step, arrays
-
-  def flush(self) -> None:
-    """Nothing was written."""
+  def write_histograms(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes histograms of arrays by name."""
+    if self._events:
+      self._events.write_histograms(step, arrays)
 
   def close(self) -> None:
-    """Nothing was written."""
-
-
-def make_writer(directory: str, *, active: bool = True):
-  """A clu writer of TensorBoard files that does not block the loop.
-
-  TensorFlow is imported at the first use, which in a training is while the
-  devices take their first step.
-
-  Args:
-    directory: where the event files go.
-    active: False on all hosts but one; the writer then drops everything.
-  """
-  return _LateWriter(directory) if active else _NoWriter()
+    """Waits until everything is written."""
+    if "_events" in self.__dict__ and self._events:
+      self._events.flush()
+      self._events.close()

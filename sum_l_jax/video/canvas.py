@@ -9,7 +9,6 @@ import io
 import pathlib
 
 import av
-import matplotlib
 import numpy as np
 from PIL import Image
 from PIL import ImageDraw
@@ -23,7 +22,14 @@ _INK = (20, 20, 20)
 
 @functools.lru_cache(maxsize=16)
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-  """DejaVu Sans, which comes with matplotlib and has most alphabets."""
+  """DejaVu Sans, which comes with matplotlib and has most alphabets.
+
+  Without matplotlib it is the font inside Pillow, which is Latin and not bold.
+  """
+  try:
+    import matplotlib
+  except ImportError:
+    return ImageFont.load_default(size)
   name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
   path = pathlib.Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name
   return ImageFont.truetype(str(path), size)

@@ -20,7 +20,7 @@ import pytest
 
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.system import processes
-from sum_l_jax.tools.report import events
+from sum_l_jax.train import metric_log
 from tests.support import runs
 from tests.system import test_multihost
 
@@ -186,7 +186,7 @@ def test_losses_are_those_of_one(pair, single):
     one, other = (
       {
         name: series
-        for name, series in events.read_scalars(workdir / stage).items()
+        for name, series in metric_log.read(workdir / stage).items()
         if name.startswith("train/loss")
       }
       for workdir in (single, pair[0])

@@ -189,7 +189,7 @@ def config_fixture(tiny_ego, tiny_exo, tiny_tables):
 
 def _poison(monkeypatch, number):
   """Puts NaN into the text of one batch; returns the clips of all."""
-  prefetch, taken = loop.device.prefetch_to_device, []
+  prefetch, taken = loop.devices.prefetch_to_device, []
 
   def poisoned(*args):
     for count, batch in enumerate(prefetch(*args)):
@@ -202,7 +202,7 @@ def _poison(monkeypatch, number):
           batch["ego"]["narration"] = batch["ego"]["narration"] * jnp.nan
       yield batch
 
-  monkeypatch.setattr(loop.device, "prefetch_to_device", poisoned)
+  monkeypatch.setattr(loop.devices, "prefetch_to_device", poisoned)
   return taken
 
 
@@ -231,7 +231,7 @@ def test_a_run_skips_counts_and_names(config, tiny_ego, tiny_exo, tmp_path, monk
   config.on_non_finite = "skip"
   taken = _poison(monkeypatch, 3)
   scalars = {}
-  make = loop.metrics.make_writer
+  make = loop.metrics.Writer
 
   def spy(*args, **options):
     writer = make(*args, **options)
@@ -244,7 +244,7 @@ def test_a_run_skips_counts_and_names(config, tiny_ego, tiny_exo, tmp_path, monk
     )
     return writer
 
-  monkeypatch.setattr(loop.metrics, "make_writer", spy)
+  monkeypatch.setattr(loop.metrics, "Writer", spy)
   with caplog.at_level("WARNING", logger="absl"):
     assert main.run(config, tmp_path)
   line = next(r.getMessage() for r in caplog.records if "Skipped" in r.msg)

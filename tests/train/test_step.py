@@ -17,6 +17,7 @@ from sum_l_jax import main
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config import settings
 from sum_l_jax.system import devices
+from sum_l_jax.train import metric_log
 from sum_l_jax.train import metrics
 from sum_l_jax.train.state import create_state
 from sum_l_jax.train.step import make_train_step
@@ -128,14 +129,8 @@ def test_four_devices_train_and_evaluate_like_one(tiny_ego, tiny_exo, tiny_table
 
 
 def first_loss(workdir, stage="joint"):
-  """Of the run's event file, at its first report."""
-  from tensorboard.backend.event_processing import event_accumulator
-  from tensorboard.util import tensor_util
-
-  events = event_accumulator.EventAccumulator(str(workdir / stage), size_guidance={"tensors": 0})
-  events.Reload()
-  entry = events.Tensors("train/loss")[0]
-  return float(tensor_util.make_ndarray(entry.tensor_proto))
+  """The loss of a stage at its first report."""
+  return metric_log.read(workdir / stage)["train/loss"].values[0]
 
 
 def test_bfloat16_computes_the_same_in_fewer_bits(config, tmp_path):

@@ -19,7 +19,7 @@ from matplotlib import ticker
 from matplotlib.backends import backend_svg
 import numpy as np
 
-from sum_l_jax.tools.report import events
+from sum_l_jax.train import metric_log
 
 BLUE, VERMILION, GREEN = "#0072b2", "#d55e00", "#009e73"
 _COLORS = (BLUE, VERMILION, GREEN, "#cc79a7", "#000000", "#56b4e9", "#8c6d00")
@@ -84,7 +84,7 @@ def _ends(name: str, values: np.ndarray) -> str:
 
 def curves(
   title: str,
-  series: Mapping[str, events.Series],
+  series: Mapping[str, metric_log.Series],
   *,
   unit: str = "",
   percent: bool = False,

@@ -13,7 +13,7 @@ from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import records
 from sum_l_jax.evaluation.labels import result_files
 from sum_l_jax.system import run_files
-from sum_l_jax.tools.report import events
+from sum_l_jax.train import metric_log
 
 STAGES = ("exo", "joint")
 
@@ -40,7 +40,7 @@ class RunFiles:
   split: str
   weights: weight_files.Weights | None
   no_weights: str
-  scalars: Mapping[str, Mapping[str, events.Series]]
+  scalars: Mapping[str, Mapping[str, metric_log.Series]]
 
   @property
   def method(self) -> str:
@@ -106,7 +106,7 @@ def read_run(workdir: str | pathlib.Path, *, split: str = "") -> RunFiles:
     split=split,
     weights=weights,
     no_weights=reason,
-    scalars={stage: found for stage in STAGES if (found := events.read_scalars(workdir / stage))},
+    scalars={stage: found for stage in STAGES if (found := metric_log.read(workdir / stage))},
   )
 
 

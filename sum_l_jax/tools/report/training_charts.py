@@ -12,9 +12,9 @@ import numpy as np
 from sum_l_jax import models
 from sum_l_jax import types
 from sum_l_jax.tools.report import charts
-from sum_l_jax.tools.report import events
 from sum_l_jax.tools.report import render
 from sum_l_jax.tools.report import run_contents
+from sum_l_jax.train import metric_log
 
 _LOSS = "train/loss"
 _TERM_NAMES = {
@@ -113,7 +113,7 @@ def _data_table(files: run_contents.RunFiles) -> render.Table:
 
 
 def curves_section(files: run_contents.RunFiles) -> render.Section:
-  """Losses, learning rate and accuracy, from the run's own event files."""
+  """Losses, learning rate and accuracy, from the run's own log."""
   name, title = "curves", "Curves"
   blocks: list[Any] = []
   for stage, logged in files.scalars.items():
@@ -122,7 +122,7 @@ def curves_section(files: run_contents.RunFiles) -> render.Section:
       blocks.append(render.Charts(pictures))
   if not blocks:
     return render.Section(
-      name, title, missing="There are no event files in the workdir, so there is nothing to draw."
+      name, title, missing="There is no metrics.jsonl in the workdir, so there is nothing to draw."
     )
   blocks.append(
     render.Texts(
@@ -135,7 +135,7 @@ def curves_section(files: run_contents.RunFiles) -> render.Section:
   return render.Section(name, title, blocks)
 
 
-def _stage_charts(stage: str, logged: Mapping[str, events.Series]) -> list[charts.Picture]:
+def _stage_charts(stage: str, logged: Mapping[str, metric_log.Series]) -> list[charts.Picture]:
   """The charts of one stage, those that have something to show."""
   losses = {"total": logged[_LOSS]} if _LOSS in logged else {}
   losses |= {

@@ -8,8 +8,6 @@ import re
 
 import numpy as np
 import pytest
-from tensorboard.backend.event_processing import event_accumulator
-from tensorboard.util import tensor_util
 
 from data_prep.clips import clip_dataset
 from sum_l_jax import main
@@ -20,6 +18,7 @@ from sum_l_jax.data import records
 from sum_l_jax.evaluation.retrieval import cross_view
 from sum_l_jax.evaluation.retrieval import embedding
 from sum_l_jax.evaluation.retrieval import retrieval_table
+from sum_l_jax.train import metric_log
 from tests import conftest
 from tests.support import runs
 
@@ -93,13 +92,8 @@ def test_result_is_that_of_the_checkpoints_embeddings(
 def test_scalars_while_training(config, tmp_path):
   main.run(config, tmp_path)
   found, _ = read_entry(tmp_path)
-  events = event_accumulator.EventAccumulator(str(tmp_path / "joint"))
-  events.Reload()
-  values = {
-    tag: float(tensor_util.make_ndarray(events.Tensors(tag)[-1].tensor_proto))
-    for tag in events.Tags()["tensors"]
-    if tag.startswith("eval/")
-  }
+  logged = metric_log.read(tmp_path / "joint")
+  values = {name: line.values[-1] for name, line in logged.items() if name.startswith("eval/")}
   retrieval = {n: v for n, v in values.items() if "/retrieval/" in n}
   assert "eval/val/retrieval/ego_to_exo_ndcg" in retrieval
   assert "eval/val/retrieval/mir_mean_map" in retrieval

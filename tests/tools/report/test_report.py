@@ -6,7 +6,6 @@ import html.parser
 import json
 import re
 import shutil
-import struct
 
 import numpy as np
 import pytest
@@ -18,12 +17,11 @@ from sum_l_jax.data import records
 from sum_l_jax.tools.report import charts
 from sum_l_jax.tools.report import class_numbers
 from sum_l_jax.tools.report import clip_examples
-from sum_l_jax.tools.report import events
 from sum_l_jax.tools.report import mined_pairs
 from sum_l_jax.tools.report import render
 from sum_l_jax.tools.report.__main__ import main
 from sum_l_jax.tools.report.__main__ import write_report
-from sum_l_jax.train import metrics as train_metrics
+from sum_l_jax.train import metric_log
 
 SECTIONS = (
   "results",
@@ -262,7 +260,7 @@ def test_pairs_and_curves(alone, tiny_tables, workdir):
   assert f"best, cosine {table.similarity[:, 0].max():.3f}" in text
   assert f"worst, cosine {table.similarity[:, 0].min():.3f}" in text
   alts = [a["alt"] for a in page.of("img")]
-  scalars = events.read_scalars(workdir / "joint")
+  scalars = metric_log.read(workdir / "joint")
   used = scalars["train/loss/selected_pairs"].values
   # One evaluation at the end, so one interval of the log.
   assert any(f"pairs that pass the filter {used[0]:.3g}" in alt for alt in alts)
@@ -277,7 +275,7 @@ def test_unfinished_and_unusual_runs(workdir, tmp_path):
   folder = tmp_path / "run"
   shutil.copytree(workdir, folder)
   fields = json.loads((folder / "config.json").read_text())
-  for path in (*folder.glob("*/events*"), folder / "result.json"):
+  for path in (*folder.glob("*/metrics.jsonl"), folder / "result.json"):
     path.unlink()
   shutil.rmtree(folder / "joint")
   # Stage one alone.
@@ -285,7 +283,7 @@ def test_unfinished_and_unusual_runs(workdir, tmp_path):
   page = check_is_safe(write_report(folder).read_text())
   assert tuple(page.texts)[1:] == SECTIONS
   assert "has not been evaluated" in page.text("results")
-  assert "no event files" in page.text("curves")
+  assert "no metrics.jsonl" in page.text("curves")
   assert "exo stage alone" in page.text("pairs")
   assert "no ego encoder" in page.text("maps")
   # First-person training, nothing saved yet.
@@ -349,7 +347,7 @@ def test_charts_keep_names_that_mean_something_elsewhere():
   picture = charts.bars("t", names, np.arange(4.0), label="points")
   assert picture.source.startswith("data:image/svg+xml;base64,")
   assert charts.confusion("t", np.eye(4, 5), names, "alt").alt == "alt"
-  series = {n: events.Series(*np.ones((3, 2))) for n in names}
+  series = {n: metric_log.Series(*np.ones((3, 2))) for n in names}
   assert "_hidden" in charts.curves("t", series).alt
 
 
@@ -396,43 +394,6 @@ def test_gains_by_class(multi_label):
       a, b = ((s[own].argmax(axis=1) == c).mean() for s in (first, second))
     assert gains[c] == pytest.approx(a - b)
   assert np.isnan(gains[4])
-
-
-def test_event_files(tmp_path):
-  """What the run's own writer wrote; a resumed run's later values count."""
-  first = train_metrics.make_writer(str(tmp_path))
-  first.write_scalars(5, {"train/loss": 2.0, "train/loss/ego_cls": 1.5})
-  first.write_images(5, {"train/pairs": np.zeros((1, 4, 4, 3), np.uint8)})
-  first.write_scalars(10, {"train/loss": 1.0})
-  first.close()
-  second = train_metrics.make_writer(str(tmp_path))
-  second.write_scalars(10, {"train/loss": 0.75})
-  second.write_scalars(15, {"train/loss": 0.5, "train/nan": float("nan")})
-  second.close()
-  found = events.read_scalars(tmp_path)
-  assert set(found) == {"train/loss", "train/loss/ego_cls", "train/nan"}
-  loss = found["train/loss"]
-  assert loss.steps.tolist() == [5, 10, 15]
-  assert loss.values.tolist() == [2.0, 0.75, 0.5]
-  assert (np.diff(loss.times) >= 0).all()
-  assert np.isnan(found["train/nan"].values).all()
-  assert not events.read_scalars(tmp_path / "nothing")
-
-
-def test_event_files_that_are_not_whole(tmp_path):
-  writer = train_metrics.make_writer(str(tmp_path))
-  for step in range(4):
-    writer.write_scalars(step, {"loss": float(step)})
-    writer.flush()
-  writer.close()
-  (path,) = tmp_path.glob("events*")
-  whole = path.read_bytes()
-  path.write_bytes(whole[:-3])  # A run that is writing.
-  assert events.read_scalars(tmp_path)["loss"].steps.tolist() == [0, 1, 2]
-  path.write_bytes(whole[:4])
-  assert not events.read_scalars(tmp_path)
-  path.write_bytes(whole + struct.pack("<QI", 4, 0) + b"\xff" * 8)
-  assert events.read_scalars(tmp_path)["loss"].steps.tolist() == [0, 1, 2, 3]
 
 
 def test_histogram_of_cosines():

@@ -1,0 +1,26 @@
+"""Libraries that only some work needs, and the extras that install them."""
+
+from __future__ import annotations
+
+# By the name that is imported; setup.py declares the extras.
+EXTRAS = {
+  "jinja2": "report",
+  "matplotlib": "report",
+  "sentence_transformers": "data_prep",
+  "tensorboard": "tensorboard",
+  "tensorflow": "tensorboard",
+  "torch": "data_prep",
+}
+
+
+def advice(error: ImportError) -> str:
+  """Says which extra brings a library that is missing.
+
+  Returns:
+    "matplotlib is not installed: pip install 'sum_l_jax[report]'", or "" where
+    the error is about something else.
+  """
+  library = (error.name or "").partition(".")[0]
+  if library not in EXTRAS:
+    return ""
+  return f"{library} is not installed: pip install 'sum_l_jax[{EXTRAS[library]}]'"

@@ -1,0 +1,120 @@
+"""The log of a stage's numbers: `metrics.jsonl`, one JSON object a line.
+
+A line holds `step`, `time` (seconds since 1970) and values by name, such as
+`train/loss`; a value that is not finite is null. Training writes it without
+any library, and it can be read while a run goes on:
+
+  pandas.read_json("runs/demo/joint/metrics.jsonl", lines=True)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+import dataclasses
+import json
+import math
+import pathlib
+import time
+from typing import Any
+
+import numpy as np
+
+from sum_l_jax.system import atomic
+from sum_l_jax.system import paths
+from sum_l_jax.system import run_files
+
+_STEP, _TIME = "step", "time"
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+  """One value over a stage.
+
+  Attributes:
+    steps: int64 `[n]`, ascending.
+    values: float64 `[n]`.
+    times: float64 `[n]`, when each was written, seconds since 1970.
+  """
+
+  steps: np.ndarray
+  values: np.ndarray
+  times: np.ndarray
+
+
+class MetricLog:
+  """Appends to a log that goes on at a given step.
+
+  What the file holds of later steps is removed first: it comes from steps
+  that were taken after the checkpoint from which the run now goes on, and that
+  are taken again.
+  """
+
+  def __init__(self, folder: str | pathlib.Path, *, start_step: int):
+    """Opens the log.
+
+    Args:
+      folder: where `metrics.jsonl` lies; made where it is absent.
+      start_step: step of the restored checkpoint, or 0 for a new stage.
+    """
+    self._path = pathlib.Path(folder) / run_files.METRICS
+    self._path.parent.mkdir(parents=True, exist_ok=True)
+    _keep_until(self._path, start_step)
+
+  def write(self, step: int, values: Mapping[str, float]) -> None:
+    """Appends one line, which is in the file when this returns."""
+    line: dict[str, Any] = {_STEP: step, _TIME: round(time.time(), 3)}
+    for name, value in values.items():
+      line[name] = float(value) if math.isfinite(value) else None
+    _append(self._path, json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@paths.retried
+def _append(path: pathlib.Path, text: str) -> None:
+  with path.open("a", encoding="utf-8") as file:
+    file.write(text)
+
+
+def _keep_until(path: pathlib.Path, step: int) -> None:
+  """Rewrites a log without damaged lines and those of steps after `step`."""
+  if not path.exists():
+    return
+  text = paths.read_text(path)
+  kept = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in _lines(text, step))
+  if kept != text:
+    atomic.write_text(path, kept)
+
+
+def _lines(text: str, last_step: float = math.inf) -> Iterator[dict[str, Any]]:
+  """Whole lines up to a step; the last one may be half written."""
+  for line in text.splitlines():
+    try:
+      found = json.loads(line)
+      if found[_STEP] <= last_step and found[_TIME] >= 0:
+        yield found
+    except (ValueError, KeyError, TypeError):
+      continue
+
+
+def read(folder: str | pathlib.Path) -> dict[str, Series]:
+  """Reads everything that a stage has logged.
+
+  Args:
+    folder: folder of the stage, such as `<workdir>/joint`.
+
+  Returns:
+    Series by name; empty where there is no log.
+  """
+  path = pathlib.Path(folder) / run_files.METRICS
+  points: dict[str, list[tuple[int, float, float]]] = {}
+  for line in _lines(paths.read_text(path)) if path.is_file() else ():
+    step, written = line.pop(_STEP), line.pop(_TIME)
+    for name, value in line.items():
+      value = math.nan if value is None else value
+      points.setdefault(name, []).append((step, value, written))
+  return {name: _series(found) for name, found in points.items()}
+
+
+def _series(points: list[tuple[int, float, float]]) -> Series:
+  steps, values, times = zip(*points, strict=True)
+  return Series(np.array(steps, np.int64), np.array(values, float), np.array(times, float))
