@@ -28,7 +28,6 @@ import numpy as np
 from sum_l_jax import main as sum_l_main
 from sum_l_jax.config import settings
 from sum_l_jax.experiment import loop
-from tests.stress import victims
 from tests.support import runs
 
 _EVERY = 50
@@ -49,7 +48,7 @@ def _sample(step: int) -> dict[str, float]:
 def measure(steps: int, folder: pathlib.Path) -> list[dict[str, float]]:
   """Runs so many steps; returns a sample for every 50."""
   data = folder / "data"
-  victims.prepare_training(data)
+  runs.prepare_training(data)
   config = settings.default_config()
   runs.small(config, ego=data / "ego", exo=data / "exo", tables=data)
   config.joint_stage.total = f"{steps} steps"

@@ -20,8 +20,8 @@ from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
 from sum_l_jax.data import transforms
-from tests import conftest
 from tests.support import runs
+from tests.support import tiny_data
 
 EGO_TRANSFORM = transforms.ClipTransform(4, 2, 32, (36, 44))
 EXO_TRANSFORM = transforms.ClipTransform(4, 2, 32, (36, 44), color_lighting=0.1)
@@ -213,12 +213,12 @@ def test_closed_stream_says_so(parts):
 
 
 def test_clip_without_labels_is_all_zeros(tmp_path):
-  (clip,) = conftest.noise_clips("x", 1, seed=0)
+  (clip,) = tiny_data.noise_clips("x", 1, seed=0)
   clip_dataset.write_clip_dataset(
     tmp_path / "d",
     name="d",
     view="ego",
-    tasks=conftest.MULTI_LABEL_TASKS,
+    tasks=tiny_data.MULTI_LABEL_TASKS,
     splits={"test": lambda: [dataclasses.replace(clip, labels={})]},
   )
   dataset = records.ClipDataset(tmp_path / "d", "test")

@@ -25,7 +25,6 @@ from sum_l_jax.data import transforms
 from sum_l_jax.experiment import loop
 from sum_l_jax.system import processes
 from tests.data import test_loader
-from tests.experiment import test_main
 from tests.support import runs
 
 
@@ -254,4 +253,4 @@ def test_a_run_that_lost_a_shard_goes_on(
   shard.write_bytes(whole)
   assert main.run(config, tmp_path / "run") == finished[1]
   for name in ("exo", "joint"):
-    test_main.assert_same_weights(tmp_path / "run" / name, finished[0] / name)
+    runs.assert_same_weights(tmp_path / "run" / name, finished[0] / name)

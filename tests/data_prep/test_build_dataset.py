@@ -8,7 +8,7 @@ import pytest
 
 from data_prep import build_dataset
 from sum_l_jax.data import records
-from tests.data_prep.sources import test_annotations
+from tests.support import annotation_files
 from tests.support import numbered_video
 
 
@@ -29,11 +29,11 @@ def _epic_folder(tmp_path, *, bad_frame=None):
     name = f"frame_{bad_frame:010d}.jpg"
     (tmp_path / "P01" / "P01_01" / name).write_bytes(b"")
   clips = [("P01_01", 8, 100), ("P01_01", 90, 120), ("P01_02", 1, 31)]
-  test_annotations._write(
+  annotation_files.write_rows(
     tmp_path / "labels.csv",
     [
       {
-        **test_annotations.EPIC_ROW,
+        **annotation_files.EPIC_ROW,
         "uid": str(uid),
         "video_id": video,
         "start_frame": str(first),
@@ -81,11 +81,11 @@ def test_epic_from_frames(tmp_path, capsys):
 
 def test_manifest_from_video(tmp_path, capsys):
   numbered_video.write_video(tmp_path / "v.mp4", list(range(90)))
-  test_annotations._write(
+  annotation_files.write_rows(
     tmp_path / "m.csv",
     [
-      {**test_annotations.MANIFEST_ROW, "split": "train"},
-      {**test_annotations.MANIFEST_ROW, "clip_id": "a1", "start_seconds": "1", "split": "test"},
+      {**annotation_files.MANIFEST_ROW, "split": "train"},
+      {**annotation_files.MANIFEST_ROW, "clip_id": "a1", "start_seconds": "1", "split": "test"},
     ],
   )
   status, _, _ = _run(
@@ -141,9 +141,9 @@ def test_truncated_video_names_clip_and_time(tmp_path, capsys):
   path = tmp_path / "v.mp4"
   numbered_video.write_video(path, list(range(300)), container_options={"movflags": "faststart"})
   path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-  test_annotations._write(
+  annotation_files.write_rows(
     tmp_path / "m.csv",
-    [{**test_annotations.MANIFEST_ROW, "start_seconds": "8", "stop_seconds": "9"}],
+    [{**annotation_files.MANIFEST_ROW, "start_seconds": "8", "stop_seconds": "9"}],
   )
   status, _, err = _run(
     capsys,
@@ -187,7 +187,7 @@ def test_manifest_needs_a_view(tmp_path, capsys):
 
 
 def test_all_rows_skipped(tmp_path, capsys):
-  test_annotations._write(tmp_path / "labels.csv", [test_annotations.EPIC_ROW])
+  annotation_files.write_rows(tmp_path / "labels.csv", [annotation_files.EPIC_ROW])
   status, _, err = _run(capsys, *_epic_options(tmp_path, "--split=train", "--on_error=skip"))
   assert status == 2
   assert "No clip is usable; 1 were skipped" in err and "P01_01" in err

@@ -11,12 +11,10 @@ import ast
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
-import dataclasses
 import importlib.util
 import io
 import pathlib
 import re
-import shlex
 import sys
 
 from absl import flags
@@ -26,120 +24,10 @@ from sum_l_jax import main
 from sum_l_jax.config import settings
 from sum_l_jax.tools.study import plan
 from sum_l_jax.tools.study import study_rows
+from tests.support import pages
 
-ROOT = pathlib.Path(__file__).parents[2]
-DOCS = ROOT / "docs"
-PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
-# Programs of others: that they are named correctly is all that is looked at.
-FOREIGN = ("pip", "venv", "pytest", "build", "http.server")
-OPERATORS = frozenset("();<>|&")
-
-
-@dataclasses.dataclass(frozen=True)
-class Code:
-  """A line of a code block, or a code span of the text.
-
-  `whole` commands are for copying; one in the text may leave options out.
-  `needs` is what the comment above a command says it needs, if it does.
-  """
-
-  page: pathlib.Path
-  line: int
-  text: str
-  whole: bool
-  needs: str = ""
-
-  def __str__(self) -> str:
-    return f"{self.page.relative_to(ROOT)}:{self.line}"
-
-
-def _blocks(text: str) -> Iterator[tuple[int, list[str]]]:
-  """Fenced and indented code blocks, with the number of their first line."""
-  lines = text.splitlines()
-  number = 0
-  while number < len(lines):
-    line = lines[number]
-    if line.startswith("```"):
-      end = number + 1
-      while end < len(lines) and not lines[end].startswith("```"):
-        end += 1
-      yield number + 2, lines[number + 1 : end]
-      number = end + 1
-    elif line.startswith("    ") and (number == 0 or not lines[number - 1]):
-      end = number
-      while end < len(lines) and (lines[end].startswith("    ") or not lines[end]):
-        end += 1
-      yield number + 1, [part[4:] for part in lines[number:end]]
-      number = end
-    else:
-      number += 1
-
-
-def _without_blocks(text: str) -> str:
-  """The page with its code blocks emptied; lines keep their numbers."""
-  lines = text.splitlines()
-  for first, block in _blocks(text):
-    lines[first - 1 : first - 1 + len(block)] = [""] * len(block)
-  return "\n".join(line if not line.startswith("```") else "" for line in lines)
-
-
-def read_code(page: pathlib.Path) -> Iterator[Code]:
-  text = page.read_text(encoding="utf-8")
-  for first, block in _blocks(text):
-    joined, start, needs = "", first, ""
-    for number, line in enumerate(block, first):
-      if line.startswith("# "):
-        needs = line.removeprefix("# needs ") if "# needs " in line else ""
-      start = start if joined else number
-      joined += line.removesuffix("\\")
-      if not line.endswith("\\"):
-        yield Code(page, start, joined, True, needs)
-        joined = ""
-  prose = _without_blocks(text)
-  for span in re.finditer(r"(`+)(?!`)(.+?)(?<!`)\1(?!`)", prose, re.DOTALL):
-    if "\n\n" not in span.group(2):
-      yield Code(
-        page, prose.count("\n", 0, span.start()) + 1, " ".join(span.group(2).split()), False
-      )
-
-
-CODE = [code for page in PAGES for code in read_code(page)]
-
-
-def _tokens(text: str) -> list[str]:
-  lexer = shlex.shlex(text, posix=True, punctuation_chars=True)
-  lexer.whitespace_split = True
-  try:
-    return list(lexer)
-  except ValueError:  # An apostrophe in a diagram or a sentence.
-    return []
-
-
-def commands(text: str) -> Iterator[list[str]]:
-  """Everything after `python -m`, also of commands inside a command's quotes.
-
-  >>> list(commands("cd x && .venv/bin/python -m a.b --c='d e' > log"))
-  [['a.b', '--c=d e']]
-  >>> list(commands("ssh --command='python -m a.b --c=1' host"))
-  [['a.b', '--c=1']]
-  """
-  tokens = _tokens(text)
-  for place, token in enumerate(tokens):
-    if re.search(r"python3? -m ", token):
-      yield from commands(token)
-    if not re.fullmatch(r"(.*/)?python3?", token) or tokens[place + 1 : place + 2] != ["-m"]:
-      continue
-    arguments = []
-    for argument in tokens[place + 2 :]:
-      if OPERATORS.issuperset(argument):
-        break
-      if argument != "...":
-        arguments.append(argument)
-    # The file descriptor of `2>&1`.
-    yield [a for a in arguments if a != "2"]
-
-
-COMMANDS = [(code, command) for code in CODE for command in commands(code.text) if command]
+ROOT = pages.ROOT
+DOCS = pages.DOCS
 
 
 class _Parsed(BaseException):
@@ -254,7 +142,6 @@ def _check_parsed(name: str, arguments: Sequence[str], whole: bool) -> None:
       study_rows.read(options["study"])
     _check_config(options.get("config", "configs/epic55.py"), unknown)
   elif name == "sum_l_jax.tools.profile_input.__main__":
-    options = dict(a.removeprefix("--").partition("=")[::2] for a in arguments)
     _check_config(options.get("config", "configs/epic55.py"), unknown)
   elif unknown:
     raise _Wrong(f"unrecognized arguments: {' '.join(unknown)}")
@@ -263,7 +150,7 @@ def _check_parsed(name: str, arguments: Sequence[str], whole: bool) -> None:
 def check_command(command: Sequence[str], *, whole: bool) -> None:
   """Raises where a command would not get past its parser."""
   name, *arguments = command
-  if name in FOREIGN:
+  if name in pages.FOREIGN:
     missing = [
       a
       for a in arguments
@@ -286,7 +173,7 @@ def check_command(command: Sequence[str], *, whole: bool) -> None:
 
 
 @pytest.mark.parametrize(
-  "code, command", COMMANDS, ids=[f"{code}-{command[0]}" for code, command in COMMANDS]
+  "code, command", pages.COMMANDS, ids=[f"{code}-{command[0]}" for code, command in pages.COMMANDS]
 )
 def test_command_parses(code, command):
   try:
@@ -319,7 +206,7 @@ def test_wrong_commands_are_found(command, message):
 
 
 def test_commands_are_found():
-  names = {command[0] for _, command in COMMANDS}
+  names = {command[0] for _, command in pages.COMMANDS}
   assert {"sum_l_jax.main", "sum_l_jax.tools.study", "data_prep.doctor"} <= names
 
 
@@ -329,7 +216,7 @@ _LINK = re.compile(r"\[[^\]\[]*(?:\[[^\]]*\][^\]\[]*)*\]\(([^()\s]+)\)")
 
 
 def _links(page: pathlib.Path) -> Iterator[tuple[int, str]]:
-  prose = _without_blocks(page.read_text(encoding="utf-8"))
+  prose = pages.without_blocks(page.read_text(encoding="utf-8"))
   # Code spans may hold brackets; their place stays.
   prose = re.sub(r"`[^`\n]*`", lambda m: "x" * len(m.group()), prose)
   for link in _LINK.finditer(prose):
@@ -338,7 +225,7 @@ def _links(page: pathlib.Path) -> Iterator[tuple[int, str]]:
 
 def _anchors(page: pathlib.Path) -> set[str]:
   """Anchors of headings, where GitHub and MkDocs name them alike."""
-  prose = _without_blocks(page.read_text(encoding="utf-8"))
+  prose = pages.without_blocks(page.read_text(encoding="utf-8"))
   anchors = set()
   for heading in re.findall(r"(?m)^#+ +(.+?) *#*$", prose):
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "")
@@ -349,7 +236,7 @@ def _anchors(page: pathlib.Path) -> set[str]:
   return anchors
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", pages.PAGES, ids=lambda p: p.name)
 def test_links_lead_somewhere(page):
   wrong = []
   for line, target in _links(page):
@@ -405,7 +292,7 @@ def _names(path: pathlib.Path) -> set[str]:
   return names
 
 
-def _file_names(code: Code) -> Iterator[tuple[str, str]]:
+def _file_names(code: pages.Code) -> Iterator[tuple[str, str]]:
   """Files of this project that a span names, with the function behind `::`."""
   pattern = (
     r"\b((?:(?:sum_l_jax|data_prep|configs|tests|benchmarks)/[\w/]+"
@@ -414,10 +301,10 @@ def _file_names(code: Code) -> Iterator[tuple[str, str]]:
   yield from re.findall(pattern, code.text)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", pages.PAGES, ids=lambda p: p.name)
 def test_named_files_and_functions_exist(page):
   wrong = []
-  for code in CODE:
+  for code in pages.CODE:
     if code.page != page:
       continue
     for file, function in _file_names(code):
@@ -450,16 +337,21 @@ def test_the_method_page_covers_the_equations():
 
 
 def _extras() -> set[str]:
-  text = (ROOT / "setup.py").read_text(encoding="utf-8")
-  block = text[text.index("extras_require=") :]
-  return set(re.findall(r'(?m)^ +"(\w+)":', block))
+  """Names of the extras in setup.py."""
+  tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
+  (extras,) = (
+    node.value
+    for node in ast.walk(tree)
+    if isinstance(node, ast.keyword) and node.arg == "extras_require"
+  )
+  return {ast.literal_eval(key) for key in extras.keys}
 
 
 def test_targets_and_extras_exist():
   makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
   targets = set(re.search(r"\.PHONY: (.+)", makefile).group(1).split())
   wrong = []
-  for code in CODE:
+  for code in pages.CODE:
     for name in re.findall(r"^make (\w+)", code.text):
       if name not in targets:
         wrong.append(f"{code}: make has no target {name}")

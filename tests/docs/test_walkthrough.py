@@ -20,10 +20,10 @@ from sum_l_jax.config import settings
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
 from sum_l_jax.tools.study import plan
-from tests import conftest
-from tests.docs import test_docs
 from tests.support import numbered_video
+from tests.support import pages
 from tests.support import runs
+from tests.support import tiny_data
 
 ROOT = pathlib.Path(__file__).parents[2]
 # The default sentence model comes from a hub; this one is a package.
@@ -32,8 +32,8 @@ SPLITS = {"train": 9, "validation": 3, "test": 6}
 
 WALKED = [
   (code, command)
-  for code, command in test_docs.COMMANDS
-  if code.whole and not code.needs and command[0] not in test_docs.FOREIGN
+  for code, command in pages.COMMANDS
+  if code.whole and not code.needs and command[0] not in pages.FOREIGN
 ]
 
 
@@ -66,8 +66,8 @@ def folder_fixture(tmp_path_factory):
   """What the pages take for granted: data, two runs, videos."""
   folder = tmp_path_factory.mktemp("walk")
   data = folder / "data/toy_kitchen"
-  conftest.write_tiny(data / "ego", "ego", SPLITS)
-  conftest.write_tiny(data / "exo", "exo", {"train": 11})
+  tiny_data.write_tiny(data / "ego", "ego", SPLITS)
+  tiny_data.write_tiny(data / "exo", "exo", {"train": 11})
   texts = {
     clip.narration
     for view, split in (("ego", "train"), ("ego", "validation"), ("ego", "test"), ("exo", "train"))
@@ -152,9 +152,7 @@ def test_which_commands_are_not_run():
   """Hours, official data, libtpu, and weights of networks for GPUs."""
   run = {command[0] for _, command in WALKED}
   all_named = {
-    command[0]
-    for code, command in test_docs.COMMANDS
-    if code.whole and command[0] not in test_docs.FOREIGN
+    command[0] for code, command in pages.COMMANDS if code.whole and command[0] not in pages.FOREIGN
   }
   assert all_named - run == {
     "benchmarks.tpu_layers",

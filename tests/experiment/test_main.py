@@ -21,8 +21,8 @@ from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config import settings
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
-from tests import conftest
 from tests.support import runs
+from tests.support import tiny_data
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -33,15 +33,6 @@ def config_fixture(tiny_ego, tiny_exo, tiny_tables):
   config = settings.default_config()
   config.stages = ("exo", "joint")
   return runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
-
-
-def assert_same_weights(a: pathlib.Path, b: pathlib.Path):
-  first, second = weight_files.read_weights(a), weight_files.read_weights(b)
-  for one, other in ((first.params, second.params), (first.stats, second.stats)):
-    one, other = weight_files.flatten(one), weight_files.flatten(other)
-    assert one.keys() == other.keys()
-    for name, value in one.items():
-      assert value.tobytes() == other[name].tobytes(), name
 
 
 @pytest.mark.parametrize("stop_at", ["exo:3", "joint:3"])
@@ -55,7 +46,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(stop_at, config, finished, tm
   workdir, expected_table = finished
   assert table == expected_table
   for stage in ("exo", "joint"):
-    assert_same_weights(tmp_path / stage, workdir / stage)
+    runs.assert_same_weights(tmp_path / stage, workdir / stage)
 
 
 def test_result(finished):
@@ -277,7 +268,7 @@ def test_narration_without_embedding(config, tiny_narrations, tmp_path, capsys):
 
 
 def test_a_corrupt_clip_is_replaced_and_too_many_stop_the_run(config, tmp_path):
-  good = conftest.noise_clips("c", 12, seed=5)
+  good = tiny_data.noise_clips("c", 12, seed=5)
 
   def write(name, broken):
     def clips():
@@ -291,7 +282,7 @@ def test_a_corrupt_clip_is_replaced_and_too_many_stop_the_run(config, tmp_path):
       tmp_path / name,
       name="broken",
       view="ego",
-      tasks=conftest.SOFTMAX_TASKS,
+      tasks=tiny_data.SOFTMAX_TASKS,
       splits={"train": clips, "val": clips},
     )
     return str(tmp_path / name)
@@ -314,14 +305,14 @@ def test_a_corrupt_clip_is_replaced_and_too_many_stop_the_run(config, tmp_path):
 
 
 def test_a_split_without_labels_is_predicted_alone(config, finished, tmp_path):
-  clips = conftest.noise_clips("secret_", 3, seed=9)
+  clips = tiny_data.noise_clips("secret_", 3, seed=9)
   bare = [type(c)(**{**vars(c), "labels": {}, "narration": ""}) for c in clips]
-  labelled = conftest.noise_clips("known_", 4, seed=8)
+  labelled = tiny_data.noise_clips("known_", 4, seed=8)
   clip_dataset.write_clip_dataset(
     tmp_path / "ego",
     name="tiny",
     view="ego",
-    tasks=conftest.SOFTMAX_TASKS,
+    tasks=tiny_data.SOFTMAX_TASKS,
     splits={"train": lambda: labelled, "test": lambda: bare},
     unlabelled=("test",),
   )

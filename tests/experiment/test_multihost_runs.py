@@ -21,8 +21,8 @@ import pytest
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.system import processes
 from sum_l_jax.train import metric_log
+from tests.support import free_ports
 from tests.support import runs
-from tests.system import test_multihost
 
 ROOT = pathlib.Path(__file__).parents[2]
 DEVICES = 4
@@ -85,7 +85,7 @@ def launch(config, workdir, processes, *more, sigterm="") -> Launched:
     "--config.log_every_steps=1",
     *more,
   ]
-  port = test_multihost.free_port()
+  port = free_ports.free_port()
   started = [
     subprocess.Popen(
       [

@@ -28,8 +28,8 @@ from sum_l_jax.data import records
 from sum_l_jax.video import decode
 from sum_l_jax.video import jpeg
 from sum_l_jax.video import media
-from tests import conftest
 from tests.support import numbered_video
+from tests.support import tiny_data
 
 ALLOWED = (ValueError, FileNotFoundError)
 _EXTREMES = (
@@ -206,7 +206,7 @@ def _read_video(path: pathlib.Path) -> object:
 
 
 def _jpeg() -> bytes:
-  return conftest.noise_clips("x", 1, seed=0)[0].frames[0]
+  return tiny_data.noise_clips("x", 1, seed=0)[0].frames[0]
 
 
 def _torch() -> bytes:

@@ -36,7 +36,7 @@ os.environ.setdefault(
   "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[2] / ".cache" / "jax")
 )
 
-from benchmarks import arena as arenas
+from tests.stress import arena
 from tests.stress import victims
 
 # Of all kills; training has more to lose.
@@ -57,16 +57,16 @@ def kill(kills: int, seed: int, names: Sequence[str], folder: pathlib.Path) -> d
     What was done, by victim.
 
   Raises:
-    arenas.LostError: see `Arena.one_run`; the files are kept for a look.
+    arena.LostError: see `Arena.one_run`; the files are kept for a look.
   """
   whole = sum(_SHARES[name] for name in names)
   records = {}
   for number, name in enumerate(names):
     wanted = max(1, round(kills * _SHARES[name] / whole))
-    arena = arenas.Arena(victims.VICTIMS[name], folder / name, 1000 * seed + number)
-    while arena.kills < wanted or arena.under_way:
-      arena.one_run(wanted - arena.kills)
-    records[name] = arena.record()
+    fight = arena.Arena(victims.VICTIMS[name], folder / name, 1000 * seed + number)
+    while fight.kills < wanted or fight.under_way:
+      fight.one_run(wanted - fight.kills)
+    records[name] = fight.record()
     print(name, json.dumps(records[name]), flush=True)
   return records
 
@@ -76,12 +76,12 @@ def _read_inputs(inputs: int, seed: int, folder: pathlib.Path) -> dict:
   from tests.stress import hostile_inputs
 
   journal = folder / "inputs.jsonl"
-  counts = {k: v for line in arenas.read_journal(journal) for k, v in line.items()}
+  counts = {k: v for line in arena.read_journal(journal) for k, v in line.items()}
   for name in hostile_inputs.TARGETS:
     if name not in counts:
       number = -(-inputs // len(hostile_inputs.TARGETS))
       counts[name] = hostile_inputs.run(name, number, seed)
-      arenas.append(journal, {name: counts[name]})
+      arena.append(journal, {name: counts[name]})
   return counts
 
 

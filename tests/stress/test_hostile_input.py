@@ -26,7 +26,7 @@ from sum_l_jax.video import frame_files
 from sum_l_jax.video import jpeg
 from sum_l_jax.video import media
 from sum_l_jax.video import video_stream
-from tests.data_prep.sources import test_annotations
+from tests.support import annotation_files
 from tests.support import numbered_video
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -90,8 +90,8 @@ def test_a_manifest_with_absolute_paths(places):
 
 @pytest.mark.parametrize("column", ["video_id", "participant_id"])
 def test_epic_stays_in_its_folders(column, places):
-  test_annotations._write(
-    places / "labels.csv", [{**test_annotations.EPIC_ROW, column: "../secret"}]
+  annotation_files.write_rows(
+    places / "labels.csv", [{**annotation_files.EPIC_ROW, column: "../secret"}]
   )
   with pytest.raises(ValueError, match=f"{column} must name something"):
     epic_kitchens.read_annotations(

@@ -16,7 +16,6 @@ import pytest
 
 from sum_l_jax.checkpoint import integrity
 from sum_l_jax.checkpoint import weight_files
-from tests.experiment import test_main
 from tests.stress import victims
 from tests.support import runs
 
@@ -88,7 +87,7 @@ def test_training_goes_on_from_the_last_checkpoint(
   assert done.returncode == 0, done.stderr[-3000:]
   assert "joint: goes on from step 4" in done.stderr
   for stage in ("exo", "joint"):
-    test_main.assert_same_weights(workdir / stage, finished[0] / stage)
+    runs.assert_same_weights(workdir / stage, finished[0] / stage)
     mine, whole = (
       weight_files.flatten(weight_files.read_state(weight_files.find_checkpoint(folder / stage)))
       for folder in (workdir, finished[0])

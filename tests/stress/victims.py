@@ -28,10 +28,9 @@ from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config import settings
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
-from sum_l_jax.data import records
-from tests import conftest
 from tests.support import numbered_video
 from tests.support import runs
+from tests.support import tiny_data
 
 _TEXTS = 600
 _WORDS = ("cut", "wash", "open", "take", "onion", "tap", "door", "pan", "red")
@@ -53,23 +52,6 @@ class Victim:
   prepare: Callable[[pathlib.Path], None]
   run: Callable[[pathlib.Path, pathlib.Path], None]
   describe: Callable[[pathlib.Path], dict[str, str]]
-
-
-def prepare_training(data: pathlib.Path) -> None:
-  """Two tiny data sets, their tables, and `config.py` for commands."""
-  ego = conftest.write_tiny(data / "ego", "ego", {"train": 17, "val": 5})
-  exo = conftest.write_tiny(data / "exo", "exo", {"train": 11})
-  texts = sorted(
-    {
-      clip.narration
-      for folder, split in ((ego, "train"), (ego, "val"), (exo, "train"))
-      for clip in records.ClipDataset(folder, split).clips
-    }
-  )
-  vectors = np.random.default_rng(7).standard_normal((len(texts), 16))
-  table = narration_table.NarrationTable(texts, vectors, model="random-16")
-  runs.write_pairs(ego, exo, table, data)
-  runs.write_config(data / "config.py", ego=ego, exo=exo, tables=data)
 
 
 def train(data: pathlib.Path, output: pathlib.Path) -> None:
@@ -125,7 +107,7 @@ def _build(data: pathlib.Path, output: pathlib.Path) -> None:
 
 def _prepare_mining(data: pathlib.Path) -> None:
   """Two data sets of a few hundred narrations, one small clip each."""
-  frame = conftest.noise_clips("x", 1, seed=0)[0]
+  frame = tiny_data.noise_clips("x", 1, seed=0)[0]
   rng = np.random.default_rng(3)
   texts = _texts()
   for view in ("ego", "exo"):
@@ -137,7 +119,7 @@ def _prepare_mining(data: pathlib.Path) -> None:
       data / view,
       name=view,
       view=view,
-      tasks=conftest.SOFTMAX_TASKS,
+      tasks=tiny_data.SOFTMAX_TASKS,
       splits={"train": lambda clips=clips: clips},
     )
   narration_table.NarrationTable(texts, _hash_encoder(texts), "hash").save(data / "narrations.npz")
@@ -220,7 +202,7 @@ def _sha256(data: bytes) -> str:
 VICTIMS = {
   victim.name: victim
   for victim in (
-    Victim("training", prepare_training, train, describe_training),
+    Victim("training", runs.prepare_training, train, describe_training),
     Victim("build", _prepare_build, _build, _describe_files),
     Victim("mining", _prepare_mining, _mine, _describe_mining),
     Victim("embedding", _prepare_embedding, _embed, _describe_embedding),

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import pathlib
 
+import numpy as np
+
 from data_prep import mine_pairs
+from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config import settings
+from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
+from tests.support import tiny_data
 
 
 def write_pairs(ego: pathlib.Path, exo: pathlib.Path, narrations, folder):
@@ -51,20 +56,21 @@ _CONFIG_FILE = '''
 
 import pathlib
 
-from sum_l_jax import config as config_lib
-from tests import runs
+from sum_l_jax.config import settings
+from tests.support import runs
 
 
 def get_config(argument=""):
-  choice = config_lib.parse_arguments(
-      argument, method="sum_l", terms="aw_m", exo_encoder="original")
-  config = config_lib.default_config()
+  choice = settings.parse_arguments(
+    argument, method="sum_l", terms="aw_m", exo_encoder="original"
+  )
+  config = settings.default_config()
   config.method = choice["method"]
   config.stages = ("exo", "joint")
-  runs.small(config, ego=pathlib.Path({ego!r}), exo=pathlib.Path({exo!r}),
-             tables=pathlib.Path({tables!r}))
-  config_lib.set_ablation(
-      config, terms=choice["terms"], exo_encoder=choice["exo_encoder"])
+  runs.small(
+    config, ego=pathlib.Path({ego!r}), exo=pathlib.Path({exo!r}), tables=pathlib.Path({tables!r})
+  )
+  settings.set_ablation(config, terms=choice["terms"], exo_encoder=choice["exo_encoder"])
   return config
 '''
 
@@ -75,3 +81,30 @@ def write_config(path: pathlib.Path, *, ego, exo, tables) -> pathlib.Path:
     _CONFIG_FILE.format(ego=str(ego), exo=str(exo), tables=str(tables)), encoding="utf-8"
   )
   return path
+
+
+def assert_same_weights(a: pathlib.Path, b: pathlib.Path):
+  """Compares the last weights of two runs' folders, bit for bit."""
+  first, second = weight_files.read_weights(a), weight_files.read_weights(b)
+  for one, other in ((first.params, second.params), (first.stats, second.stats)):
+    one, other = weight_files.flatten(one), weight_files.flatten(other)
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+      assert value.tobytes() == other[name].tobytes(), name
+
+
+def prepare_training(data: pathlib.Path) -> None:
+  """Two tiny data sets, their tables, and `config.py` for commands."""
+  ego = tiny_data.write_tiny(data / "ego", "ego", {"train": 17, "val": 5})
+  exo = tiny_data.write_tiny(data / "exo", "exo", {"train": 11})
+  texts = sorted(
+    {
+      clip.narration
+      for folder, split in ((ego, "train"), (ego, "val"), (exo, "train"))
+      for clip in records.ClipDataset(folder, split).clips
+    }
+  )
+  vectors = np.random.default_rng(7).standard_normal((len(texts), 16))
+  table = narration_table.NarrationTable(texts, vectors, model="random-16")
+  write_pairs(ego, exo, table, data)
+  write_config(data / "config.py", ego=ego, exo=exo, tables=data)

@@ -13,7 +13,6 @@ from sum_l_jax.config import settings
 from sum_l_jax.experiment import loop
 from sum_l_jax.system import interrupt
 from sum_l_jax.system import processes
-from tests.experiment import test_main
 from tests.support import runs
 
 
@@ -59,7 +58,7 @@ def test_saves_and_goes_on(stage, batch, number, config, finished, tmp_path, mon
   assert before == (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
   assert main.run(config, tmp_path) == finished[1]
   for name in ("exo", "joint"):
-    test_main.assert_same_weights(tmp_path / name, finished[0] / name)
+    runs.assert_same_weights(tmp_path / name, finished[0] / name)
 
 
 def test_a_second_interrupt_stops_at_once():

@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from sum_l_jax.system import multihost
+from tests.support import free_ports
 
 ROOT = pathlib.Path(__file__).parents[2]
 SLURM = {"SLURM_NTASKS": "8", "SLURM_PROCID": "3", "SLURM_STEP_TASKS_PER_NODE": "4(x2)"}
@@ -73,22 +74,10 @@ def test_gpus_are_those_visible(monkeypatch):
   assert multihost.count_gpus({}) == 2
 
 
-def free_port() -> int:
-  """Of two in a row, the lower one."""
-  while True:
-    with socket.create_server(("127.0.0.1", 0)) as first:
-      port = first.getsockname()[1]
-      try:
-        with socket.create_server(("127.0.0.1", port + 1)):
-          return port
-      except OSError:
-        continue
-
-
 WAIT = """
 import sys
 from absl import logging
-from sum_l_jax import multihost
+from sum_l_jax.system import multihost
 
 logging.set_verbosity(logging.INFO)
 multihost.PATIENCE_SECONDS = 2.0
@@ -98,7 +87,7 @@ multihost.connect(job, timeout=int(sys.argv[3]))
 
 
 def test_watchdog_names_who_is_missing():
-  port = str(free_port())
+  port = str(free_ports.free_port())
   command = [sys.executable, "-c", WAIT, port]
   environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
   # Process 1 of 3 never starts.

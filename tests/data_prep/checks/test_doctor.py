@@ -17,7 +17,7 @@ from data_prep.clips import clip_dataset
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
-from tests import conftest
+from tests.support import tiny_data
 
 
 @pytest.fixture(name="ego")
@@ -72,7 +72,7 @@ def write(folder, clips):
     folder,
     name="d",
     view="ego",
-    tasks=conftest.SOFTMAX_TASKS,
+    tasks=tiny_data.SOFTMAX_TASKS,
     splits={s: lambda c=c: c for s, c in clips.items()},
   )
   return folder
@@ -286,7 +286,7 @@ def test_classes_that_never_train(examine, ego):
   assert status == 0
   finding = only(found, "classes", "val", "warning", len(unseen))
   assert finding["clips"] == [clip.clip_id for clip in val if clip.labels["noun"][0] != 0]
-  assert repr(conftest.NOUNS.class_names[min(unseen)]) in finding["message"]
+  assert repr(tiny_data.NOUNS.class_names[min(unseen)]) in finding["message"]
 
 
 def test_duplicate_ids(examine, ego):
@@ -305,7 +305,7 @@ def test_the_same_video_in_two_splits(examine, tmp_path):
   clips = {
     split: [
       dataclasses.replace(clip, video_id=video, start_seconds=float(start))
-      for clip, video, start in zip(conftest.noise_clips(split, 3, seed=1), videos, starts)
+      for clip, video, start in zip(tiny_data.noise_clips(split, 3, seed=1), videos, starts)
     ]
     for split, videos, starts in (
       ("val", ("P01_01", "P02_01", ""), (0, 5, 0)),
@@ -336,7 +336,7 @@ def damage_frame(clip, position, data=None):
 
 
 def test_undecodable_clips_are_listed_and_skipped(examine, tmp_path):
-  clips = conftest.noise_clips("c", 60, seed=1)
+  clips = tiny_data.noise_clips("c", 60, seed=1)
   for number, position in ((7, 0), (50, 0), (58, -1)):
     clips[number] = damage_frame(clips[number], position)
   folder = write(tmp_path / "d", {"train": clips})
@@ -354,7 +354,7 @@ def test_undecodable_clips_are_listed_and_skipped(examine, tmp_path):
 
 
 def test_frame_size_that_changes(examine, tmp_path):
-  clips = conftest.noise_clips("c", 3, seed=1)
+  clips = tiny_data.noise_clips("c", 3, seed=1)
   other = simplejpeg.encode_jpeg(np.zeros((32, 64, 3), np.uint8))
   clips[1] = damage_frame(clips[1], -1, other)
   folder = write(tmp_path / "d", {"train": clips})

@@ -11,7 +11,7 @@ import pytest
 from data_prep import build_dataset
 from data_prep.clips import cut_clips
 from sum_l_jax.data import records
-from tests.data_prep.sources import test_annotations
+from tests.support import annotation_files
 from tests.support import numbered_video
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -23,11 +23,11 @@ def source_fixture(tmp_path):
   """40 clips of two frame folders; the options that build them."""
   for video in ("P01_01", "P01_02"):
     numbered_video.write_frames(tmp_path / video, range(1, 101))
-  test_annotations._write(
+  annotation_files.write_rows(
     tmp_path / "labels.csv",
     [
       {
-        **test_annotations.EPIC_ROW,
+        **annotation_files.EPIC_ROW,
         "uid": str(n),
         "video_id": f"P01_0{1 + n // 20}",
         "start_frame": str(1 + n),

@@ -12,48 +12,17 @@ from data_prep.sources import clip_specs
 from data_prep.sources import epic_kitchens
 from data_prep.sources import manifest
 from data_prep.sources import split_rules
+from tests.support import annotation_files
 
 EPIC55 = pathlib.Path(__file__).parents[4] / "shared" / "data" / "epic55"
 LABELS = EPIC55 / "EPIC_train_action_labels.csv"
 
-EPIC_ROW = {
-  "uid": "7",
-  "participant_id": "P01",
-  "video_id": "P01_01",
-  "narration": "open door",
-  "start_timestamp": "00:00:00.14",
-  "stop_timestamp": "00:01:03.37",
-  "start_frame": "8",
-  "stop_frame": "3802",
-  "verb": "open",
-  "verb_class": "2",
-  "noun": "door",
-  "noun_class": "8",
-  "all_nouns": "['door', 'pan']",
-  "all_noun_classes": "[8, 1]",
-}
-MANIFEST_ROW = {
-  "clip_id": "a0",
-  "path": "v.mp4",
-  "start_seconds": "0.5",
-  "stop_seconds": "2",
-  "narration": "cut onion",
-  "verb": "cut",
-  "noun": "onion",
-}
-
-
-def _write(path, rows):
-  with path.open("w", newline="", encoding="utf-8") as handle:
-    writer = csv.DictWriter(handle, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-  return path
-
 
 def _epic(tmp_path, *changes, **options):
   (tmp_path / "P01_01").mkdir(exist_ok=True)
-  path = _write(tmp_path / "labels.csv", [{**EPIC_ROW, **c} for c in changes])
+  path = annotation_files.write_rows(
+    tmp_path / "labels.csv", [{**annotation_files.EPIC_ROW, **c} for c in changes]
+  )
   return epic_kitchens.read_annotations(
     path, release=epic_kitchens.EPIC55, media_roots=[tmp_path], **options
   )
@@ -61,7 +30,9 @@ def _epic(tmp_path, *changes, **options):
 
 def _manifest(tmp_path, *changes, **options):
   (tmp_path / "v.mp4").touch()
-  path = _write(tmp_path / "m.csv", [{**MANIFEST_ROW, **c} for c in changes])
+  path = annotation_files.write_rows(
+    tmp_path / "m.csv", [{**annotation_files.MANIFEST_ROW, **c} for c in changes]
+  )
   return manifest.read_annotations(path, media_roots=[tmp_path], **options)
 
 
@@ -217,10 +188,10 @@ def test_epic_uid_twice(tmp_path):
 
 
 def test_missing_columns(tmp_path):
-  row = dict(EPIC_ROW)
+  row = dict(annotation_files.EPIC_ROW)
   row["verb_clas"] = row.pop("verb_class")
   del row["start_frame"]
-  path = _write(tmp_path / "labels.csv", [row])
+  path = annotation_files.write_rows(tmp_path / "labels.csv", [row])
   with pytest.raises(ValueError) as error:
     epic_kitchens.read_annotations(path, release=epic_kitchens.EPIC55, media_roots=[tmp_path])
   text = str(error.value)
@@ -258,7 +229,10 @@ def test_bad_file(tmp_path, content, message):
 
 def test_windows_line_ends_and_byte_order_mark(tmp_path):
   (tmp_path / "v.mp4").touch()
-  path = _write(tmp_path / "m.csv", [MANIFEST_ROW, {**MANIFEST_ROW, "clip_id": "b"}])
+  path = annotation_files.write_rows(
+    tmp_path / "m.csv",
+    [annotation_files.MANIFEST_ROW, {**annotation_files.MANIFEST_ROW, "clip_id": "b"}],
+  )
   text = path.read_bytes().replace(b"\r\n", b"\n")
   plain = manifest.read_annotations(path, media_roots=[tmp_path])
   path.write_bytes(b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n"))
@@ -267,9 +241,11 @@ def test_windows_line_ends_and_byte_order_mark(tmp_path):
 
 
 def test_a_line_that_is_no_utf8_is_named(tmp_path):
-  path = _write(
+  path = annotation_files.write_rows(
     tmp_path / "m.csv",
-    [MANIFEST_ROW] * 3000 + [{**MANIFEST_ROW, "narration": "crème"}] + [MANIFEST_ROW] * 9,
+    [annotation_files.MANIFEST_ROW] * 3000
+    + [{**annotation_files.MANIFEST_ROW, "narration": "crème"}]
+    + [annotation_files.MANIFEST_ROW] * 9,
   )
   path.write_bytes(path.read_bytes().decode().encode("latin-1"))
   with pytest.raises(ValueError, match="m.csv', line 3002, can't be read"):

@@ -14,7 +14,7 @@ from sum_l_jax.data import records
 from sum_l_jax.evaluation.labels import evaluate
 from sum_l_jax.evaluation.labels import evaluators
 from sum_l_jax.evaluation.labels import result_files
-from tests import conftest
+from tests.support import tiny_data
 
 TASKS = {
   "verb": types.Task("verb", types.SOFTMAX, tuple("abcdefgh")),
@@ -95,7 +95,7 @@ def test_seen_combinations(tiny_ego):
   # The narration of these clips is "<verb> <noun>".
   known = {clip.narration for clip in train.clips}
   assert seen.tolist() == [clip.narration in known for clip in val.clips]
-  assert set(conftest.SOFTMAX_TASKS) == set(train.tasks)
+  assert set(tiny_data.SOFTMAX_TASKS) == set(train.tasks)
 
 
 RESULT = {

@@ -19,8 +19,8 @@ from sum_l_jax.evaluation.retrieval import cross_view
 from sum_l_jax.evaluation.retrieval import embedding
 from sum_l_jax.evaluation.retrieval import retrieval_table
 from sum_l_jax.train import metric_log
-from tests import conftest
 from tests.support import runs
+from tests.support import tiny_data
 
 
 @pytest.fixture(name="config")
@@ -146,21 +146,21 @@ def test_what_stops(config, finished, tiny_narrations, tmp_path):
 def test_a_narration_of_the_last_evaluation_is_missed_before_training(
   config, tiny_tables, tmp_path
 ):
-  clips = conftest.noise_clips("c", 3, seed=5)
+  clips = tiny_data.noise_clips("c", 3, seed=5)
   odd = [type(c)(**{**vars(c), "narration": "wash hands"}) for c in clips]
   clip_dataset.write_clip_dataset(
     tmp_path / "ego",
     name="tiny",
     view="ego",
-    tasks=conftest.SOFTMAX_TASKS,
+    tasks=tiny_data.SOFTMAX_TASKS,
     splits={
-      "train": lambda: conftest.noise_clips("t", 6, seed=1),
+      "train": lambda: tiny_data.noise_clips("t", 6, seed=1),
       "val": lambda: clips,
       "test": lambda: odd,
     },
   )
   table = narration_table.NarrationTable.load(tiny_tables / "narrations.npz")
-  known = [f"{v} {n}" for v in conftest.VERBS.class_names for n in conftest.NOUNS.class_names]
+  known = [f"{v} {n}" for v in tiny_data.VERBS.class_names for n in tiny_data.NOUNS.class_names]
   folder = tmp_path / "tables"
   folder.mkdir()
   vectors = np.random.default_rng(0).standard_normal((len(known), 16))

@@ -22,8 +22,8 @@ from sum_l_jax.main import run
 from sum_l_jax.system import devices
 from sum_l_jax.tools.embed.__main__ import main
 from sum_l_jax.video import decode
-from tests import conftest
 from tests.support import runs
+from tests.support import tiny_data
 
 
 @pytest.fixture(scope="module", name="config")
@@ -194,14 +194,14 @@ def test_both_formats_agree(finished, tiny_ego, tiny_exo, tmp_path, capsys):
 
 
 def test_unreadable_clips_are_left_out(finished, tmp_path, capsys):
-  clips = conftest.noise_clips("c", 4, seed=5)
+  clips = tiny_data.noise_clips("c", 4, seed=5)
   broken = [frame[: len(frame) // 2] for frame in clips[1].frames]
   clips[1] = dataclasses.replace(clips[1], frames=broken)
   clip_dataset.write_clip_dataset(
     tmp_path / "ego",
     name="broken",
     view="ego",
-    tasks=conftest.SOFTMAX_TASKS,
+    tasks=tiny_data.SOFTMAX_TASKS,
     splits={"val": lambda: clips},
   )
   output = tmp_path / "e.npz"
@@ -268,8 +268,8 @@ def test_errors(finished, config, tiny_ego, tiny_exo, tmp_path, capsys, monkeypa
     side,
     name="s",
     view="side",
-    tasks=conftest.SOFTMAX_TASKS,
-    splits={"val": lambda: conftest.noise_clips("s", 2, seed=1)},
+    tasks=tiny_data.SOFTMAX_TASKS,
+    splits={"val": lambda: tiny_data.noise_clips("s", 2, seed=1)},
   )
   assert "is of view 'side'; there are towers" in error(run, f"--datasets={side}:val")
 

@@ -17,7 +17,7 @@ from sum_l_jax.evaluation.retrieval import embedding
 from sum_l_jax.tools.retrieve import retrieval_examples
 from sum_l_jax.tools.retrieve import retrieval_page
 from sum_l_jax.tools.retrieve.__main__ import main
-from tests import conftest
+from tests.support import tiny_data
 
 SCRIPT = "<script>alert('x')</script> \"cut\" & stir"
 
@@ -159,14 +159,14 @@ def test_text_queries(finished, tiny_exo, tiny_tables, tiny_narrations, tmp_path
 
 
 def test_narrations_and_ids_are_escaped(finished, tiny_exo, tmp_path, capsys):
-  clips = conftest.noise_clips("<b>c", 3, seed=3)
+  clips = tiny_data.noise_clips("<b>c", 3, seed=3)
   for i, clip in enumerate(clips):
     clips[i] = type(clip)(**{**vars(clip), "narration": SCRIPT})
   clip_dataset.write_clip_dataset(
     tmp_path / "ego",
     name="<i>evil",
     view="ego",
-    tasks=conftest.SOFTMAX_TASKS,
+    tasks=tiny_data.SOFTMAX_TASKS,
     splits={"val": lambda: clips},
   )
   output = tmp_path / "page.html"
@@ -216,7 +216,7 @@ def test_a_class_name_and_a_title_are_escaped():
 
 
 def test_a_frame_that_cannot_be_read(finished, tiny_exo, tmp_path):
-  clips = conftest.noise_clips("c", 2, seed=5)
+  clips = tiny_data.noise_clips("c", 2, seed=5)
   frames = list(clips[1].frames)
   # No frame of the network's single view is the middle one.
   frames[len(frames) // 2] = frames[0][:40]
@@ -225,7 +225,7 @@ def test_a_frame_that_cannot_be_read(finished, tiny_exo, tmp_path):
     tmp_path / "ego",
     name="broken",
     view="ego",
-    tasks=conftest.SOFTMAX_TASKS,
+    tasks=tiny_data.SOFTMAX_TASKS,
     splits={"val": lambda: clips},
   )
   dataset = records.ClipDataset(tmp_path / "ego", "val")

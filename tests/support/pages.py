@@ -1,0 +1,123 @@
+"""The pages' code blocks and code spans, and the commands in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import dataclasses
+import pathlib
+import re
+import shlex
+
+ROOT = pathlib.Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
+# Programs of others: that they are named correctly is all that is looked at.
+FOREIGN = ("pip", "venv", "pytest", "build", "http.server")
+OPERATORS = frozenset("();<>|&")
+
+
+@dataclasses.dataclass(frozen=True)
+class Code:
+  """A line of a code block, or a code span of the text.
+
+  `whole` commands are for copying; one in the text may leave options out.
+  `needs` is what the comment above a command says it needs, if it does.
+  """
+
+  page: pathlib.Path
+  line: int
+  text: str
+  whole: bool
+  needs: str = ""
+
+  def __str__(self) -> str:
+    return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def _blocks(text: str) -> Iterator[tuple[int, list[str]]]:
+  """Fenced and indented code blocks, with the number of their first line."""
+  lines = text.splitlines()
+  number = 0
+  while number < len(lines):
+    line = lines[number]
+    if line.startswith("```"):
+      end = number + 1
+      while end < len(lines) and not lines[end].startswith("```"):
+        end += 1
+      yield number + 2, lines[number + 1 : end]
+      number = end + 1
+    elif line.startswith("    ") and (number == 0 or not lines[number - 1]):
+      end = number
+      while end < len(lines) and (lines[end].startswith("    ") or not lines[end]):
+        end += 1
+      yield number + 1, [part[4:] for part in lines[number:end]]
+      number = end
+    else:
+      number += 1
+
+
+def without_blocks(text: str) -> str:
+  """The page with its code blocks emptied; lines keep their numbers."""
+  lines = text.splitlines()
+  for first, block in _blocks(text):
+    lines[first - 1 : first - 1 + len(block)] = [""] * len(block)
+  return "\n".join(line if not line.startswith("```") else "" for line in lines)
+
+
+def read_code(page: pathlib.Path) -> Iterator[Code]:
+  text = page.read_text(encoding="utf-8")
+  for first, block in _blocks(text):
+    joined, start, needs = "", first, ""
+    for number, line in enumerate(block, first):
+      if line.startswith("# "):
+        needs = line.removeprefix("# needs ") if "# needs " in line else ""
+      start = start if joined else number
+      joined += line.removesuffix("\\")
+      if not line.endswith("\\"):
+        yield Code(page, start, joined, True, needs)
+        joined = ""
+  prose = without_blocks(text)
+  for span in re.finditer(r"(`+)(?!`)(.+?)(?<!`)\1(?!`)", prose, re.DOTALL):
+    if "\n\n" not in span.group(2):
+      yield Code(
+        page, prose.count("\n", 0, span.start()) + 1, " ".join(span.group(2).split()), False
+      )
+
+
+CODE = [code for page in PAGES for code in read_code(page)]
+
+
+def _tokens(text: str) -> list[str]:
+  lexer = shlex.shlex(text, posix=True, punctuation_chars=True)
+  lexer.whitespace_split = True
+  try:
+    return list(lexer)
+  except ValueError:  # An apostrophe in a diagram or a sentence.
+    return []
+
+
+def commands(text: str) -> Iterator[list[str]]:
+  """Everything after `python -m`, also of commands inside a command's quotes.
+
+  >>> list(commands("cd x && .venv/bin/python -m a.b --c='d e' > log"))
+  [['a.b', '--c=d e']]
+  >>> list(commands("ssh --command='python -m a.b --c=1' host"))
+  [['a.b', '--c=1']]
+  """
+  tokens = _tokens(text)
+  for place, token in enumerate(tokens):
+    if re.search(r"python3? -m ", token):
+      yield from commands(token)
+    if not re.fullmatch(r"(.*/)?python3?", token) or tokens[place + 1 : place + 2] != ["-m"]:
+      continue
+    arguments = []
+    for argument in tokens[place + 2 :]:
+      if OPERATORS.issuperset(argument):
+        break
+      if argument != "...":
+        arguments.append(argument)
+    # The file descriptor of `2>&1`.
+    yield [a for a in arguments if a != "2"]
+
+
+COMMANDS = [(code, command) for code in CODE for command in commands(code.text) if command]
