@@ -1,24 +1,28 @@
-"""The vocabulary that all packages share: what crosses their borders.
+"""The vocabulary of the library: what crosses the borders between its rooms.
 
-Shape letters, the same in every docstring and einsum of this library:
+Shape letters, the same in every docstring and einsum:
 
-  B  batch (examples of one step, over all devices)
-  V  test views of one clip (temporal clips x spatial crops)
-  T  frames of one clip        H, W, C  height, width, channels
-  D  embedding (width of the text vectors)
-  K  classes of one task       N  clips of a data set
+  B        batch: examples of one step, over all devices
+  V        test views of one clip: temporal samples x spatial crops
+  T        frames of one clip
+  H, W, C  height, width, channels
+  N        tokens of one clip, where an encoder ran before; in evaluation, the
+           clips of a data set
+  D        embedding: width of the text vectors
+  K        classes of one task
 
 Glossary:
 
-  view         `ego` (first person, FPV, subscript f in the paper) or
-               `exo` (third person, TPV, subscript t in the paper)
-  clip         a labelled stretch of video, the unit of every data set
-  test view    one crop of one temporal sample of a clip at test time
-  pathway      `slow` or `fast`, the two frame rates of SlowFast
-  narration    the short text that describes a clip
-  pair         an ego clip and the exo clip whose narration is most similar
-  task         one label set: `verb`, `noun`, `action` ...
-  term         one summand of the total loss (Eq. 12)
+  view       `ego` (first person, FPV, subscript f in the paper) or
+             `exo` (third person, TPV, subscript t in the paper)
+  clip       a labelled stretch of video, the unit of every data set
+  pool       one of the exo data sets that training draws partners from
+  test view  one crop of one temporal sample of a clip at test time
+  pathway    `slow` or `fast`, the two frame rates of SlowFast
+  narration  the short text that describes a clip
+  pair       an ego clip and the exo clip whose narration is most similar
+  task       one label set: `verb`, `noun`, `action` ...
+  term       one summand of the total loss (Eq. 12)
 """
 
 from __future__ import annotations
@@ -26,12 +30,75 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+import typing
 from typing import Any
+from typing import NotRequired
+from typing import TypeAlias
+from typing import TypedDict
 
-# Pytrees of arrays; the concrete leaves are numpy on the host, jax on devices.
-Array = Any
-Batch = Mapping[str, Mapping[str, Any]]
-Outputs = Mapping[str, Mapping[str, Any]]
+import numpy as np
+
+if typing.TYPE_CHECKING:
+  import jax  # For its types alone: commands print their help without JAX.
+
+# numpy on the host, JAX on devices and under `jit`.
+Array: TypeAlias = "np.ndarray | jax.Array"
+
+
+class ViewInputs(TypedDict):
+  """What the model reads of one view.
+
+  Attributes:
+    video: uint8 `[B, T, H, W, 3]`, RGB. Pixels stay bytes until the device.
+    color_offset: float32 `[B, 3]`, added to RGB on the scale 0..1.
+  """
+
+  video: Array
+  color_offset: NotRequired[Array]
+
+
+class ViewBatch(ViewInputs):
+  """One view of a batch, padded to B rows.
+
+  Attributes:
+    labels: by task, int32 `[B]` (softmax; -1 where unknown) or multi-hot
+      float32 `[B, K]` (multi_label).
+    mask: float32 `[B]`, 1 for a row that counts and 0 for padding.
+    clip: int32 `[B]`, positions in the data set.
+    pool: int32 `[B]`, which exo data set; of the exo view in training.
+    view: int32 `[B]`, which test view; at test time.
+    narration: float32 `[B, D]` of unit norm, where there is a narration table.
+  """
+
+  labels: Mapping[str, Array]
+  mask: Array
+  clip: Array
+  pool: NotRequired[Array]
+  view: NotRequired[Array]
+  narration: NotRequired[Array]
+
+
+class ViewOutputs(TypedDict):
+  """What the model gives for one view.
+
+  Attributes:
+    logits: by task, float32 `[B, K]`; with a pooling window float32
+      `[B, positions, K]`.
+    features: float32 `[B, C]`, what the heads and the projection read.
+    stages: by stage and pathway, `[B, T', H', W', C']`.
+    embedding: float32 `[B, D]` of unit norm, where there is a projection.
+  """
+
+  logits: Mapping[str, jax.Array]
+  features: jax.Array
+  stages: Mapping[str, Mapping[str, jax.Array]]
+  embedding: NotRequired[jax.Array]
+
+
+# By view.
+Batch = Mapping[str, ViewBatch]
+Outputs = Mapping[str, ViewOutputs]
+# By name, in [0, 1], going up when things get better.
 Metrics = Mapping[str, float]
 
 EGO = "ego"
