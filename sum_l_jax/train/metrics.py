@@ -67,7 +67,8 @@ def step_sums(
   for view, out in outputs.items():
     for task, logits in out["logits"].items():
       sums[f"{view}/{task}_top1"] = metrics.Average.from_model_output(
-        _top1(logits, batch[view]["labels"][task]), mask=batch[view]["mask"]
+        _top1(logits, jnp.asarray(batch[view]["labels"][task])),
+        mask=jnp.asarray(batch[view]["mask"]),
       )
   return sums
 
