@@ -31,7 +31,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import typing
-from typing import Any
 from typing import NotRequired
 from typing import TypeAlias
 from typing import TypedDict
