@@ -1,10 +1,13 @@
 """Packaging of sum_l_jax; exact, tested versions are in constraints.txt."""
 
 import pathlib
+import re
 
 import setuptools
 from setuptools.command import build_py
 
+_INIT = pathlib.Path("sum_l_jax/__init__.py").read_text(encoding="utf-8")
+(_VERSION,) = re.findall(r'(?m)^__version__ = "(.+)"$', _INIT)
 _REPORT = ["jinja2>=3.1,<4", "matplotlib>=3.8,<4"]
 # clu's writers of event files import both, undeclared. TensorFlow before 2.18
 # wants numpy below 2.
@@ -25,8 +28,7 @@ class _BuildPy(build_py.build_py):
 
 setuptools.setup(
   name="sum_l_jax",
-  # The one place; CHANGELOG.md and CITATION.cff follow (a test compares).
-  version="0.1.0",
+  version=_VERSION,
   description=("Semantics-based unpaired multiview learning (SUM-L) for egocentric video, in JAX"),
   long_description=pathlib.Path("README.md").read_text(encoding="utf-8"),
   long_description_content_type="text/markdown",
@@ -45,7 +47,12 @@ setuptools.setup(
   # Said outright, an editable install is a path, not an import hook.
   package_dir={"": "."},
   cmdclass={"build_py": _BuildPy},
-  package_data={"data_prep.toy_kitchen": ["*.npz"], "sum_l_jax.tools.report": ["*.jinja"]},
+  package_data={
+    "data_prep.toy_kitchen": ["*.npz"],
+    "sum_l_jax": ["py.typed"],
+    "sum_l_jax.tools.report": ["*.jinja"],
+  },
+  entry_points={"console_scripts": ["sum-l = sum_l_jax.__main__:main"]},
   install_requires=[
     "absl-py>=2.1",
     "array-record>=0.8,<0.9",

@@ -1,25 +1,49 @@
 """SUM-L: semantics-based unpaired multiview learning of egocentric video.
 
+A trained model looks at a video:
+
   model = sum_l_jax.load("runs/epic55")
   model.predict("video.mp4")
 
-`load` and `load_exported` are looked up when they are first used, so that
-importing the package imports no JAX.
+The names below are looked up when they are first used, so that importing the
+package takes no time and no JAX.
 """
 
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
 from typing import Any
 
-_WHERE = {
+if TYPE_CHECKING:
+  from sum_l_jax import losses
+  from sum_l_jax.losses.objective import Objective
+  from sum_l_jax.models.multiview import make_model
+  from sum_l_jax.prediction.predictor import load
+  from sum_l_jax.tools.export.exported_model import load_exported
+
+# The one place: setup.py reads it; a test compares CHANGELOG.md and
+# CITATION.cff.
+__version__ = "0.1.0"
+
+__all__ = ("Objective", "__version__", "load", "load_exported", "losses", "make_model")
+
+_MODULES = {
+  "Objective": "sum_l_jax.losses.objective",
   "load": "sum_l_jax.prediction.predictor",
   "load_exported": "sum_l_jax.tools.export.exported_model",
+  "make_model": "sum_l_jax.models.multiview",
 }
-__all__ = tuple(_WHERE)
 
 
 def __getattr__(name: str) -> Any:
-  if name in _WHERE:
-    return getattr(importlib.import_module(_WHERE[name]), name)
-  raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+  """Imports a public name at its first use."""
+  if name == "losses":
+    return importlib.import_module("sum_l_jax.losses")
+  if name not in _MODULES:
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+  return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *__all__})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+import importlib
 import importlib.metadata
 import json
 import pathlib
@@ -12,6 +13,9 @@ import subprocess
 import sys
 
 import pytest
+
+import sum_l_jax
+from sum_l_jax.system import extras
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Prints what would be in the wheel, by its path there.
@@ -24,7 +28,9 @@ build.build_lib = ""
 build.ensure_finalized()
 files = build.get_outputs(include_bytecode=0)
 json.dump({"files": files, "extras": distribution.extras_require,
-           "requires": distribution.install_requires}, sys.stdout)
+           "requires": distribution.install_requires,
+           "version": distribution.get_version(),
+           "scripts": distribution.entry_points["console_scripts"]}, sys.stdout)
 """
 
 
@@ -100,13 +106,13 @@ def test_no_requirement_is_named_twice(wheel):
 
 
 @pytest.mark.parametrize(
-  "package, extras",
+  "package, with_extras",
   [("sum_l_jax", ("report", "tensorboard")), ("data_prep", ("data_prep", "beam", "report"))],
 )
-def test_every_import_is_declared(package, extras, wheel):
+def test_every_import_is_declared(package, with_extras, wheel):
   """Else it works only as long as another library happens to bring it."""
   declared = _declared(wheel["requires"])
-  for extra in extras:
+  for extra in with_extras:
     declared |= _declared(wheel["extras"][extra])
   found_in = importlib.metadata.packages_distributions()
   missing = {
@@ -118,17 +124,26 @@ def test_every_import_is_declared(package, extras, wheel):
   assert not missing, f"not in setup.py: {sorted(missing)}"
 
 
-def _version() -> str:
-  tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
-  return next(
-    node.value.value
-    for node in ast.walk(tree)
-    if isinstance(node, ast.keyword) and node.arg == "version"
-  )
+def test_every_extra_that_is_recommended_installs_what_is_missing(wheel):
+  for library, extra in extras.EXTRAS.items():
+    assert _normal(library) in _declared(wheel["extras"][extra]), library
 
 
-def test_version_agrees():
-  version = _version()
+def test_training_is_installed_without_what_only_extras_need(wheel):
+  heavy = {"jinja2", "matplotlib", "sentence-transformers", "tensorboard", "tensorflow", "torch"}
+  assert not heavy & _declared(wheel["requires"])
+
+
+def test_the_console_script_is_the_door(wheel):
+  (script,) = wheel["scripts"]
+  name, module, function = re.fullmatch(r"(\S+) = (\S+):(\S+)", script).groups()
+  assert name == "sum-l"
+  assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_version_agrees(wheel):
+  version = sum_l_jax.__version__
+  assert wheel["version"] == version
   citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
   assert re.search(r"(?m)^version: (\S+)$", citation).group(1) == version
   changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
