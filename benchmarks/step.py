@@ -35,8 +35,6 @@ from sum_l_jax import types
 from sum_l_jax.losses.objective import DEFAULT_WEIGHTS
 from sum_l_jax.losses.objective import Objective
 from sum_l_jax.models import backbones
-from sum_l_jax.models import resnet3d
-from sum_l_jax.models import slowfast
 from sum_l_jax.models.layers import convolution
 from sum_l_jax.system import devices
 from sum_l_jax.system import processes
@@ -103,12 +101,11 @@ def _jax_step(module: nnx.Module, loss: Callable, batch) -> Callable[[], None]:
 
 def encoder_step(backbone: str, x: np.ndarray, backend: str = "cpu"):
   """The step of one encoder, on the mean square of its feature."""
-  spec = backbones.BACKBONES[backbone]
-  make = slowfast.SlowFast if spec.fast else resnet3d.ResNet3D
-  network = make(
-    spec, backend=backend, bn_group_size=0, dtype=jnp.float32, rng=np.random.default_rng(0)
+  options = models.EncoderOptions(conv=backend)
+  network = models.BACKBONES[backbone].make(options, np.random.default_rng(0))
+  return _jax_step(
+    network, lambda net, x: jnp.square(net(x, train=True, prepare=lambda x: x)[0]).mean(), x
   )
-  return _jax_step(network, lambda net, x: jnp.square(net(x, train=True)[0]).mean(), x)
 
 
 class _ConvNorm(nn.Sequential):
@@ -139,7 +136,7 @@ class TinyTorch(nn.Module):
 
   def __init__(self):
     super().__init__()
-    spec = backbones.BACKBONES["tiny"].slow
+    spec = models.BACKBONES["tiny"].spec.slow
     width, stride = spec.stem.features, spec.stem.stride
     size = (1, stride, stride)
     self.stem = nn.Conv3d(3, 3 * width, size, size, bias=False)
@@ -164,11 +161,12 @@ class _Published(nn.Module):
 
   def __init__(self, backbone: str):
     super().__init__()
-    self.alpha = backbones.BACKBONES[backbone].alpha
+    spec = models.BACKBONES[backbone].spec
+    self.alpha = spec.alpha
     blocks = reference_networks.build(
       {"slow_r50": "slow_r50_8x8", "slowfast_r50": "slowfast_r50_8x8"}[backbone]
     ).blocks
-    self.two = backbones.BACKBONES[backbone].fast is not None
+    self.two = spec.fast is not None
     self.blocks = blocks[:-2] if self.two else blocks[:-1]
 
   def forward(self, x):
@@ -237,7 +235,7 @@ class _Tower(nn.Module):
   def __init__(self):
     super().__init__()
     self.encoder = TinyTorch()
-    width = backbones.BACKBONES["tiny"].feature_dim
+    width = models.BACKBONES["tiny"].spec.feature_dim
     self.heads = nn.ModuleList(nn.Linear(width, k) for k in TASKS.values())
     self.projection = nn.Linear(width, TEXT)
 

@@ -83,7 +83,7 @@ CASES = {
   "slow_s3_of_4_native": Case("slow", "s3", clips=4, table=_NATIVE),
   "slow_s3_of_4": Case("slow", "s3", clips=4),
 }
-_SPEC = backbones.BACKBONES["slowfast_r50"]
+_SPEC = backbones.BACKBONES["slowfast_r50"].spec
 _SIDES = {"s2": 56, "s3": 56, "s4": 28, "s5": 14}
 _FRAMES = {"slow": 8, "fast": 32}
 

@@ -28,6 +28,7 @@ from sum_l_jax.data import pairing
 from sum_l_jax.data import records
 from sum_l_jax.data import transforms
 from sum_l_jax.losses.objective import Objective
+from sum_l_jax.models import backbones
 from sum_l_jax.train.optimizer import make_optimizer
 from sum_l_jax.train.optimizer import make_schedule
 from sum_l_jax.train.state import Network
@@ -210,13 +211,13 @@ def build_network(
     config: resolved.
     tasks: label sets by view.
     embedding_dim: width of the text vectors; None builds no projections.
-    pool_window: for evaluation, see `models.make_model`.
+    pool_window: for evaluation, see `models.EncoderOptions`.
   """
-  frames = models.BACKBONES.get(config.model.backbone)
-  if frames and config.frames.count % frames.alpha:
+  multiple = backbones.find(config.model.backbone).frames_multiple
+  if config.frames.count % multiple:
     raise ValueError(
-      f"config.frames.count={config.frames.count} must be a multiple of the"
-      f" {config.model.backbone} pathways' frame ratio {frames.alpha}."
+      f"config.frames.count={config.frames.count} must be a multiple of {multiple} for"
+      f" config.model.backbone={config.model.backbone!r}."
     )
   arguments = dict(
     backbone=config.model.backbone,
@@ -231,12 +232,14 @@ def build_network(
     # Stage one trains it.
     freeze_exo=config.model.freeze_exo and len(tasks) == 2,
     prenorm=config.model.projection_prenorm == "true",
-    bn_group_size=config.model.bn_group_size,
-    dtype=jnp.dtype(config.precision),
-    conv=config.model.conv,
-    remat=config.model.remat,
-    pack_clips=config.model.pack_clips,
-    pool_window=pool_window,
+    options=backbones.EncoderOptions(
+      conv=config.model.conv,
+      dtype=jnp.dtype(config.precision),
+      bn_group_size=config.model.bn_group_size,
+      remat=config.model.remat,
+      pool_window=pool_window,
+      pack_clips=config.model.pack_clips,
+    ),
     seed=config.seed,
   )
   return Network(lambda: models.make_model(**arguments))

@@ -233,10 +233,8 @@ def _kernel_hint(ours: str, value: np.ndarray, backbone: str) -> str:
   if not ours.startswith("fusion/") or value.ndim != 5:
     return ""
   for model, name in choices.MODELS.items():
-    spec = models.BACKBONES[name]
-    same_depth = (
-      spec.fast and len(spec.slow.stages) and spec.slow == models.BACKBONES[backbone].slow
-    )
+    spec = models.BACKBONES[name].spec
+    same_depth = spec.fast and spec.slow == models.BACKBONES[backbone].spec.slow
     if same_depth and spec.fusion_kernel == value.shape[0]:
       return f" Its fusion kernels span {value.shape[0]} frames: choose --model={model}."
   return ""
@@ -365,7 +363,7 @@ def _take_heads(tensors, view, origin, tower, used, options, card, report) -> li
 
 def _make_card(options, views, params, heads, file, old_card) -> dict:
   """What `train.stages.build_card` says of a trained checkpoint, and more."""
-  spec = models.BACKBONES[options.backbone]
+  entry = models.BACKBONES[options.backbone]
   class_heads = {v: [h for h in hs if h.task] for v, hs in heads.items()}
   order = {
     view: options.channel_order
@@ -400,16 +398,16 @@ def _make_card(options, views, params, heads, file, old_card) -> dict:
       view: dataclasses.asdict(models.PixelSpec(channel_order=order[view])) for view in views
     },
     "frames": {
-      "count": spec.num_frames,
-      "stride": frames.get("stride", 2 if spec.fast else 8),
+      "count": entry.num_frames,
+      "stride": frames.get("stride", entry.stride),
       "crop_size": frames.get("crop_size", 256),
       "fps": options.fps
       or frames.get("fps")
       or next((h.fps for hs in class_heads.values() for h in hs), 30.0),
     },
     "network": {
-      "alpha": spec.alpha,
-      "fusion_kernel": spec.fusion_kernel,
+      "alpha": entry.spec.alpha,
+      "fusion_kernel": entry.spec.fusion_kernel,
       "bn_epsilon": norm.EPSILON,
       # The released projections were trained on unit features.
       "projection_prenorm": old_card.get("network", {}).get("projection_prenorm", dim is not None),

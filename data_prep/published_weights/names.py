@@ -125,7 +125,7 @@ def encoder_names(backbone: str, family: str, ours: Iterable[str]) -> dict[str, 
   Returns:
     ours -> theirs.
   """
-  spec = models.BACKBONES[backbone]
+  spec = models.BACKBONES[backbone].spec
   last_blocks = {i + 2: stage.blocks - 1 for i, stage in enumerate(spec.slow.stages)}
   rules = {
     "pyslowfast": _pyslowfast,

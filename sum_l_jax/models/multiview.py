@@ -1,18 +1,20 @@
-"""The two-view model: an encoder, class heads and a projection per view.
+"""The two-view model: an encoder, class heads and a projection for each view.
 
-    ego video -- encoder -- feature -+- dropout -- heads/<task> --> logits
-                                     '- projection -- unit length -> embedding
-    exo video -- encoder -- (the same, with its own parameters)
+    ego video -- encoder, pooling -- feature -+- dropout -- heads/<task> -- logits
+                                              '- projection (Eq. 5) ------- embedding
+    exo video -- the same, with parameters of its own
 
 The parameter tree is `ego/{encoder,heads,projection}` and
 `exo/{encoder,heads,projection}`; only the views asked for exist. Evaluation
-uses the ego half alone (paper, section 3).
+uses the ego tower alone (paper, section 3). In the ablation of Table 6 the exo
+encoder shares the ego encoder's parameters, or is frozen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 import math
+from typing import Any
 import zlib
 
 from flax import nnx
@@ -22,67 +24,100 @@ import numpy as np
 
 from sum_l_jax import types
 from sum_l_jax.models import backbones
-from sum_l_jax.models import heads
 from sum_l_jax.models import pixel_format
-from sum_l_jax.models import resnet3d
-from sum_l_jax.models import slowfast
-from sum_l_jax.models.layers import convolution
 
 
-def _number(name: str) -> int:
-  # Not hash(): Python salts it anew in every process.
-  return zlib.crc32(name.encode())
+def l2_normalize(x: jax.Array) -> jax.Array:
+  """Unit vectors along the last axis, float32; a zero vector stays zero.
+
+  The gradient is finite everywhere, also at zero.
+  """
+  x = x.astype(jnp.float32)
+  squared = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+  return x * jax.lax.rsqrt(jnp.maximum(squared, 1e-12))
 
 
-def _generator(seed: int, *names: str) -> np.random.Generator:
-  """The random generator of one part of the model, by its place in the tree."""
-  return np.random.default_rng([seed, *map(_number, names)])
+def dropout(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
+  """Zeroes a fraction `rate` of x and scales the rest by 1 / (1 - rate)."""
+  keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+  return jnp.where(keep, x / (1.0 - rate), 0.0)
+
+
+class Linear(nnx.Module):
+  """x @ kernel + bias in float32; a class head.
+
+  Attributes:
+    kernel: `[C, K]`, starts as N(0, 0.01), as in the reference networks.
+    bias: `[K]`, starts at zero.
+  """
+
+  def __init__(self, in_features: int, out_features: int, *, rng: np.random.Generator):
+    draw = rng.standard_normal((in_features, out_features), np.float32)
+    self.kernel = nnx.Param(jnp.asarray(np.float32(0.01) * draw))
+    self.bias = nnx.Param(jnp.asarray(np.zeros((out_features,), np.float32)))
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """`[B, C]` -> `[B, K]`."""
+    return x.astype(jnp.float32) @ self.kernel[...] + self.bias[...]
+
+
+class Projection(Linear):
+  """Eq. 5: z = h(f) / |h(f)|, a linear layer h, then unit length.
+
+  f is the encoder's feature, its activations averaged over time and space. The
+  same z stands beside the other view's and beside the text's vector, so its
+  width D is that of the text vectors.
+
+  `prenorm` brings f to unit length too, as the released code does and its
+  weights need; Eq. 5 normalises only after h.
+  """
+
+  def __init__(
+    self, in_features: int, out_features: int, *, prenorm: bool = False, rng: np.random.Generator
+  ):
+    super().__init__(in_features, out_features, rng=rng)
+    self.prenorm = prenorm
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """`[B, C]` -> unit vectors `[B, D]`, float32 (Eq. 5)."""
+    if self.prenorm:
+      x = l2_normalize(x)
+    return l2_normalize(super().__call__(x))
 
 
 class Tower(nnx.Module):
   """Everything of one view.
 
   Attributes:
-    encoder: of the view; its parameters may be another view's too.
-    heads: `nnx.Dict` of `heads.Linear` by task name.
-    projection: absent where `embedding_dim` is None.
+    encoder: encoder of the view; its parameters may be the other view's too.
+    frozen: whether the encoder gets no gradient and keeps its statistics.
+    heads: `nnx.Dict` of `Linear` by task name.
+    has_projection: whether there is a `projection`.
   """
 
   def __init__(
     self,
-    spec: backbones.BackboneSpec,
+    encoder: backbones.Encoder,
     *,
-    tasks: Mapping[str, int],
-    embedding_dim: int | None,
-    own_encoder: bool,
+    heads: Mapping[str, Linear],
+    projection: Projection | None,
     frozen: bool,
     dropout: float,
-    prenorm: bool,
     pixels: pixel_format.PixelSpec,
-    seed: int,
-    view: str,
-    **encoder_options,
   ):
-    self.dropout = dropout
-    self.frozen = frozen
-    self.pixels = pixels
-    if own_encoder:
-      encoder = slowfast.SlowFast if spec.fast else resnet3d.ResNet3D
-      self.encoder = encoder(spec, rng=_generator(seed, view, "encoder"), **encoder_options)
-    self.heads = nnx.Dict(
-      {
-        task: heads.Linear(spec.feature_dim, num_classes, rng=_generator(seed, view, "heads", task))
-        for task, num_classes in tasks.items()
-      }
-    )
-    self.has_projection = embedding_dim is not None
+    self.encoder = encoder
+    self.heads = nnx.Dict(heads)
+    self.has_projection = projection is not None
     if self.has_projection:
-      self.projection = heads.Projection(
-        spec.feature_dim, embedding_dim, prenorm=prenorm, rng=_generator(seed, view, "projection")
-      )
+      self.projection = projection
+    self.frozen = frozen
+    self.dropout = dropout
+    self.pixels = pixels
 
-  def __call__(self, inputs, *, train: bool, key: jax.Array | None):
-    """See `MultiviewModel`."""
+  def __call__(
+    self, inputs: Mapping[str, jax.Array], *, train: bool, key: jax.Array | None
+  ) -> dict[str, Any]:
+    """See `MultiviewModel.__call__`."""
     feature, stages = self.encoder(
       inputs["video"],
       train=train and not self.frozen,
@@ -96,53 +131,38 @@ class Tower(nnx.Module):
         outputs["embedding"] = self.projection(feature)
     # One mask for all tasks, as in the reference's multi-task head.
     if train and self.dropout > 0:
-      feature = heads.dropout(feature, self.dropout, key)
+      assert key is not None  # The model has checked it.
+      feature = dropout(feature, self.dropout, key)
     with jax.named_scope("heads"):
       outputs["logits"] = {task: head(feature) for task, head in self.heads.items()}
     return outputs
-
-
-def _with_own_statistics(encoder: nnx.Module) -> nnx.Module:
-  """A second encoder of the same parameters, each of them one array.
-
-  The views' pixels have other statistics: running ones of both together fit
-  neither, where each batch in training is normalised by its own.
-  """
-  other = nnx.clone(encoder)
-  modules = dict(nnx.iter_modules(encoder))
-  for path, module in nnx.iter_modules(other):
-    for name, value in vars(modules[path]).items():
-      if isinstance(value, nnx.Param):
-        setattr(module, name, value)
-  return other
 
 
 class MultiviewModel(nnx.Module):
   """Two towers, or one; built by `make_model`.
 
   Attributes:
-    ego: the first-person tower, if built.
-    exo: the third-person tower, if built.
+    ego: first-person tower, if built.
+    exo: third-person tower, if built.
   """
 
-  def __init__(self, towers: Mapping[str, Tower], *, share_encoder: bool):
+  def __init__(self, towers: Mapping[str, Tower]):
     self.views = tuple(view for view in types.VIEWS if view in towers)
     for view in self.views:
       setattr(self, view, towers[view])
-    if share_encoder and types.EXO in towers:
-      self.exo.encoder = _with_own_statistics(self.ego.encoder)
 
   def __call__(
     self, inputs: types.Batch, *, train: bool, key: jax.Array | None = None
   ) -> types.Outputs:
-    """Computes the views present in `inputs`.
+    """Computes the views that are present in `inputs`.
 
     Args:
       inputs: {view: {"video": uint8 `[B, T, H, W, 3]`, "color_offset":
         float32 `[B, 3]`, optional}}; other entries are ignored.
-      train: dropout and batch statistics, moving the running ones.
-      key: of the dropout; each view folds in its own name, so that one view's
-        randomness does not depend on the other's presence.
+      train: whether there is dropout and batch statistics are used, which
+        moves the running ones.
+      key: key of the dropout. Each view folds in its own name, so that one
+        view's randomness does not depend on the other's presence.
 
     Returns:
       {view: {"logits": {task: float32 `[B, K]`}, "embedding": float32
@@ -150,8 +170,8 @@ class MultiviewModel(nnx.Module):
       `[B, C]`, "stages": {"s1": {pathway: `[B, T', H', W', C']`} ...}}}.
 
     Raises:
-      ValueError: if a view was not built, none is given, or `train` lacks a
-        key that dropout needs.
+      ValueError: a view was not built, none is given, or `train` lacks a key
+        that dropout needs.
     """
     unknown = sorted(set(inputs) - set(self.views))
     if unknown or not inputs:
@@ -175,9 +195,103 @@ class MultiviewModel(nnx.Module):
     return outputs
 
 
-def _check(backbone, tasks, pixels, dropout, share_encoder) -> None:
-  if backbone not in backbones.BACKBONES:
-    raise ValueError(f"backbone must be one of {tuple(backbones.BACKBONES)}, got {backbone!r}.")
+def _number(name: str) -> int:
+  # Not hash(), which Python salts in every process.
+  return zlib.crc32(name.encode())
+
+
+def _with_own_statistics(encoder: backbones.Encoder) -> backbones.Encoder:
+  """A second encoder with the same parameters, each of them one array.
+
+  Its running statistics are its own: the views' pixels differ, and statistics
+  of both together would fit neither, while in training each batch is normalised
+  by its own.
+  """
+  other = nnx.clone(encoder)
+  modules = dict(nnx.iter_modules(encoder))
+  for path, module in nnx.iter_modules(other):
+    for name, value in vars(modules[path]).items():
+      if isinstance(value, nnx.Param):
+        setattr(module, name, value)
+  return other
+
+
+def make_model(
+  *,
+  backbone: str,
+  tasks: Mapping[str, Mapping[str, int]],
+  embedding_dim: int | None,
+  dropout: float = 0.5,
+  pixels: Mapping[str, pixel_format.PixelSpec] | None = None,
+  share_encoder: bool = False,
+  freeze_exo: bool = False,
+  prenorm: bool = False,
+  options: backbones.EncoderOptions | None = None,
+  seed: int = 0,
+) -> MultiviewModel:
+  """Builds the model.
+
+  Parameters of an encoder or projection depend on (seed, view) alone, those of
+  a head on (seed, view, task): every method starts from the same ego tower.
+
+  Args:
+    backbone: name of the encoder, a key of `BACKBONES`.
+    tasks: {view: {task name: number of classes}}; only these views are built.
+      A view may have no tasks.
+    embedding_dim: D, the width of the text vectors; None builds no projection.
+    dropout: rate before the class heads.
+    pixels: normalisation by view; `PixelSpec()` where absent.
+    share_encoder: whether the exo tower uses the ego encoder's parameters
+      (Table 6, "shared weights"); running statistics are each view's own.
+    freeze_exo: whether the exo encoder gets no gradient and runs on its running
+      statistics (Table 6, "frozen").
+    prenorm: whether the feature is normalised before the projection too, as in
+      the released code.
+    options: how the encoders compute; None is `EncoderOptions()`.
+    seed: seed of the initial parameters.
+
+  Raises:
+    ValueError: an argument is out of range; names it and the choices.
+  """
+  pixels = pixels or {}
+  entry = backbones.find(backbone)
+  _check(tasks, pixels, dropout, share_encoder)
+
+  def generator(*part: str) -> np.random.Generator:
+    """The random generator of one part of the model, by its place in the tree."""
+    return np.random.default_rng([seed, *map(_number, part)])
+
+  towers: dict[str, Tower] = {}
+  for view in (view for view in types.VIEWS if view in tasks):
+    if view == types.EXO and share_encoder:
+      encoder = _with_own_statistics(towers[types.EGO].encoder)
+    else:
+      encoder = entry.make(options or backbones.EncoderOptions(), generator(view, "encoder"))
+    width = encoder.feature_dim
+    projection = None
+    if embedding_dim is not None:
+      rng = generator(view, "projection")
+      projection = Projection(width, embedding_dim, prenorm=prenorm, rng=rng)
+    towers[view] = Tower(
+      encoder,
+      heads={
+        task: Linear(width, num_classes, rng=generator(view, "heads", task))
+        for task, num_classes in tasks[view].items()
+      },
+      projection=projection,
+      frozen=freeze_exo and view == types.EXO,
+      dropout=dropout,
+      pixels=pixels.get(view, pixel_format.PixelSpec()),
+    )
+  return MultiviewModel(towers)
+
+
+def _check(
+  tasks: Mapping[str, Mapping[str, int]],
+  pixels: Mapping[str, pixel_format.PixelSpec],
+  dropout: float,
+  share_encoder: bool,
+) -> None:
   for name, given in (("tasks", tasks), ("pixels", pixels)):
     unknown = sorted(set(given) - set(types.VIEWS))
     if unknown:
@@ -193,102 +307,7 @@ def _check(backbone, tasks, pixels, dropout, share_encoder) -> None:
     )
 
 
-def _remat_stages(remat: bool | str, spec: backbones.BackboneSpec) -> tuple[str, ...]:
-  """The stages that `remat` names."""
-  if remat is True or remat == "blocks":
-    return spec.stage_names[1:]
-  if not remat or remat == "none":
-    return ()
-  names = tuple(name.strip() for name in remat.split(","))
-  if set(names) - set(spec.stage_names):
-    raise ValueError(
-      f"remat must be 'none', 'blocks' or some of {spec.stage_names},"
-      f" separated by commas; got {remat!r}."
-    )
-  return names
-
-
-def make_model(
-  *,
-  backbone: str,
-  tasks: Mapping[str, Mapping[str, int]],
-  embedding_dim: int | None,
-  dropout: float = 0.5,
-  pixels: Mapping[str, pixel_format.PixelSpec] | None = None,
-  share_encoder: bool = False,
-  freeze_exo: bool = False,
-  prenorm: bool = False,
-  bn_group_size: int = 0,
-  dtype: jnp.dtype = jnp.float32,
-  conv: str = "auto",
-  remat: bool | str = "none",
-  pack_clips: int = 0,
-  pool_window: int = 0,
-  seed: int = 0,
-) -> MultiviewModel:
-  """Builds the model.
-
-  Parameters of a tower depend on (seed, view) alone, those of a head on
-  (seed, view, task): every method starts from the same ego tower.
-
-  Args:
-    backbone: a key of `BACKBONES`.
-    tasks: {view: {task name: number of classes}}; only these views are built.
-      A view may have no tasks.
-    embedding_dim: D, the width of the text vectors; None builds no projection.
-    dropout: rate before the class heads.
-    pixels: normalisation by view; `PixelSpec()` where absent.
-    share_encoder: the exo tower uses the ego encoder's parameters (Table 6,
-      "shared weights"); running statistics are each view's own.
-    freeze_exo: no gradient for the exo encoder, which runs on its running
-      statistics (Table 6, "frozen").
-    prenorm: normalise the feature before the projection too (released code).
-    bn_group_size: examples that share batch statistics; 0 is the whole batch.
-    dtype: of the encoder's arithmetic; parameters, statistics, logits and
-      embeddings are float32 always.
-    conv: "auto", "native", "cpu", "gpu" or "tpu", see `models/layers/convolution.py`.
-    remat: what is recomputed in the backward pass, to save memory: "none",
-      "blocks" (or True: each block of every stage), or stages by name, such as
-      "s1,s2", whose activations are the largest.
-    pack_clips: how many clips thin stages of SlowFast compute side by side in
-      training with conv="tpu" (`slowfast.SlowFast`): a divisor of the batch,
-      or 0, which chooses.
-    pool_window: for evaluation: average windows of this side in place of the
-      whole map; logits then are `[B, P, K]`, P positions, whose scores are to
-      be averaged. 0 is the whole map.
-    seed: of the initial parameters.
-
-  Raises:
-    ValueError: if an argument is out of range, naming it and the choices.
-  """
-  pixels = pixels or {}
-  _check(backbone, tasks, pixels, dropout, share_encoder)
-  spec = backbones.BACKBONES[backbone]
-  towers = {
-    view: Tower(
-      spec,
-      tasks=tasks[view],
-      embedding_dim=embedding_dim,
-      own_encoder=not (share_encoder and view == types.EXO),
-      frozen=freeze_exo and view == types.EXO,
-      dropout=dropout,
-      prenorm=prenorm,
-      pixels=pixels.get(view, pixel_format.PixelSpec()),
-      seed=seed,
-      view=view,
-      **({"pack_clips": pack_clips} if spec.fast else {}),
-      backend=convolution.resolve_backend(conv),
-      bn_group_size=bn_group_size,
-      dtype=dtype,
-      remat=_remat_stages(remat, spec),
-      pool_window=pool_window,
-    )
-    for view in tasks
-  }
-  return MultiviewModel(towers, share_encoder=share_encoder)
-
-
-def count_parameters(tree) -> int:
+def count_parameters(tree: Any) -> int:
   """Number of parameters of a module, or of elements of a tree of arrays."""
   if isinstance(tree, nnx.Module):
     tree = nnx.state(tree, nnx.Param)

@@ -204,10 +204,21 @@ class Pathway(nnx.Module):
 class ResNet3D(nnx.Module):
   """The network of one pathway: R3D-50 (SLOW 8x8 R50) and `tiny`."""
 
-  def __init__(self, spec: backbones.BackboneSpec, *, pool_window: int = 0, **common):
+  def __init__(
+    self, spec: backbones.NetworkSpec, options: backbones.EncoderOptions, rng: np.random.Generator
+  ):
     self.stage_names = spec.stage_names
-    self.pool_window = pool_window
-    self.slow = Pathway(spec.slow, name=backbones.SLOW, **common)
+    self.feature_dim = spec.feature_dim
+    self.pool_window = options.pool_window
+    self.slow = Pathway(
+      spec.slow,
+      name=backbones.SLOW,
+      remat=options.remat_stages(spec.stage_names),
+      backend=options.backend,
+      bn_group_size=options.bn_group_size,
+      dtype=options.dtype,
+      rng=rng,
+    )
 
   def __call__(
     self, x: jax.Array, *, train: bool, prepare: Callable[[jax.Array], jax.Array] = lambda x: x

@@ -11,11 +11,11 @@ the fast channels, BN, ReLU, appended after the slow channels.
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Collection
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sum_l_jax.models import backbones
 from sum_l_jax.models import pixel_format
@@ -54,28 +54,19 @@ class SlowFast(nnx.Module):
   """
 
   def __init__(
-    self,
-    spec: backbones.BackboneSpec,
-    *,
-    pool_window: int = 0,
-    remat: Collection[str] = (),
-    pack_clips: int = 0,
-    **common,
+    self, spec: backbones.NetworkSpec, options: backbones.EncoderOptions, rng: np.random.Generator
   ):
-    """Args:
-    spec: the stage tables.
-    pack_clips: the most clips that thin stages compute side by side
-      (`packing.pack_clips`), in training for a TPU; no effect elsewhere.
-      1 is none, 0 as many as divide the clips of a chip, up to 8.
-    pool_window: see `pool.mean_pool`.
-    remat: see `resnet3d.Pathway`.
-    **common: backend, bn_group_size, dtype, rng.
-    """
-    self.pack_clips = pack_clips if common["backend"] == "tpu" else 1
-    self.bn_group_size = common["bn_group_size"]
+    assert spec.fast is not None
+    common = dict(
+      backend=options.backend, bn_group_size=options.bn_group_size, dtype=options.dtype, rng=rng
+    )
+    remat = options.remat_stages(spec.stage_names)
+    self.pack_clips = options.pack_clips if options.backend == "tpu" else 1
+    self.bn_group_size = options.bn_group_size
+    self.feature_dim = spec.feature_dim
     self.spec = spec
     self.stage_names = spec.stage_names
-    self.pool_window = pool_window
+    self.pool_window = options.pool_window
     self.alpha = spec.alpha
     fused = tuple(2 * width for width in spec.fast.widths[:-1])
     self.slow = resnet3d.Pathway(

@@ -117,8 +117,7 @@ def make_score(
       tasks={types.EGO: tasks},
       embedding_dim=None,
       pixels={types.EGO: pixels},
-      conv=conv,
-      pool_window=pool_window(card),
+      options=models.EncoderOptions(conv=conv, pool_window=pool_window(card)),
     )
   )
   score = evaluate.make_score(network, view=types.EGO, kinds=card["kinds"][types.EGO])

@@ -59,7 +59,7 @@ def _abstract():
 
 @pytest.mark.parametrize("backbone,tasks,count", COUNTS)
 def test_parameter_count(abstract, backbone, tasks, count):
-  width = models.BACKBONES[backbone].feature_dim
+  width = models.BACKBONES[backbone].spec.feature_dim
   heads = nnx.eval_shape(
     lambda: models.make_model(backbone="tiny", tasks={"ego": tasks}, embedding_dim=None)
   )
@@ -67,7 +67,7 @@ def test_parameter_count(abstract, backbone, tasks, count):
   linear = models.count_parameters(heads.ego.heads) if tasks else 0
   classes = sum(tasks.values())
   # A head is one linear layer per task; here on the width of `tiny`.
-  assert linear == classes * (models.BACKBONES["tiny"].feature_dim + 1)
+  assert linear == classes * (models.BACKBONES["tiny"].spec.feature_dim + 1)
   assert encoder + classes * (width + 1) == count
 
 
@@ -92,11 +92,12 @@ def test_complete_model_as_released():
 
 @pytest.mark.parametrize("backbone", models.BACKBONES)
 def test_spec_describes_itself(backbone):
-  spec = models.BACKBONES[backbone]
-  assert spec.num_frames % spec.alpha == 0
+  entry = models.BACKBONES[backbone]
+  spec = entry.spec
+  assert entry.frames_multiple == spec.alpha
+  assert entry.num_frames % entry.frames_multiple == 0
   assert (spec.fast is None) == (spec.alpha == 1)
-  last = spec.stage_widths[spec.stage_names[-1]]
-  assert sum(last.values()) == spec.feature_dim
+  assert entry.stage_names == spec.stage_names
 
 
 def _stage_shapes(abstract, backbone, frames, side):

@@ -12,7 +12,7 @@ import pytest
 
 from sum_l_jax import models
 from sum_l_jax.models import backbones
-from sum_l_jax.models import heads
+from sum_l_jax.models import multiview
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -31,19 +31,14 @@ def _thin_pathway(width, kernel):
 
 # What compiles is what these tests cost: one block, and two thin pathways.
 SMALL = {
-  "block": backbones.BackboneSpec(
-    num_frames=4,
+  "block": backbones.NetworkSpec(
     slow=backbones.PathwaySpec(
       stem=backbones.StemSpec(4, (1, 3, 3), 2, max_pool=False),
       stages=(backbones.StageSpec(1, 4, 8, 3),),
-    ),
+    )
   ),
-  "thin": backbones.BackboneSpec(
-    num_frames=8,
-    slow=_thin_pathway(8, (1, 3, 3)),
-    fast=_thin_pathway(4, (3, 3, 3)),
-    alpha=4,
-    fusion_kernel=5,
+  "thin": backbones.NetworkSpec(
+    slow=_thin_pathway(8, (1, 3, 3)), fast=_thin_pathway(4, (3, 3, 3)), alpha=4, fusion_kernel=5
   ),
 }
 
@@ -51,12 +46,13 @@ SMALL = {
 @pytest.fixture(autouse=True)
 def _small_backbones(monkeypatch):
   for name, spec in SMALL.items():
-    monkeypatch.setitem(backbones.BACKBONES, name, spec)
+    entry = backbones.from_tables(spec, num_frames=8, stride=1)
+    monkeypatch.setitem(backbones.BACKBONES, name, entry)
 
 
-def _model(**options):
-  arguments = {"backbone": "block", "tasks": TASKS, "embedding_dim": 6}
-  return models.make_model(**(arguments | options))
+def _model(*, options=None, **arguments):
+  arguments = {"backbone": "block", "tasks": TASKS, "embedding_dim": 6} | arguments
+  return models.make_model(**arguments, options=models.EncoderOptions(**(options or {})))
 
 
 def _video(seed, batch=3, frames=8, side=16):
@@ -90,7 +86,7 @@ def _apply(model, inputs, *, train=False, key=None):
 def test_outputs(backbone):
   model = _model(backbone=backbone)
   outputs, _ = _apply(model, _inputs(), train=True, key=jax.random.key(0))
-  spec = models.BACKBONES[backbone]
+  spec = models.BACKBONES[backbone].spec
   assert set(outputs) == {"ego", "exo"}
   for view, out in outputs.items():
     assert {k: v.shape for k, v in out["logits"].items()} == {
@@ -102,7 +98,10 @@ def test_outputs(backbone):
       stage: {path: x.shape[-1] for path, x in paths.items()}
       for stage, paths in out["stages"].items()
     }
-    assert widths == spec.stage_widths
+    assert widths == {
+      stage: {path: table.widths[i] for path, table in spec.pathways.items()}
+      for i, stage in enumerate(spec.stage_names)
+    }
 
 
 def test_tree_has_the_promised_paths_and_nothing_else():
@@ -168,7 +167,7 @@ def test_one_dropout_mask_for_all_tasks():
 
 def test_dropout_keeps_the_mean():
   x = jnp.ones((200, 100))
-  y = heads.dropout(x, 0.25, jax.random.key(0))
+  y = multiview.dropout(x, 0.25, jax.random.key(0))
   assert set(np.unique(y)) == {np.float32(0), np.float32(1 / 0.75)}
   assert np.mean(y) == pytest.approx(1.0, abs=0.02)
 
@@ -215,9 +214,9 @@ def test_gradients_reach_all_parameters_and_statistics_return():
 def test_remat_changes_nothing():
   inputs, key = _inputs(("ego",)), jax.random.key(0)
   results = []
-  for remat in ("none", True, "s1"):
-    model = _model(remat=remat, tasks={"ego": {"verb": 5}})
-    assert model.ego.encoder.slow.remat == {"none": (), True: ("s2",), "s1": ("s1",)}[remat]
+  for remat, stages in {"none": (), "blocks": ("s2",), "s1": ("s1",)}.items():
+    model = _model(options={"remat": remat}, tasks={"ego": {"verb": 5}})
+    assert model.ego.encoder.slow.remat == stages
     graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
 
     @jax.jit
@@ -240,14 +239,14 @@ def test_remat_changes_nothing():
 
 def test_unknown_stages_to_recompute_are_named():
   with pytest.raises(ValueError, match=r"\('s1', 's2'\).*got 's2,s9'"):
-    _model(remat="s2,s9")
+    _model(options={"remat": "s2,s9"})
 
 
 @pytest.mark.parametrize("backbone", ["tiny", "thin"])
 def test_rewritten_convolutions_give_the_native_model(backbone):
   outputs = []
   for conv in ("native", "cpu", "tpu"):
-    model = _model(backbone=backbone, conv=conv, tasks={"ego": {"verb": 5}})
+    model = _model(backbone=backbone, options={"conv": conv}, tasks={"ego": {"verb": 5}})
     out, moved = _apply(model, _inputs(("ego",)), train=True, key=jax.random.key(0))
     outputs.append((out["ego"]["features"], _flat(moved)))
   (features, stats), *others = outputs
@@ -305,7 +304,7 @@ def test_shared_encoder_gets_both_gradients():
 
 @pytest.mark.parametrize("backbone", ["block", "thin"])
 def test_bfloat16_is_finite_and_leaves_float32(backbone):
-  model = _model(backbone=backbone, dtype=jnp.bfloat16)
+  model = _model(backbone=backbone, options={"dtype": jnp.bfloat16})
   out, moved = _apply(model, _inputs(), train=True, key=jax.random.key(0))
   assert out["ego"]["stages"]["s2"]["slow"].dtype == jnp.bfloat16
   for leaf in (
@@ -393,8 +392,8 @@ def test_prenorm_normalises_before_the_projection():
 
 def test_l2_normalize_is_safe_at_zero():
   x = jnp.array([[0.0, 0.0], [3.0, 4.0]], jnp.bfloat16)
-  np.testing.assert_allclose(heads.l2_normalize(x), [[0, 0], [0.6, 0.8]])
-  grad = jax.grad(lambda x: heads.l2_normalize(x).sum())(x.astype(jnp.float32))
+  np.testing.assert_allclose(multiview.l2_normalize(x), [[0, 0], [0.6, 0.8]])
+  grad = jax.grad(lambda x: multiview.l2_normalize(x).sum())(x.astype(jnp.float32))
   assert np.isfinite(grad).all()
 
 
@@ -404,7 +403,7 @@ def test_bn_group_size_reproduces_devices():
   run = lambda model, clip: np.asarray(
     _apply(model, {"ego": {"video": clip}}, train=True, key=jax.random.key(0))[0]["ego"]["features"]
   )
-  grouped = run(_model(tasks={"ego": {}}, bn_group_size=2), video)
+  grouped = run(_model(tasks={"ego": {}}, options={"bn_group_size": 2}), video)
   whole = _model(tasks={"ego": {}})
   parts = np.concatenate([run(whole, video[:2]), run(whole, video[2:])])
   np.testing.assert_allclose(grouped, parts, atol=1e-4)
@@ -419,7 +418,7 @@ def test_bn_group_size_reproduces_devices():
     ({"tasks": {"fpv": {}}}, "tasks must be keyed by.*fpv"),
     ({"pixels": {"tpv": models.PixelSpec()}}, "pixels must be keyed.*tpv"),
     ({"dropout": 1.0}, r"dropout must lie in \[0, 1\)"),
-    ({"conv": "fast"}, "conv must be one of"),
+    ({"options": {"conv": "fast"}}, "conv must be one of"),
     ({"tasks": {"exo": {}}, "share_encoder": True}, "share_encoder"),
   ],
 )

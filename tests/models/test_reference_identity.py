@@ -118,7 +118,7 @@ def test_scores_at_crop_256(networks, model, window):
       assert logits.shape[1] == 4
       expected = expected.mean(dim=1)
   score = evaluate.make_score_step(
-    our_network(model, pool_window=window),
+    our_network(model, options=models.EncoderOptions(pool_window=window)),
     view="ego",
     kinds={"action": "softmax"},
     mesh=devices.make_mesh(1),
@@ -130,7 +130,7 @@ def test_scores_at_crop_256(networks, model, window):
 def test_pool_window_that_does_not_fit(networks):
   _, weights = networks("slow_r50_8x8")
   video, _ = clips("slow_r50_8x8", 1, 64)
-  network = our_network("slow_r50_8x8", pool_window=7)
+  network = our_network("slow_r50_8x8", options=models.EncoderOptions(pool_window=7))
   with pytest.raises(ValueError, match="pool_window=7 is larger than the map"):
     network.apply(weights.params, weights.stats, {"ego": {"video": video}}, train=False)
 

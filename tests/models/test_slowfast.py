@@ -23,24 +23,20 @@ def _pathway(features, kernel):
   )
 
 
-SPEC = backbones.BackboneSpec(
-  num_frames=4, slow=_pathway(4, (1, 3, 3)), fast=_pathway(2, (3, 3, 3)), alpha=2, fusion_kernel=3
+SPEC = backbones.NetworkSpec(
+  slow=_pathway(4, (1, 3, 3)), fast=_pathway(2, (3, 3, 3)), alpha=2, fusion_kernel=3
 )
 
 
 def _network(backend, pack_clips, bn_group_size=0):
-  return slowfast.SlowFast(
-    SPEC,
-    pack_clips=pack_clips,
-    backend=backend,
-    bn_group_size=bn_group_size,
-    dtype=jnp.float32,
-    rng=np.random.default_rng(0),
+  options = backbones.EncoderOptions(
+    conv=backend, bn_group_size=bn_group_size, pack_clips=pack_clips
   )
+  return slowfast.SlowFast(SPEC, options, np.random.default_rng(0))
 
 
 def test_stages_fill_the_lanes():
-  spec = backbones.BACKBONES["slowfast_r50"]
+  spec = backbones.BACKBONES["slowfast_r50"].spec
   build = lambda count: slowfast._packs(spec.fast, count)
   # 8, 8, 16, 32, 64 channels, 128 lanes.
   assert build(8) == (8, 8, 8, 4, 2)

@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 FOUR_DEVICES = """
 import jax, numpy as np
 from sum_l_jax.data import device
-from sum_l_jax.models import packing
+from sum_l_jax.models.layers import packing
 
 mesh = device.make_mesh()
 assert mesh.shape == {"data": 4}, mesh

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sum_l_jax import models
 from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import eval_loader
@@ -184,8 +183,8 @@ class Explainer:
 
   def _explanation(self, dataset, row, probabilities, shown, maps, video) -> Explanation:
     clip, best = dataset.clips[row], int(probabilities.argmax())
-    spec = models.BACKBONES[self.weights.card["backbone"]]
-    positions = pixel_format.slow_indices(len(video), spec.alpha)
+    # A map has the frames of the slow pathway.
+    positions = pixel_format.slow_indices(len(video), len(video) // len(maps))
     return Explanation(
       clip_id=clip.clip_id,
       narration=clip.narration,
@@ -229,7 +228,7 @@ def _check_method(card: dict, method: str, stage: str) -> str:
   """The stage that a map is made of."""
   if method not in cam.METHODS:
     raise ValueError(f"method must be one of {cam.METHODS}, got {method!r}.")
-  names = models.BACKBONES[card["backbone"]].stage_names
+  names = backbones.find(card["backbone"]).stage_names
   if stage and stage not in names:
     raise ValueError(f"The stage of {card['backbone']!r} must be one of {names}, got {stage!r}.")
   if stage and method == "cam" and stage != names[-1]:

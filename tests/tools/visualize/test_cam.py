@@ -42,8 +42,8 @@ def _thin(width, kernel):
 
 
 # SlowFast, as small as it compiles quickly.
-THIN = backbones.BackboneSpec(
-  num_frames=8, slow=_thin(8, (1, 3, 3)), fast=_thin(4, (3, 3, 3)), alpha=4, fusion_kernel=5
+THIN = backbones.NetworkSpec(
+  slow=_thin(8, (1, 3, 3)), fast=_thin(4, (3, 3, 3)), alpha=4, fusion_kernel=5
 )
 
 
@@ -52,7 +52,7 @@ def _scored(request):
   """A network with random weights and what it says of three noise clips."""
   backbone = request.param
   with pytest.MonkeyPatch.context() as patch:
-    patch.setitem(backbones.BACKBONES, "thin", THIN)
+    patch.setitem(backbones.BACKBONES, "thin", backbones.from_tables(THIN, num_frames=8, stride=1))
     make = lambda: models.make_model(backbone=backbone, tasks=TASKS, embedding_dim=None)
     network = Network(make)
     rng = np.random.default_rng(3)
