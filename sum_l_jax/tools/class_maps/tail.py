@@ -23,8 +23,7 @@ class Tail(multiview.MultiviewModel):
   """
 
   def __init__(self, model: multiview.MultiviewModel, stage: str):
-    # Encoders that share parameters do so already.
-    super().__init__({view: getattr(model, view) for view in model.views}, share_encoder=False)
+    super().__init__({view: getattr(model, view) for view in model.views})
     self.stage = stage
 
   def __call__(
