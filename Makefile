@@ -24,7 +24,7 @@ soak: .venv/test.stamp
 
 # All, or QUICK=1 for smaller ones: docs/performance.md. One that fails stops
 # none of the others. faiss is compared with where pip can get it.
-BENCHMARKS := step cpu_layers input mining_rate start_up evaluation growth
+BENCHMARKS := step cpu_layers input_rate mining_rate start_up evaluation growth
 
 bench: .venv/test.stamp
 	-$(BIN)/python -m pip install --quiet --target .venv/faiss --no-deps faiss-cpu

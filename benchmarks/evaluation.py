@@ -25,7 +25,7 @@ import jax
 import numpy as np
 import torch
 
-from benchmarks import input as input_benchmark
+from benchmarks import input_rate
 from benchmarks import measure
 from data_prep.published_weights import choices
 from data_prep.published_weights import convert
@@ -183,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     networks.prepare_torch()
     with tempfile.TemporaryDirectory() as name:
       folder = pathlib.Path(name)
-      input_benchmark.write_clips(folder, 1 if args.quick else 3)
+      input_rate.write_clips(folder, 1 if args.quick else 3)
       alone = {}
       for views in (_SMALL,) if args.quick else (_PUBLISHED, _SMALL):
         video = next(iter(_stream(folder, views)))["video"]

@@ -25,9 +25,9 @@ from absl import logging
 import jax
 import numpy as np
 
-from sum_l_jax import main as sum_l_main
 from sum_l_jax.config import settings
 from sum_l_jax.experiment import loop
+import sum_l_jax.main
 from tests.support import runs
 
 _EVERY = 50
@@ -64,7 +64,7 @@ def measure(steps: int, folder: pathlib.Path) -> list[dict[str, float]]:
 
   # The loop's alone: evaluations take their batches from the same module.
   loop.device = type("device", (), {"prefetch_to_device": staticmethod(spy)})
-  sum_l_main.run(config, folder / "run")
+  sum_l_jax.main.run(config, folder / "run")
   return samples + [_sample(steps)]
 
 

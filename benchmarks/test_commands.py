@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from benchmarks import growth
-from benchmarks import input as input_benchmark
+from benchmarks import input_rate
 from benchmarks import mining_rate
 from data_prep.mining import nearest
 
 
 def test_the_reference_recipe_gives_our_pixels(tmp_path):
   """Within one grey level; half of it is the rounding of our resize."""
-  input_benchmark.write_clips(tmp_path, 1)
-  assert 0 < input_benchmark.agreement(tmp_path, 3) <= 1.0
-  reference = input_benchmark.ReferenceClips(tmp_path / "files")[0]
+  input_rate.write_clips(tmp_path, 1)
+  assert 0 < input_rate.agreement(tmp_path, 3) <= 1.0
+  reference = input_rate.ReferenceClips(tmp_path / "files")[0]
   assert reference.shape == (3, 32, 224, 224)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging as python_logging
+import logging
 import pathlib
 
 import numpy as np
@@ -97,9 +97,9 @@ def test_pickled_objects_are_refused(tmp_path):
 
 @pytest.fixture(name="report")
 def report_fixture(caplog):
-  logger = python_logging.getLogger("absl")
+  logger = logging.getLogger("absl")
   propagate, logger.propagate = logger.propagate, True
-  with caplog.at_level(python_logging.INFO, logger="absl"):
+  with caplog.at_level(logging.INFO, logger="absl"):
     yield caplog
   logger.propagate = propagate
 

@@ -21,6 +21,7 @@ from sum_l_jax.data import pairing
 from sum_l_jax.data import records
 from sum_l_jax.data import transforms
 from tests.support import runs
+from tests.support import streams
 from tests.support import tiny_data
 
 EGO_TRANSFORM = transforms.ClipTransform(4, 2, 32, (36, 44))
@@ -77,19 +78,8 @@ def exo_only(parts):
   return {"exo": parts["exo"], "narrations": parts["narrations"], "exo_transform": EXO_TRANSFORM}
 
 
-def take(count, **settings):
-  settings = {"batch_size": 4, "seed": 3, "prefetch": 2} | settings
-  with loader.TrainStream(**settings) as stream:
-    return list(itertools.islice(stream, count))
-
-
-def assert_equal(one, two):
-  assert jax.tree.structure(one) == jax.tree.structure(two)
-  jax.tree.map(np.testing.assert_array_equal, one, two)
-
-
 def test_pair_batch_format(parts):
-  (batch,) = take(1, **parts)
+  (batch,) = streams.take(1, **parts)
   assert set(batch) == {"ego", "exo"}
   shapes = jax.tree.map(lambda x: (x.shape, x.dtype.name), batch)
   expected = {
@@ -108,7 +98,7 @@ def test_pair_batch_format(parts):
 
 
 def test_labels_and_narrations_belong_to_the_clips(parts):
-  for batch in take(3, **parts):
+  for batch in streams.take(3, **parts):
     for view, dataset in (("ego", parts["ego"]), ("exo", parts["exo"][0])):
       clips = [dataset.clips[i] for i in batch[view]["clip"]]
       np.testing.assert_array_equal(
@@ -120,7 +110,7 @@ def test_labels_and_narrations_belong_to_the_clips(parts):
 def test_partners_are_among_the_most_similar(parts):
   table, exo = parts["narrations"], parts["exo"][0]
   pool = table.lookup([clip.narration for clip in exo.clips])
-  for batch in take(5, **parts, top_k=1):
+  for batch in streams.take(5, **parts, top_k=1):
     cosine = batch["ego"]["narration"] @ pool.T
     drawn = cosine[np.arange(4), batch["exo"]["clip"]]
     np.testing.assert_allclose(drawn, cosine.max(axis=1), rtol=1e-6)
@@ -128,7 +118,7 @@ def test_partners_are_among_the_most_similar(parts):
 
 def test_epochs_are_permutations_and_differ(parts):
   # 17 clips, batches of 4: batches cross the borders of epochs.
-  batches = take(17, **ego_only(parts))
+  batches = streams.take(17, **ego_only(parts))
   clips = np.concatenate([batch["ego"]["clip"] for batch in batches])
   epochs = clips.reshape(4, 17)
   for epoch in epochs:
@@ -137,8 +127,8 @@ def test_epochs_are_permutations_and_differ(parts):
 
 
 def test_ego_is_the_same_with_and_without_exo(parts):
-  for alone, joint in zip(take(6, **ego_only(parts)), take(6, **parts)):
-    assert_equal(alone["ego"], joint["ego"])
+  for alone, joint in zip(streams.take(6, **ego_only(parts)), streams.take(6, **parts)):
+    streams.assert_equal(alone["ego"], joint["ego"])
 
 
 def test_views_and_seeds_have_streams_of_their_own(parts):
@@ -149,14 +139,14 @@ def test_views_and_seeds_have_streams_of_their_own(parts):
     "exo_transform": EGO_TRANSFORM,
   }
   orders = [
-    np.concatenate([batch[view]["clip"] for batch in take(4, **settings)])
+    np.concatenate([batch[view]["clip"] for batch in streams.take(4, **settings)])
     for view, settings in (("ego", ego), ("exo", as_exo), ("ego", ego | {"seed": 4}))
   ]
   assert len({tuple(order) for order in orders}) == 3
 
 
 def test_the_same_clip_is_augmented_anew(parts):
-  batches = take(17, **ego_only(parts))
+  batches = streams.take(17, **ego_only(parts))
   videos = collections.defaultdict(list)
   for batch in batches:
     for clip, video in zip(batch["ego"]["clip"], batch["ego"]["video"]):
@@ -176,7 +166,7 @@ def test_the_same_clip_is_augmented_anew(parts):
   ids=str,
 )
 def test_threads_workers_and_cache_change_nothing(parts, settings):
-  assert_equal(take(12, **parts), take(12, **parts, **settings))
+  streams.assert_equal(streams.take(12, **parts), streams.take(12, **parts, **settings))
 
 
 @pytest.mark.parametrize("cache_bytes, kept", [(10**5, 10), (10**8, None)])
@@ -193,7 +183,7 @@ def test_cache_is_bounded_and_saves_reading(parts, monkeypatch, cache_bytes, kep
 
   monkeypatch.setattr(records.ClipDataset, "read_frames", read_frames)
   settings = ego_only(parts) | {"ego": ego, "cache_bytes": cache_bytes}
-  take(60, **settings | {"num_threads": 1, "prefetch": 1})
+  streams.take(60, **settings | {"num_threads": 1, "prefetch": 1})
   repeats = len(frames_read) - len(set(frames_read))
   if kept is None:
     assert repeats == 0
@@ -227,16 +217,16 @@ def test_clip_without_labels_is_all_zeros(tmp_path):
 
 
 def test_resume(parts):
-  whole = take(9, **parts)
-  assert_equal(whole[5:], take(4, **parts, start_step=5))
+  whole = streams.take(9, **parts)
+  streams.assert_equal(whole[5:], streams.take(4, **parts, start_step=5))
 
 
 def test_hosts_share_the_same_global_batch(parts):
-  one = take(3, **parts)
-  halves = [take(3, **parts, host_index=host, host_count=2) for host in range(2)]
+  one = streams.take(3, **parts)
+  halves = [streams.take(3, **parts, host_index=host, host_count=2) for host in range(2)]
   for whole, first, second in zip(one, *halves):
     joined = jax.tree.map(lambda a, b: np.concatenate([a, b]), first, second)
-    assert_equal(whole, joined)
+    streams.assert_equal(whole, joined)
 
 
 @pytest.mark.parametrize("hosts", [1, 2, 4])
@@ -245,7 +235,7 @@ def test_hosts_share_epochs_that_batches_do_not_divide(hosts, tiny_exo):
   clips = [
     [
       batch["exo"]["clip"]
-      for batch in take(
+      for batch in streams.take(
         11, exo=pools, exo_transform=EXO_TRANSFORM, batch_size=4, host_index=host, host_count=hosts
       )
     ]
@@ -259,7 +249,7 @@ def test_hosts_share_epochs_that_batches_do_not_divide(hosts, tiny_exo):
 
 def test_exo_only_covers_all_pools(tiny_exo, tiny_ego):
   pools = [records.ClipDataset(tiny_exo, "train"), records.ClipDataset(tiny_ego, "val")]
-  batches = take(4, exo=pools, exo_transform=EXO_TRANSFORM)
+  batches = streams.take(4, exo=pools, exo_transform=EXO_TRANSFORM)
   assert set(batches[0]) == {"exo"} and "narration" not in batches[0]["exo"]
   drawn = [
     (int(pool), int(clip))
@@ -276,7 +266,7 @@ def test_exo_only_covers_all_pools(tiny_exo, tiny_ego):
 
 def test_multi_label(tiny_exo_multi_label):
   exo = records.ClipDataset(tiny_exo_multi_label, "train")
-  (batch,) = take(1, exo=[exo], exo_transform=EXO_TRANSFORM)
+  (batch,) = streams.take(1, exo=[exo], exo_transform=EXO_TRANSFORM)
   nouns = batch["exo"]["labels"]["noun"]
   assert nouns.dtype == np.float32 and nouns.shape == (4, 4)
   for row, clip in zip(nouns, batch["exo"]["clip"]):
@@ -317,7 +307,7 @@ def damage_fixture(monkeypatch):
 
 @pytest.mark.parametrize("how", ["cut", "missing"])
 def test_corrupt_clip_is_replaced_and_counted(parts, damage, caplog, how):
-  intact = take(9, **ego_only(parts))
+  intact = streams.take(9, **ego_only(parts))
   damage({"ego_train_003"}, how)
   with loader.TrainStream(**ego_only(parts), batch_size=4, seed=3, max_corrupt_share=0.2) as stream:
     batches = list(itertools.islice(stream, 9))
@@ -337,14 +327,14 @@ def test_corrupt_clip_is_replaced_and_counted(parts, damage, caplog, how):
   lines = [line for line in caplog.messages if "ego_train_003" in line]
   assert len(lines) == 1 and "Corrupt clip replaced" in lines[0]
   damage({"ego_train_003"}, how)
-  again = take(9, **ego_only(parts), max_corrupt_share=0.2, num_threads=4)
-  assert_equal(batches, again)
+  again = streams.take(9, **ego_only(parts), max_corrupt_share=0.2, num_threads=4)
+  streams.assert_equal(batches, again)
 
 
 def test_replaced_labels_follow_the_new_clip(parts, damage):
   bad = {f"ego_train_{i:03d}" for i in range(0, 17, 2)}
   damage(bad)
-  for batch in take(5, **parts, max_corrupt_share=0.99):
+  for batch in streams.take(5, **parts, max_corrupt_share=0.99):
     clips = [parts["ego"].clips[i] for i in batch["ego"]["clip"]]
     assert not {clip.clip_id for clip in clips} & bad
     assert batch["ego"]["labels"]["verb"].tolist() == [clip.labels["verb"][0] for clip in clips]
@@ -353,7 +343,7 @@ def test_replaced_labels_follow_the_new_clip(parts, damage):
 def test_too_many_corrupt_clips_stop_the_run(parts, damage):
   damage({"ego_train_003", "ego_train_009"})
   with pytest.raises(ValueError) as caught:
-    take(60, **ego_only(parts), max_corrupt_share=0.05, min_judged=40)
+    streams.take(60, **ego_only(parts), max_corrupt_share=0.05, min_judged=40)
   text = str(caught.value)
   for part in (
     "max_corrupt_share",
@@ -367,13 +357,13 @@ def test_too_many_corrupt_clips_stop_the_run(parts, damage):
 
 def test_a_few_corrupt_clips_are_not_judged_early(parts, damage):
   damage({"ego_train_003"})
-  assert len(take(9, **ego_only(parts), max_corrupt_share=0.0)) == 9
+  assert len(streams.take(9, **ego_only(parts), max_corrupt_share=0.0)) == 9
 
 
 def test_nothing_readable_stops_at_once(parts, damage):
   damage({clip.clip_id for clip in parts["ego"].clips})
   with pytest.raises(ValueError, match="clips in a row of"):
-    take(1, **ego_only(parts))
+    streams.take(1, **ego_only(parts))
 
 
 def test_damaged_shard_is_counted_in_worker_processes(tiny_ego, tmp_path):
@@ -408,7 +398,7 @@ def test_damaged_shard_is_counted_in_worker_processes(tiny_ego, tmp_path):
 
 def test_listed_clips_never_appear_and_the_rest_is_unchanged(parts):
   bad = {"ego_train_003", "ego_train_011", "ego_train_016"}
-  plain = take(12, **ego_only(parts))
+  plain = streams.take(12, **ego_only(parts))
   with loader.TrainStream(
     **ego_only(parts), batch_size=4, seed=3, ego_skip=bad, max_corrupt_share=0.0, min_judged=1
   ) as stream:
@@ -427,41 +417,41 @@ def test_listed_clips_never_appear_and_the_rest_is_unchanged(parts):
   assert changed >= 6  # 48 examples: more than two epochs of three clips.
   # A later start, threads and worker processes give the same batches.
   for options in ({"num_threads": 4}, {"num_workers": 1}):
-    again = take(5, **ego_only(parts), ego_skip=bad, start_step=7, **options)
-    assert_equal(listed[7:], again)
+    again = streams.take(5, **ego_only(parts), ego_skip=bad, start_step=7, **options)
+    streams.assert_equal(listed[7:], again)
 
 
 def test_listed_clips_are_replaced_like_corrupt_ones(parts, damage):
   bad = {"ego_train_003", "ego_train_011"}
-  listed = take(12, **ego_only(parts), ego_skip=bad)
+  listed = streams.take(12, **ego_only(parts), ego_skip=bad)
   damage(bad)
-  corrupt = take(12, **ego_only(parts), max_corrupt_share=1.0)
-  assert_equal(listed, corrupt)
+  corrupt = streams.take(12, **ego_only(parts), max_corrupt_share=1.0)
+  streams.assert_equal(listed, corrupt)
 
 
 def test_listed_exo_clips_are_not_drawn_as_partners(parts):
-  drawn = [clip for batch in take(12, **parts) for clip in batch["exo"]["clip"].tolist()]
+  drawn = [clip for batch in streams.take(12, **parts) for clip in batch["exo"]["clip"].tolist()]
   often = max(set(drawn), key=drawn.count)
   bad = {parts["exo"][0].clips[often].clip_id}
-  batches = take(12, **parts, exo_skip=bad)
+  batches = streams.take(12, **parts, exo_skip=bad)
   assert all(often not in batch["exo"]["clip"] for batch in batches)
-  for plain, listed in zip(take(12, **parts), batches):
-    assert_equal(plain["ego"], listed["ego"])
-  assert_equal(batches[8:], take(4, **parts, exo_skip=bad, start_step=8))
+  for plain, listed in zip(streams.take(12, **parts), batches):
+    streams.assert_equal(plain["ego"], listed["ego"])
+  streams.assert_equal(batches[8:], streams.take(4, **parts, exo_skip=bad, start_step=8))
 
 
 def test_a_long_skip_list_does_not_run_out_of_replacements(parts):
   left = "ego_train_005"
   bad = {clip.clip_id for clip in parts["ego"].clips} - {left}
-  batches = take(5, **ego_only(parts), ego_skip=bad)
+  batches = streams.take(5, **ego_only(parts), ego_skip=bad)
   assert {int(c) for b in batches for c in b["ego"]["clip"]} == {5}
   with pytest.raises(ValueError, match="All 17 clips of .* skip list"):
-    take(1, **ego_only(parts), ego_skip=bad | {left})
+    streams.take(1, **ego_only(parts), ego_skip=bad | {left})
 
 
 def test_a_skip_list_says_how_much_of_it_is_known(parts, caplog):
   caplog.set_level("INFO")
-  take(1, **ego_only(parts), ego_skip={"ego_train_003", "x1", "x2", "x3", "x4"})
+  streams.take(1, **ego_only(parts), ego_skip={"ego_train_003", "x1", "x2", "x3", "x4"})
   about = [r for r in caplog.records if "Skip list" in r.getMessage()]
   assert [r.levelname for r in about] == ["INFO", "WARNING"]
   assert "1 of 5 ids belong to the data" in about[0].getMessage()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import types as types_lib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -240,7 +240,7 @@ def test_broken_pair_tables(change):
     pairing.PairTable(**PAIRS | change)
 
 
-class _Data(types_lib.SimpleNamespace):
+class _Data(SimpleNamespace):
   def __len__(self):
     return self.size
 

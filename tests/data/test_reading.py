@@ -24,8 +24,8 @@ from sum_l_jax.data import records
 from sum_l_jax.data import transforms
 from sum_l_jax.experiment import loop
 from sum_l_jax.system import processes
-from tests.data import test_loader
 from tests.support import runs
+from tests.support import streams
 
 
 def _settings(tiny_ego, **more):
@@ -39,7 +39,7 @@ def _settings(tiny_ego, **more):
 
 
 def test_processes_that_die_or_hang_are_started_anew(tiny_ego, monkeypatch, caplog):
-  whole = test_loader.take(10, **_settings(tiny_ego))
+  whole = streams.take(10, **_settings(tiny_ego))
   before = set(multiprocessing.active_children())
 
   def signal_worker(number):
@@ -55,7 +55,7 @@ def test_processes_that_die_or_hang_are_started_anew(tiny_ego, monkeypatch, capl
       signal_worker(signal.SIGSTOP)
       found += itertools.islice(stream, 4)
   for one, other in zip(found, whole, strict=True):
-    test_loader.assert_equal(one, other)
+    streams.assert_equal(one, other)
   died, hung = [r.getMessage() for r in caplog.records if "started anew" in r.getMessage()]
   assert f"reading process {killed} ended with SIGKILL" in died
   assert "no batch came for 3 s" in hung

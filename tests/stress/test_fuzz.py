@@ -9,7 +9,7 @@ import json
 
 import hypothesis
 from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import strategies
 import numpy as np
 import pytest
 
@@ -56,7 +56,7 @@ _FEW = hypothesis.settings(max_examples=60, deadline=None, database=None)
 
 
 @_FEW
-@given(st.text(max_size=60))
+@given(strategies.text(max_size=60))
 def test_hois(text):
   try:
     assert lemma_narration.narrate(text).strip()
@@ -65,7 +65,7 @@ def test_hois(text):
 
 
 @_FEW
-@given(st.text(max_size=30))
+@given(strategies.text(max_size=30))
 def test_times_and_numbers(text):
   for parse, least in ((clip_specs.parse_seconds, 0.0), (clip_specs.parse_int, float("-inf"))):
     try:
@@ -76,13 +76,13 @@ def test_times_and_numbers(text):
 
 @_FEW
 @given(
-  st.one_of(
-    st.none(),
-    st.text(max_size=9),
-    st.floats(),
-    st.integers(),
-    st.lists(st.integers(), max_size=3),
-    st.dictionaries(st.text(max_size=3), st.integers()),
+  strategies.one_of(
+    strategies.none(),
+    strategies.text(max_size=9),
+    strategies.floats(),
+    strategies.integers(),
+    strategies.lists(strategies.integers(), max_size=3),
+    strategies.dictionaries(strategies.text(max_size=3), strategies.integers()),
   )
 )
 def test_lines_of_a_clip_list(value):
@@ -96,7 +96,10 @@ def test_lines_of_a_clip_list(value):
 
 
 @_FEW
-@given(st.sampled_from(sorted(settings.flatten(settings.default_config()))), st.text(max_size=20))
+@given(
+  strategies.sampled_from(sorted(settings.flatten(settings.default_config()))),
+  strategies.text(max_size=20),
+)
 def test_config_overrides(name, text):
   config = settings.default_config()
   if not isinstance(settings.flatten(config)[name], str):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import sys
-import types as python_types
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ _TASKS = {
 class FakeDataset:
   """What mining needs of a `records.ClipDataset`."""
 
-  clips: tuple[python_types.SimpleNamespace, ...]
+  clips: tuple[SimpleNamespace, ...]
   fingerprint: str
   tasks: dict[str, types.Task] = dataclasses.field(default_factory=lambda: _TASKS)
   name: str = "fake"
@@ -43,7 +43,7 @@ class FakeDataset:
 def _dataset(narrations, fingerprint="f", labels=None, tasks=None):
   labels = labels or [{"verb": (0,), "noun": (0,)}] * len(narrations)
   clips = tuple(
-    python_types.SimpleNamespace(clip_id=str(i), narration=n, labels=label)
+    SimpleNamespace(clip_id=str(i), narration=n, labels=label)
     for i, (n, label) in enumerate(zip(narrations, labels, strict=True))
   )
   return FakeDataset(clips, fingerprint, tasks or _TASKS)
@@ -581,7 +581,7 @@ def test_model_that_cannot_be_loaded(tmp_path, capsys, monkeypatch, tiny_ego):
   def offline(*unused_args, **unused_options):
     raise OSError("We couldn't connect.\nMore lines.")
 
-  package = python_types.SimpleNamespace(SentenceTransformer=offline)
+  package = SimpleNamespace(SentenceTransformer=offline)
   monkeypatch.setitem(sys.modules, "sentence_transformers", package)
   status = embed_narrations.main([f"--datasets={tiny_ego}", f"--output={tmp_path / 'n.npz'}"])
   err = " ".join(capsys.readouterr().err.split())

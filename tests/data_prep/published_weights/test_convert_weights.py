@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging as python_logging
+import logging
 import os
 import pathlib
 import pickle
@@ -527,7 +527,7 @@ def test_training_starts_from_it_and_warns_of_other_pixels(
   config.joint_stage.learning_rate = 0.0
   config.init.ego = str(checkpoint)
   config.eval.splits, config.eval.during_split = (), ""
-  logger = python_logging.getLogger("absl")
+  logger = logging.getLogger("absl")
   propagate, logger.propagate = logger.propagate, True
   try:
     run(config, tmp_path / "run")

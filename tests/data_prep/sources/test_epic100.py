@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from fractions import Fraction
-import logging as python_logging
+import logging
 import tarfile
 
 import pytest
@@ -195,7 +195,7 @@ def test_published_frames_that_are_wrong_are_flagged(official, tmp_path, caplog)
   labels, media, _ = official
   (media / "P01" / "P01_109").mkdir(parents=True)
   write_csv(labels / "EPIC_100_train.csv", HEADER, [row("P01_109_0", "P01_109", 0.5, 1.5, 50)])
-  logger = python_logging.getLogger("absl")
+  logger = logging.getLogger("absl")
   propagate, logger.propagate = logger.propagate, True
   try:
     source = epic_kitchens.read_annotations(

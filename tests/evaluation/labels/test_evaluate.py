@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import types as types_lib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from sklearn import metrics as sklearn_metrics
+import sklearn.metrics
 
 from sum_l_jax import types
 from sum_l_jax.data import records
@@ -46,16 +46,16 @@ def test_numbers_of_softmax_tasks(scored):
   y = {t: v[which] for t, v in labels.items()}
   for task, count in (("verb", 8), ("noun", 10)):
     for k in (1, 5):
-      expected = sklearn_metrics.top_k_accuracy_score(y[task], s[task], k=k, labels=range(count))
+      expected = sklearn.metrics.top_k_accuracy_score(y[task], s[task], k=k, labels=range(count))
       assert out[f"{task}_top{k}"] == pytest.approx(expected)
     assert out[f"{task}_class_mean"] == pytest.approx(
-      sklearn_metrics.balanced_accuracy_score(y[task], s[task].argmax(axis=1))
+      sklearn.metrics.balanced_accuracy_score(y[task], s[task].argmax(axis=1))
     )
   action = y["verb"] * 10 + y["noun"]
   product = (s["verb"][:, :, None] * s["noun"][:, None, :]).reshape(-1, 80)
   for k in (1, 5):
     assert out[f"action_top{k}"] == pytest.approx(
-      sklearn_metrics.top_k_accuracy_score(action, product, k=k, labels=range(80))
+      sklearn.metrics.top_k_accuracy_score(action, product, k=k, labels=range(80))
     )
     both = np.logical_and(
       *((np.argsort(-s[t], axis=1)[:, :k] == y[t][:, None]).any(axis=1) for t in ("verb", "noun"))
@@ -72,7 +72,7 @@ def test_numbers_of_multi_label_tasks():
     {"action": scores}, {"action": labels}, {"action": task}, np.ones(50, bool)
   )
   assert out["action_map_sklearn"] == pytest.approx(
-    sklearn_metrics.average_precision_score(labels, scores, average="macro")
+    sklearn.metrics.average_precision_score(labels, scores, average="macro")
   )
 
 
@@ -141,7 +141,7 @@ def test_groups_of_epic_kitchens_100(scored):
   scores, labels = scored
   rng = np.random.default_rng(4)
   videos = [f"P{p:02d}_101" for p in rng.integers(1, 5, 60)]
-  test = types_lib.SimpleNamespace(
+  test = SimpleNamespace(
     tasks=TASKS,
     clips=[clip(v, a, b) for v, a, b in zip(videos, labels["verb"], labels["noun"])],
     metadata={
@@ -149,7 +149,7 @@ def test_groups_of_epic_kitchens_100(scored):
       "tail_classes": {"verb": [1, 6], "noun": [0, 2, 9]},
     },
   )
-  train = types_lib.SimpleNamespace(clips=[])
+  train = SimpleNamespace(clips=[])
   groups = evaluators.clip_groups(train, test)
   views = iter(
     [

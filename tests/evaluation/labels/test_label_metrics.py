@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
-from sklearn import metrics as sklearn_metrics
+import sklearn.metrics
 
 from sum_l_jax.evaluation.labels import label_metrics
 
@@ -25,7 +25,7 @@ def test_top_k_against_sklearn_and_a_loop(k):
   with warnings.catch_warnings():
     # k equal to the number of classes is 1 by definition; sklearn says so.
     warnings.simplefilter("ignore")
-    expected = sklearn_metrics.top_k_accuracy_score(labels, scores, k=k, labels=np.arange(7))
+    expected = sklearn.metrics.top_k_accuracy_score(labels, scores, k=k, labels=np.arange(7))
   literal = sum(
     label in sorted(range(7), key=lambda c: -row[c])[:k] for row, label in zip(scores, labels)
   )
@@ -117,7 +117,7 @@ def test_mean_class_accuracy_against_sklearn_and_a_loop():
   predictions = scores.argmax(1)
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Class 3 is predicted but never true.
-    expected = sklearn_metrics.balanced_accuracy_score(labels, predictions)
+    expected = sklearn.metrics.balanced_accuracy_score(labels, predictions)
   literal = np.mean([np.mean(predictions[labels == c] == c) for c in range(7) if c != 3])
   assert got == pytest.approx(expected)
   assert got == pytest.approx(literal)
@@ -141,11 +141,11 @@ def test_map_against_sklearn(ties):
   scores, targets = multi_label(6, ties)
   values = label_metrics.average_precisions(scores, targets, definition="sklearn")
   present = [c for c in range(8) if c != 5]
-  expected = [sklearn_metrics.average_precision_score(targets[:, c], scores[:, c]) for c in present]
+  expected = [sklearn.metrics.average_precision_score(targets[:, c], scores[:, c]) for c in present]
   np.testing.assert_allclose(values[present], expected, atol=1e-12)
   assert np.isnan(values[5])
   assert label_metrics.mean_average_precision(scores, targets) == pytest.approx(
-    sklearn_metrics.average_precision_score(
+    sklearn.metrics.average_precision_score(
       targets[:, present], scores[:, present], average="macro"
     )
   )

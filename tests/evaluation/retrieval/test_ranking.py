@@ -6,11 +6,11 @@ import doctest
 import itertools
 import math
 import tracemalloc
-import types as types_lib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from sklearn import metrics as sklearn_metrics
+import sklearn.metrics
 
 from sum_l_jax import types
 from sum_l_jax.evaluation.retrieval import cosine
@@ -67,9 +67,9 @@ def test_against_scikit_learn(ranked):
   queries, keys, gains = ranked
   found = ranking.evaluate(queries, keys, ranking.dense(gains))
   scores = queries @ keys.T
-  assert found["ndcg"] == pytest.approx(sklearn_metrics.ndcg_score(gains, scores))
+  assert found["ndcg"] == pytest.approx(sklearn.metrics.ndcg_score(gains, scores))
   precisions = [
-    sklearn_metrics.average_precision_score(row == 1.0, score) for row, score in zip(gains, scores)
+    sklearn.metrics.average_precision_score(row == 1.0, score) for row, score in zip(gains, scores)
   ]
   assert found["map"] == pytest.approx(np.mean(precisions))
   exact = np.array([np.nonzero(row == 1.0)[0] for row in gains], object)
@@ -130,7 +130,7 @@ def test_ties_are_the_mean_over_all_their_orders(cut):
       assert found[name] == pytest.approx(np.mean([r[name] for r in rows])), (trial, name)
     if not cut:
       # Scikit-learn averages over ties in nDCG alone.
-      assert found["ndcg"] == pytest.approx(sklearn_metrics.ndcg_score(gains[None], scores[None]))
+      assert found["ndcg"] == pytest.approx(sklearn.metrics.ndcg_score(gains[None], scores[None]))
 
 
 def test_a_collapsed_encoder_scores_what_chance_scores(ranked):
@@ -229,7 +229,7 @@ def test_bad_vectors():
 
 
 def clip(verb, noun):
-  return types_lib.SimpleNamespace(labels={"verb": verb, "noun": noun})
+  return SimpleNamespace(labels={"verb": verb, "noun": noun})
 
 
 def tasks(verbs, nouns, kind=types.SOFTMAX):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging as python_logging
 import re
 
 import numpy as np
@@ -110,7 +109,7 @@ def test_off_by_default_and_without_projections(config, finished, tmp_path, capl
   assert "retrieval" not in table
   config.eval.retrieval = True
   config.method = "fpv_only"
-  with caplog.at_level(python_logging.INFO, logger="absl"):
+  with caplog.at_level("INFO", logger="absl"):
     table = main.run(config, tmp_path / "fpv")
   assert "retrieval" not in read_entry(tmp_path / "fpv")[0]
   assert "retrieval" not in table

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn import metrics as sklearn_metrics
+import sklearn.metrics
 
 from sum_l_jax.evaluation.labels import bootstrap
 from sum_l_jax.evaluation.labels import comparison
@@ -56,12 +56,12 @@ def test_values(runs):
   for task in ("verb", "noun"):
     for k in (1, 5):
       assert got[f"{task}_top{k}"] == pytest.approx(
-        sklearn_metrics.top_k_accuracy_score(truth[task], scores[task], k=k)
+        sklearn.metrics.top_k_accuracy_score(truth[task], scores[task], k=k)
       )
   both = np.logical_and(*(scores[t].argmax(axis=1) == truth[t] for t in ("verb", "noun")))
   assert got["action_top1"] == pytest.approx(both.mean())
   assert got["things_map_sklearn"] == pytest.approx(
-    sklearn_metrics.average_precision_score(truth["things"], scores["things"])
+    sklearn.metrics.average_precision_score(truth["things"], scores["things"])
   )
 
 

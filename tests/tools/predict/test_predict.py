@@ -8,14 +8,14 @@ from fractions import Fraction
 import io
 import itertools
 import json
-import logging as python_logging
+import logging
 import struct
 import subprocess
 import sys
 import tarfile
 
 import av
-from av import stream as av_stream
+from av.stream import Disposition
 import numpy as np
 import pytest
 
@@ -474,7 +474,7 @@ def _audio(path, *, cover=False):
     if cover:
       picture = container.add_stream("png", rate=1)
       picture.width, picture.height, picture.pix_fmt = 64, 48, "rgb24"
-      picture.disposition = av_stream.Disposition.attached_pic
+      picture.disposition = Disposition.attached_pic
       image = np.zeros((48, 64, 3), np.uint8)
       container.mux(picture.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
       container.mux(picture.encode(None))
@@ -534,7 +534,7 @@ def test_damaged_frames_are_left_out_and_told(tmp_path, caplog):
   third = (end - start) // 3
   data[start + third : start + third + third // 2] = bytes(third // 2)
   path.write_bytes(data)
-  logger = python_logging.getLogger("absl")
+  logger = logging.getLogger("absl")
   propagate, logger.propagate = logger.propagate, True
   try:
     cuts = _cut_file(path, stride=1.0)

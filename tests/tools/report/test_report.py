@@ -9,7 +9,7 @@ import shutil
 
 import numpy as np
 import pytest
-from sklearn import metrics as sklearn_metrics
+import sklearn.metrics
 
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import pairing
@@ -357,7 +357,7 @@ def test_confusion_and_accuracy_by_class():
   labels = rng.choice(6, 200, p=[0.1, 0.3, 0.05, 0.25, 0.2, 0.1])
   predicted = scores.argmax(axis=1)
   counts = class_numbers.confusion_counts(labels, predicted, 7)
-  expected = sklearn_metrics.confusion_matrix(labels, predicted, labels=np.arange(7))
+  expected = sklearn.metrics.confusion_matrix(labels, predicted, labels=np.arange(7))
   np.testing.assert_array_equal(counts, expected)
   top = class_numbers.top_confusion(counts, 3)
   clips = np.bincount(labels, minlength=7)
@@ -367,7 +367,7 @@ def test_confusion_and_accuracy_by_class():
   np.testing.assert_allclose(top.shares.sum(axis=1), 1)
   assert len(class_numbers.top_confusion(counts, 99).classes) == 6
   own = class_numbers.per_class(scores, labels)
-  recalls = sklearn_metrics.recall_score(labels, predicted, labels=np.arange(6), average=None)
+  recalls = sklearn.metrics.recall_score(labels, predicted, labels=np.arange(6), average=None)
   np.testing.assert_allclose(own.values[:6], recalls)
   assert np.isnan(own.values[6]) and own.clips[6] == 0
   wrong = class_numbers.mistakes(counts, 4)
@@ -387,7 +387,7 @@ def test_gains_by_class(multi_label):
   for c in range(4):
     if multi_label:
       a, b = (
-        sklearn_metrics.average_precision_score(labels[:, c], s[:, c]) for s in (first, second)
+        sklearn.metrics.average_precision_score(labels[:, c], s[:, c]) for s in (first, second)
       )
     else:
       own = labels == c

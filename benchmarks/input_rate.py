@@ -1,6 +1,6 @@
 """The input beside the reference's way, on the same frames and cores.
 
-  python -m benchmarks.input --output=benchmarks/results/input.json
+  python -m benchmarks.input_rate --output=benchmarks/results/input_rate.json
 
 Ours: shards, simplejpeg, an OpenCV resize of bytes, uint8 batches. The
 reference recipe (what PySlowFast's data sets do): JPEG files, OpenCV, float,
@@ -24,7 +24,7 @@ import numpy as np
 import simplejpeg
 import torch
 
-from benchmarks import build_dataset as sources
+from benchmarks import cutting_rate
 from benchmarks import measure
 from data_prep.clips import clip_dataset
 from sum_l_jax import types
@@ -43,7 +43,7 @@ _CLIP_FRAMES = 90
 def write_clips(folder: pathlib.Path, count: int) -> None:
   """Writes the same frames as a data set (`set/`) and as files (`files/`)."""
   seconds = -(-count * _CLIP_FRAMES // 60)
-  frames = sources.texture(seconds, _SIZE)
+  frames = cutting_rate.texture(seconds, _SIZE)
   clips = []
   for number in range(count):
     jpegs = [
@@ -176,7 +176,7 @@ def compare(folder: pathlib.Path, rounds: int, batches: int) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  parser = measure.make_parser("input", __doc__)
+  parser = measure.make_parser("input_rate", __doc__)
 
   def run(args: argparse.Namespace) -> str:
     rounds, batches = (3, 1) if args.quick else (7, 3)
@@ -186,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       result = compare(folder, rounds, batches)
       result["largest_difference_grey_levels"] = agreement(folder, 4 if args.quick else 24)
     if args.output:
-      measure.write(args.output, measure.command("input", argv), result)
+      measure.write(args.output, measure.command("input_rate", argv), result)
     lines = []
     for clock in ("wall", "processor"):
       ratio = result[clock]["ours_faster_by"]

@@ -1,7 +1,7 @@
 """Time and memory of the exact search behind `data_prep.mine_pairs`.
 
-  python -m benchmarks.mine_pairs --queries=20000 --keys=200000 --top_k=10
-  python -m benchmarks.mine_pairs --queries=1000000 --keys=1000000 \\
+  python -m benchmarks.exact_search --queries=20000 --keys=200000 --top_k=10
+  python -m benchmarks.exact_search --queries=1000000 --keys=1000000 \\
       --kinds random --work=/var/tmp/mining --check=100
 
 Vectors are float32 memory maps in a temporary folder: random ones, and
@@ -157,7 +157,7 @@ def check(
 
 def main(argv: Sequence[str] | None = None) -> int:
   parser = argparse.ArgumentParser(
-    prog="python -m benchmarks.mine_pairs",
+    prog="python -m benchmarks.exact_search",
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )

@@ -1,6 +1,6 @@
 """How fast `data_prep.build_dataset` cuts clips, a process.
 
-  python -m benchmarks.build_dataset
+  python -m benchmarks.cutting_rate
 
 Makes its own source in a temporary folder: drifting random texture, as an H.264
 video of 1920 x 1080 at 60 frames a second (what EPIC-KITCHENS is filmed in) and
@@ -130,7 +130,7 @@ def measure(folder: pathlib.Path, name: str, processes: int) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
   parser = argparse.ArgumentParser(
-    prog="python -m benchmarks.build_dataset",
+    prog="python -m benchmarks.cutting_rate",
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
