@@ -19,6 +19,7 @@ from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import eval_loader
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
+from sum_l_jax.evaluation import towers
 from sum_l_jax.evaluation.labels import evaluate
 from sum_l_jax.evaluation.labels import evaluators
 from sum_l_jax.evaluation.retrieval import embedding
@@ -267,11 +268,7 @@ def _check_exo(settings: build.Config, weights: weight_files.Weights) -> None:
   card = weights.card
   for name, saved, given in (
     ("exo.channel_order", card["pixels"][types.EXO]["channel_order"], settings.exo.channel_order),
-    (
-      "model.projection_prenorm",
-      embedding.prenorm(card),
-      settings.model.projection_prenorm == "true",
-    ),
+    ("model.projection_prenorm", towers.prenorm(card), settings.model.projection_prenorm == "true"),
   ):
     if saved != given:
       raise ValueError(

@@ -218,10 +218,13 @@ def require_view(weights: Weights, view: str) -> None:
   """Makes sure that a view can be scored.
 
   Raises:
-    ValueError: no encoder of this view, or no trained head on it.
+    ValueError: no encoder of this view, its own or a shared one, or no trained
+      head on it.
   """
   tower = weights.params.get(view, {})
-  if "encoder" not in tower:
+  # An exo tower may share the ego encoder.
+  shared = bool(tower) and "encoder" in weights.params.get("ego", {})
+  if "encoder" not in tower and not shared:
     raise ValueError(
       f"{weights.source} has no {view} encoder: it is of stage"
       f" {weights.card['stage']!r}. Give a checkpoint of the joint stage."

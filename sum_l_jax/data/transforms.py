@@ -65,6 +65,11 @@ class ClipTransform:
         f"{self.flip} and color_lighting={self.color_lighting}."
       )
 
+  @classmethod
+  def for_testing(cls, num_frames: int, stride: int, crop_size: int) -> ClipTransform:
+    """Makes a transform that is used at test time only."""
+    return cls(num_frames, stride, crop_size, short_side=(crop_size, crop_size), flip=0.0)
+
   def train_indices(self, length: int, rng: np.random.Generator) -> np.ndarray:
     """Frames to decode, int64 `[T]`; see `sampling.train_frame_indices`."""
     return sampling.train_frame_indices(length, self.num_frames, self.stride, rng)

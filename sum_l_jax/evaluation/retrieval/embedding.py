@@ -17,20 +17,17 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 import copy
 import dataclasses
-import json
 import pathlib
 from typing import Any
 
 import jax
 import numpy as np
 
-from sum_l_jax import models
 from sum_l_jax import types
-from sum_l_jax.checkpoint import manager
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import eval_loader
 from sum_l_jax.data import records
-from sum_l_jax.data import transforms
+from sum_l_jax.evaluation import towers
 from sum_l_jax.system import devices
 from sum_l_jax.train.state import Network
 
@@ -39,7 +36,8 @@ from sum_l_jax.train.state import Network
 _FIELDS = ("video", "color_offset", "clip", "view", "mask")
 # 2^18 views of norm 1 still fit 63 bits.
 _UNITS = 2.0**40
-_PARTS = ("encoder", "projection")
+# What of a tower embeds its view.
+PARTS = ("encoder", "projection")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,27 +122,6 @@ def embed(
   return Embeddings((mean / np.where(norms > 0, norms, 1.0)).astype(np.float32), seen.any(axis=1))
 
 
-def tower(
-  params: Mapping[str, Any], stats: Mapping[str, Any], view: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
-  """What embeds one view: its encoder and projection, with their statistics.
-
-  An exo tower that shares the ego encoder gets its parameters.
-
-  Args:
-    params, stats: of a run, by view.
-    view: "ego" or "exo".
-
-  Returns:
-    Both trees, `{view: {...}}`.
-  """
-  own, statistics = (
-    {k: v for k, v in tree.get(view, {}).items() if k in _PARTS} for tree in (params, stats)
-  )
-  own = {"encoder": params.get(types.EGO, {}).get("encoder"), **own}
-  return {view: own}, {view: statistics}
-
-
 def why_not(weights: weight_files.Weights, view: str) -> str:
   """Why clips of a view can't be embedded, or "" where they can."""
   own = weights.params.get(view)
@@ -159,15 +136,6 @@ def why_not(weights: weight_files.Weights, view: str) -> str:
       " --encoder_only"
     )
   return ""
-
-
-def prenorm(card: Mapping[str, Any]) -> bool:
-  """Whether a checkpoint's projections take features of unit length."""
-  # A converted file says it in `network`, a run in its config.
-  network = card.get("network", {})
-  if "projection_prenorm" in network:
-    return bool(network["projection_prenorm"])
-  return json.loads(card["config"])["model.projection_prenorm"] == "true"
 
 
 def subset(dataset: records.ClipDataset, rows: np.ndarray) -> records.ClipDataset:
@@ -238,15 +206,7 @@ class Embedder:
         "The batch size must be a positive multiple of the"
         f" {self._mesh.size} devices, got {batch_size}."
       )
-    frames = weights.card["frames"]
-    size = frames["crop_size"]
-    self._transform = transforms.ClipTransform(
-      num_frames=frames["count"],
-      stride=frames["stride"],
-      crop_size=size,
-      short_side=(size, size),
-      flip=0.0,
-    )
+    self._transform = towers.eval_transform(weights.card)
     self._ready: dict[str, tuple] = {}
 
   def __call__(self, dataset: records.ClipDataset) -> Embeddings:
@@ -287,27 +247,11 @@ class Embedder:
           f"{weights.source} can't embed {dataset!r}: {reason}. Give a"
           " checkpoint of the joint stage of a method with both views."
         )
-      params, stats = tower(weights.params, weights.stats, view)
-      network = _network(weights.card, view, params)
-      for saved, wanted in zip((params, stats), network.shapes):
-        manager.check_same_arrays(saved, wanted, where=weights.source)
+      dim = weights.params[view]["projection"]["kernel"].shape[1]
+      network = Network(lambda: towers.embedding_model(weights.card, view, dim))
       everywhere = jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec())
       self._ready[view] = (
         make_embed_step(network, view=view, mesh=self._mesh),
-        *jax.device_put((params, stats), everywhere),
+        *jax.device_put(towers.arrays(weights, view, network), everywhere),
       )
     return self._ready[view]
-
-
-def _network(card: Mapping[str, Any], view: str, params: Mapping[str, Any]) -> Network:
-  """One tower without class heads, as the card says it was trained."""
-  pixels = models.PixelSpec.from_json(card["pixels"][view])
-  return Network(
-    lambda: models.make_model(
-      backbone=card["backbone"],
-      tasks={view: {}},
-      embedding_dim=params[view]["projection"]["kernel"].shape[1],
-      prenorm=prenorm(card),
-      pixels={view: pixels},
-    )
-  )

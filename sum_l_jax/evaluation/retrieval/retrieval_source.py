@@ -14,6 +14,7 @@ import numpy as np
 from sum_l_jax.data import eval_loader
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
+from sum_l_jax.evaluation import towers
 from sum_l_jax.evaluation.retrieval import cross_view
 from sum_l_jax.evaluation.retrieval import embedding
 from sum_l_jax.evaluation.retrieval import relevance
@@ -43,7 +44,7 @@ class Source:
 
   def embed(self, params: Any, stats: Any) -> cross_view.Items:
     """The clips that can be read, with vectors."""
-    params, stats = embedding.tower(params, stats, self.view)
+    params, stats = towers.select(params, stats, self.view, embedding.PARTS)
     parts = [
       embedding.embed(
         self.step,

@@ -15,13 +15,12 @@ from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import eval_loader
 from sum_l_jax.data import records
-from sum_l_jax.data import transforms
+from sum_l_jax.evaluation import towers
 from sum_l_jax.evaluation.retrieval import embedding
 from sum_l_jax.models import backbones
 from sum_l_jax.models import pixel_format
 from sum_l_jax.tools.class_maps import cam
 from sum_l_jax.tools.class_maps import tail
-from sum_l_jax.tools.class_maps import towers
 from sum_l_jax.train.state import Network
 
 # Which class a map is of, where none is named.
@@ -97,7 +96,7 @@ class Explainer:
     if batch_size < 1:
       raise ValueError(f"The batch size must be 1 or more, got {batch_size}.")
     self.weights, self.view = weights, view
-    towers.check_view(weights, view)
+    weight_files.require_view(weights, view)
     tasks = weights.card["tasks"][view]
     self.task = task or next(iter(tasks))
     if self.task not in tasks:
@@ -114,7 +113,7 @@ class Explainer:
       self.stage,
       method,
     )
-    self._trees = towers.trees(weights, view, network)
+    self._trees = jax.device_put(towers.arrays(weights, view, network))
 
   def class_id(self, name: str) -> int:
     """Raises ValueError for a class that the task has not."""
@@ -200,17 +199,9 @@ class Explainer:
 
   def _run(self, dataset, rows, wanted):
     """Yields row, probabilities [K], class, map [T', H', W'], video."""
-    frames = self.weights.card["frames"]
-    size = frames["crop_size"]
     stream = eval_loader.make_eval_stream(
       embedding.subset(dataset, np.asarray(rows, np.int64)),
-      transforms.ClipTransform(
-        num_frames=frames["count"],
-        stride=frames["stride"],
-        crop_size=size,
-        short_side=(size, size),
-        flip=0.0,
-      ),
+      towers.eval_transform(self.weights.card),
       num_clips=1,
       num_crops=1,
       **self._stream,
@@ -248,7 +239,7 @@ def _compiled(card: str, view: str, task: str, stage: str, method: str):
     view, task, stage, method: see `Explainer`.
   """
   fields = json.loads(card)
-  make = towers.maker(fields, view)
+  make = lambda: towers.class_model(fields, view)
   network, rest = Network(make), None
   if method == "grad_cam":
     rest = Network(lambda: tail.Tail(make(), stage))

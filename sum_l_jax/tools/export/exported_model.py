@@ -28,6 +28,7 @@ import numpy as np
 
 from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.evaluation import towers
 from sum_l_jax.prediction import predictor
 from sum_l_jax.prediction import score_network
 from sum_l_jax.tools.export import export_format
@@ -55,7 +56,7 @@ def make_function(
   steps, trees = {}, None
   for platform, conv in export_format.PLATFORMS.items():
     steps[platform], net = score_network.make_score(weights.card, conv=conv)
-    trees = trees or score_network.ego_trees(weights, net)
+    trees = trees or towers.arrays(weights, types.EGO, net)
 
   def run(arrays: Arrays, video: Any) -> dict[str, Any]:
     tree = weight_files.unflatten(arrays)

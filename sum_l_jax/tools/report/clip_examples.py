@@ -12,11 +12,11 @@ from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
+from sum_l_jax.evaluation import towers
 from sum_l_jax.evaluation.retrieval import embedding
 from sum_l_jax.tools.class_maps import clip_choice
 from sum_l_jax.tools.class_maps import explain
 from sum_l_jax.tools.class_maps import map_overlay
-from sum_l_jax.tools.class_maps import towers
 from sum_l_jax.tools.report import charts
 from sum_l_jax.tools.report import mined_pairs
 from sum_l_jax.tools.report import render
@@ -181,7 +181,8 @@ def maps_section(
       if other:
         explainers.insert(0, other)
         names = clip_choice.network_names(
-          [towers.method_name(e.weights) for e in explainers], [baseline, files.workdir]
+          [towers.read_config(e.weights.card).get("method", "") for e in explainers],
+          [baseline, files.workdir],
         )
     rows, how = _chosen(dataset, explainers, scores, number)
     blocks = clip_choice.blocks(

@@ -88,10 +88,10 @@ def _rows(options, explainers, sources, dataset):
 def _run(options: argparse.Namespace) -> str:
   from sum_l_jax.checkpoint import weight_files
   from sum_l_jax.data import records
+  from sum_l_jax.evaluation import towers
   from sum_l_jax.tools.class_maps import clip_choice
   from sum_l_jax.tools.class_maps import explain
   from sum_l_jax.tools.class_maps import map_overlay
-  from sum_l_jax.tools.class_maps import towers
   from sum_l_jax.video import canvas
 
   canvas.check_output(options.output)
@@ -111,7 +111,9 @@ def _run(options: argparse.Namespace) -> str:
     for w in weights
   ]
   rows, change = _rows(options, explainers, sources, dataset)
-  names = clip_choice.network_names([towers.method_name(w) for w in weights], sources)
+  names = clip_choice.network_names(
+    [towers.read_config(w.card).get("method", "") for w in weights], sources
+  )
   blocks = clip_choice.blocks(
     explainers,
     names,

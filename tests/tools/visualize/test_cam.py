@@ -429,7 +429,7 @@ def test_command_refuses(changes, message, finished, tiny_ego, tmp_path, capsys)
 
 def test_a_network_without_the_view_is_refused(finished, tiny_ego):
   exo = weight_files.read_weights(finished[0] / "exo")
-  with pytest.raises(ValueError, match="no ego encoder with a class head"):
+  with pytest.raises(ValueError, match="no ego encoder: it is of stage 'exo'"):
     explain.Explainer(exo, view="ego")
 
 

@@ -1,0 +1,111 @@
+"""Networks of one view, rebuilt from checkpoints.
+
+Backbone, pixels, frames and crop are those of the checkpoint's card, so that
+right weights can't meet wrong pixels. Arithmetic is float32, even where the
+training was in bfloat16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from collections.abc import Mapping
+import json
+from typing import Any
+
+from sum_l_jax import models
+from sum_l_jax import types
+from sum_l_jax.checkpoint import manager
+from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.data import transforms
+from sum_l_jax.train.state import Network
+
+Card = Mapping[str, Any]
+
+
+def class_model(
+  card: Card, view: str, options: models.EncoderOptions | None = None
+) -> models.MultiviewModel:
+  """Makes the encoder and class heads of a view.
+
+  Args:
+    card: card of a checkpoint with both.
+    view: "ego" or "exo".
+    options: how the encoder computes.
+  """
+  return models.make_model(
+    backbone=card["backbone"],
+    tasks={view: {task: len(names) for task, names in card["tasks"][view].items()}},
+    embedding_dim=None,
+    pixels={view: models.PixelSpec.from_json(card["pixels"][view])},
+    options=options,
+  )
+
+
+def embedding_model(card: Card, view: str, dim: int) -> models.MultiviewModel:
+  """Makes the encoder and projection of a view, without class heads."""
+  return models.make_model(
+    backbone=card["backbone"],
+    tasks={view: {}},
+    embedding_dim=dim,
+    prenorm=prenorm(card),
+    pixels={view: models.PixelSpec.from_json(card["pixels"][view])},
+  )
+
+
+def prenorm(card: Card) -> bool:
+  """Whether a checkpoint's projections take features of unit length."""
+  # A converted file says it in `network`, a run in its config.
+  network = card.get("network", {})
+  if "projection_prenorm" in network:
+    return bool(network["projection_prenorm"])
+  return read_config(card)["model.projection_prenorm"] == "true"
+
+
+def read_config(card: Card) -> dict[str, Any]:
+  """The config of the run, by dotted name; empty for converted weights."""
+  return json.loads(card.get("config") or "{}")
+
+
+def eval_transform(card: Card) -> transforms.ClipTransform:
+  """Sampling and cropping at test time, as the checkpoint's card says."""
+  frames = card["frames"]
+  return transforms.ClipTransform.for_testing(
+    frames["count"], frames["stride"], frames["crop_size"]
+  )
+
+
+def select(
+  params: Mapping[str, Any], stats: Mapping[str, Any], view: str, parts: Collection[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Selects parts of one view's tower.
+
+  An exo tower that shares the ego encoder gets its parameters; its statistics
+  are always its own.
+
+  Args:
+    params: parameters of a run, by view.
+    stats: statistics of a run, by view.
+    view: "ego" or "exo".
+    parts: such as "encoder" and "projection".
+
+  Returns:
+    Parameters and statistics, `{view: {part: ...}}` each, of those parts that
+    the run has.
+  """
+  own = {"encoder": params.get(types.EGO, {}).get("encoder"), **params.get(view, {})}
+  of_view = lambda tree: {view: {part: tree[part] for part in parts if part in tree}}
+  return of_view(own), of_view(stats.get(view, {}))
+
+
+def arrays(
+  weights: weight_files.Weights, view: str, network: Network
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Selects what a network of one view has, checked against its own arrays.
+
+  Raises:
+    ValueError: an array is missing or has another shape.
+  """
+  trees = select(weights.params, weights.stats, view, network.shapes[0][view])
+  for saved, shapes in zip(trees, network.shapes):
+    manager.check_same_arrays(saved, shapes, where=weights.source)
+  return trees
