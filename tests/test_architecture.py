@@ -27,7 +27,7 @@ FLOORS = (
   {"build_evaluation", "prediction"},
   {"experiment"},
   {"tools"},
-  {"main", "__init__"},
+  {"main", "__init__", "__main__"},
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # Only rooms from here up read settings; the others take keyword arguments.
