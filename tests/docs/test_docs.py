@@ -159,6 +159,10 @@ def check_command(command: Sequence[str], *, whole: bool) -> None:
     if missing:
       raise ValueError(f"there is no {missing[0]}")
     return
+  if name in pages.DOORS:
+    if arguments and arguments[0] not in ("COMMAND", "--help"):
+      raise ValueError(f"python -m {name} has no command {arguments[0]!r}")
+    return
   try:
     spec = importlib.util.find_spec(name)
   except ModuleNotFoundError:
@@ -186,6 +190,7 @@ def test_command_parses(code, command):
   "command, message",
   [
     ("sum_l_jax.nothing --a=1", "there is no module"),
+    ("sum_l_jax nothing --a=1", "has no command 'nothing'"),
     ("sum_l_jax.main --config=configs/nothing.py --workdir=a", "no config file"),
     ("sum_l_jax.main --config=configs/demo.py:method=x --workdir=a", "method"),
     ("sum_l_jax.main --config=configs/demo.py:backbone=x --workdir=a", "backbone"),

@@ -8,12 +8,17 @@ import pathlib
 import re
 import shlex
 
+from sum_l_jax import __main__
+from sum_l_jax.system import commands
+
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
 # Programs of others: that they are named correctly is all that is looked at.
 FOREIGN = ("pip", "venv", "pytest", "build", "http.server")
 OPERATORS = frozenset("();<>|&")
+# What `python -m sum_l_jax` and `python -m data_prep` list and run.
+DOORS = {"sum_l_jax": __main__.find(), "data_prep": commands.find("data_prep")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,28 +101,45 @@ def _tokens(text: str) -> list[str]:
     return []
 
 
-def commands(text: str) -> Iterator[list[str]]:
-  """Everything after `python -m`, also of commands inside a command's quotes.
+def _module(arguments: list[str]) -> list[str]:
+  """The module that a command behind a door runs, and its arguments.
 
-  >>> list(commands("cd x && .venv/bin/python -m a.b --c='d e' > log"))
+  >>> _module(["sum_l_jax", "predict", "--top=3"])
+  ['sum_l_jax.tools.predict', '--top=3']
+  """
+  door, name = [*arguments, "", ""][:2]
+  if name in DOORS.get(door, {}):
+    return [DOORS[door][name].module, *arguments[2:]]
+  return arguments
+
+
+def read_commands(text: str) -> Iterator[list[str]]:
+  """The modules that are run and their arguments, also inside a command's quotes.
+
+  >>> list(read_commands("cd x && .venv/bin/python -m a.b --c='d e' > log"))
   [['a.b', '--c=d e']]
-  >>> list(commands("ssh --command='python -m a.b --c=1' host"))
+  >>> list(read_commands("ssh --command='python -m a.b --c=1' host"))
   [['a.b', '--c=1']]
+  >>> list(read_commands("sum-l predict video.mp4; python -m data_prep doctor a"))
+  [['sum_l_jax.tools.predict', 'video.mp4'], ['data_prep.doctor', 'a']]
   """
   tokens = _tokens(text)
   for place, token in enumerate(tokens):
     if re.search(r"python3? -m ", token):
-      yield from commands(token)
-    if not re.fullmatch(r"(.*/)?python3?", token) or tokens[place + 1 : place + 2] != ["-m"]:
+      yield from read_commands(re.sub(r"^--\w+=", "", token))
+    if re.fullmatch(r"(.*/)?python3?", token) and tokens[place + 1 : place + 2] == ["-m"]:
+      arguments, start = [], place + 2
+    elif re.fullmatch(r"(.*/)?sum-l", token):
+      arguments, start = ["sum_l_jax"], place + 1
+    else:
       continue
-    arguments = []
-    for argument in tokens[place + 2 :]:
+    for argument in tokens[start:]:
       if OPERATORS.issuperset(argument):
         break
       if argument != "...":
         arguments.append(argument)
     # The file descriptor of `2>&1`.
-    yield [a for a in arguments if a != "2"]
+    yield _module([a for a in arguments if a != "2"])
 
 
-COMMANDS = [(code, command) for code in CODE for command in commands(code.text) if command]
+COMMANDS = [(code, command) for code in CODE for command in read_commands(code.text) if command]
