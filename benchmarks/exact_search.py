@@ -23,7 +23,7 @@ import time
 
 import numpy as np
 
-from data_prep.mining import nearest
+from sum_l_jax.data import nearest
 from sum_l_jax.system import atomic
 from sum_l_jax.system import command_line
 
@@ -98,7 +98,7 @@ def measure(args: argparse.Namespace, kind: str, folder: pathlib.Path) -> str:
     path = folder / f"block_{first:010d}.npz"
     if not path.is_file():
       wall, processor = time.perf_counter(), time.process_time()
-      found = nearest.nearest(queries, keys, args.top_k, args.block, query_rows=rows)
+      found = nearest.nearest(queries, keys, args.top_k, query_rows=rows, block=args.block)
       wall = time.perf_counter() - wall
       processor = time.process_time() - processor
       with atomic.replacing(path) as scratch:

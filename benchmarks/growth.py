@@ -32,9 +32,9 @@ import numpy as np
 
 from benchmarks import measure
 from benchmarks import mining_rate
-from data_prep.mining import nearest
 from sum_l_jax import build
 from sum_l_jax import types
+from sum_l_jax.data import nearest
 from sum_l_jax.system import command_line
 from sum_l_jax.system import devices
 from sum_l_jax.tools.study import plan
@@ -142,7 +142,7 @@ def mining_curve(calls: int, points: int) -> dict[str, Any]:
   seconds = []
   for number in _KEYS[:points]:
     keys = mining_rate.unit_vectors(number, 2)
-    search: Callable = lambda keys=keys: nearest.nearest(queries, keys, 10, 4096)
+    search: Callable = lambda keys=keys: nearest.nearest(queries, keys, 10)
     with contextlib.redirect_stderr(io.StringIO()):
       seconds.append(
         min(measure.interleave({"search": search}, calls, clock=time.process_time)["search"])

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import measure
-from data_prep.mining import nearest
+from sum_l_jax.data import nearest
 from sum_l_jax.system import command_line
 
 _VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
@@ -69,7 +69,7 @@ def compare(
   """Times one size in turn, by the clock and by processor time."""
   queries, keys = unit_vectors(num_queries, 1), unit_vectors(num_keys, 2)
   functions = {
-    "ours": lambda: nearest.nearest(queries, keys, top_k, 4096),
+    "ours": lambda: nearest.nearest(queries, keys, top_k),
     "numpy": lambda: by_numpy(queries, keys, top_k),
   }
   if faiss:

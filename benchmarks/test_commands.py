@@ -10,7 +10,7 @@ import pytest
 from benchmarks import growth
 from benchmarks import input_rate
 from benchmarks import mining_rate
-from data_prep.mining import nearest
+from sum_l_jax.data import nearest
 
 
 def test_the_reference_recipe_gives_our_pixels(tmp_path):
@@ -24,7 +24,7 @@ def test_the_reference_recipe_gives_our_pixels(tmp_path):
 def test_numpy_finds_what_mining_finds():
   queries = mining_rate.unit_vectors(1030, 1)
   keys = mining_rate.unit_vectors(500, 2)
-  positions, _ = nearest.nearest(queries, keys, 10, 4096)
+  positions, _ = nearest.nearest(queries, keys, 10)
   found = mining_rate.by_numpy(queries, keys, 10)
   # Float32 can swap two that are equal to 1e-7.
   assert (positions == found).mean() > 0.999

@@ -22,8 +22,9 @@ import sys
 
 import numpy as np
 
-from data_prep import mine_pairs
+from data_prep.mining import pair_options
 from data_prep.mining import pair_summary
+from data_prep.mining import pseudo_pairs
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
@@ -79,9 +80,9 @@ def similarity_report(
   Raises:
     ValueError: a narration is not in `table`, or nothing to compare.
   """
-  pairs = mine_pairs.mine_pairs(ego, exo, table, top_k=1)
-  ego_rows = np.unique(_rows(ego, table))
-  exo_rows = np.unique(np.concatenate([_rows(data, table) for data in exo]))
+  pairs = pseudo_pairs.mine(ego, exo, table, top_k=1)
+  ego_rows = np.unique(pseudo_pairs.rows([ego], table))
+  exo_rows = np.unique(pseudo_pairs.rows(exo, table))
   best = pairs.similarity[:, 0]
   return {
     "sets": {"ego": _title([ego]), "exo": _title(exo), "sentence_model": table.model},
@@ -99,10 +100,6 @@ def similarity_report(
     },
     "clips": {"number": len(ego), "bands": _bands(pairs, ego, exo)},
   }
-
-
-def _rows(data: records.ClipDataset, table: narration_table.NarrationTable) -> np.ndarray:
-  return table.rows([clip.narration for clip in data.clips])
 
 
 def _title(sets: Sequence[records.ClipDataset]) -> str:
@@ -330,24 +327,14 @@ def make_parser() -> argparse.ArgumentParser:
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  add = parser.add_argument
-  add("--ego", required=True, metavar="DIR", help="first-person clip data set")
-  add("--exo", required=True, metavar="DIR[,DIR...]", help="third-person clip data sets")
-  add(
-    "--narrations",
-    required=True,
-    type=pathlib.Path,
-    metavar="FILE.npz",
-    help="written by data_prep.embed_narrations",
-  )
-  add(
+  pair_options.add(parser)
+  parser.add_argument(
     "--output",
     required=True,
     type=pathlib.Path,
     metavar="FILE.png",
     help="the picture; the numbers go to the same name with .json",
   )
-  add("--split", default="train", help="of both (default: train)")
   return parser
 
 
@@ -359,9 +346,7 @@ def report(args: argparse.Namespace) -> None:
       " numbers are written beside it, as .json."
     )
   _matplotlib()  # Whether it is there shows before the work, not after.
-  ego, exo = mine_pairs.read_datasets(args.ego, args.exo, args.split)
-  table = narration_table.NarrationTable.load(args.narrations)
-  numbers = similarity_report(ego, exo, table)
+  numbers = similarity_report(*pair_options.read(args))
   draw(numbers, args.output)
   numbers_file = args.output.with_suffix(".json")
   numbers_file.write_text(

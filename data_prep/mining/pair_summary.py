@@ -13,10 +13,10 @@ from sum_l_jax.data import records
 
 PERCENTILES = (5, 25, 50, 75, 95)
 
-# The similarity filter of the released configuration, strict.
+# The similarity filter of the released configuration: above it, not at it.
 THRESHOLD = 0.5
 
-# Where the share of pairs above is reported.
+# Cosines above which the share of pairs is reported.
 STEPS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 TASKS = ("verb", "noun")
@@ -30,16 +30,17 @@ class PairSummary:
   """Statistics of the best partners.
 
   Attributes:
-    num_pairs: ego clips, each with one best partner.
-    num_ego_texts, num_exo_texts: distinct narrations.
-    num_used: distinct exo narrations that are someone's best.
-    percentiles: of the best cosines, at `PERCENTILES`.
-    threshold: of the filter in training.
-    above_threshold: share of pairs whose cosine exceeds it.
-    above_steps: likewise for each of `STEPS`.
+    num_pairs: number of ego clips, each with one best partner.
+    num_ego_texts: number of distinct ego narrations.
+    num_exo_texts: number of distinct exo narrations.
+    num_used: number of distinct exo narrations that are someone's best.
+    percentiles: best cosines at `PERCENTILES`.
+    threshold: cosine of the filter in training.
+    above_threshold: share of pairs whose cosine exceeds the threshold.
+    above_steps: share of pairs whose cosine exceeds each of `STEPS`.
     agreement: number of pairs that share "verb and noun", only "verb", only
       "noun", or "neither"; None where the two sides don't label both alike.
-    examples: (cosine, ego narration, exo narration), from best to worst.
+    examples: cosine, ego narration and exo narration, from best to worst.
   """
 
   num_pairs: int
@@ -54,6 +55,7 @@ class PairSummary:
   examples: tuple[tuple[float, str, str], ...]
 
   def as_text(self) -> str:
+    """The statistics in a few lines, for the terminal."""
     shown = ", ".join(
       f"{percent} %: {value:.3f}"
       for percent, value in zip(PERCENTILES, self.percentiles, strict=True)
@@ -87,13 +89,14 @@ def summarize(
   threshold: float = THRESHOLD,
   num_examples: int = 3,
 ) -> PairSummary:
-  """Looks at each ego clip's best narration, and the first clip that has it.
+  """Describes each ego clip's best narration, and the first clip that has it.
 
   Args:
-    pairs: mined for `ego` and `exo`.
-    ego, exo: the clip data sets.
-    threshold: a cosine, to report the share of pairs above it.
-    num_examples: of each of best, median and worst.
+    pairs: pairs mined for `ego` and `exo`.
+    ego: first-person clips.
+    exo: pools of third-person clips.
+    threshold: cosine above which the share of pairs is reported.
+    num_examples: how many of the best, of the median and of the worst to show.
   """
   partners = best_partners(pairs, exo)
   cosines = pairs.similarity[pairs.ego_rows, 0]
@@ -107,7 +110,7 @@ def summarize(
     threshold=threshold,
     above_threshold=float(np.mean(cosines > threshold)),
     above_steps=tuple(float(np.mean(cosines > step)) for step in STEPS),
-    agreement=shared and {name: shared.count(name) for name in SHARED},
+    agreement=None if shared is None else {name: shared.count(name) for name in SHARED},
     examples=tuple(
       (float(cosines[i]), ego.clips[i].narration, partners[i].narration)
       for i in _example_clips(pairs, num_examples)
@@ -121,8 +124,8 @@ def best_partners(
   """For each ego clip, the first exo clip with its best narration.
 
   Args:
-    pairs: mined for `exo`.
-    exo: the exo data sets.
+    pairs: pairs mined for `exo`.
+    exo: pools of third-person clips.
   """
   first = pairs.clip_offsets[pairs.neighbours[pairs.ego_rows, 0]]
   return [
@@ -132,13 +135,13 @@ def best_partners(
 
 
 def _num_texts(clips: Sequence[records.ClipInfo]) -> int:
-  """Distinct narrations."""
+  """The number of distinct narrations."""
   texts = {clip.narration for clip in clips}
   return len({narration_table.normalize_narration(text) for text in texts})
 
 
 def _example_clips(pairs: pairing.PairTable, number: int) -> list[int]:
-  """Ego clips with the best, the middle and the worst narrations."""
+  """The ego clips with the best, the middle and the worst narrations."""
   _, clip_of_text = np.unique(pairs.ego_rows, return_index=True)
   order = np.argsort(-pairs.similarity[:, 0], kind="stable")
   middle = max(0, (len(order) - number) // 2)
@@ -154,11 +157,12 @@ def _example_clips(pairs: pairing.PairTable, number: int) -> list[int]:
 def shared_labels(
   ego: records.ClipDataset, exo: Sequence[records.ClipDataset], partners: Sequence[records.ClipInfo]
 ) -> list[str] | None:
-  """What each ego clip and its partner share, compared by class name.
+  """What the labels of each ego clip and its partner share, compared by class name.
 
   Args:
-    ego, exo: the clip data sets.
-    partners: for each ego clip, one of the clips of `exo`.
+    ego: first-person clips.
+    exo: pools of third-person clips.
+    partners: one clip of `exo` for each ego clip.
 
   Returns:
     One of `SHARED` for each ego clip; None where the two sides have no class
@@ -177,12 +181,12 @@ def shared_labels(
 
 
 def label_names(data: records.ClipDataset, clip: records.ClipInfo, task: str) -> set[str]:
-  """Class names of a clip's labels, in the spelling that is compared.
+  """The class names of a clip's labels, in the spelling that is compared.
 
   Args:
-    data: the data set of the clip.
-    clip: one of its clips.
-    task: one of its tasks.
+    data: data set of the clip.
+    clip: a clip of it.
+    task: name of one of its tasks.
   """
   names = data.tasks[task].class_names
   return {_folded(names[label]) for label in clip.labels[task]}
@@ -199,5 +203,5 @@ def _class_names(data: records.ClipDataset, task: str) -> set[str]:
 
 
 def _folded(name: str) -> str:
-  """Spelling that sources differ in: "turn-on", "Turn on", "turn_on"."""
+  """A name without what sources differ in: "turn-on", "Turn on", "turn_on"."""
   return " ".join(name.casefold().replace("-", " ").replace("_", " ").split())

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 import hashlib
 import json
 import pathlib
-import shutil
 import sys
 
 import numpy as np
+
+from sum_l_jax.data import nearest
+from sum_l_jax.system import atomic
 
 _WORK = "work.json"
 
@@ -17,36 +18,45 @@ _WORK = "work.json"
 class SavedBlocks:
   """A folder with one file for each finished block of queries.
 
-  The folder belongs to one piece of work. What it holds of another one, or in
-  a file that can't be read, is dropped with a line on standard error, and
-  computed again.
+  The folder belongs to one search. What it holds of another one, or in a file
+  that can't be read, is dropped with a line on standard error, and computed
+  again. The file `work.json` says, by a hash of everything that the result
+  depends on, which search that is.
   """
 
-  def __init__(self, folder: str | pathlib.Path, work: Mapping[str, object]) -> None:
-    """Opens the folder, or makes it.
+  def __init__(
+    self,
+    folder: pathlib.Path,
+    vectors: np.ndarray,
+    query_rows: np.ndarray,
+    key_rows: np.ndarray,
+    top_k: int,
+    block: int,
+  ) -> None:
+    """Opens the folder, or makes it; see `nearest.nearest` for what is searched."""
+    self._folder = folder
+    work = {
+      "top_k": top_k,
+      "block": block,
+      "scale": repr(nearest.MICRO),
+      "vectors": _digest(vectors, query_rows, key_rows),
+    }
+    wanted = json.dumps(work, sort_keys=True, indent=1)
+    path = folder / _WORK
+    found = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if folder.exists() and found != wanted:
+      _say(f"{folder} is of other work and begins again.")
+      for old in folder.glob("block_*.npy"):
+        old.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic.write_text(path, wanted)
 
-    Args:
-      folder: where the blocks are.
-      work: all that the result depends on, as JSON values.
-    """
-    self._folder = pathlib.Path(folder)
-    wanted = json.dumps(dict(work), sort_keys=True, indent=1)
-    path = self._folder / _WORK
-    if self._folder.exists():
-      found = path.read_text(encoding="utf-8") if path.is_file() else ""
-      if found != wanted:
-        _say(f"{self._folder} is of other work and begins anew.")
-        self.remove()
-    self._folder.mkdir(parents=True, exist_ok=True)
-    if not path.is_file():
-      _replace(path, lambda file: file.write(wanted.encode()))
-
-  def load(self, first: int, shape: tuple[int, ...]) -> np.ndarray | None:
-    """A block's result, or None where it has none.
+  def load(self, first: int, shape: tuple[int, int]) -> np.ndarray | None:
+    """The ranks of a block, or None where they must be computed.
 
     Args:
       first: position of the block's first query.
-      shape: of the result.
+      shape: of the ranks.
     """
     path = self._path(first)
     if not path.is_file():
@@ -62,33 +72,23 @@ class SavedBlocks:
     return ranks
 
   def save(self, first: int, ranks: np.ndarray) -> None:
-    """Keeps a block's result, int64, whole or not at all."""
-    _replace(self._path(first), lambda file: np.save(file, ranks))
-
-  def remove(self) -> None:
-    """Deletes the folder, once what it was for is written."""
-    shutil.rmtree(self._folder)
+    """Keeps the ranks of a block, int64, whole or not at all."""
+    with atomic.replacing(self._path(first)) as scratch:
+      np.save(scratch, ranks)
 
   def _path(self, first: int) -> pathlib.Path:
     return self._folder / f"block_{first:010d}.npy"
 
 
-def digest(*arrays: np.ndarray) -> str:
+def _digest(*arrays: np.ndarray) -> str:
   """A hash of shapes, types and values; reads memory maps piece by piece."""
   out = hashlib.sha256()
   for array in arrays:
     out.update(f"{array.shape} {array.dtype.str}".encode())
     rows = max(1, (1 << 24) // max(1, array[:1].nbytes))
     for start in range(0, len(array), rows):
-      out.update(np.ascontiguousarray(array[start : start + rows]))
+      out.update(np.ascontiguousarray(array[start : start + rows]).data)
   return out.hexdigest()
-
-
-def _replace(path: pathlib.Path, write) -> None:
-  scratch = path.with_suffix(".tmp")
-  with scratch.open("wb") as file:
-    write(file)
-  scratch.replace(path)
 
 
 def _say(text: str) -> None:

@@ -33,8 +33,8 @@ def _prepare_generic(directory: pathlib.Path, seed: int) -> None:
 
 
 def _prepare_toy_kitchen(directory: pathlib.Path, seed: int) -> None:
-  from data_prep import mine_pairs
   from data_prep import toy_kitchen
+  from data_prep.mining import pseudo_pairs
   from data_prep.toy_kitchen import builder
   from sum_l_jax.data import narration_table
   from sum_l_jax.data import pairing
@@ -51,7 +51,7 @@ def _prepare_toy_kitchen(directory: pathlib.Path, seed: int) -> None:
   if pairs_file.exists():
     pairing.PairTable.load(pairs_file).check(ego, exo, table)
     return
-  pairs = mine_pairs.mine_pairs(ego, exo, table)
+  pairs = pseudo_pairs.mine(ego, exo, table)
   pairs.save(pairs_file)
   best = pairs.similarity[pairs.ego_rows, 0]
   logging.info(

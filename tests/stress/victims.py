@@ -20,9 +20,10 @@ import numpy as np
 
 from data_prep import build_dataset
 from data_prep import embed_narrations
-from data_prep import mine_pairs
 from data_prep.clips import clip_dataset
+from data_prep.mining import pseudo_pairs
 from sum_l_jax import main
+from sum_l_jax import types
 from sum_l_jax.checkpoint import integrity
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config import settings
@@ -127,11 +128,11 @@ def _prepare_mining(data: pathlib.Path) -> None:
 
 def _mine(data: pathlib.Path, output: pathlib.Path) -> None:
   """As the command does, in blocks of 64 in place of 4096."""
-  ego, exo = mine_pairs.read_datasets(str(data / "ego"), str(data / "exo"), "train")
-  mine_pairs.mine_into(
+  ego, exo = (records.ClipDataset(data / view, "train") for view in types.VIEWS)
+  pseudo_pairs.mine_into(
     output / "pairs.npz",
     ego,
-    exo,
+    [exo],
     narration_table.NarrationTable.load(data / "narrations.npz"),
     top_k=5,
     block=64,

@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from data_prep import mine_pairs
+from data_prep.mining import pseudo_pairs
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config import settings
 from sum_l_jax.data import narration_table
@@ -17,7 +17,7 @@ from tests.support import tiny_data
 def write_pairs(ego: pathlib.Path, exo: pathlib.Path, narrations, folder):
   """Writes `narrations.npz` and `pairs.npz` into a folder."""
   narrations.save(folder / "narrations.npz", command="tests")
-  table = mine_pairs.mine_pairs(
+  table = pseudo_pairs.mine(
     records.ClipDataset(ego, "train"), [records.ClipDataset(exo, "train")], narrations, top_k=3
   )
   table.save(folder / "pairs.npz")

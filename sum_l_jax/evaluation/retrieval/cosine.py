@@ -1,4 +1,4 @@
-"""Exact cosines, and the nearest neighbours by them; numpy only.
+"""Exact cosines of embeddings, and the nearest neighbours by them.
 
 Vectors are rounded to multiples of 2^-26. Products of two components and all
 their partial sums are then multiples of 2^-52 below 2, which float64 holds
@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from sum_l_jax.data import nearest
+
 UNITS = 2.0**20
 BLOCK = 64
 
 _VECTOR_UNITS = 2.0**26
 _NORM_TOLERANCE = 1e-3
+_SCALE = nearest.Scale(step=1 / UNITS, origin=0.0, clip=False)
 
 
 def round_vectors(vectors: np.ndarray, name: str = "vectors") -> np.ndarray:
@@ -66,18 +69,16 @@ def units(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
   return np.rint((queries @ keys.T) * UNITS).astype(np.int64)
 
 
-def nearest(
-  queries: np.ndarray, keys: np.ndarray, k: int, *, block: int = BLOCK
+def find_nearest(
+  queries: np.ndarray, keys: np.ndarray, k: int, *, block: int = 4096
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The most similar keys of each query.
-
-  Memory: about `block` x M x 30 bytes beside the vectors in float64.
+  """Finds the keys most similar to each query.
 
   Args:
     queries: float `[Q, D]`, unit norm.
     keys: float `[M, D]`, unit norm.
     k: how many, at least 1.
-    block: queries at a time; the result doesn't depend on it.
+    block: queries, and keys, at a time; the result doesn't depend on it.
 
   Returns:
     int64 `[Q, min(k, M)]` positions and float32 cosines, descending; equal
@@ -86,24 +87,10 @@ def nearest(
   Raises:
     ValueError: as `round_both`, or k below 1.
 
-  >>> where, cosines = nearest(np.eye(3)[:1], np.eye(3), 2)
+  >>> where, cosines = find_nearest(np.eye(3)[:1], np.eye(3), 2)
   >>> where.tolist(), cosines.tolist()
   ([[0, 1]], [[1.0, 0.0]])
   """
   if k < 1:
     raise ValueError(f"k must be at least 1, got {k}.")
-  queries, keys = round_both(queries, keys)
-  number = len(keys)
-  k = min(k, number)
-  positions = np.empty((len(queries), k), np.int64)
-  cosines = np.empty((len(queries), k), np.float32)
-  places = np.arange(number)
-  for first in range(0, len(queries), block):
-    part = slice(first, first + block)
-    # One whole number that sorts by falling cosine, then by position.
-    rank = places - units(queries[part], keys) * number
-    if k < number:
-      rank = np.partition(rank, k - 1, axis=1)[:, :k]
-    below, positions[part] = np.divmod(np.sort(rank, axis=1), number)
-    cosines[part] = (0 - below) / UNITS
-  return positions, cosines
+  return nearest.nearest(*round_both(queries, keys), k, scale=_SCALE, block=block)

@@ -130,7 +130,7 @@ def nearest_rows(
     for other in places:
       if other is own:
         continue
-      found, similar = cosine.nearest(columns["vector"][own], columns["vector"][other], k)
+      found, similar = cosine.find_nearest(columns["vector"][own], columns["vector"][other], k)
       queries.append(np.repeat(own, found.shape[1]))
       keys.append(other[found].reshape(-1))
       ranks.append(np.tile(np.arange(1, found.shape[1] + 1), len(own)))

@@ -46,7 +46,7 @@ class Keys:
       without: per query the id of the one clip not to show: itself.
     """
     # One more, in place of the query itself.
-    places, cosines = cosine.nearest(vectors, self.vectors, k + 1)
+    places, cosines = cosine.find_nearest(vectors, self.vectors, k + 1)
     found = []
     for where, similar, own in zip(self.rows[places], cosines, without):
       pairs = [

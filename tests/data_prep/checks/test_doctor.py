@@ -11,9 +11,9 @@ import pytest
 import simplejpeg
 
 from data_prep import doctor
-from data_prep import mine_pairs
 from data_prep.checks import index_checks
 from data_prep.clips import clip_dataset
+from data_prep.mining import pseudo_pairs
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
@@ -461,7 +461,7 @@ def test_pairs_and_a_data_set_that_cannot_be_read(examine, ego, tiny_exo, tiny_t
 def test_pairs_of_a_split_that_is_not_train(examine, tiny_ego, tiny_exo, tiny_narrations, tmp_path):
   ego = records.ClipDataset(tiny_ego, "val")
   exo = records.ClipDataset(tiny_exo, "train")
-  pairs = mine_pairs.mine_pairs(ego, [exo], tiny_narrations)
+  pairs = pseudo_pairs.mine(ego, [exo], tiny_narrations)
   pairs.save(tmp_path / "pairs.npz")
   tiny_narrations.save(tmp_path / "narrations.npz")
   status, text, _ = examine(tiny_ego, tiny_exo, *table_options(tmp_path))

@@ -196,13 +196,13 @@ def test_nearest_is_exact_and_orders_ties_by_position():
   queries, keys = unit(rng, 30), unit(rng, 50)
   keys[[7, 19, 33]] = keys[7]
   for block in (1, 8, 100):
-    positions, cosines = cosine.nearest(queries, keys, 12, block=block)
+    positions, cosines = cosine.find_nearest(queries, keys, 12, block=block)
     scores = np.rint(queries @ keys.T * 2**20) / 2**20
     expected = np.argsort(-scores, axis=1, kind="stable")[:, :12]
     np.testing.assert_array_equal(positions, expected)
     # Rounded vectors, then a rounded product: one unit apart at most.
     np.testing.assert_allclose(cosines, np.take_along_axis(scores, expected, axis=1), atol=1e-6)
-  positions, cosines = cosine.nearest(queries, keys, 99)
+  positions, cosines = cosine.find_nearest(queries, keys, 99)
   assert positions.shape == cosines.shape == (30, 50)
   assert (np.sort(positions, axis=1) == np.arange(50)).all()
 
@@ -225,7 +225,7 @@ def test_bad_vectors():
   with pytest.raises(ValueError, match="at least one query and one key"):
     ranking.chance(0, 3, gains)
   with pytest.raises(ValueError, match="k must be at least 1"):
-    cosine.nearest(good, good, 0)
+    cosine.find_nearest(good, good, 0)
 
 
 def clip(verb, noun):

@@ -1,29 +1,26 @@
-"""Exact nearest neighbours by cosine, in memory that doesn't grow with them.
+"""The nearest neighbours by cosine, exactly: of narrations, and of embeddings.
 
-The bulk is float32 matrix products, one tile of queries by one tile of keys at
-a time, and a tile of queries for each core. Of each group of keys
-only the largest product is compared with what its query still needs; in the
-few groups that may pass, the products that may are computed again in float64,
-and only those are ranked.
+Memory does not grow with the number of queries times the number of keys. The
+bulk is float32 matrix products, one tile of queries by one tile of keys at a
+time, and a tile of queries for each core. Of each group of keys only the
+largest product is compared with what its query still needs; in the few groups
+that may pass, the products that may are computed again in float64, and only
+those are ranked.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent import futures
+import dataclasses
 import functools
-import pathlib
 import threading
+from typing import Protocol
 
 import numpy as np
 import threadpoolctl
 
-from data_prep.mining import saved_blocks
-from sum_l_jax.system import command_line
 from sum_l_jax.system import processes
-
-# Cosines are compared after rounding to this: embedding the same text in
-# another batch moves them by some 1e-7, which must not reorder ties.
-STEP = 1e-6
 
 # A rank worse than any; of places that no key has taken yet.
 _NOTHING = np.int64(2) ** 62
@@ -43,10 +40,53 @@ _SCRATCH = 1 << 22
 _CACHED = 1 << 17
 
 
+@dataclasses.dataclass(frozen=True)
+class Scale:
+  """How finely cosines are told apart: in whole steps down from the origin.
+
+  Cosines of the same number of steps are equal, and the earlier key comes
+  first.
+
+  Attributes:
+    step: width of a step.
+    origin: the cosine of no step.
+    clip: whether cosines beyond 1 and -1 count as 1 and -1.
+  """
+
+  step: float
+  origin: float
+  clip: bool
+
+  def steps(self, cosine: np.ndarray) -> np.ndarray:
+    """The whole steps of float64 cosines, int64; the more similar, the fewer."""
+    if self.clip:
+      cosine = np.clip(cosine, -1.0, 1.0)
+    return np.rint((self.origin - cosine) / self.step).astype(np.int64)
+
+  def cosine(self, steps: np.ndarray) -> np.ndarray:
+    """Float64 cosines of whole steps."""
+    return self.origin - steps * self.step
+
+
+# Embedding the same text in another batch moves cosines by some 1e-7, which
+# must not reorder ties. Rounded vectors can be a little longer than 1.
+MICRO = Scale(step=1e-6, origin=1.0, clip=True)
+
+
+class Blocks(Protocol):
+  """Finished blocks of queries, kept so that a search can go on after a stop."""
+
+  def load(self, first: int, shape: tuple[int, int]) -> np.ndarray | None:
+    """The ranks of the block that begins with query `first`, if it has them."""
+
+  def save(self, first: int, ranks: np.ndarray) -> None:
+    """Keeps the ranks of a block."""
+
+
 class _Buffers(threading.local):
   """Each thread's products; fresh pages for every one of them take time."""
 
-  def __init__(self):
+  def __init__(self) -> None:
     self._products = np.empty(0, np.float32)
 
   def products(self, keys: int, queries: int) -> np.ndarray:
@@ -63,49 +103,43 @@ def nearest(
   queries: np.ndarray,
   keys: np.ndarray,
   top_k: int,
-  block: int,
   *,
   query_rows: np.ndarray | None = None,
   key_rows: np.ndarray | None = None,
-  keep_in: str | pathlib.Path | None = None,
+  scale: Scale = MICRO,
+  block: int = 4096,
+  blocks: Blocks | None = None,
+  done: Callable[[int], object] = lambda number: None,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The most similar keys of each query.
+  """Finds the keys most similar to each query.
 
   Args:
     queries: float `[*, D]`, unit norm; may be a memory map.
     keys: float `[*, D]`, unit norm; may be a memory map.
     top_k: neighbours to keep.
-    block: queries, and keys, read at a time; the result doesn't depend on it.
     query_rows: the Q rows of `queries` to take, instead of a copy of them;
       all rows by default.
     key_rows: the M rows of `keys` to take, likewise.
-    keep_in: a folder for finished blocks of queries, with which the same call
-      goes on after a stop; the caller removes it. None keeps nothing.
+    scale: how finely cosines are told apart.
+    block: queries, and keys, read at a time; the result doesn't depend on it.
+    blocks: finished blocks of queries; None keeps nothing.
+    done: called with the number of queries of every block that is done.
 
   Returns:
-    int32 `[Q, k]` and float32 `[Q, k]` with k = min(top_k, M): positions among
-    the M keys and cosines rounded to 1e-6, descending, ties by position.
+    int64 `[Q, k]` and float32 `[Q, k]` with k = min(top_k, M): positions among
+    the M keys, and cosines in whole steps of the scale, descending, ties by
+    position.
+
+  >>> positions, cosines = nearest(np.eye(3)[:1], np.eye(3), 2)
+  >>> positions.tolist(), cosines.tolist()
+  ([[0, 1]], [[1.0, 0.0]])
   """
   if query_rows is None:
     query_rows = np.arange(len(queries))
   chosen = _Keys(keys, key_rows)
   k = min(top_k, len(chosen))
-  positions = np.empty([len(query_rows), k], np.int32)
+  positions = np.empty([len(query_rows), k], np.int64)
   cosines = np.empty([len(query_rows), k], np.float32)
-  progress = command_line.Progress("narrations mined", len(query_rows))
-  saved = None
-  if keep_in is not None:
-    saved = saved_blocks.SavedBlocks(
-      keep_in,
-      {
-        "top_k": k,
-        "block": block,
-        "step": STEP,
-        "vectors": saved_blocks.digest(
-          queries, query_rows, keys, np.arange(len(keys)) if key_rows is None else key_rows
-        ),
-      },
-    )
   # Threads of this module keep all cores at work between the products too,
   # those of the linear algebra library would not.
   with (
@@ -113,25 +147,28 @@ def nearest(
     futures.ThreadPoolExecutor(processes.cores()) as pool,
   ):
     for first in range(0, len(query_rows), block):
-      stop = min(first + block, len(query_rows))
-      best = saved.load(first, (stop - first, k)) if saved else None
-      if best is None:
-        best = _search(queries[query_rows[first:stop]], chosen, k, block, pool)
-        if saved:
-          saved.save(first, best)
-      steps, positions[first:stop] = np.divmod(best, len(chosen))
-      cosines[first:stop] = 1.0 - steps * STEP
-      progress.update(stop)
+      part = slice(first, min(first + block, len(query_rows)))
+      number = part.stop - first
+      ranks = blocks.load(first, (number, k)) if blocks else None
+      if ranks is None:
+        ranks = _search(queries[query_rows[part]], chosen, k, scale, block, pool)
+        if blocks:
+          blocks.save(first, ranks)
+      steps, positions[part] = np.divmod(ranks, len(chosen))
+      cosines[part] = scale.cosine(steps)
+      done(number)
   return positions, cosines
 
 
 def _search(
-  queries: np.ndarray, keys: _Keys, k: int, block: int, pool: futures.Executor
+  queries: np.ndarray, keys: _Keys, k: int, scale: Scale, block: int, pool: futures.Executor
 ) -> np.ndarray:
   """Ranks of the k best keys of one block of queries, sorted."""
   # At least one for each core.
   size = min(_QUERIES, -(-len(queries) // processes.cores()))
-  tiles = [_Tile(queries[first : first + size], keys, k) for first in range(0, len(queries), size)]
+  tiles = [
+    _Tile(queries[first : first + size], keys, k, scale) for first in range(0, len(queries), size)
+  ]
   for start in range(0, len(keys), block):
     part = keys.block(start, start + block)
     look = functools.partial(_Tile.look, part=part, start=start)
@@ -170,11 +207,12 @@ class _Tile:
   be computed in float64.
   """
 
-  def __init__(self, queries: np.ndarray, keys: _Keys, k: int):
+  def __init__(self, queries: np.ndarray, keys: _Keys, k: int, scale: Scale):
     self._queries = queries
     self._narrow = queries.astype(np.float32, copy=False)
     self._keys = keys
     self._k = k
+    self._scale = scale
     self._error = _float32_error(queries.shape[1])
     # Ranks [Q, k] of the keys that were computed in float64, in any order.
     self._best = np.full([len(queries), k], _NOTHING, np.int64)
@@ -210,7 +248,7 @@ class _Tile:
     if many.any():
       # Ties, or nothing to compare with yet: whole rows are then cheaper than
       # single products.
-      _update_rows(self._best, np.flatnonzero(many), self._queries, part, start, len(self._keys))
+      self._update_rows(np.flatnonzero(many), part, start)
       self._raise_to_best()
       single = ~many[rows]
       rows, columns = rows[single], columns[single]
@@ -226,13 +264,13 @@ class _Tile:
     """Raises the bound: k keys have float32 products of `kth` `[Q]` or more."""
     kth = np.minimum(kth.astype(np.float64), 1.0)
     # Both products can be off, and a step less rounds to the same rank.
-    self._set(kth - 2 * self._error - STEP)
+    self._set(kth - 2 * self._error - self._scale.step)
 
   def _raise_to_best(self) -> None:
     """Raises the bound to what the k best so far need."""
     worst = self._best.max(axis=1) // len(self._keys)
     # Half a step less than the k-th best rounds to the same rank.
-    self._set(1.0 - (worst + 0.5) * STEP - self._error)
+    self._set(self._scale.cosine(worst + 0.5) - self._error)
 
   def _set(self, bound: np.ndarray) -> None:
     # No bound where -1 is near: ranks don't tell such cosines apart.
@@ -260,8 +298,25 @@ class _Tile:
         self._queries[rows[pairs]].astype(np.float64),
         self._keys.take(positions[pairs]).astype(np.float64),
       )
-    _merge(self._best, rows, _ranks(cosine, positions, len(self._keys)))
+    ranks = self._ranks(cosine, positions)
+    order = np.lexsort((ranks, rows))
+    _take_in(self._best, rows[order], ranks[order], _NOTHING)
     self._raise_to_best()
+
+  def _update_rows(self, rows: np.ndarray, part: np.ndarray, start: int) -> None:
+    """Ranks all keys of `part` for some queries."""
+    wide = part.astype(np.float64).T
+    places = np.arange(start, start + len(part))
+    chunk = max(1, _SCRATCH // len(part))
+    for first in range(0, len(rows), chunk):
+      row = rows[first : first + chunk]
+      ranks = self._ranks(self._queries[row].astype(np.float64) @ wide, places)
+      ranks = np.concatenate([self._best[row], _smallest(ranks, self._k)], axis=1)
+      self._best[row] = _smallest(ranks, self._k)
+
+  def _ranks(self, cosine: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """One whole number that sorts by falling cosine, then by position."""
+    return self._scale.steps(cosine) * len(self._keys) + positions
 
 
 def _peaks(cosine: np.ndarray) -> np.ndarray:
@@ -323,34 +378,6 @@ def _float32_error(dim: int) -> float:
   that are not quite 1.
   """
   return 1.05 * (dim + 8) * 2.0**-24
-
-
-def _update_rows(
-  best: np.ndarray, rows: np.ndarray, queries: np.ndarray, part: np.ndarray, start: int, number: int
-) -> None:
-  """Ranks all keys of `part` for some rows of `best`, in place."""
-  k = best.shape[1]
-  wide = part.astype(np.float64).T
-  places = np.arange(start, start + len(part))
-  chunk = max(1, _SCRATCH // len(part))
-  for first in range(0, len(rows), chunk):
-    row = rows[first : first + chunk]
-    rank = _ranks(queries[row].astype(np.float64) @ wide, places, number)
-    rank = np.concatenate([best[row], _smallest(rank, k)], axis=1)
-    best[row] = _smallest(rank, k)
-
-
-def _ranks(cosine: np.ndarray, positions: np.ndarray, number: int) -> np.ndarray:
-  """One integer that sorts by falling cosine, then by position."""
-  # Rounded vectors can be a little longer than 1.
-  clipped = np.clip(cosine, -1.0, 1.0)
-  return np.rint((1.0 - clipped) / STEP).astype(np.int64) * number + positions
-
-
-def _merge(best: np.ndarray, rows: np.ndarray, ranks: np.ndarray) -> None:
-  """Takes single ranks, int64 `[N]`, rank i for row i, into `best`."""
-  order = np.lexsort((ranks, rows))
-  _take_in(best, rows[order], ranks[order], _NOTHING)
 
 
 def _take_in(best: np.ndarray, rows: np.ndarray, values: np.ndarray, nothing: np.generic) -> None:

