@@ -29,6 +29,7 @@ from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config import settings
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
+from sum_l_jax.data import records
 from tests.support import numbered_video
 from tests.support import runs
 from tests.support import tiny_data
