@@ -147,7 +147,7 @@ def test_version_agrees(wheel):
   citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
   assert re.search(r"(?m)^version: (\S+)$", citation).group(1) == version
   changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-  newest = re.search(r"(?m)^## \[(.+?)\].*\n(?:\nWhat (\S+) will be\.)?", changes)
+  newest = re.search(r"(?m)^## \[(.+?)\].*\n(?:\nThis will be (\S+)\.\n)?", changes)
   assert version in newest.groups()
 
 
