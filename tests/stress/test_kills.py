@@ -100,7 +100,7 @@ def test_training_goes_on_from_the_last_checkpoint(
 
 
 _RUN = (
-  "import pathlib, sys; from benchmarks import victims; "
+  "import pathlib, sys; from tests.stress import victims; "
   "victims.VICTIMS[sys.argv[1]].run(*map(pathlib.Path, sys.argv[2:]))"
 )
 
@@ -126,7 +126,7 @@ def test_data_preparation_goes_on(name, event, path, count, tmp_path):
     [
       sys.executable,
       "-c",
-      "from benchmarks import kill_at\n"
+      "from tests.stress import kill_at\n"
       f"kill_at.Watch({path!r}, count={count}, events=({event!r},))\n{_RUN}",
       name,
       str(data),
