@@ -25,7 +25,7 @@ import numpy as np
 
 from sum_l_jax.data import nearest
 from sum_l_jax.system import atomic
-from sum_l_jax.system import command_line
+from sum_l_jax.system import progress
 
 _ROWS_AT_ONCE = 16384
 
@@ -91,9 +91,8 @@ def measure(args: argparse.Namespace, kind: str, folder: pathlib.Path) -> str:
     write_vectors(folder / f"{seed}.npy", number, args.dim, kind, seed)
     for seed, number in ((1, args.queries), (2, args.keys))
   )
-  progress = command_line.Progress("queries", args.queries)
   positions, cosines, times = [], [], []
-  for first in range(0, args.queries, args.block):
+  for first in progress.Progress("blocks of queries", range(0, args.queries, args.block)):
     rows = np.arange(first, min(first + args.block, args.queries))
     path = folder / f"block_{first:010d}.npz"
     if not path.is_file():
@@ -107,7 +106,6 @@ def measure(args: argparse.Namespace, kind: str, folder: pathlib.Path) -> str:
       positions.append(block["positions"])
       cosines.append(block["cosines"])
       times.append(block["seconds"])
-    progress.update(int(rows[-1]) + 1)
   wall, processor = np.sum(times, axis=0)
   positions, cosines = np.concatenate(positions), np.concatenate(cosines)
   work = 2e-9 * args.queries * args.keys * args.dim

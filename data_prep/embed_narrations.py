@@ -34,6 +34,7 @@ import numpy as np
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
 from sum_l_jax.system import command_line
+from sum_l_jax.system import progress
 
 # The sentence model of the authors' release.
 DEFAULT_MODEL = "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"
@@ -183,11 +184,11 @@ def embed_narrations(
   # Of like length, so that a batch is padded little; by text among equals, so
   # that the result doesn't depend on the order given.
   order = sorted(texts, key=lambda text: (len(text), text))
-  progress = command_line.Progress("narrations", len(order))
   vectors = []
-  for start in range(0, len(order), chunk):
-    vectors.append(np.asarray(encoder(order[start : start + chunk])))
-    progress.update(min(start + chunk, len(order)))
+  with progress.Progress("narrations", total=len(order)) as bar:
+    for start in range(0, len(order), chunk):
+      vectors.append(np.asarray(encoder(order[start : start + chunk])))
+      bar.update(len(vectors[-1]))
   rows = np.concatenate(vectors)
   if existing is not None:
     if existing.dim != rows.shape[1]:

@@ -29,6 +29,7 @@ from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
 from sum_l_jax.system import command_line
+from sum_l_jax.system import progress
 
 # Name and lowest cosine, from the most similar. A cosine on the border counts
 # as the higher band, but for the first: more than 0.999.
@@ -116,13 +117,13 @@ def _histogram(cosines: np.ndarray) -> np.ndarray:
 def _all_pairs(vectors: np.ndarray, ego_rows: np.ndarray, exo_rows: np.ndarray) -> np.ndarray:
   """Histogram of all cosines, one block at a time."""
   counts = np.zeros(_BINS, np.int64)
-  progress = command_line.Progress("narrations compared", len(ego_rows))
-  for first in range(0, len(ego_rows), _BLOCK):
-    some = vectors[ego_rows[first : first + _BLOCK]]
-    for start in range(0, len(exo_rows), _BLOCK):
-      part = vectors[exo_rows[start : start + _BLOCK]]
-      counts += _histogram(some @ part.T)
-    progress.update(first + len(some))
+  with progress.Progress("narrations compared", total=len(ego_rows)) as bar:
+    for first in range(0, len(ego_rows), _BLOCK):
+      some = vectors[ego_rows[first : first + _BLOCK]]
+      for start in range(0, len(exo_rows), _BLOCK):
+        part = vectors[exo_rows[start : start + _BLOCK]]
+        counts += _histogram(some @ part.T)
+      bar.update(len(some))
   return counts
 
 

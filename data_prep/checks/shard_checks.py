@@ -11,7 +11,7 @@ from data_prep.checks import index_checks
 from sum_l_jax import types
 from sum_l_jax.data import examples
 from sum_l_jax.data import records
-from sum_l_jax.system import command_line
+from sum_l_jax.system import progress
 from sum_l_jax.video import decode
 
 # Without deep, the first frame of every such clip is decoded.
@@ -64,9 +64,8 @@ def _count_records(data: records.ClipDataset) -> int:
 def check_frames(data: records.ClipDataset, deep: bool) -> Iterator[index_checks.Finding]:
   """Decodes frames: the first of some clips, or (deep) both ends of all."""
   indices = range(0, len(data), 1 if deep else SAMPLE_EVERY)
-  progress = command_line.Progress(f"{data!r}", len(indices))
   damaged, changing, reason = [], [], ""
-  for done, index in enumerate(indices, start=1):
+  for index in progress.Progress(repr(data), indices):
     clip = data.clips[index]
     ends = [0, clip.num_frames - 1] if deep else [0]
     try:
@@ -76,7 +75,6 @@ def check_frames(data: records.ClipDataset, deep: bool) -> Iterator[index_checks
     except _READ_ERRORS as error:
       reason = reason or str(error)
       damaged.append(clip.clip_id)
-    progress.update(done)
   if damaged:
     yield _undecodable(data, len(indices), damaged, reason)
   if changing:

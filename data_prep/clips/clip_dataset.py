@@ -16,16 +16,13 @@ import io
 import json
 import pathlib
 import shutil
-import time
 
-from absl import logging
 import numpy as np
 import tensorflow_datasets as tfds
 
 from sum_l_jax import types
 from sum_l_jax.data import records
-
-_PROGRESS_SECONDS = 5.0
+from sum_l_jax.system import progress
 
 Splits = Mapping[str, Callable[[], Iterable[types.Clip]]]
 
@@ -82,8 +79,7 @@ class ClipRecords(tfds.core.GeneratorBasedBuilder):
     written = self.written[split] = []
     seen = set()
     key = 0
-    reported = time.monotonic()
-    for clip in self._clip_splits[split]():
+    for clip in progress.Progress(f"{split}: clips written", self._clip_splits[split]()):
       tasks = {} if split in self._unlabelled else self._tasks
       _check_clip(clip, tasks, seen, split)
       written.append(_clip_info(clip, self._tasks, first_record=key))
@@ -102,9 +98,6 @@ class ClipRecords(tfds.core.GeneratorBasedBuilder):
           },
         )
         key += 1
-      if time.monotonic() - reported > _PROGRESS_SECONDS:
-        reported = time.monotonic()
-        logging.info("%s: %d clips written", split, len(written))
     if not written:
       raise ValueError(
         f"Split {split!r} is empty: its source yielded no clip. Leave the"
@@ -232,7 +225,7 @@ def write_clip_dataset(
     data_dir=scratch,
     file_format="array_record",
   )
-  tfds.disable_progress_bar()  # One bar a shard; lines are logged instead.
+  tfds.disable_progress_bar()  # One bar a shard; ours counts clips.
   try:
     # It prints "Downloading ...", which it isn't.
     with contextlib.redirect_stdout(io.StringIO()):

@@ -24,7 +24,7 @@ from data_prep.clips import clip_reader
 from data_prep.sources import clip_specs
 from sum_l_jax import types
 from sum_l_jax.system import atomic
-from sum_l_jax.system import command_line
+from sum_l_jax.system import progress
 
 _GROUP = 16
 # What goes wrong with one clip and may be skipped.
@@ -134,9 +134,9 @@ def read_clips(
   if beam_options is not None:
     _run_beam(open_tasks, output, problems.skip, beam_options)
     open_tasks = []
-  progress = command_line.Progress(f"{label}: groups of {_GROUP} clips", len(open_tasks))
-  for done, _ in enumerate(_run(open_tasks, output, problems.skip, processes)):
-    progress.update(done + 1)
+  cut = _run(open_tasks, output, problems.skip, processes)
+  for _ in progress.Progress(f"{label}: groups of {_GROUP} clips", cut, total=len(open_tasks)):
+    pass
   for group, path in tasks:
     for spec, item in zip(group, _load(path)):
       if isinstance(item, Exception):

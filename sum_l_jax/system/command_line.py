@@ -7,7 +7,6 @@ from collections.abc import Callable
 from collections.abc import Sequence
 import sys
 import textwrap
-import time
 
 from sum_l_jax.system import extras
 from sum_l_jax.system import paths
@@ -99,33 +98,3 @@ def error_block(text: str, width: int = 0) -> str:
 def names(text: str) -> list[str]:
   """The items of a comma-separated option."""
   return [item.strip() for item in text.split(",") if item.strip()]
-
-
-class Progress:
-  """A line every few seconds: how far, how fast, how long still."""
-
-  def __init__(self, label: str, total: int, *, every_seconds: float = 5.0):
-    self._label = label
-    self._total = total
-    self._every = every_seconds
-    self._start = self._last = time.monotonic()
-
-  def update(self, done: int) -> None:
-    now = time.monotonic()
-    if now - self._last < self._every or not 0 < done < self._total:
-      return
-    self._last = now
-    rate = done / (now - self._start)
-    left = (self._total - done) / rate
-    sys.stderr.write(
-      f"{self._label}: {done}/{self._total}, {rate:.1f}/s, about {_duration(left)} left\n"
-    )
-    sys.stderr.flush()
-
-
-def _duration(seconds: float) -> str:
-  minutes, rest = divmod(round(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  if hours:
-    return f"{hours} h {minutes} min"
-  return f"{minutes} min {rest} s" if minutes else f"{rest} s"

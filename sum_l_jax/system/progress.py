@@ -57,6 +57,8 @@ class Progress(tqdm.tqdm):
       miniters=0,
       smoothing=0,
       leave=False,
+      # In a log, bars within bars don't move the cursor.
+      position=None if terminal else 0,
       dynamic_ncols=terminal,
       # Without the picture of a bar; a width of None is found out.
       ncols=None if terminal else 0,

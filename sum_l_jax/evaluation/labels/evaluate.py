@@ -9,7 +9,6 @@ import dataclasses
 import time
 from typing import Any
 
-from absl import logging
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
@@ -18,8 +17,8 @@ from sum_l_jax import types
 from sum_l_jax.evaluation.labels import ensemble
 from sum_l_jax.evaluation.labels import label_metrics
 from sum_l_jax.system import devices
+from sum_l_jax.system import progress
 
-_PROGRESS_SECONDS = 5.0
 _PIXELS = ("video", "color_offset")
 
 
@@ -113,7 +112,7 @@ def evaluate(
     labelled: False leaves the metrics empty: there are scores alone.
     name: for the progress line.
   """
-  start = reported = time.monotonic()
+  start = time.monotonic()
   count = len(next(iter(labels.values())))
   views = ensemble.ViewEnsemble(
     num_clips=count,
@@ -121,23 +120,12 @@ def evaluate(
     num_classes={t: task.num_classes for t, task in tasks.items()},
     rule=rule,
   )
-  done = 0
-  for batch in batches:
-    scores = score(params, stats, {k: batch[k] for k in _PIXELS})
-    scores, clip, view, mask = _fetch((scores, batch["clip"], batch["view"], batch["mask"]))
-    views.add(scores, clip, view, mask)
-    done += int(np.sum(mask))
-    if time.monotonic() - reported > _PROGRESS_SECONDS:
-      reported = time.monotonic()
-      rate = done / (reported - start)
-      logging.info(
-        "%s: %d of %d test views, %.0f views/s, %.0f s left",
-        name,
-        done,
-        count * num_views,
-        rate,
-        (count * num_views - done) / rate,
-      )
+  with progress.Progress(f"{name} test views", total=count * num_views) as bar:
+    for batch in batches:
+      scores = score(params, stats, {k: batch[k] for k in _PIXELS})
+      scores, clip, view, mask = _fetch((scores, batch["clip"], batch["view"], batch["mask"]))
+      views.add(scores, clip, view, mask)
+      bar.update(int(np.sum(mask)))
   combined, view_counts = views.scores()
   evaluated = view_counts > 0
   numbers = summarise(combined, labels, tasks, evaluated) if labelled else {}

@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
-def _predict(options: argparse.Namespace, progress: prediction_files.Progress) -> int:
+def _predict(options: argparse.Namespace, progress: prediction_files.VideoProgress) -> int:
   """Writes the predictions of all videos; the exit status."""
   from sum_l_jax.prediction import predictor
   from sum_l_jax.prediction import video_sources
@@ -95,6 +95,7 @@ def _predict(options: argparse.Namespace, progress: prediction_files.Progress) -
     written += 1
     if options.overlay:
       drawn.append(item)
+  progress.close()
   if failed and len(videos) > 1:
     sys.stderr.write(f"{failed} of {len(videos)} videos could not be read, or not to their end.\n")
   if failed:
@@ -103,14 +104,14 @@ def _predict(options: argparse.Namespace, progress: prediction_files.Progress) -
     count = video_overlay.write_overlay(
       videos[0], drawn, options.overlay, fps=options.frames_fps or model.fps, progress=progress
     )
-    progress.clear()
+    progress.close()
     sys.stderr.write(f"wrote {options.overlay}: {count} frames\n")
   return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
   options = _parser().parse_args(arguments)
-  progress = prediction_files.Progress(sys.stderr)
+  progress = prediction_files.VideoProgress()
   try:
     paths.check_arguments(sys.argv[1:] if arguments is None else arguments)
     return _predict(options, progress)
@@ -122,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   except (ValueError, OSError) as error:
     if options.debug:
       raise
-    progress.clear()
+    progress.close()
     sys.stderr.write(f"error: {error}\n")
     return 2
 

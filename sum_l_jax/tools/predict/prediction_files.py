@@ -5,11 +5,10 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import shutil
-import time
 from typing import TextIO
 
 from sum_l_jax.prediction import best_labels
+from sum_l_jax.system import progress
 
 FORMATS = ("text", "json", "csv")
 COLUMNS = ("video", "start", "stop", "task", "rank", "class", "score")
@@ -56,54 +55,29 @@ class Writer:
     self._out.flush()
 
 
-class Progress:
-  """One line that changes on a terminal; elsewhere a line once a minute.
+class VideoProgress:
+  """How far the reading of a video is, one after the other."""
 
-  Args:
-    out: where to.
-    every: seconds between two reports; None is 0.5 on a terminal, else 60.
-  """
-
-  def __init__(self, out: TextIO, every: float | None = None):
-    self._out = out
-    self._terminal = out.isatty()
-    self._every = every if every is not None else (0.5 if self._terminal else 60.0)
-    self._last = time.monotonic()
-    self._video, self._since = "", self._last
-    self._shown = False
+  def __init__(self) -> None:
+    self._bar: progress.Progress | None = None
+    self._video = ""
 
   def __call__(self, video: str, seconds: float, duration: float | None) -> None:
-    """Reports now and then; see `predictor.Predictor.stream`."""
-    now = time.monotonic()
-    if video != self._video:
-      self._video, self._since = video, now
-    if now - self._last < self._every:
-      return
-    self._last = now
-    text = f"{video}: {_clock(seconds)}"
-    speed = seconds / max(now - self._since, 1e-3)
-    if duration:
-      left = max(duration - seconds, 0.0) / max(speed, 1e-3)
-      text += f" of {_clock(duration)}, about {_clock(left)} left"
-    text += f", {speed:.1f} x real time"
-    if not self._terminal:
-      self._out.write(text + "\n")
-    else:
-      self.clear()
-      # Cut at the left, where the path is: a line that wraps can't be erased.
-      self._out.write(text[-shutil.get_terminal_size().columns + 1 :])
-      self._shown = True
-    self._out.flush()
+    """Takes what `predictor.Predictor.stream` reports."""
+    if self._bar is None or video != self._video:
+      self.close()
+      # The speed, in seconds a second, is how many times faster than real time.
+      total = round(duration) if duration else None
+      self._bar, self._video = progress.Progress(video, total=total, unit="s"), video
+    self._bar.update(int(seconds) - self._bar.n)
 
   def clear(self) -> None:
-    """Makes room for other text."""
-    if self._shown:
-      self._out.write("\r\x1b[K")
-      self._out.flush()
-      self._shown = False
+    """Makes room on the terminal for other text."""
+    if self._bar is not None:
+      self._bar.clear()
 
-
-def _clock(seconds: float) -> str:
-  minutes, rest = divmod(int(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  return f"{hours}:{minutes:02d}:{rest:02d}"
+  def close(self) -> None:
+    """Takes the bar away."""
+    if self._bar is not None:
+      self._bar.close()
+    self._bar = None

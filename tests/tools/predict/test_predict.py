@@ -28,6 +28,7 @@ from sum_l_jax.prediction import best_labels
 from sum_l_jax.prediction import predictor
 from sum_l_jax.prediction import video_sources
 from sum_l_jax.prediction import windows
+from sum_l_jax.system import progress
 from sum_l_jax.tools.predict import prediction_files
 from sum_l_jax.tools.predict import video_overlay
 from sum_l_jax.tools.predict.__main__ import main
@@ -665,27 +666,31 @@ def test_a_pipe_that_closes_is_no_error(finished, video):
   assert done.returncode == 0
 
 
-class _Terminal(io.StringIO):
-  def isatty(self):
-    return True
-
-
 def test_progress(monkeypatch):
-  out = _Terminal()
-  progress = prediction_files.Progress(out, every=0.0)
-  progress("x.mp4", 61.0, 3600.0)
-  assert "x.mp4: 0:01:01 of 1:00:00, about " in out.getvalue()
-  assert "\n" not in out.getvalue()
-  progress.clear()
-  assert out.getvalue().endswith("\r\x1b[K")
-  progress.clear()
-  assert out.getvalue().count("\x1b") == 1
   log = io.StringIO()
-  prediction_files.Progress(log)("x.mp4", 61.0, None)
-  assert log.getvalue() == ""  # Not before a minute is over.
-  prediction_files.Progress(log, every=0.0)("x.mp4", 61.0, None)
-  assert log.getvalue().startswith("x.mp4: 0:01:01, ")
-  assert log.getvalue().count("\n") == 1
+  monkeypatch.setattr("sys.stderr", log)
+  bars = prediction_files.VideoProgress()
+  bars("w.mp4", 61.0, None)
+  assert log.getvalue() == ""  # Not before some seconds are over.
+  bars.close()
+  monkeypatch.setattr(progress, "LOG_SECONDS", 0.0)
+  bars("x.mp4", 61.4, 3600.2)
+  bars.clear()
+  bars("x.mp4", 122.0, 3600.2)
+  bars("y.mp4", 3.0, None)
+  bars.close()
+  bars("y.mp4", 1.0, None)  # A second time through the same video.
+  text = log.getvalue()
+  assert [line.split(" [")[0] for line in text.splitlines()] == [
+    "x.mp4:   0% 0/3600",
+    "x.mp4:   2% 61/3600",
+    "x.mp4:   3% 122/3600",
+    "y.mp4: 0s",
+    "y.mp4: 3s",
+    "y.mp4: 0s",
+    "y.mp4: 1s",
+  ]
+  assert "\r" not in text
 
 
 def test_importing_the_package_is_quick():
