@@ -1,12 +1,12 @@
-# make demo | test | check | soak | bench | docs: each sets up what it needs, in
-# .venv.
+# make demo | test | check | soak | bench | docs | wheel: each sets up what it
+# needs, in .venv.
 
 PYTHON ?= python3
 # Of pytest; a file of tests stays in one.
 WORKERS ?= 2
 BIN := .venv/bin
 
-.PHONY: demo test check soak bench docs clean
+.PHONY: demo test check soak bench docs wheel clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python -m sum_l_jax.main --config=configs/demo.py --workdir=runs/demo
@@ -43,15 +43,19 @@ docs: .venv/docs.stamp
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "Written: build/site/index.html"
 
+# Builds the wheel and tries it where nothing else is installed.
+wheel: .venv/bin/python
+	$(BIN)/python -m tests.support.try_wheel
+
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; \
 	  sys.exit(None if v >= (3, 11) else "Python 3.11 or newer is needed, %s is %d.%d. Say: make PYTHON=python3.12" % (sys.executable, v[0], v[1]))'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
-# No torch here: training does not use it.
+# Training, and the report at its end: no TensorFlow and no PyTorch.
 .venv/demo.stamp: setup.py constraints.txt | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[report]'
 	@touch $@
 
 .venv/test.stamp: setup.py constraints.txt | .venv/bin/python
@@ -60,7 +64,7 @@ docs: .venv/docs.stamp
 
 .venv/docs.stamp: setup.py constraints.txt | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
-	@touch $@ .venv/demo.stamp
+	@touch $@
 
 clean:
 	rm -rf .venv .cache build dist *.egg-info

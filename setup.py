@@ -84,8 +84,16 @@ setuptools.setup(
     # Not with the others: it holds protobuf below 7.
     "beam": ["apache-beam>=2.70,<3"],
     "data_prep": _TEXT,
-    # Material is no theme for MkDocs 2.
-    "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.7,<10"],
+    # Material is no theme for MkDocs 2. mkdocstrings before 1.0.7 fails with
+    # the pymdown-extensions of today.
+    "docs": [
+      "mkdocs>=1.6,<2",
+      "mkdocs-material>=9.7,<10",
+      "mkdocstrings>=1.0.7,<2",
+      "mkdocstrings-python>=2,<3",
+      # Formats the signatures.
+      "ruff",
+    ],
     "gpu": ["jax[cuda12]"],
     # The page of a run and the charts of its data.
     "report": _REPORT,

@@ -2,27 +2,27 @@
 
 Shape letters, the same in every docstring and einsum:
 
-  B        batch: examples of one step, over all devices
-  V        test views of one clip: temporal samples x spatial crops
-  T        frames of one clip
-  H, W, C  height, width, channels
-  N        tokens of one clip, where an encoder ran before; in evaluation, the
-           clips of a data set
-  D        embedding: width of the text vectors
-  K        classes of one task
+    B        batch: examples of one step, over all devices
+    V        test views of one clip: temporal samples x spatial crops
+    T        frames of one clip
+    H, W, C  height, width, channels
+    N        tokens of one clip, where an encoder ran before; in evaluation, the
+             clips of a data set
+    D        embedding: width of the text vectors
+    K        classes of one task
 
 Glossary:
 
-  view       `ego` (first person, FPV, subscript f in the paper) or
-             `exo` (third person, TPV, subscript t in the paper)
-  clip       a labelled stretch of video, the unit of every data set
-  pool       one of the exo data sets that training draws partners from
-  test view  one crop of one temporal sample of a clip at test time
-  pathway    `slow` or `fast`, the two frame rates of SlowFast
-  narration  the short text that describes a clip
-  pair       an ego clip and the exo clip whose narration is most similar
-  task       one label set: `verb`, `noun`, `action` ...
-  term       one summand of the total loss (Eq. 12)
+    view       `ego` (first person, FPV, subscript f in the paper) or
+               `exo` (third person, TPV, subscript t in the paper)
+    clip       a labelled stretch of video, the unit of every data set
+    pool       one of the exo data sets that training draws partners from
+    test view  one crop of one temporal sample of a clip at test time
+    pathway    `slow` or `fast`, the two frame rates of SlowFast
+    narration  the short text that describes a clip
+    pair       an ego clip and the exo clip whose narration is most similar
+    task       one label set: `verb`, `noun`, `action` ...
+    term       one summand of the total loss (Eq. 12)
 """
 
 from __future__ import annotations

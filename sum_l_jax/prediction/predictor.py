@@ -137,7 +137,8 @@ class Predictor:
         RGB `[T, H, W, 3]`.
       fps: frames a second of an array, which needs it, or of a folder, where
         it is else the model's; a video file says its own.
-      window, stride: seconds.
+      window: length of a window, seconds.
+      stride: distance between the starts of two windows, seconds.
       top: classes a task.
       short_side: larger frames are shrunk to it, as the training data was when
         it was built.

@@ -179,10 +179,11 @@ class Embedder:
   checkpoint's card; arithmetic is float32.
 
   Args:
-    weights: of `read_weights`.
-    clips, crops: test views of a clip.
-    batch_size: test views at a time, over all devices.
-    num_threads: that read and decode.
+    weights: weights as `read_weights` returns them.
+    clips: temporal test views of a clip.
+    crops: spatial test views of each temporal one, 1 or 3.
+    batch_size: number of test views at a time, over all devices.
+    num_threads: number of threads that read and decode.
 
   Raises:
     ValueError: a batch size that the devices can't share.

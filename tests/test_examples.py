@@ -1,0 +1,71 @@
+"""The scripts in examples/ do what they say."""
+
+from __future__ import annotations
+
+import importlib.util
+import pathlib
+import re
+from types import ModuleType
+
+import pytest
+
+from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.data import narration_table
+from sum_l_jax.data import records
+from sum_l_jax.evaluation.retrieval import embedding
+from tests.support import numbered_video
+from tests.support import tiny_data
+
+EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
+
+
+def _load(name: str) -> ModuleType:
+  spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def test_search_finds_the_moment_whose_embedding_the_text_has(finished, tiny_tables, tmp_path):
+  example = _load("search_videos")
+  videos, index = tmp_path / "videos", tmp_path / "index"
+  for clip in tiny_data.noise_clips("v", 3, seed=5):
+    (videos / clip.clip_id).mkdir(parents=True)
+    for number, frame in enumerate(clip.frames):
+      (videos / clip.clip_id / f"{number}.jpg").write_bytes(frame)
+  numbered_video.write_video(videos / "long.mp4", list(range(120)))  # 4 s
+  table = tiny_tables / "narrations.npz"
+
+  def search(text, table, top):
+    return example.search(str(finished[0]), str(videos), str(index), text, str(table), top=top)
+
+  found = search("take cup", table, top=9)
+  places = [f"v00{i} at 0 s" for i in range(3)] + [f"long.mp4 at {i} s" for i in range(3)]
+  assert sorted(name for name, _ in found) == sorted(places)
+  clips = records.ClipDataset(index, "test")
+  embedder = embedding.Embedder(weight_files.read_weights(finished[0]))
+  vectors = dict(zip([clip.clip_id for clip in clips.clips], embedder(clips).vectors, strict=True))
+  query = narration_table.NarrationTable.load(table).lookup(["take cup"])[0]
+  for name, cosine in found:
+    assert cosine == pytest.approx(float(vectors[name] @ query), abs=2e-6)
+  assert found == sorted(found, key=lambda hit: -hit[1])
+  # A text that lies where a moment lies finds it. The index is there already.
+  own = tmp_path / "own.npz"
+  narration_table.NarrationTable(["here"], vectors["v001 at 0 s"][None], model="own").save(own)
+  ((name, cosine),) = search("Here", own, top=1)
+  assert (name, cosine) == ("v001 at 0 s", pytest.approx(1, abs=2e-6))
+
+
+def test_the_page_shows_the_code_that_is_tested():
+  """Each Python block of docs/library.md, line by line, stands in an example."""
+  page = (EXAMPLES.parent / "docs" / "library.md").read_text(encoding="utf-8")
+  scripts = {path.name: path.read_text(encoding="utf-8") for path in EXAMPLES.glob("*.py")}
+  blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+  assert blocks
+  for block in blocks:
+    # The last script that is named before it.
+    name = re.findall(r"examples/(\w+\.py)", page[: page.index(block)])[-1]
+    lines = [line.strip() for line in scripts[name].splitlines()]
+    missing = [line for line in block.splitlines() if line and line.strip() not in lines]
+    assert not missing, f"not in {name}: {missing}"
+  assert all(f"examples/{name}" in page for name in scripts)
