@@ -33,6 +33,7 @@ from data_prep.published_weights import files
 from sum_l_jax import models
 from sum_l_jax import types
 from sum_l_jax.data import eval_loader
+from sum_l_jax.data import input_options
 from sum_l_jax.data import records
 from sum_l_jax.data import transforms
 from sum_l_jax.evaluation.labels import evaluate
@@ -44,7 +45,7 @@ from tests.support import reference_networks
 
 _MODEL = "slow_r50_8x8"
 _CLASSES = 400
-_CLIPS, _CROPS = 10, 3
+_TEST_VIEWS = eval_loader.TestViews(clips=10, crops=3)
 
 
 class _Views(NamedTuple):
@@ -66,18 +67,12 @@ _SMALL = _Views(4, 64, batch=10, rounds=27)
 def _stream(
   folder: pathlib.Path, views: _Views, batch_size: int | None = None
 ) -> eval_loader.EvalStream:
-  return eval_loader.make_eval_stream(
+  return eval_loader.EvalStream(
     records.ClipDataset(folder / "set", "train"),
-    transforms.ClipTransform(
-      num_frames=views.frames,
-      stride=8,
-      crop_size=views.crop,
-      short_side=(views.crop, views.crop),
-      flip=0.0,
-    ),
-    num_clips=_CLIPS,
-    num_crops=_CROPS,
+    transforms.ClipTransform.for_testing(num_frames=views.frames, stride=8, crop_size=views.crop),
+    views=_TEST_VIEWS,
     batch_size=batch_size or views.batch,
+    options=input_options.Input(prefetch=2),
   )
 
 
@@ -204,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
           "whole": {
             "frames": _SMALL.frames,
             "crop": _SMALL.crop,
-            "views_of_a_clip": _CLIPS * _CROPS,
+            "views_of_a_clip": _TEST_VIEWS.count,
             "runs": runs,
           },
         },

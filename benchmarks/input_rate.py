@@ -28,6 +28,7 @@ from benchmarks import cutting_rate
 from benchmarks import measure
 from data_prep.clips import clip_dataset
 from sum_l_jax import types
+from sum_l_jax.data import examples
 from sum_l_jax.data import loader
 from sum_l_jax.data import records
 from sum_l_jax.data import transforms
@@ -150,10 +151,14 @@ def compare(folder: pathlib.Path, rounds: int, batches: int) -> dict[str, Any]:
   torch.set_num_threads(1)
   reference = iter(torch.utils.data.DataLoader(ReferenceClips(folder / "files"), batch_size=BATCH))
   stream = loader.TrainStream(
-    ego=records.ClipDataset(folder / "set", "train"),
-    ego_transform=transforms.ClipTransform(
-      num_frames=FRAMES, stride=STRIDE, crop_size=CROP, short_side=SHORT_SIDE
-    ),
+    {
+      "ego": examples.ViewClips(
+        [records.ClipDataset(folder / "set", "train")],
+        transforms.ClipTransform(
+          num_frames=FRAMES, stride=STRIDE, crop_size=CROP, short_side=SHORT_SIDE
+        ),
+      )
+    },
     batch_size=BATCH,
     seed=0,
   )

@@ -22,6 +22,8 @@ from ml_collections import config_dict
 from sum_l_jax import models
 from sum_l_jax import types
 from sum_l_jax.config import settings
+from sum_l_jax.data import examples
+from sum_l_jax.data import input_options
 from sum_l_jax.data import loader
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
@@ -155,13 +157,8 @@ def build_transform(config: Config, view: str) -> transforms.ClipTransform:
 
 def build_test_transform(config: Config) -> transforms.ClipTransform:
   """Sampling at test time: no augmentation, its own crop size."""
-  size = config.eval.crop_size
-  return transforms.ClipTransform(
-    num_frames=config.frames.count,
-    stride=config.frames.stride,
-    crop_size=size,
-    short_side=(size, size),
-    flip=0.0,
+  return transforms.ClipTransform.for_testing(
+    config.frames.count, config.frames.stride, config.eval.crop_size
   )
 
 
@@ -170,28 +167,37 @@ def build_stream(
 ) -> loader.TrainStream:
   """The training batches of a stage from `start_step` on."""
   return loader.TrainStream(
-    ego=data.ego,
-    exo=data.exo,
+    {
+      view: examples.ViewClips(pools, build_transform(config, view), data.skip.get(view, ()))
+      for view, pools in data.pools.items()
+    },
     pairs=data.pairs,
     narrations=data.narrations,
-    ego_transform=build_transform(config, types.EGO) if data.ego else None,
-    exo_transform=build_transform(config, types.EXO) if data.exo else None,
     batch_size=stage_section(config, stage).batch_size,
     seed=config.seed,
     start_step=start_step,
-    host_index=jax.process_index(),
-    host_count=jax.process_count(),
+    top_k=config.pairs.top_k,
+    tie_tolerance=config.pairs.tie_tolerance,
+    options=build_input(config),
+    host=this_host(),
+  )
+
+
+def build_input(config: Config) -> input_options.Input:
+  """Threads, processes and memory of reading."""
+  return input_options.Input(
     num_threads=config.input.num_threads,
     num_workers=config.input.num_workers,
     prefetch=config.input.prefetch,
-    top_k=config.pairs.top_k,
-    tie_tolerance=config.pairs.tie_tolerance,
     cache_bytes=config.input.cache_mib * 2**20,
-    max_corrupt_share=config.input.max_corrupt_share,
-    ego_skip=data.skip.get(types.EGO, ()),
-    exo_skip=data.skip.get(types.EXO, ()),
     timeout=config.input.timeout_seconds,
+    max_corrupt_share=config.input.max_corrupt_share,
   )
+
+
+def this_host() -> input_options.Host:
+  """This process among those that JAX connects."""
+  return input_options.Host(jax.process_index(), jax.process_count())
 
 
 def stage_section(config: Config, stage: str) -> Config:

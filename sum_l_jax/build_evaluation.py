@@ -27,20 +27,27 @@ from sum_l_jax.evaluation.retrieval import retrieval_run
 from sum_l_jax.evaluation.retrieval import retrieval_source
 
 
+def during_views(settings: build.Config) -> eval_loader.TestViews:
+  """The test views that are scored while a stage trains."""
+  return eval_loader.TestViews(settings.eval.during_clips, settings.eval.during_crops)
+
+
+def final_views(settings: build.Config) -> eval_loader.TestViews:
+  """The test views that are scored at the end."""
+  return eval_loader.TestViews(settings.eval.clips, settings.eval.crops)
+
+
 def _stream_opener(
-  settings: build.Config, *, clips: int, crops: int
+  settings: build.Config, views: eval_loader.TestViews
 ) -> Callable[[records.ClipDataset], eval_loader.EvalStream]:
   """Returns what makes the test views of a data set."""
   return functools.partial(
-    eval_loader.make_eval_stream,
+    eval_loader.EvalStream,
     transform=build.build_test_transform(settings),
-    num_clips=clips,
-    num_crops=crops,
+    views=views,
     batch_size=settings.eval.batch_size,
-    host_index=jax.process_index(),
-    host_count=jax.process_count(),
-    num_threads=settings.input.num_threads,
-    prefetch=settings.input.prefetch,
+    options=build.build_input(settings),
+    host=build.this_host(),
   )
 
 
@@ -50,8 +57,7 @@ def build_evaluator(
   *,
   view: str,
   mesh: jax.sharding.Mesh,
-  clips: int,
-  crops: int,
+  views: eval_loader.TestViews,
   train: records.ClipDataset | None = None,
 ) -> evaluators.Evaluator:
   """Builds an evaluator of a split.
@@ -61,8 +67,7 @@ def build_evaluator(
     dataset: the split to score.
     view: "ego", or "exo" to watch stage one.
     mesh: the devices.
-    clips: temporal samples of a clip.
-    crops: spatial crops of a temporal sample.
+    views: test views of a clip.
     train: the training split, for the groups of clips that are also scored
       apart; None scores no groups.
 
@@ -80,7 +85,7 @@ def build_evaluator(
   return evaluators.Evaluator(
     dataset=dataset,
     view=view,
-    stream=_stream_opener(settings, clips=clips, crops=crops)(dataset),
+    stream=_stream_opener(settings, views)(dataset),
     score=evaluate.make_score_step(
       network, view=view, kinds={n: t.kind for n, t in dataset.tasks.items()}, mesh=mesh
     ),
@@ -103,12 +108,7 @@ def build_stage_evaluator(
   if not split or (view == types.EXO and split not in records.read_card(folder)["splits"]):
     return None
   return build_evaluator(
-    settings,
-    records.ClipDataset(folder, split),
-    view=view,
-    mesh=mesh,
-    clips=settings.eval.during_clips,
-    crops=settings.eval.during_crops,
+    settings, records.ClipDataset(folder, split), view=view, mesh=mesh, views=during_views(settings)
   )
 
 
@@ -146,14 +146,7 @@ def build_stage_retrieval(
   if not settings.eval.during_split:
     return None
   dataset = records.ClipDataset(ego.directory, settings.eval.during_split)
-  source = functools.partial(
-    _source,
-    settings,
-    data.narrations,
-    mesh,
-    clips=settings.eval.during_clips,
-    crops=settings.eval.during_crops,
-  )
+  source = functools.partial(_source, settings, data.narrations, mesh, views=during_views(settings))
   pools = _exo_pools(settings)
   if not pools or not retrieval_source.is_labelled(dataset):
     return None
@@ -191,9 +184,7 @@ def build_checkpoint_retrieval(
   pools = _exo_pools(settings)
   if not pools:
     return None
-  source = functools.partial(
-    _source, settings, table, mesh, clips=settings.eval.clips, crops=settings.eval.crops
-  )
+  source = functools.partial(_source, settings, table, mesh, views=final_views(settings))
   everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
   return retrieval_run.CheckpointRetrieval(
     trees=jax.device_put((weights.params, weights.stats), everywhere),
@@ -201,7 +192,7 @@ def build_checkpoint_retrieval(
     ego_source=lambda dataset: source(types.EGO, [dataset]),
     about={
       "exo_split": settings.eval.retrieval_exo_split,
-      "views": settings.eval.clips * settings.eval.crops,
+      "views": final_views(settings).count,
       "text_model": table.model,
     },
   )
@@ -214,8 +205,7 @@ def _source(
   view: str,
   datasets: Sequence[records.ClipDataset],
   *,
-  clips: int,
-  crops: int,
+  views: eval_loader.TestViews,
 ) -> retrieval_source.Source:
   network = build.build_network(settings, {view: {}}, embedding_dim=table.dim)
   return retrieval_source.make_source(
@@ -223,7 +213,7 @@ def _source(
     datasets,
     table,
     embedding.make_embed_step(network, view=view, mesh=mesh),
-    open_stream=_stream_opener(settings, clips=clips, crops=crops),
+    open_stream=_stream_opener(settings, views),
     mesh=mesh,
     at_most=settings.eval.retrieval_clips,
   )

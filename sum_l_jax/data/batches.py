@@ -6,17 +6,22 @@ is clip `p % N` of that epoch's permutation.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 import functools
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from sum_l_jax import types
 from sum_l_jax.data import examples
-from sum_l_jax.data import pairing
+from sum_l_jax.data import input_options
 
-# With a share of 1 % corrupt clips this never runs out.
+# Exo data set and clip of the partner of an ego clip, and their cosine.
+Partner = Callable[[int, np.random.Generator], tuple[int, int, float]]
+
+# At 1 % corrupt clips so many in a row never happen.
 _MAX_REPLACEMENTS = 10
 
 MEND = (
@@ -25,52 +30,64 @@ MEND = (
 )
 
 
-class BatchMaker:
-  """Makes training batch k; picklable, for worker processes.
+class Made(NamedTuple):
+  """A batch, and by view the clips that could not be read for it."""
 
-  One of three kinds: ego alone, exo alone (stage one), or pairs.
+  batch: dict[str, types.ViewBatch]
+  failures: dict[str, list[examples.Failure]]
+
+
+class BatchMaker:
+  """Makes training batch k. It can be pickled, for worker processes.
+
+  It is one of three kinds: ego alone, exo alone (stage one), or pairs.
+
+  Attributes:
+    readers: readers by view.
   """
 
   def __init__(
     self,
+    readers: Mapping[str, examples.ClipReader],
     *,
-    ego: examples.ClipReader | None,
-    exo: examples.ClipReader | None,
-    pairs: pairing.PairTable | None,
+    partner: Partner | None,
     batch_size: int,
     seed: int,
-    host_index: int,
-    host_count: int,
-    top_k: int,
-    tie_tolerance: float,
-  ):
-    self.readers = {
-      view: reader for view, reader in ((types.EGO, ego), (types.EXO, exo)) if reader is not None
-    }
-    self._pairs = pairs
+    host: input_options.Host,
+  ) -> None:
+    """Keeps what batches are made of; see `loader.TrainStream`.
+
+    Args:
+      readers: readers by view, ego first.
+      partner: draws the exo partner of an ego clip; needed with both views.
+      batch_size: examples of a step over all hosts.
+      seed: seed of order, augmentation and pair draws.
+      host: this process.
+    """
+    self.readers = dict(readers)
+    self._partner = partner
     self._seed = seed
     self._batch_size = batch_size
-    self._local = batch_size // host_count
-    self._host_index = host_index
-    self._top_k = top_k
-    self._tie_tolerance = tie_tolerance
+    self._rows = host.rows(batch_size)
+    # A contiguous block for each host: the global batch has one row order for
+    # every host count.
+    self._first = host.index * self._rows
 
-  def __call__(self, step: int) -> dict[str, Any]:
-    """This host's rows of batch `step`; "failures" holds `Failure`s by view."""
-    # A contiguous block a host: the global batch has one row order for every
-    # host count.
-    first = step * self._batch_size + self._host_index * self._local
-    positions = range(first, first + self._local)
-    failures = {view: [] for view in self.readers}
-    batch = {}
+  def __call__(self, step: int) -> Made:
+    """Makes this host's rows of batch `step`."""
+    first = step * self._batch_size + self._first
+    positions = range(first, first + self._rows)
+    made = Made({}, {view: [] for view in self.readers})
     leading = next(iter(self.readers))
     picked = [self._nth(leading, position) for position in positions]
-    picked, batch[leading] = self._view(leading, positions, picked, failures[leading])
-    if self._pairs is not None:
-      partners = [self._partner(position, clip) for position, (_, clip) in zip(positions, picked)]
-      _, batch[types.EXO] = self._view(types.EXO, positions, partners, failures[types.EXO])
-    batch["failures"] = failures
-    return batch
+    picked = self._add(made, leading, positions, picked)
+    if self._partner is not None:
+      partners = []
+      for position, (_, clip) in zip(positions, picked):
+        rng = examples.make_rng(self._seed, "pair", position)
+        partners.append(self._partner(clip, rng)[:2])
+      self._add(made, types.EXO, positions, partners)
+    return made
 
   def _nth(self, view: str, position: int) -> tuple[int, int]:
     """Pool and clip at a position of the endless order."""
@@ -79,59 +96,47 @@ class BatchMaker:
     order = _epoch_order(self._seed, view, epoch, reader.num_clips)
     return reader.locate(int(order[offset]))
 
-  def _partner(self, position: int, ego_clip: int) -> tuple[int, int]:
-    """Pool and clip of the exo partner of the example at a position."""
-    pool, clip, _ = self._pairs.draw(
-      ego_clip,
-      examples.make_rng(self._seed, "pair", position),
-      top_k=self._top_k,
-      tie_tolerance=self._tie_tolerance,
-    )
-    return pool, clip
-
-  def _view(
-    self,
-    view: str,
-    positions: Sequence[int],
-    picked: Sequence[tuple[int, int]],
-    failures: list[examples.Failure],
-  ) -> tuple[list[tuple[int, int]], dict[str, Any]]:
-    """One view's part of the batch, and the clips that are really in it."""
+  def _add(
+    self, made: Made, view: str, positions: Sequence[int], picked: Sequence[tuple[int, int]]
+  ) -> list[tuple[int, int]]:
+    """Adds one view to the batch; returns the clips that are really in it."""
     reader = self.readers[view]
     video = np.empty((len(positions), *reader.video_shape), np.uint8)
     offset = np.empty((len(positions), 3), np.float32)
     taken = []
     for row, (position, (pool, clip)) in enumerate(zip(positions, picked)):
-      source, video[row], offset[row] = self._example(view, position, pool, clip, failures)
+      source, video[row], offset[row] = self._example(
+        view, position, pool, clip, made.failures[view]
+      )
       taken.append(source)
-    pools = [pool for pool, _ in taken]
-    part = reader.describe(pools, [clip for _, clip in taken])
-    part["video"] = video
-    part["color_offset"] = offset
-    part["mask"] = np.ones(len(taken), np.float32)
+    pools, clips = [pool for pool, _ in taken], [clip for _, clip in taken]
+    mask = np.ones(len(taken), np.float32)
+    part = reader.batch(pools, clips, video=video, color_offset=offset, mask=mask)
     if view == types.EXO:
       part["pool"] = np.array(pools, np.int32)
-    return taken, part
+    made.batch[view] = part
+    return taken
 
   def _example(
     self, view: str, position: int, pool: int, clip: int, failures: list[examples.Failure]
   ) -> tuple[tuple[int, int], np.ndarray, np.ndarray]:
-    """The example of a clip, or of another of its data set if it is corrupt.
+    """Makes the example of a clip, or of another clip of its data set.
 
-    So too for a clip of the skip list, which is no failure.
+    Another clip takes the place of a corrupt one, which is noted as a failure,
+    and of one in the skip list, which is not.
     """
     reader = self.readers[view]
-    spare = None  # Made where it is needed: most clips need none.
+    spare = None  # Made when it is needed: most clips need none.
 
     def draw(pool: int) -> int:
       nonlocal spare
       spare = spare or examples.make_rng(
         self._seed, "replacement", examples.STREAMS[view], position
       )
-      return int(spare.integers(len(reader.datasets[pool])))
+      return int(spare.integers(len(reader.pools[pool])))
 
     for _ in range(_MAX_REPLACEMENTS + 1):
-      # Ends: the reader makes sure that each pool has clips to show.
+      # This ends, since the reader makes sure that each pool has clips to show.
       while (pool, clip) in reader.skipped:
         clip = draw(pool)
       rng = examples.make_rng(self._seed, view, position)
@@ -141,8 +146,8 @@ class BatchMaker:
         failures.append(examples.Failure(pool, clip, str(error)))
       clip = draw(pool)
     raise ValueError(
-      f"{_MAX_REPLACEMENTS + 1} clips in a row of {reader.datasets[pool]!r}"
-      f" at {str(reader.datasets[pool].directory)!r} can't be read; the last:"
+      f"{_MAX_REPLACEMENTS + 1} clips in a row of {reader.pools[pool]!r}"
+      f" at {str(reader.pools[pool].directory)!r} can't be read; the last:"
       f" {failures[-1].reason} {MEND}"
     )
 

@@ -1,8 +1,8 @@
-"""Single examples: read, decode, transform; labels and text of a batch.
+"""Single examples: reading, decoding and transforming one clip.
 
 Every random choice is keyed by what it is for and by the position of the
-example in the endless training order, never drawn from a running stream. So an
-example doesn't depend on threads, hosts, restarts, or on the other view.
+example in the endless training order; none is drawn from a running stream. So
+an example doesn't depend on threads, hosts, restarts, or on the other view.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from sum_l_jax.data import records
 from sum_l_jax.data import transforms
 from sum_l_jax.video import decode
 
-# What a random choice is for; part of its key.
+# What a random choice is for: a part of its key.
 STREAMS = {"ego": 0, "exo": 1, "pair": 2, "order": 3, "replacement": 4}
 
-# What reading a damaged shard or frame raises. Mistakes in code (TypeError
-# and the like) are not a clip's fault and pass.
+# What reading a damaged shard or frame raises. A mistake in code (TypeError and
+# the like) is not a clip's fault and is not caught.
 READ_ERRORS = (ValueError, RuntimeError, OSError, IndexError, KeyError)
 
 
@@ -40,7 +40,13 @@ class CorruptClipError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-  """One clip that could not be read: which of which data set, and why."""
+  """A clip that could not be read, and why.
+
+  Attributes:
+    pool: data set of the clip, by its number.
+    clip: position of the clip in its data set.
+    reason: the error.
+  """
 
   pool: int
   clip: int
@@ -48,15 +54,15 @@ class Failure:
 
 
 def label_arrays(dataset: records.ClipDataset, indices: Sequence[int]) -> dict[str, np.ndarray]:
-  """Labels of clips, as the losses take them.
+  """Labels of clips as the losses take them.
 
   Args:
-    dataset: the data set.
-    indices: n clips of it.
+    dataset: data set of the clips.
+    indices: positions of n clips.
 
   Returns:
-    By task, int32 `[n]` (softmax; -1 in a split without labels) or multi-hot
-    float32 `[n, K]` (multi_label).
+    Labels by task: int32 `[n]` (softmax; -1 in a split without labels) or
+    multi-hot float32 `[n, K]` (multi_label).
   """
   clips = [dataset.clips[index] for index in indices]
   return _labels(dataset.tasks, clips, dataset.labelled)
@@ -79,60 +85,72 @@ def _labels(
   return arrays
 
 
-class ClipReader:
-  """The clips of one view, over one or more data sets ("pools").
+@dataclasses.dataclass(frozen=True)
+class ViewClips:
+  """The clips of one view, and what is done to them.
 
   Attributes:
-    datasets: the pools.
+    pools: data sets, at least one.
+    transform: sampling and augmentation.
+    skip: ids of clips that are never shown, in whichever pool. Each is replaced
+      as a corrupt clip is, but isn't counted as one.
+  """
+
+  pools: Sequence[records.ClipDataset]
+  transform: transforms.ClipTransform
+  skip: Collection[str] = ()
+
+
+class ClipReader:
+  """Reads the clips of one view.
+
+  Attributes:
+    pools: data sets.
     transform: sampling and augmentation.
     tasks: label sets, the same in all pools.
-    num_clips: over all pools.
+    num_clips: number of clips in all pools.
     skipped: pool and clip of those that are never shown.
   """
 
   def __init__(
     self,
-    datasets: Sequence[records.ClipDataset],
-    transform: transforms.ClipTransform,
+    clips: ViewClips,
     narrations: narration_table.NarrationTable | None = None,
     cache_bytes: int = 0,
-    skip: Collection[str] = (),
-  ):
+  ) -> None:
     """Lines up the pools.
 
     Args:
-      datasets: the pools, at least one.
-      transform: sampling and augmentation.
+      clips: clips of one view.
       narrations: sentence vectors, if batches shall have "narration".
-      cache_bytes: decoded frames kept in memory, the first ones read until the
-        space is used up. For small data sets; saves reading and decoding.
-      skip: ids of clips that are never shown, in whichever pool.
+      cache_bytes: memory for decoded frames; the first ones read are kept until
+        it is used up. It saves reading and decoding a small data set.
 
     Raises:
       ValueError: the pools differ in tasks, a narration is missing, or a pool
         has no clip that may be shown.
     """
-    self.datasets = tuple(datasets)
-    self.transform = transform
-    self.tasks = self.datasets[0].tasks
-    for dataset in self.datasets[1:]:
-      if dataset.tasks != self.tasks:
+    self.pools = tuple(clips.pools)
+    self.transform = clips.transform
+    self.tasks = self.pools[0].tasks
+    for pool in self.pools[1:]:
+      if pool.tasks != self.tasks:
         raise ValueError(
           "Data sets that are read together must have the same tasks and"
-          f" classes: {self.datasets[0]!r} has {sorted(self.tasks)},"
-          f" {dataset!r} has {sorted(dataset.tasks)} or other class names."
+          f" classes: {self.pools[0]!r} has {sorted(self.tasks)},"
+          f" {pool!r} has {sorted(pool.tasks)} or other class names."
         )
-    sizes = [len(dataset) for dataset in self.datasets]
-    self._starts = np.cumsum([0, *sizes])
+    self._labelled = all(pool.labelled for pool in self.pools)
+    self._starts = np.cumsum([0, *map(len, self.pools)])
     self.num_clips = int(self._starts[-1])
     self._cache: dict[tuple[int, int, int], np.ndarray] = {}
     self._cache_left = cache_bytes
-    self.skipped = _find_skipped(self.datasets, frozenset(skip))
+    self.skipped = _find_skipped(self.pools, frozenset(clips.skip))
     self._narrations = narrations
     self._narration_rows = []
     if narrations is not None:
       self._narration_rows = [
-        narrations.rows([clip.narration for clip in dataset.clips]) for dataset in self.datasets
+        narrations.rows([clip.narration for clip in pool.clips]) for pool in self.pools
       ]
 
   @property
@@ -147,17 +165,21 @@ class ClipReader:
     return pool, int(number - self._starts[pool])
 
   def clip_id(self, pool: int, clip: int) -> str:
-    return self.datasets[pool].clips[clip].clip_id
+    """The id of a clip."""
+    return self.pools[pool].clips[clip].clip_id
 
   def train_example(
     self, pool: int, clip: int, rng: np.random.Generator
   ) -> tuple[np.ndarray, np.ndarray]:
-    """An augmented sample: video `[T, H, W, 3]` and colour offset `[3]`.
+    """Makes an augmented sample.
+
+    Returns:
+      Video uint8 `[T, H, W, 3]` and colour offset float32 `[3]`.
 
     Raises:
       CorruptClipError: the clip can't be read or decoded.
     """
-    length = self.datasets[pool].clips[clip].num_frames
+    length = self.pools[pool].clips[clip].num_frames
     indices = self.transform.train_indices(length, rng)
     frames, repeats = self._frames(pool, clip, indices)
     video, offset = self.transform.train(frames, rng)
@@ -166,12 +188,12 @@ class ClipReader:
   def test_example(
     self, pool: int, clip: int, sample: int, num_samples: int, num_crops: int
   ) -> np.ndarray:
-    """All crops of one temporal sample, `[num_crops, T, H, W, 3]`.
+    """Makes all crops of one temporal sample, `[num_crops, T, H, W, 3]`.
 
     Raises:
       CorruptClipError: the clip can't be read or decoded.
     """
-    length = self.datasets[pool].clips[clip].num_frames
+    length = self.pools[pool].clips[clip].num_frames
     indices = self.transform.test_indices(length, sample, num_samples)
     frames, repeats = self._frames(pool, clip, indices)
     return _repeat(self.transform.test(frames, num_crops), repeats, axis=1)
@@ -179,23 +201,24 @@ class ClipReader:
   def _frames(
     self, pool: int, clip: int, indices: np.ndarray
   ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Each distinct frame decoded once, and where each goes."""
+    """Decodes each distinct frame once, and says where each goes."""
     # Indices ascend, so distinct ones in order are the frames in order.
     distinct = sorted(set(indices.tolist()))
-    known = {frame: self._cache.get((pool, clip, frame)) for frame in distinct}
-    wanted = [frame for frame in distinct if known[frame] is None]
+    keys = {frame: (pool, clip, frame) for frame in distinct}
+    known = {frame: self._cache[key] for frame, key in keys.items() if key in self._cache}
+    wanted = [frame for frame in distinct if frame not in known]
     try:
       if wanted:
-        data = self.datasets[pool].read_frames(clip, wanted)
+        data = self.pools[pool].read_frames(clip, wanted)
         for frame, jpeg in zip(wanted, data, strict=True):
           known[frame] = decode.decode_jpeg(jpeg)
-          self._remember((pool, clip, frame), known[frame])
-      return list(known.values()), np.searchsorted(distinct, indices)
+          self._remember(keys[frame], known[frame])
+      return [known[frame] for frame in distinct], np.searchsorted(distinct, indices)
     except records.LostShardError:
-      raise  # No other clip makes up for it.
+      raise  # No other clip makes up for a lost shard.
     except READ_ERRORS as error:
       raise CorruptClipError(
-        f"{self.datasets[pool]!r}, clip {self.clip_id(pool, clip)!r}: {error}"
+        f"{self.pools[pool]!r}, clip {self.clip_id(pool, clip)!r}: {error}"
       ) from error
 
   def _remember(self, key: tuple[int, int, int], frame: np.ndarray) -> None:
@@ -208,30 +231,49 @@ class ClipReader:
     # Worker processes fill caches of their own.
     return self.__dict__ | {"_cache": {}}
 
-  def describe(
-    self, pools: Sequence[int], clips: Sequence[int]
-  ) -> dict[str, np.ndarray | dict[str, np.ndarray]]:
-    """What a batch says about its clips beside the pixels.
+  def batch(
+    self,
+    pools: Sequence[int],
+    clips: Sequence[int],
+    *,
+    video: np.ndarray,
+    color_offset: np.ndarray,
+    mask: np.ndarray,
+  ) -> types.ViewBatch:
+    """Adds to pixels what a batch says about its clips.
+
+    Args:
+      pools: data set of each row.
+      clips: clip of each row, in its data set.
+      video: uint8 `[B, T, H, W, 3]`.
+      color_offset: float32 `[B, 3]`.
+      mask: float32 `[B]`.
 
     Returns:
-      "clip" int32 `[n]`, "labels" (see `label_arrays`) and, where there is a
-      narration table, "narration" float32 `[n, D]`.
+      The batch, with "narration" where there is a narration table.
     """
-    infos = [self.datasets[p].clips[c] for p, c in zip(pools, clips)]
-    described = {
+    infos = [self.pools[p].clips[c] for p, c in zip(pools, clips)]
+    batch: types.ViewBatch = {
+      "video": video,
+      "color_offset": color_offset,
+      "mask": mask,
       "clip": np.array(clips, np.int32),
-      "labels": _labels(self.tasks, infos, all(d.labelled for d in self.datasets)),
+      "labels": _labels(self.tasks, infos, self._labelled),
     }
     if self._narrations is not None:
       rows = [self._narration_rows[p][c] for p, c in zip(pools, clips)]
-      described["narration"] = self._narrations.vectors[rows]
-    return described
+      batch["narration"] = self._narrations.vectors[rows]
+    return batch
 
 
 def _find_skipped(
   datasets: Sequence[records.ClipDataset], ids: frozenset[str]
 ) -> frozenset[tuple[int, int]]:
-  """Pool and clip of the ids; raises ValueError where a pool has no other."""
+  """Finds pool and clip of ids.
+
+  Raises:
+    ValueError: a pool has no other clips.
+  """
   found = set()
   for pool, dataset in enumerate(datasets):
     # Without a list, no walk over the clips.
@@ -248,6 +290,6 @@ def _find_skipped(
 
 
 def _repeat(video: np.ndarray, repeats: np.ndarray, axis: int) -> np.ndarray:
-  if video.shape[axis] == len(repeats):  # Ascending, so already in order.
+  if video.shape[axis] == len(repeats):  # No frame repeats: they are in order.
     return video
   return np.take(video, repeats, axis=axis)

@@ -1,4 +1,4 @@
-"""The table of sentence vectors: one unit vector a distinct narration.
+"""The table of sentence vectors: one unit vector for each distinct narration.
 
 Narrations are embedded once, offline; training only looks up rows.
 """
@@ -56,7 +56,7 @@ class NarrationTable:
     vectors = np.asarray(vectors)
     if vectors.ndim != 2 or len(vectors) != len(keys) or not keys:
       raise ValueError(
-        "A narration table needs one vector a narration, as an array"
+        "A narration table needs one vector for each narration, as an array"
         f" [number, D] that is not empty; got {len(keys)} narrations and"
         f" vectors of shape {vectors.shape}."
       )
@@ -69,7 +69,7 @@ class NarrationTable:
     self._row = {key: row for row, key in enumerate(self.narrations)}
     digest = hashlib.sha256()
     digest.update("\0".join((self.model, *self.narrations)).encode())
-    digest.update(memoryview(self.vectors).cast("B"))  # Without a copy.
+    digest.update(self.vectors.data.cast("B"))  # A view: no copy is made.
     self.fingerprint = digest.hexdigest()[:16]
 
   def __len__(self) -> int:
@@ -81,7 +81,7 @@ class NarrationTable:
     return self.vectors.shape[1]
 
   def rows(self, texts: Sequence[str]) -> np.ndarray:
-    """Rows of `texts`, int32 `[len(texts)]`.
+    """Finds the rows of `texts`, int32 `[len(texts)]`.
 
     Raises:
       ValueError: a text is not in the table.
@@ -99,7 +99,11 @@ class NarrationTable:
     return np.array([self._row[key] for key in keys], np.int32)
 
   def lookup(self, texts: Sequence[str]) -> np.ndarray:
-    """Vectors of `texts`, float32 `[len(texts), D]`; errors as in `rows`."""
+    """Finds the vectors of `texts`, float32 `[len(texts), D]`.
+
+    Raises:
+      ValueError: a text is not in the table.
+    """
     return self.vectors[self.rows(texts)]
 
   def save(self, path: str | os.PathLike[str], command: str = "") -> None:
@@ -114,10 +118,10 @@ class NarrationTable:
 
   @classmethod
   def load(cls, path: str | os.PathLike[str]) -> NarrationTable:
-    """Reads a table; float16 vectors are widened and normalised again.
+    """Reads a table. Vectors in float16 are widened and normalised again.
 
     Raises:
-      FileNotFoundError, ValueError: see `npz_file.read_npz`.
+      FileNotFoundError, ValueError: see `npz_files.read_npz`.
     """
     stored = npz_files.read_npz(
       path,
@@ -136,7 +140,7 @@ class NarrationTable:
 
 
 def _unit_norm(vectors: np.ndarray, narrations: Sequence[str]) -> np.ndarray:
-  """Float32 `[U, D]` with rows of norm 1."""
+  """Divides rows by their norms; float32 `[U, D]`."""
   vectors = np.ascontiguousarray(vectors, np.float32)
   # In blocks: a float64 copy of millions of vectors is twice their size.
   norms = np.concatenate(
@@ -148,8 +152,8 @@ def _unit_norm(vectors: np.ndarray, narrations: Sequence[str]) -> np.ndarray:
   bad = np.flatnonzero(~np.isfinite(norms) | (norms < 1e-12))
   if bad.size:
     raise ValueError(
-      f"{bad.size} narration vectors are zero or not finite, the first is"
-      f" that of {narrations[bad[0]]!r}. Embed again with"
+      f"{bad.size} narration vectors are zero or not finite, first that of"
+      f" {narrations[bad[0]]!r}. Embed again with"
       f" `{EMBED_COMMAND}`."
     )
   off = np.flatnonzero(np.abs(norms - 1.0) > _UNIT_TOLERANCE)

@@ -1,9 +1,9 @@
 """Pseudo-pairs: which exo clips belong to an ego clip (paper, Section 3.1).
 
-For each ego clip the exo clips whose narration is most similar, by the cosine
-of the sentence vectors. Similarity is a matter of narrations, not of clips, so
-the table holds neighbours between distinct narrations and, for each of those,
-the clips that carry it.
+The partners of an ego clip are the exo clips whose narration is most similar, by
+the cosine of the sentence vectors. Similarity is a matter of narrations, not of
+clips, so the table holds neighbours between distinct narrations and, for each
+of those, the clips that carry it.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 import dataclasses
 import os
-import typing
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sum_l_jax.data import narration_table
 from sum_l_jax.system import npz_files
 
-if typing.TYPE_CHECKING:
+if TYPE_CHECKING:
   from sum_l_jax.data import records
 
 MINE_COMMAND = "python -m data_prep.mine_pairs"
@@ -47,10 +47,10 @@ class PairTable:
       entries `clip_offsets[u]:clip_offsets[u + 1]` of the next two.
     clip_pool: int32 `[N_exo]`, which exo data set.
     clip_index: int32 `[N_exo]`, which clip of it.
-    ego_fingerprint: of the ego data set the table was mined for.
-    exo_fingerprints: of the exo data sets, in order.
+    ego_fingerprint: fingerprint of the ego data set the table was mined for.
+    exo_fingerprints: fingerprints of the exo data sets, in order.
     text_model: name of the sentence encoder.
-    text_fingerprint: of the narration table.
+    text_fingerprint: fingerprint of the narration table.
   """
 
   ego_rows: np.ndarray
@@ -64,7 +64,7 @@ class PairTable:
   text_model: str
   text_fingerprint: str
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     for name, dtype in _ARRAYS.items():
       object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
     object.__setattr__(self, "exo_fingerprints", tuple(self.exo_fingerprints))
@@ -100,10 +100,11 @@ class PairTable:
     exo: Sequence[records.ClipDataset],
     table: narration_table.NarrationTable,
   ) -> None:
-    """Makes sure that the table was mined for exactly these.
+    """Makes sure that the table was mined for exactly these data.
 
     Raises:
-      ValueError: naming all that differs, and the command to mine again.
+      ValueError: something differs; names all of it, and the command to mine
+        again.
     """
     problems = []
     if ego.fingerprint != self.ego_fingerprint:
@@ -140,31 +141,38 @@ class PairTable:
     if problems:
       raise ValueError(f"The pair table does not match: {'; '.join(problems)}. {_mine_again()}")
 
-  def draw(
-    self, ego_index: int, rng: np.random.Generator, *, top_k: int = 1, tie_tolerance: float = 0.0
-  ) -> tuple[int, int, float]:
-    """Draws the exo partner of one ego clip.
-
-    First one of the candidate narrations, then one of its clips, both
-    uniformly. Candidates are the `top_k` most similar narrations and all
-    others whose cosine is within `tie_tolerance` of the best, as far as the
-    table goes (k). The paper takes the arg-max: `top_k=1`.
-
-    Args:
-      ego_index: position of the clip in the ego data set.
-      rng: consumed by two draws, whatever the number of candidates.
-      top_k: at least 1, at most k.
-      tie_tolerance: a difference of cosines, at least 0.
-
-    Returns:
-      Exo data set, clip of it, cosine of the two narrations.
-    """
+  def check_top_k(self, top_k: int) -> None:
+    """Raises ValueError unless the table holds `top_k` neighbours."""
     if not 1 <= top_k <= self.neighbours.shape[1]:
       raise ValueError(
         f"top_k must be between 1 and the {self.neighbours.shape[1]}"
         f" neighbours that the pair table holds, got {top_k}. For more,"
         f" mine with a larger top_k: `{MINE_COMMAND}`."
       )
+
+  def draw(
+    self, ego_index: int, rng: np.random.Generator, *, top_k: int = 1, tie_tolerance: float = 0.0
+  ) -> tuple[int, int, float]:
+    """Draws the exo partner of one ego clip.
+
+    It draws one of the candidate narrations, then one of its clips, both
+    uniformly. Candidates are the `top_k` most similar narrations and all
+    others whose cosine is within `tie_tolerance` of the best, as far as the
+    table goes (k). The paper takes the arg-max: `top_k=1`.
+
+    Args:
+      ego_index: position of the clip in the ego data set.
+      rng: generator, consumed by two draws whatever the number of candidates.
+      top_k: number of candidates without ties, at least 1 and at most k.
+      tie_tolerance: difference of cosines that counts as a tie, at least 0.
+
+    Returns:
+      Exo data set, clip of it, cosine of the two narrations.
+
+    Raises:
+      ValueError: the table holds fewer than `top_k` neighbours.
+    """
+    self.check_top_k(top_k)
     row = self.ego_rows[ego_index]
     cosines = self.similarity[row]
     ties = int(np.sum(cosines >= cosines[0] - np.float32(tie_tolerance)))
@@ -188,7 +196,7 @@ class PairTable:
     """Reads a table.
 
     Raises:
-      FileNotFoundError, ValueError: see `npz_file.read_npz`.
+      FileNotFoundError, ValueError: see `npz_files.read_npz`.
     """
     stored = npz_files.read_npz(path, (*_ARRAYS, *_NOTES), what="pair table", command=MINE_COMMAND)
     for name, dtype in _ARRAYS.items():

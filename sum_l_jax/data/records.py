@@ -20,6 +20,7 @@ import hashlib
 import json
 import pathlib
 import threading
+from typing import Any
 
 from sum_l_jax import types
 from sum_l_jax.system import paths
@@ -28,7 +29,7 @@ FORMAT = 1
 FRAMES_PER_RECORD = 64
 CARD_FILE = "card.json"
 _REBUILD = "Build it again with the command that made it (it resumes nothing)."
-# TFDS imports its parts when they are used. Threads that read their first
+# TFDS imports its parts when they are first used. Threads that read their first
 # records at the same time would wait for each other's imports for ever.
 _OPENING = threading.RLock()
 _CARD_FIELDS = {"name": str, "view": str, "metadata": dict, "tasks": dict, "splits": dict}
@@ -48,26 +49,34 @@ class ClipInfo:
   first_record: int
 
   def to_json(self) -> str:
+    """The clip as one line of the file."""
     return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
 
   @classmethod
   def from_json(cls, line: str) -> ClipInfo:
+    """Reads such a line."""
     fields = json.loads(line)
     fields["labels"] = {t: tuple(ids) for t, ids in fields["labels"].items()}
     return cls(**fields)
 
 
 def clips_file(split: str) -> str:
+  """Name of the file that lists the clips of a split."""
   return f"clips_{split}.jsonl"
 
 
 def num_records(num_frames: int) -> int:
-  """How many records the frames of one clip fill."""
+  """Number of records that the frames of one clip fill."""
   return -(-num_frames // FRAMES_PER_RECORD)
 
 
-def read_card(directory: str | pathlib.Path) -> dict:
-  """Reads `card.json`; says what to do where it is missing or unreadable."""
+def read_card(directory: str | pathlib.Path) -> dict[str, Any]:
+  """Reads `card.json`.
+
+  Raises:
+    FileNotFoundError, ValueError: there is none, or it is damaged; says what to
+      do.
+  """
   path = pathlib.Path(directory) / CARD_FILE
   if not path.is_file():
     raise FileNotFoundError(
@@ -114,23 +123,26 @@ class ClipDataset:
   """One split of one clip data set, with random access.
 
   Attributes:
-    directory, split: where it was read from.
-    name, view: of the data set; view is "ego", "exo" or another style.
-    labelled: False where the split's labels were not published: it can be
-      predicted, but neither trained on nor scored.
-    tasks: `Task` by name.
-    clips: one `ClipInfo` a clip; positions are the clip indices used
-      everywhere.
+    directory: folder of the data set.
+    split: name of the split.
+    name: name of the data set.
+    view: "ego", "exo" or another style.
+    labelled: False where the split's labels were not published. Such a split
+      can be predicted, but neither trained on nor scored.
+    tasks: label sets by name.
+    clips: the clips; positions in it are the clip indices used everywhere.
     metadata: what the builder noted (seed, source, ...).
     fingerprint: hex digest of ids, narrations, labels and frame counts. Pair
       tables and checkpoints record it.
-
-  Raises:
-    FileNotFoundError: no data set there.
-    ValueError: no such split, or a damaged file.
   """
 
-  def __init__(self, directory: str | pathlib.Path, split: str):
+  def __init__(self, directory: str | pathlib.Path, split: str) -> None:
+    """Reads card and index, and no shard.
+
+    Raises:
+      FileNotFoundError: there is no data set.
+      ValueError: there is no such split, or a file is damaged.
+    """
     self.directory = pathlib.Path(directory)
     self.split = split
     card = read_card(directory)
@@ -158,7 +170,7 @@ class ClipDataset:
         f"{self.directory / clips_file(split)} has {len(self.clips)} clips,"
         f" the card says {card['splits'][split]}. {_REBUILD}"
       )
-    # Of now: a worker process that opens them later compares with these.
+    # The sizes of now: a worker process that opens the shards later compares.
     self._shard_sizes = {
       path.name: path.stat().st_size
       for path in sorted(self.directory.glob(f"*-{split}.array_record*"))
@@ -172,6 +184,7 @@ class ClipDataset:
 
   @functools.cached_property
   def fingerprint(self) -> str:
+    """Digest of what pair tables and checkpoints depend on."""
     digest = hashlib.sha256()
     for clip in self.clips:
       line = [clip.clip_id, clip.narration, clip.num_frames]
@@ -180,32 +193,37 @@ class ClipDataset:
     return digest.hexdigest()[:16]
 
   @functools.cached_property
-  def _records(self):
+  def _records(self) -> Any:
     with _OPENING:
       import tensorflow_datasets as tfds  # 0.5 s; no TensorFlow behind it
 
-      builder = tfds.builder_from_directory(self.directory)
+      # TFDS's decorator hides the argument.
+      builder = tfds.builder_from_directory(
+        self.directory  # pyright: ignore[reportCallIssue]
+      )
       # Raw: decoding by the feature spec takes ten times the read itself.
       return builder.as_data_source(
         self.split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
       )
 
   def _read_record(self, number: int) -> tuple[str, Sequence[bytes]]:
-    """Clip id and JPEG frames of a record.
+    """Reads clip id and JPEG frames of a record.
 
     Raises:
-      LostShardError: it can't be read, and a shard is not what it was.
+      LostShardError: the record can't be read, and a shard is not what it was.
     """
     with _OPENING:
       from tensorflow_datasets.proto import tf_example_pb2
 
     try:
       raw = self._read_raw(number)
-      features = tf_example_pb2.Example.FromString(raw).features
+      # Protobuf makes its classes while it is imported.
+      example = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
+      features = example.FromString(raw).features
       read = lambda name: features.feature[name].bytes_list.value
       return read("clip_id")[0].decode("utf-8"), read("frames")
     except Exception as error:
-      # The libraries' errors don't tell a lost file from a damaged record.
+      # The libraries' errors are the same for a lost file and a damaged record.
       self._check_shards(error)
       raise
 
@@ -214,7 +232,7 @@ class ClipDataset:
     try:
       return self._records[number]
     except RuntimeError as error:
-      if paths.passes(error):  # A reader that has failed once stays so.
+      if paths.passes(error):  # A reader that failed once fails for ever.
         self.__dict__.pop("_records", None)
       raise
 
@@ -233,7 +251,7 @@ class ClipDataset:
           f" last one. ({error})"
         ) from error
 
-  def __getstate__(self):
+  def __getstate__(self) -> dict[str, Any]:
     # Grain's worker processes open the shards themselves.
     state = dict(self.__dict__)
     state.pop("_records", None)
@@ -243,15 +261,15 @@ class ClipDataset:
     """Reads JPEG bytes.
 
     Args:
-      index: the clip.
-      frames: frame positions within the clip, any order, repeats allowed.
+      index: position of the clip.
+      frames: frame positions within the clip, in any order; they may repeat.
 
     Returns:
-      One JPEG a requested frame. Every record is read once.
+      One JPEG for each requested frame. Every record is read once.
 
     Raises:
       ValueError: the shard does not hold what the index says.
-      LostShardError: it is gone, or was cut short.
+      LostShardError: the shard is gone, or was cut short.
     """
     clip = self.clips[index]
     records: dict[int, Sequence[bytes]] = {}

@@ -14,7 +14,7 @@ _SINGLE_VIEW = (5, 10)
 
 
 def clip_span(num_frames: int, stride: int) -> int:
-  """Frames from the first to the last of a sample, both included."""
+  """Number of frames from the first to the last of a sample, both included."""
   if num_frames < 1 or stride < 1:
     raise ValueError(
       f"num_frames and stride must be at least 1, got num_frames={num_frames} and stride={stride}."
@@ -27,14 +27,14 @@ def train_frame_indices(
 ) -> np.ndarray:
   """Draws a training sample.
 
-  The start is uniform over `0..length - span`; in a clip shorter than the span
-  over `length - span..0`, so that the clip lies anywhere within the sample.
+  The start is uniform over `0..length - span`, or in a clip shorter than the
+  span over `length - span..0`, so that the clip lies anywhere within the sample.
 
   Args:
-    length: frames of the clip, at least 1.
-    num_frames: T.
+    length: number of frames of the clip, at least 1.
+    num_frames: number of sampled frames, T.
     stride: stored frames between two sampled ones.
-    rng: consumed by one draw.
+    rng: generator, consumed by one draw.
 
   Returns:
     int64 `[T]`, not descending, in `[0, length)`.
@@ -47,18 +47,18 @@ def train_frame_indices(
 def test_frame_indices(
   length: int, num_frames: int, stride: int, clip: int, num_clips: int
 ) -> np.ndarray:
-  """Temporal sample `clip` of `num_clips` evenly spread over the clip.
+  """Positions of temporal sample `clip` of `num_clips`, evenly spread.
 
   The first starts at frame 0, the last ends with the clip; starts between are
   rounded half to even. `num_clips=1` gives sample 5 of 10, slightly after the
   middle: what the reference validates on during training.
 
   Args:
-    length: frames of the clip, at least 1.
-    num_frames: T.
+    length: number of frames of the clip, at least 1.
+    num_frames: number of sampled frames, T.
     stride: stored frames between two sampled ones.
-    clip: in `[0, num_clips)`.
-    num_clips: temporal samples of a clip.
+    clip: number of the temporal sample, in `[0, num_clips)`.
+    num_clips: number of temporal samples of a clip.
 
   Returns:
     int64 `[T]`, not descending, in `[0, length)`.
@@ -68,7 +68,7 @@ def test_frame_indices(
   if num_clips == 1:
     clip, num_clips = _SINGLE_VIEW
   last = max(length - clip_span(num_frames, stride), 0)
-  # Python rounds half to even; gap first, as the reference multiplies it.
+  # Python rounds half to even. The gap comes first, as in the reference.
   start = round(last / (num_clips - 1) * clip)
   return _positions(start, length, num_frames, stride)
 

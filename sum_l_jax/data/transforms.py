@@ -1,7 +1,7 @@
 """From decoded frames to the pixels of one example.
 
-One draw a clip: all frames share size, crop and flip. Pixels stay uint8 RGB;
-scaling, the colour offset, normalisation and a BGR order happen on the device.
+There is one draw for each clip: all frames share size, crop and flip. Pixels
+stay uint8 RGB; scaling, the colour offset, normalisation and a BGR order happen on the device.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from sum_l_jax.data import sampling
 
-# Threads come from the loader; OpenCV's own would fight over the same cores.
+# Threads come from the loader; OpenCV's own would compete for the same cores.
 cv2.setNumThreads(0)
 
 # Principal components of RGB in ImageNet (Krizhevsky et al. 2012), as the
@@ -31,12 +31,12 @@ class ClipTransform:
   """Sampling and augmentation of one view.
 
   Attributes:
-    num_frames: T.
+    num_frames: number of sampled frames, T.
     stride: stored frames between two sampled ones.
     crop_size: side of the square crop, pixels.
     short_side: smallest and largest length that the short side is resized to
       in training. At test time the short side becomes `crop_size`.
-    flip: probability of a horizontal flip in training. 0 where left and right
+    flip: probability of a horizontal flip in training; 0 where left and right
       make a difference to the labels.
     color_lighting: standard deviation of the PCA lighting of training (Ego-Exo
       and LEMMA use 0.1 for the exo view); 0 turns it off.
@@ -49,7 +49,7 @@ class ClipTransform:
   flip: float = 0.5
   color_lighting: float = 0.0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     object.__setattr__(self, "short_side", tuple(self.short_side))
     sampling.clip_span(self.num_frames, self.stride)
     low, high = self.short_side
@@ -88,10 +88,11 @@ class ClipTransform:
 
     Args:
       frames: uint8 `[H, W, 3]` each, all of one size.
-      rng: consumed by size, rows, columns, flip, lighting, in this order.
+      rng: generator, consumed by size, rows, columns, flip and lighting, in
+        this order.
 
     Returns:
-      video uint8 `[len(frames), crop_size, crop_size, 3]`, and the lighting
+      Video uint8 `[len(frames), crop_size, crop_size, 3]`, and the lighting
       offset float32 `[3]`, to be added to RGB on the scale 0..1.
     """
     size = round(rng.uniform(*self.short_side))
@@ -109,7 +110,8 @@ class ClipTransform:
 
     Args:
       frames: uint8 `[H, W, 3]` each, all of one size.
-      num_crops: 1 for the centre; 3 for start, centre and end of the long side.
+      num_crops: number of crops: 1 is the centre, 3 are start, centre and end
+        of the long side.
 
     Returns:
       uint8 `[num_crops, len(frames), crop_size, crop_size, 3]`.
@@ -137,7 +139,7 @@ def _resized_shape(shape: Sequence[int], size: int) -> tuple[int, int]:
 
 
 def _random_offset(margin: int, rng: np.random.Generator) -> int:
-  # One draw in any case, so that later draws don't depend on the frame size.
+  # One draw whatever the margin, so that later draws don't depend on it.
   return int(rng.random() * margin)
 
 
@@ -148,7 +150,7 @@ def _resize_and_crop(
   crop: int,
   flip: bool = False,
 ) -> np.ndarray:
-  """Uint8 `[len(corners), len(frames), crop, crop, 3]`."""
+  """Cuts the windows; uint8 `[len(corners), len(frames), crop, crop, 3]`."""
   video = np.empty((len(corners), len(frames), crop, crop, 3), np.uint8)
   height, width = shape
   for t, frame in enumerate(frames):

@@ -132,8 +132,7 @@ def evaluate_checkpoint(
       dataset,
       view=types.EGO,
       mesh=mesh,
-      clips=config.eval.clips,
-      crops=config.eval.crops,
+      views=build_evaluation.final_views(config),
       train=train,
     )
     with jax.transfer_guard("disallow"):

@@ -9,6 +9,7 @@ import pytest
 
 from sum_l_jax.data import eval_loader
 from sum_l_jax.data import examples
+from sum_l_jax.data import input_options
 from sum_l_jax.data import records
 from sum_l_jax.data import transforms
 from sum_l_jax.video import decode
@@ -19,6 +20,19 @@ TRANSFORM = transforms.ClipTransform(4, 2, 32, (32, 40))
 @pytest.fixture(name="val")
 def val_fixture(tiny_ego):
   return records.ClipDataset(tiny_ego, "val")
+
+
+def make_stream(
+  dataset, num_clips=10, num_crops=3, *, batch_size, host=input_options.ALONE, **options
+):
+  return eval_loader.EvalStream(
+    dataset,
+    TRANSFORM,
+    views=eval_loader.TestViews(num_clips, num_crops),
+    batch_size=batch_size,
+    options=input_options.Input(**options),
+    host=host,
+  )
 
 
 def _rows(batches):
@@ -46,14 +60,8 @@ def _expected(dataset, num_clips, num_crops):
 @pytest.mark.parametrize("batch_size, hosts", [(2, 1), (4, 2), (30, 1), (32, 2), (400, 4)])
 def test_every_view_exactly_once(val, num_clips, num_crops, batch_size, hosts):
   streams = [
-    eval_loader.make_eval_stream(
-      val,
-      TRANSFORM,
-      num_clips=num_clips,
-      num_crops=num_crops,
-      batch_size=batch_size,
-      host_index=host,
-      host_count=hosts,
+    make_stream(
+      val, num_clips, num_crops, batch_size=batch_size, host=input_options.Host(host, hosts)
     )
     for host in range(hosts)
   ]
@@ -69,10 +77,8 @@ def test_every_view_exactly_once(val, num_clips, num_crops, batch_size, hosts):
     np.testing.assert_array_equal(video, expected[key])
 
 
-def test_format(val, tiny_narrations):
-  stream = eval_loader.make_eval_stream(
-    val, TRANSFORM, num_clips=2, num_crops=1, batch_size=4, narrations=tiny_narrations
-  )
+def test_format(val):
+  stream = make_stream(val, 2, 1, batch_size=4)
   assert stream.num_views == 2 and len(stream) == 3  # 10 views
   batch = list(stream)[-1]
   assert batch["mask"].tolist() == [1.0, 1.0, 0.0, 0.0]
@@ -84,13 +90,10 @@ def test_format(val, tiny_narrations):
   np.testing.assert_array_equal(batch["color_offset"], np.zeros((4, 3)))
   for name in ("verb", "noun"):
     assert batch["labels"][name][:2].tolist() == list(examples.label_arrays(val, [4, 4])[name])
-  np.testing.assert_array_equal(
-    batch["narration"][:2], tiny_narrations.lookup([val.clips[4].narration] * 2)
-  )
 
 
 def test_can_be_iterated_again_and_left_early(val):
-  stream = eval_loader.make_eval_stream(val, TRANSFORM, num_clips=2, num_crops=3, batch_size=4)
+  stream = make_stream(val, 2, 3, batch_size=4)
   first = next(iter(stream))
   again, twice = list(stream), list(stream)
   assert len(again) == len(twice) == 8
@@ -109,7 +112,7 @@ def test_each_temporal_sample_is_read_once(val, monkeypatch):
     return original(self, index, frames)
 
   monkeypatch.setattr(records.ClipDataset, "read_frames", read_frames)
-  list(eval_loader.make_eval_stream(val, TRANSFORM, num_clips=2, num_crops=3, batch_size=4))
+  list(make_stream(val, 2, 3, batch_size=4))
   assert sorted(reads) == sorted(list(range(5)) * 2)
 
 
@@ -121,7 +124,7 @@ def test_corrupt_clips_are_masked_and_reported(val, monkeypatch, caplog):
     return [f[:200] for f in data] if index in (1, 3) else data
 
   monkeypatch.setattr(records.ClipDataset, "read_frames", read_frames)
-  stream = eval_loader.make_eval_stream(val, TRANSFORM, num_clips=2, num_crops=3, batch_size=7)
+  stream = make_stream(val, 2, 3, batch_size=7)
   for _ in range(2):
     keys = [key for key, _ in _rows(stream)]
     assert sorted(keys) == [(c, v) for c in (0, 2, 4) for v in range(6)]
@@ -131,7 +134,7 @@ def test_corrupt_clips_are_masked_and_reported(val, monkeypatch, caplog):
 
 def test_nothing_readable_is_an_error(val, monkeypatch):
   monkeypatch.setattr(records.ClipDataset, "read_frames", lambda *_: [b"no JPEG"])
-  stream = eval_loader.make_eval_stream(val, TRANSFORM, batch_size=8)
+  stream = make_stream(val, batch_size=8)
   with pytest.raises(ValueError, match="No clip of .* can be read"):
     list(stream)
 
@@ -146,22 +149,21 @@ def test_all_threads_read_however_small_a_batch_is(val, monkeypatch):
     return original(self, index, frames)
 
   monkeypatch.setattr(records.ClipDataset, "read_frames", read_frames)
-  stream = eval_loader.make_eval_stream(
-    val, TRANSFORM, num_clips=3, num_crops=3, batch_size=1, num_threads=3, prefetch=1
-  )
+  stream = make_stream(val, 3, 3, batch_size=1, num_threads=3, prefetch=1)
   assert len(_rows(stream)) == len(val) * 9
 
 
 @pytest.mark.parametrize(
   "change, text",
   [
-    ({"num_crops": 2}, "num_crops must be one of"),
-    ({"num_clips": 0}, "num_clips must be at least 1"),
-    ({"host_count": 3}, "multiple of their number"),
+    ({"num_crops": 2}, "crops must be one of"),
+    ({"num_clips": 0}, "clips must be at least 1"),
+    ({"host": input_options.Host(0, 3)}, "multiple of their number"),
+    ({"batch_size": 0}, "a positive multiple"),
     ({"prefetch": 0}, "prefetch must be"),
   ],
   ids=str,
 )
 def test_bad_arguments(val, change, text):
   with pytest.raises(ValueError, match=text):
-    eval_loader.make_eval_stream(val, TRANSFORM, **{"batch_size": 4} | change)
+    make_stream(val, **{"batch_size": 4} | change)

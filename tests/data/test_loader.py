@@ -15,6 +15,7 @@ from data_prep.clips import clip_dataset
 from sum_l_jax import build
 from sum_l_jax.config import settings
 from sum_l_jax.data import examples
+from sum_l_jax.data import input_options
 from sum_l_jax.data import loader
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
@@ -23,9 +24,6 @@ from sum_l_jax.data import transforms
 from tests.support import runs
 from tests.support import streams
 from tests.support import tiny_data
-
-EGO_TRANSFORM = transforms.ClipTransform(4, 2, 32, (36, 44))
-EXO_TRANSFORM = transforms.ClipTransform(4, 2, 32, (36, 44), color_lighting=0.1)
 
 
 def make_pairs(ego, exo, table, top_k=3):
@@ -65,17 +63,11 @@ def parts_fixture(tiny_ego, tiny_exo, tiny_narrations):
     "exo": exo,
     "pairs": make_pairs(ego, exo, tiny_narrations),
     "narrations": tiny_narrations,
-    "ego_transform": EGO_TRANSFORM,
-    "exo_transform": EXO_TRANSFORM,
   }
 
 
 def ego_only(parts):
-  return {"ego": parts["ego"], "narrations": parts["narrations"], "ego_transform": EGO_TRANSFORM}
-
-
-def exo_only(parts):
-  return {"exo": parts["exo"], "narrations": parts["narrations"], "exo_transform": EXO_TRANSFORM}
+  return {"ego": parts["ego"], "narrations": parts["narrations"]}
 
 
 def test_pair_batch_format(parts):
@@ -133,11 +125,7 @@ def test_ego_is_the_same_with_and_without_exo(parts):
 
 def test_views_and_seeds_have_streams_of_their_own(parts):
   ego = dict(ego_only(parts))
-  as_exo = {
-    "exo": [parts["ego"]],
-    "narrations": parts["narrations"],
-    "exo_transform": EGO_TRANSFORM,
-  }
+  as_exo = {"exo": [parts["ego"]], "narrations": parts["narrations"]}
   orders = [
     np.concatenate([batch[view]["clip"] for batch in streams.take(4, **settings)])
     for view, settings in (("ego", ego), ("exo", as_exo), ("ego", ego | {"seed": 4}))
@@ -194,7 +182,7 @@ def test_cache_is_bounded_and_saves_reading(parts, monkeypatch, cache_bytes, kep
 
 
 def test_closed_stream_says_so(parts):
-  stream = loader.TrainStream(**parts, batch_size=2, seed=0)
+  stream = streams.open_stream(**parts)
   next(stream)
   stream.close()
   stream.close()
@@ -223,7 +211,7 @@ def test_resume(parts):
 
 def test_hosts_share_the_same_global_batch(parts):
   one = streams.take(3, **parts)
-  halves = [streams.take(3, **parts, host_index=host, host_count=2) for host in range(2)]
+  halves = [streams.take(3, **parts, host=input_options.Host(host, 2)) for host in range(2)]
   for whole, first, second in zip(one, *halves):
     joined = jax.tree.map(lambda a, b: np.concatenate([a, b]), first, second)
     streams.assert_equal(whole, joined)
@@ -235,9 +223,7 @@ def test_hosts_share_epochs_that_batches_do_not_divide(hosts, tiny_exo):
   clips = [
     [
       batch["exo"]["clip"]
-      for batch in streams.take(
-        11, exo=pools, exo_transform=EXO_TRANSFORM, batch_size=4, host_index=host, host_count=hosts
-      )
+      for batch in streams.take(11, exo=pools, host=input_options.Host(host, hosts))
     ]
     for host in range(hosts)
   ]
@@ -249,7 +235,7 @@ def test_hosts_share_epochs_that_batches_do_not_divide(hosts, tiny_exo):
 
 def test_exo_only_covers_all_pools(tiny_exo, tiny_ego):
   pools = [records.ClipDataset(tiny_exo, "train"), records.ClipDataset(tiny_ego, "val")]
-  batches = streams.take(4, exo=pools, exo_transform=EXO_TRANSFORM)
+  batches = streams.take(4, exo=pools)
   assert set(batches[0]) == {"exo"} and "narration" not in batches[0]["exo"]
   drawn = [
     (int(pool), int(clip))
@@ -266,7 +252,7 @@ def test_exo_only_covers_all_pools(tiny_exo, tiny_ego):
 
 def test_multi_label(tiny_exo_multi_label):
   exo = records.ClipDataset(tiny_exo_multi_label, "train")
-  (batch,) = streams.take(1, exo=[exo], exo_transform=EXO_TRANSFORM)
+  (batch,) = streams.take(1, exo=[exo])
   nouns = batch["exo"]["labels"]["noun"]
   assert nouns.dtype == np.float32 and nouns.shape == (4, 4)
   for row, clip in zip(nouns, batch["exo"]["clip"]):
@@ -309,7 +295,7 @@ def damage_fixture(monkeypatch):
 def test_corrupt_clip_is_replaced_and_counted(parts, damage, caplog, how):
   intact = streams.take(9, **ego_only(parts))
   damage({"ego_train_003"}, how)
-  with loader.TrainStream(**ego_only(parts), batch_size=4, seed=3, max_corrupt_share=0.2) as stream:
+  with streams.open_stream(**ego_only(parts), max_corrupt_share=0.2) as stream:
     batches = list(itertools.islice(stream, 9))
     replaced = dict(stream.replaced)
   changed = 0
@@ -340,10 +326,11 @@ def test_replaced_labels_follow_the_new_clip(parts, damage):
     assert batch["ego"]["labels"]["verb"].tolist() == [clip.labels["verb"][0] for clip in clips]
 
 
-def test_too_many_corrupt_clips_stop_the_run(parts, damage):
+def test_too_many_corrupt_clips_stop_the_run(parts, damage, monkeypatch):
+  monkeypatch.setattr(loader, "_MIN_JUDGED", 40)
   damage({"ego_train_003", "ego_train_009"})
   with pytest.raises(ValueError) as caught:
-    streams.take(60, **ego_only(parts), max_corrupt_share=0.05, min_judged=40)
+    streams.take(60, **ego_only(parts), max_corrupt_share=0.05)
   text = str(caught.value)
   for part in (
     "max_corrupt_share",
@@ -377,11 +364,9 @@ def test_damaged_shard_is_counted_in_worker_processes(tiny_ego, tmp_path):
   ego = records.ClipDataset(folder, "train")
   counts = []
   for num_workers in (0, 1):
-    with loader.TrainStream(
+    with streams.open_stream(
       ego=ego,
       ego_transform=transforms.ClipTransform(20, 1, 32, (36, 44)),
-      batch_size=4,
-      seed=3,
       max_corrupt_share=0.5,
       num_workers=num_workers,
     ) as stream:
@@ -396,12 +381,11 @@ def test_damaged_shard_is_counted_in_worker_processes(tiny_ego, tmp_path):
 # Skip lists.
 
 
-def test_listed_clips_never_appear_and_the_rest_is_unchanged(parts):
+def test_listed_clips_never_appear_and_the_rest_is_unchanged(parts, monkeypatch):
   bad = {"ego_train_003", "ego_train_011", "ego_train_016"}
   plain = streams.take(12, **ego_only(parts))
-  with loader.TrainStream(
-    **ego_only(parts), batch_size=4, seed=3, ego_skip=bad, max_corrupt_share=0.0, min_judged=1
-  ) as stream:
+  monkeypatch.setattr(loader, "_MIN_JUDGED", 1)
+  with streams.open_stream(**ego_only(parts), ego_skip=bad, max_corrupt_share=0.0) as stream:
     listed = list(itertools.islice(stream, 12))
     assert stream.replaced == {}  # They don't count as corrupt.
   changed = 0
@@ -498,21 +482,32 @@ def test_skip_lists_are_read_from_files(tiny_ego, tiny_exo, tiny_tables, tmp_pat
   [
     ({"ego": None, "exo": ()}, "needs an ego data set"),
     ({"pairs": None}, "mine_pairs"),
-    ({"exo": ()}, "Give exo_transform exactly with"),
+    ({"exo": ()}, "exactly when there are both"),
     ({"narrations": None}, "embed_narrations"),
-    ({"ego_transform": None}, "Give ego_transform exactly with"),
-    ({"batch_size": 5, "host_count": 2}, "multiple of their number"),
-    ({"host_index": 2, "host_count": 2}, "host_index=2"),
+    ({"batch_size": 5, "host": input_options.Host(0, 2)}, "multiple of their number"),
+    ({"batch_size": 0}, "a positive multiple"),
     ({"prefetch": 0}, "prefetch must be at least 1"),
     ({"seed": -1}, "seed must be at least 0"),
     ({"top_k": 4}, "3 neighbours"),
     ({"max_corrupt_share": 1.5}, "max_corrupt_share must be in"),
+    ({"cache_bytes": -1}, "cache_bytes must be at least 0"),
   ],
   ids=str,
 )
 def test_bad_arguments(parts, change, text):
   with pytest.raises(ValueError, match=text):
-    loader.TrainStream(**{"batch_size": 4, "seed": 0} | parts | change)
+    streams.open_stream(**parts | change)
+
+
+def test_a_view_that_is_none():
+  clips = examples.ViewClips([], streams.EGO_TRANSFORM)
+  with pytest.raises(ValueError, match="views must be among .*'third'"):
+    loader.TrainStream({"third": clips}, batch_size=2, seed=0)
+
+
+def test_a_host_that_is_none():
+  with pytest.raises(ValueError, match="index=2 and count=2"):
+    input_options.Host(2, 2)
 
 
 def test_pools_must_have_the_same_tasks(tiny_exo, tiny_exo_multi_label):
@@ -521,10 +516,10 @@ def test_pools_must_have_the_same_tasks(tiny_exo, tiny_exo_multi_label):
     records.ClipDataset(tiny_exo_multi_label, "train"),
   ]
   with pytest.raises(ValueError, match="the same tasks"):
-    loader.TrainStream(exo=pools, exo_transform=EXO_TRANSFORM, batch_size=2, seed=0)
+    streams.open_stream(exo=pools)
 
 
 def test_pair_table_of_another_data_set(parts, tiny_ego):
   other = records.ClipDataset(tiny_ego, "val")
   with pytest.raises(ValueError, match="does not match.*ego data set"):
-    loader.TrainStream(**parts | {"ego": other}, batch_size=2, seed=0)
+    streams.open_stream(**parts | {"ego": other})

@@ -18,10 +18,8 @@ import pytest
 from sum_l_jax import main
 from sum_l_jax.checkpoint import integrity
 from sum_l_jax.config import settings
-from sum_l_jax.data import loader
 from sum_l_jax.data import reading
 from sum_l_jax.data import records
-from sum_l_jax.data import transforms
 from sum_l_jax.experiment import loop
 from sum_l_jax.system import processes
 from tests.support import runs
@@ -29,13 +27,7 @@ from tests.support import streams
 
 
 def _settings(tiny_ego, **more):
-  return {
-    "ego": records.ClipDataset(tiny_ego, "train"),
-    "ego_transform": transforms.ClipTransform(4, 2, 32, (36, 44)),
-    "batch_size": 4,
-    "seed": 3,
-    "prefetch": 1,
-  } | more
+  return {"ego": records.ClipDataset(tiny_ego, "train"), "prefetch": 1} | more
 
 
 def test_processes_that_die_or_hang_are_started_anew(tiny_ego, monkeypatch, caplog):
@@ -48,7 +40,7 @@ def test_processes_that_die_or_hang_are_started_anew(tiny_ego, monkeypatch, capl
     return worker.pid
 
   with caplog.at_level("WARNING", logger="absl"):
-    with loader.TrainStream(**_settings(tiny_ego, num_workers=1, timeout=3.0)) as stream:
+    with streams.open_stream(**_settings(tiny_ego, num_workers=1, timeout=3.0)) as stream:
       found = list(itertools.islice(stream, 2))
       killed = signal_worker(signal.SIGKILL)
       found += itertools.islice(stream, 4)
@@ -56,7 +48,7 @@ def test_processes_that_die_or_hang_are_started_anew(tiny_ego, monkeypatch, capl
       found += itertools.islice(stream, 4)
   for one, other in zip(found, whole, strict=True):
     streams.assert_equal(one, other)
-  died, hung = [r.getMessage() for r in caplog.records if "started anew" in r.getMessage()]
+  died, hung = [r.getMessage() for r in caplog.records if "started again" in r.getMessage()]
   assert f"reading process {killed} ended with SIGKILL" in died
   assert "no batch came for 3 s" in hung
   assert set(multiprocessing.active_children()) == before
@@ -147,12 +139,12 @@ _HANGS = """
 import threading
 from absl import flags
 from sum_l_jax import main
-from sum_l_jax import process
+from sum_l_jax.system import processes
 flags.FLAGS.mark_as_parsed()
 # A read that never returns, as Grain's: the interpreter would wait for it.
 threading.Thread(target=threading.Event().wait).start()
 def stall():
-  raise process.StalledError("Reading batch 3: no batch came")
+  raise processes.StalledError("Reading batch 3: no batch came")
 main._connect = stall
 main.main(["main"])
 """
@@ -216,7 +208,7 @@ def test_a_shard_that_is_lost_is_named(damage, words, tiny_ego, tmp_path):
   folder = shutil.copytree(tiny_ego, tmp_path / "ego")
   (shard,) = folder.glob("*train.array_record*")
   size = shard.stat().st_size
-  with loader.TrainStream(**_settings(folder)) as stream:
+  with streams.open_stream(**_settings(folder)) as stream:
     damage(shard)
     with pytest.raises(records.LostShardError) as error:
       list(itertools.islice(stream, 9))
@@ -235,7 +227,7 @@ def test_a_run_that_lost_a_shard_goes_on(
   config.input.prefetch = config.input.num_threads = 1
   (shard,) = ego.glob("*train.array_record*")
   whole = shard.read_bytes()
-  prefetch = loop.device.prefetch_to_device
+  prefetch = loop.devices.prefetch_to_device
 
   def lose_it(*args):
     for number, batch in enumerate(prefetch(*args)):
@@ -244,7 +236,7 @@ def test_a_run_that_lost_a_shard_goes_on(
       yield batch
 
   with monkeypatch.context() as patch:
-    patch.setattr(loop.device, "prefetch_to_device", lose_it)
+    patch.setattr(loop.devices, "prefetch_to_device", lose_it)
     with pytest.raises(ValueError, match=f"{shard.name} has 0 bytes now"):
       main.run(config, tmp_path / "run")
   # What was learnt until then is saved, though no checkpoint was due.

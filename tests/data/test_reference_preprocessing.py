@@ -17,6 +17,7 @@ from data_prep.clips import clip_dataset
 from sum_l_jax import models
 from sum_l_jax import types
 from sum_l_jax.data import eval_loader
+from sum_l_jax.data import input_options
 from sum_l_jax.data import records
 from sum_l_jax.data import transforms
 from sum_l_jax.models import pixel_format
@@ -93,14 +94,12 @@ def test_thirty_views(tmp_path, height, width, order):
     tasks={"verb": types.Task("verb", types.SOFTMAX, ("open",))},
     splits={"test": lambda: [clip]},
   )
-  stream = eval_loader.make_eval_stream(
+  stream = eval_loader.EvalStream(
     records.ClipDataset(tmp_path / "ego", "test"),
-    transforms.ClipTransform(
-      num_frames=FRAMES, stride=STRIDE, crop_size=CROP, short_side=(CROP, CROP), flip=0.0
-    ),
-    num_clips=10,
-    num_crops=3,
+    transforms.ClipTransform.for_testing(num_frames=FRAMES, stride=STRIDE, crop_size=CROP),
+    views=eval_loader.TestViews(clips=10, crops=3),
     batch_size=10,
+    options=input_options.DEFAULTS,
   )
   spec = models.PixelSpec(channel_order=order)
   seen, largest, total = [], 0.0, []

@@ -26,6 +26,7 @@ import numpy as np
 from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import eval_loader
+from sum_l_jax.data import input_options
 from sum_l_jax.data import records
 from sum_l_jax.evaluation import towers
 from sum_l_jax.system import devices
@@ -199,8 +200,8 @@ class Embedder:
     num_threads: int = 2,
   ):
     self._weights = weights
-    self._views = dict(num_clips=clips, num_crops=crops)
-    self._batch_size, self._num_threads = batch_size, num_threads
+    self._views = eval_loader.TestViews(clips, crops)
+    self._batch_size, self._options = batch_size, input_options.Input(num_threads, prefetch=2)
     self._mesh = devices.make_mesh()
     if batch_size < 1 or batch_size % self._mesh.size:
       raise ValueError(
@@ -217,14 +218,13 @@ class Embedder:
       ValueError: the checkpoint can't embed this view, or no clip is readable.
     """
     step, params, stats = self._tower(dataset)
-    stream = eval_loader.make_eval_stream(
+    stream = eval_loader.EvalStream(
       dataset,
       self._transform,
+      views=self._views,
       batch_size=self._batch_size,
-      num_threads=self._num_threads,
-      host_index=jax.process_index(),
-      host_count=jax.process_count(),
-      **self._views,
+      options=self._options,
+      host=input_options.Host(jax.process_index(), jax.process_count()),
     )
     return embed(
       step,

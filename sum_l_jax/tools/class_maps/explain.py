@@ -14,6 +14,7 @@ import numpy as np
 from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import eval_loader
+from sum_l_jax.data import input_options
 from sum_l_jax.data import records
 from sum_l_jax.evaluation import towers
 from sum_l_jax.evaluation.retrieval import embedding
@@ -105,7 +106,7 @@ class Explainer:
       )
     self.class_names = tuple(tasks[self.task])
     self.stage = _check_method(weights.card, method, stage)
-    self._stream = dict(batch_size=batch_size, num_threads=num_threads)
+    self._batch_size, self._num_threads = batch_size, num_threads
     network, self._step = _compiled(
       json.dumps({k: weights.card[k] for k in _NETWORK}, sort_keys=True),
       view,
@@ -199,12 +200,12 @@ class Explainer:
 
   def _run(self, dataset, rows, wanted):
     """Yields row, probabilities [K], class, map [T', H', W'], video."""
-    stream = eval_loader.make_eval_stream(
+    stream = eval_loader.EvalStream(
       embedding.subset(dataset, np.asarray(rows, np.int64)),
       towers.eval_transform(self.weights.card),
-      num_clips=1,
-      num_crops=1,
-      **self._stream,
+      views=eval_loader.TestViews(1, 1),
+      batch_size=self._batch_size,
+      options=input_options.Input(self._num_threads),
     )
     wanted = np.asarray(wanted, np.int32)
     for batch in stream:

@@ -168,11 +168,8 @@ def measure(config: Any, stage: str, *, seconds: float, with_step: bool = False)
   largest = max(height * width * 3 for height, width in stored.values())
   memory = parts.memory_bound(
     parts.nbytes(batch),
-    num_threads=settings.num_threads,
-    num_workers=settings.num_workers,
-    prefetch=settings.prefetch,
+    build.build_input(config),
     clip_bytes=config.frames.count * largest,
-    cache_bytes=settings.cache_mib * 2**20,
     views=len(batch),
   )
   frames = {

@@ -17,7 +17,7 @@ import numpy as np
 
 from sum_l_jax.data import batches
 from sum_l_jax.data import examples
-from sum_l_jax.data import loader
+from sum_l_jax.data import input_options
 from sum_l_jax.system import devices
 from sum_l_jax.video import decode
 
@@ -78,8 +78,8 @@ class _Proxy:
 def _timed_reader(reader: examples.ClipReader, watch: _Watch) -> examples.ClipReader:
   """A copy without cached frames, whose parts are timed."""
   timed = copy.copy(reader)
-  timed.datasets = tuple(
-    _Proxy(d, "read_frames", watch.timed(READ, d.read_frames)) for d in reader.datasets
+  timed.pools = tuple(
+    _Proxy(d, "read_frames", watch.timed(READ, d.read_frames)) for d in reader.pools
   )
   timed.transform = _Proxy(reader.transform, "train", watch.timed(CROP, reader.transform.train))
   # What the two leave of an example is the decoding.
@@ -101,13 +101,12 @@ def part_costs(
     first_step: number of the first batch.
 
   Returns:
-    Cost of a clip by part, and a batch without its "failures".
+    Cost of a clip by part, and a batch.
   """
   watch = _Watch()
   timed = copy.copy(make)
   timed.readers = {v: _timed_reader(r, watch) for v, r in make.readers.items()}
-  batch = timed(first_step)  # Opens the shards.
-  batch.pop("failures")
+  batch = timed(first_step).batch  # Opens the shards.
   jax.block_until_ready(devices.put_batch(batch, mesh))
   for sums in (watch.wall, watch.processor):
     sums.clear()
@@ -116,8 +115,7 @@ def part_costs(
   clips, step, stop = 0, first_step, time.perf_counter() + seconds
   while not clips or time.perf_counter() < stop:
     step += 1
-    batch = whole(step)
-    batch.pop("failures")
+    batch = whole(step).batch
     transfer(batch)
     clips += sum(len(part["mask"]) for part in batch.values())
   costs = {}
@@ -167,38 +165,30 @@ class Memory:
 
 
 def memory_bound(
-  batch_bytes: int,
-  *,
-  num_threads: int,
-  num_workers: int,
-  prefetch: int,
-  clip_bytes: int,
-  cache_bytes: int,
-  views: int,
+  batch_bytes: int, options: input_options.Input, *, clip_bytes: int, views: int
 ) -> Memory:
   """The largest memory of the input with these settings.
 
   Args:
     batch_bytes: of one batch of this process.
-    num_threads, num_workers, prefetch: as for `TrainStream`.
+    options: how the batches are read.
     clip_bytes: the decoded frames of one clip, before the crop.
-    cache_bytes: as for `TrainStream`, for each view and process.
     views: 1 or 2.
   """
-  processes = max(num_workers, 1)
-  count = loader.batches_ahead(num_workers, prefetch) + 1
+  processes = max(options.num_workers, 1)
+  count = options.batches_ahead + 1
   return Memory(
     batch=batch_bytes,
     batches_on_host=count,
     on_host=count * batch_bytes,
     # Two under way, and the one that the step reads.
     on_device=3 * batch_bytes,
-    decoding=processes * num_threads * clip_bytes,
-    cache=processes * views * cache_bytes,
+    decoding=processes * options.num_threads * clip_bytes,
+    cache=processes * views * options.cache_bytes,
   )
 
 
 def stored_frame(reader: examples.ClipReader) -> tuple[int, int]:
   """Height and width of the first stored frame of a reader's first pool."""
-  data = reader.datasets[0].read_frames(0, [0])
+  data = reader.pools[0].read_frames(0, [0])
   return decode.decode_jpeg(data[0]).shape[:2]

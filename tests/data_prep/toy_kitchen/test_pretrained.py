@@ -15,6 +15,7 @@ from sum_l_jax import build_evaluation
 from sum_l_jax import main
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config import settings
+from sum_l_jax.data import eval_loader
 from sum_l_jax.data import records
 from sum_l_jax.system import devices
 
@@ -48,7 +49,7 @@ def test_shipped_weights_score_what_they_did(config):
   train = records.ClipDataset(config.exo.datasets[0], "train")
   assert train.fingerprint == trained_on
   evaluator = build_evaluation.build_evaluator(
-    config, dataset, view="exo", mesh=devices.make_mesh(1), clips=1, crops=1
+    config, dataset, view="exo", mesh=devices.make_mesh(1), views=eval_loader.TestViews(1, 1)
   )
   metrics = evaluator(weights.params, weights.stats).metrics
   # As the run that made the file ended; a clip may fall to the other side of a
