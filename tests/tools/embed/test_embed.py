@@ -244,7 +244,7 @@ def test_errors(finished, config, tiny_ego, tiny_exo, tmp_path, capsys, monkeypa
   assert "there is no folder" in error(run, one, "--output=nowhere/e.npz")
   assert "two or more data sets" in error(run, one, "--nearest=2")
   assert "No checkpoint in" in error(f"--checkpoint={tmp_path}", one)
-  assert "num_crops must be one of" in error(run, one, "--crops=2")
+  assert "crops must be one of" in error(run, one, "--crops=2")
   stage_one = error(f"--checkpoint={finished[0] / 'exo'}", one)
   assert "it has no ego tower, but ['exo']" in stage_one
   assert "no projection into the text space" in error(
