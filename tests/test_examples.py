@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import pathlib
 import re
 from types import ModuleType
 
+import jax
+import numpy as np
 import pytest
 
 from sum_l_jax.checkpoint import weight_files
@@ -24,6 +27,25 @@ def _load(name: str) -> ModuleType:
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module
+
+
+def test_own_loop_learns_and_adds_up():
+  example = _load("own_loop")
+  history = example.train(60)
+  first = history[0]
+  # All scores are 0 at the start.
+  assert first["ego_cls"] == pytest.approx(math.log(example.CLASSES))
+  weights = {"ego_cls": 1, "exo_cls": 0.1, "ego_exo": 0.02, "ego_text": 0.1, "exo_text": 0.1}
+  for number, values in enumerate(history):
+    expected = sum(weight * values[name] for name, weight in weights.items())
+    assert values["total"] == pytest.approx(expected, abs=1e-5)
+    batch = example.random_batch(jax.random.key(number))
+    ego, exo = (np.asarray(batch[view]["narration"]) for view in ("ego", "exo"))
+    assert values["selected_pairs"] == ((ego * exo).sum(axis=1) > 0.5).sum()
+  assert any(values["selected_pairs"] < example.PAIRS for values in history)
+  for name in ("total", *weights):
+    start, end = (np.mean([v[name] for v in part]) for part in (history[:5], history[-5:]))
+    assert end < start, name
 
 
 def test_search_finds_the_moment_whose_embedding_the_text_has(finished, tiny_tables, tmp_path):
