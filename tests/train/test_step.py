@@ -82,14 +82,14 @@ def test_a_small_step_lowers_the_loss_by_its_squared_gradient(config):
 
 ON_DEVICES = """
 import json, sys
-from sum_l_jax import config as config_lib
+from sum_l_jax.config import settings
 from sum_l_jax import main
-from tests import runs
+from tests.support import runs
 
 ego, exo, tables, workdir = sys.argv[1:]
 import pathlib
 for count in (1, 4):
-  config = config_lib.default_config()
+  config = settings.default_config()
   runs.small(config, ego=ego, exo=exo, tables=pathlib.Path(tables))
   config.joint_stage.batch_size = 8
   config.joint_stage.total = "2 steps"
