@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 
 import cv2
 import numpy as np
 
 from sum_l_jax.data import sampling
-
-# Threads come from the loader; OpenCV's own would compete for the same cores.
-cv2.setNumThreads(0)
 
 # Principal components of RGB in ImageNet (Krizhevsky et al. 2012), as the
 # reference writes them: eigenvalues, and eigenvectors in columns.
@@ -143,6 +141,16 @@ def _random_offset(margin: int, rng: np.random.Generator) -> int:
   return int(rng.random() * margin)
 
 
+@functools.cache
+def _turn_off_threads() -> None:
+  """Leaves threads to the loader: OpenCV's own would fight over the same cores.
+
+  Called where a process resizes its first frame, for the loader's worker
+  processes begin with OpenCV's threads turned on.
+  """
+  cv2.setNumThreads(0)
+
+
 def _resize_and_crop(
   frames: Sequence[np.ndarray],
   shape: tuple[int, int],
@@ -151,6 +159,7 @@ def _resize_and_crop(
   flip: bool = False,
 ) -> np.ndarray:
   """Cuts the windows; uint8 `[len(corners), len(frames), crop, crop, 3]`."""
+  _turn_off_threads()
   video = np.empty((len(corners), len(frames), crop, crop, 3), np.uint8)
   height, width = shape
   for t, frame in enumerate(frames):

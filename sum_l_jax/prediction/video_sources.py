@@ -39,6 +39,7 @@ class _Source(abc.ABC):
   """What sources have in common."""
 
   name = ""
+  fps: float
   duration: float | None = None
   frame_seconds = 0.0
 

@@ -1,4 +1,4 @@
-"""What commands share: how they fail and report."""
+"""What all commands share: how they read options, report and fail."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def run(
   """Parses `argv` and runs `command`.
 
   Args:
-    parser: gets `--debug`.
-    command: does the work; may return what is to be printed, or an exit
-      status.
-    argv: of the command line where absent.
+    parser: parser of the options; it gets `--debug`.
+    command: function that does the work. It may return what is to be printed,
+      or an exit status.
+    argv: arguments; None takes those of the process.
 
   Returns:
     The exit status: the command's, 0, or 2 after an error that the user can
-    mend, which is printed as one block without a stack trace (`--debug` shows
-    that).
+    mend. Such an error is printed as one block without a stack trace, which
+    `--debug` shows.
   """
   _add_debug(parser)
   args = parser.parse_args(argv)
@@ -41,13 +41,14 @@ def run_with_fields(
   argv: Sequence[str] | None = None,
   prefixes: tuple[str, ...] = ("--config.",),
 ) -> int:
-  """`run` of a command that also takes fields of its config, --config.x=y.
+  """Like `run`, for a command that also takes fields of its config: --config.x=y.
 
   Args:
-    parser: gets `--debug`; must not allow abbreviations.
-    command: gets the fields as they were written.
-    argv: of the command line where absent.
-    prefixes: of fields.
+    parser: parser of the options; it gets `--debug`, and must not allow
+      abbreviations.
+    command: function that does the work; it gets the fields as they were written.
+    argv: arguments; None takes those of the process.
+    prefixes: what a field may begin with.
   """
   _add_debug(parser)
   args, fields = parser.parse_known_args(argv)
@@ -72,7 +73,7 @@ def _run(command: Callable[[], str | int | None], debug: bool, argv: Sequence[st
     text = extras.advice(error) if isinstance(error, ImportError) else str(error)
     if debug or not text:
       raise
-    # In a log or a pipe a whole line is found by its words.
+    # In a log or a pipe, lines stay whole, so that a search finds their words.
     width = 88 if sys.stderr.isatty() else 0
     sys.stderr.write(error_block(text, width) + "\n")
     return 2
@@ -84,7 +85,12 @@ def _run(command: Callable[[], str | int | None], debug: bool, argv: Sequence[st
 
 
 def error_block(text: str, width: int = 0) -> str:
-  """`error: ...`, the lines after the first indented; wrapped to a width."""
+  """The text as `error: ...`, with all lines but the first indented.
+
+  Args:
+    text: message of the error.
+    width: longest line; 0 doesn't wrap.
+  """
   lines = text.strip().splitlines()
   if width:
     lines = [
@@ -96,5 +102,5 @@ def error_block(text: str, width: int = 0) -> str:
 
 
 def names(text: str) -> list[str]:
-  """The items of a comma-separated option."""
+  """Splits the value of an option at its commas."""
   return [item.strip() for item in text.split(",") if item.strip()]

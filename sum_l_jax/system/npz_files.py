@@ -1,4 +1,4 @@
-"""Reading and writing the `.npz` tables that data_prep makes."""
+"""Reads and writes the `.npz` tables that data_prep makes."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ import numpy as np
 from sum_l_jax.system import atomic
 from sum_l_jax.system import paths
 
-# What numpy and zipfile raise for files cut short, of another kind, or with
-# pickles (AttributeError and TypeError: a bare `.npy`).
+# What numpy and zipfile raise for files that are cut short, of another kind, or
+# with pickles (AttributeError and TypeError: a bare `.npy`).
 DAMAGED = (
   ValueError,
   OSError,
   EOFError,
   AttributeError,
   TypeError,
-  # Headers that say anything: sizes beyond the memory, unknown packing,
-  # encryption, names that aren't there.
+  # A damaged header may say anything: sizes beyond the memory, an unknown
+  # packing, encryption, names that aren't there.
   MemoryError,
   ArithmeticError,
   RuntimeError,
@@ -41,17 +41,18 @@ DAMAGED = (
 
 @paths.retried
 def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
-  """Writes `arrays` to `path`, complete or not at all.
+  """Writes arrays to a file, which appears whole or not at all.
 
   Args:
     path: the file; its folder is made when missing.
-    **arrays: what to store. Strings become numpy strings, never pickles.
+    **arrays: the arrays by name. Strings become numpy strings, never pickles.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   # A handle, since numpy appends ".npz" to names that lack it.
   with atomic.replacing(path) as scratch, scratch.open("wb") as handle:
-    np.savez_compressed(handle, **arrays)
+    # numpy's stub takes the keyword allow_pickle for one that any array may have.
+    np.savez_compressed(handle, **arrays)  # pyright: ignore[reportArgumentType]
 
 
 def _check_array(key: str, array: object) -> None:
@@ -73,7 +74,7 @@ def _check_array(key: str, array: object) -> None:
 def load(
   path: pathlib.Path, keys: Sequence[str] | None = None
 ) -> tuple[list[str], dict[str, np.ndarray]]:
-  """Names of what a file holds, and its arrays, all or those of `keys`."""
+  """Reads the names of what a file holds, and its arrays: all, or those of `keys`."""
   with np.load(path, allow_pickle=False) as stored:
     held = stored.files
     wanted = held if keys is None else [key for key in keys if key in held]
@@ -87,12 +88,12 @@ def read_npz(
 
   Args:
     path: the file.
-    keys: the arrays it must hold.
-    what: the name of such a file, for the error texts.
-    command: the command that makes such a file, for the error texts.
+    keys: names of the arrays it must hold.
+    what: name of such a file, for the error texts.
+    command: command that makes such a file, for the error texts.
 
   Returns:
-    One array a key.
+    The array of each key.
 
   Raises:
     FileNotFoundError: there is no such file.

@@ -1,8 +1,8 @@
-"""Files that may lie on a disk over the network: tried again, or refused.
+"""Reads and writes that are tried again, and paths that are refused.
 
-What this project reads and writes are files of a mounted file system; Cloud
-Storage FUSE, NFS and the like answer now and then with an error that passes.
-Addresses of object stores are no such files.
+All files of this project are read and written through the file system. A mounted
+one (Cloud Storage FUSE, NFS) answers now and then with an error that passes, and
+the same access works a moment later. Addresses of object stores are refused.
 """
 
 from __future__ import annotations
@@ -14,18 +14,22 @@ import functools
 import os
 import pathlib
 import re
+from typing import TYPE_CHECKING
 from typing import ParamSpec
 from typing import TypeVar
 
 from absl import logging
 
-# Seconds of the first pause, doubled with every further one.
+if TYPE_CHECKING:
+  import tenacity
+
+# Seconds of the first pause; every further one is twice as long.
 FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
 _TRIES = 6
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-# What a server or the way to it says, and no file that isn't there, no lack of
-# permission, no full disk.
+# Errors of a server, or on the way to it. A file that isn't there, a lack of
+# permission or a full disk do not pass.
 _PASSING = frozenset(
   getattr(errno, name)
   for name in (
@@ -53,7 +57,7 @@ _Result = TypeVar("_Result")
 def passes(error: BaseException) -> bool:
   """Whether an error of a file may be gone at the next try.
 
-  Of libraries in C++ the words tell: they raise a RuntimeError for all.
+  Libraries in C++ raise a RuntimeError for everything; there the words tell.
   """
   if isinstance(error, OSError):
     return isinstance(error, TimeoutError) or error.errno in _PASSING
@@ -61,10 +65,10 @@ def passes(error: BaseException) -> bool:
 
 
 def retried(function: Callable[_Args, _Result]) -> Callable[_Args, _Result]:
-  """Calls a function again after errors that pass, with growing pauses.
+  """Makes a function that is called again after errors that pass.
 
-  The function must do the same whenever it is called. Its last error is
-  raised as it is.
+  The pauses between the tries grow. The function must do the same whenever it
+  is called. Its last error is raised as it is.
   """
 
   @functools.wraps(function)
@@ -73,7 +77,7 @@ def retried(function: Callable[_Args, _Result]) -> Callable[_Args, _Result]:
 
     again = tenacity.Retrying(
       retry=tenacity.retry_if_exception(passes),
-      # Some chance, lest all processes come back at once.
+      # Jitter, so that the processes of a pod don't all come back at once.
       wait=tenacity.wait_exponential_jitter(FIRST_PAUSE, _LONGEST_PAUSE, jitter=FIRST_PAUSE),
       stop=tenacity.stop_after_attempt(_TRIES),
       before_sleep=_say,
@@ -86,12 +90,13 @@ def retried(function: Callable[_Args, _Result]) -> Callable[_Args, _Result]:
 
 @retried
 def read_text(path: pathlib.Path) -> str:
-  """The text of a file in UTF-8."""
+  """Reads the text of a file in UTF-8."""
   return path.read_text(encoding="utf-8")
 
 
-def _say(state) -> None:
+def _say(state: tenacity.RetryCallState) -> None:
   """Logs what `tenacity` is about to wait for."""
+  assert state.outcome is not None and state.next_action is not None
   logging.warning(
     "%s; try %d of %d in %.1f s.",
     state.outcome.exception(),
@@ -102,14 +107,14 @@ def _say(state) -> None:
 
 
 def check_local(texts: Iterable[str], what: str) -> None:
-  """Refuses `gs://bucket/run` and the like, which would be made as a folder.
+  """Refuses `gs://bucket/run` and the like, of which folders would be made.
 
   Args:
-    texts: paths.
-    what: where they were given, for the message.
+    texts: paths to check.
+    what: option or field that gave the paths, for the message.
 
   Raises:
-    ValueError: one is an address.
+    ValueError: a path is an address.
   """
   for text in texts:
     if _ADDRESS.match(text):
@@ -122,7 +127,7 @@ def check_local(texts: Iterable[str], what: str) -> None:
 
 
 def check_arguments(arguments: Iterable[str]) -> None:
-  """`check_local` for all of a command line."""
+  """Applies `check_local` to all arguments of a command line."""
   name = "argument"
   for argument in arguments:
     own, equals, value = argument.partition("=")

@@ -1,28 +1,29 @@
-"""Pictures with text, and files of them: PNG, GIF, MP4."""
+"""Draws pictures with text, and writes them to files: PNG, GIF, MP4."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-import fractions
 import functools
 import io
 import pathlib
 
-import av
 import numpy as np
 from PIL import Image
 from PIL import ImageDraw
 from PIL import ImageFont
 
+from sum_l_jax.video import film
+
 SUFFIXES = (".png", ".gif", ".mp4")
 
-_CODECS = ("libx264", "mpeg4")
 _INK = (20, 20, 20)
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @functools.lru_cache(maxsize=16)
-def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-  """DejaVu Sans, which comes with matplotlib and has most alphabets.
+def font(size: int, bold: bool = False) -> Font:
+  """The font DejaVu Sans, which comes with matplotlib and has most alphabets.
 
   Without matplotlib it is the font inside Pillow, which is Latin and not bold.
   """
@@ -35,7 +36,7 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
   return ImageFont.truetype(str(path), size)
 
 
-def shortened(text: str, width: float, face: ImageFont.FreeTypeFont) -> str:
+def shortened(text: str, width: float, face: Font) -> str:
   """The text on one line, cut to a width in pixels, with "..." where cut."""
   text = " ".join(text.split())
   if face.getlength(text) <= width:
@@ -55,7 +56,7 @@ def shortened(text: str, width: float, face: ImageFont.FreeTypeFont) -> str:
 def text_line(
   text: str, width: int, *, size: int = 13, bold: bool = False, color: tuple[int, int, int] = _INK
 ) -> np.ndarray:
-  """One line of text on white, uint8 `[about 1.5 size, width, 3]`."""
+  """A line of text on white, uint8 `[about 1.5 size, width, 3]`."""
   face = font(size, bold)
   image = Image.new("RGB", (width, round(1.5 * size)), "white")
   ImageDraw.Draw(image).text(
@@ -65,10 +66,10 @@ def text_line(
 
 
 def stacked(parts: Sequence[np.ndarray], *, gap: int = 0) -> np.ndarray:
-  """Pictures below each other, left-aligned on white.
+  """The pictures below each other, left-aligned on white.
 
   Args:
-    parts: uint8 `[H, W, 3]` each.
+    parts: the pictures, uint8 `[H, W, 3]` each.
     gap: white rows between two of them.
   """
   width = max(part.shape[1] for part in parts)
@@ -81,7 +82,7 @@ def stacked(parts: Sequence[np.ndarray], *, gap: int = 0) -> np.ndarray:
 
 
 def side_by_side(parts: Sequence[np.ndarray], *, gap: int = 0) -> np.ndarray:
-  """Pictures of one height beside each other on white."""
+  """The pictures, which have one height, beside each other on white."""
   white = np.full((parts[0].shape[0], gap, 3), 255, np.uint8)
   row = [parts[0]]
   for part in parts[1:]:
@@ -107,7 +108,7 @@ def write(path: pathlib.Path, pictures: Sequence[np.ndarray], *, fps: float = 6.
 
   Args:
     path: a `.png` (one picture), `.gif` or `.mp4` file.
-    pictures: uint8 `[H, W, 3]`, all of one size.
+    pictures: the pictures, uint8 `[H, W, 3]`, all of one size.
     fps: pictures a second.
 
   Raises:
@@ -121,7 +122,7 @@ def write(path: pathlib.Path, pictures: Sequence[np.ndarray], *, fps: float = 6.
     first, *others = [Image.fromarray(p) for p in pictures]
     first.save(path, "GIF", save_all=True, append_images=others, loop=0, duration=round(1000 / fps))
   else:
-    _write_mp4(path, pictures, fps)
+    film.write(path, ((i / fps, _padded(p)) for i, p in enumerate(pictures)), fps=fps)
 
 
 def check_output(path: pathlib.Path) -> None:
@@ -132,16 +133,10 @@ def check_output(path: pathlib.Path) -> None:
     raise ValueError(f"--output: there is no folder {str(path.parent)!r}.")
 
 
-def _write_mp4(path, pictures, fps) -> None:
-  codec = next(c for c in _CODECS if c in av.codecs_available)
-  # Half as many colour samples as pixels: both sides must be even.
-  height, width = (side + side % 2 for side in pictures[0].shape[:2])
-  with av.open(str(path), "w") as file:
-    stream = file.add_stream(codec, rate=fractions.Fraction(fps).limit_denominator(1000))
-    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-    for picture in pictures:
-      pad = [(0, height - picture.shape[0]), (0, width - picture.shape[1])]
-      picture = np.pad(picture, (*pad, (0, 0)), constant_values=255)
-      frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-      file.mux(stream.encode(frame))
-    file.mux(stream.encode())
+def _padded(picture: np.ndarray) -> np.ndarray:
+  """The picture with white added to the right and below, so that its sides are even.
+
+  A film has half as many colour samples as pixels.
+  """
+  odd = [(0, side % 2) for side in picture.shape[:2]]
+  return np.pad(picture, (*odd, (0, 0)), constant_values=255)

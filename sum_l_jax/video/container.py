@@ -11,11 +11,14 @@ import collections
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
+import fractions
 import heapq
 import pathlib
 
 import av
-from av import stream as av_stream
+from av.error import FFmpegError
+from av.stream import Disposition
+from av.video.stream import VideoStream
 import numpy as np
 
 # An 8K frame has 33 million; one of 100 million takes 300 MB as RGB.
@@ -42,12 +45,13 @@ class Container:
     name: its path.
     file: PyAV's container.
     stream: the first video in it that isn't a cover picture.
-    fps: its average frame rate.
-    duration: of the stream in seconds, as the container says; None where it
-      doesn't (Matroska: its one duration may be that of the sound).
+    time_base: a tick of the stream's clock, in seconds.
+    fps: average frame rate of the stream.
+    duration: length of the stream in seconds, as the container says; None where
+      it doesn't (Matroska: its one duration may be that of the sound).
   """
 
-  def __init__(self, path: pathlib.Path):
+  def __init__(self, path: pathlib.Path) -> None:
     """Opens the file; nothing is decoded.
 
     Raises:
@@ -67,13 +71,15 @@ class Container:
         # Titles may be in any encoding; nothing here reads them.
         metadata_errors="replace",
       )
-    except av.FFmpegError as error:
+    except FFmpegError as error:
       raise self._unreadable(error) from error
     try:
       self.stream = self._choose_stream()
     except ValueError:
       self.file.close()
       raise
+    # Every stream of a file that was opened has a clock.
+    self.time_base = self.stream.time_base or fractions.Fraction(1)
     rate = self.stream.average_rate or self.stream.guessed_rate
     # A rate is never missing in practice; 30 only spaces frames without times.
     self.fps = float(rate or 30)
@@ -81,11 +87,12 @@ class Container:
     self.duration = self.seconds(ticks) if ticks and ticks > 0 else None
 
   def close(self) -> None:
+    """Closes the file."""
     self.file.close()
 
   def seconds(self, ticks: int) -> float:
-    """Of the stream's clock."""
-    return float(ticks * self.stream.time_base)
+    """The time of a number of ticks of the stream's clock."""
+    return float(ticks * self.time_base)
 
   def timed(
     self,
@@ -95,13 +102,13 @@ class Container:
     """Gives decoded frames their times, both ascending.
 
     Args:
-      frames: as the decoder yields them.
-      keep: (seconds, frame) -> whether a frame is yielded.
+      frames: the frames in the decoder's order.
+      keep: whether a frame is yielded, told from its seconds and itself.
 
     Yields:
-      Seconds, as the file counts them, and frame.
+      The seconds, as the file counts them, and the frame.
     """
-    waiting = collections.deque()
+    waiting: collections.deque[av.VideoFrame] = collections.deque()
     times: list[float] = []
     newest = 0.0
     for frame in frames:
@@ -120,7 +127,7 @@ class Container:
     """The frame, uint8 RGB `[H, W, 3]`, turned as the file notes it.
 
     Raises:
-      ValueError: by an angle that is no multiple of 90 degrees.
+      ValueError: the angle is no multiple of 90 degrees.
     """
     # Counter-clockwise, in degrees.
     turns, rest = divmod(round(frame.rotation), 90)
@@ -145,11 +152,12 @@ class Container:
       " or download it again."
     )
 
-  def _choose_stream(self):
-    cover = av_stream.Disposition.attached_pic
+  def _choose_stream(self) -> VideoStream:
+    """The first video that isn't a cover picture, ready to be decoded."""
+    cover = Disposition.attached_pic
     videos = [s for s in self.file.streams.video if not s.disposition & cover]
     if not videos:
-      # What FFmpeg makes of a file without its end is called data.
+      # FFmpeg calls "data" what it finds in a file without its end.
       kinds = sorted({s.type for s in self.file.streams} - {"video", "data"})
       if self.file.streams.video:
         kinds.append("a cover picture")
@@ -167,6 +175,6 @@ class Container:
         " Copy the video again, or re-encode it."
       )
     check_frame_size(context.width, context.height, self.name)
-    # Of frames that turn out larger than the header says.
+    # For frames that turn out larger than the header says.
     context.options = {"max_pixels": str(MAX_PIXELS)}
     return stream

@@ -1,4 +1,4 @@
-"""JPEG bytes to pixels."""
+"""Decodes JPEG bytes to pixels."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def decode_jpeg(data: bytes) -> np.ndarray:
       fills in gray.)
   """
   try:
-    height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=True)
+    height, width = map(int, simplejpeg.decode_jpeg_header(data, strict=True)[:2])
     if max(height, width) > MAX_SIDE:
-      raise ValueError(f"it says {height} x {width} pixels, more than {MAX_SIDE} a side")
+      raise ValueError(f"its header says {height} x {width} pixels, more than {MAX_SIDE} a side")
     return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
   except ValueError as error:
     raise ValueError(f"Damaged JPEG frame of {len(data)} bytes: {error}.") from error

@@ -1,4 +1,4 @@
-"""Clips out of JPEG frames that lie in a folder, or packed in a `.tar` file.
+"""Cuts clips out of JPEG frames in a folder, or packed in a `.tar` file.
 
 EPIC-KITCHENS' frames come as one tar file a video. Its list of contents is read
 once and frames are read in place: nothing is unpacked.
@@ -20,7 +20,7 @@ FRAME_NAME = "frame_{:010d}.jpg"
 # Annotations may run a little past the last frame that was extracted.
 END_TOLERANCE_SECONDS = 0.5
 
-# Of one clip, which is held in memory: half an hour at 60 a second.
+# A clip is held in memory: half an hour at 60 frames a second.
 MOST_FRAMES = 108_000
 
 
@@ -31,12 +31,12 @@ class Folder:
     path: the folder.
   """
 
-  def __init__(self, path: pathlib.Path):
+  def __init__(self, path: pathlib.Path) -> None:
     self.path = path
 
   @functools.cached_property
   def names(self) -> frozenset[str]:
-    """Names of the files directly in it."""
+    """The names of the files directly in it."""
     return frozenset(item.name for item in self.path.iterdir())
 
   def has(self, name: str) -> bool:
@@ -44,9 +44,11 @@ class Folder:
     return (self.path / name).is_file()
 
   def where(self, name: str) -> str:
+    """How an error names a frame."""
     return repr(str(self.path / name))
 
   def read(self, name: str) -> bytes:
+    """The bytes of a file."""
     return (self.path / name).read_bytes()
 
 
@@ -57,11 +59,11 @@ class Tar:
     path: the file.
   """
 
-  def __init__(self, path: pathlib.Path):
+  def __init__(self, path: pathlib.Path) -> None:
     """Reads the list of contents.
 
     Raises:
-      ValueError: it is no tar file, compressed, or cut off.
+      ValueError: the file is no tar file, compressed, or cut off.
     """
     self.path = path
     self._places: dict[str, tuple[int, int]] = {}
@@ -80,23 +82,26 @@ class Tar:
 
   @property
   def names(self) -> frozenset[str]:
+    """The names of the files in it."""
     return frozenset(self._places)
 
   def has(self, name: str) -> bool:
+    """Whether there is such a file."""
     return name in self._places
 
   def where(self, name: str) -> str:
+    """How an error names a frame."""
     return f"{name!r} in {str(self.path)!r}"
 
   def read(self, name: str) -> bytes:
-    """The file's bytes; fewer where the tar file is cut off."""
+    """The bytes of a file; fewer where the tar file is cut off."""
     offset, size = self._places[name]
     with self.path.open("rb") as file:
       file.seek(offset)
       return file.read(size)
 
 
-# A video's clips come one after the other.
+# Few are kept, since the clips of a video come one after the other.
 @functools.lru_cache(maxsize=4)
 def open_frames(path: pathlib.Path) -> Folder | Tar:
   """The frames of a folder or tar file."""
@@ -154,12 +159,14 @@ def read_clip(
 
   Args:
     path: a folder or `.tar` file.
-    first_frame, last_frame: file numbers, both inclusive.
-    frames_fps: the rate at which the files were extracted.
-    fps: the rate wanted; frame k is the file nearest to k / fps seconds after
-      the first.
-    short_side: larger frames are shrunk to it; others keep their bytes.
-    frame_name: how files are called, by number.
+    first_frame: number of the first file.
+    last_frame: number of the last file, inclusive.
+    frames_fps: frame rate at which the files were extracted.
+    fps: frame rate of the clip; its frame k is the file nearest to k / fps
+      seconds after the first.
+    short_side: short side, in pixels, to which larger frames are shrunk; others
+      keep their bytes.
+    frame_name: pattern of the files' names, by number.
 
   Returns:
     JPEG bytes.
@@ -193,8 +200,10 @@ def read_files(
 
   Args:
     path: a folder.
-    files: names in order, relative to it.
-    frames_fps, fps, short_side: see `read_clip`.
+    files: the files' names in order, relative to the folder.
+    frames_fps: see `read_clip`.
+    fps: see `read_clip`.
+    short_side: see `read_clip`.
 
   Raises:
     FileNotFoundError: a file is missing.
@@ -214,7 +223,7 @@ def read_files(
 
 
 def _read(store: Folder | Tar, names: Sequence[str], short_side: int) -> list[bytes]:
-  """Checks and, where needed, shrinks."""
+  """Reads frames, checks them and, where needed, shrinks them."""
   frames = []
   sizes = set()
   for name in names:
@@ -231,9 +240,9 @@ def _read(store: Folder | Tar, names: Sequence[str], short_side: int) -> list[by
 
 
 def _wanted_numbers(first: int, last: int, step: float) -> list[int]:
-  """File numbers `step` frames apart, each the nearest; ties go down.
+  """The numbers of files `step` frames apart, each the nearest; ties go down.
 
-  As many as fit into the time that the files last, which for step 1 is all.
+  There are as many as fit into the time that the files last; all, if step is 1.
   """
   count = max(1, math.ceil((last - first + 1) / step - 1e-6))
   if count > MOST_FRAMES:

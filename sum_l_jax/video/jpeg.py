@@ -17,42 +17,43 @@ _END_MARKER = b"\xff\xd9"
 
 
 def kept_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-  """The size to keep: short side at most `short_side`, else unchanged.
+  """The size at which a frame is kept: its short side is at most `short_side`.
 
   Args:
-    height, width: in pixels.
-    short_side: in pixels, even.
+    height: height in pixels.
+    width: width in pixels.
+    short_side: largest short side in pixels, even.
 
   Returns:
-    Height and width; even where the image has to shrink.
+    The height and the width; even where the frame has to shrink.
   """
   if min(height, width) <= short_side:
     return height, width
   scale = short_side / min(height, width)
-  return tuple(2 * round(side * scale / 2) for side in (height, width))
+  return 2 * round(height * scale / 2), 2 * round(width * scale / 2)
 
 
 def shrink(image: np.ndarray, short_side: int) -> np.ndarray:
-  """uint8 `[H, W, 3]` at its kept size, averaged over areas."""
-  height, width = kept_size(*image.shape[:2], short_side)
+  """Shrinks uint8 `[H, W, 3]` to its kept size, averaging over areas."""
+  height, width = kept_size(image.shape[0], image.shape[1], short_side)
   if (height, width) == image.shape[:2]:
     return image
   return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def encode(image: np.ndarray) -> bytes:
-  """uint8 RGB `[H, W, 3]` as JPEG."""
+  """Encodes uint8 RGB `[H, W, 3]` as JPEG."""
   return simplejpeg.encode_jpeg(
     np.ascontiguousarray(image), quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="420"
   )
 
 
 def jpeg_size(data: bytes, what: str) -> tuple[int, int]:
-  """Height and width, of a JPEG whose end is there.
+  """The height and the width of a JPEG whose end is there.
 
   Raises:
-    ValueError: naming `what`; it is no JPEG, cut off, or too large to be
-      decoded.
+    ValueError: `what`, which the error names, is no JPEG, cut off, or too large
+      to be decoded.
   """
   if not data:
     raise ValueError(f"{what} is empty (0 bytes). Copy or extract it again.")
@@ -63,7 +64,7 @@ def jpeg_size(data: bytes, what: str) -> tuple[int, int]:
       f"{what} is cut off: {len(data)} bytes and no end marker. Copy or extract it again."
     )
   try:
-    height, width, *_ = simplejpeg.decode_jpeg_header(data)
+    height, width = map(int, simplejpeg.decode_jpeg_header(data)[:2])
   except ValueError as error:
     raise ValueError(f"{what} is damaged ({error}). Copy or extract it again.") from error
   if max(height, width) > decode.MAX_SIDE:
@@ -76,10 +77,10 @@ def jpeg_size(data: bytes, what: str) -> tuple[int, int]:
 
 
 def shrink_jpeg(data: bytes, short_side: int, what: str) -> bytes:
-  """The same bytes where they are small enough, else encoded again.
+  """Returns the same bytes where they are small enough, else encodes them again.
 
   Raises:
-    ValueError: naming `what`; it is no JPEG, or damaged.
+    ValueError: `what`, which the error names, is no JPEG, or damaged.
   """
   height, width = jpeg_size(data, what)
   if kept_size(height, width, short_side) == (height, width):

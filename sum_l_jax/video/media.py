@@ -12,6 +12,7 @@ import pathlib
 
 from absl import logging
 import av
+from av.error import FFmpegError
 
 from sum_l_jax.video import container
 from sum_l_jax.video import frame_files
@@ -41,12 +42,11 @@ class VideoFile:
 
   Attributes:
     path: the file.
-    fps: its average frame rate.
-    duration: of the video stream in seconds, as the container says; None
-      where it doesn't (Matroska: its one duration may be that of the sound).
+    fps: average frame rate of the video.
+    duration: length of the video in seconds, see `container.Container`.
   """
 
-  def __init__(self, path: pathlib.Path):
+  def __init__(self, path: pathlib.Path) -> None:
     """Opens the file.
 
     Raises:
@@ -66,10 +66,11 @@ class VideoFile:
   def __enter__(self) -> VideoFile:
     return self
 
-  def __exit__(self, *unused_error) -> None:
+  def __exit__(self, *unused_error: object) -> None:
     self.close()
 
   def close(self) -> None:
+    """Closes the file."""
     self._container.close()
 
   def read_clip(
@@ -78,9 +79,10 @@ class VideoFile:
     """Reads the frames nearest to start + k / fps, for all times before stop.
 
     Args:
-      start, stop: in seconds; stop None is the end of the file.
-      fps: the rate wanted; None is the file's average rate.
-      short_side: larger frames are shrunk to it.
+      start: where the clip starts, in seconds.
+      stop: where it stops, exclusive; None is the end of the file.
+      fps: frame rate of the clip; None is the file's average rate.
+      short_side: short side, in pixels, to which larger frames are shrunk.
 
     Returns:
       JPEG bytes. A clip that ends up to half a second past the last frame is
@@ -105,18 +107,18 @@ class VideoFile:
     """See `read_clip`; `count` frames, or all until the end."""
     self._seek(0.0 if from_start else start)
     jpegs: list[bytes] = []
-    previous = None
+    previous: tuple[float, av.VideoFrame] | None = None
     end = -math.inf
 
-    def take(until: float) -> None:
-      """Repeats the previous frame for the wanted times up to `until`."""
+    def take(moment: float, frame: av.VideoFrame, until: float) -> None:
+      """Repeats a frame for the wanted times up to `until`."""
       data = None
       while count is None or len(jpegs) < count:
         if start + len(jpegs) / fps > until:
           return
         # A damaged time can put the next frame years ahead.
         self._check_count(len(jpegs) + 1)
-        data = data or self._encode(*previous, short_side, from_start)
+        data = data or self._encode(moment, frame, short_side, from_start)
         jpegs.append(data)
 
     for moment, frame in self._timed_frames():
@@ -125,7 +127,7 @@ class VideoFile:
         if moment > start + TIE_SECONDS and not from_start:
           raise _Restart
       else:
-        take((previous[0] + moment) / 2 + TIE_SECONDS)
+        take(*previous, (previous[0] + moment) / 2 + TIE_SECONDS)
         if count is not None and len(jpegs) >= count:
           return jpegs
       previous = moment, frame
@@ -133,7 +135,7 @@ class VideoFile:
     if previous is None and not from_start:
       raise _Restart
     if previous is not None:
-      take(end - TIE_SECONDS)
+      take(*previous, end - TIE_SECONDS)
     if len(jpegs) != count:
       self._check_end(start, count, fps, end, len(jpegs))
     return jpegs
@@ -187,24 +189,24 @@ class VideoFile:
     margin = container.REORDER_FRAMES / self.fps
     stream = self._container.stream
     moment = max(0.0, seconds - margin) + self._first_time
-    target = math.floor(moment / stream.time_base)
+    target = math.floor(moment / self._container.time_base)
     if seconds <= margin:
       target = min(target, stream.start_time or 0)
     try:
       self._container.file.seek(target, stream=stream, backward=True)
-    except av.FFmpegError as error:
+    except FFmpegError as error:
       raise ValueError(
         f"{str(self.path)!r}: can't go to {seconds:.2f} s ({error})."
         " Re-encode the video, or copy it again."
       ) from error
 
   def _timed_frames(self) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Yields seconds, as the file counts them, and frame, both ascending."""
+    """Yields the seconds, as the file counts them, and the frames, both ascending."""
     return self._container.timed(self._decoded())
 
   def _decoded(self) -> Iterator[av.VideoFrame]:
     try:
       yield from self._container.file.decode(self._container.stream)
-    except av.FFmpegError as error:
+    except FFmpegError as error:
       # The frames decoded so far may be all that the clip needs.
       logging.warning("%s: decoding stops early (%s)", self.path, error)

@@ -1,4 +1,4 @@
-"""The frames of a video file one after the other, each decoded once.
+"""Reads the frames of a video file one after the other, each decoded once.
 
 Times, order and rotation are as in `sum_l_jax.video.media`, which cuts the training
 data out of video files. That reads a clip wherever it lies; this reads a whole
@@ -15,6 +15,7 @@ import pathlib
 
 from absl import logging
 import av
+from av.error import FFmpegError
 import numpy as np
 
 from sum_l_jax.video import container
@@ -24,15 +25,14 @@ class VideoStream:
   """A video file, to be read once from its beginning to its end.
 
   Attributes:
-    name: its path.
-    duration: of the video stream in seconds, as the container says; None
-      where it doesn't (Matroska).
-    fps: its average frame rate.
-    damaged: frames and packets passed over so far.
+    name: path of the file.
+    duration: length of the video in seconds, see `container.Container`.
+    fps: average frame rate of the video.
+    damaged: number of frames and packets passed over so far.
     frame_seconds: how long the newest frame is shown.
   """
 
-  def __init__(self, path: pathlib.Path):
+  def __init__(self, path: pathlib.Path) -> None:
     """Opens the file; nothing is decoded.
 
     Raises:
@@ -50,14 +50,14 @@ class VideoStream:
   def __enter__(self) -> VideoStream:
     return self
 
-  def __exit__(self, *unused_error) -> None:
+  def __exit__(self, *unused_error: object) -> None:
     self._container.close()
 
   def images(self) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
     """Yields the frames, once.
 
     Yields:
-      Seconds since the first frame, ascending; and a function that gives the
+      The seconds since the first frame, ascending; and a function that gives the
       frame upright, uint8 RGB `[H, W, 3]`.
 
     Raises:
@@ -89,7 +89,7 @@ class VideoStream:
     return min(moment, self._container.seconds(start))
 
   def _timed_frames(self) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Yields seconds, as the file counts them, and frame, both ascending."""
+    """Yields the seconds, as the file counts them, and the frames, both ascending."""
     return self._container.timed(self._decoded(), self._is_whole)
 
   def _is_whole(self, moment: float, frame: av.VideoFrame) -> bool:
@@ -104,7 +104,7 @@ class VideoStream:
     while True:
       try:
         packet = next(packets, None)
-      except av.FFmpegError:
+      except FFmpegError:
         self._note_damage(moment)
         return
       if packet is None:
@@ -113,7 +113,7 @@ class VideoStream:
         moment = self._container.seconds(packet.dts)
       try:
         frames = packet.decode()
-      except av.FFmpegError:
+      except FFmpegError:
         self._note_damage(moment)
         continue
       for frame in frames:

@@ -6,23 +6,18 @@ import bisect
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
-from fractions import Fraction
 import pathlib
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 
 from sum_l_jax.prediction import best_labels
 from sum_l_jax.prediction import predictor
 from sum_l_jax.prediction import video_sources
-from sum_l_jax.system import atomic
+from sum_l_jax.video import film
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-# Fine enough for any frame rate, and MPEG-4 takes no more than 65535.
-_TICKS = 60_000
-_CODECS = ("libx264", "mpeg4")
 
 
 def captions(predictions: Iterable[best_labels.Prediction]) -> tuple[list[float], list[list[str]]]:
@@ -118,9 +113,8 @@ def write_overlay(
   middles, lines = captions(predictions)
   if not middles:
     raise ValueError(f"There is no prediction to draw on {str(video)!r}.")
-  with atomic.replacing(output) as scratch:
-    with video_sources.open_source(video, default_fps=fps) as source:
-      return _encode(scratch, source, _drawn(source, middles, lines, progress))
+  with video_sources.open_source(video, default_fps=fps) as source:
+    return film.write(output, _drawn(source, middles, lines, progress), fps=source.fps)
 
 
 def _drawn(
@@ -143,31 +137,3 @@ def _drawn(
     if progress:
       progress(source.name, moment, source.duration)
     yield moment, image
-
-
-def _encode(path: pathlib.Path, source: Any, frames: Iterable[tuple[float, np.ndarray]]) -> int:
-  codec = next((c for c in _CODECS if c in av.codecs_available), None)
-  if codec is None:
-    raise ValueError(
-      f"PyAV here has none of the encoders {_CODECS}. Install its wheel: pip install av."
-    )
-  count, last = 0, -1
-  try:
-    with av.open(str(path), "w", format="mp4") as container:
-      stream = container.add_stream(codec, rate=Fraction(source.fps).limit_denominator(1001))
-      stream.pix_fmt = "yuv420p"
-      stream.codec_context.time_base = Fraction(1, _TICKS)
-      for moment, image in frames:
-        if not count:
-          stream.height, stream.width = image.shape[:2]
-        frame = av.VideoFrame.from_ndarray(image, "rgb24")
-        # Two frames must not share a tick.
-        last = max(last + 1, round(moment * _TICKS))
-        frame.pts, frame.time_base = last, Fraction(1, _TICKS)
-        container.mux(stream.encode(frame))
-        count += 1
-      if count:
-        container.mux(stream.encode(None))
-  except av.FFmpegError as error:
-    raise ValueError(f"{str(path)!r} can't be written ({error}).") from error
-  return count
