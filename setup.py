@@ -50,7 +50,7 @@ setuptools.setup(
   package_data={
     "data_prep.toy_kitchen": ["*.npz"],
     "sum_l_jax": ["py.typed"],
-    "sum_l_jax.tools.report": ["*.jinja"],
+    "sum_l_jax.tools": ["*.jinja"],
   },
   entry_points={"console_scripts": ["sum-l = sum_l_jax.__main__:main"]},
   install_requires=[

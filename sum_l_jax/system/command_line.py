@@ -5,11 +5,50 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from collections.abc import Sequence
+import os
+import pathlib
 import sys
 import textwrap
+from typing import Any
 
 from sum_l_jax.system import extras
 from sum_l_jax.system import paths
+
+
+def make_parser(command: str | None, doc: str | None, **options: Any) -> argparse.ArgumentParser:
+  """Makes a parser whose help is the docstring of the command's module.
+
+  Args:
+    command: module that is run, such as "sum_l_jax.tools.predict".
+    doc: docstring of the module.
+    **options: further arguments of `argparse.ArgumentParser`.
+  """
+  return argparse.ArgumentParser(
+    prog=f"python -m {command}",
+    description=doc,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    **options,
+  )
+
+
+def check_output(
+  path: pathlib.Path, *, option: str = "--output", suffixes: Sequence[str] = ()
+) -> None:
+  """Refuses a file that can't be written, before anything is computed.
+
+  Args:
+    path: the file.
+    option: option that names it, for the message.
+    suffixes: suffixes that are allowed, in any case; any where empty.
+
+  Raises:
+    ValueError: another suffix, or a folder that is not there.
+  """
+  if suffixes and path.suffix.lower() not in suffixes:
+    wanted = suffixes[0] if len(suffixes) == 1 else f"one of {tuple(suffixes)}"
+    raise ValueError(f"{option} must end in {wanted}, got {str(path)!r}.")
+  if not path.absolute().parent.is_dir():
+    raise ValueError(f"{option}: there is no folder {str(path.parent)!r}.")
 
 
 def run(
@@ -69,6 +108,14 @@ def _run(command: Callable[[], str | int | None], debug: bool, argv: Sequence[st
   try:
     paths.check_arguments(sys.argv[1:] if argv is None else argv)
     result = command()
+    if isinstance(result, str) and result:
+      sys.stdout.write(result + "\n")
+    sys.stdout.flush()
+  except BrokenPipeError:
+    # The reader, such as `head`, has enough. Without this, Python complains
+    # once more when it flushes at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
   except (ValueError, OSError, ImportError) as error:
     text = extras.advice(error) if isinstance(error, ImportError) else str(error)
     if debug or not text:
@@ -77,11 +124,7 @@ def _run(command: Callable[[], str | int | None], debug: bool, argv: Sequence[st
     width = 88 if sys.stderr.isatty() else 0
     sys.stderr.write(error_block(text, width) + "\n")
     return 2
-  if isinstance(result, int):
-    return result
-  if result:
-    sys.stdout.write(result + "\n")
-  return 0
+  return result if isinstance(result, int) else 0
 
 
 def error_block(text: str, width: int = 0) -> str:

@@ -7,11 +7,13 @@ import functools
 import io
 import pathlib
 
+import cv2
 import numpy as np
 from PIL import Image
 from PIL import ImageDraw
 from PIL import ImageFont
 
+from sum_l_jax.system import command_line
 from sum_l_jax.video import film
 
 SUFFIXES = (".png", ".gif", ".mp4")
@@ -51,6 +53,13 @@ def shortened(text: str, width: float, face: Font) -> str:
     else:
       high = middle - 1
   return text[:low] + "..."
+
+
+def scaled(picture: np.ndarray, height: int) -> np.ndarray:
+  """The picture with another height and the same shape."""
+  width = max(round(picture.shape[1] * height / picture.shape[0]), 1)
+  how = cv2.INTER_AREA if height < picture.shape[0] else cv2.INTER_CUBIC
+  return cv2.resize(picture, (width, height), interpolation=how)
 
 
 def text_line(
@@ -114,7 +123,7 @@ def write(path: pathlib.Path, pictures: Sequence[np.ndarray], *, fps: float = 6.
   Raises:
     ValueError: another suffix, or a folder that is not there.
   """
-  check_output(path)
+  command_line.check_output(path, suffixes=SUFFIXES)
   suffix = path.suffix.lower()
   if suffix == ".png":
     path.write_bytes(encoded(pictures[0], "PNG"))
@@ -123,14 +132,6 @@ def write(path: pathlib.Path, pictures: Sequence[np.ndarray], *, fps: float = 6.
     first.save(path, "GIF", save_all=True, append_images=others, loop=0, duration=round(1000 / fps))
   else:
     film.write(path, ((i / fps, _padded(p)) for i, p in enumerate(pictures)), fps=fps)
-
-
-def check_output(path: pathlib.Path) -> None:
-  """Raises ValueError where `write` could not write this file."""
-  if path.suffix.lower() not in SUFFIXES:
-    raise ValueError(f"--output must end in one of {SUFFIXES}, got {str(path)!r}.")
-  if not path.parent.is_dir():
-    raise ValueError(f"--output: there is no folder {str(path.parent)!r}.")
 
 
 def _padded(picture: np.ndarray) -> np.ndarray:

@@ -16,11 +16,12 @@ from sum_l_jax.system import atomic
 from sum_l_jax.system import npz_files
 from sum_l_jax.system import paths
 from sum_l_jax.system import run_files
+from sum_l_jax.system import text_tables
 
 # Columns of the table, in this order, where the metric exists.
 _COLUMNS = ("verb_top1", "verb_top5", "noun_top1", "noun_top5", "action_top1", "action_top5")
 # Clips scored apart, and how the table calls them.
-_GROUPS = {
+GROUPS = {
   "seen": "seen label combinations",
   "unseen": "unseen label combinations",
   "unseen_participants": "unseen participants",
@@ -81,7 +82,7 @@ def definitions(names: Iterable[str]) -> dict[str, str]:
   # Without them "action" is a label set like any other.
   pairs = {"verb_top1", "noun_top1"} <= set(names)
   for name in names:
-    for group in _GROUPS:
+    for group in GROUPS:
       if name.endswith(f"_{group}"):
         out[f"_{group}"] = _DEFINITIONS[f"_{group}"]
         name = name.removesuffix(f"_{group}")
@@ -109,7 +110,7 @@ def _row(
   name: str, metrics: Mapping[str, float], columns: Sequence[str], suffix: str = ""
 ) -> list[str]:
   cells = [metrics.get(column + suffix) for column in columns]
-  return [name] + ["-" if v is None else f"{100 * v:.1f}" for v in cells]
+  return [name, *map(text_tables.percent, cells)]
 
 
 def format_table(result: Mapping[str, Any]) -> str:
@@ -131,17 +132,10 @@ def format_table(result: Mapping[str, Any]) -> str:
     rows = [["top-1, top-5, mAP in %"] + [c.replace("_", " ") for c in columns]]
     rows.append(_row("constant guess", entry["constant_guess"], columns))
     rows.append(_row(result["method"], metrics, columns))
-    for group, text in _GROUPS.items():
+    for group, text in GROUPS.items():
       if any(name.endswith(f"_{group}") for name in metrics):
         rows.append(_row(f"  {text}", metrics, columns, f"_{group}"))
-    widths = [max(map(len, cells)) for cells in zip(*rows)]
-    lines = [
-      "  ".join(
-        cell.ljust(width) if i == 0 else cell.rjust(width)
-        for i, (cell, width) in enumerate(zip(row, widths))
-      ).rstrip()
-      for row in rows
-    ]
+    lines = text_tables.aligned(rows)
     skipped = len(entry["skipped"])
     step = result["step"]  # Of a file of weights it isn't known.
     source = "exported weights" if step is None else f"checkpoint at step {step}"

@@ -15,9 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
-import copy
 import dataclasses
-import pathlib
 from typing import Any
 
 import jax
@@ -137,40 +135,6 @@ def why_not(weights: weight_files.Weights, view: str) -> str:
       " --encoder_only"
     )
   return ""
-
-
-def subset(dataset: records.ClipDataset, rows: np.ndarray) -> records.ClipDataset:
-  """The data set with some of its clips, in the order of `rows`."""
-  part = copy.copy(dataset)
-  # Of the whole; computed anew when asked for.
-  part.__dict__.pop("fingerprint", None)
-  part.clips = tuple(dataset.clips[row] for row in rows)
-  return part
-
-
-def spaced(number: int, at_most: int) -> np.ndarray:
-  """Rows of at most so many of `number` items, evenly spaced, int64."""
-  count = min(number, at_most)
-  return np.arange(count) * number // max(count, 1)
-
-
-def open_dataset(text: str, split: str = "") -> records.ClipDataset:
-  """Opens `DIR` or `DIR:split`.
-
-  Args:
-    text: the folder of a clip data set, with or without a split.
-    split: of a folder without one.
-
-  Raises:
-    FileNotFoundError, ValueError: no such data set or split.
-  """
-  folder, colon, own = text.rpartition(":")
-  if not colon or "/" in own or pathlib.Path(text).is_dir():
-    folder, own = text, split
-  if not own:
-    found = sorted(records.read_card(folder)["splits"])
-    raise ValueError(f"{text!r} names no split: give {folder}:SPLIT, with one of {found}.")
-  return records.ClipDataset(folder, own)
 
 
 class Embedder:

@@ -11,6 +11,7 @@ from absl import logging
 import jax
 import numpy as np
 
+from sum_l_jax.data import clip_selection
 from sum_l_jax.data import eval_loader
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
@@ -86,9 +87,9 @@ def make_source(
     ValueError: a narration without a vector.
   """
   starts = np.cumsum([0, *map(len, datasets)])
-  rows = embedding.spaced(int(starts[-1]), at_most)
+  rows = clip_selection.spaced(int(starts[-1]), at_most)
   parts = [
-    embedding.subset(data, rows[(rows >= start) & (rows < start + len(data))] - start)
+    clip_selection.subset(data, rows[(rows >= start) & (rows < start + len(data))] - start)
     for data, start in zip(datasets, starts)
   ]
   parts = [part for part in parts if len(part)]

@@ -1,9 +1,9 @@
-"""Compiles a config's train step for TPUs that need not be there, and says
+r"""Compiles a config's train step for TPUs that need not be there, and says
 what it takes: memory, arithmetic, traffic, time, exchanges between chips.
 
-  python -m sum_l_jax.tools.aot --config=configs/epic55.py:backbone=slowfast_r50 \\
+  python -m sum_l_jax.tools.aot --config=configs/epic55.py:backbone=slowfast_r50 \
       --topology=v5e:4x8 --batch_per_chip=8 --config.precision=bfloat16
-  python -m sum_l_jax.tools.aot --config=configs/epic55.py --topology=v5e:2x4 \\
+  python -m sum_l_jax.tools.aot --config=configs/epic55.py --topology=v5e:2x4 \
       --batch_per_chip=8 --compare.precision=bfloat16
 
 It is the step that training runs, from the same functions; data sets and
@@ -155,6 +155,7 @@ def run(args: argparse.Namespace, fields: Sequence[str]) -> list[dict[str, Any]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command; returns its exit status."""
   arguments = list(sys.argv[1:] if argv is None else argv)
   fits = True
 

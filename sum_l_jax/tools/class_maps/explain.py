@@ -13,11 +13,11 @@ import numpy as np
 
 from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.data import clip_selection
 from sum_l_jax.data import eval_loader
 from sum_l_jax.data import input_options
 from sum_l_jax.data import records
 from sum_l_jax.evaluation import towers
-from sum_l_jax.evaluation.retrieval import embedding
 from sum_l_jax.models import backbones
 from sum_l_jax.models import pixel_format
 from sum_l_jax.tools.class_maps import cam
@@ -201,7 +201,7 @@ class Explainer:
   def _run(self, dataset, rows, wanted):
     """Yields row, probabilities [K], class, map [T', H', W'], video."""
     stream = eval_loader.EvalStream(
-      embedding.subset(dataset, np.asarray(rows, np.int64)),
+      clip_selection.subset(dataset, np.asarray(rows, np.int64)),
       towers.eval_transform(self.weights.card),
       views=eval_loader.TestViews(1, 1),
       batch_size=self._batch_size,

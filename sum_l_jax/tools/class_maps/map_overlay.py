@@ -124,13 +124,7 @@ def strips(block: Block, *, columns: int = COLUMNS, side: int = _SIDE) -> list[n
     if not rows:
       rows.append(item.frames[which])
     rows.append(blended(item.frames[which], item.strength[which]))
-  return [canvas.side_by_side([_enlarged(f, side) for f in row], gap=_GAP) for row in rows]
-
-
-def _enlarged(frame: np.ndarray, side: int) -> np.ndarray:
-  shrink = side < frame.shape[0]
-  how = cv2.INTER_AREA if shrink else cv2.INTER_CUBIC
-  return cv2.resize(frame, (side, side), interpolation=how)
+  return [canvas.side_by_side([canvas.scaled(f, side) for f in row], gap=_GAP) for row in rows]
 
 
 def bar(width: int, height: int = 14) -> np.ndarray:
@@ -193,4 +187,4 @@ def _tile(frame: np.ndarray, lines: Sequence[str]) -> np.ndarray:
   """A frame, enlarged, with lines of text below it."""
   side = max(2 * _SIDE, frame.shape[0])
   text = [canvas.text_line(line, side, size=12) for line in lines]
-  return canvas.stacked([_enlarged(frame, side), *text])
+  return canvas.stacked([canvas.scaled(frame, side), *text])

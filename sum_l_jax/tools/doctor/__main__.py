@@ -187,6 +187,7 @@ def look(workdir: pathlib.Path) -> list[tuple[str, list[Finding]]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command; returns its exit status."""
   parser = argparse.ArgumentParser(
     prog="python -m sum_l_jax.tools.doctor",
     description=__doc__,

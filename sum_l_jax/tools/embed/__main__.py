@@ -1,9 +1,9 @@
-"""Embeddings of clips, from a checkpoint, as a file for other programs.
+r"""Embeddings of clips, from a checkpoint, as a file for other programs.
 
-  python -m sum_l_jax.tools.embed --checkpoint=runs/demo --split=train \\
+  python -m sum_l_jax.tools.embed --checkpoint=runs/demo --split=train \
       --datasets=data/toy_kitchen/ego,data/toy_kitchen/exo
-  python -m sum_l_jax.tools.embed --checkpoint=runs/demo --nearest=10 \\
-      --datasets=data/toy_kitchen/ego:test,data/toy_kitchen/exo:train \\
+  python -m sum_l_jax.tools.embed --checkpoint=runs/demo --nearest=10 \
+      --datasets=data/toy_kitchen/ego:test,data/toy_kitchen/exo:train \
       --output=embeddings.parquet
 
 A data set's own view picks the encoder. One row a clip: clip_id, dataset, view,
@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from sum_l_jax.data import clip_selection
 from sum_l_jax.data import records
 from sum_l_jax.system import command_line
 
@@ -233,7 +234,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> str:
-  from sum_l_jax.evaluation.retrieval import embedding
 
   check_output(options.output)
   if options.nearest < 0:
@@ -243,7 +243,7 @@ def _run(options: argparse.Namespace) -> str:
     raise ValueError(f"--datasets must name data sets, each once, got {options.datasets!r}.")
   if options.nearest and len(texts) < 2:
     raise ValueError("--nearest needs two or more data sets in --datasets.")
-  datasets = [embedding.open_dataset(text, options.split) for text in texts]
+  datasets = [clip_selection.open_dataset(text, options.split) for text in texts]
   columns, owner, about = embed_datasets(
     options.checkpoint,
     datasets,
@@ -271,6 +271,7 @@ def _run(options: argparse.Namespace) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+  """Runs the command; returns its exit status."""
   return command_line.run(_parser(), _run, arguments)
 
 

@@ -1,7 +1,7 @@
-"""Writes the ego encoder with its class heads as a file that runs elsewhere.
+r"""Writes the ego encoder with its class heads as a file that runs elsewhere.
 
   python -m sum_l_jax.tools.export --checkpoint=runs/epic55 --output=epic55_model
-  python -m sum_l_jax.tools.export --checkpoint=runs/epic55 --output=epic55_tf \\
+  python -m sum_l_jax.tools.export --checkpoint=runs/epic55 --output=epic55_tf \
       --format=saved_model --batch=1
 
 From uint8 frames to probabilities, normalisation and channel order included,
@@ -145,6 +145,7 @@ def _run(options: argparse.Namespace) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+  """Runs the command; returns its exit status."""
   return command_line.run(_parser(), _run, arguments)
 
 

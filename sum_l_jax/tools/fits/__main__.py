@@ -17,6 +17,7 @@ import sys
 from typing import Any
 
 from sum_l_jax.system import command_line
+from sum_l_jax.system import text_tables
 
 _COLUMNS = (
   "network",
@@ -58,8 +59,7 @@ def table(programs: Sequence[Mapping[str, Any]]) -> str:
   Args:
     programs: of `report.summarize`.
   """
-  lines = [_COLUMNS, ("---",) * len(_COLUMNS), *map(_cells, programs)]
-  return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+  return text_tables.markdown([_COLUMNS, *map(_cells, programs)])
 
 
 def read_programs(paths: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
@@ -82,6 +82,7 @@ def read_programs(paths: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command; returns its exit status."""
   parser = argparse.ArgumentParser(
     prog="python -m sum_l_jax.tools.fits",
     description=__doc__,

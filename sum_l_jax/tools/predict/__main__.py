@@ -1,7 +1,7 @@
-"""Labels of videos, from a checkpoint.
+r"""Labels of videos, from a checkpoint.
 
   python -m sum_l_jax.tools.predict --checkpoint=runs/epic55 VIDEO_OR_FOLDER ...
-  python -m sum_l_jax.tools.predict --checkpoint=runs/epic55 --window=2 --stride=1 \\
+  python -m sum_l_jax.tools.predict --checkpoint=runs/epic55 --window=2 --stride=1 \
       --top=5 --output=csv --overlay=labelled.mp4 VIDEO
 
 A line for each window and task: verb, noun, and the best pairs of both. Frames,
@@ -110,6 +110,7 @@ def _predict(options: argparse.Namespace, progress: prediction_files.VideoProgre
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+  """Runs the command; returns its exit status."""
   options = _parser().parse_args(arguments)
   progress = prediction_files.VideoProgress()
   try:

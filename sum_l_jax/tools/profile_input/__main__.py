@@ -1,6 +1,6 @@
-"""Says what the input of a training costs, who waits for whom, what to change.
+r"""Says what the input of a training costs, who waits for whom, what to change.
 
-  python -m sum_l_jax.tools.profile_input --config=configs/epic55.py \\
+  python -m sum_l_jax.tools.profile_input --config=configs/epic55.py \
       --config.ego.dataset=data/epic55/ego --seconds=20
   python -m sum_l_jax.tools.profile_input --config=configs/demo.py --step --json
 
@@ -381,6 +381,7 @@ def _command(args: argparse.Namespace, overrides: Sequence[str]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command; returns its exit status."""
   parser = argparse.ArgumentParser(
     prog="python -m sum_l_jax.tools.profile_input",
     description=__doc__,

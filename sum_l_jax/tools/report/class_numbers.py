@@ -31,37 +31,43 @@ class Confusion:
 
 
 def confusion_counts(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
-  """Clips by label (rows) and prediction (columns), int64 `[K, K]`.
+  """Counts clips by label (rows) and prediction (columns), int64 `[K, K]`.
 
   Args:
-    labels, predicted: class ids `[N]`.
+    labels: ids of the right classes, `[N]`.
+    predicted: ids of the predicted classes, `[N]`.
     num_classes: K.
   """
   cells = np.asarray(labels, np.int64) * num_classes + predicted
   return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
+def by_frequency(clips: np.ndarray) -> np.ndarray:
+  """Ids of the classes that have clips, the most frequent first."""
+  order = np.argsort(-clips, kind="stable")
+  return order[clips[order] > 0]
+
+
 def top_confusion(counts: np.ndarray, limit: int) -> Confusion:
-  """The most frequent labels of a confusion matrix.
+  """Reduces a confusion matrix to its most frequent labels.
 
   Args:
-    counts: `[K, K]`, of `confusion_counts`.
-    limit: at most so many classes; classes without a clip are left out.
+    counts: matrix from `confusion_counts`, `[K, K]`.
+    limit: most classes to keep; classes without a clip are left out.
   """
   clips = counts.sum(axis=1)
-  order = np.argsort(-clips, kind="stable")[:limit]
-  order = order[clips[order] > 0]
+  order = by_frequency(clips)[:limit]
   part = counts[np.ix_(order, order)]
   other = clips[order] - part.sum(axis=1)
   return Confusion(order, np.concatenate([part, other[:, None]], axis=1), clips[order])
 
 
 def mistakes(counts: np.ndarray, limit: int) -> list[tuple[int, int, int]]:
-  """The most frequent mistakes: label, prediction, clips.
+  """Finds the most frequent mistakes: label, prediction, clips.
 
   Args:
-    counts: `[K, K]`, of `confusion_counts`.
-    limit: at most so many.
+    counts: matrix from `confusion_counts`, `[K, K]`.
+    limit: most mistakes to find.
   """
   wrong = counts.copy()
   np.fill_diagonal(wrong, 0)
@@ -70,50 +76,23 @@ def mistakes(counts: np.ndarray, limit: int) -> list[tuple[int, int, int]]:
   return [item for item in found if item[2]]
 
 
-@dataclasses.dataclass(frozen=True)
-class PerClass:
-  """One number a class.
-
-  Attributes:
-    clips: int64 `[K]`, clips with the label.
-    values: float64 `[K]`, top-1 of the class's clips (softmax) or its average
-      precision (multi_label), in [0, 1]; NaN for a class without clips.
-  """
-
-  clips: np.ndarray
-  values: np.ndarray
-
-
-def per_class(scores: np.ndarray, labels: np.ndarray) -> PerClass:
-  """Accuracy or average precision of each class.
+def per_class(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Computes accuracy or average precision of each class.
 
   Args:
-    scores: `[N, K]`.
-    labels: int `[N]`, or multi-hot `[N, K]`.
+    scores: scores, `[N, K]`.
+    labels: labels, int `[N]` (softmax) or multi-hot `[N, K]` (multi_label).
+
+  Returns:
+    int64 `[K]`, clips with the label, and float64 `[K]`, top-1 of the class's
+    clips (softmax) or its average precision (multi_label), in [0, 1]; NaN for a
+    class without clips.
   """
   if labels.ndim == 2:
-    return PerClass(
-      labels.sum(axis=0).astype(np.int64),
-      label_metrics.average_precisions(scores, labels, definition="sklearn"),
-    )
+    clips = labels.sum(axis=0).astype(np.int64)
+    return clips, label_metrics.average_precisions(scores, labels, definition="sklearn")
   counts = confusion_counts(labels, scores.argmax(axis=1), scores.shape[1])
   clips = counts.sum(axis=1)
   values = np.full(len(clips), np.nan)
   np.divide(np.diagonal(counts), clips, out=values, where=clips > 0)
-  return PerClass(clips, values)
-
-
-def gains(scores: np.ndarray, baseline: np.ndarray, labels: np.ndarray) -> np.ndarray:
-  """What each class gains over a baseline, float64 `[K]`, NaN without clips.
-
-  Args:
-    scores, baseline: `[N, K]` of the same clips.
-    labels: int `[N]`, or multi-hot `[N, K]`.
-  """
-  return per_class(scores, labels).values - per_class(baseline, labels).values
-
-
-def ordered_by_clips(clips: np.ndarray) -> np.ndarray:
-  """Ids of the classes that have clips, the most frequent first."""
-  order = np.argsort(-clips, kind="stable")
-  return order[clips[order] > 0]
+  return clips, values

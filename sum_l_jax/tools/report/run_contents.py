@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 import dataclasses
 import json
 import pathlib
@@ -11,26 +12,51 @@ from typing import Any
 from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import records
+from sum_l_jax.evaluation.labels import bootstrap
+from sum_l_jax.evaluation.labels import comparison
 from sum_l_jax.evaluation.labels import result_files
 from sum_l_jax.system import run_files
+from sum_l_jax.tools.class_maps import clip_choice
 from sum_l_jax.train import metric_log
 
 STAGES = ("exo", "joint")
 
 
 @dataclasses.dataclass(frozen=True)
-class RunFiles:
+class Scores:
+  """Scores of one split, of a run and perhaps of a baseline on the same clips.
+
+  Attributes:
+    own: the run.
+    baseline: the other run, or None.
+    baseline_name: how the report calls it.
+    differences: metric -> baseline's interval, and that of run minus baseline.
+  """
+
+  own: comparison.Run
+  baseline: comparison.Run | None = None
+  baseline_name: str = ""
+  differences: Mapping[str, tuple[bootstrap.Interval, bootstrap.Interval]] = dataclasses.field(
+    default_factory=dict
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class RunContents:
   """A workdir, read as far as it goes.
 
   Attributes:
-    workdir: where.
+    workdir: the folder.
     fields: the config, by dotted name.
-    command: the command line that wrote it, or "".
-    result: of `result.json`, or None.
+    command: command line that wrote it, or "".
+    result: content of `result.json`, or None.
     split: the evaluated split that is looked into, or "".
-    weights: of the latest checkpoint, or None.
+    weights: weights of the latest checkpoint, or None.
     no_weights: why there are none.
-    scalars: by stage, the logged scalars by tag.
+    scalars: logged values by tag, by stage.
+    scores: scores of the split, or None.
+    no_scores: why there are none.
+    baseline: workdir of the run to compare with, or None.
   """
 
   workdir: pathlib.Path
@@ -41,9 +67,13 @@ class RunFiles:
   weights: weight_files.Weights | None
   no_weights: str
   scalars: Mapping[str, Mapping[str, metric_log.Series]]
+  scores: Scores | None
+  no_scores: str
+  baseline: pathlib.Path | None
 
   @property
   def method(self) -> str:
+    """Training method, "?" where the config names none."""
     return self.fields.get("method", "?")
 
   def class_names(self, task: str, number: int) -> tuple[str, ...]:
@@ -53,38 +83,47 @@ class RunFiles:
     return tuple(names) if len(names) == number else tuple(map(str, range(number)))
 
   def open_ego(self, split: str) -> records.ClipDataset:
-    """Raises FileNotFoundError or ValueError where it is not there."""
+    """Opens the ego data set; see `open_dataset`."""
     return open_dataset(self.fields.get("ego.dataset", ""), split)
 
   def open_exo(self) -> list[records.ClipDataset]:
-    """The pools; raises as `open_ego`."""
+    """Opens the pools; see `open_dataset`."""
     split = self.fields.get("exo.train_split", "train")
-    return [open_dataset(d, split) for d in self.fields.get("exo.datasets", ())]
+    return [open_dataset(folder, split) for folder in self.fields.get("exo.datasets", ())]
 
 
 def open_dataset(folder: str, split: str) -> records.ClipDataset:
+  """Opens a data set that a config names.
+
+  Raises:
+    FileNotFoundError, ValueError: the config names none, or it is not there.
+  """
   if not folder:
     raise ValueError("The config names no data set.")
   return records.ClipDataset(folder, split)
 
 
-def read_run(workdir: str | pathlib.Path, *, split: str = "") -> RunFiles:
+def read_run(
+  workdir: str | pathlib.Path, *, split: str = "", baseline: str | pathlib.Path = ""
+) -> RunContents:
   """Reads a workdir.
 
   Args:
-    workdir: of a run, finished or not.
-    split: the evaluated split to look into; "" is the last that has labels.
+    workdir: workdir of a run, finished or not.
+    split: evaluated split to look into; "" is the last that has labels.
+    baseline: another evaluated workdir to compare with.
 
   Raises:
-    FileNotFoundError: no run there.
-    ValueError: a damaged file, or a split that was not evaluated.
+    FileNotFoundError: no run there, or no evaluated baseline.
+    ValueError: a damaged file, a split that was not evaluated, or a baseline on
+      other clips.
   """
   workdir = pathlib.Path(workdir)
   path = workdir / run_files.CONFIG
   if not path.is_file():
     raise FileNotFoundError(
-      f"{str(workdir)!r} is no workdir of a run: {run_files.CONFIG} is"
-      " missing. Give the --workdir of a training."
+      f"{str(workdir)!r} is no workdir of a run: {run_files.CONFIG} is missing. Give the --workdir"
+      " of a training."
     )
   result = None
   if (workdir / run_files.RESULT).is_file():
@@ -92,21 +131,26 @@ def read_run(workdir: str | pathlib.Path, *, split: str = "") -> RunFiles:
     split = _find_split(result, split, workdir)
   elif split:
     result_files.read_result(workdir, split)  # Says how to evaluate.
-  weights, reason = None, ""
+  weights, no_weights = None, ""
   try:
     weights = weight_files.read_weights(workdir)
   except (ValueError, OSError) as error:
-    reason = str(error)
+    no_weights = str(error)
+  other = pathlib.Path(baseline) if baseline else None
+  scores, no_scores = _try_scores(workdir, split, other)
   command = workdir / run_files.COMMAND
-  return RunFiles(
+  return RunContents(
     workdir=workdir,
     fields=_read_json(path),
     command=command.read_text("utf-8") if command.is_file() else "",
     result=result,
     split=split,
     weights=weights,
-    no_weights=reason,
+    no_weights=no_weights,
     scalars={stage: found for stage in STAGES if (found := metric_log.read(workdir / stage))},
+    scores=scores,
+    no_scores=no_scores,
+    baseline=other,
   )
 
 
@@ -115,14 +159,47 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
   except ValueError as error:
     raise ValueError(
-      f"{str(path)!r} is damaged ({error}). Run the same command again to write it anew."
+      f"{str(path)!r} is damaged ({error}). Run the same command again to write it again."
     ) from error
 
 
-def _find_split(result: Mapping[str, Any], split: str, workdir) -> str:
+def _find_split(result: Mapping[str, Any], split: str, workdir: pathlib.Path) -> str:
   labelled = [name for name, entry in result["splits"].items() if entry.get("metrics")]
   if split and split not in labelled:
     raise ValueError(
       f"The evaluation in {str(workdir)!r} has no labelled split {split!r}; it has {labelled}."
     )
   return split or (labelled[-1] if labelled else "")
+
+
+def _try_scores(
+  workdir: pathlib.Path, split: str, baseline: pathlib.Path | None
+) -> tuple[Scores | None, str]:
+  """Reads scores, or says why there are none; with a baseline there must be."""
+  if not split:
+    if baseline:
+      raise ValueError(
+        f"{str(workdir)!r} has no labelled split to compare. Evaluate it first: python -m"
+        " sum_l_jax.main --mode=eval"
+      )
+    return None, ""
+  try:
+    return _read_scores(workdir, split, baseline), ""
+  except (ValueError, FileNotFoundError) as error:
+    if baseline:
+      raise
+    return None, str(error)
+
+
+def _read_scores(workdir: pathlib.Path, split: str, baseline: pathlib.Path | None) -> Scores:
+  """Reads the scores of the run, and compares them with the baseline's."""
+  own = comparison.read_run(workdir, split)
+  if baseline is None:
+    return Scores(own)
+  runs: Sequence[comparison.Run] = comparison.align([comparison.read_run(baseline, split), own])
+  first, second = comparison.compare(runs)
+  name, _ = clip_choice.network_names([run.method for run in runs], [baseline, workdir])
+  differences = {
+    metric: (first[metric][0], change) for metric, (_, change) in second.items() if change
+  }
+  return Scores(runs[1], runs[0], name, differences)

@@ -3,74 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-import pathlib
 from typing import Any
 
-from sum_l_jax.tools.report import clip_examples
-from sum_l_jax.tools.report import render
-from sum_l_jax.tools.report import result_charts
+from sum_l_jax.system import text_tables
+from sum_l_jax.tools import page
+from sum_l_jax.tools.report import clip_sections
+from sum_l_jax.tools.report import result_sections
 from sum_l_jax.tools.report import run_contents
-from sum_l_jax.tools.report import training_charts
+from sum_l_jax.tools.report import training_sections
 
 
-def make_page(
-  files: run_contents.RunFiles,
-  *,
-  defaults: Mapping[str, Any],
-  scores: result_charts.Scores | None = None,
-  no_scores: str = "",
-  baseline: pathlib.Path | None = None,
-  number: int = 4,
-) -> str:
-  """The whole page.
-
-  A section that lacks its data says so in one line.
+def make_page(run: run_contents.RunContents, *, defaults: Mapping[str, Any], number: int) -> str:
+  """Makes the whole page; a section that lacks its data says so in one line.
 
   Args:
-    files: of the run.
-    defaults: the fields of a config without changes.
-    scores: of `files.split`, with the baseline's where there is one.
-    no_scores: why there are none.
-    baseline: its workdir.
-    number: of clips with activation maps.
+    run: what the run left.
+    defaults: fields of a config without changes.
+    number: number of clips with class maps.
 
   Returns:
     HTML.
   """
   sections = [
-    result_charts.results_section(files, scores),
-    training_charts.trained_section(files),
-    training_charts.curves_section(files),
-    clip_examples.pairs_section(files),
-    clip_examples.maps_section(files, number=number, scores=scores, baseline=baseline),
-    result_charts.classes_section(files, scores, no_scores=no_scores),
-    result_charts.retrieval_section(files),
-    training_charts.settings_section(files, defaults),
-    training_charts.environment_section(files),
+    page.Section("results", "Results", result_sections.results(run)),
+    page.Section("trained", "What was trained", training_sections.trained(run)),
+    page.Section("curves", "Curves", training_sections.curves(run)),
+    page.Section("pairs", "Pairs", clip_sections.pairs(run)),
+    page.Section("maps", "Where the network looks", clip_sections.maps(run, number)),
+    page.Section("classes", "Classes", result_sections.classes(run)),
+    page.Section("retrieval", "Retrieval", result_sections.retrieval(run)),
+    page.Section("settings", "Settings", training_sections.settings(run, defaults)),
+    page.Section("environment", "Environment", training_sections.environment(run)),
   ]
-  name = files.workdir.resolve().name
-  title = name if name == files.method else f"{name}: {files.method}"
-  return render.render(title, _intro(files, scores), sections)
+  name = run.workdir.resolve().name
+  title = name if name == run.method else f"{name}: {run.method}"
+  return page.render(title, _intro(run), sections)
 
 
-def _intro(files: run_contents.RunFiles, scores) -> list[str]:
+def _intro(run: run_contents.RunContents) -> list[str]:
   """The few numbers that a reader looks for first."""
-  if files.result is None or not files.split:
-    return [f"Method {files.method}; no labelled split has been evaluated."]
-  entry = files.result["splits"][files.split]
-  shown = [n for n in entry["metrics"] if n.endswith(("_top1", "_map_sklearn"))]
+  if run.result is None or not run.split:
+    return [f"Method {run.method}; no labelled split has been evaluated."]
+  entry = run.result["splits"][run.split]
   numbers = []
-  for name in shown:
-    text = f"{name} {result_charts.percent(entry['metrics'][name])} %"
-    bounds = entry.get("intervals", {}).get(name)
-    if bounds:
-      text += f" ({result_charts.interval(bounds)})"
-    numbers.append(text)
-  lines = [
-    f"{entry['dataset']}, split {files.split}, {entry['clips']} clips: {'; '.join(numbers)}."
-  ]
-  if scores and scores.baseline:
+  for name, value in entry["metrics"].items():
+    if name.endswith(("_top1", "_map_sklearn")):
+      bounds = entry.get("intervals", {}).get(name)
+      interval = f" ({result_sections.interval(bounds)})" if bounds else ""
+      numbers.append(f"{name} {text_tables.percent(value)} %{interval}")
+  lines = [f"{entry['dataset']}, split {run.split}, {entry['clips']} clips: {'; '.join(numbers)}."]
+  if run.scores and run.scores.baseline:
     lines.append(
-      f"Compared with {scores.baseline_name} on {len(scores.clip_ids)} clips that both scored."
+      f"Compared with {run.scores.baseline_name} on {len(run.scores.own.clip_ids)} clips that both"
+      " scored."
     )
   return lines

@@ -1,8 +1,8 @@
-"""Runs a table of the paper over seeds, and writes it.
+r"""Runs a table of the paper over seeds, and writes it.
 
-  python -m sum_l_jax.tools.study --study=table1 --config=configs/demo.py \\
+  python -m sum_l_jax.tools.study --study=table1 --config=configs/demo.py \
       --seeds=10 --parallel=2 --workdir=runs/table1
-  python -m sum_l_jax.tools.study --study=table6 --seeds=3 --workdir=runs/table6 \\
+  python -m sum_l_jax.tools.study --study=table6 --seeds=3 --workdir=runs/table6 \
       --config=configs/charades_ego.py --config.init.exo=runs/lemma
 
 The same command again goes on where it stopped. Stage one is trained once a
@@ -193,6 +193,7 @@ def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command; returns its exit status."""
   try:
     return command_line.run_with_fields(_parser(), _run, argv)
   except KeyboardInterrupt:

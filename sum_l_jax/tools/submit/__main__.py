@@ -264,6 +264,7 @@ def _run(options: argparse.Namespace) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+  """Runs the command; returns its exit status."""
   return command_line.run(_parser(), _run, arguments)
 
 

@@ -1,8 +1,8 @@
-"""Class activation maps of clips, as a picture or a film.
+r"""Class activation maps of clips, as a picture or a film.
 
-  python -m sum_l_jax.tools.visualize --checkpoint=runs/demo \\
+  python -m sum_l_jax.tools.visualize --checkpoint=runs/demo \
       --dataset=data/toy_kitchen/ego --split=test --number=8
-  python -m sum_l_jax.tools.visualize --checkpoint=runs/demo \\
+  python -m sum_l_jax.tools.visualize --checkpoint=runs/demo \
       --against=runs/demo_fpv --dataset=data/toy_kitchen/ego --output=cam.mp4
 
 The data set's view picks the encoder. The colour says how much a place speaks
@@ -63,12 +63,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _rows(options, explainers, sources, dataset):
   """The chosen clips, and how much each changes (or None)."""
+  from sum_l_jax.data import clip_selection
   from sum_l_jax.tools.class_maps import clip_choice
-  from sum_l_jax.tools.retrieve import retrieval_examples
 
   ids = list(filter(None, options.ids.split(",")))
   if ids or not options.against:
-    rows = retrieval_examples.choose(dataset, number=options.number, ids=ids)
+    rows = clip_selection.choose(dataset, number=options.number, ids=ids)
     return rows, None
   if options.number < 1:
     raise ValueError(f"--number must be 1 or more, got {options.number}.")
@@ -94,7 +94,7 @@ def _run(options: argparse.Namespace) -> str:
   from sum_l_jax.tools.class_maps import map_overlay
   from sum_l_jax.video import canvas
 
-  canvas.check_output(options.output)
+  command_line.check_output(options.output, suffixes=canvas.SUFFIXES)
   dataset = records.ClipDataset(options.dataset, options.split)
   sources = [*filter(None, [options.against]), options.checkpoint]
   weights = [weight_files.read_weights(source) for source in sources]
@@ -144,6 +144,7 @@ def _run(options: argparse.Namespace) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+  """Runs the command; returns its exit status."""
   return command_line.run(_parser(), _run, arguments)
 
 

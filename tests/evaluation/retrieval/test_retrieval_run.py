@@ -12,6 +12,7 @@ from data_prep.clips import clip_dataset
 from sum_l_jax import main
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config import settings
+from sum_l_jax.data import clip_selection
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
 from sum_l_jax.evaluation.retrieval import cross_view
@@ -63,9 +64,9 @@ def test_result_is_that_of_the_checkpoints_embeddings(
   sides = []
   for folder, split, rows in ((tiny_ego, "val", [0, 1, 2, 3]), (tiny_exo, "train", [0, 2, 5, 8])):
     data = records.ClipDataset(folder, split)
-    rows = embedding.spaced(len(data), 4)
+    rows = clip_selection.spaced(len(data), 4)
     sides.append(items(data, embedder(data).vectors, tiny_narrations, rows.tolist()))
-  assert embedding.spaced(11, 4).tolist() == [0, 2, 5, 8]
+  assert clip_selection.spaced(11, 4).tolist() == [0, 2, 5, 8]
   expected = cross_view.compare(*sides, multi_instance=True)
   for direction, metrics in expected.items():
     assert found[direction] == pytest.approx(metrics), direction

@@ -16,6 +16,7 @@ from data_prep.clips import clip_dataset
 from sum_l_jax import build
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config import settings
+from sum_l_jax.data import clip_selection
 from sum_l_jax.data import records
 from sum_l_jax.evaluation.retrieval import embedding
 from sum_l_jax.main import run
@@ -218,11 +219,11 @@ def test_unreadable_clips_are_left_out(finished, tmp_path, capsys):
 
 
 def test_evenly_spaced_clips(tiny_ego):
-  assert embedding.spaced(10, 4).tolist() == [0, 2, 5, 7]
-  assert embedding.spaced(3, 9).tolist() == [0, 1, 2]
+  assert clip_selection.spaced(10, 4).tolist() == [0, 2, 5, 7]
+  assert clip_selection.spaced(3, 9).tolist() == [0, 1, 2]
   whole = records.ClipDataset(tiny_ego, "train")
   assert whole.fingerprint
-  part = embedding.subset(whole, np.array([4, 11]))
+  part = clip_selection.subset(whole, np.array([4, 11]))
   assert [c.clip_id for c in part.clips] == ["ego_train_004", "ego_train_011"]
   assert len(whole) == 17 and part.fingerprint != whole.fingerprint
   assert part.read_frames(1, [2]) == whole.read_frames(11, [2])

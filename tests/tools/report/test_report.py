@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import html.parser
 import json
 import re
 import shutil
 
 import numpy as np
 import pytest
-import sklearn.metrics
 
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
-from sum_l_jax.tools.report import charts
-from sum_l_jax.tools.report import class_numbers
-from sum_l_jax.tools.report import clip_examples
-from sum_l_jax.tools.report import mined_pairs
-from sum_l_jax.tools.report import render
 from sum_l_jax.tools.report.__main__ import main
 from sum_l_jax.tools.report.__main__ import write_report
 from sum_l_jax.train import metric_log
+from tests.support import html_pages
 
 SECTIONS = (
   "results",
@@ -34,75 +28,6 @@ SECTIONS = (
   "settings",
   "environment",
 )
-EVIL = "<script>alert('x')</script> \"cut\" & stir"
-_VOID = ("meta", "img", "link", "br", "hr", "input")
-
-
-class Page(html.parser.HTMLParser):
-  """Tags with attributes, text by section, table rows; tags must balance."""
-
-  def __init__(self, text):
-    super().__init__()
-    self.tags, self.open = [], []
-    self.texts: dict[str, list[str]] = {"": []}
-    self.rows: list[list[str]] = []
-    self._section = ""
-    self.feed(text)
-    self.close()
-    assert not self.open
-
-  def handle_starttag(self, tag, attributes):
-    attributes = dict(attributes)
-    self.tags.append((tag, attributes))
-    if tag == "section":
-      self._section = attributes["id"]
-      self.texts[self._section] = []
-    if tag == "tr":
-      self.rows.append([])
-    if tag in ("td", "th"):
-      self.rows[-1].append("")
-    if tag not in _VOID:
-      self.open.append(tag)
-
-  def handle_endtag(self, tag):
-    assert self.open.pop() == tag
-    if tag == "section":
-      self._section = ""
-
-  def handle_data(self, data):
-    if self.open and self.open[-1] in ("td", "th"):
-      self.rows[-1][-1] += data
-    if data.strip() and "style" not in self.open:
-      self.texts[self._section].append(data.strip())
-
-  def of(self, tag):
-    return [attributes for name, attributes in self.tags if name == tag]
-
-  def row(self, *first):
-    """The first row whose first cells are these."""
-    return next(r for r in self.rows if r[: len(first)] == list(first))
-
-  def text(self, section):
-    return " ".join(self.texts[section])
-
-
-def check_is_safe(text):
-  """The page loads nothing, runs nothing, and describes its pictures."""
-  page = Page(text)
-  for tag, attributes in page.tags:
-    assert tag not in ("script", "link", "iframe", "object", "base", "form")
-    for name, value in attributes.items():
-      assert not name.startswith("on")
-      if name in ("src", "href"):
-        assert value.startswith(("data:image/", "#")), value
-  assert not re.search(r"url\(|@import|https?:", text)
-  policy = [a["content"] for a in page.of("meta") if "http-equiv" in a]
-  assert policy and policy[0].startswith("default-src 'none'")
-  assert all(a["alt"].strip() for a in page.of("img"))
-  ids = [a["id"] for _, a in page.tags if "id" in a]
-  assert len(ids) == len(set(ids))
-  assert {a["href"][1:] for a in page.of("a")} <= set(ids)
-  return page
 
 
 @pytest.fixture(name="workdir", scope="module")
@@ -144,15 +69,15 @@ def _alone(workdir, compared):
 
 def test_sections_and_safety(alone, compared):
   for text in (alone, compared):
-    page = check_is_safe(text)
+    page = html_pages.check_is_safe(text)
     assert tuple(page.texts)[1:] == SECTIONS
     assert len(text) < 1_000_000
-  assert "No baseline was given" in Page(alone).text("classes")
-  assert "Retrieval was not measured" in Page(alone).text("retrieval")
+  assert "No baseline was given" in html_pages.Page(alone).text("classes")
+  assert "Retrieval was not measured" in html_pages.Page(alone).text("retrieval")
 
 
 def test_numbers_of_the_result(alone, workdir):
-  page = Page(alone)
+  page = html_pages.Page(alone)
   result = json.loads((workdir / "result.json").read_text())
   entry = result["splits"]["val"]
   percent = lambda x: f"{100 * x:.1f}"
@@ -175,7 +100,7 @@ def test_numbers_of_the_result(alone, workdir):
 
 
 def test_what_was_trained(alone, workdir, tiny_ego):
-  page = Page(alone)
+  page = html_pages.Page(alone)
   weights = weight_files.read_weights(workdir)
   encoder = sum(x.size for x in weight_files.flatten(weights.params["ego"]["encoder"]).values())
   assert f"encoder {encoder:,}" in page.row("ego parameters")[1]
@@ -196,19 +121,19 @@ def test_what_was_trained(alone, workdir, tiny_ego):
 
 def test_command(alone, workdir, tmp_path, capsys):
   """Of this tool, and the one that made the run."""
-  assert "does not say which command" in Page(alone).text("settings")
+  assert "does not say which command" in html_pages.Page(alone).text("settings")
   folder = tmp_path / "run"
   shutil.copytree(workdir, folder)
   (folder / "command.txt").write_text("python -m x --name='a b'\n")
   assert main([str(folder), "--number=0"]) == 0
   assert capsys.readouterr().out == f"wrote {folder / 'report.html'}\n"
-  page = Page((folder / "report.html").read_text())
+  page = html_pages.Page((folder / "report.html").read_text())
   assert "python -m x --name='a b'" in page.text("settings")
   assert "No maps were asked for" in page.text("maps")
 
 
 def test_comparison_with_a_baseline(compared, workdir, baseline):
-  page = Page(compared)
+  page = html_pages.Page(compared)
   scores = []
   for folder in (workdir, baseline):
     with np.load(folder / "scores_val.npz") as stored:
@@ -234,7 +159,7 @@ def test_comparison_with_a_baseline(compared, workdir, baseline):
 
 
 def test_maps_of_both_networks(compared, workdir, baseline):
-  page = Page(compared)
+  page = html_pages.Page(compared)
   # Equal methods are told apart by their folders.
   says = [t.split(" says ")[0] for t in page.texts["maps"] if re.match(r"\w+ says \w+ 0\.", t)]
   assert says == ["base", "run", "base", "run"]
@@ -250,7 +175,7 @@ def test_maps_of_both_networks(compared, workdir, baseline):
 
 
 def test_pairs_and_curves(alone, tiny_tables, workdir):
-  page = Page(alone)
+  page = html_pages.Page(alone)
   table = pairing.PairTable.load(tiny_tables / "pairs.npz")
   best = table.similarity[table.ego_rows, 0]
   text = page.text("pairs")
@@ -280,7 +205,7 @@ def test_unfinished_and_unusual_runs(workdir, tmp_path):
   shutil.rmtree(folder / "joint")
   # Stage one alone.
   (folder / "config.json").write_text(json.dumps(fields | {"stages": ["exo"]}))
-  page = check_is_safe(write_report(folder).read_text())
+  page = html_pages.check_is_safe(write_report(folder).read_text())
   assert tuple(page.texts)[1:] == SECTIONS
   assert "has not been evaluated" in page.text("results")
   assert "no metrics.jsonl" in page.text("curves")
@@ -291,7 +216,7 @@ def test_unfinished_and_unusual_runs(workdir, tmp_path):
   (folder / "config.json").write_text(
     json.dumps(fields | {"method": "fpv_only", "stages": ["joint"]})
   )
-  page = check_is_safe(write_report(folder).read_text())
+  page = html_pages.check_is_safe(write_report(folder).read_text())
   assert "no exo clips, so no pairs" in page.text("pairs")
   assert "There is no checkpoint" in page.text("maps")
   assert "Neither a checkpoint nor a result" in page.text("environment")
@@ -299,7 +224,7 @@ def test_unfinished_and_unusual_runs(workdir, tmp_path):
   (folder / "config.json").write_text(
     json.dumps(fields | {"ego.dataset": "gone", "stages": ["joint"]})
   )
-  page = Page(write_report(folder).read_text())
+  page = html_pages.Page(write_report(folder).read_text())
   assert "can't be shown" in page.text("pairs")
   assert "No clip data set in 'gone'" in page.text("trained")
 
@@ -308,119 +233,17 @@ def test_texts_of_others_are_escaped(workdir, tmp_path):
   folder = tmp_path / "run"
   shutil.copytree(workdir, folder)
   fields = json.loads((folder / "config.json").read_text())
-  fields |= {"init.ego": EVIL, "prepare.directory": EVIL}
+  fields |= {"init.ego": html_pages.EVIL, "prepare.directory": html_pages.EVIL}
   (folder / "config.json").write_text(json.dumps(fields))
   result = json.loads((folder / "result.json").read_text())
-  result["splits"]["val"]["dataset"] = EVIL
-  result["definitions"][EVIL] = EVIL
+  result["splits"]["val"]["dataset"] = html_pages.EVIL
+  result["definitions"][html_pages.EVIL] = html_pages.EVIL
   (folder / "result.json").write_text(json.dumps(result))
-  (folder / "command.txt").write_text(EVIL)
-  page = check_is_safe(write_report(folder, number=0).read_text())
-  assert page.row("ego starts from")[1] == EVIL
-  assert page.row(EVIL)[1] == EVIL
-  assert EVIL in page.text("settings")
-
-
-def test_every_kind_of_block_escapes():
-  picture = charts.Picture("data:image/png;base64,AA==", EVIL)
-  found = mined_pairs.Example("best", 0.5, EVIL, EVIL, b"jpeg", None, 2)
-  blocks = [
-    render.Texts([EVIL]),
-    render.Code(EVIL),
-    render.Table(EVIL, [EVIL, "b"], [[EVIL, EVIL]]),
-    render.Table(EVIL, [EVIL, "b"], [[EVIL, EVIL]], folded=True),
-    render.Charts([picture]),
-    render.Pairs([clip_examples._pair(found)]),  # pylint: disable=protected-access
-    render.Clips([render.Clip(EVIL, [(EVIL, picture)])]),
-  ]
-  sections = [render.Section("one", EVIL, blocks, missing=EVIL)]
-  page = check_is_safe(render.render(EVIL, [EVIL], sections))
-  assert page.text("one").count("alert('x')") == 16
-  assert [a["alt"] for a in page.of("img")].count(EVIL) == 2
-  assert any("Middle frame of an ego clip: " + EVIL == a["alt"] for a in page.of("img"))
-  assert "The frame can't be read." in page.text("one")
-
-
-def test_charts_keep_names_that_mean_something_elsewhere():
-  """ "$" would be mathematics to matplotlib, "<" a tag in an SVG file."""
-  names = ["$\\frac$", "<b>", "_hidden", "a" * 99]
-  picture = charts.bars("t", names, np.arange(4.0), label="points")
-  assert picture.source.startswith("data:image/svg+xml;base64,")
-  assert charts.confusion("t", np.eye(4, 5), names, "alt").alt == "alt"
-  series = {n: metric_log.Series(*np.ones((3, 2))) for n in names}
-  assert "_hidden" in charts.curves("t", series).alt
-
-
-def test_confusion_and_accuracy_by_class():
-  rng = np.random.default_rng(0)
-  scores = rng.random((200, 7))
-  labels = rng.choice(6, 200, p=[0.1, 0.3, 0.05, 0.25, 0.2, 0.1])
-  predicted = scores.argmax(axis=1)
-  counts = class_numbers.confusion_counts(labels, predicted, 7)
-  expected = sklearn.metrics.confusion_matrix(labels, predicted, labels=np.arange(7))
-  np.testing.assert_array_equal(counts, expected)
-  top = class_numbers.top_confusion(counts, 3)
-  clips = np.bincount(labels, minlength=7)
-  assert top.classes.tolist() == np.argsort(-clips, kind="stable")[:3].tolist()
-  np.testing.assert_array_equal(top.counts[:, :3], expected[np.ix_(top.classes, top.classes)])
-  np.testing.assert_array_equal(top.counts.sum(axis=1), clips[top.classes])
-  np.testing.assert_allclose(top.shares.sum(axis=1), 1)
-  assert len(class_numbers.top_confusion(counts, 99).classes) == 6
-  own = class_numbers.per_class(scores, labels)
-  recalls = sklearn.metrics.recall_score(labels, predicted, labels=np.arange(6), average=None)
-  np.testing.assert_allclose(own.values[:6], recalls)
-  assert np.isnan(own.values[6]) and own.clips[6] == 0
-  wrong = class_numbers.mistakes(counts, 4)
-  off = np.sort((expected - np.diag(np.diag(expected))).ravel())[::-1]
-  assert [n for _, _, n in wrong] == off[:4].tolist()
-  assert all(expected[a, b] == n and a != b for a, b, n in wrong)
-
-
-@pytest.mark.parametrize("multi_label", [False, True])
-def test_gains_by_class(multi_label):
-  rng = np.random.default_rng(1)
-  first, second = rng.random((2, 60, 5))
-  labels = rng.integers(0, 2, (60, 5)) if multi_label else rng.integers(0, 4, 60)
-  if multi_label:
-    labels[:, 4] = 0
-  gains = class_numbers.gains(first, second, labels)
-  for c in range(4):
-    if multi_label:
-      a, b = (
-        sklearn.metrics.average_precision_score(labels[:, c], s[:, c]) for s in (first, second)
-      )
-    else:
-      own = labels == c
-      a, b = ((s[own].argmax(axis=1) == c).mean() for s in (first, second))
-    assert gains[c] == pytest.approx(a - b)
-  assert np.isnan(gains[4])
-
-
-def test_histogram_of_cosines():
-  cosines = np.float32([0.2, 0.249, 0.25, 0.7, 1.0, 0.999, -0.03]).astype(float)
-  edges, counts = mined_pairs.histogram(cosines)
-  assert edges[0] == -0.05 and edges[-1] == 1.0
-  np.testing.assert_allclose(np.diff(edges), 0.05, atol=1e-6)
-  at = lambda low: counts[np.flatnonzero(np.isclose(edges, low))[0]]
-  assert (at(-0.05), at(0.2), at(0.25), at(0.7), at(0.95)) == (1, 2, 1, 1, 2)
-  assert counts.sum() == 7
-
-
-def test_examples_of_pairs(tiny_ego, tiny_exo, tiny_tables):
-  table = pairing.PairTable.load(tiny_tables / "pairs.npz")
-  ego, exo = (records.ClipDataset(f, "train") for f in (tiny_ego, tiny_exo))
-  found = mined_pairs.find_examples(table, ego, [exo], number=2)
-  assert len({e.ego for e in found}) == len(found)
-  cosines = [e.cosine for e in found]
-  assert cosines == sorted(cosines, reverse=True)
-  assert cosines[0] == table.similarity[:, 0].max()
-  assert cosines[-1] == table.similarity[:, 0].min()
-  groups = [e.group for e in found]
-  assert groups == ["best"] * 2 + ["median"] * 2 + ["worst"] * 2
-  narrations = [c.narration for c in ego.clips]
-  for example in found:
-    assert example.clips == narrations.count(example.ego)
-    assert example.ego_image[:2] == example.exo_image[:2] == b"\xff\xd8"
+  (folder / "command.txt").write_text(html_pages.EVIL)
+  page = html_pages.check_is_safe(write_report(folder, number=0).read_text())
+  assert page.row("ego starts from")[1] == html_pages.EVIL
+  assert page.row(html_pages.EVIL)[1] == html_pages.EVIL
+  assert html_pages.EVIL in page.text("settings")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,37 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+  """Adds --checkpoint."""
+  help_text = "workdir, checkpoint folder or .npz file"
+  parser.add_argument("--checkpoint", required=True, help=help_text)
+
+
+def add_reading(parser: argparse.ArgumentParser, unit: str) -> None:
+  """Adds --batch_size and --num_threads.
+
+  Args:
+    parser: parser of the command.
+    unit: what a batch consists of.
+  """
+  add = parser.add_argument
+  add("--batch_size", type=int, default=16, help=f"{unit} at a time (16)")
+  add("--num_threads", type=int, default=2, help="threads that read and decode (2)")
+
+
+def add_embedder(parser: argparse.ArgumentParser) -> None:
+  """Adds the options of an `Embedder`; see `embedder_options`."""
+  add = parser.add_argument
+  add("--clips", type=int, default=1, help="temporal views of a clip (1)")
+  add("--crops", type=int, default=1, help="spatial views, 1 or 3 (1)")
+  add_reading(parser, "test views")
+
+
+def embedder_options(options: argparse.Namespace) -> dict[str, Any]:
+  """What `add_embedder` read, as keyword arguments of an `Embedder`."""
+  return {n: getattr(options, n) for n in ("clips", "crops", "batch_size", "num_threads")}
