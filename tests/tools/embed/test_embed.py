@@ -229,39 +229,41 @@ def test_evenly_spaced_clips(tiny_ego):
   assert part.read_frames(1, [2]) == whole.read_frames(11, [2])
 
 
-def test_errors(finished, config, tiny_ego, tiny_exo, tmp_path, capsys, monkeypatch):
-  run = f"--checkpoint={finished[0]}"
+def test_errors(finished, tiny_ego, tiny_exo, tmp_path, capsys, monkeypatch):
+  checkpoint = f"--checkpoint={finished[0]}"
 
   def error(*arguments):
     assert main([*arguments]) == 2
     return capsys.readouterr().err
 
-  assert "names no split: give " in error(run, f"--datasets={tiny_exo}")
-  assert "no split 'test'; it has ['train', 'val']" in error(run, f"--datasets={tiny_ego}:test")
-  assert "No clip data set in" in error(run, f"--datasets={tmp_path}", "--split=val")
-  assert "each once" in error(run, f"--datasets={tiny_ego},{tiny_ego}", "--split=val")
+  assert "names no split: give " in error(checkpoint, f"--datasets={tiny_exo}")
+  assert "no split 'test'; it has ['train', 'val']" in error(
+    checkpoint, f"--datasets={tiny_ego}:test"
+  )
+  assert "No clip data set in" in error(checkpoint, f"--datasets={tmp_path}", "--split=val")
+  assert "each once" in error(checkpoint, f"--datasets={tiny_ego},{tiny_ego}", "--split=val")
   one = f"--datasets={tiny_ego}:val"
-  assert "('.npz', '.parquet')" in error(run, one, "--output=e.csv")
-  assert "there is no folder" in error(run, one, "--output=nowhere/e.npz")
-  assert "two or more data sets" in error(run, one, "--nearest=2")
+  assert "('.npz', '.parquet')" in error(checkpoint, one, "--output=e.csv")
+  assert "there is no folder" in error(checkpoint, one, "--output=nowhere/e.npz")
+  assert "two or more data sets" in error(checkpoint, one, "--nearest=2")
   assert "No checkpoint in" in error(f"--checkpoint={tmp_path}", one)
-  assert "crops must be one of" in error(run, one, "--crops=2")
+  assert "crops must be one of" in error(checkpoint, one, "--crops=2")
   stage_one = error(f"--checkpoint={finished[0] / 'exo'}", one)
   assert "it has no ego tower, but ['exo']" in stage_one
   assert "no projection into the text space" in error(
     f"--checkpoint={finished[0] / 'exo'}", f"--datasets={tiny_exo}:train"
   )
 
-  fpv = config.copy_and_resolve_references()
-  fpv.method = "fpv_only"
-  fpv.stages = ("joint",)
-  fpv.joint_stage.total = "1 steps"
-  run(fpv, tmp_path / "fpv")
-  alone = error(f"--checkpoint={tmp_path / 'fpv'}", one)
+  # As method "fpv_only" leaves it.
+  weights = weight_files.read_weights(finished[0])
+  ego = {k: v for k, v in weights.params["ego"].items() if k != "projection"}
+  fpv = dataclasses.replace(weights, params={"ego": ego}, stats={"ego": weights.stats["ego"]})
+  weight_files.write_weights(tmp_path / "fpv.npz", fpv)
+  alone = error(f"--checkpoint={tmp_path / 'fpv.npz'}", one)
   assert "its ego tower has no projection" in alone
   assert "method 'fpv_only'" in alone
   assert "it has no exo tower" in error(
-    f"--checkpoint={tmp_path / 'fpv'}", f"--datasets={tiny_exo}:train"
+    f"--checkpoint={tmp_path / 'fpv.npz'}", f"--datasets={tiny_exo}:train"
   )
 
   side = pathlib.Path(tmp_path / "side")
@@ -272,7 +274,7 @@ def test_errors(finished, config, tiny_ego, tiny_exo, tmp_path, capsys, monkeypa
     tasks=tiny_data.SOFTMAX_TASKS,
     splits={"val": lambda: tiny_data.noise_clips("s", 2, seed=1)},
   )
-  assert "is of view 'side'; there are towers" in error(run, f"--datasets={side}:val")
+  assert "is of view 'side'; there are towers" in error(checkpoint, f"--datasets={side}:val")
 
   known = importlib.util.find_spec
   monkeypatch.setattr(
@@ -280,7 +282,7 @@ def test_errors(finished, config, tiny_ego, tiny_exo, tmp_path, capsys, monkeypa
     "find_spec",
     lambda name, *rest: None if name == "pyarrow" else known(name, *rest),
   )
-  assert "pip install pyarrow" in error(run, one, f"--output={tmp_path}/e.parquet")
+  assert "pip install pyarrow" in error(checkpoint, one, f"--output={tmp_path}/e.parquet")
 
 
 def test_the_batch_must_fit_the_devices(finished, monkeypatch):
