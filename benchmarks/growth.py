@@ -37,9 +37,6 @@ from sum_l_jax import types
 from sum_l_jax.data import nearest
 from sum_l_jax.system import command_line
 from sum_l_jax.system import devices
-from sum_l_jax.tools.study import plan
-from sum_l_jax.train.state import create_state
-from sum_l_jax.train.step import make_train_step
 
 _START = {"batch": 8, "frames": 8, "resolution": 48}
 _CURVES = {"batch": (4, 8, 16, 32), "frames": (4, 8, 16, 32), "resolution": (32, 48, 64, 96)}
@@ -79,16 +76,8 @@ def step_cost(config: Any, sizes: dict[str, int], calls: int) -> dict[str, float
     for view in (types.EGO, types.EXO)
   }
   mesh = devices.make_mesh(1)
-  optimizer, schedule, _ = build.build_optimizer(config, "joint", num_clips=1000)
-  network = build.build_network(config, tasks, embedding_dim=_TEXT)
-  step = make_train_step(
-    network, build.build_objective(config, "joint", tasks), optimizer, schedule, seed=0, mesh=mesh
-  )
-  params, stats = network.init()
-  state = jax.device_put(
-    create_state(params, stats, optimizer),
-    jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
-  )
+  trainer = build.Trainer(config, "joint", mesh, tasks, _TEXT, num_clips=1000)
+  step, state = trainer.step, trainer.initial_state()
   batch = devices.put_batch(make_batch(**sizes), mesh)
   compiled = step.lower(state, batch).compile()
   plan_of_memory = compiled.memory_analysis()
@@ -119,7 +108,7 @@ def _fitted(sizes: Sequence[int], values: Sequence[float]) -> dict[str, Any]:
 
 def step_curves(calls: int, points: int) -> dict[str, Any]:
   """Time and memory of the step against each size."""
-  config = plan.read_config("configs/demo.py", ())
+  config = build.read_settings("configs/demo.py", ())
   curves, known = {}, {}
   for name, values in _CURVES.items():
     costs = []

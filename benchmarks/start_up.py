@@ -110,9 +110,9 @@ def first_step(workdir: pathlib.Path) -> dict[str, float]:
 def _prepare() -> None:
   """Renders the demo's data where they are absent."""
   from data_prep.toy_kitchen import recipes
-  from sum_l_jax.tools.study import plan
+  from sum_l_jax import build
 
-  config = plan.read_config(_CONFIG, ())
+  config = build.read_settings(_CONFIG, ())
   recipes.prepare(
     config.prepare.recipe, pathlib.Path(config.prepare.directory), seed=config.prepare.seed
   )

@@ -25,7 +25,7 @@ from absl import logging
 import jax
 import numpy as np
 
-from sum_l_jax.config import settings
+from sum_l_jax.config import read
 from sum_l_jax.experiment import loop
 import sum_l_jax.main
 from tests.support import runs
@@ -49,7 +49,7 @@ def measure(steps: int, folder: pathlib.Path) -> list[dict[str, float]]:
   """Runs so many steps; returns a sample for every 50."""
   data = folder / "data"
   runs.prepare_training(data)
-  config = settings.default_config()
+  config = read.default_config()
   runs.small(config, ego=data / "ego", exo=data / "exo", tables=data)
   config.joint_stage.total = f"{steps} steps"
   config.checkpoint.every = config.eval.every = f"{_ROUND} steps"

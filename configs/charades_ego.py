@@ -14,12 +14,13 @@ Score: the paper reports 26.3 mAP for SUM-L with slow_r50 (its "R3D-50") and
 Arguments: as in configs/epic55.py.
 """
 
-from sum_l_jax.config import settings
+from sum_l_jax.config import presets
+from sum_l_jax.config import read
 
 
 def get_config(argument: str = ""):
   """The paper's settings for Charades-Ego."""
-  choice = settings.parse_arguments(
+  choice = read.parse_arguments(
     argument,
     method="sum_l",
     backbone="slow_r50",
@@ -27,10 +28,10 @@ def get_config(argument: str = ""):
     terms="aw_m",
     exo_encoder="original",
   )
-  config = settings.default_config()
+  config = read.default_config()
   config.method = choice["method"]
   config.objective = choice["objective"]
-  settings.set_backbone(config, choice["backbone"])
+  config.model.backbone = choice["backbone"]
 
   config.ego.dataset = "data/charades_ego/ego"
   config.exo.datasets = ("data/lemma/exo",)
@@ -44,5 +45,5 @@ def get_config(argument: str = ""):
   config.joint_stage.total = "60 epochs"
   config.joint_stage.learning_rate = 0.25
   config.joint_stage.schedule = "cosine"
-  settings.set_ablation(config, terms=choice["terms"], exo_encoder=choice["exo_encoder"])
+  presets.set_ablation(config, terms=choice["terms"], exo_encoder=choice["exo_encoder"])
   return config

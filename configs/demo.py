@@ -12,24 +12,25 @@ exo_encoder=original|same_init|shared|frozen (Table 6); world=0|1|... renders
 other clips of the same classes.
 """
 
-from sum_l_jax.config import settings
+from sum_l_jax.config import presets
+from sum_l_jax.config import read
 
 
 def get_config(argument: str = ""):
   """Small enough for a laptop, with nothing left out."""
-  choice = settings.parse_arguments(
+  choice = read.parse_arguments(
     argument, method="sum_l", objective="paper", terms="aw_m", exo_encoder="original", world="0"
   )
-  world = settings.parse_whole_number("world", choice["world"])
+  world = read.parse_whole_number("world", choice["world"])
   root = f"data/toy_kitchen_{world}" if world else "data/toy_kitchen"
-  config = settings.default_config()
+  config = read.default_config()
   config.method = choice["method"]
   config.objective = choice["objective"]
   config.stages = ("exo", "joint")
   config.prepare.recipe = "toy_kitchen"
   config.prepare.directory = root
   config.prepare.seed = world
-  settings.set_backbone(config, "tiny")
+  config.model.backbone = "tiny"
 
   config.ego.dataset = f"{root}/ego"
   config.exo.datasets = (f"{root}/exo",)
@@ -65,5 +66,5 @@ def get_config(argument: str = ""):
   config.checkpoint.every = "50 percent"
   config.input.cache_mib = 1024
   config.log_every_steps = 50
-  settings.set_ablation(config, terms=choice["terms"], exo_encoder=choice["exo_encoder"])
+  presets.set_ablation(config, terms=choice["terms"], exo_encoder=choice["exo_encoder"])
   return config

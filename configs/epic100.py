@@ -14,12 +14,13 @@ dropout 0.4 are the published configuration's.
 Arguments: as in configs/epic55.py.
 """
 
-from sum_l_jax.config import settings
+from sum_l_jax.config import presets
+from sum_l_jax.config import read
 
 
 def get_config(argument: str = ""):
   """The paper's settings for EPIC-KITCHENS-100."""
-  choice = settings.parse_arguments(
+  choice = read.parse_arguments(
     argument,
     method="sum_l",
     backbone="slowfast_r101",
@@ -27,10 +28,10 @@ def get_config(argument: str = ""):
     terms="aw_m",
     exo_encoder="original",
   )
-  config = settings.default_config()
+  config = read.default_config()
   config.method = choice["method"]
   config.objective = choice["objective"]
-  settings.set_backbone(config, choice["backbone"])
+  config.model.backbone = choice["backbone"]
 
   config.ego.dataset = "data/epic100/ego"
   config.exo.datasets = ("data/lemma/exo",)
@@ -46,5 +47,5 @@ def get_config(argument: str = ""):
   config.joint_stage.schedule = "relative_steps"
   config.joint_stage.boundaries = ("0 epochs", "20 epochs", "25 epochs")
   config.joint_stage.factors = (1.0, 0.1, 0.01)
-  settings.set_ablation(config, terms=choice["terms"], exo_encoder=choice["exo_encoder"])
+  presets.set_ablation(config, terms=choice["terms"], exo_encoder=choice["exo_encoder"])
   return config

@@ -18,12 +18,13 @@ terms=aw_m|a_m|aw|m|none (Table 5),
 exo_encoder=original|same_init|shared|frozen (Table 6).
 """
 
-from sum_l_jax.config import settings
+from sum_l_jax.config import presets
+from sum_l_jax.config import read
 
 
 def get_config(argument: str = ""):
   """The paper's settings for EPIC-KITCHENS-55."""
-  choice = settings.parse_arguments(
+  choice = read.parse_arguments(
     argument,
     method="sum_l",
     backbone="slow_r50",
@@ -31,10 +32,10 @@ def get_config(argument: str = ""):
     terms="aw_m",
     exo_encoder="original",
   )
-  config = settings.default_config()
+  config = read.default_config()
   config.method = choice["method"]
   config.objective = choice["objective"]
-  settings.set_backbone(config, choice["backbone"])
+  config.model.backbone = choice["backbone"]
 
   config.ego.dataset = "data/epic55/ego"
   config.exo.datasets = ("data/lemma/exo",)
@@ -47,5 +48,5 @@ def get_config(argument: str = ""):
   config.joint_stage.schedule = "relative_steps"
   config.joint_stage.boundaries = ("0 epochs", "20 epochs", "25 epochs")
   config.joint_stage.factors = (1.0, 0.1, 0.01)
-  settings.set_ablation(config, terms=choice["terms"], exo_encoder=choice["exo_encoder"])
+  presets.set_ablation(config, terms=choice["terms"], exo_encoder=choice["exo_encoder"])
   return config

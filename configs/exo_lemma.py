@@ -15,14 +15,14 @@ published files. Not run on its data; nobody published a score.
 Arguments: backbone, as in configs/epic55.py.
 """
 
-from sum_l_jax.config import settings
+from sum_l_jax.config import read
 
 
 def get_config(argument: str = ""):
   """Stage one alone."""
-  choice = settings.parse_arguments(argument, backbone="slow_r50")
-  config = settings.default_config()
-  settings.set_backbone(config, choice["backbone"])
+  choice = read.parse_arguments(argument, backbone="slow_r50")
+  config = read.default_config()
+  config.model.backbone = choice["backbone"]
   config.stages = ("exo",)
   config.exo.datasets = ("data/lemma/exo",)
 

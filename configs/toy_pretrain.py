@@ -13,19 +13,19 @@ texture 23, where guessing has 10, 12.5, 12.5 and 17. configs/demo.py starts
 both encoders from it.
 """
 
-from sum_l_jax.config import settings
+from sum_l_jax.config import read
 
 _ROOT = "data/toy_kitchen"
 
 
 def get_config(argument: str = ""):
   """Stage one alone, on the generic style."""
-  settings.parse_arguments(argument)
-  config = settings.default_config()
+  read.parse_arguments(argument)
+  config = read.default_config()
   config.stages = ("exo",)
   config.prepare.recipe = "toy_kitchen_generic"
   config.prepare.directory = _ROOT
-  settings.set_backbone(config, "tiny")
+  config.model.backbone = "tiny"
   config.exo.datasets = (f"{_ROOT}/generic",)
   config.exo.color_lighting = 0.0
 

@@ -1,30 +1,25 @@
-"""Writes docs/configuration.md from sum_l_jax/config/settings.py and configs/*.py.
+"""Writes docs/configuration.md from sum_l_jax/config and configs/*.py.
 
   python docs/generate_configuration.py
   python docs/generate_configuration.py --check
 
-Defaults and choices are read from the module, meanings from its comments: the
-one behind a field and those right above it. `--check` writes nothing and ends
-with status 1 where the page is not what the code says.
+Defaults, meanings, choices and ranges are those of the dataclasses in
+sum_l_jax/config/schema.py. `--check` writes nothing and ends with status 1
+where the page is not what the code says.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-import dataclasses
 import importlib.util
-import inspect
-import io
 import json
 import pathlib
 import re
 import sys
-import tokenize
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "configuration.md"
@@ -33,18 +28,19 @@ COMMAND = "python docs/generate_configuration.py"
 if str(ROOT) not in sys.path:  # Run as a script, Python sees docs/ alone.
   sys.path.insert(0, str(ROOT))
 
-from sum_l_jax.config import settings  # noqa: E402
-
-# What config.py assigns to a name that has fields below it.
-_SECTIONS = ("config_dict.ConfigDict", "_stage")
+from sum_l_jax.config import presets  # noqa: E402
+from sum_l_jax.config import read  # noqa: E402
+from sum_l_jax.config import schema  # noqa: E402
+from sum_l_jax.models import backbones  # noqa: E402
 
 _INTRODUCTION = """\
 # Configuration
 
-Written by `{command}` from `sum_l_jax/config/settings.py`; change the comments there.
+`{command}` writes this page from `sum_l_jax/config/schema.py`; a field's
+meaning, its default and what it may be stand there.
 
 A config file (`configs/*.py`) starts from these defaults. The command line
-changes single fields; text with blanks or brackets wants quotes:
+changes single fields; text with blanks or brackets needs quotes:
 
 ```sh
 # needs the data sets, and a GPU or TPU
@@ -54,69 +50,32 @@ python -m sum_l_jax.main --config=configs/epic55.py:backbone=slowfast_r50 \\
 ```
 
 What follows the colon are arguments of that file, which its first lines
-explain. An unknown field, a value out of its range and settings that contradict
-each other are errors that name the field. Durations are text with a unit:
-`"30 epochs"`, `"300 steps"`, or `"10 percent"` of the stage.
+explain. An unknown field, a value of another type or out of its range, and
+settings that contradict each other are errors that name the field. Durations
+are text with a unit: `"30 epochs"`, `"300 steps"`, or `"10 percent"` of the
+stage.
 
-A workdir belongs to one config. Between two runs in it only these may change,
-because they do not touch what is learnt: {runtime}.
+A workdir belongs to one config. Between two runs in it only these fields may
+change, because they do not touch what is learnt: {runtime}.
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class Field:
-  """One assignment in config.py: its dotted name, and its comments."""
-
-  name: str
-  meaning: str
-  is_section: bool
-
-
-def _comments(source: str) -> tuple[dict[int, str], dict[int, str]]:
-  """Comments by line: those alone on it, and those behind code."""
-  alone, behind = {}, {}
-  for token in tokenize.generate_tokens(io.StringIO(source).readline):
-    if token.type == tokenize.COMMENT:
-      text = token.string.lstrip("#").strip()
-      first = not token.line[: token.start[1]].strip()
-      (alone if first else behind)[token.start[0]] = text
-  return alone, behind
-
-
-def _dotted(target: ast.expr) -> str:
-  """`c.loss.weights.ego_cls` as "loss.weights.ego_cls"; "" for a variable."""
-  names: list[str] = []
-  while isinstance(target, ast.Attribute):
-    names.insert(0, target.attr)
-    target = target.value
-  return ".".join(names)
-
-
-def read_fields(function) -> list[Field]:
-  """The fields that a function of config.py sets, in its order."""
-  source = inspect.getsource(function)
-  alone, behind = _comments(source)
-  fields = []
-  for node in ast.walk(ast.parse(source)):
-    if not isinstance(node, ast.Assign) or not _dotted(node.targets[0]):
-      continue
-    above, line = [], node.lineno - 1
-    while line in alone:
-      above.insert(0, alone[line])
-      line -= 1
-    texts = above + [
-      behind[line] for line in range(node.lineno, node.end_lineno + 1) if line in behind
-    ]
-    made_by = ast.unparse(node.value.func) if isinstance(node.value, ast.Call) else ""
-    fields.append(Field(_dotted(node.targets[0]), _sentences(texts), made_by in _SECTIONS))
-  return fields
-
-
-def _sentences(texts: Sequence[str]) -> str:
-  """Lines of comments as one cell of a table."""
-  text = " ".join(texts).replace("|", "\\|")
+def _text(meaning: str) -> str:
+  """A meaning as a cell of a table, with its pages linked and its code marked."""
+  text = meaning.replace("|", "\\|")
   text = re.sub(r"\bdocs/(\w+\.md)", r"[\1](\1)", text)
-  return re.sub(r"(?<![`\w])(data_prep\.\w+|\w+/\w+\.py)", r"`\1`", text)
+  return re.sub(r"(?<![`\w])(data_prep\.\w+|[\w/]+/\w+\.py)", r"`\1`", text)
+
+
+def _allowed(field: schema.Field) -> str:
+  """The values that a field takes."""
+  if field.name == "model.backbone":
+    return _code(map(_literal, backbones.BACKBONES))
+  if field.about.choices:
+    return _code(map(_literal, field.about.choices))
+  if field.kind is bool:
+    return "`True`, `False`"
+  return _text(field.about.allowed.text.removeprefix("be ")) if field.about.allowed else ""
 
 
 def _literal(value: object) -> str:
@@ -133,82 +92,64 @@ def _code(values: Iterable[object]) -> str:
   return ", ".join(f"`{value}`" for value in values)
 
 
-def _choices(name: str, default: object) -> str:
-  if name in settings.CHOICES:
-    return _code(_literal(value) for value in settings.CHOICES[name])
-  return "`True`, `False`" if isinstance(default, bool) else ""
-
-
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
   lines = [header, ["---"] * len(header), *rows]
   return "\n".join("| " + " | ".join(row) + " |" for row in lines) + "\n"
 
 
-def _rows(
-  fields: Iterable[Field], defaults: Mapping[str, object], prefix: str = ""
-) -> Iterator[tuple[str, ...]]:
+_HEADER = ("field", "default", "meaning", "allowed")
+
+
+def _rows(fields: Iterable[schema.Field]) -> Iterator[tuple[str, ...]]:
   for field in fields:
-    name = prefix + field.name
     yield (
-      f"`{name}`",
-      f"`{_literal(defaults[name])}`",
-      field.meaning,
-      _choices(name, defaults[name]),
+      f"`{field.name}`",
+      f"`{_literal(field.default)}`",
+      _text(field.about.meaning),
+      _allowed(field),
     )
 
 
-def _sections(fields: Sequence[Field]) -> list[tuple[Field, list[Field]]]:
-  """Groups fields below their section; the first group is of the run."""
-  groups = {"": (Field("", "", True), [])}
-  for field in fields:
-    if field.is_section:
-      groups[field.name] = (field, [])
-    else:
-      groups[field.name.rpartition(".")[0]][1].append(field)
-  return [group for group in groups.values() if group[1] or not group[0].name.endswith("_stage")]
-
-
-def _with_ego_meanings(fields: Sequence[Field]) -> list[Field]:
-  """A field of `exo` without comment means what its namesake of `ego` does."""
-  by_name = {field.name: field for field in fields}
-  return [
-    dataclasses.replace(field, meaning=by_name[twin].meaning)
-    if not field.meaning
-    and field.name.startswith("exo.")
-    and (twin := "ego." + field.name.partition(".")[2]) in by_name
-    else field
-    for field in fields
-  ]
+def _sections() -> Iterator[str]:
+  """The tables of fields, those of the run itself first."""
+  fields = list(schema.fields())
+  for name, section in schema.sections():
+    if name == "exo_stage":  # The fields of joint_stage.
+      continue
+    title = f"`{name}`" if name else "The run"
+    if name == "joint_stage":
+      title = "`exo_stage` and `joint_stage`"
+    yield f"\n## {title}\n\n"
+    if name:
+      yield f"{(section.__doc__ or '').strip()}\n\n"
+    if name == "joint_stage":
+      yield "Both stages have the same fields; the table has those of `joint_stage`.\n\n"
+    own = [field for field in fields if field.name.rpartition(".")[0] == name]
+    yield _table(_HEADER, _rows(own))
 
 
 def _settings(fields: Mapping[str, object]) -> str:
   return "; ".join(f"`{name} = {_literal(value)}`" for name, value in fields.items()) or "nothing"
 
 
-def _implied(fields: Mapping[str, object]) -> str:
-  """What a method or an objective sets, with the fields' whole names."""
-  places = {"cross_view": "loss.", "negatives": "loss.", "projection_prenorm": "model."}
-  return _settings(
-    {
-      # A switch with three positions is text.
-      places.get(name, "loss.weights.") + name: str(value).lower()
-      if isinstance(value, bool)
-      else value
-      for name, value in fields.items()
-    }
-  )
+def _presets(key: str, table: Mapping[str, Mapping[str, object]]) -> str:
+  return _table((key, "sets"), ((f"`{n}`", _settings(values)) for n, values in table.items()))
 
 
 def read_config_files() -> dict[str, dict[str, object]]:
   """What each file of configs/ changes, by field."""
-  defaults = settings.flatten(settings.default_config())
   changed = {}
   for path in sorted((ROOT / "configs").glob("*.py")):
     spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    fields = settings.flatten(module.get_config())
-    changed[path.name] = {name: value for name, value in fields.items() if defaults[name] != value}
+    fields = read.flatten(module.get_config())
+    changed[path.name] = {
+      field.name: fields[field.name]
+      for field in schema.fields()
+      if fields[field.name] != field.default
+    }
   return changed
 
 
@@ -229,67 +170,34 @@ def _config_files() -> Iterator[str]:
 
 def page() -> str:
   """The whole page."""
-  defaults = settings.flatten(settings.default_config())
-  header = ("field", "default", "meaning", "choices")
+  whole = [name for name in ("input", "checkpoint", "eval")]
+  runtime = [
+    f.name for f in schema.fields() if f.about.runtime and f.name.partition(".")[0] not in whole
+  ] + [f"{name}.*" for name in whole]
   out = [
-    _INTRODUCTION.format(
-      command=COMMAND,
-      runtime=_code(f"{name}*" if name.endswith(".") else name for name in settings.RUNTIME_FIELDS),
-    )
+    _INTRODUCTION.format(command=COMMAND, runtime=_code(runtime)),
+    *_sections(),
+    "\n## What a method sets\n\n",
+    _presets("`method`", presets.METHODS),
+    "\n## What an objective sets\n\nIt sets `loss.weights` always and the other fields where they"
+    " are `auto`; a method goes before it.\n\n",
+    _presets("`objective`", presets.OBJECTIVES),
+    "\n## What `terms=` sets\n\n`terms=` is an argument of the config files: a row of the paper's"
+    " Table 5.\n\n",
+    _presets("`terms=`", presets.TABLE_5),
+    "\n## What `exo_encoder=` sets\n\n`exo_encoder=` is an argument of the config files: a row of"
+    " the paper's Table 6. With `same_init`, `init.exo` also follows `init.ego`.\n\n",
+    _presets("`exo_encoder=`", presets.TABLE_6),
+    "\n## The frames of each backbone\n\nA backbone is fed with these where `frames.count` and"
+    " `frames.stride` are 0.\n\n",
+    _table(
+      ("`model.backbone`", "`frames.count`", "`frames.stride`"),
+      ((f"`{n}`", str(b.num_frames), str(b.stride)) for n, b in backbones.BACKBONES.items()),
+    ),
+    "\n",
+    *_config_files(),
   ]
-  fields = _with_ego_meanings(read_fields(settings.default_config))
-  for section, members in _sections(fields):
-    title = f"`{section.name}`" if section.name else "The run"
-    out.append(f"\n## {title}\n\n")
-    if section.meaning:
-      out.append(f"{section.meaning}\n\n")
-    out.append(_table(header, _rows(members, defaults)))
-  stage = read_fields(settings._stage)
-  out.append("\n## `exo_stage` and `joint_stage`\n\n")
-  out.append("Both have the same fields; here those of `joint_stage`.\n\n")
-  out.append(_table(header, _rows(stage, defaults, "joint_stage.")))
-  out.append("\n## What a method sets\n\n")
-  out.append(
-    _table(
-      ("`method`", "sets"),
-      ((f"`{name}`", _implied(values)) for name, values in settings.METHODS.items()),
-    )
-  )
-  out.append(
-    "\n## What an objective sets\n\nWhere the field is `auto`, and"
-    " always `loss.weights`; a method goes before it.\n\n"
-  )
-  out.append(
-    _table(
-      ("`objective`", "sets"),
-      ((f"`{name}`", _implied(values)) for name, values in settings.OBJECTIVES.items()),
-    )
-  )
-  out.append(
-    "\n## What `terms=` sets\n\nAn argument of the config files: rows"
-    " of the paper's Table 5. `exo_encoder=` picks one of Table 6: "
-    f"{_code(settings.EXO_ENCODERS)}.\n\n"
-  )
-  out.append(
-    _table(
-      ("`terms=`", "sets"),
-      (
-        (f"`{name}`", _settings({f"loss.{k}": v for k, v in values.items()}))
-        for name, values in settings.TERMS.items()
-      ),
-    )
-  )
-  out.append("\n## What `backbone=` sets\n\n`model.backbone`, and the frames it is fed with.\n\n")
-  out.append(
-    _table(
-      ("`backbone=`", "`frames.count`", "`frames.stride`"),
-      (
-        (f"`{name}`", str(count), str(stride))
-        for name, (count, stride) in settings._SAMPLING.items()
-      ),
-    )
-  )
-  return "".join([*out, "\n", *_config_files()]).rstrip("\n") + "\n"
+  return "".join(out).rstrip("\n") + "\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,15 +1,17 @@
-"""Building what a stage needs from the config: data, network, objective.
+"""From the settings to a run's parts; `Trainer` has those of one stage.
 
 The two stages (paper, section 3): `exo` trains the third-person encoder alone
 with L_t; `joint` trains everything with Eq. 12, or the ego encoder alone where
-the method has no exo terms. The last file, with `loop.py` and `main.py`, that
-reads a ConfigDict.
+the method has no exo terms. Settings end here: what stands below takes plain
+arguments.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import pathlib
@@ -18,10 +20,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from ml_collections import config_dict
+import optax
 
 from sum_l_jax import models
 from sum_l_jax import types
-from sum_l_jax.config import settings
+from sum_l_jax.config import durations
+from sum_l_jax.config import read
+from sum_l_jax.config import schema
+from sum_l_jax.config.schema import EXO_STAGE
+from sum_l_jax.config.schema import JOINT_STAGE
+from sum_l_jax.config.schema import Settings
 from sum_l_jax.data import examples
 from sum_l_jax.data import input_options
 from sum_l_jax.data import loader
@@ -31,21 +39,49 @@ from sum_l_jax.data import records
 from sum_l_jax.data import transforms
 from sum_l_jax.losses.objective import Objective
 from sum_l_jax.models import backbones
+from sum_l_jax.train.optimizer import Schedule
 from sum_l_jax.train.optimizer import make_optimizer
 from sum_l_jax.train.optimizer import make_schedule
 from sum_l_jax.train.state import Network
+from sum_l_jax.train.state import TrainState
+from sum_l_jax.train.state import Tree
+from sum_l_jax.train.state import create_state
+from sum_l_jax.train.step import Step
+from sum_l_jax.train.step import make_train_step
 
-Config = config_dict.ConfigDict
-EXO_STAGE, JOINT_STAGE = settings.STAGES
+Tasks = Mapping[str, Mapping[str, types.Task]]
 _VERSIONS = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def resolve(config: config_dict.ConfigDict) -> Settings:
+  """Checks a config file's values; see `config.read.resolve`."""
+  return read.resolve(config, backbones.BACKBONES)
+
+
+def read_settings(path: str, overrides: Sequence[str] = ()) -> Settings:
+  """Reads a config file as `sum_l_jax.main` does.
+
+  Args:
+    path: the file with its arguments, "configs/demo.py:method=sum_l".
+    overrides: changed fields, "--config.seed=1".
+
+  Raises:
+    ValueError: no such file or field, a wrong value, or a contradiction.
+  """
+  return resolve(read.read_file(path, overrides))
 
 
 @dataclasses.dataclass(frozen=True)
 class StageData:
-  """The data sets of one stage; a side that it does not use is empty.
+  """The data sets of one stage; a side that the stage does not use is empty.
 
-  `skip` holds the ids of clips that are never shown, of the views that have a
-  list.
+  Attributes:
+    ego: first-person clips, or None.
+    exo: pools of third-person clips.
+    pairs: which exo clips belong to an ego clip, or None.
+    narrations: sentence vectors, or None.
+    skip: ids of the clips that are never shown, by view, of the views that have
+      a list.
   """
 
   ego: records.ClipDataset | None
@@ -55,16 +91,15 @@ class StageData:
   skip: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
 
   @property
-  def tasks(self) -> dict[str, dict[str, types.Task]]:
-    """Label sets by view, of the views that the stage has."""
-    views = {types.EGO: self.ego, types.EXO: self.exo[0] if self.exo else None}
-    return {view: data.tasks for view, data in views.items() if data}
-
-  @property
   def pools(self) -> dict[str, tuple[records.ClipDataset, ...]]:
     """Data sets by view, of the views that the stage has."""
     views = {types.EGO: (self.ego,) if self.ego else (), types.EXO: self.exo}
     return {view: pools for view, pools in views.items() if pools}
+
+  @property
+  def tasks(self) -> dict[str, dict[str, types.Task]]:
+    """Label sets by view, of the views that the stage has."""
+    return {view: pools[0].tasks for view, pools in self.pools.items()}
 
   @property
   def leading(self) -> records.ClipDataset:
@@ -73,6 +108,7 @@ class StageData:
 
   @property
   def num_clips(self) -> int:
+    """Clips of one epoch."""
     return len(self.ego) if self.ego else sum(map(len, self.exo))
 
 
@@ -85,13 +121,6 @@ def _required(value: Any, field: str, what: str) -> Any:
   return value
 
 
-def build_exo_datasets(config: Config) -> tuple[records.ClipDataset, ...]:
-  folders = _required(
-    tuple(config.exo.datasets), "exo.datasets", "the third-person data sets' folders"
-  )
-  return tuple(_with_labels(d, config.exo.train_split) for d in folders)
-
-
 def _with_labels(folder: str, split: str) -> records.ClipDataset:
   dataset = records.ClipDataset(folder, split)
   if not dataset.labelled:
@@ -102,11 +131,16 @@ def _with_labels(folder: str, split: str) -> records.ClipDataset:
   return dataset
 
 
-def _skip_lists(config: Config, *views: str) -> dict[str, frozenset[str]]:
+def _open_exo(settings: Settings) -> tuple[records.ClipDataset, ...]:
+  folders = _required(settings.exo.datasets, "exo.datasets", "the third-person data sets' folders")
+  return tuple(_with_labels(folder, settings.exo.train_split) for folder in folders)
+
+
+def _skip_lists(settings: Settings, *views: str) -> dict[str, frozenset[str]]:
   """Ids of the clips that are never shown, of the views that have a list."""
   lists = {}
   for view in views:
-    path = config[view].skip_list
+    path = settings.view(view).skip_list
     if not path:
       continue
     try:
@@ -121,77 +155,58 @@ def _skip_lists(config: Config, *views: str) -> dict[str, frozenset[str]]:
   return lists
 
 
-def build_data(config: Config, stage: str) -> StageData:
+def open_data(settings: Settings, stage: str) -> StageData:
   """Opens the training data of a stage; reads indices, no video.
 
   Raises:
-    FileNotFoundError, ValueError: a path that is empty, missing, or belongs to
-      other data; names the field.
+    FileNotFoundError, ValueError: a path is empty, missing, or belongs to other
+      data; names the field.
   """
   if stage == EXO_STAGE:
-    return StageData(None, build_exo_datasets(config), None, None, _skip_lists(config, types.EXO))
-  folder = _required(config.ego.dataset, "ego.dataset", "the first-person data set's folder")
-  ego = _with_labels(folder, config.ego.train_split)
-  if not settings.uses_exo(config):
-    return StageData(ego, (), None, None, _skip_lists(config, types.EGO))
-  exo = build_exo_datasets(config)
+    exo = _open_exo(settings)
+    return StageData(None, exo, None, None, _skip_lists(settings, types.EXO))
+  folder = _required(settings.ego.dataset, "ego.dataset", "the first-person data set's folder")
+  ego = _with_labels(folder, settings.ego.train_split)
+  if not settings.uses_exo:
+    return StageData(ego, (), None, None, _skip_lists(settings, types.EGO))
+  exo = _open_exo(settings)
   narrations = narration_table.NarrationTable.load(
-    _required(config.narrations, "narrations", "the narrations' embeddings")
+    _required(settings.narrations, "narrations", "the narrations' embeddings")
   )
-  pairs = pairing.PairTable.load(_required(config.pairs.table, "pairs.table", "the mined pairs"))
+  pairs = pairing.PairTable.load(_required(settings.pairs.table, "pairs.table", "the mined pairs"))
   pairs.check(ego, exo, narrations)
-  return StageData(ego, exo, pairs, narrations, _skip_lists(config, types.EGO, types.EXO))
+  return StageData(ego, exo, pairs, narrations, _skip_lists(settings, *types.VIEWS))
 
 
-def build_transform(config: Config, view: str) -> transforms.ClipTransform:
+def train_transform(settings: Settings, view: str) -> transforms.ClipTransform:
   """Sampling and augmentation of one view in training."""
   return transforms.ClipTransform(
-    num_frames=config.frames.count,
-    stride=config.frames.stride,
-    crop_size=config.frames.crop_size,
-    short_side=tuple(config.frames.short_side),
-    flip=config.frames.flip,
-    color_lighting=config[view].color_lighting,
+    num_frames=settings.frames.count,
+    stride=settings.frames.stride,
+    crop_size=settings.frames.crop_size,
+    short_side=settings.frames.short_side,
+    flip=settings.frames.flip,
+    color_lighting=settings.view(view).color_lighting,
   )
 
 
-def build_test_transform(config: Config) -> transforms.ClipTransform:
-  """Sampling at test time: no augmentation, its own crop size."""
+def eval_transform(settings: Settings) -> transforms.ClipTransform:
+  """Sampling at test time: no augmentation, and a crop size of its own."""
   return transforms.ClipTransform.for_testing(
-    config.frames.count, config.frames.stride, config.eval.crop_size
+    settings.frames.count, settings.frames.stride, settings.eval.crop_size
   )
 
 
-def build_stream(
-  config: Config, stage: str, data: StageData, *, start_step: int
-) -> loader.TrainStream:
-  """The training batches of a stage from `start_step` on."""
-  return loader.TrainStream(
-    {
-      view: examples.ViewClips(pools, build_transform(config, view), data.skip.get(view, ()))
-      for view, pools in data.pools.items()
-    },
-    pairs=data.pairs,
-    narrations=data.narrations,
-    batch_size=stage_section(config, stage).batch_size,
-    seed=config.seed,
-    start_step=start_step,
-    top_k=config.pairs.top_k,
-    tie_tolerance=config.pairs.tie_tolerance,
-    options=build_input(config),
-    host=this_host(),
-  )
-
-
-def build_input(config: Config) -> input_options.Input:
+def input_options_of(settings: Settings) -> input_options.Input:
   """Threads, processes and memory of reading."""
+  given = settings.input
   return input_options.Input(
-    num_threads=config.input.num_threads,
-    num_workers=config.input.num_workers,
-    prefetch=config.input.prefetch,
-    cache_bytes=config.input.cache_mib * 2**20,
-    timeout=config.input.timeout_seconds,
-    max_corrupt_share=config.input.max_corrupt_share,
+    num_threads=given.num_threads,
+    num_workers=given.num_workers,
+    prefetch=given.prefetch,
+    cache_bytes=given.cache_mib * 2**20,
+    max_corrupt_share=given.max_corrupt_share,
+    timeout=given.timeout_seconds,
   )
 
 
@@ -200,159 +215,283 @@ def this_host() -> input_options.Host:
   return input_options.Host(jax.process_index(), jax.process_count())
 
 
-def stage_section(config: Config, stage: str) -> Config:
-  return config[f"{stage}_stage"]
+def pixel_specs(settings: Settings, views: Mapping[str, Any]) -> dict[str, models.PixelSpec]:
+  """What the encoders' pixels look like, by view."""
+  return {view: models.PixelSpec(channel_order=settings.view(view).channel_order) for view in views}
 
 
 def build_network(
-  config: Config,
-  tasks: Mapping[str, Mapping[str, types.Task]],
-  *,
-  embedding_dim: int | None,
-  pool_window: int = 0,
+  settings: Settings, tasks: Tasks, *, embedding_dim: int | None, pool_window: int = 0
 ) -> Network:
-  """The model with the towers that `tasks` names.
+  """Builds the model with the towers that `tasks` names.
 
   Args:
-    config: resolved.
+    settings: resolved settings.
     tasks: label sets by view.
     embedding_dim: width of the text vectors; None builds no projections.
-    pool_window: for evaluation, see `models.EncoderOptions`.
+    pool_window: side of the windows that evaluation pools, see
+      `models.EncoderOptions`.
   """
-  multiple = backbones.find(config.model.backbone).frames_multiple
-  if config.frames.count % multiple:
-    raise ValueError(
-      f"config.frames.count={config.frames.count} must be a multiple of {multiple} for"
-      f" config.model.backbone={config.model.backbone!r}."
-    )
-  arguments = dict(
-    backbone=config.model.backbone,
-    tasks={
-      view: {name: task.num_classes for name, task in named.items()}
-      for view, named in tasks.items()
-    },
-    embedding_dim=embedding_dim,
-    dropout=config.model.dropout,
-    pixels={view: models.PixelSpec(channel_order=config[view].channel_order) for view in tasks},
-    share_encoder=config.model.share_encoder and len(tasks) == 2,
-    # Stage one trains it.
-    freeze_exo=config.model.freeze_exo and len(tasks) == 2,
-    prenorm=config.model.projection_prenorm == "true",
-    options=backbones.EncoderOptions(
-      conv=config.model.conv,
-      dtype=jnp.dtype(config.precision),
-      bn_group_size=config.model.bn_group_size,
-      remat=config.model.remat,
-      pool_window=pool_window,
-      pack_clips=config.model.pack_clips,
-    ),
-    seed=config.seed,
-  )
-  return Network(lambda: models.make_model(**arguments))
-
-
-def build_objective(
-  config: Config, stage: str, tasks: Mapping[str, Mapping[str, types.Task]]
-) -> Objective:
-  """L_t alone in the exo stage, Eq. 12 in the joint stage."""
-  weights = dict(config.loss.weights)
-  if stage == EXO_STAGE:
-    weights = {"exo_cls": 1.0}
-  return Objective(
-    tasks={
-      view: {name: task.kind for name, task in named.items()} for view, named in tasks.items()
-    },
-    weights=weights,
-    cross_view=config.loss.cross_view,
-    temperature=config.loss.temperature,
-    sigma=config.loss.sigma,
-    target_temperature=config.loss.target_temperature,
-    threshold=config.loss.threshold,
-    negatives=config.loss.negatives,
-    negatives_from=config.loss.negatives_from,
-    negatives_group=config.loss.negatives_group,
-    mask_duplicates=config.loss.mask_duplicates,
-    triplet_margin=config.loss.triplet_margin,
-  )
-
-
-def build_optimizer(config: Config, stage: str, *, num_clips: int):
-  """Optimizer, schedule and number of steps of a stage.
-
-  Returns:
-    (optax transformation, step -> learning rate, total steps).
-  """
-  section = stage_section(config, stage)
-  name = f"{stage}_stage"
-  clips = dict(num_clips=num_clips, batch_size=section.batch_size)
-  total = settings.steps(section.total, field=f"{name}.total", **clips)
-  if total < 1:
-    raise ValueError(
-      f"config.{name}.total={section.total!r} is {total} steps at"
-      f" {num_clips} clips and batch size {section.batch_size}; give more."
-    )
-  schedule = make_schedule(
-    section.schedule,
-    learning_rate=section.learning_rate,
-    total_steps=total,
-    boundaries=[
-      settings.steps(b, field=f"{name}.boundaries", total=total, **clips)
-      for b in section.boundaries
-    ],
-    factors=tuple(section.factors),
-    warmup_steps=settings.steps(section.warmup, field=f"{name}.warmup", total=total, **clips),
-    warmup_start=section.warmup_start,
-  )
-  optimizer = make_optimizer(
-    section.optimizer,
-    schedule,
-    momentum=section.momentum,
-    nesterov=section.nesterov,
-    weight_decay=section.weight_decay,
-    clip_norm=section.clip_norm,
-    frozen=(types.EXO, "encoder") if config.model.freeze_exo and stage == JOINT_STAGE else (),
-  )
-  return optimizer, schedule, total
-
-
-def build_card(config: Config, stage: str, data: StageData) -> dict:
-  """What a checkpoint says about itself, as JSON values.
-
-  Evaluation and prediction take class names, pixels and frames from it, so
-  that right weights can't meet wrong pixels.
-  """
-  tasks, table = data.tasks, data.narrations
-  return {
-    "stage": stage,
-    "backbone": config.model.backbone,
-    "embedding_dim": table.dim if table else None,
-    "tasks": {
-      view: {name: list(t.class_names) for name, t in named.items()}
-      for view, named in tasks.items()
-    },
-    "kinds": {view: {name: t.kind for name, t in named.items()} for view, named in tasks.items()},
-    "pixels": {
-      view: dataclasses.asdict(models.PixelSpec(channel_order=config[view].channel_order))
-      for view in tasks
-    },
-    "frames": {
-      "count": config.frames.count,
-      "stride": config.frames.stride,
-      "crop_size": config.eval.crop_size,
-      # What the stride counts in.
-      "fps": data.leading.clips[0].fps,
-    },
-    "data": {
-      "ego": data.ego.fingerprint if data.ego else None,
-      "exo": [pool.fingerprint for pool in data.exo],
-      "narrations": table.fingerprint if table else None,
-      "text_model": table.model if table else None,
-      # Absent without a list: runs from before there were any go on.
-      **{
-        f"{view}_skip_list": hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]
-        for view, ids in data.skip.items()
+  both = len(tasks) == 2
+  return Network(
+    functools.partial(
+      models.make_model,
+      backbone=settings.model.backbone,
+      tasks={
+        view: {name: task.num_classes for name, task in named.items()}
+        for view, named in tasks.items()
       },
-    },
-    "config": settings.to_json(config),
-    "versions": {p: importlib.metadata.version(p) for p in _VERSIONS},
-  }
+      embedding_dim=embedding_dim,
+      dropout=settings.model.dropout,
+      pixels=pixel_specs(settings, tasks),
+      share_encoder=settings.model.share_encoder and both,
+      # Stage one trains the exo encoder, whatever the joint stage does.
+      freeze_exo=settings.model.freeze_exo and both,
+      prenorm=settings.model.projection_prenorm == "true",
+      options=backbones.EncoderOptions(
+        conv=settings.model.conv,
+        dtype=jnp.dtype(settings.precision),
+        bn_group_size=settings.model.bn_group_size,
+        remat=settings.model.remat,
+        pool_window=pool_window,
+        pack_clips=settings.model.pack_clips,
+      ),
+      seed=settings.seed,
+    )
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+  """One stage of a run: its network, objective, optimizer and step.
+
+  Training, the commands that look at it, and the benchmarks all assemble a
+  stage here. Parts are built when they are first asked for.
+
+    trainer = Trainer.open(settings, "joint", mesh)
+    state = trainer.initial_state()
+    with trainer.stream(start_step=0) as batches:
+      state, sums = trainer.step(state, devices.put_batch(next(batches), mesh))
+
+  Attributes:
+    settings: resolved settings.
+    stage: "exo" or "joint".
+    mesh: the devices.
+    tasks: label sets by view.
+    embedding_dim: width of the narrations' vectors, or None without them.
+    num_clips: clips of one epoch.
+    data: the data sets; None where only shapes are known.
+  """
+
+  settings: Settings
+  stage: str
+  mesh: jax.sharding.Mesh
+  tasks: Tasks
+  embedding_dim: int | None
+  num_clips: int
+  data: StageData | None = None
+
+  @classmethod
+  def open(
+    cls, settings: Settings, stage: str, mesh: jax.sharding.Mesh, data: StageData | None = None
+  ) -> Trainer:
+    """Opens the data of a stage and assembles what trains on it.
+
+    Args:
+      settings: resolved settings.
+      stage: "exo" or "joint".
+      mesh: the devices.
+      data: the stage's data, where they are open already.
+
+    Raises:
+      FileNotFoundError, ValueError: data that are missing or do not fit.
+    """
+    data = data or open_data(settings, stage)
+    dim = data.narrations.dim if data.narrations else None
+    return cls(settings, stage, mesh, data.tasks, dim, data.num_clips, data)
+
+  @property
+  def section(self) -> schema.Stage:
+    """The settings of this stage."""
+    return self.settings.stage(self.stage)
+
+  @functools.cached_property
+  def clock(self) -> durations.Clock:
+    """Turns durations of this stage into steps.
+
+    Raises:
+      ValueError: the stage has no steps.
+    """
+    size, field = self.section.batch_size, f"{self.stage}_stage.total"
+    total = durations.Clock(self.num_clips, size).steps(self.section.total, field)
+    if total < 1:
+      raise ValueError(
+        f"config.{field}={self.section.total!r} is {total} steps at"
+        f" {self.num_clips} clips and batch size {size}; give more."
+      )
+    return durations.Clock(self.num_clips, size, total)
+
+  @property
+  def total_steps(self) -> int:
+    """Steps of the whole stage."""
+    assert self.clock.total is not None
+    return self.clock.total
+
+  @functools.cached_property
+  def network(self) -> Network:
+    """The model as pure functions."""
+    return build_network(self.settings, self.tasks, embedding_dim=self.embedding_dim)
+
+  @functools.cached_property
+  def objective(self) -> Objective:
+    """L_t alone in the exo stage, Eq. 12 in the joint stage."""
+    loss = self.settings.loss
+    return Objective(
+      tasks={
+        view: {name: task.kind for name, task in named.items()}
+        for view, named in self.tasks.items()
+      },
+      weights={"exo_cls": 1.0} if self.stage == EXO_STAGE else loss.weights.by_term(),
+      cross_view=loss.cross_view,
+      temperature=loss.temperature,
+      sigma=loss.sigma,
+      target_temperature=loss.target_temperature,
+      threshold=loss.threshold,
+      negatives=loss.negatives,
+      negatives_from=loss.negatives_from,
+      negatives_group=loss.negatives_group,
+      mask_duplicates=loss.mask_duplicates,
+      triplet_margin=loss.triplet_margin,
+    )
+
+  @functools.cached_property
+  def schedule(self) -> Schedule:
+    """The learning rate of each step."""
+    section, name = self.section, f"{self.stage}_stage"
+    return make_schedule(
+      section.schedule,
+      learning_rate=section.learning_rate,
+      total_steps=self.total_steps,
+      boundaries=[self.clock.steps(b, f"{name}.boundaries") for b in section.boundaries],
+      factors=section.factors,
+      warmup_steps=self.clock.steps(section.warmup, f"{name}.warmup"),
+      warmup_start=section.warmup_start,
+    )
+
+  @functools.cached_property
+  def optimizer(self) -> optax.GradientTransformation:
+    """The optimizer; a frozen exo encoder takes no updates in the joint stage."""
+    section = self.section
+    frozen = self.settings.model.freeze_exo and self.stage == JOINT_STAGE
+    return make_optimizer(
+      section.optimizer,
+      self.schedule,
+      momentum=section.momentum,
+      nesterov=section.nesterov,
+      weight_decay=section.weight_decay,
+      clip_norm=section.clip_norm,
+      frozen=(types.EXO, "encoder") if frozen else (),
+    )
+
+  @functools.cached_property
+  def step(self) -> Step:
+    """The compiled train step: state, batch -> state, sums of its metrics."""
+    return make_train_step(
+      self.network,
+      self.objective,
+      self.optimizer,
+      self.schedule,
+      seed=self.settings.seed,
+      mesh=self.mesh,
+      skip_non_finite=self.settings.on_non_finite == "skip",
+    )
+
+  @property
+  def everywhere(self) -> jax.sharding.NamedSharding:
+    """The sharding of the state: a copy on each device."""
+    return jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
+
+  def initial_state(self, weights: tuple[Tree, Tree] | None = None) -> TrainState:
+    """The state at step 0 on all devices.
+
+    Args:
+      weights: parameters and statistics to start from; None draws them.
+    """
+    params, stats = weights or self.network.init()
+    return jax.device_put(create_state(params, stats, self.optimizer), self.everywhere)
+
+  def abstract_state(self) -> TrainState:
+    """The state as shapes, for a checkpoint to fill or for the compiler."""
+    shapes = jax.eval_shape(
+      lambda params, stats: create_state(params, stats, self.optimizer), *self.network.shapes
+    )
+    return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.everywhere), shapes
+    )
+
+  def stream(self, *, start_step: int) -> loader.TrainStream:
+    """The training batches from `start_step` on."""
+    assert self.data is not None, "a Trainer of shapes has no data"
+    settings, data = self.settings, self.data
+    return loader.TrainStream(
+      {
+        view: examples.ViewClips(
+          pools, train_transform(settings, view), data.skip.get(view, frozenset())
+        )
+        for view, pools in data.pools.items()
+      },
+      pairs=data.pairs,
+      narrations=data.narrations,
+      batch_size=self.section.batch_size,
+      seed=settings.seed,
+      start_step=start_step,
+      top_k=settings.pairs.top_k,
+      tie_tolerance=settings.pairs.tie_tolerance,
+      options=input_options_of(settings),
+      host=this_host(),
+    )
+
+  @functools.cached_property
+  def card(self) -> dict[str, Any]:
+    """What a checkpoint says about itself, as JSON values.
+
+    Evaluation and prediction take class names, pixels and frames from it, so
+    that right weights can't meet wrong pixels.
+    """
+    assert self.data is not None, "a Trainer of shapes has no data"
+    settings, data, table = self.settings, self.data, self.data.narrations
+    return {
+      "stage": self.stage,
+      "backbone": settings.model.backbone,
+      "embedding_dim": self.embedding_dim,
+      "tasks": {
+        view: {name: list(t.class_names) for name, t in named.items()}
+        for view, named in self.tasks.items()
+      },
+      "kinds": {
+        view: {name: t.kind for name, t in named.items()} for view, named in self.tasks.items()
+      },
+      "pixels": {
+        view: dataclasses.asdict(spec) for view, spec in pixel_specs(settings, self.tasks).items()
+      },
+      "frames": {
+        "count": settings.frames.count,
+        "stride": settings.frames.stride,
+        "crop_size": settings.eval.crop_size,
+        # The rate of the stored frames, in which the stride counts.
+        "fps": data.leading.clips[0].fps,
+      },
+      "data": {
+        "ego": data.ego.fingerprint if data.ego else None,
+        "exo": [pool.fingerprint for pool in data.exo],
+        "narrations": table.fingerprint if table else None,
+        "text_model": table.model if table else None,
+        # Absent without a list, so that runs from before there were any go on.
+        **{
+          f"{view}_skip_list": hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]
+          for view, ids in data.skip.items()
+        },
+      },
+      "config": settings.to_json(),
+      "versions": {p: importlib.metadata.version(p) for p in _VERSIONS},
+    }

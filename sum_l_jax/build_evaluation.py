@@ -16,6 +16,7 @@ import jax
 from sum_l_jax import build
 from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.config.schema import Settings
 from sum_l_jax.data import eval_loader
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
@@ -27,32 +28,32 @@ from sum_l_jax.evaluation.retrieval import retrieval_run
 from sum_l_jax.evaluation.retrieval import retrieval_source
 
 
-def during_views(settings: build.Config) -> eval_loader.TestViews:
+def during_views(settings: Settings) -> eval_loader.TestViews:
   """The test views that are scored while a stage trains."""
   return eval_loader.TestViews(settings.eval.during_clips, settings.eval.during_crops)
 
 
-def final_views(settings: build.Config) -> eval_loader.TestViews:
+def final_views(settings: Settings) -> eval_loader.TestViews:
   """The test views that are scored at the end."""
   return eval_loader.TestViews(settings.eval.clips, settings.eval.crops)
 
 
 def _stream_opener(
-  settings: build.Config, views: eval_loader.TestViews
+  settings: Settings, views: eval_loader.TestViews
 ) -> Callable[[records.ClipDataset], eval_loader.EvalStream]:
   """Returns what makes the test views of a data set."""
   return functools.partial(
     eval_loader.EvalStream,
-    transform=build.build_test_transform(settings),
+    transform=build.eval_transform(settings),
     views=views,
     batch_size=settings.eval.batch_size,
-    options=build.build_input(settings),
+    options=build.input_options_of(settings),
     host=build.this_host(),
   )
 
 
 def build_evaluator(
-  settings: build.Config,
+  settings: Settings,
   dataset: records.ClipDataset,
   *,
   view: str,
@@ -96,7 +97,7 @@ def build_evaluator(
 
 
 def build_stage_evaluator(
-  settings: build.Config, data: build.StageData, mesh: jax.sharding.Mesh
+  settings: Settings, data: build.StageData, mesh: jax.sharding.Mesh
 ) -> evaluators.Evaluator | None:
   """Builds the evaluator that a stage watches while it trains, if any.
 
@@ -113,7 +114,7 @@ def build_stage_evaluator(
 
 
 def build_stage_retrieval(
-  settings: build.Config, data: build.StageData, mesh: jax.sharding.Mesh
+  settings: Settings, data: build.StageData, mesh: jax.sharding.Mesh
 ) -> retrieval_run.StageRetrieval | None:
   """Builds the retrieval that the joint stage watches while it trains, if any.
 
@@ -156,7 +157,7 @@ def build_stage_retrieval(
 
 
 def build_checkpoint_retrieval(
-  settings: build.Config, weights: weight_files.Weights, mesh: jax.sharding.Mesh
+  settings: Settings, weights: weight_files.Weights, mesh: jax.sharding.Mesh
 ) -> retrieval_run.CheckpointRetrieval | None:
   """Builds the retrieval that is measured of a checkpoint, if any.
 
@@ -199,7 +200,7 @@ def build_checkpoint_retrieval(
 
 
 def _source(
-  settings: build.Config,
+  settings: Settings,
   table: narration_table.NarrationTable,
   mesh: jax.sharding.Mesh,
   view: str,
@@ -219,7 +220,7 @@ def _source(
   )
 
 
-def _exo_pools(settings: build.Config) -> list[records.ClipDataset]:
+def _exo_pools(settings: Settings) -> list[records.ClipDataset]:
   """Opens the pools' split `eval.retrieval_exo_split`.
 
   The list is empty, and the log says so, where its labels were not published.
@@ -240,7 +241,7 @@ def _exo_pools(settings: build.Config) -> list[records.ClipDataset]:
 
 
 def _load_table(
-  settings: build.Config, weights: weight_files.Weights
+  settings: Settings, weights: weight_files.Weights
 ) -> narration_table.NarrationTable:
   if not settings.narrations:
     raise ValueError(
@@ -253,7 +254,7 @@ def _load_table(
   return table
 
 
-def _check_exo(settings: build.Config, weights: weight_files.Weights) -> None:
+def _check_exo(settings: Settings, weights: weight_files.Weights) -> None:
   """Checks what class scores don't depend on, and `final` leaves unchecked."""
   card = weights.card
   for name, saved, given in (

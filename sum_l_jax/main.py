@@ -12,26 +12,34 @@ training finish its step and save; the exit status is then 75.
 
 from __future__ import annotations
 
-import logging as python_logging
+from collections.abc import Sequence
+import logging
 import os
 import pathlib
 import shlex
 import sys
 import tempfile
 import time
+from typing import TYPE_CHECKING
 
 from absl import app
 from absl import flags
-from absl import logging
+import absl.logging
+from ml_collections import config_dict
 from ml_collections import config_flags
 
-from sum_l_jax.config import settings
+from sum_l_jax.config import read
+from sum_l_jax.config.schema import JOINT_STAGE
+from sum_l_jax.config.schema import Settings
 from sum_l_jax.system import atomic
 from sum_l_jax.system import extras
 from sum_l_jax.system import multihost
 from sum_l_jax.system import paths
 from sum_l_jax.system import processes
 from sum_l_jax.system import run_files
+
+if TYPE_CHECKING:
+  import jax
 
 # jax and what stands on it are imported after the flags are read: `--help`
 # stays quick, and XLA's flags can still be set.
@@ -63,10 +71,10 @@ _MULTIHOST = flags.DEFINE_enum(
 )
 _COORDINATOR = flags.DEFINE_string("coordinator_address", "", "Host of process 0, or host:port.")
 _PORT = flags.DEFINE_integer(
-  "coordinator_port", multihost.PORT, "Of process 0; the next one is used too."
+  "coordinator_port", multihost.PORT, "Port of process 0; the next one is used too."
 )
-_PROCESSES = flags.DEFINE_integer("num_processes", 0, "Of the whole run.")
-_PROCESS = flags.DEFINE_integer("process_id", -1, "This one's, from 0.")
+_PROCESSES = flags.DEFINE_integer("num_processes", 0, "Number of processes of the whole run.")
+_PROCESS = flags.DEFINE_integer("process_id", -1, "Number of this process, from 0.")
 _DEBUG = flags.DEFINE_bool("debug", False, "Show the stack trace of an error in the input.")
 flags.mark_flags_as_required(["config", "workdir"])
 
@@ -79,7 +87,7 @@ def _check_workdir(workdir: pathlib.Path, text: str) -> None:
   # Nothing learnt yet: a mistake in the first command can be corrected.
   if not path.exists() or not any(workdir.glob("*/checkpoints/[0-9]*")):
     return
-  changed = settings.differences(path.read_text(encoding="utf-8"), text)
+  changed = read.differences(path.read_text(encoding="utf-8"), text)
   if changed:
     raise ValueError(
       f"{workdir} holds a run with another config; {len(changed)} field(s)"
@@ -101,17 +109,18 @@ def _make_workdir(workdir: pathlib.Path) -> None:
     ) from error
 
 
-def _prepare_data(config) -> None:
+def _prepare_data(settings: Settings) -> None:
   """Builds the data of `config.prepare` where it is absent."""
-  if not config.prepare.recipe:
+  if not settings.prepare.recipe:
     return
   import jax
 
-  from data_prep.toy_kitchen import recipes  # Offline work; imports nothing otherwise.
+  # Offline work, which a run without a recipe does not import.
+  from data_prep.toy_kitchen import recipes
 
   if jax.process_index() == 0:
     recipes.prepare(
-      config.prepare.recipe, pathlib.Path(config.prepare.directory), seed=config.prepare.seed
+      settings.prepare.recipe, pathlib.Path(settings.prepare.directory), seed=settings.prepare.seed
     )
   if jax.process_count() > 1:
     from jax.experimental import multihost_utils
@@ -119,31 +128,31 @@ def _prepare_data(config) -> None:
     multihost_utils.sync_global_devices("data prepared")
 
 
-def _start(config, workdir: pathlib.Path):
-  """Starts jax: compilation cache and mesh."""
+def _start(settings: Settings, workdir: pathlib.Path) -> jax.sharding.Mesh:
+  """Starts JAX: its compilation cache and the mesh of all devices."""
   import jax
 
   from sum_l_jax.system import devices
 
   if not jax.config.jax_compilation_cache_dir:
     jax.config.update("jax_compilation_cache_dir", str(workdir / "xla_cache"))
-  mesh = devices.make_mesh(config.num_devices or None)
-  logging.info(
+  mesh = devices.make_mesh(settings.num_devices or None)
+  absl.logging.info(
     "process %d of %d, devices: %s", jax.process_index(), jax.process_count(), mesh.devices.tolist()
   )
   return mesh
 
 
-def _train(config, workdir: pathlib.Path, mesh) -> bool:
+def _train(settings: Settings, workdir: pathlib.Path, mesh: jax.sharding.Mesh) -> bool:
   """Runs the stages in order; False where `stop_at` ended one early."""
   from sum_l_jax.experiment import loop
 
-  for stage in config.stages:
+  for stage in settings.stages:
     start = time.monotonic()
-    result = loop.train_stage(config, stage, workdir=workdir, mesh=mesh)
-    logging.info("%s: at step %d after %.0f s", stage, result.step, time.monotonic() - start)
+    result = loop.train_stage(settings, stage, workdir=workdir, mesh=mesh)
+    absl.logging.info("%s: at step %d after %.0f s", stage, result.step, time.monotonic() - start)
     if not result.finished:
-      logging.info(
+      absl.logging.info(
         "Stopped at step %d of stage %r as config.stop_at asks; the same"
         " command without it resumes.",
         result.step,
@@ -154,34 +163,38 @@ def _train(config, workdir: pathlib.Path, mesh) -> bool:
 
 
 def run(
-  config,
+  config: config_dict.ConfigDict,
   workdir: str | pathlib.Path,
   *,
   mode: str = "train",
   checkpoint: str = "",
   command: str = "",
 ) -> str:
-  """The whole way, from a config to `result.json`.
+  """Goes the whole way, from a config to `result.json`.
 
   Args:
-    config: as a config file makes it.
+    config: config as a config file makes it.
     workdir: folder of checkpoints, logged numbers and results.
     mode: "train" trains or resumes, then evaluates; "eval" only evaluates.
-    checkpoint: with "eval", what to evaluate in place of the workdir's own.
-    command: for the records: what started this run.
+    checkpoint: what "eval" evaluates instead of the workdir's own checkpoint.
+    command: the command that started this run, for the records.
 
   Returns:
-    The table, or "" where there is nothing to evaluate (stopped early, or a
-    run of the exo stage alone).
+    The table, or "" where there is nothing to evaluate (a run that stopped
+    early, or one of the exo stage alone).
 
   Raises:
     ValueError, FileNotFoundError: what a user can mend.
   """
+  import jax
+
+  from sum_l_jax import build
+
   paths.check_local([str(workdir)], "--workdir")
   paths.check_local([str(checkpoint)], "--checkpoint")
   workdir = pathlib.Path(workdir)
-  config = settings.resolve(config)
-  text = settings.to_json(config)
+  settings = build.resolve(config)
+  text = settings.to_json()
   if mode == "train":
     _check_workdir(workdir, text)
   elif not (checkpoint or workdir.exists()):
@@ -190,25 +203,24 @@ def run(
       " of a trained run, or --checkpoint."
     )
   _make_workdir(workdir)
-  mesh = _start(config, workdir)
-  _prepare_data(config)
-  import jax
-
+  mesh = _start(settings, workdir)
+  _prepare_data(settings)
   if mode == "train":
     if jax.process_index() == 0:
       atomic.write_text(workdir / run_files.CONFIG, text)
       if command:
         (workdir / run_files.COMMAND).write_text(command + "\n", encoding="utf-8")
-    if not _train(config, workdir, mesh):
+    if not _train(settings, workdir, mesh):
       return ""
   table = ""
-  if "joint" in config.stages:
+  if JOINT_STAGE in settings.stages:
     from sum_l_jax.experiment import final
 
-    table = final.evaluate_checkpoint(config, checkpoint or workdir, workdir=workdir, mesh=mesh)
+    source = checkpoint or workdir
+    table = final.evaluate_checkpoint(settings, source, workdir=workdir, mesh=mesh)
   else:
-    logging.info("This run has no ego encoder, the only one to be evaluated.")
-  if config.report and mode == "train" and jax.process_index() == 0:
+    absl.logging.info("This run has no ego encoder, the only one to be evaluated.")
+  if settings.report and mode == "train" and jax.process_index() == 0:
     _report(workdir)
   return table
 
@@ -218,13 +230,13 @@ def _report(workdir: pathlib.Path) -> None:
   from sum_l_jax.tools.report.__main__ import write_report
 
   try:
-    logging.info("report: %s", write_report(workdir))
+    absl.logging.info("report: %s", write_report(workdir))
   except ImportError as error:
     if not extras.advice(error):
       raise
-    logging.info("There is no report; %s", extras.advice(error))
+    absl.logging.info("There is no report; %s", extras.advice(error))
   except (ValueError, OSError) as error:
-    logging.warning("There is no report: %s", error)
+    absl.logging.warning("There is no report: %s", error)
 
 
 def _check_arguments(arguments: list[str]) -> None:
@@ -235,7 +247,7 @@ def _check_arguments(arguments: list[str]) -> None:
     if not argument.startswith("-"):
       continue
     if name.startswith("config."):
-      settings.check_field_name(name.removeprefix("config.").split("[")[0])
+      read.check_field_name(name.removeprefix("config.").split("[")[0])
     path = pathlib.Path(value.partition(":")[0])
     if name == "config" and value and not path.is_file():
       found = sorted(str(p) for p in pathlib.Path("configs").glob("*.py"))
@@ -245,17 +257,17 @@ def _check_arguments(arguments: list[str]) -> None:
       )
 
 
-def _is_worth_reading(record: python_logging.LogRecord) -> bool:
-  """Our own lines; of other libraries errors alone (Orbax logs 20 a save)."""
+def _is_worth_reading(record: logging.LogRecord) -> bool:
+  """Keeps our own lines, and errors of other libraries (Orbax logs 20 a save)."""
   ours = pathlib.Path(record.pathname).parts[-3:-1]
-  return record.levelno >= python_logging.ERROR or any(part in _OURS for part in ours)
+  return record.levelno >= logging.ERROR or any(part in _OURS for part in ours)
 
 
 def _set_up_logging() -> None:
-  logging.set_verbosity(logging.INFO)
-  handler = logging.get_absl_handler()
+  absl.logging.set_verbosity(absl.logging.INFO)
+  handler = absl.logging.get_absl_handler()
   handler.addFilter(_is_worth_reading)
-  handler.setFormatter(python_logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+  handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
 
 
 def _connect() -> None:
@@ -273,7 +285,7 @@ def _connect() -> None:
   if job:
     multihost.connect(job)
     if not _is_first():  # All say the same.
-      logging.set_verbosity(logging.WARNING)
+      absl.logging.set_verbosity(absl.logging.WARNING)
 
 
 def _is_first() -> bool:
@@ -282,7 +294,7 @@ def _is_first() -> bool:
   return jax.process_index() == 0
 
 
-def main(argv) -> None:
+def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"Unexpected arguments {argv[1:]}.")
   _set_up_logging()
@@ -321,11 +333,11 @@ def _with_found_config(argument: str) -> str:
   """`--config=` of a file of this project, wherever the command is run."""
   name, equals, value = argument.partition("=")
   if equals and name.lstrip("-") == "config":
-    return f"{name}={settings.find_file(value)}"
+    return f"{name}={read.find_file(value)}"
   return argument
 
 
-def _parse(argv):
+def _parse(argv: list[str]) -> list[str]:
   # ml_collections reads the command line for itself.
   sys.argv[1:] = map(_with_found_config, sys.argv[1:])
   argv = [argv[0], *map(_with_found_config, argv[1:])]

@@ -111,6 +111,9 @@ TASK_KINDS = (SOFTMAX, MULTI_LABEL)
 # The terms of Eq. 12, as keys of weights, losses and logs.
 TERMS = ("ego_cls", "exo_cls", "ego_exo", "ego_text", "exo_text")
 
+OPTIMIZERS = ("sgd", "adamw")
+SCHEDULES = ("cosine", "relative_steps")
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from sum_l_jax import main
-from sum_l_jax.config import settings
+from sum_l_jax.config import read
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
 from tests.support import runs
@@ -107,7 +107,7 @@ def quick_compilation():
 @pytest.fixture(scope="session")
 def finished(tiny_ego, tiny_exo, tiny_tables, tmp_path_factory) -> tuple[pathlib.Path, str]:
   """An uninterrupted run of both stages, 6 steps each: workdir and table."""
-  config = settings.default_config()
+  config = read.default_config()
   config.stages = ("exo", "joint")
   runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
   workdir = tmp_path_factory.mktemp("finished")

@@ -1,4 +1,4 @@
-"""Evaluating a checkpoint on the config's splits: numbers, files, table."""
+"""Evaluates a checkpoint on the splits of the settings: numbers, files, table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from sum_l_jax import models
 from sum_l_jax import types
 from sum_l_jax.checkpoint import manager
 from sum_l_jax.checkpoint import weight_files
-from sum_l_jax.config import settings
+from sum_l_jax.config import schema
+from sum_l_jax.config.schema import Settings
 from sum_l_jax.data import records
 from sum_l_jax.evaluation.labels import bootstrap
 from sum_l_jax.evaluation.labels import evaluate
@@ -30,15 +31,15 @@ _SEED = 0
 
 
 def _check_card(
-  config: build.Config, weights: weight_files.Weights, dataset: records.ClipDataset
+  settings: Settings, weights: weight_files.Weights, dataset: records.ClipDataset
 ) -> None:
   """Refuses right weights with wrong classes, frames or pixels."""
   card = weights.card
   weight_files.require_view(weights, types.EGO)
-  if card["backbone"] != config.model.backbone:
+  if card["backbone"] != settings.model.backbone:
     raise ValueError(
       f"{weights.source} holds a {card['backbone']!r}, but"
-      f" config.model.backbone={config.model.backbone!r}."
+      f" config.model.backbone={settings.model.backbone!r}."
     )
   names = {t: tuple(n) for t, n in card["tasks"][types.EGO].items()}
   wanted = {n: t.class_names for n, t in dataset.tasks.items()}
@@ -49,11 +50,11 @@ def _check_card(
       f" {str(dataset.directory)!r} has {sizes(wanted)}, or others by name."
       " Evaluate on data with the classes it was trained for."
     )
-  pixels = dataclasses.asdict(models.PixelSpec(channel_order=config.ego.channel_order))
+  pixels = dataclasses.asdict(models.PixelSpec(channel_order=settings.ego.channel_order))
   saved_pixels = dataclasses.asdict(models.PixelSpec.from_json(card["pixels"][types.EGO]))
   for name, saved, given in (
-    ("frames.count", card["frames"]["count"], config.frames.count),
-    ("frames.stride", card["frames"]["stride"], config.frames.stride),
+    ("frames.count", card["frames"]["count"], settings.frames.count),
+    ("frames.stride", card["frames"]["stride"], settings.frames.stride),
     ("ego.channel_order and normalisation", saved_pixels, pixels),
   ):
     if saved != given:
@@ -63,9 +64,14 @@ def _check_card(
       )
 
 
-def _ego_trees(config, weights, dataset, mesh) -> tuple[Any, Any]:
+def _ego_trees(
+  settings: Settings,
+  weights: weight_files.Weights,
+  dataset: records.ClipDataset,
+  mesh: jax.sharding.Mesh,
+) -> tuple[Any, Any]:
   """The ego encoder and heads on all devices, checked array by array."""
-  network = build.build_network(config, {types.EGO: dataset.tasks}, embedding_dim=None)
+  network = build.build_network(settings, {types.EGO: dataset.tasks}, embedding_dim=None)
   everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
   trees = []
   for saved, wanted in zip((weights.params, weights.stats), network.shapes):
@@ -95,18 +101,14 @@ def _intervals(scored: evaluate.Evaluation) -> dict[str, list[float]]:
 
 
 def evaluate_checkpoint(
-  config: build.Config,
-  source: str | pathlib.Path,
-  *,
-  workdir: pathlib.Path,
-  mesh: jax.sharding.Mesh,
+  settings: Settings, source: str | pathlib.Path, *, workdir: pathlib.Path, mesh: jax.sharding.Mesh
 ) -> str:
   """Scores the ego encoder of a checkpoint on `config.eval.splits`.
 
   Writes `result.json` and `scores_<split>.npz` into the workdir.
 
   Args:
-    config: resolved.
+    settings: resolved settings.
     source: workdir, checkpoint folder or `.npz` file.
     workdir: where the result goes.
     mesh: all devices.
@@ -119,20 +121,20 @@ def evaluate_checkpoint(
       does not fit the data or the config.
   """
   weights = weight_files.read_weights(source)
-  folder = config.ego.dataset
-  train = records.ClipDataset(folder, config.ego.train_split)
-  _check_card(config, weights, train)
-  params, stats = _ego_trees(config, weights, train, mesh)
-  retrieval = build_evaluation.build_checkpoint_retrieval(config, weights, mesh)
+  folder = settings.ego.dataset
+  train = records.ClipDataset(folder, settings.ego.train_split)
+  _check_card(settings, weights, train)
+  params, stats = _ego_trees(settings, weights, train, mesh)
+  retrieval = build_evaluation.build_checkpoint_retrieval(settings, weights, mesh)
   entries = {}
-  for split in config.eval.splits:
+  for split in settings.eval.splits:
     dataset = records.ClipDataset(folder, split)
     evaluator = build_evaluation.build_evaluator(
-      config,
+      settings,
       dataset,
       view=types.EGO,
       mesh=mesh,
-      views=build_evaluation.final_views(config),
+      views=build_evaluation.final_views(settings),
       train=train,
     )
     with jax.transfer_guard("disallow"):
@@ -143,7 +145,7 @@ def evaluate_checkpoint(
       "clips": int(scored.evaluated.sum()),
       "skipped": [clip.clip_id for clip, good in zip(dataset.clips, scored.evaluated) if not good],
       "views": evaluator.stream.num_views,
-      "ensemble": config.eval.ensemble,
+      "ensemble": settings.eval.ensemble,
       "seconds": round(scored.seconds, 1),
       "metrics": scored.metrics,
       "intervals": _intervals(scored) if dataset.labelled else {},
@@ -163,8 +165,8 @@ def evaluate_checkpoint(
         labels=scored.labels,
       )
   result = {
-    "method": config.method,
-    "objective": config.objective,
+    "method": settings.method,
+    "objective": settings.objective,
     "checkpoint": weights.source,
     "checkpoint_sha256": weight_files.weights_sha256(weights, types.EGO),
     "step": weights.step,
@@ -178,7 +180,7 @@ def evaluate_checkpoint(
       name for entry in entries.values() for name in entry["metrics"]
     )
     | retrieval_run.definitions(entries),
-    "config": settings.flatten(config),
+    "config": schema.flatten(settings),
     "trained_with": weights.card["versions"],
     "versions": _versions(),
     "device": mesh.devices.flat[0].device_kind,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from sum_l_jax import types
 
 Schedule = Callable[[Any], jax.Array]
 
@@ -24,7 +25,7 @@ def make_schedule(
   warmup_steps: int = 0,
   warmup_start: float = 0.0,
 ) -> Schedule:
-  """The learning rate of every step.
+  """Makes the learning rate of every step.
 
   With e = step / total_steps:
 
@@ -35,56 +36,56 @@ def make_schedule(
   `warmup_steps`.
 
   Args:
-    kind: "cosine" or "relative_steps".
-    learning_rate: the base.
-    total_steps: of the stage.
-    boundaries: steps, ascending from 0 (relative_steps).
-    factors: one a boundary (relative_steps).
-    warmup_steps: 0 is no warm-up.
-    warmup_start: the learning rate of step 0 with a warm-up.
+    kind: one of `types.SCHEDULES`.
+    learning_rate: base learning rate.
+    total_steps: length of the stage.
+    boundaries: steps in ascending order, the first of them 0 (relative_steps).
+    factors: one factor for each boundary (relative_steps).
+    warmup_steps: length of the warm-up; 0 is none.
+    warmup_start: learning rate at step 0 of the warm-up.
 
   Returns:
     A function of the step, float32.
 
   Raises:
-    ValueError: an unknown kind or unusable boundaries.
+    ValueError: the kind is unknown or the boundaries are unusable.
   """
   if kind == "cosine":
-
-    def policy(step):
-      return learning_rate * 0.5 * (jnp.cos(math.pi * step / total_steps) + 1)
-
+    policy = optax.cosine_decay_schedule(learning_rate, total_steps)
   elif kind == "relative_steps":
     if not boundaries or boundaries[0] != 0 or list(boundaries) != sorted(boundaries):
       raise ValueError(
         "boundaries must ascend from 0, as in ('0 epochs', '20 epochs'), got"
         f" the steps {tuple(boundaries)}."
       )
-    rates = jnp.asarray([learning_rate * f for f in factors], jnp.float32)
-    edges = jnp.asarray(boundaries, jnp.int32)
-
-    def policy(step):
-      last = jnp.searchsorted(edges, jnp.asarray(step), side="right") - 1
-      return rates[last]
-
+    # piecewise_constant_schedule would multiply the factors up.
+    policy = optax.join_schedules(
+      [optax.constant_schedule(learning_rate * factor) for factor in factors], boundaries[1:]
+    )
   else:
-    raise ValueError(f"schedule must be 'cosine' or 'relative_steps', got {kind!r}.")
-  if not warmup_steps:
-    return policy
+    raise ValueError(f"schedule must be one of {types.SCHEDULES}, got {kind!r}.")
 
-  def warmed(step):
+  def rate(step: jax.typing.ArrayLike) -> jax.Array:
+    return jnp.asarray(policy(step), jnp.float32)
+
+  if not warmup_steps:
+    return rate
+
+  # join_schedules would start the policy again after the warm-up.
+  def warmed(step: jax.typing.ArrayLike) -> jax.Array:
+    step = jnp.asarray(step)
     share = jnp.minimum(step / warmup_steps, 1.0)
-    ramp = warmup_start + share * (policy(warmup_steps) - warmup_start)
-    return jnp.where(step < warmup_steps, ramp, policy(step))
+    ramp = warmup_start + share * (rate(warmup_steps) - warmup_start)
+    return jnp.where(step < warmup_steps, ramp, rate(step))
 
   return warmed
 
 
 def decay_mask(params: Any) -> Any:
-  """True where weight decay applies: everywhere but BatchNorm.
+  """Marks with True where weight decay applies: everywhere but in BatchNorm.
 
-  A BatchNorm is the dict with a `scale`; biases of linear layers do decay, as
-  in the reference.
+  A dict with a `scale` is a BatchNorm. The biases of linear layers do decay, as
+  they do in the reference.
   """
   if not isinstance(params, dict):
     return True
@@ -103,23 +104,23 @@ def make_optimizer(
   clip_norm: float = 0.0,
   frozen: tuple[str, ...] = (),
 ) -> optax.GradientTransformation:
-  """SGD as PyTorch computes it, or AdamW.
+  """Makes SGD as PyTorch computes it, or AdamW.
 
   SGD adds the decay to the gradient before the momentum, dampening 0, and
   multiplies by the learning rate last: g += wd p; m = mu m + g;
   p -= lr (g + mu m) with Nesterov.
 
   Args:
-    kind: "sgd" or "adamw".
-    schedule: step -> learning rate.
+    kind: one of `types.OPTIMIZERS`.
+    schedule: learning rate of each step.
     momentum: mu (sgd).
-    nesterov: sgd.
-    weight_decay: see `decay_mask`.
+    nesterov: whether the momentum is Nesterov's (sgd).
+    weight_decay: weight decay where `decay_mask` says so.
     clip_norm: bound of the global gradient norm; 0 is off.
-    frozen: path of a subtree that stays as it is, free of decay too.
+    frozen: path of a subtree that stays as it is and does not decay either.
 
   Raises:
-    ValueError: an unknown kind.
+    ValueError: the kind is unknown.
   """
   parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
   if kind == "sgd":
@@ -130,22 +131,22 @@ def make_optimizer(
   elif kind == "adamw":
     parts += [optax.scale_by_adam(), optax.add_decayed_weights(weight_decay, mask=decay_mask)]
   else:
-    raise ValueError(f"optimizer must be 'sgd' or 'adamw', got {kind!r}.")
+    raise ValueError(f"optimizer must be one of {types.OPTIMIZERS}, got {kind!r}.")
   parts.append(optax.scale_by_learning_rate(schedule))
   if frozen:
-    parts.append(optax.masked(optax.set_to_zero(), lambda params: _below(params, frozen)))
+    parts.append(optax.transforms.freeze(lambda params: _below(params, frozen)))
   return optax.chain(*parts)
 
 
 def at_step(opt_state: optax.OptState, step: jax.Array) -> optax.OptState:
-  """The same state with the schedule at a step, whatever it counted itself.
+  """Sets the schedule's count to a step, whatever it counted itself.
 
-  The schedule counts updates. Where some are left out it would lag behind the
-  step, and the learning rate would not reach the end of its curve.
+  The schedule counts updates. Where some of them are left out it would lag
+  behind the step, and the learning rate would not reach the end of its curve.
 
   Args:
-    opt_state: of `make_optimizer`.
-    step: int32 [], steps taken.
+    opt_state: state of an optimizer of `make_optimizer`.
+    step: number of steps taken, int32 [].
   """
   is_schedule = lambda node: isinstance(node, optax.ScaleByScheduleState)
   return jax.tree.map(

@@ -18,7 +18,7 @@ from sum_l_jax import main
 from sum_l_jax.checkpoint import integrity
 from sum_l_jax.checkpoint import manager
 from sum_l_jax.checkpoint import weight_files
-from sum_l_jax.config import settings
+from sum_l_jax.config import read
 
 
 def _state(step: int):
@@ -275,7 +275,7 @@ def test_a_disk_that_is_full(tmp_path):
 
 
 def test_workdirs_that_can_not_be_written_to(tmp_path):
-  config = settings.default_config()
+  config = read.default_config()
   (tmp_path / "file").write_text("in the way")
   for workdir in (tmp_path / "file", tmp_path / "file" / "below", "/proc/nothing/here"):
     with pytest.raises(ValueError, match="--workdir=.* can't be written to"):
@@ -289,6 +289,6 @@ def test_a_read_only_workdir(tmp_path):
   _tmpfs(disk, "size=1m", "ro")
   try:
     with pytest.raises(ValueError, match="Read-only file system.*Make space"):
-      main.run(settings.default_config(), disk)
+      main.run(read.default_config(), disk)
   finally:
     subprocess.run(["umount", str(disk)], check=True)

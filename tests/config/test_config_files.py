@@ -7,9 +7,9 @@ import pathlib
 
 import pytest
 
+from sum_l_jax import build
 from sum_l_jax import main
 from sum_l_jax.checkpoint import weight_files
-from sum_l_jax.config import settings
 from tests.support import runs
 
 FOLDER = pathlib.Path(__file__).parents[2] / "configs"
@@ -31,7 +31,7 @@ def test_all_files_are_here():
 @pytest.mark.parametrize("name", FILES)
 def test_resolves_and_documents_its_command(name):
   module, config = load(name)
-  settings.resolve(config)
+  build.resolve(config)
   assert f"--config=configs/{name}.py" in module.__doc__
 
 
@@ -64,15 +64,23 @@ def test_paper_settings(name, total, batch, rate, schedule):
 def test_argument_picks_method_and_backbone():
   _, config = load("epic55", "method=sum_l,backbone=slowfast_r50")
   assert (config.method, config.model.backbone) == ("sum_l", "slowfast_r50")
-  assert (config.frames.count, config.frames.stride) == (32, 2)
+  frames = build.resolve(config).frames
+  assert (frames.count, frames.stride) == (32, 2)
   _, config = load("epic55", "method=fpv_only,backbone=slow_r50")
-  assert (config.frames.count, config.frames.stride) == (8, 8)
+  frames = build.resolve(config).frames
+  assert (frames.count, frames.stride) == (8, 8)
+  # A config's own frames stay, and must fit the pathways.
+  config.frames.count = 30
+  assert build.resolve(config).frames.count == 30
+  config.model.backbone = "slowfast_r50"
+  with pytest.raises(ValueError, match="config.frames.count=30 must be a multiple of 4"):
+    build.resolve(config)
 
 
 @pytest.mark.parametrize("name", ["demo", "epic55", "epic100", "charades_ego"])
 def test_arguments_pick_rows_of_the_ablations(name):
   _, config = load(name, "terms=a_m,exo_encoder=frozen")
-  config = settings.resolve(config)
+  config = build.resolve(config)
   assert (config.loss.cross_view, config.model.freeze_exo) == ("filtered", True)
   with pytest.raises(ValueError, match="terms must be one of.*'b'"):
     load(name, "terms=b")

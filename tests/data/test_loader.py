@@ -13,7 +13,7 @@ import pytest
 
 from data_prep.clips import clip_dataset
 from sum_l_jax import build
-from sum_l_jax.config import settings
+from sum_l_jax.config import read
 from sum_l_jax.data import examples
 from sum_l_jax.data import input_options
 from sum_l_jax.data import loader
@@ -21,6 +21,7 @@ from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
 from sum_l_jax.data import transforms
+from sum_l_jax.system import devices
 from tests.support import runs
 from tests.support import streams
 from tests.support import tiny_data
@@ -444,33 +445,33 @@ def test_a_skip_list_says_how_much_of_it_is_known(parts, caplog):
 
 
 def test_skip_lists_are_read_from_files(tiny_ego, tiny_exo, tiny_tables, tmp_path):
-  config = runs.small(settings.default_config(), ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
-  without = build.build_data(config, "joint")
-  assert not without.skip
+  config = runs.small(read.default_config(), ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
+  opened = lambda stage: build.Trainer.open(build.resolve(config), stage, devices.make_mesh(1))
+  without = opened("joint")
+  assert not without.data.skip
   config.ego.skip_list = str(tmp_path / "ego.txt")
   with pytest.raises(ValueError, match="config.ego.skip_list=.*doctor"):
-    build.build_data(config, "joint")
+    opened("joint")
   (tmp_path / "ego.txt").write_text("ego_train_003\n\nego_train_004 \r\n")
   config.exo.skip_list = str(tmp_path / "exo.txt")
   (tmp_path / "exo.txt").write_bytes(b"\xff\xfe\x00")
   with pytest.raises(ValueError, match="config.exo.skip_list=.*can't be read"):
-    build.build_data(config, "joint")
+    opened("joint")
   (tmp_path / "exo.txt").write_text("exo_train_000\n")
-  data = build.build_data(config, "joint")
-  assert data.skip == {"ego": {"ego_train_003", "ego_train_004"}, "exo": {"exo_train_000"}}
-  with build.build_stream(config, "joint", data, start_step=0) as stream:
+  trainer = opened("joint")
+  assert trainer.data.skip == {"ego": {"ego_train_003", "ego_train_004"}, "exo": {"exo_train_000"}}
+  with trainer.stream(start_step=0) as stream:
     for batch in itertools.islice(stream, 6):
       assert not {3, 4} & set(batch["ego"]["clip"].tolist())
       assert 0 not in batch["exo"]["clip"]
-  assert build.build_data(config, "exo").skip == {"exo": {"exo_train_000"}}
+  assert opened("exo").data.skip == {"exo": {"exo_train_000"}}
   # A checkpoint notes what was left out, and nothing without a list.
-  marks = build.build_card(config, "joint", data)["data"]
+  marks = trainer.card["data"]
   (tmp_path / "ego.txt").write_text("ego_train_003\n")
-  edited = build.build_data(config, "joint")
-  other = build.build_card(config, "joint", edited)["data"]
+  other = opened("joint").card["data"]
   assert marks["ego_skip_list"] != other["ego_skip_list"]
   assert marks["exo_skip_list"] == other["exo_skip_list"]
-  plain = build.build_card(config, "joint", without)["data"]
+  plain = without.card["data"]
   assert set(marks) - set(plain) == {"ego_skip_list", "exo_skip_list"}
 
 

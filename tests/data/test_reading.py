@@ -221,7 +221,7 @@ def test_a_run_that_lost_a_shard_goes_on(
   tiny_ego, tiny_exo, tiny_tables, finished, tmp_path, monkeypatch
 ):
   ego = shutil.copytree(tiny_ego, tmp_path / "ego")
-  config = settings.default_config()
+  config = read.default_config()
   config.stages = ("exo", "joint")
   runs.small(config, ego=ego, exo=tiny_exo, tables=tiny_tables)
   config.input.prefetch = config.input.num_threads = 1

@@ -20,9 +20,10 @@ import sys
 from absl import flags
 import pytest
 
+from sum_l_jax import build
 from sum_l_jax import main
-from sum_l_jax.config import settings
-from sum_l_jax.tools.study import plan
+from sum_l_jax.config import read
+from sum_l_jax.config import schema
 from sum_l_jax.tools.study import study_rows
 from tests.support import pages
 
@@ -92,9 +93,9 @@ def _check_config(config: str, overrides: Sequence[str]) -> None:
   fields = [o for o in overrides if "..." not in o]
   for override in overrides:
     name = override.partition("=")[0].removeprefix("--config.")
-    settings.check_field_name(name.split("[")[0])
+    read.check_field_name(name.split("[")[0])
   with contextlib.chdir(ROOT):
-    plan.read_config(config, fields)
+    build.read_settings(config, fields)
 
 
 def _check_main(arguments: Sequence[str], whole: bool) -> None:
@@ -390,7 +391,7 @@ def test_the_configuration_page_is_what_the_code_says():
 
 def test_the_configuration_page_has_every_field():
   text = (DOCS / "configuration.md").read_text(encoding="utf-8")
-  for name in settings.flatten(settings.default_config()):
+  for name in schema.flatten(schema.Settings()):
     # One table for the two stages.
     name = name.replace("exo_stage.", "joint_stage.")
     assert f"\n| `{name}` |" in text, name

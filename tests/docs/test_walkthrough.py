@@ -15,11 +15,11 @@ import shutil
 import numpy as np
 import pytest
 
+from sum_l_jax import build
 from sum_l_jax import main
-from sum_l_jax.config import settings
+from sum_l_jax.config import read
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
-from sum_l_jax.tools.study import plan
 from tests.support import numbered_video
 from tests.support import pages
 from tests.support import runs
@@ -53,7 +53,7 @@ def _manifest(folder: pathlib.Path, verbs, nouns) -> None:
 
 
 def _train(data: pathlib.Path, workdir: pathlib.Path, method: str) -> None:
-  config = settings.default_config()
+  config = read.default_config()
   config.method = method
   runs.small(config, ego=data / "ego", exo=data / "exo", tables=data)
   config.eval.splits, config.eval.during_split = ("test",), "validation"
@@ -102,7 +102,9 @@ def _run_main(arguments) -> int:
   options = dict(
     a.removeprefix("--").split("=", 1) for a in arguments if not a.startswith("--config.")
   )
-  config = plan.read_config(options["config"], [a for a in arguments if a.startswith("--config.")])
+  config = build.read_settings(
+    options["config"], [a for a in arguments if a.startswith("--config.")]
+  )
   with config.unlocked():
     config.prepare.recipe = ""  # Its data is there, and is not the recipe's.
   main.run(

@@ -18,7 +18,7 @@ from data_prep import mine_pairs
 from data_prep.clips import clip_dataset
 from sum_l_jax import main
 from sum_l_jax.checkpoint import weight_files
-from sum_l_jax.config import settings
+from sum_l_jax.config import read
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from tests.support import runs
@@ -30,7 +30,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 @pytest.fixture(name="config")
 def config_fixture(tiny_ego, tiny_exo, tiny_tables):
   """Both stages, 6 steps of 4 clips each: an epoch is 4.25 (ego) steps."""
-  config = settings.default_config()
+  config = read.default_config()
   config.stages = ("exo", "joint")
   return runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
 
@@ -182,7 +182,7 @@ def test_another_config_in_the_workdir(config, finished):
 
 def test_checkpoint_of_another_architecture(config, finished, tmp_path):
   workdir, _ = finished
-  settings.set_backbone(config, "slow_r50")
+  config.model.backbone = "slow_r50"
   with pytest.raises(ValueError, match="holds a 'tiny'.*'slow_r50'"):
     main.run(config, tmp_path, mode="eval", checkpoint=str(workdir))
   config.init.ego = str(workdir)

@@ -10,7 +10,7 @@ import pytest
 
 from sum_l_jax import main
 from sum_l_jax.checkpoint import weight_files
-from sum_l_jax.config import settings
+from sum_l_jax.config import read
 from sum_l_jax.data import records
 from sum_l_jax.experiment import loop
 from sum_l_jax.experiment import non_finite
@@ -180,7 +180,7 @@ def test_too_many_in_a_row_stop_the_run(tiny_ego):
 
 @pytest.fixture(name="config")
 def config_fixture(tiny_ego, tiny_exo, tiny_tables):
-  config = settings.default_config()
+  config = read.default_config()
   runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
   config.checkpoint.every = "2 steps"
   config.eval.every = "0 steps"

@@ -11,7 +11,7 @@ import jax
 import pytest
 
 from sum_l_jax import main
-from sum_l_jax.config import settings
+from sum_l_jax.config import read
 from sum_l_jax.experiment import loop
 from tests.support import runs
 
@@ -46,7 +46,7 @@ def _settle(folder) -> None:
 def samples_fixture(tiny_ego, tiny_exo, tiny_tables, tmp_path_factory):
   """What there is before some steps, of a run with saves and evaluations."""
   workdir = tmp_path_factory.mktemp("steady")
-  config = settings.default_config()
+  config = read.default_config()
   runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
   config.joint_stage.total = f"{_STEPS} steps"
   config.checkpoint.every = config.eval.every = f"{_EVERY} steps"

@@ -15,9 +15,10 @@ import torch
 
 from sum_l_jax import build
 from sum_l_jax import types
-from sum_l_jax.config import settings
+from sum_l_jax.config import read
 from sum_l_jax.losses.objective import NEGATIVES
 from sum_l_jax.losses.objective import Objective
+from sum_l_jax.system import devices
 from tests.losses.test_alignment import numpy_ego_exo
 from tests.losses.test_contrastive import numpy_contrast
 from tests.losses.test_contrastive import unit
@@ -147,9 +148,11 @@ def test_objectives_of_the_config():
     ("released", None, True),
     ("released_intended", "filtered", True),
   ):
-    config = settings.default_config()
+    config = read.default_config()
     config.objective = name
-    objective = build.build_objective(settings.resolve(config), build.JOINT_STAGE, LABEL_SETS)
+    objective = build.Trainer(
+      build.resolve(config), build.JOINT_STAGE, devices.make_mesh(1), LABEL_SETS, 16, 100
+    ).objective
     value, terms = objective(outputs, batch)
     expected, _, _ = expected_terms(outputs, batch, kind or "filtered", same_view)
     if kind is None:
@@ -163,7 +166,7 @@ def test_objectives_of_the_config():
 
 
 def test_every_field_of_the_loss_reaches_the_objective():
-  config = settings.default_config()
+  config = read.default_config()
   changed = {
     "cross_view": "graded",
     "temperature": 0.07,
@@ -177,7 +180,9 @@ def test_every_field_of_the_loss_reaches_the_objective():
     "triplet_margin": 0.3,
   }
   config.loss.update(changed)
-  objective = build.build_objective(settings.resolve(config), build.JOINT_STAGE, LABEL_SETS)
+  objective = build.Trainer(
+    build.resolve(config), build.JOINT_STAGE, devices.make_mesh(1), LABEL_SETS, 16, 100
+  ).objective
   assert {name: getattr(objective, name) for name in changed} == changed
   assert set(changed) | {"weights"} == set(config.loss)
 

@@ -20,8 +20,10 @@ import numpy as np
 from data_prep.published_weights import files
 from data_prep.sources import lemma_narration
 from data_prep.sources import manifest
+from sum_l_jax import build
 from sum_l_jax.checkpoint import weight_files
-from sum_l_jax.config import settings
+from sum_l_jax.config import read
+from sum_l_jax.config import schema
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
@@ -191,13 +193,13 @@ def _read_override(path: pathlib.Path) -> object:
   """`field=value`, as text that a command line or config file gives."""
   text = path.read_bytes().decode("utf-8", "replace")
   name, _, value = text.partition("=")
-  settings.check_field_name(name)
-  config = settings.default_config()
-  fields = settings.flatten(config)
+  read.check_field_name(name)
+  config = read.default_config()
+  fields = schema.flatten(schema.Settings())
   if name not in fields or not isinstance(fields[name], str):
     return None  # Other types are the flags library's work.
   config.update_from_flattened_dict({name: value})
-  return settings.resolve(config)
+  return build.resolve(config)
 
 
 def _read_video(path: pathlib.Path) -> object:

@@ -15,7 +15,9 @@ import pytest
 
 from data_prep.sources import clip_specs
 from data_prep.sources import lemma_narration
-from sum_l_jax.config import settings
+from sum_l_jax import build
+from sum_l_jax.config import read
+from sum_l_jax.config import schema
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
@@ -97,16 +99,16 @@ def test_lines_of_a_clip_list(value):
 
 @_FEW
 @given(
-  strategies.sampled_from(sorted(settings.flatten(settings.default_config()))),
+  strategies.sampled_from(sorted(schema.flatten(schema.Settings()))),
   strategies.text(max_size=20),
 )
 def test_config_overrides(name, text):
-  config = settings.default_config()
-  if not isinstance(settings.flatten(config)[name], str):
+  config = read.default_config()
+  if not isinstance(schema.flatten(schema.Settings())[name], str):
     return
   config.update_from_flattened_dict({name: text})
   try:
-    settings.resolve(config)
+    build.resolve(config)
   except ValueError as error:
     assert len(str(error)) > 10
 

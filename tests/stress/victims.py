@@ -26,7 +26,7 @@ from sum_l_jax import main
 from sum_l_jax import types
 from sum_l_jax.checkpoint import integrity
 from sum_l_jax.checkpoint import weight_files
-from sum_l_jax.config import settings
+from sum_l_jax.config import read
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
@@ -58,7 +58,7 @@ class Victim:
 
 def train(data: pathlib.Path, output: pathlib.Path) -> None:
   """Both stages, six steps each, a checkpoint after every second."""
-  config = settings.default_config()
+  config = read.default_config()
   config.stages = ("exo", "joint")
   runs.small(config, ego=data / "ego", exo=data / "exo", tables=data)
   config.checkpoint.every = "2 steps"

@@ -8,7 +8,6 @@ import numpy as np
 
 from data_prep.mining import pseudo_pairs
 from sum_l_jax.checkpoint import weight_files
-from sum_l_jax.config import settings
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
 from tests.support import tiny_data
@@ -32,7 +31,7 @@ def small(config, *, ego, exo, tables: pathlib.Path, backbone="tiny"):
   config.exo.datasets = (str(exo),)
   config.narrations = str(tables / "narrations.npz")
   config.pairs.table = str(tables / "pairs.npz")
-  settings.set_backbone(config, backbone)
+  config.model.backbone = backbone
   config.frames.count = 8
   config.frames.crop_size = 32
   config.frames.short_side = (32, 40)
@@ -56,21 +55,22 @@ _CONFIG_FILE = '''
 
 import pathlib
 
-from sum_l_jax.config import settings
+from sum_l_jax.config import presets
+from sum_l_jax.config import read
 from tests.support import runs
 
 
 def get_config(argument=""):
-  choice = settings.parse_arguments(
+  choice = read.parse_arguments(
     argument, method="sum_l", terms="aw_m", exo_encoder="original"
   )
-  config = settings.default_config()
+  config = read.default_config()
   config.method = choice["method"]
   config.stages = ("exo", "joint")
   runs.small(
     config, ego=pathlib.Path({ego!r}), exo=pathlib.Path({exo!r}), tables=pathlib.Path({tables!r})
   )
-  settings.set_ablation(config, terms=choice["terms"], exo_encoder=choice["exo_encoder"])
+  presets.set_ablation(config, terms=choice["terms"], exo_encoder=choice["exo_encoder"])
   return config
 '''
 

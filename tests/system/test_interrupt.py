@@ -9,7 +9,7 @@ import pytest
 
 from sum_l_jax import main
 from sum_l_jax.checkpoint import weight_files
-from sum_l_jax.config import settings
+from sum_l_jax.config import read
 from sum_l_jax.experiment import loop
 from sum_l_jax.system import interrupt
 from sum_l_jax.system import processes
@@ -18,7 +18,7 @@ from tests.support import runs
 
 @pytest.fixture(name="config")
 def config_fixture(tiny_ego, tiny_exo, tiny_tables):
-  config = settings.default_config()
+  config = read.default_config()
   config.stages = ("exo", "joint")
   return runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
 

@@ -14,10 +14,11 @@ import sys
 import numpy as np
 import pytest
 
+from sum_l_jax import build
 from sum_l_jax import main
 from sum_l_jax.checkpoint import integrity
 from sum_l_jax.checkpoint import weight_files
-from sum_l_jax.config import settings
+from sum_l_jax.config import read
 from sum_l_jax.data import records
 from sum_l_jax.evaluation.labels import result_files
 from sum_l_jax.system import npz_files
@@ -191,16 +192,16 @@ _ADDRESSES = ("gs://bucket/run", "s3://bucket/a.npz", "hdfs://host/x")
 @pytest.mark.parametrize("address", _ADDRESSES)
 def test_addresses_are_refused(address, tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)
-  config = settings.default_config()
+  config = read.default_config()
   with pytest.raises(ValueError, match=f"--workdir='{address}' is an address"):
     main.run(config, address)
   with pytest.raises(ValueError, match="Mount the bucket"):
     main.run(config, "run", mode="eval", checkpoint=address)
   for field in ("ego.dataset", "exo.datasets", "init.ego"):
-    config = settings.default_config()
+    config = read.default_config()
     config.update_from_flattened_dict({field: (address,) if field == "exo.datasets" else address})
     with pytest.raises(ValueError, match=f"config.{field}='{address}'"):
-      settings.resolve(config)
+      build.resolve(config)
   assert __main__.main(["a", address]) == 2
   assert "is an address" in capsys.readouterr().err
   assert not list(tmp_path.iterdir())

@@ -15,12 +15,10 @@ import pytest
 from sum_l_jax import build
 from sum_l_jax import main
 from sum_l_jax.checkpoint import weight_files
-from sum_l_jax.config import settings
+from sum_l_jax.config import read
 from sum_l_jax.system import devices
 from sum_l_jax.train import metric_log
 from sum_l_jax.train import metrics
-from sum_l_jax.train.state import create_state
-from sum_l_jax.train.step import make_train_step
 from tests.support import runs
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -28,7 +26,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 @pytest.fixture(name="config")
 def config_fixture(tiny_ego, tiny_exo, tiny_tables):
-  config = settings.default_config()
+  config = read.default_config()
   return runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
 
 
@@ -43,27 +41,13 @@ def test_a_small_step_lowers_the_loss_by_its_squared_gradient(config):
   section.momentum, section.nesterov, section.weight_decay = 0.0, False, 0.0
   section.schedule, section.learning_rate = "relative_steps", 1e-4
   section.boundaries, section.factors = ("0 steps",), (1.0,)
-  config = settings.resolve(config)
-  data = build.build_data(config, "joint")
-  optimizer, schedule, _ = build.build_optimizer(config, "joint", num_clips=data.num_clips)
-  network = build.build_network(config, data.tasks, embedding_dim=data.narrations.dim)
+  config = build.resolve(config)
   mesh = devices.make_mesh(1)
-  step = make_train_step(
-    network,
-    build.build_objective(config, "joint", data.tasks),
-    optimizer,
-    schedule,
-    seed=0,
-    mesh=mesh,
-  )
-  with build.build_stream(config, "joint", data, start_step=0) as stream:
+  trainer = build.Trainer.open(config, "joint", mesh)
+  step, state = trainer.step, trainer.initial_state()
+  with trainer.stream(start_step=0) as stream:
     batch = devices.put_batch(next(iter(stream)), mesh)
-  params, stats = network.init()
-  before = jax.device_get(stats)
-  state = jax.device_put(
-    create_state(params, stats, optimizer),
-    jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
-  )
+  before = jax.device_get(state.stats)
   state, first = step(state, batch)
   first_stats = jax.device_get(state.stats)
   state, second = step(state, batch)
@@ -144,11 +128,7 @@ def test_bfloat16_computes_the_same_in_fewer_bits(config, tmp_path):
   assert rough == pytest.approx(exact, rel=0.02)
   a, b = (weight_files.read_weights(tmp_path / p) for p in ("float32", "bfloat16"))
   a, b = weight_files.flatten(a.params), weight_files.flatten(b.params)
-  start, _ = build.build_network(
-    settings.resolve(config),
-    build.build_data(settings.resolve(config), "joint").tasks,
-    embedding_dim=16,
-  ).init()
+  start, _ = build.Trainer.open(build.resolve(config), "joint", devices.make_mesh(1)).network.init()
   start = weight_files.flatten(jax.device_get(start))
   for name, value in b.items():
     assert value.dtype == np.float32, name
@@ -187,9 +167,7 @@ def test_a_frozen_exo_encoder_stays_as_stage_one_left_it(config, tmp_path):
   heads = [t.params["exo"]["heads"]["verb"]["kernel"] for t in (one, two)]
   assert not np.array_equal(*heads)
   # Stage one did train it, and the joint stage the ego encoder.
-  resolved = settings.resolve(config)
-  data = build.build_data(resolved, "joint")
-  start, _ = build.build_network(resolved, data.tasks, embedding_dim=data.narrations.dim).init()
+  start, _ = build.Trainer.open(build.resolve(config), "joint", devices.make_mesh(1)).network.init()
   for view, trained in (("exo", one), ("ego", two)):
     kernel = lambda t, v=view: t[v]["encoder"]["slow"]["s2"]["0"]["b"]["conv"]
     assert not np.array_equal(kernel(start)["kernel"], kernel(trained.params)["kernel"])

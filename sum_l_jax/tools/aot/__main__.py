@@ -23,6 +23,7 @@ import shlex
 import sys
 from typing import Any
 
+from sum_l_jax.config.schema import Settings
 from sum_l_jax.system import command_line
 
 # jax and what stands on it are imported once the options are read.
@@ -101,19 +102,19 @@ def _split(fields: Sequence[str]) -> tuple[list[str], list[str]]:
   return first, second
 
 
-def _read(args: argparse.Namespace, path: str, overrides: Sequence[str]):
-  """One config with the batch that was asked for, and its stage."""
+def _read(args: argparse.Namespace, path: str, overrides: Sequence[str]) -> tuple[Settings, str]:
+  """Settings with the batch that was asked for, and its stage."""
+  from sum_l_jax import build
   from sum_l_jax.tools.aot import topologies
-  from sum_l_jax.tools.study import plan
 
-  config = plan.read_config(path, overrides)
-  stage = args.stage or config.stages[-1]
+  settings = build.read_settings(path, overrides)
+  stage = args.stage or settings.stages[-1]
   if args.batch_per_chip:
     mesh, _ = topologies.make_mesh(args.topology)
     size = args.batch_per_chip * mesh.size
     # Before the user's own, and checked with them.
-    config = plan.read_config(path, [f"--config.{stage}_stage.batch_size={size}", *overrides])
-  return config, stage
+    settings = build.read_settings(path, [f"--config.{stage}_stage.batch_size={size}", *overrides])
+  return settings, stage
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -7,19 +7,17 @@ import contextlib
 import dataclasses
 import re
 import time
-from typing import Any
 
 import jax
 
 from sum_l_jax import build
 from sum_l_jax import types
-from sum_l_jax.config import settings
+from sum_l_jax.config import schema
+from sum_l_jax.config.schema import Settings
 from sum_l_jax.system import devices
 from sum_l_jax.tools.aot import chips
 from sum_l_jax.tools.aot import topologies
 from sum_l_jax.tools.aot import workload
-from sum_l_jax.train.state import create_state
-from sum_l_jax.train.step import make_train_step
 
 # Only for schedules given in epochs, whose numbers don't change the program.
 _SOME_CLIPS = 100_000
@@ -30,9 +28,9 @@ class Compiled:
   """A step, compiled, or why it could not be.
 
   Attributes:
-    config: resolved.
+    settings: resolved settings.
     stage: "joint" or "exo".
-    topology: name.
+    topology: name of the topology.
     chip: what one of them can do.
     num_chips: of the mesh.
     clips: of an epoch; 0 where unknown.
@@ -43,7 +41,7 @@ class Compiled:
     problem: what the compiler says where the program doesn't fit.
   """
 
-  config: Any
+  settings: Settings
   stage: str
   topology: str
   chip: chips.Chip
@@ -57,78 +55,66 @@ class Compiled:
 
   @property
   def batch_size(self) -> int:
-    return build.stage_section(self.config, self.stage).batch_size
+    """Clips of a step, over all chips."""
+    return self.settings.stage(self.stage).batch_size
 
 
-def _views(config, stage: str) -> tuple[str, ...]:
+def _views(settings: Settings, stage: str) -> tuple[str, ...]:
   if stage == build.EXO_STAGE:
     return (types.EXO,)
-  return types.VIEWS if settings.uses_exo(config) else (types.EGO,)
+  return types.VIEWS if settings.uses_exo else (types.EGO,)
 
 
-def find_data(config, stage: str, *, classes: dict[str, str]) -> dict[str, workload.DataSet]:
-  """The data sets of a stage by view, of which no file is read.
+def find_data(
+  settings: Settings, stage: str, *, classes: dict[str, str]
+) -> dict[str, workload.DataSet]:
+  """Describes the data sets of a stage by view; reads no file of theirs.
 
   Args:
-    config: resolved.
+    settings: resolved settings.
     stage: "joint" or "exo".
-    classes: by view, the options `--ego_classes` and `--exo_classes`.
+    classes: the options `--ego_classes` and `--exo_classes`, by view.
 
   Raises:
     ValueError: the numbers of classes are not known.
   """
-  folders = {types.EGO: config.ego.dataset, types.EXO: next(iter(config.exo.datasets), "")}
+  folders = {types.EGO: settings.ego.dataset, types.EXO: next(iter(settings.exo.datasets), "")}
   return {
     view: workload.find(view, folders[view], f"--{view}_classes", classes.get(view, ""))
-    for view in _views(config, stage)
+    for view in _views(settings, stage)
   }
 
 
 def lower_step(
-  config,
+  settings: Settings,
   stage: str,
   mesh: jax.sharding.Mesh,
   *,
-  tasks: dict[str, dict[str, types.Task]],
+  tasks: build.Tasks,
   embedding_dim: int,
   clips: int,
 ) -> jax.stages.Lowered:
-  """Traces the step that `train.loop` runs, on shapes alone.
+  """Traces the step that training runs, on shapes alone.
 
   Args:
-    config: resolved; `model.conv` says for which backend.
+    settings: resolved settings; `model.conv` says for which backend.
     stage: "joint" or "exo".
-    mesh: of the chips.
+    mesh: mesh of the chips.
     tasks: label sets by view.
-    embedding_dim: of the narrations, where the stage has any.
-    clips: of an epoch.
+    embedding_dim: width of the narrations' vectors, where the stage has any.
+    clips: clips of an epoch; 0 where they are unknown.
   """
   width = embedding_dim if len(tasks) == 2 else None
-  network = build.build_network(config, tasks, embedding_dim=width)
-  optimizer, schedule, _ = build.build_optimizer(config, stage, num_clips=clips or _SOME_CLIPS)
-  step = make_train_step(
-    network,
-    build.build_objective(config, stage, tasks),
-    optimizer,
-    schedule,
-    seed=config.seed,
-    mesh=mesh,
-    skip_non_finite=config.on_non_finite == "skip",
-  )
-  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-  state = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
-    jax.eval_shape(lambda params, stats: create_state(params, stats, optimizer), *network.shapes),
-  )
+  trainer = build.Trainer(settings, stage, mesh, tasks, width, clips or _SOME_CLIPS)
   batch = workload.abstract_batch(
     tasks,
-    batch_size=build.stage_section(config, stage).batch_size,
-    num_frames=config.frames.count,
-    crop_size=config.frames.crop_size,
+    batch_size=trainer.section.batch_size,
+    num_frames=settings.frames.count,
+    crop_size=settings.frames.crop_size,
     embedding_dim=width,
     sharding=devices.batch_sharding(mesh),
   )
-  return step.lower(state, batch)
+  return trainer.step.lower(trainer.abstract_state(), batch)
 
 
 @contextlib.contextmanager
@@ -173,12 +159,18 @@ _TOO_LARGE = re.compile(r"RESOURCE_EXHAUSTED|Ran out of memory")
 
 
 def compile_step(
-  config, stage: str, topology: str, *, classes: dict[str, str], embedding_dim: int, clips: int = 0
+  settings: Settings,
+  stage: str,
+  topology: str,
+  *,
+  classes: dict[str, str],
+  embedding_dim: int,
+  clips: int = 0,
 ) -> Compiled:
   """Compiles the step of a stage for a topology.
 
   Args:
-    config: resolved. `model.conv` "auto" becomes the topology's backend.
+    settings: resolved settings. `model.conv` "auto" becomes the topology's backend.
     stage: "joint" or "exo".
     topology: such as "v5e:4x8".
     classes: options `--ego_classes` and `--exo_classes` by view; may be empty
@@ -190,21 +182,20 @@ def compile_step(
     ValueError: a topology, data set or batch size that can't be.
   """
   mesh, chip = topologies.make_mesh(topology)
-  batch_size = build.stage_section(config, stage).batch_size
+  batch_size = settings.stage(stage).batch_size
   if batch_size % mesh.size:
     raise ValueError(
       f"{mesh.size} chips can't share a batch of {batch_size} clips evenly."
       " Give --batch_per_chip, or another topology."
     )
-  config = config.copy_and_resolve_references()
-  with config.unlocked():
-    if config.model.conv == settings.AUTO:
-      config.model.conv = chip.backend
-  data = find_data(config, stage, classes=classes)
+  if settings.model.conv == schema.AUTO:
+    model = dataclasses.replace(settings.model, conv=chip.backend)
+    settings = dataclasses.replace(settings, model=model)
+  data = find_data(settings, stage, classes=classes)
   leading = next(iter(data))
   clips = clips or data[leading].clips.get(leading, 0)
   lowered = lower_step(
-    config,
+    settings,
     stage,
     mesh,
     tasks={v: d.tasks for v, d in data.items()},
@@ -212,7 +203,7 @@ def compile_step(
     clips=clips,
   )
   about = dict(
-    config=config, stage=stage, topology=topology, chip=chip, num_chips=mesh.size, clips=clips
+    settings=settings, stage=stage, topology=topology, chip=chip, num_chips=mesh.size, clips=clips
   )
   start = time.monotonic()
   try:

@@ -87,16 +87,16 @@ def summarize(compiled: compiler.Compiled) -> dict[str, Any]:
   Times are in seconds, sizes in bytes, all of one chip and one step. All times
   but that of compiling are estimates.
   """
-  config, chip = compiled.config, compiled.chip
+  settings, chip = compiled.settings, compiled.chip
   out = {
     "fits": not compiled.problem,
-    "backbone": config.model.backbone,
-    "method": config.method,
+    "backbone": settings.model.backbone,
+    "method": settings.method,
     "stage": compiled.stage,
-    "precision": config.precision,
-    "remat": str(config.model.remat),
-    "conv": config.model.conv,
-    "clip": [config.frames.count, config.frames.crop_size],
+    "precision": settings.precision,
+    "remat": str(settings.model.remat),
+    "conv": settings.model.conv,
+    "clip": [settings.frames.count, settings.frames.crop_size],
     "topology": compiled.topology,
     "chips": compiled.num_chips,
     "batch_size": compiled.batch_size,

@@ -12,6 +12,7 @@ from it. Nothing is saved.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
@@ -20,10 +21,15 @@ import math
 import os
 import sys
 import time
+from typing import TYPE_CHECKING
 from typing import Any
 
+from sum_l_jax.config.schema import Settings
 from sum_l_jax.system import command_line
 from sum_l_jax.system import processes
+
+if TYPE_CHECKING:
+  from sum_l_jax import build
 
 # jax and what stands on it are imported by `measure`: `--help` stays quick.
 
@@ -39,23 +45,15 @@ def _memory_of_machine() -> int:
   return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _read_config(path: str, overrides: Sequence[str], stage: str):
-  """The resolved config and the stage."""
-  from sum_l_jax.tools.study import plan
-
-  config = plan.read_config(path, overrides)
-  stage = stage or config.stages[-1]
-  return config, stage
-
-
-def _open(config, stage: str):
-  """The data of a stage; says what to do where a run would render it."""
+def _open(settings: Settings, stage: str) -> build.Trainer:
+  """Opens a stage's data; says what to do where a run would render them."""
   from sum_l_jax import build
+  from sum_l_jax.system import devices
 
   try:
-    return build.build_data(config, stage)
+    return build.Trainer.open(settings, stage, devices.make_mesh(settings.num_devices or None))
   except FileNotFoundError as error:
-    if not config.prepare.recipe:
+    if not settings.prepare.recipe:
       raise
     raise FileNotFoundError(
       f"{error} This config renders its data in its first run: start"
@@ -63,29 +61,12 @@ def _open(config, stage: str):
     ) from error
 
 
-def _train_step(config, stage, data, mesh):
+def _train_step(trainer: build.Trainer) -> Callable[[Any], float]:
   """A step with random weights: batch -> seconds until it was done."""
   import jax
 
-  from sum_l_jax import build
-  from sum_l_jax.train.state import create_state
-  from sum_l_jax.train.step import make_train_step
-
-  optimizer, schedule, _ = build.build_optimizer(config, stage, num_clips=data.num_clips)
-  network = build.build_network(
-    config, data.tasks, embedding_dim=data.narrations.dim if data.narrations else None
-  )
-  step = make_train_step(
-    network,
-    build.build_objective(config, stage, data.tasks),
-    optimizer,
-    schedule,
-    seed=config.seed,
-    mesh=mesh,
-  )
-  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-  params, stats = network.init()
-  state = jax.device_put(create_state(params, stats, optimizer), everywhere)
+  step = trainer.step
+  state = trainer.initial_state()
 
   def run(batch) -> float:
     nonlocal state
@@ -130,30 +111,32 @@ def _run_stream(stream, mesh, rows: int, seconds: float, run=None) -> dict:
   }
 
 
-def measure(config: Any, stage: str, *, seconds: float, with_step: bool = False) -> dict[str, Any]:
+def measure(
+  settings: Settings, stage: str, *, seconds: float, with_step: bool = False
+) -> dict[str, Any]:
   """Measures the input of a stage.
 
   Args:
-    config: resolved.
+    settings: resolved settings.
     stage: "exo" or "joint".
-    seconds: for each of the measurements.
-    with_step: also train some steps from random weights.
+    seconds: length of each of the measurements.
+    with_step: whether to train some steps from random weights too.
 
   Returns:
     What `--json` prints, as JSON values.
 
   Raises:
-    FileNotFoundError, ValueError: data that are not there or don't fit.
+    FileNotFoundError, ValueError: data that are missing or don't fit.
   """
   import jax
 
   from sum_l_jax import build
-  from sum_l_jax.system import devices
   from sum_l_jax.tools.profile_input import parts
 
-  mesh = devices.make_mesh(config.num_devices or None)
-  data = _open(config, stage)
-  with build.build_stream(config, stage, data, start_step=0) as stream:
+  trainer = _open(settings, stage)
+  assert trainer.data is not None
+  mesh, pools = trainer.mesh, trainer.data.pools
+  with trainer.stream(start_step=0) as stream:
     make = stream.maker
     costs, batch = parts.part_costs(make, mesh, seconds=seconds)
     rows = sum(len(part["mask"]) for part in batch.values())
@@ -161,19 +144,18 @@ def measure(config: Any, stage: str, *, seconds: float, with_step: bool = False)
     alone = _run_stream(stream, mesh, rows, seconds)
   trained = None
   if with_step:
-    run = _train_step(config, stage, data, mesh)
-    with build.build_stream(config, stage, data, start_step=0) as stream:
+    run = _train_step(trainer)
+    with trainer.stream(start_step=0) as stream:
       trained = _run_stream(stream, mesh, rows, seconds, run)
-  settings = config.input
   largest = max(height * width * 3 for height, width in stored.values())
   memory = parts.memory_bound(
     parts.nbytes(batch),
-    build.build_input(config),
-    clip_bytes=config.frames.count * largest,
+    build.input_options_of(settings),
+    clip_bytes=settings.frames.count * largest,
     views=len(batch),
   )
   frames = {
-    v: sum(c.num_frames for pool in pools for c in pool.clips) for v, pools in data.pools.items()
+    v: sum(c.num_frames for pool in named for c in pool.clips) for v, named in pools.items()
   }
   processor = sum(c.processor for n, c in costs.items() if n != parts.TRANSFER)
   return {
@@ -185,14 +167,15 @@ def measure(config: Any, stage: str, *, seconds: float, with_step: bool = False)
     "views": sorted(batch),
     "clips_of_a_batch": rows,
     "frames": {
-      "count": config.frames.count,
-      "crop_size": config.frames.crop_size,
-      "short_side": list(config.frames.short_side),
+      "count": settings.frames.count,
+      "crop_size": settings.frames.crop_size,
+      "short_side": list(settings.frames.short_side),
       "stored": {v: list(map(int, shape)) for v, shape in stored.items()},
       "decoded_bytes": sum(n * stored[v][0] * stored[v][1] * 3 for v, n in frames.items()),
     },
     "settings": {
-      name: settings[name] for name in ("num_threads", "num_workers", "prefetch", "cache_mib")
+      name: getattr(settings.input, name)
+      for name in ("num_threads", "num_workers", "prefetch", "cache_mib")
     },
     "parts": [
       {
@@ -372,8 +355,11 @@ def _command(args: argparse.Namespace, overrides: Sequence[str]) -> str:
 
   # Grain's worker processes refuse to start before absl's flags are parsed.
   flags.FLAGS.mark_as_parsed()
-  config, stage = _read_config(args.config, overrides, args.stage)
-  found = measure(config, stage, seconds=args.seconds, with_step=args.step)
+  from sum_l_jax import build
+
+  settings = build.read_settings(args.config, overrides)
+  stage = args.stage or settings.stages[-1]
+  found = measure(settings, stage, seconds=args.seconds, with_step=args.step)
   if not args.json:
     return describe(found)
   found |= {"verdict": verdict(found), "advice": advise(found)}

@@ -31,8 +31,7 @@ def _defaults(fields: Mapping[str, Any]) -> dict[str, Any]:
   for name in ("method", "objective"):
     if fields.get(name) in settings.CHOICES[name]:
       config[name] = fields[name]
-  resolved = json.loads(settings.to_json(settings.resolve(config)))
-  return resolved | {name: plain[name] for name in ("method", "objective")}
+  return {**json.loads(build.resolve(config).to_json()), **plain}
 
 
 def write_report(

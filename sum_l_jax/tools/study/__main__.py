@@ -155,7 +155,9 @@ def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
         f"# {cell.name} is {cell.reused}" if cell.reused else shlex.join(("python", *cell.command))
       )
     return 0
-  config = plan.read_config(args.config, overrides)
+  from sum_l_jax import build
+
+  config = build.read_settings(args.config, overrides)
   split = args.split or config.eval.splits[-1]
   about = {
     "split": split,

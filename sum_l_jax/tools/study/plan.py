@@ -12,10 +12,7 @@ from collections.abc import Sequence
 import dataclasses
 import pathlib
 
-from absl import flags
-from ml_collections import config_flags
-
-from sum_l_jax.config import settings
+from sum_l_jax.config.schema import Settings
 from sum_l_jax.tools.study import study_rows
 
 STAGE_ONE = "stage_one"
@@ -52,33 +49,10 @@ class Cell:
     return self.reused or workdir / self.name
 
 
-def read_config(path: str, overrides: Sequence[str]):
-  """The config as `sum_l_jax.main` would read it, resolved.
+def _read_settings(path: str, overrides: Sequence[str]) -> Settings:
+  from sum_l_jax import build  # Imports JAX, for which --help does not wait.
 
-  Args:
-    path: "configs/demo.py:method=sum_l".
-    overrides: "--config.seed=1" and so on.
-
-  Raises:
-    ValueError: no such file or field, a wrong value, or a contradiction.
-  """
-  path = settings.find_file(path)
-  file = pathlib.Path(path.partition(":")[0])
-  if not file.is_file():
-    raise ValueError(f"There is no config file {str(file)!r}.")
-  for override in overrides:
-    name = override.partition("=")[0].removeprefix("--config.")
-    settings.check_field_name(name.split("[")[0])
-  arguments = ["study", f"--config={path}", *overrides]
-  values = flags.FlagValues()
-  holder = config_flags.DEFINE_config_file(
-    "config", None, "", flag_values=values, lock_config=True, sys_argv=arguments
-  )
-  try:
-    values(arguments)
-  except flags.Error as error:
-    raise ValueError(str(error).strip().splitlines()[-1]) from error
-  return settings.resolve(holder.value)
+  return build.read_settings(path, overrides)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +86,7 @@ class Planner:
     return cells
 
   def _seed(self, seed: int) -> list[Cell]:
-    plain = read_config(self._path({}), self._fields({"seed": seed}))
+    plain = _read_settings(self._path({}), self._fields({"seed": seed}))
     own_stage_one = "exo" in plain.stages and "joint" in plain.stages
     world = {}
     if plain.prepare.recipe:
@@ -173,7 +147,7 @@ class Planner:
   def _cell(self, name: str, arguments, fields, dropped=(), needs=()) -> Cell:
     path, overrides = self._path(arguments), self._fields(fields, dropped)
     # Read once here, so that a mistake shows before the first run.
-    config = read_config(path, overrides)
+    config = _read_settings(path, overrides)
     command = (
       "-m",
       "sum_l_jax.main",
@@ -182,5 +156,5 @@ class Planner:
       *_NO_REPORT,
       *overrides,
     )
-    found = self.find(settings.to_json(config), fields["seed"])
+    found = self.find(config.to_json(), fields["seed"])
     return Cell(name, command, needs, found)

@@ -6,10 +6,9 @@ Several tables have the same row: what "FPV only" scores is trained once a seed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-import json
 import pathlib
 
-from sum_l_jax.config import settings
+from sum_l_jax.config import read
 from sum_l_jax.system import run_files
 from sum_l_jax.tools.study import runner
 
@@ -21,7 +20,7 @@ def find(config: str, seed: int, studies: Sequence[pathlib.Path]) -> pathlib.Pat
   """The folder of a finished run with this config, if there is one.
 
   Args:
-    config: as `sum_l_jax.config.settings.to_json` writes it.
+    config: as `Settings.to_json` writes it.
     seed: of the run.
     studies: workdirs of studies, in the order of preference.
 
@@ -42,7 +41,5 @@ def find(config: str, seed: int, studies: Sequence[pathlib.Path]) -> pathlib.Pat
 
 
 def _relevant(config: str) -> dict[str, object]:
-  # A run begun before a field existed has its default.
-  fields = json.loads(settings.to_json(settings.default_config()))
-  fields |= json.loads(config)
+  fields = read.with_defaults(config)
   return {name: value for name, value in fields.items() if not name.startswith(_IRRELEVANT)}

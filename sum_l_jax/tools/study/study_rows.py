@@ -11,7 +11,7 @@ import dataclasses
 import json
 import pathlib
 
-from sum_l_jax.config import settings
+from sum_l_jax import loss_options
 
 Figures = Mapping[str, float]
 
@@ -162,7 +162,7 @@ _SWITCHES = (
 
 def _weights(factor: float) -> dict[str, float]:
   """The alignment terms' weights of Eq. 12, times a factor."""
-  defaults = settings.default_config().loss.weights
+  defaults = loss_options.WEIGHTS
   return {
     f"loss.weights.{term}": factor * defaults[term] for term in ("ego_exo", "ego_text", "exo_text")
   }

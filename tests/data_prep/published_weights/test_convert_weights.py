@@ -16,7 +16,7 @@ import torch
 from data_prep import convert_weights
 from data_prep.published_weights import files
 from sum_l_jax.checkpoint import weight_files
-from sum_l_jax.config import settings
+from sum_l_jax.config import read
 from sum_l_jax.main import run
 from sum_l_jax.tools.predict.__main__ import main
 from tests.support import reference_networks
@@ -457,7 +457,7 @@ def kitchen_fixture(networks, tmp_path_factory):
 def test_evaluates_and_refuses_wrong_pixels(kitchen, tiny_ego, tiny_exo, tiny_tables, tmp_path):
   checkpoint = tmp_path / "kitchen"
   assert convert(kitchen, checkpoint, f"--dataset={tiny_ego}", model=SLOW) == 0
-  config = settings.default_config()
+  config = read.default_config()
   runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables, backbone="slow_r50")
   config.frames.count, config.frames.stride = 8, 8
   config.eval.batch_size = 2
@@ -518,7 +518,7 @@ def test_training_starts_from_it_and_warns_of_other_pixels(
   checkpoint = tmp_path / "kitchen"
   assert convert(kitchen, checkpoint, f"--dataset={tiny_ego}", model=SLOW) == 0
   weights = weight_files.read_weights(checkpoint)
-  config = settings.default_config()
+  config = read.default_config()
   runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables, backbone="slow_r50")
   config.method = "fpv_only"
   config.frames.count, config.frames.stride = 8, 8

@@ -11,6 +11,7 @@ import pytest
 from data_prep import export_weights
 from data_prep import toy_kitchen
 from data_prep.toy_kitchen import builder
+from sum_l_jax import build
 from sum_l_jax import build_evaluation
 from sum_l_jax import main
 from sum_l_jax.checkpoint import weight_files
@@ -42,7 +43,7 @@ def config_fixture(tmp_path_factory):
 def test_shipped_weights_score_what_they_did(config):
   """The file belongs to this network, this renderer and this config."""
   weights = weight_files.read_weights(SHIPPED)
-  config = settings.resolve(config)
+  config = build.resolve(config)
   dataset = records.ClipDataset(config.exo.datasets[0], "validation")
   # Rendered from the seed, to the byte what they were trained on.
   (trained_on,) = weights.card["data"]["exo"]
@@ -79,6 +80,6 @@ def test_the_commands_still_make_such_a_file(config, tmp_path):
   different = lambda card: {k: v for k, v in card.items() if k not in ("config", "versions")}
   assert different(made.card) == different(shipped.card)
   # The file is of today's recipe, not of an older one.
-  changed = settings.differences(shipped.card["config"], made.card["config"])
+  changed = read.differences(shipped.card["config"], made.card["config"])
   paths = ("exo.datasets:", "prepare.directory:")
   assert [c for c in changed if not c.startswith(paths)] == []

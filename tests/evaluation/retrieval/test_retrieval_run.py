@@ -25,7 +25,7 @@ from tests.support import tiny_data
 
 @pytest.fixture(name="config")
 def config_fixture(tiny_ego, tiny_exo, tiny_tables):
-  config = settings.default_config()
+  config = read.default_config()
   config.stages = ("joint",)
   config.eval.retrieval = True
   runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)

@@ -18,6 +18,7 @@ import pytest
 
 from data_prep.sources import epic_kitchens
 from data_prep.toy_kitchen import vocabulary
+from sum_l_jax import build
 from sum_l_jax import types
 from sum_l_jax.tools.aot import chips
 from sum_l_jax.tools.aot import compiler
@@ -27,7 +28,6 @@ from sum_l_jax.tools.aot import topologies
 from sum_l_jax.tools.aot import workload
 from sum_l_jax.tools.aot.__main__ import main
 from sum_l_jax.tools.fits import __main__ as fits
-from sum_l_jax.tools.study import plan
 from tests.support import compiled_step
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -274,7 +274,7 @@ def test_the_step_is_compiled_for_two_devices(tmp_path):
   (program,) = json.loads(output.read_text())["programs"]
   assert (program["chips"], program["batch_size"]) == (2, 4)
   assert program["fits"] and program["flops"] > 0
-  config = plan.read_config("configs/demo.py:method=fpv_only", SMALL)
+  config = build.read_settings("configs/demo.py:method=fpv_only", SMALL)
   tasks = {"ego": workload.KNOWN["toy_kitchen"].tasks}
   network = compiler.build.build_network(config, tasks, embedding_dim=None)
   params, stats = network.shapes

@@ -29,7 +29,7 @@ from tests.support import tiny_data
 
 @pytest.fixture(scope="module", name="config")
 def config_fixture(tiny_ego, tiny_exo, tiny_tables):
-  config = settings.default_config()
+  config = read.default_config()
   config.stages = ("exo", "joint")
   runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
   return config
@@ -37,11 +37,11 @@ def config_fixture(tiny_ego, tiny_exo, tiny_tables):
 
 def by_hand(config, weights, dataset, clips):
   """Embeddings of all clips through both towers' network, one clip a call."""
-  config = settings.resolve(config)
+  config = build.resolve(config)
   network = build.build_network(
     config, {"ego": dataset.tasks, "exo": dataset.tasks}, embedding_dim=16
   )
-  transform = build.build_test_transform(config)
+  transform = build.eval_transform(config)
   apply = jax.jit(
     lambda pixels: network.apply(
       weights.params, weights.stats, {dataset.view: pixels}, train=False

@@ -21,7 +21,7 @@ import pytest
 
 import sum_l_jax
 from sum_l_jax.checkpoint import weight_files
-from sum_l_jax.config import settings
+from sum_l_jax.config import read
 from sum_l_jax.data import records
 from sum_l_jax.main import run
 from sum_l_jax.prediction import best_labels
@@ -106,7 +106,7 @@ def _assert_close(first, second):
 
 
 def _evaluate(finished, data, workdir, **fields):
-  config = settings.default_config()
+  config = read.default_config()
   config.stages = ("exo", "joint")
   runs.small(config, ego=data[0], exo=data[1], tables=data[2])
   config.eval.clips = 1

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from sum_l_jax.config import settings
+from sum_l_jax.config import read
 from sum_l_jax.data import batches
 from sum_l_jax.data import examples
 from sum_l_jax.data import input_options
@@ -259,7 +259,7 @@ def test_mistakes_are_named(config_file, capsys, arguments, text):
 
 
 def test_data_that_a_run_would_render(tmp_path, monkeypatch, capsys):
-  file = settings.find_file("configs/demo.py")
+  file = read.find_file("configs/demo.py")
   monkeypatch.chdir(tmp_path)
   assert main([f"--config={file}"]) == 2
   assert "renders its data in its first run" in capsys.readouterr().err

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from sum_l_jax import build
 from sum_l_jax.checkpoint import weight_files
-from sum_l_jax.config import settings
 from sum_l_jax.tools.study import plan
 from sum_l_jax.tools.study import reuse
 from sum_l_jax.tools.study import runner
@@ -62,7 +62,7 @@ def test_table_1_on_the_embedded_data():
 def test_another_seed_renders_another_world():
   def world(cell):
     options = _options(cell)
-    return plan.read_config(options["config"], [])
+    return build.read_settings(options["config"], [])
 
   cells = _cells("table5", seeds=(0, 3))
   a, b = (world(cells[f"seed_{s}/aw"]) for s in (0, 3))
@@ -260,7 +260,7 @@ def test_the_same_run_of_another_study_is_taken(tmp_path):
       (path / runner.MARK).write_text("{}")
       overrides = [a for a in cell.command if a.startswith("--config.")]
       file = cell.command[2].removeprefix("--config=")
-      text = settings.to_json(plan.read_config(file, overrides))
+      text = build.read_settings(file, overrides).to_json()
       # What does not change a result may differ.
       fields = {**json.loads(text), "report": True, "input.num_threads": 7}
       if cell.row == "triplet":  # Other settings under a name that fits.

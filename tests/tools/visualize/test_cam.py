@@ -11,10 +11,11 @@ import pytest
 from sum_l_jax import build
 from sum_l_jax import models
 from sum_l_jax.checkpoint import weight_files
-from sum_l_jax.config import settings
+from sum_l_jax.config import read
 from sum_l_jax.data import records
 from sum_l_jax.experiment import input_pictures
 from sum_l_jax.models import backbones
+from sum_l_jax.system import devices
 from sum_l_jax.tools.class_maps import cam
 from sum_l_jax.tools.class_maps import clip_choice
 from sum_l_jax.tools.class_maps import explain
@@ -435,12 +436,12 @@ def test_a_network_without_the_view_is_refused(finished, tiny_ego):
 
 @pytest.mark.parametrize("on_device", [False, True])
 def test_pictures_of_training_pairs(on_device, tiny_ego, tiny_exo, tiny_tables):
-  config = settings.default_config()
+  config = read.default_config()
   runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
   config.exo.color_lighting = 0.0
-  config = settings.resolve(config)
-  data = build.build_data(config, "joint")
-  with build.build_stream(config, "joint", data, start_step=0) as stream:
+  trainer = build.Trainer.open(build.resolve(config), "joint", devices.make_mesh(1))
+  data = trainer.data
+  with trainer.stream(start_step=0) as stream:
     batch = next(stream)
   given = jax.device_put(batch) if on_device else batch
   pictures = input_pictures.input_pictures(given, ego=data.ego, exo=data.exo, number=3, columns=2)
@@ -460,12 +461,12 @@ def test_pictures_of_training_pairs(on_device, tiny_ego, tiny_exo, tiny_tables):
 
 
 def test_pictures_of_one_view(tiny_ego, tiny_exo, tiny_tables):
-  config = settings.default_config()
+  config = read.default_config()
   runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
   config.method = "fpv_only"
-  config = settings.resolve(config)
-  data = build.build_data(config, "joint")
-  with build.build_stream(config, "joint", data, start_step=0) as stream:
+  trainer = build.Trainer.open(build.resolve(config), "joint", devices.make_mesh(1))
+  data = trainer.data
+  with trainer.stream(start_step=0) as stream:
     batch = next(stream)
   pictures = input_pictures.input_pictures(batch, ego=data.ego, exo=())
   assert pictures.shape[0] == 4 and pictures.shape[1] < 200

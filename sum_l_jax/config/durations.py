@@ -1,0 +1,51 @@
+"""Durations with a unit, "30 epochs", and the steps that they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)[\s_]*(steps?|epochs?|percent|%)\s*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Clock:
+  """Turns the durations of one stage into steps; the only place that does.
+
+  Attributes:
+    num_clips: clips of one epoch.
+    batch_size: clips of one step, over all devices.
+    total: steps of the stage, for percentages; None while it is not known.
+  """
+
+  num_clips: int
+  batch_size: int
+  total: int | None = None
+
+  def steps(self, duration: str, field: str) -> int:
+    """Steps of a duration.
+
+    Args:
+      duration: text with a unit: epochs, steps or percent.
+      field: name of the config's field, for messages.
+
+    Raises:
+      ValueError: the text is unreadable, or a percentage without a whole.
+    """
+    match = _DURATION.fullmatch(str(duration))
+    if not match:
+      raise ValueError(
+        f"config.{field} must be a duration such as '30 epochs', '300 steps'"
+        f" or '10 percent', got {duration!r}."
+      )
+    amount, unit = float(match.group(1)), match.group(2)
+    if unit.startswith("step"):
+      return round(amount)
+    if unit.startswith("epoch"):
+      return round(amount * self.num_clips / self.batch_size)
+    if self.total is None:
+      raise ValueError(
+        f"config.{field} cannot be a percentage, got {duration!r}: it defines"
+        " the whole. Give epochs or steps."
+      )
+    return round(amount / 100 * self.total)

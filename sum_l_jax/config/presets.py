@@ -1,0 +1,102 @@
+"""What a method, an objective and the paper's ablations set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import config_dict
+
+# What a method changes; fields that it does not name stay as configured.
+METHODS: Mapping[str, Mapping[str, object]] = {
+  # The whole of Eq. 12.
+  "sum_l": {},
+  # The ego encoder alone: Table 5, row 1.
+  "fpv_only": {
+    "loss.weights.exo_cls": 0.0,
+    "loss.weights.ego_exo": 0.0,
+    "loss.weights.ego_text": 0.0,
+    "loss.weights.exo_text": 0.0,
+  },
+  # Eq. 6 over all pairs, without filter, weights or text (section 4.1.2).
+  "typical_cl": {
+    "loss.cross_view": "decoupled",
+    "loss.weights.ego_text": 0.0,
+    "loss.weights.exo_text": 0.0,
+  },
+  "triplet": {
+    "loss.cross_view": "triplet",
+    "loss.weights.ego_text": 0.0,
+    "loss.weights.exo_text": 0.0,
+  },
+}
+
+# What an objective sets: the fields that are "auto", and weights always
+# (docs/paper_vs_released.md).
+OBJECTIVES: Mapping[str, Mapping[str, object]] = {
+  "paper": {
+    "loss.cross_view": "weighted",
+    "loss.negatives": "cross",
+    "model.projection_prenorm": "false",
+  },
+  # As published the cross-view term is overwritten with nothing.
+  "released": {
+    "loss.cross_view": "filtered",
+    "loss.negatives": "cross_and_same",
+    "model.projection_prenorm": "true",
+    "loss.weights.ego_exo": 0.0,
+  },
+  # What that code seems meant to train: Eq. 7 with same-view negatives.
+  "released_intended": {
+    "loss.cross_view": "filtered",
+    "loss.negatives": "cross_and_same",
+    "model.projection_prenorm": "true",
+  },
+}
+
+# Table 5: which alignment terms there are, beside both label losses.
+TABLE_5: Mapping[str, Mapping[str, object]] = {
+  "none": {"loss.weights.ego_exo": 0.0, "loss.weights.ego_text": 0.0, "loss.weights.exo_text": 0.0},
+  "aw": {"loss.weights.ego_text": 0.0, "loss.weights.exo_text": 0.0},
+  "m": {"loss.weights.ego_exo": 0.0},
+  "a_m": {"loss.cross_view": "filtered"},
+  "aw_m": {},
+}
+
+# Table 6: where the third-person encoder of the joint stage comes from.
+TABLE_6: Mapping[str, Mapping[str, object]] = {
+  "original": {"model.freeze_exo": False, "model.share_encoder": False},
+  "same_init": {"model.freeze_exo": False, "model.share_encoder": False, "stages": ("joint",)},
+  "shared": {
+    "model.freeze_exo": False,
+    "model.share_encoder": True,
+    "stages": ("joint",),
+    "init.exo": "",
+  },
+  "frozen": {"model.freeze_exo": True, "model.share_encoder": False},
+}
+
+
+def set_ablation(config: config_dict.ConfigDict, *, terms: str, exo_encoder: str) -> None:
+  """Sets a row of the paper's Table 5 and one of Table 6.
+
+  Args:
+    config: config to change in place.
+    terms: row of Table 5. "aw_m" is the whole of Eq. 12; "a_m" lacks the
+      weights of Eq. 10, "aw" the text, "m" the cross-view term; "none" has the
+      label losses alone.
+    exo_encoder: row of Table 6. "original" and "frozen" come from a training of
+      their own, and "frozen" stays as it is; "same_init" starts like the ego
+      encoder; "shared" is the ego encoder.
+
+  Raises:
+    ValueError: the name is unknown; lists the choices.
+  """
+  for name, value, choices in (("terms", terms, TABLE_5), ("exo_encoder", exo_encoder, TABLE_6)):
+    if value not in choices:
+      raise ValueError(f"{name} must be one of {tuple(choices)}, got {value!r}.")
+    config.update_from_flattened_dict(dict(choices[value]))
+  if exo_encoder == "same_init":
+    init: Any = config.init
+    # A reference, so that it follows --config.init.ego.
+    init.exo = init.get_ref("ego")

@@ -1,0 +1,329 @@
+"""From config files and the command line to `Settings`.
+
+A config file (`configs/*.py`) starts from `default_config()` and changes
+values, the command line changes single fields, and `resolve()` fills in what
+the method, the objective and the backbone imply and refuses settings that
+contradict each other. Nothing below reads a ConfigDict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import difflib
+import json
+import pathlib
+import re
+from typing import Any
+from typing import Protocol
+
+from absl import flags
+from ml_collections import config_dict
+from ml_collections import config_flags
+
+from sum_l_jax.config import presets
+from sum_l_jax.config import schema
+from sum_l_jax.system import paths
+
+_STOP_AT = re.compile(rf"(({'|'.join(schema.STAGES)}):\d+)?")
+
+
+class Sampling(Protocol):
+  """The clips that a backbone was designed for."""
+
+  @property
+  def num_frames(self) -> int:
+    """Frames of a clip."""
+    ...
+
+  @property
+  def stride(self) -> int:
+    """Distance between two frames, in stored frames."""
+    ...
+
+  @property
+  def frames_multiple(self) -> int:
+    """What the number of frames must be a multiple of."""
+    ...
+
+
+def default_config() -> config_dict.ConfigDict:
+  """The paper's settings for EPIC-KITCHENS-55, without data, to be changed."""
+  fields = {field.name: field.default for field in schema.fields()}
+  return config_dict.ConfigDict(_nested(fields))
+
+
+def _nested(fields: Mapping[str, Any]) -> dict[str, Any]:
+  """The inverse of `flatten`."""
+  tree: dict[str, Any] = {}
+  for name, value in fields.items():
+    node, (*sections, leaf) = tree, name.split(".")
+    for section in sections:
+      node = node.setdefault(section, {})
+    node[leaf] = value
+  return tree
+
+
+def find_file(path: str) -> str:
+  """Finds a config file; its arguments stay as given.
+
+  The files of this project are found from anywhere, also where it is installed
+  from a wheel.
+
+  Args:
+    path: "configs/demo.py:method=sum_l"; a file, or the name of one of
+      `configs/` with that folder or without.
+
+  Returns:
+    The same with another path, or the argument where there is no such file.
+  """
+  name, colon, arguments = path.partition(":")
+  file = pathlib.Path(name)
+  if not file.is_file() and str(file.parent) in (".", "configs"):
+    package = pathlib.Path(__file__).resolve().parents[1]
+    for folder in (package / "configs", package.parent / "configs"):
+      if (folder / file.name).is_file():
+        return f"{folder / file.name}{colon}{arguments}"
+  return path
+
+
+def read_file(path: str, overrides: Sequence[str] = ()) -> config_dict.ConfigDict:
+  """Reads a config file and changes single fields, as the command line does.
+
+  Args:
+    path: the file with its arguments, "configs/demo.py:method=sum_l".
+    overrides: changed fields, "--config.seed=1".
+
+  Raises:
+    ValueError: no such file or field, or a value of another type.
+  """
+  path = find_file(path)
+  file = pathlib.Path(path.partition(":")[0])
+  if not file.is_file():
+    raise ValueError(f"There is no config file {str(file)!r}.")
+  for override in overrides:
+    name = override.partition("=")[0].removeprefix("--config.")
+    check_field_name(name.split("[")[0])
+  arguments = ["read", f"--config={path}", *overrides]
+  values = flags.FlagValues()
+  holder = config_flags.DEFINE_config_file(
+    "config", None, "", flag_values=values, lock_config=True, sys_argv=arguments
+  )
+  try:
+    values(arguments)
+  except flags.Error as error:
+    raise ValueError(str(error).strip().splitlines()[-1]) from error
+  return holder.value
+
+
+def parse_arguments(argument: str, **defaults: str) -> dict[str, str]:
+  """Reads a config file's argument string, "method=sum_l,backbone=tiny".
+
+  Args:
+    argument: text behind the colon of --config.
+    **defaults: the keys that the file knows, with their defaults.
+
+  Raises:
+    ValueError: a key is unknown or an item malformed; lists the choices.
+  """
+  out = dict(defaults)
+  for item in filter(None, (argument or "").split(",")):
+    key, equals, value = item.partition("=")
+    if not equals or key not in defaults:
+      raise ValueError(
+        f"Config argument {item!r}: expected key=value with a key out of"
+        f" {sorted(defaults)}, such as " + ",".join(f"{k}={v}" for k, v in defaults.items())
+      )
+    out[key] = value
+  return out
+
+
+def parse_whole_number(name: str, value: str) -> int:
+  """Reads a config argument that must be 0, 1, 2, ...
+
+  Raises:
+    ValueError: it is something else.
+  """
+  if not value.isdecimal():
+    raise ValueError(f"Config argument {name} must be a whole number, got {value!r}.")
+  return int(value)
+
+
+def flatten(config: config_dict.ConfigDict | dict[str, Any], prefix: str = "") -> dict[str, Any]:
+  """All values of a config by dotted name."""
+  out = {}
+  for key in config:
+    value, name = config[key], f"{prefix}{key}"
+    if isinstance(value, (config_dict.ConfigDict, dict)):
+      out.update(flatten(value, name + "."))
+    else:
+      out[name] = value
+  return out
+
+
+def check_field_name(name: str) -> None:
+  """Raises ValueError for a field that does not exist, with close matches."""
+  known = [field.name for field in schema.fields()]
+  if name in known or name in dict(schema.sections()):
+    return
+  close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+  last = name.rsplit(".", 1)[-1]
+  close += [k for k in known if k.rsplit(".", 1)[-1] == last and k not in close]
+  raise ValueError(
+    f"There is no config field {name!r}."
+    + (f" Did you mean {' or '.join(close[:3])}?" if close else "")
+    + " All fields, with their meaning, are in sum_l_jax/config/schema.py."
+  )
+
+
+def resolve(config: config_dict.ConfigDict, backbones: Mapping[str, Sampling]) -> schema.Settings:
+  """Checks a config and fills in what method, objective and backbone imply.
+
+  Args:
+    config: as a config file and the command line made it.
+    backbones: the encoders there are, by name.
+
+  Returns:
+    Settings without "auto" in `loss` and `model.projection_prenorm`, and with
+    the backbone's frames where the config gives none.
+
+  Raises:
+    ValueError: names the field, what it must be and what it was.
+  """
+  values = flatten(config.copy_and_resolve_references())
+  for name, value in values.items():
+    check_field_name(name)
+    texts = value if isinstance(value, (tuple, list)) else (value,)
+    paths.check_local((t for t in texts if isinstance(t, str)), f"config.{name}")
+  given = schema.from_flat(values)
+  _check_ranges(given)
+  _check_combinations(given)
+  _check_groups(given)
+  if given.model.backbone not in backbones:
+    raise ValueError(
+      f"config.model.backbone must be one of {tuple(backbones)}, got {given.model.backbone!r}."
+    )
+  for name, value in {
+    **presets.OBJECTIVES[given.objective],
+    **presets.METHODS[given.method],
+  }.items():
+    if values[name] == schema.AUTO or name.startswith("loss.weights."):
+      values[name] = value
+  sampling = backbones[given.model.backbone]
+  values["frames.count"] = count = given.frames.count or sampling.num_frames
+  values["frames.stride"] = given.frames.stride or sampling.stride
+  if count % sampling.frames_multiple:
+    raise ValueError(
+      f"config.frames.count={count} must be a multiple of {sampling.frames_multiple}, the frame"
+      f" ratio of the pathways of {given.model.backbone}."
+    )
+  return schema.from_flat(values)
+
+
+def _check_ranges(given: schema.Settings) -> None:
+  """Ranges that depend on another field."""
+  low, high = given.frames.short_side
+  if not given.frames.crop_size <= low <= high:
+    raise ValueError(
+      "config.frames needs crop_size <= short_side[0] <= short_side[1], got"
+      f" crop_size={given.frames.crop_size},"
+      f" short_side={(low, high)}: a crop must fit the resized frame."
+    )
+  for name in schema.STAGES:
+    stage = given.stage(name)
+    if len(stage.boundaries) != len(stage.factors):
+      raise ValueError(
+        f"config.{name}_stage.boundaries and .factors must have the same length, got"
+        f" {len(stage.boundaries)} and {len(stage.factors)}."
+      )
+  if not _STOP_AT.fullmatch(given.stop_at):
+    raise ValueError(
+      f"config.stop_at must be empty or <stage>:<step> such as 'joint:200', got {given.stop_at!r}."
+    )
+
+
+def _check_combinations(given: schema.Settings) -> None:
+  """Settings that contradict each other."""
+  model = given.model
+  if not given.stages or given.stages != tuple(s for s in schema.STAGES if s in given.stages):
+    raise ValueError(
+      f"config.stages must be some of {schema.STAGES}, in this order, got {given.stages}."
+    )
+  if schema.JOINT_STAGE in given.stages and given.method == "fpv_only":
+    if given.loss.cross_view != schema.AUTO:
+      raise ValueError(
+        "config.method='fpv_only' has no cross-view term, but"
+        f" config.loss.cross_view={given.loss.cross_view!r}. Drop one."
+      )
+    if model.share_encoder:
+      raise ValueError(
+        "config.model.share_encoder=True needs an exo view, which"
+        " config.method='fpv_only' does not have. Drop one."
+      )
+  if model.freeze_exo and (model.share_encoder or given.method == "fpv_only"):
+    raise ValueError(
+      "config.model.freeze_exo=True needs an exo encoder of its own, which"
+      f" config.model.share_encoder={model.share_encoder} with"
+      f" config.method={given.method!r} does not have. Drop one."
+    )
+  implied = presets.METHODS[given.method].get("loss.cross_view")
+  if implied and given.loss.cross_view not in (schema.AUTO, implied):
+    raise ValueError(
+      f"config.method={given.method!r} means loss.cross_view={implied!r},"
+      f" but loss.cross_view={given.loss.cross_view!r} is set. Drop one."
+    )
+  if given.init.ego == "exo_stage" and schema.EXO_STAGE not in given.stages:
+    raise ValueError(
+      f"config.init.ego='exo_stage' needs 'exo' in config.stages, which is {given.stages}."
+    )
+  if model.share_encoder and given.init.exo:
+    raise ValueError(
+      "config.model.share_encoder=True leaves no exo encoder to start from"
+      f" config.init.exo={given.init.exo!r}. Drop one."
+    )
+
+
+def _check_groups(given: schema.Settings) -> None:
+  """Groups within a batch must divide it."""
+  group, pack = given.model.bn_group_size, given.model.pack_clips or 1
+  groups = [(stage, "model.bn_group_size", group) for stage in given.stages]
+  if schema.JOINT_STAGE in given.stages:
+    groups.append((schema.JOINT_STAGE, "loss.negatives_group", given.loss.negatives_group))
+  for stage, field, size in groups:
+    batch = given.stage(stage).batch_size
+    if size and batch % size:
+      raise ValueError(
+        f"config.{field} must be 0 (the global batch) or divide"
+        f" config.{stage}_stage.batch_size={batch}, got {size}. The batch of"
+        " one device reproduces training without communication."
+      )
+    if batch % pack:
+      raise ValueError(
+        f"config.model.pack_clips={pack} must divide"
+        f" config.{stage}_stage.batch_size={batch}, best the clips of a"
+        " chip; 0 chooses, 1 is off."
+      )
+  if group % pack:
+    raise ValueError(
+      f"config.model.bn_group_size={group} must be a multiple of"
+      f" config.model.pack_clips={pack}: packed clips share their statistics."
+    )
+
+
+def with_defaults(text: str) -> dict[str, Any]:
+  """Fields of a `Settings.to_json` text.
+
+  A run that began before a field existed has the field's default.
+  """
+  return {**json.loads(schema.Settings().to_json()), **json.loads(text)}
+
+
+def differences(old: str, new: str) -> list[str]:
+  """Fields that differ between two `to_json` texts and matter for training."""
+  old_fields, new_fields = with_defaults(old), json.loads(new)
+  runtime = {field.name for field in schema.fields() if field.about.runtime}
+  return [
+    f"{name}: {old_fields.get(name)!r} -> {new_fields.get(name)!r}"
+    for name in sorted(old_fields.keys() | new_fields.keys())
+    if old_fields.get(name) != new_fields.get(name) and name not in runtime
+  ]

@@ -1,0 +1,560 @@
+"""Every setting of a run: its default, its meaning and its check, once each.
+
+A run's settings are frozen dataclasses. Each field says what it means and what
+it may be; the defaults of config files (`config/read.py`), the errors for wrong
+values, and the page of settings (docs/configuration.md) all come from here.
+
+Durations are text with a unit, "30 epochs", "300 steps" or "10 percent" (of
+the stage); `config/durations.py` turns them into steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+import json
+import typing
+from typing import Any
+
+from sum_l_jax import loss_options
+from sum_l_jax import types
+from sum_l_jax.config import presets
+from sum_l_jax.loss_options import Rule
+
+AUTO = "auto"
+EXO_STAGE = "exo"
+JOINT_STAGE = "joint"
+STAGES = (EXO_STAGE, JOINT_STAGE)
+
+_META = "sum_l_jax"
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+  """What one field means, and which values it takes.
+
+  Attributes:
+    meaning: one or two sentences for the page of settings.
+    choices: the values that it takes; empty if they can't be listed.
+    allowed: range of its values, or None.
+    runtime: whether it may change between two runs in one workdir, because it
+      does not touch what is learnt.
+  """
+
+  meaning: str
+  choices: tuple[Any, ...] = ()
+  allowed: Rule | None = None
+  runtime: bool = False
+
+
+def at_least(low: float) -> Rule:
+  """Allows a smallest value and everything above."""
+  return Rule(lambda value: value >= low, f"be {low:g} or more")
+
+
+def _between(low: float, high: float) -> Rule:
+  return Rule(lambda value: low <= value <= high, f"lie in {low:g}..{high:g}")
+
+
+def setting(default: Any, meaning: str, **about: Any) -> Any:
+  """A field with a default, a meaning and the other attributes of `About`."""
+  return dataclasses.field(default=default, metadata={_META: About(meaning, **about)})
+
+
+def section(of: type, *, runtime: bool = False, **defaults: Any) -> Any:
+  """A field that holds another dataclass of settings.
+
+  Args:
+    of: the dataclass.
+    runtime: whether all its fields may change between two runs in one workdir.
+    **defaults: defaults that differ from those of the class.
+  """
+  return dataclasses.field(
+    default_factory=lambda: of(**defaults), metadata={_META: About("", runtime=runtime)}
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepare:
+  """Data that a run makes itself where it is absent."""
+
+  recipe: str = setting(
+    "", "What to make; empty makes nothing.", choices=("", "toy_kitchen", "toy_kitchen_generic")
+  )
+  directory: str = setting("", "Folder that the data is written to.")
+  seed: int = setting(0, "Seed of the clips; another seed renders other clips.")
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+  """What the settings of both views have in common."""
+
+  train_split: str = setting("train", "Split to train on.")
+  skip_list: str = setting(
+    "", "File of clip ids, one a line, that are never shown; data_prep.doctor writes one."
+  )
+  channel_order: str = setting(
+    "RGB", "Order of the colour channels that the encoder sees.", choices=("RGB", "BGR")
+  )
+  color_lighting: float = setting(
+    0.0, "Standard deviation of the random PCA lighting; 0 is off.", allowed=at_least(0)
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Ego(View):
+  """The first-person view, which is evaluated."""
+
+  dataset: str = setting("", "Folder that data_prep.build_dataset wrote.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Exo(View):
+  """The third-person view."""
+
+  datasets: tuple[str, ...] = setting(
+    (), "Folders that data_prep.build_dataset wrote, one for each pool of clips."
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+  """Which exo clip an ego clip is paired with."""
+
+  table: str = setting("", "File that data_prep.mine_pairs wrote.")
+  top_k: int = setting(
+    1, "How many of the most similar exo clips one is drawn from.", allowed=at_least(1)
+  )
+  tie_tolerance: float = setting(
+    0.0, "Difference to the best cosine that still counts as a tie.", allowed=at_least(0)
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Frames:
+  """How clips become what the network sees."""
+
+  count: int = setting(
+    0, "Frames of a clip; 0 is the number that the backbone was designed for.", allowed=at_least(0)
+  )
+  stride: int = setting(
+    0,
+    "Distance between two frames, in stored frames; 0 is the distance that the backbone was"
+    " designed for.",
+    allowed=at_least(0),
+  )
+  crop_size: int = setting(
+    224, "Side in pixels of the random square that is cut out in training.", allowed=at_least(1)
+  )
+  short_side: tuple[int, int] = setting(
+    (256, 320), "Range of the short side in pixels; it is drawn uniformly, before the crop."
+  )
+  flip: float = setting(0.5, "Probability of a mirrored clip.", allowed=_between(0, 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """The two-view network."""
+
+  backbone: str = setting("slowfast_r50", "Architecture of both encoders.")
+  dropout: float = setting(0.5, "Dropout rate before the class heads.", allowed=_between(0, 1))
+  projection_prenorm: str = setting(
+    AUTO,
+    "Whether the feature has unit length before the projection too.",
+    choices=(AUTO, "true", "false"),
+  )
+  share_encoder: bool = setting(
+    False,
+    "Whether both views use one encoder (Table 6); each view keeps running statistics of its own.",
+  )
+  freeze_exo: bool = setting(
+    False,
+    "Whether the joint stage leaves the exo encoder and its BatchNorm statistics as they are"
+    " (Table 6).",
+  )
+  bn_group_size: int = setting(
+    0, "Clips that share batch statistics; 0 is the global batch.", allowed=at_least(0)
+  )
+  conv: str = setting(AUTO, "How convolutions are computed (models/layers/convolution.py).")
+  remat: str = setting(
+    "none",
+    'What the backward pass computes again instead of keeping it: "none", "blocks" (in all'
+    ' stages), or stages such as "s1,s2".',
+    runtime=True,
+  )
+  pack_clips: int = setting(
+    0,
+    "How many clips the thin stages of SlowFast compute side by side in training on TPUs. 1 is"
+    " none; 0, which is best, takes as many as divide the clips of a chip, up to 8.",
+    allowed=at_least(0),
+    runtime=True,
+  )
+
+
+def _weight(term: str, meaning: str) -> Any:
+  return setting(loss_options.WEIGHTS[term], meaning, allowed=loss_options.WEIGHT_RULE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+  """The weights of the five terms of Eq. 12."""
+
+  ego_cls: float = _weight("ego_cls", "Weight of L_f, the classification of the ego view.")
+  exo_cls: float = _weight("exo_cls", "w_t, the weight of the classification of the exo view.")
+  ego_exo: float = _weight("ego_exo", "w_aw, the weight of the cross-view term.")
+  ego_text: float = _weight(
+    "ego_text", "w_m for the first-person half of Eq. 11, video against text."
+  )
+  exo_text: float = _weight("exo_text", "w_m for the third-person half of Eq. 11.")
+
+  def by_term(self) -> dict[str, float]:
+    """The weights by the names of the terms."""
+    return {term: getattr(self, term) for term in types.TERMS}
+
+
+def _loss(name: str, default: Any, meaning: str) -> Any:
+  return setting(default, meaning, allowed=loss_options.RULES[name])
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+  """The loss of the joint stage."""
+
+  cross_view: str = setting(
+    AUTO,
+    'The cross-view term: "weighted" is Eq. 9, "filtered" Eq. 7, "decoupled" Eq. 6.',
+    choices=(AUTO, *loss_options.CROSS_VIEW),
+  )
+  negatives: str = setting(
+    AUTO,
+    "Whether the negatives are the clips of the other view alone, or those of the same view too.",
+    choices=(AUTO, *loss_options.NEGATIVES),
+  )
+  negatives_from: str = setting(
+    "selected",
+    "Whether negatives come from the pairs above the threshold or from all pairs of the batch.",
+    choices=loss_options.NEGATIVES_FROM,
+  )
+  negatives_group: int = _loss(
+    "negatives_group", 0, "How many clips are each other's negatives; 0 is the global batch."
+  )
+  temperature: float = _loss("temperature", loss_options.TEMPERATURE, "tau of Eq. 2.")
+  sigma: float = _loss("sigma", loss_options.SIGMA, "Temperature of the weights, Eq. 10.")
+  threshold: float = _loss(
+    "threshold",
+    loss_options.THRESHOLD,
+    "Cosine of the narrations that a pair must exceed to be kept, Eq. 7.",
+  )
+  triplet_margin: float = _loss(
+    "triplet_margin",
+    loss_options.TRIPLET_MARGIN,
+    'Margin of the distances, for cross_view "triplet".',
+  )
+  target_temperature: float = _loss(
+    "target_temperature",
+    loss_options.TARGET_TEMPERATURE,
+    'Temperature of the narrations, for cross_view "graded"; beyond the paper'
+    " (docs/paper_vs_released.md).",
+  )
+  mask_duplicates: float = _loss(
+    "mask_duplicates",
+    0.0,
+    "Cosine of the narrations, such as 0.99, from which two clips are not each other's negatives;"
+    " 0 is off. Beyond the paper (docs/paper_vs_released.md).",
+  )
+  weights: Weights = section(Weights)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """How a stage is optimised (paper, section 4.1.2)."""
+
+  batch_size: int = setting(64, "Clips of a step, over all devices and hosts.", allowed=at_least(1))
+  total: str = setting(
+    "30 epochs", "Length of the stage; an epoch counts ego clips, in the exo stage exo clips."
+  )
+  optimizer: str = setting("sgd", "The optimizer.", choices=types.OPTIMIZERS)
+  learning_rate: float = setting(
+    0.01, "Learning rate at the global batch size above; it is never scaled.", allowed=at_least(0)
+  )
+  momentum: float = setting(0.9, 'Momentum of "sgd".')
+  nesterov: bool = setting(True, 'Whether "sgd" uses Nesterov\'s momentum.')
+  weight_decay: float = setting(
+    1e-4, "Weight decay; BatchNorm's parameters have none.", allowed=at_least(0)
+  )
+  clip_norm: float = setting(0.0, "Bound of the global gradient norm; 0 is off.")
+  schedule: str = setting(
+    "relative_steps", "Learning-rate schedule after the warm-up.", choices=types.SCHEDULES
+  )
+  boundaries: tuple[str, ...] = setting(
+    ("0 epochs", "20 epochs", "25 epochs"),
+    'For "relative_steps": from boundaries[i] on, the rate is learning_rate * factors[i].',
+  )
+  factors: tuple[float, ...] = setting((1.0, 0.1, 0.01), "See boundaries.")
+  warmup: str = setting("0 epochs", "Length of the linear warm-up from warmup_start.")
+  warmup_start: float = setting(0.0, "Learning rate at step 0 of a warm-up.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Init:
+  """Starting weights: a checkpoint folder or an .npz file; empty is random."""
+
+  ego: str = setting(
+    "", 'Weights that the ego encoder starts from; "exo_stage" takes those of stage one.'
+  )
+  exo: str = setting("", "Weights that the exo encoder starts from.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Eval:
+  """Evaluation of the ego view, while and after training."""
+
+  splits: tuple[str, ...] = setting(
+    ("validation",), "Splits to evaluate after training and with --mode=eval."
+  )
+  during_split: str = setting("validation", "Split to evaluate while training; empty is off.")
+  every: str = setting(
+    "5 epochs", "How often to evaluate while training; the end of a stage is evaluated always."
+  )
+  clips: int = setting(10, "Temporal views of a clip.", allowed=at_least(1))
+  crops: int = setting(3, "Spatial views of a temporal view.", choices=(1, 3))
+  during_clips: int = setting(1, "Temporal views while training.", allowed=at_least(1))
+  during_crops: int = setting(1, "Spatial views while training.", choices=(1, 3))
+  crop_size: int = setting(256, "Pixels that the short side is resized to.", allowed=at_least(1))
+  pool_window: int = setting(
+    0,
+    "0 pools the whole map. 7 pools windows of 7 x 7 and averages their scores, as the single-task"
+    " networks of PySlowFast do, which gives another result above crop 224.",
+    allowed=at_least(0),
+  )
+  batch_size: int = setting(16, "Test views of a step, over all devices.", allowed=at_least(1))
+  ensemble: str = setting(
+    "sum", 'How the scores of the views are joined; "max" for Charades-Ego.', choices=("sum", "max")
+  )
+  retrieval: bool = setting(
+    False,
+    "Whether retrieval between ego clips, exo clips and text is scored (docs/retrieval.md). While"
+    " training this embeds the exo clips at every evaluation.",
+  )
+  retrieval_exo_split: str = setting("train", "Split of every exo pool for retrieval.")
+  retrieval_clips: int = setting(
+    2000, "Most clips on each side of retrieval; they are spaced evenly.", allowed=at_least(1)
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+  """When checkpoints are written, and how many are kept."""
+
+  every: str = setting("1 epochs", "How often to save; the end of a stage is saved always.")
+  keep: int = setting(2, "How many recent checkpoints to keep.", allowed=at_least(1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+  """How clips are read and decoded."""
+
+  num_threads: int = setting(2, "Threads of a process that read and decode.", allowed=at_least(1))
+  num_workers: int = setting(
+    0, "Processes that decode; 0 decodes in threads of the training process.", allowed=at_least(0)
+  )
+  prefetch: int = setting(2, "Batches that are read ahead.", allowed=at_least(1))
+  cache_mib: int = setting(
+    0,
+    "MiB of decoded frames to keep in memory, for each view and process; for small data sets.",
+    allowed=at_least(0),
+  )
+  max_corrupt_share: float = setting(
+    0.01, "Share of the clips that may be corrupt; a run stops above it.", allowed=_between(0, 1)
+  )
+  timeout_seconds: float = setting(
+    300.0,
+    "How long to wait for a batch. After that reading processes are started again, and a run that"
+    " reads in threads ends; 0 waits for ever.",
+    allowed=at_least(0),
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """All settings of a run; `config.read.resolve` makes them from a config."""
+
+  seed: int = setting(
+    0, "Seed of the initial weights, the order of clips, augmentation and dropout."
+  )
+  method: str = setting(
+    "sum_l", "Which terms the loss has (the paper's Table 1).", choices=tuple(presets.METHODS)
+  )
+  objective: str = setting(
+    "paper",
+    'What the fields that are "auto" become (docs/paper_vs_released.md).',
+    choices=tuple(presets.OBJECTIVES),
+  )
+  stages: tuple[str, ...] = setting(
+    (JOINT_STAGE,),
+    'Stages in their order: "exo" trains the third-person encoder alone, "joint" everything.',
+  )
+  precision: str = setting(
+    "float32", "Type of the activations; parameters stay float32.", choices=("float32", "bfloat16")
+  )
+  num_devices: int = setting(
+    0, "Devices to use; 0 uses all there are.", allowed=at_least(0), runtime=True
+  )
+  log_every_steps: int = setting(
+    20,
+    "Steps between two lines of the log, which gives their means.",
+    allowed=at_least(1),
+    runtime=True,
+  )
+  report: bool = setting(True, "Whether report.html is written at the end.", runtime=True)
+  on_non_finite: str = setting(
+    "stop",
+    'What follows a step whose loss, gradient or update is NaN or infinite: "stop" ends the run,'
+    ' "skip" leaves the step out and counts it.',
+    choices=("stop", "skip"),
+    runtime=True,
+  )
+  stop_at: str = setting(
+    "",
+    '"joint:200" saves and ends at that step; the same command without it resumes.',
+    runtime=True,
+  )
+  prepare: Prepare = section(Prepare)
+  ego: Ego = section(Ego)
+  exo: Exo = section(Exo, color_lighting=0.1)
+  narrations: str = setting("", "File that data_prep.embed_narrations wrote.")
+  pairs: Pairs = section(Pairs)
+  frames: Frames = section(Frames)
+  model: Model = section(Model)
+  loss: Loss = section(Loss)
+  exo_stage: Stage = section(Stage)
+  joint_stage: Stage = section(Stage)
+  init: Init = section(Init)
+  eval: Eval = section(Eval, runtime=True)
+  checkpoint: Checkpoint = section(Checkpoint, runtime=True)
+  input: Input = section(Input, runtime=True)
+
+  def stage(self, name: str) -> Stage:
+    """The settings of the stage "exo" or "joint"."""
+    return {EXO_STAGE: self.exo_stage, JOINT_STAGE: self.joint_stage}[name]
+
+  def view(self, name: str) -> View:
+    """The settings of the view "ego" or "exo"."""
+    return {types.EGO: self.ego, types.EXO: self.exo}[name]
+
+  @property
+  def uses_exo(self) -> bool:
+    """Whether the joint stage has a third-person side."""
+    weights = self.loss.weights
+    return any((weights.exo_cls, weights.ego_exo, weights.exo_text))
+
+  def to_json(self) -> str:
+    """All fields by dotted name, sorted: what a workdir and a checkpoint keep."""
+    return json.dumps(flatten(self), indent=1, sort_keys=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+  """A leaf of the tree of settings.
+
+  Attributes:
+    name: dotted name, "loss.temperature".
+    default: its default.
+    kind: its type, for example `float` or `tuple[str, ...]`.
+    about: its meaning and its range.
+  """
+
+  name: str
+  default: Any
+  kind: Any
+  about: About
+
+
+def sections(of: type = Settings, prefix: str = "") -> Iterator[tuple[str, type]]:
+  """All dataclasses of settings with their dotted names; "" is the run itself."""
+  yield prefix.removesuffix("."), of
+  hints = typing.get_type_hints(of)
+  for field in dataclasses.fields(of):
+    if dataclasses.is_dataclass(hints[field.name]):
+      yield from sections(hints[field.name], f"{prefix}{field.name}.")
+
+
+def fields(of: Any = None, prefix: str = "", runtime: bool = False) -> Iterator[Field]:
+  """All leaves below a dataclass of settings, with its values as their defaults.
+
+  Args:
+    of: instance of a dataclass of settings; None is the defaults of a run.
+    prefix: dotted name of its section, with a dot at the end.
+    runtime: whether the whole section may change between two runs.
+  """
+  node = Settings() if of is None else of
+  hints = typing.get_type_hints(type(node))
+  for field in dataclasses.fields(node):
+    value, about = getattr(node, field.name), field.metadata[_META]
+    if dataclasses.is_dataclass(value):
+      yield from fields(value, f"{prefix}{field.name}.", runtime or about.runtime)
+    else:
+      if runtime:
+        about = dataclasses.replace(about, runtime=True)
+      yield Field(f"{prefix}{field.name}", value, hints[field.name], about)
+
+
+def flatten(settings: Settings) -> dict[str, Any]:
+  """All values by dotted name."""
+  return {field.name: field.default for field in fields(settings)}
+
+
+def _converted(value: Any, kind: Any) -> Any:
+  """A value as the type of its field, or None where it is of another type."""
+  if typing.get_origin(kind) is tuple:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+      return None
+    kinds = typing.get_args(kind)
+    if kinds[-1] is Ellipsis:
+      kinds = (kinds[0],) * len(value)
+    items = tuple(_converted(v, k) for v, k in zip(value, kinds))
+    return items if len(kinds) == len(value) and None not in items else None
+  if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    return float(value)
+  return value if type(value) is kind else None
+
+
+def from_flat(values: Mapping[str, Any]) -> Settings:
+  """Settings from values by dotted name, each with its type and in its range.
+
+  Args:
+    values: one value for every field; lists are taken for tuples, whole numbers
+      for floats.
+
+  Raises:
+    ValueError: a value has another type or lies outside its range; names the
+      field, what it must be and what it was.
+  """
+  checked = {}
+  for field in fields():
+    value, about = _converted(values[field.name], field.kind), field.about
+    if about.choices and value not in about.choices:
+      raise ValueError(
+        f"config.{field.name} must be one of {about.choices}, got {values[field.name]!r}."
+      )
+    if value is None:
+      kind = field.kind if typing.get_origin(field.kind) else field.kind.__name__
+      raise ValueError(f"config.{field.name} must be of type {kind}, got {values[field.name]!r}.")
+    if about.allowed and not about.allowed.holds(value):
+      raise ValueError(f"config.{field.name} must {about.allowed.text}, got {value!r}.")
+    checked[field.name] = value
+  return _assemble(Settings, checked, "")
+
+
+def _assemble(of: type, values: Mapping[str, Any], prefix: str) -> Any:
+  hints = typing.get_type_hints(of)
+  return of(
+    **{
+      field.name: _assemble(hints[field.name], values, f"{prefix}{field.name}.")
+      if dataclasses.is_dataclass(hints[field.name])
+      else values[prefix + field.name]
+      for field in dataclasses.fields(of)
+    }
+  )

@@ -1,0 +1,138 @@
+"""What training reports: lines of the log, scalars and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import time
+
+from absl import logging
+import jax
+
+from sum_l_jax import build
+from sum_l_jax import models
+from sum_l_jax import types
+from sum_l_jax.evaluation.labels import evaluators
+from sum_l_jax.experiment import non_finite
+from sum_l_jax.train import metrics
+from sum_l_jax.train.state import TrainState
+
+
+class TrainLog:
+  """Collects the sums of steps and turns them into lines and scalars.
+
+  Args:
+    trainer: the stage.
+    writer: writer of scalars and pictures.
+    saved: gives the step of the last good checkpoint, or None.
+  """
+
+  def __init__(
+    self, trainer: build.Trainer, writer: metrics.Writer, saved: Callable[[], int | None]
+  ) -> None:
+    assert trainer.data is not None
+    self._trainer, self._writer, self._saved = trainer, writer, saved
+    skip = trainer.settings.on_non_finite == "skip"
+    self._watch = non_finite.Watch(trainer.stage, trainer.data.pools, skip=skip)
+    self._pending: list[tuple[metrics.Sums, types.Batch]] = []
+    self._since = time.monotonic()
+
+  def overview(self, state: TrainState) -> None:
+    """Says once what is about to be trained on what."""
+    trainer = self._trainer
+    assert trainer.data is not None
+    for view, tower in state.params.items():
+      sizes = {part: models.count_parameters(tree) for part, tree in tower.items()}
+      logging.info("%s: %s parameters %s", trainer.stage, view, sizes)
+    logging.info(
+      "%s: %d steps, %d clips an epoch (%r), %d device(s) (%s)",
+      trainer.stage,
+      trainer.total_steps,
+      trainer.num_clips,
+      trainer.data.leading,
+      trainer.mesh.size,
+      trainer.mesh.devices.flat[0].device_kind,
+    )
+
+  def add(self, sums: metrics.Sums, batch: types.Batch) -> None:
+    """Keeps the sums of a step; does not wait for the device."""
+    # The batch's pixels must not stay in memory; the names of its clips may.
+    names = {
+      view: {k: part[k] for k in ("clip", "pool") if k in part} for view, part in batch.items()
+    }
+    self._pending.append((sums, names))
+
+  def restart_clock(self) -> None:
+    """Leaves what was not training out of the next rate."""
+    if not self._pending:
+      self._since = time.monotonic()
+
+  def flush(self, step: int) -> None:
+    """Fetches what is pending and reports its means; waits for the device.
+
+    Raises:
+      non_finite.NonFiniteLossError: a step was not finite; names the step, its
+        clips and the last good one.
+    """
+    if not self._pending:
+      return
+    count = len(self._pending)
+    good = []
+    steps = jax.device_get([sums for sums, _ in self._pending])
+    for number, (sums, (_, batch)) in enumerate(zip(steps, self._pending)):
+      finite = bool(sums.pop("finite").total)
+      loss = float(sums["loss"].total)
+      self._watch.look(step - count + number, finite, loss, batch, self._saved)
+      good += [sums] if finite else []
+    values = metrics.compute(good)
+    self._pending.clear()
+    now = time.monotonic()
+    rate, self._since = count / (now - self._since), now
+    scalars = {f"train/{name}": value for name, value in values.items()}
+    if self._watch.skip:
+      scalars["train/skipped_steps"] = float(self._watch.skipped)
+    scalars["train/steps_per_second"] = rate
+    self._writer.write_scalars(step, scalars)
+    trainer = self._trainer
+    logging.info("%s", _progress_line(trainer.stage, step, trainer.total_steps, values, rate))
+
+  def evaluated(self, step: int, values: Mapping[str, float]) -> None:
+    """Reports the scores of an evaluation."""
+    self._writer.write_scalars(step, values)
+    trainer = self._trainer
+    logging.info(
+      "%s %d/%d  %s", trainer.stage, step, trainer.total_steps, evaluators.headline(values)
+    )
+
+  def show_inputs(self, step: int, batch: types.Batch) -> None:
+    """Shows some rows of a batch: wrong colours or partners are seen at once."""
+    if not self._writer.shows_pictures:
+      return
+    # Imported while the devices take their first step.
+    from sum_l_jax.experiment import input_pictures
+
+    data = self._trainer.data
+    assert data is not None
+    pictures = input_pictures.input_pictures(batch, ego=data.ego, exo=data.exo)
+    self._writer.write_images(step, {"train/inputs": pictures})
+    if data.pairs:
+      best = data.pairs.similarity[data.pairs.ego_rows, 0]
+      self._writer.write_histograms(step, {"train/pair_similarity": best})
+
+  def close(self) -> None:
+    """Writes what is left and closes the files."""
+    self._writer.close()
+
+
+def _progress_line(
+  stage: str, step: int, total: int, values: Mapping[str, float], rate: float
+) -> str:
+  """One readable line: where, how fast, how long, the losses."""
+  left = time.strftime("%H:%M:%S", time.gmtime((total - step) / rate))
+  losses = " ".join(
+    f"{name.removeprefix('loss/')} {value:.4g}"
+    for name, value in values.items()
+    if name.startswith("loss")
+  )
+  hits = " ".join(f"{name} {value:.3f}" for name, value in values.items() if name.endswith("_top1"))
+  return f"{stage} {step}/{total}  {losses}  {hits}  {rate:.2f} steps/s  {left} left"
