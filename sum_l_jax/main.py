@@ -134,7 +134,7 @@ def _start(settings: Settings, workdir: pathlib.Path) -> jax.sharding.Mesh:
 
   from sum_l_jax.system import devices
 
-  if not jax.config.jax_compilation_cache_dir:
+  if not jax.config.values["jax_compilation_cache_dir"]:
     jax.config.update("jax_compilation_cache_dir", str(workdir / "xla_cache"))
   mesh = devices.make_mesh(settings.num_devices or None)
   absl.logging.info(
@@ -295,6 +295,7 @@ def _is_first() -> bool:
 
 
 def main(argv: Sequence[str]) -> None:
+  """Runs the command; its exit status says how it ended."""
   if len(argv) > 1:
     raise app.UsageError(f"Unexpected arguments {argv[1:]}.")
   _set_up_logging()
@@ -302,7 +303,7 @@ def main(argv: Sequence[str]) -> None:
     _connect()
     table = run(
       _CONFIG.value,
-      _WORKDIR.value,
+      str(_WORKDIR.value),
       mode=_MODE.value,
       checkpoint=_CHECKPOINT.value,
       command=shlex.join(["python", "-m", "sum_l_jax.main", *sys.argv[1:]]),
@@ -324,7 +325,7 @@ def main(argv: Sequence[str]) -> None:
     names = [run_files.RESULT]
     if _CONFIG.value.report and _MODE.value == "train":
       names.append(run_files.REPORT)
-    written = [pathlib.Path(_WORKDIR.value) / name for name in names]
+    written = [pathlib.Path(str(_WORKDIR.value)) / name for name in names]
     found = ", ".join(str(path) for path in written if path.is_file())
     sys.stdout.write(f"\n{table}\n\nWritten: {found}\n")
 

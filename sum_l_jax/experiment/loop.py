@@ -163,7 +163,7 @@ class _Loop:
       build_evaluation.build_stage_evaluator(settings, data, mesh),
       build_evaluation.build_stage_retrieval(settings, data, mesh),
     )
-    self._watched = [evaluator for evaluator in watched if evaluator]
+    self._watched = [watcher for watcher in watched if watcher]
     writer = metrics.Writer(folder, start_step=calendar.start, active=jax.process_index() == 0)
     self._log = train_log.TrainLog(trainer, writer, lambda: checkpoints.latest_step)
 
@@ -228,8 +228,8 @@ class _Loop:
 
   def _evaluate(self, step: int, state: TrainState) -> None:
     values: dict[str, float] = {}
-    for evaluator in self._watched:
-      values |= evaluator.named(evaluator(state.params, state.stats))
+    for watcher in self._watched:
+      values |= watcher.scalars(state.params, state.stats)
     self._log.evaluated(step, values)
 
   def _next(self, batches: Iterator[types.Batch], step: int, state: TrainState) -> types.Batch:

@@ -1,4 +1,4 @@
-"""Steps whose loss, gradient or update is not finite: which, and of what."""
+"""Steps whose loss, gradient or update is not finite, and their clips."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ import numpy as np
 
 from sum_l_jax.data import records
 
-# So many in a row aren't a bad batch; the weights are.
+# So many in a row are not due to a bad batch, but to bad weights.
 _MOST_IN_A_ROW = 20
 
 Datasets = Mapping[str, Sequence[records.ClipDataset]]
+# Numbers of the clips of a batch, and of their pools, by view.
+Numbers = Mapping[str, Mapping[str, Any]]
 
 
 class NonFiniteLossError(ValueError):
@@ -27,13 +29,13 @@ class NonFiniteLossError(ValueError):
 
 @dataclasses.dataclass
 class Watch:
-  """What happens at such a step: an error, or a line in the log.
+  """Answers a step that is not finite by an error or a line in the log.
 
   Attributes:
-    stage: for messages.
-    datasets: by view, whose clips batches number.
-    skip: the step applied no update, so training goes on.
-    skipped: how many there were.
+    stage: name of the stage, for messages.
+    datasets: data sets by view, in which a batch's numbers find their clips.
+    skip: whether such a step applied no update, so that training goes on.
+    skipped: how many such steps there were.
   """
 
   stage: str
@@ -43,20 +45,20 @@ class Watch:
   _in_a_row: int = 0
 
   def look(
-    self, step: int, finite: bool, loss: float, batch: Mapping, saved: Callable[[], int | None]
+    self, step: int, finite: bool, loss: float, batch: Numbers, saved: Callable[[], int | None]
   ) -> None:
     """Looks at one step that was taken.
 
     Args:
-      step: its number, from 0.
-      finite: whether loss, gradient and update were.
-      loss: its value.
-      batch: as the step took it.
+      step: number of the step, from 0.
+      finite: whether its loss, gradient and update were finite.
+      loss: value of its loss.
+      batch: numbers of its clips.
       saved: gives the step of the last good checkpoint, or None.
 
     Raises:
-      NonFiniteLossError: it wasn't finite, and steps aren't skipped; or too
-        many in a row were.
+      NonFiniteLossError: the step was not finite and steps are not skipped, or
+        too many in a row were not.
     """
     if finite:
       self._in_a_row = 0
@@ -79,12 +81,12 @@ class Watch:
     if self._in_a_row >= _MOST_IN_A_ROW:
       raise NonFiniteLossError(
         f"{what} {self._in_a_row} steps in a row were skipped: this is not a"
-        " bad batch. Go back to an earlier checkpoint, or begin anew with a"
+        " bad batch. Go back to an earlier checkpoint, or start again with a"
         f" lower config.{self.stage}_stage.learning_rate."
       )
     logging.warning("%s Skipped: nothing was learnt from it.", what)
 
-  def _clips(self, batch: Mapping) -> str:
+  def _clips(self, batch: Numbers) -> str:
     """Ids of the clips of a batch, by view."""
     texts = []
     for view, pools in self.datasets.items():

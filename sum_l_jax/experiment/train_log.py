@@ -34,7 +34,7 @@ class TrainLog:
     self._trainer, self._writer, self._saved = trainer, writer, saved
     skip = trainer.settings.on_non_finite == "skip"
     self._watch = non_finite.Watch(trainer.stage, trainer.data.pools, skip=skip)
-    self._pending: list[tuple[metrics.Sums, types.Batch]] = []
+    self._pending: list[tuple[metrics.Sums, non_finite.Numbers]] = []
     self._since = time.monotonic()
 
   def overview(self, state: TrainState) -> None:
@@ -56,11 +56,11 @@ class TrainLog:
 
   def add(self, sums: metrics.Sums, batch: types.Batch) -> None:
     """Keeps the sums of a step; does not wait for the device."""
-    # The batch's pixels must not stay in memory; the names of its clips may.
-    names = {
-      view: {k: part[k] for k in ("clip", "pool") if k in part} for view, part in batch.items()
+    # The batch's pixels must not stay in memory; the numbers of its clips may.
+    numbers = {
+      view: {k: v for k, v in part.items() if k in ("clip", "pool")} for view, part in batch.items()
     }
-    self._pending.append((sums, names))
+    self._pending.append((sums, numbers))
 
   def restart_clock(self) -> None:
     """Leaves what was not training out of the next rate."""

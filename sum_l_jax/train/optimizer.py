@@ -90,7 +90,7 @@ def decay_mask(params: Any) -> Any:
   if not isinstance(params, dict):
     return True
   if "scale" in params:
-    return {name: False for name in params}
+    return dict.fromkeys(params, False)
   return {name: decay_mask(value) for name, value in params.items()}
 
 
@@ -134,7 +134,8 @@ def make_optimizer(
     raise ValueError(f"optimizer must be one of {types.OPTIMIZERS}, got {kind!r}.")
   parts.append(optax.scale_by_learning_rate(schedule))
   if frozen:
-    parts.append(optax.transforms.freeze(lambda params: _below(params, frozen)))
+    mask: Any = lambda params: _below(params, frozen)
+    parts.append(optax.transforms.freeze(mask))
   return optax.chain(*parts)
 
 

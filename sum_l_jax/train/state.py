@@ -9,7 +9,6 @@ as they are.
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Mapping
 import dataclasses
 from typing import Any
 
@@ -32,7 +31,7 @@ class TrainState:
     step: int32 [], steps taken in this stage.
     params: trainable arrays, float32.
     stats: running BatchNorm statistics, float32.
-    opt_state: of the optimizer.
+    opt_state: state of the optimizer.
   """
 
   step: jax.Array
@@ -41,10 +40,10 @@ class TrainState:
   opt_state: optax.OptState
 
 
-def _to_tree(state: Mapping) -> Tree:
+def _to_tree(state: nnx.State) -> Tree:
   """An nnx State as nested dicts; list positions become string keys."""
 
-  def with_text_keys(node):
+  def with_text_keys(node: Any) -> Any:
     if isinstance(node, dict):
       return {str(k): with_text_keys(v) for k, v in node.items()}
     return node
@@ -55,7 +54,7 @@ def _to_tree(state: Mapping) -> Tree:
 def _fill(abstract: nnx.State, tree: Tree) -> nnx.State:
   """The inverse of `_to_tree`, given the structure."""
 
-  def with_native_keys(shape, node):
+  def with_native_keys(shape: Any, node: Any) -> Any:
     if isinstance(shape, dict):
       return {k: with_native_keys(v, node[str(k)]) for k, v in shape.items()}
     return node
@@ -70,8 +69,8 @@ class Network:
   """A model as pure functions of (params, stats, inputs).
 
   Args:
-    make: builds the nnx module; called for its structure at once and for its
-      values in `init`.
+    make: builds the nnx module; it is called for the structure at once and for
+      the values in `init`.
   """
 
   def __init__(self, make: Callable[[], nnx.Module]):
@@ -89,7 +88,7 @@ class Network:
     """Initial (params, stats); the seed is part of `make`."""
 
     @jax.jit
-    def initialise():
+    def initialise() -> tuple[Tree, Tree]:
       _, params, stats = nnx.split(self._make(), nnx.Param, nnx.BatchStat)
       return _to_tree(params), _to_tree(stats)
 
@@ -107,11 +106,12 @@ class Network:
     """Runs the model.
 
     Args:
-      params, stats: as `init` returns them.
+      params: parameters, as `init` returns them.
+      stats: BatchNorm statistics, as `init` returns them.
       inputs: per view `video` uint8 [B, T, H, W, 3] and `color_offset`
         float32 [B, 3].
       train: whether BatchNorm uses the batch and dropout is on.
-      key: of dropout; None where `train` is False.
+      key: random key of the dropout; None where `train` is False.
 
     Returns:
       The outputs per view (see `models.multiview`), and the new statistics,
@@ -127,7 +127,7 @@ class Network:
 
 
 def create_state(params: Tree, stats: Tree, optimizer: optax.GradientTransformation) -> TrainState:
-  """A state at step 0."""
+  """Makes the state at step 0."""
   return TrainState(
     step=jnp.zeros((), jnp.int32), params=params, stats=stats, opt_state=optimizer.init(params)
   )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,25 +16,26 @@ from sum_l_jax.train import metrics
 from sum_l_jax.train.optimizer import at_step
 from sum_l_jax.train.state import Network
 from sum_l_jax.train.state import TrainState
+from sum_l_jax.train.state import Tree
 
 Objective = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
 Step = Callable[[TrainState, types.Batch], tuple[TrainState, metrics.Sums]]
 
 
-def _finite(*trees) -> jax.Array:
-  """Whether all numbers are, the gradient's and the update's too.
+def _finite(*trees: Any) -> jax.Array:
+  """Whether the numbers of all trees are finite.
 
-  A loss can be finite and its gradient not; the next loss would tell, after a
-  checkpoint was saved.
+  A finite loss can have a gradient that is not. The next loss would show it,
+  but only after a checkpoint was saved.
   """
   return jnp.isfinite(jnp.stack([optax.global_norm(t) for t in trees])).all()
 
 
-def _where_finite(finite, new, old) -> TrainState:
-  """The new state, or the old one with the new step."""
+def _where_finite(finite: jax.Array, new: TrainState, old: TrainState) -> TrainState:
+  """The new state if it is finite, or else the old one with the new step."""
   kept = dataclasses.replace(old, step=new.step)
   state = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, kept)
-  # A step that was left out counts for the learning rate.
+  # A step that was left out still counts for the learning rate.
   return dataclasses.replace(state, opt_state=at_step(state.opt_state, state.step))
 
 
@@ -49,26 +51,26 @@ def make_train_step(
 ) -> Step:
   """Compiles the step: state, batch -> state, sums of the step's metrics.
 
-  The state is donated (but on CPU) and replicated, the batch is split over
-  the mesh's `data` axis, and nothing waits for the host. Under `jit` every
-  mean, the BatchNorm statistics and the negatives are over the global batch.
+  The state is donated, except on CPU, and replicated; the batch is split over
+  the mesh's `data` axis; nothing waits for the host. Under `jit` every mean, the
+  BatchNorm statistics and the negatives are over the global batch.
 
   Args:
     network: the model as pure functions.
-    objective: outputs, batch -> total [], terms; see `losses.total`.
-    optimizer: of `optimizer.make_optimizer`.
+    objective: outputs, batch -> total [], terms; see `losses.objective`.
+    optimizer: an optimizer of `make_optimizer`.
     schedule: step -> learning rate, for the log.
     seed: dropout keys are derived from (seed, step, view).
     mesh: a one-dimensional mesh named `data`.
-    skip_non_finite: steps that are not finite change nothing but their count,
-      which the learning rate follows.
+    skip_non_finite: whether a step that is not finite changes nothing but the
+      number of steps, which the learning rate follows.
   """
 
-  def step(state, batch):
+  def step(state: TrainState, batch: types.Batch) -> tuple[TrainState, metrics.Sums]:
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     dropout_key, loss_key = jax.random.split(key)
 
-    def loss(params):
+    def loss(params: Tree) -> tuple[jax.Array, Any]:
       outputs, stats = network.apply(params, state.stats, batch, train=True, key=dropout_key)
       total, terms = objective(outputs, batch, key=loss_key)
       return total, (terms, outputs, stats)
@@ -80,12 +82,8 @@ def make_train_step(
     sums["finite"] = metrics.scalar(finite)
     sums["grad_norm"] = metrics.scalar(optax.global_norm(grads))
     sums["learning_rate"] = metrics.scalar(schedule(state.step))
-    new_state = TrainState(
-      step=state.step + 1,
-      params=optax.apply_updates(state.params, updates),
-      stats=stats,
-      opt_state=opt_state,
-    )
+    params: Any = optax.apply_updates(state.params, updates)
+    new_state = TrainState(step=state.step + 1, params=params, stats=stats, opt_state=opt_state)
     if skip_non_finite:
       new_state = _where_finite(finite, new_state, state)
     return new_state, sums

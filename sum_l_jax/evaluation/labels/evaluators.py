@@ -111,8 +111,9 @@ class Evaluator:
       name=self.prefix.rstrip("/"),
     )
 
-  def named(self, result: evaluate.Evaluation) -> dict[str, float]:
-    return {self.prefix + k: v for k, v in result.metrics.items()}
+  def scalars(self, params: Any, stats: Any) -> dict[str, float]:
+    """Scores a state: its metrics by their full names, in [0, 1]."""
+    return {self.prefix + k: v for k, v in self(params, stats).metrics.items()}
 
 
 def headline(metrics: Mapping[str, float]) -> str:

@@ -48,9 +48,9 @@ class StageRetrieval:
       multi_instance=_has_verb_and_noun(self.dataset),
     )
 
-  def named(self, found: cross_view.Found) -> dict[str, float]:
-    """Scalars `eval/<split>/retrieval/<direction>_<metric>`, in [0, 1]."""
-    scalars = cross_view.SCALARS
+  def scalars(self, params: Any, stats: Any) -> dict[str, float]:
+    """Scores a state: `eval/<split>/retrieval/<direction>_<metric>`, in [0, 1]."""
+    found, scalars = self(params, stats), cross_view.SCALARS
     return {
       f"eval/{self.dataset.split}/retrieval/{direction}_{name}": value
       for direction, metrics in found.items()
