@@ -76,7 +76,7 @@ def _first_rows(part: Mapping[str, Any], number: int) -> dict[str, np.ndarray]:
   return found
 
 
-def _frames(part: Mapping[str, np.ndarray], row: int, columns: int):
+def _frames(part: Mapping[str, np.ndarray], row: int, columns: int) -> np.ndarray:
   video = part["video"][row]
   which = np.linspace(0, len(video) - 1, min(columns, len(video)))
   frames = video[which.astype(int)].astype(np.float32)

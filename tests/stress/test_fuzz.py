@@ -99,8 +99,7 @@ def test_lines_of_a_clip_list(value):
 
 @_FEW
 @given(
-  strategies.sampled_from(sorted(schema.flatten(schema.Settings()))),
-  strategies.text(max_size=20),
+  strategies.sampled_from(sorted(schema.flatten(schema.Settings()))), strategies.text(max_size=20)
 )
 def test_config_overrides(name, text):
   config = read.default_config()
