@@ -59,9 +59,9 @@ def test_bad_boundaries(boundaries):
 
 
 def test_unknown_kinds():
-  with pytest.raises(ValueError, match="'cosine' or 'relative_steps'"):
+  with pytest.raises(ValueError, match=r"\('cosine', 'relative_steps'\)"):
     make_schedule("linear", learning_rate=1.0, total_steps=3)
-  with pytest.raises(ValueError, match="'sgd' or 'adamw'"):
+  with pytest.raises(ValueError, match=r"\('sgd', 'adamw'\)"):
     make_optimizer("lamb", lambda step: 0.1)
 
 
