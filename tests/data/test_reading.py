@@ -17,7 +17,7 @@ import pytest
 
 from sum_l_jax import main
 from sum_l_jax.checkpoint import integrity
-from sum_l_jax.config import settings
+from sum_l_jax.config import read
 from sum_l_jax.data import reading
 from sum_l_jax.data import records
 from sum_l_jax.experiment import loop

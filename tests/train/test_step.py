@@ -65,15 +65,15 @@ def test_a_small_step_lowers_the_loss_by_its_squared_gradient(config):
 
 
 ON_DEVICES = """
-import json, sys
-from sum_l_jax.config import settings
+import sys
 from sum_l_jax import main
+from sum_l_jax.config import read
 from tests.support import runs
 
 ego, exo, tables, workdir = sys.argv[1:]
 import pathlib
 for count in (1, 4):
-  config = settings.default_config()
+  config = read.default_config()
   runs.small(config, ego=ego, exo=exo, tables=pathlib.Path(tables))
   config.joint_stage.batch_size = 8
   config.joint_stage.total = "2 steps"

@@ -15,7 +15,7 @@ from sum_l_jax import build
 from sum_l_jax import build_evaluation
 from sum_l_jax import main
 from sum_l_jax.checkpoint import weight_files
-from sum_l_jax.config import settings
+from sum_l_jax.config import read
 from sum_l_jax.data import eval_loader
 from sum_l_jax.data import records
 from sum_l_jax.system import devices
