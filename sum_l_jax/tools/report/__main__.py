@@ -18,7 +18,8 @@ import pathlib
 import sys
 from typing import Any
 
-from sum_l_jax.config import settings
+from sum_l_jax.config import presets
+from sum_l_jax.config import read
 from sum_l_jax.system import atomic
 from sum_l_jax.system import command_line
 from sum_l_jax.system import run_files
@@ -26,10 +27,12 @@ from sum_l_jax.system import run_files
 
 def _defaults(fields: Mapping[str, Any]) -> dict[str, Any]:
   """The fields of a config of this method and objective without changes."""
-  config = settings.default_config()
-  plain = json.loads(settings.to_json(config))
-  for name in ("method", "objective"):
-    if fields.get(name) in settings.CHOICES[name]:
+  from sum_l_jax import build
+
+  config = read.default_config()
+  plain = {name: config[name] for name in ("method", "objective")}
+  for name, choices in (("method", presets.METHODS), ("objective", presets.OBJECTIVES)):
+    if fields.get(name) in choices:
       config[name] = fields[name]
   return {**json.loads(build.resolve(config).to_json()), **plain}
 

@@ -11,7 +11,7 @@ import pytest
 from data_prep.clips import clip_dataset
 from sum_l_jax import main
 from sum_l_jax.checkpoint import weight_files
-from sum_l_jax.config import settings
+from sum_l_jax.config import read
 from sum_l_jax.data import clip_selection
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import records

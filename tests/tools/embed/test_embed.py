@@ -15,7 +15,7 @@ import pytest
 from data_prep.clips import clip_dataset
 from sum_l_jax import build
 from sum_l_jax.checkpoint import weight_files
-from sum_l_jax.config import settings
+from sum_l_jax.config import read
 from sum_l_jax.data import clip_selection
 from sum_l_jax.data import records
 from sum_l_jax.evaluation.retrieval import embedding
