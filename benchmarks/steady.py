@@ -54,7 +54,7 @@ def measure(steps: int, folder: pathlib.Path) -> list[dict[str, float]]:
   config.joint_stage.total = f"{steps} steps"
   config.checkpoint.every = config.eval.every = f"{_ROUND} steps"
   config.log_every_steps = _EVERY
-  prefetch, samples = loop.device.prefetch_to_device, []
+  prefetch, samples = loop.devices.prefetch_to_device, []
 
   def spy(batches, mesh):
     for step, batch in enumerate(prefetch(batches, mesh)):
@@ -63,7 +63,7 @@ def measure(steps: int, folder: pathlib.Path) -> list[dict[str, float]]:
       yield batch
 
   # The loop's alone: evaluations take their batches from the same module.
-  loop.device = type("device", (), {"prefetch_to_device": staticmethod(spy)})
+  loop.devices = type("devices", (), {"prefetch_to_device": staticmethod(spy)})
   sum_l_jax.main.run(config, folder / "run")
   return samples + [_sample(steps)]
 

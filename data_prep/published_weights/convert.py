@@ -362,7 +362,7 @@ def _take_heads(tensors, view, origin, tower, used, options, card, report) -> li
 
 
 def _make_card(options, views, params, heads, file, old_card) -> dict:
-  """What `train.stages.build_card` says of a trained checkpoint, and more."""
+  """What `build.Trainer.card` says of a trained checkpoint, and more."""
   entry = models.BACKBONES[options.backbone]
   class_heads = {v: [h for h in hs if h.task] for v, hs in heads.items()}
   order = {

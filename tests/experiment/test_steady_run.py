@@ -59,7 +59,7 @@ def samples_fixture(tiny_ego, tiny_exo, tiny_tables, tmp_path_factory):
     if event in names:
       compiled.append(event)
 
-  prefetch = loop.device.prefetch_to_device
+  prefetch = loop.devices.prefetch_to_device
 
   def spy(*args):
     for number, batch in enumerate(prefetch(*args)):
@@ -76,7 +76,7 @@ def samples_fixture(tiny_ego, tiny_exo, tiny_tables, tmp_path_factory):
   jax.monitoring.register_event_duration_secs_listener(listen)
   try:
     with pytest.MonkeyPatch.context() as patch:
-      patch.setattr(loop.device, "prefetch_to_device", spy)
+      patch.setattr(loop.devices, "prefetch_to_device", spy)
       main.run(config, workdir)
   finally:
     jax.monitoring.unregister_event_duration_listener(listen)

@@ -13,10 +13,12 @@ import time
 
 from absl import app
 
+from sum_l_jax import build
 from sum_l_jax import main
 from sum_l_jax.evaluation.labels import evaluators
 from sum_l_jax.experiment import final
 from sum_l_jax.experiment import loop
+from sum_l_jax.system import devices
 
 _SECONDS = 2.0
 
@@ -25,12 +27,12 @@ def slow_down() -> None:
   """Replaces the loop's batches by late ones."""
   wanted = os.environ.get("SIGTERM_AT", "")
   me = os.environ.get("SIGTERM_TO") == "me"
-  build, prefetch = loop.stages.build_stream, loop.device.prefetch_to_device
+  stream, prefetch = build.Trainer.stream, devices.prefetch_to_device
   started, late = [], []
 
-  def spy_build(config, stage, *args, start_step, **options):
-    started.append((stage, start_step))
-    return build(config, stage, *args, start_step=start_step, **options)
+  def spy_stream(trainer, *, start_step):
+    started.append((trainer.stage, start_step))
+    return stream(trainer, start_step=start_step)
 
   def spy_prefetch(*args):
     for step, item in enumerate(prefetch(*args), started[-1][1]):
@@ -45,13 +47,13 @@ def slow_down() -> None:
   def spy_final(*args, **options):
     started.append(("final", 0))
     # Evaluations while training take their batches here too.
-    evaluators.device = slow
+    evaluators.devices = slow
     return evaluate(*args, **options)
 
-  slow = type("device", (), {"prefetch_to_device": spy_prefetch})
+  slow = type("devices", (), {"prefetch_to_device": spy_prefetch})
   evaluate, final.evaluate_checkpoint = final.evaluate_checkpoint, spy_final
-  loop.stages.build_stream = spy_build
-  loop.device = slow
+  build.Trainer.stream = spy_stream
+  loop.devices = slow
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from sum_l_jax import build
 from sum_l_jax import main
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config import read
@@ -25,12 +26,12 @@ def config_fixture(tiny_ego, tiny_exo, tiny_tables):
 
 def _kill_before_batch(monkeypatch, stage, batch, number):
   """Sends this process a signal when a stage takes its n-th batch."""
-  build, started = loop.stages.build_stream, []
-  prefetch = loop.device.prefetch_to_device
+  stream, started = build.Trainer.stream, []
+  prefetch = loop.devices.prefetch_to_device
 
-  def spy_build(config, name, *args, **options):
-    started.append(name)
-    return build(config, name, *args, **options)
+  def spy_stream(trainer, **options):
+    started.append(trainer.stage)
+    return stream(trainer, **options)
 
   def spy_prefetch(*args):
     for count, item in enumerate(prefetch(*args)):
@@ -38,8 +39,8 @@ def _kill_before_batch(monkeypatch, stage, batch, number):
         os.kill(os.getpid(), number)
       yield item
 
-  monkeypatch.setattr(loop.stages, "build_stream", spy_build)
-  monkeypatch.setattr(loop.device, "prefetch_to_device", spy_prefetch)
+  monkeypatch.setattr(build.Trainer, "stream", spy_stream)
+  monkeypatch.setattr(loop.devices, "prefetch_to_device", spy_prefetch)
 
 
 @pytest.mark.parametrize(
