@@ -1,4 +1,4 @@
-"""Adds the scores of the test views of each clip up to one score a clip.
+"""Combines the scores of the test views of each clip.
 
 The total of a clip must not depend on the batch size, on the number of
 devices or on the order in which its views arrive, but floating-point addition
@@ -6,7 +6,7 @@ does. Keeping every view until the end would cost N x V x K floats: 460 MB for
 EPIC-KITCHENS-100 with 30 views. Instead, probabilities are added as integers
 of 2^-44, whose addition is exact in any order: N x K x 8 bytes (31 MB) and one
 byte of bookkeeping for each view. A float32 probability of at least 2^-21 is
-taken over exactly, a smaller one with an error of at most 2^-45. A maximum
+represented exactly, a smaller one with an error of at most 2^-45. A maximum
 needs no such care.
 """
 
@@ -28,9 +28,9 @@ _TOLERANCE = 1e-3
 class ViewEnsemble:
   """Scores of `num_clips` clips, each seen in up to `num_views` test views.
 
-  The rule is "sum" (EPIC-KITCHENS, softmax scores; the mean over the views
-  that arrived, which ranks classes as the sum does) or "max" (Charades-Ego,
-  sigmoid scores).
+  The rule is "sum" (EPIC-KITCHENS, softmax scores) or "max" (Charades-Ego,
+  sigmoid scores). The sum is given as the mean over the views that arrived,
+  which ranks classes alike.
 
   >>> ensemble = ViewEnsemble(
   ...     num_clips=2, num_views=2, num_classes={"verb": 2})
@@ -44,13 +44,13 @@ class ViewEnsemble:
 
   def __init__(
     self, *, num_clips: int, num_views: int, num_classes: Mapping[str, int], rule: str = "sum"
-  ):
+  ) -> None:
     """Reserves the memory.
 
     Args:
-      num_clips: N.
-      num_views: V.
-      num_classes: K of each task.
+      num_clips: number of clips, N.
+      num_views: test views of a clip, V.
+      num_classes: number of classes by task, K.
       rule: one of RULES.
 
     Raises:
@@ -80,13 +80,13 @@ class ViewEnsemble:
     view: np.ndarray,
     mask: np.ndarray | None = None,
   ) -> None:
-    """Takes in one batch. On an error nothing of it is taken in.
+    """Takes in one batch, all of it or, on an error, nothing.
 
     Args:
-      scores: `{task: [B, K]}` probabilities.
+      scores: probabilities by task, `[B, K]`.
       clip: `[B]` integers in [0, N).
       view: `[B]` integers in [0, V).
-      mask: `[B]` in {0, 1}; rows of mask 0 are padding and ignored.
+      mask: `[B]` in {0, 1}; rows of mask 0 are padding and are ignored.
 
     Raises:
       ValueError: tasks or shapes differ from the constructor's, a score is not
@@ -119,7 +119,7 @@ class ViewEnsemble:
     """The result so far.
 
     Returns:
-      `{task: [N, K]}` float64 probabilities, NaN for a clip without any view,
+      Float64 probabilities by task, `[N, K]`, NaN for a clip without any view,
       which the metrics refuse; and the number of views of each clip, `[N]`.
     """
     views = self._seen.sum(axis=1)
@@ -159,7 +159,7 @@ class ViewEnsemble:
         f"The scores of task {task!r} must have shape {expected}, got {values.shape}."
       )
     values = values[keep].astype(np.float64)
-    # Written so that NaN fails too.
+    # The comparison is written so that NaN fails too.
     if not np.all((values >= 0) & (values <= 1 + _TOLERANCE)):
       raise ValueError(
         f"The scores of task {task!r} must be probabilities in [0, 1], got"

@@ -1,4 +1,4 @@
-"""Scoring one view of a network on one split, and the numbers that follow."""
+"""Scores of one view of a network on one split, and the metrics of them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ from sum_l_jax.evaluation.labels import label_metrics
 from sum_l_jax.system import devices
 from sum_l_jax.system import progress
 
+# By task.
+Arrays = Mapping[str, np.ndarray]
+# (params, stats, pixels of one view) -> probabilities [B, K] by task.
+Score = Callable[[Any, Any, Mapping[str, Any]], Mapping[str, jax.Array]]
+
 _PIXELS = ("video", "color_offset")
 
 
@@ -27,35 +32,33 @@ class Evaluation:
   """Scores of one split.
 
   Attributes:
-    scores: task -> ensembled probabilities, float32 [N, K].
-    labels: task -> int32 [N], or multi-hot [N, K].
+    scores: ensembled probabilities by task, float64 [N, K].
+    labels: labels by task, int32 [N] or multi-hot [N, K].
     evaluated: bool [N], clips with at least one readable test view.
-    metrics: names without the `eval/<split>/` prefix, in [0, 1].
+    metrics: metrics in [0, 1], named without the `eval/<split>/` prefix.
     seconds: wall time.
   """
 
-  scores: Mapping[str, np.ndarray]
-  labels: Mapping[str, np.ndarray]
+  scores: Arrays
+  labels: Arrays
   evaluated: np.ndarray
   metrics: types.Metrics
   seconds: float
 
 
-def make_score(
-  network: Any, *, view: str, kinds: Mapping[str, str]
-) -> Callable[..., dict[str, jax.Array]]:
-  """`(params, stats, pixels) -> {task: probabilities [B, K]}`.
+def make_score(network: Any, *, view: str, kinds: Mapping[str, str]) -> Score:
+  """Makes the function from pixels to probabilities.
 
-  Softmax or sigmoid by the task's kind, averaged over the positions where the
-  network has a `pool_window`.
+  These are softmax or sigmoid by the task's kind, averaged over the positions
+  where the network has a `pool_window`.
 
   Args:
     network: a `train.state.Network` that has the view.
-    view: whose encoder and heads are used.
+    view: view whose encoder and heads are used.
     kinds: "softmax" or "multi_label" by task.
   """
 
-  def score(params, stats, pixels):
+  def score(params: Any, stats: Any, pixels: Mapping[str, Any]) -> dict[str, jax.Array]:
     outputs, _ = network.apply(params, stats, {view: pixels}, train=False)
     scores = {
       task: jax.nn.softmax(logits) if kinds[task] == types.SOFTMAX else jax.nn.sigmoid(logits)
@@ -70,47 +73,47 @@ def make_score(
 
 def make_score_step(
   network: Any, *, view: str, kinds: Mapping[str, str], mesh: jax.sharding.Mesh
-) -> Callable[..., dict[str, jax.Array]]:
-  """Compiles `make_score`; the result is on every host.
+) -> Score:
+  """Compiles the function of `make_score`; its result is on every host.
 
   Args:
     network: see `make_score`.
-    view: see there.
-    kinds: see there.
-    mesh: the batch is split over its `data` axis.
+    view: see `make_score`.
+    kinds: see `make_score`.
+    mesh: devices; the batch is split over the `data` axis.
   """
   return devices.jit_over(mesh, make_score(network, view=view, kinds=kinds))
 
 
 def evaluate(
-  score: Callable[..., Mapping[str, jax.Array]],
+  score: Score,
   params: Any,
   stats: Any,
   batches: Iterable[Mapping[str, Any]],
   *,
-  labels: Mapping[str, np.ndarray],
+  labels: Arrays,
   tasks: Mapping[str, types.Task],
   num_views: int,
   rule: str,
-  groups: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+  groups: Mapping[str, Arrays] | None = None,
   labelled: bool = True,
   name: str = "",
 ) -> Evaluation:
-  """Scores every test view once and combines them per clip.
+  """Scores every test view once and combines the views of each clip.
 
   Args:
-    score: of `make_score_step`.
-    params, stats: of the network.
-    batches: device batches of test views with `video`, `color_offset`, `clip`,
-      `view`, `mask`; padding has mask 0.
-    labels: task -> [N] or [N, K], all clips of the split.
+    score: function that `make_score_step` made.
+    params: parameters of the network.
+    stats: BatchNorm statistics of the network.
+    batches: test views on the devices; padding has mask 0.
+    labels: labels of all clips of the split by task, [N] or [N, K].
     tasks: label sets.
-    num_views: test views a clip, V.
+    num_views: test views of a clip, V.
     rule: "sum" or "max" over the views.
-    groups: by name, bool [N] by task and "action": clips whose metrics are
-      added once more, as `<task>_..._<group>`.
-    labelled: False leaves the metrics empty: there are scores alone.
-    name: for the progress line.
+    groups: clips that are also scored apart, bool [N] by group and by task or
+      "action"; their metrics are called `<task>_..._<group>`.
+    labelled: whether there are labels; without them there are no metrics.
+    name: name of the evaluation in progress lines.
   """
   start = time.monotonic()
   count = len(next(iter(labels.values())))
@@ -133,42 +136,40 @@ def evaluate(
     for task, mask in masks.items():
       if labelled and np.any(evaluated & mask):
         part = summarise(combined, labels, tasks, evaluated & mask)
-        numbers.update(
-          {f"{name}_{group}": value for name, value in part.items() if name.startswith(f"{task}_")}
-        )
+        own = {metric: value for metric, value in part.items() if metric.startswith(f"{task}_")}
+        numbers.update({f"{metric}_{group}": value for metric, value in own.items()})
   return Evaluation(combined, labels, evaluated, numbers, time.monotonic() - start)
 
 
 def _fetch(tree: Any) -> Any:
-  """Global arrays as numpy arrays, whole on every host."""
+  """Fetches global arrays, whole, to every host."""
   if jax.process_count() > 1:
-    with jax.transfer_guard("allow"):  # It gathers as it likes.
+    # Gathering makes transfers of its own.
+    with jax.transfer_guard("allow"):
       return multihost_utils.process_allgather(tree, tiled=True)
   return jax.device_get(tree)
 
 
 def summarise(
-  scores: Mapping[str, np.ndarray],
-  labels: Mapping[str, np.ndarray],
-  tasks: Mapping[str, types.Task],
-  which: np.ndarray,
+  scores: Arrays, labels: Arrays, tasks: Mapping[str, types.Task], which: np.ndarray
 ) -> dict[str, float]:
-  """The metrics of the chosen clips.
+  """Computes the metrics of the chosen clips.
 
-  Softmax tasks: top-1 and top-5, mean class accuracy; verb and noun together
-  also the action, by the product of the probabilities and by both being right.
-  Multi-label tasks: mAP as scikit-learn defines it and as the Charades script
-  does.
+  Softmax tasks have top-1, top-5 and mean class accuracy. Verb and noun
+  together also have the action's, by the product of the probabilities and by
+  both being right. Multi-label tasks have mAP as scikit-learn defines it and as
+  the Charades script does.
 
   Args:
-    scores: task -> [N, K].
-    labels: task -> [N] or [N, K].
+    scores: probabilities by task, [N, K].
+    labels: labels by task, [N] or [N, K].
     tasks: label sets.
-    which: bool [N].
+    which: chosen clips, bool [N].
   """
   out = {}
+  scores, labels = ({t: arrays[t][which] for t in tasks} for arrays in (scores, labels))
   for name, task in tasks.items():
-    s, y = scores[name][which], labels[name][which]
+    s, y = scores[name], labels[name]
     if task.kind == types.SOFTMAX:
       out[f"{name}_top1"] = label_metrics.top_k_accuracy(s, y, 1)
       if task.num_classes > 5:
@@ -181,37 +182,27 @@ def summarise(
         )
   pair = [t for t in ("verb", "noun") if t in tasks and tasks[t].kind == types.SOFTMAX]
   if len(pair) == 2:
-    out.update(_action_metrics(scores, labels, which))
+    out.update(_action_metrics(scores, labels))
   return out
 
 
-def _action_metrics(scores, labels, which) -> dict[str, float]:
-  verb, noun = (scores[t][which] for t in ("verb", "noun"))
-  y_verb, y_noun = (labels[t][which] for t in ("verb", "noun"))
+def _action_metrics(scores: Arrays, labels: Arrays) -> dict[str, float]:
   out = {}
   for k in (1, 5):
-    if k > min(verb.shape[1], noun.shape[1]):
+    if k > min(scores[task].shape[1] for task in ("verb", "noun")):
       continue  # Every answer would be right.
     for definition, suffix in (("product", ""), ("both_correct", "_both")):
-      out[f"action_top{k}{suffix}"] = label_metrics.action_accuracy(
-        verb_scores=verb,
-        noun_scores=noun,
-        verb_labels=y_verb,
-        noun_labels=y_noun,
-        k=k,
-        definition=definition,
-      )
+      hits = label_metrics.action_hits(scores, labels, k, definition=definition)
+      out[f"action_top{k}{suffix}"] = float(np.mean(hits))
   return out
 
 
 def constant_guess(
-  train_labels: Mapping[str, np.ndarray],
-  labels: Mapping[str, np.ndarray],
-  tasks: Mapping[str, types.Task],
+  train_labels: Arrays, labels: Arrays, tasks: Mapping[str, types.Task]
 ) -> dict[str, float]:
-  """What always answering the training split's class frequencies scores.
+  """Metrics of always answering the class frequencies of the training split.
 
-  The floor that a table should show: no video is looked at.
+  A table should show them beside a result: they are had without any video.
   """
   count = len(next(iter(labels.values())))
   scores = {}

@@ -1,4 +1,4 @@
-"""Evaluators: one split, one view, ready to score any state of training."""
+"""Evaluators, which score any state of training on one split and one view."""
 
 from __future__ import annotations
 
@@ -13,38 +13,40 @@ from sum_l_jax import types
 from sum_l_jax.data import eval_loader
 from sum_l_jax.data import examples
 from sum_l_jax.data import records
+from sum_l_jax.evaluation import towers
 from sum_l_jax.evaluation.labels import evaluate
 from sum_l_jax.system import devices
 from sum_l_jax.system import interrupt
 
 
 def all_labels(dataset: records.ClipDataset) -> dict[str, np.ndarray]:
-  """Labels of every clip: task -> int32 [N] or multi-hot [N, K]."""
+  """Labels of every clip by task, int32 [N] or multi-hot [N, K]."""
   return examples.label_arrays(dataset, range(len(dataset)))
 
 
 def clip_groups(
   train: records.ClipDataset, test: records.ClipDataset
-) -> dict[str, dict[str, np.ndarray]]:
-  """Clips that are also scored apart.
+) -> dict[str, evaluate.Arrays]:
+  """Finds the clips that are also scored apart.
 
-  "seen" and "unseen": the combination of labels occurs in training, or not.
-  Where the data set's metadata names them (EPIC-KITCHENS-100), also
-  "unseen_participants" and "tail": clips of a tail class; for the action, of a
-  tail verb or a tail noun, as the challenge's scorer has it.
+  The combination of labels of "seen" clips occurs in training, that of "unseen"
+  ones does not. Where the data set's metadata names them (EPIC-KITCHENS-100),
+  there are also "unseen_participants" and "tail", the clips of a tail class,
+  which for the action is a tail verb or a tail noun, as in the challenge's
+  scorer.
 
   Returns:
-    By group, bool [N] by task and "action"; nothing where there are not several
+    bool [N] by group and by task or "action"; nothing unless there are several
     softmax tasks.
   """
   tasks = [n for n, t in test.tasks.items() if t.kind == types.SOFTMAX]
   if len(tasks) < 2:
     return {}
-  everything = lambda mask: dict.fromkeys([*tasks, "action"], mask)
+  everything = lambda mask: {name: mask for name in (*tasks, "action")}
   combination = lambda clip: tuple(clip.labels[n] for n in tasks)
   known = {combination(clip) for clip in train.clips}
   seen = np.array([combination(clip) in known for clip in test.clips])
-  groups = {"seen": everything(seen), "unseen": everything(~seen)}
+  groups: dict[str, evaluate.Arrays] = {"seen": everything(seen), "unseen": everything(~seen)}
   people = set(test.metadata.get("unseen_participants", ()))
   if people:
     groups["unseen_participants"] = everything(
@@ -66,25 +68,25 @@ class Evaluator:
 
   Attributes:
     dataset: the split.
-    view: whose encoder and heads are used.
-    stream: its test views.
-    score: of `evaluate.make_score_step`.
+    view: view whose encoder and heads are used.
+    stream: test views of the split.
+    score: function that `evaluate.make_score_step` made.
     mesh: the devices.
     rule: "sum" or "max" over test views.
-    groups: see `clip_groups`.
+    groups: clips that are also scored apart, see `clip_groups`.
   """
 
   dataset: records.ClipDataset
   view: str
   stream: eval_loader.EvalStream
-  score: Any
+  score: evaluate.Score
   mesh: jax.sharding.Mesh
   rule: str
-  groups: Mapping[str, Mapping[str, np.ndarray]]
+  groups: Mapping[str, evaluate.Arrays]
 
   @property
   def prefix(self) -> str:
-    """Of metric names: "eval/<split>/", with the view where it is not ego."""
+    """Beginning of metric names: "eval/<split>/", or "eval/exo_<split>/"."""
     view = "" if self.view == types.EGO else f"{self.view}_"
     return f"eval/{view}{self.dataset.split}/"
 
@@ -92,15 +94,12 @@ class Evaluator:
     """Runs over the split once.
 
     Args:
-      params, stats: trees that hold this view; everything else is ignored.
+      params: parameters that hold this view; other parts are ignored.
+      stats: BatchNorm statistics, likewise.
     """
-    tower = lambda tree: {
-      self.view: {k: v for k, v in tree[self.view].items() if k != "projection"}
-    }
     return evaluate.evaluate(
       self.score,
-      tower(params),
-      tower(stats),
+      *towers.select(params, stats, self.view, ("encoder", "heads")),
       interrupt.stoppable(devices.prefetch_to_device(self.stream, self.mesh)),
       labels=all_labels(self.dataset),
       tasks=self.dataset.tasks,
@@ -117,7 +116,7 @@ class Evaluator:
 
 
 def headline(metrics: Mapping[str, float]) -> str:
-  """The few numbers of a progress line."""
+  """Picks the few metrics of a progress line."""
   short = [
     (name, value)
     for name, value in metrics.items()

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: `result.json` and a table to read."""
+"""Files of an evaluation, `result.json` and scores, and its table."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ import numpy as np
 from sum_l_jax.evaluation.retrieval import retrieval_table
 from sum_l_jax.system import atomic
 from sum_l_jax.system import npz_files
-from sum_l_jax.system import paths
 from sum_l_jax.system import run_files
 from sum_l_jax.system import text_tables
 
-# Columns of the table, in this order, where the metric exists.
+# Columns of the table, in this order, as far as the metrics exist.
 _COLUMNS = ("verb_top1", "verb_top5", "noun_top1", "noun_top5", "action_top1", "action_top5")
-# Clips scored apart, and how the table calls them.
+# Groups of clips that are scored apart, and their names in the table.
 GROUPS = {
   "seen": "seen label combinations",
   "unseen": "unseen label combinations",
@@ -29,7 +28,7 @@ GROUPS = {
 }
 _MULTI_LABEL_SUFFIXES = ("_map_sklearn", "_map_charades")
 
-# What a name in `metrics` means, by its end; the whole name goes first.
+# What a name in `metrics` means, by its end; a whole name takes precedence.
 _DEFINITIONS = {
   "action_top1": "share of clips whose (verb, noun) pair has the highest"
   " product of probabilities: that of the official"
@@ -68,18 +67,18 @@ _ALWAYS_DEFINED = {
 
 
 def definitions(names: Iterable[str]) -> dict[str, str]:
-  """What the entries of a result mean, in one sentence each.
+  """Says what the entries of a result mean, in one sentence each.
 
   Args:
-    names: of metrics, as `evaluate.summarise` gives them.
+    names: names of metrics from `evaluate.summarise`.
 
   Returns:
-    By metric name, or by the end of it that is not its task's ("_top1"); of
-    the names that occur alone.
+    Sentences by metric name, or by its end without the task ("_top1"); only for
+    names that occur.
   """
   out = dict(_ALWAYS_DEFINED)
   names = list(names)
-  # Without them "action" is a label set like any other.
+  # Without verb and noun, "action" is a label set like any other.
   pairs = {"verb_top1", "noun_top1"} <= set(names)
   for name in names:
     for group in GROUPS:
@@ -114,10 +113,10 @@ def _row(
 
 
 def format_table(result: Mapping[str, Any]) -> str:
-  """The scores of every split in percent, beside a constant guess.
+  """Formats the metrics of every split in percent, beside a constant guess.
 
   Args:
-    result: as `write_result` takes it.
+    result: contents of `result.json`, see `write_result`.
   """
   blocks = []
   for split, entry in result["splits"].items():
@@ -135,16 +134,16 @@ def format_table(result: Mapping[str, Any]) -> str:
     for group, text in GROUPS.items():
       if any(name.endswith(f"_{group}") for name in metrics):
         rows.append(_row(f"  {text}", metrics, columns, f"_{group}"))
-    lines = text_tables.aligned(rows)
     skipped = len(entry["skipped"])
-    step = result["step"]  # Of a file of weights it isn't known.
+    step = result["step"]  # A file of weights doesn't say it.
     source = "exported weights" if step is None else f"checkpoint at step {step}"
-    head = (
+    title = (
       f"{entry['dataset']}, {split}: {entry['clips']} clips"
       f" ({skipped} skipped), {entry['views']} test views a clip,"
       f" {source}"
     )
-    blocks.append("\n".join([head, "-" * len(lines[0]), *lines]))
+    lines = text_tables.aligned(rows)
+    blocks.append("\n".join([title, "-" * len(lines[0]), *lines]))
     if "retrieval" in entry:
       blocks.append(retrieval_table.format_retrieval(split, entry))
   return "\n\n".join(blocks)
@@ -154,14 +153,13 @@ def write_result(workdir: pathlib.Path, result: Mapping[str, Any]) -> None:
   """Writes `result.json`, whole or not at all.
 
   Args:
-    workdir: where to.
-    result: `method`, `step`, `splits` (per split `metrics`, `constant_guess`,
+    workdir: folder of the run.
+    result: `method`, `step`, `splits` (by split `metrics`, `constant_guess`,
       `clips`, `skipped`, `views`, ...), config and versions.
   """
   atomic.write_text(workdir / run_files.RESULT, json.dumps(result, indent=1))
 
 
-@paths.retried
 def write_scores(
   workdir: pathlib.Path,
   split: str,
@@ -173,13 +171,13 @@ def write_scores(
   """Writes `scores_<split>.npz`, so that others can recompute the metrics.
 
   Args:
-    workdir: where to.
-    split: name.
+    workdir: folder of the run.
+    split: name of the split.
     clip_ids: N ids.
-    scores: task -> [N, K] ensembled probabilities; NaN for skipped clips.
-    labels: task -> [N] or [N, K].
+    scores: ensembled probabilities by task, [N, K]; NaN for skipped clips.
+    labels: labels by task, [N] or [N, K].
   """
-  np.savez_compressed(
+  npz_files.write_npz(
     workdir / run_files.scores(split),
     clip_id=np.array(clip_ids),
     **{f"scores_{t}": s.astype(np.float32) for t, s in scores.items()},
@@ -193,15 +191,15 @@ def read_scores(
   """Reads what `write_scores` wrote.
 
   Args:
-    workdir: of an evaluated run.
-    split: name.
+    workdir: folder of an evaluated run.
+    split: name of the split.
 
   Returns:
-    Ids [N]; scores, task -> float32 [N, K], NaN for skipped clips; labels,
-    task -> [N] or [N, K].
+    Ids [N]; scores by task, float32 [N, K], NaN for skipped clips; labels by
+    task, [N] or [N, K].
 
   Raises:
-    FileNotFoundError: nothing of this split there; says what there is.
+    FileNotFoundError: there are no scores of this split; says which there are.
     ValueError: the file is damaged.
   """
   workdir = pathlib.Path(workdir)
@@ -213,13 +211,13 @@ def read_scores(
       f" {found or 'none'}. Evaluate it: python -m sum_l_jax.main --mode=eval"
     )
   try:
-    with np.load(path, allow_pickle=False) as file:
-      tasks = [n.removeprefix("scores_") for n in file.files if n.startswith("scores_")]
-      return (
-        file["clip_id"],
-        {t: file[f"scores_{t}"] for t in tasks},
-        {t: file[f"labels_{t}"] for t in tasks},
-      )
+    held, arrays = npz_files.load(path)
+    tasks = [name.removeprefix("scores_") for name in held if name.startswith("scores_")]
+    return (
+      arrays["clip_id"],
+      {task: arrays[f"scores_{task}"] for task in tasks},
+      {task: arrays[f"labels_{task}"] for task in tasks},
+    )
   except npz_files.DAMAGED as error:
     raise ValueError(
       f"{str(path)!r} can't be read as scores ({error}). Evaluate the run"
@@ -228,15 +226,15 @@ def read_scores(
 
 
 def read_result(workdir: str | pathlib.Path, split: str) -> dict[str, Any]:
-  """Reads `result.json`, which must tell of the split.
+  """Reads `result.json`, which must hold the split.
 
   Args:
-    workdir: of an evaluated run.
-    split: one of its `splits`.
+    workdir: folder of an evaluated run.
+    split: one of the evaluated splits.
 
   Raises:
     FileNotFoundError: there is no result.
-    ValueError: it is damaged, or of other splits.
+    ValueError: the result is damaged, or of other splits.
   """
   path = pathlib.Path(workdir) / run_files.RESULT
   again = "Evaluate the run again: python -m sum_l_jax.main --mode=eval"
@@ -249,8 +247,7 @@ def read_result(workdir: str | pathlib.Path, split: str) -> dict[str, Any]:
     raise ValueError(f"{str(path)!r} is damaged ({error!r}). {again}") from error
   if split not in splits:
     raise ValueError(
-      f"{str(path)!r} tells of {splits}, not of {split!r}: the evaluation"
-      f" that wrote it was of other splits. {again}"
+      f"{str(path)!r} holds the splits {splits}, not {split!r}. {again}"
       f" --config.eval.splits=\"('{split}',)\""
     )
   return result

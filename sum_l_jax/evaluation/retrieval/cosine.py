@@ -1,10 +1,10 @@
 """Exact cosines of embeddings, and the nearest neighbours by them.
 
 Vectors are rounded to multiples of 2^-26. Products of two components and all
-their partial sums are then multiples of 2^-52 below 2, which float64 holds
+their partial sums are then multiples of 2^-52 below 2, which float64 represents
 without error, in whatever order they are added: nothing depends on the block
 size, the number of threads or the BLAS. Cosines count in units of 2^-20, about
-1e-6: embedding a clip in another batch moves them by less, which must not
+1e-6. Embedding a clip in another batch moves them by less, which must not
 decide which of two equal clips comes first.
 """
 
@@ -23,11 +23,11 @@ _SCALE = nearest.Scale(step=1 / UNITS, origin=0.0, clip=False)
 
 
 def round_vectors(vectors: np.ndarray, name: str = "vectors") -> np.ndarray:
-  """Vectors `[n, D]` as multiples of 2^-26, float64; for `units`.
+  """Rounds vectors `[n, D]` to multiples of 2^-26, float64, for `units`.
 
   Raises:
-    ValueError: not `[n, D]`, empty, or of other than unit norm (a zero vector
-      is admitted).
+    ValueError: vectors that are not `[n, D]`, are none, or don't have unit norm
+      (a zero vector is admitted).
   """
   vectors = np.asarray(vectors, np.float64)
   if vectors.ndim != 2 or not vectors.size:
@@ -35,7 +35,7 @@ def round_vectors(vectors: np.ndarray, name: str = "vectors") -> np.ndarray:
       f"{name} must be vectors [number, D], at least one, got shape {vectors.shape}."
     )
   norms = np.linalg.norm(vectors, axis=1)
-  # Written so that NaN fails too.
+  # The comparison is written so that NaN fails too.
   good = (np.abs(norms - 1.0) <= _NORM_TOLERANCE) | (norms == 0.0)
   if not good.all():
     wrong = int(np.argmin(good))
@@ -47,7 +47,11 @@ def round_vectors(vectors: np.ndarray, name: str = "vectors") -> np.ndarray:
 
 
 def round_both(queries: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """`round_vectors` of both; ValueError also where their widths differ."""
+  """Rounds queries and keys, see `round_vectors`.
+
+  Raises:
+    ValueError: as `round_vectors`, or their widths differ.
+  """
   queries = round_vectors(queries, "queries")
   keys = round_vectors(keys, "keys")
   if queries.shape[1] != keys.shape[1]:
@@ -63,8 +67,8 @@ def units(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
   """Cosines `[Q, M]` as int64 multiples of 1 / UNITS.
 
   Args:
-    queries: `[Q, D]`, of `round_vectors`.
-    keys: `[M, D]`, of `round_vectors`.
+    queries: rounded vectors `[Q, D]`.
+    keys: rounded vectors `[M, D]`.
   """
   return np.rint((queries @ keys.T) * UNITS).astype(np.int64)
 
@@ -77,7 +81,7 @@ def find_nearest(
   Args:
     queries: float `[Q, D]`, unit norm.
     keys: float `[M, D]`, unit norm.
-    k: how many, at least 1.
+    k: number of keys to find, at least 1.
     block: queries, and keys, at a time; the result doesn't depend on it.
 
   Returns:

@@ -1,7 +1,7 @@
 """Retrieval between ego clips, exo clips and their narrations.
 
-Unpaired data have no true counterpart of a clip (SUM-L leaves retrieval to
-future work, section 5), so labels and narrations say what is relevant.
+In unpaired data no clip has a true counterpart (SUM-L leaves retrieval to future
+work, section 5), so labels and narrations say what is relevant.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ DIRECTIONS = (
   "text_to_exo",
   "exo_to_text",
 )
-# What lies in [0, 1] and goes up.
+# The metrics that lie in [0, 1] and go up when things get better.
 SCALARS = (*(f"recall_at_{k}" for k in ranking.RECALL_AT), "map", "ndcg")
 _COUNTS = ("queries", "keys")
 
+# Value by direction and metric.
 Found = dict[str, dict[str, float]]
 
 
@@ -38,7 +39,7 @@ class Items:
     vectors: float32 [N, D], unit norm.
     labels: class names by task, see `relevance.LabelSets`.
     texts: N narrations.
-    text_vectors: float32 [N, D], theirs.
+    text_vectors: float32 [N, D], vectors of the narrations.
   """
 
   vectors: np.ndarray
@@ -47,6 +48,7 @@ class Items:
   text_vectors: np.ndarray
 
   def take(self, rows: Sequence[int]) -> Items:
+    """Some of the items, in the order of `rows`."""
     return Items(
       self.vectors[rows],
       {t: [sets[i] for i in rows] for t, sets in self.labels.items()},
@@ -57,7 +59,7 @@ class Items:
   def distinct_texts(self) -> Items:
     """The narrations as items, each once, with the classes of its first clip.
 
-    So does EPIC-KITCHENS-100 multi-instance retrieval.
+    This is how EPIC-KITCHENS-100 multi-instance retrieval takes them.
     """
     first: dict[str, int] = {}
     for row, text in enumerate(self.texts):
@@ -67,16 +69,17 @@ class Items:
 
 
 def score(queries: Items, keys: Items) -> dict[str, float]:
-  """How well the queries find the keys, by labels and by narrations.
+  """Measures how well queries find keys, by labels and by narrations.
 
   Args:
-    queries, keys: of one embedding space.
+    queries: items to look for.
+    keys: items to be found, in the same embedding space.
 
   Returns:
-    The metrics of `retrieval.evaluate` with relevance by labels (where the
-    sides have a task in common), and with the narrations' similarity as
-    `text_...`; of both what a random order has, as `random_...` and
-    `text_random_...`; `queries` and `keys`.
+    Metrics of `ranking.evaluate`, with relevance by labels (where the sides
+    have a task in common) and, as `text_...`, by similarity of the narrations;
+    the same of a random order as `random_...` and `text_random_...`; and the
+    numbers of `queries` and `keys`.
   """
   measures = {
     "text_": relevance.text_similarity(
@@ -89,7 +92,7 @@ def score(queries: Items, keys: Items) -> dict[str, float]:
   out: dict[str, float] = {}
   for prefix, measure in measures.items():
     found = ranking.evaluate(queries.vectors, keys.vectors, measure)
-    random = ranking.chance(found["queries"], found["keys"], measure)
+    random = ranking.chance(len(queries.vectors), len(keys.vectors), measure)
     out.update({name: found.pop(name) for name in _COUNTS})
     out.update({prefix + name: value for name, value in found.items()})
     out.update(
@@ -99,15 +102,16 @@ def score(queries: Items, keys: Items) -> dict[str, float]:
 
 
 def compare(ego: Items, exo: Items, *, multi_instance: bool) -> Found:
-  """All directions between ego clips, exo clips and each one's narrations.
+  """Measures all directions between ego clips, exo clips and narrations.
 
   Args:
-    ego, exo: clips.
-    multi_instance: add "mir", EPIC-KITCHENS-100 multi-instance retrieval
-      between the ego clips and their narrations.
+    ego: ego clips.
+    exo: exo clips.
+    multi_instance: whether to add "mir", EPIC-KITCHENS-100 multi-instance
+      retrieval between the ego clips and their narrations.
 
   Returns:
-    Direction -> metric -> value.
+    Values by direction and metric.
   """
   ego_text, exo_text = ego.distinct_texts(), exo.distinct_texts()
   sides = {

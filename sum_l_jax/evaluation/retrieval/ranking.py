@@ -1,10 +1,10 @@
-"""Ranking keys by cosine for queries, and how good the ranking is; numpy only.
+"""Metrics of the ranking of keys by cosine to queries; numpy only.
 
-Cosines are exact (`cosine.py`). Equal ones are a tie, and the keys of a tie are
-in no order: every metric is its expectation over all orders of them (McSherry
+Cosines are exact (`cosine.py`). Equal cosines are a tie, and the keys of a tie
+have no order: every metric is its expectation over all orders of them (McSherry
 and Najork, "Computing Information Retrieval Performance Measures Efficiently in
-the Presence of Tied Scores", ECIR 2008). So an encoder that maps all clips to
-one point scores what chance scores, however the data set orders its clips.
+the Presence of Tied Scores", ECIR 2008). An encoder that maps all clips to one
+point therefore scores what chance scores, however the data set orders its clips.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ import numpy as np
 
 from sum_l_jax.evaluation.retrieval import cosine
 
-# Queries [first, stop) -> relevance of all keys, [stop - first, M] in [0, 1].
+# (first, stop) -> relevance of all keys to these queries, `[stop - first, M]` in
+# [0, 1].
 Relevance = Callable[[int, int], np.ndarray]
 
 RECALL_AT = (1, 5, 10)
 
 
 def dense(matrix: np.ndarray) -> Relevance:
-  """A matrix `[Q, M]` in [0, 1] as a `Relevance`."""
+  """Makes a `Relevance` of a matrix `[Q, M]` in [0, 1]."""
   return lambda first, stop: matrix[first:stop]
 
 
@@ -35,39 +36,41 @@ def evaluate(
   block: int = cosine.BLOCK,
   cut: bool = False,
 ) -> dict[str, float]:
-  """How well the keys most similar to each query are those relevant to it.
+  """Measures how well the keys most similar to each query are relevant to it.
 
-  A key *matches* where its relevance is exactly 1.
+  A key *matches* a query if its relevance is exactly 1.
 
   * `recall_at_1`, `_5`, `_10`: share of queries with a match among the first k
-    keys, [0, 1]. (Not the share of all matches that were found.)
-  * `median_rank`: of the first match, from 1; the median over the queries of
-    its expectation.
+    keys, [0, 1]. (This is not the share of all matches that were found.)
+  * `median_rank`: rank of the first match, from 1; the median over the queries
+    of its expectation.
   * `map`: average precision, the mean over a query's matches of the precision
     at their ranks; averaged over the queries, [0, 1].
   * `ndcg`: DCG / ideal DCG with DCG = sum over ranks r of relevance / log2(1 +
-    r): the gain is the relevance itself, over the whole ranking; averaged over
+    r). The gain is the relevance itself, over the whole ranking; averaged over
     the queries, [0, 1] (Wray et al., "On Semantic Similarity in Video
     Retrieval", CVPR 2021).
 
-  Queries without a match are left out of the first three, queries without any
-  relevant key out of nDCG; `queries`, `queries_without_match`,
-  `queries_without_gain` and `keys` count them. A metric that no query defines
-  is left out of the result.
+  Queries without a match are left out of the first three metrics, queries
+  without any relevant key out of nDCG; `queries`, `queries_without_match`,
+  `queries_without_gain` and `keys` are their numbers. A metric that no query
+  defines is left out of the result.
 
   Memory: about `block` x M x 150 bytes beside the vectors in float64.
 
   Args:
     queries: float `[Q, D]`, unit norm (a zero vector is admitted).
-    keys: float `[M, D]`, likewise.
-    relevance: of all keys for some queries; called once a block.
+    keys: float `[M, D]`, unit norm (a zero vector is admitted).
+    relevance: relevance of all keys to some queries; called once for each
+      block.
     block: queries at a time; the result doesn't depend on it.
-    cut: sum the DCG over the first k ranks alone, k being the number of keys
-      of relevance above 0, as EPIC-KITCHENS-100 multi-instance retrieval does.
+    cut: whether to sum the DCG over the first k ranks alone, k being the number
+      of keys of relevance above 0, as EPIC-KITCHENS-100 multi-instance
+      retrieval does.
 
   Raises:
-    ValueError: shapes that don't fit, vectors that are not of unit norm,
-      nothing to rank, or a relevance outside [0, 1].
+    ValueError: shapes don't fit, vectors don't have unit norm, there is nothing
+      to rank, or a relevance lies outside [0, 1].
 
   >>> keys = np.eye(3)
   >>> found = evaluate(keys[:1], keys, dense(np.array([[0.5, 1, 0]])))
@@ -87,16 +90,18 @@ def chance(
   block: int = cosine.BLOCK,
   cut: bool = False,
 ) -> dict[str, float]:
-  """The expectation of `evaluate` where the keys come in random order.
+  """The expectation of `evaluate` for keys in random order.
 
-  What a table should show beside a result: half of all keys may be relevant.
-  Without the median rank: half of the random orders do better than the expected
-  rank by far, as ranks are skewed.
+  A table should show it beside a result, since half of all keys may be
+  relevant. It leaves out the median rank: ranks are skewed, and half of the
+  random orders do far better than the expected rank.
 
   Args:
-    num_queries: Q.
-    num_keys: M.
-    relevance, block, cut: as in `evaluate`.
+    num_queries: number of queries, Q.
+    num_keys: number of keys, M.
+    relevance: as in `evaluate`.
+    block: as in `evaluate`.
+    cut: as in `evaluate`.
   """
   if num_queries < 1 or num_keys < 1:
     raise ValueError(
@@ -116,12 +121,12 @@ def multi_instance(
   *,
   block: int = cosine.BLOCK,
 ) -> dict[str, float]:
-  """The two numbers of EPIC-KITCHENS-100 multi-instance retrieval.
+  """Computes mAP and nDCG of EPIC-KITCHENS-100 multi-instance retrieval.
 
   mAP counts relevance 1 alone, nDCG takes the graded relevance over as many
-  ranks as keys have any; both from video to text, from text to video, and
-  their mean (Damen et al., "Rescaling Egocentric Vision", IJCV 2022,
-  multi-instance retrieval). The relevance is `relevance.class_overlap`.
+  ranks as there are keys with any. Both are given from video to text, from text
+  to video, and as their mean (Damen et al., "Rescaling Egocentric Vision", IJCV
+  2022, multi-instance retrieval). The relevance is `relevance.class_overlap`.
 
   Args:
     videos: `[N, D]`, unit norm.
@@ -131,17 +136,16 @@ def multi_instance(
     block: as in `evaluate`.
 
   Returns:
-    `video_to_text_map`, `text_to_video_map`, `mean_map`, the mean that a random
-    order has, `random_mean_map`, and the same of `ndcg`; in [0, 1].
+    `video_to_text_map`, `text_to_video_map`, `mean_map`, the mean of a random
+    order `random_mean_map`, and the same of `ndcg`; in [0, 1].
   """
-  options = dict(block=block, cut=True)
   found, random = {}, {}
   for name, queries, keys, measure in (
     ("video_to_text", videos, texts, video_to_text),
     ("text_to_video", texts, videos, text_to_video),
   ):
-    found[name] = evaluate(queries, keys, measure, **options)
-    random[name] = chance(len(queries), len(keys), measure, **options)
+    found[name] = evaluate(queries, keys, measure, block=block, cut=True)
+    random[name] = chance(len(queries), len(keys), measure, block=block, cut=True)
   out = {}
   for metric in ("map", "ndcg"):
     if all(metric in metrics for metrics in found.values()):
@@ -201,14 +205,14 @@ def _per_query(units: np.ndarray, gains: np.ndarray, cut: bool) -> dict[str, np.
   units = np.take_along_axis(units, order, axis=1)
   ranked = np.take_along_axis(gains, order, axis=1)
   ties = _Ties(units)
-  # Of the tie that each place belongs to: size, place within it from 1,
-  # matches in it and before it.
+  # The tie that each place belongs to: its size, the place within it from 1,
+  # the matches in it and before it.
   size = ties.stop - ties.start
   place = np.arange(width) - ties.start + 1
   inside, before = ties.sums(ranked == 1.0)
   total = (gains == 1.0).sum(axis=1)
   with np.errstate(divide="ignore", invalid="ignore"):
-    # Given a match at this place, how many matches there are up to it.
+    # How many matches there are up to this place, if one is here.
     others = np.where(size > 1, (place - 1) * (inside - 1) / (size - 1), 0.0)
     hits = before + 1 + others
     precision = inside / size * hits / np.arange(1, width + 1)
@@ -222,10 +226,11 @@ class _Ties:
   """Runs of equal values in the rows of a sorted array.
 
   Attributes:
-    start, stop: int64 `[b, M]`, bounds of the run that each place belongs to.
+    start: int64 `[b, M]`, first place of the run that each place belongs to.
+    stop: int64 `[b, M]`, the place after its last.
   """
 
-  def __init__(self, values: np.ndarray):
+  def __init__(self, values: np.ndarray) -> None:
     places = np.arange(values.shape[1])
     change = values[:, 1:] != values[:, :-1]
     edge = np.ones((len(values), 1), bool)
@@ -236,7 +241,7 @@ class _Ties:
     self.stop = np.minimum.accumulate(stop, axis=1)[:, ::-1]
 
   def sums(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of values `[b, M]`: their sum in each place's run, and before it."""
+    """Sums of values `[b, M]` in each place's run, and before it."""
     zero = np.zeros((len(values), 1), values.dtype)
     running = np.cumsum(np.concatenate([zero, values], axis=1), axis=1)
     before = np.take_along_axis(running, self.start, axis=1)
@@ -249,13 +254,14 @@ def _ndcg(
   width = gains.shape[1]
   discount = 1.0 / np.log2(np.arange(width) + 2.0)
   expected = ties.sums(ranked)[0] / size
-  # As it is, since a difference of running sums is off by some 1e-16.
+  # A tie of one key takes its gain as it is: a difference of running sums is
+  # off by some 1e-16.
   expected = np.where(size == 1, ranked, expected)
   if cut:
     number = (gains > 0.0).sum(axis=1, keepdims=True)
     expected = np.where(np.arange(width) < number, expected, 0.0)
   ideal = np.sort(gains, axis=1)[:, ::-1]
-  # Summed alike, so that the best ranking gives exactly 1.
+  # Both sums are computed alike, so that the best ranking gives exactly 1.
   best = (ideal * discount).sum(axis=1)
   return np.minimum((expected * discount).sum(axis=1) / best, 1.0)
 
@@ -263,7 +269,7 @@ def _ndcg(
 def _first_match(
   ties: _Ties, inside: np.ndarray, before: np.ndarray, total: np.ndarray
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-  """Expected rank of the first match, and chances that it is among k."""
+  """Expected rank of the first match, and probabilities that it is among k."""
   rows = np.arange(len(inside))
   # The first place of the first tie that has a match.
   column = np.argmax((inside > 0) & (before == 0), axis=1)
@@ -274,7 +280,7 @@ def _first_match(
   rank = start + (size + 1) / (matches + 1) + lost
   recalls = {}
   for k in RECALL_AT:
-    # That none of the first `drawn` of the tie is a match, drawn one by one.
+    # The probability that none of the first `drawn` of the tie is a match.
     drawn = np.clip(k - start, 0, size)
     missed = np.ones(len(rows))
     for i in range(k):

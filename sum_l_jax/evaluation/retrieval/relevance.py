@@ -1,4 +1,4 @@
-"""How relevant a clip or a text is to another one: labels, text, overlap.
+"""Relevance of one clip or text to another, by labels or by narrations.
 
 Classes are compared by name, never by number: two data sets need not have the
 same classes, and rarely number them alike. Names are normalised as narrations
@@ -18,18 +18,18 @@ from sum_l_jax.data import records
 from sum_l_jax.evaluation.retrieval import cosine
 from sum_l_jax.evaluation.retrieval import ranking
 
-# Task -> per clip or text the names of its classes.
+# Names of the classes of each clip or text, by task.
 LabelSets = Mapping[str, Sequence[frozenset[str]]]
 
 _PAIR = ("verb", "noun")
-# Below 1: a text that is not the same is never a match.
+# The largest number below 1: a text that is not the same is never a match.
 _NOT_EQUAL = float(np.nextafter(np.float32(1.0), np.float32(0.0)))
 
 
 def label_sets(
   clips: Sequence[records.ClipInfo], tasks: Mapping[str, types.Task]
 ) -> dict[str, list[frozenset[str]]]:
-  """The classes of clips, by name.
+  """Finds the names of the classes of clips.
 
   Args:
     clips: n clips; one without labels has empty sets.
@@ -43,7 +43,7 @@ def label_sets(
 
 
 def common_tasks(a: LabelSets, b: LabelSets) -> tuple[str, ...]:
-  """What two sides are compared by: verb and noun, or else what both have."""
+  """Tasks that two sides are compared by: verb and noun, or else all of both."""
   both = [task for task in a if task in b]
   return tuple(t for t in _PAIR if t in both) or tuple(sorted(both))
 
@@ -51,9 +51,9 @@ def common_tasks(a: LabelSets, b: LabelSets) -> tuple[str, ...]:
 def label_match(queries: LabelSets, keys: LabelSets) -> ranking.Relevance:
   """Share of the common tasks in which two clips have a class in common.
 
-  With verb and noun: 1 where both are the same, 0.5 where one is, else 0. A
-  clip with several classes (multi_label tasks) matches in a task where the two
-  sets intersect: whoever looks for "open fridge" is served by a clip in which a
+  With verb and noun this is 1 if both are the same, 0.5 if one is, and else 0.
+  Clips with several classes (multi_label tasks) match in a task if the two sets
+  intersect: whoever looks for "open fridge" is served by a clip in which a
   fridge is opened and milk taken.
 
   Args:
@@ -78,9 +78,9 @@ def label_match(queries: LabelSets, keys: LabelSets) -> ranking.Relevance:
 def class_overlap(queries: LabelSets, keys: LabelSets) -> ranking.Relevance:
   """Relevance of EPIC-KITCHENS-100 multi-instance retrieval.
 
-  The intersection over union of the two sets of verb classes, that of the noun
-  classes, and their mean (Damen et al., "Rescaling Egocentric Vision", IJCV
-  2022). Two empty sets have nothing in common: 0.
+  It is the mean of the intersection over union of the two sets of verb classes
+  and that of the noun classes (Damen et al., "Rescaling Egocentric Vision",
+  IJCV 2022). Two empty sets have nothing in common: 0.
 
   Args:
     queries: Q label sets by task.
@@ -111,10 +111,10 @@ def text_similarity(
   key_texts: Sequence[str],
   key_vectors: np.ndarray,
 ) -> ranking.Relevance:
-  """Cosine of the narrations, negative ones as 0.
+  """Cosine of the narrations; negative cosines count as 0.
 
-  Exactly 1, a match, where the normalised narrations are equal and nowhere
-  else.
+  It is exactly 1, a match, if the normalised narrations are equal, and never
+  otherwise.
 
   Args:
     query_texts: Q narrations.
@@ -148,7 +148,7 @@ def _shared(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
 
 
 def _multi_hot(queries: LabelSets, keys: LabelSets) -> list[tuple[np.ndarray, np.ndarray]]:
-  """Per common task float32 `[Q, K]` and `[M, K]` over the names of both."""
+  """Multi-hot classes of each common task, float32 `[Q, K]` and `[M, K]`."""
   tasks = common_tasks(queries, keys)
   if not tasks:
     raise ValueError(

@@ -9,7 +9,7 @@ themselves it would rank actions by the sum of verb and noun, not the product.
 They have 6 decimals: two probabilities 0.0001 % apart can come out equal.
 
 Both formats also admit 100 scores of actions a clip. None are written, and the
-reader refuses them: the scorers form them as `metrics.action_accuracy` does.
+reader refuses them: the scorers form them as `label_metrics.action_hits` does.
 """
 
 from __future__ import annotations

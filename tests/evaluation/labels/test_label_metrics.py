@@ -60,15 +60,9 @@ def test_action_product_against_a_loop(k, top_n):
   # More clips than one chunk.
   verbs, verb_labels = single_label(1, clips=150, classes=5)
   nouns, noun_labels = single_label(2, clips=150, classes=6)
-  got = label_metrics.action_accuracy(
-    verb_scores=verbs,
-    noun_scores=nouns,
-    verb_labels=verb_labels,
-    noun_labels=noun_labels,
-    k=k,
-    definition="product",
-    top_n=top_n,
-  )
+  scores, labels = {"verb": verbs, "noun": nouns}, {"verb": verb_labels, "noun": noun_labels}
+  hits = label_metrics.action_hits(scores, labels, k, definition="product", top_n=top_n)
+  got = hits.mean()
   expected = literal_action(verbs, nouns, verb_labels, noun_labels, k, top_n)
   assert got == pytest.approx(expected, abs=1e-12)
   assert 0 < got < 1
@@ -79,25 +73,21 @@ def test_action_product_with_equal_products_follows_the_ranks():
   nouns = np.full((6, 3), 0.25)
   labels = np.array([(v, n) for v in range(2) for n in range(3)])
   for k in range(1, 7):
-    got = label_metrics.action_accuracy(
-      verb_scores=verbs,
-      noun_scores=nouns,
-      verb_labels=labels[:, 0],
-      noun_labels=labels[:, 1],
-      k=k,
+    hits = label_metrics.action_hits(
+      {"verb": verbs, "noun": nouns},
+      {"verb": labels[:, 0], "noun": labels[:, 1]},
+      k,
       definition="product",
     )
-    assert got == pytest.approx(k / 6)
+    assert hits.sum() == k
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_action_both_correct_against_a_loop(k):
   verbs, verb_labels = single_label(3, classes=5)
   nouns, noun_labels = single_label(4, classes=6)
-  arguments = dict(
-    verb_scores=verbs, noun_scores=nouns, verb_labels=verb_labels, noun_labels=noun_labels, k=k
-  )
-  got = label_metrics.action_accuracy(**arguments, definition="both_correct")
+  scores, labels = {"verb": verbs, "noun": nouns}, {"verb": verb_labels, "noun": noun_labels}
+  got = label_metrics.action_hits(scores, labels, k, definition="both_correct").mean()
   expected = np.mean(
     [
       verb in np.argsort(-v)[:k] and noun in np.argsort(-n)[:k]
@@ -105,7 +95,7 @@ def test_action_both_correct_against_a_loop(k):
     ]
   )
   assert got == pytest.approx(expected)
-  product = label_metrics.action_accuracy(**arguments, definition="product")
+  product = label_metrics.action_hits(scores, labels, k, definition="product").mean()
   assert product == got if k == 1 else product < got
 
 
@@ -221,12 +211,10 @@ def test_wrong_labels_raise(labels, message):
     label_metrics.mean_class_accuracy(scores, labels)
   for definition in label_metrics.ACTION_DEFINITIONS:
     with pytest.raises(ValueError, match=message):
-      label_metrics.action_accuracy(
-        verb_scores=scores,
-        noun_scores=scores,
-        verb_labels=np.array([0, 1]),
-        noun_labels=labels,
-        k=1,
+      label_metrics.action_hits(
+        {"verb": scores, "noun": scores},
+        {"verb": np.array([0, 1]), "noun": labels},
+        1,
         definition=definition,
       )
 
@@ -241,11 +229,11 @@ def test_other_errors():
     label_metrics.top_k_accuracy(np.array([[0.1, 0.2], [0.3, np.nan]]), labels, 1)
   with pytest.raises(ValueError, match="at least one clip"):
     label_metrics.top_k_accuracy(np.zeros((0, 3)), np.zeros(0, int), 1)
-  action = dict(verb_labels=labels, noun_labels=labels, noun_scores=scores, k=1)
+  both = {"verb": labels, "noun": labels}
   with pytest.raises(ValueError, match="one of .'product', 'both_correct'"):
-    label_metrics.action_accuracy(verb_scores=scores, definition="top", **action)
+    label_metrics.action_hits({"verb": scores, "noun": scores}, both, 1, definition="top")
   with pytest.raises(ValueError, match="softmax"):
-    label_metrics.action_accuracy(verb_scores=-scores, definition="product", **action)
+    label_metrics.action_hits({"verb": -scores, "noun": scores}, both, 1, definition="product")
   with pytest.raises(ValueError, match="one of .'sklearn', 'charades'"):
     label_metrics.mean_average_precision(scores, scores > 0, definition="voc")
   with pytest.raises(ValueError, match="at least one positive label"):

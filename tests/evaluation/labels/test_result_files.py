@@ -92,5 +92,5 @@ def test_what_can_not_be_read(tmp_path):
   with pytest.raises(ValueError, match="is damaged"):
     result_files.read_result(tmp_path, "test")
   (tmp_path / "result.json").write_text('{"splits": {"validation": {}}}')
-  with pytest.raises(ValueError, match=r"\['validation'\], not of 'test'"):
+  with pytest.raises(ValueError, match=r"\['validation'\], not 'test'"):
     result_files.read_result(tmp_path, "test")
