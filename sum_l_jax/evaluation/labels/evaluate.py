@@ -46,6 +46,11 @@ class Evaluation:
   seconds: float
 
 
+def probabilities(logits: jax.Array, kind: str) -> jax.Array:
+  """Softmax or sigmoid of class logits, by the task's kind."""
+  return jax.nn.softmax(logits) if kind == types.SOFTMAX else jax.nn.sigmoid(logits)
+
+
 def make_score(network: Any, *, view: str, kinds: Mapping[str, str]) -> Score:
   """Makes the function from pixels to probabilities.
 
@@ -61,8 +66,7 @@ def make_score(network: Any, *, view: str, kinds: Mapping[str, str]) -> Score:
   def score(params: Any, stats: Any, pixels: Mapping[str, Any]) -> dict[str, jax.Array]:
     outputs, _ = network.apply(params, stats, {view: pixels}, train=False)
     scores = {
-      task: jax.nn.softmax(logits) if kinds[task] == types.SOFTMAX else jax.nn.sigmoid(logits)
-      for task, logits in outputs[view]["logits"].items()
+      task: probabilities(logits, kinds[task]) for task, logits in outputs[view]["logits"].items()
     }
     return {
       task: values.mean(axis=1) if values.ndim == 3 else values for task, values in scores.items()

@@ -37,18 +37,18 @@ PATHWAYS = (backbones.SLOW, backbones.FAST)
 def class_activation_maps(
   activations: Mapping[str, types.Array], kernel: types.Array, classes: types.Array
 ) -> dict[str, jax.Array]:
-  """The maps of one class a clip, exact summands of its logit.
+  """Computes the maps of one class per clip, exact summands of its logit.
 
   Args:
-    activations: of the last stage, by pathway, `[B, T', H', W', C]` each; an
-      entry of `outputs[view]["stages"]`.
-    kernel: of the head, `[C, K]`; C counts the channels of all pathways, slow
-      ones first.
-    classes: int `[B]`.
+    activations: activations of the last stage by pathway, `[B, T', H', W', C]`
+      each; an entry of `outputs[view]["stages"]`.
+    kernel: kernel of the head, `[C, K]`; C counts the channels of all pathways,
+      slow ones first.
+    classes: class of each clip, int `[B]`.
 
   Returns:
-    By pathway float32 `[B, T', H', W']`. Their means over positions and the
-    bias of the class add up to its logit.
+    Maps by pathway, float32 `[B, T', H', W']`. Their means over positions and
+    the bias of the class add up to its logit.
 
   Raises:
     ValueError: the kernel has other channels than the activations.
@@ -56,9 +56,8 @@ def class_activation_maps(
   widths = {p: activations[p].shape[-1] for p in PATHWAYS if p in activations}
   if sum(widths.values()) != kernel.shape[0]:
     raise ValueError(
-      "The head's kernel must have a row for each channel of the last stage,"
-      f" got {kernel.shape[0]} rows for the channels {widths}. Give the last"
-      " of the stages, with all its pathways."
+      f"The head's kernel must have a row for each channel of the last stage, got {kernel.shape[0]}"
+      f" rows for the channels {widths}. Give the last of the stages, with all its pathways."
     )
   maps, start = {}, 0
   for pathway, width in widths.items():
@@ -74,23 +73,23 @@ def class_activation_maps(
 
 
 def grad_cam(activation: types.Array, gradient: types.Array, *, rectify: bool = True) -> jax.Array:
-  """The map of Grad-CAM (ICCV 2017, Eq. 1 and 2), in space and time.
+  """Computes the map of Grad-CAM (ICCV 2017, Eq. 1 and 2), in space and time.
 
-  Of the last stage, before a pooled linear head, it is the class activation map
-  divided by the number of positions, without its negative part.
+  For the last stage, before a pooled linear head, it is the class activation
+  map divided by the number of positions, without its negative part.
 
   Args:
-    activation: of any stage and pathway, `[B, T', H', W', C]`.
-    gradient: of the logit with respect to it, the same shape.
-    rectify: leave out what speaks against the class, as the paper does.
+    activation: activation of any stage and pathway, `[B, T', H', W', C]`.
+    gradient: gradient of the logit with respect to it, in the same shape.
+    rectify: whether what speaks against the class is left out, as in the paper.
 
   Returns:
     float32 `[B, T', H', W']`.
   """
   if activation.shape != gradient.shape:
     raise ValueError(
-      "The gradient must have the shape of the activation, got"
-      f" {gradient.shape} and {activation.shape}."
+      f"The gradient must have the shape of the activation, got {gradient.shape} and"
+      f" {activation.shape}."
     )
   weights = jnp.mean(gradient.astype(jnp.float32), axis=(1, 2, 3))
   maps = jnp.einsum(
@@ -100,13 +99,13 @@ def grad_cam(activation: types.Array, gradient: types.Array, *, rectify: bool = 
 
 
 def strength(maps: np.ndarray) -> np.ndarray:
-  """How strongly each place speaks for the class, for the eye.
+  """Scales a map for the eye: how strongly each place speaks for the class.
 
   Negative values become 0, and the strongest place of the clip 1: colours can
   be compared within a clip, not between clips or networks.
 
   Args:
-    maps: `[T', H', W']`, of one clip.
+    maps: map of one clip, `[T', H', W']`.
 
   Returns:
     float32 `[T', H', W']` in [0, 1]; all 0 where nothing speaks for the class.
@@ -117,12 +116,12 @@ def strength(maps: np.ndarray) -> np.ndarray:
 
 
 def on_frames(maps: np.ndarray, positions: Sequence[int], num_frames: int, size: int) -> np.ndarray:
-  """Maps enlarged to every frame of the clip: linear in time and in space.
+  """Enlarges a map to every frame of the clip, linearly in time and space.
 
   Args:
-    maps: `[T', H', W']`.
+    maps: map of one clip, `[T', H', W']`.
     positions: the T' frames that the pathway sees, ascending.
-    num_frames: T.
+    num_frames: number of frames T.
     size: side of a frame in pixels.
 
   Returns:
@@ -134,8 +133,8 @@ def on_frames(maps: np.ndarray, positions: Sequence[int], num_frames: int, size:
   maps = np.asarray(maps, np.float32)
   if len(maps) != len(positions):
     raise ValueError(
-      "There must be a position for each time step of the map, got"
-      f" {len(positions)} for {len(maps)}."
+      f"There must be a position for each time step of the map, got {len(positions)} for"
+      f" {len(maps)}."
     )
   large = np.stack(
     [cv2.resize(each, (size, size), interpolation=cv2.INTER_LINEAR) for each in maps]

@@ -16,11 +16,11 @@ from sum_l_jax.tools.class_maps import map_overlay
 
 
 def most_changed(change: np.ndarray, number: int) -> np.ndarray:
-  """The clips whose value changes most, in either direction.
+  """Chooses the clips whose value changes most, in either direction.
 
   Args:
-    change: `[N]`; NaN is never chosen.
-    number: at most so many.
+    change: changes of the clips, `[N]`; NaN is never chosen.
+    number: most clips to choose.
 
   Returns:
     int64, most changed first; among equals the first clip first.
@@ -33,15 +33,15 @@ def most_changed(change: np.ndarray, number: int) -> np.ndarray:
 def right_probability(
   explainer: explain.Explainer, source: str | pathlib.Path, dataset: records.ClipDataset
 ) -> np.ndarray:
-  """Mean probability of each clip's labels, float32 [N].
+  """Computes the mean probability of each clip's labels, float32 `[N]`.
 
-  From the scores that the checkpoint's evaluation left, where they are of these
-  weights and clips; otherwise every clip is scored now, by one test view. NaN
-  for a clip without a label or that can't be read.
+  It comes from the scores that the checkpoint's evaluation left, where they are
+  of these weights and clips; otherwise every clip is scored now, by one test
+  view. It is NaN for a clip without a label or that can't be read.
 
   Args:
-    explainer: of the checkpoint.
-    source: where that was read from.
+    explainer: explainer of the checkpoint.
+    source: where the checkpoint was read from.
     dataset: the clips.
   """
   scores = _stored_scores(explainer, source, dataset)
@@ -55,8 +55,10 @@ def right_probability(
   return found
 
 
-def _stored_scores(explainer, source, dataset) -> np.ndarray | None:
-  """`[N, K]` of the workdir's evaluation, or None where it does not fit."""
+def _stored_scores(
+  explainer: explain.Explainer, source: str | pathlib.Path, dataset: records.ClipDataset
+) -> np.ndarray | None:
+  """`[N, K]` from the workdir's evaluation, or None where it does not fit."""
   workdir = pathlib.Path(source)
   if explainer.view != types.EGO or not workdir.is_dir():
     return None
@@ -75,13 +77,13 @@ def _stored_scores(explainer, source, dataset) -> np.ndarray | None:
 
 
 def network_names(methods: Sequence[str], sources: Sequence[str | pathlib.Path]) -> tuple[str, ...]:
-  """How pictures and tables call networks.
+  """Names networks for pictures and tables.
 
-  By method; where two have one, by as much of the end of their paths as tells
-  them apart.
+  They are called by their methods; where two have one method, by as much of the
+  end of their paths as tells them apart.
 
   Args:
-    methods: of each network, "" where unknown.
+    methods: method of each network, "" where unknown.
     sources: where each was read from.
   """
   if all(methods) and len(set(methods)) == len(methods):
@@ -103,23 +105,28 @@ def blocks(
   show: str,
   class_name: str = "",
 ) -> list[map_overlay.Block]:
-  """What the networks see in the chosen clips.
+  """Explains the chosen clips by each network.
 
   Args:
-    explainers: one a network.
-    names: of the networks.
+    explainers: an explainer per network.
+    names: names of the networks.
     dataset: the clips.
-    rows: which of them.
-    show, class_name: see `Explainer.__call__`.
+    rows: positions of the chosen clips.
+    show: see `Explainer.__call__`.
+    class_name: see there.
 
   Returns:
-    A block a clip that can be read.
+    A block per clip that can be read.
 
   Raises:
     ValueError: none can be read.
   """
   seen = [e(dataset, rows, show=show, class_name=class_name) for e in explainers]
-  found = [map_overlay.Block(tuple(names), column) for column in zip(*seen) if None not in column]
+  found = []
+  for column in zip(*seen):
+    whole = [item for item in column if item is not None]
+    if len(whole) == len(explainers):
+      found.append(map_overlay.Block(tuple(names), tuple(whole)))
   if not found:
     raise ValueError(f"None of the chosen clips of {dataset!r} can be read.")
   return found

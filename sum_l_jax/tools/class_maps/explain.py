@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
 import functools
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import clip_selection
 from sum_l_jax.data import eval_loader
 from sum_l_jax.data import input_options
 from sum_l_jax.data import records
 from sum_l_jax.evaluation import towers
+from sum_l_jax.evaluation.labels import evaluate
 from sum_l_jax.models import backbones
 from sum_l_jax.models import pixel_format
 from sum_l_jax.tools.class_maps import cam
@@ -30,21 +33,25 @@ SHOW = ("predicted", "label")
 # What a card says of the network, and no more: weights are arguments.
 _NETWORK = ("backbone", "kinds", "pixels", "tasks")
 
+# (params, stats, pixels, classes) -> probabilities, class, map.
+_Step = Callable[..., tuple[jax.Array, jax.Array, jax.Array]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
   """One clip as a network sees it.
 
   Attributes:
-    clip_id, narration: of the clip.
+    clip_id: id of the clip.
+    narration: its narration.
     labels: names of its classes in this task; empty where unknown.
     frames: uint8 `[T, H, W, 3]`, what the network was given.
     strength: float32 `[T, H, W]` in [0, 1], see `cam.strength`.
     grid: `(T', H', W')`, the positions that the map was made of.
-    shown: the class the map is of.
+    shown: class that the map is of.
     shown_probability: its probability.
-    predicted: the class with the highest probability.
-    predicted_probability: that.
+    predicted: class with the highest probability.
+    predicted_probability: that probability.
   """
 
   clip_id: str
@@ -60,6 +67,7 @@ class Explanation:
 
   @property
   def right(self) -> bool:
+    """Whether the predicted class is one of the labels."""
     return self.predicted in self.labels
 
 
@@ -68,19 +76,6 @@ class Explainer:
 
   Backbone, frames, crop and pixels are those of the checkpoint's card;
   arithmetic is float32; the whole map is pooled, as in training.
-
-  Args:
-    weights: of `read_weights`.
-    view: "ego" or "exo".
-    task: whose head; "" is the first.
-    method: of `cam.METHODS`.
-    stage: "s2", "s3" ... for grad_cam; "" is the last.
-    batch_size: clips at a time.
-    num_threads: that read and decode.
-
-  Raises:
-    ValueError: an unknown task, method or stage, or a checkpoint without the
-      view's encoder or head.
   """
 
   def __init__(
@@ -93,7 +88,22 @@ class Explainer:
     stage: str = "",
     batch_size: int = 16,
     num_threads: int = 2,
-  ):
+  ) -> None:
+    """Puts the tower on the device.
+
+    Args:
+      weights: weights from `read_weights`.
+      view: "ego" or "exo".
+      task: task whose head is used; "" is the first.
+      method: one of `cam.METHODS`.
+      stage: "s2", "s3" ... for grad_cam; "" is the last.
+      batch_size: clips at a time.
+      num_threads: threads that read and decode.
+
+    Raises:
+      ValueError: an unknown task, method or stage, or a checkpoint without the
+        view's encoder or head.
+    """
     if batch_size < 1:
       raise ValueError(f"The batch size must be 1 or more, got {batch_size}.")
     self.weights, self.view = weights, view
@@ -105,19 +115,14 @@ class Explainer:
         f"The {view} tower of {weights.source} has no task {task!r}; it has {sorted(tasks)}."
       )
     self.class_names = tuple(tasks[self.task])
-    self.stage = _check_method(weights.card, method, stage)
+    stage = _check_method(weights.card, method, stage)
     self._batch_size, self._num_threads = batch_size, num_threads
-    network, self._step = _compiled(
-      json.dumps({k: weights.card[k] for k in _NETWORK}, sort_keys=True),
-      view,
-      self.task,
-      self.stage,
-      method,
-    )
+    card = json.dumps({k: weights.card[k] for k in _NETWORK}, sort_keys=True)
+    network, self._step = _compiled(card, view, self.task, stage, method)
     self._trees = jax.device_put(towers.arrays(weights, view, network))
 
   def class_id(self, name: str) -> int:
-    """Raises ValueError for a class that the task has not."""
+    """Id of a class; raises ValueError where the task lacks it."""
     if name not in self.class_names:
       close = [n for n in self.class_names if name.casefold() in n.casefold()]
       raise ValueError(
@@ -136,14 +141,13 @@ class Explainer:
     return [self.class_names.index(n) for n in found if n in self.class_names]
 
   def right_probability(self, dataset: records.ClipDataset) -> np.ndarray:
-    """Mean probability of each clip's labels, float32 [N].
+    """Mean probability of each clip's labels, float32 `[N]`.
 
-    NaN for a clip without a label or that can't be read.
+    It is NaN for a clip without a label or that can't be read.
     """
     count = len(dataset)
     found = np.full(count, np.nan, np.float32)
-    run = self._run(dataset, np.arange(count), np.full(count, -1))
-    for row, probabilities, *_ in run:
+    for row, probabilities, *_ in self._run(dataset, range(count), [-1] * count):
       ids = self.labels(dataset, row)
       if ids:
         found[row] = probabilities[ids].mean()
@@ -160,14 +164,14 @@ class Explainer:
     """Explains clips by their middle temporal sample and centre crop.
 
     Args:
-      dataset: of this view.
+      dataset: a data set of this view.
       rows: positions of its clips.
-      show: of which class: "predicted", or "label", the first label; without
-        one the predicted class.
-      class_name: the class, in place of `show`.
+      show: class that the maps are of: "predicted", or "label", the first
+        label; without one the predicted class.
+      class_name: class that the maps are of, in place of `show`.
 
     Returns:
-      One a row; None for a clip that can't be read.
+      An explanation per row; None for a clip that can't be read.
     """
     if show not in SHOW:
       raise ValueError(f"show must be one of {SHOW}, got {show!r}.")
@@ -181,24 +185,35 @@ class Explainer:
       found[row] = self._explanation(dataset, row, probabilities, shown, maps, video)
     return [found.get(row) for row in rows]
 
-  def _explanation(self, dataset, row, probabilities, shown, maps, video) -> Explanation:
+  def _explanation(
+    self,
+    dataset: records.ClipDataset,
+    row: int,
+    probabilities: np.ndarray,
+    shown: int,
+    maps: np.ndarray,
+    video: np.ndarray,
+  ) -> Explanation:
     clip, best = dataset.clips[row], int(probabilities.argmax())
     # A map has the frames of the slow pathway.
     positions = pixel_format.slow_indices(len(video), len(video) // len(maps))
+    time, height, width = maps.shape
     return Explanation(
       clip_id=clip.clip_id,
       narration=clip.narration,
       labels=tuple(self.class_names[i] for i in self.labels(dataset, row)),
       frames=video,
       strength=cam.on_frames(cam.strength(maps), positions, len(video), video.shape[1]),
-      grid=maps.shape,
+      grid=(time, height, width),
       shown=self.class_names[shown],
       shown_probability=float(probabilities[shown]),
       predicted=self.class_names[best],
       predicted_probability=float(probabilities[best]),
     )
 
-  def _run(self, dataset, rows, wanted):
+  def _run(
+    self, dataset: records.ClipDataset, rows: Sequence[int], wanted: Sequence[int]
+  ) -> Iterator[tuple[int, np.ndarray, int, np.ndarray, np.ndarray]]:
     """Yields row, probabilities [K], class, map [T', H', W'], video."""
     stream = eval_loader.EvalStream(
       clip_selection.subset(dataset, np.asarray(rows, np.int64)),
@@ -207,16 +222,17 @@ class Explainer:
       batch_size=self._batch_size,
       options=input_options.Input(self._num_threads),
     )
-    wanted = np.asarray(wanted, np.int32)
+    classes = np.asarray(wanted, np.int32)
+    batch: Any
     for batch in stream:
       inputs = {k: batch[k] for k in ("video", "color_offset")}
-      results = jax.device_get(self._step(*self._trees, inputs, wanted[batch["clip"]]))
+      results = jax.device_get(self._step(*self._trees, inputs, classes[batch["clip"]]))
       for i in np.flatnonzero(batch["mask"]):
         probabilities, shown, maps = (x[i] for x in results)
-        yield (int(rows[batch["clip"][i]]), probabilities, int(shown), maps, batch["video"][i])
+        yield int(rows[batch["clip"][i]]), probabilities, int(shown), maps, batch["video"][i]
 
 
-def _check_method(card: dict, method: str, stage: str) -> str:
+def _check_method(card: towers.Card, method: str, stage: str) -> str:
   """The stage that a map is made of."""
   if method not in cam.METHODS:
     raise ValueError(f"method must be one of {cam.METHODS}, got {method!r}.")
@@ -225,40 +241,44 @@ def _check_method(card: dict, method: str, stage: str) -> str:
     raise ValueError(f"The stage of {card['backbone']!r} must be one of {names}, got {stage!r}.")
   if stage and method == "cam" and stage != names[-1]:
     raise ValueError(
-      f"A class activation map is of the last stage, {names[-1]!r}, got"
-      f" {stage!r}. Use method 'grad_cam' for an earlier one."
+      f"A class activation map is of the last stage, {names[-1]!r}, got {stage!r}. Use method"
+      " 'grad_cam' for an earlier one."
     )
   return stage or names[-1]
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(card: str, view: str, task: str, stage: str, method: str):
-  """The network and its step; those alike are compiled once.
+def _compiled(card: str, view: str, task: str, stage: str, method: str) -> tuple[Network, _Step]:
+  """Makes a network and its step; those alike are compiled once.
 
   Args:
-    card: the entries `_NETWORK` of a checkpoint's card, as JSON.
-    view, task, stage, method: see `Explainer`.
+    card: entries `_NETWORK` of a checkpoint's card, as JSON.
+    view: see `Explainer`, as for the others.
+    task: task whose head is used.
+    stage: stage that the maps are made of.
+    method: one of `cam.METHODS`.
   """
   fields = json.loads(card)
   make = lambda: towers.class_model(fields, view)
-  network, rest = Network(make), None
-  if method == "grad_cam":
-    rest = Network(lambda: tail.Tail(make(), stage))
-  return network, _make_step(
-    network, rest, view=view, task=task, kind=fields["kinds"][view][task], stage=stage
-  )
+  rest = Network(lambda: tail.Tail(make(), stage)) if method == "grad_cam" else None
+  network = Network(make)
+  kind = fields["kinds"][view][task]
+  return network, _make_step(network, rest, view=view, task=task, kind=kind, stage=stage)
 
 
-def _make_step(network, rest, *, view, task, kind, stage):
-  """Compiles (params, stats, pixels, classes) -> probabilities, class, map.
+def _make_step(
+  network: Network, rest: Network | None, *, view: str, task: str, kind: str, stage: str
+) -> _Step:
+  """Compiles the step.
 
   A class of -1 stands for the predicted one; with `rest`, the network from
   `stage` on, the map is that of Grad-CAM.
   """
 
-  def gradient(params, stats, activations, classes):
-    def logits(slow):
-      inputs = {view: {**activations, backbones.SLOW: slow}}
+  def gradient(params: Any, stats: Any, activations: Any, classes: jax.Array) -> jax.Array:
+    def logits(slow: jax.Array) -> jax.Array:
+      inputs: Any = {view: {**activations, backbones.SLOW: slow}}
+      assert rest is not None
       outputs, _ = rest.apply(params, stats, inputs, train=False)
       scores = outputs[view]["logits"][task]
       return jnp.take_along_axis(scores, classes[:, None], axis=1).sum()
@@ -266,20 +286,19 @@ def _make_step(network, rest, *, view, task, kind, stage):
     # In evaluation no clip depends on another: the sum keeps them apart.
     return jax.grad(logits)(activations[backbones.SLOW])
 
-  def step(params, stats, inputs, classes):
+  def step(
+    params: Any, stats: Any, inputs: Any, classes: jax.Array
+  ) -> tuple[jax.Array, jax.Array, jax.Array]:
     outputs, _ = network.apply(params, stats, {view: inputs}, train=False)
     logits = outputs[view]["logits"][task]
     activations = outputs[view]["stages"][stage]
     classes = jnp.where(classes < 0, jnp.argmax(logits, axis=-1), classes)
     if rest is None:
       kernel = params[view]["heads"][task]["kernel"]
-      maps = cam.class_activation_maps(activations, kernel, classes)
-      maps = maps[backbones.SLOW]
+      maps = cam.class_activation_maps(activations, kernel, classes)[backbones.SLOW]
     else:
-      maps = cam.grad_cam(
-        activations[backbones.SLOW], gradient(params, stats, activations, classes)
-      )
-    scores = jax.nn.softmax(logits) if kind == types.SOFTMAX else jax.nn.sigmoid(logits)
-    return scores, classes, maps
+      slope = gradient(params, stats, activations, classes)
+      maps = cam.grad_cam(activations[backbones.SLOW], slope)
+    return evaluate.probabilities(logits, kind), classes, maps
 
   return jax.jit(step)

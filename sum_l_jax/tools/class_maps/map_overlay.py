@@ -16,7 +16,7 @@ import numpy as np
 from sum_l_jax.tools.class_maps import explain
 from sum_l_jax.video import canvas
 
-# At most, in a row of a still picture.
+# Most frames in a row of a still picture.
 COLUMNS = 8
 _GAP = 4
 # Smaller frames are enlarged for the eye.
@@ -29,7 +29,7 @@ class Block:
   """One clip as one or several networks see it.
 
   Attributes:
-    names: of the networks, for example "fpv_only" and "sum_l".
+    names: names of the networks, for example "fpv_only" and "sum_l".
     seen: what each of them sees, in the same order.
   """
 
@@ -38,12 +38,13 @@ class Block:
 
   @property
   def heading(self) -> str:
+    """The clip and its labels, in words."""
     first = self.seen[0]
     label = f", label: {', '.join(first.labels)}" if first.labels else ""
     return f"{first.clip_id}: {first.narration}{label}"
 
   def caption(self, number: int) -> str:
-    """What a network says of the clip, in words."""
+    """What a network says about the clip, in words."""
     item = self.seen[number]
     verdict = ""
     if item.labels:
@@ -55,7 +56,7 @@ class Block:
 
 
 def colors(strength: np.ndarray) -> np.ndarray:
-  """Strength `[...]` in [0, 1] as uint8 RGB `[..., 3]`."""
+  """Turns strength `[...]` in [0, 1] into uint8 RGB `[..., 3]`."""
   strength = np.asarray(strength)
   levels = np.rint(255 * np.clip(strength, 0, 1)).astype(np.uint8)
   table = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_INFERNO)
@@ -63,14 +64,14 @@ def colors(strength: np.ndarray) -> np.ndarray:
 
 
 def blended(frames: np.ndarray, strength: np.ndarray) -> np.ndarray:
-  """Frames in gray with the map in colour over them, uint8 `[T, H, W, 3]`.
+  """Lays a map in colour over gray frames, uint8 `[T, H, W, 3]`.
 
-  Gray and dimmed, because the colours of the scene would be taken for those of
-  the map. Where the map is 0 the frame alone is left.
+  The frames are gray and dimmed, because the colours of the scene would be
+  taken for those of the map. Where the map is 0 the frame alone is left.
 
   Args:
-    frames: uint8 `[T, H, W, 3]`.
-    strength: `[T, H, W]` in [0, 1].
+    frames: frames, uint8 `[T, H, W, 3]`.
+    strength: map, `[T, H, W]` in [0, 1].
   """
   gray = np.stack([cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in frames])
   return _mixed(gray[..., None] / 255.0, strength)
@@ -85,10 +86,10 @@ def _mixed(gray: np.ndarray, strength: np.ndarray) -> np.ndarray:
 
 
 def where(strength: np.ndarray) -> str:
-  """When and where a map is strongest, in words, for those who can't see it.
+  """Says when and where a map is strongest, for those who can't see it.
 
   Args:
-    strength: `[T, H, W]` in [0, 1].
+    strength: map, `[T, H, W]` in [0, 1].
   """
   if not np.any(strength):
     return "nothing in the clip speaks for it"
@@ -101,19 +102,21 @@ def where(strength: np.ndarray) -> str:
 
 
 def chosen_frames(num_frames: int, columns: int = COLUMNS) -> np.ndarray:
-  """Frames of a still picture, spread evenly: those of the slow pathway where
-  it has as many."""
+  """Frames of a still picture, spread evenly.
+
+  They are those of the slow pathway where it has as many.
+  """
   count = min(num_frames, columns)
   return np.linspace(0, num_frames - 1, count).astype(np.int64)
 
 
 def strips(block: Block, *, columns: int = COLUMNS, side: int = _SIDE) -> list[np.ndarray]:
-  """Rows of frames: the clip itself, then the map of each network.
+  """Draws rows of frames: the clip itself, then the map of each network.
 
   Args:
     block: one clip.
-    columns: at most so many frames.
-    side: of a frame in the picture.
+    columns: most frames in a row.
+    side: side of a frame in the picture, in pixels.
 
   Returns:
     uint8 `[side, W, 3]` each, one more than there are networks.
@@ -128,13 +131,13 @@ def strips(block: Block, *, columns: int = COLUMNS, side: int = _SIDE) -> list[n
 
 
 def bar(width: int, height: int = 14) -> np.ndarray:
-  """The colours from none to most, as they are over a gray frame."""
+  """Draws the colours from none to most, as they are over a gray frame."""
   levels = np.tile(np.linspace(0, 1, width), (height, 1))
   return _mixed(np.full((height, width, 1), 0.5), levels)
 
 
 def legend(width: int) -> np.ndarray:
-  """What the colours mean, as one line of a picture."""
+  """Says what the colours mean, as one line of a picture."""
   colored = np.pad(bar(120), ((3, 3), (0, 8), (0, 0)), constant_values=255)
   text = "speaks for the class: not at all ... most in this clip and row"
   line = canvas.text_line(text, max(width - colored.shape[1], 60), color=_GRAY)
@@ -144,7 +147,7 @@ def legend(width: int) -> np.ndarray:
 
 
 def sheet(blocks: Sequence[Block]) -> np.ndarray:
-  """All clips in one still picture, frames in columns."""
+  """Draws all clips in one still picture, frames in columns."""
   parts = []
   for block in blocks:
     own, *maps = strips(block)
@@ -158,7 +161,7 @@ def sheet(blocks: Sequence[Block]) -> np.ndarray:
 
 
 def film(blocks: Sequence[Block]) -> list[np.ndarray]:
-  """All clips below each other, every frame a picture, networks side by side.
+  """Draws a picture per frame: clips below each other, networks side by side.
 
   Clips of one data set have the same number of frames.
   """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +20,10 @@ class Tail(multiview.MultiviewModel):
   It has the parameters of the model it is made from, under the same names.
 
   Attributes:
-    stage: whose activations come in, "s1", "s2" ...
+    stage: stage whose activations come in, "s1", "s2" ...
   """
 
-  def __init__(self, model: multiview.MultiviewModel, stage: str):
+  def __init__(self, model: multiview.MultiviewModel, stage: str) -> None:
     super().__init__({view: getattr(model, view) for view in model.views})
     self.stage = stage
 
@@ -32,13 +33,13 @@ class Tail(multiview.MultiviewModel):
     """Computes class logits.
 
     Args:
-      inputs: {view: {pathway: `[B, T', H', W', C]`}}, what the model gives as
-        `outputs[view]["stages"][stage]`.
-      train: must be False: dropout and batch statistics have no place here.
+      inputs: `{view: {pathway: [B, T', H', W', C]}}`, what the model returns
+        as `outputs[view]["stages"][stage]`.
+      train: False, for dropout and batch statistics have no place here.
       key: not used.
 
     Returns:
-      {view: {"logits": {task: float32 `[B, K]`}}}.
+      `{view: {"logits": {task: [B, K]}}}`, float32.
     """
     del key
     if train:
@@ -51,7 +52,7 @@ class Tail(multiview.MultiviewModel):
     return outputs
 
 
-def _finish(encoder, stage: str, activations: Mapping[str, jax.Array]) -> jax.Array:
+def _finish(encoder: Any, stage: str, activations: Mapping[str, Any]) -> jax.Array:
   """Runs the stages after `stage` and pools, as the encoders do."""
   names = encoder.stage_names
   x = dict(activations)

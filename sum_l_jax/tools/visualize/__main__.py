@@ -1,4 +1,4 @@
-r"""Class activation maps of clips, as a picture or a film.
+r"""Draws class activation maps of clips, as a picture or a film.
 
   python -m sum_l_jax.tools.visualize --checkpoint=runs/demo \
       --dataset=data/toy_kitchen/ego --split=test --number=8
@@ -17,70 +17,63 @@ import argparse
 from collections.abc import Sequence
 import pathlib
 import sys
+from typing import TYPE_CHECKING
 
 from sum_l_jax.system import command_line
+from sum_l_jax.tools import shared_options
+
+if TYPE_CHECKING:
+  import numpy as np
+
+  from sum_l_jax.data import records
+  from sum_l_jax.tools.class_maps import explain
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog="python -m sum_l_jax.tools.visualize",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.make_parser(__package__, __doc__)
+  shared_options.add_checkpoint(parser)
   add = parser.add_argument
-  add("--checkpoint", required=True, help="workdir, checkpoint folder or .npz file")
   add("--dataset", required=True, metavar="DIR", help="a clip data set")
-  add("--split", default="test", help="of it (test)")
-  add("--ids", default="", metavar="ID,...", help="these clips")
-  add("--number", type=int, default=8, help="of clips without --ids (8)")
-  add(
-    "--against",
-    default="",
-    metavar="CHECKPOINT",
-    help="another network to compare with, shown first",
-  )
+  add("--split", default="test", help="its split (test)")
+  add("--ids", default="", metavar="ID,...", help="clips to show")
+  add("--number", type=int, default=8, help="number of clips without --ids (8)")
+  against_help = "another network to compare with, shown first"
+  add("--against", default="", metavar="CHECKPOINT", help=against_help)
   add("--task", default="", help="verb, noun ... (the first one)")
-  add("--class", dest="class_name", default="", metavar="NAME", help="show the map of this class")
-  add(
-    "--show",
-    choices=("predicted", "label"),
-    default="",
-    help="or of this one (predicted; with --against label)",
-  )
-  add("--method", choices=("cam", "grad_cam"), default="cam")
-  add("--stage", default="", help="of --method=grad_cam: s2, s3 ...; earlier ones are finer (last)")
-  add(
-    "--output",
-    type=pathlib.Path,
-    default=pathlib.Path("cam.png"),
-    metavar="FILE",
-    help="a .png, .gif or .mp4 file (cam.png)",
-  )
-  add("--batch_size", type=int, default=16, help="clips at a time (16)")
-  add("--num_threads", type=int, default=2, help="that read and decode (2)")
+  add("--class", dest="class_name", default="", metavar="NAME", help="class that the maps are of")
+  show_help = "or this class of each clip (predicted; with --against label)"
+  add("--show", choices=("predicted", "label"), default="", help=show_help)
+  add("--method", choices=("cam", "grad_cam"), default="cam", help="kind of map (cam)")
+  add("--stage", default="", help="stage for grad_cam: s2, s3 ...; earlier ones are finer (last)")
+  output_help = "a .png, .gif or .mp4 file (cam.png)"
+  add("--output", type=pathlib.Path, default="cam.png", metavar="FILE", help=output_help)
+  shared_options.add_reading(parser, "clips")
   return parser
 
 
-def _rows(options, explainers, sources, dataset):
-  """The chosen clips, and how much each changes (or None)."""
+def _rows(
+  options: argparse.Namespace,
+  explainers: Sequence[explain.Explainer],
+  sources: Sequence[str],
+  dataset: records.ClipDataset,
+) -> tuple[Sequence[int], tuple[np.ndarray, np.ndarray] | None]:
+  """The chosen clips, and the probabilities by which they were chosen."""
   from sum_l_jax.data import clip_selection
   from sum_l_jax.tools.class_maps import clip_choice
 
-  ids = list(filter(None, options.ids.split(",")))
+  ids = command_line.names(options.ids)
   if ids or not options.against:
-    rows = clip_selection.choose(dataset, number=options.number, ids=ids)
-    return rows, None
+    return clip_selection.choose(dataset, number=options.number, ids=ids).tolist(), None
   if options.number < 1:
     raise ValueError(f"--number must be 1 or more, got {options.number}.")
   before, after = (
     clip_choice.right_probability(e, source, dataset) for e, source in zip(explainers, sources)
   )
-  rows = clip_choice.most_changed(after - before, options.number)
-  if not len(rows):
+  rows = clip_choice.most_changed(after - before, options.number).tolist()
+  if not rows:
     raise ValueError(
-      f"No clip of {dataset!r} has a label of the task"
-      f" {explainers[0].task!r} that both networks know, so none can be"
-      " chosen by it. Give --ids."
+      f"No clip of {dataset!r} has a label of the task {explainers[0].task!r} that both networks"
+      " know, so none can be chosen by it. Give --ids."
     )
   return rows, (before, after)
 
@@ -111,16 +104,11 @@ def _run(options: argparse.Namespace) -> str:
     for w in weights
   ]
   rows, change = _rows(options, explainers, sources, dataset)
-  names = clip_choice.network_names(
-    [towers.read_config(w.card).get("method", "") for w in weights], sources
-  )
+  methods = [towers.read_config(w.card).get("method", "") for w in weights]
+  names = clip_choice.network_names(methods, sources)
+  show = options.show or ("label" if options.against else "predicted")
   blocks = clip_choice.blocks(
-    explainers,
-    names,
-    dataset,
-    rows,
-    show=options.show or ("label" if options.against else "predicted"),
-    class_name=options.class_name,
+    explainers, names, dataset, rows, show=show, class_name=options.class_name
   )
   film = options.output.suffix.lower() != ".png"
   frames = weights[-1].card["frames"]
@@ -132,14 +120,12 @@ def _run(options: argparse.Namespace) -> str:
   )
   lines = []
   for block in blocks:
-    lines.append(block.heading)
-    lines += [f"  {block.caption(i)}" for i in range(len(block.names))]
+    lines += [block.heading, *(f"  {block.caption(i)}" for i in range(len(block.names)))]
   if change is not None:
+    before, after = change
     lines.append("probability of the right class, " + " -> ".join(blocks[0].names) + ":")
-    lines += [
-      f"  {dataset.clips[row].clip_id}  {change[0][row]:.2f} -> {change[1][row]:.2f}"
-      for row in rows
-    ]
+    for row in rows:
+      lines.append(f"  {dataset.clips[row].clip_id}  {before[row]:.2f} -> {after[row]:.2f}")
   return "\n".join([*lines, f"wrote {options.output}: {len(blocks)} clips"])
 
 
