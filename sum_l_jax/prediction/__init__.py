@@ -1,1 +1,1 @@
-"""From videos to labels: reading, windows, scoring, drawing."""
+"""Prediction of labels of videos: reading, windows, scores, best classes."""

@@ -11,6 +11,7 @@ import numpy as np
 from sum_l_jax import types
 
 ACTION = "action"
+# Names and scores, best first.
 Best = tuple[tuple[str, ...], tuple[float, ...]]
 
 
@@ -19,8 +20,9 @@ class Prediction:
   """The best classes of one task in one window of a video.
 
   Attributes:
-    video: its path, or "array".
-    start, stop: of the window, seconds.
+    video: path of the video, or "array".
+    start: start of the window in seconds.
+    stop: end of the window in seconds.
     task: for example "verb"; "action" for the best pairs of verb and noun.
     classes: names, best first.
     scores: their probabilities; of a pair the product.
@@ -39,7 +41,7 @@ class Failure:
   """A video that can't be read, or not to its end.
 
   Attributes:
-    video: its path.
+    video: path of the video.
     error: what is wrong.
   """
 
@@ -48,8 +50,8 @@ class Failure:
 
 
 def best_classes(values: np.ndarray, names: Sequence[str], top: int) -> Best:
-  """The `top` best of `[K]` scores; of equal ones the first."""
-  best = np.argsort(-values, kind="stable")[:top]
+  """The `top` best of `[K]` scores; among equal ones the first."""
+  best = list(map(int, np.argsort(-values, kind="stable")[:top]))
   return tuple(names[i] for i in best), tuple(float(values[i]) for i in best)
 
 
@@ -59,9 +61,10 @@ def best_pairs(
   """The `top` best pairs "verb noun" by the product of their probabilities.
 
   Args:
-    verb, noun: probabilities, `[K]` each.
+    verb: probabilities of the verbs, `[K]`.
+    noun: probabilities of the nouns, `[K]`.
     names: class names of "verb" and "noun".
-    top: pairs wanted.
+    top: number of pairs.
   """
   # A pair among the best is made of classes among the best.
   verbs, nouns = (np.argsort(-v, kind="stable")[:top] for v in (verb, noun))
@@ -82,11 +85,11 @@ def best_labels(
     values: task -> probabilities `[K]`.
     class_names: task -> K names.
     kinds: task -> "softmax" or "multi_label".
-    top: classes, and pairs.
+    top: number of classes, and of pairs.
 
   Returns:
-    Task -> names and scores; "action" where verb and noun are softmax tasks
-    and there is no task of that name.
+    Task -> names and scores; with "action" where verb and noun are softmax
+    tasks and there is no task of that name.
   """
   best = {task: best_classes(v, class_names[task], top) for task, v in values.items()}
   pair = all(kinds.get(t) == types.SOFTMAX for t in ("verb", "noun"))

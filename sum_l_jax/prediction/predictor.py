@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+import functools
 import pathlib
 from typing import Any
 
@@ -30,7 +31,7 @@ Prediction = best_labels.Prediction
 Failure = best_labels.Failure
 Score = Callable[[np.ndarray], Mapping[str, Any]]
 Video = str | pathlib.Path | np.ndarray
-# Called with a video's name, the seconds read, and those it lasts or None.
+# Takes a video's name, the seconds read, and those it lasts or None.
 Progress = Callable[[str, float, float | None], None]
 
 
@@ -50,7 +51,7 @@ class Predictor:
   Attributes:
     recipe: what the network takes and gives.
     class_names: task -> names, position = class id.
-    batch_size: windows that are scored together.
+    batch_size: most windows that are scored together.
   """
 
   def __init__(
@@ -60,17 +61,17 @@ class Predictor:
     *,
     batch_size: int = 8,
     fixed_batch: bool = False,
-  ):
+  ) -> None:
     """Takes the network as a function.
 
     Args:
       recipe: what it takes and gives.
       score: uint8 `[B, T, H, W, 3]` -> {task: probabilities `[B, K]`}.
-      batch_size: windows that are scored together, at most.
-      fixed_batch: `score` takes no other B than `batch_size`.
+      batch_size: most windows that are scored together.
+      fixed_batch: whether `score` takes no other B than `batch_size`.
 
     Raises:
-      ValueError: batch_size below 1.
+      ValueError: batch_size is below 1.
     """
     if batch_size < 1:
       raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
@@ -81,14 +82,14 @@ class Predictor:
 
   @property
   def fps(self) -> float:
-    """The frame rate of the training data, which windows are read at."""
+    """Frame rate of the training data, at which windows are read."""
     return self.recipe.fps
 
   def scores(self, frames: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """Probabilities of one clip.
+    """Computes the probabilities of one clip.
 
     Args:
-      frames: uint8 RGB `[H, W, 3]` each, at `fps`, all of one size.
+      frames: frames at `fps`, uint8 RGB `[H, W, 3]` each, all of one size.
 
     Returns:
       task -> `[K]`.
@@ -98,10 +99,10 @@ class Predictor:
     return {task: values[0] for task, values in scored.items()}
 
   def score_batch(self, video: np.ndarray) -> dict[str, np.ndarray]:
-    """Probabilities of clips that are sampled and cropped already.
+    """Computes the probabilities of clips that are sampled and cropped already.
 
     Args:
-      video: uint8 RGB `[B, *recipe.video_shape]`.
+      video: clips, uint8 RGB `[B, *recipe.video_shape]`.
 
     Returns:
       task -> `[B, K]`.
@@ -112,12 +113,12 @@ class Predictor:
     shape = self.recipe.video_shape
     limit = self.batch_size if self._fixed_batch else len(video)
     if video.dtype != np.uint8 or video.shape[1:] != shape or not 1 <= len(video) <= limit:
+      most = f" with B at most {limit}" if self._fixed_batch else ""
       raise ValueError(
-        f"video must be uint8 [B, {', '.join(map(str, shape))}]"
-        f"{f' with B at most {limit}' if self._fixed_batch else ''}, got"
-        f" {video.dtype} {list(video.shape)}."
+        f"video must be uint8 [B, {', '.join(map(str, shape))}]{most}, got {video.dtype}"
+        f" {list(video.shape)}."
       )
-    scored = jax.device_get(self._dispatch(video, len(video)))
+    scored = jax.device_get(self._dispatch(list(video), len(video)))
     return {task: scored[task][: len(video)] for task in self.class_names}
 
   def predict(
@@ -133,27 +134,27 @@ class Predictor:
     """Slides a window over one video.
 
     Args:
-      video: a file, a folder or `.tar` file of JPEG frames, or an array uint8
-        RGB `[T, H, W, 3]`.
-      fps: frames a second of an array, which needs it, or of a folder, where
-        it is else the model's; a video file says its own.
-      window: length of a window, seconds.
-      stride: distance between the starts of two windows, seconds.
-      top: classes a task.
-      short_side: larger frames are shrunk to it, as the training data was when
-        it was built.
+      video: a video file, a folder or `.tar` file of JPEG frames, or an array,
+        uint8 RGB `[T, H, W, 3]`.
+      fps: frame rate of an array, which needs it, or of a folder, whose default
+        is the model's; a video file says its own.
+      window: length of a window in seconds.
+      stride: seconds from the start of one window to the next.
+      top: number of classes per task.
+      short_side: short side that larger frames are shrunk to, as the training
+        data was when it was built.
 
     Returns:
-      One prediction a task and window, in order of time.
+      One prediction per task and window, in order of time.
 
     Raises:
       FileNotFoundError, ValueError: no such video, or a damaged one, of which
-        `stream` gives what could be read; or an argument out of range.
+        `stream` returns what could be read; or an argument out of range.
     """
     if fps is not None and not video_sources.has_no_rate(video):
       raise ValueError(
-        "fps is of arrays and folders of frames; a video file says its own."
-        f" Leave it out for {str(video)!r}."
+        "fps is for arrays and folders of frames; a video file says its own. Leave it out for"
+        f" {str(video)!r}."
       )
     found = []
     for item in self.stream(
@@ -181,8 +182,12 @@ class Predictor:
     batch, the next one is read.
 
     Args:
-      videos: see `predict`, as are the others.
-      fps: of the arrays and folders among them.
+      videos: videos as `predict` takes them.
+      fps: frame rate of the arrays and folders among them.
+      window: see `predict`.
+      stride: see `predict`.
+      top: see `predict`.
+      short_side: see `predict`.
       progress: called for every window read.
 
     Yields:
@@ -198,11 +203,9 @@ class Predictor:
         f"top must be at least 1 and short_side even and at least 16, got {top=}, {short_side=}."
       )
 
-    def cutter(source: Any) -> windows.WindowCutter:
-      return windows.WindowCutter(
-        source, fps=self.fps, window=window, stride=stride, short_side=short_side
-      )
-
+    cutter = functools.partial(
+      windows.WindowCutter, fps=self.fps, window=window, stride=stride, short_side=short_side
+    )
     waiting = None
     for items, rows in self._batches(self._read(videos, fps, cutter, progress)):
       clips = [item.pixels for item in items if isinstance(item, _Clip)]
@@ -217,7 +220,7 @@ class Predictor:
     self,
     videos: Iterable[Video],
     fps: float | None,
-    cutter: Callable[[Any], windows.WindowCutter],
+    cutter: Callable[[video_sources.Source], windows.WindowCutter],
     progress: Progress | None,
   ) -> Iterator[_Clip | Failure]:
     """Yields the windows of all videos, and what went wrong with each."""
@@ -235,11 +238,11 @@ class Predictor:
         yield Failure(name, error)
 
   def _pixels(self, length: int, frame: Callable[[int], np.ndarray]) -> np.ndarray:
-    """The sampled and cropped frames of a clip, `[T, H, W, 3]`."""
-    indices = self._transform.test_indices(length, 0, 1)
-    # Of a clip shorter than the sample an index comes several times.
-    distinct = {i: frame(i) for i in dict.fromkeys(indices.tolist())}
-    return self._transform.test([distinct[i] for i in indices.tolist()], 1)[0]
+    """Samples and crops the frames of a clip, `[T, H, W, 3]`."""
+    indices = self._transform.test_indices(length, 0, 1).tolist()
+    # In a clip shorter than the sample an index comes several times.
+    distinct = {i: frame(i) for i in dict.fromkeys(indices)}
+    return self._transform.test([distinct[i] for i in indices], 1)[0]
 
   def _batches(
     self, items: Iterable[_Clip | Failure]
@@ -247,7 +250,7 @@ class Predictor:
     """Yields items of at most `batch_size` clips, and the rows to score.
 
     Rows are the same in all batches, so there is one compilation. Where there
-    is but one batch, not full, they are the next power of two.
+    is only one batch, and it is not full, they are the next power of two.
     """
     held, clips, first = [], 0, True
     for item in items:
@@ -261,7 +264,7 @@ class Predictor:
       yield held, min(small, self.batch_size) if first else self.batch_size
 
   def _dispatch(self, clips: Sequence[np.ndarray], rows: int) -> Mapping[str, Any]:
-    """Scores clips in a batch of so many rows; doesn't wait for the result."""
+    """Scores clips in a batch of `rows`; doesn't wait for the result."""
     rows = self.batch_size if self._fixed_batch else rows
     video = np.zeros((rows, *self.recipe.video_shape), np.uint8)
     video[: len(clips)] = clips
@@ -288,12 +291,12 @@ class Predictor:
 
 
 def load(checkpoint: str | pathlib.Path, *, batch_size: int = 8) -> Predictor:
-  """A checkpoint's ego encoder and heads, ready for videos.
+  """Loads a checkpoint's ego encoder and heads, ready for videos.
 
   Args:
     checkpoint: workdir, checkpoint folder or `.npz` file; trained here or
       converted.
-    batch_size: windows that are scored together, at most.
+    batch_size: most windows that are scored together.
 
   Raises:
     FileNotFoundError, ValueError: no such checkpoint, or one without an ego

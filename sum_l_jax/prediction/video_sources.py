@@ -1,16 +1,4 @@
-"""What can be predicted on: video files, folders of frames, arrays.
-
-A source has
-
-  name             for results and messages
-  duration         seconds, or None where only reading to the end tells
-  frame_seconds    how long the newest frame is shown
-  images()         yields (seconds, function that gives uint8 RGB [H, W, 3])
-  jpegs(side)      yields (seconds, function that gives the frame as the data
-                   sets store it: a JPEG, its short side at most `side`)
-
-and is a context manager. Both iterators read once, from first to last frame.
-"""
+"""What can be predicted on: video files, folders of frames, arrays."""
 
 from __future__ import annotations
 
@@ -18,6 +6,7 @@ import abc
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
+import functools
 import os
 import pathlib
 import re
@@ -35,84 +24,88 @@ _VIDEO_SUFFIXES = frozenset(s.lower() for s in media.VIDEO_SUFFIXES)
 _FRAME_SUFFIXES = frozenset({".jpg", ".jpeg"})
 
 
-class _Source(abc.ABC):
-  """What sources have in common."""
+class Source(abc.ABC):
+  """What sources have in common; a context manager.
 
-  name = ""
+  Both iterators read once, from the first to the last frame.
+
+  Attributes:
+    name: name for results and messages.
+    fps: frames a second.
+    duration: length in seconds, or None where only reading to the end tells.
+    frame_seconds: how long the newest frame is shown.
+  """
+
+  name: str
   fps: float
-  duration: float | None = None
-  frame_seconds = 0.0
+  duration: float | None
+  frame_seconds: float
 
-  def __enter__(self):
+  def _describe(self, name: str, num_frames: int, fps: float) -> None:
+    """Sets the attributes of frames that follow each other evenly."""
+    self.name, self.fps = name, fps
+    self.duration, self.frame_seconds = num_frames / fps, 1 / fps
+
+  def __enter__(self) -> Source:
     return self
 
-  def __exit__(self, *error) -> None:
-    del error  # Nothing is open.
+  def __exit__(self, *unused_error: object) -> None:
+    return None  # Nothing is open.
 
   @abc.abstractmethod
   def images(self) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
-    """See the module."""
+    """Yields seconds, and a function that returns uint8 RGB `[H, W, 3]`."""
 
   def jpegs(self, short_side: int) -> Iterator[tuple[float, Callable[[], bytes]]]:
-    """See the module; the same JPEGs that a data set would hold."""
+    """Yields seconds, and a function that returns the frame as a JPEG.
+
+    The JPEG is the one that a data set would hold, with a short side of at most
+    `short_side`.
+    """
     for moment, image in self.images():
       yield moment, lambda image=image: jpeg.encode(jpeg.shrink(image(), short_side))
 
 
-class VideoSource(_Source):
-  """A video file; see `video.VideoStream`."""
-
-  def __init__(self, path: pathlib.Path):
-    self._stream = video_stream.VideoStream(path)
-    self.name = self._stream.name
-    self.duration = self._stream.duration
-    self.fps = self._stream.fps
-
-  def __exit__(self, *error) -> None:
-    self._stream.__exit__(*error)
-
-  @property
-  def frame_seconds(self) -> float:
-    return self._stream.frame_seconds
-
-  def images(self) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
-    return self._stream.images()
+class VideoSource(video_stream.VideoStream, Source):
+  """A video file."""
 
 
-class FrameSource(_Source):
-  """JPEG frames in a folder or `.tar` file, in the order of their numbers.
+class FrameSource(Source):
+  """JPEG frames in a folder or `.tar` file, in the order of their numbers."""
 
-  Args:
-    path: the folder or file.
-    fps: frames a second.
+  def __init__(self, path: pathlib.Path, fps: float) -> None:
+    """Lists the frames.
 
-  Raises:
-    ValueError: it holds no JPEG, or is no readable tar file.
-  """
+    Args:
+      path: folder or file.
+      fps: frames a second.
 
-  def __init__(self, path: pathlib.Path, fps: float):
-    self.name, self.fps = str(path), fps
+    Raises:
+      ValueError: it holds no JPEG, or is no readable tar file.
+    """
     folder = path.is_dir()
     self._store = frame_files.Folder(path) if folder else frame_files.Tar(path)
-    self._files = sorted((name for name in self._store.names if _is_frame(name)), key=_by_number)
+    self._files = sorted(filter(_is_frame, self._store.names), key=_by_number)
     if not self._files:
       raise ValueError(
-        f"{self.name!r} holds neither videos nor JPEG frames. Name a video, a"
-        " folder of videos, or a folder of frames."
+        f"{str(path)!r} holds neither videos nor JPEG frames. Name a video, a folder of videos, or"
+        " a folder of frames."
       )
-    self.duration = len(self._files) / fps
-    self.frame_seconds = 1 / fps
+    self._describe(str(path), len(self._files), fps)
 
   def images(self) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
+    """See `Source`."""
     for number, name in enumerate(self._files):
       yield number / self.fps, lambda name=name: self._decode(name)
 
   def jpegs(self, short_side: int) -> Iterator[tuple[float, Callable[[], bytes]]]:
+    """See `Source`; small frames keep their bytes."""
+
+    def shrunk(name: str) -> bytes:
+      return jpeg.shrink_jpeg(self._store.read(name), short_side, self._what(name))
+
     for number, name in enumerate(self._files):
-      yield (
-        number / self.fps,
-        lambda name=name: jpeg.shrink_jpeg(self._store.read(name), short_side, self._what(name)),
-      )
+      yield number / self.fps, functools.partial(shrunk, name)
 
   def _what(self, name: str) -> str:
     return f"Frame {self._store.where(name)}"
@@ -124,30 +117,29 @@ class FrameSource(_Source):
       raise ValueError(f"{self._what(name)}: {error}") from error
 
 
-class ArraySource(_Source):
-  """Frames in memory.
+class ArraySource(Source):
+  """Frames in memory."""
 
-  Args:
-    frames: uint8 RGB `[T, H, W, 3]`.
-    fps: frames a second.
+  def __init__(self, frames: np.ndarray, fps: float) -> None:
+    """Takes the frames.
 
-  Raises:
-    ValueError: another type or shape.
-  """
+    Args:
+      frames: frames, uint8 RGB `[T, H, W, 3]`.
+      fps: frames a second.
 
-  name = "array"
-
-  def __init__(self, frames: np.ndarray, fps: float):
+    Raises:
+      ValueError: another type or shape.
+    """
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
       raise ValueError(
-        "Frames must be uint8 RGB [T, H, W, 3], none of them 0; got"
-        f" {frames.dtype} {list(frames.shape)}."
+        f"Frames must be uint8 RGB [T, H, W, 3], none of them 0; got {frames.dtype}"
+        f" {list(frames.shape)}."
       )
-    self._frames, self.fps = frames, fps
-    self.duration = len(frames) / fps
-    self.frame_seconds = 1 / fps
+    self._frames = frames
+    self._describe("array", len(frames), fps)
 
   def images(self) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
+    """See `Source`."""
     for number, frame in enumerate(self._frames):
       yield number / self.fps, lambda frame=frame: frame
 
@@ -165,7 +157,7 @@ def _by_number(name: str) -> list[Any]:
 
 
 def find(paths: Iterable[str | pathlib.Path]) -> list[pathlib.Path]:
-  """Files as they are; of folders all videos and folders of frames below.
+  """Finds all videos and folders of frames below folders; files stay.
 
   Args:
     paths: files and folders.
@@ -196,20 +188,20 @@ def find(paths: Iterable[str | pathlib.Path]) -> list[pathlib.Path]:
       inside += videos
     if not inside:
       raise ValueError(
-        f"The folder {str(path)!r} holds no videos"
-        f" ({', '.join(sorted(_VIDEO_SUFFIXES))}) and no JPEG frames."
+        f"The folder {str(path)!r} holds no videos ({', '.join(sorted(_VIDEO_SUFFIXES))}) and no"
+        " JPEG frames."
       )
     found += sorted(inside)
   return found
 
 
 def name_of(video: Any) -> str:
-  """What results and messages call it: the path, or "array"."""
+  """Name for results and messages: the path, or "array"."""
   return str(video) if isinstance(video, (str, os.PathLike)) else "array"
 
 
 def has_no_rate(video: Any) -> bool:
-  """Whether it is frames, which don't say their rate, and no video file."""
+  """Whether something is frames, which don't say their rate, not a video file."""
   if not isinstance(video, (str, os.PathLike)):
     return True
   path = pathlib.Path(video)
@@ -218,13 +210,13 @@ def has_no_rate(video: Any) -> bool:
 
 def open_source(
   video: str | pathlib.Path | np.ndarray, *, fps: float | None = None, default_fps: float
-) -> _Source:
+) -> Source:
   """Opens a video file, a folder or `.tar` file of frames, or an array.
 
   Args:
     video: the path or the frames.
-    fps: of an array or a folder of frames; a video file says its own.
-    default_fps: of a folder of frames where `fps` is None.
+    fps: frame rate of an array or a folder of frames; a video file says its own.
+    default_fps: frame rate of a folder of frames where `fps` is None.
 
   Raises:
     FileNotFoundError, ValueError: there is no such thing, or it can't be read.

@@ -1,9 +1,9 @@
 """A window that slides over a stream of frames.
 
 A window takes the frames nearest to start + k / fps, as a clip of a data set
-does (`sum_l_jax.video.media`), so prediction sees what evaluation sees. Windows that
-overlap share their frames, and only those of the windows that are not complete
-yet are held.
+does (`sum_l_jax.video.media`), so prediction sees what evaluation sees. Windows
+that overlap share their frames, and only those of the windows that are not
+complete yet are held.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Iterator
 import dataclasses
 import functools
 import math
-from typing import Any
 
+from sum_l_jax.prediction import video_sources
 from sum_l_jax.video import media
 
 _ROUNDING = 1e-6
 
-# Frames of one window, of 30 kB each; and of all that overlap, which are held
-# but once.
+# Most frames of one window, of 30 kB each; and of all windows that overlap, in
+# which a frame is held only once.
 MAX_FRAMES = 20_000
 MAX_REFERENCES = 1_000_000
 
@@ -35,8 +35,9 @@ class Window:
   """One window, filled from its start on.
 
   Attributes:
-    start, stop: seconds.
-    count: frames that it wants.
+    start: start in seconds.
+    stop: end in seconds.
+    count: number of frames that it wants.
     jpegs: frames that it has.
   """
 
@@ -58,10 +59,11 @@ def _count(seconds: float, fps: float) -> int:
 
 
 def check(window: float, stride: float, fps: float) -> None:
-  """Refuses windows that can't be, or that would take too much memory.
+  """Refuses windows that make no sense, or that would take too much memory.
 
   Args:
-    window, stride: seconds.
+    window: length of a window in seconds.
+    stride: seconds from the start of one window to the next.
     fps: frames a second of a window.
 
   Raises:
@@ -73,10 +75,9 @@ def check(window: float, stride: float, fps: float) -> None:
   overlap = math.floor(window / stride) + 1
   if frames > MAX_FRAMES or frames * overlap > MAX_REFERENCES:
     raise ValueError(
-      f"A window of {window:g} s is {frames} frames at {fps:g} a second, and"
-      f" up to {overlap} windows overlap at stride {stride:g} s. At most"
-      f" {MAX_FRAMES} frames a window and {MAX_REFERENCES} in all fit into"
-      " memory: take a shorter window or a larger stride."
+      f"A window of {window:g} s is {frames} frames at {fps:g} a second, and up to {overlap}"
+      f" windows overlap at stride {stride:g} s. At most {MAX_FRAMES} frames a window and"
+      f" {MAX_REFERENCES} in all fit into memory: take a shorter window or a larger stride."
     )
 
 
@@ -85,15 +86,20 @@ class WindowCutter:
 
   The first window is always there, shorter where the video is; others only
   where they fit into the video.
-
-  Args:
-    source: see `prediction.sources`.
-    fps: frames a second that windows want.
-    window, stride: seconds; see `check`.
-    short_side: larger frames are shrunk to it.
   """
 
-  def __init__(self, source: Any, *, fps: float, window: float, stride: float, short_side: int):
+  def __init__(
+    self, source: video_sources.Source, *, fps: float, window: float, stride: float, short_side: int
+  ) -> None:
+    """Begins at the start of a source.
+
+    Args:
+      source: source to cut.
+      fps: frames a second that windows want.
+      window: length of a window in seconds; see `check`.
+      stride: seconds from the start of one window to the next.
+      short_side: short side that larger frames are shrunk to.
+    """
     self._source, self._fps = source, fps
     self._window, self._stride = float(window), float(stride)
     self._short_side = short_side
@@ -127,7 +133,7 @@ class WindowCutter:
 
     Args:
       until: the last time that the frame is nearest to.
-      frame: gives it.
+      frame: function that returns the frame.
       length: seconds that the video is known to last.
     """
     for window in self._open:
@@ -157,9 +163,8 @@ class WindowCutter:
     yield from self._advance(end - media.TIE_SECONDS, frame, length)
     if end < length - media.END_TOLERANCE_SECONDS:
       raise ValueError(
-        f"{self._source.name!r} is cut off or damaged: it should last"
-        f" {length:.2f} s, decoding ends at {end:.2f} s. Copy or download the"
-        " video again."
+        f"{self._source.name!r} is cut off or damaged: it should last {length:.2f} s, decoding ends"
+        f" at {end:.2f} s. Copy or download the video again."
       )
     for window in self._open:
       if window.start and window.stop > length + _ROUNDING:
@@ -173,6 +178,6 @@ class WindowCutter:
   def _check_gap(self, before: float, after: float) -> None:
     if after - before > MAX_GAP_SECONDS:
       raise ValueError(
-        f"{self._source.name!r}: the frame after {before:.2f} s comes at"
-        f" {after:.2f} s; its time stamps are damaged. Re-encode the video."
+        f"{self._source.name!r}: the frame after {before:.2f} s comes at {after:.2f} s; its time"
+        " stamps are damaged. Re-encode the video."
       )

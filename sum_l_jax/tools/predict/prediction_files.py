@@ -15,50 +15,43 @@ COLUMNS = ("video", "start", "stop", "task", "rank", "class", "score")
 
 
 class Writer:
-  """Writes predictions, each as soon as it is there.
+  """Writes predictions, each as soon as it is there."""
 
-  "text" is a line of the best classes; "json" an object a line, with the fields
-  of `Prediction`; "csv" a row a class, after a row of `COLUMNS`.
+  def __init__(self, how: str, out: TextIO) -> None:
+    """Begins a file.
 
-  Args:
-    how: one of `FORMATS`.
-    out: where to.
-  """
-
-  def __init__(self, how: str, out: TextIO):
+    Args:
+      how: "text" for a line with the best classes; "json" for an object per
+        line, with the fields of `Prediction`; "csv" for a row per class, after
+        a row of `COLUMNS`.
+      out: file to write to.
+    """
     self._how, self._out = how, out
     self._rows = csv.writer(out, lineterminator="\n")
     if how == "csv":
       self._rows.writerow(COLUMNS)
 
   def write(self, item: best_labels.Prediction) -> None:
+    """Writes one prediction."""
+    best = list(zip(item.classes, item.scores))
     if self._how == "json":
-      text = json.dumps(dataclasses.asdict(item), ensure_ascii=False)
-      self._out.write(text + "\n")
+      self._out.write(json.dumps(dataclasses.asdict(item), ensure_ascii=False) + "\n")
     elif self._how == "csv":
-      for rank, (name, score) in enumerate(zip(item.classes, item.scores), 1):
-        self._rows.writerow(
-          [
-            item.video,
-            f"{item.start:.2f}",
-            f"{item.stop:.2f}",
-            item.task,
-            rank,
-            name,
-            f"{score:.6g}",
-          ]
-        )
+      window = [item.video, f"{item.start:.2f}", f"{item.stop:.2f}", item.task]
+      for rank, (name, score) in enumerate(best, start=1):
+        self._rows.writerow([*window, rank, name, f"{score:.6g}"])
     else:
-      named = ", ".join(f"{name} {score:.2f}" for name, score in zip(item.classes, item.scores))
+      named = ", ".join(f"{name} {score:.2f}" for name, score in best)
       self._out.write(f"{item.video} {item.start:.1f}-{item.stop:.1f} s {item.task}: {named}\n")
     # A pipe's reader sees it now, not after some thousands.
     self._out.flush()
 
 
 class VideoProgress:
-  """How far the reading of a video is, one after the other."""
+  """Shows how far the reading of one video after the other is."""
 
   def __init__(self) -> None:
+    """Shows nothing yet."""
     self._bar: progress.Progress | None = None
     self._video = ""
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import pathlib
-from typing import Any
 
 import cv2
 import numpy as np
@@ -15,13 +14,14 @@ import numpy as np
 from sum_l_jax.prediction import best_labels
 from sum_l_jax.prediction import predictor
 from sum_l_jax.prediction import video_sources
+from sum_l_jax.system import command_line
 from sum_l_jax.video import film
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def captions(predictions: Iterable[best_labels.Prediction]) -> tuple[list[float], list[list[str]]]:
-  """What is written over the frames, and when.
+  """Decides what is written over the frames, and when.
 
   Returns:
     The middle of each window, in seconds, ascending; and its lines, the best
@@ -48,8 +48,8 @@ def draw(image: np.ndarray, lines: Sequence[str]) -> None:
   """Writes lines on dark ground into the upper left corner, in place.
 
   Args:
-    image: uint8 `[H, W, 3]`, contiguous.
-    lines: characters outside ASCII become "?", for lack of a font.
+    image: picture, uint8 `[H, W, 3]`, contiguous.
+    lines: texts; characters outside ASCII become "?", for lack of a font.
   """
   height, width = image.shape[:2]
   lines = [line.encode("ascii", "replace").decode() for line in lines]
@@ -68,15 +68,12 @@ def draw(image: np.ndarray, lines: Sequence[str]) -> None:
 
 
 def check_output(video: pathlib.Path, output: pathlib.Path) -> None:
-  """Refuses, before anything is computed, what can't be written.
+  """Refuses a file that can't be written, before anything is computed.
 
   Raises:
-    ValueError: another suffix, no such folder, or the video itself.
+    ValueError: another suffix, a folder that is not there, or the video itself.
   """
-  if output.suffix.lower() != ".mp4":
-    raise ValueError(f"--overlay must end in .mp4, got {str(output)!r}.")
-  if not output.parent.is_dir():
-    raise ValueError(f"--overlay: there is no folder {str(output.parent)!r}.")
+  command_line.check_output(output, option="--overlay", suffixes=(".mp4",))
   if output.resolve() == video.resolve():
     raise ValueError(f"--overlay={str(output)!r} is the video itself. Give another name.")
 
@@ -95,10 +92,10 @@ def write_overlay(
   is held at a time; sound stays behind. The file appears when it is complete.
 
   Args:
-    video: the file, or a folder of frames.
-    predictions: its windows'.
+    video: video file, or a folder of frames.
+    predictions: predictions of its windows.
     output: the `.mp4` file.
-    fps: of a folder of frames.
+    fps: frame rate of a folder of frames.
     progress: called for every frame.
 
   Returns:
@@ -118,7 +115,7 @@ def write_overlay(
 
 
 def _drawn(
-  source: Any,
+  source: video_sources.Source,
   middles: Sequence[float],
   lines: Sequence[Sequence[str]],
   progress: predictor.Progress | None,
