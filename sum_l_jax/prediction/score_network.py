@@ -80,9 +80,7 @@ def pool_window(card: towers.Card) -> int:
   return int(towers.read_config(card).get("eval.pool_window", 0))
 
 
-def make_score(
-  card: towers.Card, *, conv: str = "auto"
-) -> tuple[Callable[..., dict[str, jax.Array]], Network]:
+def make_score(card: towers.Card, *, conv: str = "auto") -> tuple[evaluate.Score, Network]:
   """Makes `(params, stats, pixels) -> {task: [B, K]}`, to be compiled.
 
   Args:
