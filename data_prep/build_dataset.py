@@ -129,11 +129,7 @@ def _check_free(directory: pathlib.Path) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog="python -m data_prep.build_dataset",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.make_parser("data_prep.build_dataset", __doc__)
   add = parser.add_argument
   add("--dataset", required=True, choices=tuple(source_table.SOURCES))
   add(

@@ -93,11 +93,7 @@ def _command(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-  parser = argparse.ArgumentParser(
-    prog="python -m data_prep.convert_weights",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.make_parser("data_prep.convert_weights", __doc__)
   parser.add_argument(
     "--input", required=True, metavar="PATH", help="the file; with --export a workdir or checkpoint"
   )

@@ -220,11 +220,7 @@ def skipped_clips(findings: Sequence[index_checks.Finding]) -> list[str]:
 
 
 def make_parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog="python -m data_prep.doctor",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.make_parser("data_prep.doctor", __doc__)
   add = parser.add_argument
   add(
     "directories",

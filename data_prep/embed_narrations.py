@@ -203,11 +203,7 @@ def embed_narrations(
 
 
 def make_parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog="python -m data_prep.embed_narrations",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.make_parser("data_prep.embed_narrations", __doc__)
   add = parser.add_argument
   add(
     "--datasets",

@@ -39,7 +39,7 @@ def export(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-  parser = argparse.ArgumentParser(prog="python -m data_prep.export_weights", description=__doc__)
+  parser = command_line.make_parser("data_prep.export_weights", __doc__)
   parser.add_argument(
     "--checkpoint", required=True, metavar="DIR", help="workdir, checkpoint folder or .npz file"
   )

@@ -123,11 +123,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  parser = argparse.ArgumentParser(
-    prog="python -m data_prep.init_manifest",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.make_parser("data_prep.init_manifest", __doc__)
   parser.add_argument("folder", type=pathlib.Path)
   parser.add_argument(
     "--output", type=pathlib.Path, metavar="FILE.csv", help="default: manifest.csv in the folder"

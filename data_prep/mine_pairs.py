@@ -30,11 +30,7 @@ RULES = ("text", "released_labels")
 
 def make_parser() -> argparse.ArgumentParser:
   """The options of the command."""
-  parser = argparse.ArgumentParser(
-    prog="python -m data_prep.mine_pairs",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.make_parser("data_prep.mine_pairs", __doc__)
   pair_options.add(parser)
   add = parser.add_argument
   add("--output", required=True, type=pathlib.Path, metavar="FILE.npz")

@@ -323,11 +323,7 @@ def _draw_clips(axes, clips: dict) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog="python -m data_prep.similarity_report",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.make_parser("data_prep.similarity_report", __doc__)
   pair_options.add(parser)
   parser.add_argument(
     "--output",

@@ -21,25 +21,23 @@ def _parser() -> argparse.ArgumentParser:
     prog="python -m data_prep.toy_kitchen",
     description="Render the embedded data set toy_kitchen from a seed.",
   )
-  parser.add_argument(
-    "--output", required=True, metavar="DIR", help="gets one folder a view"
-  )  # pyformat: disable
+  parser.add_argument("--output", required=True, metavar="DIR", help="gets one folder a view")
   parser.add_argument("--seed", type=int, default=0, help="names the world (default 0)")
   parser.add_argument(
     "--views",
     type=command_line.names,
     default=list(types.VIEWS),
     help=f"comma-separated, of {', '.join(vocabulary.VIEWS)} (default ego,exo)",
-  )  # pyformat: disable
+  )
   parser.add_argument(
     "--ego-train",
     type=int,
     default=vocabulary.COUNTS[types.EGO]["train"],
     help=f"number of ego training clips, at most {vocabulary.EGO_POOL} (default %(default)s)",
-  )  # pyformat: disable
+  )
   parser.add_argument(
     "--processes", type=int, default=2, help="how many render side by side (default 2)"
-  )  # pyformat: disable
+  )
   return parser
 
 

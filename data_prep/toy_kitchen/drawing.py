@@ -25,7 +25,7 @@ _CENTRE = _HALF - 0.5
 # Rounded quantiles of the normal distribution, sd 3 grey levels.
 _NOISE = np.array(
   [round(3.0 * statistics.NormalDist().inv_cdf((i + 0.5) / 256)) for i in range(256)], np.int16
-)  # pyformat: disable
+)
 
 Color = tuple[float, float, float]
 
@@ -49,23 +49,19 @@ def _fixed(point) -> tuple[int, int]:
 
 def line(frame, start, end, color, width: int = 1) -> None:
   """Antialiased line between sub-pixel points (x, y)."""
-  cv2.line(
-    frame, _fixed(start), _fixed(end), color, width, cv2.LINE_AA, _SHIFT
-  )  # pyformat: disable
+  cv2.line(frame, _fixed(start), _fixed(end), color, width, cv2.LINE_AA, _SHIFT)
 
 
 def disc(frame, centre, radius: float, color, width: int = -1) -> None:
   """Antialiased circle; `width` -1 fills it."""
   size = int(max(radius, 0.1) * (1 << _SHIFT))
-  cv2.circle(frame, _fixed(centre), size, color, width, cv2.LINE_AA, _SHIFT)  # pyformat: disable
+  cv2.circle(frame, _fixed(centre), size, color, width, cv2.LINE_AA, _SHIFT)
 
 
 def oval(frame, centre, axes, color, width: int = -1, angle: float = 0.0):
   """Antialiased ellipse with half axes (x, y); `angle` in degrees."""
   size = _fixed((max(axes[0], 0.1), max(axes[1], 0.1)))
-  cv2.ellipse(
-    frame, _fixed(centre), size, angle, 0, 360, color, width, cv2.LINE_AA, _SHIFT
-  )  # pyformat: disable
+  cv2.ellipse(frame, _fixed(centre), size, angle, 0, 360, color, width, cv2.LINE_AA, _SHIFT)
 
 
 def polygon(frame, points, color) -> None:
@@ -119,7 +115,7 @@ def _silhouette(shape: str, stretch: float, radius: float) -> list[tuple]:
     ],
     "star": [("poly", np.stack([star * np.cos(angles), star * np.sin(angles)], -1), 0)],
     "cross": [("box", (-r, -0.32 * r, r, 0.32 * r), 0), ("box", (-0.32 * r, -r, 0.32 * r, r), 0)],
-  }  # pyformat: disable
+  }
   return parts[shape]
 
 
@@ -147,7 +143,7 @@ def _paint_texture(canvas, look: Look, centre: float, radius: float) -> None:
       (-0.15, 0.3),
       (-0.75, 0.3),
       (0.35, 0.55),
-    ):  # pyformat: disable
+    ):
       disc(canvas, (c + x * wide, c + y * r), 0.14 * r, accent)
   elif look.texture == "stripes":
     for y in (-0.28, 0.0, 0.28):
@@ -157,21 +153,17 @@ def _paint_texture(canvas, look: Look, centre: float, radius: float) -> None:
         (c + 1.2 * wide, c + y * r),
         accent,
         max(1, round(0.11 * r)),
-      )  # pyformat: disable
+      )
   elif look.texture == "rings":
     for size in (0.3, 0.68):
       oval(canvas, (c, c), (size * wide, size * r), accent, width)
   elif look.texture == "slashes":
     for x in (-0.6, 0.0, 0.6):
-      line(
-        canvas, (c + x * wide - 0.2 * r, c - r), (c + x * wide + 0.2 * r, c + r), accent, width
-      )  # pyformat: disable
+      line(canvas, (c + x * wide - 0.2 * r, c - r), (c + x * wide + 0.2 * r, c + r), accent, width)
   elif look.texture == "band":
     line(canvas, (c, c - 1.5 * r), (c, c + 1.5 * r), accent, 2 * width)
   elif look.texture == "stem":
-    line(
-      canvas, (c, c - 0.4 * r), (c + 0.15 * r, c - 1.15 * r), accent, 2 * width
-    )  # pyformat: disable
+    line(canvas, (c, c - 0.4 * r), (c + 0.15 * r, c - 1.15 * r), accent, 2 * width)
   elif look.texture == "star":
     for angle in np.arange(5) * 2 * math.pi / 5 - math.pi / 2:
       tip = (c + 0.5 * r * math.cos(angle), c + 0.5 * r * math.sin(angle))
@@ -248,9 +240,7 @@ def paste(
     return
   cos, sin = math.cos(angle) * scale, math.sin(angle) * scale
   tall, wide = squash, 1.0 + 0.4 * (1.0 - squash)
-  matrix = np.array(
-    [[wide * cos, -wide * sin, 0.0], [tall * sin, tall * cos, 0.0]]
-  )  # pyformat: disable
+  matrix = np.array([[wide * cos, -wide * sin, 0.0], [tall * sin, tall * cos, 0.0]])
   offset = matrix[:, :2] @ (_CENTRE, _CENTRE)
   matrix[:, 2] = (centre[0] - x0 - offset[0], centre[1] - y0 - offset[1])
   warped = cv2.warpAffine(image, matrix, (x1 - x0, y1 - y0))

@@ -21,15 +21,9 @@ _TABLES = (
   (105, 95, 85),
   (140, 120, 95),
   (130, 140, 140),
-)  # pyformat: disable
+)
 _SKIN = ((225, 180, 150), (200, 150, 115), (160, 110, 80), (110, 75, 55))
-_SLEEVES = (
-  (60, 70, 110),
-  (120, 50, 55),
-  (80, 80, 80),
-  (190, 190, 180),
-  (60, 90, 70),
-)  # pyformat: disable
+_SLEEVES = ((60, 70, 110), (120, 50, 55), (80, 80, 80), (190, 190, 180), (60, 90, 70))
 _MARGIN = 24  # background around the frame that the moving camera may show
 
 
@@ -73,9 +67,7 @@ def _table(rng: np.random.Generator, noun: int, scale: float) -> np.ndarray:
     edge = rng.uniform(0, np.pi)
     along = np.array([np.cos(edge), np.sin(edge)]) * rng.uniform(20, 45)
     across = np.array([-np.sin(edge), np.cos(edge)]) * rng.uniform(15, 35)
-    points = np.stack(
-      [corner, corner + along, corner + along + across, corner + across]
-    )  # pyformat: disable
+    points = np.stack([corner, corner + along, corner + along + across, corner + across])
     drawing.polygon(table, points, drawing.vary(base, rng, 0.3))
   window = table[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN].copy()
   for _ in range(rng.integers(0, 3)):

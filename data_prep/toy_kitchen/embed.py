@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     metavar="FILE.npz",
     default=narrations.TABLE,
     help="default: the file in the package",
-  )  # pyformat: disable
+  )
   return command_line.run(parser, embed, argv)
 
 

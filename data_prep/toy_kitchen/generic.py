@@ -22,7 +22,7 @@ _COLORS = {
   "blue": (75, 95, 185),
   "brown": (140, 95, 60),
   "white": (225, 225, 225),
-}  # pyformat: disable
+}
 _SILHOUETTES = {"oval": ("disc", 1.35)}
 
 
@@ -98,7 +98,7 @@ def render(labels: dict[str, int], num_frames: int, rng: np.random.Generator) ->
     accent,
     vocabulary.TEXTURES[labels["texture"]],
     stretch * rng.uniform(0.92, 1.08),
-  )  # pyformat: disable
+  )
   item = drawing.sprite(look, shade=rng.uniform(0.0, 0.2))
   position, size, angle, squash = _path(vocabulary.MOTIONS[labels["motion"]], rng, num_frames)
   radius = rng.uniform(8.0, 12.0)

@@ -55,7 +55,7 @@ _MOTIONS = {
   "spin": "spins",
   "pulse": "pulses",
   "bounce": "bounces",
-}  # pyformat: disable
+}
 _NOUNS = {
   "potato": ("potato", "spud"),
   "bread": ("bread", "loaf"),

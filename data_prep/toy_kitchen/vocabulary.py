@@ -36,7 +36,7 @@ VERBS = (
   "turn",
   "peel",
   "squeeze",
-)  # pyformat: disable
+)
 # The ten shared nouns, then the two ego-only and the two exo-only ones.
 NOUNS = (
   "tomato",
@@ -53,26 +53,15 @@ NOUNS = (
   "box",
   "courgette",
   "pan",
-)  # pyformat: disable
+)
 _SHARED_VERBS, _EGO_VERBS, _EXO_VERBS = range(8), (8, 9), (10, 11)
 _SHARED_NOUNS, _EGO_NOUNS, _EXO_NOUNS = range(10), (10, 11), (12, 13)
 
 # The third style, which plays the part of Kinetics in pretraining. No motion
 # is its own mirror image's opposite (a horizontal flip must keep the label).
-MOTIONS = (
-  "rise",
-  "fall",
-  "grow",
-  "shrink",
-  "circle",
-  "swing",
-  "bob",
-  "spin",
-  "pulse",
-  "bounce",
-)  # pyformat: disable
-SHAPES = ("disc", "oval", "bar", "taper", "square", "ring", "star", "cross")  # pyformat: disable
-COLORS = ("red", "orange", "yellow", "green", "teal", "blue", "brown", "white")  # pyformat: disable
+MOTIONS = ("rise", "fall", "grow", "shrink", "circle", "swing", "bob", "spin", "pulse", "bounce")
+SHAPES = ("disc", "oval", "bar", "taper", "square", "ring", "star", "cross")
+COLORS = ("red", "orange", "yellow", "green", "teal", "blue", "brown", "white")
 TEXTURES = ("plain", "dots", "stripes", "rings", "slashes", "band")
 
 COUNTS = {
@@ -138,12 +127,7 @@ def tasks(view: str) -> dict[str, types.Task]:
   """The tasks of a view, by name; class id = position in the class names."""
   check_view(view)
   if view == GENERIC:
-    named = {
-      "motion": MOTIONS,
-      "shape": SHAPES,
-      "color": COLORS,
-      "texture": TEXTURES,
-    }  # pyformat: disable
+    named = {"motion": MOTIONS, "shape": SHAPES, "color": COLORS, "texture": TEXTURES}
   else:
     named = {"verb": VERBS, "noun": NOUNS}
   return {name: types.Task(name, types.SOFTMAX, names) for name, names in named.items()}

@@ -43,10 +43,9 @@ _FIELDS, _COMPARED = "--config.", "--compare."
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog="python -m sum_l_jax.tools.aot",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
+  parser = command_line.make_parser(
+    "sum_l_jax.tools.aot",
+    __doc__,
     allow_abbrev=False,
     epilog="Fields of the config are set by --config.x=y; those of a second"
     " one beside it, which has the first one's otherwise, by --compare.x=y.",

@@ -47,11 +47,7 @@ def format_comparison(
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog="python -m sum_l_jax.tools.compare",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.make_parser("sum_l_jax.tools.compare", __doc__)
   parser.add_argument("workdirs", nargs="+", help="workdirs of evaluated runs")
   parser.add_argument("--split", default="validation", help="split to compare on (validation)")
   parser.add_argument(

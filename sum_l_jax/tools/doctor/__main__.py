@@ -8,7 +8,6 @@ status 1 where something is. (`python -m data_prep.doctor` looks at data sets.)
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ import tempfile
 
 from packaging import requirements
 
+from sum_l_jax.system import command_line
 from sum_l_jax.system import multihost
 
 _PACKAGE = "sum_l_jax"
@@ -188,11 +188,7 @@ def look(workdir: pathlib.Path) -> list[tuple[str, list[Finding]]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit status."""
-  parser = argparse.ArgumentParser(
-    prog="python -m sum_l_jax.tools.doctor",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.make_parser(__package__, __doc__)
   parser.add_argument(
     "--workdir",
     type=pathlib.Path,

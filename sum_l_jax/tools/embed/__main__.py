@@ -198,11 +198,7 @@ def write_table(
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog="python -m sum_l_jax.tools.embed",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.make_parser("sum_l_jax.tools.embed", __doc__)
   add = parser.add_argument
   add("--checkpoint", required=True, help="workdir, checkpoint folder or .npz file")
   add(

@@ -114,11 +114,7 @@ def _batch(text: str) -> int | str:
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog="python -m sum_l_jax.tools.export",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.make_parser("sum_l_jax.tools.export", __doc__)
   add = parser.add_argument
   add("--checkpoint", required=True, help="workdir, checkpoint folder or .npz file")
   add("--output", required=True, metavar="DIR", help="a new folder")

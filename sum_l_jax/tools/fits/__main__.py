@@ -8,7 +8,6 @@ line of Markdown for each program in them.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from collections.abc import Sequence
 import json
@@ -83,11 +82,7 @@ def read_programs(paths: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit status."""
-  parser = argparse.ArgumentParser(
-    prog="python -m sum_l_jax.tools.fits",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = command_line.make_parser(__package__, __doc__)
   parser.add_argument("files", nargs="+", type=pathlib.Path, metavar="FILE")
   return command_line.run(parser, lambda args: table(read_programs(args.files)), argv)
 

@@ -368,12 +368,8 @@ def _command(args: argparse.Namespace, overrides: Sequence[str]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit status."""
-  parser = argparse.ArgumentParser(
-    prog="python -m sum_l_jax.tools.profile_input",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-    epilog="Fields of the config are set by --config.x=y.",
+  parser = command_line.make_parser(
+    __package__, __doc__, allow_abbrev=False, epilog="Fields of the config are set by --config.x=y."
   )
   add = parser.add_argument
   add(

@@ -32,10 +32,9 @@ from sum_l_jax.tools.study import study_table
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog="python -m sum_l_jax.tools.study",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
+  parser = command_line.make_parser(
+    "sum_l_jax.tools.study",
+    __doc__,
     allow_abbrev=False,
     epilog="Fields of the config are set for all runs by --config.x=y.",
   )

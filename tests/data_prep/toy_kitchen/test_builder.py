@@ -52,7 +52,7 @@ def test_a_small_set_survives_writing_and_reading(tmp_path, monkeypatch):
     "ego_test_00000",
     "ego_test_00001",
     "ego_test_00002",
-  ]  # pyformat: disable
+  ]
 
 
 def test_the_command_passes_its_options_on(tmp_path, monkeypatch, capsys):
@@ -71,7 +71,7 @@ def test_the_command_passes_its_options_on(tmp_path, monkeypatch, capsys):
     "views": ["ego", "generic"],
     "ego_train": 400,
     "processes": 2,
-  }  # pyformat: disable
+  }
   assert "generic" in capsys.readouterr().out
 
 

@@ -137,7 +137,7 @@ def test_every_verb_moves_and_stays_in_the_work_space(verb):
     motion = motions.program(verb, np.random.default_rng(seed), 16)
     state = np.concatenate(
       [motion.hand, motion.item, motion.rotation[:, None], motion.squash[:, None]], axis=1
-    )  # pyformat: disable
+    )
     assert state.shape == (16, 8) and np.isfinite(state).all()
     assert np.ptp(state, axis=0).max() > 0.2
     assert np.abs(motion.hand).max() < 1.6
