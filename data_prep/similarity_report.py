@@ -1,14 +1,15 @@
-"""How similar the narrations of two sets are: the paper's Figure 2, for any.
+r"""Reports how similar the narrations of two sets are: the paper's Figure 2.
 
-  python -m data_prep.similarity_report --ego=data/epic55 \\
-      --exo=data/exo[,data/exo2] --narrations=data/narrations.npz \\
+  python -m data_prep.similarity_report --ego=data/epic55 \
+      --exo=data/exo[,data/exo2] --narrations=data/narrations.npz \
       --output=report.png
 
-Tells before any training whether the sets have something to learn from each
-other. Once over action classes (distinct narrations): the best cosine of each,
-beside all pairs. Once over clips, where a frequent narration weighs more: how
-many have a partner how similar, and what labels they share with it. Writes the
-picture and, beside it, the numbers as JSON.
+The report tells before any training whether the sets have something to learn
+from each other. It counts twice. Over action classes (distinct narrations): the
+best cosine of each, beside the cosines of all pairs. Over clips, where a
+frequent narration weighs more: how many have a partner how similar, and what
+labels they share with it. The command writes a picture and, beside it, the
+numbers as JSON.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from __future__ import annotations
 import argparse
 import collections
 from collections.abc import Sequence
+import importlib
 import json
 import pathlib
 import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,8 +34,11 @@ from sum_l_jax.data import records
 from sum_l_jax.system import command_line
 from sum_l_jax.system import progress
 
-# Name and lowest cosine, from the most similar. A cosine on the border counts
-# as the higher band, but for the first: more than 0.999.
+if TYPE_CHECKING:
+  from matplotlib.axes import Axes
+
+# The name and the lowest cosine of each band, from the most similar. A cosine on
+# the border belongs to the higher band, except for the first: more than 0.999.
 BANDS = (
   ("identical", 0.999),
   ("0.9 - 1", 0.9),
@@ -47,7 +53,7 @@ _BIN = 0.05
 _BINS = round(2 / _BIN)
 _BLOCK = 2048
 
-# Dark to light as the labels agree less.
+# From dark to light as the labels agree less.
 _COLORS = {
   "verb and noun": "#08306b",
   "verb": "#3787c0",
@@ -62,20 +68,20 @@ def similarity_report(
   exo: Sequence[records.ClipDataset],
   table: narration_table.NarrationTable,
 ) -> dict:
-  """All numbers of the report.
+  """Computes all numbers of the report.
 
   Args:
     ego: first-person clips.
     exo: pools of third-person clips, together one set.
-    table: has all their narrations.
+    table: narration table of both sides.
 
   Returns:
     What the JSON file holds:
       sets: names of the two sides and of the sentence model.
-      classes: distinct narrations of both sides and in common, `bin_edges`
-        with the counts of the `best` cosines and of `all_pairs`, and
+      classes: numbers of distinct narrations, of both sides and in common;
+        `bin_edges` with the counts of the `best` cosines and of `all_pairs`; and
         percentiles of the best.
-      clips: their number and a list of `bands`, each with its name, count,
+      clips: number of ego clips and a list of `bands`, each with its name, count,
         share, counts by shared labels (or None) and examples.
 
   Raises:
@@ -108,14 +114,14 @@ def _title(sets: Sequence[records.ClipDataset]) -> str:
 
 
 def _histogram(cosines: np.ndarray) -> np.ndarray:
-  """Counts in bins of 0.05; a bin includes its lower edge."""
-  # Float32 of a round number may be a hair below it.
+  """Counts cosines in bins of 0.05; a bin includes its lower edge."""
+  # The float32 of a round number may be a hair below it.
   bins = np.floor((cosines + (1.0 + 1e-6)) / _BIN).astype(np.int64)
   return np.bincount(np.clip(bins, 0, _BINS - 1).ravel(), minlength=_BINS)
 
 
 def _all_pairs(vectors: np.ndarray, ego_rows: np.ndarray, exo_rows: np.ndarray) -> np.ndarray:
-  """Histogram of all cosines, one block at a time."""
+  """The histogram of all cosines, one block at a time."""
   counts = np.zeros(_BINS, np.int64)
   with progress.Progress("narrations compared", total=len(ego_rows)) as bar:
     for first in range(0, len(ego_rows), _BLOCK):
@@ -130,7 +136,7 @@ def _all_pairs(vectors: np.ndarray, ego_rows: np.ndarray, exo_rows: np.ndarray) 
 def _bands(
   pairs: pairing.PairTable, ego: records.ClipDataset, exo: Sequence[records.ClipDataset]
 ) -> list[dict]:
-  """Over clips: what `similarity_report` says of each band."""
+  """What `similarity_report` says of each band, counted over clips."""
   partners = pair_summary.best_partners(pairs, exo)
   shared = pair_summary.shared_labels(ego, exo, partners)
   cosines = pairs.similarity[pairs.ego_rows, 0]
@@ -163,7 +169,7 @@ def _bands(
 
 
 def band(cosines: np.ndarray) -> np.ndarray:
-  """Position in `BANDS` of each cosine."""
+  """The position in `BANDS` of each cosine."""
   # Mined cosines are multiples of 1e-6, in float32.
   cosines = np.asarray(cosines, np.float64).round(6)
   identical, *others = (lowest for _, lowest in BANDS[:-1])
@@ -171,7 +177,7 @@ def band(cosines: np.ndarray) -> np.ndarray:
 
 
 def _frequent(rows: np.ndarray, clips: np.ndarray) -> list[tuple[int, int]]:
-  """The first clips of the commonest narrations, and their numbers."""
+  """The first clip and the number of clips of each of the commonest narrations."""
   _, first, counts = np.unique(rows[clips], return_index=True, return_counts=True)
   order = np.argsort(-counts, kind="stable")[:NUM_EXAMPLES]
   return [(int(clips[first[i]]), int(counts[i])) for i in order]
@@ -181,7 +187,7 @@ def as_text(report: dict) -> str:
   """The report as a table for the terminal.
 
   Args:
-    report: of `similarity_report`.
+    report: numbers of `similarity_report`.
   """
   classes, clips = report["classes"], report["clips"]
   percentiles = ", ".join(
@@ -217,15 +223,12 @@ def draw(report: dict, path: pathlib.Path) -> None:
   """Writes the picture, 1200 x 700 pixels.
 
   Args:
-    report: of `similarity_report`.
+    report: numbers of `similarity_report`.
     path: a `.png` file; its folder is made when missing.
-
-  Raises:
-    ValueError: matplotlib is not installed.
   """
-  figure_class, canvas_class = _matplotlib()
-  figure = figure_class(figsize=(12, 7), dpi=100, facecolor="white")
-  canvas_class(figure)
+  from matplotlib.figure import Figure  # Not pyplot, which chooses a backend for others.
+
+  figure = Figure(figsize=(12, 7), dpi=100, facecolor="white")
   grid = figure.add_gridspec(1, 2, left=0.075, right=0.965, bottom=0.11, top=0.75, wspace=0.28)
   sets = report["sets"]
   title = "How similar are the narrations?"
@@ -238,31 +241,19 @@ def draw(report: dict, path: pathlib.Path) -> None:
   figure.savefig(path)
 
 
-def _matplotlib():
-  """Figure and canvas classes, without choosing a backend for others."""
-  try:
-    from matplotlib import figure
-    from matplotlib.backends import backend_agg
-  except ImportError as error:
-    raise ValueError(
-      "The picture needs the package matplotlib, which is not installed"
-      f" ({error}). Install it: pip install 'matplotlib>=3.8'."
-    ) from error
-  return figure.Figure, backend_agg.FigureCanvasAgg
-
-
 def _shortened(text: str, length: int) -> str:
   return text if len(text) <= length else text[: length - 3] + "..."
 
 
-def _plain(axes, title: str) -> None:
+def _plain(axes: Axes, title: str) -> None:
+  """Takes away what a chart doesn't need."""
   axes.set_title(title, loc="left", fontsize=13, pad=38)
   axes.spines[["top", "right"]].set_visible(False)
   axes.tick_params(labelsize=12)
 
 
-def _legend(axes) -> None:
-  """Between the title and the axes, where it can't hide a bar."""
+def _legend(axes: Axes) -> None:
+  """Puts the legend between the title and the axes, where it can't hide a bar."""
   axes.legend(
     loc="lower left",
     bbox_to_anchor=(0.0, 1.01),
@@ -277,8 +268,8 @@ def _legend(axes) -> None:
   )
 
 
-def _draw_classes(axes, classes: dict) -> None:
-  """Two histograms, each as shares, since their sums differ greatly."""
+def _draw_classes(axes: Axes, classes: dict) -> None:
+  """Draws two histograms, each as shares, since their sums differ greatly."""
   _plain(
     axes,
     f"{classes['ego']:,} ego and {classes['exo']:,} exo action classes,"
@@ -300,8 +291,8 @@ def _draw_classes(axes, classes: dict) -> None:
   _legend(axes)
 
 
-def _draw_clips(axes, clips: dict) -> None:
-  """One bar a band, made up of what the pairs' labels share."""
+def _draw_clips(axes: Axes, clips: dict) -> None:
+  """Draws one bar a band, made up of what the pairs' labels share."""
   bands = clips["bands"]
   labelled = bands[0]["shared_labels"] is not None
   title = f"Best partners of {clips['number']:,} ego clips"
@@ -323,6 +314,7 @@ def _draw_clips(axes, clips: dict) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
+  """The options of the command."""
   parser = command_line.make_parser("data_prep.similarity_report", __doc__)
   pair_options.add(parser)
   parser.add_argument(
@@ -342,7 +334,7 @@ def report(args: argparse.Namespace) -> None:
       f"--output must name a .png file, got {str(args.output)!r}; the"
       " numbers are written beside it, as .json."
     )
-  _matplotlib()  # Whether it is there shows before the work, not after.
+  importlib.import_module("matplotlib")  # If it is missing, the work need not begin.
   numbers = similarity_report(*pair_options.read(args))
   draw(numbers, args.output)
   numbers_file = args.output.with_suffix(".json")
@@ -354,6 +346,7 @@ def report(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command and returns its exit status."""
   return command_line.run(make_parser(), report, argv)
 
 

@@ -49,10 +49,8 @@ def _broken(path: pathlib.Path, detail: str) -> ValueError:
 
 def _load_torch(path: pathlib.Path) -> Any:
   """The file's content through PyTorch's weights-only loader."""
-  try:
-    import torch
-  except ImportError as error:
-    raise ValueError(f"Reading {path} needs PyTorch: pip install -e '.[data_prep]'.") from error
+  import torch
+
   # Best accuracies and the like, which training scripts leave as numpy scalars.
   numbers = [
     np._core.multiarray.scalar,

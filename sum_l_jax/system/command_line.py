@@ -66,8 +66,9 @@ def run(
 
   Returns:
     The exit status: the command's, 0, or 2 after an error that the user can
-    mend. Such an error is printed as one block without a stack trace, which
-    `--debug` shows.
+    mend, such as a library that only some work needs and that is not installed.
+    Such an error is printed as one block without a stack trace, which `--debug`
+    shows.
   """
   _add_debug(parser)
   args = parser.parse_args(argv)

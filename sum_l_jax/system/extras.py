@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # By the name that is imported; setup.py declares the extras.
 EXTRAS = {
+  "apache_beam": "beam",
   "jinja2": "report",
   "matplotlib": "report",
   "sentence_transformers": "data_prep",

@@ -163,8 +163,9 @@ def test_model_that_cannot_be_loaded(tmp_path, capsys, monkeypatch, tiny_ego):
   ):
     assert part in err
   monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-  with pytest.raises(ValueError, match="needs the package sentence-transf"):
-    embed_narrations.load_encoder("all-MiniLM-L6-v2")
+  assert embed_narrations.main([f"--datasets={tiny_ego}", f"--output={tmp_path / 'n.npz'}"]) == 2
+  wanted = "error: sentence_transformers is not installed: pip install 'sum_l_jax[data_prep]'\n"
+  assert capsys.readouterr().err == wanted
 
 
 def test_real_model_pairs_by_meaning(monkeypatch):
