@@ -1,14 +1,14 @@
-"""Says what is wrong with built clip data sets, before a training run does.
+r"""Says what is wrong with built clip data sets, before a training run does.
 
-  python -m data_prep.doctor data/ego data/exo \\
+  python -m data_prep.doctor data/ego data/exo \
       --narrations=data/narrations.npz --pairs=data/pairs.npz
 
   # decode the first and last frame of every clip, and list those that fail:
   python -m data_prep.doctor data/ego --deep --skip_list=data/ego_skip.txt
 
-The list is for config.ego.skip_list or config.exo.skip_list; make one for each
-view, since ids are unique only within a data set. Exit status: 0 without
-errors (warnings are none), 1 with errors, 2 after wrong usage.
+The list is for config.ego.skip_list or config.exo.skip_list. Make one for each
+view, since ids are unique only within a data set. The exit status is 0 without
+errors (warnings don't count), 1 with errors, and 2 after wrong usage.
 """
 
 from __future__ import annotations
@@ -23,20 +23,22 @@ import pathlib
 import sys
 import textwrap
 
+from data_prep.checks import finding
 from data_prep.checks import index_checks
 from data_prep.checks import shard_checks
 from data_prep.checks import table_checks
+from data_prep.checks.finding import Finding
 from sum_l_jax.system import command_line
 
-_MAX_CLIPS = 1000  # Ids a finding of the JSON report.
+_MAX_CLIPS = 1000  # As many ids a finding are in the JSON report.
 _WIDTH = 88
 
-Findings = list[index_checks.Finding]
+Findings = list[Finding]
 
 
-def _run_check(name: str, found: Iterable[index_checks.Finding], split: str = "") -> Findings:
+def _run_check(name: str, found: Iterable[Finding], split: str = "") -> Findings:
   """What a check found, or one finding that says that all is well."""
-  found = list(found) or [index_checks.Finding(name, index_checks.OK)]
+  found = list(found) or [Finding.ok(name)]
   return [dataclasses.replace(f, split=f.split or split) for f in found]
 
 
@@ -50,9 +52,9 @@ def examine_dataset(
   """Runs all checks of one data set.
 
   Args:
-    directory: its folder.
-    frames: clips with fewer are counted; 0 is off.
-    deep: decode both ends of every clip.
+    directory: folder of the data set.
+    frames: number of frames; clips with fewer are counted. 0 is off.
+    deep: whether both ends of every clip are decoded.
     known: narrations that have a vector; None leaves that check out.
 
   Returns:
@@ -73,7 +75,7 @@ def examine_dataset(
       steps["length"] = index_checks.check_length(data, frames)
     if known is not None and data.labelled:
       steps["vectors"] = table_checks.check_embedded(data, known)
-    steps[index_checks.FRAMES] = shard_checks.check_frames(data, deep)
+    steps[shard_checks.FRAMES] = shard_checks.check_frames(data, deep)
     for name, step in steps.items():
       findings += _run_check(name, step, split)
   if len(splits) > 1:
@@ -82,7 +84,8 @@ def examine_dataset(
   return splits, _of(directory, findings)
 
 
-def _of(path: pathlib.Path, findings: Iterable[index_checks.Finding]) -> Findings:
+def _of(path: pathlib.Path, findings: Iterable[Finding]) -> Findings:
+  """The findings, as those of a folder or file."""
   return [dataclasses.replace(f, dataset=str(path)) for f in findings]
 
 
@@ -97,19 +100,20 @@ def examine(
   """Examines data sets and the tables made of them.
 
   Args:
-    directories: of the data sets.
+    directories: folders of the data sets.
     narrations: the narration table.
-    pairs: the pair table; needs `narrations`.
-    frames, deep: see `examine_dataset`.
+    pairs: the pair table; it needs `narrations`.
+    frames: see `examine_dataset`.
+    deep: see `examine_dataset`.
 
   Returns:
     All findings, also the good ones.
 
   Raises:
-    ValueError: the data sets are not what pairs are mined for.
+    ValueError: pairs are not mined for such data sets.
     OSError: a file or folder is not there.
   """
-  known, about_texts = _read_texts(narrations)
+  known, about_texts = table_checks.read_narrations(narrations) if narrations else (None, [])
   if pairs:
     _check_views(directories)
   findings, opened = [], []
@@ -117,18 +121,12 @@ def examine(
     splits, found = examine_dataset(directory, frames=frames, deep=deep, known=known)
     findings += found
     opened.append(splits)
-  findings += about_texts
+  if narrations:
+    findings += _of(narrations, _run_check("vectors", about_texts))
   if pairs:
     found = _pairs(pairs, opened, narrations)
     findings += _of(pairs, _run_check("pairs", found))
   return findings
-
-
-def _read_texts(path: pathlib.Path | None) -> tuple[frozenset[str] | None, Findings]:
-  if path is None:
-    return None, []
-  known, found = table_checks.read_narrations(path)
-  return known, _of(path, _run_check("vectors", found))
 
 
 def _check_views(directories: Sequence[pathlib.Path]) -> None:
@@ -140,17 +138,15 @@ def _check_views(directories: Sequence[pathlib.Path]) -> None:
 
 def _pairs(
   path: pathlib.Path, opened: Sequence[index_checks.Splits], narrations: pathlib.Path
-) -> Iterator[index_checks.Finding]:
+) -> Iterator[Finding]:
   if all(opened):
-    yield from table_checks.check_pairs(path, opened, narrations)
-    return
-  yield index_checks.Finding(
-    "belongs", index_checks.ERROR, "Not checked, since a data set can't be read. Mend that first."
-  )
+    return table_checks.check_pairs(path, opened, narrations)
+  text = "Not checked, since a data set can't be read. Mend that first."
+  return iter([Finding.error("belongs", text)])
 
 
-def as_text(findings: Sequence[index_checks.Finding]) -> str:
-  """The report for people: by data set, good checks in one line a split."""
+def as_text(findings: Sequence[Finding]) -> str:
+  """The report for people: by data set, with the good checks of a split in one line."""
   lines = []
   for dataset in dict.fromkeys(f.dataset for f in findings):
     here = [f for f in findings if f.dataset == dataset]
@@ -160,15 +156,18 @@ def as_text(findings: Sequence[index_checks.Finding]) -> str:
       passed = [
         f"{f.check} ({f.message})" if f.message else f.check
         for f in of_split
-        if f.severity == index_checks.OK
+        if f.severity == finding.OK
       ]
       label = f"{split}: " if split else ""
       if passed:
-        lines += _wrap(index_checks.OK, label + ", ".join(passed))
+        lines += _wrap(finding.OK, label + ", ".join(passed))
       for f in of_split:
-        if f.severity != index_checks.OK:
+        if f.severity != finding.OK:
           lines += _wrap(f.severity, f"{label}{f.check}: {f.message}")
-  return "\n".join([*lines, _verdict(findings)])
+  errors, warnings = (
+    sum(f.severity == severity for f in findings) for severity in (finding.ERROR, finding.WARNING)
+  )
+  return "\n".join([*lines, f"{errors} error(s), {warnings} warning(s)"])
 
 
 def _wrap(severity: str, text: str) -> list[str]:
@@ -182,44 +181,25 @@ def _wrap(severity: str, text: str) -> list[str]:
   )
 
 
-def _verdict(findings: Sequence[index_checks.Finding]) -> str:
-  counts = [
-    sum(f.severity == severity for f in findings)
-    for severity in (index_checks.ERROR, index_checks.WARNING)
-  ]
-  return "{} error(s), {} warning(s)".format(*counts)
-
-
-def as_json(findings: Sequence[index_checks.Finding]) -> list[dict]:
-  """Errors and warnings as JSON values, each with at most 1000 clip ids."""
+def as_json(findings: Sequence[Finding]) -> list[dict]:
+  """The errors and warnings as JSON values, each with at most 1000 clip ids."""
   return [
-    {
-      "dataset": f.dataset,
-      "split": f.split,
-      "check": f.check,
-      "severity": f.severity,
-      "count": f.count,
-      "message": f.message,
-      "clips": list(f.clips[:_MAX_CLIPS]),
-    }
+    {**dataclasses.asdict(f), "clips": list(f.clips[:_MAX_CLIPS])}
     for f in findings
-    if f.severity != index_checks.OK
+    if f.severity != finding.OK
   ]
 
 
-def skipped_clips(findings: Sequence[index_checks.Finding]) -> list[str]:
-  """Ids of the clips that can't be decoded, in order, each once."""
-  return list(
-    dict.fromkeys(
-      clip
-      for f in findings
-      if f.check == index_checks.FRAMES and f.severity == index_checks.ERROR
-      for clip in f.clips
-    )
-  )
+def skipped_clips(findings: Sequence[Finding]) -> list[str]:
+  """The ids of the clips that can't be decoded, in order, each once."""
+  undecodable = [
+    f for f in findings if (f.check, f.severity) == (shard_checks.FRAMES, finding.ERROR)
+  ]
+  return list(dict.fromkeys(clip for f in undecodable for clip in f.clips))
 
 
 def make_parser() -> argparse.ArgumentParser:
+  """The options of the command."""
   parser = command_line.make_parser("data_prep.doctor", __doc__)
   add = parser.add_argument
   add(
@@ -255,18 +235,18 @@ def make_parser() -> argparse.ArgumentParser:
     help="decode the first and last frame of every clip (default: the first"
     f" of every {shard_checks.SAMPLE_EVERY}th clip)",
   )
-  add("--report", type=pathlib.Path, metavar="FILE.json", help="write errors and warnings there")
+  add("--report", type=pathlib.Path, metavar="FILE.json", help="file of the errors and warnings")
   add(
     "--skip_list",
     type=pathlib.Path,
     metavar="FILE.txt",
-    help="write the ids of undecodable clips there, one a line",
+    help="file of the ids of undecodable clips, one a line",
   )
   return parser
 
 
 def _check_options(args: argparse.Namespace) -> None:
-  """Raises ValueError or FileNotFoundError for options that can't be."""
+  """Raises ValueError or FileNotFoundError for options that can't be followed."""
   for path in args.directories:
     if not path.is_dir():
       raise FileNotFoundError(
@@ -314,14 +294,14 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command.
 
   Args:
-    argv: in place of the command line's.
+    argv: arguments; None takes those of the process.
 
   Returns:
-    The exit status: 0, 1 with errors found, 2 after wrong usage.
+    The exit status: 0, 1 if errors were found, or 2 after wrong usage.
   """
   findings: Findings = []
   status = command_line.run(make_parser(), lambda args: findings.extend(diagnose(args)), argv)
-  return status or int(any(f.severity == index_checks.ERROR for f in findings))
+  return status or int(any(f.severity == finding.ERROR for f in findings))
 
 
 if __name__ == "__main__":

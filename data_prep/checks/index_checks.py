@@ -1,34 +1,29 @@
-"""What can be wrong with a built clip data set: one function a check.
+"""Checks of the index of a clip data set: one function a check.
 
-Each takes one split, or all splits by name, and yields a `Finding` for what it
-finds, none where all is well. These read the index, and no shard; for those see
-`check_shards`. `data_prep.doctor` runs them and reports.
+Each takes one split, or all splits by name, and yields a `Finding` for what is
+wrong; nothing where all is well. They read no shard; `shard_checks` does.
+`data_prep.doctor` runs all of them and reports.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Mapping
-from collections.abc import Sequence
 import dataclasses
 import itertools
 import math
 import pathlib
 
 from data_prep import build_dataset
+from data_prep.checks.finding import Finding
+from data_prep.checks.finding import some
 from data_prep.sources import epic_kitchens
 from data_prep.sources import split_rules
 from sum_l_jax import types
 from sum_l_jax.data import examples
 from sum_l_jax.data import records
 
-OK = "ok"
-WARNING = "warning"
-ERROR = "error"
-
-FRAMES = "frames"
-
-# Clips of the official splits, by source and rule of the split.
+# Numbers of clips of the official splits, by source and rule of the split.
 OFFICIAL_CLIPS = {
   (epic_kitchens.EPIC55.name, split_rules.TBN): {
     split_rules.TRAIN: 26_074,
@@ -45,44 +40,6 @@ REBUILD = "Move the folder away and build the data set again with the command th
 Splits = Mapping[str, records.ClipDataset]
 
 
-@dataclasses.dataclass(frozen=True)
-class Finding:
-  """One thing that is wrong, or a check that found nothing.
-
-  Attributes:
-    check: its name.
-    severity: "error" (training would stop, or its result mean nothing),
-      "warning" or "ok".
-    message: what, where and how to mend it.
-    count: of clips, classes, narrations or pairs concerned.
-    clips: ids of all clips concerned.
-    split: of the data set, "" for all of it.
-    dataset: the folder or file.
-  """
-
-  check: str
-  severity: str
-  message: str = ""
-  count: int = 1
-  clips: tuple[str, ...] = ()
-  split: str = ""
-  dataset: str = ""
-
-
-def some(names: Sequence[str], limit: int = 3) -> str:
-  """The first names, and how many more there are."""
-  more = f" and {len(names) - limit} more" if len(names) > limit else ""
-  return ", ".join(repr(name) for name in names[:limit]) + more
-
-
-def clips_finding(check: str, severity: str, clips: Sequence[str], message: str) -> Finding:
-  """A finding about clips; `{n}` and `{clips}` in the message are filled in."""
-  # Not str.format: what libraries say may hold braces of its own.
-  text = message.replace("{n}", str(len(clips)))
-  text = text.replace("{clips}", some(clips))
-  return Finding(check, severity, text, len(clips), tuple(clips))
-
-
 def open_splits(directory: pathlib.Path) -> tuple[dict[str, records.ClipDataset], list[Finding]]:
   """Opens every split of a data set.
 
@@ -96,21 +53,22 @@ def open_splits(directory: pathlib.Path) -> tuple[dict[str, records.ClipDataset]
   try:
     names = list(records.read_card(directory)["splits"])
   except (*examples.READ_ERRORS, TypeError, AttributeError) as error:
-    return opened, [Finding("readable", ERROR, _unreadable(error))]
+    return opened, [Finding.error("readable", _unreadable(error))]
   findings = []
   if not names:
-    findings.append(Finding("readable", ERROR, f"The card names no split. {REBUILD}"))
+    findings.append(Finding.error("readable", f"The card names no split. {REBUILD}"))
   for split in names:
     try:
       data = records.ClipDataset(directory, split)
       _check_fields(data)
       opened[split] = data
     except (*examples.READ_ERRORS, TypeError, AttributeError) as error:
-      findings.append(Finding("readable", ERROR, _unreadable(error), split=split))
+      findings.append(Finding.error("readable", _unreadable(error), split=split))
   return opened, findings
 
 
 def _unreadable(error: Exception) -> str:
+  """Says what an error of reading means."""
   if isinstance(error, KeyError):
     return f"The card or an index line lacks {error}. {REBUILD}"
   return f"{type(error).__name__}: {error} {REBUILD}"
@@ -142,7 +100,7 @@ def _check_fields(data: records.ClipDataset) -> None:
 
 
 def check_number(data: records.ClipDataset) -> Iterator[Finding]:
-  """The number of clips against the official split, where it is one."""
+  """An official split has as many clips as were published."""
   rule = data.metadata.get("split")
   kind = rule.get("kind") if isinstance(rule, dict) else None
   source = data.metadata.get("source")
@@ -159,12 +117,11 @@ def check_number(data: records.ClipDataset) -> Iterator[Finding]:
     )
   else:
     hint = "The annotations are not the official ones, or were added to."
-  yield Finding(
+  yield Finding.warning(
     "number",
-    WARNING,
     f"{len(data):,} clips; the official split of {source} has {official:,}."
     f" Results can't be compared with published ones. {hint}",
-    abs(official - len(data)),
+    count=abs(official - len(data)),
   )
 
 
@@ -175,82 +132,77 @@ def check_order(data: records.ClipDataset) -> Iterator[Finding]:
   for clip in data.clips:
     if clip.first_record != expected:
       wrong.append(clip.clip_id)
-    # From where this one says, so that one wrong line counts once or twice.
+    # Counted from what this line says, so that one wrong line is found once or
+    # twice, and not with all that follow.
     expected = clip.first_record + records.num_records(clip.num_frames)
   if wrong:
-    yield clips_finding(
+    yield Finding.error(
       "order",
-      ERROR,
-      wrong,
       "{n} clips don't start where the clip before them ends, by"
       f" {records.clips_file(data.split)} ({{clips}}): lines were edited,"
       f" lost or moved. {REBUILD}",
+      wrong,
     )
 
 
 def check_labels(data: records.ClipDataset) -> Iterator[Finding]:
-  """Label ids in range, and one for a task with exactly one."""
+  """Label ids are in range, and a task with one label a clip has one."""
   for name, task in data.tasks.items():
     labels = [(clip.clip_id, clip.labels.get(name, ())) for clip in data.clips]
     outside = [clip for clip, ids in labels if any(not 0 <= i < task.num_classes for i in ids)]
     if outside:
-      yield clips_finding(
+      yield Finding.error(
         "labels",
-        ERROR,
-        outside,
         f"{{n}} clips have a {name} label outside 0 to"
         f" {task.num_classes - 1} ({{clips}}). {REBUILD}",
+        outside,
       )
     several = [clip for clip, ids in labels if len(ids) != 1]
     if several and task.kind == types.SOFTMAX:
-      yield clips_finding(
+      yield Finding.error(
         "labels",
-        ERROR,
-        several,
         f"{{n}} clips have none or several {name} labels, and the task needs"
         f" exactly one ({{clips}}). Correct the annotations, or make it a"
         f" multi-label task (--multi_label={name}), and build again.",
+        several,
       )
   declared = set(data.tasks)
   unknown = [c.clip_id for c in data.clips if not set(c.labels) <= declared]
   if unknown:
-    yield clips_finding(
+    yield Finding.error(
       "labels",
-      ERROR,
-      unknown,
       f"{{n}} clips have labels of a task that the card doesn't declare ({{clips}}). {REBUILD}",
+      unknown,
     )
 
 
 def check_narrations(data: records.ClipDataset) -> Iterator[Finding]:
-  """Every clip has a text."""
+  """Every clip has a narration."""
   empty = [clip.clip_id for clip in data.clips if not clip.narration.strip()]
   if empty:
-    yield clips_finding(
+    yield Finding.error(
       "narrations",
-      ERROR,
-      empty,
       "{n} clips have an empty narration, and pairing needs one ({clips})."
       " Fill it in in the annotations, and build again.",
+      empty,
     )
 
 
 def check_length(data: records.ClipDataset, frames: int) -> Iterator[Finding]:
-  """Clips with fewer than `frames` frames; 0 is off."""
+  """Every clip has `frames` frames; 0 is off."""
   short = [clip.clip_id for clip in data.clips if clip.num_frames < frames]
   if short:
-    yield clips_finding(
+    yield Finding.warning(
       "length",
-      WARNING,
-      short,
       f"{{n}} of {len(data)} clips have fewer than {frames} frames"
       " ({clips}); training repeats frames of those. Store more frames a"
       " second (--fps), or train with a smaller config.frames.stride.",
+      short,
     )
 
 
 def check_ids(data: records.ClipDataset) -> Iterator[Finding]:
-  """No id twice within the split."""
+  """No id occurs twice within the split."""
   seen: set[str] = set()
   twice = []
   for clip in data.clips:
@@ -258,17 +210,16 @@ def check_ids(data: records.ClipDataset) -> Iterator[Finding]:
       twice.append(clip.clip_id)
     seen.add(clip.clip_id)
   if twice:
-    yield clips_finding(
+    yield Finding.error(
       "ids",
-      ERROR,
-      twice,
       "{n} clip ids occur again ({clips}); they must be unique. Remove"
       " repeated rows from the annotations, and build again.",
+      twice,
     )
 
 
 def check_classes(splits: Splits) -> Iterator[Finding]:
-  """Classes that another split tests and train never shows."""
+  """Training shows every class that another split tests."""
   train = splits.get(split_rules.TRAIN)
   if train is None:
     return
@@ -280,43 +231,39 @@ def check_classes(splits: Splits) -> Iterator[Finding]:
       unseen = [i for i in sorted(used - shown) if 0 <= i < task.num_classes]
       if split == split_rules.TRAIN or not unseen:
         continue
-      yield Finding(
+      yield Finding.warning(
         "classes",
-        WARNING,
         f"{len(unseen)} {name} classes never occur in train"
         f" ({some([task.class_names[i] for i in unseen])}), and"
         f" {len(clips)} clips here have one: they can't be learnt. Expected"
         " of small extracts; else divide the videos otherwise.",
-        len(unseen),
-        tuple(clips),
-        split,
+        clips,
+        count=len(unseen),
+        split=split,
       )
 
 
 def check_leakage(splits: Splits) -> Iterator[Finding]:
-  """Clips, stretches of video and videos that are in two splits."""
+  """No clip, stretch of video or video is in two splits."""
   # Train first, so that findings are about the split that it leaks into.
   ordered = sorted(splits.items(), key=lambda item: item[0] != split_rules.TRAIN)
   for (one, first), (two, second) in itertools.combinations(ordered, 2):
-    worst = ERROR if one == split_rules.TRAIN else WARNING
-    for finding in _shared(first, second, one, worst):
-      yield dataclasses.replace(finding, split=two)
+    for found in _shared(first, second, one):
+      yield dataclasses.replace(found, split=two)
 
 
-def _shared(
-  first: records.ClipDataset, second: records.ClipDataset, one: str, severity: str
-) -> Iterator[Finding]:
+def _shared(first: records.ClipDataset, second: records.ClipDataset, one: str) -> Iterator[Finding]:
   """What two splits have in common; `one` is the name of the first."""
+  leak = Finding.error if one == split_rules.TRAIN else Finding.warning
   ids = {clip.clip_id for clip in first.clips}
   same = [clip.clip_id for clip in second.clips if clip.clip_id in ids]
   if same:
-    yield clips_finding(
+    yield Finding.error(
       "ids",
-      ERROR,
-      same,
       f"{{n}} clip ids are in {one} too ({{clips}}); they must be unique in"
       " the data set. Remove repeated rows from the annotations, and build"
       " again.",
+      same,
     )
   divide = (
     "Give whole videos to one split (--validation_videos, or the manifest's"
@@ -326,25 +273,23 @@ def _shared(
   named = [clip for clip in second.clips if clip.video_id]
   same = [clip.clip_id for clip in named if _span(clip) in spans]
   if same:
-    yield clips_finding(
+    yield leak(
       "spans",
-      severity,
-      same,
       f"{{n}} clips show the same stretch of video as one in {one} ({{clips}}). {divide}",
+      same,
     )
   videos = {clip.video_id for clip in first.clips}
   same = [clip for clip in named if clip.video_id in videos]
   if same:
     shared = some(sorted({clip.video_id for clip in same}))
-    yield clips_finding(
+    yield leak(
       "leakage",
-      severity,
-      [clip.clip_id for clip in same],
       f"{{n}} clips are of videos that are in {one} too ({shared}). {divide}",
+      [clip.clip_id for clip in same],
     )
 
 
 def _span(clip: records.ClipInfo) -> tuple[str, float, float]:
-  """Video, start and length, to a millisecond."""
+  """The video, the start and the length of a clip, to a millisecond."""
   seconds = clip.num_frames / clip.fps
   return clip.video_id, round(clip.start_seconds, 3), round(seconds, 3)

@@ -1,4 +1,4 @@
-"""What can be wrong with the shards of a clip data set; see `checks`."""
+"""Checks of the shards of a clip data set; see `index_checks`."""
 
 from __future__ import annotations
 
@@ -8,50 +8,52 @@ import pathlib
 from google.protobuf import json_format
 
 from data_prep.checks import index_checks
+from data_prep.checks.finding import Finding
 from sum_l_jax import types
 from sum_l_jax.data import examples
 from sum_l_jax.data import records
 from sum_l_jax.system import progress
 from sum_l_jax.video import decode
 
-# Without deep, the first frame of every such clip is decoded.
+# Unless the check is deep, the first frame of every 50th clip is decoded.
 SAMPLE_EVERY = 50
 
-# json_format: of a damaged dataset_info.json.
+FRAMES = "frames"
+
+# A damaged dataset_info.json raises an error of json_format.
 _READ_ERRORS = (*examples.READ_ERRORS, json_format.Error)
 
 
-def check_records(data: records.ClipDataset) -> Iterator[index_checks.Finding]:
+def check_records(data: records.ClipDataset) -> Iterator[Finding]:
   """The shards hold as many records as the index promises."""
   promised = sum(records.num_records(clip.num_frames) for clip in data.clips)
   try:
     held = _count_records(data)
   except _READ_ERRORS as error:
-    yield index_checks.Finding(
+    yield Finding.error(
       "records",
-      index_checks.ERROR,
       f"The shards can't be opened ({type(error).__name__}: {error}). Copy"
       f" them again. Or: {index_checks.REBUILD}",
     )
     return
   if held != promised:
-    yield index_checks.Finding(
+    yield Finding.error(
       "records",
-      index_checks.ERROR,
       f"The shards hold {held} records, {records.clips_file(data.split)}"
       f" promises {promised}: a shard is missing or of another build. Copy"
       f" all files of the folder again. Or: {index_checks.REBUILD}",
-      abs(held - promised),
+      count=abs(held - promised),
     )
 
 
 def _count_records(data: records.ClipDataset) -> int:
+  """The number of records that the shards hold."""
   from array_record.python import array_record_module
   import tensorflow_datasets as tfds
 
   builder = tfds.builder_from_directory(data.directory)
   total = 0
-  # What the shards say, not what dataset_info.json says about them.
+  # Counted in the shards, for dataset_info.json only says what they should hold.
   for path in builder.info.splits[data.split].filepaths:
     if not pathlib.Path(path).is_file():
       raise FileNotFoundError(f"{pathlib.Path(path).name} is missing")
@@ -61,8 +63,8 @@ def _count_records(data: records.ClipDataset) -> int:
   return total
 
 
-def check_frames(data: records.ClipDataset, deep: bool) -> Iterator[index_checks.Finding]:
-  """Decodes frames: the first of some clips, or (deep) both ends of all."""
+def check_frames(data: records.ClipDataset, deep: bool) -> Iterator[Finding]:
+  """Frames can be decoded: the first of some clips, or (deep) both ends of all."""
   indices = range(0, len(data), 1 if deep else SAMPLE_EVERY)
   damaged, changing, reason = [], [], ""
   for index in progress.Progress(repr(data), indices):
@@ -78,28 +80,24 @@ def check_frames(data: records.ClipDataset, deep: bool) -> Iterator[index_checks
   if damaged:
     yield _undecodable(data, len(indices), damaged, reason)
   if changing:
-    yield index_checks.clips_finding(
+    yield Finding.error(
       "frame size",
-      index_checks.ERROR,
-      changing,
       "{n} clips change their frame size between first and last frame"
       " ({clips}). Convert the videos to one size, and build again.",
+      changing,
     )
   if not damaged:
     what = "both ends" if deep else "first frame"
     text = f"{what} of {len(indices)} decoded"
-    yield index_checks.Finding(index_checks.FRAMES, index_checks.OK, text)
+    yield Finding.ok(FRAMES, text)
 
 
-def _undecodable(
-  data: records.ClipDataset, tried: int, clips: list[str], reason: str
-) -> index_checks.Finding:
+def _undecodable(data: records.ClipDataset, tried: int, clips: list[str], reason: str) -> Finding:
   view = data.view if data.view in types.VIEWS else "ego|exo"
-  return index_checks.clips_finding(
-    index_checks.FRAMES,
-    index_checks.ERROR,
-    clips,
+  return Finding.error(
+    FRAMES,
     f"{{n}} of {tried} clips tried can't be read or decoded ({{clips}}). The"
     f" first: {reason} Copy the shards again, or build again, or leave them"
     f" out: write --skip_list and give it as config.{view}.skip_list.",
+    clips,
   )

@@ -1,4 +1,4 @@
-"""Whether narration vectors and mined pairs fit the data sets, for the doctor."""
+"""Checks of narration tables and pair tables; see `index_checks`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pathlib
 import numpy as np
 
 from data_prep.checks import index_checks
+from data_prep.checks.finding import Finding
+from data_prep.checks.finding import some
 from data_prep.mining import pair_summary
 from data_prep.sources import split_rules
 from sum_l_jax import types
@@ -17,25 +19,25 @@ from sum_l_jax.data import pairing
 from sum_l_jax.data import records
 from sum_l_jax.system import npz_files
 
-# Rows stored as float16 are this near to norm 1.
+# Rows that were stored as float16 are this near to norm 1.
 _UNIT_TOLERANCE = 1e-3
 
-# With fewer pairs above the threshold than this the cross-view term hardly
-# trains: of a batch of 64 it sees six.
+# With a smaller share of pairs above the threshold the cross-view term hardly
+# trains: it sees six clips of a batch of 64.
 _LOW_SHARE = 0.1
 
 _EMBED = f"`{narration_table.EMBED_COMMAND}`"
 
 
-def read_narrations(path: pathlib.Path) -> tuple[frozenset[str] | None, list[index_checks.Finding]]:
+def read_narrations(path: pathlib.Path) -> tuple[frozenset[str] | None, list[Finding]]:
   """Reads a narration table's texts and examines its vectors.
 
   Args:
     path: the `.npz` file.
 
   Returns:
-    The normalised texts that have a vector, None if the file can't be read; and
-    what is wrong with the file itself.
+    The normalised texts that have a vector, or None if the file can't be read;
+    and what is wrong with the file itself.
   """
   try:
     stored = npz_files.read_npz(
@@ -47,12 +49,11 @@ def read_narrations(path: pathlib.Path) -> tuple[frozenset[str] | None, list[ind
     texts = [str(text) for text in np.ravel(stored["narrations"])]
     vectors = np.asarray(stored["vectors"], np.float64)
   except ValueError as error:
-    return None, [index_checks.Finding("readable", index_checks.ERROR, str(error))]
+    return None, [Finding.error("readable", str(error))]
   if vectors.ndim != 2 or len(vectors) != len(texts) or not texts:
     return None, [
-      index_checks.Finding(
+      Finding.error(
         "readable",
-        index_checks.ERROR,
         f"{len(texts)} narrations and vectors of shape {vectors.shape}:"
         f" each needs one. Embed again with {_EMBED}.",
       )
@@ -61,38 +62,29 @@ def read_narrations(path: pathlib.Path) -> tuple[frozenset[str] | None, list[ind
   return known, list(_check_norms(texts, vectors))
 
 
-def _check_norms(texts: Sequence[str], vectors: np.ndarray) -> Iterator[index_checks.Finding]:
+def _check_norms(texts: Sequence[str], vectors: np.ndarray) -> Iterator[Finding]:
   norms = np.linalg.norm(vectors, axis=1)
   broken = ~np.isfinite(norms) | (norms < 1e-12)
   off = ~broken & (np.abs(norms - 1.0) > _UNIT_TOLERANCE)
-  for rows, severity, what in (
-    (broken, index_checks.ERROR, "are zero or not finite"),
-    (
-      off,
-      index_checks.WARNING,
-      "have another length than 1 (training normalises"
-      " them, but the table isn't as it was written)",
-    ),
+  length = (
+    "have another length than 1 (training normalises them, but the table isn't as it was written)"
+  )
+  for rows, make, what in (
+    (broken, Finding.error, "are zero or not finite"),
+    (off, Finding.warning, length),
   ):
     names = [texts[row] for row in np.flatnonzero(rows)]
     if names:
-      yield index_checks.Finding(
-        "vectors",
-        severity,
-        f"{len(names)} of {len(texts)} vectors {what}: {index_checks.some(names)}."
-        f" Embed again with {_EMBED}.",
-        len(names),
-      )
+      text = f"{len(names)} of {len(texts)} vectors {what}: {some(names)}."
+      yield make("vectors", f"{text} Embed again with {_EMBED}.", count=len(names))
 
 
-def check_embedded(
-  data: records.ClipDataset, known: frozenset[str]
-) -> Iterator[index_checks.Finding]:
+def check_embedded(data: records.ClipDataset, known: frozenset[str]) -> Iterator[Finding]:
   """Every narration of a split has a vector.
 
   Args:
     data: the split.
-    known: the table's texts, see `read_narrations`.
+    known: texts of the table, see `read_narrations`.
 
   Yields:
     An error that counts the distinct narrations without one.
@@ -103,21 +95,20 @@ def check_embedded(
     if key not in known:
       lacking.setdefault(key, []).append(clip.clip_id)
   if lacking:
-    yield index_checks.Finding(
+    yield Finding.error(
       "vectors",
-      index_checks.ERROR,
       f"{len(lacking)} narrations have no vector:"
-      f" {index_checks.some(sorted(lacking))}. Add them with {_EMBED}"
+      f" {some(sorted(lacking))}. Add them with {_EMBED}"
       f" --datasets={data.directory} --append --output=FILE.npz, and mine the"
       " pairs again.",
-      len(lacking),
-      tuple(clip for ids in lacking.values() for clip in ids),
-      data.split,
+      [clip for ids in lacking.values() for clip in ids],
+      count=len(lacking),
+      split=data.split,
     )
 
 
 def check_views(opened: Sequence[index_checks.Splits]) -> None:
-  """Raises ValueError unless these are what a pair table is mined for."""
+  """Raises ValueError unless a pair table can be mined for these data sets."""
   views = [next(iter(splits.values())).view for splits in opened]
   if views.count(types.EGO) != 1 or views.count(types.EXO) < 1:
     raise ValueError(
@@ -129,7 +120,7 @@ def check_views(opened: Sequence[index_checks.Splits]) -> None:
 
 def check_pairs(
   path: pathlib.Path, opened: Sequence[index_checks.Splits], narrations: pathlib.Path
-) -> Iterator[index_checks.Finding]:
+) -> Iterator[Finding]:
   """A pair table is whole and belongs to the data sets.
 
   Args:
@@ -138,13 +129,13 @@ def check_pairs(
     narrations: the narration table's file.
 
   Yields:
-    Errors, or an ok with the share of good pairs.
+    Errors, or one ok with the share of good pairs.
   """
   try:
     pairs = pairing.PairTable.load(path)
     table = narration_table.NarrationTable.load(narrations)
   except ValueError as error:
-    yield index_checks.Finding("readable", index_checks.ERROR, str(error))
+    yield Finding.error("readable", str(error))
     return
   wanted = {pairs.ego_fingerprint, *pairs.exo_fingerprints}
   chosen = [_mined_split(splits, wanted) for splits in opened]
@@ -153,14 +144,14 @@ def check_pairs(
   try:
     pairs.check(ego, exo, table)
   except ValueError as error:
-    yield index_checks.Finding("belongs", index_checks.ERROR, str(error))
+    yield Finding.error("belongs", str(error))
     return
   yield from _check_targets(pairs, exo)
   yield from _check_share(pairs)
 
 
 def _mined_split(splits: index_checks.Splits, fingerprints: set[str]) -> records.ClipDataset:
-  """The split the table was mined for, else the one that trains."""
+  """The split that the table was mined for, else the one that trains."""
   for data in splits.values():
     if data.fingerprint in fingerprints:
       return data
@@ -169,21 +160,20 @@ def _mined_split(splits: index_checks.Splits, fingerprints: set[str]) -> records
 
 def _check_targets(
   pairs: pairing.PairTable, exo: Sequence[records.ClipDataset]
-) -> Iterator[index_checks.Finding]:
+) -> Iterator[Finding]:
   sizes = np.array([len(data) for data in exo])[pairs.clip_pool]
   outside = np.sum((pairs.clip_index < 0) | (pairs.clip_index >= sizes))
   if outside:
-    yield index_checks.Finding(
+    yield Finding.error(
       "targets",
-      index_checks.ERROR,
       f"{outside} of {len(sizes)} partners point to a clip that isn't there:"
       " the file is damaged. Mine the pairs again with"
       f" `{pairing.MINE_COMMAND}`.",
-      int(outside),
+      count=int(outside),
     )
 
 
-def _check_share(pairs: pairing.PairTable) -> Iterator[index_checks.Finding]:
+def _check_share(pairs: pairing.PairTable) -> Iterator[Finding]:
   cosines = pairs.similarity[pairs.ego_rows, 0]
   good = int(np.sum(cosines > pair_summary.THRESHOLD))
   text = (
@@ -191,13 +181,12 @@ def _check_share(pairs: pairing.PairTable) -> Iterator[index_checks.Finding]:
     f" {pair_summary.THRESHOLD}"
   )
   if good >= _LOW_SHARE * len(cosines):
-    yield index_checks.Finding("share", index_checks.OK, text)
+    yield Finding.ok("share", text)
     return
-  yield index_checks.Finding(
+  yield Finding.warning(
     "share",
-    index_checks.WARNING,
     f"{text}; the cross-view loss leaves out the others. Check the narrations"
     " of both sides (same language, whole phrases) and the sentence encoder,"
     " or lower config.loss.threshold.",
-    len(cosines) - good,
+    count=len(cosines) - good,
   )

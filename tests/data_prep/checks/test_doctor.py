@@ -12,6 +12,7 @@ import simplejpeg
 
 from data_prep import doctor
 from data_prep.checks import index_checks
+from data_prep.checks.finding import Finding
 from data_prep.clips import clip_dataset
 from data_prep.mining import pseudo_pairs
 from sum_l_jax.data import narration_table
@@ -366,10 +367,10 @@ def test_frame_size_that_changes(examine, tmp_path):
 
 def test_long_lists_are_cut_in_the_report_alone(tmp_path):
   ids = tuple(f"c{i}" for i in range(1500))
-  finding = index_checks.Finding(index_checks.FRAMES, index_checks.ERROR, "m", 1500, ids)
-  (entry,) = doctor.as_json([finding])
+  found = Finding.error("frames", "m", ids)
+  (entry,) = doctor.as_json([found])
   assert entry["clips"] == list(ids[:1000]) and entry["count"] == 1500
-  assert doctor.skipped_clips([finding]) == list(ids)
+  assert doctor.skipped_clips([found]) == list(ids)
 
 
 # Tables.
