@@ -1,19 +1,19 @@
-"""Cuts annotated clips out of videos or frames into one clip data set.
+r"""Cuts annotated clips out of videos or frames into one clip data set.
 
   # EPIC-KITCHENS-55, from the official CSV and frames (or videos):
-  python -m data_prep.build_dataset --dataset=epic55 \\
-      --annotations=EPIC_train_action_labels.csv --media=EPIC_KITCHENS_2018 \\
+  python -m data_prep.build_dataset --dataset=epic55 \
+      --annotations=EPIC_train_action_labels.csv --media=EPIC_KITCHENS_2018 \
       --output=data/epic55
 
   # your own third-person videos, listed in a manifest:
-  python -m data_prep.build_dataset --dataset=manifest --view=exo \\
+  python -m data_prep.build_dataset --dataset=manifest --view=exo \
       --annotations=videos/manifest.csv --output=data/exo
 
   # a small extract: all clips train, or one video validates
   ... --split=train          ... --validation_videos=P02_01
 
-Runs once, before training. The output appears complete or not at all; an
-output that is already complete is kept, and the same command after an
+The command runs once, before training. The output appears complete or not at
+all; an output that is already complete is kept, and the same command after an
 interruption goes on where it stopped.
 """
 
@@ -57,32 +57,33 @@ def build_dataset(
   processes: int = 1,
   beam_options: Sequence[str] | None = None,
 ) -> bool:
-  """Divides, cuts and writes.
+  """Divides the clips into splits, cuts them, and writes them.
 
   Args:
     directory: the folder to write.
-    name, view: of the data set.
+    name: name of the data set.
+    view: view of the data set.
     source: the clips.
-    rule: how they are divided.
+    rule: rule by which they are divided.
     output: how they are stored.
     problems: what to do with a clip that can't be used; those left out are
       listed in `skipped.csv`.
-    metadata: identifies the sources; options are added here.
-    processes: that cut side by side.
-    beam_options: see `parts.read_clips`.
+    metadata: JSON values that identify the sources; options are added here.
+    processes: number of processes that cut side by side.
+    beam_options: see `cut_clips.read_clips`.
 
   Returns:
-    Whether it was written; False where the same data set was there.
+    Whether the data set was written; False where the same one was there.
 
   Raises:
-    FileNotFoundError, ValueError: see `parts.read_clips` and
-      `splits.split_clips`.
+    FileNotFoundError: see `cut_clips.read_clips`.
+    ValueError: see `cut_clips.read_clips` and `split_rules.split_clips`.
   """
   _check_free(directory)
   existed = directory.exists()
   divided = split_rules.split_clips(source.clips, rule)
   divided |= {split: list(c) for split, c in source.unlabelled.items()}
-  # Beside the result: an interrupted build goes on from there.
+  # Finished parts lie beside the result; an interrupted build goes on from them.
   parts = directory.parent / f".{directory.name}.parts"
   clip_dataset.write_clip_dataset(
     directory,
@@ -129,6 +130,7 @@ def _check_free(directory: pathlib.Path) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
+  """The options of the command."""
   parser = command_line.make_parser("data_prep.build_dataset", __doc__)
   add = parser.add_argument
   add("--dataset", required=True, choices=tuple(source_table.SOURCES))
@@ -146,8 +148,8 @@ def make_parser() -> argparse.ArgumentParser:
     help="folders with frames or videos (default: that of the annotations)",
   )
   add("--output", required=True, type=pathlib.Path, metavar="DIR")
-  add("--view", choices=types.VIEWS, help="default: ego, of lemma exo; a manifest needs it")
-  add("--name", help="default: that of --dataset; of a manifest the output folder's")
+  add("--view", choices=types.VIEWS, help="default: ego, for lemma exo; a manifest needs it")
+  add("--name", help="default: that of --dataset; for a manifest the output folder's")
   add(
     "--split",
     choices=split_rules.RULES,
@@ -173,12 +175,12 @@ def make_parser() -> argparse.ArgumentParser:
     metavar="SHARE",
     help="whole videos, drawn at random, validate until they hold this share of the clips",
   )
-  add("--seed", type=int, default=0, help="for --validation_share")
+  add("--seed", type=int, default=0, help="seed of --validation_share")
   add(
     "--processes",
     type=int,
     default=os.cpu_count() or 1,
-    help="that cut side by side (default: one a CPU core)",
+    help="processes that cut side by side (default: one a CPU core)",
   )
   add(
     "--beam_runner",
@@ -190,7 +192,7 @@ def make_parser() -> argparse.ArgumentParser:
     "--beam_options",
     default="",
     metavar="'--KEY=VALUE ...'",
-    help="more pipeline options, for --beam_runner",
+    help="more options of the pipeline, with --beam_runner",
   )
   add(
     "--short_side",
@@ -203,22 +205,22 @@ def make_parser() -> argparse.ArgumentParser:
     "--fps",
     type=float,
     help="frames a second to store (default: that of the official frames, 60"
-    " for EPIC-KITCHENS-55; of a manifest each video's own)",
+    " for EPIC-KITCHENS-55; for a manifest each video's own)",
   )
   add(
     "--class_lists",
     type=pathlib.Path,
     metavar="DIR",
     help="epic55: folder of EPIC_verb_classes.csv and EPIC_noun_classes.csv"
-    " (default: beside the annotations); manifest: of <label column>.txt, one"
-    " class name a line (default: the names that occur, sorted)",
+    " (default: beside the annotations); manifest: folder of <label column>.txt,"
+    " one class name a line (default: the names that occur, sorted)",
   )
   add(
     "--multi_label",
     metavar="TASK[,TASK...]",
     default="",
-    help="manifest: label columns with any number of labels a clip (found by"
-    " itself where a cell holds several, separated by ; or |)",
+    help="manifest: label columns with any number of labels a clip (a column is"
+    " one of them anyway where a cell holds several, separated by ; or |)",
   )
   add(
     "--narration",
@@ -238,13 +240,13 @@ def make_parser() -> argparse.ArgumentParser:
     "--on_error",
     choices=("stop", "skip"),
     default="stop",
-    help="skip: leave unusable clips out, and list them in skipped.csv",
+    help="skip leaves unusable clips out, and lists them in skipped.csv",
   )
   return parser
 
 
 def _split_rule(args: argparse.Namespace, has_column: bool) -> split_rules.SplitRule:
-  """Reads the split options; those that contradict each other are errors."""
+  """Reads the options of the split; those that contradict each other are errors."""
   videos = tuple(command_line.names(args.validation_videos))
   share = args.validation_share
   if videos and share is not None:
@@ -274,6 +276,7 @@ def _split_rule(args: argparse.Namespace, has_column: bool) -> split_rules.Split
 
 
 def _beam_options(args: argparse.Namespace) -> list[str] | None:
+  """The options of Apache Beam's pipeline, or None without one."""
   if not args.beam_runner:
     if args.beam_options:
       raise ValueError("--beam_options needs --beam_runner.")
@@ -333,6 +336,7 @@ def _print_result(directory: pathlib.Path, written: bool, skipped: int) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command and returns its exit status."""
   return command_line.run(make_parser(), build, argv)
 
 

@@ -1,4 +1,4 @@
-"""Writing a clip data set: the TFDS builder that all sources share.
+"""Writes a clip data set, with a TFDS builder that all sources share.
 
 `sum_l_jax.data.records` says what is in the folder. The folder appears whole or
 not at all: everything is written beside it and renamed at the end.
@@ -16,6 +16,7 @@ import io
 import json
 import pathlib
 import shutil
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -39,8 +40,17 @@ class ClipRecords(tfds.core.GeneratorBasedBuilder):
     clip_splits: Splits,
     unlabelled: Collection[str],
     description: str,
-    **kwargs,
-  ):
+    **kwargs: Any,
+  ) -> None:
+    """Keeps what is to be written.
+
+    Args:
+      tasks: label sets by name.
+      clip_splits: function that yields the clips, by split.
+      unlabelled: splits of clips without labels.
+      description: text for TFDS.
+      **kwargs: more arguments of the TFDS builder.
+    """
     self._tasks = tasks
     self._unlabelled = unlabelled
     self._clip_splits = clip_splits
@@ -71,7 +81,7 @@ class ClipRecords(tfds.core.GeneratorBasedBuilder):
       ),
     )
 
-  def _split_generators(self, dl_manager):
+  def _split_generators(self, dl_manager: object) -> dict[str, Iterator[tuple[int, dict]]]:
     del dl_manager  # Nothing is downloaded.
     return {s: self._generate_examples(s) for s in self._clip_splits}
 
@@ -110,7 +120,7 @@ def _check_clip(
 ) -> None:
   """Raises ValueError for a clip that training could not use.
 
-  Without tasks the clip is of a split that is only predicted.
+  A clip of a split that is only predicted has no tasks.
   """
   where = f"Split {split!r}, clip {clip.clip_id!r}"
   if clip.clip_id in seen:
@@ -158,10 +168,8 @@ def _is_current(directory: pathlib.Path, card: dict) -> bool:
     return False
   old = records.read_card(directory)
   # The number of clips of a split is only known after writing it.
-  same = {k: old.get(k) for k in card if k != "splits"} == {
-    k: v for k, v in card.items() if k != "splits"
-  } and set(old["splits"]) == set(card["splits"])
-  if not same:
+  wanted = {**card, "splits": old["splits"]}
+  if {k: old.get(k) for k in card} != wanted or set(old["splits"]) != set(card["splits"]):
     raise ValueError(
       f"{str(directory)!r} already holds another data set"
       f" ({old['name']}/{old['view']}, splits {sorted(old['splits'])},"
@@ -186,14 +194,14 @@ def write_clip_dataset(
 
   Args:
     directory: the folder to create.
-    name: of the data set, for example "epic55".
+    name: name of the data set, for example "epic55".
     view: "ego", "exo", or the name of another style.
     tasks: label sets by name.
-    splits: by name, a function that yields the clips of the split.
+    splits: function that yields the clips, by split.
     metadata: JSON values that identify the content (seed, source files, ...);
       an existing folder with equal metadata is kept as it is.
-    unlabelled: splits of clips without labels and, maybe, without narrations,
-      to be predicted only.
+    unlabelled: splits that are only predicted: their clips have no labels and,
+      maybe, no narrations.
 
   Raises:
     ValueError: a clip is unusable, a split is empty, or `directory` holds
@@ -227,7 +235,7 @@ def write_clip_dataset(
   )
   tfds.disable_progress_bar()  # One bar a shard; ours counts clips.
   try:
-    # It prints "Downloading ...", which it isn't.
+    # TFDS prints "Downloading ...", which it doesn't do.
     with contextlib.redirect_stdout(io.StringIO()):
       builder.download_and_prepare()
   except BaseException:

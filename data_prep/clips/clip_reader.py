@@ -1,4 +1,4 @@
-"""From annotations to clips: reads each out of its video or frame folder."""
+"""Reads annotated clips out of their videos or folders of frames."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Output:
 
   Attributes:
     fps: frames a second; None keeps a video's own rate.
-    short_side: in pixels, even; larger frames are shrunk to it.
+    short_side: short side, in pixels, to which larger frames are shrunk; even.
   """
 
   fps: float | None = None
   short_side: int = 256
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.fps is not None and not 0 < self.fps < 1000:
       raise ValueError(f"--fps must be a positive number, got {self.fps}.")
     if self.short_side < 16 or self.short_side % 2:
@@ -34,13 +34,14 @@ class Output:
 
 
 class _ClipReader:
-  """Reads clips, keeping the last video open: neighbours share it."""
+  """Reads clips, and keeps the last video open, for neighbours share it."""
 
-  def __init__(self, output: Output):
+  def __init__(self, output: Output) -> None:
     self._output = output
     self._video: media.VideoFile | None = None
 
   def read(self, spec: clip_specs.ClipSpec) -> types.Clip:
+    """Reads one clip."""
     if frame_files.is_frames(spec.media):
       fps = self._output.fps or spec.frames_fps
       options = dict(frames_fps=spec.frames_fps, fps=fps, short_side=self._output.short_side)
@@ -69,6 +70,7 @@ class _ClipReader:
     )
 
   def close(self) -> None:
+    """Closes the last video."""
     if self._video is not None:
       self._video.close()
       self._video = None
@@ -84,8 +86,8 @@ def cut_clips(
     output: how to store them.
 
   Yields:
-    Each clip, or the FileNotFoundError or ValueError that says why it can't be
-    cut, naming annotation, file and time.
+    Each clip; or, where it can't be cut, the FileNotFoundError or ValueError that
+    names annotation, file and time.
   """
   reader = _ClipReader(output)
   try:

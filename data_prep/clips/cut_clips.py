@@ -1,9 +1,9 @@
-"""Cut clips on disk, so that an interrupted build goes on where it stopped.
+"""Cuts clips into files, so that an interrupted build goes on where it stopped.
 
 Clips are cut in groups, by several processes where asked. A finished group lies
-in one `.npz` file whose name says what it was cut from; the next run of the
-same command finds it there. Cutting takes hours on a full data set, putting the
-groups together minutes.
+in one `.npz` file, whose name has a hash of all that it was cut from; the next
+run of the same command finds it by that name. On a full data set, cutting takes
+hours and putting the groups together minutes.
 """
 
 from __future__ import annotations
@@ -27,19 +27,20 @@ from sum_l_jax.system import atomic
 from sum_l_jax.system import progress
 
 _GROUP = 16
-# What goes wrong with one clip and may be skipped.
+# The errors of one clip, which may be skipped.
 _ERRORS = {"ValueError": ValueError, "FileNotFoundError": FileNotFoundError}
 
 Group = Sequence[clip_specs.ClipSpec]
+_Task = tuple[Group, pathlib.Path]
 
 
 def _groups(specs: Group) -> list[Group]:
-  """Neighbours, which share a video, together."""
+  """Puts neighbours together, for they share a video."""
   return [specs[i : i + _GROUP] for i in range(0, len(specs), _GROUP)]
 
 
 def _digest(group: Group, output: clip_reader.Output) -> str:
-  """Of everything that the result depends on."""
+  """A hash of everything that the result depends on: clips, options, footage."""
   footage = []
   for spec in group:
     status = spec.media.stat() if spec.media.exists() else None
@@ -69,6 +70,7 @@ def _save(path: pathlib.Path, items: Sequence[Any]) -> None:
 
 
 def _load(path: pathlib.Path) -> list[types.Clip | Exception]:
+  """Reads what `_save` wrote."""
   with np.load(path, allow_pickle=False) as file:
     notes = json.loads(str(file["notes"]))
     sizes, data = file["sizes"], file["data"].tobytes()
@@ -115,15 +117,19 @@ def read_clips(
     specs: the clips.
     output: how to store them.
     problems: what to do with a clip that can't be cut.
-    folder: of the files; those of an earlier run are used.
-    processes: that cut side by side. More than one needs the caller's
-      `if __name__ == "__main__"`.
-    beam_options: cuts by Apache Beam instead, with these pipeline options
+    folder: folder of the files; those of an earlier run are used.
+    processes: number of processes that cut side by side. More than one needs the
+      caller's `if __name__ == "__main__"`.
+    beam_options: options of an Apache Beam pipeline that cuts instead
       ("--runner=FlinkRunner"); all workers must see the media and `folder`.
-    label: starts the progress lines.
+    label: beginning of the files' names and of the progress.
+
+  Yields:
+    The clips, in order.
 
   Raises:
-    FileNotFoundError, ValueError: naming annotation, file and time.
+    FileNotFoundError: a video or frame is missing.
+    ValueError: a clip can't be cut; the error names annotation, file and time.
   """
   folder.mkdir(parents=True, exist_ok=True)
   tasks = [
@@ -145,13 +151,15 @@ def read_clips(
         yield item
 
 
-def _run(tasks, output, keep_errors, processes) -> Iterator[None]:
+def _run(
+  tasks: Sequence[_Task], output: clip_reader.Output, keep_errors: bool, processes: int
+) -> Iterator[None]:
   """Runs the tasks, side by side where asked; yields after each, in order."""
   if processes < 2 or len(tasks) < 2:
     for group, path in tasks:
       yield _cut(group, output, path, keep_errors)
     return
-  # Spawned, not forked: threads of TensorFlow and OpenCV are about.
+  # Spawned, not forked, since TensorFlow and OpenCV have threads.
   context = multiprocessing.get_context("spawn")
   with concurrent.futures.ProcessPoolExecutor(processes, context) as pool:
     futures = [pool.submit(_cut, group, output, path, keep_errors) for group, path in tasks]
@@ -162,7 +170,9 @@ def _run(tasks, output, keep_errors, processes) -> Iterator[None]:
       pool.shutdown(cancel_futures=True)
 
 
-def _run_beam(tasks, output, keep_errors, options) -> None:
+def _run_beam(
+  tasks: Sequence[_Task], output: clip_reader.Output, keep_errors: bool, options: Sequence[str]
+) -> None:
   """Runs the tasks as a pipeline.
 
   Raises:
@@ -187,6 +197,7 @@ def _run_beam(tasks, output, keep_errors, options) -> None:
     )
 
 
-def _cut_task(task, output, keep_errors) -> None:
+def _cut_task(task: tuple[Group, str], output: clip_reader.Output, keep_errors: bool) -> None:
+  """Like `_cut`, of what Beam can send."""
   group, path = task
   _cut(group, output, pathlib.Path(path), keep_errors)
