@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 import dataclasses
 
+from sum_l_jax.system import command_line
+
 OK, WARNING, ERROR = "ok", "warning", "error"
 
 
@@ -59,7 +61,6 @@ class Finding:
     return cls(check, severity, message, count or len(clips) or 1, tuple(clips), split)
 
 
-def some(names: Sequence[str], limit: int = 3) -> str:
-  """The first names, and how many more there are."""
-  more = f" and {len(names) - limit} more" if len(names) > limit else ""
-  return ", ".join(repr(name) for name in names[:limit]) + more
+def some(names: Sequence[str]) -> str:
+  """The first names, quoted, and how many more there are."""
+  return command_line.some([repr(name) for name in names])

@@ -6,6 +6,7 @@ every array of the file must have been used or left behind for a stated reason.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
@@ -21,9 +22,8 @@ from sum_l_jax import models
 from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.models.layers import norm
+from sum_l_jax.system import command_line
 from sum_l_jax.train.state import Network
-
-_SHOWN = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,10 +79,8 @@ class Report:
     return out
 
 
-def _some(items: Sequence[str]) -> str:
-  items = sorted(items)
-  more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
-  return ", ".join(items[:_SHOWN]) + more
+def _some(items: Iterable[str]) -> str:
+  return command_line.some(sorted(items), 6)
 
 
 def _clean(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

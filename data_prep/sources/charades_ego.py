@@ -1,12 +1,12 @@
-"""Charades-Ego: the official CSV files as clips of one view.
+"""Reads the official CSV files of Charades-Ego as clips of one view.
 
-Videos have many actions, each with a time span. A test clip is a whole video
+A video has many actions, each with a time span. A test clip is a whole video
 with all its actions, as in the reference; videos without any stay, as
-negatives. For training a video is cut into windows, each labelled with the
+negatives. For training, a video is cut into windows, each labelled with the
 actions that touch it. (The reference draws a span anywhere in the video and
-labels what that touches; windows of the span's length are the nearest that
-clips with fixed labels can come.) Windows without an action are left out: they
-have no narration to pair.
+labels what it touches; windows of the span's length are the nearest that clips
+with fixed labels can come to that.) Windows without an action are left out,
+since they have no narration to pair.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from absl import logging
 from data_prep.sources import clip_specs
 from sum_l_jax import types
 from sum_l_jax.video import frame_files
-from sum_l_jax.video import media
 
 NUM_CLASSES = 157
 FRAMES_FPS = 24.0
@@ -45,11 +44,11 @@ class Action:
 
 
 def read_classes(directory: pathlib.Path) -> tuple[str, ...]:
-  """Reads `Charades_v1_classes.txt`, "c000 Holding some clothes" a line.
+  """Reads `Charades_v1_classes.txt`, whose lines are like "c000 Holding some clothes".
 
   Raises:
-    FileNotFoundError: it isn't there.
-    ValueError: not the 157 classes in order.
+    FileNotFoundError: the file isn't there.
+    ValueError: the file doesn't have the 157 classes in order.
   """
   path = directory / CLASSES_FILE
   if not path.is_file():
@@ -75,10 +74,10 @@ def read_classes(directory: pathlib.Path) -> tuple[str, ...]:
 
 
 def parse_actions(cell: str, where: str) -> list[Action]:
-  """Reads "c092 11.90 21.20;c147 0.00 12.60"; empty is no action.
+  """Reads "c092 11.90 21.20;c147 0.00 12.60"; an empty cell has no action.
 
   Raises:
-    ValueError: naming the place and the part that can't be read.
+    ValueError: a part can't be read; the error names the place and the part.
   """
   actions = []
   for part in filter(None, (p.strip() for p in cell.split(";"))):
@@ -123,33 +122,6 @@ def _label_files(path: pathlib.Path, view: str) -> dict[str, pathlib.Path]:
   return files
 
 
-def find_media(video_id: str, where: str, roots: Sequence[pathlib.Path]) -> pathlib.Path:
-  """Finds a video's frames, `<id>/<id>-000001.jpg`, or else its file.
-
-  Raises:
-    FileNotFoundError: listing every path tried.
-    ValueError: the id leads out of the folders.
-  """
-  clip_specs.check_inside(video_id, "id", where)
-  tried = []
-  for root in roots:
-    for place in (root / video_id, root / f"{video_id}.tar"):
-      tried.append(str(place))
-      if place.is_dir() or place.is_file():
-        return place
-    for suffix in media.VIDEO_SUFFIXES:
-      path = root / f"{video_id}{suffix}"
-      tried.append(str(path))
-      if path.is_file():
-        return path
-  lines = "\n".join(f"  {path}" for path in tried)
-  raise FileNotFoundError(
-    f"{where}: no frames and no video of {video_id} were found."
-    f" Tried:\n{lines}\nGive the right folders with --media=DIR[,DIR...], or"
-    " leave its clips out with --on_error=skip."
-  )
-
-
 def read_annotations(
   path: pathlib.Path,
   *,
@@ -163,10 +135,10 @@ def read_annotations(
   """Reads the official version 1 files.
 
   Args:
-    path: the folder of the official files, or one CSV file.
+    path: folder of the official files, or one CSV file.
     view: "ego" takes the videos whose id ends in EGO, "exo" all others. The
       official pairing of the two is never used.
-    media_roots: where frames or videos are.
+    media_roots: folders of frames or videos.
     class_lists: folder of the class file; None looks beside the annotations.
     narration: "classes" joins the phrases of a clip's classes, "description"
       takes the video's description (the paper doesn't say which it used).
@@ -174,7 +146,8 @@ def read_annotations(
     problems: what to do with an unusable row; None raises.
 
   Returns:
-    Clips with one multi-label task, "action"; of a folder each knows its split.
+    Clips with one multi-label task, "action". In a folder each clip knows its
+    split.
 
   Raises:
     FileNotFoundError: a file, frames or a video is missing.
@@ -193,13 +166,10 @@ def read_annotations(
     for where, row in clip_specs.read_rows(file, COLUMNS)[0]:
       if row.get("id", "").endswith("EGO") != (view == types.EGO):
         continue
-      try:
+      with problems.of(row.get("id", ""), where):
         made = _make_clips(row, where, split, names, media_roots, narration, window_seconds)
-      except (ValueError, FileNotFoundError) as error:
-        problems.report(row.get("id", ""), where, error)
-        continue
-      empty += sum(clip is None for clip in made)
-      clips += [clip for clip in made if clip is not None]
+        empty += sum(clip is None for clip in made)
+        clips += [clip for clip in made if clip is not None]
   if empty:
     logging.info("%d training windows without an action left out", empty)
   task = types.Task("action", types.MULTI_LABEL, names)
@@ -215,25 +185,28 @@ def _make_clips(
   narration: str,
   window: float,
 ) -> list[clip_specs.ClipSpec | None]:
-  """The clips of one video; None for a window without an action."""
-  if "" in row:
-    raise ValueError(f"{where}: {row['']}. Put quotes around cells that hold a comma.")
+  """Makes the clips of one video; None for a window without an action."""
+  clip_specs.check_cells(row, where)
   if not row["id"]:
     raise ValueError(f"{where}: id is empty. Take the official file.")
   actions = parse_actions(row["actions"], where)
   length = clip_specs.parse_seconds(row["length"], "length", where)
-  place = find_media(row["id"], where, roots)
+  video = clip_specs.check_inside(row["id"], "id", where)
+  try:
+    place = clip_specs.find_media(video, roots, frames=[video], videos=[video])
+  except FileNotFoundError as error:
+    raise FileNotFoundError(f"{where}: {error}") from error
   text = row["descriptions"] or row["script"]
   if split == "test":
     spoken = _narration(actions, names, narration, text) or "no action"
-    return [_spec(row["id"], row["id"], place, 0.0, None, actions, spoken, where, split)]
+    return [_spec(video, video, place, 0.0, None, actions, spoken, where, split)]
   clips = []
   for number in range(max(1, math.floor(length / window))):
     start, stop = number * window, min((number + 1) * window, length)
     here = [a for a in actions if a.start < stop and a.stop > start]
     spoken = _narration(here, names, narration, text)
     clips.append(
-      _spec(f"{row['id']}_{number:03d}", row["id"], place, start, stop, here, spoken, where, split)
+      _spec(f"{video}_{number:03d}", video, place, start, stop, here, spoken, where, split)
       if here
       else None
     )
@@ -241,6 +214,7 @@ def _make_clips(
 
 
 def _narration(actions: Sequence[Action], names: Sequence[str], rule: str, text: str) -> str:
+  """The narration of some actions by a rule; `text` is the video's description."""
   phrases = ", ".join(names[c] for c in sorted({a.label for a in actions}))
   return (text or phrases) if rule == "description" else (phrases or text)
 

@@ -1,35 +1,39 @@
 """What a source of annotations says: clips that are still to be cut.
 
-`epic55` and `manifest` turn their CSV files into `ClipSpec`s; `build_dataset`
-cuts those out of the videos. Everything that can be known from the text is
-checked here, before hours of decoding.
+Each source turns its files into `ClipSpec`s, and `build_dataset` cuts those out
+of the videos. Everything that can be known from the text is checked here, before
+hours of decoding.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import csv
 import dataclasses
-import difflib
 import hashlib
 import math
 import os
 import pathlib
 
 from sum_l_jax import types
+from sum_l_jax.system import command_line
+from sum_l_jax.video import media
 
-# Bytes of a file's name; and with the ending that a reader adds.
+# Longest name of a file in bytes, with room for the ending that a reader adds.
 _LONGEST = 240
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipSpec:
-  """One clip, by where it lies.
+  """One clip, and where it lies.
 
   Attributes:
-    clip_id: unique within the data set.
-    video_id: the untrimmed video.
+    clip_id: id of the clip, unique within the data set.
+    video_id: id of the untrimmed video.
     media: a video file, or a folder or `.tar` file of JPEG frames.
     start_seconds: where the clip starts.
     stop_seconds: where it stops, exclusive; None stands for the end of the
@@ -37,14 +41,14 @@ class ClipSpec:
     narration: the text, as annotated.
     labels: class ids by task name.
     where: file and line of the annotation, for error texts.
-    split: the split that the annotation itself names, or "".
-    first_frame, last_frame: file numbers, both inclusive, where `media` holds
-      frames.
-    frames_fps: the rate at which those files were extracted, and in which the
+    split: split that the annotation itself names, or "".
+    first_frame: number of the first file, where `media` holds frames.
+    last_frame: number of the last file, inclusive.
+    frames_fps: frame rate at which those files were extracted, and in which the
       data set's users count; 0 where a video's own rate holds.
-    frame_name: how they are called, by number.
-    frame_files: the clip's frames in order, relative to `media`, where their
-      names follow no rule; instead of the two numbers.
+    frame_name: pattern of the files' names, by number.
+    frame_files: files of the clip's frames in order, relative to `media`; they
+      replace the two numbers where names follow no rule.
   """
 
   clip_id: str
@@ -68,11 +72,11 @@ class Annotations:
   """The clips of a source, and the label sets they use.
 
   Attributes:
-    clips: in the source's order.
+    clips: the clips, in the source's order.
     tasks: label sets by name.
-    files: that were read; they identify the source.
-    unlabelled: by split, clips whose labels were not published.
-    metadata: more that evaluation should know, as JSON values.
+    files: files that were read; they identify the source.
+    unlabelled: clips whose labels were not published, by split.
+    metadata: JSON values that evaluation should know as well.
   """
 
   clips: Sequence[ClipSpec]
@@ -86,13 +90,22 @@ class Problems:
   """What to do with a clip that can't be used: stop, or note and go on.
 
   Attributes:
-    skip: whether it is the latter.
-    skipped: (clip, where, reason) of each clip left out.
+    skip: whether a clip is noted and left out.
+    skipped: id, place and reason of each clip that was left out.
   """
 
-  def __init__(self, *, skip: bool = False):
+  def __init__(self, *, skip: bool = False) -> None:
+    """Stops at the first clip that can't be used, unless `skip` is set."""
     self.skip = skip
     self.skipped: list[tuple[str, str, str]] = []
+
+  @contextlib.contextmanager
+  def of(self, clip_id: str, where: str) -> Iterator[None]:
+    """Reports what goes wrong with one clip in the `with` block."""
+    try:
+      yield
+    except (ValueError, FileNotFoundError) as error:
+      self.report(clip_id, where, error)
 
   def report(self, clip_id: str, where: str, error: Exception) -> None:
     """Raises `error`, or keeps it as the reason for leaving the clip out."""
@@ -114,16 +127,17 @@ def read_rows(
   """Reads a CSV file with a header.
 
   Args:
-    path: the file, UTF-8.
+    path: the file, in UTF-8.
     required: columns that must be there.
 
   Returns:
-    One (where, cells by column) a row, and the columns in order. A row whose
-    number of cells is wrong has the key "" with the reason.
+    The place and the cells by column of each row, and the columns in order. A
+    row whose number of cells is wrong has the reason under the key "".
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: it isn't text, a column is missing or repeated, or no row.
+    ValueError: the file isn't text, a column is missing or repeated, or there is
+      no row.
   """
   if not path.is_file():
     raise FileNotFoundError(f"There is no annotation file {str(path)!r}.")
@@ -152,7 +166,7 @@ def read_rows(
 
 
 def _line_that_is_no_text(path: pathlib.Path) -> str:
-  """ ", line 3" for the first line that isn't UTF-8; empty without one."""
+  """The text ", line 3," of the first line that isn't UTF-8, or ""."""
   # The file's own decoder counts bytes from the start of its buffer.
   for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
     try:
@@ -174,7 +188,7 @@ def _check_columns(path: pathlib.Path, columns: Sequence[str], required: Sequenc
     return
   hints = []
   for column in missing:
-    hint = close_match(column, [c for c in columns if c not in required])
+    hint = command_line.close_match(column, [c for c in columns if c not in required])
     hints.append(f"{column!r}{hint}")
   text = (
     f"{str(path)!r} lacks column{'s' if len(missing) > 1 else ''}"
@@ -186,13 +200,6 @@ def _check_columns(path: pathlib.Path, columns: Sequence[str], required: Sequenc
   raise ValueError(text + " Rename or add the column in the file's first line.")
 
 
-def close_match(word: str, choices: Sequence[str]) -> str:
-  """' (did you mean X?)', or '' where nothing is close."""
-  by_folded = {choice.casefold(): choice for choice in choices}
-  found = difflib.get_close_matches(word.casefold(), by_folded, n=1)
-  return f" (did you mean {by_folded[found[0]]!r}?)" if found else ""
-
-
 def check_inside(name: str, what: str, where: str) -> str:
   """Makes sure that a name from an annotation stays below a folder.
 
@@ -201,14 +208,14 @@ def check_inside(name: str, what: str, where: str) -> str:
 
   Args:
     name: a relative path, to be put behind the folder.
-    what: the column or list it comes from.
+    what: column or list that the name comes from.
     where: file and line, for the error text.
 
   Returns:
     The name.
 
   Raises:
-    ValueError: it is empty, absolute, leads upwards or can't be a path.
+    ValueError: the name is empty, absolute, leads upwards or can't be a path.
   """
   parts = pathlib.PurePosixPath(name).parts
   if not name or name.startswith("/") or ".." in parts:
@@ -223,11 +230,58 @@ def check_inside(name: str, what: str, where: str) -> str:
   )
 
 
+def missing(what: str, tried: Iterable[object], advice: str) -> FileNotFoundError:
+  """The error for a file that is in none of the places where it may be.
+
+  Args:
+    what: sentence that says what is missing.
+    tried: the places.
+    advice: what can be done, before the advice to skip the clips.
+  """
+  lines = "\n".join(f"  {place}" for place in tried)
+  return FileNotFoundError(
+    f"{what} Tried:\n{lines}\n{advice} --media=DIR[,DIR...], or leave such clips"
+    " out with --on_error=skip."
+  )
+
+
+def find_media(
+  video_id: str, roots: Sequence[pathlib.Path], frames: Sequence[str], videos: Sequence[str]
+) -> pathlib.Path:
+  """Finds the frames of a video, in a folder or tar file, or else its file.
+
+  Args:
+    video_id: id of the video.
+    roots: folders to look in.
+    frames: where its frames may be in a root: a folder, or a file with ".tar".
+    videos: where its file may be in a root, without the suffix.
+
+  Raises:
+    FileNotFoundError: the video is nowhere; the error lists all places.
+  """
+  tried: list[str] = []
+  for root in roots:
+    for name in frames:
+      packed = root / f"{name}.tar"
+      tried += [f"{root / name}/*.jpg", str(packed)]
+      if (root / name).is_dir():
+        return root / name
+      if packed.is_file():
+        return packed
+    for name in videos:
+      tried.append(f"{root / name}{{{','.join(media.VIDEO_SUFFIXES)}}}")
+      for suffix in media.VIDEO_SUFFIXES:
+        if (path := root / f"{name}{suffix}").is_file():
+          return path
+  what = f"No frames and no video of {video_id} were found."
+  raise missing(what, tried, "Give the right folders with")
+
+
 def parse_seconds(text: str, column: str, where: str) -> float:
   """Reads "HH:MM:SS.ff", "MM:SS.ff" or plain seconds.
 
   Raises:
-    ValueError: naming the place, the column and the value.
+    ValueError: it is none; the error names the place, the column and the value.
   """
   parts = text.split(":")
   try:
@@ -254,7 +308,7 @@ def parse_int(text: str, column: str, where: str) -> int:
   """Reads a whole number; 12.0, as spreadsheets write it, is one.
 
   Raises:
-    ValueError: naming the place, the column and the value.
+    ValueError: it is none; the error names the place, the column and the value.
   """
   try:
     number = float(text)
@@ -291,7 +345,7 @@ def check_span(start: float, stop: float, columns: tuple[str, str], where: str) 
 
 
 def sha256(paths: Sequence[pathlib.Path]) -> str:
-  """Hex digest of the files' bytes, in order."""
+  """The hex digest of the bytes of files, in order."""
   digest = hashlib.sha256()
   for path in paths:
     digest.update(path.read_bytes())

@@ -1,7 +1,7 @@
-"""EPIC-KITCHENS-55 and -100: the official action labels as clips.
+"""Reads the official action labels of EPIC-KITCHENS-55 and -100 as clips.
 
-Reads the CSV files as they are released, and frames or videos in the layouts in
-which people keep them. Class ids of the two releases differ.
+The CSV files are read as they are released, and frames or videos in the layouts
+in which people keep them. The class ids of the two releases differ.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from data_prep.sources import clip_specs
 from sum_l_jax import types
 from sum_l_jax.video import media
 
-# Of every official file, and of those with labels.
+# Columns of every official file, and of those with labels.
 _SPAN_COLUMNS = (
   "participant_id",
   "video_id",
@@ -32,18 +32,18 @@ _LABEL_COLUMNS = ("narration", "verb_class", "noun_class")
 
 @dataclasses.dataclass(frozen=True)
 class Release:
-  """What differs between the two.
+  """What differs between the two releases.
 
   Attributes:
     name: "epic55" or "epic100".
-    num_classes: by task.
-    class_files: names of a task's class list, the first found is taken.
-    class_columns: of id and name in it.
-    id_columns: together they name a row.
-    label_files: the official file of each split; epic55 has one for all.
-    test_files: the official files without labels, by split.
-    frames_fps: the rate of a video's official frames, and of start_frame and
-      stop_frame. Videos have other rates: for those the timestamps hold.
+    num_classes: number of classes of each task.
+    class_files: names of a task's class list, of which the first found is taken.
+    class_columns: columns of id and name in a class list.
+    id_columns: columns that together name a row.
+    label_files: official file of each split; epic55 has one for all.
+    test_files: official files without labels, by split.
+    frames_fps: frame rate of a video's official frames, in which start_frame and
+      stop_frame count. The videos have other rates; in them the timestamps hold.
     wrong_frames: videos whose published frames are not theirs (erratum).
   """
 
@@ -58,13 +58,13 @@ class Release:
   wrong_frames: tuple[str, ...] = ()
 
   def columns(self, *, labelled: bool) -> tuple[str, ...]:
-    """Of an official file."""
+    """The columns of an official file."""
     names = [*self.id_columns, *_SPAN_COLUMNS]
     return (*dict.fromkeys(names + list(_LABEL_COLUMNS) * labelled),)
 
 
 def _fps_of_100(video_id: str) -> float:
-  """60 for the videos of EPIC-KITCHENS-55 (P01_01), 50 for later ones."""
+  """The rate is 60 for the videos of EPIC-KITCHENS-55 (P01_01), 50 for later ones."""
   return 50.0 if len(video_id.rpartition("_")[2]) == 3 else 60.0
 
 
@@ -98,15 +98,16 @@ RELEASES = {release.name: release for release in (EPIC55, EPIC100)}
 def read_class_names(
   directory: pathlib.Path, task: str, release: Release
 ) -> tuple[str, ...] | None:
-  """Reads a task's class list; None where the folder has none.
+  """Reads a task's class list.
 
   Args:
     directory: the folder.
     task: "verb" or "noun".
-    release: which lists.
+    release: release whose lists are read.
 
   Returns:
-    The class keys, position = class id.
+    The class keys, in which position = class id; None where the folder has no
+    list.
 
   Raises:
     ValueError: the ids are not 0, 1, 2 and so on.
@@ -130,12 +131,12 @@ def read_class_names(
 def make_tasks(
   directory: pathlib.Path, class_lists: pathlib.Path | None, release: Release
 ) -> dict[str, types.Task]:
-  """The tasks verb and noun, with names as far as there are class lists.
+  """Makes the tasks verb and noun, with names as far as there are class lists.
 
   Args:
-    directory: of the annotations; class lists are looked for there.
-    class_lists: the folder of the class lists, instead.
-    release: which classes.
+    directory: folder of the annotations, where class lists are looked for.
+    class_lists: folder of the class lists, instead.
+    release: release whose classes are meant.
 
   Raises:
     FileNotFoundError: `class_lists` is given and lacks a file.
@@ -156,44 +157,14 @@ def make_tasks(
 
 
 def find_media(video_id: str, participant: str, roots: Sequence[pathlib.Path]) -> pathlib.Path:
-  """Finds the frames of a video, in a folder or tar file, or else its file.
-
-  Args:
-    video_id: for example "P01_01".
-    participant: for example "P01".
-    roots: folders to look in.
-
-  Raises:
-    FileNotFoundError: listing every path tried.
-  """
-  tried = []
-  for root in roots:
-    for folder in (
-      root / video_id,
-      root / participant / video_id,
-      root / participant / "rgb_frames" / video_id,
-    ):
-      tried.append(f"{folder}/frame_*.jpg")
-      if folder.is_dir():
-        return folder
-      packed = folder.with_name(folder.name + ".tar")
-      tried.append(str(packed))
-      if packed.is_file():
-        return packed
-    for stem in (
-      root / video_id,
-      root / participant / video_id,
-      root / participant / "videos" / video_id,
-    ):
-      tried.append(f"{stem}{{{','.join(media.VIDEO_SUFFIXES)}}}")
-      for suffix in media.VIDEO_SUFFIXES:
-        if (path := stem.with_name(stem.name + suffix)).is_file():
-          return path
-  lines = "\n".join(f"  {path}" for path in tried)
-  raise FileNotFoundError(
-    f"No frames and no video of {video_id} were found. Tried:\n{lines}\nGive"
-    " the right folders with --media=DIR[,DIR...], or leave its clips out"
-    " with --on_error=skip."
+  """Finds "P01_01" of "P01" in the layouts that people keep; see `clip_specs`."""
+  places = lambda folder: [
+    video_id,
+    f"{participant}/{video_id}",
+    f"{participant}/{folder}/{video_id}",
+  ]
+  return clip_specs.find_media(
+    video_id, roots, frames=places("rgb_frames"), videos=places("videos")
   )
 
 
@@ -201,7 +172,7 @@ def _files(path: pathlib.Path, names: Mapping[str, str]) -> dict[str, pathlib.Pa
   """The files to read, by split; "" where a file says nothing about splits.
 
   Raises:
-    FileNotFoundError: a folder without them.
+    FileNotFoundError: the folder lacks one.
   """
   if not path.is_dir():
     return {"": path}
@@ -227,16 +198,16 @@ def read_annotations(
   """Reads the official labels.
 
   Args:
-    path: the folder of the official files, or one file of their columns.
-    release: which of the two.
-    media_roots: where frames or videos are.
+    path: folder of the official files, or one file with their columns.
+    release: release of the annotations.
+    media_roots: folders of frames or videos.
     class_lists: see `make_tasks`.
-    test_sets: reads the official files without labels too.
+    test_sets: whether the official files without labels are read too.
     problems: what to do with an unusable row; None raises.
 
   Returns:
-    One clip a row, in the files' order, called "<video_id>_<uid>" or by its
-    narration_id. Of a folder of epic100 each clip knows its split.
+    One clip a row, in the files' order. Its id is "<video_id>_<uid>" or its
+    narration_id. In a folder of epic100 each clip knows its split.
 
   Raises:
     FileNotFoundError: the file, a class list, frames or a video is missing.
@@ -266,7 +237,7 @@ def read_annotations(
 
 
 def _read_groups(directory: pathlib.Path, release: Release) -> dict:
-  """What the official lists of participants and tail classes name."""
+  """Reads the official lists of unseen participants and tail classes."""
   if release is not EPIC100:
     return {}
   found = {}
@@ -298,7 +269,7 @@ def _read_groups(directory: pathlib.Path, release: Release) -> dict:
 
 
 class _Reader:
-  """Reads files of one release, remembering ids and where videos are."""
+  """Reads files of one release, and remembers ids and where videos are."""
 
   def __init__(
     self,
@@ -306,24 +277,24 @@ class _Reader:
     tasks: Mapping[str, types.Task],
     roots: Sequence[pathlib.Path],
     problems: clip_specs.Problems,
-  ):
+  ) -> None:
     self._release = release
     self._tasks = tasks
     self._roots = roots
     self._problems = problems
-    self._found: dict[str, pathlib.Path | FileNotFoundError] = {}
+    self._found: dict[str, pathlib.Path] = {}
     self._seen: dict[str, str] = {}
 
   def read(
     self, file: pathlib.Path, split: str, *, labelled: bool = True
   ) -> list[clip_specs.ClipSpec]:
-    """The clips of one file."""
+    """Reads the clips of one file."""
     columns = self._release.columns(labelled=labelled)
     ids = self._release.id_columns
     clips = []
     for where, row in clip_specs.read_rows(file, columns)[0]:
       clip_id = "_".join(row.get(column, "") for column in ids)
-      try:
+      with self._problems.of(clip_id, where):
         (clip_specs.check_row if labelled else clip_specs.check_cells)(row, where)
         clip = self._make_clip(clip_id, row, where, labelled)
         if clip_id in self._seen:
@@ -332,17 +303,14 @@ class _Reader:
             f" {row['video_id']!r} occurs twice, also in"
             f" {self._seen[clip_id]}. Give each row one of its own."
           )
-      except (ValueError, FileNotFoundError) as error:
-        self._problems.report(clip_id, where, error)
-        continue
-      self._seen[clip_id] = where
-      clips.append(dataclasses.replace(clip, split=split))
+        self._seen[clip_id] = where
+        clips.append(dataclasses.replace(clip, split=split))
     return clips
 
   def _make_clip(
     self, clip_id: str, row: Mapping[str, str], where: str, labelled: bool
   ) -> clip_specs.ClipSpec:
-    """Checks one row."""
+    """Checks one row and makes a clip of it."""
     video_id = row["video_id"]
     for column in ("video_id", *self._release.id_columns):
       if not row[column]:
@@ -366,18 +334,15 @@ class _Reader:
       if labelled
       else {}
     )
-    if video_id not in self._found:
-      try:
+    try:
+      if video_id not in self._found:
         self._found[video_id] = find_media(video_id, row["participant_id"], self._roots)
-      except FileNotFoundError as error:
-        self._found[video_id] = error
-    place = self._found[video_id]
-    if isinstance(place, FileNotFoundError):
-      raise FileNotFoundError(f"{where}: {place}")
+    except FileNotFoundError as error:
+      raise FileNotFoundError(f"{where}: {error}") from error
     return clip_specs.ClipSpec(
       clip_id=clip_id,
       video_id=video_id,
-      media=place,
+      media=self._found[video_id],
       start_seconds=seconds[0],
       stop_seconds=seconds[1],
       narration=row.get("narration", ""),
@@ -391,6 +356,7 @@ class _Reader:
 
 
 def _warn_of_wrong_frames(clips: Sequence[clip_specs.ClipSpec], release: Release) -> None:
+  """Warns where the frames of a video with an erratum are used."""
   for video in release.wrong_frames:
     places = {c.media for c in clips if c.video_id == video}
     if any(place.suffix not in media.VIDEO_SUFFIXES for place in places):
@@ -404,6 +370,7 @@ def _warn_of_wrong_frames(clips: Sequence[clip_specs.ClipSpec], release: Release
 
 
 def _class_id(text: str, task: types.Task, where: str) -> int:
+  """Reads a class id; ValueError for one that the task doesn't have."""
   column = f"{task.name}_class"
   number = clip_specs.parse_int(text, column, where)
   if not 0 <= number < task.num_classes:

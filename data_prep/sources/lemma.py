@@ -1,19 +1,20 @@
-"""LEMMA, third person: the official annotation package as clips.
+"""Reads the official annotation package of LEMMA's third person as clips.
 
-Reads the class lists, the segments, the annotation of every frame and the lists
-of videos by split. Where the package leaves room, this is the reading:
+The package has class lists, segments, the annotation of every frame and lists of
+videos by split. Where it leaves room, it is read like this:
 
-  * A row is one person in one frame. Rows of equal video name and frame id are
-    that frame's persons, in the file's order. A segment's start is the frame id
-    of its first frame (from 0), and its frames are the ids that follow.
-  * Segments are those of the first-person videos, which the released loaders
-    use for the third person too. Segments and rows share their video names,
-    which may carry the person: "name|P1". Clips are called by that name, but
-    belong to the video without it, because both persons are one recording.
+  * A row is one person in one frame. Rows of the same video name and frame id are
+    the persons of that frame, in the file's order. A segment's start is the frame
+    id of its first frame (from 0), and its frames are the ids that follow.
+  * The segments are those of the first-person videos, which the released loaders
+    use for the third person too. Segments and rows share their video names, which
+    may carry the person: "name|P1". A clip's id has that name, but the clip
+    belongs to the video without it, because both persons are one recording.
   * A clip's person is the first one in its first frame who does something. Both
-    its narration and its labels are that person's alone: text and labels of two
-    persons would contradict each other. With one agent there is no other.
-  * The narration is of the person's first HOI; the labels are of all actions.
+    the narration and the labels are that person's alone, for text and labels of
+    two persons would contradict each other. With one agent there is no other.
+  * The narration tells the person's first HOI; the labels are those of all of the
+    person's actions.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from sum_l_jax import types
 
 FPS = 24.0
 
-# Agents x tasks. SUM-L pairs with videos of a single agent.
+# Numbers of agents and tasks. SUM-L pairs with videos of a single agent.
 SINGLE_AGENT = ("1x1", "1x2")
 
 TEST = "test"
@@ -66,18 +67,19 @@ def read_annotations(
   """Reads the official annotations.
 
   Args:
-    directory: the package: `metadata/`, and `annotations/` with `full/` and
-      `splits/`. Each of the three may lie in `directory` or in its folder
+    directory: folder of the package: `metadata/`, and `annotations/` with `full/`
+      and `splits/`. Each of the three may lie in `directory` or in its folder
       `annotations`.
     media_roots: folders that the frames' paths are relative to.
     narration: "templates" or "released"; see `lemma_narration.narrate`.
-    video_types: those wanted, as the split files are called: "1x1", "1x2",
-      "2x1", "2x2" or "all".
+    video_types: types of videos to read, by the names of the split files: "1x1",
+      "1x2", "2x1", "2x2" or "all".
     problems: what to do with an unusable segment; None raises.
 
   Returns:
-    One clip a segment, in the file's order, called "<video>_<start frame>",
-    unless nobody does anything in its first frame. Each clip knows its split.
+    One clip a segment, in the file's order, except segments in whose first frame
+    nobody does anything. Its id is "<video>_<start frame>". Each clip knows its
+    split.
 
   Raises:
     FileNotFoundError: a file of the package, or a frame, is missing.
@@ -92,13 +94,10 @@ def read_annotations(
   maker = _ClipMaker(package, split_of, media_roots, narration)
   clips = []
   for segment in segments:
-    try:
+    with problems.of(segment.clip_id, segment.where):
       clip = maker.make(segment)
-    except (ValueError, FileNotFoundError) as error:
-      problems.report(segment.clip_id, segment.where, error)
-      continue
-    if clip is not None:
-      clips.append(clip)
+      if clip is not None:
+        clips.append(clip)
   return clip_specs.Annotations(clips, maker.tasks, tuple(package.files))
 
 
@@ -113,6 +112,7 @@ class _Segment:
 
   @property
   def clip_id(self) -> str:
+    """The id of the segment's clip."""
     return f"{self.video}_{self.start}"
 
 
@@ -120,15 +120,15 @@ class _Package:
   """Finds and reads the files of the package.
 
   Attributes:
-    files: those read.
+    files: files that were read.
   """
 
-  def __init__(self, directory: pathlib.Path):
+  def __init__(self, directory: pathlib.Path) -> None:
     self._directory = directory
     self.files: list[pathlib.Path] = []
 
   def find(self, name: str) -> pathlib.Path:
-    """The path of a file; FileNotFoundError lists those tried."""
+    """Finds a file; the FileNotFoundError lists the places."""
     tried = [self._directory / "annotations" / name, self._directory / name]
     for path in tried:
       if path.is_file():
@@ -142,7 +142,7 @@ class _Package:
     )
 
   def read_names(self, name: str) -> tuple[str, ...]:
-    """A JSON list of strings; ValueError where it is none."""
+    """Reads a JSON list of strings; ValueError where it is none."""
     path = self.find(name)
     try:
       names = json.loads(path.read_text(encoding="utf-8"))
@@ -155,7 +155,7 @@ class _Package:
     return tuple(names)
 
   def read_vocabulary(self, name: str) -> tuple[str, ...]:
-    """A list of names in which position = id, so each occurs once."""
+    """Reads a list of names in which position = id, so that each occurs once."""
     names = self.read_names(name)
     if not names or len(set(names)) < len(names):
       raise ValueError(
@@ -166,7 +166,7 @@ class _Package:
     return names
 
   def read_list(self, name: str) -> Sequence[Any]:
-    """A pickled list; ValueError where it is none, or unsafe."""
+    """Reads a pickled list; ValueError where it is none, or unsafe."""
     path = self.find(name)
     content = safe_pickle.load(path, kind=_KIND)
     if not isinstance(content, list | tuple):
@@ -175,7 +175,7 @@ class _Package:
 
 
 def _read_splits(package: _Package, video_types: Sequence[str]) -> dict[str, str]:
-  """The split of each video, also under the names that carry a person."""
+  """Reads the split of each video, also under the names that carry a person."""
   split_of: dict[str, str] = {}
   for video_type in video_types:
     for file_name, split in _SPLIT_NAMES.items():
@@ -192,10 +192,10 @@ def _read_splits(package: _Package, video_types: Sequence[str]) -> dict[str, str
 
 
 def _read_segments(package: _Package, split_of: Mapping[str, str]) -> list[_Segment]:
-  """Segments of the videos wanted, each once.
+  """Reads the segments of the videos wanted, each once.
 
   Raises:
-    ValueError: an entry is no segment or contradicts another, or none is of
+    ValueError: an entry is no segment or contradicts another, or no segment is of
       those videos.
   """
   entries = package.read_list(_SEGMENTS)
@@ -221,6 +221,7 @@ def _read_segments(package: _Package, split_of: Mapping[str, str]) -> list[_Segm
 
 
 def _make_segment(entry: Any, where: str) -> _Segment:
+  """Checks one entry of the segment file."""
   try:
     video, start, length = entry
     if not isinstance(video, str):
@@ -238,7 +239,7 @@ def _make_segment(entry: Any, where: str) -> _Segment:
 
 
 def _whole(value: Any) -> int:
-  """A whole number, however it is written; ValueError for others."""
+  """Reads a whole number, however it is written; ValueError for others."""
   number = int(value)
   if number != float(value):
     raise ValueError(f"{value!r} is no whole number")
@@ -246,7 +247,7 @@ def _whole(value: Any) -> int:
 
 
 def _read_rows(package: _Package, split_of: Mapping[str, str]) -> Rows:
-  """Rows of the videos wanted, by video name and frame id."""
+  """Reads the rows of the videos wanted, by video name and frame id."""
   entries = package.read_list(_ROWS)
   rows: dict[str, dict[int, list[Sequence[Any]]]] = {}
   for index, row in enumerate(entries):
@@ -271,7 +272,7 @@ class _ClipMaker:
   """Turns segments into clips.
 
   Attributes:
-    tasks: verb and noun.
+    tasks: label sets "verb" and "noun".
   """
 
   def __init__(
@@ -280,7 +281,7 @@ class _ClipMaker:
     split_of: Mapping[str, str],
     media_roots: Sequence[pathlib.Path],
     rule: str,
-  ):
+  ) -> None:
     self.tasks = {
       name: types.Task(name, types.MULTI_LABEL, package.read_vocabulary(file))
       for name, file in _TASK_FILES.items()
@@ -300,7 +301,7 @@ class _ClipMaker:
     self._rule = rule
 
   def make(self, segment: _Segment) -> clip_specs.ClipSpec | None:
-    """One clip; None where nobody does anything in its first frame.
+    """Makes one clip; None where nobody does anything in its first frame.
 
     Raises:
       FileNotFoundError: a frame is missing.
@@ -344,7 +345,7 @@ class _ClipMaker:
   def _first_acting(
     self, persons: Sequence[Sequence[Any]], where: str
   ) -> tuple[Sequence[Any], int] | None:
-    """Row and first HOI of the first person with an HOI but the null one."""
+    """The row and the first HOI of the first person who does something."""
     for row in persons:
       hois = _ids(row[_HOI], len(self._hois), "HOI", self._hoi_file, where)
       for hoi in hois:
@@ -359,7 +360,7 @@ class _ClipMaker:
       raise ValueError(f"{where}: {self._hoi_file}, entry {hoi}: {error}") from error
 
   def _labels(self, row: Sequence[Any], where: str) -> dict[str, tuple[int, ...]]:
-    """Class ids of all of a person's actions."""
+    """The class ids of all of a person's actions."""
     try:
       actions = [(verb, list(positions)) for verb, positions in row[_ACTION]]
       objects = [i for _, positions in actions for ids in positions for i in ids]
@@ -368,19 +369,12 @@ class _ClipMaker:
         f"{where}: the action must be a list of [verb id, [[object ids] for"
         f" each position]], got {row[_ACTION]!r}. Take the official file."
       ) from error
-    found = {"verb": [verb for verb, _ in actions], "noun": objects}
-    return {
-      name: tuple(
-        sorted(
-          set(
-            _ids(
-              found[name], task.num_classes, name, pathlib.PurePath(_TASK_FILES[name]).name, where
-            )
-          )
-        )
-      )
-      for name, task in self.tasks.items()
-    }
+    labels = {}
+    for name, found in (("verb", [verb for verb, _ in actions]), ("noun", objects)):
+      file = pathlib.PurePath(_TASK_FILES[name]).name
+      ids = _ids(found, self.tasks[name].num_classes, name, file, where)
+      labels[name] = tuple(sorted(set(ids)))
+    return labels
 
 
 def _ids(values: Any, number: int, what: str, file_name: str, where: str) -> list[int]:
@@ -401,6 +395,7 @@ def _ids(values: Any, number: int, what: str, file_name: str, where: str) -> lis
 
 
 def _rgb_path(row: Sequence[Any], where: str) -> str:
+  """The path of a row's picture."""
   paths = row[_RGB]
   if not isinstance(paths, list | tuple) or not paths or not isinstance(paths[0], str):
     raise ValueError(
@@ -411,15 +406,16 @@ def _rgb_path(row: Sequence[Any], where: str) -> str:
 
 
 def _without_person(video: str) -> str:
+  """The name of the recording that a video belongs to."""
   for person in _PERSONS:
     video = video.removesuffix(person)
   return video
 
 
 class _FrameFinder:
-  """Looks for frames in several folders, listing each folder of theirs once."""
+  """Looks for frames in several folders, and lists each folder of theirs once."""
 
-  def __init__(self, roots: Sequence[pathlib.Path]):
+  def __init__(self, roots: Sequence[pathlib.Path]) -> None:
     self._roots = roots
     self._names: dict[pathlib.Path, frozenset[str]] = {}
 
@@ -431,10 +427,10 @@ class _FrameFinder:
     return path.name in self._names[folder]
 
   def find(self, files: Sequence[str], where: str) -> pathlib.Path:
-    """The root in which the first file, and so all of them, must exist.
+    """Finds the root in which the first file, and so all of them, must exist.
 
     Raises:
-      FileNotFoundError: naming the first file that is missing.
+      FileNotFoundError: a file is missing; the error names the first.
       ValueError: a file's name leads out of the folders.
     """
     for file in files:
@@ -452,9 +448,8 @@ class _FrameFinder:
 def _missing_frame(
   file: str, count: str, roots: Sequence[pathlib.Path], where: str
 ) -> FileNotFoundError:
-  lines = "\n".join(f"  {root / file}" for root in roots)
-  return FileNotFoundError(
-    f"{where}: there is no frame {file!r}{count}. Tried:\n{lines}\nGive the"
-    " folder of LEMMA's data, which the frames' paths are relative to, with"
-    " --media=DIR[,DIR...], or leave such clips out with --on_error=skip."
+  return clip_specs.missing(
+    f"{where}: there is no frame {file!r}{count}.",
+    [root / file for root in roots],
+    "Give the folder of LEMMA's data, which the frames' paths are relative to, with",
   )

@@ -1,11 +1,11 @@
-"""LEMMA's human-object interactions (HOIs) as short English texts.
+"""Turns LEMMA's human-object interactions (HOIs) into short English texts.
 
   put${s0}@cup|bowl:{m1}@table:{s2}@hand
   put cup and bowl to table with hand
 
 An HOI is a verb, "$", and up to three positions separated by ":"; a position is
 empty, or a role and its objects. LEMMA's package does not say what the roles
-and positions mean. The reading here:
+and positions mean. Here they are read like this:
 
   * The digit of a role is its place in the verb's pattern, as table 1 of
     LEMMA's supplementary material lists it: TARGETS first, then LOCATION where
@@ -13,7 +13,7 @@ and positions mean. The reading here:
   * The letter, s or m, says nothing, with two exceptions. LEMMA's authors give
     cook and cut a LOCATION in that table and none in their later EgoTaskQA, so
     a second position of role s with no third after it is taken for the tools.
-    And of a verb with no pattern, s reads "with" and m "to". Both agree with
+    With a verb that has no pattern, s reads "with" and m "to". Both agree with
     the rule of the released SUM-L code.
 """
 
@@ -27,13 +27,13 @@ TEMPLATES = "templates"
 RELEASED = "released"
 RULES = (TEMPLATES, RELEASED)
 
-# What no interaction is called.
+# The HOI of doing nothing.
 NULL_HOI = "null$"
 
 MAX_POSITIONS = 3
 
-# What stands before the objects of each position. Where a pattern has only one
-# place, its objects may sit in the first or the second.
+# The preposition before the objects of each position. Where a pattern has only
+# one place, its objects may sit in the first or the second.
 _PREPOSITIONS = {
   "blend": ("", "with"),
   "clean": ("", "with"),
@@ -51,14 +51,14 @@ _PREPOSITIONS = {
   "put": ("", "to", "with"),
   "sit": ("on", "on"),
   "sweep": ("", "with"),
-  # Not in the part of the table that could be read; after EgoTaskQA.
+  # Follows EgoTaskQA, for this part of the table could not be read.
   "switch": ("with", "with"),
   "throw": ("", "into"),
   "turn-off": ("", "with"),
   "turn-on": ("", "with"),
 }
 
-# Patterns whose second position may hold the tools; see above.
+# Verbs whose second position may hold the tools; see the module's docstring.
 _LOCATION_OR_TOOLS = ("cook", "cut")
 
 _POSITION = re.compile(r"\{([sm])([0-2])\}@([^@{}]+)")
@@ -82,7 +82,7 @@ class Position:
   Attributes:
     role: "s" or "m".
     place: 0, 1 or 2.
-    objects: at least one.
+    objects: names of the objects, at least one.
   """
 
   role: str
@@ -95,8 +95,8 @@ class Hoi:
   """One interaction.
 
   Attributes:
-    verb: for example "turn-on".
-    positions: those that are not empty, by place.
+    verb: the verb, for example "turn-on".
+    positions: positions that are not empty, by place.
   """
 
   verb: str
@@ -113,7 +113,7 @@ def narrate(text: str, rule: str = TEMPLATES) -> str:
   """Turns an HOI into a narration.
 
   Args:
-    text: as in `all_hois.json`.
+    text: HOI as in `all_hois.json`.
     rule: "templates", or "released": the replacements of the released SUM-L
       code, to the letter, whatever they leave behind.
 
@@ -135,13 +135,13 @@ def parse(text: str) -> Hoi:
   """Takes an HOI apart.
 
   Args:
-    text: as in `all_hois.json`.
+    text: HOI as in `all_hois.json`.
 
   Returns:
     Its verb and positions.
 
   Raises:
-    ValueError: naming the HOI and what is wrong with it.
+    ValueError: the HOI is malformed; the error says how.
   """
   verb, separator, rest = text.partition("$")
   if not separator or not verb.strip():

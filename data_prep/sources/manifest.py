@@ -1,13 +1,13 @@
-"""Your own videos: a `manifest.csv` with a path, a time span, text and labels.
+"""Reads clips of your own videos: a `manifest.csv` with paths, times, text and labels.
 
   clip_id,path,start_seconds,stop_seconds,narration,verb,noun
   a0,kitchen.mp4,0.0,3.5,cut onion with knife,cut,onion
 
-Every column after the first five is a label set; `split`, where present, names
-the split. `path` may also be a folder of JPEG frames, in the order of the
-numbers in their names; a column `fps` then says their rate. Several labels in a
-cell are separated by ";" or "|" and make the label set a multi-label one. Both
-times left empty take the whole file.
+Every column after the first five is a label set, except `split`, which names the
+split, and `fps`. `path` may also be a folder of JPEG frames, which come in the
+order of the numbers in their names; the column `fps` then says their rate.
+Several labels in a cell are separated by ";" or "|" and make the label set a
+multi-label one. Where both times are left empty, the clip is the whole file.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import re
 
 from data_prep.sources import clip_specs
 from sum_l_jax import types
+from sum_l_jax.system import command_line
 
 COLUMNS = ("clip_id", "path", "start_seconds", "stop_seconds", "narration")
 SPLIT_COLUMN = "split"
@@ -45,7 +46,7 @@ def read_annotations(
   Args:
     path: the CSV file.
     media_roots: folders that the column `path` is relative to.
-    class_lists: a folder; `<task>.txt` in it lists the class names of a label
+    class_lists: folder in which `<task>.txt` lists the class names of a label
       set, one a line. Without it they are the sorted names that occur.
     multi_label: label sets that are multi-label even if no cell holds several.
     problems: what to do with an unusable row; None raises.
@@ -67,24 +68,22 @@ def read_annotations(
   seen: dict[str, str] = {}
   clips = []
   for where, row in rows:
-    try:
+    with problems.of(row.get("clip_id", ""), where):
       clip = _make_clip(row, where, tasks, ids, media_roots)
       if clip.clip_id in seen:
         raise ValueError(
           f"{where}: clip_id {clip.clip_id!r} is that of"
           f" {seen[clip.clip_id]}. Give each row an id of its own."
         )
-    except (ValueError, FileNotFoundError) as error:
-      problems.report(row.get("clip_id", ""), where, error)
-      continue
-    seen[clip.clip_id] = where
-    clips.append(clip)
+      seen[clip.clip_id] = where
+      clips.append(clip)
   return clip_specs.Annotations(clips, tasks, (path,))
 
 
 def _check_task_names(
   path: pathlib.Path, names: Sequence[str], multi_label: Collection[str]
 ) -> None:
+  """Raises ValueError for label columns that can't be."""
   if not names:
     raise ValueError(
       f"{str(path)!r} has no label column. Add one after {', '.join(COLUMNS)}, for example verb."
@@ -99,7 +98,7 @@ def _check_task_names(
   for name in multi_label:
     if name not in names:
       raise ValueError(
-        f"--multi_label names {name!r}{annotations.close_match(name, names)},"
+        f"--multi_label names {name!r}{command_line.close_match(name, names)},"
         f" which is no label column of {str(path)!r}: {', '.join(names)}."
       )
 
@@ -180,7 +179,7 @@ def _make_clip(
 def _frame_files(
   folder: pathlib.Path, start: float, stop: float | None, row: Mapping[str, str], where: str
 ) -> tuple[float, tuple[str, ...]]:
-  """Rate and names of the frames of a time span."""
+  """Finds the rate and the names of the frames of a time span."""
   fps = row.get(FPS_COLUMN, "")
   try:
     rate = float(fps)
@@ -219,7 +218,7 @@ def _class_ids(cell: str, task: types.Task, ids: Mapping[str, int], where: str) 
     if label not in ids:
       raise ValueError(
         f"{where}: {task.name} {label!r}"
-        f"{annotations.close_match(label, task.class_names)} is not in the"
+        f"{command_line.close_match(label, task.class_names)} is not in the"
         f" class list of {task.num_classes} names. Correct the cell, or add"
         f" the name to {task.name}.txt."
       )
@@ -238,14 +237,10 @@ def _find_video(path: str, where: str, roots: Sequence[pathlib.Path]) -> pathlib
   for candidate in tried:
     if candidate.exists():
       return candidate
-  lines = "\n".join(f"  {candidate}" for candidate in tried)
   near = ""
   for candidate in tried:
     if candidate.parent.is_dir():
       present = [item.name for item in candidate.parent.iterdir()]
-      near = near or clip_specs.close_match(candidate.name, present)
-  raise FileNotFoundError(
-    f"{where}: there is no video {path!r}{near}. Tried:\n{lines}\nCorrect the"
-    " path, give the right folders with --media=DIR[,DIR...], or leave such"
-    " clips out with --on_error=skip."
-  )
+      near = near or command_line.close_match(candidate.name, present)
+  what = f"{where}: there is no video {path!r}{near}."
+  raise clip_specs.missing(what, tried, "Correct the path, give the right folders with")

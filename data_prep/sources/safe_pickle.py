@@ -1,7 +1,7 @@
 """Reads pickles of strangers without executing what is in them.
 
-Pickles are programs: `pickle.load` runs whatever a file says. `load` admits
-numpy arrays and plain containers alone, and refuses every other file.
+A pickle is a program: `pickle.load` runs whatever the file says. `load` here
+admits numpy arrays and plain containers alone, and refuses every other file.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pathlib
 import pickle
 from typing import Any
 
-# Everything that a pickled numpy array or scalar needs to come back.
+# All that is needed to rebuild a pickled numpy array or scalar.
 _ADMITTED = {
   ("numpy", "ndarray"),
   ("numpy", "dtype"),
@@ -29,8 +29,8 @@ class Kind:
   """What a file should be, for error texts.
 
   Attributes:
-    content: what it holds, in the plural: "weights".
-    form: how it is written: "a Caffe2 pickle (.pkl)".
+    content: noun for what it holds, in the plural: "weights".
+    form: form in which it is written: "a Caffe2 pickle (.pkl)".
   """
 
   content: str
@@ -39,12 +39,12 @@ class Kind:
 
 DATA = Kind("data", "a pickle")
 
-# Also what PyTorch's weights-only loader raises.
+# PyTorch's weights-only loader raises it too.
 UnpicklingError = pickle.UnpicklingError
 
 
 class _RefusedError(pickle.UnpicklingError):
-  """Its text is the name that is not admitted."""
+  """Its text is the name that was not admitted."""
 
 
 class _Unpickler(pickle.Unpickler):
@@ -61,8 +61,8 @@ def refusal(path: pathlib.Path, called: str, kind: Kind) -> ValueError:
 
   Args:
     path: the file.
-    called: the name that it would call.
-    kind: what it should be.
+    called: name of what it would call.
+    kind: what the file should be.
 
   Returns:
     The error, to be raised.
@@ -80,8 +80,8 @@ def damage(path: pathlib.Path, detail: str, kind: Kind) -> ValueError:
 
   Args:
     path: the file, which exists.
-    detail: what is wrong.
-    kind: what it should be.
+    detail: what is wrong with it.
+    kind: what the file should be.
 
   Returns:
     The error, to be raised.
@@ -98,14 +98,14 @@ def load(path: pathlib.Path, *, kind: Kind = DATA) -> object:
 
   Args:
     path: the file. Strings of Python 2 are read as Latin-1.
-    kind: what it should be, for the error texts.
+    kind: what the file should be, for the error texts.
 
   Returns:
     The first object in the file.
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: it would execute something, is damaged or is no pickle.
+    ValueError: the file would execute something, is damaged or is no pickle.
   """
   try:
     with path.open("rb") as file:

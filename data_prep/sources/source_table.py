@@ -1,4 +1,4 @@
-"""The data sets that `build_dataset` reads, as a table."""
+"""A table of the data sets that `build_dataset` reads."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Source:
   """How one data set is read.
 
   Attributes:
-    read: its reader. Called with the annotations' path, `media_roots`,
+    read: reader of its annotations, called with their path, `media_roots`,
       `problems` and the options below.
     view: "ego" or "exo"; None where the user must say.
-    defaults: the command's options beyond those that every data set has, with
+    defaults: options of the command beyond those that every data set has, with
       the value of one that isn't given.
-    views: the reader wants to know the view.
-    identifies: options that change what is built, kept in its metadata.
+    views: whether the reader is told the view.
+    identifies: options that change what is built, and are kept in its metadata.
   """
 
   read: Callable[..., clip_specs.Annotations]
@@ -69,7 +69,7 @@ SOURCES: Mapping[str, Source] = {
   ),
   MANIFEST: Source(manifest.read_annotations, None, {"class_lists": None, "multi_label": ""}),
 }
-# What the readers call an option, where that isn't its name.
+# Arguments of the readers that have another name than the option.
 _KEYWORDS = {"window": "window_seconds"}
 
 
@@ -77,7 +77,7 @@ def options(args: argparse.Namespace) -> dict[str, object]:
   """The options of the chosen data set, as given or by default.
 
   Raises:
-    ValueError: one is given that isn't of this data set.
+    ValueError: an option of another data set is given.
   """
   source = SOURCES[args.dataset]
   every = sorted({name for s in SOURCES.values() for name in s.defaults})
@@ -91,10 +91,10 @@ def options(args: argparse.Namespace) -> dict[str, object]:
 
 
 def view(args: argparse.Namespace) -> str:
-  """The view of the clips, as given or that of the data set.
+  """The view of the clips: the one given, or that of the data set.
 
   Raises:
-    ValueError: the data set has none of its own.
+    ValueError: none is given, and the data set has none of its own.
   """
   chosen = args.view or SOURCES[args.dataset].view
   if chosen is None:
@@ -108,12 +108,12 @@ def read(args: argparse.Namespace, problems: clip_specs.Problems) -> clip_specs.
   """Reads the annotations that the command names.
 
   Args:
-    args: of `build_dataset`.
+    args: options of `build_dataset`.
     problems: what to do with a row that can't be used.
 
   Raises:
-    FileNotFoundError: a folder of --media is none.
-    ValueError: an option of another data set; or as the reader says.
+    FileNotFoundError: a folder of --media isn't there.
+    ValueError: an option of another data set is given; or as the reader says.
   """
   roots = [pathlib.Path(root) for root in command_line.names(args.media)]
   for root in roots:

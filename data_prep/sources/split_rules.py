@@ -1,13 +1,15 @@
-"""Which clips train and which validate: rules that hold out whole videos."""
+"""Decides which clips train and which validate, by rules that hold out whole videos."""
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Sequence
 import dataclasses
 
 import numpy as np
 
 from data_prep.sources import clip_specs
+from sum_l_jax.system import command_line
 
 TRAIN = "train"
 VALIDATION = "validation"
@@ -46,13 +48,14 @@ class SplitRule:
   """How clips are divided.
 
   Attributes:
-    kind: "tbn" (EPIC-KITCHENS-55, `TBN_VALIDATION_VIDEOS`), "column" (the
-      annotations say), "train" (all train), "videos" (`validation_videos`
-      validate) or "share" (videos drawn until they hold `validation_share` of
-      the clips).
-    validation_videos: for "videos".
-    validation_share: for "share", in (0, 1).
-    seed: for "share".
+    kind: "tbn" (EPIC-KITCHENS-55: `TBN_VALIDATION_VIDEOS` validate), "column"
+      (the annotations say), "train" (all clips train), "videos"
+      (`validation_videos` validate) or "share" (videos drawn until they hold
+      `validation_share` of the clips validate).
+    validation_videos: videos that validate, by the rule "videos".
+    validation_share: share of the clips that validates by the rule "share", in
+      (0, 1).
+    seed: seed of the draw, by the rule "share".
   """
 
   kind: str
@@ -60,7 +63,7 @@ class SplitRule:
   validation_share: float = 0.0
   seed: int = 0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.kind not in RULES:
       raise ValueError(f"The split rule must be one of {', '.join(RULES)}; got {self.kind!r}.")
     if self.kind == SHARE and not 0 < self.validation_share < 1:
@@ -70,7 +73,7 @@ class SplitRule:
 
 
 def split_clips(clips: Sequence[clip_specs.ClipSpec], rule: SplitRule) -> Splits:
-  """Divides clips, keeping their order.
+  """Divides clips into splits, and keeps their order.
 
   Raises:
     ValueError: a split would be empty, or a named video has no clips.
@@ -90,7 +93,7 @@ def split_clips(clips: Sequence[clip_specs.ClipSpec], rule: SplitRule) -> Splits
     if unknown:
       raise ValueError(
         f"--validation_videos names {unknown[0]!r}, which has no clips."
-        f" Videos with clips: {_shorten(videos)}."
+        f" Videos with clips: {command_line.some(videos, 8)}."
       )
   else:
     held_out = _draw_videos(clips, rule)
@@ -114,10 +117,8 @@ def _split_by_column(clips: Sequence[clip_specs.ClipSpec]) -> Splits:
 
 
 def _draw_videos(clips: Sequence[clip_specs.ClipSpec], rule: SplitRule) -> set[str]:
-  """Whole videos in random order, until they hold the share of the clips."""
-  counts: dict[str, int] = {}
-  for clip in clips:
-    counts[clip.video_id] = counts.get(clip.video_id, 0) + 1
+  """Draws whole videos in random order, until they hold the share of the clips."""
+  counts = collections.Counter(clip.video_id for clip in clips)
   if len(counts) < 2:
     raise ValueError(
       "--validation_share holds out whole videos, so it needs clips of at"
@@ -144,7 +145,7 @@ def _check_splits(splits: Splits, rule: SplitRule, videos: Sequence[str]) -> Non
     TBN: (
       "the TBN split validates on"
       f" {', '.join(TBN_VALIDATION_VIDEOS)}, and the annotations have clips"
-      f" of {_shorten(videos)}"
+      f" of {command_line.some(videos, 8)}"
     ),
     VIDEOS: "--validation_videos names every video",
   }
@@ -154,8 +155,3 @@ def _check_splits(splits: Splits, rule: SplitRule, videos: Sequence[str]) -> Non
     " --split=train (every clip trains), --validation_videos=ID[,ID...] or"
     " --validation_share=0.1 (whole videos, drawn at random)."
   )
-
-
-def _shorten(names: Sequence[str], limit: int = 8) -> str:
-  more = f" and {len(names) - limit} more" if len(names) > limit else ""
-  return ", ".join(names[:limit]) + more

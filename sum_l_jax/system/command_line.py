@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Sequence
+import difflib
 import os
 import pathlib
 import sys
@@ -143,6 +145,19 @@ def error_block(text: str, width: int = 0) -> str:
       for part in textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""]
     ]
   return "error: " + "\n       ".join(lines)
+
+
+def some(items: Sequence[str], limit: int = 3) -> str:
+  """The first items, and how many more there are: "a, b, c and 2 more"."""
+  more = f" and {len(items) - limit} more" if len(items) > limit else ""
+  return ", ".join(items[:limit]) + more
+
+
+def close_match(word: str, choices: Iterable[str]) -> str:
+  """The text " (did you mean 'X'?)", or "" where nothing is close."""
+  by_folded = {choice.casefold(): choice for choice in choices}
+  found = difflib.get_close_matches(word.casefold(), by_folded, n=1)
+  return f" (did you mean {by_folded[found[0]]!r}?)" if found else ""
 
 
 def names(text: str) -> list[str]:

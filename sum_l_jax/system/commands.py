@@ -12,13 +12,14 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
-import difflib
 import importlib.util
 import pathlib
 import runpy
 import shutil
 import sys
 import textwrap
+
+from sum_l_jax.system import command_line
 
 _GUARD = '\nif __name__ == "__main__":\n'
 
@@ -111,8 +112,7 @@ def main(
     print(f"\n{prog} COMMAND --help says what a command takes.")
     return 0
   if name not in commands:
-    near = difflib.get_close_matches(name, commands, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    hint = command_line.close_match(name, commands)
     sys.stderr.write(f"error: there is no command {name!r}{hint}. {prog} lists all.\n")
     return 2
   # As `python -m` would: what a command starts finds the module by its name.

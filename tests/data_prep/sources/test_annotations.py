@@ -141,7 +141,7 @@ def test_epic_missing_media_lists_the_paths(tmp_path):
   text = str(error.value)
   for part in (
     "labels.csv, line 2",
-    "P01/rgb_frames/P01_09/frame_*.jpg",
+    "P01/rgb_frames/P01_09/*.jpg",
     "P01_09{.mp4,",
     "--media=",
     "--on_error=skip",

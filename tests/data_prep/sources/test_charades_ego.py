@@ -162,7 +162,7 @@ def test_missing_files_are_named(official, tmp_path, capsys):
   (media / "CCCCCEGO.mp4").unlink()
   assert build(labels, media, tmp_path / "out") == 2
   error = capsys.readouterr().err
-  assert "CCCCCEGO.mp4" in error and "--on_error=skip" in error
+  assert "CCCCCEGO{.mp4," in error and "--on_error=skip" in error
   (labels / "Charades_v1_classes.txt").write_text("c000 one\nc002 two\n")
   assert build(labels, media, tmp_path / "out") == 2
   assert "line 2: expected 'c001" in " ".join(capsys.readouterr().err.split())
