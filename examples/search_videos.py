@@ -52,7 +52,7 @@ def search(
   keys = embedding.Embedder(weights)(dataset).vectors
   narrations = narrations or json.loads(card["config"])["narrations"]
   query = narration_table.NarrationTable.load(narrations).lookup([text])
-  (rows,), (cosines,) = cosine.nearest(query, keys, top)
+  (rows,), (cosines,) = cosine.find_nearest(query, keys, top)
   return [(dataset.clips[row].clip_id, float(c)) for row, c in zip(rows, cosines, strict=True)]
 
 

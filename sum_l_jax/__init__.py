@@ -17,6 +17,7 @@ from typing import Any
 
 if TYPE_CHECKING:
   from sum_l_jax import losses
+  from sum_l_jax.build import Trainer
   from sum_l_jax.losses.objective import Objective
   from sum_l_jax.models.multiview import make_model
   from sum_l_jax.prediction.predictor import load
@@ -26,10 +27,11 @@ if TYPE_CHECKING:
 # CITATION.cff.
 __version__ = "0.1.0"
 
-__all__ = ("Objective", "__version__", "load", "load_exported", "losses", "make_model")
+__all__ = ("Objective", "Trainer", "__version__", "load", "load_exported", "losses", "make_model")
 
 _MODULES = {
   "Objective": "sum_l_jax.losses.objective",
+  "Trainer": "sum_l_jax.build",
   "load": "sum_l_jax.prediction.predictor",
   "load_exported": "sum_l_jax.tools.export.exported_model",
   "make_model": "sum_l_jax.models.multiview",

@@ -12,11 +12,18 @@ import jax
 import numpy as np
 import pytest
 
+import sum_l_jax
+from sum_l_jax import build
+from sum_l_jax import main
 from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.config import read
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
 from sum_l_jax.evaluation.retrieval import embedding
+from sum_l_jax.system import devices
+from sum_l_jax.train import metric_log
 from tests.support import numbered_video
+from tests.support import runs
 from tests.support import tiny_data
 
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
@@ -46,6 +53,41 @@ def test_own_loop_learns_and_adds_up():
   for name in ("total", *weights):
     start, end = (np.mean([v[name] for v in part]) for part in (history[:5], history[-5:]))
     assert end < start, name
+
+
+def test_own_training_takes_the_steps_of_the_training(
+  finished, tiny_ego, tiny_exo, tiny_tables, tmp_path, monkeypatch
+):
+  path = tmp_path / "config.py"
+  runs.write_config(path, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
+  monkeypatch.syspath_prepend(EXAMPLES.parent)
+  history = _load("own_training").train(str(path), "exo", 6)
+  logged = metric_log.read(finished[0] / "exo")
+  assert len(history) == 6 and logged["train/loss"].steps.tolist() == [6]
+  for name in ("loss", "loss/exo_cls", "grad_norm", "learning_rate"):
+    # The log has the mean over the steps since the line before.
+    mean = np.mean([values[name] for values in history])
+    assert logged[f"train/{name}"].values[0] == pytest.approx(mean, rel=1e-5), name
+
+
+def test_own_encoder_trains_and_predicts(tiny_ego, tiny_exo, tiny_tables, tmp_path):
+  example = _load("own_encoder")
+  config = read.read_file(str(EXAMPLES / "own_encoder.py"), ["--config.seed=3"])
+  assert (config.model.backbone, config.seed, config.stages) == ("frames", 3, ("exo", "joint"))
+  runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables, backbone="frames")
+  table = main.run(config, tmp_path)
+  assert "tiny, val: 5 clips" in table
+  encoder = weight_files.read_weights(tmp_path).params["ego"]["encoder"]
+  start, _ = build.Trainer.open(build.resolve(config), "joint", devices.make_mesh(1)).network.init()
+  for layer in ("patches", "mix"):
+    kernel = np.asarray(encoder[layer]["kernel"])
+    assert kernel.shape == start["ego"]["encoder"][layer]["kernel"].shape
+    assert np.abs(kernel - start["ego"]["encoder"][layer]["kernel"]).max() > 1e-4
+  model = sum_l_jax.load(tmp_path)
+  video = np.random.default_rng(0).integers(0, 256, (30, 48, 64, 3), np.uint8)
+  found = model.predict(video, fps=12, window=2.0)
+  assert [p.task for p in found[:2]] == ["verb", "noun"]
+  assert example.FrameEncoder.feature_dim == encoder["mix"]["bias"].shape[0]
 
 
 def test_search_finds_the_moment_whose_embedding_the_text_has(finished, tiny_tables, tmp_path):
