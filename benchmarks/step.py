@@ -30,9 +30,9 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks import measure
+from sum_l_jax import loss_options
 from sum_l_jax import models
 from sum_l_jax import types
-from sum_l_jax.losses.objective import DEFAULT_WEIGHTS
 from sum_l_jax.losses.objective import Objective
 from sum_l_jax.models import backbones
 from sum_l_jax.models.layers import convolution
@@ -260,7 +260,7 @@ def torch_two_encoder_step(parts, temperature=0.06, sigma=0.1, threshold=0.5):
     videos[view] = _torch_layout(part["video"])
     labels[view] = [torch.from_numpy(y) for y in part["labels"].values()]
     texts[view] = torch.from_numpy(part["narration"])
-  weights = DEFAULT_WEIGHTS
+  weights = loss_options.WEIGHTS
 
   def loss():
     value, embeddings = 0.0, {}

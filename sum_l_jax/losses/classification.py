@@ -1,4 +1,4 @@
-"""Classification losses: one value per example, then a mean under a mask."""
+"""Classification losses: one value for each example, computed in float32."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from sum_l_jax.losses import reduction
 
 
 def softmax_cross_entropy(
-  *, logits: jax.Array, labels: jax.Array, mask: jax.Array | None = None
+  logits: jax.Array, labels: jax.Array, mask: jax.Array | None = None
 ) -> jax.Array:
-  """Cross entropy of a task with exactly one class a clip.
+  """Cross entropy of a task in which each clip has exactly one class.
+
+  -log( exp(x_y) / sum over k of exp(x_k) ), for logits x and the class y.
 
   Args:
     logits: `[B, K]`.
     labels: `[B]` integer class ids in [0, K).
-    mask: `[B]` in {0, 1}; None keeps every row.
+    mask: `[B]` in {0, 1}; None keeps every row. The other rows may hold
+      anything, even NaN.
 
   Returns:
     `[B]` float32 in nats, 0 where the mask is 0. A label outside [0, K) of a
@@ -24,10 +27,9 @@ def softmax_cross_entropy(
     class and a compiled function cannot raise.
 
   Raises:
-    ValueError: shapes or types do not fit.
+    ValueError: the shapes or types do not fit.
 
-  >>> values = softmax_cross_entropy(
-  ...     logits=jnp.array([[2.0, 0.0], [0.0, 0.0]]), labels=jnp.array([0, 1]))
+  >>> values = softmax_cross_entropy(jnp.array([[2.0, 0.0], [0.0, 0.0]]), jnp.array([0, 1]))
   >>> print(" ".join(f"{x:.4f}" for x in values))
   0.1269 0.6931
   """
@@ -41,33 +43,34 @@ def softmax_cross_entropy(
     raise ValueError(f"Labels of a softmax task must be integer ids, got {labels.dtype}.")
   batch, classes = logits.shape
   rows = reduction.row_mask(mask, batch)
-  logits = jnp.where(rows[:, None], logits.astype(jnp.float32), 0.0)
+  logits = reduction.zero_rows(logits, rows)
   known = (labels >= 0) & (labels < classes)
   index = jnp.where(known, labels, 0)[:, None]
   values = -jnp.take_along_axis(jax.nn.log_softmax(logits), index, axis=1)
   return jnp.where(rows, jnp.where(known, values[:, 0], jnp.nan), 0.0)
 
 
-def multi_label_cross_entropy(
-  *, logits: jax.Array, labels: jax.Array, mask: jax.Array | None = None, pos_weight: float = 1.0
+def sigmoid_cross_entropy(
+  logits: jax.Array, labels: jax.Array, mask: jax.Array | None = None
 ) -> jax.Array:
-  """Sigmoid cross entropy of a task with any number of classes a clip.
+  """Cross entropy of a task in which each clip has any number of classes.
+
+  Mean over the classes k of -y_k log sigmoid(x_k) - (1 - y_k) log sigmoid(-x_k),
+  for logits x and labels y.
 
   Args:
     logits: `[B, K]`.
     labels: `[B, K]` multi-hot.
-    mask: `[B]` in {0, 1}; None keeps every row.
-    pos_weight: multiplies the part of the positive labels. SUM-L uses 1, the
-      original LEMMA code 20.
+    mask: `[B]` in {0, 1}; None keeps every row. The other rows may hold
+      anything, even NaN.
 
   Returns:
-    `[B]` float32 in nats, the mean over the K classes; 0 where the mask is 0.
+    `[B]` float32 in nats, 0 where the mask is 0.
 
   Raises:
     ValueError: the shapes do not fit.
 
-  >>> values = multi_label_cross_entropy(
-  ...     logits=jnp.array([[2.0, 0.0]]), labels=jnp.array([[1.0, 0.0]]))
+  >>> values = sigmoid_cross_entropy(jnp.array([[2.0, 0.0]]), jnp.array([[1.0, 0.0]]))
   >>> print(f"{values[0]:.4f}")  # (0.1269 + 0.6931) / 2
   0.4100
   """
@@ -77,8 +80,7 @@ def multi_label_cross_entropy(
       f" {list(logits.shape)} and {list(labels.shape)}. Class ids [B] belong"
       ' to a task of kind "softmax".'
     )
-  rows = reduction.row_mask(mask, logits.shape[0])
-  logits = jnp.where(rows[:, None], logits.astype(jnp.float32), 0.0)
-  labels = jnp.where(rows[:, None], labels.astype(jnp.float32), 0.0)
-  values = pos_weight * labels * jax.nn.softplus(-logits) + (1.0 - labels) * jax.nn.softplus(logits)
+  rows = reduction.row_mask(mask, len(logits))
+  logits, labels = (reduction.zero_rows(x, rows) for x in (logits, labels))
+  values = labels * jax.nn.softplus(-logits) + (1.0 - labels) * jax.nn.softplus(logits)
   return jnp.where(rows, jnp.mean(values, axis=1), 0.0)

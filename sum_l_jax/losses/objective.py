@@ -1,13 +1,27 @@
-"""The total loss (Eq. 12) and the two published ways of setting it.
+"""The objective of a stage: which losses it has, of what, with what weight.
 
-| field                     | paper           | released             |
-|---------------------------|-----------------|----------------------|
-| weights["ego_exo"]        | on (value [1])  | 0: term switched off |
-| cross_view                | "weighted"      | (unused)             |
-| negatives                 | "cross"         | "cross_and_same"     |
-| temperature, sigma        | not given [1]   | 0.06, (unused)       |
-| threshold                 | not given [1]   | (unused)             |
-| negatives_group           | not given: 0    | batch of one GPU [2] |
+The kinds of the cross-view term (`Objective.cross_view`):
+
+| kind      | loss                                      | pairs           | paper      |
+|-----------|-------------------------------------------|-----------------|------------|
+| weighted  | decoupled, positives weighted             | above threshold | Eq. 8-10   |
+| filtered  | decoupled                                 | above threshold | Eq. 7      |
+| decoupled | decoupled ("Typical CL")                  | all             | Eq. 6      |
+| info_nce  | InfoNCE                                   | all             | Eq. 2-4    |
+| triplet   | margin loss, one direction                | all             | sec. 4.1.2 |
+| graded    | cross entropy to soft targets, every ego  | above threshold | beyond it  |
+|           | clip compared with every exo clip         |                 |            |
+
+The two published ways of setting the other options:
+
+| field              | paper           | released             |
+|--------------------|-----------------|----------------------|
+| weights["ego_exo"] | on (value [1])  | 0: term switched off |
+| cross_view         | "weighted"      | (unused)             |
+| negatives          | "cross"         | "cross_and_same"     |
+| temperature, sigma | not given [1]   | 0.06, (unused)       |
+| threshold          | not given [1]   | (unused)             |
+| negatives_group    | not given: 0    | batch of one GPU [2] |
 
 [1] The released configuration's values: weights 1, 0.1, 0.02, 0.1, 0.1,
 temperature 0.06, sigma 0.1, threshold 0.5, strict.
@@ -16,113 +30,101 @@ temperature 0.06, sigma 0.1, threshold 0.5, strict.
 "released" is what the released training file optimises. "released_intended"
 switches its cross-view term on again: Eq. 7 with same-view negatives and
 without the weights of Eq. 10. The released model also normalises the features
-before the projection; that is a switch of the model, not of the loss.
+before the projection; that is an option of the model, not of the loss.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
-import math
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from sum_l_jax import loss_options
 from sum_l_jax import types
-from sum_l_jax.losses import alignment
 from sum_l_jax.losses import classification
 from sum_l_jax.losses import reduction
-
-NEGATIVES = ("cross", "cross_and_same")
-
-DEFAULT_WEIGHTS = {
-  "ego_cls": 1.0,
-  "exo_cls": 0.1,
-  "ego_exo": 0.02,
-  "ego_text": 0.1,
-  "exo_text": 0.1,
-}
+from sum_l_jax.losses import sum_l
+from sum_l_jax.losses import variants
+from sum_l_jax.losses.negatives import Contrast
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-  """Eq. 12: L_f + w_t L_t + w_aw L_aw + w_m L_m, as a function of arrays.
+  """Eq. 12, L_f + w_t L_t + w_aw L_aw + w_m L_m, as a function of arrays.
 
   Attributes:
     tasks: view -> task -> kind, "softmax" or "multi_label". The losses of a
       view's tasks are added up, each a mean over the batch.
     weights: weight by term (`types.TERMS`); a term whose weight is 0 or
       absent is not computed.
-    cross_view: the kind of the ego_exo term, see `alignment.py`.
-    temperature: of every contrastive term.
+    cross_view: kind of the ego_exo term, see the head of this file.
+    temperature: temperature of every contrastive term.
     sigma: temperature of the weights of Eq. 10.
-    target_temperature: of the targets of `cross_view = "graded"`.
+    target_temperature: temperature of the targets of `cross_view = "graded"`.
     threshold: narration similarity above which (strictly) a pair is kept.
     negatives: "cross" (paper), or "cross_and_same", which adds the anchor's
       own view to the negatives of every contrastive term (released).
-    negatives_from: "selected" or "all", see `alignment.py`.
+    negatives_from: "selected" if only the pairs above the threshold are each
+      other's negatives (paper), or "all".
     negatives_group: number of consecutive examples that are each other's
-      negatives; 0 is the global batch.
+      negatives; 0 is the global batch. With n, a loss is the mean over the
+      groups, as data-parallel training has it in which each device of
+      per-device batch n looks only at its own examples.
     mask_duplicates: cosine of narrations from which a clip is no negative, in
       every contrastive term; 0 is off, as in the paper.
     triplet_margin: margin of `cross_view = "triplet"`.
-    triplet_self_negatives: its negatives come from a random permutation, as
-      released, instead of a cyclic shift; `__call__` then needs a key.
-    pos_weight: weight of the positive labels of multi_label tasks.
+
+  >>> objective = Objective(tasks={}, weights={"ego_text": 1.0}, temperature=0.5)
+  >>> outputs = {"ego": {"embedding": jnp.array([[1.0, 0.0], [0.0, 1.0]])}}
+  >>> batch = {"ego": {"narration": jnp.array([[0.8, 0.6], [0.6, 0.8]])}}
+  >>> total, terms = objective(outputs, batch)
+  >>> print({name: f"{value:.4f}" for name, value in terms.items()})
+  {'ego_text': '-0.8000'}
   """
 
   tasks: Mapping[str, Mapping[str, str]]
-  weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict(DEFAULT_WEIGHTS))
+  weights: Mapping[str, float] = dataclasses.field(
+    default_factory=lambda: dict(loss_options.WEIGHTS)
+  )
   cross_view: str = "weighted"
-  temperature: float = 0.06
-  sigma: float = 0.1
-  target_temperature: float = 0.06
-  threshold: float = 0.5
+  temperature: float = loss_options.TEMPERATURE
+  sigma: float = loss_options.SIGMA
+  target_temperature: float = loss_options.TARGET_TEMPERATURE
+  threshold: float = loss_options.THRESHOLD
   negatives: str = "cross"
   negatives_from: str = "selected"
   negatives_group: int = 0
   mask_duplicates: float = 0.0
-  triplet_margin: float = 0.1
-  triplet_self_negatives: bool = False
-  pos_weight: float = 1.0
+  triplet_margin: float = loss_options.TRIPLET_MARGIN
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     """Raises ValueError for a field outside its choices or range."""
     # Copies: what was checked and hashed must not change afterwards.
     tasks = {view: dict(kinds) for view, kinds in self.tasks.items()}
     object.__setattr__(self, "tasks", tasks)
     object.__setattr__(self, "weights", dict(self.weights))
-    _check_members("tasks (views)", self.tasks, types.VIEWS)
-    for view, kinds in self.tasks.items():
+    _check_members("tasks (views)", tasks, types.VIEWS)
+    for view, kinds in tasks.items():
       _check_members(f"tasks[{view!r}]", kinds.values(), types.TASK_KINDS)
     _check_members("weights", self.weights, types.TERMS)
     for term, weight in self.weights.items():
-      if not (weight >= 0 and math.isfinite(weight)):
-        raise ValueError(f"weights[{term!r}] must be finite and at least 0, got {weight}.")
-    _check_members("cross_view", [self.cross_view], alignment.KINDS)
-    _check_members("negatives", [self.negatives], NEGATIVES)
-    _check_members("negatives_from", [self.negatives_from], alignment.NEGATIVES_FROM)
-    for name in ("temperature", "sigma", "target_temperature", "triplet_margin", "pos_weight"):
-      value = getattr(self, name)
-      if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{name} must be finite and greater than 0, got {value}.")
-    if not -1 <= self.threshold <= 1:
+      loss_options.check(f"weights.{term}", weight)
+    for name in loss_options.RULES:
+      loss_options.check(name, getattr(self, name))
+    if self.mask_duplicates and self.cross_view == "triplet" and self._weight("ego_exo"):
       raise ValueError(
-        f"threshold is compared with a cosine and must lie in [-1, 1], got {self.threshold}."
+        "mask_duplicates leaves clips out of a contrastive loss's negatives;"
+        " the cross-view term 'triplet' takes one negative and does not look at"
+        f" narrations, got mask_duplicates={self.mask_duplicates}. Set it to 0 or"
+        f" use one of {tuple(k for k in loss_options.CROSS_VIEW if k != 'triplet')}."
       )
-    if self.negatives_group < 0 or self.negatives_group == 1:
-      raise ValueError(
-        "negatives_group must be 0 (the global batch) or at least 2 (an"
-        " example alone has no negatives), got"
-        f" {self.negatives_group}."
-      )
-    alignment.check_duplicates(
-      self.mask_duplicates, self.cross_view if self._weight("ego_exo") else None
-    )
 
   def __hash__(self) -> int:
-    """By content, as `==`: `jax.jit(objective)` needs it."""
+    """Hash of the content, as `==` compares it: `jax.jit(objective)` needs it."""
     fields = dataclasses.asdict(self)
     tasks = fields.pop("tasks")
     weights = fields.pop("weights")
@@ -134,11 +136,21 @@ class Objective:
       )
     )
 
+  @functools.cached_property
+  def contrast(self) -> Contrast:
+    """What all contrastive terms share."""
+    return Contrast(
+      temperature=self.temperature,
+      same_view_negatives=self.negatives == "cross_and_same",
+      negatives_from=self.negatives_from,
+      mask_duplicates=self.mask_duplicates,
+    )
+
   @jax.named_scope("loss")
   def __call__(
-    self, outputs: types.Outputs, batch: types.Batch, *, key: jax.Array | None = None
+    self, outputs: types.Outputs, batch: types.Batch
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The total loss of one batch.
+    """Computes the total loss of one batch.
 
     Args:
       outputs: `{view: {"logits": {task: [B, K]}, "embedding": [B, D]}}`, the
@@ -146,12 +158,13 @@ class Objective:
       batch: `{view: {"labels": {task: [B] int or [B, K]}, "narration":
         [B, D] of unit norm, "mask": [B] in {0, 1}}}`. Without a mask every
         row counts.
-      key: random key; needed by `triplet_self_negatives` alone.
 
     Returns:
       The weighted sum `[]`, and `{name: []}` with the unweighted terms by
-      name, beside `selected_pairs` and `pair_similarity` of the cross-view
-      term.
+      name. Beside the cross-view term stand `selected_pairs`, the number K of
+      pairs in it ("graded": of ego clips that have a positive), and, where
+      there are narrations, `pair_similarity`, the mean similarity of all pairs
+      before the filter.
 
     Raises:
       ValueError: an entry that a term needs is missing, or no term applies.
@@ -164,7 +177,7 @@ class Objective:
           view, outputs[view], _entry(batch, view, "batch")
         )
     if all(v in outputs for v in types.VIEWS) and self._weight("ego_exo"):
-      terms["ego_exo"], diagnostics = self._ego_exo(outputs, batch, key)
+      terms["ego_exo"], diagnostics = self._ego_exo(outputs, batch)
     for view in types.VIEWS:
       if view in outputs and self._weight(f"{view}_text"):
         terms[f"{view}_text"] = self._video_text(view, outputs[view], _entry(batch, view, "batch"))
@@ -174,10 +187,7 @@ class Objective:
         f" the weights are {dict(self.weights)}. Give a weight above 0 to a"
         " term of a view that the model has."
       )
-    total = jnp.zeros((), jnp.float32)
-    for term, value in terms.items():
-      total += self.weights[term] * value
-    return total, terms | diagnostics
+    return sum_l.total(terms, self.weights), terms | diagnostics
 
   def _weight(self, term: str) -> float:
     return self.weights.get(term, 0.0)
@@ -185,7 +195,7 @@ class Objective:
   def _classification(
     self, view: str, outputs: Mapping[str, Any], batch: Mapping[str, Any]
   ) -> jax.Array:
-    """Sum over the view's tasks of the mean over its examples."""
+    """L_f or L_t: sum over the view's tasks of the mean over its examples."""
     mask = batch.get("mask")
     all_logits = _entry(outputs, "logits", f"outputs[{view!r}]")
     all_labels = _entry(batch, "labels", f"batch[{view!r}]")
@@ -200,54 +210,71 @@ class Objective:
       logits = _entry(all_logits, task, f"outputs[{view!r}]['logits']")
       labels = _entry(all_labels, task, f"batch[{view!r}]['labels']")
       if kind == types.SOFTMAX:
-        values = classification.softmax_cross_entropy(logits=logits, labels=labels, mask=mask)
+        values = classification.softmax_cross_entropy(logits, labels, mask)
       else:
-        values = classification.multi_label_cross_entropy(
-          logits=logits, labels=labels, mask=mask, pos_weight=self.pos_weight
-        )
+        values = classification.sigmoid_cross_entropy(logits, labels, mask)
       total += reduction.masked_mean(values, mask)
     return total
 
   def _ego_exo(
-    self, outputs: types.Outputs, batch: types.Batch, key: jax.Array | None
+    self, outputs: types.Outputs, batch: types.Batch
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """L_aw, or what `cross_view` puts in its place, and its diagnostics."""
     ego, exo = (_entry(outputs[view], "embedding", f"outputs[{view!r}]") for view in types.VIEWS)
-    ego_batch, exo_batch = (_entry(batch, view, "batch") for view in types.VIEWS)
-    mask = reduction.row_mask(ego_batch.get("mask"), ego.shape[0]) & reduction.row_mask(
-      exo_batch.get("mask"), exo.shape[0]
+    sides = [_entry(batch, view, "batch") for view in types.VIEWS]
+    ego_text, exo_text = (side.get("narration") for side in sides)
+    ego_mask, exo_mask = (reduction.row_mask(side.get("mask"), len(ego)) for side in sides)
+    mask = ego_mask & exo_mask
+    diagnostics = {}
+    if ego_text is not None and exo_text is not None:
+      similarity = sum_l.pair_similarity(ego_text, exo_text)
+      diagnostics["pair_similarity"] = reduction.masked_mean(similarity, mask)
+    elif self.cross_view in loss_options.NARRATION_KINDS or self.mask_duplicates:
+      others = tuple(k for k in loss_options.CROSS_VIEW if k not in loss_options.NARRATION_KINDS)
+      raise ValueError(
+        f"The cross-view term {self.cross_view!r} with mask_duplicates="
+        f"{self.mask_duplicates} compares narrations: it needs batch['ego']['narration']"
+        " and batch['exo']['narration']. Give them, or set mask_duplicates to 0"
+        f" and use one of {others}."
+      )
+    values, selected = reduction.per_group(
+      self._alignment, (ego, exo, ego_text, exo_text, mask), self.negatives_group
     )
-    return alignment.ego_exo(
-      ego=ego,
-      exo=exo,
-      ego_text=ego_batch.get("narration"),
-      exo_text=exo_batch.get("narration"),
-      mask=mask,
-      kind=self.cross_view,
-      temperature=self.temperature,
-      sigma=self.sigma,
-      threshold=self.threshold,
-      same_view_negatives=self.negatives == "cross_and_same",
-      negatives_from=self.negatives_from,
-      negatives_group=self.negatives_group,
-      triplet_margin=self.triplet_margin,
-      triplet_self_negatives=self.triplet_self_negatives,
-      target_temperature=self.target_temperature,
-      mask_duplicates=self.mask_duplicates,
-      key=key,
-    )
+    diagnostics["selected_pairs"] = jnp.sum(selected.astype(jnp.float32))
+    return jnp.mean(values), diagnostics
+
+  def _alignment(
+    self, ego: jax.Array, exo: jax.Array, ego_text: Any, exo_text: Any, mask: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    """The cross-view term `[]` of one group, and the pairs `[N]` in it."""
+    arrays = (ego, exo, ego_text, exo_text, self.contrast)
+    match self.cross_view:
+      case "weighted":
+        return sum_l.weighted_alignment(
+          *arrays, threshold=self.threshold, sigma=self.sigma, mask=mask
+        )
+      case "filtered":
+        return sum_l.filtered_alignment(*arrays, threshold=self.threshold, mask=mask)
+      case "graded":
+        return variants.graded_alignment(
+          *arrays, target_temperature=self.target_temperature, threshold=self.threshold, mask=mask
+        )
+      case "triplet":
+        return variants.triplet_alignment(ego, exo, margin=self.triplet_margin, mask=mask)
+    loss = sum_l.info_nce if self.cross_view == "info_nce" else sum_l.decoupled_contrastive
+    narrations = (ego_text, exo_text)
+    value = sum_l.both_directions(loss, ego, exo, self.contrast, mask=mask, narrations=narrations)
+    return value, mask
 
   def _video_text(
     self, view: str, outputs: Mapping[str, Any], batch: Mapping[str, Any]
   ) -> jax.Array:
-    return alignment.video_text(
-      video=_entry(outputs, "embedding", f"outputs[{view!r}]"),
-      text=_entry(batch, "narration", f"batch[{view!r}]"),
-      temperature=self.temperature,
-      mask=batch.get("mask"),
-      same_view_negatives=self.negatives == "cross_and_same",
-      negatives_group=self.negatives_group,
-      mask_duplicates=self.mask_duplicates,
-    )
+    """One view's half of L_m."""
+    video = _entry(outputs, "embedding", f"outputs[{view!r}]")
+    text = _entry(batch, "narration", f"batch[{view!r}]")
+    mask = reduction.row_mask(batch.get("mask"), len(video))
+    group_loss = lambda z, d, rows: sum_l.video_text(z, d, self.contrast, mask=rows)
+    return jnp.mean(reduction.per_group(group_loss, (video, text, mask), self.negatives_group))
 
 
 def _entry(mapping: Mapping[str, Any], name: str, where: str) -> Any:

@@ -1,16 +1,16 @@
-"""Masks, groups and means of per-example values, with static shapes."""
+"""Sums and means of per-example values under masks, with static shapes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 
 def row_mask(mask: jax.Array | None, batch: int) -> jax.Array:
-  """`[B]` bool from a mask `[B]` in {0, 1} or None (every row)."""
+  """`[B]` bool from a mask `[B]` in {0, 1} or None, which selects every row."""
   if mask is None:
     return jnp.ones((batch,), bool)
   if mask.shape != (batch,):
@@ -19,7 +19,7 @@ def row_mask(mask: jax.Array | None, batch: int) -> jax.Array:
 
 
 def zero_rows(values: jax.Array, rows: jax.Array) -> jax.Array:
-  """`[B, D]` as float32, with zeros in the rows that are not in `rows` [B]."""
+  """Values `[B, D]` as float32, with zeros where `rows` `[B]` is False."""
   return jnp.where(rows[:, None], values.astype(jnp.float32), 0.0)
 
 
@@ -28,7 +28,7 @@ def masked_mean(values: jax.Array, mask: jax.Array | None = None) -> jax.Array:
 
   Args:
     values: `[B]`.
-    mask: `[B]` in {0, 1}; None keeps every value.
+    mask: `[B]` in {0, 1}; None selects every value.
 
   Returns:
     `[]` float32.
@@ -41,29 +41,67 @@ def masked_mean(values: jax.Array, mask: jax.Array | None = None) -> jax.Array:
   return total / jnp.maximum(jnp.sum(rows), 1)
 
 
-def per_group(
-  function: Callable[..., jax.Array], arrays: Sequence[jax.Array], group: int
-) -> jax.Array:
-  """Applies `function` to each group of consecutive rows.
+def masked_softmax(logits: jax.Array, mask: jax.Array) -> jax.Array:
+  """Softmax along the last axis over the entries whose mask is True.
 
   Args:
-    function: maps arrays `[n, ...]` to one array.
-    arrays: arrays `[B, ...]` with the same B.
-    group: n, or 0 for one group of all B rows.
+    logits: `[..., N]`.
+    mask: `[..., N]` bool.
 
   Returns:
-    `[B/n, ...]`, the stacked results; `[1, ...]` when `group` is 0.
+    `[..., N]`, 0 where the mask is False; all 0 where no entry is selected.
+
+  >>> masked_softmax(jnp.array([1.0, 1.0, 9.0]), jnp.array([True, True, False])).tolist()
+  [0.5, 0.5, 0.0]
+  """
+  some = jnp.any(mask, axis=-1, keepdims=True)
+  # An empty softmax is 0/0; the inner `where` keeps it finite.
+  finite = jnp.where(mask | ~some, logits, -jnp.inf)
+  return jnp.where(mask, jax.nn.softmax(finite, axis=-1), 0.0)
+
+
+def masked_log_sum_exp(logits: jax.Array, mask: jax.Array, rows: jax.Array) -> jax.Array:
+  """Logarithm of the sum of exp(logits) over the selected columns of each row.
+
+  Args:
+    logits: `[N, M]`.
+    mask: `[N, M]` bool, with at least one True in each of `rows`.
+    rows: `[N]` bool; the other rows give 0, without a gradient.
+
+  Returns:
+    `[N]`.
+  """
+  logits = jnp.where(mask, logits, -jnp.inf)
+  # The gradient of the logsumexp of a row of -inf is NaN. The `where` below
+  # would stop it, but jax_debug_nans would not let it get that far; hence
+  # finite logits in the rows that do not count.
+  logits = jnp.where(rows[:, None], logits, 0.0)
+  return jnp.where(rows, jax.nn.logsumexp(logits, axis=1), 0.0)
+
+
+def per_group(function: Callable[..., Any], arrays: tuple[Any, ...], group: int) -> Any:
+  """Applies a function to each group of consecutive rows.
+
+  Args:
+    function: maps arrays `[n, ...]` to a pytree of arrays.
+    arrays: arguments of the function, arrays `[B, ...]` with the same B, or
+      None.
+    group: number n of rows in a group; 0 makes one group of all B rows.
+
+  Returns:
+    The function's results, stacked along a new first axis of length B/n (1
+    where `group` is 0).
 
   Raises:
     ValueError: B is not a multiple of n.
   """
   if not group:
-    return function(*arrays)[None]
-  batch = arrays[0].shape[0]
-  if group < 0 or batch % group:
+    return jax.tree.map(lambda x: x[None], function(*arrays))
+  batch = len(jax.tree.leaves(arrays)[0])
+  if batch % group:
     raise ValueError(
-      "negatives_group must be 0 (the whole batch) or divide the global"
-      f" batch of {batch}, got {group}. Use the batch of one device, for"
-      " example."
+      "negatives_group must be 0 (the whole batch) or divide the global batch"
+      f" of {batch}, got {group}. The batch of one device is a common choice."
     )
-  return jax.vmap(function)(*(a.reshape(batch // group, group, *a.shape[1:]) for a in arrays))
+  split = jax.tree.map(lambda x: x.reshape(batch // group, group, *x.shape[1:]), arrays)
+  return jax.vmap(function)(*split)

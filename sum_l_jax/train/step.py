@@ -68,11 +68,11 @@ def make_train_step(
 
   def step(state: TrainState, batch: types.Batch) -> tuple[TrainState, metrics.Sums]:
     key = jax.random.fold_in(jax.random.key(seed), state.step)
-    dropout_key, loss_key = jax.random.split(key)
+    dropout_key, _ = jax.random.split(key)
 
     def loss(params: Tree) -> tuple[jax.Array, Any]:
       outputs, stats = network.apply(params, state.stats, batch, train=True, key=dropout_key)
-      total, terms = objective(outputs, batch, key=loss_key)
+      total, terms = objective(outputs, batch)
       return total, (terms, outputs, stats)
 
     (total, (terms, outputs, stats)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)

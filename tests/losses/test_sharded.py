@@ -1,4 +1,8 @@
-"""The losses on eight devices: each device holds its rows of similarities."""
+"""The losses on eight devices: each device holds its rows of similarities.
+
+The number of devices is fixed when JAX starts, hence a process of its own,
+which leaves what it measured in a file.
+"""
 
 from __future__ import annotations
 
@@ -16,45 +20,56 @@ import pytest
 
 from sum_l_jax.losses.objective import Objective
 from sum_l_jax.system import devices
+from tests.support.loss_oracles import unit
 
 ROOT = pathlib.Path(__file__).parents[2]
 DEVICES = 8
-BATCH, DIM = 64, 8
+BATCH, DIM, CLASSES = 64, 8, 5
+TASKS = {"ego": {"verb": "softmax"}, "exo": {"verb": "multi_label"}}
 WEIGHTS = {"ego_exo": 1.0, "ego_text": 1.0, "exo_text": 1.0}
+LABELS = {"ego_cls": 1.0, "exo_cls": 0.5}
 CASES = {
-  "global": dict(cross_view="weighted", negatives="cross_and_same", mask_duplicates=0.9),
+  "global": dict(
+    cross_view="weighted", negatives="cross_and_same", mask_duplicates=0.9, weights=WEIGHTS | LABELS
+  ),
   "graded": dict(cross_view="graded"),
   "groups": dict(
     cross_view="weighted", negatives="cross_and_same", negatives_group=BATCH // DEVICES
+  ),
+  "small_groups": dict(cross_view="filtered", negatives="cross_and_same", negatives_group=2),
+  "graded_groups": dict(
+    cross_view="graded", negatives="cross_and_same", negatives_group=4, mask_duplicates=0.3
+  ),
+  "info_nce": dict(cross_view="info_nce", weights={"ego_exo": 1.0}),
+  "triplet": dict(
+    cross_view="triplet", negatives_group=4, triplet_margin=0.4, weights={"ego_exo": 1.0}
   ),
 }
 
 
 def _example():
   rng = np.random.default_rng(0)
-
-  def unit():
-    x = 1 + rng.standard_normal((BATCH, DIM))
-    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
-
-  embeddings = {"ego": unit(), "exo": unit()}
+  near = lambda: 1 + rng.standard_normal((BATCH, DIM))
+  f32 = lambda x: np.asarray(x, np.float32)
+  outputs, batch = {}, {}
   mask = np.ones(BATCH, np.float32)
   mask[-3:] = 0
-  return embeddings, {view: {"narration": unit(), "mask": mask} for view in embeddings}
+  for view in ("ego", "exo"):
+    z, d = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (near(), near()))
+    outputs[view] = {"embedding": f32(z), "logits": {"verb": f32(unit(rng, BATCH, CLASSES))}}
+    batch[view] = {"narration": f32(d), "mask": mask}
+  batch["ego"]["labels"] = {"verb": rng.integers(0, CLASSES, BATCH).astype(np.int32)}
+  batch["exo"]["labels"] = {"verb": f32(rng.integers(0, 2, (BATCH, CLASSES)))}
+  return outputs, batch
 
 
 def _loss(fields):
-  objective = Objective(tasks={}, weights=WEIGHTS, **fields)
-
-  def loss(embeddings, batch):
-    outputs = {view: {"embedding": z} for view, z in embeddings.items()}
-    return objective(outputs, batch)[0]
-
-  return jax.jit(jax.value_and_grad(loss))
+  objective = Objective(**{"tasks": TASKS, "weights": WEIGHTS} | fields)
+  return jax.jit(jax.value_and_grad(objective, has_aux=True))
 
 
-def measure() -> dict:
-  """By case: shapes on one device, collectives, largest error."""
+def measure(path: str) -> None:
+  """Writes, by case: shapes on one device, collectives, largest error."""
   mesh, found = devices.make_mesh(), {}
   for name, fields in CASES.items():
     loss, example = _loss(fields), _example()
@@ -74,16 +89,18 @@ def measure() -> dict:
       ),
       "error": max(errors),
     }
-  return found
+  pathlib.Path(path).write_text(json.dumps(found), encoding="utf-8")
 
 
 @pytest.fixture(name="measured", scope="module")
-def measured_fixture():
+def measured_fixture(tmp_path_factory):
+  path = tmp_path_factory.mktemp("sharded") / "measured.json"
   done = subprocess.run(
     [
       sys.executable,
       "-c",
-      "import json; from tests import test_losses_sharded as t; print(json.dumps(t.measure()))",
+      "import sys; from tests.losses import test_sharded as t; t.measure(sys.argv[1])",
+      str(path),
     ],
     cwd=ROOT,
     capture_output=True,
@@ -98,11 +115,11 @@ def measured_fixture():
     },
   )
   assert done.returncode == 0, done.stderr
-  return json.loads(done.stdout.splitlines()[-1])
+  return json.loads(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_value_and_gradient_are_those_of_one_device(name, measured):
+def test_value_terms_and_gradient_are_those_of_one_device(name, measured):
   assert measured[name]["devices"] == DEVICES
   assert measured[name]["error"] < 2e-5
 

@@ -218,7 +218,7 @@ def our_gradients(model, params, stats, batch):
   def run(params, stats, batch):
     def loss(params):
       out, new = network.apply(params, stats, batch, train=True)
-      return objective()(out, batch, key=jax.random.key(0))[0], new
+      return objective()(out, batch)[0], new
 
     return jax.value_and_grad(loss, has_aux=True)(params)
 
