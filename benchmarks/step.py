@@ -4,11 +4,12 @@
 
 Forward, backward and SGD with momentum, float32, BatchNorm in training; JAX
 and PyTorch (channels_last_3d) in turn in one process, by the clock and by
-processor time over all threads. A timed step follows one of its own, or five
-of a small network, each network has a process of its own, and memory comes in
-large pages, as in `sum_l_jax.main`. The peers are pytorchvideo's networks
-without their heads, and `tiny` restated below. `two_encoders` is the SUM-L
-step: `tiny` twice with heads, projections and all terms of Eq. 12.
+processor time over all threads. A step of the same framework, or five of a
+small network, precedes each timed one; each network has a process of its own,
+and memory comes in large pages, as in `sum_l_jax.main`. The peers are
+pytorchvideo's networks without their heads, and `tiny` restated below.
+`two_encoders` is the SUM-L step: `tiny` twice with heads, projections and all
+terms of Eq. 12.
 """
 
 from __future__ import annotations
@@ -54,10 +55,10 @@ QUICK = {
 }
 _TWO_ENCODERS = "two_encoders"
 _ALL = (*CASES, _TWO_ENCODERS)
-# They have the layers of the others.
+# Between them they have every kind of layer.
 _QUICK_CASES = ("slowfast_r50", _TWO_ENCODERS)
-# Timed for each one of a large network, and untimed before each: single steps
-# of some 30 ms vary too much.
+# Steps of a small network for each one of a large network, and untimed before
+# each: single steps of some 30 ms vary too much.
 _STEPS = {"tiny": 5, _TWO_ENCODERS: 5}
 TASKS = {"verb": 12, "noun": 14}
 TEXT = 384
@@ -85,7 +86,7 @@ def _jax_step(module: nnx.Module, loss: Callable, batch) -> Callable[[], None]:
 
   mesh = devices.make_mesh(1)
   step = devices.jit_over(mesh, step, donate=True)
-  # Where the step returns it, so that the second one compiles nothing.
+  # Placed where the step returns it, so that the second step compiles nothing.
   state, rest = jax.device_put(
     ((params, jax.tree.map(jnp.zeros_like, params)), rest),
     jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
@@ -209,7 +210,7 @@ def two_view_batch(batch: int, frames: int, side: int):
   parts = {}
   for view in types.VIEWS:
     text = rng.standard_normal((batch, TEXT)).astype(np.float32)
-    # Alike enough to pass the filter of 0.5 with their partners.
+    # Narrations similar enough to pass the filter of 0.5 with their partners.
     text += 8 * np.random.default_rng(1).standard_normal((batch, TEXT))
     parts[view] = {
       "video": rng.integers(0, 256, (batch, frames, side, side, 3)).astype(np.uint8),
@@ -338,14 +339,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     "--cases",
     default="",
     metavar="NAME[,...]",
-    help=f"of {', '.join(_ALL)}; default: all, or {', '.join(_QUICK_CASES)} with --quick",
+    help=f"some of {', '.join(_ALL)}; default: all, or {', '.join(_QUICK_CASES)} with --quick",
   )
   args = parser.parse_args(argv)
   torch.set_num_threads(processes.cores())
   rounds = args.rounds or (3 if args.quick else 6)
   names = args.cases.split(",") if args.cases else (_QUICK_CASES if args.quick else _ALL)
   if not set(names) <= set(_ALL):
-    parser.error(f"--cases must be of {', '.join(_ALL)}; got {args.cases}")
+    parser.error(f"--cases must be some of {', '.join(_ALL)}; got {args.cases}")
   if len(names) == 1:
     results = {names[0]: run_case(names[0], quick=args.quick, rounds=rounds)}
   else:

@@ -4,8 +4,9 @@
 
 Stems and the first two blocks of stages in bfloat16, forwards and backwards
 with batch statistics, on one v5e chip: estimated cycles, traffic, memory. Each
-is compiled as `models.conv` has it and in the ways that were left. Needs the
-extra `tpu`, no TPU; about a minute of processor time each. Nothing is run.
+is compiled as `models/layers` has it and in the ways that were given up. Needs
+the extra `tpu` and no TPU; takes about a minute of processor time each. Nothing
+is run.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ import numpy as np  # noqa: E402
 from sum_l_jax.models import backbones  # noqa: E402
 from sum_l_jax.models import resnet3d  # noqa: E402
 from sum_l_jax.models.layers import convolution  # noqa: E402
+from sum_l_jax.models.layers.stem import Stem  # noqa: E402
 from sum_l_jax.tools.aot import compiler  # noqa: E402
 from sum_l_jax.tools.aot import hlo  # noqa: E402
 from sum_l_jax.tools.aot import topologies  # noqa: E402
@@ -45,10 +47,10 @@ class Case:
   Attributes:
     pathway: "slow" or "fast".
     stage: "s1", "s2" ...
-    clips: of the chip.
-    pack: clips side by side.
-    frames: side by side in the stem.
-    table: formulations in place of `conv.FORMULATIONS["tpu"]`'s.
+    clips: number of clips of the chip.
+    pack: number of clips side by side.
+    frames: number of frames of each side by side in the stem.
+    table: formulations instead of those of `convolution.FORMULATIONS["tpu"]`.
   """
 
   pathway: str
@@ -91,21 +93,24 @@ _FRAMES = {"slow": 8, "fast": 32}
 def _build(case: Case) -> tuple[nnx.Module, Callable, tuple[int, ...]]:
   """The layers, how they are run, and the shape of their input."""
   spec = getattr(_SPEC, case.pathway)
-  common = dict(backend="tpu", bn_group_size=0, dtype=jnp.bfloat16, rng=np.random.default_rng(0))
+  options = backbones.EncoderOptions(conv="tpu", dtype=jnp.bfloat16)
+  rng = np.random.default_rng(0)
   frames = _FRAMES[case.pathway]
   if case.stage == "s1":
-    spec = dataclasses.replace(spec, stages=())
-    pathway = resnet3d.Pathway(spec, name=case.pathway, **common)
-    run = lambda m, x: m.run_stem(x, train=True, pack=case.pack, frames=case.frames)
-    return pathway, run, (case.clips, frames, 224, 224, 3)
+
+    def run_stem(layer: Stem, x: jax.Array) -> jax.Array:
+      with mock.patch.object(Stem, "choose_packing", return_value=(case.pack, case.frames)):
+        return layer(x, train=True)
+
+    return Stem(spec.stem, options, rng), run_stem, (case.clips, frames, 224, 224, 3)
   index = int(case.stage[1:]) - 2
   stage, width = spec.stages[index], spec.widths[index]
   if case.pathway == "slow":
     width += 2 * _SPEC.fast.widths[index]  # What the fast pathway brings.
   blocks = nnx.List(
     [
-      resnet3d.Bottleneck(width, stage, stride=stage.stride, **common),
-      resnet3d.Bottleneck(stage.out, stage, stride=1, **common),
+      resnet3d.Bottleneck(width, stage, stride=stage.stride, options=options, rng=rng),
+      resnet3d.Bottleneck(stage.out, stage, stride=1, options=options, rng=rng),
     ]
   )
 

@@ -202,6 +202,8 @@ def resolve(config: config_dict.ConfigDict, backbones: Mapping[str, Sampling]) -
   if given.model.backbone not in backbones:
     raise ValueError(
       f"config.model.backbone must be one of {tuple(backbones)}, got {given.model.backbone!r}."
+      " The config file must import the module that registers an encoder of your own"
+      " (sum_l_jax.models.register_backbone)."
     )
   for name, value in {
     **presets.OBJECTIVES[given.objective],

@@ -2,22 +2,24 @@
 
 Importing this module imports no JAX.
 
-An encoder of your own joins the others in a dozen lines. A config file that
-imports its module trains it through `main` as `config.model.backbone = "mine"`:
+An encoder of your own joins the others by a module like this. A config file
+that imports the module and sets `config.model.backbone = "mine"` trains it.
 
-    class Mine(nnx.Module):  # See `Encoder`.
+    from flax import nnx
+    from sum_l_jax.models import backbones
+
+    class Mine(nnx.Module):  # A `backbones.Encoder`.
       feature_dim = 64
 
       def __init__(self, options, rng):  # EncoderOptions, np.random.Generator.
-        self.conv = Conv3D(
-          3, 64, (1, 7, 7), (1, 8, 8), backend=options.backend, dtype=options.dtype, rng=rng
-        )
+        patch, rngs = (2, 8, 8), nnx.Rngs(int(rng.integers(2**31)))
+        self.patches = nnx.Conv(3, 64, patch, patch, dtype=options.dtype, rngs=rngs)
 
       def __call__(self, video, *, train, prepare):
-        x = self.conv(prepare(video))  # Bytes [B, T, H, W, 3], normalised.
-        return jnp.float32(x).mean((1, 2, 3)), {}
+        x = nnx.gelu(self.patches(prepare(video)))  # [B, T / 2, H / 8, W / 8, 64]
+        return x.mean((1, 2, 3), dtype="float32"), {}
 
-    backbones.register_backbone("mine", Mine, num_frames=8, stride=4)
+    backbones.register_backbone("mine", Mine, num_frames=8, stride=4, frames_multiple=2)
 
 Sources of the stage tables: SlowFast Networks (Feichtenhofer et al., ICCV
 2019), Table 1, and its published configurations. "R3D-50" in the SUM-L paper is
@@ -110,6 +112,9 @@ class EncoderOptions:
 class Encoder(Protocol):
   """What a registered encoder is: an `nnx.Module` with these members.
 
+  Its variables are `nnx.Param`, float32, and `nnx.BatchStat` (running
+  statistics); training knows no others.
+
   Attributes:
     feature_dim: C, the width of the pooled feature.
   """
@@ -124,7 +129,6 @@ class Encoder(Protocol):
     Args:
       video: uint8 `[B, T, H, W, 3]`.
       train: whether batch statistics are used, which moves the running ones.
-        Statistics are `nnx.BatchStat`, parameters `nnx.Param`.
       prepare: normalises frames, `[B, T', H, W, 3]` to float32. An encoder
         that leaves frames out calls it after choosing: bytes are cheaper.
 
@@ -143,7 +147,8 @@ class Backbone:
   """An entry of the registry.
 
   Attributes:
-    make: builds the encoder from the options and the generator of its weights.
+    make: function (or class) that builds the encoder from the options and the
+      generator of its weights.
     num_frames: T, number of frames of a clip that it was designed for.
     stride: distance of these frames, in stored frames.
     frames_multiple: number that T must be a multiple of.
@@ -234,7 +239,7 @@ class NetworkSpec:
 
   @property
   def stage_names(self) -> tuple[str, ...]:
-    """ "s1", "s2" ... in order."""
+    """The stages in order: "s1", "s2" ..."""
     return tuple(f"s{i + 1}" for i in range(len(self.slow.widths)))
 
   @property
@@ -259,28 +264,31 @@ def from_tables(spec: NetworkSpec, *, num_frames: int, stride: int) -> Backbone:
   return Backbone(make, num_frames, stride, spec.alpha, spec.stage_names, spec)
 
 
-def _slow_pathway(blocks: tuple[int, int, int, int]) -> PathwaySpec:
-  return PathwaySpec(
-    stem=StemSpec(features=64, kernel=(1, 7, 7)),
-    stages=(
-      StageSpec(blocks[0], inner=64, out=256, stride=1),
-      StageSpec(blocks[1], inner=128, out=512),
-      StageSpec(blocks[2], inner=256, out=1024, temporal_kernel=3),
-      StageSpec(blocks[3], inner=512, out=2048, temporal_kernel=3),
-    ),
-  )
+_Blocks = tuple[int, int, int, int]
 
 
-def _fast_pathway(blocks: tuple[int, int, int, int]) -> PathwaySpec:
-  return PathwaySpec(
-    stem=StemSpec(features=8, kernel=(5, 7, 7)),
-    stages=(
-      StageSpec(blocks[0], inner=8, out=32, temporal_kernel=3, stride=1),
-      StageSpec(blocks[1], inner=16, out=64, temporal_kernel=3),
-      StageSpec(blocks[2], inner=32, out=128, temporal_kernel=3),
-      StageSpec(blocks[3], inner=64, out=256, temporal_kernel=3),
-    ),
+def _pathway(
+  blocks: _Blocks, *, width: int, stem: tuple[int, int, int], temporal: _Blocks
+) -> PathwaySpec:
+  """A pathway of the paper's Table 1: each stage has twice the channels of the one before.
+
+  Args:
+    blocks: number of blocks of s2, s3, s4, s5.
+    width: channels of the stem.
+    stem: kernel of the stem.
+    temporal: temporal kernels of s2, s3, s4, s5.
+  """
+  stages = tuple(
+    StageSpec(
+      count, inner=width << i, out=4 * width << i, temporal_kernel=size, stride=min(1 + i, 2)
+    )
+    for i, (count, size) in enumerate(zip(blocks, temporal))
   )
+  return PathwaySpec(StemSpec(width, stem), stages)
+
+
+def _slow_pathway(blocks: _Blocks) -> PathwaySpec:
+  return _pathway(blocks, width=64, stem=(1, 7, 7), temporal=(1, 1, 3, 3))
 
 
 # For two CPU cores and minutes, 56 to 64 pixels; not from the paper.
@@ -296,8 +304,9 @@ _R50 = (3, 4, 6, 3)
 _R101 = (3, 4, 23, 3)
 
 
-def _slowfast(blocks: tuple[int, int, int, int], *, alpha: int, fusion_kernel: int) -> Backbone:
-  spec = NetworkSpec(_slow_pathway(blocks), _fast_pathway(blocks), alpha, fusion_kernel)
+def _slowfast(blocks: _Blocks, *, alpha: int, fusion_kernel: int) -> Backbone:
+  fast = _pathway(blocks, width=8, stem=(5, 7, 7), temporal=(3, 3, 3, 3))
+  spec = NetworkSpec(_slow_pathway(blocks), fast, alpha, fusion_kernel)
   return from_tables(spec, num_frames=32, stride=2)
 
 
@@ -322,14 +331,9 @@ def register_backbone(
 ) -> None:
   """Adds an encoder to the registry; this module's docstring has an example.
 
-  Args:
-    name: value of `config.model.backbone`. A second registration replaces the
-      first, as when a notebook's cell runs again.
-    make: class of the encoder, or another function that builds one.
-    num_frames: T, number of frames of a clip.
-    stride: distance of these frames, in stored frames.
-    frames_multiple: number that T must be a multiple of.
-    stage_names: names of the stages whose activations it returns, in order.
+  The name is the value of `config.model.backbone`, `make` the encoder's class,
+  and the other arguments are fields of `Backbone`. A second registration under
+  a name replaces the first, as when a notebook's cell runs again.
 
   Raises:
     ValueError: the name is one of this library's own.

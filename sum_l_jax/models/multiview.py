@@ -108,7 +108,7 @@ class Tower(nnx.Module):
     self.encoder = encoder
     self.heads = nnx.Dict(heads)
     self.has_projection = projection is not None
-    if self.has_projection:
+    if projection is not None:
       self.projection = projection
     self.frozen = frozen
     self.dropout = dropout
@@ -207,6 +207,7 @@ def _with_own_statistics(encoder: backbones.Encoder) -> backbones.Encoder:
   of both together would fit neither, while in training each batch is normalised
   by its own.
   """
+  assert isinstance(encoder, nnx.Module)
   other = nnx.clone(encoder)
   modules = dict(nnx.iter_modules(encoder))
   for path, module in nnx.iter_modules(other):

@@ -28,7 +28,7 @@ class PixelSpec:
   std: tuple[float, float, float] = (0.225, 0.225, 0.225)
   channel_order: str = "RGB"
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.channel_order not in CHANNEL_ORDERS:
       raise ValueError(
         f"channel_order must be one of {CHANNEL_ORDERS}, got {self.channel_order!r}."
@@ -41,7 +41,8 @@ class PixelSpec:
   @classmethod
   def from_json(cls, fields: Mapping[str, Any]) -> PixelSpec:
     """From a checkpoint's card, where JSON has made lists of tuples."""
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return cls(**values)
 
 
 @jax.named_scope("pixels")

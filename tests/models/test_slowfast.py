@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from sum_l_jax.models import backbones
+from sum_l_jax.models import resnet3d
 from sum_l_jax.models import slowfast
 from sum_l_jax.models.layers import packing
 
@@ -28,24 +31,49 @@ SPEC = backbones.NetworkSpec(
 )
 
 
-def _network(backend, pack_clips, bn_group_size=0):
+def _network(backend, pack_clips, bn_group_size=0, spec=SPEC):
   options = backbones.EncoderOptions(
     conv=backend, bn_group_size=bn_group_size, pack_clips=pack_clips
   )
-  return slowfast.SlowFast(SPEC, options, np.random.default_rng(0))
+  return slowfast.SlowFast(spec, options, np.random.default_rng(0))
 
 
-def test_stages_fill_the_lanes():
+def _packs(network, batch, *, train=True):
+  """Clips side by side after s1, s2 ... of the slow and the fast pathway."""
+  counts = {"slow": (), "fast": ()}
+  run_stage = resnet3d.Pathway.run_stage
+
+  def spy(pathway, name, x, *, train):
+    y = run_stage(pathway, name, x, train=train)
+    counts[pathway.name] += (batch // y.shape[0],)
+    return y
+
+  x = jax.ShapeDtypeStruct((batch, 4, 12, 12, 3), jnp.float32)
+  graphdef, state = nnx.split(network)
+  with mock.patch.object(resnet3d.Pathway, "run_stage", spy):
+    jax.eval_shape(
+      lambda state, x: nnx.merge(graphdef, state, copy=True)(x, train=train, prepare=lambda x: x),
+      state,
+      x,
+    )
+  return counts["slow"], counts["fast"]
+
+
+@pytest.mark.parametrize(
+  "count,slow,fast",
+  [
+    # The inner channels are 64, 64, 128, 256, 512 and 8, 8, 16, 32, 64.
+    (8, (2, 2, 1, 1, 1), (8, 8, 8, 4, 2)),
+    (16, (2, 2, 1, 1, 1), (16, 16, 8, 4, 2)),
+    # What can't be halved is taken apart.
+    (3, (1, 1, 1, 1, 1), (3, 3, 3, 3, 1)),
+    (1, (1, 1, 1, 1, 1), (1, 1, 1, 1, 1)),
+  ],
+)
+def test_stages_fill_the_lanes(count, slow, fast):
   spec = backbones.BACKBONES["slowfast_r50"].spec
-  build = lambda count: slowfast._packs(spec.fast, count)
-  # 8, 8, 16, 32, 64 channels, 128 lanes.
-  assert build(8) == (8, 8, 8, 4, 2)
-  assert build(16) == (16, 16, 8, 4, 2)
-  assert build(1) == (1, 1, 1, 1, 1)
-  # What can't be halved is taken apart.
-  assert build(3) == (3, 3, 3, 3, 1)
-  # 64, 64, 128, 256, 512.
-  assert slowfast._packs(spec.slow, 8) == (2, 2, 1, 1, 1)
+  network = nnx.eval_shape(lambda: _network("tpu", count, spec=spec))
+  assert _packs(network, 48) == (slow, fast)
 
 
 def _value_and_gradient(network, x):
@@ -57,7 +85,7 @@ def _value_and_gradient(network, x):
   def run(params, x):
     def loss(params):
       copy = nnx.merge(graphdef, params, stats, copy=True)
-      y, stages = copy(x, train=True)
+      y, stages = copy(x, train=True, prepare=lambda x: x)
       weight = jnp.sin(jnp.arange(y.shape[-1]))
       return (y * weight).sum(), (y, stages, nnx.state(copy, nnx.BatchStat))
 
@@ -66,18 +94,26 @@ def _value_and_gradient(network, x):
   return run(params, x)
 
 
-def test_packed_and_apart_agree():
-  x = np.random.default_rng(1).standard_normal((4, 4, 12, 12, 3), np.float32)
+def test_clips_and_frames_side_by_side():
   packed = _network("tpu", 4)
-  assert packed._choose_frames(4, 4) == 4  # 4 clips of 2 channels.
-  assert packed._choose_frames(3, 4) == packed._choose_frames(4, 1) == 1
+  choose = lambda frames: packed.fast.stem.choose_packing((4, frames), train=True)
+  assert choose(4) == (4, 4)  # 4 clips of 2 channels.
+  assert choose(3) == (4, 1)
+  assert packed.fast.stem.choose_packing((4, 4), train=False) == (1, 1)
+  assert _network("tpu", 1).fast.stem.choose_packing((4, 4), train=True) == (1, 1)
   # Inner channels are 4, 4, 128 and 2, 2, 64.
-  assert packed._choose_packs(4, train=True) == ((4, 4, 1), (4, 4, 2))
+  assert _packs(packed, 4) == ((4, 4, 1), (4, 4, 2))
   apart = ((1, 1, 1), (1, 1, 1))
-  assert packed._choose_packs(4, train=False) == apart
-  assert _network("gpu", 4)._choose_packs(4, train=True) == apart
-  apart = _value_and_gradient(_network("gpu", 1), x)
-  got = _value_and_gradient(packed, x)
+  assert _packs(packed, 4, train=False) == apart
+  assert _packs(_network("gpu", 4), 4) == apart
+
+
+# Groups of two clips: their statistics are not torn apart.
+@pytest.mark.parametrize("count,group", [(4, 0), (2, 2)])
+def test_packed_and_apart_agree(count, group):
+  x = np.random.default_rng(1).standard_normal((4, 4, 12, 12, 3), np.float32)
+  apart = _value_and_gradient(_network("gpu", 1, group), x)
+  got = _value_and_gradient(_network("tpu", count, group), x)
   assert jax.tree.structure(got) == jax.tree.structure(apart)
   for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(apart)):
     scale = np.abs(other).max() + 1e-3
@@ -100,12 +136,12 @@ def test_packed_and_apart_agree():
 def test_as_many_clips_as_divide_those_of_a_chip(batch, chips, group, expected):
   mesh = jax.sharding.AbstractMesh((chips,), ("data",))
   with jax.sharding.use_abstract_mesh(mesh):
-    assert packing.fitting_count(batch, group) == expected
-    network = _network("tpu", 0, group)
-    assert network._choose_packs(batch, train=True)[1][0] == expected
+    assert packing.choose_clips(batch, 0, group) == expected
+    stem = _network("tpu", 0, group).fast.stem
+    assert stem.choose_packing((batch, 4), train=True)[0] == expected
 
 
 def test_clips_that_cannot_be_shared_out():
   x = np.zeros((3, 4, 12, 12, 3), np.float32)
   with pytest.raises(ValueError, match="pack_clips=2 must divide.* 3 clips"):
-    _network("tpu", 2)(x, train=True)
+    _network("tpu", 2)(x, train=True, prepare=lambda x: x)

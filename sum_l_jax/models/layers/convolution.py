@@ -2,7 +2,7 @@
 
 XLA's own 3-D convolution is slow where the kernel is flat in time or in space,
 which is nearly always the case here: on CPU a training step costs three to
-sixteen times more than with the rewritings below. What is best differs between
+sixteen times more than with other formulations. What is best differs between
 backends, so it is a table, `FORMULATIONS[backend][kind]`.
 
   kind         kernel, stride       where
@@ -12,24 +12,8 @@ backends, so it is a table, `FORMULATIONS[backend][kind]`.
   lateral      [k, 1, 1], in time   fast to slow fusion
   volume       [k, k, k], any       fast stem
 
-  formulation  rewriting                             kinds it can do
-  native       `lax.conv_general_dilated` in 3-D     all; the reference
-  dot          slice by the stride, matrix product   pointwise
-  fold         2-D convolution of B*T images         pointwise, spatial
-  phases       fold, its input gradient by parity    spatial
-  plane        2-D convolution over (T, H*W), its    temporal
-               gradients as matrix products
-  rows         the image's rows take the batch's     pointwise, temporal,
-               place, clips are a dimension that      lateral
-               the kernel doesn't reach along
-  few          rows where a chip has fewer than 8    the same
-               clips, or bundles of packed clips
-  stack        k frames side by side in C, then dot  all
-               or fold
-  taps         fold to the k frames that each one    volume
-               reaches, side by side in O; add them
-  depth        at a stride of 2, two rows of pixels  volume
-               side by side in C first; then stack
+The ways to compute them are functions of `formulations`, which say what each
+does; `EXACT` has those that give the exact result for a kind.
 
 Padding is explicit, k // 2 on both sides: "SAME" pads asymmetrically at stride
 2 and would not match published weights.
@@ -37,7 +21,7 @@ Padding is explicit, k // 2 on both sides: "SAME" pads asymmetrically at stride
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 import functools
 import math
 
@@ -81,15 +65,15 @@ FORMULATIONS = {
 
 
 def resolve_backend(choice: str) -> str:
-  """Turns the `conv` argument of a model into a key of `FORMULATIONS`.
+  """Turns `EncoderOptions.conv` into a key of `FORMULATIONS`.
 
   Args:
-    choice: "auto" (the default backend of this process), "native" (no
-      rewriting anywhere), or a backend's name, for instance "tpu" when
+    choice: "auto" (the default backend of this process), "native" (XLA's own
+      convolution everywhere), or a backend's name, for instance "tpu" when
       compiling ahead of time on another machine.
 
   Raises:
-    ValueError: on any other name.
+    ValueError: it is another name.
   """
   if choice == AUTO:
     backend = jax.default_backend()
@@ -99,33 +83,16 @@ def resolve_backend(choice: str) -> str:
   return choice
 
 
-def kind_of(kernel_size: Size3, strides: Size3) -> str:
+def kind_of(kernel_size: Sequence[int], strides: Sequence[int]) -> str:
   """Names the kind of a convolution, one of `KINDS`."""
-  temporal = kernel_size[0] > 1
-  spatial = kernel_size[1:] != (1, 1)
-  if temporal and spatial:
+  spatial = max(kernel_size[1:]) > 1
+  if kernel_size[0] == 1:
+    return "spatial" if spatial else "pointwise"
+  if spatial:
     return "volume"
-  if temporal:
-    return "lateral" if strides[0] > 1 else "temporal"
-  if not spatial:
-    return "pointwise"
-  return "spatial"
+  return "lateral" if strides[0] > 1 else "temporal"
 
 
-_CONVOLVE: dict[str, Callable[..., jax.Array]] = {
-  NATIVE: formulations.native,
-  "dot": formulations.dot,
-  "fold": formulations.fold,
-  "phases": formulations.phases,
-  "plane": formulations.plane,
-  "rows": formulations.rows,
-  "few": formulations.few,
-  "stack": formulations.stack,
-  "taps": formulations.taps,
-  "depth": formulations.depth,
-}
-
-# Which formulations give the exact result for a kind.
 EXACT = {
   "pointwise": (NATIVE, "dot", "fold", "rows", "few", "stack"),
   "spatial": (NATIVE, "fold", "phases", "stack"),
@@ -141,14 +108,14 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Size3, formulation: str) 
   Args:
     x: `[B, T, H, W, C]`.
     kernel: `[Tk, Hk, Wk, C, O]`.
-    strides: of T, H, W. Temporal and lateral kernels have no spatial stride.
-    formulation: see the module's table; all give the same result.
+    strides: strides in T, H, W. Temporal and lateral kernels have none in space.
+    formulation: function of `formulations`; all give the same result.
 
   Returns:
     `[B, T', H', W', O]`.
 
   Raises:
-    ValueError: if the formulation cannot compute this kind of convolution.
+    ValueError: the formulation cannot compute this kind of convolution.
   """
   kind = kind_of(kernel.shape[:3], strides)
   if formulation not in EXACT[kind]:
@@ -157,26 +124,29 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Size3, formulation: str) 
       f" kind {kind!r}; its formulation must be one of {EXACT[kind]}, got"
       f" {formulation!r}."
     )
-  return _CONVOLVE[formulation](x, kernel, strides)
+  return getattr(formulations, formulation)(x, kernel, strides)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _convolve_exact(x, kernel, strides, formulation):
-  """`convolve` of x in its type; the kernel and its gradient are float32.
+def _convolve_exact(x: jax.Array, kernel: jax.Array, strides: Size3, formulation: str) -> jax.Array:
+  """Convolves x in its type, with a float32 kernel whose gradient is float32.
 
-  Else the gradient is rounded to x's type on each chip, before the sum over
-  chips. The matrix unit of a TPU takes float32 numbers as bfloat16 and adds in
-  float32, so this costs no arithmetic.
+  With `convolve` the gradient would be rounded to x's type on each chip, before
+  the sum over chips. The matrix unit of a TPU takes float32 numbers as bfloat16
+  and adds in float32, so this costs no arithmetic.
   """
   return convolve(x, kernel.astype(x.dtype), strides, formulation)
 
 
-def _exact_forward(x, kernel, strides, formulation):
-  y = convolve(x, kernel.astype(x.dtype), strides, formulation)
-  return y, (x, kernel)
+def _exact_forward(
+  x: jax.Array, kernel: jax.Array, strides: Size3, formulation: str
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+  return convolve(x, kernel.astype(x.dtype), strides, formulation), (x, kernel)
 
 
-def _exact_backward(strides, formulation, residuals, dy):
+def _exact_backward(
+  strides: Size3, formulation: str, residuals: tuple[jax.Array, jax.Array], dy: jax.Array
+) -> tuple[jax.Array, jax.Array]:
   x, kernel = residuals
   _, to_x = jax.vjp(lambda x: convolve(x, kernel.astype(x.dtype), strides, formulation), x)
   x32 = x.astype(kernel.dtype)
@@ -190,14 +160,18 @@ _convolve_exact.defvjp(_exact_forward, _exact_backward)
 def draw_kernel(shape: tuple[int, ...], rng: np.random.Generator) -> nnx.Param:
   """A kernel `[Tk, Hk, Wk, C, O]`, float32, He-normal (fan-out).
 
-  Caffe2's MSRAFill, which the reference networks start from. Drawn on the host:
-  the same numbers on every backend, and no compilation of one random generator
-  per shape.
+  This is Caffe2's MSRAFill, which the reference networks start from. It is
+  drawn on the host: the same numbers on every backend, and no compilation of
+  one random generator per shape.
   """
   *size, _, out = shape
   std = math.sqrt(2.0 / (out * math.prod(size)))
-  draw = rng.standard_normal(shape, np.float32)
-  return nnx.Param(jnp.asarray(np.float32(std) * draw))
+  return nnx.Param(jnp.asarray(np.float32(std) * rng.standard_normal(shape, np.float32)))
+
+
+def parts_of(in_features: int | tuple[int, ...]) -> tuple[int, ...]:
+  """Channels of each part of an input; one part where a number is given."""
+  return (in_features,) if isinstance(in_features, int) else tuple(in_features)
 
 
 class Conv3D(nnx.Module):
@@ -218,18 +192,20 @@ class Conv3D(nnx.Module):
     dtype: jnp.dtype = jnp.float32,
     rng: np.random.Generator,
   ):
-    """Args:
-      in_features: channels; of each part where the input is several arrays,
-        appended to each other after their clips were packed.
+    """Draws the kernel.
+
+    Args:
+      in_features: channels of the input, or of each of its parts, where it is
+        several arrays that were appended to each other with their clips packed.
       out_features: channels of the output.
-      kernel_size: odd, of T, H, W.
-      strides: likewise.
-      backend: of `FORMULATIONS`.
-      dtype: of the computation and of the output.
-      rng: draws the kernel.
+      kernel_size: odd sizes in T, H, W.
+      strides: strides in T, H, W.
+      backend: key of `FORMULATIONS`.
+      dtype: type of the computation and of the output.
+      rng: generator of the kernel.
 
     Raises:
-      ValueError: for an even kernel.
+      ValueError: a size of the kernel is even.
     """
     if any(k % 2 == 0 for k in kernel_size):
       raise ValueError(
@@ -239,23 +215,23 @@ class Conv3D(nnx.Module):
     self.dtype = dtype
     self.formulation = FORMULATIONS[backend][kind_of(kernel_size, strides)]
     self.exact_gradient = backend == "tpu" and dtype != jnp.float32
-    self.parts = tuple(np.atleast_1d(in_features).tolist())
-    shape = (*kernel_size, sum(self.parts), out_features)
-    self.kernel = draw_kernel(shape, rng)
+    self.parts = parts_of(in_features)
+    self.kernel = draw_kernel((*kernel_size, sum(self.parts), out_features), rng)
 
   def __call__(self, x: jax.Array, *, pack: int = 1, frames: int = 1) -> jax.Array:
     """`[B, T, H, W, C]` -> `[B, T', H', W', O]` of type `dtype`.
 
     Args:
-      x: clips that are packed already are seen by their number of channels.
-      pack: clips to be packed (`packing.pack_clips`) before.
-      frames: likewise; those of a clip stay side by side in what is returned
-        (`packing.unpack_frames`). For kernels of stride 1 in time.
+      x: input. Clips that are side by side already are seen by their number of
+        channels.
+      pack: number of clips to put side by side first (`packing.pack_clips`).
+      frames: number of frames likewise. They stay so in what is returned
+        (`packing.unpack_frames`). The kernel's stride in time must be 1.
     """
     x, kernel = x.astype(self.dtype), self.kernel[...]
     strides, formulation = self.strides, self.formulation
     if formulation == "depth" and strides[1] == 2:
-      # Rows come together before clips do: channels of a clip stay together.
+      # Rows come together before clips do, so that a clip's channels stay together.
       x, kernel = formulations.to_depth(x), formulations.kernel_to_depth(kernel)
       strides, formulation = (strides[0], 1, strides[2]), "stack"
     x = packing.pack_clips(packing.pack_frames(x, frames), pack)

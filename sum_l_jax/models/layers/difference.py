@@ -33,10 +33,10 @@ def _patches(x: jax.Array, size: tuple[int, int]) -> jax.Array:
 class DifferenceConv(nnx.Module):
   """The first convolution of `tiny`; its windows do not overlap.
 
-  It computes conv(x[t]) + conv'(x[t] - x[t - 1]) + conv"(x[t + 1] - x[t]), the
-  differences being 0 before the first and after the last frame. Convolution
-  is linear: this is one convolution over three frames, the first and the last
-  one repeated, with the kernels -k', k + k' - k" and k".
+  It computes conv(x[t]) + conv'(x[t] - x[t - 1]) + conv"(x[t + 1] - x[t]), where
+  the differences are 0 before the first and after the last frame. Convolution
+  is linear: this is one convolution over three frames, with the first and the
+  last frame repeated, and with the kernels -k', k + k' - k" and k".
 
   Attributes:
     kernel: `[1, Hk, Wk, C, 3 * O]` for frame, previous, next.
@@ -44,7 +44,7 @@ class DifferenceConv(nnx.Module):
 
   def __init__(
     self,
-    in_features: int,
+    in_features: int | tuple[int, ...],
     out_features: int,
     kernel_size: convolution.Size3,
     strides: convolution.Size3,
@@ -53,18 +53,25 @@ class DifferenceConv(nnx.Module):
     dtype: jnp.dtype = jnp.float32,
     rng: np.random.Generator,
   ):
-    del backend  # One way to compute it everywhere.
+    del backend  # There is one way to compute it.
     if kernel_size != strides or kernel_size[0] != 1:
       raise ValueError(
         "A convolution with differences sees single frames in windows that do"
-        f" not overlap: its kernel must be {(1, *strides[1:])}, as its stride"
-        f" is, got {kernel_size}."
+        f" not overlap: its kernel must be {(1, *strides[1:])}, like its stride,"
+        f" got {kernel_size}."
       )
     self.dtype = dtype
-    self.kernel = convolution.draw_kernel((*kernel_size, in_features, 3 * out_features), rng)
+    features = sum(convolution.parts_of(in_features))
+    self.kernel = convolution.draw_kernel((*kernel_size, features, 3 * out_features), rng)
 
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """`[B, T, H, W, C]` -> `[B, T, H // Hk, W // Wk, O]` of type `dtype`."""
+  def __call__(self, x: jax.Array, *, pack: int = 1, frames: int = 1) -> jax.Array:
+    """`[B, T, H, W, C]` -> `[B, T, H // Hk, W // Wk, O]` of type `dtype`.
+
+    Raises:
+      ValueError: clips or frames are to lie side by side.
+    """
+    if pack * frames != 1:
+      raise ValueError(f"pack and frames must be 1 here, got {pack} and {frames}.")
     kernel = self.kernel[...]
     frame, before, after = jnp.split(kernel, 3, axis=-1)
     taps = jnp.stack([-before, frame + before - after, after])

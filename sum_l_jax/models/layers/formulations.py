@@ -1,13 +1,14 @@
-"""How a 3-D convolution can be computed: the formulations of `conv.py`.
+"""How a 3-D convolution can be computed: the formulations of `convolution`.
 
-All give the same numbers as `native`, XLA's own convolution in three
-dimensions, where they apply; `conv.EXACT` says where. x is `[B, T, H, W, C]`,
-the kernel `[Tk, Hk, Wk, C, O]`, strides are of T, H, W, and padding is half of
-an odd kernel on both sides; an even one of k gets k / 2 before, one less after.
+All give the same numbers as `native`, where they apply; `convolution.EXACT`
+says where. x is `[B, T, H, W, C]`, the kernel `[Tk, Hk, Wk, C, O]`, strides are
+those in T, H, W. Padding is half of an odd kernel on both sides; an even kernel
+of size k has k / 2 before and one less after.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import functools
 
 import jax
@@ -18,6 +19,7 @@ import numpy as np
 from sum_l_jax.models.layers import packing
 
 Size3 = tuple[int, int, int]
+_Pair = tuple[jax.Array, jax.Array]
 
 
 def _padding(kernel_size: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -25,6 +27,7 @@ def _padding(kernel_size: tuple[int, ...]) -> list[tuple[int, int]]:
 
 
 def native(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
+  """XLA's own convolution in three dimensions."""
   return lax.conv_general_dilated(
     x,
     kernel,
@@ -34,19 +37,22 @@ def native(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
   )
 
 
-def _conv2d(x, kernel, strides, padding) -> jax.Array:
+def _conv2d(
+  x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[tuple[int, int]]
+) -> jax.Array:
   return lax.conv_general_dilated(
     x, kernel, window_strides=strides, padding=padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
   )
 
 
 def _matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  # In two dimensions, or else the kernel's gradient transposes x in memory.
+  # In two dimensions; otherwise the kernel's gradient transposes x in memory.
   y = x.reshape(-1, x.shape[-1]) @ kernel
   return y.reshape(*x.shape[:-1], -1)
 
 
 def dot(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
+  """A slice by the stride and a matrix product."""
   if strides != (1, 1, 1):
     x = x[:, :: strides[0], :: strides[1], :: strides[2]]
   return _matmul(x, kernel[0, 0, 0])
@@ -56,12 +62,13 @@ def _covers(kernel: jax.Array, x: jax.Array) -> bool:
   """Whether the kernel is larger than the image.
 
   There XLA swaps the two on CPU, which took fifty times longer in 2-D (2 x 2
-  positions of 512 channels), and not in 3-D.
+  positions of 512 channels); in 3-D it does not.
   """
   return any(k > n for k, n in zip(kernel.shape[1:3], x.shape[2:4]))
 
 
 def fold(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
+  """A 2-D convolution of B * T images."""
   if _covers(kernel, x):
     return native(x, kernel, strides)
   batch, frames = x.shape[:2]
@@ -72,8 +79,7 @@ def fold(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
 
 
 def _by_two(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  padding = [(k // 2, k // 2) for k in kernel.shape[:2]]
-  return _conv2d(x, kernel, (2, 2), padding)
+  return _conv2d(x, kernel, (2, 2), _padding(kernel.shape[:2]))
 
 
 @jax.custom_vjp
@@ -82,11 +88,11 @@ def _conv2d_by_two(x: jax.Array, kernel: jax.Array) -> jax.Array:
   return _by_two(x, kernel)
 
 
-def _by_two_forward(x, kernel):
+def _by_two_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, _Pair]:
   return _by_two(x, kernel), (x, kernel)
 
 
-def _by_two_backward(residuals, dy):
+def _by_two_backward(residuals: _Pair, dy: jax.Array) -> _Pair:
   x, kernel = residuals
   # XLA's gradient of the kernel is used as it is.
   _, kernel_gradient = jax.vjp(lambda k: _by_two(x, k), kernel)
@@ -103,7 +109,8 @@ def _taps(size: int) -> tuple[int, np.ndarray]:
   Input 2 q + r gets output q + j by tap r + size // 2 - 2 j.
 
   Returns:
-    The smallest j, and taps [J, 2] for j upwards and r; `size` where none.
+    The smallest j, and the taps `[J, 2]` for j upwards and r; `size` where
+    there is none.
   """
   half = size // 2
   first, last = -(half // 2), (half + 1) // 2
@@ -112,7 +119,7 @@ def _taps(size: int) -> tuple[int, np.ndarray]:
   return first, np.where((taps >= 0) & (taps < size), taps, size)
 
 
-def _input_gradient_by_two(dy: jax.Array, kernel: jax.Array, size: tuple[int, int]) -> jax.Array:
+def _input_gradient_by_two(dy: jax.Array, kernel: jax.Array, size: Sequence[int]) -> jax.Array:
   """The four parities of the input's rows and columns as one convolution.
 
   XLA dilates dy with zeros instead, which costs four times the arithmetic, and
@@ -121,7 +128,7 @@ def _input_gradient_by_two(dy: jax.Array, kernel: jax.Array, size: tuple[int, in
   Args:
     dy: `[N, H', W', O]`.
     kernel: `[Hk, Wk, C, O]`.
-    size: H and W of the input.
+    size: H, W of the input.
 
   Returns:
     `[N, H, W, C]`.
@@ -140,6 +147,7 @@ def _input_gradient_by_two(dy: jax.Array, kernel: jax.Array, size: tuple[int, in
 
 
 def phases(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
+  """`fold`, at a stride of 2 with a gradient of the input by parity."""
   if strides[1:] != (2, 2) or strides[0] != 1 or _covers(kernel, x):
     return fold(x, kernel, strides)
   y = _conv2d_by_two(x.reshape(-1, *x.shape[2:]), kernel[0])
@@ -153,7 +161,7 @@ def over_time(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
   Args:
     x: `[B, T, H, W, C]`.
     kernel: `[Tk, C, O]`, of x's type or a wider one, which its gradient has.
-    padding: frames of zeros before and after.
+    padding: number of frames of zeros before and after.
 
   Returns:
     `[B, T', H, W, O]`.
@@ -168,11 +176,11 @@ def over_time(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
   return y.reshape(batch, y.shape[1], height, width, y.shape[-1])
 
 
-def _over_time_forward(x, kernel, padding):
+def _over_time_forward(x: jax.Array, kernel: jax.Array, padding: int) -> tuple[jax.Array, _Pair]:
   return over_time(x, kernel, padding), (x, kernel)
 
 
-def _over_time_backward(padding, residuals, dy):
+def _over_time_backward(padding: int, residuals: _Pair, dy: jax.Array) -> _Pair:
   x, kernel = residuals
   size, channels, _ = kernel.shape
   # dy for each tap side by side, and one matrix product for each gradient.
@@ -194,7 +202,7 @@ def _rows(x: jax.Array) -> jax.Array:
 
 
 def _shifted(x: jax.Array, by: int, frames: int) -> jax.Array:
-  """x[t - by] at t of so many frames, zero where there is none."""
+  """x[t - by] for each t below `frames`, zero where x has no such frame."""
   start = min(max(by, 0), frames)
   stop = max(min(x.shape[1] + by, frames), start)
   x = x[:, start - by : stop - by]
@@ -203,7 +211,8 @@ def _shifted(x: jax.Array, by: int, frames: int) -> jax.Array:
 
 
 def plane(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
-  del strides  # 1.
+  """A 2-D convolution over (T, H * W), with matrix products as gradients."""
+  del strides  # They are 1.
   return over_time(x, kernel[:, 0, 0], kernel.shape[0] // 2)
 
 
@@ -217,6 +226,7 @@ def _windows(x: jax.Array, size: int, stride: int) -> list[jax.Array]:
 
 
 def stack(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
+  """The frames that a kernel reaches side by side in C, then `dot` or `fold`."""
   size = kernel.shape[0]
   x = jnp.concatenate(_windows(x, size, strides[0]), axis=-1)
   # [k, h, w, C, O] -> [1, h, w, k * C, O], the order of the concatenation.
@@ -228,22 +238,27 @@ def stack(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
 
 
 def taps(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
+  """`fold` to what each frame gives to those it reaches, which are then added."""
   if strides[0] != 1:
     return stack(x, kernel, strides)
   size, *_, out = kernel.shape
-  # [k, h, w, C, O] -> [1, h, w, C, k * O]: what a frame gives to each of the
-  # k frames that it reaches.
+  # [k, h, w, C, O] -> [1, h, w, C, k * O].
   wide = jnp.moveaxis(kernel, 0, 3).reshape(1, *kernel.shape[1:4], size * out)
   y = fold(x, wide, strides)
-  return sum(
+  parts = (
     _shifted(y[..., out * k : out * (k + 1)], size // 2 - k, x.shape[1]) for k in range(size)
   )
+  return functools.reduce(jnp.add, parts)
 
 
 def rows(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
+  """A 3-D convolution over clips, frames and columns, with the rows as its batch.
+
+  The kernel does not reach along the clips.
+  """
   time_stride, *place_strides = strides
   x = x[:, :, :: place_strides[0], :: place_strides[1]]
-  # In the order of `ConvDimensionNumbers`: batch, channels, three positions.
+  # In the order of `ConvDimensionNumbers`: batch, channels, three dimensions.
   arrays = (2, 4, 0, 1, 3)  # [B, T, H, W, C]
   kernels = (4, 3, 0, 1, 2)  # [1, Tk, 1, C, O]
   return lax.conv_general_dilated(
@@ -255,23 +270,23 @@ def rows(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
   )
 
 
-# With fewer clips XLA moves parts of each row of the image into the batch, by
-# pads and copies of whole arrays, forwards and backwards.
-_MANY_CLIPS = 8
-
-
 def few(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
+  """`rows` where a chip has fewer than 8 clips, or bundles of packed clips.
+
+  `native` otherwise. With fewer clips XLA would move parts of each row of the
+  image into the batch, by pads and copies of whole arrays, forwards and
+  backwards.
+  """
   batch = x.shape[0]
   # In an exported program the batch can be any number.
-  known = isinstance(batch, int)
-  is_few = known and packing.clips_of_a_chip(batch) < _MANY_CLIPS
+  is_few = isinstance(batch, int) and packing.clips_of_a_chip(batch) < 8
   return (rows if is_few else native)(x, kernel, strides)
 
 
 def to_depth(x: jax.Array) -> jax.Array:
   """`[B, T, H, W, C]` -> `[B, T, ceil(H / 2), W, 2 * C]`.
 
-  Zeros are put after an odd row.
+  A row of zeros follows an odd number of rows.
   """
   batch, frames, height, width, channels = x.shape
   x = jnp.pad(x, [(0, 0), (0, 0), (0, height % 2), (0, 0), (0, 0)])
@@ -280,7 +295,7 @@ def to_depth(x: jax.Array) -> jax.Array:
 
 
 def kernel_to_depth(kernel: jax.Array) -> jax.Array:
-  """The kernel of a stride of 2 along H as one of stride 1 over `to_depth`.
+  """The kernel over `to_depth`, of stride 1, for one of stride 2 along H.
 
   Output q gets row 2 q + n from tap n + k // 2. With one row of zeros before
   an odd half, taps 2 m and 2 m + 1 belong to the same pair of rows.
@@ -292,7 +307,7 @@ def kernel_to_depth(kernel: jax.Array) -> jax.Array:
     `[Tk, ceil(Hk / 2), Wk, 2 * C, O]`.
   """
   size, high, wide, channels, out = kernel.shape
-  # One row of zeros is needed on either side; before where half is odd.
+  # One row of zeros makes the rows even: before the others where half is odd.
   before = high // 2 % 2
   kernel = jnp.pad(kernel, [(0, 0), (before, 1 - before)] + [(0, 0)] * 3)
   kernel = kernel.reshape(size, -1, 2, wide, channels, out)
@@ -300,7 +315,7 @@ def kernel_to_depth(kernel: jax.Array) -> jax.Array:
 
 
 def depth(x: jax.Array, kernel: jax.Array, strides: Size3) -> jax.Array:
+  """`stack`, at a stride of 2 with two rows of pixels side by side in C first."""
   if strides[1] != 2:
     return stack(x, kernel, strides)
-  strides = (strides[0], 1, strides[2])
-  return stack(to_depth(x), kernel_to_depth(kernel), strides)
+  return stack(to_depth(x), kernel_to_depth(kernel), (strides[0], 1, strides[2]))

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import functools
 import math
+from typing import Any
 
 from flax import nnx
 import jax
@@ -22,7 +23,7 @@ import numpy as np
 MOMENTUM = 0.9  # PyTorch calls this momentum 0.1.
 EPSILON = 1e-5
 
-# Terms are added in so many parts before the matrix product, as they are
+# Terms are added in this many parts before the matrix product, as they are
 # computed: squares and products are never stored whole.
 _PARTS = 8
 
@@ -30,14 +31,14 @@ _PARTS = 8
 def _sum_rows(term: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
   """The sum of `term(*arrays)` over B and R: `[G, B, R, C]` -> `[G, C]`.
 
-  The arrays are split before the term is computed. Else XLA finds parts of it
-  elsewhere (x - mean) and keeps them, as large as x, until the backward pass.
+  The arrays are split before the term is computed. Otherwise XLA finds parts of
+  it elsewhere (x - mean) and keeps them, as large as x, until the backward pass.
   """
   groups, batch, rows, channels = arrays[0].shape
   # Within a clip: a batch that is shared among devices stays where it is.
   parts = math.gcd(rows, _PARTS)
   split = [x.reshape(groups, batch, parts, rows // parts, channels) for x in arrays]
-  total = sum(term(*(x[:, :, i] for x in split)) for i in range(parts))
+  total = functools.reduce(jnp.add, (term(*(x[:, :, i] for x in split)) for i in range(parts)))
   total = total.reshape(groups, -1, channels)
   ones = jnp.ones(total.shape[:2], total.dtype)
   return jnp.einsum("gm,gmc->gc", ones, total)
@@ -49,13 +50,42 @@ def _by_rows(x: jax.Array) -> jax.Array:
   return x.astype(jnp.float32)
 
 
+# y, mean and variance; what the backward pass needs.
+_Normalized = tuple[jax.Array, jax.Array, jax.Array]
+_Residuals = tuple[jax.Array, ...]
+
+
+def normalize_plain(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> _Normalized:
+  """Normalises each group by its own mean and biased variance.
+
+  Args:
+    x: `[G, B, ..., C]`, G groups of B examples.
+    scale: `[C]`.
+    bias: `[C]`.
+    epsilon: added to the variance.
+
+  Returns:
+    y with the shape and type of x; mean and variance `[G, C]`, float32.
+  """
+  axes = tuple(range(1, x.ndim - 1))
+  x32 = x.astype(jnp.float32)
+  mean = x32.mean(axes, keepdims=True)
+  var = jnp.square(x32 - mean).mean(axes, keepdims=True)
+  y = (x32 - mean) * (jax.lax.rsqrt(var + epsilon) * scale) + bias
+  return y.astype(x.dtype), mean.reshape(len(x), -1), var.reshape(len(x), -1)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def normalize_matmul(x, scale, bias, epsilon):
+def normalize_matmul(
+  x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> _Normalized:
   """`normalize_plain`, with sums as matrix products; the form for CPU."""
   return _matmul_forward(x, scale, bias, epsilon)[0]
 
 
-def _matmul_forward(x, scale, bias, epsilon):
+def _matmul_forward(
+  x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> tuple[_Normalized, _Residuals]:
   count, rows = x[0].size // x.shape[-1], _by_rows(x)
   mean = _sum_rows(lambda x: x, rows) / count
   # Two passes: the one-pass E[x^2] - E[x]^2 cancels where |mean| >> std.
@@ -67,7 +97,9 @@ def _matmul_forward(x, scale, bias, epsilon):
   return (y, mean, var), (x, scale, mean, inverse)
 
 
-def _matmul_backward(epsilon, residuals, cotangents):
+def _matmul_backward(
+  epsilon: float, residuals: _Residuals, cotangents: _Normalized
+) -> tuple[jax.Array, ...]:
   del epsilon
   # The statistics go to running averages only, which carry no gradient.
   dy, _, _ = cotangents
@@ -86,27 +118,6 @@ def _matmul_backward(epsilon, residuals, cotangents):
 normalize_matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
-def normalize_plain(x, scale, bias, epsilon):
-  """Normalises each group by its own mean and biased variance.
-
-  Args:
-    x: `[G, B, ..., C]`, G groups of B examples.
-    scale: `[C]`.
-    bias: `[C]`.
-    epsilon: added to the variance.
-
-  Returns:
-    y of the shape and type of x; mean and variance `[G, C]`, float32.
-  """
-  axes = tuple(range(1, x.ndim - 1))
-  x32 = x.astype(jnp.float32)
-  mean = x32.mean(axes, keepdims=True)
-  var = jnp.square(x32 - mean).mean(axes, keepdims=True)
-  y = (x32 - mean) * (jax.lax.rsqrt(var + epsilon) * scale) + bias
-  squeeze = lambda z: z.reshape(len(x), -1)
-  return y.astype(x.dtype), squeeze(mean), squeeze(var)
-
-
 def _sum_of_clips(x: jax.Array, channels: int) -> jax.Array:
   """`[G, 1, ..., 1, P * C]` -> `[G, C]`: over the P packed clips."""
   return x.reshape(x.shape[0], -1, channels).sum(axis=1)
@@ -119,7 +130,9 @@ def _spread(x: jax.Array, like: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def normalize_one_pass(x, scale, bias, shift, epsilon, relu):
+def normalize_one_pass(
+  x: jax.Array, scale: jax.Array, bias: jax.Array, shift: jax.Array, epsilon: float, relu: bool
+) -> _Normalized:
   """`normalize_plain` and ReLU, with both statistics in one pass.
 
   Args:
@@ -127,18 +140,20 @@ def normalize_one_pass(x, scale, bias, shift, epsilon, relu):
     scale: `[C]`.
     bias: `[C]`.
     shift: `[C]`, near the mean; its gradient is zero. The variance is that of
-      x - shift, E[d^2] - E[d]^2, which cancels the less the nearer it is. Of
-      bfloat16 x nothing is lost: its own rounding is coarser.
+      d = x - shift, E[d^2] - E[d]^2, which cancels less the nearer it is. With
+      x in bfloat16 nothing is lost: its own rounding is coarser.
     epsilon: added to the variance.
     relu: whether max(y, 0) is returned.
 
   Returns:
-    y of the shape and type of x; mean and variance `[G, C]`, float32.
+    y with the shape and type of x; mean and variance `[G, C]`, float32.
   """
   return _one_pass_forward(x, scale, bias, shift, epsilon, relu)[0]
 
 
-def _one_pass_forward(x, scale, bias, shift, epsilon, relu):
+def _one_pass_forward(
+  x: jax.Array, scale: jax.Array, bias: jax.Array, shift: jax.Array, epsilon: float, relu: bool
+) -> tuple[_Normalized, _Residuals]:
   axes, channels = tuple(range(1, x.ndim - 1)), scale.shape[0]
   rows = x[0].size // channels
   moved = x.astype(jnp.float32) - _spread(shift[None], x)
@@ -152,12 +167,16 @@ def _one_pass_forward(x, scale, bias, shift, epsilon, relu):
   return (y.astype(x.dtype), mean, var), (x, scale, bias, mean, inverse)
 
 
-def _affine(x, scale, bias, mean, inverse):
+def _affine(
+  x: jax.Array, scale: jax.Array, bias: jax.Array, mean: jax.Array, inverse: jax.Array
+) -> jax.Array:
   factor = inverse * scale
   return x.astype(jnp.float32) * _spread(factor, x) + _spread(bias - mean * factor, x)
 
 
-def _one_pass_backward(epsilon, relu, residuals, cotangents):
+def _one_pass_backward(
+  epsilon: float, relu: bool, residuals: _Residuals, cotangents: _Normalized
+) -> tuple[jax.Array, ...]:
   del epsilon
   # The statistics go to running averages only, which carry no gradient.
   dy, _, _ = cotangents
@@ -182,8 +201,8 @@ normalize_one_pass.defvjp(_one_pass_forward, _one_pass_backward)
 class BatchNorm(nnx.Module):
   """Batch normalisation with running statistics.
 
-  The running variance is the biased one (PyTorch keeps n / (n - 1) times it;
-  the same at inference on loaded weights, a tiny drift in training).
+  The running variance is the biased one. (PyTorch keeps n / (n - 1) times it:
+  the same at inference on loaded weights, a tiny drift in training.)
 
   Attributes:
     scale: `[C]`, starts at one, or at zero with `zero_scale`.
@@ -193,17 +212,21 @@ class BatchNorm(nnx.Module):
   """
 
   def __init__(self, features: int, *, backend: str, zero_scale: bool = False, group_size: int = 0):
-    """Args:
-    features: C.
-    backend: "cpu" selects the matmul form, "tpu" that of one pass.
-    zero_scale: starts a residual branch as the identity.
-    group_size: examples that share statistics; 0 is the global batch.
-      Setting the per-device batch reproduces unsynchronised training.
+    """Sets the initial values.
+
+    Args:
+      features: C.
+      backend: "cpu" selects the matmul form, "tpu" that of one pass.
+      zero_scale: whether a residual branch starts as zero.
+      group_size: number of examples that share statistics; 0 is the global
+        batch. The per-device batch reproduces unsynchronised training.
+
+    Raises:
+      ValueError: `group_size` is negative.
     """
     if group_size < 0:
       raise ValueError(f"bn_group_size must be >= 0, got {group_size}.")
-    self.matmul = backend == "cpu"
-    self.one_pass = backend == "tpu"
+    self.backend = backend
     self.group_size = group_size
     ones = np.ones((features,), np.float32)
     self.scale = nnx.Param(jnp.asarray(0 * ones if zero_scale else ones))
@@ -211,48 +234,38 @@ class BatchNorm(nnx.Module):
     self.mean = nnx.BatchStat(jnp.asarray(0 * ones))
     self.var = nnx.BatchStat(jnp.asarray(ones))
 
-  def __call__(self, x: jax.Array, *, train: bool, relu: bool = False) -> jax.Array:
+  def __call__(
+    self, x: jax.Array, *, train: bool, relu: bool = False, frames: int = 1
+  ) -> jax.Array:
     """Normalises `[B, ..., C]`; moves the running statistics if `train`.
 
     Args:
-      x: also `[B / P, ..., P * C]`, P clips packed, with backend "tpu".
+      x: input. With backend "tpu" also `[B / P, ..., P * F * C]`, P clips and
+        F frames of each side by side.
       train: whether the batch's statistics are used.
       relu: whether ReLU follows.
+      frames: F.
 
     Raises:
-      ValueError: if `train` and B is not a multiple of `group_size`.
+      ValueError: `train` is set and B is not a multiple of `group_size`.
     """
-    if train and self.one_pass:
-      return self._normalize_one_pass(x, relu)
-    y = self._normalize(x, train)
-    return jax.nn.relu(y) if relu else y
-
-  def _normalize(self, x: jax.Array, train: bool) -> jax.Array:
     scale, bias = self.scale[...], self.bias[...]
     if not train:
       factor = jax.lax.rsqrt(self.var[...] + EPSILON) * scale
       shift = bias - self.mean[...] * factor
-      return (x.astype(jnp.float32) * factor + shift).astype(x.dtype)
-    normalize = normalize_matmul if self.matmul else normalize_plain
-    grouped = x.reshape(self._groups(x.shape[0]), -1, *x.shape[1:])
-    y, mean, var = normalize(grouped, scale, bias, EPSILON)
-    self._update(mean.mean(axis=0), var.mean(axis=0))
-    return y.reshape(x.shape)
-
-  def _normalize_one_pass(self, x: jax.Array, relu: bool) -> jax.Array:
-    packed = x.shape[-1] // self.scale.shape[0]
-    groups = self._groups(x.shape[0] * packed)
+      y = (x.astype(jnp.float32) * factor + shift).astype(x.dtype)
+      return jax.nn.relu(y) if relu else y
+    clips = x.shape[0] * (x.shape[-1] // frames // scale.shape[0])
     # Split along B alone: the other dimensions keep their layout in memory.
-    y, mean, var = normalize_one_pass(
-      x.reshape(groups, -1, *x.shape[1:]),
-      self.scale[...],
-      self.bias[...],
-      self.mean[...],
-      EPSILON,
-      relu,
-    )
+    grouped = x.reshape(self._groups(clips), -1, *x.shape[1:])
+    normalize: Any = normalize_matmul if self.backend == "cpu" else normalize_plain
+    values = (grouped, scale, bias, EPSILON)
+    if self.backend == "tpu":
+      normalize, values = normalize_one_pass, (*values[:3], self.mean[...], EPSILON, relu)
+    y, mean, var = normalize(*values)
     self._update(mean.mean(axis=0), var.mean(axis=0))
-    return y.reshape(x.shape)
+    y = y.reshape(x.shape)
+    return jax.nn.relu(y) if relu and self.backend != "tpu" else y
 
   def _groups(self, batch: int) -> int:
     """How many groups of examples have statistics of their own."""
@@ -265,6 +278,6 @@ class BatchNorm(nnx.Module):
     return batch // size
 
   def _update(self, mean: jax.Array, var: jax.Array) -> None:
-    mean, var = jax.lax.stop_gradient((mean, var))
-    self.mean[...] = MOMENTUM * self.mean[...] + (1 - MOMENTUM) * mean
-    self.var[...] = MOMENTUM * self.var[...] + (1 - MOMENTUM) * var
+    for running, value in ((self.mean, mean), (self.var, var)):
+      value = jax.lax.stop_gradient(value)
+      running[...] = MOMENTUM * running[...] + (1 - MOMENTUM) * value

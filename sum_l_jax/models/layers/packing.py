@@ -1,9 +1,13 @@
 """Clips, or frames, side by side in the channels, for thin layers on a TPU.
 
-A TPU keeps the channels of 128 in one register and memory tile: 8 of them take
-the time and the space of 128. Clips side by side fill them, and do not mix:
-their kernels stand along the diagonal of a larger one, whose zeros the matrix
-unit would have multiplied anyway.
+A TPU keeps the channels in registers and memory tiles of 128 lanes: 8 channels
+take the time and the space of 128. Clips side by side fill the lanes, and do
+not mix: their kernels stand along the diagonal of a larger one, whose zeros the
+matrix unit would have multiplied anyway.
+
+The stems choose how many (`stem.Stem`). Every later layer sees it from the
+number of channels: `[B / P, T, H, W, P * C]` are P clips side by side. Wide
+stages would only multiply by more zeros, so P falls between the stages.
 """
 
 from __future__ import annotations
@@ -15,31 +19,95 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sum_l_jax.models import backbones
+
 # Channels in a register or memory tile of a TPU.
 LANES = 128
-# So many clips of the fast pathway's 8 channels fill half a tile.
+# Clips of the fast pathway's 8 channels that fill half a tile.
 MOST_CLIPS = 8
 
 
 def clips_of_a_chip(batch: int) -> int:
   """Clips of a global batch that one chip has.
 
-  The mesh is that of the context (`jax.set_mesh`, or `data.device.jit_over`);
+  The mesh is that of the context (`jax.set_mesh`, or `system.devices.jit_over`);
   without one all clips are taken to be on one chip.
   """
   chips = max(jax.sharding.get_abstract_mesh().size, 1)
   return max(batch // chips, 1)
 
 
-def fitting_count(batch: int, bn_group_size: int = 0) -> int:
-  """The most clips, a power of two, that divide a chip's share of the batch.
+def choose_clips(batch: int, wanted: int = 0, bn_group_size: int = 0) -> int:
+  """The most clips that the stages of a network compute side by side.
 
   Args:
-    batch: global.
-    bn_group_size: clips that share statistics, which must not be torn apart;
-      0 is the whole batch.
+    batch: number of clips, over all chips.
+    wanted: this number, or 0, which chooses the largest power of two that
+      divides a chip's share of the batch, up to `MOST_CLIPS`.
+    bn_group_size: number of clips that share statistics and must not be torn
+      apart; 0 is the whole batch.
+
+  Raises:
+    ValueError: `wanted` does not divide the batch.
   """
-  return math.gcd(clips_of_a_chip(batch), bn_group_size, MOST_CLIPS)
+  count = wanted or math.gcd(clips_of_a_chip(batch), bn_group_size, MOST_CLIPS)
+  if batch % count:
+    raise ValueError(
+      f"pack_clips={count} must divide the batch, which has {batch} clips,"
+      " and should divide the clips of a chip; 0 chooses."
+    )
+  return count
+
+
+def fitting(count: int, width: int) -> int:
+  """How many of `count` clips of `width` channels fit the lanes: halves, or 1."""
+  while count > 1 and count * width > LANES and count % 2 == 0:
+    count //= 2
+  return count if count * width <= LANES else 1
+
+
+def choose_frames(frames: int, clips: int, width: int) -> int:
+  """Frames of each clip, side by side too, where packed clips leave lanes."""
+  count = 1
+  while clips > 1 and 2 * count * clips * width <= LANES and frames % (2 * count) == 0:
+    count *= 2
+  return count
+
+
+def apart(x: jax.Array, width: int) -> jax.Array:
+  """`[B / P, T, H, W, P * C]` -> `[B, T, H, W, C]`, where C is `width`."""
+  return unpack_clips(x, x.shape[-1] // width)
+
+
+def append(
+  slow: jax.Array, fused: jax.Array, fast: jax.Array, spec: backbones.NetworkSpec, index: int
+) -> tuple[jax.Array, jax.Array]:
+  """Appends the fused channels to the slow ones, between two stages of SlowFast.
+
+  Args:
+    slow: activations of the slow pathway after stage `index`.
+    fused: what the lateral connection gives, twice the fast channels.
+    fast: activations of the fast pathway.
+    spec: stage tables.
+    index: 0 is after s1.
+
+  Returns:
+    Slow and fast activations with as many clips side by side as fit the next
+    stage. All clips' slow channels come before all clips' fused ones: nothing
+    is moved within the lanes, and `convolution.Conv3D` knows its parts.
+  """
+  tables = spec.pathways
+  slow_table, fast_table = tables[backbones.SLOW], tables[backbones.FAST]
+
+  def fit(x: jax.Array, width: int, table: backbones.PathwaySpec) -> jax.Array:
+    count = x.shape[-1] // width
+    with jax.named_scope("pack"):
+      return unpack_clips(x, count // fitting(count, table.stages[index].inner))
+
+  fast_width = fast_table.widths[index]
+  slow = fit(slow, slow_table.widths[index], slow_table)
+  fused = fit(fused, 2 * fast_width, slow_table)
+  return jnp.concatenate([slow, fused], axis=-1), fit(fast, fast_width, fast_table)
 
 
 def pack_clips(x: jax.Array, count: int) -> jax.Array:
@@ -80,13 +148,14 @@ def unpack_frames(x: jax.Array, count: int, clips: int = 1) -> jax.Array:
 
 
 def kernel_of_frames(kernel: jax.Array, count: int) -> jax.Array:
-  """A kernel for clips of `pack_frames`, which gives such.
+  """A kernel from clips of `pack_frames` to clips of `pack_frames`.
 
   Frame `count * t + i` reaches frame `count * s + o` by the tap of their
   distance; between other frames it is zero.
 
   Args:
-    kernel: `[Tk, Hk, Wk, C, O]`, of stride 1 in time, Tk odd.
+    kernel: `[Tk, Hk, Wk, C, O]`, Tk odd; its stride in time is 1.
+    count: frames side by side.
 
   Returns:
     `[J, Hk, Wk, count * C, count * O]`, J odd.
@@ -102,11 +171,14 @@ def kernel_of_frames(kernel: jax.Array, count: int) -> jax.Array:
 
 
 def clip_by_clip(x: jax.Array, parts: Sequence[int]) -> jax.Array:
-  """Each packed clip's parts together, where all of one came before the next's.
+  """Puts the parts of each packed clip together.
 
   Args:
-    x: `[..., count * (C + D)]`: all clips' C, then all clips' D.
-    parts: C, D.
+    x: `[..., P * (C + D)]`: all clips' C, then all clips' D.
+    parts: sizes C, D of the parts.
+
+  Returns:
+    `[..., P * (C + D)]`: C and D of the first clip, then of the next.
   """
   count = x.shape[-1] // sum(parts)
   if count == 1 or len(parts) == 1:

@@ -7,6 +7,8 @@ parity phases of the image, so each of its nine places is a strided slice.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 from jax import lax
 import jax.numpy as jnp
@@ -22,12 +24,12 @@ def max_pool_native(x: jax.Array) -> jax.Array:
   Returns:
     `[..., (H + 1) // 2, (W + 1) // 2, C]`.
   """
-  # As images: with clips and frames apart a TPU moves the array before.
+  # As images: with clips and frames apart a TPU first moves the array.
   images = x.reshape(-1, *x.shape[-3:])
   y = lax.reduce_window(
     images,
-    # A constant of numpy: JAX differentiates only a maximum it recognises,
-    # which under jit it does by this value.
+    # A constant of numpy: JAX differentiates only a maximum that it recognises,
+    # and under jit it recognises it by this value.
     np.array(-np.inf, x.dtype),
     lax.max,
     window_dimensions=(1, 3, 3, 1),
@@ -57,33 +59,31 @@ def max_pool_phase(x: jax.Array) -> jax.Array:
   return max_pool_native(x)
 
 
-def _phase_forward(x):
+def _phase_forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
   phases, rows, columns = _phases(x)
-  best, place = None, None
   # In row-major order the first maximum takes the gradient, as in XLA and
   # PyTorch; after a ReLU ties at zero are common. The place is remembered
-  # rather than sought again by equality: XLA may compute x anew for the
+  # rather than found by equality later: XLA may compute x a second time for the
   # gradient, rounded differently, and then nothing equals the maximum.
-  for k in range(9):
+  best = phases[:, :rows, 0, :columns, 0]
+  place = jnp.zeros(best.shape, jnp.int8)
+  for k in range(1, 9):
     (down, i), (right, j) = divmod(k // 3, 2), divmod(k % 3, 2)
     value = phases[:, down : down + rows, i, right : right + columns, j]
-    if best is None:
-      best, place = value, jnp.zeros(value.shape, jnp.int8)
-    else:
-      better = value > best
-      best = jnp.where(better, value, best)
-      place = jnp.where(better, jnp.int8(k), place)
+    better = value > best
+    best = jnp.where(better, value, best)
+    place = jnp.where(better, jnp.int8(k), place)
   shape = (*x.shape[:-3], rows, columns, x.shape[-1])
-  # Of x the gradient needs but the shape; an empty slice carries it.
+  # The gradient needs only the shape of x; an empty slice carries it.
   return best.reshape(shape), (place, x[..., :0])
 
 
-def _phase_backward(residuals, dy):
+def _phase_backward(residuals: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array]:
   place, like = residuals
   *lead, height, width, _ = like.shape
   rows, columns, channels = dy.shape[-3:]
   dy = dy.reshape(place.shape)
-  grads = [[0.0, 0.0], [0.0, 0.0]]
+  grads: list[list[Any]] = [[0.0, 0.0], [0.0, 0.0]]
   for k in range(9):
     (down, i), (right, j) = divmod(k // 3, 2), divmod(k % 3, 2)
     grads[i][j] += jnp.pad(
@@ -99,7 +99,7 @@ max_pool_phase.defvjp(_phase_forward, _phase_backward)
 
 
 def max_pool(x: jax.Array, *, backend: str) -> jax.Array:
-  """The stem's max-pooling in the form that suits the backend."""
+  """Max-pools in the form that suits the backend."""
   return max_pool_phase(x) if backend == "cpu" else max_pool_native(x)
 
 
@@ -111,13 +111,13 @@ def mean_pool(x: jax.Array, window: int = 0) -> jax.Array:
 
   Args:
     x: `[B, T, H, W, C]`.
-    window: 0 for the whole map, or the side of the windows, at stride 1.
+    window: side of the windows, at stride 1, or 0 for the whole map.
 
   Returns:
     float32 `[B, C]`, or `[B, P, C]` where a window has P > 1 positions.
 
   Raises:
-    ValueError: a window larger than the map.
+    ValueError: the window is larger than the map.
   """
   x = x.astype(jnp.float32).mean(axis=1)
   height, width = x.shape[1:3]

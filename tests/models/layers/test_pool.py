@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sum_l_jax.models import resnet3d
+from sum_l_jax.models import backbones
 from sum_l_jax.models.layers import pool
+from sum_l_jax.models.layers.conv_norm import ConvNorm
 
 SIZES = [(8, 8), (5, 6), (1, 2)]
 
@@ -62,9 +63,8 @@ def test_gradient_in_the_stem():
   lost half of the stem's gradient.
   """
   rng = np.random.default_rng(3)
-  stem = resnet3d.ConvNorm(
-    3, 16, (1, 7, 7), (1, 2, 2), backend="cpu", bn_group_size=0, dtype=jnp.float32, rng=rng
-  )
+  options = backbones.EncoderOptions(conv="cpu")
+  stem = ConvNorm(3, 16, (1, 7, 7), (1, 2, 2), options=options, rng=rng)
   graph, params, stats = nnx.split(stem, nnx.Param, nnx.BatchStat)
   x = rng.standard_normal((2, 4, 48, 48, 3)).astype(np.float32)
 
