@@ -23,6 +23,7 @@ from sum_l_jax import main
 from sum_l_jax.config import read
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
+from sum_l_jax.models import backbones
 from tests.support import runs
 from tests.support import tiny_data
 
@@ -39,6 +40,15 @@ def free_memory():
   yield
   jax.clear_caches()
   gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def registered_backbones():
+  """What a test, or a config file it reads, registers goes with the test."""
+  before = dict(backbones.BACKBONES)
+  yield
+  for name in backbones.BACKBONES.keys() - before.keys():
+    del backbones.BACKBONES[name]
 
 
 @pytest.fixture(scope="session")
