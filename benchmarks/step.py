@@ -88,8 +88,7 @@ def _jax_step(module: nnx.Module, loss: Callable, batch) -> Callable[[], None]:
   step = devices.jit_over(mesh, step, donate=True)
   # Placed where the step returns it, so that the second step compiles nothing.
   state, rest = jax.device_put(
-    ((params, jax.tree.map(jnp.zeros_like, params)), rest),
-    jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
+    ((params, jax.tree.map(jnp.zeros_like, params)), rest), devices.replicated(mesh)
   )
 
   def run():

@@ -22,6 +22,7 @@ from unittest import mock
 
 from benchmarks import measure
 from sum_l_jax.system import command_line
+from sum_l_jax.system import devices
 from sum_l_jax.tools.aot.__main__ import set_environment
 
 set_environment()
@@ -126,7 +127,7 @@ def _build(case: Case) -> tuple[nnx.Module, Callable, tuple[int, ...]]:
 def compile_case(case: Case) -> dict[str, Any]:
   """Estimates of the compiler; bytes, seconds, operations."""
   mesh, chip = topologies.make_mesh("v5e:1x1")
-  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  everywhere = devices.replicated(mesh)
   abstract = lambda tree: jax.tree.map(
     lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere), tree
   )

@@ -39,6 +39,7 @@ from sum_l_jax.data import records
 from sum_l_jax.data import transforms
 from sum_l_jax.losses.objective import Objective
 from sum_l_jax.models import backbones
+from sum_l_jax.system import devices
 from sum_l_jax.train.optimizer import Schedule
 from sum_l_jax.train.optimizer import make_optimizer
 from sum_l_jax.train.optimizer import make_schedule
@@ -409,7 +410,7 @@ class Trainer:
   @property
   def everywhere(self) -> jax.sharding.NamedSharding:
     """The sharding of the state: a copy on each device."""
-    return jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
+    return devices.replicated(self.mesh)
 
   def initial_state(self, weights: tuple[Tree, Tree] | None = None) -> TrainState:
     """The state at step 0 on all devices.

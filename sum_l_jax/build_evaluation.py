@@ -26,6 +26,7 @@ from sum_l_jax.evaluation.labels import evaluators
 from sum_l_jax.evaluation.retrieval import embedding
 from sum_l_jax.evaluation.retrieval import retrieval_run
 from sum_l_jax.evaluation.retrieval import retrieval_source
+from sum_l_jax.system import devices
 
 
 def during_views(settings: Settings) -> eval_loader.TestViews:
@@ -186,9 +187,8 @@ def build_checkpoint_retrieval(
   if not pools:
     return None
   source = functools.partial(_source, settings, table, mesh, views=final_views(settings))
-  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
   return retrieval_run.CheckpointRetrieval(
-    trees=jax.device_put((weights.params, weights.stats), everywhere),
+    trees=jax.device_put((weights.params, weights.stats), devices.replicated(mesh)),
     exo=source(types.EXO, pools),
     ego_source=lambda dataset: source(types.EGO, [dataset]),
     about={

@@ -120,18 +120,18 @@ class Task:
   """One label set.
 
   Attributes:
-    name: for example "verb".
-    kind: "softmax" (exactly one class a clip; labels are int32 `[B]`) or
+    name: name of the label set, for example "verb".
+    kind: "softmax" (exactly one class for each clip; labels are int32 `[B]`) or
       "multi_label" (any number of classes; labels are multi-hot float32
       `[B, K]`).
-    class_names: the K names, position = class id.
+    class_names: K names; their positions are the class ids.
   """
 
   name: str
   kind: str
   class_names: tuple[str, ...]
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.kind not in TASK_KINDS:
       raise ValueError(f"Task {self.name!r}: kind must be one of {TASK_KINDS}, got {self.kind!r}.")
     if not self.class_names:
@@ -139,6 +139,7 @@ class Task:
 
   @property
   def num_classes(self) -> int:
+    """K."""
     return len(self.class_names)
 
 
@@ -148,12 +149,12 @@ class Clip:
 
   Attributes:
     clip_id: unique within the data set.
-    frames: JPEG bytes, in time order, one item a frame.
-    fps: frames a second.
-    narration: the text, as annotated.
-    labels: class ids by task name; exactly one id for a softmax task.
-    video_id: the untrimmed video the clip was cut from.
-    start_seconds: where in that video the clip starts.
+    frames: JPEG bytes of each frame, in time order.
+    fps: frames per second.
+    narration: text as annotated.
+    labels: class ids by task; exactly one id for a softmax task.
+    video_id: untrimmed video that the clip was cut from.
+    start_seconds: time at which the clip starts in that video.
   """
 
   clip_id: str

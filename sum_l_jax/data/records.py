@@ -13,6 +13,7 @@ that sampling 8 frames of a long clip does not read all of it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
 import functools
@@ -197,10 +198,9 @@ class ClipDataset:
     with _OPENING:
       import tensorflow_datasets as tfds  # 0.5 s; no TensorFlow behind it
 
-      # TFDS's decorator hides the argument.
-      builder = tfds.builder_from_directory(
-        self.directory  # pyright: ignore[reportCallIssue]
-      )
+      # Annotated, since TFDS's decorator hides the argument.
+      open_builder: Callable[..., Any] = tfds.builder_from_directory
+      builder = open_builder(self.directory)
       # Raw: decoding by the feature spec takes ten times the read itself.
       return builder.as_data_source(
         self.split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES

@@ -24,6 +24,7 @@ from sum_l_jax.evaluation.labels import evaluate
 from sum_l_jax.evaluation.labels import evaluators
 from sum_l_jax.evaluation.labels import result_files
 from sum_l_jax.evaluation.retrieval import retrieval_run
+from sum_l_jax.system import devices
 
 # What scores can depend on; `trained_with` is of the training's environment.
 _VERSIONS = ("jax", "jaxlib", "flax", "numpy", "simplejpeg")
@@ -72,13 +73,12 @@ def _ego_trees(
 ) -> tuple[Any, Any]:
   """The ego encoder and heads on all devices, checked array by array."""
   network = build.build_network(settings, {types.EGO: dataset.tasks}, embedding_dim=None)
-  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
   trees = []
   for saved, wanted in zip((weights.params, weights.stats), network.shapes):
     tower = {k: v for k, v in saved[types.EGO].items() if k != "projection"}
     tree = {types.EGO: tower}
     manager.check_same_arrays(tree, wanted, where=weights.source)
-    trees.append(jax.device_put(tree, everywhere))
+    trees.append(jax.device_put(tree, devices.replicated(mesh)))
   return trees[0], trees[1]
 
 

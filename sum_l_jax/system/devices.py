@@ -1,6 +1,7 @@
-"""From host batches to arrays over all devices: data parallelism.
+"""Data parallelism: host batches become arrays over all devices.
 
-One mesh axis, "data"; every array is split along its first dimension.
+The mesh has one axis, "data". Batches are split along their first dimension,
+everything else is on every device.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ DATA_AXIS = "data"
 
 
 def make_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
-  """A mesh of one axis over the first `num_devices` devices (default: all).
+  """Makes a mesh of one axis over the first `num_devices` devices.
+
+  Args:
+    num_devices: number of devices; None takes all.
 
   Raises:
     ValueError: more devices than there are, or fewer than all with several
@@ -44,11 +48,16 @@ def make_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
-  """Split along the first dimension."""
+  """The sharding of arrays that are split along their first dimension."""
   return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(DATA_AXIS))
 
 
-# What XLA is told by platform. Its YNNPACK fusions leave small convolutions on
+def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
+  """The sharding of arrays that are whole on every device."""
+  return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+
+# Options for XLA by platform. Its YNNPACK fusions leave small convolutions on
 # CPU to one thread, among them all of up to 128 channels on 28 x 28 positions:
 # on two cores a training step took up to a third longer with them.
 _OPTIONS = {"cpu": {"xla_cpu_experimental_ynn_fusion_type": ""}}
@@ -57,8 +66,8 @@ _OPTIONS = {"cpu": {"xla_cpu_experimental_ynn_fusion_type": ""}}
 def compiler_options(platform: str) -> dict[str, str]:
   """XLA's options for a program on this platform, for `jax.jit`.
 
-  Not those that the user's `XLA_FLAGS` set, and not those that the installed
-  XLA doesn't know.
+  Options that the user's `XLA_FLAGS` set are left out, and those that the
+  installed XLA doesn't know.
   """
   flags = os.environ.get("XLA_FLAGS", "")
   options = {
@@ -84,18 +93,18 @@ def _is_known(name: str, value: str) -> bool:
 def jit_over(
   mesh: jax.sharding.Mesh, function: Callable[..., Any], *, donate: bool = False
 ) -> Callable[..., Any]:
-  """`jax.jit` of a function that returns the same arrays on every device.
+  """Compiles a function that returns the same arrays on every device.
 
   Args:
-    mesh: is known while the function is traced; layers ask how many clips a
-      chip has (`models.packing.clips_of_a_chip`).
-    function: of pytrees of arrays.
-    donate: the first argument is not needed afterwards. Its memory is used
-      again, but on CPU, where XLA would copy each of its arrays first.
+    mesh: devices. They are known while the function is traced: layers ask how
+      many clips a chip has (`packing.clips_of_a_chip`).
+    function: function of pytrees of arrays.
+    donate: whether the first argument is not needed afterwards. Its memory is
+      then used again, except on CPU, where XLA would copy each array first.
   """
 
   @functools.wraps(function)
-  def traced(*args):
+  def traced(*args: Any) -> Any:
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
       return function(*args)
 
@@ -103,7 +112,7 @@ def jit_over(
   return jax.jit(
     traced,
     donate_argnums=(0,) if donate and platform != "cpu" else (),
-    out_shardings=jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
+    out_shardings=replicated(mesh),
     compiler_options=compiler_options(platform),
   )
 
@@ -113,7 +122,7 @@ def put_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:
 
   Args:
     batch: pytree of numpy arrays `[B / hosts, ...]`.
-    mesh: from `make_mesh`.
+    mesh: devices from `make_mesh`.
 
   Returns:
     The same pytree of global `jax.Array`s `[B, ...]`.
@@ -134,8 +143,8 @@ def put_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:
       )
     return jax.make_array_from_process_local_data(sharding, rows)
 
-  # This is the transfer that is meant. JAX takes it for an accidental one
-  # where there are several processes, and only there.
+  # This transfer is meant. With several processes, and only then, JAX takes it
+  # for an accidental one.
   with jax.transfer_guard_host_to_device("allow"):
     return jax.tree.map(put, batch)
 
@@ -143,10 +152,13 @@ def put_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:
 def prefetch_to_device(
   batches: Iterable[Any], mesh: jax.sharding.Mesh, size: int = 2
 ) -> Iterator[Any]:
-  """Yields `put_batch` of each batch, `size` of them under way.
+  """Yields `put_batch` of each batch, with `size` of them under way.
 
   Transfers are asynchronous, so batch k + 1 is copied while step k runs. The
   host runs ahead by `size - 1` batches.
+
+  Raises:
+    ValueError: `size` is less than 1.
   """
   if size < 1:
     raise ValueError(f"size must be at least 1, got {size}.")

@@ -1,10 +1,12 @@
-"""A request to stop: SIGTERM of a preempted machine, or Ctrl-C.
+"""Requests to stop: SIGTERM of a preempted machine, or Ctrl-C.
 
-The loop finishes its step, saves and ends; the same command goes on from there.
+The loop then finishes its step, saves and ends; the same command goes on from
+there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 import itertools
@@ -20,38 +22,38 @@ from jax.experimental import multihost_utils
 from sum_l_jax.system import processes
 
 # JAX's runtime agrees on "the highest number that any process has asked with,
-# plus one", once in a process's life. Steps won't do: they start again with
-# each stage, and a number agreed on at the end of one may lie far into the
-# next, or beyond it. All processes ask equally often.
+# plus one", once in the life of a process. Steps can't be these numbers: they
+# start again with each stage, and a number agreed on at the end of one stage may
+# lie far into the next, or beyond it. All processes ask equally often.
 _asked = itertools.count()
-# The request that this process's signals go to; with several processes JAX's
-# runtime takes them, from the moment it connects to the end of the process.
+# The requests that note this process's signals. With several processes JAX's
+# runtime notes them, from the moment it connects to the end of the process.
 _current: list[StopRequest] = []
 
 
 class StopRequest:
-  """Whether this run has been asked to stop; a context manager.
+  """Context in which signals to stop are noted.
 
-  Within it, one process notes SIGTERM and the first Ctrl-C instead of dying of
-  them; a second Ctrl-C ends it at once. With several processes JAX's runtime
-  notes SIGTERM wherever it arrives, and all processes learn of it and agree
-  on the step, so that they save together.
+  A single process notes SIGTERM and the first Ctrl-C instead of dying of them;
+  a second Ctrl-C ends it at once. With several processes JAX's runtime notes
+  SIGTERM wherever it arrives, and all processes learn of it and agree on the
+  step, so that they save together.
   """
 
   def __init__(self) -> None:
     self._signal: int | None = None
-    self._previous: dict[int, object] = {}
+    self._previous: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
   def __enter__(self) -> StopRequest:
     alone = jax.process_count() == 1
-    # Python delivers signals to the main thread alone.
+    # Python delivers signals to the main thread only.
     if alone and threading.current_thread() is threading.main_thread():
       for number in (signal.SIGTERM, signal.SIGINT):
         self._previous[number] = signal.signal(number, self._note)
     _current.append(self)
     return self
 
-  def __exit__(self, *unused) -> None:
+  def __exit__(self, *_: object) -> None:
     for number, handler in self._previous.items():
       signal.signal(number, handler)
     self._previous.clear()
@@ -85,15 +87,16 @@ def _all_agree() -> bool:
 def stoppable(batches: Iterable[Any]) -> Iterator[Any]:
   """Yields the batches of an evaluation until this run is asked to stop.
 
-  With several processes a signal is only noted: who doesn't ask, as a final
-  evaluation without this, goes on to its end. One process that is in no
-  `StopRequest` dies of its signal as any other does.
+  With several processes JAX's runtime notes a signal in any case, and an
+  evaluation that doesn't ask goes on to its end. A single process outside a
+  `StopRequest` dies of the signal as usual.
 
   Args:
-    batches: equally many in all processes.
+    batches: batches, equally many in all processes.
 
   Raises:
-    process.StoppedError: it is; all processes stop at the same batch.
+    processes.StoppedError: the run was asked to stop; all processes stop at the
+      same batch.
   """
   for batch in batches:
     asked = (

@@ -19,11 +19,11 @@ from absl import logging
 
 MODES = ("auto", "on", "off")
 PORT = 8476
-# After so long, and again after every further such time, a process that waits
-# for the others says so.
+# Each time that this passes, a process that waits for the others says so.
 PATIENCE_SECONDS = 60.0
 
-# Of what starts processes: number of all, of this one, on this machine.
+# What launchers say: number of all processes, number of this one, how many are
+# on this machine.
 _LAUNCHERS = {
   "Slurm": ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_STEP_TASKS_PER_NODE"),
   "Open MPI": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
@@ -32,13 +32,13 @@ _LAUNCHERS = {
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """What `jax.distributed.initialize` is told; None is for JAX to find out.
+  """Arguments of `jax.distributed.initialize`; JAX finds out what is None.
 
   Attributes:
     coordinator: "host:port" of process 0.
-    count: processes.
-    index: of this one.
-    local_devices: GPUs of this process; None is JAX's choice.
+    count: number of processes.
+    index: number of this process.
+    local_devices: GPUs of this process; None leaves them to JAX.
   """
 
   coordinator: str | None = None
@@ -58,21 +58,21 @@ def find_job(
   on_tpu: bool = False,
   num_gpus: int = 0,
 ) -> Job | None:
-  """Which job this process belongs to, or None where it is alone.
+  """Finds the job that this process belongs to; None if it is alone.
 
   Args:
-    mode: "on" connects, "off" doesn't, "auto" does where flags or environment
-      speak of more than one process, and on TPUs.
-    environment: of the process.
+    mode: "on" connects, "off" doesn't, and "auto" does if flags or environment
+      name more than one process, and on TPUs.
+    environment: environment variables of the process.
     coordinator_address: host of process 0, or "host:port".
-    coordinator_port: where the address has none.
-    num_processes: 0 where unknown.
-    process_id: -1 where unknown.
+    coordinator_port: port of an address without one.
+    num_processes: number of processes, 0 if unknown.
+    process_id: number of this process, -1 if unknown.
     on_tpu: whether this machine has TPUs.
-    num_gpus: on this machine.
+    num_gpus: number of GPUs of this machine.
 
   Raises:
-    ValueError: flags that contradict each other or aren't enough.
+    ValueError: flags contradict each other or aren't enough.
   """
   if mode not in MODES:
     raise ValueError(f"--multihost must be one of {MODES}, got {mode!r}.")
@@ -110,9 +110,9 @@ def find_job(
     address = f"{address}:{coordinator_port}"
   local = None
   here = environment.get(launcher[2], "") if launcher else ""
-  # JAX gives a process of these launchers one GPU; alone on its machine it
-  # takes all.
-  if here and re.match(r"\d+", here).group() == "1" and num_gpus > 1:
+  # JAX gives a process of these launchers one GPU; one that is alone on its
+  # machine takes all.
+  if re.match(r"1\b", here) and num_gpus > 1:
     local = tuple(range(num_gpus))
   return Job(address, num_processes, process_id, local)
 
@@ -123,7 +123,7 @@ def has_tpu() -> bool:
 
 
 def count_gpus(environment: Mapping[str, str]) -> int:
-  """NVIDIA GPUs that this process may use."""
+  """Number of NVIDIA GPUs that this process may use."""
   visible = environment.get("CUDA_VISIBLE_DEVICES")
   if visible is not None:
     return len([name for name in visible.split(",") if name.strip()])
@@ -134,12 +134,12 @@ def connect(job: Job, *, timeout: int = 300) -> None:
   """Connects this process with the others; waits for all.
 
   Args:
-    job: of `find_job`.
+    job: the job, see `find_job`.
     timeout: seconds to wait.
 
   Raises:
     ValueError: JAX found no other processes.
-    RuntimeError: some didn't come; names them.
+    RuntimeError: some processes didn't come; names them.
   """
   import jax
 
@@ -152,17 +152,17 @@ def connect(job: Job, *, timeout: int = 300) -> None:
 
 @contextlib.contextmanager
 def _watch(job: Job) -> Iterator[None]:
-  """Says who is missing while `connect` waits.
+  """Logs who is missing while `connect` waits.
 
-  Beside JAX's own connection the processes call at the next higher port of
-  process 0, which so knows who has come. Where the way is blocked, it says
-  less, and nothing else is lost.
+  Beside JAX's own connection, the processes call at the next higher port of
+  process 0, which therefore knows who has come. Where that port is blocked, the
+  lines say less, and nothing else is lost.
   """
   ended = threading.Event()
   roll = None
   if job.coordinator and job.count:
     host, _, port = job.coordinator.rpartition(":")
-    roll = _Roll(job, host, int(port) + 1, ended)
+    roll = _Roll(job, job.count, (host, int(port) + 1), ended)
   watcher = threading.Thread(target=_report, args=(job, roll, ended), daemon=True)
   watcher.start()
   try:
@@ -178,7 +178,7 @@ def _report(job: Job, roll: _Roll | None, ended: threading.Event) -> None:
     missing = roll.missing() if roll else ""
     logging.warning(
       "Process %s has waited %.0f s for the other processes%s.%s The same"
-      " command must run on all machines, with other ids alone;"
+      " command must run on all machines, with nothing but the ids different;"
       " --multihost=off runs on this one.",
       "?" if job.index is None else f"{job.index} of {job.count}",
       waited,
@@ -188,21 +188,24 @@ def _report(job: Job, roll: _Roll | None, ended: threading.Event) -> None:
 
 
 class _Roll:
-  """Who has come; kept by process 0, called at by the others."""
+  """The list of who has come; process 0 keeps it, and the others call there."""
 
-  def __init__(self, job: Job, host: str, port: int, ended: threading.Event):
+  def __init__(
+    self, job: Job, count: int, address: tuple[str, int], ended: threading.Event
+  ) -> None:
     self._job = job
+    self._count = count
     self._came = {0: socket.gethostname()}
     self._ended = ended
-    self._address = (host, port)
+    self._address = address
     work = self._keep if job.index == 0 else self._call
     threading.Thread(target=work, daemon=True).start()
 
   def missing(self) -> str:
-    """A sentence about who hasn't come; empty where it isn't known."""
+    """A sentence about who hasn't come; empty if that isn't known."""
     if self._job.index:
       return ""
-    absent = sorted(set(range(self._job.count)) - self._came.keys())
+    absent = sorted(set(range(self._count)) - self._came.keys())
     there = ", ".join(f"{i} ({host})" for i, host in sorted(self._came.items()))
     return f" Missing: {', '.join(map(str, absent))}; there: {there}."
 
@@ -216,7 +219,7 @@ class _Roll:
             with caller:
               caller.settimeout(2.0)
               index, _, host = caller.recv(300).decode().partition(" ")
-              if 0 < int(index) < self._job.count:
+              if 0 < int(index) < self._count:
                 self._came[int(index)] = host
     except OSError as error:
       logging.info("no roll call at port %d: %s", self._address[1], error)
@@ -224,8 +227,10 @@ class _Roll:
   def _call(self) -> None:
     text = f"{self._job.index} {socket.gethostname()}"
     while not self._ended.is_set():
-      with contextlib.suppress(OSError):
-        with socket.create_connection(self._address, timeout=2.0) as server:
-          server.sendall(text.encode())
-          return
+      with (
+        contextlib.suppress(OSError),
+        socket.create_connection(self._address, timeout=2.0) as server,
+      ):
+        server.sendall(text.encode())
+        return
       self._ended.wait(0.5)

@@ -1,4 +1,4 @@
-"""A process as its operating system sees it: its memory, and how it ends."""
+"""A process as its operating system sees it: cores, memory, how it ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class StoppedError(Exception):
 
 
 class StalledError(ValueError):
-  """Reading gave up: processes that die, or a disk that doesn't answer.
+  """Reading gave up: processes died, or a disk didn't answer.
 
   Threads may hang for ever, so that the process has to end without waiting for
   them.
@@ -30,29 +30,31 @@ class StalledError(ValueError):
 
 
 def cores() -> int:
-  """Processor cores that this process may use."""
+  """Number of processor cores that this process may use."""
   if hasattr(os, "sched_getaffinity"):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1
 
 
 def use_huge_pages(*, execute: Callable[[str, list[str]], None] = os.execv) -> bool:
-  """Starts this process anew with huge pages for large allocations.
+  """Replaces this process by one with huge pages for large allocations.
 
-  XLA on CPU takes the memory of its intermediate values from the system at
-  every step and gives it back. In pages of 4 kB the kernel spends a quarter of
-  the demo's time on that; in pages of 2 MB nearly none. The C library reads
-  the setting once, when a process starts.
+  On CPU, XLA takes the memory of its intermediate values from the system at
+  every step and gives it back. With pages of 4 kB the kernel spends a quarter
+  of the demo's time on that; with pages of 2 MB nearly none. The C library
+  reads the setting once, when a process starts, so it can't be changed from
+  within: the process executes itself again with the variable set. A main
+  program calls this first, before it imports anything that takes time.
 
-  Nothing happens where it has no effect (no glibc, or a kernel without
-  transparent huge pages) or where `GLIBC_TUNABLES` is set already.
+  Nothing happens where the setting has no effect (no glibc, or a kernel without
+  transparent huge pages) and where `GLIBC_TUNABLES` is set already.
 
   Args:
-    execute: replaces the process; for tests.
+    execute: function that replaces the process; for tests.
 
   Returns:
-    Whether the process runs with huge pages by this function's doing. Where
-    it is to be replaced, the function doesn't return.
+    Whether this function gave the process huge pages. A process that is
+    replaced doesn't return from it.
   """
   if _TUNABLES in os.environ:
     return os.environ[_TUNABLES] == HUGE_PAGES

@@ -1,4 +1,4 @@
-"""The files that a run leaves in its workdir, by name."""
+"""Names of the files that a run leaves in its workdir."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _SCORES, _NPZ = "scores_", ".npz"
 
 
 def scores(split: str) -> str:
-  """The file of a split's scores by clip."""
+  """Name of the file with a split's scores by clip."""
   return f"{_SCORES}{split}{_NPZ}"
 
 
 def split_of(name: str) -> str:
-  """The split of such a file."""
+  """The split of such a file's name."""
   return name.removeprefix(_SCORES).removesuffix(_NPZ)
 
 

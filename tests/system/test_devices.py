@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 
@@ -14,31 +13,32 @@ import numpy as np
 import pytest
 
 from sum_l_jax.system import devices
+from tests.support import free_ports
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 FOUR_DEVICES = """
 import jax, numpy as np
-from sum_l_jax.data import device
+from sum_l_jax.system import devices
 from sum_l_jax.models.layers import packing
 
-mesh = device.make_mesh()
+mesh = devices.make_mesh()
 assert mesh.shape == {"data": 4}, mesh
 seen = []
 def step(state, batch):
   seen.append(packing.clips_of_a_chip(64))
   return state + batch.sum()
 state = jax.device_put(1.0)
-batch = device.put_batch(np.arange(8.0), mesh)
-result = device.jit_over(mesh, step, donate=True)(state, batch)
+batch = devices.put_batch(np.arange(8.0), mesh)
+result = devices.jit_over(mesh, step, donate=True)(state, batch)
 # Layers know the mesh while they are traced, not otherwise.
 assert seen == [16] and packing.clips_of_a_chip(64) == 64, seen
 assert result.sharding.is_fully_replicated and float(result) == 29
 assert float(state) == 1  # On CPU nothing is given up.
 rows = {"video": np.arange(8 * 3, dtype=np.uint8).reshape(8, 3),
         "labels": {"verb": np.arange(8, dtype=np.int32)}}
-put = device.put_batch(rows, mesh)
-assert put["video"].sharding == device.batch_sharding(mesh)
+put = devices.put_batch(rows, mesh)
+assert put["video"].sharding == devices.batch_sharding(mesh)
 for i, shard in enumerate(put["video"].addressable_shards):
   assert shard.device == jax.devices()[i]
   np.testing.assert_array_equal(shard.data, rows["video"][2 * i:2 * i + 2])
@@ -46,12 +46,12 @@ np.testing.assert_array_equal(put["labels"]["verb"], rows["labels"]["verb"])
 total = jax.jit(lambda x: x.sum())(put["labels"]["verb"])
 assert int(total) == 28
 try:
-  device.put_batch(np.zeros((6, 2)), mesh)
+  devices.put_batch(np.zeros((6, 2)), mesh)
 except ValueError as error:
   assert "batch size 6 and 4 devices. Take 4 or 8" in str(error), error
 else:
   raise AssertionError("6 rows on 4 devices went through")
-assert device.make_mesh(2).devices.size == 2
+assert devices.make_mesh(2).devices.size == 2
 print("passed")
 """
 
@@ -76,22 +76,22 @@ def test_four_devices():
 TWO_PROCESSES = """
 import sys
 import jax, numpy as np
-from sum_l_jax.data import device
+from sum_l_jax.system import devices
 
 port, index = sys.argv[1:]
 jax.distributed.initialize(f"127.0.0.1:{port}", 2, int(index))
-mesh = device.make_mesh()
+mesh = devices.make_mesh()
 assert mesh.size == 4 and len(jax.local_devices()) == 2
 mine = 4 * int(index) + np.arange(4, dtype=np.float32)
 # As in the training loop.
 with jax.transfer_guard("disallow"):
-  rows = device.put_batch({"x": mine}, mesh)["x"]
+  rows = devices.put_batch({"x": mine}, mesh)["x"]
 assert rows.shape == (8,)
 # Rows in the order of the hosts: weights tell them apart.
 weighted = jax.jit(lambda x: (x * (1 + jax.numpy.arange(8.0))).sum())(rows)
 assert float(weighted) == sum(i * (i + 1) for i in range(8)), weighted
 try:
-  device.make_mesh(2)
+  devices.make_mesh(2)
 except ValueError as error:
   assert "all 4 devices must take part" in str(error), error
 else:
@@ -101,9 +101,7 @@ print("passed")
 
 
 def test_two_processes():
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    port = str(free.getsockname()[1])
+  port = str(free_ports.free_port())
   environment = os.environ | {
     "JAX_PLATFORMS": "cpu",
     "XLA_FLAGS": "--xla_force_host_platform_device_count=2",

@@ -14,10 +14,10 @@ from sum_l_jax.system import processes
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPT = """
 import os, sys
-from sum_l_jax import process
+from sum_l_jax.system import processes
 print("start", os.getpid(), sys.argv[1:])
 sys.stdout.flush()
-print(process.use_huge_pages(), os.environ.get("GLIBC_TUNABLES"))
+print(processes.use_huge_pages(), os.environ.get("GLIBC_TUNABLES"))
 """
 
 

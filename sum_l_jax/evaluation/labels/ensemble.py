@@ -16,6 +16,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sum_l_jax.evaluation import seen_views
+
 RULES = ("sum", "max")
 
 _UNITS = 2.0**44
@@ -67,7 +69,7 @@ class ViewEnsemble:
     if num_views > _MAX_VIEWS:
       raise ValueError(f"num_views must be at most {_MAX_VIEWS}, got {num_views}.")
     self._rule = rule
-    self._seen = np.zeros((num_clips, num_views), bool)
+    self._seen = seen_views.SeenViews(num_clips, num_views)
     dtype = np.int64 if rule == "sum" else np.float64
     self._totals = {
       task: np.zeros((num_clips, classes), dtype) for task, classes in num_classes.items()
@@ -101,13 +103,12 @@ class ViewEnsemble:
         f" {clip.shape}, {view.shape} and {keep.shape}."
       )
     clip, view = clip[keep], view[keep]
-    self._check_new(clip, view)
     if set(scores) != set(self._totals):
       raise ValueError(f"scores must be of the tasks {sorted(self._totals)}, got {sorted(scores)}.")
     checked = {
       task: self._check_probabilities(task, values, keep) for task, values in scores.items()
     }
-    self._seen[clip, view] = True
+    self._seen.add(clip, view)
     for task, values in checked.items():
       if self._rule == "sum":
         units = np.rint(values * _UNITS).astype(np.int64)
@@ -122,7 +123,7 @@ class ViewEnsemble:
       Float64 probabilities by task, `[N, K]`, NaN for a clip without any view,
       which the metrics refuse; and the number of views of each clip, `[N]`.
     """
-    views = self._seen.sum(axis=1)
+    views = self._seen.counts()
     results = {}
     for task, total in self._totals.items():
       values = total.astype(np.float64)
@@ -131,25 +132,6 @@ class ViewEnsemble:
       values[views == 0] = np.nan
       results[task] = values
     return results, views
-
-  def _check_new(self, clip: np.ndarray, view: np.ndarray) -> None:
-    num_views = self._seen.shape[1]
-    for name, index, limit in (("clip", clip, len(self._seen)), ("view", view, num_views)):
-      if index.dtype.kind not in "iu":
-        raise ValueError(f"{name} must hold integers, got {index.dtype}.")
-      wrong = index[(index < 0) | (index >= limit)]
-      if wrong.size:
-        raise ValueError(f"{name} must lie in [0, {limit}), got {wrong[0]}.")
-    flat = clip.astype(np.int64) * num_views + view.astype(np.int64)
-    unique, count = np.unique(flat, return_counts=True)
-    again = unique[(count > 1) | self._seen.reshape(-1)[unique]]
-    if again.size:
-      raise ValueError(
-        f"View {again[0] % num_views} of clip {again[0] // num_views} came a"
-        f" second time ({again.size} such views in this batch), which would"
-        " count it twice. Samplers that pad by repeating items must give"
-        " the copies mask 0."
-      )
 
   def _check_probabilities(self, task: str, values: np.ndarray, keep: np.ndarray) -> np.ndarray:
     values = np.asarray(values)

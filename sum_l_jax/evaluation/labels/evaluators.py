@@ -42,7 +42,10 @@ def clip_groups(
   tasks = [n for n, t in test.tasks.items() if t.kind == types.SOFTMAX]
   if len(tasks) < 2:
     return {}
-  everything = lambda mask: {name: mask for name in (*tasks, "action")}
+
+  def everything(mask: np.ndarray) -> evaluate.Arrays:
+    return dict.fromkeys([*tasks, "action"], mask)
+
   combination = lambda clip: tuple(clip.labels[n] for n in tasks)
   known = {combination(clip) for clip in train.clips}
   seen = np.array([combination(clip) in known for clip in test.clips])

@@ -1,13 +1,13 @@
 """Embeddings of clips: unit vectors in the space that views and text share.
 
 The embedding of a clip is the mean of the network's unit vectors over the test
-views, brought back to unit length. The network pools the whole map, as it was
-trained to, whatever `eval.pool_window` says of the class scores.
+views, scaled back to unit length. The network pools the whole map, as in
+training, whatever `eval.pool_window` is for the class scores.
 
-Views are added as integers of 2^-40, so the order in which they arrive and how
-batches cut them make no difference. What is left is the network's own float32
-arithmetic, for which XLA may choose other kernels at another batch size: some
-1e-7 in a component.
+Views are added as integers of 2^-40, so that neither the order in which they
+arrive nor the batch size makes a difference. What remains is the network's own
+float32 arithmetic: at another batch size XLA may choose other kernels, which
+differ by some 1e-7 in a component.
 """
 
 from __future__ import annotations
@@ -26,17 +26,20 @@ from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import eval_loader
 from sum_l_jax.data import input_options
 from sum_l_jax.data import records
+from sum_l_jax.evaluation import seen_views
 from sum_l_jax.evaluation import towers
 from sum_l_jax.system import devices
 from sum_l_jax.train.state import Network
 
-# What the compiled step takes of a batch; labels would compile it anew for
-# every data set.
+# What the compiled step takes from a batch. With the labels it would be compiled
+# for every data set.
 _FIELDS = ("video", "color_offset", "clip", "view", "mask")
 # 2^18 views of norm 1 still fit 63 bits.
 _UNITS = 2.0**40
-# What of a tower embeds its view.
+# The parts of a tower that embed its view.
 PARTS = ("encoder", "projection")
+# (params, stats, batch) -> embeddings, clip, view and mask.
+Step = Callable[[Any, Any, Mapping[str, Any]], tuple[jax.Array, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,37 +48,35 @@ class Embeddings:
 
   Attributes:
     vectors: float32 [N, D], unit norm; zeros for a clip that can't be read.
-    readable: bool [N], clips with at least one readable test view.
+    readable: bool [N], whether at least one test view of a clip can be read.
   """
 
   vectors: np.ndarray
   readable: np.ndarray
 
 
-def make_embed_step(
-  network: Any, *, view: str, mesh: jax.sharding.Mesh
-) -> Callable[..., tuple[jax.Array, ...]]:
-  """Compiles `(params, stats, batch) -> embedding, clip, view, mask`.
+def make_embed_step(network: Any, *, view: str, mesh: jax.sharding.Mesh) -> Step:
+  """Compiles the function from a batch to embeddings.
 
   Embeddings are float32 `[B, D]` of unit norm; like the batch's `clip`, `view`
   and `mask` they are on every host.
 
   Args:
     network: a `train.state.Network` that has the view, with its projection.
-    view: whose encoder and projection are used.
-    mesh: the batch is split over its `data` axis.
+    view: view whose encoder and projection are used.
+    mesh: devices; the batch is split over the `data` axis.
   """
 
-  def embed(params, stats, batch):
+  def step(params: Any, stats: Any, batch: Mapping[str, Any]) -> tuple[jax.Array, ...]:
     pixels = {name: batch[name] for name in ("video", "color_offset")}
     outputs, _ = network.apply(params, stats, {view: pixels}, train=False)
     return (outputs[view]["embedding"], batch["clip"], batch["view"], batch["mask"])
 
-  return devices.jit_over(mesh, embed)
+  return devices.jit_over(mesh, step)
 
 
 def embed(
-  step: Callable[..., tuple[jax.Array, ...]],
+  step: Step,
   params: Any,
   stats: Any,
   batches: Iterable[Mapping[str, Any]],
@@ -86,17 +87,18 @@ def embed(
   """Embeds every test view once and averages those of a clip.
 
   Args:
-    step: of `make_embed_step`.
-    params, stats: of its network.
-    batches: device batches of test views; padding has mask 0.
-    num_clips: N.
-    num_views: test views a clip, V.
+    step: function that `make_embed_step` made.
+    params: parameters of its network.
+    stats: BatchNorm statistics of its network.
+    batches: test views on the devices; padding has mask 0.
+    num_clips: number of clips, N.
+    num_views: test views of a clip, V.
 
   Raises:
-    ValueError: an embedding is not finite, or a view comes twice.
+    ValueError: an embedding is not finite, or a view comes a second time.
   """
   totals = None
-  seen = np.zeros((num_clips, num_views), bool)
+  seen = seen_views.SeenViews(num_clips, num_views)
   for batch in batches:
     vectors, clip, view, mask = jax.device_get(
       step(params, stats, {name: batch[name] for name in _FIELDS})
@@ -107,10 +109,7 @@ def embed(
       raise ValueError(
         "An embedding is not finite: the weights hold NaN or infinity. Give an earlier checkpoint."
       )
-    flat = np.unique(clip.astype(np.int64) * num_views + view)
-    if len(flat) < len(clip) or seen.reshape(-1)[flat].any():
-      raise ValueError("A test view came a second time.")
-    seen[clip, view] = True
+    seen.add(clip, view)
     if totals is None:
       totals = np.zeros((num_clips, vectors.shape[1]), np.int64)
     np.add.at(totals, clip, np.rint(vectors * _UNITS).astype(np.int64))
@@ -118,7 +117,8 @@ def embed(
     raise ValueError("There is no batch to embed.")
   mean = totals / _UNITS
   norms = np.linalg.norm(mean, axis=1, keepdims=True)
-  return Embeddings((mean / np.where(norms > 0, norms, 1.0)).astype(np.float32), seen.any(axis=1))
+  vectors = (mean / np.where(norms > 0, norms, 1.0)).astype(np.float32)
+  return Embeddings(vectors, seen.counts() > 0)
 
 
 def why_not(weights: weight_files.Weights, view: str) -> str:
@@ -162,7 +162,7 @@ class Embedder:
     crops: int = 1,
     batch_size: int = 16,
     num_threads: int = 2,
-  ):
+  ) -> None:
     self._weights = weights
     self._views = eval_loader.TestViews(clips, crops)
     self._batch_size, self._options = batch_size, input_options.Input(num_threads, prefetch=2)
@@ -214,7 +214,7 @@ class Embedder:
         )
       dim = weights.params[view]["projection"]["kernel"].shape[1]
       network = Network(lambda: towers.embedding_model(weights.card, view, dim))
-      everywhere = jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec())
+      everywhere = devices.replicated(self._mesh)
       self._ready[view] = (
         make_embed_step(network, view=view, mesh=self._mesh),
         *jax.device_put(towers.arrays(weights, view, network), everywhere),

@@ -1,4 +1,4 @@
-"""Measuring retrieval of a training state or of a checkpoint."""
+"""Retrieval of a training state or of a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sum_l_jax.evaluation.retrieval import retrieval_source
 
 
 def _has_verb_and_noun(dataset: records.ClipDataset) -> bool:
-  """Whether "mir" is defined: softmax verbs and nouns."""
+  """Whether "mir" is defined: it needs softmax verbs and nouns."""
   return all(
     task in dataset.tasks and dataset.tasks[task].kind == types.SOFTMAX for task in ("verb", "noun")
   )
@@ -25,11 +25,12 @@ def _has_verb_and_noun(dataset: records.ClipDataset) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class StageRetrieval:
-  """Measures retrieval of a training state; called as `evaluator.Evaluator`.
+  """Measures retrieval of a training state, as `evaluators.Evaluator` scores it.
 
   Attributes:
     dataset: the ego split.
-    ego, exo: its clips, and those of the pools.
+    ego: clips of the split.
+    exo: clips of the pools.
   """
 
   dataset: records.ClipDataset
@@ -40,7 +41,8 @@ class StageRetrieval:
     """Embeds both sides and ranks them.
 
     Args:
-      params, stats: trees that hold both views with their projections.
+      params: parameters of both views, with their projections.
+      stats: BatchNorm statistics of both views.
     """
     return cross_view.compare(
       self.ego.embed(params, stats),
@@ -49,7 +51,7 @@ class StageRetrieval:
     )
 
   def scalars(self, params: Any, stats: Any) -> dict[str, float]:
-    """Scores a state: `eval/<split>/retrieval/<direction>_<metric>`, in [0, 1]."""
+    """Scores a state: `eval/<split>/retrieval/<direction>_<metric>` in [0, 1]."""
     found, scalars = self(params, stats), cross_view.SCALARS
     return {
       f"eval/{self.dataset.split}/retrieval/{direction}_{name}": value
@@ -81,11 +83,11 @@ class CheckpointRetrieval:
     return self.exo.embed(*self.trees)
 
   def entry(self, dataset: records.ClipDataset) -> dict[str, Any]:
-    """What `result.json` says of an ego split.
+    """Makes the part of an ego split's entry in `result.json`.
 
     Returns:
-      `retrieval`, see `cross_view.compare`, and `retrieval_of`, what was
-      ranked; nothing for a split without labels.
+      `retrieval`, see `cross_view.compare`, and `retrieval_of`, which says what
+      was ranked; nothing for a split without labels.
 
     Raises:
       ValueError: a narration without a vector.
@@ -107,15 +109,15 @@ class CheckpointRetrieval:
 def check_text_model(
   weights: weight_files.Weights, table: narration_table.NarrationTable, where: str
 ) -> None:
-  """Refuses sentence vectors of another space than the checkpoint's.
+  """Makes sure that sentence vectors are of the checkpoint's space.
 
   Args:
-    weights: with projections.
-    table: the sentence vectors.
-    where: the file they came from, for the message.
+    weights: weights with projections.
+    table: sentence vectors.
+    where: file that they came from, for the message.
 
   Raises:
-    ValueError: another model, or another width.
+    ValueError: the vectors are of another model, or of another width.
   """
   model = weights.card.get("data", {}).get("text_model")
   dims = {
@@ -134,7 +136,7 @@ def check_text_model(
 
 
 def definitions(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-  """What `retrieval` means, where an entry has it."""
+  """Says what `retrieval` means, if an entry has it."""
   if not any("retrieval" in entry for entry in entries.values()):
     return {}
   return {

@@ -29,22 +29,27 @@ class Source:
 
   Attributes:
     view: "ego" or "exo".
-    datasets: the clips that take part.
-    streams: their test views.
-    step: of `embedding.make_embed_step`.
+    datasets: clips that take part.
+    streams: test views of each data set.
+    step: function that `embedding.make_embed_step` made.
     mesh: the devices.
-    items: everything but the vectors, which are zeros.
+    items: clips with everything but their vectors, which are zeros.
   """
 
   view: str
   datasets: Sequence[records.ClipDataset]
   streams: Sequence[eval_loader.EvalStream]
-  step: Any
+  step: embedding.Step
   mesh: jax.sharding.Mesh
   items: cross_view.Items
 
   def embed(self, params: Any, stats: Any) -> cross_view.Items:
-    """The clips that can be read, with vectors."""
+    """Embeds the clips that can be read.
+
+    Args:
+      params: parameters by view, with this view's projection.
+      stats: BatchNorm statistics by view.
+    """
     params, stats = towers.select(params, stats, self.view, embedding.PARTS)
     parts = [
       embedding.embed(
@@ -66,22 +71,22 @@ def make_source(
   view: str,
   datasets: Sequence[records.ClipDataset],
   table: narration_table.NarrationTable,
-  step: Callable[..., tuple[jax.Array, ...]],
+  step: embedding.Step,
   *,
   open_stream: Callable[[records.ClipDataset], eval_loader.EvalStream],
   mesh: jax.sharding.Mesh,
   at_most: int,
 ) -> Source:
-  """Chooses at most so many clips, evenly spaced over all data sets.
+  """Makes a source of at most `at_most` clips, evenly spaced over all data sets.
 
   Args:
     view: view of the data sets.
     datasets: data sets with labels and narrations.
     table: sentence vectors of all their narrations.
-    step: a step of `embedding.make_embed_step`.
+    step: function that `embedding.make_embed_step` made.
     open_stream: makes the test views of a data set.
     mesh: the devices.
-    at_most: most clips that take part.
+    at_most: largest number of clips that take part.
 
   Raises:
     ValueError: a narration without a vector.
@@ -112,7 +117,7 @@ def make_source(
 
 
 def is_labelled(dataset: records.ClipDataset) -> bool:
-  """Whether retrieval can be measured on a split; says so where not."""
+  """Whether retrieval can be measured on a split; the log says if not."""
   if not dataset.labelled:
     logging.info("Retrieval is left out: %r has no labels and narrations.", dataset)
   return dataset.labelled
