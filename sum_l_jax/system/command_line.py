@@ -25,12 +25,8 @@ def make_parser(command: str | None, doc: str | None, **options: Any) -> argpars
     doc: docstring of the module.
     **options: further arguments of `argparse.ArgumentParser`.
   """
-  return argparse.ArgumentParser(
-    prog=f"python -m {command}",
-    description=doc,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    **options,
-  )
+  options = {"formatter_class": argparse.RawDescriptionHelpFormatter, **options}
+  return argparse.ArgumentParser(prog=f"python -m {command}", description=doc, **options)
 
 
 def check_output(

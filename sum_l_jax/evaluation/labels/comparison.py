@@ -51,7 +51,7 @@ def read_run(workdir: str | pathlib.Path, split: str) -> Run:
   result = result_files.read_result(workdir, split)
   if not result["splits"][split].get("metrics"):
     raise ValueError(f"The split {split!r} of {str(workdir)!r} has no labels.")
-  good = np.all([np.isfinite(s).all(axis=1) for s in scores.values()], axis=0)
+  good = result_files.scored(scores)
   return Run(
     str(workdir),
     result["method"],

@@ -225,6 +225,15 @@ def read_scores(
     ) from error
 
 
+def scored(scores: Mapping[str, np.ndarray]) -> np.ndarray:
+  """Which clips were not skipped, bool `[N]`.
+
+  Args:
+    scores: scores by task, NaN for skipped clips.
+  """
+  return np.all([np.isfinite(values).all(axis=1) for values in scores.values()], axis=0)
+
+
 def read_result(workdir: str | pathlib.Path, split: str) -> dict[str, Any]:
   """Reads `result.json`, which must hold the split.
 

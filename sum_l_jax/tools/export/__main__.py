@@ -1,12 +1,13 @@
-r"""Writes the ego encoder with its class heads as a file that runs elsewhere.
+r"""Exports the ego encoder with its class heads as a file that runs elsewhere.
 
   python -m sum_l_jax.tools.export --checkpoint=runs/epic55 --output=epic55_model
   python -m sum_l_jax.tools.export --checkpoint=runs/epic55 --output=epic55_tf \
       --format=saved_model --batch=1
 
-From uint8 frames to probabilities, normalisation and channel order included,
-for cpu, cuda and tpu; the folder's README.md says how to run it without this
-package. What was written is loaded and compared with the checkpoint.
+The program maps uint8 frames to probabilities, normalisation and channel order
+included, for cpu, cuda and tpu; the folder's README.md says how to run it
+without this package. What was written is loaded and compared with the
+checkpoint.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from sum_l_jax.system import command_line
+from sum_l_jax.tools import shared_options
 from sum_l_jax.tools.export import export_format
 
 # jax and what stands on it are imported once the options are read.
@@ -42,7 +44,7 @@ def export_model(
     checkpoint: workdir, checkpoint folder or `.npz` file; trained here or
       converted.
     output: a new or empty folder.
-    file_format: one of `exported_format.FORMATS`.
+    file_format: one of `export_format.FORMATS`.
     batch: clips that the program takes at a time; "dynamic" is any number.
 
   Returns:
@@ -72,9 +74,8 @@ def export_model(
   error = _largest_error(weights, output)
   if not error <= TOLERANCE:
     raise ValueError(
-      f"{str(output)!r} was written, but gives probabilities {error:.1e} off"
-      f" the checkpoint's, more than {TOLERANCE:g}. Don't use it; export with"
-      " other versions of JAX or TensorFlow."
+      f"{str(output)!r} was written, but its probabilities are {error:.1e} off the checkpoint's,"
+      f" more than {TOLERANCE:g}. Don't use it; export with other versions of JAX or TensorFlow."
     )
   size = sum(p.stat().st_size for p in output.rglob("*") if p.is_file())
   count = sum(array.size for array in arrays.values())
@@ -114,23 +115,14 @@ def _batch(text: str) -> int | str:
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = command_line.make_parser("sum_l_jax.tools.export", __doc__)
+  parser = command_line.make_parser(__package__, __doc__)
+  shared_options.add_checkpoint(parser)
   add = parser.add_argument
-  add("--checkpoint", required=True, help="workdir, checkpoint folder or .npz file")
   add("--output", required=True, metavar="DIR", help="a new folder")
-  add(
-    "--format",
-    choices=export_format.FORMATS,
-    default="jax",
-    help="jax: jax.export; saved_model: TensorFlow's (jax)",
-  )
-  add(
-    "--batch",
-    type=_batch,
-    default=export_format.DYNAMIC,
-    metavar="N",
-    help="clips at a time; dynamic: any number (dynamic)",
-  )
+  format_help = "jax: jax.export; saved_model: TensorFlow's (jax)"
+  add("--format", choices=export_format.FORMATS, default="jax", help=format_help)
+  batch_help = "clips at a time; dynamic: any number (dynamic)"
+  add("--batch", type=_batch, default=export_format.DYNAMIC, metavar="N", help=batch_help)
   return parser
 
 

@@ -84,10 +84,10 @@ for task, values in scores.items():
 
 
 def make_readme(card: Mapping[str, Any]) -> str:
-  """The text, in Markdown.
+  """Makes the text, in Markdown.
 
   Args:
-    card: of `exported.make_card`.
+    card: card from `exported_model.make_card`.
   """
   frames, shape = card["frames"], card["input"]["shape"]
   jax_format = card["format"] == "jax"

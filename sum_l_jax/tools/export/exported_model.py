@@ -1,9 +1,11 @@
 """An exported network: a folder that runs without this package.
 
-  card.json        class names, pixels, frames, what goes in and comes out
-  README.md        how to run it
+  card.json                           class names, pixels, frames, what goes in
+                                      and what comes out
+  README.md                           how to run it
   model.jax_export and weights.npz    the program (StableHLO) and its arrays
-  saved_model/     in their place, for TensorFlow
+  saved_model/                        program and arrays for TensorFlow, in place
+                                      of these two
 
 The program is a function of the weights, which keeps it small and lets XLA
 treat them as data; folding them as constants would take minutes.
@@ -12,9 +14,7 @@ treat them as data; folding them as constants would take minutes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Mapping
-import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -31,6 +31,7 @@ from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.evaluation import towers
 from sum_l_jax.prediction import predictor
 from sum_l_jax.prediction import score_network
+from sum_l_jax.tools import jax_config
 from sum_l_jax.tools.export import export_format
 from sum_l_jax.tools.export import saved_model
 
@@ -40,10 +41,10 @@ Arrays = Mapping[str, Any]
 def make_function(
   weights: weight_files.Weights,
 ) -> tuple[Callable[[Arrays, Any], dict[str, Any]], dict[str, np.ndarray]]:
-  """The network as a function of arrays and video, for all platforms.
+  """Makes the network as a function of arrays and video, for all platforms.
 
   Args:
-    weights: of a checkpoint with an ego encoder and heads.
+    weights: weights of a checkpoint with an ego encoder and heads.
 
   Returns:
     (arrays by name, uint8 `[B, T, H, W, 3]`) -> {task: probabilities `[B, K]`},
@@ -53,26 +54,30 @@ def make_function(
     ValueError: no ego encoder or head, or not the network's arrays.
   """
   weight_files.require_view(weights, types.EGO)
-  steps, trees = {}, None
-  for platform, conv in export_format.PLATFORMS.items():
-    steps[platform], net = score_network.make_score(weights.card, conv=conv)
-    trees = trees or towers.arrays(weights, types.EGO, net)
+  made = {
+    platform: score_network.make_score(weights.card, conv=conv)
+    for platform, conv in export_format.PLATFORMS.items()
+  }
+  steps = {platform: score for platform, (score, _) in made.items()}
+  # The arrays are the same, whatever computes the convolutions.
+  network = next(iter(made.values()))[1]
+  params, stats = towers.arrays(weights, types.EGO, network)
 
   def run(arrays: Arrays, video: Any) -> dict[str, Any]:
     tree = weight_files.unflatten(arrays)
     offset = jnp.zeros((video.shape[0], 3), jnp.float32)
-    return jax.lax.platform_dependent(
-      tree["params"], tree["stats"], {"video": video, "color_offset": offset}, **steps
-    )
+    pixels = {"video": video, "color_offset": offset}
+    scores = jax.lax.platform_dependent(tree["params"], tree["stats"], pixels, **steps)
+    return dict(scores)
 
-  flat = weight_files.flatten({"params": trees[0], "stats": trees[1]})
+  flat = weight_files.flatten({"params": params, "stats": stats})
   return run, {name: np.asarray(value) for name, value in flat.items()}
 
 
 def make_card(
   weights: weight_files.Weights, *, file_format: str, batch: int | str
 ) -> dict[str, Any]:
-  """What `card.json` says, as JSON values."""
+  """Makes what `card.json` says, as JSON values."""
   recipe = score_network.checkpoint_recipe(weights.card)
   meanings = {
     types.SOFTMAX: "probabilities of the classes, of sum 1",
@@ -113,60 +118,41 @@ def make_card(
   }
 
 
-@contextlib.contextmanager
-def _without_source_lines() -> Iterator[None]:
-  """Programs made within don't say in which files on this machine they began.
-
-  By default each operation carries the path and line of the code behind it.
-  """
-  name = "jax_traceback_in_locations_limit"
-  before = getattr(jax.config, name)
-  jax.config.update(name, 0)
-  try:
-    yield
-  finally:
-    jax.config.update(name, before)
-
-
 def write_model(
   folder: pathlib.Path,
   run: Callable[[Arrays, Any], dict[str, Any]],
-  arrays: Mapping[str, np.ndarray],
+  arrays: Arrays,
   card: dict[str, Any],
 ) -> None:
-  """Writes program, weights and card; the card last, as all is there.
+  """Writes program, weights and card; the card last, when all is there.
 
   Args:
     folder: an empty folder.
-    run, arrays: of `make_function`.
-    card: of `make_card`; gets the files' hashes.
+    run: function from `make_function`.
+    arrays: its arrays.
+    card: card from `make_card`, to which the files' hashes are added.
 
   Raises:
     ValueError: TensorFlow is wanted and missing.
   """
-  size, *rest = card["input"]["shape"]
-  if card["format"] == export_format.SAVED_MODEL:
-    with _without_source_lines():
-      saved_model.write(
-        folder / export_format.SAVED_MODEL,
-        run,
-        arrays,
-        video_shape=(size, *rest),
-        platforms=tuple(export_format.PLATFORMS),
-      )
-  else:
-    shape = jax.export.symbolic_shape(", ".join(map(str, (size, *rest))))
-    abstract = {
-      name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in arrays.items()
-    }
-    with _without_source_lines():
-      export = jax.export.export(jax.jit(run), platforms=tuple(export_format.PLATFORMS))
-      program = export(abstract, jax.ShapeDtypeStruct(shape, jnp.uint8))
-    (folder / export_format.MODEL).write_bytes(program.serialize())
-    np.savez(folder / export_format.ARRAYS, **arrays)
-    card["sha256"] = {
-      name: _sha256(folder / name) for name in (export_format.MODEL, export_format.ARRAYS)
-    }
+  shape = tuple(card["input"]["shape"])
+  platforms = tuple(export_format.PLATFORMS)
+  # Else each operation carries the path and line of the code behind it, in files
+  # on this machine.
+  with jax_config.changed("jax_traceback_in_locations_limit", 0):
+    if card["format"] == export_format.SAVED_MODEL:
+      path = folder / export_format.SAVED_MODEL
+      saved_model.write(path, run, arrays, video_shape=shape, platforms=platforms)
+    else:
+      video = jax.export.symbolic_shape(", ".join(map(str, shape)))
+      abstract = {n: jax.ShapeDtypeStruct(a.shape, a.dtype) for n, a in arrays.items()}
+      export = jax.export.export(jax.jit(run), platforms=platforms)
+      program = export(abstract, jax.ShapeDtypeStruct(video, jnp.uint8))
+      (folder / export_format.MODEL).write_bytes(program.serialize())
+      np.savez(folder / export_format.ARRAYS, **arrays)
+      card["sha256"] = {
+        name: _sha256(folder / name) for name in (export_format.MODEL, export_format.ARRAYS)
+      }
   text = json.dumps(card, indent=1, ensure_ascii=False)
   (folder / export_format.CARD).write_text(text + "\n", encoding="utf-8")
 
@@ -180,14 +166,14 @@ def read_card(folder: pathlib.Path) -> dict[str, Any]:
   """Reads `card.json`.
 
   Raises:
-    FileNotFoundError: there is none.
-    ValueError: it is not that of an exported network.
+    FileNotFoundError: there is no card.
+    ValueError: it is not the card of an exported network.
   """
   path = folder / export_format.CARD
   if not path.is_file():
     raise FileNotFoundError(
-      f"There is no {export_format.CARD} in {str(folder)!r}. Give a folder that"
-      " `python -m sum_l_jax.tools.export` wrote; it writes the card last."
+      f"There is no {export_format.CARD} in {str(folder)!r}. Give a folder that `python -m"
+      " sum_l_jax.tools.export` wrote; it writes the card last."
     )
   try:
     card = json.loads(path.read_text(encoding="utf-8"))
@@ -198,19 +184,19 @@ def read_card(folder: pathlib.Path) -> dict[str, Any]:
     ) from error
   if not known:
     raise ValueError(
-      f"{str(path)!r} says format {card['format']!r}; known are"
-      f" {export_format.FORMATS}. It was written by a newer version."
+      f"{str(path)!r} says format {card['format']!r}; known are {export_format.FORMATS}. It was"
+      " written by a newer version."
     )
   return card
 
 
 def load_exported(folder: str | pathlib.Path, *, batch_size: int = 8) -> predictor.Predictor:
-  """An exported network, ready for videos as `predictor.load` makes it.
+  """Loads an exported network, ready for videos.
 
   Args:
-    folder: written by `python -m sum_l_jax.tools.export`.
-    batch_size: windows that are scored together, at most; a network exported
-      for a fixed batch takes that.
+    folder: folder that `python -m sum_l_jax.tools.export` wrote.
+    batch_size: most windows that are scored together; a network exported for a
+      fixed batch takes that number instead.
 
   Raises:
     FileNotFoundError: no exported network there.
@@ -241,8 +227,8 @@ def _read_jax(folder: pathlib.Path, hashes: Mapping[str, str]) -> predictor.Scor
       raise FileNotFoundError(f"{str(path)!r} is missing. Copy it again.")
     if _sha256(path) != expected:
       raise ValueError(
-        f"{str(path)!r} is not the file that was exported: its SHA-256"
-        f" differs from that in {export_format.CARD}. Copy or export it again."
+        f"{str(path)!r} is not the file that was exported: its SHA-256 differs from that in"
+        f" {export_format.CARD}. Copy or export it again."
       )
   data = bytearray((folder / export_format.MODEL).read_bytes())
   call = jax.jit(jax.export.deserialize(data).call)

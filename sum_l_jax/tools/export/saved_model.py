@@ -1,6 +1,6 @@
 """A network as a TensorFlow SavedModel, through jax2tf.
 
-TensorFlow is imported when it is asked for.
+TensorFlow is imported when a SavedModel is written or read.
 """
 
 from __future__ import annotations
@@ -16,21 +16,10 @@ import numpy as np
 SIGNATURE = "serving_default"
 
 
-def _tensorflow() -> Any:
-  try:
-    import tensorflow as tf
-  except ImportError as error:
-    raise ValueError(
-      f"A SavedModel needs TensorFlow ({error}). Install it with `pip install"
-      " tensorflow`, or export with --format=jax, which needs none."
-    ) from error
-  return tf
-
-
 def write(
   folder: pathlib.Path,
   run: Callable[[Mapping[str, Any], Any], dict[str, Any]],
-  arrays: Mapping[str, np.ndarray],
+  arrays: Mapping[str, Any],
   *,
   video_shape: Sequence[int | str],
   platforms: Sequence[str],
@@ -38,16 +27,18 @@ def write(
   """Writes the folder; the weights are its variables.
 
   Args:
-    folder: where to.
+    folder: folder to make.
     run: (arrays, video) -> {task: probabilities}.
     arrays: the weights.
     video_shape: `[B, T, H, W, 3]`; a text for B is any number of clips.
-    platforms: that the program is made for, as JAX calls them.
+    platforms: platforms that the program is made for, as JAX calls them.
 
   Raises:
-    ValueError: TensorFlow or jax2tf is missing.
+    ImportError: TensorFlow is missing.
+    ValueError: jax2tf is missing.
   """
-  tf = _tensorflow()
+  import tensorflow as tf
+
   try:
     from jax.experimental import jax2tf
   except ImportError as error:
@@ -63,7 +54,7 @@ def write(
     polymorphic_shapes=[None, f"({size}, ...)"] if dynamic else None,
   )
   names = list(arrays)
-  module = tf.Module()
+  module: Any = tf.Module()
   # TensorFlow reserves "/" in the names of variables for scopes.
   module.weights = [
     tf.Variable(arrays[name], trainable=False, name=name.replace("/", ".")) for name in names
@@ -73,22 +64,24 @@ def write(
     autograph=False,
     input_signature=[tf.TensorSpec([None if dynamic else size, *rest], tf.uint8, name="video")],
   )
-  def serve(video):
+  def serve(video: Any) -> Any:
     return converted(dict(zip(names, module.weights)), video)
 
   tf.saved_model.save(module, str(folder), signatures={SIGNATURE: serve})
 
 
 def read(folder: pathlib.Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-  """uint8 `[B, T, H, W, 3]` to probabilities, by TensorFlow.
+  """Makes a function from uint8 `[B, T, H, W, 3]` to probabilities.
 
   Raises:
     FileNotFoundError: no SavedModel there.
-    ValueError: it is damaged, or TensorFlow is missing.
+    ImportError: TensorFlow is missing.
+    ValueError: the SavedModel is damaged.
   """
+  import tensorflow as tf
+
   if not folder.is_dir():
     raise FileNotFoundError(f"There is no folder {str(folder)!r}.")
-  tf = _tensorflow()
   try:
     loaded = tf.saved_model.load(str(folder))
     serve = loaded.signatures[SIGNATURE]

@@ -27,12 +27,12 @@ from sum_l_jax.tools.submit import submission
 def read_run(
   workdir: str | pathlib.Path, split: str, challenge: challenges.Challenge
 ) -> submission.Predictions:
-  """What a run scored on one split, under the challenge's ids.
+  """Reads what a run scored on one split, under the challenge's ids.
 
   Args:
-    workdir: of the evaluated run.
-    split: one that its `result.json` tells of.
-    challenge: which classes there must be.
+    workdir: workdir of an evaluated run.
+    split: one of the splits in its `result.json`.
+    challenge: challenge that says which classes there must be.
 
   Returns:
     Probabilities, NaN for clips that were skipped.
@@ -47,41 +47,35 @@ def read_run(
   found = {t: s.shape[1] for t, s in scores.items()}
   if found != challenge.classes:
     raise ValueError(
-      f"{challenge.name} has the classes {dict(challenge.classes)}, the run"
-      f" {str(workdir)!r} predicts {found}. Give a run on its data, or the"
-      f" right one of --challenge={'|'.join(challenges.CHALLENGES)}."
+      f"{challenge.name} has the classes {dict(challenge.classes)}, the run {str(workdir)!r}"
+      f" predicts {found}. Give a run on its data, or the right one of"
+      f" --challenge={'|'.join(challenges.CHALLENGES)}."
     )
-  missing = ~_scored(scores)
+  missing = ~result_files.scored(scores)
   if set(ids[missing].tolist()) != set(skipped):
     raise ValueError(
-      f"{str(workdir)!r}: result.json says that {len(skipped)} clips were"
-      f" skipped, the scores of {split!r} lack {int(missing.sum())}: they are"
-      " of different evaluations. Evaluate the run again: python -m"
-      " sum_l_jax.main --mode=eval"
+      f"{str(workdir)!r}: result.json says that {len(skipped)} clips were skipped, the scores of"
+      f" {split!r} lack {int(missing.sum())}: they are of different evaluations. Evaluate the run"
+      " again: python -m sum_l_jax.main --mode=eval"
     )
   entries = tuple(challenge.entry_id(clip) for clip in ids.tolist())
   if len(set(entries)) != len(entries):
     raise ValueError(
-      f"{str(workdir)!r}: the clips of {split!r} have"
-      f" {len(set(entries))} different {challenge.id_column}s for"
-      f" {len(entries)} clips. Build the data set with --dataset="
-      f"{challenge.name}."
+      f"{str(workdir)!r}: the clips of {split!r} have {len(set(entries))} different"
+      f" {challenge.id_column}s for {len(entries)} clips. Build the data set with"
+      f" --dataset={challenge.name}."
     )
   return submission.Predictions(entries, scores)
 
 
-def _scored(scores) -> np.ndarray:
-  return np.all([np.isfinite(s).all(axis=1) for s in scores.values()], axis=0)
-
-
 def average(runs: Sequence[submission.Predictions]) -> submission.Predictions:
-  """The mean of the probabilities of several runs.
+  """Averages the probabilities of several runs.
 
   Each run's probabilities of a clip are divided by their sum first, so that an
   ensemble of test views by "max" weighs no more than one by "sum".
 
   Args:
-    runs: of the same clips, in any order; NaN where a run skipped a clip.
+    runs: runs on the same clips, in any order; NaN where a run skipped a clip.
 
   Returns:
     The clips of the first run; NaN where every run skipped one.
@@ -96,13 +90,12 @@ def average(runs: Sequence[submission.Predictions]) -> submission.Predictions:
     if set(run.ids) != set(order):
       common = len(set(run.ids) & set(order))
       raise ValueError(
-        f"Runs must be of the same clips: the first has {len(order)}, run"
-        f" {number + 1} has {len(run.ids)}, and {common} are in both."
-        " Evaluate them on the same data set and split."
+        f"Runs must be of the same clips: the first has {len(order)}, run {number + 1} has"
+        f" {len(run.ids)}, and {common} are in both. Evaluate them on the same data set and split."
       )
     place = {entry: row for row, entry in enumerate(run.ids)}
     rows = np.array([place[entry] for entry in order])
-    good = _scored(run.scores)[rows]
+    good = result_files.scored(run.scores)[rows]
     counts += good
     for task, scores in run.scores.items():
       part = scores[rows[good]].astype(np.float64)
@@ -114,26 +107,25 @@ def average(runs: Sequence[submission.Predictions]) -> submission.Predictions:
 def fill_missing(
   predictions: submission.Predictions, *, uniform: bool
 ) -> tuple[submission.Predictions, tuple[str, ...]]:
-  """Deals with clips that no run could read.
+  """Fills in clips that no run could read.
 
   Args:
-    predictions: NaN where a clip was skipped.
-    uniform: gives every class of such a clip the same probability.
+    predictions: predictions, NaN where a clip was skipped.
+    uniform: whether every class of such a clip gets the same probability.
 
   Returns:
     Predictions without NaN, and the ids of the clips that were filled.
 
   Raises:
-    ValueError: there are such clips and `uniform` is False; lists them.
+    ValueError: there are such clips, which it lists, and `uniform` is False.
   """
-  good = _scored(predictions.scores)
+  good = result_files.scored(predictions.scores)
   missing = tuple(e for e, ok in zip(predictions.ids, good) if not ok)
   if missing and not uniform:
     raise ValueError(
-      f"{len(missing)} of {len(good)} clips could not be read when the run"
-      f" was evaluated, and a submission must have all:"
-      f" {', '.join(missing)}. Mend their videos and evaluate again, or give"
-      " them the same score for every class: --missing=uniform"
+      f"{len(missing)} of {len(good)} clips could not be read when the run was evaluated, and a"
+      f" submission must have all: {', '.join(missing)}. Mend their videos and evaluate again, or"
+      " give them the same score for every class: --missing=uniform"
     )
   filled = {
     task: np.where(good[:, None], scores, 1 / scores.shape[1])
@@ -143,13 +135,12 @@ def fill_missing(
 
 
 def _listed(text: str, challenge: challenges.Challenge, flag: str) -> list[str]:
-  """The comma-separated values of a flag, one for each file of the zip."""
+  """Splits a flag's value at commas: a value for each file of the zip."""
   values = text.split(",")
   if len(values) != len(challenge.members):
     raise ValueError(
-      f"{flag} must name {len(challenge.members)} for {challenge.name}, one"
-      f" for each of {list(challenge.members)}, separated by commas; got"
-      f" {text!r}."
+      f"{flag} must name {len(challenge.members)} for {challenge.name}, one for each of"
+      f" {list(challenge.members)}, separated by commas; got {text!r}."
     )
   return values
 
@@ -166,14 +157,11 @@ def _official_ids(
 
 
 def _describe(found: submission.Submission) -> str:
-  levels = "-".join(str(level) for level in found.supervision.values())
-  parts = [
-    f"{member} of {len(predictions.ids):,} clips" for member, predictions in found.members.items()
-  ]
-  classes = " and ".join(f"{count} {task}s" for task, count in found.challenge.classes.items())
-  return f"{found.challenge.name}, {', '.join(parts)}, {classes}" + (
-    f", SLS-{levels}" if levels else ""
-  )
+  parts = [f"{name} of {len(member.ids):,} clips" for name, member in found.members.items()]
+  parts.append(" and ".join(f"{count} {task}s" for task, count in found.challenge.classes.items()))
+  if found.supervision:
+    parts.append("-".join(["SLS", *map(str, found.supervision.values())]))
+  return ", ".join([found.challenge.name, *parts])
 
 
 def _submit(options: argparse.Namespace) -> str:
@@ -190,7 +178,7 @@ def _submit(options: argparse.Namespace) -> str:
   for member, split in zip(challenge.members, splits):
     runs = [read_run(w, split, challenge) for w in options.workdirs]
     members[member], missing = fill_missing(average(runs), uniform=options.missing == "uniform")
-    partly = sum(int(np.sum(~_scored(run.scores))) for run in runs)
+    partly = sum(int(np.sum(~result_files.scored(run.scores))) for run in runs)
     partly -= len(missing) * len(runs)
     if member in ids:
       challenges.check_ids(members[member].ids, ids[member], split)
@@ -200,13 +188,9 @@ def _submit(options: argparse.Namespace) -> str:
       lines.append(f"{split}: {partly} times a run lacked a clip that another run has")
   submission.write_submission(options.output, members, challenge=challenge, supervision=levels)
   found = submission.read_submission(options.output, challenge=challenge, ids=ids)
-  return "\n".join(
-    [
-      f"wrote {options.output}: {_describe(found)}",
-      f"mean of {len(options.workdirs)} run(s): {', '.join(options.workdirs)}",
-      *lines,
-    ]
-  )
+  head = f"wrote {options.output}: {_describe(found)}"
+  runs_text = f"mean of {len(options.workdirs)} run(s): {', '.join(options.workdirs)}"
+  return "\n".join([head, runs_text, *lines])
 
 
 def _check(options: argparse.Namespace) -> str:
@@ -218,38 +202,27 @@ def _check(options: argparse.Namespace) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog="python -m sum_l_jax.tools.submit",
-    description=__doc__,
-    formatter_class=argparse.RawTextHelpFormatter,
-  )
+  formatter = argparse.RawTextHelpFormatter
+  parser = command_line.make_parser(__package__, __doc__, formatter_class=formatter)
   add = parser.add_argument
   add("workdirs", nargs="*", metavar="RUN", help="workdirs of evaluated runs")
-  add(
-    "--challenge",
-    choices=list(challenges.CHALLENGES),
-    default="epic100",
-    help="the format (epic100)",
-  )
-  add("--split", help="what was evaluated (test; for epic55 test_seen,test_unseen)")
-  add("--output", metavar="FILE.zip", help="where to write")
+  formats = list(challenges.CHALLENGES)
+  add("--challenge", choices=formats, default="epic100", help="the format (epic100)")
+  add("--split", help="evaluated split (test; for epic55 test_seen,test_unseen)")
+  add("--output", metavar="FILE.zip", help="file to write")
   for name in challenges.SUPERVISION:
     text = challenges.supervision_text(name).replace("%", "%%")
     add(f"--{name}", type=int, metavar="0..5", help=f"required for epic100, {text}")
-  add(
-    "--missing",
-    choices=["error", "uniform"],
-    default="error",
-    help="clips that could not be read: stop and list them (error), or\n"
-    "give all their classes the same score",
+  missing_help = (
+    "clips that could not be read: stop and list them (error), or\n"
+    "give all their classes the same score"
   )
-  add(
-    "--annotations",
-    metavar="FILE.csv",
-    help="official file of the test set,"
-    " whose ids must be those of\nthe submission; for epic55 two, with a"
-    " comma between",
+  add("--missing", choices=["error", "uniform"], default="error", help=missing_help)
+  annotations_help = (
+    "official file of the test set, whose ids must be those of\n"
+    "the submission; for epic55 two, with a comma between"
   )
+  add("--annotations", metavar="FILE.csv", help=annotations_help)
   add("--check", metavar="FILE.zip", help="only check this submission")
   return parser
 

@@ -1,7 +1,8 @@
-"""The EPIC-KITCHENS action recognition challenges: what each asks for.
+"""What the EPIC-KITCHENS action recognition challenges ask for.
 
-EPIC-KITCHENS-100 as in epic-kitchens/C1-Action-Recognition, EPIC-KITCHENS-55 as
-in epic-kitchens/epic-kitchens-55-lib, docs/source/submission_format.md.
+The format of EPIC-KITCHENS-100 is that of epic-kitchens/C1-Action-Recognition,
+the one of EPIC-KITCHENS-55 that of epic-kitchens/epic-kitchens-55-lib,
+docs/source/submission_format.md.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import dataclasses
 import pathlib
 from typing import Any
 
-# Of a list of problems, how many are shown.
-_SHOWN = 5
+# How many entries of a list of problems are shown.
+SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +24,10 @@ class Challenge:
 
   Attributes:
     name: "epic100" or "epic55".
-    version: of the format.
-    classes: K by task.
-    members: the split that each file of the zip is of, by its name.
-    id_column: of the official annotations; names the entries.
+    version: version of the format.
+    classes: number of classes K by task.
+    members: split by name of a file in the zip.
+    id_column: column of the official annotations that names the entries.
     supervised: whether the Supervision Levels Scale is declared.
   """
 
@@ -38,7 +39,7 @@ class Challenge:
   supervised: bool
 
   def entry_id(self, clip_id: str) -> str:
-    """The narration_id, or the uid that ends an EPIC-KITCHENS-55 clip's id."""
+    """Name of a clip's entry: narration_id, or the uid at the end of the id."""
     return clip_id.rpartition("_")[2] if self.id_column == "uid" else clip_id
 
 
@@ -94,38 +95,40 @@ SUPERVISION = {
 
 
 def supervision_text(name: str) -> str:
-  """What a dimension of the scale and its levels mean, a line each."""
+  """Says what a dimension of the scale and its levels mean, a line each."""
   title, levels = SUPERVISION[name]
-  return "\n".join([f"{title}:"] + [f"  {number}  {text}" for number, text in enumerate(levels)])
+  return "\n".join([f"{title}:", *(f"  {number}  {text}" for number, text in enumerate(levels))])
 
 
 def check_supervision(challenge: Challenge, levels: Mapping[str, Any]) -> dict[str, int]:
-  """The levels that a submission must declare.
+  """Checks the levels that a submission declares.
 
   Args:
     challenge: the format.
-    levels: by name; None counts as left out.
+    levels: levels by name; None counts as left out.
+
+  Returns:
+    The levels that are not left out.
 
   Raises:
     ValueError: one is missing, is not in 0..5 or is not part of the format.
   """
   given = {name: level for name, level in levels.items() if level is not None}
-  wanted = set(SUPERVISION) if challenge.supervised else set()
-  if given.keys() - wanted:
+  wanted = tuple(SUPERVISION) if challenge.supervised else ()
+  unknown = sorted(given.keys() - set(wanted))
+  if unknown:
     raise ValueError(
-      f"{sorted(given.keys() - wanted)} must be left out: the format of"
-      f" {challenge.name} (version {challenge.version}) has"
-      f" {sorted(wanted) or 'no supervision levels'}."
+      f"{unknown} must be left out: the format of {challenge.name} (version {challenge.version})"
+      f" has {sorted(wanted) or 'no supervision levels'}."
     )
-  for name in SUPERVISION if challenge.supervised else ():
+  for name in wanted:
     level = given.get(name)
     # bool is an int.
     if type(level) is not int or not 0 <= level <= 5:
+      got = "nothing" if level is None else repr(level)
       raise ValueError(
-        f"{name} must be a whole number from 0 to 5, got"
-        f" {'nothing' if level is None else repr(level)}. It declares the"
-        f" {supervision_text(name)}\nWhich to declare for SUM-L:"
-        " docs/evaluation.md."
+        f"{name} must be a whole number from 0 to 5, got {got}. It declares the"
+        f" {supervision_text(name)}\nWhich to declare for SUM-L: docs/evaluation.md."
       )
   return given
 
@@ -134,24 +137,23 @@ def check_ids(found: Collection[str], wanted: Collection[str], where: str) -> No
   """Compares entries with those of the official list.
 
   Raises:
-    ValueError: says how many are missing or unknown, and the first of them.
+    ValueError: entries are missing or unknown; says how many, and the first.
   """
   found, wanted = set(found), set(wanted)
-  problems = [
-    f"{len(ids)} {text} ({', '.join(sorted(ids)[:_SHOWN])}{', ...' if len(ids) > _SHOWN else ''})"
-    for ids, text in ((wanted - found, "are missing"), (found - wanted, "are unknown to it"))
-    if ids
-  ]
+  problems = []
+  for ids, text in ((wanted - found, "are missing"), (found - wanted, "are unknown to it")):
+    if ids:
+      more = ", ..." if len(ids) > SHOWN else ""
+      problems.append(f"{len(ids)} {text} ({', '.join(sorted(ids)[:SHOWN])}{more})")
   if problems:
     raise ValueError(
-      f"{where} must have exactly the {len(wanted)} clips of the official"
-      f" list: {' and '.join(problems)}. Evaluate the whole test set, built"
-      " from the same annotations."
+      f"{where} must have exactly the {len(wanted)} clips of the official list:"
+      f" {' and '.join(problems)}. Evaluate the whole test set, built from the same annotations."
     )
 
 
 def read_ids(path: str | pathlib.Path, challenge: Challenge) -> tuple[str, ...]:
-  """The entries that an official annotation file (CSV) asks for.
+  """Reads the entries that an official annotation file (CSV) asks for.
 
   Raises:
     FileNotFoundError: no such file.
@@ -166,8 +168,7 @@ def read_ids(path: str | pathlib.Path, challenge: Challenge) -> tuple[str, ...]:
     ids = tuple(row.get(challenge.id_column) or "" for row in rows)
   if challenge.id_column not in columns or not all(ids) or not ids:
     raise ValueError(
-      f"{path} must be the official CSV file of a test set, with a filled"
-      f" column {challenge.id_column!r}; it has {len(ids)} rows and the"
-      f" columns {list(columns)}."
+      f"{path} must be the official CSV file of a test set, with a filled column"
+      f" {challenge.id_column!r}; it has {len(ids)} rows and the columns {list(columns)}."
     )
   return ids

@@ -1,15 +1,17 @@
 """Submissions to the EPIC-KITCHENS action recognition challenges.
 
 A submission is a flat zip of JSON files: a score for every class of every clip.
-`challenge.py` says which files, classes and declarations.
+`challenges.py` says which files, classes and declarations.
 
-The official scorers apply softmax to what they read. Written are therefore
-log-probabilities, of which softmax makes the probabilities again; from these
-themselves it would rank actions by the sum of verb and noun, not the product.
-They have 6 decimals: two probabilities 0.0001 % apart can come out equal.
+The official scorers apply softmax to what they read. Log-probabilities are
+therefore written, from which softmax makes the probabilities again; from the
+probabilities it would rank actions by the sum of verb and noun, not the
+product. They have 6 decimals: two probabilities 0.0001 % apart can come out
+equal.
 
-Both formats also admit 100 scores of actions a clip. None are written, and the
-reader refuses them: the scorers form them as `label_metrics.action_hits` does.
+Both formats also admit 100 scores of actions per clip. None are written, and
+the reader refuses them: the scorers form them as `label_metrics.action_hits`
+does.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ import dataclasses
 import functools
 import json
 import pathlib
+from typing import IO
 from typing import Any
+from typing import NoReturn
 import zipfile
 import zlib
 
@@ -33,10 +37,10 @@ from sum_l_jax.tools.submit import challenges
 MAX_BYTES = 1 << 29
 _TASK = "action_recognition"
 _DECIMALS = 6
-# Of a probability that float32 rounded to 0: it has no logarithm.
+# In place of a probability that float32 rounded to 0, which has no logarithm.
 _FLOOR = float(np.finfo(np.float32).smallest_subnormal)
 _MOST_CLASSES = 1000
-_SHOWN = 5
+_SHOWN = challenges.SHOWN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Predictions:
 
   Attributes:
     ids: N ids of entries.
-    scores: task -> [N, K]; probabilities for the writer, log-probabilities
+    scores: task -> `[N, K]`; probabilities for the writer, log-probabilities
       from the reader.
   """
 
@@ -55,12 +59,12 @@ class Predictions:
 
 @dataclasses.dataclass(frozen=True)
 class Submission:
-  """What a file holds.
+  """What a zip file holds.
 
   Attributes:
     challenge: its format.
     supervision: level by name, empty where the format has none.
-    members: `Predictions` by file.
+    members: predictions by name of a file in the zip.
   """
 
   challenge: challenges.Challenge
@@ -69,7 +73,7 @@ class Submission:
 
 
 def log_scores(probabilities: np.ndarray) -> np.ndarray:
-  """What is written of [N, K] probabilities: logarithms, 6 decimals.
+  """Turns `[N, K]` probabilities into what is written: logarithms, 6 decimals.
 
   Rows are divided by their sum; a probability below 1.4e-45 counts as that.
   """
@@ -83,28 +87,26 @@ def _check_predictions(
 ) -> None:
   if set(predictions.scores) != set(challenge.classes):
     raise ValueError(
-      f"{member} must have scores of {sorted(challenge.classes)}, got those"
-      f" of {sorted(predictions.scores)}."
+      f"{member} must have scores of {sorted(challenge.classes)}, got those of"
+      f" {sorted(predictions.scores)}."
     )
-  count = len(predictions.ids)
-  if not count or len(set(predictions.ids)) != count:
+  count, different = len(predictions.ids), len(set(predictions.ids))
+  if not count or different != count:
     raise ValueError(
-      f"{member} must have entries of different ids, got {count} with"
-      f" {len(set(predictions.ids))} different ones."
+      f"{member} must have entries of different ids, got {count} with {different} different ones."
     )
   for task, classes in challenge.classes.items():
     scores = predictions.scores[task]
     if scores.shape != (count, classes):
       raise ValueError(
-        f"{member}: {challenge.name} has {classes} {task} classes, so the"
-        f" scores of {count} clips must be [{count}, {classes}], got"
-        f" {list(scores.shape)}."
+        f"{member}: {challenge.name} has {classes} {task} classes, so the scores of {count} clips"
+        f" must be [{count}, {classes}], got {list(scores.shape)}."
       )
     # Written so that NaN fails too.
     if not (np.all(scores >= 0) and np.all(scores.sum(axis=1) > 0) and np.isfinite(scores).all()):
       raise ValueError(
-        f"{member}: scores of {task} must be probabilities, finite, not"
-        " negative and not all 0. Fill clips that were skipped."
+        f"{member}: scores of {task} must be probabilities, finite, not negative and not all 0."
+        " Fill clips that were skipped."
       )
 
 
@@ -119,7 +121,7 @@ def write_submission(
 
   Args:
     path: the zip file; its folder is made where missing.
-    members: probabilities, by name of the file in the zip.
+    members: probabilities by name of a file in the zip.
     challenge: the format.
     supervision: level of `sls_pt`, `sls_tl`, `sls_td`; empty for epic55.
 
@@ -130,8 +132,8 @@ def write_submission(
   levels = challenges.check_supervision(challenge, supervision)
   if set(members) != set(challenge.members):
     raise ValueError(
-      f"A submission to {challenge.name} must consist of"
-      f" {sorted(challenge.members)}, got {sorted(members)}."
+      f"A submission to {challenge.name} must consist of {sorted(challenge.members)}, got"
+      f" {sorted(members)}."
     )
   for member, predictions in members.items():
     _check_predictions(member, predictions, challenge)
@@ -146,8 +148,8 @@ def write_submission(
         _write_json(file, head, members[member])
 
 
-def _write_json(file, head: Mapping[str, Any], predictions: Predictions):
-  """Clip by clip: the whole text at once would take 10 times the memory."""
+def _write_json(file: IO[bytes], head: Mapping[str, Any], predictions: Predictions) -> None:
+  """Writes clip by clip: the whole text would take 10 times the memory."""
   file.write(f'{json.dumps(head)[:-1]}, "results": {{'.encode())
   logs = {t: log_scores(s) for t, s in predictions.scores.items()}
   for row, entry in enumerate(predictions.ids):
@@ -175,8 +177,8 @@ def read_submission(
 
   Args:
     path: the zip file.
-    challenge: the format it must have.
-    ids: by name of a file in the zip, the entries it must have.
+    challenge: format that it must have.
+    ids: entries that it must have, by name of a file in the zip.
 
   Raises:
     FileNotFoundError: no such file.
@@ -209,22 +211,21 @@ def _read_members(path: pathlib.Path, challenge: challenges.Challenge) -> dict[s
     raise ValueError(f"{path} is larger than {MAX_BYTES:,} bytes.")
   try:
     with zipfile.ZipFile(path) as archive:
-      found = {info.filename: info for info in archive.infolist()}
-      names = sorted(info.filename for info in archive.infolist())
+      found = archive.infolist()
+      names = sorted(info.filename for info in found)
       if names != sorted(challenge.members):
         raise ValueError(
-          f"{path} must hold exactly {sorted(challenge.members)}, in no"
-          f" folder, for {challenge.name}; it holds {len(names)} files:"
-          f" {names[:_SHOWN]}."
+          f"{path} must hold exactly {sorted(challenge.members)}, in no folder, for"
+          f" {challenge.name}; it holds {len(names)} files: {names[:_SHOWN]}."
         )
-      for member, info in found.items():
+      for info in found:
         if info.file_size > MAX_BYTES:
           raise ValueError(
-            f"{path}: {member} would unpack to {info.file_size:,} bytes, more"
-            f" than {MAX_BYTES:,}. No test set needs that many."
+            f"{path}: {info.filename} would unpack to {info.file_size:,} bytes, more than"
+            f" {MAX_BYTES:,}. No test set needs that many."
           )
       # No more than file_size is unpacked, whatever the stream holds.
-      return {name: archive.read(found[name]) for name in challenge.members}
+      return {name: archive.read(name) for name in challenge.members}
   except (
     zipfile.BadZipFile,
     zlib.error,
@@ -237,7 +238,7 @@ def _read_members(path: pathlib.Path, challenge: challenges.Challenge) -> dict[s
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Any:
-  """A dict; scores of the classes 0..n-1 as an array [n], to save memory."""
+  """Makes a dict, or of scores of the classes 0..n-1 an array `[n]`, to save memory."""
   content = dict(pairs)
   if len(content) < len(pairs):
     seen: set[str] = set()
@@ -256,12 +257,12 @@ def _whole(text: str) -> int | float:
   return int(text) if len(text) < 18 else float(text)
 
 
-def _refuse_constant(text: str):
+def _refuse_constant(text: str) -> NoReturn:
   raise ValueError(f"{text} is not a finite number")
 
 
 def _check_head(content: Any, challenge: challenges.Challenge) -> dict[str, int]:
-  """Returns the supervision levels."""
+  """Checks everything but the results; returns the supervision levels."""
   wanted = {"version", "challenge", "results"}
   wanted |= set(challenges.SUPERVISION) if challenge.supervised else set()
   if not isinstance(content, dict) or set(content) != wanted:
@@ -282,8 +283,8 @@ def _check_results(results: Any, challenge: challenges.Challenge) -> Predictions
     if not isinstance(entry, dict) or set(entry) != set(scores):
       found = sorted(entry) if isinstance(entry, dict) else "no object"
       raise ValueError(
-        f"clip {clip!r} must have scores of {sorted(scores)}, got {found}."
-        " Scores of actions are left to the scorer."
+        f"clip {clip!r} must have scores of {sorted(scores)}, got {found}. Scores of actions are"
+        " left to the scorer."
       )
     for task, classes in challenge.classes.items():
       values = entry[task]
@@ -296,8 +297,7 @@ def _check_results(results: Any, challenge: challenges.Challenge) -> Predictions
 
 
 def _class_problem(clip: str, task: str, values: Any, classes: int) -> str:
-  must = f"clip {clip!r} must have a number for each {task} class"
-  must += f' "0" to "{classes - 1}"'
+  must = f'clip {clip!r} must have a number for each {task} class "0" to "{classes - 1}"'
   if isinstance(values, np.ndarray):
     return f"{must}, got {len(values)} classes."
   if not isinstance(values, dict):
@@ -308,6 +308,5 @@ def _class_problem(clip: str, task: str, values: Any, classes: int) -> str:
   ]
   return (
     f"{must}; missing are {sorted(keys - set(values))[:_SHOWN]}, unknown are"
-    f" {sorted(set(values) - keys)[:_SHOWN]}, no numbers are"
-    f" {wrong[:_SHOWN]}."
+    f" {sorted(set(values) - keys)[:_SHOWN]}, no numbers are {wrong[:_SHOWN]}."
   )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import pathlib
 
@@ -229,7 +228,7 @@ def test_evenly_spaced_clips(tiny_ego):
   assert part.read_frames(1, [2]) == whole.read_frames(11, [2])
 
 
-def test_errors(finished, tiny_ego, tiny_exo, tmp_path, capsys, monkeypatch):
+def test_errors(finished, tiny_ego, tiny_exo, tmp_path, capsys):
   checkpoint = f"--checkpoint={finished[0]}"
 
   def error(*arguments):
@@ -275,14 +274,6 @@ def test_errors(finished, tiny_ego, tiny_exo, tmp_path, capsys, monkeypatch):
     splits={"val": lambda: tiny_data.noise_clips("s", 2, seed=1)},
   )
   assert "is of view 'side'; there are towers" in error(checkpoint, f"--datasets={side}:val")
-
-  known = importlib.util.find_spec
-  monkeypatch.setattr(
-    importlib.util,
-    "find_spec",
-    lambda name, *rest: None if name == "pyarrow" else known(name, *rest),
-  )
-  assert "pip install pyarrow" in error(checkpoint, one, f"--output={tmp_path}/e.parquet")
 
 
 def test_the_batch_must_fit_the_devices(finished, monkeypatch):

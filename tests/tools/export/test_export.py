@@ -224,7 +224,7 @@ def test_without_tensorflow(finished, tmp_path, monkeypatch, capsys):
   monkeypatch.setitem(sys.modules, "tensorflow", None)
   arguments = [f"--checkpoint={finished[0]}", f"--output={tmp_path / 'tf'}"]
   assert main([*arguments, "--format=saved_model"]) == 2
-  assert "A SavedModel needs TensorFlow" in capsys.readouterr().err
+  assert "tensorflow is not installed: pip install" in capsys.readouterr().err
   with pytest.raises(FileNotFoundError, match="it writes the card last"):
     sum_l_jax.load_exported(tmp_path / "tf")
 
