@@ -70,7 +70,7 @@ def _columns(dataset: records.ClipDataset, rows: np.ndarray, vectors: np.ndarray
   labels = [
     {task: [names[task][i] for i in ids] for task, ids in clip.labels.items()} for clip in clips
   ]
-  same = lambda text: np.full(len(clips), text, np.str_)
+  same = lambda text: np.repeat(text, len(clips))
   return {
     "clip_id": np.array([clip.clip_id for clip in clips], np.str_),
     "dataset": same(dataset.name),
