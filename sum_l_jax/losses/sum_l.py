@@ -14,6 +14,9 @@ Every function here
   * returns exactly 0, with zero gradients, where fewer than two pairs are
     selected: the sum over negatives would be empty and its logarithm -inf.
 
+`negatives.compare` is what the losses of one direction share: it makes the
+logits <z_v1^i, z_v2^j> / tau under these masks and marks the negatives.
+
 After the filter the paper re-uses the letter N. Its stars on every symbol of
 Eq. 9 and 10 say that the sums, the mean and the negatives all run over the K
 selected pairs, which is also what the released function does.
