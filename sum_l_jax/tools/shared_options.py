@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from sum_l_jax.system import command_line
+
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
   """Adds --checkpoint."""
@@ -35,3 +37,27 @@ def add_embedder(parser: argparse.ArgumentParser) -> None:
 def embedder_options(options: argparse.Namespace) -> dict[str, Any]:
   """What `add_embedder` read, as keyword arguments of an `Embedder`."""
   return {n: getattr(options, n) for n in ("clips", "crops", "batch_size", "num_threads")}
+
+
+def make_config_parser(
+  command: str | None,
+  doc: str | None,
+  epilog: str = "Fields of the config are set by --config.x=y.",
+) -> argparse.ArgumentParser:
+  """Makes the parser of a command that reads a config; adds --config.
+
+  Args:
+    command: module that is run.
+    doc: docstring of the module.
+    epilog: how fields of the config are set.
+  """
+  parser = command_line.make_parser(command, doc, allow_abbrev=False, epilog=epilog)
+  config_help = "as for sum_l_jax.main, such as configs/demo.py"
+  parser.add_argument("--config", required=True, metavar="FILE[:ARGUMENTS]", help=config_help)
+  return parser
+
+
+def add_stage(parser: argparse.ArgumentParser) -> None:
+  """Adds --stage, which is "" for the last stage of the config."""
+  stage_help = "stage of the training (default: the config's last)"
+  parser.add_argument("--stage", choices=("exo", "joint"), default="", help=stage_help)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pathlib
 
+from sum_l_jax import build
 from sum_l_jax.tools.aot import chips
 from sum_l_jax.tools.aot import compiler
-from sum_l_jax.tools.study import plan
 
 _TEXTS = pathlib.Path(__file__).parent / "hlo"
 # What the TPU compiler makes of the gradient of a matrix product over 8 chips,
@@ -20,7 +20,7 @@ ASYNC = (_TEXTS / "async.txt").read_text()
 
 def compiled(numbers=1_023_750_000, **changes):
   """A program of 3,000,000 cycles that negates so many numbers, on a v5e."""
-  config = plan.read_config("configs/epic55.py", ["--config.joint_stage.batch_size=64"])
+  settings = build.read_settings("configs/epic55.py", ["--config.joint_stage.batch_size=64"])
   text = """\
 ENTRY %main (a: f32[N]) -> f32[N] {
   %a = f32[N]{0} parameter(0)
@@ -34,7 +34,7 @@ ENTRY %main (a: f32[N]) -> f32[N] {
     ),
   )
   fields = dict(
-    config=config,
+    settings=settings,
     stage="joint",
     topology="v5e:2x4",
     chip=chips.CHIPS["v5e"],

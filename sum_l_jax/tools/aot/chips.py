@@ -1,4 +1,4 @@
-"""What the chips can do, as far as it is known.
+"""What the chips can do, as far as that is known.
 
 Peak and bandwidth are the vendor's published figures of one chip
 (https://cloud.google.com/tpu/docs/v4, v5e, v5p-training and v6e, looked up in
@@ -15,6 +15,7 @@ data sheets of the SXM modules with 80 GB, all else as in XLA's own descriptions
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,14 +23,14 @@ class Chip:
   """One chip.
 
   Attributes:
-    name: as in a topology.
-    hbm_bytes: that a program may use; 0 where unknown.
-    peak_flops: bfloat16, a second; 0 where unknown.
-    bandwidth: of its memory, bytes a second; 0 where unknown.
-    clock_hz: of its cores; 0 where unknown.
+    name: name in a topology.
+    hbm_bytes: memory that a program may use; 0 where unknown.
+    peak_flops: bfloat16 operations a second; 0 where unknown.
+    bandwidth: bandwidth of its memory, bytes a second; 0 where unknown.
+    clock_hz: clock of its cores; 0 where unknown.
     host_chips: sides of the block of chips of one host, (x, y, z).
-    backend: whose formulations of convolutions it takes (`models.conv`).
-    options: of the topology, for the compiler.
+    backend: backend whose formulations of convolutions it takes.
+    options: options of the topology, for the compiler.
   """
 
   name: str
@@ -70,7 +71,7 @@ gpu_device_info {{
 """
 
 
-def _gpu(name: str, peak_flops: float, **properties) -> Chip:
+def _gpu(name: str, peak_flops: float, **properties: Any) -> Chip:
   # No clock: the compiler writes no cycles.
   return Chip(
     name,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-import contextlib
 import dataclasses
+import functools
 import re
 import time
+from typing import Any
 
 import jax
 
@@ -15,12 +15,14 @@ from sum_l_jax import types
 from sum_l_jax.config import schema
 from sum_l_jax.config.schema import Settings
 from sum_l_jax.system import devices
+from sum_l_jax.tools import jax_config
 from sum_l_jax.tools.aot import chips
 from sum_l_jax.tools.aot import topologies
 from sum_l_jax.tools.aot import workload
 
 # Only for schedules given in epochs, whose numbers don't change the program.
 _SOME_CLIPS = 100_000
+_TOO_LARGE = re.compile(r"RESOURCE_EXHAUSTED|Ran out of memory")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,13 +33,13 @@ class Compiled:
     settings: resolved settings.
     stage: "joint" or "exo".
     topology: name of the topology.
-    chip: what one of them can do.
-    num_chips: of the mesh.
-    clips: of an epoch; 0 where unknown.
+    chip: what one of its chips can do.
+    num_chips: number of chips in the mesh.
+    clips: clips of an epoch; 0 where unknown.
+    seconds: how long compiling took.
     text: the optimised program; "" where it doesn't fit.
     memory: bytes on one chip by what they hold.
-    costs: of the compiler's analysis, one chip, one step.
-    seconds: that compiling took.
+    costs: the compiler's analysis of one chip and one step.
     problem: what the compiler says where the program doesn't fit.
   """
 
@@ -47,22 +49,16 @@ class Compiled:
   chip: chips.Chip
   num_chips: int
   clips: int
-  text: str
-  memory: dict[str, int]
-  costs: dict[str, float]
   seconds: float
+  text: str = ""
+  memory: dict[str, int] = dataclasses.field(default_factory=dict)
+  costs: dict[str, float] = dataclasses.field(default_factory=dict)
   problem: str = ""
 
   @property
   def batch_size(self) -> int:
     """Clips of a step, over all chips."""
     return self.settings.stage(self.stage).batch_size
-
-
-def _views(settings: Settings, stage: str) -> tuple[str, ...]:
-  if stage == build.EXO_STAGE:
-    return (types.EXO,)
-  return types.VIEWS if settings.uses_exo else (types.EGO,)
 
 
 def find_data(
@@ -78,10 +74,13 @@ def find_data(
   Raises:
     ValueError: the numbers of classes are not known.
   """
+  views = (types.EXO,) if stage == build.EXO_STAGE else types.VIEWS
+  if stage != build.EXO_STAGE and not settings.uses_exo:
+    views = (types.EGO,)
   folders = {types.EGO: settings.ego.dataset, types.EXO: next(iter(settings.exo.datasets), "")}
   return {
     view: workload.find(view, folders[view], f"--{view}_classes", classes.get(view, ""))
-    for view in _views(settings, stage)
+    for view in views
   }
 
 
@@ -114,22 +113,12 @@ def lower_step(
     embedding_dim=width,
     sharding=devices.batch_sharding(mesh),
   )
-  return trainer.step.lower(trainer.abstract_state(), batch)
-
-
-@contextlib.contextmanager
-def _without_cache() -> Iterator[None]:
-  """So that the compiler is really asked, and its time its own."""
-  before = jax.config.jax_enable_compilation_cache
-  jax.config.update("jax_enable_compilation_cache", False)
-  try:
-    yield
-  finally:
-    jax.config.update("jax_enable_compilation_cache", before)
+  step: Any = trainer.step  # Its type does not say that jax.jit made it.
+  return step.lower(trainer.abstract_state(), batch)
 
 
 def read_memory(program: jax.stages.Compiled) -> dict[str, int]:
-  """Bytes on one chip.
+  """Reads how many bytes a program takes on one chip.
 
   Returns:
     "arguments"; "outputs" without those that take an argument's place;
@@ -138,6 +127,7 @@ def read_memory(program: jax.stages.Compiled) -> dict[str, int]:
     are one block with gaps: the total may be above the peak.
   """
   found = program.memory_analysis()
+  assert found is not None
   parts = {
     "arguments": found.argument_size_in_bytes,
     "outputs": found.output_size_in_bytes - found.alias_size_in_bytes,
@@ -149,13 +139,10 @@ def read_memory(program: jax.stages.Compiled) -> dict[str, int]:
 
 
 def read_costs(program: jax.stages.Compiled) -> dict[str, float]:
-  """{"flops", "bytes_accessed"} of one chip and step; absent if unsaid."""
+  """Reads "flops" and "bytes_accessed" of one chip and step, where known."""
   found = program.cost_analysis() or {}
   names = {"flops": "flops", "bytes_accessed": "bytes accessed"}
   return {name: float(found[key]) for name, key in names.items() if key in found}
-
-
-_TOO_LARGE = re.compile(r"RESOURCE_EXHAUSTED|Ran out of memory")
 
 
 def compile_step(
@@ -170,23 +157,24 @@ def compile_step(
   """Compiles the step of a stage for a topology.
 
   Args:
-    settings: resolved settings. `model.conv` "auto" becomes the topology's backend.
+    settings: resolved settings, of which `model.conv` "auto" becomes the
+      topology's backend.
     stage: "joint" or "exo".
-    topology: such as "v5e:4x8".
+    topology: name of a topology, such as "v5e:4x8".
     classes: options `--ego_classes` and `--exo_classes` by view; may be empty
       where the data sets are known.
-    embedding_dim: of the narrations.
-    clips: of an epoch; 0 takes what is known of the data set.
+    embedding_dim: width of the narrations' vectors.
+    clips: clips of an epoch; 0 takes what is known of the data set.
 
   Raises:
-    ValueError: a topology, data set or batch size that can't be.
+    ValueError: a topology, data set or batch size that is not possible.
   """
   mesh, chip = topologies.make_mesh(topology)
   batch_size = settings.stage(stage).batch_size
   if batch_size % mesh.size:
     raise ValueError(
-      f"{mesh.size} chips can't share a batch of {batch_size} clips evenly."
-      " Give --batch_per_chip, or another topology."
+      f"{mesh.size} chips can't share a batch of {batch_size} clips evenly. Give --batch_per_chip,"
+      " or another topology."
     )
   if settings.model.conv == schema.AUTO:
     model = dataclasses.replace(settings.model, conv=chip.backend)
@@ -194,32 +182,21 @@ def compile_step(
   data = find_data(settings, stage, classes=classes)
   leading = next(iter(data))
   clips = clips or data[leading].clips.get(leading, 0)
-  lowered = lower_step(
-    settings,
-    stage,
-    mesh,
-    tasks={v: d.tasks for v, d in data.items()},
-    embedding_dim=embedding_dim,
-    clips=clips,
-  )
-  about = dict(
-    settings=settings, stage=stage, topology=topology, chip=chip, num_chips=mesh.size, clips=clips
-  )
+  tasks = {view: found.tasks for view, found in data.items()}
+  lowered = lower_step(settings, stage, mesh, tasks=tasks, embedding_dim=embedding_dim, clips=clips)
+  make = functools.partial(Compiled, settings, stage, topology, chip, mesh.size, clips)
   start = time.monotonic()
   try:
-    with _without_cache():
+    # So that the compiler is really asked, and the time is its own.
+    with jax_config.changed("jax_enable_compilation_cache", False):
       program = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
     if not _TOO_LARGE.search(str(error)):
       raise
-    return Compiled(
-      **about, text="", memory={}, costs={}, problem=str(error), seconds=time.monotonic() - start
-    )
-  seconds = time.monotonic() - start
-  return Compiled(
-    **about,
-    text=program.as_text(),
+    return make(time.monotonic() - start, problem=str(error))
+  return make(
+    time.monotonic() - start,
+    text=program.as_text() or "",
     memory=read_memory(program),
     costs=read_costs(program),
-    seconds=seconds,
   )

@@ -15,32 +15,19 @@ import functools
 import math
 import re
 
-COLLECTIVES = (
-  "all-reduce",
-  "all-gather",
-  "reduce-scatter",
-  "all-to-all",
-  "collective-permute",
-  "collective-broadcast",
+_COLLECTIVE = re.compile(
+  "(all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast)"
+  "(-start)?"
 )
-# No work of their own: names, or what their computations do.
-_FREE = (
-  "parameter",
-  "constant",
-  "tuple",
-  "get-tuple-element",
-  "bitcast",
-  "while",
-  "conditional",
-  "call",
-  "after-all",
-  "partition-id",
-  "opt-barrier",
-  "iota",
+# They do no work of their own: names, or what their computations do.
+_FREE = re.compile(
+  "parameter|constant|tuple|get-tuple-element|bitcast|while|conditional|call|after-all"
+  "|partition-id|opt-barrier|iota"
 )
+_CALLS = re.compile("while|conditional|call|async-.*")
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
-_INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
 _OPCODE = re.compile(r"(?:^|\s)([a-z][a-z0-9\-]*)\(")
 _ARRAY = re.compile(
   r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\]"
@@ -54,11 +41,21 @@ _NAME = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CHANNEL = re.compile(r"\bchannel_id=(\d+)")
-_TILE = re.compile(r"T\(([\d,]+)\)")
+_TILE = re.compile(r"\AT\(([\d,]+)\)")
 _SPACE = re.compile(r"S\((\d+)\)")
 _TARGET = re.compile(r'custom_call_target="([^"]*)"')
 # They name what others have written side by side, or a place to write to.
 _FREE_TARGETS = ("ConcatBitcast", "AllocateBuffer")
+
+
+def _first(pattern: re.Pattern[str], text: str) -> str:
+  """The first group of the first match, or ""."""
+  found = pattern.search(text)
+  return found.group(1) if found else ""
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+  return tuple(int(number) for number in text.split(",") if number)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +66,8 @@ class Array:
     dtype: "f32", "bf16" ...
     shape: its sizes.
     order: dimensions from the fastest to the slowest in memory.
-    tile: of the two fastest (or one), the slower first; () where there is none.
+    tile: tile of the two fastest (or one), the slower first; () where there is
+      none.
     space: 0 is the chip's main memory, others are its small fast ones.
   """
 
@@ -82,17 +80,18 @@ class Array:
   @property
   def item_bytes(self) -> float:
     """Bytes of an element: the first number of the type's name, in bits."""
-    if self.dtype in ("pred", "token", "opaque"):
-      return float(self.dtype == "pred")
-    digits = int(re.search(r"\d+", self.dtype).group())
-    return digits / 8
+    bits = _first(re.compile(r"(\d+)"), self.dtype)
+    # "pred", "token" and "opaque" name no number.
+    return int(bits) / 8 if bits else float(self.dtype == "pred")
 
   @property
   def elements(self) -> int:
+    """Number of elements."""
     return math.prod(self.shape)
 
   @property
   def bytes(self) -> int:
+    """Bytes of the elements."""
     return math.ceil(self.elements * self.item_bytes)
 
   @property
@@ -113,25 +112,18 @@ class Array:
     return f"{self.dtype}[{','.join(map(str, self.shape))}]"
 
 
-def _numbers(text: str | None) -> tuple[int, ...]:
-  return tuple(int(n) for n in (text or "").split(",") if n)
-
-
 def read_arrays(text: str) -> tuple[Array, ...]:
   """Reads a result's type, "f32[2,3]{1,0:T(8,128)}" or a tuple of such."""
-  arrays = []
-  for dtype, shape, order, tiles in _ARRAY.findall(text):
-    tile, space = _TILE.match(tiles or ""), _SPACE.search(tiles or "")
-    arrays.append(
-      Array(
-        dtype,
-        _numbers(shape),
-        _numbers(order),
-        _numbers(tile.group(1)) if tile else (),
-        int(space.group(1)) if space else 0,
-      )
+  return tuple(
+    Array(
+      dtype,
+      _numbers(shape),
+      _numbers(order),
+      _numbers(_first(_TILE, tiles)),
+      int(_first(_SPACE, tiles) or 0),
     )
-  return tuple(arrays)
+    for dtype, shape, order, tiles in _ARRAY.findall(text)
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,10 +131,10 @@ class Instruction:
   """One line.
 
   Attributes:
-    name: of its result.
+    name: name of its result.
     opcode: "fusion", "all-reduce" ...
-    arrays: of the result.
-    operands: names.
+    arrays: arrays of the result.
+    operands: names of what it reads.
     called: computations that it names.
     op_name: path of scopes and the primitive that it comes from.
     cycles: the compiler's estimate, or None.
@@ -182,20 +174,18 @@ def _read_instruction(name: str, text: str) -> Instruction | None:
   called = []
   for one, many in _CALLED.findall(rest):
     called += [one] if one else re.findall(r"[\w.\-]+", many)
-  op_name, cycles = _NAME.search(rest), _CYCLES.search(rest)
-  trips, channel = _TRIPS.search(rest), _CHANNEL.search(rest)
-  target = _TARGET.search(rest)
+  cycles = _first(_CYCLES, rest)
   return Instruction(
     name=name,
     opcode=opcode.group(1),
     arrays=read_arrays(text[: opcode.start()]),
     operands=tuple(re.findall(r"%([\w.\-]+)", text[opcode.end() : end])),
     called=tuple(called),
-    op_name=op_name.group(1) if op_name else "",
-    cycles=int(cycles.group(1)) if cycles else None,
-    trips=int(trips.group(1)) if trips else 1,
-    channel=channel.group(1) if channel else "",
-    target=target.group(1) if target else "",
+    op_name=_first(_NAME, rest),
+    cycles=int(cycles) if cycles else None,
+    trips=int(_first(_TRIPS, rest) or 1),
+    channel=_first(_CHANNEL, rest),
+    target=_first(_TARGET, rest),
   )
 
 
@@ -205,8 +195,8 @@ class Operation:
 
   Attributes:
     instruction: the line.
-    times: runs a step.
-    operands: the arrays that it reads.
+    times: number of runs in a step.
+    operands: arrays that it reads.
   """
 
   instruction: Instruction
@@ -215,24 +205,20 @@ class Operation:
 
   @property
   def cycles(self) -> int:
+    """The compiler's estimate for all runs; 0 where there is none."""
     return (self.instruction.cycles or 0) * self.times
 
   @property
-  def write_bytes(self) -> int:
-    return sum(array.bytes for array in self.instruction.arrays)
-
-  @property
   def bytes(self) -> int:
-    """Read and written in all runs, without padding."""
-    read = sum(array.bytes for array in self.operands)
-    return (read + self.write_bytes) * self.times
+    """Bytes read and written in all runs, without padding."""
+    return self.times * sum(a.bytes for a in (*self.operands, *self.instruction.arrays))
 
   @property
   def main_bytes(self) -> int:
-    """Between the chip and its main memory in all runs, with padding.
+    """Bytes between the chip and its main memory in all runs, with padding.
 
-    An operand counts whole, also where only a slice of it is read. Of a copy
-    that runs beside other work, the start counts and its end doesn't.
+    An operand counts whole, also where only a slice of it is read. When a copy
+    runs beside other work, its start counts and its end doesn't.
     """
     opcode, arrays = self.instruction.opcode, self.instruction.arrays
     if opcode.endswith("-done") or self.instruction.target in _FREE_TARGETS:
@@ -251,12 +237,11 @@ class Collective:
   """An exchange between chips.
 
   Attributes:
-    kind: of `COLLECTIVES`.
-    dtype: of its elements.
-    bytes: of the result on one chip, in all runs.
-    elements: likewise.
-    times: runs a step.
-    op_name: where it comes from.
+    kind: "all-reduce", "all-gather" ...
+    dtype: type of its elements.
+    bytes: bytes of the result on one chip, in all runs.
+    elements: elements of the result on one chip, in all runs.
+    times: number of runs in a step.
   """
 
   kind: str
@@ -264,13 +249,17 @@ class Collective:
   bytes: int
   elements: int
   times: int
-  op_name: str
 
 
 class Program:
   """A compiled program, from its text."""
 
-  def __init__(self, text: str):
+  def __init__(self, text: str) -> None:
+    """Reads the text.
+
+    Raises:
+      ValueError: it is no HLO.
+    """
     self._computations: dict[str, dict[str, Instruction]] = {}
     self._entry = ""
     current = None
@@ -284,7 +273,7 @@ class Program:
         current = None
       else:
         item = _INSTRUCTION.match(line)
-        found = item and _read_instruction(item.group(2), item.group(3))
+        found = item and _read_instruction(*item.groups())
         if found:
           current[found.name] = found
     if not self._entry:
@@ -293,36 +282,30 @@ class Program:
   def _walk(
     self, name: str, times: int, fused: bool
   ) -> Iterator[tuple[Mapping[str, Instruction], Instruction, int, bool]]:
-    """Instructions below a computation; whether they are within a fusion."""
+    """Yields instructions below a computation; whether they are within a fusion."""
     computation = self._computations.get(name, {})
     for instruction in computation.values():
       yield computation, instruction, times, fused
-      opcode = instruction.opcode
       # What a reduction or a sort applies is a formula, not work of its own.
-      inside = fused or opcode == "fusion"
-      if inside or opcode in ("while", "conditional", "call") or (opcode.startswith("async-")):
+      inside = fused or instruction.opcode == "fusion"
+      if inside or _CALLS.fullmatch(instruction.opcode):
         for called in instruction.called:
           yield from self._walk(called, times * instruction.trips, inside)
 
   @functools.cached_property
   def operations(self) -> tuple[Operation, ...]:
     """Everything that does work, most cycles first, then most bytes."""
-    out = []
+    found = []
     for computation, instruction, times, fused in self._walk(self._entry, 1, False):
-      if fused or instruction.opcode in _FREE:
-        continue
-      operands = tuple(
-        array
-        for name in instruction.operands
-        if name in computation
-        for array in computation[name].arrays
-      )
-      out.append(Operation(instruction, times, operands))
-    return tuple(sorted(out, key=lambda o: (-o.cycles, -o.bytes)))
+      if not fused and not _FREE.fullmatch(instruction.opcode):
+        names = [name for name in instruction.operands if name in computation]
+        operands = tuple(array for name in names for array in computation[name].arrays)
+        found.append(Operation(instruction, times, operands))
+    return tuple(sorted(found, key=lambda o: (-o.cycles, -o.bytes)))
 
   @property
   def cycles(self) -> int | None:
-    """The estimates' sum; None where the compiler wrote none."""
+    """Sum of the estimates; None where the compiler wrote none."""
     known = [o for o in self.operations if o.instruction.cycles is not None]
     return sum(o.cycles for o in known) if known else None
 
@@ -333,58 +316,40 @@ class Program:
 
   @functools.cached_property
   def collectives(self) -> tuple[Collective, ...]:
-    """Every exchange, the largest first; one of several types counts a type.
+    """Every exchange, the largest first; one of several types counts per type.
 
     The TPU compiler copies an exchange into every fusion that runs beside it;
     its channel tells that it is one.
     """
-    out, channels = [], set()
+    found, channels = [], set()
     for _, instruction, times, _ in self._walk(self._entry, 1, False):
-      kind = instruction.opcode.removesuffix("-start")
-      channel = (kind, instruction.channel)
-      if kind not in COLLECTIVES or channel in channels:
+      match = _COLLECTIVE.fullmatch(instruction.opcode)
+      channel = (match and match.group(1), instruction.channel)
+      if not match or channel in channels:
         continue
       if instruction.channel:
         channels.add(channel)
+      kind, start = match.groups()
       arrays = instruction.arrays
-      if instruction.opcode != kind and kind != "all-reduce":
+      if start and kind != "all-reduce":
         # The start of a pair has its operands as well, and then its results.
-        arrays = arrays[len(instruction.operands) :][: max(len(instruction.operands), 1)]
+        count = len(instruction.operands)
+        arrays = arrays[count:][: max(count, 1)]
       for dtype in dict.fromkeys(array.dtype for array in arrays):
         own = [array for array in arrays if array.dtype == dtype]
-        out.append(
-          Collective(
-            kind,
-            dtype,
-            times * sum(array.bytes for array in own),
-            times * sum(array.elements for array in own),
-            times,
-            instruction.op_name,
-          )
-        )
-    return tuple(sorted(out, key=lambda c: -c.bytes))
+        size, elements = sum(a.bytes for a in own), sum(a.elements for a in own)
+        found.append(Collective(kind, dtype, times * size, times * elements, times))
+    return tuple(sorted(found, key=lambda c: -c.bytes))
 
 
 # Transformations around a scope, jit(step)/transpose(jvp(ego))/fast/...
 _JIT = re.compile(r"\bp?jit\([^()]*\)")
 _AROUND = re.compile(
-  r"\b(?:jvp|transpose|vmap|remat|checkpoint|custom_jvp|"
-  r"custom_vjp|shard_map)\(|\)"
+  r"\b(?:jvp|transpose|vmap|remat|checkpoint|custom_jvp|custom_vjp|shard_map)\(|\)"
 )
-_NO_SCOPE = (
-  "",
-  "checkpoint",
-  "rematted_computation",
-  "while",
-  "body",
-  "cond",
-  "closed_call",
-  "custom_vjp_call",
-  "custom_jvp_call",
-  "pjit",
+_NO_SCOPE = re.compile(
+  "|checkpoint|rematted_computation|while|body|cond|closed_call|custom_(vjp|jvp)_call|pjit"
 )
-
-
 # A Python function's name or an einsum's formula, which XLA or JAX put in.
 _FUNCTION = re.compile(r"<|__|->")
 
@@ -395,17 +360,13 @@ class Origin:
 
   Attributes:
     layer: scopes, such as ("ego", "fast", "s2", "0", "a").
-    primitive: of JAX, such as "conv_general_dilated".
+    primitive: primitive of JAX, such as "conv_general_dilated".
     phase: "forward", "backward", or "recomputed" (for the backward pass).
   """
 
   layer: tuple[str, ...]
   primitive: str
   phase: str
-
-  def __str__(self) -> str:
-    path = "/".join((*self.layer, self.primitive)) or "(no name)"
-    return path if self.phase == "forward" else f"{path} [{self.phase}]"
 
 
 def read_origin(op_name: str) -> Origin:
@@ -419,6 +380,6 @@ def read_origin(op_name: str) -> Origin:
   parts = [
     part
     for part in _AROUND.sub("", _JIT.sub("", name)).split("/")
-    if part not in _NO_SCOPE and not _FUNCTION.search(part)
+    if not _NO_SCOPE.fullmatch(part) and not _FUNCTION.search(part)
   ]
   return Origin(tuple(parts[:-1]), parts[-1] if parts else "", phase)

@@ -15,6 +15,7 @@ TOP = 10
 # Tower, pathway, stage.
 _LAYER_DEPTH = 3
 _REST = "the rest of the step"
+_ESTIMATES = ("cycles", "arithmetic", "memory")
 
 
 def _operation(operation: hlo.Operation, clock_hz: float) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def _operation(operation: hlo.Operation, clock_hz: float) -> dict[str, Any]:
 
 
 def _layers(program: hlo.Program) -> dict[str, dict[str, float]]:
-  """Weight of each tower's stages by phase; cycles, or bytes without them."""
+  """Weighs each tower's stages by phase, in cycles, or in bytes without them."""
   by_cycles = program.cycles is not None
   out: dict[str, dict[str, float]] = {}
   for operation in program.operations:
@@ -51,7 +52,7 @@ def _layers(program: hlo.Program) -> dict[str, dict[str, float]]:
 
 
 def _collectives(program: hlo.Program) -> list[dict[str, Any]]:
-  """Number and size by kind and type, the largest first."""
+  """Number and size of exchanges by kind and type, the largest first."""
   out: dict[tuple[str, str], dict[str, Any]] = {}
   for found in program.collectives:
     row = out.setdefault(
@@ -65,7 +66,7 @@ def _collectives(program: hlo.Program) -> list[dict[str, Any]]:
 
 
 def _costs(compiled: compiler.Compiled, program: hlo.Program) -> dict[str, float]:
-  """Those of XLA, or none: it counts the body of a loop once."""
+  """XLA's costs, or none where it counted the body of a loop only once."""
   looped = sum(o.bytes for o in program.operations if o.times > 1)
   total = sum(o.bytes for o in program.operations)
   return {} if looped > 0.01 * total else dict(compiled.costs)
@@ -73,19 +74,16 @@ def _costs(compiled: compiler.Compiled, program: hlo.Program) -> dict[str, float
 
 def _times(chip: chips.Chip, flops: float | None, program: hlo.Program) -> dict[str, Any]:
   """Seconds of a step by three estimates; None where one can't be made."""
-  cycles, traffic = program.cycles, program.main_bytes
-  return {
-    "cycles": cycles / chip.clock_hz if cycles and chip.clock_hz else None,
-    "arithmetic": flops / chip.peak_flops if flops and chip.peak_flops else None,
-    "memory": traffic / chip.bandwidth if traffic and chip.bandwidth else None,
-  }
+  work = (program.cycles, flops, program.main_bytes)
+  rates = (chip.clock_hz, chip.peak_flops, chip.bandwidth)
+  return {name: w / r if w and r else None for name, w, r in zip(_ESTIMATES, work, rates)}
 
 
 def summarize(compiled: compiler.Compiled) -> dict[str, Any]:
-  """Everything that is printed, as JSON values.
+  """Sums up a compiled step: everything that is printed, as JSON values.
 
-  Times are in seconds, sizes in bytes, all of one chip and one step. All times
-  but that of compiling are estimates.
+  Times are in seconds, sizes in bytes, all for one chip and one step. All times
+  except that of compiling are estimates.
   """
   settings, chip = compiled.settings, compiled.chip
   out = {
@@ -125,11 +123,7 @@ def summarize(compiled: compiler.Compiled) -> dict[str, Any]:
     "epoch_seconds": {
       name: value * steps if value and steps else None for name, value in seconds.items()
     },
-    "chip": {
-      "peak_flops": chip.peak_flops or None,
-      "bandwidth": chip.bandwidth or None,
-      "clock_hz": chip.clock_hz or None,
-    },
+    "chip": {n: getattr(chip, n) or None for n in ("peak_flops", "bandwidth", "clock_hz")},
     "operations": [_operation(o, chip.clock_hz) for o in program.operations[:TOP]],
     "layers": _layers(program),
     "collectives": _collectives(program),
@@ -167,7 +161,7 @@ _ROWS = (
 
 
 def _cell(summary: Mapping[str, Any], path: str, factor: float, unit: str) -> str:
-  """Three digits, or all before the point."""
+  """Shows three digits, or all before the point."""
   value = _get(summary, path)
   if value is None:
     return "not known"
@@ -179,7 +173,7 @@ def _cell(summary: Mapping[str, Any], path: str, factor: float, unit: str) -> st
 
 
 def _table(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
-  """The scalar numbers, a column a program, and the ratio of two."""
+  """The scalar numbers, a column per program, and the ratio of two."""
   lines = []
   for section, path, label, factor, unit in _ROWS:
     if section:
@@ -243,7 +237,7 @@ def _collective_lines(summary: Mapping[str, Any]) -> list[str]:
 
 
 def format_report(summaries: Sequence[Mapping[str, Any]]) -> str:
-  """The text of one program, or of two side by side."""
+  """Formats one program, or two side by side."""
   first = summaries[0]
   lines = [f"{first['topology']}: {first['chips']} chip(s). Compiled, not run."]
   for letter, summary in zip("AB", summaries):

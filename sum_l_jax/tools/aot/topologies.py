@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import re
+from typing import Any
 
 import jax
 from jax.experimental import topologies
@@ -22,7 +23,7 @@ EXAMPLES = (
 
 
 def _pip_install() -> str:
-  """The libtpu that the installed jax names."""
+  """How to install the libtpu that the installed jax names."""
   for text in importlib.metadata.requires("jax") or ():
     if text.startswith("libtpu") and "tpu" in text.partition(";")[2]:
       return f"pip install '{text.partition(';')[0].strip()}'"
@@ -31,30 +32,24 @@ def _pip_install() -> str:
 
 def _unknown(name: str) -> ValueError:
   return ValueError(
-    "--topology must be a TPU with the sides of its slice or a GPU and how"
-    f" many, such as {EXAMPLES}, or cpu:1 to try the command; chips:"
-    f" {', '.join(chips.CHIPS)}; GPUs: {', '.join(chips.GPUS)}; got"
-    f" {name!r}."
+    "--topology must be a TPU with the sides of its slice or a GPU and how many, such as"
+    f" {EXAMPLES}, or cpu:1 to try the command; chips: {', '.join(chips.CHIPS)}; GPUs:"
+    f" {', '.join(chips.GPUS)}; got {name!r}."
   )
 
 
-def _read_sides(name: str) -> tuple[chips.Chip, tuple[int, ...]]:
-  """Chip and sides of a topology's name."""
+def _tpu_devices(name: str) -> tuple[chips.Chip, list[Any]]:
   match = _FORM.fullmatch(name)
   if not match or match.group(1) not in chips.CHIPS:
     raise _unknown(name)
-  sides = tuple(map(int, match.group(2).split("x")))
-  return chips.CHIPS[match.group(1)], sides
-
-
-def _tpu_devices(name: str, chip: chips.Chip, sides: tuple[int, ...]):
   if importlib.util.find_spec("libtpu") is None:
     raise ValueError(
-      "Compiling for a TPU needs its compiler, libtpu, which is not"
-      f" installed (no TPU is needed): {_pip_install()}"
+      "Compiling for a TPU needs its compiler, libtpu, which is not installed (no TPU is needed):"
+      f" {_pip_install()}"
     )
-  options = dict(chip.options)
-  full = (*sides, 1)[:3]
+  chip = chips.CHIPS[match.group(1)]
+  options: dict[str, Any] = dict(chip.options)
+  full = (*map(int, match.group(2).split("x")), 1)[:3]
   # Libtpu counts in whole hosts; a smaller slice is part of one.
   if any(side % block for side, block in zip(full, chip.host_chips)):
     options["chips_per_host_bounds"] = full
@@ -62,17 +57,17 @@ def _tpu_devices(name: str, chip: chips.Chip, sides: tuple[int, ...]):
     described = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
   except (jax.errors.JaxRuntimeError, ValueError) as error:
     raise ValueError(f"libtpu knows no topology {name!r}: {error}\nSuch as {EXAMPLES}.") from error
-  return described.devices
+  return chip, described.devices
 
 
-def _gpu_devices(name: str) -> tuple[chips.Chip, list]:
+def _gpu_devices(name: str) -> tuple[chips.Chip, list[Any]]:
   match = _GPU_FORM.fullmatch(name)
   if not match or match.group(1) not in chips.GPUS or not int(match.group(2)):
     raise _unknown(name)
   if not any(map(importlib.util.find_spec, _CUDA_PLUGINS)):
     raise ValueError(
-      "Compiling for a GPU needs XLA's compiler for CUDA, which is not"
-      " installed (no GPU is needed): pip install -e '.[gpu]'"
+      "Compiling for a GPU needs XLA's compiler for CUDA, which is not installed (no GPU is"
+      " needed): pip install -e '.[gpu]'"
     )
   chip = chips.GPUS[match.group(1)]
   described = topologies.get_topology_desc(
@@ -82,11 +77,11 @@ def _gpu_devices(name: str) -> tuple[chips.Chip, list]:
 
 
 def make_mesh(name: str) -> tuple[jax.sharding.Mesh, chips.Chip]:
-  """The mesh of all chips of a topology, and what one of them can do.
+  """Makes the mesh of all chips of a topology; also says what one can do.
 
   Args:
-    name: "v5e:4x8", "gpu:h100:8", or "cpu:1": devices of this machine, through
-      the same code.
+    name: "v5e:4x8", "gpu:h100:8", or "cpu:1" for devices of this machine,
+      through the same code.
 
   Raises:
     ValueError: no such topology, or no compiler for it.
@@ -98,11 +93,10 @@ def make_mesh(name: str) -> tuple[jax.sharding.Mesh, chips.Chip]:
     found = jax.devices("cpu")
     if not rest.isdecimal() or not 1 <= int(rest) <= len(found):
       raise ValueError(
-        f"--topology=cpu:N needs N between 1 and {len(found)}, the"
-        f" processors that JAX was started with here; got {name!r}."
+        f"--topology=cpu:N needs N between 1 and {len(found)}, the processors that JAX was started"
+        f" with here; got {name!r}."
       )
     chip, found = chips.CPU, found[: int(rest)]
   else:
-    chip, sides = _read_sides(name)
-    found = _tpu_devices(name, chip, sides)
+    chip, found = _tpu_devices(name)
   return jax.sharding.Mesh(np.array(found), (devices.DATA_AXIS,)), chip

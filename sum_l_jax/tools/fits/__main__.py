@@ -1,13 +1,14 @@
-"""What fits where: a table of compiled steps.
+"""Shows what fits where, as a table of compiled steps.
 
   python -m sum_l_jax.tools.fits benchmarks/results/aot_*.json
 
-reads files that `python -m sum_l_jax.tools.aot --output=FILE` wrote, and prints a
+Reads files that `python -m sum_l_jax.tools.aot --output=FILE` wrote, and prints a
 line of Markdown for each program in them.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
 from collections.abc import Sequence
 import json
@@ -53,16 +54,16 @@ def _cells(program: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def table(programs: Sequence[Mapping[str, Any]]) -> str:
-  """Markdown, a line a program.
+  """Makes a table in Markdown, a line per program.
 
   Args:
-    programs: of `report.summarize`.
+    programs: summaries from `aot.program_report.summarize`.
   """
   return text_tables.markdown([_COLUMNS, *map(_cells, programs)])
 
 
 def read_programs(paths: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
-  """The programs of several files.
+  """Reads the programs of several files.
 
   Raises:
     ValueError: a file that can't be read or that something else wrote.
@@ -80,11 +81,15 @@ def read_programs(paths: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
   return programs
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def _run(options: argparse.Namespace) -> str:
+  return table(read_programs(options.files))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit status."""
   parser = command_line.make_parser(__package__, __doc__)
   parser.add_argument("files", nargs="+", type=pathlib.Path, metavar="FILE")
-  return command_line.run(parser, lambda args: table(read_programs(args.files)), argv)
+  return command_line.run(parser, _run, arguments)
 
 
 if __name__ == "__main__":
