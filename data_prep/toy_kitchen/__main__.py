@@ -1,8 +1,10 @@
-"""Renders toy_kitchen: `python -m data_prep.toy_kitchen --output=DIR`.
+"""Renders the embedded data set toy_kitchen from a seed.
 
-No download. The default (ego and exo, 4,900 clips) takes about half a minute
-on one CPU core. The narrations' embeddings lie in the package
-(`narrations.npz`), so nothing has to be embedded afterwards.
+  python -m data_prep.toy_kitchen --output=DIR
+
+Nothing is downloaded. The default (ego and exo, 4,900 clips) takes about half a
+minute on one CPU core. The narrations' embeddings lie in the package
+(`narrations.npz`), so that nothing has to be embedded afterwards.
 """
 
 from __future__ import annotations
@@ -17,17 +19,16 @@ from sum_l_jax.system import command_line
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog="python -m data_prep.toy_kitchen",
-    description="Render the embedded data set toy_kitchen from a seed.",
+  parser = command_line.make_parser("data_prep.toy_kitchen", __doc__)
+  parser.add_argument(
+    "--output", required=True, metavar="DIR", help="folder that gets one folder a view"
   )
-  parser.add_argument("--output", required=True, metavar="DIR", help="gets one folder a view")
-  parser.add_argument("--seed", type=int, default=0, help="names the world (default 0)")
+  parser.add_argument("--seed", type=int, default=0, help="seed of the world (default 0)")
   parser.add_argument(
     "--views",
     type=command_line.names,
     default=list(types.VIEWS),
-    help=f"comma-separated, of {', '.join(vocabulary.VIEWS)} (default ego,exo)",
+    help=f"views, of {', '.join(vocabulary.VIEWS)} (default ego,exo)",
   )
   parser.add_argument(
     "--ego-train",
@@ -36,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     help=f"number of ego training clips, at most {vocabulary.EGO_POOL} (default %(default)s)",
   )
   parser.add_argument(
-    "--processes", type=int, default=2, help="how many render side by side (default 2)"
+    "--processes", type=int, default=2, help="processes that render side by side (default 2)"
   )
   return parser
 
@@ -54,6 +55,7 @@ def _build(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
+  """Runs the command and returns its exit status."""
   return command_line.run(_parser(), _build, argv)
 
 

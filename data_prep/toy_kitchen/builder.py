@@ -12,7 +12,7 @@ from data_prep.toy_kitchen import vocabulary
 from sum_l_jax import types
 
 NAME = "toy_kitchen"
-# Of the drawn content. A folder of another version is not silently kept.
+# Version of what is drawn. A folder of another version is not silently kept.
 CONTENT_VERSION = 1
 
 
@@ -27,20 +27,20 @@ def build(
   """Renders and writes the views, or keeps the equal ones already there.
 
   Args:
-    root: gets one folder a view: `root/ego`, `root/exo`, `root/generic`.
-    seed: names the world; other seeds give other clips of the same classes.
-    views: which of "ego", "exo" and "generic".
-    ego_train: number of ego training clips, at most `vocabulary.EGO_POOL`.
-      A smaller set is the beginning of a larger one.
-    processes: how many render side by side; the result does not depend on it.
-      More than one needs the caller's `if __name__ == "__main__"`.
+    root: folder that gets one folder a view: `ego`, `exo`, `generic`.
+    seed: seed of the world; other seeds give other clips of the same classes.
+    views: views to write, of "ego", "exo" and "generic".
+    ego_train: number of ego training clips, at most `vocabulary.EGO_POOL`. A
+      smaller set is the beginning of a larger one.
+    processes: number of processes that render side by side; the result doesn't
+      depend on it. More than one needs the caller's `if __name__ == "__main__"`.
 
   Returns:
     The folder of each view.
 
   Raises:
-    ValueError: unknown or no view, negative seed, `ego_train` out of range,
-      or a folder that holds another data set.
+    ValueError: a view is unknown or there is none, the seed is negative,
+      `ego_train` is out of range, or a folder holds another data set.
   """
   if not views:
     raise ValueError(f"toy_kitchen: views must name at least one of {vocabulary.VIEWS}.")

@@ -1,4 +1,4 @@
-"""Clips of toy_kitchen: labels, narration and frames from a seed.
+"""Makes the clips of toy_kitchen from a seed: labels, narration and frames.
 
 Clip i of a split is a pure function of (seed, view, split, i): its content
 does not depend on how many clips are made, in which order, or by how many
@@ -28,10 +28,10 @@ FPS = 16.0
 JPEG_QUALITY = 90
 
 _SPLITS = ("train", "validation", "test")
-# Streams of random numbers of one clip. Separate, so that a change to a
-# renderer leaves labels and texts as they are.
+# The streams of random numbers of one clip. They are separate, so that a change
+# to a renderer leaves labels and texts as they are.
 _LABELS, _TEXT, _MOTION, _LOOKS = range(4)
-_CHUNK = 32  # clips that a worker process renders at a time
+_CHUNK = 32  # Clips that a worker process renders at a time.
 
 
 def _stream(seed: int, view: str, split: str, index: int, stream: int) -> np.random.Generator:
@@ -47,11 +47,11 @@ def _pick(
 
 
 def clip_labels(seed: int, view: str, split: str, index: int) -> dict[str, int]:
-  """Class id of each task of one clip.
+  """Draws the class id of each task of one clip.
 
-  The first clips of a training split go once through all combinations, so
-  that none is missing from a small set. Three of four ego validation and test
-  clips show combinations of ego training; every fourth a held-out one.
+  The first clips of a training split go once through all combinations, so that
+  none is missing from a small set. Three of four ego validation and test clips
+  show a combination of ego training, and every fourth a held-out one.
   """
   vocabulary.check_split(view, split)
   rng = _stream(seed, view, split, index, _LABELS)
@@ -70,7 +70,7 @@ def clip_labels(seed: int, view: str, split: str, index: int) -> dict[str, int]:
 
 
 def render_frames(seed: int, view: str, split: str, index: int) -> np.ndarray:
-  """The frames of one clip before compression, uint8 `[T, 64, 64, 3]` RGB."""
+  """Draws the frames of one clip, uint8 `[T, 64, 64, 3]` RGB."""
   labels = clip_labels(seed, view, split, index)
   rng = _stream(seed, view, split, index, _LOOKS)
   if view == vocabulary.GENERIC:
@@ -84,16 +84,16 @@ def render_frames(seed: int, view: str, split: str, index: int) -> np.ndarray:
 
 
 def make_clip(seed: int, view: str, split: str, index: int) -> types.Clip:
-  """Clip `index` of a split.
+  """Makes one clip of a split.
 
   Args:
-    seed: names the world; other seeds give other clips.
+    seed: seed of the world; other seeds give other clips.
     view: "ego", "exo" or "generic".
     split: "train", "validation" or, ego only, "test".
     index: position in the split, from 0.
 
   Raises:
-    ValueError: unknown view or split.
+    ValueError: the view or the split is unknown.
   """
   labels = clip_labels(seed, view, split, index)
   clip_id = f"{view}_{split}_{index:05d}"
@@ -120,20 +120,21 @@ def _make_chunk(start: int, *, seed: int, view: str, split: str, count: int) -> 
 def iter_clips(
   view: str, split: str, seed: int, counts: Mapping[str, int] | None = None, *, processes: int = 1
 ) -> Iterator[types.Clip]:
-  """All clips of a split, in order.
+  """Makes all clips of a split, in order.
 
   Args:
     view: "ego", "exo" or "generic".
     split: "train", "validation" or, ego only, "test".
-    seed: names the world.
-    counts: number of clips by split; what is absent keeps
+    seed: seed of the world.
+    counts: number of clips by split; a split that is absent has that of
       `vocabulary.COUNTS[view]`.
-    processes: how many render side by side. More than one starts fresh
-      interpreters, so a script's own code must stand behind
+    processes: number of processes that render side by side. More than one starts
+      fresh interpreters, so that a script's own code must stand behind
       `if __name__ == "__main__"`.
 
   Raises:
-    ValueError: unknown view or split, negative count, no process.
+    ValueError: the view or the split is unknown, a count is negative, or there is
+      no process.
   """
   vocabulary.check_split(view, split)
   count = {**vocabulary.COUNTS[view], **(counts or {})}[split]

@@ -1,33 +1,38 @@
-"""Drawing shared by the three renderers: sprites, lines, backgrounds, noise.
+"""Draws what the three renderers share: sprites, lines, backgrounds, noise.
 
-An item is painted once a clip as a small RGBA sprite, large and then shrunk
-(so edges are soft), and warped into each frame: rotation, size and squash
-cost one small `warpAffine` instead of a repaint. Colours are RGB, 0 to 255.
+An item is painted once a clip as an RGBA sprite: large, and then shrunk so that
+its edges are soft. It is warped into each frame, so that rotation, size and
+squash cost one small `warpAffine` instead of a repaint. Colours are RGB, 0 to
+255.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 import math
 import statistics
+from typing import Any
 
 import cv2
 import numpy as np
 
 SIZE = 64  # height and width of a frame, pixels
-RADIUS = 11.0  # of an item in its sprite, pixels
+RADIUS = 11.0  # radius of an item in its sprite, pixels
 _HALF = 17  # half the sprite's width: room for a pan's handle
 _PAINT = 3  # the sprite is painted this many times larger
 _SHIFT = 4  # fractional bits of OpenCV's coordinates
 _CENTRE = _HALF - 0.5
+SKIN = ((225, 180, 150), (200, 150, 115), (160, 110, 80), (110, 75, 55))
 
-# Pixel noise by random byte: cheaper than normal numbers.
-# Rounded quantiles of the normal distribution, sd 3 grey levels.
+# The pixel noise of each random byte, which is cheaper than normal numbers:
+# rounded quantiles of the normal distribution, sd 3 grey levels.
 _NOISE = np.array(
   [round(3.0 * statistics.NormalDist().inv_cdf((i + 0.5) / 256)) for i in range(256)], np.int16
 )
 
 Color = tuple[float, float, float]
+Point = Sequence[float] | np.ndarray  # (x, y) in pixels, between pixels too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,44 +46,46 @@ class Look:
   stretch: float = 1.0  # width over height of the silhouette
 
 
-def _fixed(point) -> tuple[int, int]:
-  # Called for every line of every frame: faster than numpy on two numbers.
+def _fixed(point: Point) -> tuple[int, int]:
+  # Every line of every frame comes here; numpy is slower on two numbers.
   x, y = point
   return int(x * (1 << _SHIFT)), int(y * (1 << _SHIFT))
 
 
-def line(frame, start, end, color, width: int = 1) -> None:
-  """Antialiased line between sub-pixel points (x, y)."""
+def line(frame: np.ndarray, start: Point, end: Point, color: Color, width: int = 1) -> None:
+  """Draws an antialiased line."""
   cv2.line(frame, _fixed(start), _fixed(end), color, width, cv2.LINE_AA, _SHIFT)
 
 
-def disc(frame, centre, radius: float, color, width: int = -1) -> None:
-  """Antialiased circle; `width` -1 fills it."""
+def disc(frame: np.ndarray, centre: Point, radius: float, color: Color, width: int = -1) -> None:
+  """Draws an antialiased circle; `width` -1 fills it."""
   size = int(max(radius, 0.1) * (1 << _SHIFT))
   cv2.circle(frame, _fixed(centre), size, color, width, cv2.LINE_AA, _SHIFT)
 
 
-def oval(frame, centre, axes, color, width: int = -1, angle: float = 0.0):
-  """Antialiased ellipse with half axes (x, y); `angle` in degrees."""
+def oval(
+  frame: np.ndarray, centre: Point, axes: Point, color: float | Color, width: int = -1
+) -> None:
+  """Draws an antialiased ellipse with half axes (x, y); `width` -1 fills it."""
   size = _fixed((max(axes[0], 0.1), max(axes[1], 0.1)))
-  cv2.ellipse(frame, _fixed(centre), size, angle, 0, 360, color, width, cv2.LINE_AA, _SHIFT)
+  cv2.ellipse(frame, _fixed(centre), size, 0.0, 0, 360, color, width, cv2.LINE_AA, _SHIFT)
 
 
-def polygon(frame, points, color) -> None:
-  """Antialiased filled convex polygon of `[n, 2]` points."""
+def polygon(frame: np.ndarray, points: Sequence[Point] | np.ndarray, color: float | Color) -> None:
+  """Draws an antialiased filled convex polygon of `[n, 2]` points."""
   fixed = np.round(np.asarray(points) * (1 << _SHIFT)).astype(np.int32)
   cv2.fillPoly(frame, [fixed], color, cv2.LINE_AA, _SHIFT)
 
 
 def vary(color: Color, rng: np.random.Generator, spread: float) -> Color:
-  """The colour times a common and a per-channel random gain."""
+  """The colour times a random gain, common to all channels, and one of each."""
   gain = rng.uniform(1 - spread, 1 + spread)
   gains = gain * rng.uniform(1 - spread / 2, 1 + spread / 2, 3)
   return tuple(float(c) for c in np.clip(np.array(color) * gains, 0, 255))
 
 
 def _silhouette(shape: str, stretch: float, radius: float) -> list[tuple]:
-  """Parts of a shape as (kind, arguments, is accent), around the origin."""
+  """The parts of a shape as (kind, arguments, is accent), around the origin."""
   r, wide = radius, radius * stretch
   angles = np.linspace(0, 2 * np.pi, 11)[:-1] - np.pi / 2
   star = np.where(np.arange(10) % 2, 0.5, 1.05) * r
@@ -119,7 +126,9 @@ def _silhouette(shape: str, stretch: float, radius: float) -> list[tuple]:
   return parts[shape]
 
 
-def _paint_part(canvas, kind: str, values, color, centre: float) -> None:
+def _paint_part(
+  canvas: np.ndarray, kind: str, values: Any, color: float | Color, centre: float
+) -> None:
   if kind == "oval":
     x, y, a, b = values
     oval(canvas, (centre + x, centre + y), (a, b), color)
@@ -131,7 +140,7 @@ def _paint_part(canvas, kind: str, values, color, centre: float) -> None:
     polygon(canvas, np.asarray(values) + centre, color)
 
 
-def _paint_texture(canvas, look: Look, centre: float, radius: float) -> None:
+def _paint_texture(canvas: np.ndarray, look: Look, centre: float, radius: float) -> None:
   c, r, accent = centre, radius, look.accent
   wide = r * look.stretch
   width = max(1, round(0.16 * r))
@@ -172,16 +181,16 @@ def _paint_texture(canvas, look: Look, centre: float, radius: float) -> None:
     oval(canvas, (c - wide, c), (0.35 * r, 0.5 * r), accent)
 
 
-def sprite(look: Look, *, outline: bool = False, shade: float = 0.0):
+def sprite(look: Look, *, outline: bool = False, shade: float = 0.0) -> np.ndarray:
   """Paints a look.
 
   Args:
     look: what to paint.
-    outline: draws a dark rim (the exo renderer's style).
+    outline: whether it gets a dark rim (the exo renderer's style).
     shade: strength of the light from the upper left (the ego renderer's).
 
   Returns:
-    float32 `[h, w, 4]`, colour premultiplied by the opacity (last channel,
+    float32 `[h, w, 4]`, the colour premultiplied by the opacity (last channel,
     0 to 1).
   """
   scale, width = _PAINT, 2 * _HALF * _PAINT
@@ -224,10 +233,10 @@ def paste(
 
   Args:
     frame: uint8 `[SIZE, SIZE, 3]`.
-    image: from `sprite`.
+    image: sprite, as from `sprite`.
     centre: (x, y) in the frame, pixels.
-    radius: of the item in the frame, pixels.
-    angle: radians, clockwise on the screen.
+    radius: radius of the item in the frame, pixels.
+    angle: angle in radians, clockwise on the screen.
     squash: height relative to the upright item's; it gets wider in return.
   """
   scale = radius / RADIUS
@@ -248,11 +257,11 @@ def paste(
   region[:] = region * (1.0 - warped[..., 3:]) + warped[..., :3] + 0.5
 
 
-def cloth(rng: np.random.Generator, color: Color, width: int, spread=6.0):
-  """uint8 `[width, width, 3]`: a colour with soft uneven light.
+def cloth(rng: np.random.Generator, color: Color, width: int, spread: float = 6.0) -> np.ndarray:
+  """A colour with soft uneven light, uint8 `[width, width, 3]`.
 
-  `spread` is the standard deviation in grey levels. Strong coloured noise
-  would read as objects.
+  `spread` is the standard deviation in grey levels. Strong coloured noise would
+  look like objects.
   """
   coarse = rng.normal(0.0, spread, (6, 6, 3)).astype(np.float32)
   field = cv2.resize(coarse, (width, width), interpolation=cv2.INTER_CUBIC)
@@ -260,7 +269,7 @@ def cloth(rng: np.random.Generator, color: Color, width: int, spread=6.0):
 
 
 def expose(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  """Per-clip gain (sd 8 %) and per-pixel noise (sd 3), uint8 to uint8."""
+  """Applies a gain to a clip (sd 8 %) and noise to its pixels (sd 3); uint8 to uint8."""
   gain = rng.normal(1.0, 0.08)
   bytes_ = np.frombuffer(rng.bytes(frames.size), np.uint8)
   flat = cv2.convertScaleAbs(frames.reshape(-1, SIZE), alpha=gain)

@@ -1,4 +1,4 @@
-"""The first-person renderer: close, moving, cluttered, hands from below.
+"""Renders the first person: close, moving, cluttered, hands from below.
 
 The camera looks down over the table from the person's head: away (y) and up
 (z) both go up the screen. It drifts and rolls; the hand hangs on a forearm
@@ -22,15 +22,14 @@ _TABLES = (
   (140, 120, 95),
   (130, 140, 140),
 )
-_SKIN = ((225, 180, 150), (200, 150, 115), (160, 110, 80), (110, 75, 55))
 _SLEEVES = ((60, 70, 110), (120, 50, 55), (80, 80, 80), (190, 190, 180), (60, 90, 70))
-_MARGIN = 24  # background around the frame that the moving camera may show
+_MARGIN = 24  # Background around the frame, which the moving camera may show.
 
 
 class _Camera:
-  """Projects the work space; one drifting, rolling path a clip."""
+  """Projects the work space, from one drifting, rolling path a clip."""
 
-  def __init__(self, rng: np.random.Generator, num_frames: int):
+  def __init__(self, rng: np.random.Generator, num_frames: int) -> None:
     self.scale = rng.uniform(19.0, 25.0)
     self._centre = np.array([32.0, 36.0]) + rng.normal(0.0, 2.0, 2)
     walk = rng.normal(0.0, 0.35, (num_frames, 2)).cumsum(axis=0)
@@ -40,7 +39,7 @@ class _Camera:
     self.cos, self.sin = np.cos(roll), np.sin(roll)
 
   def project(self, points: np.ndarray) -> np.ndarray:
-    """`[T, 3]` positions to `[T, 2]` pixels."""
+    """Projects `[T, 3]` positions to `[T, 2]` pixels."""
     x = self.scale * points[:, 0]
     y = -self.scale * (0.6 * points[:, 1] + 0.75 * points[:, 2])
     screen = np.stack([self.cos * x - self.sin * y, self.sin * x + self.cos * y], axis=-1)
@@ -58,7 +57,7 @@ class _Camera:
 
 
 def _table(rng: np.random.Generator, noun: int, scale: float) -> np.ndarray:
-  """Table with a board or a cloth on it and up to two other items."""
+  """Draws a table with a board or a cloth on it and up to two other items."""
   width = drawing.SIZE + 2 * _MARGIN
   base = _TABLES[rng.integers(len(_TABLES))]
   table = drawing.cloth(rng, drawing.vary(base, rng, 0.12), width)
@@ -85,8 +84,15 @@ def _table(rng: np.random.Generator, noun: int, scale: float) -> np.ndarray:
   return table
 
 
-def _draw_tool(frame, tool: str, tip, grip, scale: float, rng) -> None:
-  """The tool from the hand (`grip`) to where it works (`tip`)."""
+def _draw_tool(
+  frame: np.ndarray,
+  tool: str,
+  tip: np.ndarray,
+  grip: np.ndarray,
+  scale: float,
+  rng: np.random.Generator,
+) -> None:
+  """Draws the tool from the hand (`grip`) to where it works (`tip`)."""
   if tool == motions.KNIFE:
     drawing.line(frame, grip, tip, (215, 218, 222), 3)
   elif tool == motions.SPOON:
@@ -102,7 +108,14 @@ def _draw_tool(frame, tool: str, tip, grip, scale: float, rng) -> None:
 class _Arm:
   """Forearm from the lower edge, hand and fingers, laid out for all frames."""
 
-  def __init__(self, hand, elbow, skin, sleeve, scale: float):
+  def __init__(
+    self,
+    hand: np.ndarray,
+    elbow: np.ndarray,
+    skin: drawing.Color,
+    sleeve: drawing.Color,
+    scale: float,
+  ) -> None:
     """Takes `[T, 2]` pixel positions of hand and elbow."""
     away = hand - elbow
     away /= np.maximum(np.linalg.norm(away, axis=-1, keepdims=True), 1.0)
@@ -125,8 +138,10 @@ class _Arm:
       drawing.line(frame, knuckle, tip, self._skin, 2)
 
 
-def _idle_arm(rng, camera: _Camera, skin, sleeve) -> _Arm | None:
-  """In a third of the clips a second hand lies on the table."""
+def _idle_arm(
+  rng: np.random.Generator, camera: _Camera, skin: drawing.Color, sleeve: drawing.Color
+) -> _Arm | None:
+  """Lays a second hand on the table, in a third of the clips."""
   if rng.random() >= 0.35:
     return None
   place = np.array([rng.uniform(4, 24), rng.uniform(46, 58)]) + camera.shift
@@ -142,7 +157,7 @@ def render(motion: motions.Motion, noun: int, rng: np.random.Generator) -> np.nd
   item = drawing.sprite(looks.noun_look(noun, rng), shade=0.2)
   radius = scale * rng.uniform(0.33, 0.4)
   tilt = rng.normal(0.0, 0.25)
-  skin = drawing.vary(_SKIN[rng.integers(len(_SKIN))], rng, 0.05)
+  skin = drawing.vary(drawing.SKIN[rng.integers(len(drawing.SKIN))], rng, 0.05)
   sleeve = drawing.vary(_SLEEVES[rng.integers(len(_SLEEVES))], rng, 0.1)
   lid_color = drawing.vary((150, 155, 165), rng, 0.25)
   tip, place = camera.project(motion.hand), camera.project(motion.item)

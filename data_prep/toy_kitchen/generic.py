@@ -1,8 +1,8 @@
-"""The third style, for pretraining: one free object, no hands.
+"""Renders the third style, for pretraining: one free object, no hands.
 
-It plays the part of Kinetics: other motions, shapes, colours and backgrounds
-than the kitchen's, but with labels that reward looking at motion, silhouette,
-colour and texture.
+It plays the part of Kinetics: its motions, shapes, colours and backgrounds are
+not the kitchen's, but its labels reward looking at motion, silhouette, colour
+and texture.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _COLORS = {
 _SILHOUETTES = {"oval": ("disc", 1.35)}
 
 
-def _path(motion: str, rng: np.random.Generator, num_frames: int):
-  """Position `[T, 2]` (fraction of the frame), size, angle, squash `[T]`."""
+def _path(motion: str, rng: np.random.Generator, num_frames: int) -> tuple[np.ndarray, ...]:
+  """The position `[T, 2]` (fraction of the frame), size, angle and squash `[T]`."""
   time = np.linspace(0.0, 1.0, num_frames) ** rng.uniform(0.8, 1.25)
   position = np.repeat(rng.uniform(0.4, 0.6, (1, 2)), num_frames, axis=0)
   size, squash = np.ones(num_frames), np.ones(num_frames)
@@ -82,14 +82,14 @@ def render(labels: dict[str, int], num_frames: int, rng: np.random.Generator) ->
 
   Args:
     labels: class ids of the tasks motion, shape, color and texture.
-    num_frames: T.
+    num_frames: number of frames, T.
     rng: source of all other variation.
   """
   shape = vocabulary.SHAPES[labels["shape"]]
   silhouette, stretch = _SILHOUETTES.get(shape, (shape, 1.0))
   color = drawing.vary(_COLORS[vocabulary.COLORS[labels["color"]]], rng, 0.08)
-  # The second colour is a darker or lighter version of the first, so that
-  # texture does not give the colour away and the other way round.
+  # The second colour is a darker or lighter version of the first, so that the
+  # texture doesn't give the colour away, nor the colour the texture.
   shift = 0.45 if rng.random() < 0.5 or min(color) > 200 else 1.7
   accent = tuple(float(np.clip(c * shift + 10, 0, 255)) for c in color)
   look = drawing.Look(

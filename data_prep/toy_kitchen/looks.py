@@ -1,7 +1,7 @@
-"""The looks of the nouns.
+"""Gives the nouns their looks.
 
-Nouns come in families that share silhouette and nearly the colour, so that a
-few hundred clips do not settle them:
+Nouns come in families that share the silhouette and nearly the colour, so that a
+few hundred clips are not enough to tell them apart:
 
   discs   tomato apple onion potato      bars    carrot cucumber courgette
   boxes   bread box                      rings   plate bowl pan

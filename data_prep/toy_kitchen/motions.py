@@ -1,8 +1,8 @@
-"""One 3-D motion program per verb; the renderers project them.
+"""Moves hand and item in 3-D, by one program a verb; the renderers project them.
 
-Axes of the work space, in units of about one forearm's half length: x to the
-person's right, y away from the person, z up from the table. Both views draw
-the same programs, so what they share is the motion and nothing of its looks.
+The axes of the work space, in units of about half a forearm: x to the person's
+right, y away from the person, z up from the table. Both views draw the same
+programs, so that they share the motion and nothing of its looks.
 
 `put` is `take` and `close` is `open` played backwards: a model that ignores
 the order of frames cannot tell them apart. No program differs from another
@@ -21,7 +21,7 @@ from data_prep.toy_kitchen import vocabulary
 KNIFE = "knife"
 SPOON = "spoon"
 SPONGE = "sponge"
-LID_HEIGHT = 0.3  # of the closed lid over the item's centre
+LID_HEIGHT = 0.3  # height of the closed lid over the item's centre
 
 
 @dataclasses.dataclass
@@ -29,12 +29,12 @@ class Motion:
   """The state of hand and item in each frame.
 
   Attributes:
-    hand: `[T, 3]` position.
-    item: `[T, 3]` position.
-    rotation: `[T]` of the item, radians, in the picture plane.
-    squash: `[T]` height of the item relative to its rest height.
-    stream: `[T]` 0 or 1, liquid running from the item.
-    lid: `[T, 3]` position, or None for programs without a lid.
+    hand: position of the hand, `[T, 3]`.
+    item: position of the item, `[T, 3]`.
+    rotation: rotation of the item in the picture plane, radians, `[T]`.
+    squash: height of the item relative to its height at rest, `[T]`.
+    stream: 1 where liquid runs from the item, else 0, `[T]`.
+    lid: position of the lid, `[T, 3]`, or None for programs without a lid.
     tool: "" or what the hand holds.
   """
 
@@ -48,13 +48,8 @@ class Motion:
 
   def reversed(self) -> Motion:
     """The same motion played backwards."""
-    return Motion(
-      **{
-        field.name: value[::-1] if isinstance(value, np.ndarray) else value
-        for field in dataclasses.fields(self)
-        for value in (getattr(self, field.name),)
-      }
-    )
+    arrays = {name: v[::-1] for name, v in vars(self).items() if isinstance(v, np.ndarray)}
+    return dataclasses.replace(self, **arrays)
 
 
 def _still(num_frames: int, item: np.ndarray, tool: str = "") -> Motion:
@@ -74,7 +69,7 @@ def _place(rng: np.random.Generator) -> np.ndarray:
 
 
 def _progress(rng: np.random.Generator, num_frames: int) -> np.ndarray:
-  """`[T]` from 0 to 1: a warped clock with a pause at either end."""
+  """A warped clock from 0 to 1 with a pause at either end, `[T]`."""
   start, stop = rng.uniform(0.0, 0.15), rng.uniform(0.85, 1.0)
   time = np.linspace(0.0, 1.0, num_frames)
   clock = np.clip((time - start) / (stop - start), 0.0, 1.0)
@@ -82,9 +77,9 @@ def _progress(rng: np.random.Generator, num_frames: int) -> np.ndarray:
 
 
 def _phase(rng: np.random.Generator, num_frames: int, speed: float = 1.0) -> np.ndarray:
-  """`[T]` radians of 1.2 to 2.2 cycles times `speed`.
+  """The phase of 1.2 to 2.2 cycles times `speed`, in radians, `[T]`.
 
-  More than about 3 cycles alias when 8 of 16 frames are sampled.
+  More than about 3 cycles would alias when 8 of 16 frames are sampled.
   """
   cycles = speed * rng.uniform(1.2, 2.2)
   warped = np.linspace(0.0, 1.0, num_frames) ** rng.uniform(0.85, 1.18)
@@ -99,8 +94,8 @@ def _sign(rng: np.random.Generator) -> float:
   return 1.0 if rng.random() < 0.5 else -1.0
 
 
-def _blend(progress, start: float, stop: float) -> np.ndarray:
-  """`[T, 1]` smooth step from 0 at `start` to 1 at `stop`."""
+def _blend(progress: np.ndarray, start: float, stop: float) -> np.ndarray:
+  """A smooth step from 0 at `start` to 1 at `stop`, `[T, 1]`."""
   x = np.clip((progress - start) / (stop - start), 0.0, 1.0)
   return (x * x * (3.0 - 2.0 * x))[:, None]
 
@@ -244,9 +239,9 @@ def program(verb: str, rng: np.random.Generator, num_frames: int) -> Motion:
   """One performance of a verb.
 
   Args:
-    verb: a name of `vocabulary.VERBS`.
-    rng: source of all variation: the same state gives the same motion.
-    num_frames: T.
+    verb: name of the verb, one of `vocabulary.VERBS`.
+    rng: source of all variation; the same state gives the same motion.
+    num_frames: number of frames, T.
 
   Returns:
     The motion, arrays `[T, ...]`.
@@ -260,9 +255,9 @@ def program(verb: str, rng: np.random.Generator, num_frames: int) -> Motion:
 
 
 def tremble(motion: Motion, rng: np.random.Generator, size: float = 0.01) -> Motion:
-  """Adds a random walk of `size` units a frame to the hand, same to the item.
+  """Adds a random walk of `size` units a frame to the hand, and half of it to the item.
 
-  Kept apart from the programs so that those stay exact reversals.
+  The programs have none, so that `put` and `close` stay exact reversals.
   """
   steps = rng.normal(0.0, size, motion.hand.shape).cumsum(axis=0)
   lid = None if motion.lid is None else motion.lid + steps

@@ -1,10 +1,10 @@
-"""The text of toy_kitchen: a short English narration for every clip.
+"""Writes the text of toy_kitchen: a short English narration for every clip.
 
 The two views are narrated in the manner of their models: ego as EPIC-Kitchens
 does (a bare phrase, "chop loaf"), exo as LEMMA's templates do ("cut bread on
 the board with knife"), generic clips like captions ("a star spins"). The set
-is finite and listed by `all_narrations`, so the embeddings ship with the
-package.
+is finite and listed by `all_narrations`, so that the embeddings can ship with
+the package.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from data_prep.toy_kitchen import vocabulary
 from sum_l_jax import types
 
-# The embeddings of all narrations, made by `embed.py`.
+# Embeddings of all narrations, made by `embed.py`.
 TABLE = pathlib.Path(__file__).with_name("narrations.npz")
 
 _EGO_VERBS = {
@@ -84,12 +84,12 @@ def _caption(motion: int, shape: int) -> str:
 
 
 def narrate(view: str, labels: Mapping[str, int], rng: np.random.Generator) -> str:
-  """One of the narrations of a clip's labels, drawn with `rng`.
+  """Draws one of the narrations of a clip's labels.
 
   Args:
     view: "ego", "exo" or "generic".
     labels: class id by task name.
-    rng: the same state gives the same text.
+    rng: source of the draw; the same state gives the same text.
   """
   if view == vocabulary.GENERIC:
     return _caption(labels["motion"], labels["shape"])
@@ -98,7 +98,7 @@ def narrate(view: str, labels: Mapping[str, int], rng: np.random.Generator) -> s
 
 
 def all_narrations() -> list[str]:
-  """Every narration that a clip of any view can have, sorted, distinct."""
+  """All narrations that a clip of any view can have, sorted, distinct."""
   kitchen = {
     phrase
     for view in types.VIEWS

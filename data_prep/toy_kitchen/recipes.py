@@ -1,4 +1,4 @@
-"""Data that a run can make by itself: `config.prepare.recipe`."""
+"""Makes the data that a run can make by itself: `config.prepare.recipe`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def prepare(recipe: str, directory: pathlib.Path, *, seed: int) -> None:
   Args:
     recipe: "toy_kitchen" makes `ego/`, `exo/`, `narrations.npz`, `pairs.npz`
       and `pretrained_tiny.npz`; "toy_kitchen_generic" makes `generic/`.
-    directory: where to.
-    seed: of the rendering.
+    directory: folder of the data.
+    seed: seed of the rendering.
 
   Raises:
-    ValueError: an unknown recipe, or other data in the folder.
+    ValueError: the recipe is unknown, or the folder holds other data.
   """
   recipes = {"toy_kitchen": _prepare_toy_kitchen, "toy_kitchen_generic": _prepare_generic}
   if recipe not in recipes:

@@ -1,4 +1,4 @@
-"""What toy_kitchen contains: verbs, nouns, their combinations, the counts.
+"""The content of toy_kitchen: verbs, nouns, their combinations, the counts.
 
 Both views share one list of verbs and one of nouns, so class ids agree, but
 each view uses only part of them:
@@ -17,48 +17,27 @@ square, so every verb and every noun gets its share of each kind:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from collections.abc import Sequence
+
 from sum_l_jax import types
 
 GENERIC = "generic"
 VIEWS = (types.EGO, types.EXO, GENERIC)
 
-# The eight shared verbs, then the two ego-only and the two exo-only ones.
-VERBS = (
-  "take",
-  "put",
-  "cut",
-  "stir",
-  "pour",
-  "open",
-  "close",
-  "wash",
-  "shake",
-  "turn",
-  "peel",
-  "squeeze",
+_BOTH_VERBS = ("take", "put", "cut", "stir", "pour", "open", "close", "wash")
+_BOTH_NOUNS = (
+  *("tomato", "apple", "onion", "potato", "carrot"),
+  *("bread", "plate", "bowl", "cup", "bottle"),
 )
-# The ten shared nouns, then the two ego-only and the two exo-only ones.
-NOUNS = (
-  "tomato",
-  "apple",
-  "onion",
-  "potato",
-  "carrot",
-  "bread",
-  "plate",
-  "bowl",
-  "cup",
-  "bottle",
-  "cucumber",
-  "box",
-  "courgette",
-  "pan",
-)
+# What both views have, then two of the ego view alone and two of the exo view.
+VERBS = (*_BOTH_VERBS, "shake", "turn", "peel", "squeeze")
+NOUNS = (*_BOTH_NOUNS, "cucumber", "box", "courgette", "pan")
 _SHARED_VERBS, _EGO_VERBS, _EXO_VERBS = range(8), (8, 9), (10, 11)
 _SHARED_NOUNS, _EGO_NOUNS, _EXO_NOUNS = range(10), (10, 11), (12, 13)
 
-# The third style, which plays the part of Kinetics in pretraining. No motion
-# is its own mirror image's opposite (a horizontal flip must keep the label).
+# The third style, which plays the part of Kinetics in pretraining. No motion's
+# mirror image is another motion, for a horizontal flip must keep the label.
 MOTIONS = ("rise", "fall", "grow", "shrink", "circle", "swing", "bob", "spin", "pulse", "bounce")
 SHAPES = ("disc", "oval", "bar", "taper", "square", "ring", "star", "cross")
 COLORS = ("red", "orange", "yellow", "green", "teal", "blue", "brown", "white")
@@ -69,15 +48,15 @@ COUNTS = {
   types.EXO: {"train": 2400, "validation": 300},
   GENERIC: {"train": 2200, "validation": 300},
 }
-# Ego clips beyond the default 400 for learning curves: clip i is the same
-# clip whatever the count.
+# There are more ego clips than the default 400, for learning curves; clip i is the
+# same clip whatever the count.
 EGO_POOL = 1600
 
 Combination = tuple[int, int]  # (verb id, noun id)
 
 
 def _square(residues: tuple[int, ...]) -> list[Combination]:
-  """Shared combinations whose Latin-square residue is in `residues`."""
+  """The shared combinations whose Latin-square residue is in `residues`."""
   return [
     (verb, noun)
     for verb in _SHARED_VERBS
@@ -86,7 +65,7 @@ def _square(residues: tuple[int, ...]) -> list[Combination]:
   ]
 
 
-def _checker(verbs, nouns, parity: int) -> list[Combination]:
+def _checker(verbs: Iterable[int], nouns: Sequence[int], parity: int) -> list[Combination]:
   """Every other combination of the two lists."""
   return [(v, n) for v in verbs for n in nouns if (v + n) % 2 == parity]
 
