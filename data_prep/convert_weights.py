@@ -1,4 +1,4 @@
-r"""Published PyTorch and Caffe2 weights in, or our weights out as PyTorch's.
+r"""Converts published PyTorch and Caffe2 weights, or ours to PyTorch's.
 
   python -m data_prep.convert_weights --model=slowfast_r50_8x8 \
       --input=SLOWFAST_8x8_R50.pyth --output=weights/slowfast_r50
@@ -20,11 +20,11 @@ from sum_l_jax import types
 from sum_l_jax.data import records
 from sum_l_jax.system import command_line
 
-# jax and what stands on it are imported once the options are read.
+# JAX, and what needs it, is imported once the options are read.
 
 
 def _classes(directory: str) -> dict:
-  """Class names by view and task, of a built data set."""
+  """The class names of a built data set, by view and task."""
   if not directory:
     return {}
   card = records.read_card(directory)
@@ -93,6 +93,7 @@ def _command(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
+  """Runs the command and returns its exit status."""
   parser = command_line.make_parser("data_prep.convert_weights", __doc__)
   parser.add_argument(
     "--input", required=True, metavar="PATH", help="the file; with --export a workdir or checkpoint"
@@ -122,10 +123,11 @@ def main(argv: list[str] | None = None) -> int:
     "--channel_order",
     choices=("RGB", "BGR"),
     default="",
-    help="of the pixels the network saw; default: BGR for EPIC and Charades-Ego heads, else RGB",
+    help="order of the pixels that the network saw (default: BGR for EPIC and Charades-Ego"
+    " heads, else RGB)",
   )
   parser.add_argument(
-    "--fps", type=float, default=0.0, help="frame rate the network saw; default by head"
+    "--fps", type=float, default=0.0, help="frame rate that the network saw (default: by head)"
   )
   parser.add_argument(
     "--skip",

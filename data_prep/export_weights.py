@@ -14,11 +14,11 @@ import numpy as np
 
 from sum_l_jax.system import command_line
 
-# jax and what stands on it are imported once the options are read.
+# JAX, and what needs it, is imported once the options are read.
 
 
 def export(args: argparse.Namespace) -> None:
-  """Reads, drops what is not asked for, writes."""
+  """Reads the weights, drops what is not asked for, and writes the rest."""
   from sum_l_jax.checkpoint import weight_files
 
   weights = weight_files.read_weights(args.checkpoint)
@@ -39,6 +39,7 @@ def export(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
+  """Runs the command and returns its exit status."""
   parser = command_line.make_parser("data_prep.export_weights", __doc__)
   parser.add_argument(
     "--checkpoint", required=True, metavar="DIR", help="workdir, checkpoint folder or .npz file"

@@ -1,4 +1,4 @@
-"""From published arrays to our parameter trees, and back.
+"""Converts published arrays to our parameter trees, and back.
 
 Nothing is guessed: every array of the encoder must come from the file, and
 every array of the file must have been used or left behind for a stated reason.
@@ -6,12 +6,14 @@ every array of the file must have been used or left behind for a stated reason.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import json
 import re
+from typing import Any
 
 import numpy as np
 
@@ -31,14 +33,14 @@ class Options:
   """What the user may decide.
 
   Attributes:
-    backbone: ours, see `choices.MODELS`.
+    backbone: name of our backbone, see `choices.MODELS`.
     view: "ego", "exo" or "both"; "" for what the file has.
     head: "keep": the class heads come along, with the names of `classes`
       where the numbers agree, else with numbers for names. "reinit": heads
       that do not fit `classes` stay behind. "error": they are an error.
-    classes: class names by view and task, of a built data set.
+    classes: class names of a built data set, by view and task.
     channel_order: "RGB" or "BGR"; "" for what networks of this kind saw.
-    fps: of the frames that the network saw; 0 for what is known.
+    fps: rate of the frames that the network saw; 0 for what is known.
     skip: patterns of names to leave behind.
   """
 
@@ -56,10 +58,10 @@ class Report:
   """What happened to every array.
 
   Attributes:
-    loaded: part ("ego/encoder") -> number of arrays.
-    skipped: reason -> names.
-    inflated: 2-D kernels repeated along time.
-    initialised: parts that training will start afresh.
+    loaded: number of arrays of each part, such as "ego/encoder".
+    skipped: names of the arrays left behind, by reason.
+    inflated: names of 2-D kernels that were repeated along time.
+    initialised: parts that training will initialise.
   """
 
   loaded: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -68,9 +70,11 @@ class Report:
   initialised: list[str] = dataclasses.field(default_factory=list)
 
   def skip(self, reason: str, name: str) -> None:
+    """Notes an array that is left behind."""
     self.skipped.setdefault(reason, []).append(name)
 
   def lines(self) -> list[str]:
+    """The report for the terminal."""
     out = [f"loaded       {part}: {n} arrays" for part, n in self.loaded.items()]
     if self.inflated:
       out.append(f"inflated     {len(self.inflated)} 2-D kernels, along time")
@@ -96,8 +100,8 @@ def _clean(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   return out
 
 
-def _towers(tensors: Mapping[str, np.ndarray], file: files.WeightFile):
-  """Which family names the arrays of which view; view "" may be either."""
+def _towers(tensors: Mapping[str, np.ndarray], file: files.WeightFile) -> dict[str, str]:
+  """The family that names the arrays of each view; view "" may be either."""
   if "conv1_w" in tensors:
     return {"": "caffe2"}
   if any(name.startswith("blocks.0.") for name in tensors):
@@ -116,7 +120,7 @@ def _towers(tensors: Mapping[str, np.ndarray], file: files.WeightFile):
 
 
 def _choose_views(towers: Mapping[str, str], view: str) -> dict[str, str]:
-  """Our view -> the view in the file ("" where it has but one tower)."""
+  """The view in the file ("" where it has one tower) that each of our views comes from."""
   if "" in towers:
     return dict.fromkeys(types.VIEWS if view == "both" else (view or types.EGO,), "")
   if view in ("", "both"):
@@ -127,20 +131,20 @@ def _choose_views(towers: Mapping[str, str], view: str) -> dict[str, str]:
   return {view: view if view in towers else next(iter(towers))}
 
 
-def _expected(backbone: str) -> tuple[dict, dict]:
-  """Shapes of an encoder's parameters and statistics, flat."""
+def _expected(backbone: str) -> list[dict[str, tuple[int, ...]]]:
+  """The shapes of an encoder's parameters and of its statistics, flat."""
   network = Network(
     lambda: models.make_model(backbone=backbone, tasks={types.EGO: {}}, embedding_dim=None)
   )
   params, stats = network.shapes
-  return tuple(
+  return [
     {k: v.shape for k, v in weight_files.flatten(tree[types.EGO]["encoder"]).items()}
     for tree in (params, stats)
-  )
+  ]
 
 
 def to_ours(value: np.ndarray, ndim: int) -> np.ndarray:
-  """PyTorch's OIDHW and [out, in] to DHWIO and [in, out]."""
+  """Turns PyTorch's OIDHW and [out, in] into DHWIO and [in, out]."""
   value = value.astype(np.float32)
   if ndim == 5:
     return np.ascontiguousarray(value.transpose(2, 3, 4, 1, 0))
@@ -148,6 +152,7 @@ def to_ours(value: np.ndarray, ndim: int) -> np.ndarray:
 
 
 def to_theirs(value: np.ndarray) -> np.ndarray:
+  """Turns DHWIO and [in, out] into PyTorch's OIDHW and [out, in]."""
   value = np.asarray(value)
   if value.ndim == 5:
     return np.ascontiguousarray(value.transpose(4, 3, 0, 1, 2))
@@ -155,75 +160,207 @@ def to_theirs(value: np.ndarray) -> np.ndarray:
 
 
 def _inflated(value: np.ndarray, frames: int) -> np.ndarray:
-  """A 2-D kernel OIHW repeated along time; the sum over time stays."""
+  """Repeats a 2-D kernel OIHW along time, without a change of the sum over time."""
   return np.repeat(value[:, :, None] / frames, frames, axis=2)
 
 
-class _Problems:
-  """Collects everything that is wrong, for one message."""
+class _Conversion:
+  """Takes one file's arrays apart.
 
-  def __init__(self):
-    self.missing: list[str] = []
-    self.left_over: list[str] = []
-    self.shapes: list[str] = []
-    self.hint = ""
+  Attributes:
+    report: what happened to every array.
+  """
 
-  def raise_any(self, path, backbone: str) -> None:
-    texts = [
-      f"{len(found)} {what}: {_some(found)}"
-      for what, found in (
-        ("missing in the file", self.missing),
-        ("of another shape", self.shapes),
-        ("in the file without a place", self.left_over),
+  def __init__(self, file: files.WeightFile, options: Options) -> None:
+    self._file, self._options = file, options
+    self._tensors = _clean(file.tensors)
+    # What `export` wrote beside the arrays.
+    self._card: dict[str, Any] = json.loads(file.card) if file.card else {}
+    self._heads = _known_heads(self._card)
+    self._used: set[str] = set()
+    self._wrong: dict[str, list[str]] = collections.defaultdict(list)
+    self._hint = ""
+    self.report = Report()
+
+  def weights(self) -> weight_files.Weights:
+    """Finds a place for every array; ValueError where one is lacking."""
+    self._leave_behind()
+    towers = _towers(self._tensors, self._file)
+    # A single tower that we exported knows whose it is.
+    exported = self._card.get("exported_views", ())
+    known = exported[0] if len(exported) == 1 else ""
+    views = _choose_views(towers, self._options.view or known)
+    params, stats, heads = {}, {}, {}
+    for view, origin in views.items():
+      encoder, statistics = self._encoder(towers[origin])
+      params[view], stats[view] = {"encoder": encoder}, {"encoder": statistics}
+      self.report.loaded[f"{view}/encoder"] = sum(
+        len(weight_files.flatten(tree)) for tree in (encoder, statistics)
       )
-      if found
-    ]
-    if texts:
-      raise ValueError(
-        f"{path} does not fit {backbone!r}. "
-        + ". ".join(texts)
-        + "."
-        + (
-          self.hint
-          or " Choose another --model; what is known to be of no"
-          " use can be left behind with --skip=PATTERN."
-        )
+      heads[view] = self._take_heads(view, origin, params[view])
+    # The towers and heads of a view that was not asked for.
+    other = next(iter({view for view in towers if view} - set(views.values())), "")
+    for name in sorted(self._tensors.keys() - self._used):
+      if other and self._belongs_to(name, other):
+        self.report.skip("of the other view", name)
+      else:
+        self._wrong["in the file without a place"].append(name)
+    self._check()
+    card = self._make_card(params, heads)
+    return weight_files.Weights(params, stats, card, str(self._file.path))
+
+  def _leave_behind(self) -> None:
+    """Drops what is of no use, and what the user doesn't want."""
+    skip = {**names.SKIPPED, **dict.fromkeys(self._options.skip, "as --skip says")}
+    for name in list(self._tensors):
+      reason = next((r for pattern, r in skip.items() if re.fullmatch(pattern, name)), None)
+      if reason:
+        self.report.skip(reason, name)
+        del self._tensors[name]
+
+  def _check(self) -> None:
+    """Raises ValueError with everything that is wrong."""
+    if self._wrong:
+      found = [f"{len(items)} {what}: {_some(items)}." for what, items in self._wrong.items()]
+      hint = self._hint or (
+        "Choose another --model; what is known to be of no use can be left behind with"
+        " --skip=PATTERN."
       )
+      head = f"{self._file.path} does not fit {self._options.backbone!r}."
+      raise ValueError(" ".join([head, *found, hint]))
 
+  def _encoder(self, family: str) -> list[dict]:
+    """The encoder's parameters and statistics, nested."""
+    trees = []
+    for expected in _expected(self._options.backbone):
+      filled = {}
+      theirs = names.encoder_names(self._options.backbone, family, expected)
+      for ours, shape in expected.items():
+        name = theirs[ours]
+        if name not in self._tensors:
+          self._wrong["missing in the file"].append(name)
+          continue
+        self._used.add(name)
+        value = self._tensors[name]
+        if len(shape) == 5 and value.ndim == 4:
+          self.report.inflated.append(name)
+          value = _inflated(value, shape[0])
+        value = to_ours(value, len(shape))
+        if value.shape != shape:
+          wanted = to_theirs(np.empty(shape)).shape
+          text = f"{name} {self._tensors[name].shape}, wanted {wanted}"
+          self._wrong["of another shape"].append(text)
+          self._hint = self._hint or _kernel_hint(ours, value, self._options.backbone)
+          continue
+        filled[ours] = value
+      trees.append(weight_files.unflatten(filled))
+    return trees
 
-def _fill_encoder(
-  tensors: dict[str, np.ndarray],
-  backbone: str,
-  family: str,
-  used: set,
-  report: Report,
-  problems: _Problems,
-) -> tuple[dict, dict]:
-  """The encoder's (params, stats), nested; names into `used`."""
-  trees = []
-  for expected in _expected(backbone):
-    filled = {}
-    theirs = names.encoder_names(backbone, family, expected)
-    for ours, shape in expected.items():
-      name = theirs[ours]
-      if name not in tensors:
-        problems.missing.append(name)
+  def _belongs_to(self, name: str, view: str) -> bool:
+    """Whether an array is of this view's tower or heads."""
+    if re.match(r"s\d(_fuse)?_t\." if view == types.EXO else r"s\d(_fuse)?\.", name):
+      return True
+    return any(name in (h.weight, h.bias) and h.view == view for h in self._heads)
+
+  def _take_heads(
+    self, view: str, origin: str, tower: dict[str, Any]
+  ) -> dict[names.Head, list[str]]:
+    """Puts class heads and projection into `tower`.
+
+    Returns:
+      The class heads that came along, with the names of their classes.
+    """
+    taken: dict[names.Head, list[str]] = {}
+    tower["heads"] = {}
+    for head in self._heads:
+      if head.weight not in self._tensors or head.view not in ("", origin or view):
         continue
-      used.add(name)
-      value = tensors[name]
-      if len(shape) == 5 and value.ndim == 4:
-        report.inflated.append(name)
-        value = _inflated(value, shape[0])
-      value = to_ours(value, len(shape))
-      if value.shape != shape:
-        problems.shapes.append(
-          f"{name} {tensors[name].shape}, wanted {to_theirs(np.empty(shape)).shape}"
+      self._used.update((head.weight, head.bias))
+      if head.task and head.task in tower["heads"]:
+        raise ValueError(
+          f"The file has two heads for {view}/{head.task}, the second is"
+          f" {head.weight!r}; leave one behind with --skip=PATTERN."
         )
-        problems.hint = problems.hint or _kernel_hint(ours, value, backbone)
+      weight, bias = self._tensors[head.weight], self._tensors[head.bias]
+      # Caffe2 keeps linear layers as they are; PyTorch's fully convolutional
+      # ones have trailing ones.
+      weight = weight.reshape(weight.shape[0], -1)
+      layer = {"kernel": to_ours(weight, 2), "bias": to_ours(bias, 1)}
+      if not head.task:
+        tower["projection"] = layer
+        self.report.loaded[f"{view}/projection"] = 2
         continue
-      filled[ours] = value
-    trees.append(weight_files.unflatten(filled))
-  return trees[0], trees[1]
+      class_names, problem = self._class_names(head, view, len(bias))
+      if problem and self._options.head == "error":
+        raise ValueError(
+          f"{problem}, and --head=error asks for a fit. Give the data set that"
+          " has these classes, or --head=reinit to train a new head."
+        )
+      if problem and self._options.head == "reinit":
+        for name in (head.weight, head.bias):
+          self.report.skip(f"head of other classes ({problem})", name)
+        continue
+      tower["heads"][head.task] = layer
+      taken[head] = class_names
+      self.report.loaded[f"{view}/heads/{head.task}"] = 2
+    if not tower["heads"]:
+      del tower["heads"]
+      self.report.initialised.append(f"{view}/heads")
+    return taken
+
+  def _class_names(self, head: names.Head, view: str, count: int) -> tuple[list[str], str]:
+    """The names of a head's classes, and what is wrong with it, if anything."""
+    wanted = self._options.classes.get(view, {}).get(head.task)
+    if wanted is not None and len(wanted) == count:
+      return list(wanted), ""
+    saved = self._card.get("tasks", {}).get(head.view, {}).get(head.task)
+    if wanted is None and saved is not None:
+      return list(saved), ""
+    reason = "classes without names" if wanted is None else f"classes, the data set {len(wanted)}"
+    return [f"class {i}" for i in range(count)], f"{head.weight} has {count} {reason}"
+
+  def _make_card(
+    self, params: Mapping[str, Any], heads: Mapping[str, Mapping[names.Head, list[str]]]
+  ) -> dict[str, Any]:
+    """What `build.Trainer.card` says of a trained checkpoint, and more."""
+    options, old = self._options, self._card
+    entry = models.BACKBONES[options.backbone]
+    order = {
+      view: options.channel_order
+      or old.get("pixels", {}).get(view, {}).get("channel_order")
+      or next((head.channel_order for head in own), "RGB")
+      for view, own in heads.items()
+    }
+    frames = old.get("frames", {})
+    known_fps = next((head.fps for own in heads.values() for head in own), 30.0)
+    biases = [tower["projection"]["bias"] for tower in params.values() if "projection" in tower]
+    dim = len(biases[0]) if biases else None
+    return {
+      "stage": "joint" if types.EGO in params else "exo",
+      "backbone": options.backbone,
+      "embedding_dim": dim,
+      "tasks": {v: {head.task: own[head] for head in own} for v, own in heads.items()},
+      "kinds": {v: {head.task: head.kind for head in own} for v, own in heads.items()},
+      "pixels": {
+        view: dataclasses.asdict(models.PixelSpec(channel_order=order[view])) for view in params
+      },
+      "frames": {
+        "count": entry.num_frames,
+        "stride": frames.get("stride", entry.stride),
+        "crop_size": frames.get("crop_size", 256),
+        "fps": options.fps or frames.get("fps") or known_fps,
+      },
+      "network": {
+        "alpha": entry.spec.alpha,
+        "fusion_kernel": entry.spec.fusion_kernel,
+        "bn_epsilon": norm.EPSILON,
+        # The released projections were trained on unit features.
+        "projection_prenorm": old.get("network", {}).get("projection_prenorm", dim is not None),
+      },
+      "data": {"ego": None, "exo": [], "narrations": None, "text_model": None},
+      "config": old.get("config", "{}"),
+      "versions": {"converted_from": self._file.path.name, "container": self._file.container},
+    }
 
 
 def _kernel_hint(ours: str, value: np.ndarray, backbone: str) -> str:
@@ -234,186 +371,37 @@ def _kernel_hint(ours: str, value: np.ndarray, backbone: str) -> str:
     spec = models.BACKBONES[name].spec
     same_depth = spec.fast and spec.slow == models.BACKBONES[backbone].spec.slow
     if same_depth and spec.fusion_kernel == value.shape[0]:
-      return f" Its fusion kernels span {value.shape[0]} frames: choose --model={model}."
+      return f"Its fusion kernels span {value.shape[0]} frames: choose --model={model}."
   return ""
 
 
-def _known_heads(card: dict) -> list[names.Head]:
-  """Those of published files, and those that a card of ours names."""
+def _known_heads(card: Mapping[str, Any]) -> list[names.Head]:
+  """The heads of published files, and those that a card of ours names."""
   own = [
     names.Head.of(view, task, name, kind=kind)
     for name, (view, task, kind) in card.get("head_names", {}).items()
   ]
   taken = {head.weight for head in own}
-  return own + [h for h in names.HEADS if h.weight not in taken]
-
-
-def _class_names(
-  head: names.Head, view: str, count: int, options: Options, card: dict
-) -> tuple[list[str], str]:
-  """Names of a head's classes, and what is wrong with it, if anything."""
-  numbered = [f"class {i}" for i in range(count)]
-  wanted = options.classes.get(view, {}).get(head.task)
-  if wanted is not None and len(wanted) == count:
-    return list(wanted), ""
-  if wanted is not None:
-    return numbered, (f"{head.weight} has {count} classes, the data set {len(wanted)}")
-  saved = card.get("tasks", {}).get(head.view, {}).get(head.task)
-  if saved is not None:
-    return list(saved), ""
-  return numbered, f"{head.weight} has {count} classes without names"
+  return own + [head for head in names.HEADS if head.weight not in taken]
 
 
 def convert(file: files.WeightFile, options: Options) -> tuple[weight_files.Weights, Report]:
   """Turns a file's arrays into weights that a run can start from.
+
+  Args:
+    file: the published weights.
+    options: what the user decides.
 
   Returns:
     The weights, with a card that says what pixels and frames they need, and
     what happened to every array.
 
   Raises:
-    ValueError: anything missing, left over or of another shape; all named.
+    ValueError: anything is missing, left over or of another shape; the error
+      names all of it.
   """
-  tensors = _clean(file.tensors)
-  report, problems = Report(), _Problems()
-  skip = {**names.SKIPPED, **dict.fromkeys(options.skip, "as --skip says")}
-  for name in list(tensors):
-    for pattern, reason in skip.items():
-      if re.fullmatch(pattern, name):
-        report.skip(reason, name)
-        del tensors[name]
-        break
-  towers = _towers(tensors, file)
-  old_card = json.loads(file.card) if file.card else {}
-  # A single tower that we exported knows whose it is.
-  exported = old_card.get("exported_views", ())
-  views = _choose_views(towers, options.view or (exported[0] if len(exported) == 1 else ""))
-  used: set[str] = set()
-  params, stats, heads = {}, {}, {}
-  for view, origin in views.items():
-    encoder = _fill_encoder(tensors, options.backbone, towers[origin], used, report, problems)
-    params[view], stats[view] = ({"encoder": encoder[0], "heads": {}}, {"encoder": encoder[1]})
-    report.loaded[f"{view}/encoder"] = sum(len(weight_files.flatten(tree)) for tree in encoder)
-    heads[view] = _take_heads(tensors, view, origin, params[view], used, options, old_card, report)
-  # The towers and heads of a view that was not asked for.
-  for name in sorted(tensors.keys() - used):
-    if _belongs_elsewhere(name, towers, views, old_card):
-      report.skip("of the other view", name)
-    else:
-      problems.left_over.append(name)
-  problems.raise_any(file.path, options.backbone)
-  card = _make_card(options, views, params, heads, file, old_card)
-  return weight_files.Weights(params, stats, card, str(file.path)), report
-
-
-def _belongs_elsewhere(name, towers, views, card) -> bool:
-  other = {v for v in towers if v} - set(views.values())
-  if not other:
-    return False
-  (view,) = other
-  exo_tower = re.match(r"s\d(_fuse)?_t\.", name) is not None
-  ego_tower = re.match(r"s\d(_fuse)?\.", name) is not None
-  if (exo_tower and view == types.EXO) or (ego_tower and view == types.EGO):
-    return True
-  return any(name in (h.weight, h.bias) and h.view == view for h in _known_heads(card))
-
-
-def _take_heads(tensors, view, origin, tower, used, options, card, report) -> list[names.Head]:
-  """Puts class heads and projection into `tower`; those that came along."""
-  taken = []
-  for head in _known_heads(card):
-    if head.weight not in tensors or head.view not in ("", origin or view):
-      continue
-    used.update((head.weight, head.bias))
-    if head.task and head.task in tower["heads"]:
-      raise ValueError(
-        f"The file has two heads for {view}/{head.task}, the second is"
-        f" {head.weight!r}; leave one behind with --skip=PATTERN."
-      )
-    weight, bias = tensors[head.weight], tensors[head.bias]
-    # Caffe2 keeps linear layers as they are; PyTorch's fully convolutional
-    # ones have trailing ones.
-    weight = weight.reshape(weight.shape[0], -1)
-    layer = {"kernel": to_ours(weight, 2), "bias": to_ours(bias, 1)}
-    if not head.task:
-      tower["projection"] = layer
-      taken.append(head)
-      report.loaded[f"{view}/projection"] = 2
-      continue
-    _, problem = _class_names(head, view, len(bias), options, card)
-    if problem and options.head == "error":
-      raise ValueError(
-        f"{problem}, and --head=error asks for a fit. Give the data set that"
-        " has these classes, or --head=reinit to train a new head."
-      )
-    if problem and options.head == "reinit":
-      report.skip(f"head of other classes ({problem})", head.weight)
-      report.skip(f"head of other classes ({problem})", head.bias)
-      continue
-    tower["heads"][head.task] = layer
-    taken.append(head)
-    report.loaded[f"{view}/heads/{head.task}"] = 2
-  if not tower["heads"]:
-    del tower["heads"]
-    report.initialised.append(f"{view}/heads")
-  return taken
-
-
-def _make_card(options, views, params, heads, file, old_card) -> dict:
-  """What `build.Trainer.card` says of a trained checkpoint, and more."""
-  entry = models.BACKBONES[options.backbone]
-  class_heads = {v: [h for h in hs if h.task] for v, hs in heads.items()}
-  order = {
-    view: options.channel_order
-    or old_card.get("pixels", {}).get(view, {}).get("channel_order")
-    or next((h.channel_order for h in class_heads[view]), "RGB")
-    for view in views
-  }
-  frames = old_card.get("frames", {})
-  dim = next(
-    (
-      int(tower["projection"]["bias"].shape[0])
-      for tower in params.values()
-      if "projection" in tower
-    ),
-    None,
-  )
-  return {
-    "stage": "joint" if types.EGO in views else "exo",
-    "backbone": options.backbone,
-    "embedding_dim": dim,
-    "tasks": {
-      view: {
-        h.task: _class_names(
-          h, view, params[view]["heads"][h.task]["bias"].shape[0], options, old_card
-        )[0]
-        for h in hs
-      }
-      for view, hs in class_heads.items()
-    },
-    "kinds": {view: {h.task: h.kind for h in hs} for view, hs in class_heads.items()},
-    "pixels": {
-      view: dataclasses.asdict(models.PixelSpec(channel_order=order[view])) for view in views
-    },
-    "frames": {
-      "count": entry.num_frames,
-      "stride": frames.get("stride", entry.stride),
-      "crop_size": frames.get("crop_size", 256),
-      "fps": options.fps
-      or frames.get("fps")
-      or next((h.fps for hs in class_heads.values() for h in hs), 30.0),
-    },
-    "network": {
-      "alpha": entry.spec.alpha,
-      "fusion_kernel": entry.spec.fusion_kernel,
-      "bn_epsilon": norm.EPSILON,
-      # The released projections were trained on unit features.
-      "projection_prenorm": old_card.get("network", {}).get("projection_prenorm", dim is not None),
-    },
-    "data": {"ego": None, "exo": [], "narrations": None, "text_model": None},
-    "config": old_card.get("config", "{}"),
-    "versions": {"converted_from": file.path.name, "container": file.container},
-  }
+  conversion = _Conversion(file, options)
+  return conversion.weights(), conversion.report
 
 
 def _export_name(view: str, tasks: Mapping[str, int], index: int) -> str:
@@ -424,24 +412,24 @@ def _export_name(view: str, tasks: Mapping[str, int], index: int) -> str:
   known = {(125, 352): "headepic", (97, 300): "headepic100"}
   if len(counts) > 1:
     return f"{known.get(counts, 'head')}.projections.{index}"
-  return "headcharades-ego.projection" if counts == (157,) else ("head.projection")
+  return "headcharades-ego.projection" if counts == (157,) else "head.projection"
 
 
 def export(
   weights: weight_files.Weights, views: Sequence[str]
 ) -> tuple[dict[str, np.ndarray], str]:
-  """PySlowFast's names and layouts for our weights; undone by `convert`.
+  """Gives our weights PySlowFast's names and layouts; `convert` undoes it.
 
   Args:
-    weights: of an encoder that has a PyTorch counterpart.
-    views: which towers; the exo tower beside an ego one gets the SUM-L
-      authors' suffix `_t`.
+    weights: weights of an encoder that has a PyTorch counterpart.
+    views: views whose towers are written; the exo tower beside an ego one gets
+      the SUM-L authors' suffix `_t`.
 
   Returns:
-    Arrays by name, and the card as JSON.
+    The arrays by name, and the card as JSON.
 
   Raises:
-    ValueError: no counterpart, or a view that is not there.
+    ValueError: there is no counterpart, or a view is not there.
   """
   backbone = weights.card["backbone"]
   if backbone not in choices.MODELS.values():
@@ -457,13 +445,13 @@ def export(
       raise ValueError(
         f"{weights.source} has no encoder of its own for view {view!r}; it has {own}."
       )
-    family = "sum_l_exo" if view == types.EXO and len(views) > 1 else ("pyslowfast")
+    family = "sum_l_exo" if view == types.EXO and len(views) > 1 else "pyslowfast"
     for tree in (weights.params, weights.stats):
       flat = weight_files.flatten(tree[view]["encoder"])
       for ours, name in names.encoder_names(backbone, family, flat).items():
         out[name] = to_theirs(flat[ours])
     kinds = weights.card["kinds"].get(view, {})
-    # As the label sets come: verb before noun.
+    # In the order of the label sets: verb before noun.
     order = sorted(
       tower.get("heads", {}), key=lambda t: (t not in ("verb", "noun"), t != "verb", t)
     )
@@ -478,7 +466,7 @@ def export(
       out[f"{name}_global_proj.weight"] = to_theirs(tower["projection"]["kernel"])
       out[f"{name}_global_proj.bias"] = np.asarray(tower["projection"]["bias"])
   card = {**weights.card, "head_names": head_names, "exported_views": list(views)}
-  if "network" not in card:  # Trained here: as its config says.
+  if "network" not in card:  # It was trained here, so that its config knows.
     settings = json.loads(card["config"])
     card["network"] = {"projection_prenorm": settings["model.projection_prenorm"] == "true"}
   return out, json.dumps(card)

@@ -1,6 +1,6 @@
 """Reads weight files of strangers without executing what is in them.
 
-Pickles are programs: `torch.load` and `pickle.load` run whatever a file says.
+A pickle is a program: `torch.load` and `pickle.load` run whatever the file says.
 Here PyTorch files go through its weights-only loader, and Caffe2 files through
 `safe_pickle`, which admits numpy arrays and plain containers alone.
 """
@@ -31,9 +31,9 @@ class WeightFile:
   """What a file holds.
 
   Attributes:
-    path: of the file, for messages.
+    path: path of the file, for messages.
     container: "torch" or "caffe2".
-    tensors: flat name -> array.
+    tensors: arrays by flat name.
     card: what `--export` of this library wrote beside them, as JSON; or "".
   """
 
@@ -48,10 +48,10 @@ def _broken(path: pathlib.Path, detail: str) -> ValueError:
 
 
 def _load_torch(path: pathlib.Path) -> Any:
-  """The file's content through PyTorch's weights-only loader."""
+  """Reads a file through PyTorch's weights-only loader."""
   import torch
 
-  # Best accuracies and the like, which training scripts leave as numpy scalars.
+  # Training scripts leave best accuracies and the like as numpy scalars.
   numbers = [
     np._core.multiarray.scalar,
     np.dtype,
@@ -68,14 +68,14 @@ def _load_torch(path: pathlib.Path) -> Any:
     if marker:
       raise safe_pickle.refusal(path, rest.split()[0], _WEIGHTS) from None
     raise _broken(path, text.splitlines()[0]) from error
-  # PyTorch's unpickler is an ordinary program, which trips over damage anyhow.
+  # PyTorch's unpickler doesn't check for damage, and stumbles over it anywhere.
   except (*npz_files.DAMAGED, AssertionError) as error:
     text = str(error).strip() or type(error).__name__
     raise _broken(path, text.splitlines()[0]) from error
 
 
 def _as_arrays(state: Any, path: pathlib.Path) -> dict[str, np.ndarray]:
-  """Tensors or arrays by name, as numpy; anything else is an error."""
+  """Turns tensors or arrays by name into numpy; anything else is an error."""
   if not isinstance(state, Mapping) or not state:
     raise _broken(path, f"its weights are a {type(state).__name__}")
   arrays = {}
@@ -91,22 +91,23 @@ def _as_arrays(state: Any, path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def read(path: str | pathlib.Path) -> WeightFile:
-  """Reads a PyTorch or Caffe2 file, found out by its content.
+  """Reads a PyTorch or Caffe2 file, which its content tells apart.
 
   Args:
-    path: PyTorch: a dict with `model_state` (PySlowFast, pytorchvideo),
-      `state_dict`, or the arrays themselves. Caffe2: a dict with `blobs`.
+    path: path of the file. PyTorch: a dict with `model_state` (PySlowFast,
+      pytorchvideo), `state_dict`, or the arrays themselves. Caffe2: a dict with
+      `blobs`.
 
   Raises:
-    FileNotFoundError: no such file.
-    ValueError: no weights, damaged, or a file that would execute something.
+    FileNotFoundError: there is no such file.
+    ValueError: the file has no weights, is damaged, or would execute something.
   """
   path = pathlib.Path(path)
   if not path.is_file():
     raise FileNotFoundError(f"There is no file {str(path)!r}.")
   try:
     zipped = zipfile.is_zipfile(path)
-  except zipfile.BadZipFile as error:  # It raises for some that aren't.
+  except zipfile.BadZipFile as error:  # Raised for some files that are no zip files.
     raise _broken(path, str(error)) from error
   if zipped:
     content, container = _load_torch(path), "torch"
@@ -129,9 +130,9 @@ def write_torch(path: str | pathlib.Path, tensors: Mapping[str, np.ndarray], car
   """Writes a `.pyth` file as PySlowFast does.
 
   Args:
-    path: where to.
-    tensors: PyTorch names and layouts.
-    card: JSON, kept beside them for `read`.
+    path: the file to write.
+    tensors: arrays with PyTorch's names and layouts.
+    card: JSON that is kept beside them for `read`.
   """
   import torch
 

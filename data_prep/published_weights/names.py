@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 import dataclasses
 import re
+from typing import Any
 
 from sum_l_jax import models
 
@@ -36,9 +37,9 @@ class Layer:
   """Where an array of an encoder belongs.
 
   Attributes:
-    pathway: 0 slow, 1 fast; of a fusion 1.
-    stage: 1 is the stem; a fusion follows the stage.
-    block: number in the stage, -1 for stem and fusion.
+    pathway: 0 for slow, 1 for fast and for a fusion.
+    stage: number of the stage; 1 is the stem, and a fusion follows its stage.
+    block: number of the block in the stage, -1 for stem and fusion.
     part: "stem", "fusion", "shortcut", "a", "b" or "c".
     kind: "conv" or "norm".
     leaf: "kernel", "scale", "bias", "mean" or "var".
@@ -115,15 +116,15 @@ def _caffe2(layer: Layer, last_blocks: dict[int, int]) -> str:
 
 
 def encoder_names(backbone: str, family: str, ours: Iterable[str]) -> dict[str, str]:
-  """Their name of each of our encoder's arrays.
+  """Finds their names of our encoder's arrays.
 
   Args:
-    backbone: a key of `models.BACKBONES`, not "tiny".
+    backbone: name of a backbone of `models.BACKBONES`, not "tiny".
     family: one of `FAMILIES`.
-    ours: flat names below `encoder/`, of parameters and statistics.
+    ours: flat names of parameters and statistics below `encoder/`.
 
   Returns:
-    ours -> theirs.
+    Their name of each of our names.
   """
   spec = models.BACKBONES[backbone].spec
   last_blocks = {i + 2: stage.blocks - 1 for i, stage in enumerate(spec.slow.stages)}
@@ -142,11 +143,13 @@ class Head:
 
   Attributes:
     view: "ego" or "exo"; "" where the file has one tower that may be either.
-    task: class head's name; "" for a projection into the text space.
-    weight, bias: their names.
+    task: name of the class head's task; "" for a projection into the text space.
+    weight: name of the weight.
+    bias: name of the bias.
     kind: "softmax" or "multi_label".
-    channel_order, fps: of the frames that networks with this head were
-      trained on (reference facts, sections 4 and 5).
+    channel_order: channel order of the frames that networks with this head were
+      trained on.
+    fps: rate of those frames.
   """
 
   view: str
@@ -158,14 +161,15 @@ class Head:
   fps: float = 30.0
 
   @classmethod
-  def of(cls, view: str, task: str, name: str, **settings) -> Head:
+  def of(cls, view: str, task: str, name: str, **settings: Any) -> Head:
+    """A head whose weight and bias share a name, as PyTorch calls them."""
     return cls(view, task, f"{name}.weight", f"{name}.bias", **settings)
 
 
 _EPIC = dict(channel_order="BGR", fps=60.0)
 _LEMMA = dict(kind="multi_label", fps=24.0)
 
-# All heads that published files are known to have, in any one file a few.
+# All heads that published files are known to have; a file has a few of them.
 HEADS = (
   # Kinetics.
   Head.of("", "action", "head.projection"),
@@ -194,7 +198,7 @@ HEADS = (
   Head.of("exo", "", "global_con_head.tpv_global_proj"),
 )
 
-# Left behind on purpose: pattern -> what it is.
+# Patterns of names that are left behind on purpose, and what they are.
 SKIPPED = {
   r"(.*\.)?num_batches_tracked": "batch counters",
   r".*\.split_bn\..*": "per-split statistics of sub-batch normalisation",

@@ -40,7 +40,7 @@ def embed(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
   """Runs the command and returns its exit status."""
-  parser = argparse.ArgumentParser(prog=COMMAND, description="Embed the narrations of toy_kitchen.")
+  parser = command_line.make_parser("data_prep.toy_kitchen.embed", __doc__)
   parser.add_argument(
     "--output",
     type=pathlib.Path,

@@ -128,7 +128,7 @@ def _rotate(path, matrix):
   data = bytearray(path.read_bytes())
   at = data.index(b"tkhd") + 4 + 40  # Version 0: 40 bytes precede it.
   assert struct.unpack(">9i", data[at : at + 36])[8] == 0x40000000
-  a, b, c, d = (int(round(value * 65536)) for value in matrix)
+  a, b, c, d = (round(value * 65536) for value in matrix)
   data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 0x40000000)
   path.write_bytes(data)
 
@@ -153,9 +153,9 @@ def test_other_rotation_is_named(tmp_path):
   path = tmp_path / "askew.mp4"
   numbered_video.write_video(path, CFR[:8])
   _rotate(path, (0.866, 0.5, -0.5, 0.866))
-  with media.VideoFile(path) as video:
-    with pytest.raises(ValueError, match="askew.mp4.*multiples of 90"):
-      video.read_clip(0.0, 0.1)
+  wanted = "askew.mp4.*multiples of 90"
+  with media.VideoFile(path) as video, pytest.raises(ValueError, match=wanted):
+    video.read_clip(0.0, 0.1)
 
 
 def test_truncated_video(tmp_path):
@@ -168,17 +168,15 @@ def test_truncated_video(tmp_path):
   with media.VideoFile(path) as video:
     first = [numbered_video.read(j) for j in video.read_clip(1.0, 2.0)]
     assert first == list(range(30, 60))
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="cut.mp4.*cut off.*Copy or download") as error:
       video.read_clip(8.0, 9.5)
   text = str(error.value)
-  assert "cut.mp4" in text and "cut off" in text and "Copy or download" in text
   # A clip that runs just past the cut isn't silently shortened, nor a whole
   # file.
   end = float(text.split("decoding ends at ")[1].split(" ")[0])
   for start, stop in ((end - 1, end + 0.3), (0.0, None)):
-    with media.VideoFile(path) as video:
-      with pytest.raises(ValueError, match="cut.mp4.*cut off"):
-        video.read_clip(start, stop)
+    with media.VideoFile(path) as video, pytest.raises(ValueError, match="cut.mp4.*cut off"):
+      video.read_clip(start, stop)
   assert "should last 10.00 s" in text and "from 8.00 s to 9.50 s" in text
 
 
@@ -205,9 +203,6 @@ def test_end_of_video(tmp_path):
   # Up to half a second past the end makes the clip shorter.
   assert _numbers(path, 3.8, 4.4) == list(range(114, 120))
   for start, stop in ((3.0, 4.6), (7.0, 8.0)):
-    with pytest.raises(ValueError) as error:
+    span = f"from {start:.2f} s to {stop:.2f} s"
+    with pytest.raises(ValueError, match=f"end.mp4.*ends at 4.00 s.*{span}.*Correct the times"):
       _numbers(path, start, stop)
-    text = str(error.value)
-    assert "end.mp4" in text and "ends at 4.00 s" in text
-    assert f"from {start:.2f} s to {stop:.2f} s" in text
-    assert "Correct the times" in text

@@ -380,7 +380,7 @@ def test_narrations_without_vector(examine, ego, tiny_tables):
   for number in range(4):
     edit_clip(ego, number, narration=f"Fold  towel {number}")
   table = tiny_tables / "narrations.npz"
-  status, text, found = examine(ego, f"--narrations={table}")
+  status, _text, found = examine(ego, f"--narrations={table}")
   assert status == 1
   finding = only(found, "vectors", "train", "error", 4)
   assert len(finding["clips"]) == 4

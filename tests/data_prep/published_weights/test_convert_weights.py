@@ -89,10 +89,7 @@ def assert_encoder(weights, view, network, shift=0.0):
       place = f"{path}/s{stage + 1}/{rest[1]}/{part}"
     else:
       place = f"{path}/stem"
-    if leaf == "weight":
-      leaf = "scale" if norm else "kernel"
-    else:
-      leaf = leaves[leaf]
+    leaf = {**leaves, "weight": "scale" if norm else "kernel"}[leaf]
     ours = f"{place}/{'norm' if norm else 'conv'}/{leaf}"
     found = {**params, **stats}[ours]
     value = value.numpy() + np.float32(shift)

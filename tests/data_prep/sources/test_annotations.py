@@ -102,11 +102,9 @@ def test_epic_class_lists(tmp_path):
   assert source.tasks["verb"].class_names[8] == "verb:8"
   with pytest.raises(FileNotFoundError, match="EPIC_verb_classes.csv.*missing"):
     _epic(tmp_path, {}, class_lists=tmp_path)
-  with pytest.raises(ValueError) as error:
+  wanted = "labels.csv, line 2: noun_class 9 is out of range.*ids 0 to 8.*--class_lists"
+  with pytest.raises(ValueError, match=wanted):
     _epic(tmp_path, {"noun_class": "9"}, class_lists=lists)
-  text = str(error.value)
-  assert "labels.csv, line 2: noun_class 9 is out of range" in text
-  assert "ids 0 to 8" in text and "--class_lists" in text
   (lists / "EPIC_noun_classes.csv").write_text("noun_id,class_key\n0,a\n2,b\n")
   with pytest.raises(ValueError, match="line 3: noun_id must count up.*got 2"):
     _epic(tmp_path, {}, class_lists=lists)
@@ -192,10 +190,9 @@ def test_missing_columns(tmp_path):
   row["verb_clas"] = row.pop("verb_class")
   del row["start_frame"]
   path = annotation_files.write_rows(tmp_path / "labels.csv", [row])
-  with pytest.raises(ValueError) as error:
+  with pytest.raises(ValueError, match="lacks columns 'start_frame'") as error:
     epic_kitchens.read_annotations(path, release=epic_kitchens.EPIC55, media_roots=[tmp_path])
   text = str(error.value)
-  assert "lacks columns 'start_frame'" in text
   assert "'verb_class' (did you mean 'verb_clas'?)" in text
   assert "Columns present: uid, participant_id, video_id" in text
   assert "Rename or add the column" in text
@@ -294,11 +291,9 @@ def test_manifest_class_lists(tmp_path):
   source = _manifest(tmp_path, {}, class_lists=tmp_path)
   assert source.tasks["verb"].class_names == ("take", "cut")
   assert source.clips[0].labels["verb"] == (1,)
-  with pytest.raises(ValueError) as error:
+  wanted = r"m.csv, line 2: verb 'cutt' \(did you mean 'cut'\?\).*class list of 2 names"
+  with pytest.raises(ValueError, match=wanted):
     _manifest(tmp_path, {"verb": "cutt"}, class_lists=tmp_path)
-  text = str(error.value)
-  assert "m.csv, line 2: verb 'cutt' (did you mean 'cut'?)" in text
-  assert "class list of 2 names" in text
   (tmp_path / "noun.txt").unlink()
   with pytest.raises(FileNotFoundError, match="noun.txt.*one class name"):
     _manifest(tmp_path, {}, class_lists=tmp_path)

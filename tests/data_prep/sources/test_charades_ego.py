@@ -12,10 +12,11 @@ from data_prep.sources import charades_ego
 from sum_l_jax.data import records
 from tests.support import numbered_video
 
-HEADER = (
+_COLUMNS = (
   "id,subject,scene,quality,relevance,verified,script,objects,"
   "descriptions,actions,length,egocentric,charades_video"
-).split(",")
+)
+HEADER = _COLUMNS.split(",")
 
 
 def row(video_id, actions, length, *, description="A person tidies up."):

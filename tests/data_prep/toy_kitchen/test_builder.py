@@ -76,7 +76,7 @@ def test_the_command_passes_its_options_on(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-  ("options", "words"),
+  "options, words",
   [
     ({"views": ()}, "at least one"),
     ({"views": ("side",)}, "generic.*side"),

@@ -29,7 +29,7 @@ def _combinations(view, split, count, seed=0):
   return [(each["verb"], each["noun"]) for each in labels]
 
 
-@pytest.mark.parametrize(("view", "split"), SPLITS)
+@pytest.mark.parametrize("view, split", SPLITS)
 def test_a_clip_is_a_function_of_seed_view_split_and_index(view, split):
   first = clips.make_clip(0, view, split, 5)
   assert clips.make_clip(0, view, split, 5) == first
@@ -54,7 +54,7 @@ def test_splits_and_views_share_no_clip():
   assert len(set(frames)) == len(frames)
 
 
-@pytest.mark.parametrize(("view", "split"), SPLITS)
+@pytest.mark.parametrize("view, split", SPLITS)
 def test_frames_decode_and_labels_fit_the_tasks(view, split):
   clip = clips.make_clip(0, view, split, 0)
   assert (len(clip.frames), clip.fps) == (16, 16.0)
@@ -117,7 +117,7 @@ def test_there_are_few_ego_many_exo_and_enough_test_clips():
   assert max(verbs.values()) > 1.5 * min(verbs.values())  # A mild tail.
 
 
-@pytest.mark.parametrize(("there", "back"), [("take", "put"), ("open", "close")])
+@pytest.mark.parametrize("there, back", [("take", "put"), ("open", "close")])
 def test_put_and_close_are_take_and_open_played_backwards(there, back):
   forward = motions.program(there, np.random.default_rng(4), 16)
   backward = motions.program(back, np.random.default_rng(4), 16)
@@ -170,7 +170,7 @@ def test_every_noun_has_a_look_of_its_own():
 
 
 @pytest.mark.parametrize(
-  ("call", "words"),
+  "call, words",
   [
     (lambda: clips.iter_clips("third", "train", 0), "ego.*third"),
     (lambda: clips.iter_clips("exo", "test", 0), "train.*validation.*test"),
