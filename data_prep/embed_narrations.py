@@ -86,13 +86,12 @@ def model_name(model: str) -> str:
   return pathlib.PurePath(model).name or model
 
 
-def load_encoder(model: str, *, batch_size: int = 128, device: str = "cpu") -> Encoder:
+def load_encoder(model: str, *, device: str = "cpu") -> Encoder:
   """Loads a sentence-transformers model.
 
   Args:
     model: folder of a model, name of one of `PACKAGED_MODELS`, or name of a
       published one.
-    batch_size: texts at a time.
     device: PyTorch's name of the device, "cpu" or "cuda".
 
   Raises:
@@ -112,7 +111,7 @@ def load_encoder(model: str, *, batch_size: int = 128, device: str = "cpu") -> E
   def encode(texts: Sequence[str]) -> np.ndarray:
     return encoder.encode(
       list(texts),
-      batch_size=batch_size,
+      batch_size=128,
       convert_to_numpy=True,
       normalize_embeddings=True,
       show_progress_bar=False,

@@ -87,7 +87,6 @@ def summarize(
   exo: Sequence[records.ClipDataset],
   *,
   threshold: float = THRESHOLD,
-  num_examples: int = 3,
 ) -> PairSummary:
   """Describes each ego clip's best narration, and the first clip that has it.
 
@@ -96,7 +95,6 @@ def summarize(
     ego: first-person clips.
     exo: pools of third-person clips.
     threshold: cosine above which the share of pairs is reported.
-    num_examples: how many of the best, of the median and of the worst to show.
   """
   partners = best_partners(pairs, exo)
   cosines = pairs.similarity[pairs.ego_rows, 0]
@@ -113,7 +111,7 @@ def summarize(
     agreement=None if shared is None else {name: shared.count(name) for name in SHARED},
     examples=tuple(
       (float(cosines[i]), ego.clips[i].narration, partners[i].narration)
-      for i in _example_clips(pairs, num_examples)
+      for i in _example_clips(pairs)
     ),
   )
 
@@ -140,7 +138,7 @@ def _num_texts(clips: Sequence[records.ClipInfo]) -> int:
   return len({narration_table.normalize_narration(text) for text in texts})
 
 
-def _example_clips(pairs: pairing.PairTable, number: int) -> list[int]:
+def _example_clips(pairs: pairing.PairTable, number: int = 3) -> list[int]:
   """The ego clips with the best, the middle and the worst narrations."""
   _, clip_of_text = np.unique(pairs.ego_rows, return_index=True)
   order = np.argsort(-pairs.similarity[:, 0], kind="stable")

@@ -36,7 +36,7 @@ from sum_l_jax import types
 FPS = 24.0
 
 # Numbers of agents and tasks. SUM-L pairs with videos of a single agent.
-SINGLE_AGENT = ("1x1", "1x2")
+_VIDEO_TYPES = ("1x1", "1x2")
 
 TEST = "test"
 
@@ -61,7 +61,6 @@ def read_annotations(
   *,
   media_roots: Sequence[pathlib.Path],
   narration: str = lemma_narration.TEMPLATES,
-  video_types: Sequence[str] = SINGLE_AGENT,
   problems: clip_specs.Problems | None = None,
 ) -> clip_specs.Annotations:
   """Reads the official annotations.
@@ -72,8 +71,6 @@ def read_annotations(
       `annotations`.
     media_roots: folders that the frames' paths are relative to.
     narration: "templates" or "released"; see `lemma_narration.narrate`.
-    video_types: types of videos to read, by the names of the split files: "1x1",
-      "1x2", "2x1", "2x2" or "all".
     problems: what to do with an unusable segment; None raises.
 
   Returns:
@@ -89,7 +86,7 @@ def read_annotations(
   lemma_narration.check_rule(narration)
   problems = problems or clip_specs.Problems()
   package = _Package(directory)
-  split_of = _read_splits(package, video_types)
+  split_of = _read_splits(package)
   segments = _read_segments(package, split_of)
   maker = _ClipMaker(package, split_of, media_roots, narration)
   clips = []
@@ -174,10 +171,10 @@ class _Package:
     return content
 
 
-def _read_splits(package: _Package, video_types: Sequence[str]) -> dict[str, str]:
+def _read_splits(package: _Package) -> dict[str, str]:
   """Reads the split of each video, also under the names that carry a person."""
   split_of: dict[str, str] = {}
-  for video_type in video_types:
+  for video_type in _VIDEO_TYPES:
     for file_name, split in _SPLIT_NAMES.items():
       names = package.read_names(f"splits/{video_type}_{file_name}.json")
       for name in names:
@@ -215,7 +212,7 @@ def _read_segments(package: _Package, split_of: Mapping[str, str]) -> list[_Segm
     listed = ", ".join(list(split_of)[:3]) or "none"
     raise ValueError(
       f"{str(path)!r} has no segment of a video in the split files, which"
-      f" list {listed} ... Give files of one package, or other video types."
+      f" list {listed} ... Give files of one package."
     )
   return list(segments.values())
 

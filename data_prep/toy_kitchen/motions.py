@@ -254,12 +254,12 @@ def program(verb: str, rng: np.random.Generator, num_frames: int) -> Motion:
   return _PROGRAMS[verb](rng, num_frames)
 
 
-def tremble(motion: Motion, rng: np.random.Generator, size: float = 0.01) -> Motion:
-  """Adds a random walk of `size` units a frame to the hand, and half of it to the item.
+def tremble(motion: Motion, rng: np.random.Generator) -> Motion:
+  """Adds a random walk of 0.01 units a frame to the hand, and half of it to the item.
 
   The programs have none, so that `put` and `close` stay exact reversals.
   """
-  steps = rng.normal(0.0, size, motion.hand.shape).cumsum(axis=0)
+  steps = rng.normal(0.0, 0.01, motion.hand.shape).cumsum(axis=0)
   lid = None if motion.lid is None else motion.lid + steps
   return dataclasses.replace(
     motion, hand=motion.hand + steps, item=motion.item + 0.5 * steps, lid=lid

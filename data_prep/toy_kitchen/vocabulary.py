@@ -71,7 +71,6 @@ def _checker(verbs: Iterable[int], nouns: Sequence[int], parity: int) -> list[Co
 
 
 HELD_OUT = tuple(_square((0, 1, 2)))
-_HELD_OUT_SET = frozenset(HELD_OUT)
 EGO_SEEN = tuple(
   _square((3, 4, 5, 6, 7, 8))
   + [(v, n) for v in _SHARED_VERBS for n in _EGO_NOUNS]
@@ -90,11 +89,6 @@ def combinations(view: str, split: str) -> tuple[Combination, ...]:
   if view == types.EXO:
     return EXO_SEEN
   return EGO_SEEN if split == "train" else EGO_SEEN + HELD_OUT
-
-
-def is_unseen(verb: int, noun: int) -> bool:
-  """Whether ego training never shows this combination (exo training does)."""
-  return (verb, noun) in _HELD_OUT_SET
 
 
 def verb_weight(verb: int) -> float:
