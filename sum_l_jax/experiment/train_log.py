@@ -14,6 +14,7 @@ from sum_l_jax import models
 from sum_l_jax import types
 from sum_l_jax.evaluation.labels import evaluators
 from sum_l_jax.experiment import non_finite
+from sum_l_jax.system import progress
 from sum_l_jax.train import metrics
 from sum_l_jax.train.state import TrainState
 
@@ -128,7 +129,7 @@ def _progress_line(
   stage: str, step: int, total: int, values: Mapping[str, float], rate: float
 ) -> str:
   """One readable line: where, how fast, how long, the losses."""
-  left = time.strftime("%H:%M:%S", time.gmtime((total - step) / rate))
+  left = progress.duration((total - step) / rate)
   losses = " ".join(
     f"{name.removeprefix('loss/')} {value:.4g}"
     for name, value in values.items()

@@ -65,6 +65,11 @@ class Progress(tqdm.tqdm):
     )
 
 
+def duration(seconds: float) -> str:
+  """The time as in a bar: "02:05", or "26:02:05" with hours."""
+  return tqdm.tqdm.format_interval(seconds)
+
+
 class _Lines:
   """A log file, to tqdm: what it draws over the last line is a line here."""
 

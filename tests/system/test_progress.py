@@ -58,6 +58,10 @@ def test_work_of_unknown_length_shows_its_speed(terminal, monkeypatch):
   assert "3 windows [" in stderr.getvalue() and "windows/s]" in stderr.getvalue()
 
 
+def test_durations_of_more_than_a_day():
+  assert [progress.duration(s) for s in (125.4, 93725)] == ["02:05", "26:02:05"]
+
+
 @pytest.mark.parametrize("terminal", [False, True])
 def test_quick_work_shows_nothing(terminal, monkeypatch):
   stream = _Stream(terminal)
