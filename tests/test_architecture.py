@@ -282,3 +282,19 @@ def test_the_step_fits_on_a_screen():
     if isinstance(node, ast.FunctionDef) and node.name == "make_train_step"
   )
   assert function.end_lineno - function.lineno <= 60
+
+
+def test_importing_a_module_changes_nothing():
+  """No module calls something, or sets what isn't its own, when it is imported."""
+  defines = (".defvjp", "flags.mark_flags_as_required")
+  found = []
+  for file in (*_files("sum_l_jax"), *_files("data_prep")):
+    for node in _tree(file).body:
+      if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        wrong = not ast.unparse(node.value.func).endswith(defines)
+      else:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        wrong = any(isinstance(target, ast.Attribute | ast.Subscript) for target in targets)
+      if wrong:
+        found.append(f"{file}:{node.lineno}: {ast.unparse(node)}")
+  assert not found
