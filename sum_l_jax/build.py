@@ -19,7 +19,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from ml_collections import config_dict
 import optax
 
 from sum_l_jax import models
@@ -54,7 +53,7 @@ Tasks = Mapping[str, Mapping[str, types.Task]]
 _VERSIONS = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
-def resolve(config: config_dict.ConfigDict) -> Settings:
+def resolve(config: read.Config) -> Settings:
   """Checks a config file's values; see `config.read.resolve`."""
   return read.resolve(config, backbones.BACKBONES)
 

@@ -25,6 +25,9 @@ from sum_l_jax.config import presets
 from sum_l_jax.config import schema
 from sum_l_jax.system import paths
 
+# A config file's values, which may still change.
+Config = config_dict.ConfigDict
+
 _STOP_AT = re.compile(rf"(({'|'.join(schema.STAGES)}):\d+)?")
 
 
