@@ -35,7 +35,7 @@ from sum_l_jax import loss_options
 from sum_l_jax import models
 from sum_l_jax import types
 from sum_l_jax.losses.objective import Objective
-from sum_l_jax.models import backbones
+from sum_l_jax.models import network_spec
 from sum_l_jax.models.layers import convolution
 from sum_l_jax.system import devices
 from sum_l_jax.system import processes
@@ -118,7 +118,7 @@ class _ConvNorm(nn.Sequential):
 
 
 class _Bottleneck(nn.Module):
-  def __init__(self, channels, stage: backbones.StageSpec):
+  def __init__(self, channels, stage: network_spec.StageSpec):
     super().__init__()
     self.branch = nn.Sequential(
       _ConvNorm(channels, stage.inner, (stage.temporal_kernel, 1, 1)),

@@ -34,6 +34,7 @@ import numpy as np  # noqa: E402
 
 from sum_l_jax.models import backbones  # noqa: E402
 from sum_l_jax.models import resnet3d  # noqa: E402
+from sum_l_jax.models.encoder import EncoderOptions  # noqa: E402
 from sum_l_jax.models.layers import convolution  # noqa: E402
 from sum_l_jax.models.layers.stem import Stem  # noqa: E402
 from sum_l_jax.tools.aot import compiler  # noqa: E402
@@ -94,7 +95,7 @@ _FRAMES = {"slow": 8, "fast": 32}
 def _build(case: Case) -> tuple[nnx.Module, Callable, tuple[int, ...]]:
   """The layers, how they are run, and the shape of their input."""
   spec = getattr(_SPEC, case.pathway)
-  options = backbones.EncoderOptions(conv="tpu", dtype=jnp.bfloat16)
+  options = EncoderOptions(conv="tpu", dtype=jnp.bfloat16)
   rng = np.random.default_rng(0)
   frames = _FRAMES[case.pathway]
   if case.stage == "s1":

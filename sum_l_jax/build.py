@@ -38,6 +38,7 @@ from sum_l_jax.data import records
 from sum_l_jax.data import transforms
 from sum_l_jax.losses.objective import Objective
 from sum_l_jax.models import backbones
+from sum_l_jax.models.encoder import EncoderOptions
 from sum_l_jax.system import devices
 from sum_l_jax.train.optimizer import Schedule
 from sum_l_jax.train.optimizer import make_optimizer
@@ -248,7 +249,7 @@ def build_network(
       # Stage one trains the exo encoder, whatever the joint stage does.
       freeze_exo=settings.model.freeze_exo and both,
       prenorm=settings.model.projection_prenorm == "true",
-      options=backbones.EncoderOptions(
+      options=EncoderOptions(
         conv=settings.model.conv,
         dtype=jnp.dtype(settings.precision),
         bn_group_size=settings.model.bn_group_size,

@@ -60,7 +60,7 @@ def test_type_checkers_see_the_names_from_the_same_modules():
 def test_the_door_lists_every_command_without_jax():
   code = (
     "import sys\nfrom sum_l_jax import __main__ as door\ndoor.main([])\n"
-    "assert not {'jax', 'numpy', 'absl'} & {*sys.modules}"
+    "assert not {'jax', 'numpy', 'flax'} & {*sys.modules}"
   )
   listed = _python("-c", code)
   tools = [p.parent.name for p in (ROOT / "sum_l_jax" / "tools").glob("*/__main__.py")]

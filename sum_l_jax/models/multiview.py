@@ -25,6 +25,8 @@ import numpy as np
 from sum_l_jax import types
 from sum_l_jax.models import backbones
 from sum_l_jax.models import pixel_format
+from sum_l_jax.models.encoder import Encoder
+from sum_l_jax.models.encoder import EncoderOptions
 
 
 def l2_normalize(x: jax.Array) -> jax.Array:
@@ -97,7 +99,7 @@ class Tower(nnx.Module):
 
   def __init__(
     self,
-    encoder: backbones.Encoder,
+    encoder: Encoder,
     *,
     heads: Mapping[str, Linear],
     projection: Projection | None,
@@ -200,7 +202,7 @@ def _number(name: str) -> int:
   return zlib.crc32(name.encode())
 
 
-def _with_own_statistics(encoder: backbones.Encoder) -> backbones.Encoder:
+def _with_own_statistics(encoder: Encoder) -> Encoder:
   """A second encoder with the same parameters, each of them one array.
 
   Its running statistics are its own: the views' pixels differ, and statistics
@@ -227,7 +229,7 @@ def make_model(
   share_encoder: bool = False,
   freeze_exo: bool = False,
   prenorm: bool = False,
-  options: backbones.EncoderOptions | None = None,
+  options: EncoderOptions | None = None,
   seed: int = 0,
 ) -> MultiviewModel:
   """Builds the model.
@@ -267,7 +269,7 @@ def make_model(
     if view == types.EXO and share_encoder:
       encoder = _with_own_statistics(towers[types.EGO].encoder)
     else:
-      encoder = entry.make(options or backbones.EncoderOptions(), generator(view, "encoder"))
+      encoder = entry.make(options or EncoderOptions(), generator(view, "encoder"))
     width = encoder.feature_dim
     projection = None
     if embedding_dim is not None:

@@ -18,7 +18,8 @@ from flax import nnx
 import jax
 import numpy as np
 
-from sum_l_jax.models import backbones
+from sum_l_jax.models import network_spec
+from sum_l_jax.models.encoder import EncoderOptions
 from sum_l_jax.models.layers import pool
 from sum_l_jax.models.layers import remat
 from sum_l_jax.models.layers.conv_norm import ConvNorm
@@ -39,10 +40,10 @@ class Bottleneck(nnx.Module):
   def __init__(
     self,
     in_features: int | tuple[int, ...],
-    spec: backbones.StageSpec,
+    spec: network_spec.StageSpec,
     *,
     stride: int,
-    options: backbones.EncoderOptions,
+    options: EncoderOptions,
     rng: np.random.Generator,
   ):
     layer = functools.partial(ConvNorm, options=options, rng=rng)
@@ -77,10 +78,10 @@ class Pathway(nnx.Module):
 
   def __init__(
     self,
-    spec: backbones.PathwaySpec,
+    spec: network_spec.PathwaySpec,
     *,
     name: str,
-    options: backbones.EncoderOptions,
+    options: EncoderOptions,
     rng: np.random.Generator,
     extra_features: tuple[int, ...] = (),
     remat: tuple[str, ...] = (),
@@ -122,18 +123,18 @@ class Pathway(nnx.Module):
 class ResNet3D(nnx.Module):
   """The network of one pathway: R3D-50 (SLOW 8x8 R50) and `tiny`.
 
-  It is a `backbones.Encoder`.
+  It is a `Encoder`.
   """
 
   def __init__(
-    self, spec: backbones.NetworkSpec, options: backbones.EncoderOptions, rng: np.random.Generator
+    self, spec: network_spec.NetworkSpec, options: EncoderOptions, rng: np.random.Generator
   ):
     self.stage_names = spec.stage_names
     self.feature_dim = spec.feature_dim
     self.pool_window = options.pool_window
     self.slow = Pathway(
       spec.slow,
-      name=backbones.SLOW,
+      name=network_spec.SLOW,
       # Wide stages follow the stem at once: its clips would lie side by side
       # there too.
       options=dataclasses.replace(options, pack_clips=1),
@@ -144,7 +145,7 @@ class ResNet3D(nnx.Module):
   def __call__(
     self, video: jax.Array, *, train: bool, prepare: Callable[[jax.Array], jax.Array]
   ) -> tuple[jax.Array, Stages]:
-    """Encodes clips, see `backbones.Encoder`.
+    """Encodes clips, see `Encoder`.
 
     Returns:
       The feature `[B, C]`, float32, the mean over time and space (see
@@ -154,5 +155,5 @@ class ResNet3D(nnx.Module):
     stages: Stages = {}
     for name in self.stage_names:
       x = self.slow.run_stage(name, x, train=train)
-      stages[name] = {backbones.SLOW: x}
+      stages[name] = {network_spec.SLOW: x}
     return pool.mean_pool(x, self.pool_window), stages

@@ -19,16 +19,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sum_l_jax.models import backbones
+from sum_l_jax.models import network_spec
 from sum_l_jax.models import pixel_format
 from sum_l_jax.models import resnet3d
+from sum_l_jax.models.encoder import EncoderOptions
 from sum_l_jax.models.layers import packing
 from sum_l_jax.models.layers import pool
 from sum_l_jax.models.layers.conv_norm import ConvNorm
 
 
 class SlowFast(nnx.Module):
-  """The network of two pathways; a `backbones.Encoder`.
+  """The network of two pathways; a `Encoder`.
 
   Attributes:
     slow, fast: the pathways.
@@ -36,7 +37,7 @@ class SlowFast(nnx.Module):
   """
 
   def __init__(
-    self, spec: backbones.NetworkSpec, options: backbones.EncoderOptions, rng: np.random.Generator
+    self, spec: network_spec.NetworkSpec, options: EncoderOptions, rng: np.random.Generator
   ):
     if spec.fast is None:
       raise ValueError("SlowFast needs a fast pathway, got None; ResNet3D has one pathway.")
@@ -49,8 +50,8 @@ class SlowFast(nnx.Module):
     pathway = functools.partial(
       resnet3d.Pathway, options=options, rng=rng, remat=options.remat_stages(spec.stage_names)
     )
-    self.slow = pathway(spec.slow, name=backbones.SLOW, extra_features=fused)
-    self.fast = pathway(spec.fast, name=backbones.FAST)
+    self.slow = pathway(spec.slow, name=network_spec.SLOW, extra_features=fused)
+    self.fast = pathway(spec.fast, name=network_spec.FAST)
     self.fusion = nnx.List(
       ConvNorm(
         width // 2, width, (spec.fusion_kernel, 1, 1), (spec.alpha, 1, 1), options=options, rng=rng
@@ -61,7 +62,7 @@ class SlowFast(nnx.Module):
   def __call__(
     self, video: jax.Array, *, train: bool, prepare: Callable[[jax.Array], jax.Array]
   ) -> tuple[jax.Array, resnet3d.Stages]:
-    """Encodes clips, see `backbones.Encoder`; T is a multiple of alpha.
+    """Encodes clips, see `Encoder`; T is a multiple of alpha.
 
     Returns:
       The feature `[B, C]`, float32, the mean over time and space, slow channels
@@ -79,7 +80,7 @@ class SlowFast(nnx.Module):
       fast = self.fast.run_stage(name, fast, train=train)
       stages[name] = {
         pathway: packing.apart(x, tables[pathway].widths[index])
-        for pathway, x in ((backbones.SLOW, slow), (backbones.FAST, fast))
+        for pathway, x in ((network_spec.SLOW, slow), (network_spec.FAST, fast))
       }
       if index < len(self.fusion):
         with jax.named_scope(f"fusion/{name}"):

@@ -13,6 +13,7 @@ import pytest
 from sum_l_jax import models
 from sum_l_jax.models import backbones
 from sum_l_jax.models import multiview
+from sum_l_jax.models import network_spec
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -20,24 +21,24 @@ TASKS = {"ego": {"verb": 5, "noun": 7}, "exo": {"verb": 4}}
 
 
 def _thin_pathway(width, kernel):
-  return backbones.PathwaySpec(
-    stem=backbones.StemSpec(features=width, kernel=kernel),
+  return network_spec.PathwaySpec(
+    stem=network_spec.StemSpec(features=width, kernel=kernel),
     stages=(
-      backbones.StageSpec(1, width, 2 * width, 3, stride=1),
-      backbones.StageSpec(1, width, 2 * width, 3),
+      network_spec.StageSpec(1, width, 2 * width, 3, stride=1),
+      network_spec.StageSpec(1, width, 2 * width, 3),
     ),
   )
 
 
 # What compiles is what these tests cost: one block, and two thin pathways.
 SMALL = {
-  "block": backbones.NetworkSpec(
-    slow=backbones.PathwaySpec(
-      stem=backbones.StemSpec(4, (1, 3, 3), 2, max_pool=False),
-      stages=(backbones.StageSpec(1, 4, 8, 3),),
+  "block": network_spec.NetworkSpec(
+    slow=network_spec.PathwaySpec(
+      stem=network_spec.StemSpec(4, (1, 3, 3), 2, max_pool=False),
+      stages=(network_spec.StageSpec(1, 4, 8, 3),),
     )
   ),
-  "thin": backbones.NetworkSpec(
+  "thin": network_spec.NetworkSpec(
     slow=_thin_pathway(8, (1, 3, 3)), fast=_thin_pathway(4, (3, 3, 3)), alpha=4, fusion_kernel=5
   ),
 }

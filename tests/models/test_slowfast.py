@@ -11,30 +11,30 @@ import numpy as np
 import pytest
 
 from sum_l_jax.models import backbones
+from sum_l_jax.models import network_spec
 from sum_l_jax.models import resnet3d
 from sum_l_jax.models import slowfast
+from sum_l_jax.models.encoder import EncoderOptions
 from sum_l_jax.models.layers import packing
 
 
 def _pathway(features, kernel):
-  return backbones.PathwaySpec(
-    stem=backbones.StemSpec(features, kernel),
+  return network_spec.PathwaySpec(
+    stem=network_spec.StemSpec(features, kernel),
     stages=(
-      backbones.StageSpec(1, features, 2 * features, 3, stride=1),
-      backbones.StageSpec(1, 32 * features, 8, 1),
+      network_spec.StageSpec(1, features, 2 * features, 3, stride=1),
+      network_spec.StageSpec(1, 32 * features, 8, 1),
     ),
   )
 
 
-SPEC = backbones.NetworkSpec(
+SPEC = network_spec.NetworkSpec(
   slow=_pathway(4, (1, 3, 3)), fast=_pathway(2, (3, 3, 3)), alpha=2, fusion_kernel=3
 )
 
 
 def _network(backend, pack_clips, bn_group_size=0, spec=SPEC):
-  options = backbones.EncoderOptions(
-    conv=backend, bn_group_size=bn_group_size, pack_clips=pack_clips
-  )
+  options = EncoderOptions(conv=backend, bn_group_size=bn_group_size, pack_clips=pack_clips)
   return slowfast.SlowFast(spec, options, np.random.default_rng(0))
 
 

@@ -6,7 +6,7 @@ from flax import nnx
 import jax
 import numpy as np
 
-from sum_l_jax.models import backbones
+from sum_l_jax.models.encoder import EncoderOptions
 from sum_l_jax.models.layers import convolution
 from sum_l_jax.models.layers import difference
 from sum_l_jax.models.layers import norm
@@ -23,24 +23,19 @@ class ConvNorm(nnx.Module):
     kernel_size: convolution.Size3,
     strides: convolution.Size3 = (1, 1, 1),
     *,
-    options: backbones.EncoderOptions,
+    options: EncoderOptions,
     rng: np.random.Generator,
     layer: type[convolution.Conv3D | difference.DifferenceConv] = convolution.Conv3D,
     relu: bool = True,
     zero_scale: bool = False,
   ):
+    backend = convolution.resolve_backend(options.conv)
     self.relu = relu
     self.conv = layer(
-      in_features,
-      out_features,
-      kernel_size,
-      strides,
-      backend=options.backend,
-      dtype=options.dtype,
-      rng=rng,
+      in_features, out_features, kernel_size, strides, backend=backend, dtype=options.dtype, rng=rng
     )
     self.norm = norm.BatchNorm(
-      out_features, backend=options.backend, zero_scale=zero_scale, group_size=options.bn_group_size
+      out_features, backend=backend, zero_scale=zero_scale, group_size=options.bn_group_size
     )
 
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sum_l_jax.models import backbones
+from sum_l_jax.models import network_spec
 
 # Channels in a register or memory tile of a TPU.
 LANES = 128
@@ -80,7 +80,7 @@ def apart(x: jax.Array, width: int) -> jax.Array:
 
 
 def append(
-  slow: jax.Array, fused: jax.Array, fast: jax.Array, spec: backbones.NetworkSpec, index: int
+  slow: jax.Array, fused: jax.Array, fast: jax.Array, spec: network_spec.NetworkSpec, index: int
 ) -> tuple[jax.Array, jax.Array]:
   """Appends the fused channels to the slow ones, between two stages of SlowFast.
 
@@ -97,9 +97,9 @@ def append(
     is moved within the lanes, and `convolution.Conv3D` knows its parts.
   """
   tables = spec.pathways
-  slow_table, fast_table = tables[backbones.SLOW], tables[backbones.FAST]
+  slow_table, fast_table = tables[network_spec.SLOW], tables[network_spec.FAST]
 
-  def fit(x: jax.Array, width: int, table: backbones.PathwaySpec) -> jax.Array:
+  def fit(x: jax.Array, width: int, table: network_spec.PathwaySpec) -> jax.Array:
     count = x.shape[-1] // width
     with jax.named_scope("pack"):
       return unpack_clips(x, count // fitting(count, table.stages[index].inner))

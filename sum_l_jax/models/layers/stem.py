@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from sum_l_jax.models import backbones
+from sum_l_jax.models import network_spec
+from sum_l_jax.models.encoder import EncoderOptions
 from sum_l_jax.models.layers import convolution
 from sum_l_jax.models.layers import difference
 from sum_l_jax.models.layers import packing
@@ -21,11 +22,11 @@ class Stem(ConvNorm):
   side by side (`packing`).
 
   Attributes:
-    pack_clips: see `backbones.EncoderOptions`.
+    pack_clips: see `EncoderOptions`.
   """
 
   def __init__(
-    self, spec: backbones.StemSpec, options: backbones.EncoderOptions, rng: np.random.Generator
+    self, spec: network_spec.StemSpec, options: EncoderOptions, rng: np.random.Generator
   ):
     super().__init__(
       3,
@@ -38,8 +39,8 @@ class Stem(ConvNorm):
     )
     self.features = spec.features
     self.max_pool = spec.max_pool
-    self.backend = options.backend
-    self.pack_clips = options.pack_clips if options.backend == "tpu" else 1
+    self.backend = convolution.resolve_backend(options.conv)
+    self.pack_clips = options.pack_clips if self.backend == "tpu" else 1
     self.bn_group_size = options.bn_group_size
 
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:

@@ -26,12 +26,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from sum_l_jax import types
-from sum_l_jax.models import backbones
+from sum_l_jax.models import network_spec
 
 METHODS = ("cam", "grad_cam")
 
 # In the order of the head's rows.
-PATHWAYS = (backbones.SLOW, backbones.FAST)
+PATHWAYS = (network_spec.SLOW, network_spec.FAST)
 
 
 def class_activation_maps(

@@ -22,6 +22,7 @@ from sum_l_jax.data import records
 from sum_l_jax.evaluation import towers
 from sum_l_jax.evaluation.labels import evaluate
 from sum_l_jax.models import backbones
+from sum_l_jax.models import network_spec
 from sum_l_jax.models import pixel_format
 from sum_l_jax.tools.class_maps import cam
 from sum_l_jax.tools.class_maps import tail
@@ -277,14 +278,14 @@ def _make_step(
 
   def gradient(params: Any, stats: Any, activations: Any, classes: jax.Array) -> jax.Array:
     def logits(slow: jax.Array) -> jax.Array:
-      inputs: Any = {view: {**activations, backbones.SLOW: slow}}
+      inputs: Any = {view: {**activations, network_spec.SLOW: slow}}
       assert rest is not None
       outputs, _ = rest.apply(params, stats, inputs, train=False)
       scores = outputs[view]["logits"][task]
       return jnp.take_along_axis(scores, classes[:, None], axis=1).sum()
 
     # In evaluation no clip depends on another: the sum keeps them apart.
-    return jax.grad(logits)(activations[backbones.SLOW])
+    return jax.grad(logits)(activations[network_spec.SLOW])
 
   def step(
     params: Any, stats: Any, inputs: Any, classes: jax.Array
@@ -295,10 +296,10 @@ def _make_step(
     classes = jnp.where(classes < 0, jnp.argmax(logits, axis=-1), classes)
     if rest is None:
       kernel = params[view]["heads"][task]["kernel"]
-      maps = cam.class_activation_maps(activations, kernel, classes)[backbones.SLOW]
+      maps = cam.class_activation_maps(activations, kernel, classes)[network_spec.SLOW]
     else:
       slope = gradient(params, stats, activations, classes)
-      maps = cam.grad_cam(activations[backbones.SLOW], slope)
+      maps = cam.grad_cam(activations[network_spec.SLOW], slope)
     return evaluate.probabilities(logits, kind), classes, maps
 
   return jax.jit(step)

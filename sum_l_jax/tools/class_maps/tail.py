@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from sum_l_jax import types
-from sum_l_jax.models import backbones
 from sum_l_jax.models import multiview
+from sum_l_jax.models import network_spec
 from sum_l_jax.models.layers import pool
 
 
@@ -57,14 +57,14 @@ def _finish(encoder: Any, stage: str, activations: Mapping[str, Any]) -> jax.Arr
   names = encoder.stage_names
   x = dict(activations)
   for index in range(names.index(stage), len(names) - 1):
-    if backbones.FAST in x:
-      fused = encoder.fusion[index](x[backbones.FAST], train=False)
-      x[backbones.SLOW] = jnp.concatenate([x[backbones.SLOW], fused], axis=-1)
+    if network_spec.FAST in x:
+      fused = encoder.fusion[index](x[network_spec.FAST], train=False)
+      x[network_spec.SLOW] = jnp.concatenate([x[network_spec.SLOW], fused], axis=-1)
     x = {
       pathway: getattr(encoder, pathway).run_stage(names[index + 1], value, train=False)
       for pathway, value in x.items()
     }
   pooled = [
-    pool.mean_pool(x[pathway]) for pathway in (backbones.SLOW, backbones.FAST) if pathway in x
+    pool.mean_pool(x[pathway]) for pathway in (network_spec.SLOW, network_spec.FAST) if pathway in x
   ]
   return jnp.concatenate(pooled, axis=-1)

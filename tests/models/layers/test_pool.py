@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sum_l_jax.models import backbones
+from sum_l_jax.models.encoder import EncoderOptions
 from sum_l_jax.models.layers import pool
 from sum_l_jax.models.layers.conv_norm import ConvNorm
 
@@ -63,7 +63,7 @@ def test_gradient_in_the_stem():
   lost half of the stem's gradient.
   """
   rng = np.random.default_rng(3)
-  options = backbones.EncoderOptions(conv="cpu")
+  options = EncoderOptions(conv="cpu")
   stem = ConvNorm(3, 16, (1, 7, 7), (1, 2, 2), options=options, rng=rng)
   graph, params, stats = nnx.split(stem, nnx.Param, nnx.BatchStat)
   x = rng.standard_normal((2, 4, 48, 48, 3)).astype(np.float32)

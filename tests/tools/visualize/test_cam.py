@@ -15,6 +15,7 @@ from sum_l_jax.config import read
 from sum_l_jax.data import records
 from sum_l_jax.experiment import input_pictures
 from sum_l_jax.models import backbones
+from sum_l_jax.models import network_spec
 from sum_l_jax.system import devices
 from sum_l_jax.tools.class_maps import cam
 from sum_l_jax.tools.class_maps import clip_choice
@@ -33,17 +34,17 @@ CLASSES = np.array([4, 0, 2], np.int32)
 
 
 def _thin(width, kernel):
-  return backbones.PathwaySpec(
-    stem=backbones.StemSpec(features=width, kernel=kernel),
+  return network_spec.PathwaySpec(
+    stem=network_spec.StemSpec(features=width, kernel=kernel),
     stages=(
-      backbones.StageSpec(1, width, 2 * width, 3, stride=1),
-      backbones.StageSpec(1, width, 2 * width, 3),
+      network_spec.StageSpec(1, width, 2 * width, 3, stride=1),
+      network_spec.StageSpec(1, width, 2 * width, 3),
     ),
   )
 
 
 # SlowFast, as small as it compiles quickly.
-THIN = backbones.NetworkSpec(
+THIN = network_spec.NetworkSpec(
   slow=_thin(8, (1, 3, 3)), fast=_thin(4, (3, 3, 3)), alpha=4, fusion_kernel=5
 )
 
