@@ -68,6 +68,7 @@ def make_train_step(
 
   def step(state: TrainState, batch: types.Batch) -> tuple[TrainState, metrics.Sums]:
     key = jax.random.fold_in(jax.random.key(seed), state.step)
+    # Only half of the key is needed; drawing from the whole would change every run.
     dropout_key, _ = jax.random.split(key)
 
     def loss(params: Tree) -> tuple[jax.Array, Any]:
