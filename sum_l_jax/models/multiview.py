@@ -94,7 +94,7 @@ class Tower(nnx.Module):
     encoder: encoder of the view; its parameters may be the other view's too.
     frozen: whether the encoder gets no gradient and keeps its statistics.
     heads: `nnx.Dict` of `Linear` by task name.
-    has_projection: whether there is a `projection`.
+    projection: the projection of Eq. 5, or None.
   """
 
   def __init__(
@@ -109,9 +109,7 @@ class Tower(nnx.Module):
   ):
     self.encoder = encoder
     self.heads = nnx.Dict(heads)
-    self.has_projection = projection is not None
-    if projection is not None:
-      self.projection = projection
+    self.projection = projection
     self.frozen = frozen
     self.dropout = dropout
     self.pixels = pixels
@@ -128,7 +126,7 @@ class Tower(nnx.Module):
     if self.frozen:
       feature = jax.lax.stop_gradient(feature)
     outputs = {"features": feature, "stages": stages}
-    if self.has_projection:
+    if self.projection is not None:
       with jax.named_scope("projection"):
         outputs["embedding"] = self.projection(feature)
     # One mask for all tasks, as in the reference's multi-task head.

@@ -18,9 +18,9 @@ class PixelSpec:
   """How one view's pixels are normalised.
 
   Attributes:
-    mean: subtracted, per channel, in RGB order, of values in [0, 1].
-    std: divided by, per channel, in RGB order.
-    channel_order: the order the encoder sees, "RGB" or "BGR". The video is
+    mean: mean of each channel of pixels in [0, 1], in RGB order.
+    std: standard deviation of each channel, in RGB order.
+    channel_order: order that the encoder sees, "RGB" or "BGR". The video is
       always RGB. The authors' ego encoders were trained on BGR.
   """
 
@@ -40,7 +40,7 @@ class PixelSpec:
 
   @classmethod
   def from_json(cls, fields: Mapping[str, Any]) -> PixelSpec:
-    """From a checkpoint's card, where JSON has made lists of tuples."""
+    """Reads a checkpoint's card, where JSON has turned tuples into lists."""
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
     return cls(**values)
 
@@ -49,19 +49,20 @@ class PixelSpec:
 def normalize(
   video: jax.Array, spec: PixelSpec, color_offset: jax.Array | None = None
 ) -> jax.Array:
-  """uint8 RGB to normalised float32: (x / 255 + color_offset - mean) / std.
+  """Normalises bytes: (x / 255 + color_offset - mean) / std.
 
   Args:
     video: uint8 `[B, T, H, W, 3]`, RGB.
     spec: mean, standard deviation, channel order.
-    color_offset: float32 `[B, 3]`, RGB, in units of [0, 1] (lighting
-      augmentation, one draw a clip).
+    color_offset: float32 `[B, 3]`, RGB, of pixels in [0, 1]; the lighting
+      augmentation, one draw for each clip.
 
   Returns:
     float32 `[B, T, H, W, 3]` in the channel order of `spec`.
 
   Raises:
-    ValueError: if the video is not uint8 `[B, T, H, W, 3]`.
+    ValueError: the video is not uint8 `[B, T, H, W, 3]`, or the offset is not
+      `[B, 3]`.
   """
   if video.ndim != 5 or video.shape[-1] != 3 or video.dtype != jnp.uint8:
     raise ValueError(
@@ -83,10 +84,10 @@ def normalize(
 def slow_indices(num_frames: int, alpha: int) -> tuple[int, ...]:
   """Frames of the slow pathway: trunc(linspace(0, T - 1, T / alpha)).
 
-  Not a regular stride: 32 frames at alpha 4 give 0 4 8 13 17 22 26 31.
+  This is no regular stride: 32 frames at alpha 4 give 0 4 8 13 17 22 26 31.
 
   Raises:
-    ValueError: if alpha does not divide the number of frames.
+    ValueError: alpha does not divide the number of frames.
   """
   if alpha < 1 or num_frames < alpha or num_frames % alpha:
     raise ValueError(

@@ -135,8 +135,7 @@ class ResNet3D(nnx.Module):
     self.slow = Pathway(
       spec.slow,
       name=network_spec.SLOW,
-      # Wide stages follow the stem at once: its clips would lie side by side
-      # there too.
+      # Nothing between the stages would take apart what the stem put side by side.
       options=dataclasses.replace(options, pack_clips=1),
       rng=rng,
       remat=options.remat_stages(spec.stage_names),
