@@ -23,9 +23,8 @@ TASKS = {"ego": {"verb": 5}, "exo": {"verb": 4}}
 
 
 @pytest.fixture(name="mine")
-def _mine(monkeypatch):
+def _mine():
   """The name of the encoder that the documentation registers."""
-  monkeypatch.setattr(backbones, "BACKBONES", dict(backbones.BACKBONES))
   example = [line for line in backbones.__doc__.splitlines() if line.startswith("    ")]
   exec(textwrap.dedent("\n".join(example)), {})
   return "mine"
