@@ -123,7 +123,7 @@ def examine(
     opened.append(splits)
   if narrations:
     findings += _of(narrations, _run_check("vectors", about_texts))
-  if pairs:
+  if pairs and narrations:
     found = _pairs(pairs, opened, narrations)
     findings += _of(pairs, _run_check("pairs", found))
   return findings

@@ -104,7 +104,7 @@ def check_number(data: records.ClipDataset) -> Iterator[Finding]:
   rule = data.metadata.get("split")
   kind = rule.get("kind") if isinstance(rule, dict) else None
   source = data.metadata.get("source")
-  official = OFFICIAL_CLIPS.get((source, kind), {}).get(data.split)
+  official = OFFICIAL_CLIPS.get((str(source), str(kind)), {}).get(data.split)
   if official is None or len(data) == official:
     return
   if len(data) < official:

@@ -73,7 +73,7 @@ def _check_norms(texts: Sequence[str], vectors: np.ndarray) -> Iterator[Finding]
     (broken, Finding.error, "are zero or not finite"),
     (off, Finding.warning, length),
   ):
-    names = [texts[row] for row in np.flatnonzero(rows)]
+    names = [texts[row] for row in np.flatnonzero(rows).tolist()]
     if names:
       text = f"{len(names)} of {len(texts)} vectors {what}: {some(names)}."
       yield make("vectors", f"{text} Embed again with {_EMBED}.", count=len(names))

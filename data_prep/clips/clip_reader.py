@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
+from typing import Any
 
 from data_prep.sources import clip_specs
 from sum_l_jax import types
@@ -44,7 +45,9 @@ class _ClipReader:
     """Reads one clip."""
     if frame_files.is_frames(spec.media):
       fps = self._output.fps or spec.frames_fps
-      options = dict(frames_fps=spec.frames_fps, fps=fps, short_side=self._output.short_side)
+      options: dict[str, Any] = dict(
+        frames_fps=spec.frames_fps, fps=fps, short_side=self._output.short_side
+      )
       if spec.frame_files:
         frames = frame_files.read_files(spec.media, spec.frame_files, **options)
       else:

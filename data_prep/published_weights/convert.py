@@ -324,7 +324,7 @@ class _Conversion:
   ) -> dict[str, Any]:
     """What `build.Trainer.card` says of a trained checkpoint, and more."""
     options, old = self._options, self._card
-    entry = models.BACKBONES[options.backbone]
+    entry, spec = models.BACKBONES[options.backbone], names.network_spec(options.backbone)
     order = {
       view: options.channel_order
       or old.get("pixels", {}).get(view, {}).get("channel_order")
@@ -351,8 +351,8 @@ class _Conversion:
         "fps": options.fps or frames.get("fps") or known_fps,
       },
       "network": {
-        "alpha": entry.spec.alpha,
-        "fusion_kernel": entry.spec.fusion_kernel,
+        "alpha": spec.alpha,
+        "fusion_kernel": spec.fusion_kernel,
         "bn_epsilon": norm.EPSILON,
         # The released projections were trained on unit features.
         "projection_prenorm": old.get("network", {}).get("projection_prenorm", dim is not None),
@@ -368,8 +368,8 @@ def _kernel_hint(ours: str, value: np.ndarray, backbone: str) -> str:
   if not ours.startswith("fusion/") or value.ndim != 5:
     return ""
   for model, name in choices.MODELS.items():
-    spec = models.BACKBONES[name].spec
-    same_depth = spec.fast and spec.slow == models.BACKBONES[backbone].spec.slow
+    spec = names.network_spec(name)
+    same_depth = spec.fast and spec.slow == names.network_spec(backbone).slow
     if same_depth and spec.fusion_kernel == value.shape[0]:
       return f"Its fusion kernels span {value.shape[0]} frames: choose --model={model}."
   return ""
@@ -406,10 +406,10 @@ def convert(file: files.WeightFile, options: Options) -> tuple[weight_files.Weig
 
 def _export_name(view: str, tasks: Mapping[str, int], index: int) -> str:
   """The name of a class head where the networks of this family look for it."""
-  counts = tuple(tasks.values())
+  counts: tuple[int, ...] = tuple(tasks.values())
   if view == types.EXO:
     return f"head_lemma.projections.{index}"
-  known = {(125, 352): "headepic", (97, 300): "headepic100"}
+  known: dict[tuple[int, ...], str] = {(125, 352): "headepic", (97, 300): "headepic100"}
   if len(counts) > 1:
     return f"{known.get(counts, 'head')}.projections.{index}"
   return "headcharades-ego.projection" if counts == (157,) else "head.projection"

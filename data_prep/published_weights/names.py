@@ -18,6 +18,7 @@ import re
 from typing import Any
 
 from sum_l_jax import models
+from sum_l_jax.models import backbones
 
 FAMILIES = ("pyslowfast", "sum_l_exo", "caffe2", "pytorchvideo")
 
@@ -115,6 +116,13 @@ def _caffe2(layer: Layer, last_blocks: dict[int, int]) -> str:
   return f"{prefix}res{layer.stage}_{layer.block}_branch{branch}_{ending}"
 
 
+def network_spec(backbone: str) -> backbones.NetworkSpec:
+  """The stage tables of a backbone that has published weights."""
+  spec = models.BACKBONES[backbone].spec
+  assert spec is not None, backbone
+  return spec
+
+
 def encoder_names(backbone: str, family: str, ours: Iterable[str]) -> dict[str, str]:
   """Finds their names of our encoder's arrays.
 
@@ -126,7 +134,7 @@ def encoder_names(backbone: str, family: str, ours: Iterable[str]) -> dict[str, 
   Returns:
     Their name of each of our names.
   """
-  spec = models.BACKBONES[backbone].spec
+  spec = network_spec(backbone)
   last_blocks = {i + 2: stage.blocks - 1 for i, stage in enumerate(spec.slow.stages)}
   rules = {
     "pyslowfast": _pyslowfast,

@@ -7,6 +7,7 @@ hours of decoding.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ import hashlib
 import math
 import os
 import pathlib
+from typing import TypeVar
 
 from sum_l_jax import types
 from sum_l_jax.system import command_line
@@ -25,6 +27,8 @@ from sum_l_jax.video import media
 
 # Longest name of a file in bytes, with room for the ending that a reader adds.
 _LONGEST = 240
+
+_Number = TypeVar("_Number", int, float)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -335,13 +339,27 @@ def check_row(row: Mapping[str, str], where: str) -> None:
     )
 
 
-def check_span(start: float, stop: float, columns: tuple[str, str], where: str) -> None:
-  """Raises ValueError unless start < stop."""
+def parse_span(
+  row: Mapping[str, str],
+  columns: tuple[str, str],
+  where: str,
+  parse: Callable[[str, str, str], _Number],
+) -> tuple[_Number, _Number]:
+  """Reads where something starts and stops; ValueError unless it does in this order.
+
+  Args:
+    row: cells by column.
+    columns: columns of the start and of the stop.
+    where: file and line, for the error text.
+    parse: `parse_seconds` or `parse_int`.
+  """
+  start, stop = (parse(row[column], column, where) for column in columns)
   if start >= stop:
     raise ValueError(
       f"{where}: {columns[0]} must lie before {columns[1]}, got {start:g} and"
       f" {stop:g}. Correct the cells, or delete the row."
     )
+  return start, stop
 
 
 def sha256(paths: Sequence[pathlib.Path]) -> str:

@@ -318,15 +318,10 @@ class _Reader:
     for column in ("video_id", "participant_id"):
       if row[column]:
         clip_specs.check_inside(row[column], column, where)
-    seconds = [
-      clip_specs.parse_seconds(row[column], column, where)
-      for column in ("start_timestamp", "stop_timestamp")
-    ]
-    clip_specs.check_span(*seconds, ("start_timestamp", "stop_timestamp"), where)
-    frames = [
-      clip_specs.parse_int(row[column], column, where) for column in ("start_frame", "stop_frame")
-    ]
-    clip_specs.check_span(*frames, ("start_frame", "stop_frame"), where)
+    columns = ("start_timestamp", "stop_timestamp")
+    seconds = clip_specs.parse_span(row, columns, where, clip_specs.parse_seconds)
+    columns = ("start_frame", "stop_frame")
+    frames = clip_specs.parse_span(row, columns, where, clip_specs.parse_int)
     if frames[0] < 0:
       raise ValueError(f"{where}: start_frame is negative: {frames[0]}.")
     labels = (

@@ -153,11 +153,8 @@ def _make_clip(
   video = _find_video(row["path"], where, roots)
   start, stop = 0.0, None
   if row["start_seconds"] or row["stop_seconds"]:
-    start, stop = (
-      clip_specs.parse_seconds(row[column], column, where)
-      for column in ("start_seconds", "stop_seconds")
-    )
-    clip_specs.check_span(start, stop, ("start_seconds", "stop_seconds"), where)
+    columns = ("start_seconds", "stop_seconds")
+    start, stop = clip_specs.parse_span(row, columns, where, clip_specs.parse_seconds)
   fps, files = 0.0, ()
   if video.is_dir():
     fps, files = _frame_files(video, start, stop, row, where)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import dataclasses
 import functools
 import pathlib
+from typing import Any
 
 from data_prep.sources import charades_ego
 from data_prep.sources import clip_specs
@@ -38,7 +39,7 @@ class Source:
 
   read: Callable[..., clip_specs.Annotations]
   view: str | None
-  defaults: Mapping[str, object]
+  defaults: Mapping[str, Any]
   views: bool = False
   identifies: tuple[str, ...] = ()
 
@@ -73,7 +74,7 @@ SOURCES: Mapping[str, Source] = {
 _KEYWORDS = {"window": "window_seconds"}
 
 
-def options(args: argparse.Namespace) -> dict[str, object]:
+def options(args: argparse.Namespace) -> dict[str, Any]:
   """The options of the chosen data set, as given or by default.
 
   Raises:

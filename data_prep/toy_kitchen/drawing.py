@@ -31,7 +31,7 @@ _NOISE = np.array(
   [round(3.0 * statistics.NormalDist().inv_cdf((i + 0.5) / 256)) for i in range(256)], np.int16
 )
 
-Color = tuple[float, float, float]
+Color = Sequence[float]
 Point = Sequence[float] | np.ndarray  # (x, y) in pixels, between pixels too
 
 
@@ -52,7 +52,7 @@ def _fixed(point: Point) -> tuple[int, int]:
   return int(x * (1 << _SHIFT)), int(y * (1 << _SHIFT))
 
 
-def line(frame: np.ndarray, start: Point, end: Point, color: Color, width: int = 1) -> None:
+def line(frame: np.ndarray, start: Point, end: Point, color: float | Color, width: int = 1) -> None:
   """Draws an antialiased line."""
   cv2.line(frame, _fixed(start), _fixed(end), color, width, cv2.LINE_AA, _SHIFT)
 
@@ -224,7 +224,7 @@ def sprite(look: Look, *, outline: bool = False, shade: float = 0.0) -> np.ndarr
 def paste(
   frame: np.ndarray,
   image: np.ndarray,
-  centre: tuple[float, float],
+  centre: Point,
   radius: float,
   angle: float = 0.0,
   squash: float = 1.0,
