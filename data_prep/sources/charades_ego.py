@@ -182,7 +182,7 @@ def _make_clips(
   split: str,
   names: Sequence[str],
   roots: Sequence[pathlib.Path],
-  narration: str,
+  rule: str,
   window: float,
 ) -> list[clip_specs.ClipSpec | None]:
   """Makes the clips of one video; None for a window without an action."""
@@ -192,62 +192,43 @@ def _make_clips(
   actions = parse_actions(row["actions"], where)
   length = clip_specs.parse_seconds(row["length"], "length", where)
   video = clip_specs.check_inside(row["id"], "id", where)
-  try:
-    place = clip_specs.find_media(video, roots, frames=[video], videos=[video])
-  except FileNotFoundError as error:
-    raise FileNotFoundError(f"{where}: {error}") from error
-  text = row["descriptions"] or row["script"]
+  place = clip_specs.find_media(video, roots, where, frames=[video], videos=[video])
+  description = row["descriptions"] or row["script"]
+  frame_name = video + "-{:06d}.jpg"
+
+  def clip(
+    clip_id: str, start: float, stop: float | None, here: Sequence[Action]
+  ) -> clip_specs.ClipSpec:
+    labels = tuple(sorted({action.label for action in here}))
+    texts = [", ".join(names[label] for label in labels), description]
+    first, last = math.floor(start * FRAMES_FPS) + 1, 0
+    if frame_files.is_frames(place):
+      last = frame_files.newest_number(place, frame_name)
+      if stop is not None:
+        last = min(last, max(first, math.floor(stop * FRAMES_FPS)))
+    return clip_specs.ClipSpec(
+      clip_id=clip_id,
+      video_id=video,
+      media=place,
+      start_seconds=start,
+      stop_seconds=stop,
+      narration=next(
+        filter(None, reversed(texts) if rule == "description" else texts), "no action"
+      ),
+      labels={"action": labels},
+      where=where,
+      split=split,
+      first_frame=first,
+      last_frame=last,
+      frames_fps=FRAMES_FPS,
+      frame_name=frame_name,
+    )
+
   if split == "test":
-    spoken = _narration(actions, names, narration, text) or "no action"
-    return [_spec(video, video, place, 0.0, None, actions, spoken, where, split)]
+    return [clip(video, 0.0, None, actions)]
   clips = []
   for number in range(max(1, math.floor(length / window))):
     start, stop = number * window, min((number + 1) * window, length)
-    here = [a for a in actions if a.start < stop and a.stop > start]
-    spoken = _narration(here, names, narration, text)
-    clips.append(
-      _spec(f"{video}_{number:03d}", video, place, start, stop, here, spoken, where, split)
-      if here
-      else None
-    )
+    here = [action for action in actions if action.start < stop and action.stop > start]
+    clips.append(clip(f"{video}_{number:03d}", start, stop, here) if here else None)
   return clips
-
-
-def _narration(actions: Sequence[Action], names: Sequence[str], rule: str, text: str) -> str:
-  """The narration of some actions by a rule; `text` is the video's description."""
-  phrases = ", ".join(names[c] for c in sorted({a.label for a in actions}))
-  return (text or phrases) if rule == "description" else (phrases or text)
-
-
-def _spec(
-  clip_id: str,
-  video_id: str,
-  place: pathlib.Path,
-  start: float,
-  stop: float | None,
-  actions: Sequence[Action],
-  narration: str,
-  where: str,
-  split: str,
-) -> clip_specs.ClipSpec:
-  frame_name = video_id + "-{:06d}.jpg"
-  first = math.floor(start * FRAMES_FPS) + 1
-  last = 0
-  if frame_files.is_frames(place):
-    newest = frame_files.newest_number(place, frame_name)
-    last = newest if stop is None else min(newest, max(first, math.floor(stop * FRAMES_FPS)))
-  return clip_specs.ClipSpec(
-    clip_id=clip_id,
-    video_id=video_id,
-    media=place,
-    start_seconds=start,
-    stop_seconds=stop,
-    narration=narration,
-    labels={"action": tuple(sorted({a.label for a in actions}))},
-    where=where,
-    split=split,
-    first_frame=first,
-    last_frame=last,
-    frames_fps=FRAMES_FPS,
-    frame_name=frame_name,
-  )

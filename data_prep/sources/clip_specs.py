@@ -250,13 +250,19 @@ def missing(what: str, tried: Iterable[object], advice: str) -> FileNotFoundErro
 
 
 def find_media(
-  video_id: str, roots: Sequence[pathlib.Path], frames: Sequence[str], videos: Sequence[str]
+  video_id: str,
+  roots: Sequence[pathlib.Path],
+  where: str,
+  *,
+  frames: Sequence[str],
+  videos: Sequence[str],
 ) -> pathlib.Path:
   """Finds the frames of a video, in a folder or tar file, or else its file.
 
   Args:
     video_id: id of the video.
     roots: folders to look in.
+    where: file and line, for the error text.
     frames: where its frames may be in a root: a folder, or a file with ".tar".
     videos: where its file may be in a root, without the suffix.
 
@@ -277,7 +283,7 @@ def find_media(
       for suffix in media.VIDEO_SUFFIXES:
         if (path := root / f"{name}{suffix}").is_file():
           return path
-  what = f"No frames and no video of {video_id} were found."
+  what = f"{where}: no frames and no video of {video_id} were found."
   raise missing(what, tried, "Give the right folders with")
 
 

@@ -156,7 +156,9 @@ def make_tasks(
   return tasks
 
 
-def find_media(video_id: str, participant: str, roots: Sequence[pathlib.Path]) -> pathlib.Path:
+def find_media(
+  video_id: str, participant: str, roots: Sequence[pathlib.Path], where: str
+) -> pathlib.Path:
   """Finds "P01_01" of "P01" in the layouts that people keep; see `clip_specs`."""
   places = lambda folder: [
     video_id,
@@ -164,7 +166,7 @@ def find_media(video_id: str, participant: str, roots: Sequence[pathlib.Path]) -
     f"{participant}/{folder}/{video_id}",
   ]
   return clip_specs.find_media(
-    video_id, roots, frames=places("rgb_frames"), videos=places("videos")
+    video_id, roots, where, frames=places("rgb_frames"), videos=places("videos")
   )
 
 
@@ -329,11 +331,8 @@ class _Reader:
       if labelled
       else {}
     )
-    try:
-      if video_id not in self._found:
-        self._found[video_id] = find_media(video_id, row["participant_id"], self._roots)
-    except FileNotFoundError as error:
-      raise FileNotFoundError(f"{where}: {error}") from error
+    if video_id not in self._found:
+      self._found[video_id] = find_media(video_id, row["participant_id"], self._roots, where)
     return clip_specs.ClipSpec(
       clip_id=clip_id,
       video_id=video_id,

@@ -130,7 +130,7 @@ def test_epic_layouts(tmp_path, layout):
   else:
     place.parent.mkdir(parents=True)
     place.touch()
-  assert epic_kitchens.find_media("P01_01", "P01", [tmp_path, second]) == place
+  assert epic_kitchens.find_media("P01_01", "P01", [tmp_path, second], "here") == place
 
 
 def test_epic_missing_media_lists_the_paths(tmp_path):
