@@ -269,10 +269,10 @@ class Trainer:
   Training, the commands that look at it, and the benchmarks all assemble a
   stage here. Parts are built when they are first asked for.
 
-    trainer = Trainer.open(settings, "joint", mesh)
-    state = trainer.initial_state()
-    with trainer.stream(start_step=0) as batches:
-      state, sums = trainer.step(state, devices.put_batch(next(batches), mesh))
+      trainer = Trainer.open(settings, "joint", mesh)
+      state = trainer.initial_state()
+      with trainer.stream(start_step=0) as batches:
+        state, sums = trainer.step(state, devices.put_batch(next(batches), mesh))
 
   Attributes:
     settings: resolved settings.

@@ -64,7 +64,12 @@ ALIASES = {
 }
 # Folders of tests that mirror no room, and tests of the project as a whole.
 OTHER_TEST_FOLDERS = {"docs", "stress", "support"}
-TESTS_OF_THE_WHOLE = {"test_architecture.py", "test_packaging.py", "test_public_api.py"}
+TESTS_OF_THE_WHOLE = {
+  "test_architecture.py",
+  "test_examples.py",
+  "test_packaging.py",
+  "test_public_api.py",
+}
 
 
 class Import:

@@ -37,6 +37,7 @@ def test_importing_the_package_imports_nothing_big():
 def test_a_public_name_is_there(name):
   assert name in dir(sum_l_jax)
   found = getattr(sum_l_jax, name)
+  assert found.__doc__
   assert found.__name__.split(".")[-1] == name
 
 

@@ -13,7 +13,8 @@ def softmax_cross_entropy(
 ) -> jax.Array:
   """Cross entropy of a task in which each clip has exactly one class.
 
-  -log( exp(x_y) / sum over k of exp(x_k) ), for logits x and the class y.
+  The loss is `-log( exp(x_y) / sum over k of exp(x_k) )` for logits x and the
+  class y.
 
   Args:
     logits: `[B, K]`.
@@ -55,8 +56,9 @@ def sigmoid_cross_entropy(
 ) -> jax.Array:
   """Cross entropy of a task in which each clip has any number of classes.
 
-  Mean over the classes k of -y_k log sigmoid(x_k) - (1 - y_k) log sigmoid(-x_k),
-  for logits x and labels y.
+  The mean over the classes k, for logits x and labels y, of
+
+      -y_k log sigmoid(x_k) - (1 - y_k) log sigmoid(-x_k)
 
   Args:
     logits: `[B, K]`.

@@ -39,7 +39,7 @@ from sum_l_jax.losses.negatives import Contrast
 
 
 def pair_similarity(ego_text: jax.Array, exo_text: jax.Array) -> jax.Array:
-  """Eq. 1 of the paper: the similarity of each pair, s_i = <d_f^i, d_t^i>.
+  """Eq. 1 of the paper: the similarity of each pair, `s_i = <d_f^i, d_t^i>`.
 
   The formula in the paper has z on its left side and text on its right; text
   is what it compares.
@@ -99,8 +99,8 @@ def info_nce(
 ) -> jax.Array:
   """Eq. 3 of the paper: InfoNCE from view v1 to view v2.
 
-  mean over i of -log( exp(p_i) / (exp(p_i) + S_i) ),
-  p_i = <z_v1^i, z_v2^i> / tau.
+      mean over i of -log( exp(p_i) / (exp(p_i) + S_i) ),
+      p_i = <z_v1^i, z_v2^i> / tau
 
   Args:
     anchors: `[N, D]` unit vectors z_v1.
@@ -141,7 +141,7 @@ def info_nce(
 def log_negatives(pairs: Comparison) -> jax.Array:
   """Eq. 4 of the paper: the logarithm of the sum over the negatives.
 
-  log S_i, where S_i = sum over j != i of exp(<z_v1^i, z_v2^j> / tau).
+      log S_i, where S_i = sum over j != i of exp(<z_v1^i, z_v2^j> / tau)
 
   Args:
     pairs: comparison of anchors z_v1 with clips z_v2, which says which of them
@@ -165,8 +165,10 @@ def decoupled_contrastive(
 ) -> jax.Array:
   """Eq. 6 of the paper: the decoupled contrastive loss; with weights, Eq. 9.
 
-  mean over i of ( log S_i - w_i <z_v1^i, z_v2^i> / tau ): InfoNCE without the
-  positive in its denominator, so the value can be negative.
+      mean over i of ( log S_i - w_i <z_v1^i, z_v2^i> / tau )
+
+  This is InfoNCE without the positive in its denominator, so the value can be
+  negative.
 
   Args:
     anchors: `[N, D]` unit vectors z_v1.
@@ -218,7 +220,9 @@ def filtered_alignment(
 ) -> tuple[jax.Array, jax.Array]:
   """Eq. 7 of the paper: the alignment of the pairs with similar narrations.
 
-  L_a = L_dc(*f, *t) + L_dc(*t, *f): Eq. 6 over the selected pairs.
+      L_a = L_dc(*f, *t) + L_dc(*t, *f)
+
+  It is Eq. 6 over the selected pairs, which the star marks.
 
   Args:
     ego: `[N, D]` unit vectors z_f.
@@ -318,9 +322,10 @@ def similarity_weights(
 ) -> jax.Array:
   """Eq. 10 of the paper: the weights of the selected pairs; their mean is 1.
 
-  w_i = exp(s_i / sigma) / mean over the selected j of exp(s_j / sigma),
-  which is K times a softmax over the K selected pairs. No gradient flows
-  through the weights, because text is frozen.
+      w_i = exp(s_i / sigma) / mean over the selected j of exp(s_j / sigma)
+
+  This is K times a softmax over the K selected pairs. No gradient flows through
+  the weights, because text is frozen.
 
   Args:
     similarity: `[N]` similarities s of Eq. 1.
@@ -350,9 +355,10 @@ def video_text(
 ) -> jax.Array:
   """Eq. 11 of the paper, one half: the alignment of video and text of a view.
 
-  L_m = L_dc(z_f, d_f) + L_dc(d_f, z_f) + L_dc(z_t, d_t) + L_dc(d_t, z_t),
-  whose first two terms are the ego view's and last two the exo view's: Eq. 6
-  over all clips, without the filter and the weights.
+      L_m = L_dc(z_f, d_f) + L_dc(d_f, z_f) + L_dc(z_t, d_t) + L_dc(d_t, z_t)
+
+  The first two terms are the ego view's and the last two the exo view's. Each is
+  Eq. 6 over all clips, without the filter and the weights.
 
   Args:
     video: `[N, D]` unit vectors z of one view.

@@ -122,12 +122,12 @@ def graded_contrastive(
 ) -> jax.Array:
   """Cross entropy to graded targets, one direction: the X-Sample loss.
 
-  With s_ij = <d_v1^i, d_v2^j> of all narrations of the batch,
+  With `s_ij = <d_v1^i, d_v2^j>` of all narrations of the batch,
 
-    q_ij = exp(s_ij / sigma_q) / sum over j in P_i of exp(s_ij / sigma_q),
-    P_i = {j: s_ij > threshold},                   q_ij = 0 for j not in P_i,
-    p_ij = exp(<a_i, b_j> / tau) / sum over k of exp(<a_i, b_k> / tau),
-    loss = mean over anchors of the cross entropy - sum over j of q_ij log p_ij.
+      q_ij = exp(s_ij / sigma_q) / sum over j in P_i of exp(s_ij / sigma_q),
+      P_i = {j: s_ij > threshold},                   q_ij = 0 for j not in P_i,
+      p_ij = exp(<a_i, b_j> / tau) / sum over k of exp(<a_i, b_k> / tau),
+      loss = mean over anchors of the cross entropy - sum over j of q_ij log p_ij.
 
   The targets come from sentence vectors of captions, as in the X-Sample loss
   (Sobal et al.), here with the paper's filter. What else has been proposed, and

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pathlib
 import re
 
@@ -33,7 +34,7 @@ def _find(name):
 
 def _public():
   for package in (sum_l_jax, losses, models):
-    for name in getattr(package, "__all__", ()):
+    for name in package.__all__:
       if name not in ("__version__", "losses"):
         yield f"{package.__name__}.{name}"
 
@@ -47,6 +48,18 @@ def test_a_public_name_is_on_the_page(name):
 @pytest.mark.parametrize("name", DIRECTIVES)
 def test_what_the_page_names_is_documented(name):
   assert _find(name).__doc__
+
+
+@pytest.mark.parametrize("name", DIRECTIVES)
+def test_formulas_of_docstrings_are_code(name):
+  """Markdown would take <a, b> for HTML, stars for emphasis, lines for one."""
+  found = _find(name)
+  for thing in (found, *(vars(found).values() if inspect.isclass(found) else ())):
+    text = inspect.getdoc(thing) if callable(thing) or isinstance(thing, property) else ""
+    prose = re.sub(r"(?m)^(    |>>> |  \*\*?\w+:).*$|`[^`]*`", "", text or "")
+    assert not re.search(r"<[a-z/]|\*\w", prose), prose
+    # Four spaces make a block of code.
+    assert not re.search(r"\n\n {1,3}[^ *\d]", text or ""), text
 
 
 def test_nothing_is_on_the_page_twice():
