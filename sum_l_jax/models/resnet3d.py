@@ -123,7 +123,7 @@ class Pathway(nnx.Module):
 class ResNet3D(nnx.Module):
   """The network of one pathway: R3D-50 (SLOW 8x8 R50) and `tiny`.
 
-  It is a `Encoder`.
+  It is an `Encoder`.
   """
 
   def __init__(

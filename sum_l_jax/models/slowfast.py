@@ -29,7 +29,7 @@ from sum_l_jax.models.layers.conv_norm import ConvNorm
 
 
 class SlowFast(nnx.Module):
-  """The network of two pathways; a `Encoder`.
+  """The network of two pathways; an `Encoder`.
 
   Attributes:
     slow, fast: the pathways.
