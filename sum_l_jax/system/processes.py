@@ -36,6 +36,11 @@ def cores() -> int:
   return os.cpu_count() or 1
 
 
+def memory_bytes() -> int:
+  """Memory of this machine."""
+  return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def use_huge_pages(*, execute: Callable[[str, list[str]], None] = os.execv) -> bool:
   """Replaces this process by one with huge pages for large allocations.
 

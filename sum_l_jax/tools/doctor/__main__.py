@@ -116,8 +116,7 @@ def check_decoders() -> Iterator[Finding]:
 def check_machine(workdir: pathlib.Path) -> Iterator[Finding]:
   """Examines processor, memory, open files and disk."""
   yield f"{platform.platform()}, {processes.cores()} core(s)", ""
-  pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-  yield f"memory {pages:.1f} GiB", ""
+  yield f"memory {processes.memory_bytes() / 2**30:.1f} GiB", ""
   soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
   few = 0 <= soft < _OPEN_FILES
   problem = f"may be too few for many shards; ulimit -n {4 * _OPEN_FILES}" if few else ""

@@ -6,6 +6,7 @@ what it calls is replaced by the same with a clock around it.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable
 import copy
 import dataclasses
@@ -33,30 +34,29 @@ _EXAMPLE = "example"
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """Of one clip: seconds by the clock, and of processor time."""
+  """Seconds for one clip, by the clock and of processor time."""
 
   wall: float
   processor: float
 
 
 class _Watch:
-  """Adds up the time of calls by name, whatever they call included."""
+  """Adds up the time of calls by name, including whatever they call."""
 
-  def __init__(self):
-    self.wall: dict[str, float] = {}
-    self.processor: dict[str, float] = {}
+  def __init__(self) -> None:
+    self.wall: dict[str, float] = collections.defaultdict(float)
+    self.processor: dict[str, float] = collections.defaultdict(float)
 
-  def timed(self, name: str, function: Callable) -> Callable:
-    def call(*args, **kwargs):
+  def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that does the same with a clock around it."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
       wall, processor = time.perf_counter(), time.thread_time()
       try:
         return function(*args, **kwargs)
       finally:
-        for sums, now, start in (
-          (self.wall, time.perf_counter(), wall),
-          (self.processor, time.thread_time(), processor),
-        ):
-          sums[name] = sums.get(name, 0.0) + now - start
+        self.wall[name] += time.perf_counter() - wall
+        self.processor[name] += time.thread_time() - processor
 
     return call
 
@@ -64,7 +64,7 @@ class _Watch:
 class _Proxy:
   """An object with one method replaced."""
 
-  def __init__(self, target: Any, name: str, method: Callable):
+  def __init__(self, target: Any, name: str, method: Callable[..., Any]) -> None:
     self._target = target
     setattr(self, name, method)
 
@@ -77,7 +77,7 @@ class _Proxy:
 
 def _timed_reader(reader: examples.ClipReader, watch: _Watch) -> examples.ClipReader:
   """A copy without cached frames, whose parts are timed."""
-  timed = copy.copy(reader)
+  timed: Any = copy.copy(reader)
   timed.pools = tuple(
     _Proxy(d, "read_frames", watch.timed(READ, d.read_frames)) for d in reader.pools
   )
@@ -95,13 +95,13 @@ def part_costs(
   """Makes batches in one thread, with a clock around each part.
 
   Args:
-    make: of a `TrainStream`.
-    mesh: where batches go.
-    seconds: to measure for; two batches are made in any case.
+    make: maker of a `TrainStream`.
+    mesh: devices that batches are sent to.
+    seconds: how long to measure; two batches are made in any case.
     first_step: number of the first batch.
 
   Returns:
-    Cost of a clip by part, and a batch.
+    The cost of a clip by part, and a batch.
   """
   watch = _Watch()
   timed = copy.copy(make)
@@ -135,7 +135,7 @@ def part_costs(
 
 
 def nbytes(batch: Any) -> int:
-  """Of all arrays of a batch."""
+  """Counts the bytes of all arrays of a batch."""
   return sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(batch))
 
 
@@ -145,8 +145,8 @@ class Memory:
 
   Attributes:
     batch: one batch of this process.
-    batches_on_host: how many of them at most, the one handed over included.
-    on_host: their bytes.
+    batches_on_host: most batches on the host, the one handed over included.
+    on_host: all batches on the host.
     on_device: batches under way to the devices, and the one in use.
     decoding: frames of the clips that are being decoded.
     cache: decoded frames that are kept.
@@ -161,19 +161,20 @@ class Memory:
 
   @property
   def host(self) -> int:
+    """Everything on the host."""
     return self.on_host + self.decoding + self.cache
 
 
 def memory_bound(
   batch_bytes: int, options: input_options.Input, *, clip_bytes: int, views: int
 ) -> Memory:
-  """The largest memory of the input with these settings.
+  """Computes the most memory that the input takes.
 
   Args:
-    batch_bytes: of one batch of this process.
+    batch_bytes: bytes of one batch of this process.
     options: how the batches are read.
-    clip_bytes: the decoded frames of one clip, before the crop.
-    views: 1 or 2.
+    clip_bytes: bytes of the decoded frames of one clip, before the crop.
+    views: number of views, 1 or 2.
   """
   processes = max(options.num_workers, 1)
   count = options.batches_ahead + 1
@@ -190,5 +191,6 @@ def memory_bound(
 
 def stored_frame(reader: examples.ClipReader) -> tuple[int, int]:
   """Height and width of the first stored frame of a reader's first pool."""
-  data = reader.pools[0].read_frames(0, [0])
-  return decode.decode_jpeg(data[0]).shape[:2]
+  (data,) = reader.pools[0].read_frames(0, [0])
+  height, width, _ = decode.decode_jpeg(data).shape
+  return height, width

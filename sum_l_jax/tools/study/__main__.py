@@ -5,9 +5,9 @@ r"""Runs a table of the paper over seeds, and writes it.
   python -m sum_l_jax.tools.study --study=table6 --seeds=3 --workdir=runs/table6 \
       --config=configs/charades_ego.py --config.init.exo=runs/lemma
 
-The same command again goes on where it stopped. Stage one is trained once a
-seed. Data that the config renders are rendered anew for each seed. WORKDIR gets
-table.md, table.csv and table.json, and a folder a run; `study.json` says,
+The same command again goes on where it stopped. Stage one is trained once per
+seed. Data that the config renders are rendered for each seed. WORKDIR gets
+table.md, table.csv and table.json, and a folder per run; `study.json` says,
 before the first run starts, what is compared.
 """
 
@@ -21,9 +21,12 @@ import json
 import pathlib
 import shlex
 import sys
+from typing import Any
 
+from sum_l_jax.config.schema import Settings
 from sum_l_jax.system import atomic
 from sum_l_jax.system import command_line
+from sum_l_jax.tools import shared_options
 from sum_l_jax.tools.study import plan
 from sum_l_jax.tools.study import reuse
 from sum_l_jax.tools.study import runner
@@ -32,69 +35,41 @@ from sum_l_jax.tools.study import study_table
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = command_line.make_parser(
-    "sum_l_jax.tools.study",
-    __doc__,
-    allow_abbrev=False,
-    epilog="Fields of the config are set for all runs by --config.x=y.",
-  )
+  epilog = "Fields of the config are set for all runs by --config.x=y."
+  parser = shared_options.make_config_parser(__package__, __doc__, epilog)
   add = parser.add_argument
   add("--study", required=True, help=f"{', '.join(study_rows.STUDIES)}, or a .json file")
-  add(
-    "--config",
-    required=True,
-    metavar="FILE[:ARGUMENTS]",
-    help="as for sum_l_jax.main, such as configs/demo.py",
-  )
-  add("--workdir", required=True, type=pathlib.Path)
-  add("--seeds", type=int, default=3, help="how many, from --first_seed on (default: 3)")
-  add("--first_seed", type=int, default=0, help="default: 0")
-  add("--rows", help="only these rows of the study, separated by commas")
-  add(
-    "--parallel",
-    type=int,
-    default=1,
-    help="runs side by side, each on its share of the cores (default: 1)",
-  )
-  add("--split", default="", help="of the tables (default: the last of config.eval.splits)")
-  add(
-    "--primary_metric", default="", help="of the primary comparison (default: action_top1 or mAP)"
-  )
-  add(
-    "--reuse",
-    default="",
-    metavar="WORKDIR[,...]",
-    help="other studies: a run with the same settings is taken from there",
-  )
+  add("--workdir", required=True, type=pathlib.Path, help="folder of the study")
+  add("--seeds", type=int, default=3, help="number of seeds, from --first_seed on (default: 3)")
+  add("--first_seed", type=int, default=0, help="first seed (default: 0)")
+  add("--rows", default="", help="only these rows of the study, separated by commas")
+  parallel_help = "runs side by side, each on its share of the cores (default: 1)"
+  add("--parallel", type=int, default=1, help=parallel_help)
+  add("--split", default="", help="split of the tables (default: the last of config.eval.splits)")
+  metric_help = "metric of the primary comparison (default: action_top1 or mAP)"
+  add("--primary_metric", default="", help=metric_help)
+  reuse_help = "other studies: a run with the same settings is taken from there"
+  add("--reuse", default="", metavar="WORKDIR[,...]", help=reuse_help)
   add("--dry_run", action="store_true", help="print the commands, run nothing")
   return parser
 
 
-def _chosen(study: study_rows.Study, names: str | None) -> study_rows.Study:
-  """The study with some of its rows."""
-  if not names:
+def _with_rows(study: study_rows.Study, wanted: Sequence[str]) -> study_rows.Study:
+  """The study with some of its rows; all where none are named."""
+  if not wanted:
     return study
-  wanted = [name.strip() for name in names.split(",")]
-  unknown = set(wanted) - {row.name for row in study.rows}
+  known = [row.name for row in study.rows]
+  unknown = set(wanted) - set(known)
   if unknown:
-    raise ValueError(
-      f"--rows: {sorted(unknown)} are not among the rows"
-      f" {[row.name for row in study.rows]} of {study.name}."
-    )
+    raise ValueError(f"--rows: {sorted(unknown)} are not among the rows {known} of {study.name}.")
   rows = tuple(row for row in study.rows if row.name in wanted)
   kept = {row.name for row in rows}
-  primary = study.primary
-  if not kept.issuperset(primary):
-    primary = (rows[-1].name, rows[0].name)
-  return dataclasses.replace(
-    study,
-    rows=rows,
-    primary=primary,
-    contrasts=tuple(c for c in study.contrasts if kept.issuperset(c)),
-  )
+  primary = study.primary if kept.issuperset(study.primary) else (rows[-1].name, rows[0].name)
+  contrasts = tuple(pair for pair in study.contrasts if kept.issuperset(pair))
+  return dataclasses.replace(study, rows=rows, primary=primary, contrasts=contrasts)
 
 
-def _register(path: pathlib.Path, content: dict) -> None:
+def _register(path: pathlib.Path, content: dict[str, Any]) -> None:
   """Writes down what is compared, once; only seeds may be added later.
 
   Raises:
@@ -124,79 +99,74 @@ def _register(path: pathlib.Path, content: dict) -> None:
   atomic.write_text(path, json.dumps(content, indent=1))
 
 
-def _primary_metric(config, given: str) -> str:
-  if given:
-    return given
-  # Charades-Ego alone is scored by the best test view, and by mAP.
-  return "action_map_sklearn" if config.eval.ensemble == "max" else "action_top1"
+def _primary_metric(settings: Settings) -> str:
+  # Only Charades-Ego is scored by the best test view, and by mAP.
+  return "action_map_sklearn" if settings.eval.ensemble == "max" else "action_top1"
 
 
-def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
-  if args.seeds < 1 or args.parallel < 1 or args.first_seed < 0:
+def _run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+  if options.seeds < 1 or options.parallel < 1 or options.first_seed < 0:
     raise ValueError(
       "--seeds and --parallel must be 1 or more and --first_seed 0 or more,"
-      f" got {args.seeds}, {args.parallel}, {args.first_seed}."
+      f" got {options.seeds}, {options.parallel}, {options.first_seed}."
     )
-  study = _chosen(study_rows.read(args.study), args.rows)
-  seeds = list(range(args.first_seed, args.first_seed + args.seeds))
-  others = [pathlib.Path(name) for name in args.reuse.split(",") if name]
+  study = _with_rows(study_rows.read(options.study), command_line.names(options.rows))
+  seeds = list(range(options.first_seed, options.first_seed + options.seeds))
+  others = [pathlib.Path(name) for name in command_line.names(options.reuse)]
   planner = plan.Planner(
     study,
-    args.config,
+    options.config,
     tuple(overrides),
-    args.workdir,
+    options.workdir,
     find=lambda config, seed: reuse.find(config, seed, others),
   )
   cells = planner.cells(seeds)
-  if args.dry_run:
+  if options.dry_run:
     for cell in cells:
-      print(
-        f"# {cell.name} is {cell.reused}" if cell.reused else shlex.join(("python", *cell.command))
-      )
+      command = shlex.join(("python", *cell.command))
+      print(f"# {cell.name} is {cell.reused}" if cell.reused else command)
     return 0
-  from sum_l_jax import build
-
-  config = build.read_settings(args.config, overrides)
-  split = args.split or config.eval.splits[-1]
+  settings = plan.read_settings(options.config, overrides)
+  split = options.split or settings.eval.splits[-1]
   about = {
     "split": split,
-    "primary_metric": _primary_metric(config, args.primary_metric),
+    "primary_metric": options.primary_metric or _primary_metric(settings),
     "primary": list(study.primary),
     "rows": [row.name for row in study.rows],
-    "config": args.config,
+    "config": options.config,
     "overrides": list(overrides),
   }
-  _register(args.workdir / runner.STUDY_FILE, {**about, "seeds": seeds})
+  _register(options.workdir / runner.STUDY_FILE, {**about, "seeds": seeds})
   failed = runner.run(
-    cells, args.workdir, parallel=args.parallel, say=lambda text: print(text, flush=True)
+    cells, options.workdir, parallel=options.parallel, say=lambda text: print(text, flush=True)
   )
   del about["rows"], about["primary"]
   result = study_table.build(
     study,
-    study_table.read_results(study, cells, args.workdir, split),
+    study_table.read_results(study, cells, options.workdir, split),
     about={
       **about,
       # Rendered clips have no line in the paper.
-      "compare_with_paper": not config.prepare.recipe,
+      "compare_with_paper": not settings.prepare.recipe,
       "command": shlex.join(["python", "-m", "sum_l_jax.tools.study", *sys.argv[1:]]),
     },
   )
-  study_table.write(result, args.workdir)
+  study_table.write(result, options.workdir)
   print("\n" + study_table.as_markdown(result))
-  print(f"Written: {args.workdir / 'table.md'}, .csv and .json")
+  print(f"Written: {options.workdir / 'table.md'}, .csv and .json")
   if failed:
+    names = ", ".join(cell.name for cell in failed)
     sys.stderr.write(
-      f"error: {len(failed)} run(s) failed:"
-      f" {', '.join(cell.name for cell in failed)}. Their log.txt says why;"
-      " the same command tries again.\n"
+      f"error: {len(failed)} run(s) failed: {names}. Their log.txt says why; the same command tries"
+      " again.\n"
     )
   return 1 if failed else 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit status."""
   try:
-    return command_line.run_with_fields(_parser(), _run, argv)
+    return command_line.run_with_fields(_parser(), _run, arguments)
   except KeyboardInterrupt:
     sys.stderr.write("Stopped; the same command goes on.\n")
     return 130

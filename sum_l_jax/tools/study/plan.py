@@ -1,7 +1,8 @@
 """From a study to the commands that run it.
 
 Every cell of the table is one run of `sum_l_jax.main`, which anyone can repeat
-by hand. Stage one is run once a seed and shared by all rows that start from it.
+by hand. Stage one is run once per seed and shared by all rows that start from
+it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import pathlib
+from typing import Any
 
 from sum_l_jax.config.schema import Settings
 from sum_l_jax.tools.study import study_rows
@@ -25,10 +27,10 @@ class Cell:
   """One run.
 
   Attributes:
-    name: "seed_3/sum_l".
+    name: such as "seed_3/sum_l".
     command: arguments after `python`.
     needs: names of cells that must have ended.
-    reused: the folder of the same run in another study's workdir.
+    reused: folder of the same run in another study's workdir, or None.
   """
 
   name: str
@@ -38,10 +40,12 @@ class Cell:
 
   @property
   def seed(self) -> int:
+    """Seed of the run."""
     return int(self.name.partition("/")[0].removeprefix("seed_"))
 
   @property
   def row(self) -> str:
+    """Name of the row that the run belongs to."""
     return self.name.partition("/")[2]
 
   def folder(self, workdir: pathlib.Path) -> pathlib.Path:
@@ -49,7 +53,8 @@ class Cell:
     return self.reused or workdir / self.name
 
 
-def _read_settings(path: str, overrides: Sequence[str]) -> Settings:
+def read_settings(path: str, overrides: Sequence[str]) -> Settings:
+  """Reads settings as `build.read_settings` does."""
   from sum_l_jax import build  # Imports JAX, for which --help does not wait.
 
   return build.read_settings(path, overrides)
@@ -62,9 +67,9 @@ class Planner:
   Attributes:
     study: the rows.
     config: config file with its arguments, as for `sum_l_jax.main`.
-    overrides: of the user, "--config.x=y", for all runs.
-    workdir: of the study.
-    find: where a run with this config (as JSON) and seed is already, or None.
+    overrides: the user's fields for all runs, "--config.x=y".
+    workdir: workdir of the study.
+    find: function that finds an existing run with a config (as JSON) and a seed.
   """
 
   study: study_rows.Study
@@ -74,24 +79,19 @@ class Planner:
   find: Callable[[str, int], pathlib.Path | None] = lambda config, seed: None
 
   def cells(self, seeds: Sequence[int]) -> list[Cell]:
-    """All runs, seed by seed, checked against the config file.
+    """Plans all runs, seed by seed, checked against the config file.
 
     Raises:
       ValueError: a row's arguments or fields are not the config's, one is set
-        twice, or a row starts from an exo encoder that there is none of.
+        twice, or a row starts from an exo encoder that does not exist.
     """
-    cells = []
-    for seed in seeds:
-      cells += self._seed(seed)
-    return cells
+    return [cell for seed in seeds for cell in self._seed(seed)]
 
   def _seed(self, seed: int) -> list[Cell]:
-    plain = _read_settings(self._path({}), self._fields({"seed": seed}))
+    plain = read_settings(self._path({}), self._fields({"seed": seed}))
     own_stage_one = "exo" in plain.stages and "joint" in plain.stages
-    world = {}
-    if plain.prepare.recipe:
-      # Another seed also sees other clips: else it measures training noise.
-      world = {"world": str(seed)}
+    # Another seed also sees other clips: else it measures training noise.
+    world = {"world": str(seed)} if plain.prepare.recipe else {}
     first = self._cell(f"seed_{seed}/{STAGE_ONE}", world, {"seed": seed, "stages": ("exo",)})
     cells = [first] if own_stage_one else []
     for row in self.study.rows:
@@ -106,9 +106,8 @@ class Planner:
       if row.exo_start:
         if not exo:
           raise ValueError(
-            f"The row {row.name!r} starts from a trained exo encoder: give"
-            " one by --config.init.exo=RUN, or a config whose stages begin"
-            " with 'exo'."
+            f"The row {row.name!r} starts from a trained exo encoder: give one by"
+            " --config.init.exo=RUN, or a config whose stages begin with 'exo'."
           )
         fields["init.ego"] = exo
       # What stage one rendered or trained must be there first; a run that
@@ -119,42 +118,39 @@ class Planner:
 
   def _path(self, arguments: Mapping[str, str]) -> str:
     file, _, given = self.config.partition(":")
-    own = dict(item.partition("=")[::2] for item in given.split(",") if item)
+    own = {k: v for k, _, v in (item.partition("=") for item in given.split(",")) if k}
     twice = sorted(k for k in own.keys() & arguments.keys() if own[k] != arguments[k])
     if twice:
       raise ValueError(
-        f"The study sets the config argument(s) {twice} itself; leave them"
-        f" out of --config={self.config}."
+        f"The study sets the config argument(s) {twice} itself; leave them out of"
+        f" --config={self.config}."
       )
     text = ",".join(f"{k}={v}" for k, v in {**own, **arguments}.items())
     return f"{file}:{text}" if text else file
 
-  def _fields(self, fields: Mapping[str, object], dropped=()) -> list[str]:
-    given = {o.partition("=")[0].removeprefix("--config.") for o in self.overrides}
-    twice = sorted(given & fields.keys())
+  def _fields(self, fields: Mapping[str, object], dropped: Sequence[str] = ()) -> list[str]:
+    given = {o.partition("=")[0].removeprefix("--config."): o for o in self.overrides}
+    twice = sorted(given.keys() & fields.keys())
     if set(twice) - {"init.exo", "init.ego"}:
       raise ValueError(
         f"The study sets config field(s) {twice} itself; leave out"
         f" {', '.join('--config.' + name for name in twice)}."
       )
-    kept = [
-      o
-      for o in self.overrides
-      if o.partition("=")[0].removeprefix("--config.") not in {*fields, *dropped}
-    ]
+    kept = [text for name, text in given.items() if name not in {*fields, *dropped}]
     return kept + [f"--config.{k}={v}" for k, v in fields.items()]
 
-  def _cell(self, name: str, arguments, fields, dropped=(), needs=()) -> Cell:
+  def _cell(
+    self,
+    name: str,
+    arguments: Mapping[str, str],
+    fields: Mapping[str, Any],
+    dropped: Sequence[str] = (),
+    needs: tuple[str, ...] = (),
+  ) -> Cell:
     path, overrides = self._path(arguments), self._fields(fields, dropped)
     # Read once here, so that a mistake shows before the first run.
-    config = _read_settings(path, overrides)
-    command = (
-      "-m",
-      "sum_l_jax.main",
-      f"--config={path}",
-      f"--workdir={self.workdir / name}",
-      *_NO_REPORT,
-      *overrides,
-    )
+    config = read_settings(path, overrides)
+    main = ("-m", "sum_l_jax.main", f"--config={path}", f"--workdir={self.workdir / name}")
+    command = (*main, *_NO_REPORT, *overrides)
     found = self.find(config.to_json(), fields["seed"])
     return Cell(name, command, needs, found)

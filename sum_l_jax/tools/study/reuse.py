@@ -1,6 +1,6 @@
-"""Runs of other studies that are what a cell asks for, and need no repeating.
+"""Finds runs of other studies that are what a cell asks for.
 
-Several tables have the same row: what "FPV only" scores is trained once a seed.
+Several tables have the same row: "FPV only" is trained once per seed.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _IRRELEVANT = ("report", "log_every_steps", "input.", "num_devices", "checkpoint
 
 
 def find(config: str, seed: int, studies: Sequence[pathlib.Path]) -> pathlib.Path | None:
-  """The folder of a finished run with this config, if there is one.
+  """Finds the folder of a finished run with this config, if there is one.
 
   Args:
-    config: as `Settings.to_json` writes it.
-    seed: of the run.
+    config: config as `Settings.to_json` writes it.
+    seed: seed of the run.
     studies: workdirs of studies, in the order of preference.
 
   Raises:

@@ -32,7 +32,7 @@ class _Running:
 
 
 def is_done(cell: plan.Cell, workdir: pathlib.Path) -> bool:
-  """Whether a cell has ended well, by the mark that it left, or elsewhere.
+  """Whether a cell has ended well, here or in another study.
 
   Raises:
     ValueError: it ran with another command.
@@ -46,8 +46,8 @@ def is_done(cell: plan.Cell, workdir: pathlib.Path) -> bool:
   if command != list(cell.command):
     other = sorted(set(command) ^ set(cell.command))
     raise ValueError(
-      f"{path.parent} was run with another command; what differs: {other}."
-      " Give the study another --workdir, or the settings it began with."
+      f"{path.parent} was run with another command; what differs: {other}. Give the study another"
+      " --workdir, or the settings it began with."
     )
   return True
 
@@ -71,10 +71,10 @@ def run(
   and all share one compilation cache.
 
   Args:
-    cells: in order; a cell comes after those it needs.
-    workdir: of the study.
-    parallel: runs side by side.
-    say: takes a line of progress.
+    cells: cells in order; a cell comes after those it needs.
+    workdir: workdir of the study.
+    parallel: number of runs side by side.
+    say: function that takes a line of progress.
 
   Returns:
     The cells that failed, or were not run because one that they need failed.
@@ -97,10 +97,8 @@ def run(
         seconds = time.monotonic() - item.start
         if item.process.returncode:
           failed.append(item.cell)
-          say(
-            f"{item.cell.name} FAILED with status {item.process.returncode}:"
-            f"\n{tail(item.cell, workdir)}"
-          )
+          status = item.process.returncode
+          say(f"{item.cell.name} FAILED with status {status}:\n{tail(item.cell, workdir)}")
         else:
           _mark(item.cell, workdir, seconds)
           done.add(item.cell.name)

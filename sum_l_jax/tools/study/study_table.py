@@ -1,21 +1,22 @@
-"""From the results of a study's runs to its tables."""
+"""Makes a study's tables from the results of its runs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
 import csv
-import dataclasses
 import io
 import json
 import math
 import pathlib
+from typing import Any
 
 import numpy as np
 from scipy import special
 
 from sum_l_jax.system import atomic
 from sum_l_jax.system import run_files
+from sum_l_jax.system import text_tables
 from sum_l_jax.tools.study import plan
 from sum_l_jax.tools.study import study_rows
 
@@ -30,43 +31,30 @@ METRICS = {
   "action_map_sklearn": "mAP",
 }
 
+_percent = text_tables.percent
+Summary = dict[str, Any]
+_NUMBERS = ("mean", "sd", "low", "high")
 # Row -> seed -> metric -> value in [0, 1].
 Results = Mapping[str, Mapping[int, Mapping[str, float]]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Summary:
-  """Of one number over seeds.
-
-  Attributes:
-    count: seeds.
-    mean: over them.
-    sd: standard deviation of a seed, with n - 1; NaN for one.
-    low, high: 95 % interval of the mean by Student's t; NaN for one.
-  """
-
-  count: int
-  mean: float
-  sd: float
-  low: float
-  high: float
-
-
 def summarise(values: Sequence[float]) -> Summary:
-  """Mean, deviation and interval of one number a seed.
+  """Summarises one number per seed.
 
-  Raises:
-    ValueError: no value.
+  Args:
+    values: the number of each seed, at least one.
+
+  Returns:
+    "count" of the seeds; "mean" over them; "sd", their standard deviation with
+    n - 1; "low" and "high", the 95 % interval of the mean by Student's t. The
+    last three are None for one seed.
   """
-  if not len(values):
-    raise ValueError("There is no seed to summarise.")
-  values = np.asarray(values, np.float64)
-  count, mean = len(values), float(values.mean())
+  count, mean = len(values), float(np.mean(values))
   if count == 1:
-    return Summary(1, mean, math.nan, math.nan, math.nan)
-  sd = float(values.std(ddof=1))
+    return {"count": 1, "mean": mean, "sd": None, "low": None, "high": None}
+  sd = float(np.std(values, ddof=1))
   half = float(special.stdtrit(count - 1, 0.975)) * sd / math.sqrt(count)
-  return Summary(count, mean, sd, mean - half, mean + half)
+  return {"count": count, "mean": mean, "sd": sd, "low": mean - half, "high": mean + half}
 
 
 def read_results(
@@ -75,10 +63,10 @@ def read_results(
   """Reads `result.json` of the runs that have ended.
 
   Args:
-    study: its rows.
-    cells: of the study, of all seeds.
-    workdir: of the study.
-    split: of the evaluated ones.
+    study: the study.
+    cells: its cells, for all seeds.
+    workdir: its workdir.
+    split: one of the evaluated splits.
 
   Raises:
     ValueError: a run has no such split.
@@ -91,15 +79,15 @@ def read_results(
     splits = json.loads(path.read_text(encoding="utf-8"))["splits"]
     if split not in splits:
       raise ValueError(
-        f"{path} has the splits {sorted(splits)}, not {split!r}. Choose one"
-        " by --split, or add it by --config.eval.splits."
+        f"{path} has the splits {sorted(splits)}, not {split!r}. Choose one by --split, or add it"
+        " by --config.eval.splits."
       )
     results[cell.row][cell.seed] = _flat(splits[split])
   return results
 
 
-def _flat(entry: Mapping) -> dict[str, float]:
-  """Classification metrics, and those of retrieval by dotted name."""
+def _flat(entry: Mapping[str, Any]) -> dict[str, float]:
+  """Classification metrics, and retrieval metrics as "retrieval/a/b"."""
   values = dict(entry["metrics"])
   for direction, metrics in entry.get("retrieval", {}).items():
     for name, value in metrics.items():
@@ -108,99 +96,81 @@ def _flat(entry: Mapping) -> dict[str, float]:
   return values
 
 
-def differences(results: Results, row: str, other: str, metric: str) -> Summary | None:
-  """The paired difference row - other over the seeds that both have."""
-  seeds = sorted(results[row].keys() & results[other].keys())
-  values = [
-    results[row][s][metric] - results[other][s][metric]
-    for s in seeds
-    if metric in results[row][s] and metric in results[other][s]
+def differences(
+  row: Mapping[int, Mapping[str, float]], other: Mapping[int, Mapping[str, float]]
+) -> list[dict[str, float]]:
+  """Metrics of a row minus those of another, for each seed that both have."""
+  return [
+    {m: row[s][m] - other[s][m] for m in row[s] if m in other[s]}
+    for s in sorted(row.keys() & other.keys())
   ]
-  return summarise(values) if values else None
 
 
-def build(study: study_rows.Study, results: Results, *, about: Mapping[str, object]) -> dict:
-  """Everything the tables show, as JSON values.
+def _summarise_all(runs: Sequence[Mapping[str, float]]) -> dict[str, Summary]:
+  """Summarises every metric over the runs that have it."""
+  metrics = sorted({metric for values in runs for metric in values})
+  return {m: summarise([values[m] for values in runs if m in values]) for m in metrics}
+
+
+def build(
+  study: study_rows.Study, results: Results, *, about: Mapping[str, object]
+) -> dict[str, Any]:
+  """Gathers everything the tables show, as JSON values.
 
   Args:
-    study: the rows.
-    results: of `read_results`.
-    about: split, primary metric, commands and so on, taken over.
+    study: the study.
+    results: results from `read_results`.
+    about: split, primary metric, commands and so on, which are taken over.
   """
-  metrics = sorted({m for runs in results.values() for values in runs.values() for m in values})
   rows = []
   for row in study.rows:
-    runs = results[row.name]
+    runs = dict(sorted(results[row.name].items()))
     rows.append(
       {
         "name": row.name,
         "label": row.label,
-        "seeds": sorted(runs),
+        "seeds": list(runs),
         "paper_percent": dict(row.paper),
-        "metrics": {
-          m: _plain(summarise([v[m] for v in runs.values() if m in v]))
-          for m in metrics
-          if any(m in v for v in runs.values())
-        },
-        "by_seed": {str(seed): dict(v) for seed, v in sorted(runs.items())},
+        "metrics": _summarise_all(list(runs.values())),
+        "by_seed": {str(seed): dict(values) for seed, values in runs.items()},
       }
     )
   comparisons = []
   for row, other in study.comparisons():
-    found = {m: differences(results, row, other, m) for m in metrics}
+    gaps = differences(results[row], results[other])
+    primary = (row, other) == study.primary
     comparisons.append(
-      {
-        "row": row,
-        "against": other,
-        "primary": (row, other) == study.primary,
-        "metrics": {m: _plain(s) for m, s in found.items() if s},
-      }
+      {"row": row, "against": other, "primary": primary, "metrics": _summarise_all(gaps)}
     )
-  return {
-    "study": study.name,
-    "title": study.title,
-    **about,
-    "rows": rows,
-    "comparisons": comparisons,
-  }
+  tables = {"rows": rows, "comparisons": comparisons}
+  return {"study": study.name, "title": study.title, **about, **tables}
 
 
-def _plain(summary: Summary) -> dict:
-  """JSON has no NaN."""
-  return {
-    k: None if isinstance(v, float) and math.isnan(v) else v
-    for k, v in dataclasses.asdict(summary).items()
-  }
-
-
-def _percent(value: float | None, sign: str = "") -> str:
-  return "-" if value is None else f"{100 * value:{sign}.1f}"
-
-
-def _markdown(cells: Sequence[Sequence[str]]) -> str:
-  lines = ["| " + " | ".join(line) + " |" for line in cells]
-  lines.insert(1, "|" + "---|" * len(cells[0]))
-  return "\n".join(lines)
-
-
-def _difference_cell(summary: Mapping | None) -> str:
-  """Bold only where the interval leaves out 0."""
+def _mean_cell(summary: Summary | None) -> str:
+  """A mean, with its standard deviation where there are several seeds."""
   if not summary:
     return "-"
-  text = _percent(summary["mean"], "+")
+  spread = f" ± {_percent(summary['sd'])}" if summary["sd"] is not None else ""
+  return _percent(summary["mean"]) + spread
+
+
+def _difference_cell(summary: Summary | None) -> str:
+  """A difference, in bold only where the interval leaves out 0."""
+  if not summary:
+    return "-"
+  text, low, high = (_percent(summary[key], signed=True) for key in ("mean", "low", "high"))
   if summary["low"] is None:
     return text
-  low, high = summary["low"], summary["high"]
-  if not low <= 0 <= high:
+  if not summary["low"] <= 0 <= summary["high"]:
     text = f"**{text}**"
-  return f"{text} [{_percent(low, '+')}, {_percent(high, '+')}]"
+  return f"{text} [{low}, {high}]"
 
 
-def as_markdown(table: Mapping) -> str:
-  """The tables to read, in percent.
+def as_markdown(table: Mapping[str, Any]) -> str:
+  """Formats the tables to read, in percent.
 
   Args:
-    table: of `build`.
+    table: what `build` returned.
   """
   labels = {row["name"]: row["label"] for row in table["rows"]}
   present = {m for row in table["rows"] for m in row["metrics"]}
@@ -211,36 +181,25 @@ def as_markdown(table: Mapping) -> str:
   cells = [["", "seeds", *(METRICS[m] for m in columns), *(f"paper: {METRICS[m]}" for m in paper)]]
   for row in table["rows"]:
     line = [row["label"], str(len(row["seeds"]))]
-    for m in columns:
-      value = row["metrics"].get(m)
-      spread = value and value["sd"] is not None
-      line.append(
-        "-"
-        if not value
-        else _percent(value["mean"]) + (f" ± {_percent(value['sd'])}" if spread else "")
-      )
+    line += [_mean_cell(row["metrics"].get(m)) for m in columns]
     line += [str(row["paper_percent"].get(m, "-")) for m in paper]
     cells.append(line)
   gaps = [["difference", "seeds", *(METRICS[m] for m in columns)]]
   for item in table["comparisons"]:
     found = item["metrics"]
     name = f"{labels[item['row']]} - {labels[item['against']]}"
-    gaps.append(
-      [
-        name + (" (primary)" if item["primary"] else ""),
-        str(max((s["count"] for s in found.values()), default=0)),
-        *(_difference_cell(found.get(m)) for m in columns),
-      ]
-    )
+    name += " (primary)" if item["primary"] else ""
+    seeds = str(max((s["count"] for s in found.values()), default=0))
+    gaps.append([name, seeds, *(_difference_cell(found.get(m)) for m in columns)])
   primary = METRICS.get(table["primary_metric"], table["primary_metric"])
   parts = [
     f"### {table['title']}",
     f"Split {table['split']}, percent; mean ± standard deviation over seeds.",
-    _markdown(cells),
-    "Paired differences in points, with 95 % intervals over seeds (Student's"
-    " t), not corrected for their number; bold where the interval leaves out"
-    f" 0. The primary comparison, set before the first run, is in {primary}.",
-    _markdown(gaps),
+    text_tables.markdown(cells),
+    "Paired differences in points, with 95 % intervals over seeds (Student's t), not corrected for"
+    " their number; bold where the interval leaves out 0. The primary comparison, set before the"
+    f" first run, is in {primary}.",
+    text_tables.markdown(gaps),
   ]
   parts += _retrieval(table, labels)
   if table.get("command"):
@@ -248,61 +207,40 @@ def as_markdown(table: Mapping) -> str:
   return "\n\n".join(parts) + "\n"
 
 
-def _retrieval(table: Mapping, labels: Mapping[str, str]) -> list[str]:
-  names = sorted(
-    {
-      m
-      for row in table["rows"]
-      for m in row["metrics"]
-      if m.startswith("retrieval/") and m.endswith("recall_at_1")
-    }
-  )
+def _retrieval(table: Mapping[str, Any], labels: Mapping[str, str]) -> list[str]:
+  present = sorted({m for row in table["rows"] for m in row["metrics"]})
+  names = [m for m in present if m.startswith("retrieval/") and m.endswith("recall_at_1")]
   if not names:
     return []
   cells = [["", *(n.split("/")[1].replace("_", " ") for n in names)]]
   for row in table["rows"]:
     found = [row["metrics"].get(n) for n in names]
     if any(found):
-      cells.append(
-        [
-          labels[row["name"]],
-          *(
-            _percent(v["mean"]) + ("" if v["sd"] is None else f" ± {_percent(v['sd'])}")
-            if v
-            else "-"
-            for v in found
-          ),
-        ]
-      )
-  return ["Retrieval, recall at 1 in percent.", _markdown(cells)]
+      cells.append([labels[row["name"]], *map(_mean_cell, found)])
+  return ["Retrieval, recall at 1 in percent.", text_tables.markdown(cells)]
 
 
-def as_csv(table: Mapping) -> str:
-  """One line a row or comparison, metric and seed count; fractions."""
+def as_csv(table: Mapping[str, Any]) -> str:
+  """Formats a line per row or comparison and metric, as fractions."""
   out = io.StringIO()
   lines = csv.writer(out, lineterminator="\n")
-  lines.writerow(
-    ["kind", "row", "against", "metric", "seeds", "mean", "sd", "low", "high", "paper_percent"]
-  )
+  lines.writerow(["kind", "row", "against", "metric", "seeds", *_NUMBERS, "paper_percent"])
   for row in table["rows"]:
     for metric, s in row["metrics"].items():
-      lines.writerow(
-        ["row", row["name"], "", metric, *_numbers(s), row["paper_percent"].get(metric, "")]
-      )
+      figure = row["paper_percent"].get(metric, "")
+      lines.writerow(["row", row["name"], "", metric, s["count"], *_numbers(s), figure])
   for item in table["comparisons"]:
     for metric, s in item["metrics"].items():
-      lines.writerow(["difference", item["row"], item["against"], metric, *_numbers(s), ""])
+      pair = [item["row"], item["against"]]
+      lines.writerow(["difference", *pair, metric, s["count"], *_numbers(s), ""])
   return out.getvalue()
 
 
-def _numbers(summary: Mapping) -> list:
-  return [
-    summary["count"],
-    *("" if summary[k] is None else f"{summary[k]:.6f}" for k in ("mean", "sd", "low", "high")),
-  ]
+def _numbers(summary: Summary) -> list[str]:
+  return ["" if summary[k] is None else f"{summary[k]:.6f}" for k in _NUMBERS]
 
 
-def write(table: Mapping, workdir: pathlib.Path) -> None:
+def write(table: Mapping[str, Any], workdir: pathlib.Path) -> None:
   """Writes `table.json`, `table.md` and `table.csv`, each whole or not."""
   for name, text in (
     ("table.json", json.dumps(table, indent=1) + "\n"),

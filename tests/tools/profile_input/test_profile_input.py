@@ -20,10 +20,9 @@ from sum_l_jax.data import loader
 from sum_l_jax.data import records
 from sum_l_jax.data import transforms
 from sum_l_jax.system import devices
+from sum_l_jax.tools.profile_input import advice
 from sum_l_jax.tools.profile_input import parts
-from sum_l_jax.tools.profile_input.__main__ import advise
 from sum_l_jax.tools.profile_input.__main__ import main
-from sum_l_jax.tools.profile_input.__main__ import verdict
 from tests.support import runs
 
 
@@ -223,15 +222,15 @@ def _with(**changes):
 )
 def test_advice(changes, text):
   found = _with(**changes)
-  advice = "\n".join(advise(found))
-  assert re.search(text, advice), advice
-  assert "50% of the time" in verdict(found)
+  given = "\n".join(advice.advise(found))
+  assert re.search(text, given), given
+  assert "50% of the time" in advice.verdict(found)
 
 
 def test_no_advice_where_nothing_is_to_gain():
   found = _with(training__waiting_share=0.01)
-  assert advise(found) == []
-  assert "The input waits for the step" in verdict(found)
+  assert advice.advise(found) == []
+  assert "The input waits for the step" in advice.verdict(found)
   # All wait alike: for the processor, not for the disk.
   slow = _with(
     parts=[
@@ -239,9 +238,11 @@ def test_no_advice_where_nothing_is_to_gain():
       {"name": "decode frames", "ms": 89.0, "processor_ms": 1.0},
     ]
   )
-  assert not any("disk" in a for a in advise(slow))
+  assert not any("disk" in a for a in advice.advise(slow))
   busy = _with()
-  assert not any("cores read" in a or "stored at" in a or "cache_mib" in a for a in advise(busy))
+  assert not any(
+    "cores read" in a or "stored at" in a or "cache_mib" in a for a in advice.advise(busy)
+  )
 
 
 @pytest.mark.parametrize(
