@@ -16,13 +16,11 @@ import math
 import re
 
 _COLLECTIVE = re.compile(
-  "(all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast)"
-  "(-start)?"
+  "(all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast)(-start)?"
 )
 # They do no work of their own: names, or what their computations do.
 _FREE = re.compile(
-  "parameter|constant|tuple|get-tuple-element|bitcast|while|conditional|call|after-all"
-  "|partition-id|opt-barrier|iota"
+  "parameter|constant|tuple|get-tuple-element|bitcast|while|conditional|call|after-all|partition-id|opt-barrier|iota"
 )
 _CALLS = re.compile("while|conditional|call|async-.*")
 

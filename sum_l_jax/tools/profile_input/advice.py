@@ -140,9 +140,8 @@ def describe(found: Mapping[str, Any]) -> str:
     *text_tables.aligned(rows),
     "",
     f"the stream, {settings['num_threads']} thread(s) and {settings['num_workers']} worker(s):"
-    f" {stream['clips_per_second']:.0f} clips/s,"
-    f" {stream['clips_per_second'] / found['cores']:.0f} a core; first batch after"
-    f" {stream['first_batch_seconds']:.1f} s",
+    f" {stream['clips_per_second']:.0f} clips/s, {stream['clips_per_second'] / found['cores']:.0f}"
+    f" a core; first batch after {stream['first_batch_seconds']:.1f} s",
   ]
   if training:
     lines.append(
