@@ -122,7 +122,7 @@ def _wrong_directions() -> Iterator[tuple[str, str]]:
       other = _room(imported.name)
       if other != room and FLOOR_OF[other] >= FLOOR_OF[room]:
         yield file, imported.name
-      elif other == "config" and FLOOR_OF[room] < FIRST_THAT_KNOWS_CONFIG:
+      elif room != other == "config" and FLOOR_OF[room] < FIRST_THAT_KNOWS_CONFIG:
         yield file, imported.name
   for file in _files("data_prep"):
     for imported in _imports(file):
