@@ -256,13 +256,10 @@ def _load_table(
 
 def _check_exo(settings: Settings, weights: weight_files.Weights) -> None:
   """Checks what class scores don't depend on, and `final` leaves unchecked."""
-  card = weights.card
-  for name, saved, given in (
-    ("exo.channel_order", card["pixels"][types.EXO]["channel_order"], settings.exo.channel_order),
-    ("model.projection_prenorm", towers.prenorm(card), settings.model.projection_prenorm == "true"),
-  ):
-    if saved != given:
-      raise ValueError(
-        f"{weights.source} was trained with {name} = {saved}, the config"
-        f" says {given}. Use the config it was trained with."
-      )
+  order = weights.card["pixels"][types.EXO]["channel_order"]
+  prenorm = settings.model.projection_prenorm == "true"
+  weight_files.check_trained_with(
+    weights,
+    ("exo.channel_order", order, settings.exo.channel_order),
+    ("model.projection_prenorm", towers.prenorm(weights.card), prenorm),
+  )

@@ -1,8 +1,8 @@
-"""Checksums of checkpoints: written with them, compared before they are used.
+"""Checksums of checkpoints, written with them and compared before their use.
 
-`sha256.json` lies in a checkpoint's folder before Orbax gives that its final
-name, so a complete checkpoint always has it. Checkpoints of before there were
-checksums are taken as they are.
+`sha256.json` lies in a checkpoint's folder before Orbax gives the folder its
+final name, so a complete checkpoint always has it. A checkpoint that lacks it
+is used with a warning.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from absl import logging
 from sum_l_jax.system import paths
 
 MANIFEST = "sha256.json"
-# What the list covers: the items, not Orbax's notes beside them, which it
-# still writes afterwards.
+# The items that the list covers. It leaves out Orbax's notes beside them, which
+# are still written afterwards.
 _ITEMS = ("state", "meta")
 _DAMAGED = ".damaged"
 _MEND = (
@@ -32,7 +32,7 @@ class DamagedCheckpointError(ValueError):
 
 
 def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-  """Files of the items by name relative to the checkpoint's folder."""
+  """Files of the items, by their names relative to the checkpoint's folder."""
   found = {
     path.relative_to(folder).as_posix(): path
     for item in _ITEMS
@@ -53,14 +53,14 @@ def write(folder: pathlib.Path) -> None:
   """Lists the size and SHA-256 of a checkpoint's files, read back from disk.
 
   Args:
-    folder: of one checkpoint, all items written.
+    folder: folder of one checkpoint, whose items are all written.
   """
   listed = {name: [path.stat().st_size, _sha256(path)] for name, path in _files(folder).items()}
   (folder / MANIFEST).write_text(json.dumps({"files": listed}, indent=1), encoding="utf-8")
 
 
 def _read_list(folder: pathlib.Path) -> dict[str, list] | None:
-  """Size and SHA-256 by file name; None where there is no list."""
+  """Size and SHA-256 by file name; None if there is no list."""
   path = folder / MANIFEST
   if not path.is_file():
     return None
@@ -74,12 +74,12 @@ def check(folder: str | pathlib.Path, *, contents: bool = True) -> None:
   """Compares a checkpoint with its checksums.
 
   Args:
-    folder: of one checkpoint.
-    contents: whether to read the files; else their sizes alone are compared.
+    folder: folder of one checkpoint.
+    contents: whether to read the files; otherwise only sizes are compared.
 
   Raises:
-    DamagedCheckpointError: names the file that is missing, of another size or
-      of other content.
+    DamagedCheckpointError: a file is missing, or has another size or other
+      contents; names it.
   """
   folder = pathlib.Path(folder)
   listed = _read_list(folder)
@@ -101,17 +101,17 @@ def check(folder: str | pathlib.Path, *, contents: bool = True) -> None:
       raise DamagedCheckpointError(f"{path} has {found} bytes, {size} were written, {_MEND}")
     if contents and _sha256(path) != digest:
       raise DamagedCheckpointError(
-        f"{path} has the right size and other content than was written, {_MEND}"
+        f"{path} has the right size, but not the contents that were written, {_MEND}"
       )
 
 
 def is_checkpoint(folder: pathlib.Path) -> bool:
-  """Whether a folder is one, whole or not."""
+  """Whether a folder is a checkpoint, whole or not."""
   return (folder / _ITEMS[0]).is_dir() or (folder / MANIFEST).is_file()
 
 
 def steps(directory: pathlib.Path) -> list[int]:
-  """Complete checkpoints; Orbax gives unfinished ones a suffix."""
+  """Steps of complete checkpoints; Orbax gives unfinished ones a suffix."""
   if not directory.is_dir():
     return []
   return sorted(
@@ -123,10 +123,10 @@ def set_damaged_aside(directory: pathlib.Path) -> None:
   """Renames damaged checkpoints after the last good one, with a warning.
 
   Args:
-    directory: of the checkpoints of a stage.
+    directory: folder of the checkpoints of a stage.
 
   Raises:
-    DamagedCheckpointError: none is good; nothing is renamed then.
+    DamagedCheckpointError: no checkpoint is good; nothing is renamed then.
   """
   damaged = []
   for step in reversed(steps(directory)):
@@ -140,7 +140,7 @@ def set_damaged_aside(directory: pathlib.Path) -> None:
     if damaged:
       raise DamagedCheckpointError(
         f"No checkpoint in {str(directory)!r} is whole: {damaged[0][1]} To"
-        " begin this stage anew, remove that folder."
+        " begin this stage again, remove that folder."
       )
   for step, error in damaged:
     aside = _free_name(directory, step)

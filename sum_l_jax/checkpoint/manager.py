@@ -1,9 +1,9 @@
-"""Orbax checkpoints of one stage: state, position and what they belong to.
+"""Orbax checkpoints of one stage: the state, and a card that says what it is.
 
 Layout: `<directory>/<step>/state` (arrays), `/meta` (JSON) and `/sha256.json`.
-Saving is asynchronous; a checkpoint is in place whole or not at all (Orbax
+Saving is asynchronous. A checkpoint is in place whole or not at all (Orbax
 renames it), and an older one is removed only after a newer one is complete and
-was looked at.
+was checked.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class SaveError(ValueError):
 
 
 def _is_of_disk(error: BaseException | None) -> bool:
-  """Whether the system refused, rather than that there was a mistake in code.
+  """Whether an error comes from the system and not from a mistake in code.
 
-  TensorStore, which writes the arrays, has ValueErrors for all; those of the
-  system name its error.
+  TensorStore, which writes the arrays, raises ValueErrors for everything; those
+  of the system name its error.
   """
   while error is not None:
     if isinstance(error, OSError | integrity.DamagedCheckpointError):
@@ -45,20 +45,20 @@ def _is_of_disk(error: BaseException | None) -> bool:
 
 
 class Checkpoints:
-  """The checkpoints of one stage.
+  """The checkpoints of one stage; close it, or use it in a `with`."""
 
-  Damaged ones are set aside with a warning when it opens, see `integrity`.
+  def __init__(self, directory: str | pathlib.Path, *, keep: int = 2) -> None:
+    """Sets damaged checkpoints aside with a warning, see `integrity`.
 
-  Args:
-    directory: created where absent.
-    keep: how many of the latest to keep; one more while the newest is written.
+    Args:
+      directory: folder of the checkpoints, made if it is missing.
+      keep: number of recent checkpoints to keep; there is one more while the
+        newest is written.
 
-  Raises:
-    integrity.DamagedCheckpointError: there are some, and none is whole.
-    SaveError: the directory can't be made.
-  """
-
-  def __init__(self, directory: str | pathlib.Path, *, keep: int = 2):
+    Raises:
+      integrity.DamagedCheckpointError: there are checkpoints, and none is whole.
+      SaveError: the directory can't be made.
+    """
     self._directory = pathlib.Path(directory).absolute()
     self._keep = keep
     self._pending: int | None = None
@@ -72,12 +72,12 @@ class Checkpoints:
     _drop_damaged(self._directory)
     self._manager = ocp.CheckpointManager(
       self._directory,
-      # Named, so that a fresh process can read what another one saved.
+      # Handlers are named, so that a new process can read what another saved.
       item_handlers={"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()},
       options=ocp.CheckpointManagerOptions(
-        # Removing older ones is done here, after a look at the new one.
+        # `wait` removes older ones, after it checked the new one.
         max_to_keep=None,
-        # What a kill in the middle of a save left behind.
+        # Removes what a kill in the middle of a save left behind.
         cleanup_tmp_directories=True,
         enable_async_checkpointing=True,
         async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
@@ -88,35 +88,35 @@ class Checkpoints:
   def __enter__(self) -> Checkpoints:
     return self
 
-  def __exit__(self, *unused) -> None:
+  def __exit__(self, *_: object) -> None:
     self.close()
 
   @property
   def latest_step(self) -> int | None:
-    """Of the newest checkpoint; waits for one that is on its way.
+    """Step of the newest checkpoint; waits for one that is being written.
 
     Raises:
-      SaveError: that one could not be written.
+      SaveError: that checkpoint could not be written.
     """
     self.wait()
     return self._saved
 
-  def save(self, step: int, state: Any, meta: dict) -> None:
-    """Starts saving; does nothing where this step is already saved.
+  def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
+    """Starts saving; does nothing if this step is already saved.
 
     Args:
-      step: steps taken.
-      state: a pytree of arrays; may be donated once this returns.
-      meta: JSON values: config text, data fingerprints, tasks, pixels.
+      step: number of steps taken.
+      state: pytree of arrays; it may be donated once this returns.
+      meta: card of JSON values: config, data fingerprints, tasks, pixels.
 
     Raises:
-      SaveError: the disk does not take this one, or the one before. Anything
-        else that goes wrong, such as a leaf that is no array, passes as it is.
+      SaveError: this checkpoint, or the one before, can't be written. Other
+        errors, such as that of a leaf that is no array, are raised as they are.
     """
     self.wait()
     if step in self._manager.all_steps():
       return
-    # Here, or the error races with those of the save that it breaks off.
+    # Fails here; within the save, its error would race with those it causes.
     json.dumps(meta)
     self._pending = step
     try:
@@ -134,7 +134,7 @@ class Checkpoints:
       integrity.write(folder)
 
   def _fail(self, error: Exception) -> NoReturn:
-    """Raises a SaveError where the disk is at fault, else the error itself."""
+    """Raises a SaveError if the disk is at fault, else the error itself."""
     step, self._pending = self._pending, None
     if not _is_of_disk(error):
       raise error
@@ -149,29 +149,31 @@ class Checkpoints:
     """Restores a state onto the devices that `like` names.
 
     Args:
-      step: of a saved checkpoint.
-      like: a pytree of arrays or ShapeDtypeStructs with shardings.
+      step: step of a saved checkpoint.
+      like: pytree of arrays or ShapeDtypeStructs with shardings.
 
     Raises:
       ValueError: the checkpoint holds other arrays (another architecture or
         optimizer); names what differs.
     """
     target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    saved = self._manager.item_metadata(step).state.tree
+    saved = self._manager.item_metadata(step)["state"].tree
     check_same_arrays(saved, target, where=str(self._directory / str(step)))
     restored = self._manager.restore(
       step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
     )
-    return restored.state
+    return restored["state"]
 
-  def meta(self, step: int) -> dict:
-    return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+  def meta(self, step: int) -> dict[str, Any]:
+    """Reads the card of a saved checkpoint."""
+    restored = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
+    return restored["meta"]
 
   def wait(self) -> None:
-    """Until what was started is on disk; then removes what is too old.
+    """Waits until the checkpoint is on disk; then removes old ones.
 
     Raises:
-      SaveError: it could not be written.
+      SaveError: the checkpoint could not be written.
     """
     if self._pending is None:
       return
@@ -187,12 +189,13 @@ class Checkpoints:
       self._manager.delete(old)
 
   def close(self) -> None:
+    """Waits for the checkpoint that is being written, and ends."""
     self.wait()
     self._manager.close()
 
 
 def _drop_damaged(directory: pathlib.Path) -> None:
-  """Sets damaged checkpoints aside on one host; an error is one on all."""
+  """Sets damaged checkpoints aside on one host; its error is raised on all."""
   problem = None
   if jax.process_index() == 0:
     try:
@@ -209,28 +212,23 @@ def _drop_damaged(directory: pathlib.Path) -> None:
     raise problem
 
 
-def _shapes(tree: Any) -> dict[str, tuple]:
-  leaves = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))[0]
-  names = {}
-  for path, leaf in leaves:
-    name = "/".join(_key_name(key) for key in path)
-    names[name] = (tuple(leaf.shape), str(leaf.dtype))
-  return names
-
-
-def _key_name(key: Any) -> str:
-  """One step of a tree path as text, the same for dicts and dataclasses."""
-  for attribute in ("key", "name", "idx"):
-    if hasattr(key, attribute):
-      return str(getattr(key, attribute))
-  return str(key)
+def _shapes(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
+  """Shape and type of each array, by names that are alike for dicts and dataclasses."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))
+  name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
+  return {name(path): (tuple(leaf.shape), str(leaf.dtype)) for path, leaf in leaves}
 
 
 def check_same_arrays(saved: Any, wanted: Any, *, where: str) -> None:
-  """Compares names, shapes and types; a wrong type would cast silently.
+  """Compares names, shapes and types; a wrong type would be cast silently.
+
+  Args:
+    saved: pytree of arrays or shapes that a checkpoint holds.
+    wanted: pytree of arrays or shapes that are needed.
+    where: name of the checkpoint, for the message.
 
   Raises:
-    ValueError: lists up to five differences of each kind.
+    ValueError: they differ; lists up to five differences of each kind.
   """
   have, want = _shapes(saved), _shapes(wanted)
   problems = []

@@ -1,8 +1,8 @@
-"""Weights as files, and putting them into a network with a report.
+"""Weights in files, and networks that start from them.
 
-Three sources: a run's workdir, one stage's checkpoint folder, or an `.npz`
-file (flat names, no pickle). All give parameters and BatchNorm statistics by
-view, and a card that says what they are for.
+There are three sources: a run's workdir, one stage's checkpoint folder, and an
+`.npz` file (flat names, no pickle). Each has parameters and BatchNorm
+statistics by view, and a card that says what they are for.
 """
 
 from __future__ import annotations
@@ -19,35 +19,41 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from sum_l_jax import types
 from sum_l_jax.checkpoint import integrity
 from sum_l_jax.system import npz_files
 
 Tree = dict[str, Any]
 CHECKPOINT_FOLDER = "checkpoints"
-# Where a workdir's weights are looked for: the last stage first.
+# Stages whose weights a workdir may have; the last one is looked for first.
 _STAGES = ("joint", "exo")
 
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-  """What a source holds.
+  """Parameters, statistics and card of a source.
 
   Attributes:
-    params, stats: nested dicts, `ego/...` and `exo/...`, numpy.
-    card: tasks with class names, pixels, frames, config (see `train.loop`).
+    params: parameters by view, nested dicts of numpy arrays.
+    stats: BatchNorm statistics by view, likewise.
+    card: tasks with class names, pixels, frames and config, see `build`.
     source: where they came from, for messages.
-    step: of the checkpoint, or None.
+    step: step of the checkpoint; None for a file of weights.
   """
 
   params: Tree
   stats: Tree
-  card: dict
+  card: dict[str, Any]
   source: str
   step: int | None = None
 
 
-def flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:
-  """Leaves by `a/b/c` names."""
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """Lists the leaves of nested mappings by `a/b/c` names.
+
+  Flax has this, but only `models/` and `train/state.py` know Flax. JAX's trees
+  can be flattened with names, but there is no way back from the names.
+  """
   out = {}
   for key, value in tree.items():
     if isinstance(value, Mapping):
@@ -70,15 +76,15 @@ def unflatten(flat: Mapping[str, Any]) -> Tree:
 
 
 def _steps(folder: pathlib.Path) -> list[int]:
-  """Checkpoints; a number may also be the name of a run."""
+  """Steps of the checkpoints in a folder; a number may also name a run."""
   return [step for step in integrity.steps(folder) if integrity.is_checkpoint(folder / str(step))]
 
 
 def find_checkpoint(path: str | pathlib.Path) -> pathlib.Path:
-  """The step folder that a workdir, stage or checkpoint path means.
+  """Finds the step folder that a workdir, stage or checkpoint path means.
 
   Raises:
-    FileNotFoundError: nothing restorable there; says what was tried.
+    FileNotFoundError: there is no checkpoint.
   """
   path = pathlib.Path(path).absolute()
   if path.name.isdigit() and integrity.is_checkpoint(path):
@@ -116,16 +122,19 @@ def _read_npz(path: pathlib.Path) -> Weights:
       f" 'stats/...', has {sorted(flat)[:5]}. Files come from"
       " `python -m data_prep.export_weights`."
     )
-  as_float32 = lambda t: jax.tree.map(lambda x: x.astype(np.float32), t)
+  as_float32 = lambda part: jax.tree.map(lambda x: x.astype(np.float32), part)
   return Weights(as_float32(tree["params"]), as_float32(tree.get("stats", {})), card, str(path))
 
 
 def read_weights(path: str | pathlib.Path) -> Weights:
-  """Reads parameters and statistics, on the host, without the optimizer.
+  """Reads parameters and statistics to the host, without the optimizer.
+
+  Args:
+    path: workdir, stage or checkpoint folder, or `.npz` file.
 
   Raises:
-    FileNotFoundError: nothing there.
-    ValueError: not a weights file, or a damaged checkpoint.
+    FileNotFoundError: there are no weights.
+    ValueError: the file isn't one of weights, or the checkpoint is damaged.
   """
   path = pathlib.Path(path)
   if path.suffix == ".npz":
@@ -134,9 +143,11 @@ def read_weights(path: str | pathlib.Path) -> Weights:
     return _read_npz(path)
   folder = find_checkpoint(path)
   integrity.check(folder)
-  # The handlers themselves: a Checkpointer around them warns that the item
-  # has no metadata of its own, which a manager's items never have.
-  handler = ocp.PyTreeCheckpointHandler()
+  # The handlers are used directly: a Checkpointer around them warns that the
+  # item has no metadata of its own, which a manager's items never have. They are
+  # Any, since they take paths of pathlib, whatever their types say.
+  handler: Any = ocp.PyTreeCheckpointHandler()
+  json_handler: Any = ocp.JsonCheckpointHandler()
   tree = handler.metadata(folder / "state").tree
   wanted = {name: tree[name] for name in ("params", "stats") if name in tree}
   restored = handler.restore(
@@ -147,56 +158,31 @@ def read_weights(path: str | pathlib.Path) -> Weights:
       partial_restore=True,
     ),
   )
-  meta = ocp.JsonCheckpointHandler().restore(folder / "meta")
+  meta = json_handler.restore(folder / "meta")
   return Weights(
     restored["params"], restored.get("stats", {}), meta, str(folder), step=int(folder.name)
   )
 
 
-def read_state(folder: str | pathlib.Path) -> Tree:
-  """All arrays of one checkpoint, optimizer included, as nested dicts.
-
-  Args:
-    folder: of the checkpoint, see `find_checkpoint`.
-
-  Raises:
-    ValueError: it is damaged.
-  """
-  folder = pathlib.Path(folder)
-  integrity.check(folder)
-  handler = ocp.PyTreeCheckpointHandler()
-  tree = handler.metadata(folder / "state").tree
-  restore = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-  restored = handler.restore(
-    folder / "state", args=ocp.args.PyTreeRestore(item=tree, restore_args=restore)
-  )
-  leaves, _ = jax.tree_util.tree_flatten_with_path(restored)
-  return unflatten(
-    {
-      "/".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path): leaf
-      for path, leaf in leaves
-    }
-  )
-
-
 def weights_sha256(weights: Weights, view: str) -> str:
-  """A hash of one view's arrays, the same from every file that holds them.
+  """Hashes one view's arrays, alike for every file that holds them.
 
-  SHA-256 over the parameters and statistics of the view, projection included,
-  in the order of their names `params/<view>/...` and `stats/<view>/...`: of
-  each a line of JSON, `[name, dtype, shape]`, and its bytes, little-endian, C
-  order. The optimizer, the step and the card do not count, so a checkpoint and
-  the `.npz` exported from it agree; one exported with --encoder_only does not.
+  It is the SHA-256 over the parameters and statistics of the view, projection
+  included, in the order of their names `params/<view>/...` and
+  `stats/<view>/...`. Each contributes a line of JSON, `[name, dtype, shape]`,
+  and its bytes, little-endian in C order. The optimizer, the step and the card
+  do not count, so a checkpoint and the `.npz` exported from it agree; one
+  exported with --encoder_only does not.
 
   Args:
-    weights: of `read_weights`.
+    weights: the weights.
     view: "ego" or "exo".
 
   Returns:
     64 hexadecimal digits.
 
   Raises:
-    ValueError: nothing of this view.
+    ValueError: there are no arrays of this view.
   """
   trees = {"params": weights.params, "stats": weights.stats}
   flat = flatten({part: {view: tree[view]} for part, tree in trees.items() if view in tree})
@@ -238,15 +224,37 @@ def require_view(weights: Weights, view: str) -> None:
     )
 
 
+def check_trained_with(weights: Weights, *facts: tuple[str, Any, Any]) -> None:
+  """Makes sure that a config is the one that weights were trained with.
+
+  Args:
+    weights: the weights.
+    *facts: name of a setting, what the card says, and what the config says.
+
+  Raises:
+    ValueError: the two differ.
+  """
+  for name, saved, given in facts:
+    if saved != given:
+      raise ValueError(
+        f"{weights.source} was trained with {name} = {saved}, the config"
+        f" says {given}. Use the config it was trained with."
+      )
+
+
 def write_weights(path: str | pathlib.Path, weights: Weights) -> None:
-  """Writes an `.npz` file that `read_weights` takes."""
+  """Writes an `.npz` file that `read_weights` reads, whole or not at all."""
   flat = flatten({"params": weights.params, "stats": weights.stats})
   arrays = {name: np.asarray(value) for name, value in flat.items()}
-  np.savez_compressed(path, card=np.array(json.dumps(weights.card)), **arrays)
+  npz_files.write_npz(path, card=np.array(json.dumps(weights.card)), **arrays)
 
 
-def _graft_part(target: Tree, source: Tree, where: str) -> int:
-  """Copies every array of `source` over `target`, in place; all must match."""
+def _graft_part(target: Tree, source: Tree, where: str) -> Tree:
+  """Returns the arrays of `source` in the place of those of `target`.
+
+  Raises:
+    ValueError: names or shapes differ.
+  """
   have, want = flatten(source), flatten(target)
   missing = sorted(want.keys() - have.keys())
   left_over = sorted(have.keys() - want.keys())
@@ -262,13 +270,7 @@ def _graft_part(target: Tree, source: Tree, where: str) -> int:
       f" {len(shapes)} of another shape {shapes[:4]}. The file belongs to"
       " another architecture: check config.model.backbone."
     )
-  for name, value in have.items():
-    *parents, last = name.split("/")
-    node = target
-    for parent in parents:
-      node = node[parent]
-    node[last] = np.asarray(value, np.float32)
-  return len(have)
+  return jax.tree.map(lambda value: np.asarray(value, np.float32), source)
 
 
 def _compare_pixels(weights: Weights, origin: str, view: str, channel_order: str) -> None:
@@ -297,33 +299,37 @@ def graft(
 ) -> tuple[Tree, Tree]:
   """Starts one view of a network from other weights.
 
-  The encoder comes from the source's same view, or from its other view where
-  that is all it has; every encoder array must be used and filled. A head comes
-  along only from the same view and for the same class names. The rest keeps
-  its initialisation. The report is logged.
+  The encoder comes from the same view of the source, or from its other view if
+  that is all it has; every encoder array must be used and filled. A head is
+  taken only from the same view and for the same class names. The rest keeps its
+  initialisation. The log says what was taken.
 
   Args:
-    params, stats: of the network, changed copies are returned.
+    params: parameters of the network.
+    stats: BatchNorm statistics of the network.
     weights: the source.
-    view: which tower to fill.
+    view: tower to fill.
     tasks: class names by task of this view.
-    channel_order: of the pixels that this view will be trained on; another
-      one than the source's is legitimate, and is warned about.
+    channel_order: order of the pixels that this view will be trained on. It may
+      differ from the source's, which the log warns about.
+
+  Returns:
+    Copies of the parameters and statistics, with the source's arrays in them.
 
   Raises:
     ValueError: the source has no encoder, or one of another architecture.
   """
-  has_encoder = [v for v in ("ego", "exo") if "encoder" in weights.params.get(v, {})]
+  has_encoder = [v for v in types.VIEWS if "encoder" in weights.params.get(v, {})]
   if not has_encoder:
     raise ValueError(f"{weights.source} has no encoder.")
   origin = view if view in has_encoder else has_encoder[0]
   _compare_pixels(weights, origin, view, channel_order)
   params = jax.tree.map(lambda x: x, params)
   stats = jax.tree.map(lambda x: x, stats)
-  loaded = _graft_part(
+  params[view]["encoder"] = _graft_part(
     params[view]["encoder"], weights.params[origin]["encoder"], f"{view}/encoder"
   )
-  _graft_part(
+  stats[view]["encoder"] = _graft_part(
     stats[view]["encoder"], weights.stats[origin]["encoder"], f"the statistics of {view}/encoder"
   )
   kept, heads = [], []
@@ -332,7 +338,9 @@ def graft(
     saved = weights.params[origin].get("heads", {}).get(task)
     same = origin == view and tuple(names.get(task, ())) == tuple(tasks[task])
     if saved is not None and same:
-      _graft_part(params[view]["heads"][task], saved, f"{view}/heads/{task}")
+      params[view]["heads"][task] = _graft_part(
+        params[view]["heads"][task], saved, f"{view}/heads/{task}"
+      )
       heads.append(task)
     else:
       kept.append(f"heads/{task}")
@@ -343,7 +351,7 @@ def graft(
     view,
     weights.source,
     origin,
-    loaded,
+    len(flatten(params[view]["encoder"])),
     heads or "none",
     kept or "none",
     sorted(k for k in weights.params[origin] if k != "encoder" and not (k == "heads" and heads))

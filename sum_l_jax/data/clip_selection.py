@@ -32,7 +32,7 @@ def open_dataset(text: str, split: str = "") -> records.ClipDataset:
 
 
 def spaced(number: int, at_most: int) -> np.ndarray:
-  """Rows of at most so many of `number` items, evenly spaced, int64."""
+  """Chooses at most `at_most` of `number` rows, evenly spaced, int64."""
   count = min(number, at_most)
   return np.arange(count) * number // max(count, 1)
 
@@ -40,7 +40,7 @@ def spaced(number: int, at_most: int) -> np.ndarray:
 def subset(dataset: records.ClipDataset, rows: np.ndarray) -> records.ClipDataset:
   """The data set with some of its clips, in the order of `rows`."""
   part = copy.copy(dataset)
-  # That of the whole; the part's is computed when it is asked for.
+  # The fingerprint of the part is computed when it is asked for.
   part.__dict__.pop("fingerprint", None)
   part.clips = tuple(dataset.clips[row] for row in rows)
   return part

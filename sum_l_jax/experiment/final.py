@@ -6,7 +6,6 @@ import dataclasses
 import importlib.metadata
 import pathlib
 import platform
-from typing import Any
 
 import jax
 
@@ -14,11 +13,11 @@ from sum_l_jax import build
 from sum_l_jax import build_evaluation
 from sum_l_jax import models
 from sum_l_jax import types
-from sum_l_jax.checkpoint import manager
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config import schema
 from sum_l_jax.config.schema import Settings
 from sum_l_jax.data import records
+from sum_l_jax.evaluation import towers
 from sum_l_jax.evaluation.labels import bootstrap
 from sum_l_jax.evaluation.labels import evaluate
 from sum_l_jax.evaluation.labels import evaluators
@@ -53,33 +52,12 @@ def _check_card(
     )
   pixels = dataclasses.asdict(models.PixelSpec(channel_order=settings.ego.channel_order))
   saved_pixels = dataclasses.asdict(models.PixelSpec.from_json(card["pixels"][types.EGO]))
-  for name, saved, given in (
+  weight_files.check_trained_with(
+    weights,
     ("frames.count", card["frames"]["count"], settings.frames.count),
     ("frames.stride", card["frames"]["stride"], settings.frames.stride),
     ("ego.channel_order and normalisation", saved_pixels, pixels),
-  ):
-    if saved != given:
-      raise ValueError(
-        f"{weights.source} was trained with {name} = {saved}, the config"
-        f" says {given}. Use the config it was trained with."
-      )
-
-
-def _ego_trees(
-  settings: Settings,
-  weights: weight_files.Weights,
-  dataset: records.ClipDataset,
-  mesh: jax.sharding.Mesh,
-) -> tuple[Any, Any]:
-  """The ego encoder and heads on all devices, checked array by array."""
-  network = build.build_network(settings, {types.EGO: dataset.tasks}, embedding_dim=None)
-  trees = []
-  for saved, wanted in zip((weights.params, weights.stats), network.shapes):
-    tower = {k: v for k, v in saved[types.EGO].items() if k != "projection"}
-    tree = {types.EGO: tower}
-    manager.check_same_arrays(tree, wanted, where=weights.source)
-    trees.append(jax.device_put(tree, devices.replicated(mesh)))
-  return trees[0], trees[1]
+  )
 
 
 def _versions() -> dict[str, str]:
@@ -124,7 +102,9 @@ def evaluate_checkpoint(
   folder = settings.ego.dataset
   train = records.ClipDataset(folder, settings.ego.train_split)
   _check_card(settings, weights, train)
-  params, stats = _ego_trees(settings, weights, train, mesh)
+  network = build.build_network(settings, {types.EGO: train.tasks}, embedding_dim=None)
+  trees = towers.arrays(weights, types.EGO, network)
+  params, stats = jax.device_put(trees, devices.replicated(mesh))
   retrieval = build_evaluation.build_checkpoint_retrieval(settings, weights, mesh)
   entries = {}
   for split in settings.eval.splits:

@@ -19,6 +19,7 @@ from sum_l_jax.checkpoint import integrity
 from sum_l_jax.checkpoint import manager
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config import read
+from tests.support import checkpoints
 
 
 def _state(step: int):
@@ -113,7 +114,7 @@ def test_none_is_whole(folder):
     _flip(_largest(folder / str(step)))
   with pytest.raises(ValueError, match="No checkpoint in .* is whole") as error:
     manager.Checkpoints(folder)
-  assert "To begin this stage anew, remove that folder" in str(error.value)
+  assert "To begin this stage again, remove that folder" in str(error.value)
   # Nothing was moved: a copy from elsewhere mends it.
   assert integrity.steps(folder) == [2, 4]
 
@@ -126,7 +127,7 @@ def test_a_checkpoint_from_before_there_were_checksums(folder, caplog):
 
 
 def test_a_state_is_read_whole(folder):
-  state = weight_files.flatten(weight_files.read_state(folder / "4"))
+  state = checkpoints.read_arrays(folder / "4")
   assert sorted(state) == ["params/ego/w", "stats/mean"]
   np.testing.assert_array_equal(state["params/ego/w"], np.arange(3000.0) + 4)
 

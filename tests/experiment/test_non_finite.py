@@ -251,5 +251,5 @@ def test_a_run_skips_counts_and_names(config, tiny_ego, tiny_exo, tmp_path, monk
   assert _ids(taken, 3, tiny_ego, tiny_exo) in line
   assert scalars["train/skipped_steps"] == 1
   assert np.isfinite(scalars["train/loss"])
-  state = weight_files.read_state(weight_files.find_checkpoint(tmp_path))
-  assert all(np.isfinite(v).all() for v in weight_files.flatten(state["params"]).values())
+  weights = weight_files.read_weights(tmp_path)
+  assert all(np.isfinite(v).all() for v in weight_files.flatten(weights.params).values())

@@ -17,6 +17,7 @@ import pytest
 from sum_l_jax.checkpoint import integrity
 from sum_l_jax.checkpoint import weight_files
 from tests.stress import victims
+from tests.support import checkpoints
 from tests.support import runs
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -89,7 +90,7 @@ def test_training_goes_on_from_the_last_checkpoint(
   for stage in ("exo", "joint"):
     runs.assert_same_weights(workdir / stage, finished[0] / stage)
     mine, whole = (
-      weight_files.flatten(weight_files.read_state(weight_files.find_checkpoint(folder / stage)))
+      checkpoints.read_arrays(weight_files.find_checkpoint(folder / stage))
       for folder in (workdir, finished[0])
     )
     assert mine.keys() == whole.keys()

@@ -30,6 +30,7 @@ from sum_l_jax.config import read
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
+from tests.support import checkpoints
 from tests.support import numbered_video
 from tests.support import runs
 from tests.support import tiny_data
@@ -71,9 +72,8 @@ def describe_training(output: pathlib.Path) -> dict[str, str]:
   for stage in ("exo", "joint"):
     folder = weight_files.find_checkpoint(output / stage)
     integrity.check(folder)
-    state = weight_files.read_state(folder)
     found[f"{stage} step"] = folder.name
-    for name, value in weight_files.flatten(state).items():
+    for name, value in checkpoints.read_arrays(folder).items():
       found[f"{stage} {name}"] = _sha256(np.asarray(value).tobytes())
   result = json.loads((output / "result.json").read_text(encoding="utf-8"))
   metrics = {name: split["metrics"] for name, split in result["splits"].items()}
