@@ -55,7 +55,7 @@ def _truncate(path: pathlib.Path) -> None:
 
 
 _DAMAGE = {
-  "flipped bit": (_flip, "other content than was written"),
+  "flipped bit": (_flip, "but not the contents that were written"),
   "truncated": (_truncate, "bytes, .* were written"),
   "deleted": (lambda path: path.unlink(), "is missing"),
 }
