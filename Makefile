@@ -1,12 +1,21 @@
-# make demo | test | check | soak | bench | docs | wheel: each sets up what it
-# needs, in .venv.
+# Each target sets up what it needs in .venv.
+#
+#   make demo     the whole method, small
+#   make test     all tests
+#   make quick    the tests that take a moment
+#   make check    lint, format and types
+#   make docs     the pages in build/site, strictly
+#   make wheel    the wheel, tried where nothing else is installed
+#   make ci       check, docs, wheel and test: what CI runs
+#   make soak     kills at random moments and damaged inputs: docs/reliability.md
+#   make bench    the measurements of docs/performance.md; QUICK=1 for smaller ones
 
 PYTHON ?= python3
-# Of pytest; a file of tests stays in one.
+# Processes of pytest; the tests of one file stay in one process.
 WORKERS ?= 2
 BIN := .venv/bin
 
-.PHONY: demo test check soak bench docs wheel clean
+.PHONY: demo test quick check docs wheel ci soak bench clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python -m sum_l_jax.main --config=configs/demo.py --workdir=runs/demo
@@ -14,16 +23,25 @@ demo: .venv/demo.stamp
 test: .venv/test.stamp
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-check: .venv/test.stamp
+quick: .venv/test.stamp
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m quick
+
+check: .venv/check.stamp
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
 
-# Kills at random moments and damaged inputs: docs/reliability.md.
+ci: check docs wheel test
+
+KILLS ?= 200
+INPUTS ?= 10000
+
 soak: .venv/test.stamp
-	JAX_PLATFORMS=cpu $(BIN)/python -m tests.stress.soak --kills=200 \
-	  --inputs=10000 --seed=0 --output=benchmarks/results/soak.json
+	JAX_PLATFORMS=cpu $(BIN)/python -m tests.stress.soak --kills=$(KILLS) \
+	  --inputs=$(INPUTS) --seed=0 --output=benchmarks/results/soak.json
 
-# All, or QUICK=1 for smaller ones: docs/performance.md. One that fails stops
-# none of the others. faiss is compared with where pip can get it.
+# One that fails does not stop the others. faiss is compared with where pip can
+# get it.
 BENCHMARKS := step cpu_layers input_rate mining_rate start_up evaluation growth
 
 bench: .venv/test.stamp
@@ -61,6 +79,11 @@ wheel: .venv/bin/python
 .venv/test.stamp: setup.py constraints.txt | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	@touch $@ .venv/demo.stamp
+
+# The type checker looks into the libraries that the tests install.
+.venv/check.stamp: .venv/test.stamp
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[check]'
+	@touch $@
 
 .venv/docs.stamp: setup.py constraints.txt | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'

@@ -83,6 +83,8 @@ setuptools.setup(
   extras_require={
     # Not with the others: it holds protobuf below 7.
     "beam": ["apache-beam>=2.70,<3"],
+    # The wheel of node spares pyright a download of its own.
+    "check": ["pyright[nodejs]>=1.1.400,<2", "ruff"],
     "data_prep": _TEXT,
     # Material is no theme for MkDocs 2. mkdocstrings before 1.0.7 fails with
     # the pymdown-extensions of today.
@@ -111,7 +113,6 @@ setuptools.setup(
       "pytest-xdist>=3.6,<4",
       # The reference networks; unmaintained, and used as they are.
       "pytorchvideo==0.1.5",
-      "ruff",
       "scikit-learn>=1.5",
       # The report in a browser.
       "selenium>=4.20,<5",
