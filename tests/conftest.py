@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import pathlib
 
-# Before anything imports JAX. Compilation is most of the suite's time, and many
-# tests run the same programs.
+# Before anything imports JAX, and for the processes that tests start as well.
+# Compilation is most of the suite's time: many tests run the same programs, and
+# few compute enough to profit from an optimized one (see `optimized`).
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault(
   "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".cache" / "jax")
 )
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 
 from absl import flags
 import jax
@@ -97,21 +99,13 @@ def tiny_tables(tiny_ego, tiny_exo, tiny_narrations, tmp_path_factory) -> pathli
   return folder
 
 
-@contextlib.contextmanager
-def _most_optimizations(*, disabled: bool):
+@pytest.fixture
+def optimized():
+  """Compiles as for users: where much is computed, or programs are the subject."""
   before = jax.config.values["jax_disable_most_optimizations"]
-  jax.config.update("jax_disable_most_optimizations", disabled)
-  try:
-    yield
-  finally:
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
-@pytest.fixture(scope="module")
-def quick_compilation():
-  """Halves the time of files that compile much and compute little."""
-  with _most_optimizations(disabled=True):
-    yield
+  jax.config.update("jax_disable_most_optimizations", False)
+  yield
+  jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session")
@@ -121,7 +115,4 @@ def finished(tiny_ego, tiny_exo, tiny_tables, tmp_path_factory) -> tuple[pathlib
   config.stages = ("exo", "joint")
   runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
   workdir = tmp_path_factory.mktemp("finished")
-  # Also where the first test that asks for it compiles quickly: others compare
-  # with it bit for bit.
-  with _most_optimizations(disabled=False):
-    return workdir, main.run(config, workdir)
+  return workdir, main.run(config, workdir)

@@ -15,7 +15,7 @@ FOLDER = pathlib.Path(__file__).parent / "golden"
 
 
 @pytest.mark.parametrize("backbone", golden_inputs.BACKBONES)
-def test_same_activations(backbone):
+def test_same_activations(backbone, optimized):
   with np.load(FOLDER / f"{backbone}.npz", allow_pickle=False) as file:
     golden = dict(file)
   assert json.loads(str(golden.pop("card")))["seed"] == golden_inputs.SEED

@@ -15,8 +15,6 @@ from sum_l_jax.models import backbones
 from sum_l_jax.models import multiview
 from sum_l_jax.models import network_spec
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 TASKS = {"ego": {"verb": 5, "noun": 7}, "exo": {"verb": 4}}
 
 

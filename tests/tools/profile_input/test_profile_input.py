@@ -157,7 +157,7 @@ def test_command(config_file, capsys):
   assert stream["clips_per_second"] == pytest.approx(12 / stream["seconds_per_batch"])
 
 
-def test_command_with_a_step_says_who_waits(config_file, capsys, quick_compilation):
+def test_command_with_a_step_says_who_waits(config_file, capsys):
   assert main([f"--config={config_file}", "--seconds=0.05", "--step", "--stage=exo"]) == 0
   text = capsys.readouterr().out
   assert text.startswith("stage exo, exo: 4 clips a batch of 8 frames")

@@ -27,8 +27,6 @@ from sum_l_jax.train.state import Network
 from sum_l_jax.video import canvas
 from tests.support import runs
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 TASKS = {"ego": {"verb": 5, "noun": 3}}
 CLASSES = np.array([4, 0, 2], np.int32)
 
