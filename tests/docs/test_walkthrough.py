@@ -15,7 +15,6 @@ import shutil
 import numpy as np
 import pytest
 
-from sum_l_jax import build
 from sum_l_jax import main
 from sum_l_jax.config import read
 from sum_l_jax.data import narration_table
@@ -102,9 +101,7 @@ def _run_main(arguments) -> int:
   options = dict(
     a.removeprefix("--").split("=", 1) for a in arguments if not a.startswith("--config.")
   )
-  config = build.read_settings(
-    options["config"], [a for a in arguments if a.startswith("--config.")]
-  )
+  config = read.read_file(options["config"], [a for a in arguments if a.startswith("--config.")])
   with config.unlocked():
     config.prepare.recipe = ""  # Its data is there, and is not the recipe's.
   main.run(
