@@ -170,7 +170,7 @@ def _config_files() -> Iterator[str]:
 
 def page() -> str:
   """The whole page."""
-  whole = [name for name in ("input", "checkpoint", "eval")]
+  whole = ["input", "checkpoint", "eval"]
   runtime = [
     f.name for f in schema.fields() if f.about.runtime and f.name.partition(".")[0] not in whole
   ] + [f"{name}.*" for name in whole]

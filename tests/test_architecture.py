@@ -120,9 +120,9 @@ def _wrong_directions() -> Iterator[tuple[str, str]]:
       if imported.name.split(".")[0] != "sum_l_jax":
         continue
       other = _room(imported.name)
-      if other != room and FLOOR_OF[other] >= FLOOR_OF[room]:
-        yield file, imported.name
-      elif room != other == "config" and FLOOR_OF[room] < FIRST_THAT_KNOWS_CONFIG:
+      if (other != room and FLOOR_OF[other] >= FLOOR_OF[room]) or (
+        room != other == "config" and FLOOR_OF[room] < FIRST_THAT_KNOWS_CONFIG
+      ):
         yield file, imported.name
   for file in _files("data_prep"):
     for imported in _imports(file):

@@ -41,7 +41,7 @@ def make_weights(**views: int) -> weight_files.Weights:
   return weight_files.Weights(
     params={view: t[0] for view, t in towers.items()},
     stats={view: t[1] for view, t in towers.items()},
-    card={"tasks": {view: names for view in views}, "backbone": "tiny"},
+    card={"tasks": dict.fromkeys(views, names), "backbone": "tiny"},
     source="made up",
   )
 

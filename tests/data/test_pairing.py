@@ -183,12 +183,16 @@ THIRD = [(0, 0), (1, 1)]
 @pytest.mark.parametrize(
   "settings, expected, similarities",
   [
-    ({}, {c: 1 / 3 for c in BEST}, {0.9}),
-    ({"top_k": 2}, {c: 1 / 6 for c in BEST} | {c: 1 / 2 for c in SECOND}, {0.9, 0.89}),
-    ({"tie_tolerance": 0.02}, {c: 1 / 6 for c in BEST} | {c: 1 / 2 for c in SECOND}, {0.9, 0.89}),
+    ({}, dict.fromkeys(BEST, 1 / 3), {0.9}),
+    ({"top_k": 2}, dict.fromkeys(BEST, 1 / 6) | dict.fromkeys(SECOND, 1 / 2), {0.9, 0.89}),
+    (
+      {"tie_tolerance": 0.02},
+      dict.fromkeys(BEST, 1 / 6) | dict.fromkeys(SECOND, 1 / 2),
+      {0.9, 0.89},
+    ),
     (
       {"top_k": 3, "tie_tolerance": 0.02},
-      {c: 1 / 9 for c in BEST} | {c: 1 / 3 for c in SECOND} | {c: 1 / 6 for c in THIRD},
+      dict.fromkeys(BEST, 1 / 9) | dict.fromkeys(SECOND, 1 / 3) | dict.fromkeys(THIRD, 1 / 6),
       {0.9, 0.89, 0.5},
     ),
   ],

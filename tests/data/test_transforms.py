@@ -19,7 +19,7 @@ def _bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
     matrix = np.zeros((size_out, size_in))
     for i in range(size_out):
       x = max((i + 0.5) * size_in / size_out - 0.5, 0.0)
-      low = min(int(math.floor(x)), size_in - 1)
+      low = min(math.floor(x), size_in - 1)
       high = min(low + 1, size_in - 1)
       matrix[i, low] += 1.0 - (x - low)
       matrix[i, high] += x - low

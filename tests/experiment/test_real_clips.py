@@ -6,6 +6,7 @@ Build, embed, mine, train both stages, evaluate, predict.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import pathlib
@@ -68,7 +69,7 @@ def test_ego_holds_by_timestamps(built):
   assert data.clips[1].clip_id == "P01_01_1"
   (noun,) = data.clips[4].labels["noun"]
   assert data.tasks["noun"].class_names[noun] == "water"
-  frames = data.read_frames(2, range(0, 150))
+  frames = data.read_frames(2, range(150))
   assert simplejpeg.decode_jpeg_header(frames[0])[:2] == (128, 170)
   assert len(set(frames)) == 75
   assert all(frames[i] == frames[i + 1] for i in range(0, 150, 2))
@@ -81,7 +82,7 @@ def test_exo(built):
   assert data.tasks["noun"].class_names == ("eye shadow", "eyelid", "hand")
   # Neighbouring frames look more alike than distant ones: the order is right.
   images = [simplejpeg.decode_jpeg(f).astype(np.float32) for f in data.read_frames(0, range(84))]
-  near = np.mean([np.abs(a - b).mean() for a, b in zip(images, images[1:])])
+  near = np.mean([np.abs(a - b).mean() for a, b in itertools.pairwise(images)])
   far = np.mean([np.abs(a - b).mean() for a, b in zip(images, images[42:])])
   assert near < far
 

@@ -48,7 +48,7 @@ def test_a_loop_counts_as_often_as_it_runs():
   program = hlo.Program(compiled_step.LOOP)
   assert program.cycles == 3 * 10 + 5
   turned = [o for o in program.operations if o.times == 3]
-  assert [o.instruction.opcode for o in turned][0] == "multiply"
+  assert next(o.instruction.opcode for o in turned) == "multiply"
   # Twice read, once written.
   assert turned[0].bytes == 3 * 3 * 8 * 4
 
