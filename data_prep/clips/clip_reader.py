@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
@@ -34,33 +32,51 @@ class Output:
       )
 
 
-class _ClipReader:
+class ClipReader:
   """Reads clips, and keeps the last video open, for neighbours share it."""
 
   def __init__(self, output: Output) -> None:
+    """Opens nothing yet."""
     self._output = output
     self._video: media.VideoFile | None = None
 
   def read(self, spec: clip_specs.ClipSpec) -> types.Clip:
-    """Reads one clip."""
-    if frame_files.is_frames(spec.media):
-      fps = self._output.fps or spec.frames_fps
-      options: dict[str, Any] = dict(
-        frames_fps=spec.frames_fps, fps=fps, short_side=self._output.short_side
-      )
-      if spec.frame_files:
-        frames = frame_files.read_files(spec.media, spec.frame_files, **options)
-      else:
-        frames = frame_files.read_clip(
-          spec.media, spec.first_frame, spec.last_frame, frame_name=spec.frame_name, **options
-        )
-    else:
+    """Reads one clip.
+
+    Raises:
+      FileNotFoundError: its video or a frame is missing; the error names
+        annotation, file and time, as do all.
+      ValueError: it can't be cut.
+    """
+    try:
+      return self._read(spec)
+    except (FileNotFoundError, ValueError) as error:
+      kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+      raise kind(f"{spec.where}, clip {spec.clip_id!r}: {error}") from error
+
+  def close(self) -> None:
+    """Closes the last video."""
+    if self._video is not None:
+      self._video.close()
+      self._video = None
+
+  def _read(self, spec: clip_specs.ClipSpec) -> types.Clip:
+    short_side = self._output.short_side
+    fps = self._output.fps or spec.frames_fps
+    options: dict[str, Any] = dict(frames_fps=spec.frames_fps, fps=fps, short_side=short_side)
+    if not frame_files.is_frames(spec.media):
       if self._video is None or self._video.path != spec.media:
         self.close()
         self._video = media.VideoFile(spec.media)
-      fps = self._output.fps or spec.frames_fps or self._video.fps
+      fps = fps or self._video.fps
       frames = self._video.read_clip(
-        spec.start_seconds, spec.stop_seconds, fps=fps, short_side=self._output.short_side
+        spec.start_seconds, spec.stop_seconds, fps=fps, short_side=short_side
+      )
+    elif spec.frame_files:
+      frames = frame_files.read_files(spec.media, spec.frame_files, **options)
+    else:
+      frames = frame_files.read_clip(
+        spec.media, spec.first_frame, spec.last_frame, frame_name=spec.frame_name, **options
       )
     return types.Clip(
       clip_id=spec.clip_id,
@@ -71,35 +87,3 @@ class _ClipReader:
       video_id=spec.video_id,
       start_seconds=spec.start_seconds,
     )
-
-  def close(self) -> None:
-    """Closes the last video."""
-    if self._video is not None:
-      self._video.close()
-      self._video = None
-
-
-def cut_clips(
-  specs: Sequence[clip_specs.ClipSpec], output: Output
-) -> Iterator[tuple[clip_specs.ClipSpec, types.Clip | Exception]]:
-  """Cuts clips, in order.
-
-  Args:
-    specs: the clips.
-    output: how to store them.
-
-  Yields:
-    Each clip; or, where it can't be cut, the FileNotFoundError or ValueError that
-    names annotation, file and time.
-  """
-  reader = _ClipReader(output)
-  try:
-    for spec in specs:
-      try:
-        result = reader.read(spec)
-      except (FileNotFoundError, ValueError) as error:
-        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
-        result = kind(f"{spec.where}, clip {spec.clip_id!r}: {error}")
-      yield spec, result
-  finally:
-    reader.close()

@@ -8,15 +8,17 @@ hours and putting the groups together minutes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import concurrent.futures
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import multiprocessing
 import pathlib
-from typing import Any
 
 import numpy as np
 
@@ -34,11 +36,6 @@ Group = Sequence[clip_specs.ClipSpec]
 _Task = tuple[Group, pathlib.Path]
 
 
-def _groups(specs: Group) -> list[Group]:
-  """Puts neighbours together, for they share a video."""
-  return [specs[i : i + _GROUP] for i in range(0, len(specs), _GROUP)]
-
-
 def _digest(group: Group, output: clip_reader.Output) -> str:
   """A hash of everything that the result depends on: clips, options, footage."""
   footage = []
@@ -50,9 +47,10 @@ def _digest(group: Group, output: clip_reader.Output) -> str:
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _save(path: pathlib.Path, items: Sequence[Any]) -> None:
+def _save(path: pathlib.Path, items: Sequence[types.Clip | Exception]) -> None:
   """Writes clips and errors, whole or not at all."""
-  notes, frames = [], []
+  notes: list[dict] = []
+  frames: list[bytes] = []
   for item in items:
     if isinstance(item, types.Clip):
       fields = {k: v for k, v in vars(item).items() if k != "frames"}
@@ -91,13 +89,18 @@ def _load(path: pathlib.Path) -> list[types.Clip | Exception]:
   return items
 
 
-def _cut(group: Group, output: clip_reader.Output, path: pathlib.Path, keep_errors: bool) -> None:
+def _cut(output: clip_reader.Output, keep_errors: bool, task: _Task) -> None:
   """Cuts a group into a file; an error ends it unless errors are kept."""
-  items = []
-  for _, result in clip_reader.cut_clips(group, output):
-    if isinstance(result, Exception) and not keep_errors:
-      raise result
-    items.append(result)
+  group, path = task
+  items: list[types.Clip | Exception] = []
+  with contextlib.closing(clip_reader.ClipReader(output)) as reader:
+    for spec in group:
+      try:
+        items.append(reader.read(spec))
+      except tuple(_ERRORS.values()) as error:
+        if not keep_errors:
+          raise
+        items.append(error)
   _save(path, items)
 
 
@@ -132,16 +135,19 @@ def read_clips(
     ValueError: a clip can't be cut; the error names annotation, file and time.
   """
   folder.mkdir(parents=True, exist_ok=True)
+  # Neighbours together, for they share a video.
+  groups = [specs[i : i + _GROUP] for i in range(0, len(specs), _GROUP)]
   tasks = [
     (group, folder / f"{label}-{number:06d}-{_digest(group, output)}.npz")
-    for number, group in enumerate(_groups(specs))
+    for number, group in enumerate(groups)
   ]
   open_tasks = [task for task in tasks if not task[1].exists()]
+  cut = functools.partial(_cut, output, problems.skip)
   if beam_options is not None:
-    _run_beam(open_tasks, output, problems.skip, beam_options)
+    _run_beam(open_tasks, cut, beam_options)
     open_tasks = []
-  cut = _run(open_tasks, output, problems.skip, processes)
-  for _ in progress.Progress(f"{label}: groups of {_GROUP} clips", cut, total=len(open_tasks)):
+  done = _run(open_tasks, cut, processes)
+  for _ in progress.Progress(f"{label}: groups of {_GROUP} clips", done, total=len(open_tasks)):
     pass
   for group, path in tasks:
     for spec, item in zip(group, _load(path)):
@@ -151,28 +157,21 @@ def read_clips(
         yield item
 
 
-def _run(
-  tasks: Sequence[_Task], output: clip_reader.Output, keep_errors: bool, processes: int
-) -> Iterator[None]:
+def _run(tasks: Sequence[_Task], cut: Callable[[_Task], None], processes: int) -> Iterator[None]:
   """Runs the tasks, side by side where asked; yields after each, in order."""
   if processes < 2 or len(tasks) < 2:
-    for group, path in tasks:
-      yield _cut(group, output, path, keep_errors)
+    yield from map(cut, tasks)
     return
   # Spawned, not forked, since TensorFlow and OpenCV have threads.
   context = multiprocessing.get_context("spawn")
   with concurrent.futures.ProcessPoolExecutor(processes, context) as pool:
-    futures = [pool.submit(_cut, group, output, path, keep_errors) for group, path in tasks]
     try:
-      for future in futures:
-        yield future.result()
+      yield from pool.map(cut, tasks)
     finally:
       pool.shutdown(cancel_futures=True)
 
 
-def _run_beam(
-  tasks: Sequence[_Task], output: clip_reader.Output, keep_errors: bool, options: Sequence[str]
-) -> None:
+def _run_beam(tasks: Sequence[_Task], cut: Callable[[_Task], None], options: Sequence[str]) -> None:
   """Runs the tasks as a pipeline.
 
   Raises:
@@ -187,17 +186,10 @@ def _run_beam(
       " in an environment of its own, since Beam holds protobuf back."
     ) from error
   pipeline = beam.Pipeline(options=pipeline_options.PipelineOptions(list(options)))
-  places = [(list(group), str(path.absolute())) for group, path in tasks]
   with pipeline:
     _ = (
       pipeline
-      | "Groups of clips" >> beam.Create(places)
+      | "Groups of clips" >> beam.Create([(list(group), path.absolute()) for group, path in tasks])
       | "Spread" >> beam.Reshuffle()
-      | "Cut" >> beam.Map(_cut_task, output, keep_errors)
+      | "Cut" >> beam.Map(cut)
     )
-
-
-def _cut_task(task: tuple[Group, str], output: clip_reader.Output, keep_errors: bool) -> None:
-  """Like `_cut`, of what Beam can send."""
-  group, path = task
-  _cut(group, output, pathlib.Path(path), keep_errors)

@@ -130,7 +130,7 @@ def test_skip_lists_what_was_left_out(tmp_path, capsys):
   assert {row["clip_id"] for row in skipped} == {"P01_01_1", "P01_99_9"}
   reasons = {row["clip_id"]: row["reason"] for row in skipped}
   assert "frame_0000000115.jpg" in reasons["P01_01_1"]
-  assert "No frames and no video of P01_99" in reasons["P01_99_9"]
+  assert "no frames and no video of P01_99" in reasons["P01_99_9"]
   data = records.ClipDataset(tmp_path / "out", "train")
   assert [clip.clip_id for clip in data.clips] == ["P01_01_0", "P01_02_2"]
   status, _, err = _run(capsys, *options)

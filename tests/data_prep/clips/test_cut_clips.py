@@ -50,9 +50,9 @@ def cut_groups_fixture(monkeypatch):
   seen = []
   original = cut_clips._cut
 
-  def spy(group, *args):
-    seen.append(group[0].clip_id)
-    return original(group, *args)
+  def spy(output, keep_errors, task):
+    seen.append(task[0][0].clip_id)
+    return original(output, keep_errors, task)
 
   monkeypatch.setattr(cut_clips, "_cut", spy)
   return seen
