@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pathlib
 import re
 import shutil
@@ -21,6 +20,7 @@ import pytest
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.system import processes
 from sum_l_jax.train import metric_log
+from tests.support import environments
 from tests.support import free_ports
 from tests.support import runs
 
@@ -60,20 +60,17 @@ def launch(config, workdir, processes, *more, sigterm="") -> Launched:
     *more: arguments.
     sigterm: "stage:batch" before which the last process gets one.
   """
-  environment = {
-    **os.environ,
-    "JAX_PLATFORMS": "cpu",
-    "PYTHONPATH": str(ROOT),
-    "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES // processes}",
+  environment = environments.training(
+    devices=DEVICES // processes,
     # Threads of XLA's CPU client; else it has as many as there are cores, or
     # devices where those are more. In a collective each device's program
     # holds its thread until all are there, and programs are queued ahead:
     # with four threads, some of which the next program has taken, the rest
     # wait for ever ("Expected 4 threads to join the rendezvous, but not all
     # of them arrived"; two programs in turn on one core do so in seconds).
-    "NPROC": "16",
-    "SIGTERM_AT": sigterm,
-  }
+    NPROC="16",
+    SIGTERM_AT=sigterm,
+  )
   command = [
     sys.executable,
     "-m",

@@ -18,6 +18,7 @@ from sum_l_jax.checkpoint import integrity
 from sum_l_jax.checkpoint import weight_files
 from tests.stress import victims
 from tests.support import checkpoints
+from tests.support import environments
 from tests.support import runs
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -30,9 +31,7 @@ def _command(*arguments, timeout=300):
     capture_output=True,
     text=True,
     timeout=timeout,
-    # Set, so that the process isn't started anew for huge pages.
-    env=os.environ
-    | {"PYTHONPATH": str(ROOT), "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", "")},
+    env=environments.training(),
   )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from sum_l_jax.config import read
 from sum_l_jax.system import devices
 from sum_l_jax.train import metric_log
 from sum_l_jax.train import metrics
+from tests.support import environments
 from tests.support import runs
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -68,6 +68,7 @@ ON_DEVICES = """
 import sys
 from sum_l_jax import main
 from sum_l_jax.config import read
+from tests.support import environments
 from tests.support import runs
 
 ego, exo, tables, workdir = sys.argv[1:]
@@ -93,8 +94,7 @@ def test_four_devices_train_and_evaluate_like_one(tiny_ego, tiny_exo, tiny_table
     capture_output=True,
     text=True,
     timeout=600,
-    env=os.environ
-    | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+    env=environments.training(devices=4),
   )
   assert done.returncode == 0, done.stderr
   one, four = (weight_files.read_weights(tmp_path / n) for n in ("1", "4"))
