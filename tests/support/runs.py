@@ -48,7 +48,7 @@ def small(config, *, ego, exo, tables: pathlib.Path, backbone="tiny"):
     stage.learning_rate = min(stage.learning_rate, 0.01)
     stage.warmup = "0 epochs"
     # In steps, whatever the data: one program, compiled once, runs many tests.
-    stage.boundaries = ("0 steps", "4 steps", "5 steps")
+    stage.boundaries = ("0 steps", "100 steps", "200 steps")
   return config
 
 
