@@ -67,6 +67,7 @@ OTHER_TEST_FOLDERS = {"docs", "stress", "support"}
 TESTS_OF_THE_WHOLE = {
   "test_architecture.py",
   "test_examples.py",
+  "test_method_in_four_files.py",
   "test_packaging.py",
   "test_public_api.py",
 }
