@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Sequence
+import contextlib
 import difflib
 import os
 import pathlib
@@ -103,18 +105,25 @@ def _add_debug(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("--debug", action="store_true", help="show the stack trace of an error")
 
 
-def _run(command: Callable[[], str | int | None], debug: bool, argv: Sequence[str] | None) -> int:
+@contextlib.contextmanager
+def quiet_pipe() -> Iterator[None]:
+  """Ends quietly where the reader of the output, such as `head`, has enough."""
   try:
-    paths.check_arguments(sys.argv[1:] if argv is None else argv)
-    result = command()
-    if isinstance(result, str) and result:
-      sys.stdout.write(result + "\n")
+    yield
     sys.stdout.flush()
   except BrokenPipeError:
-    # The reader, such as `head`, has enough. Without this, Python complains
-    # once more when it flushes at exit.
+    # Without this, Python complains once more when it flushes at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+
+
+def _run(command: Callable[[], str | int | None], debug: bool, argv: Sequence[str] | None) -> int:
+  result = None
+  try:
+    paths.check_arguments(sys.argv[1:] if argv is None else argv)
+    with quiet_pipe():
+      result = command()
+      if isinstance(result, str) and result:
+        sys.stdout.write(result + "\n")
   except (ValueError, OSError, ImportError) as error:
     text = extras.advice(error) if isinstance(error, ImportError) else str(error)
     if debug or not text:

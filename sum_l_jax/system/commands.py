@@ -96,10 +96,10 @@ def main(
   """Runs the command that the first argument names, or lists all.
 
   Args:
-    prog: how this door is called, "python -m data_prep".
-    about: stands above the list.
-    commands: by name.
-    argv: in place of the command line's.
+    prog: how users call this door, "python -m data_prep".
+    about: text above the list.
+    commands: commands by name.
+    argv: arguments; None takes those of the process.
 
   Returns:
     The exit status: 0 after a list, 2 where there is no such command. A
@@ -108,8 +108,9 @@ def main(
   arguments = list(sys.argv[1:] if argv is None else argv)
   name = arguments[0] if arguments else "--help"
   if name in ("-h", "--help"):
-    print(f"usage: {prog} COMMAND [OPTION ...]\n\n{about}\n\n{listing(commands.values())}")
-    print(f"\n{prog} COMMAND --help says what a command takes.")
+    with command_line.quiet_pipe():
+      print(f"usage: {prog} COMMAND [OPTION ...]\n\n{about}\n\n{listing(commands.values())}")
+      print(f"\n{prog} COMMAND --help says what a command takes.")
     return 0
   if name not in commands:
     hint = command_line.close_match(name, commands)
