@@ -168,6 +168,19 @@ def test_exemptions_are_few_and_needed():
     ), f"{place} no longer imports {name}: its exemption can go"
 
 
+def test_a_command_imports_no_other_command():
+  """What several share lies beside them in `tools`, or below."""
+  commands = {file.split("/")[2] for file in _files("sum_l_jax/tools") if "__main__" in file}
+  wrong = []
+  for file in _files("sum_l_jax/tools"):
+    own = file.split("/")[2]
+    for imported in _imports(file):
+      parts = imported.name.split(".")
+      if parts[:2] == ["sum_l_jax", "tools"] and parts[2] in commands - {own}:
+        wrong.append(f"{file} imports {imported.name}")
+  assert not wrong, "\n".join(wrong)
+
+
 def test_the_project_does_not_import_what_measures_or_tests_it():
   wrong = []
   for folder in ("sum_l_jax", "data_prep", "configs", "benchmarks", "tests"):
@@ -205,6 +218,35 @@ def test_tests_lie_in_folders_as_the_package():
       mirrored = any((ROOT / top / folder).is_dir() for top in (".", "sum_l_jax"))
     if not mirrored:
       wrong.append(f"{file}: neither the package nor data_prep has a folder {folder}")
+  assert not wrong, "\n".join(wrong)
+
+
+def test_libraries_stay_behind_their_border():
+  wrong = [pair for pair in _libraries_out_of_place() if not _is_exempt(*pair)]
+  assert not wrong, "\n".join(f"{file} imports {name}" for file, name in wrong)
+
+
+def test_the_only_aliases_are_those_of_the_field():
+  wrong = []
+  for folder in ("sum_l_jax", "data_prep", "benchmarks", "tests", "configs", "docs", "examples"):
+    for file in _files(folder):
+      for imported in _imports(file):
+        if imported.alias and ALIASES.get(imported.name) != imported.alias:
+          wrong.append(f"{file}:{imported.line}: {imported.name} as {imported.alias}")
+  assert not wrong, "\n".join(wrong)
+
+
+def test_helpers_of_tests_live_in_support():
+  """No test file imports another one, or conftest."""
+  wrong = []
+  for folder in ("tests", "benchmarks"):
+    for file in _files(folder):
+      for imported in _imports(file):
+        parts = imported.name.split(".")
+        if parts[0] in ("tests", "benchmarks") and any(
+          part.startswith("test_") or part == "conftest" for part in parts
+        ):
+          wrong.append(f"{file} imports {imported.name}")
   assert not wrong, "\n".join(wrong)
 
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import sum_l_jax
-from sum_l_jax import __main__ as door
+from sum_l_jax.__main__ import main
 from sum_l_jax.prediction import predictor
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -60,7 +60,7 @@ def test_type_checkers_see_the_names_from_the_same_modules():
 
 def test_the_door_lists_every_command_without_jax():
   code = (
-    "import sys\nfrom sum_l_jax import __main__ as door\ndoor.main([])\n"
+    "import sys\nfrom sum_l_jax.__main__ import main\nmain([])\n"
     "assert not {'jax', 'numpy', 'flax'} & {*sys.modules}"
   )
   listed = _python("-c", code)
@@ -86,5 +86,5 @@ def test_the_door_runs_a_command():
 
 
 def test_the_door_says_what_it_does_not_know(capsys):
-  assert door.main(["predcit", "a"]) == 2
+  assert main(["predcit", "a"]) == 2
   assert "did you mean 'predict'?" in capsys.readouterr().err

@@ -178,18 +178,19 @@ def _run_beam(tasks: Sequence[_Task], cut: Callable[[_Task], None], options: Seq
     ValueError: Beam isn't installed, or a clip can't be cut.
   """
   try:
-    import apache_beam as beam
+    import apache_beam
     from apache_beam.options import pipeline_options
   except ImportError as error:
     raise ValueError(
       f"--beam_runner needs Apache Beam ({error}): pip install -e '.[beam]',"
       " in an environment of its own, since Beam holds protobuf back."
     ) from error
-  pipeline = beam.Pipeline(options=pipeline_options.PipelineOptions(list(options)))
+  pipeline = apache_beam.Pipeline(options=pipeline_options.PipelineOptions(list(options)))
   with pipeline:
     _ = (
       pipeline
-      | "Groups of clips" >> beam.Create([(list(group), path.absolute()) for group, path in tasks])
-      | "Spread" >> beam.Reshuffle()
-      | "Cut" >> beam.Map(cut)
+      | "Groups of clips"
+      >> apache_beam.Create([(list(group), path.absolute()) for group, path in tasks])
+      | "Spread" >> apache_beam.Reshuffle()
+      | "Cut" >> apache_beam.Map(cut)
     )

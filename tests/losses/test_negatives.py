@@ -11,7 +11,7 @@ import torch
 from sum_l_jax.losses import negatives
 from sum_l_jax.losses import sum_l
 from sum_l_jax.losses.negatives import Contrast
-from tests.support import loss_oracles as oracles
+from tests.support import loss_oracles
 from tests.support.loss_oracles import unit
 
 LOSSES = {"info_nce": sum_l.info_nce, "decoupled": sum_l.decoupled_contrastive}
@@ -19,7 +19,7 @@ LOSSES = {"info_nce": sum_l.info_nce, "decoupled": sum_l.decoupled_contrastive}
 
 def some_batch(size, seed):
   rng = np.random.default_rng(seed)
-  texts = oracles.similar_narrations(size, seed, noise=0.15)
+  texts = loss_oracles.similar_narrations(size, seed, noise=0.15)
   texts[1][1] = texts[1][0]  # Two anchors share one exo narration.
   return unit(rng, size, 4), unit(rng, size, 4), *texts
 
@@ -48,9 +48,9 @@ def test_against_numpy(name, cosine, same_view):
     candidates=mask,
     weights=weights if name == "decoupled" else None,
   )
-  expected = oracles.numpy_contrast(a, b, texts=texts, cosine=cosine - 1e-5, **options)
+  expected = loss_oracles.numpy_contrast(a, b, texts=texts, cosine=cosine - 1e-5, **options)
   np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
-  assert abs(expected - oracles.numpy_contrast(a, b, **options)) > 1e-3
+  assert abs(expected - loss_oracles.numpy_contrast(a, b, **options)) > 1e-3
 
 
 def test_gradient_against_torch():
@@ -137,7 +137,7 @@ def test_one_anchor_without_a_negative_is_left_alone():
     )
   )(a)
   assert not np.any(gradient[0]) and np.any(gradient[1])
-  expected = oracles.numpy_contrast(
+  expected = loss_oracles.numpy_contrast(
     a, b, temperature=0.2, decoupled=True, texts=(a_text, b_text), cosine=0.95
   )
   np.testing.assert_allclose(value, expected, rtol=1e-5)
@@ -200,7 +200,7 @@ def test_video_text_compares_the_narrations_it_aligns(same_view):
   )
   contrast = Contrast(temperature=0.2, same_view_negatives=same_view, mask_duplicates=0.999)
   value = jax.jit(sum_l.video_text, static_argnums=2)(z, text, contrast)
-  expected = sum(oracles.numpy_contrast(x, y, **options) for x, y in ((z, text), (text, z)))
+  expected = sum(loss_oracles.numpy_contrast(x, y, **options) for x, y in ((z, text), (text, z)))
   np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 

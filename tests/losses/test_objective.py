@@ -14,7 +14,7 @@ from sum_l_jax import types
 from sum_l_jax.config import read
 from sum_l_jax.losses.objective import Objective
 from sum_l_jax.system import devices
-from tests.support import loss_oracles as oracles
+from tests.support import loss_oracles
 from tests.support.loss_oracles import SHARP
 from tests.support.loss_oracles import SOFT
 from tests.support.loss_oracles import unit
@@ -84,7 +84,7 @@ def expected_terms(outputs, batch, kind="weighted", same_view=False):
   }
   narrations = [double(batch[v]["narration"]) for v in types.VIEWS]
   similarity = np.sum(narrations[0] * narrations[1], axis=1)
-  terms["ego_exo"] = oracles.numpy_ego_exo(
+  terms["ego_exo"] = loss_oracles.numpy_ego_exo(
     double(ego["embedding"]),
     double(exo["embedding"]),
     similarity,
@@ -99,9 +99,9 @@ def expected_terms(outputs, batch, kind="weighted", same_view=False):
   for view, text, rows in zip(types.VIEWS, narrations, (mask, None)):
     z = double(outputs[view]["embedding"])
     options = dict(temperature=0.06, decoupled=True, mask=rows, same_view=same_view)
-    terms[f"{view}_text"] = oracles.numpy_contrast(z, text, **options) + oracles.numpy_contrast(
-      text, z, **options
-    )
+    terms[f"{view}_text"] = loss_oracles.numpy_contrast(
+      z, text, **options
+    ) + loss_oracles.numpy_contrast(text, z, **options)
   selected = np.sum((similarity > 0.5) & (mask > 0))
   return terms, selected, np.mean(similarity[mask > 0])
 
@@ -122,17 +122,17 @@ def expected_terms(outputs, batch, kind="weighted", same_view=False):
   ],
 )
 def test_golden_ego_exo(kind, column, same_view, expected):
-  value, diagnostics = oracles.cross_view(
-    oracles.EGO,
-    oracles.EXO,
-    (oracles.EGO_TEXT, oracles.EXO_TEXT),
+  value, diagnostics = loss_oracles.cross_view(
+    loss_oracles.EGO,
+    loss_oracles.EXO,
+    (loss_oracles.EGO_TEXT, loss_oracles.EXO_TEXT),
     cross_view=kind,
     temperature=column[0],
     sigma=column[1],
     negatives="cross_and_same" if same_view else "cross",
   )
   np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
-  assert diagnostics["selected_pairs"] == (3 if kind in oracles.SELECTING else 4)
+  assert diagnostics["selected_pairs"] == (3 if kind in loss_oracles.SELECTING else 4)
   np.testing.assert_allclose(
     diagnostics["pair_similarity"], np.mean([0.939693, 0.766044, 0.0, 0.996195]), rtol=1e-5
   )
@@ -165,14 +165,14 @@ def test_cross_view_term_against_numpy(kind, same_view, negatives_from, cosine, 
   # 0.5 itself is not selected; the second group selects fewer than two.
   similarity = np.array([0.9, 0.5, 0.7, 0.6, 0.1, 0.8, 0.3, 0.95])
   mask = np.array([1, 1, 1, 1, 1, 1, 1, 0])
-  texts = oracles.pairs(similarity)
+  texts = loss_oracles.pairs(similarity)
   if cosine:
     # The pairs above have one ego narration, which would mask everything.
-    texts = oracles.similar_narrations(8, seed=2, noise=0.15)
+    texts = loss_oracles.similar_narrations(8, seed=2, noise=0.15)
     texts[1][1] = texts[1][0]  # Two anchors share one exo narration.
     similarity = np.sum(texts[0] * texts[1], axis=1)
   threshold = 0.9 if cosine else 0.5
-  value, diagnostics = oracles.cross_view(
+  value, diagnostics = loss_oracles.cross_view(
     ego,
     exo,
     texts,
@@ -190,7 +190,7 @@ def test_cross_view_term_against_numpy(kind, same_view, negatives_from, cosine, 
   def expected(cosine):
     return np.mean(
       [
-        oracles.numpy_ego_exo(
+        loss_oracles.numpy_ego_exo(
           ego[p],
           exo[p],
           similarity[p],
@@ -204,12 +204,12 @@ def test_cross_view_term_against_numpy(kind, same_view, negatives_from, cosine, 
           texts=[text[p] for text in texts],
           cosine=cosine,
         )
-        for p in oracles.groups(8, group)
+        for p in loss_oracles.groups(8, group)
       ]
     )
 
   np.testing.assert_allclose(value, expected(cosine), rtol=1e-5, atol=1e-5)
-  selected = np.sum(mask * (similarity > threshold)) if kind in oracles.SELECTING else 7
+  selected = np.sum(mask * (similarity > threshold)) if kind in loss_oracles.SELECTING else 7
   assert 2 < selected <= 7
   assert diagnostics["selected_pairs"] == selected
   if cosine:
@@ -219,7 +219,7 @@ def test_cross_view_term_against_numpy(kind, same_view, negatives_from, cosine, 
 @pytest.mark.parametrize("kind", loss_options.CROSS_VIEW)
 def test_padding_changes_nothing(kind):
   rng = np.random.default_rng(3)
-  arrays = [unit(rng, 4, 3), unit(rng, 4, 3), *oracles.pairs([0.9, 0.6, 0.7, 0.1])]
+  arrays = [unit(rng, 4, 3), unit(rng, 4, 3), *loss_oracles.pairs([0.9, 0.6, 0.7, 0.1])]
   objective = Objective(
     tasks={}, weights={"ego_exo": 1.0}, cross_view=kind, temperature=0.2, triplet_margin=0.4
   )
@@ -245,7 +245,7 @@ def test_groups_that_do_not_divide_the_batch_are_refused():
   z = np.eye(4)
   for kind in ("weighted", "graded", "triplet"):
     with pytest.raises(ValueError, match="divide the global batch of 4, got 3"):
-      oracles.cross_view(z, z, (z, z), cross_view=kind, negatives_group=3)
+      loss_oracles.cross_view(z, z, (z, z), cross_view=kind, negatives_group=3)
 
 
 def test_text_terms_are_evaluated_in_groups():
@@ -267,9 +267,9 @@ def test_a_term_that_compares_narrations_asks_for_them():
   z = np.eye(4)
   for kind in loss_options.NARRATION_KINDS:
     with pytest.raises(ValueError, match=f"'{kind}'.*batch\\['ego'\\].*'info_nce'"):
-      oracles.cross_view(z, z, cross_view=kind)
+      loss_oracles.cross_view(z, z, cross_view=kind)
   with pytest.raises(ValueError, match="mask_duplicates=0.9.*narration"):
-    oracles.cross_view(z, z, cross_view="info_nce", mask_duplicates=0.9)
+    loss_oracles.cross_view(z, z, cross_view="info_nce", mask_duplicates=0.9)
 
 
 @pytest.mark.parametrize("kind", ["weighted", "filtered"])

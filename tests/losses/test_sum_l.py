@@ -15,7 +15,7 @@ from sum_l_jax import types
 from sum_l_jax.losses import sum_l
 from sum_l_jax.losses.negatives import Contrast
 from sum_l_jax.losses.objective import Objective
-from tests.support import loss_oracles as oracles
+from tests.support import loss_oracles
 from tests.support.loss_oracles import EGO
 from tests.support.loss_oracles import EGO_TEXT
 from tests.support.loss_oracles import EXO
@@ -107,11 +107,11 @@ def test_value_and_gradient_against_numpy_and_torch(name, same_view):
     return LOSSES[name](x, y, contrast, mask=jnp.asarray(mask), **options)
 
   value, gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(a, b)
-  literal = oracles.numpy_contrast(
+  literal = loss_oracles.numpy_contrast(
     a, b, temperature=0.2, decoupled=decoupled, mask=mask, weights=weights, same_view=same_view
   )
   ta, tb = (torch.tensor(x, requires_grad=True) for x in (a, b))
-  oracle = oracles.torch_contrast(ta, tb, 0.2, decoupled, mask, weights, same_view)
+  oracle = loss_oracles.torch_contrast(ta, tb, 0.2, decoupled, mask, weights, same_view)
   oracle.backward()
   np.testing.assert_allclose(value, literal, rtol=1e-5, atol=1e-5)
   np.testing.assert_allclose(value, oracle.item(), rtol=1e-5, atol=1e-5)
@@ -127,8 +127,8 @@ def test_unselected_pairs_can_stay_negatives(name):
   mask = np.array([1, 1, 1, 1, 1, 0])
   options = {"temperature": 0.3, "decoupled": name == "decoupled", "mask": selected}
   expected = {
-    "selected": oracles.numpy_contrast(a, b, **options),
-    "all": oracles.numpy_contrast(a, b, candidates=mask, **options),
+    "selected": loss_oracles.numpy_contrast(a, b, **options),
+    "all": loss_oracles.numpy_contrast(a, b, candidates=mask, **options),
   }
   assert abs(expected["all"] - expected["selected"]) > 0.1
   for negatives_from, wanted in expected.items():
@@ -150,7 +150,7 @@ def test_number_selected(name, same_view):
   for mask in ([0, 0, 0, 0], [0, 0, 1, 0], [1, 0, 0, 1], [1, 1, 1, 1]):
     mask = np.array(mask)
     value, gradients = both(a, b, mask)
-    expected = oracles.numpy_contrast(
+    expected = loss_oracles.numpy_contrast(
       a, b, temperature=0.06, decoupled=name == "decoupled", mask=mask, same_view=same_view
     )
     np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
@@ -242,13 +242,13 @@ def test_low_precision_inputs_are_computed_in_float32():
   a, b = (jnp.asarray(unit(rng, 8, 16), jnp.bfloat16) for _ in range(2))
   value = jax.jit(sum_l.decoupled_contrastive, static_argnums=2)(a, b, Contrast())
   assert value.dtype == jnp.float32
-  expected = oracles.numpy_contrast(
+  expected = loss_oracles.numpy_contrast(
     np.asarray(a, np.float64), np.asarray(b, np.float64), temperature=0.06, decoupled=True
   )
   np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", oracles.SELECTING)
+@pytest.mark.parametrize("kind", loss_oracles.SELECTING)
 def test_number_of_pairs_above_the_threshold(kind):
   rng = np.random.default_rng(2)
   ego, exo = unit(rng, 4, 3), unit(rng, 4, 3)
@@ -263,7 +263,7 @@ def test_number_of_pairs_above_the_threshold(kind):
   both = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))
   for count in (0, 1, 2, 4):
     similarity = np.where(np.arange(4) < count, 0.8, 0.2)
-    (value, selected), gradients = both(ego, exo, *oracles.pairs(similarity))
+    (value, selected), gradients = both(ego, exo, *loss_oracles.pairs(similarity))
     assert selected.tolist() == [1.0] * count + [0.0] * (4 - count)
     assert all(np.isfinite(g).all() for g in gradients)
     assert not np.any(gradients[2])  # Narrations are frozen.
@@ -271,7 +271,7 @@ def test_number_of_pairs_above_the_threshold(kind):
       assert value == 0.0
       assert not any(np.any(g) for g in gradients)
     else:
-      expected = oracles.numpy_ego_exo(
+      expected = loss_oracles.numpy_ego_exo(
         ego,
         exo,
         similarity,

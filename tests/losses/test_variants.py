@@ -12,7 +12,7 @@ from sum_l_jax import loss_options
 from sum_l_jax.losses import sum_l
 from sum_l_jax.losses import variants
 from sum_l_jax.losses.negatives import Contrast
-from tests.support import loss_oracles as oracles
+from tests.support import loss_oracles
 from tests.support.loss_oracles import similar_narrations
 from tests.support.loss_oracles import unit
 
@@ -21,9 +21,9 @@ OPTIONS = dict(temperature=0.2, target_temperature=0.1, threshold=0.5)
 
 def test_golden_triplet():
   value = variants.triplet(
-    jnp.asarray(oracles.EGO),
-    jnp.asarray(oracles.EXO),
-    jnp.asarray(oracles.EGO[[3, 2, 1, 0]]),
+    jnp.asarray(loss_oracles.EGO),
+    jnp.asarray(loss_oracles.EXO),
+    jnp.asarray(loss_oracles.EGO[[3, 2, 1, 0]]),
     margin=0.5,
   )
   assert f"{value:.4f}" == "0.0431"
@@ -51,7 +51,7 @@ def test_triplet_against_torch():
 def test_triplet_term_shifts_within_the_selected(group):
   rng = np.random.default_rng(6)
   ego, exo = unit(rng, 6, 4), unit(rng, 6, 4)
-  value, diagnostics = oracles.cross_view(
+  value, diagnostics = loss_oracles.cross_view(
     ego,
     exo,
     mask=np.array([1, 0, 1, 1, 1, 1]),
@@ -127,7 +127,7 @@ def test_against_numpy(all_negatives, same_view, cosine):
   assert 1 < passing.sum(1).max() < 7  # Several positives, and not all.
   options = dict(all_negatives=all_negatives, same_view=same_view, cosine=cosine)
   value = jax.jit(lambda *x: graded(*x, mask=jnp.asarray(mask), **options))(a, b, *texts)
-  expected = oracles.numpy_graded(a, b, *texts, mask=mask, **options, **OPTIONS)
+  expected = loss_oracles.numpy_graded(a, b, *texts, mask=mask, **options, **OPTIONS)
   np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
   assert value > 0
 
@@ -291,7 +291,7 @@ def test_low_precision_inputs_are_computed_in_float32():
   ]
   value = jax.jit(graded)(*arrays)
   assert value.dtype == jnp.float32
-  expected = oracles.numpy_graded(*(np.asarray(x, np.float64) for x in arrays), **OPTIONS)
+  expected = loss_oracles.numpy_graded(*(np.asarray(x, np.float64) for x in arrays), **OPTIONS)
   np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
@@ -301,7 +301,7 @@ def test_the_term_is_the_sum_of_both_directions(negatives_from, group):
   rng = np.random.default_rng(11)
   ego, exo = unit(rng, 6, 4), unit(rng, 6, 4)
   texts = similar_narrations(6, seed=11)
-  value, diagnostics = oracles.cross_view(
+  value, diagnostics = loss_oracles.cross_view(
     ego,
     exo,
     texts,
@@ -313,11 +313,11 @@ def test_the_term_is_the_sum_of_both_directions(negatives_from, group):
     **OPTIONS,
   )
   options = OPTIONS | dict(all_negatives=negatives_from == "all", same_view=True, cosine=0.95)
-  parts = oracles.groups(6, group)
+  parts = loss_oracles.groups(6, group)
   expected = np.mean(
     [
-      oracles.numpy_graded(ego[p], exo[p], texts[0][p], texts[1][p], **options)
-      + oracles.numpy_graded(exo[p], ego[p], texts[1][p], texts[0][p], **options)
+      loss_oracles.numpy_graded(ego[p], exo[p], texts[0][p], texts[1][p], **options)
+      + loss_oracles.numpy_graded(exo[p], ego[p], texts[1][p], texts[0][p], **options)
       for p in parts
     ]
   )
@@ -332,7 +332,7 @@ def test_the_term_is_the_sum_of_both_directions(negatives_from, group):
 def test_only_clips_of_the_own_group_and_under_the_mask_make_a_positive():
   text = np.eye(4), np.eye(4)[[0, 2, 1, 1]]
   z = np.eye(4)
-  count = lambda mask, group: oracles.cross_view(
+  count = lambda mask, group: loss_oracles.cross_view(
     z, z, text, mask=mask, cross_view="graded", negatives_group=group
   )[1]["selected_pairs"]
   assert count(None, 0) == 3

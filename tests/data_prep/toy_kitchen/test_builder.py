@@ -7,9 +7,9 @@ import json
 import pytest
 
 from data_prep.clips import clip_dataset
-from data_prep.toy_kitchen import __main__ as command
 from data_prep.toy_kitchen import builder
 from data_prep.toy_kitchen import vocabulary
+from data_prep.toy_kitchen.__main__ import main
 from sum_l_jax.data import records
 
 
@@ -64,7 +64,7 @@ def test_the_command_passes_its_options_on(tmp_path, monkeypatch, capsys):
 
   monkeypatch.setattr(builder, "build", build)
   arguments = [f"--output={tmp_path}", "--seed=3", "--views=ego,generic"]
-  assert command.main(arguments) == 0
+  assert main(arguments) == 0
   assert seen == {
     "root": str(tmp_path),
     "seed": 3,

@@ -27,7 +27,7 @@ from sum_l_jax.tools.aot import program_report
 from sum_l_jax.tools.aot import topologies
 from sum_l_jax.tools.aot import workload
 from sum_l_jax.tools.aot.__main__ import main
-from sum_l_jax.tools.fits import __main__ as fits
+import sum_l_jax.tools.fits.__main__
 from tests.support import compiled_step
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -119,7 +119,7 @@ def test_what_fits_is_a_table(tmp_path, capsys):
       }
     )
   )
-  assert fits.main([str(path), str(path)]) == 0
+  assert sum_l_jax.tools.fits.__main__.main([str(path), str(path)]) == 0
   head, _, one, two, *again = capsys.readouterr().out.splitlines()
   assert head.split(" | ")[1:5] == ["stage", "recomputed", "chips", "clips a chip"]
   assert one == (
@@ -128,14 +128,14 @@ def test_what_fits_is_a_table(tmp_path, capsys):
   assert two.endswith("| - | - | - | no |") and again == [one, two]
   for text in ("{}", '{"programs": [{}]}', "no JSON"):
     path.write_text(text)
-    assert fits.main([str(path)]) == 2
+    assert sum_l_jax.tools.fits.__main__.main([str(path)]) == 2
     error = capsys.readouterr().err
     assert "isn't a file that `python -m sum_l_jax.tools.aot" in error
 
 
 def test_the_page_has_the_table_of_the_results():
   files = sorted((ROOT / "benchmarks" / "results").glob("aot_*.json"))
-  table = fits.table(fits.read_programs(files))
+  table = sum_l_jax.tools.fits.__main__.table(sum_l_jax.tools.fits.__main__.read_programs(files))
   assert table in (ROOT / "docs" / "aot.md").read_text(encoding="utf-8")
 
 
