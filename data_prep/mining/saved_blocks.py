@@ -56,7 +56,7 @@ class SavedBlocks:
 
     Args:
       first: position of the block's first query.
-      shape: of the ranks.
+      shape: shape of the ranks.
     """
     path = self._path(first)
     if not path.is_file():

@@ -27,23 +27,24 @@ def input_pictures(
   number: int = 4,
   columns: int = 4,
 ) -> np.ndarray:
-  """Some rows of a training batch as the network gets them.
+  """Draws some rows of a training batch as the network gets them.
 
-  Frames are the batch's own bytes, after crop, flip and resize, so that wrong
-  colours or a wrong partner are seen; the colour offset of a view, which is
-  added on the device, is added here too.
+  The frames are the batch's own bytes, after crop, flip and resize, so that
+  wrong colours or a wrong partner can be seen. The colour offset of a view,
+  which is added on the device, is added here too.
 
   Args:
-    batch: of `TrainStream`, on the host or on devices; of one on devices, the
-      rows that this host has on its first device.
-    ego: where the narrations are looked up; None without an ego view.
-    exo: the pools of the exo view; empty without one.
-    number: at most so many rows.
-    columns: at most so many frames of a clip.
+    batch: batch of a `TrainStream`, on the host or on devices. If it is on
+      devices, the rows of this host's first device are drawn.
+    ego: data set of the ego view, for the narrations; None without that view.
+    exo: pools of the exo view; empty without that view.
+    number: most rows to draw.
+    columns: most frames of a clip to draw.
 
   Returns:
-    uint8 `[N, H, W, 3]`, a picture a row, all of one size: of each view a line
-    of text and a row of frames, and the cosine of the two narrations.
+    uint8 `[N, H, W, 3]`, one picture for each row, all of one size. It shows a
+    line of text and a row of frames for each view, and the cosine of the two
+    narrations.
   """
   rows = {view: _first_rows(batch[view], number) for view in types.VIEWS if view in batch}
   pools = {types.EGO: [ego], types.EXO: exo}

@@ -73,7 +73,7 @@ def listing(commands: Iterable[Command], width: int | None = None) -> str:
 
   Args:
     commands: what to list, in this order.
-    width: of a line; None is that of the terminal.
+    width: width of a line; None is that of the terminal.
   """
   commands = list(commands)
   width = width or shutil.get_terminal_size((100, 24)).columns

@@ -11,7 +11,7 @@ Drawing clips twice biases mAP, since copies of a positive stand side by side in
 the ranking. Its samples are therefore shifted by that bias, their mean minus
 the value; otherwise the interval need not contain its own number.
 
-`scipy.stats.bootstrap` draws samples anew for every metric, so neither metrics
+`scipy.stats.bootstrap` draws new samples for every metric, so neither metrics
 nor runs would share them; the tests compare intervals with it.
 """
 
