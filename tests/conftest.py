@@ -36,6 +36,25 @@ def pytest_configure(config):
   flags.FLAGS.mark_as_parsed()
 
 
+# What takes long starts a process, a whole training or a network of a published
+# size. Tests whose module imports none of these, and which ask for no finished
+# run, are `make quick`.
+_LONG = {
+  "multiprocessing",
+  "subprocess",
+  "sum_l_jax.main",
+  "tests.support.golden_inputs",
+  "tests.support.reference_networks",
+}
+
+
+def pytest_collection_modifyitems(items):
+  for item in items:
+    imported = {getattr(value, "__name__", "") for value in vars(item.module).values()}
+    if not imported & _LONG and "finished" not in item.fixturenames:
+      item.add_marker("quick")
+
+
 @pytest.fixture(autouse=True, scope="module")
 def free_memory():
   """Compiled programs of one file are of no use to the next, and add up."""
