@@ -31,6 +31,7 @@ from sum_l_jax.train.state import create_state
 from sum_l_jax.train.step import make_train_step
 from tests.support import reference_networks
 
+MODELS = tuple(reference_networks.HUB)
 TASKS = {"verb": 5, "noun": 7}
 
 # The numbers that users get, of networks that compute much.
@@ -85,12 +86,10 @@ def networks_fixture():
   return get
 
 
-# SlowFast R101 differs from R50 in its numbers of blocks alone; its golden
-# outputs (test_golden.py) hold those, at the published crop of 224.
-@pytest.mark.parametrize("model", ["slow_r50_8x8", "slowfast_r50_8x8"])
+@pytest.mark.parametrize("model", MODELS)
 def test_evaluation(networks, model, record_property):
   network, weights = networks(model)
-  video, pixels = clips(model, 2, 112)
+  video, pixels = clips(model, 2, 224)
   with torch.no_grad():
     expected = reference_networks.run(network, pixels)
   ours, _ = jax.jit(
@@ -110,16 +109,19 @@ def test_evaluation(networks, model, record_property):
 
 
 @pytest.mark.parametrize("model", ["slow_r50_8x8", "slowfast_r50_8x8"])
-def test_scores_at_crop_256(networks, model):
+@pytest.mark.parametrize("window", [0, 7])
+def test_scores_at_crop_256(networks, model, window):
   """The fixed windows of 7 x 7: scores are averaged over 2 x 2 positions."""
   network, weights = networks(model)
   video, pixels = clips(model, 1, 256)
   with torch.no_grad():
-    logits = reference_networks.run(network, pixels, window=7)["logits"]
-    assert logits.shape[1] == 4
-    expected = logits.softmax(dim=-1).mean(dim=1)
+    logits = reference_networks.run(network, pixels, window=window)["logits"]
+    expected = logits.softmax(dim=-1)
+    if window:
+      assert logits.shape[1] == 4
+      expected = expected.mean(dim=1)
   score = evaluate.make_score_step(
-    our_network(model, options=models.EncoderOptions(pool_window=7)),
+    our_network(model, options=models.EncoderOptions(pool_window=window)),
     view="ego",
     kinds={"action": "softmax"},
     mesh=devices.make_mesh(1),
@@ -232,14 +234,13 @@ def our_gradients(model, params, stats, batch):
   )
 
 
-def test_training(networks, monkeypatch, record_property):
+@pytest.mark.parametrize("model", ["slow_r50_8x8", "slowfast_r50_8x8"])
+def test_training(networks, model, monkeypatch, record_property):
   """Loss, every parameter's gradient, and the statistics after a step.
 
   With softplus for ReLU in both, so that a rounding error has no kink to fall
-  off: all the rest is the network as it is. For ReLU, and the slow pathway
-  alone, see the next tests.
+  off: all the rest is the network as it is. For ReLU see the next test.
   """
-  model = "slowfast_r50_8x8"
   monkeypatch.setattr(jax.nn, "relu", jax.nn.softplus)
   _, weights = networks(model)
   network = reference_networks.make_smooth(reference_networks.build(model)).train()
@@ -308,15 +309,16 @@ def test_gradient_at_kinks_is_within_rounding(networks, record_property):
   assert max(ours.values()) <= 0.05, worst(ours)
 
 
-def test_six_steps_of_sgd():
+@pytest.mark.parametrize("schedule", ["cosine", "relative_steps"])
+def test_ten_steps_of_sgd(schedule):
   """Nesterov momentum and decay off BatchNorm, against torch.optim.SGD."""
-  model, steps = "slow_r50_8x8", 6
+  model, steps = "slow_r50_8x8", 10
   network = reference_networks.build(model, clear_of_kinks=True)
   weights = to_weights(network, model)
   network.train()
   heads = torch_heads(2048, seed=4)
-  bounds, factors = (0, 3, 5), (1.0, 0.1, 0.01)
-  # A decay that can be seen in six steps, for what it acts on and what not.
+  bounds, factors = (0, 4, 7), (1.0, 0.1, 0.01)
+  # A decay that can be seen in ten steps, for what it acts on and what not.
   settings = dict(momentum=0.9, nesterov=True, weight_decay=0.5)
   peak = 2e-3
   norms, others = [], list(heads.parameters())
@@ -326,9 +328,14 @@ def test_six_steps_of_sgd():
   theirs = torch.optim.SGD(
     [{"params": norms, "weight_decay": 0.0}, {"params": others}], lr=0.0, **settings
   )
-  rate = lambda step: peak * factors[sum(step >= b for b in bounds) - 1]
+
+  def rate(step):
+    if schedule == "cosine":
+      return peak * 0.5 * (np.cos(np.pi * step / steps) + 1)
+    return peak * factors[sum(step >= b for b in bounds) - 1]
+
   learning_rate = make_schedule(
-    "relative_steps", learning_rate=peak, total_steps=steps, boundaries=bounds, factors=factors
+    schedule, learning_rate=peak, total_steps=steps, boundaries=bounds, factors=factors
   )
   optimizer = make_optimizer("sgd", learning_rate, clip_norm=0.0, **settings)
   step_fn = make_train_step(
@@ -358,16 +365,8 @@ def test_six_steps_of_sgd():
     values = metrics.compute([sums])
     assert values["learning_rate"] == pytest.approx(rate(step), rel=1e-5)
     pairs.append((values["loss"], float(loss.detach())))
-  print(pairs)
+  print(schedule, pairs)
   for ours, wanted in pairs:
     assert ours == pytest.approx(wanted, rel=1e-3), pairs
-  # It was a real descent: the first batch, when it comes again.
-  assert pairs[3][1] < 0.8 * pairs[0][1]
-  statistics = weight_files.flatten(state.stats["ego"]["encoder"])
-  means = [name for name in statistics if name.endswith("mean")]
-  theirs = names.encoder_names(choices.MODELS[model], "pytorchvideo", means)
-  after = network.state_dict()
-  for name in means:
-    wanted = after[theirs[name]].numpy()
-    scale = max(np.abs(wanted).max(), 1e-3)
-    np.testing.assert_allclose(statistics[name], wanted, atol=1e-3 * scale, err_msg=name)
+  # It was a real descent, not ten times the same number.
+  assert pairs[-1][1] < 0.8 * pairs[0][1]
