@@ -100,8 +100,12 @@ def test_epic_stays_in_its_folders(column, places):
 
 
 def test_charades_and_lemma_stay_in_their_folders(places):
+  row = dict.fromkeys(charades_ego.COLUMNS, "")
+  row |= {"id": "../secret", "actions": "c000 0.0 2.0", "length": "4.0", "script": "x"}
   with pytest.raises(ValueError, match="id must name something"):
-    charades_ego.find_media("../secret", "here", [places / "media"])
+    charades_ego._make_clips(
+      row, "here", "train", ("tidy",), [places / "media"], "classes", charades_ego.WINDOW_SECONDS
+    )
   finder = lemma._FrameFinder([places / "media"])
   with pytest.raises(ValueError, match="the frame's path must name"):
     finder.find(["../secret/frame_0000000001.jpg"], "here")
