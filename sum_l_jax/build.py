@@ -293,21 +293,18 @@ class Trainer:
   data: StageData | None = None
 
   @classmethod
-  def open(
-    cls, settings: Settings, stage: str, mesh: jax.sharding.Mesh, data: StageData | None = None
-  ) -> Trainer:
+  def open(cls, settings: Settings, stage: str, mesh: jax.sharding.Mesh) -> Trainer:
     """Opens the data of a stage and assembles what trains on it.
 
     Args:
       settings: resolved settings.
       stage: "exo" or "joint".
       mesh: the devices.
-      data: the stage's data, where they are open already.
 
     Raises:
       FileNotFoundError, ValueError: data that are missing or do not fit.
     """
-    data = data or open_data(settings, stage)
+    data = open_data(settings, stage)
     dim = data.narrations.dim if data.narrations else None
     return cls(settings, stage, mesh, data.tasks, dim, data.num_clips, data)
 
@@ -316,9 +313,20 @@ class Trainer:
     """The settings of this stage."""
     return self.settings.stage(self.stage)
 
+  @property
+  def opened(self) -> StageData:
+    """The data sets.
+
+    Raises:
+      ValueError: only shapes are known.
+    """
+    if self.data is None:
+      raise ValueError("This Trainer knows shapes alone; Trainer.open makes one with its data.")
+    return self.data
+
   @functools.cached_property
-  def clock(self) -> durations.Clock:
-    """Turns durations of this stage into steps.
+  def total_steps(self) -> int:
+    """Steps of the whole stage.
 
     Raises:
       ValueError: the stage has no steps.
@@ -330,13 +338,12 @@ class Trainer:
         f"config.{field}={self.section.total!r} is {total} steps at"
         f" {self.num_clips} clips and batch size {size}; give more."
       )
-    return durations.Clock(self.num_clips, size, total)
+    return total
 
   @property
-  def total_steps(self) -> int:
-    """Steps of the whole stage."""
-    assert self.clock.total is not None
-    return self.clock.total
+  def clock(self) -> durations.Clock:
+    """Turns durations of this stage into steps."""
+    return durations.Clock(self.num_clips, self.section.batch_size, self.total_steps)
 
   @functools.cached_property
   def network(self) -> Network:
@@ -432,8 +439,7 @@ class Trainer:
 
   def stream(self, *, start_step: int) -> loader.TrainStream:
     """The training batches from `start_step` on."""
-    assert self.data is not None, "a Trainer of shapes has no data"
-    settings, data = self.settings, self.data
+    settings, data = self.settings, self.opened
     return loader.TrainStream(
       {
         view: examples.ViewClips(
@@ -459,8 +465,7 @@ class Trainer:
     Evaluation and prediction take class names, pixels and frames from it, so
     that right weights can't meet wrong pixels.
     """
-    assert self.data is not None, "a Trainer of shapes has no data"
-    settings, data, table = self.settings, self.data, self.data.narrations
+    settings, data, table = self.settings, self.opened, self.opened.narrations
     return {
       "stage": self.stage,
       "backbone": settings.model.backbone,

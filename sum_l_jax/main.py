@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING
 from absl import app
 from absl import flags
 import absl.logging
-from ml_collections import config_dict
 from ml_collections import config_flags
 
 from sum_l_jax.config import read
@@ -163,7 +162,7 @@ def _train(settings: Settings, workdir: pathlib.Path, mesh: jax.sharding.Mesh) -
 
 
 def run(
-  config: config_dict.ConfigDict,
+  config: read.Config,
   workdir: str | pathlib.Path,
   *,
   mode: str = "train",

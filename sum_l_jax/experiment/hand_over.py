@@ -23,10 +23,12 @@ def checkpoint_folder(workdir: pathlib.Path, stage: str) -> pathlib.Path:
 
 
 def first_state(
-  trainer: build.Trainer, workdir: pathlib.Path, checkpoints: manager.Checkpoints
+  trainer: build.Trainer,
+  workdir: pathlib.Path,
+  checkpoints: manager.Checkpoints,
+  start: int | None,
 ) -> TrainState:
-  """The state of the latest checkpoint, or else one at step 0."""
-  start = checkpoints.latest_step
+  """The state of the checkpoint at step `start`; for None, one at step 0."""
   if start is None:
     return trainer.initial_state(starting_weights(trainer, workdir))
   state = checkpoints.restore(start, trainer.abstract_state())

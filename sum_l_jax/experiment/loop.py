@@ -36,15 +36,11 @@ class StageResult:
 
   Attributes:
     finished: False where `stop_at` ended it early.
-    folder: folder of its checkpoints.
     step: number of steps taken.
-    replaced: how often corrupt clips were replaced since the last start, by id.
   """
 
   finished: bool
-  folder: pathlib.Path
   step: int
-  replaced: dict[str, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,11 +133,11 @@ def train_stage(
       hand_over.check_same_data(trainer.card, checkpoints.meta(start), where)
       if start >= stop:
         logging.info("%s: complete at step %d", stage, start)
-        return StageResult(start >= total, folder, start, {})
-    state = hand_over.first_state(trainer, workdir, checkpoints)
+        return StageResult(start >= total, start)
+    state = hand_over.first_state(trainer, workdir, checkpoints, start)
     calendar = Calendar.of(trainer, start or 0, stop)
-    replaced = _Loop(trainer, checkpoints, calendar, workdir / stage).run(state)
-  return StageResult(stop >= total, folder, stop, replaced)
+    _Loop(trainer, checkpoints, calendar, workdir / stage).run(state)
+  return StageResult(stop >= total, stop)
 
 
 class _Loop:
@@ -154,11 +150,10 @@ class _Loop:
     calendar: Calendar,
     folder: pathlib.Path,
   ) -> None:
-    assert trainer.data is not None
     self._trainer = trainer
     self._checkpoints = checkpoints
     self._calendar = calendar
-    settings, data, mesh = trainer.settings, trainer.data, trainer.mesh
+    settings, data, mesh = trainer.settings, trainer.opened, trainer.mesh
     watched = (
       build_evaluation.build_stage_evaluator(settings, data, mesh),
       build_evaluation.build_stage_retrieval(settings, data, mesh),
@@ -167,11 +162,8 @@ class _Loop:
     writer = metrics.Writer(folder, start_step=calendar.start, active=jax.process_index() == 0)
     self._log = train_log.TrainLog(trainer, writer, lambda: checkpoints.latest_step)
 
-  def run(self, state: TrainState) -> dict[str, int]:
+  def run(self, state: TrainState) -> None:
     """Takes the steps; see the module's docstring for the order.
-
-    Returns:
-      How often corrupt clips were replaced, by id.
 
     Raises:
       processes.StoppedError: the run was asked to stop, and its state is saved.
@@ -189,7 +181,6 @@ class _Loop:
         f" {self._trainer.stage!r}; saved: step {self._checkpoints.latest_step or 0}. The same"
         " command goes on."
       )
-    return stream.replaced
 
   def _steps(
     self, state: TrainState, batches: Iterator[types.Batch], request: interrupt.StopRequest

@@ -31,17 +31,15 @@ class TrainLog:
   def __init__(
     self, trainer: build.Trainer, writer: metrics.Writer, saved: Callable[[], int | None]
   ) -> None:
-    assert trainer.data is not None
     self._trainer, self._writer, self._saved = trainer, writer, saved
     skip = trainer.settings.on_non_finite == "skip"
-    self._watch = non_finite.Watch(trainer.stage, trainer.data.pools, skip=skip)
+    self._watch = non_finite.Watch(trainer.stage, trainer.opened.pools, skip=skip)
     self._pending: list[tuple[metrics.Sums, non_finite.Numbers]] = []
     self._since = time.monotonic()
 
   def overview(self, state: TrainState) -> None:
     """Says once what is about to be trained on what."""
     trainer = self._trainer
-    assert trainer.data is not None
     for view, tower in state.params.items():
       sizes = {part: models.count_parameters(tree) for part, tree in tower.items()}
       logging.info("%s: %s parameters %s", trainer.stage, view, sizes)
@@ -50,7 +48,7 @@ class TrainLog:
       trainer.stage,
       trainer.total_steps,
       trainer.num_clips,
-      trainer.data.leading,
+      trainer.opened.leading,
       trainer.mesh.size,
       trainer.mesh.devices.flat[0].device_kind,
     )
@@ -112,8 +110,7 @@ class TrainLog:
     # Imported while the devices take their first step.
     from sum_l_jax.experiment import input_pictures
 
-    data = self._trainer.data
-    assert data is not None
+    data = self._trainer.opened
     pictures = input_pictures.input_pictures(batch, ego=data.ego, exo=data.exo)
     self._writer.write_images(step, {"train/inputs": pictures})
     if data.pairs:

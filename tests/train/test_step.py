@@ -171,3 +171,14 @@ def test_a_frozen_exo_encoder_stays_as_stage_one_left_it(config, tmp_path):
   for view, trained in (("exo", one), ("ego", two)):
     kernel = lambda t, v=view: t[v]["encoder"]["slow"]["s2"]["0"]["b"]["conv"]
     assert not np.array_equal(kernel(start)["kernel"], kernel(trained.params)["kernel"])
+
+
+def test_a_trainer_of_shapes_says_that_it_has_no_data(config):
+  settings = build.resolve(config)
+  opened = build.Trainer.open(settings, "joint", devices.make_mesh(1))
+  shapes = build.Trainer(settings, "joint", opened.mesh, opened.tasks, 16, opened.num_clips)
+  abstract = lambda trainer: jax.tree.map(lambda x: (x.shape, x.dtype), trainer.abstract_state())
+  assert abstract(shapes) == abstract(opened)
+  for part in (lambda: shapes.card, lambda: shapes.stream(start_step=0)):
+    with pytest.raises(ValueError, match=r"Trainer\.open makes one with its data"):
+      part()

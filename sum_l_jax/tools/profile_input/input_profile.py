@@ -101,8 +101,7 @@ def measure(
     FileNotFoundError, ValueError: data that are missing or don't fit.
   """
   trainer = _open(settings, stage)
-  assert trainer.data is not None
-  mesh, pools = trainer.mesh, trainer.data.pools
+  mesh, pools = trainer.mesh, trainer.opened.pools
   with trainer.stream(start_step=0) as stream:
     make = stream.maker
     costs, batch = parts.part_costs(make, mesh, seconds=seconds)
