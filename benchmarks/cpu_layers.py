@@ -49,7 +49,7 @@ class Convolution:
 
   @property
   def operations(self) -> int:
-    """Of forward and all gradients, additions and multiplications."""
+    """Additions and multiplications of the forward pass and of all gradients."""
     positions = math.prod(self.x[:-1]) // self.stride**2
     each = 2 * positions * math.prod(self.kernel)
     return each * (2 if self.of_pixels else 3)

@@ -129,7 +129,7 @@ def ratio(
   """Time of one over time of another, round by round.
 
   Args:
-    times: of `interleave`.
+    times: what `interleave` returned.
     numerator: a name; a ratio above 1 says that it is the slower one.
     denominator: a name.
 

@@ -75,7 +75,11 @@ def _allowed(field: schema.Field) -> str:
     return _code(map(_literal, field.about.choices))
   if field.kind is bool:
     return "`True`, `False`"
-  return _text(field.about.allowed.text.removeprefix("be ")) if field.about.allowed else ""
+  return (
+    _text(field.about.allowed.text.removeprefix("be ").removeprefix("lie "))
+    if field.about.allowed
+    else ""
+  )
 
 
 def _literal(value: object) -> str:

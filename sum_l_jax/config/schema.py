@@ -55,7 +55,7 @@ def at_least(low: float) -> Rule:
 
 
 def _between(low: float, high: float) -> Rule:
-  return Rule(lambda value: low <= value <= high, f"lie in {low:g}..{high:g}")
+  return Rule(lambda value: low <= value <= high, f"be between {low:g} and {high:g}")
 
 
 def setting(default: Any, meaning: str, **about: Any) -> Any:

@@ -120,7 +120,7 @@ def test_what_was_trained(alone, workdir, tiny_ego):
 
 
 def test_command(alone, workdir, tmp_path, capsys):
-  """Of this tool, and the one that made the run."""
+  """The command of this tool, and the one that made the run."""
   assert "does not say which command" in html_pages.Page(alone).text("settings")
   folder = tmp_path / "run"
   shutil.copytree(workdir, folder)
