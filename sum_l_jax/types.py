@@ -35,10 +35,9 @@ from typing import NotRequired
 from typing import TypeAlias
 from typing import TypedDict
 
-import numpy as np
-
-if typing.TYPE_CHECKING:
-  import jax  # For its types alone: commands print their help without JAX.
+if typing.TYPE_CHECKING:  # Commands print their help without either.
+  import jax
+  import numpy as np
 
 # numpy on the host, JAX on devices and under `jit`.
 Array: TypeAlias = "np.ndarray | jax.Array"
