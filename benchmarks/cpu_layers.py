@@ -107,7 +107,7 @@ def _channels_first(x: np.ndarray, *, grad: bool = False) -> torch.Tensor:
 
 
 def convolutions(layer: Convolution) -> dict[str, Callable[[], Any]]:
-  """By name: PyTorch's, and each way of ours."""
+  """PyTorch's convolution and each way of ours, by name."""
   x, kernel = _random(layer.x), _random(layer.kernel)
   wanted = (1,) if layer.of_pixels else (0, 1)
   chosen = convolution.FORMULATIONS["cpu"][convolution.kind_of(layer.kernel[:3], layer.strides)]

@@ -38,9 +38,9 @@ def texture(seconds: int, size: tuple[int, int], seed: int = 0):
   """Frames of smooth texture that drifts, with some grain.
 
   Args:
-    seconds: of video.
+    seconds: seconds of video.
     size: height and width.
-    seed: of the texture.
+    seed: seed of the texture.
 
   Yields:
     uint8 `[height, width, 3]`.
@@ -91,7 +91,7 @@ def write_source(folder: pathlib.Path, seconds: int) -> None:
 
 
 def _processor_seconds() -> float:
-  """Of this process and its children; other work doesn't change it much."""
+  """Time of this process and its children, which other work changes little."""
   return sum(
     usage.ru_utime + usage.ru_stime
     for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

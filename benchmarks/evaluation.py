@@ -49,7 +49,7 @@ _TEST_VIEWS = eval_loader.TestViews(clips=10, crops=3)
 
 
 class _Views(NamedTuple):
-  """Views of so many frames and pixels, so many in a batch, timed so often."""
+  """Number of frames and pixels of a view, of views a batch, and of timed rounds."""
 
   frames: int
   crop: int
@@ -141,7 +141,7 @@ def compare_networks(networks: _Networks, video: np.ndarray, rounds: int) -> dic
 def whole_evaluation(
   networks: _Networks, folder: pathlib.Path, batch_size: int
 ) -> tuple[dict[str, Any], np.ndarray]:
-  """From the shards to the scores: views per second, compilations, scores."""
+  """Goes from the shards to the scores: views per second, compilations, scores."""
   stream, score = _stream(folder, _SMALL, batch_size), networks.make_score()
   dataset = records.ClipDataset(folder / "set", "train")
   tasks = {"action": types.Task("action", types.SOFTMAX, tuple(map(str, range(_CLASSES))))}

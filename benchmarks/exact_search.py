@@ -29,8 +29,8 @@ from sum_l_jax.system import progress
 
 _ROWS_AT_ONCE = 16384
 
-# Of the clustered vectors: members a cluster, and their distance from its
-# centre; every other member is a copy but for rounding-sized noise.
+# The clustered vectors' members a cluster, and their distance from its centre;
+# every other member is a copy but for rounding-sized noise.
 _CLUSTER = 200
 _SPREAD = 0.3
 _NEAR = 1e-4
@@ -41,10 +41,10 @@ def write_vectors(path: pathlib.Path, number: int, dim: int, kind: str, seed: in
 
   Args:
     path: the `.npy` file to write.
-    number: of vectors.
+    number: number of vectors.
     dim: D.
     kind: "random" or "clustered".
-    seed: of the vectors; the clusters' centres are the same for all seeds.
+    seed: seed of the vectors; the clusters' centres are the same for all seeds.
 
   Returns:
     float32 `[number, dim]`, read-only.
@@ -78,8 +78,9 @@ def measure(args: argparse.Namespace, kind: str, folder: pathlib.Path) -> str:
 
   Args:
     args: the command's options.
-    kind: of vectors, see `write_vectors`.
-    folder: for vectors and finished blocks; those it has are not made again.
+    kind: kind of vectors, see `write_vectors`.
+    folder: folder of vectors and finished blocks; those it has are not made
+      again.
 
   Returns:
     One line with the numbers.
@@ -126,12 +127,12 @@ def measure(args: argparse.Namespace, kind: str, folder: pathlib.Path) -> str:
 def check(
   queries: np.ndarray, keys: np.ndarray, positions: np.ndarray, cosines: np.ndarray, number: int
 ) -> int:
-  """Queries of a random sample whose result isn't that of brute force.
+  """Counts queries of a random sample whose result isn't that of brute force.
 
   Args:
     queries, keys: float32 `[Q, D]` and `[M, D]`.
     positions, cosines: `[Q, k]`, the result.
-    number: of queries to look at.
+    number: number of queries to look at.
   """
   rows = np.random.default_rng(3).choice(len(queries), number, replace=False)
   wide = queries[np.sort(rows)].astype(np.float64)

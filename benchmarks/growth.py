@@ -42,7 +42,7 @@ _START = {"batch": 8, "frames": 8, "resolution": 48}
 _CURVES = {"batch": (4, 8, 16, 32), "frames": (4, 8, 16, 32), "resolution": (32, 48, 64, 96)}
 _KEYS = (4000, 8000, 16000, 32000, 64000)
 _QUERIES, _TEXT = 2048, 384
-# Of one there are no exchanges.
+# With one device there are no exchanges.
 _DEVICES = (2, 4, 8, 16)
 _TASKS = {"verb": 8, "noun": 12}
 

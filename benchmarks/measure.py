@@ -65,7 +65,7 @@ def interleave(
   the same one.
 
   Args:
-    functions: by name; each must block until its work is done.
+    functions: functions by name; each must block until its work is done.
     rounds: timed calls of each.
     warm_up: calls of each before that, untimed (compilation, caches).
     settle: untimed calls before each timed one, of the same function: what it
@@ -182,7 +182,7 @@ def write(path: str | pathlib.Path, command: str, results: Mapping[str, Any]) ->
 
   Args:
     path: the file; its folder is made.
-    command: that makes these results again.
+    command: command that makes these results again.
     results: what was measured; anything JSON has.
   """
   path = pathlib.Path(path)

@@ -102,7 +102,7 @@ def compare(
 
 
 def _without_variables() -> None:
-  """Starts this process anew where one is set; they are read at its start."""
+  """Starts this process again where one is set; they are read at its start."""
   if any(os.environ.pop(name, None) is not None for name in _VARIABLES):
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 

@@ -46,7 +46,7 @@ def _sample(step: int) -> dict[str, float]:
 
 
 def measure(steps: int, folder: pathlib.Path) -> list[dict[str, float]]:
-  """Runs so many steps; returns a sample for every 50."""
+  """Runs a number of steps; returns a sample for every 50."""
   data = folder / "data"
   runs.prepare_training(data)
   config = read.default_config()

@@ -289,7 +289,7 @@ def test_training_imports_no_torch_and_no_tensorflow():
 
 
 def test_help_of_a_command_waits_for_no_jax():
-  """Nor for TensorFlow or PyTorch: they are imported after the options."""
+  """JAX, TensorFlow and PyTorch are imported after the options are read."""
   commands = [
     _module(file)
     for folder in ("sum_l_jax", "data_prep")

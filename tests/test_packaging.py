@@ -110,7 +110,7 @@ def test_no_requirement_is_named_twice(wheel):
   [("sum_l_jax", ("report", "tensorboard")), ("data_prep", ("data_prep", "beam", "report"))],
 )
 def test_every_import_is_declared(package, with_extras, wheel):
-  """Else it works only as long as another library happens to bring it."""
+  """An undeclared one works only as long as another library happens to bring it."""
   declared = _declared(wheel["requires"])
   for extra in with_extras:
     declared |= _declared(wheel["extras"][extra])

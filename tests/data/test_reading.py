@@ -58,7 +58,7 @@ def test_processes_that_die_again_and_again_end_the_run():
   starts = []
 
   class Dead:
-    """As Grain's iterator where its process died."""
+    """Behaves as Grain's iterator whose process died."""
 
     def __init__(self, first):
       starts.append(first)

@@ -51,12 +51,12 @@ class Launched:
 
 
 def launch(config, workdir, processes, *more, sigterm="") -> Launched:
-  """Runs main in so many processes, which share four devices.
+  """Runs main in several processes, which share four devices.
 
   Args:
     config: a file.
-    workdir: of the run.
-    processes: that share the devices.
+    workdir: workdir of the run.
+    processes: number of processes that share the devices.
     *more: arguments.
     sigterm: "stage:batch" before which the last process gets one.
   """

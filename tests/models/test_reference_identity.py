@@ -200,7 +200,7 @@ def named_gradients(network, model) -> dict[str, np.ndarray]:
 
 
 def relative_errors(ours, theirs) -> dict[str, float]:
-  """By parameter, |ours - theirs| / |theirs|."""
+  """Computes |ours - theirs| / |theirs| of each parameter."""
   return {
     name: float(
       np.linalg.norm(np.asarray(ours[name], np.float64) - wanted) / np.linalg.norm(wanted)
@@ -347,7 +347,7 @@ def test_ten_steps_of_sgd(schedule):
     mesh=devices.make_mesh(1),
   )
   params, stats = with_heads(weights, heads)
-  # Placed as training does it, or the second step would compile anew.
+  # Placed as training does it, or the second step would compile again.
   state = jax.device_put(
     create_state(params, stats, optimizer),
     jax.sharding.NamedSharding(devices.make_mesh(1), jax.sharding.PartitionSpec()),

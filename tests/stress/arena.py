@@ -80,11 +80,11 @@ class Arena:
 
   Args:
     victim: the work.
-    folder: for its files; one that a stopped soak left is gone on with.
-    seed: of the moments; each run has its own generator.
+    folder: folder of its files; one that a stopped soak left is gone on with.
+    seed: seed of the moments; each run has its own generator.
 
   Attributes:
-    kills: so far, of runs that were compared and of the one under way.
+    kills: number so far, over runs that were compared and the one under way.
   """
 
   def __init__(self, victim: victims.Victim, folder: pathlib.Path, seed: int):
@@ -143,7 +143,7 @@ class Arena:
     return spent
 
   def _wait(self, child: int, seconds: float | None = None) -> int | None:
-    """The exit status (-9 for a kill), or None after so many seconds."""
+    """The exit status (-9 for a kill), or None when the seconds are over."""
     until = None if seconds is None else time.monotonic() + seconds
     while until is None or time.monotonic() < until:
       found, status, used = os.wait4(child, 0 if until is None else os.WNOHANG)
@@ -158,7 +158,7 @@ class Arena:
       raise LostError(f"It failed:\n{log.read_text(errors='replace')[-3000:]}")
 
   def _describe(self, output: pathlib.Path, log: pathlib.Path) -> dict:
-    """In a child, since it may start JAX."""
+    """Describes the result, in a child process since that may start JAX."""
     file = log.with_suffix(".json")
     self._complete(lambda: file.write_text(json.dumps(self._victim.describe(output))), log)
     return json.loads(file.read_text())
@@ -172,7 +172,7 @@ class Arena:
     at_a_file = bool(rng.random() < 0.6)
     place = float(rng.uniform(0, left))
     count = 1 + int(place * self._whole["events"]) if at_a_file else 0
-    # Sometimes beyond the end: it starts JAX anew, and other work may run.
+    # Sometimes beyond the end: it starts JAX again, and other work may run.
     delay = 1.2 * place * self._whole["seconds"]
 
     def task():
@@ -202,7 +202,7 @@ class Arena:
     return status == 0, max(0.3, left - place / 2)
 
   def one_run(self, most: int) -> None:
-    """Begins, or goes on; kills up to so many times, finishes, compares.
+    """Begins or continues a run; kills it `most` times at most, finishes, compares.
 
     Raises:
       LostError: the result differs, or something saved is lost. The files are

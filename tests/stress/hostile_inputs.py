@@ -62,7 +62,7 @@ class Target:
   """One kind of input.
 
   Attributes:
-    name: of the kind.
+    name: name of the kind.
     make: valid content, as bytes.
     read: reads a file with such content.
   """
@@ -96,7 +96,7 @@ def mutate(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def mutate_inside(data: bytes, rng: np.random.Generator) -> bytes:
-  """Of an `.npz`: changes one array and packs it again, with right sums."""
+  """Changes one array of an `.npz` and packs it again, with right sums."""
   with zipfile.ZipFile(io.BytesIO(data)) as archive:
     parts = {name: archive.read(name) for name in archive.namelist()}
   name = sorted(parts)[int(rng.integers(len(parts)))]
@@ -279,7 +279,7 @@ def attempt(target: Target, data: bytes, folder: pathlib.Path) -> str:
 
 
 def run(name: str, inputs: int, seed: int) -> dict[str, int]:
-  """Reads so many inputs of one kind.
+  """Reads a number of inputs of one kind.
 
   Returns:
     How many ended how.

@@ -6,7 +6,7 @@
 Each piece of work (`tests.stress.victims`) is done once without interruption.
 Then it is begun again and again, gets SIGKILL at a random moment (a time, or
 just before the n-th access to one of its files: in the middle of a save, of a
-hand-over, of a rename) and is started anew with the same call until it is
+hand-over, of a rename) and is started again with the same call until it is
 done. The result must equal the first one, and whatever a training reported as
 saved must be there, whole, after the kill.
 
@@ -39,7 +39,7 @@ os.environ.setdefault(
 from tests.stress import arena
 from tests.stress import victims
 
-# Of all kills; training has more to lose.
+# Shares of all kills; training has more to lose.
 _SHARES = {"training": 0.5, "build": 0.2, "mining": 0.2, "embedding": 0.1}
 _FOLDER = pathlib.Path(__file__).parents[2] / ".cache" / "soak"
 
@@ -48,10 +48,10 @@ def kill(kills: int, seed: int, names: Sequence[str], folder: pathlib.Path) -> d
   """Kills each victim its share of times.
 
   Args:
-    kills: of all together, at least.
-    seed: of the moments.
-    names: of the victims.
-    folder: of their files and of what was done.
+    kills: number of kills of all together, at least.
+    seed: seed of the moments.
+    names: names of the victims.
+    folder: folder of their files and of what was done.
 
   Returns:
     What was done, by victim.
@@ -119,7 +119,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _import() -> None:
-  """Before the fork: importing takes longer than the work."""
+  """Imports before the fork, since importing takes longer than the work."""
   from absl import flags
   from absl import logging
   from clu import metric_writers  # noqa: F401

@@ -44,7 +44,7 @@ class Victim:
   """One piece of work.
 
   Attributes:
-    name: of the work.
+    name: name of the work.
     prepare: makes its data in a folder.
     run: does it, from the data's folder into another one; the same call again
       goes on.
@@ -128,7 +128,7 @@ def _prepare_mining(data: pathlib.Path) -> None:
 
 
 def _mine(data: pathlib.Path, output: pathlib.Path) -> None:
-  """As the command does, in blocks of 64 in place of 4096."""
+  """Mines as the command does, in blocks of 64 in place of 4096."""
   ego, exo = (records.ClipDataset(data / view, "train") for view in types.VIEWS)
   pseudo_pairs.mine_into(
     output / "pairs.npz",
@@ -151,7 +151,7 @@ def _prepare_embedding(data: pathlib.Path) -> None:
 
 
 def _embed(data: pathlib.Path, output: pathlib.Path) -> None:
-  """As the command does with --append, twice; the model is a hash."""
+  """Embeds as the command does with --append, twice; the model is a hash."""
   texts = embed_narrations.read_texts(data / "texts.txt")
   path = output / "narrations.npz"
   for part in (texts[:200], texts):

@@ -19,7 +19,7 @@ ASYNC = (_TEXTS / "async.txt").read_text()
 
 
 def compiled(numbers=1_023_750_000, **changes):
-  """A program of 3,000,000 cycles that negates so many numbers, on a v5e."""
+  """A program of 3,000,000 cycles that negates the numbers, on a v5e."""
   settings = build.read_settings("configs/epic55.py", ["--config.joint_stage.batch_size=64"])
   text = """\
 ENTRY %main (a: f32[N]) -> f32[N] {

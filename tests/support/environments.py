@@ -21,7 +21,7 @@ def training(*, devices: int = 1, **more: str) -> dict[str, str]:
     "JAX_PLATFORMS": "cpu",
     "PYTHONPATH": f"{ROOT}:{_WITHOUT_TENSORFLOW}",
     "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-    # Set, so that the process isn't started anew for huge pages.
+    # Set, so that the process isn't started again for huge pages.
     "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", ""),
     **more,
   }

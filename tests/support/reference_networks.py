@@ -51,7 +51,7 @@ def build(model: str, *, seed: int = 0, clear_of_kinks: bool = False):
 
   Args:
     model: a key of `HUB`.
-    seed: of the weights.
+    seed: seed of the weights.
     clear_of_kinks: keeps what ReLUs see several standard deviations away from
       zero, on either side. At a kink a rounding error flips a whole gradient:
       in float32 two right implementations then differ by a percent.
@@ -112,7 +112,7 @@ def run(network: nn.Module, x: np.ndarray, *, window: int = 0) -> dict:
   """Every stage's activations, the pooled feature and the logits.
 
   Args:
-    network: of `build`; in training mode its statistics move.
+    network: result of `build`; in training mode its statistics move.
     x: normalised pixels `[B, T, H, W, 3]`.
     window: 0 pools the whole map; else windows of this side.
 
@@ -142,7 +142,7 @@ def run(network: nn.Module, x: np.ndarray, *, window: int = 0) -> dict:
   return {"stages": stages, "features": features, "logits": network.blocks[-1].proj(features)}
 
 
-# --- Names of other families, by rules on pytorchvideo's names. Stated anew:
+# --- Names of other families, by rules on pytorchvideo's names. Stated again:
 # --- the library goes the other way, from its own tree.
 
 

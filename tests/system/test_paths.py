@@ -29,7 +29,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 class FlakyDisk:
-  """Opening a file fails so many times, then works."""
+  """A disk on which opening a file fails a number of times, then works."""
 
   def __init__(self, monkeypatch):
     self.left = {}
@@ -163,7 +163,7 @@ def test_pauses_double(monkeypatch):
 
 
 def test_records_are_read_again(tiny_ego, monkeypatch):
-  """The library in C++ raises a RuntimeError; its reader is opened anew."""
+  """The library in C++ raises a RuntimeError; its reader is opened again."""
   monkeypatch.setattr(paths, "FIRST_PAUSE", 0.001)
   data = records.ClipDataset(tiny_ego, "train")
   whole = data.read_frames(3, [0, 1])

@@ -51,7 +51,7 @@ def _run(code, folder):
 
 
 def test_event_files_hold_what_the_log_holds(tmp_path):
-  """And nothing written imports nothing."""
+  """Where nothing is written, nothing is imported."""
   _run(_CODE, tmp_path)
   assert metric_log.read(tmp_path)["loss"].values.tolist() == [1.5]
   assert len(list(tmp_path.glob("events*"))) == 1

@@ -78,7 +78,7 @@ for count in (1, 4):
   runs.small(config, ego=ego, exo=exo, tables=pathlib.Path(tables))
   config.joint_stage.batch_size = 8
   config.joint_stage.total = "2 steps"
-  # Of one order of magnitude, so that each term's share can be seen.
+  # Weights of one order of magnitude show each term's share.
   config.loss.weights.update(
       {"exo_cls": 1.0, "ego_exo": 1.0, "ego_text": 1.0, "exo_text": 1.0})
   config.num_devices = count

@@ -22,7 +22,7 @@ VFR = np.cumsum([0, *_STEPS, 600, *[20] * 30]).tolist()
 def _expected(times, start, stop, fps, frame_seconds):
   """Brute force: nearest frame to each wanted time.
 
-  Of frames whose distances differ by 2 ms or less, the earlier.
+  The earlier of two frames wins where their distances differ by 2 ms or less.
   """
   times = np.asarray(times, np.float64)
   out = []

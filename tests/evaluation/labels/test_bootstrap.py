@@ -1,6 +1,6 @@
 """Bootstrap against the metrics themselves, clip by clip and sample by sample.
 
-Intervals against scipy's: tests/tools/report/test_compare.py.
+Intervals against scipy's: tests/tools/compare/test_compare.py.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def test_samples_of_accuracies(scored):
   "definition, ties", [("sklearn", False), ("sklearn", True), ("charades", False)]
 )
 def test_samples_of_map(scored, definition, ties):
-  """Sorted once and counted, or drawn and sorted anew: the same but a shift."""
+  """Sorted once and counted, or drawn and sorted again: the same but for a shift."""
   scores, labels = scored
   if ties:
     scores = {**scores, "things": np.round(scores["things"], 1)}
@@ -118,7 +118,7 @@ def test_a_sample_without_any_positive_is_left_out():
 
 
 def test_intervals_of_map_hold_what_they_should():
-  """Over 60 data sets: of 95 % intervals about 95 % hold the expected mAP."""
+  """About 95 % of the 95 % intervals of 60 data sets hold the expected mAP."""
   rng = np.random.default_rng(5)
   found = []
   for _ in range(60):

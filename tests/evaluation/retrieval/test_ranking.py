@@ -299,7 +299,7 @@ def test_text_similarity():
 def official(similarity, rel):
   """nDCG and mAP of one direction, restated as matrices over all keys.
 
-  Written anew from the definitions of the challenge's scorer: relevance in the
+  Written again from the definitions of the challenge's scorer: relevance in the
   order of the similarity, of which as many places count as the query has keys
   of relevance above 0; average precision over the places of relevance 1.
   """

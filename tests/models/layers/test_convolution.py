@@ -213,7 +213,7 @@ def test_frames_side_by_side_give_what_they_give_apart(size, count):
 
 
 def test_kernel_gradients_are_not_rounded_to_bfloat16():
-  """For a TPU; they equal the float32 gradient at the rounded values."""
+  """On a TPU they equal the float32 gradient at the rounded values."""
   gradients = {}
   rng = np.random.default_rng(0)
   x = jnp.asarray(rng.standard_normal((2, 3, 5, 6, 3)), jnp.bfloat16)
@@ -279,7 +279,7 @@ def test_kernel_gradients_over_time_have_the_kernels_type():
 
 
 def test_a_batch_of_any_size_is_convolved():
-  """As in a program that is exported."""
+  """An exported program has a batch of symbolic size."""
   x = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("b"), 4, 3, 2, 5), jnp.float32)
   kernel = jax.ShapeDtypeStruct((3, 1, 1, 5, 4), jnp.float32)
   y = jax.eval_shape(lambda x, kernel: convolution.convolve(x, kernel, (1, 1, 1), "few"), x, kernel)

@@ -95,7 +95,7 @@ def official_accuracies(text, labels):
 
 
 def test_the_file_scores_what_the_evaluation_says(tmp_path):
-  """Of a labelled split."""
+  """Scores the file of a labelled split."""
   rng = np.random.default_rng(0)
   labels = {t: rng.integers(0, k, COUNT) for t, k in E100.classes.items()}
   scores = draw(1, labels=labels, gain=6.0)
@@ -112,7 +112,7 @@ def test_the_file_scores_what_the_evaluation_says(tmp_path):
 
 
 def test_the_product_is_the_official_action():
-  """On random scores, with more than 100 nouns; logarithms are needed."""
+  """Scores are random, with more than 100 nouns; logarithms are needed."""
   rng = np.random.default_rng(8)
   labels = {t: rng.integers(0, 6, 300) for t in E100.classes}
   scores = draw(9, count=300, labels=labels, gain=4.0)
@@ -386,7 +386,7 @@ def test_skipped_clips(tmp_path, capsys):
 
 
 def test_runs_are_averaged(tmp_path, capsys):
-  """In another order, of another ensemble of views, with a clip skipped."""
+  """One run skipped a clip; the other has another order and ensemble of views."""
   a, b = draw(1), draw(2)
   order = np.random.default_rng(0).permutation(COUNT)
   ids = ids_of()

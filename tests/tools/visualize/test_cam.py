@@ -182,7 +182,7 @@ def test_maps_on_frames():
 
 
 def test_colours_get_brighter_evenly():
-  """So that neither colour blindness nor a gray print changes the order."""
+  """Neither colour blindness nor a gray print changes the order."""
   colors = map_overlay.colors(np.linspace(0, 1, 256)) / 255.0
   linear = np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
   luminance = linear @ [0.2126, 0.7152, 0.0722]
@@ -315,7 +315,7 @@ def test_the_evaluations_scores_are_used_where_they_fit(finished, tiny_ego):
   with np.load(workdir / "scores_val.npz") as stored:
     labels = stored["labels_verb"]
     np.testing.assert_array_equal(found, stored["scores_verb"][np.arange(5), labels])
-  # Of other weights they are not.
+  # Scores of other weights are not used.
   other = explain.Explainer(_changed(weights), view="ego")
   own = clip_choice.right_probability(other, workdir, dataset)
   assert not np.allclose(own, found)
