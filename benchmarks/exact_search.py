@@ -145,11 +145,11 @@ def check(
   )
   wrong = 0
   for row, product in zip(np.sort(rows), products):
-    rounded = np.rint((1.0 - product) / nearest.STEP)
+    rounded = np.rint((1.0 - product) / nearest.MICRO.step)
     best = np.argsort(rounded, kind="stable")[: positions.shape[1]]
     wrong += not (
       np.array_equal(best, positions[row])
-      and np.allclose(product[best], cosines[row], atol=nearest.STEP)
+      and np.allclose(product[best], cosines[row], atol=nearest.MICRO.step)
     )
   return wrong
 

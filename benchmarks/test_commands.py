@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from benchmarks import exact_search
 from benchmarks import growth
 from benchmarks import input_rate
 from benchmarks import mining_rate
@@ -28,6 +29,14 @@ def test_numpy_finds_what_mining_finds():
   found = mining_rate.by_numpy(queries, keys, 10)
   # Float32 can swap two that are equal to 1e-7.
   assert (positions == found).mean() > 0.999
+
+
+def test_exact_search_is_compared_with_brute_force(capsys):
+  sizes = ["--queries=300", "--keys=1000", "--dim=16", "--block=128", "--check=50"]
+  assert exact_search.main(sizes) == 0
+  lines = capsys.readouterr().out.splitlines()
+  assert [line.partition(":")[0] for line in lines] == ["random", "clustered"]
+  assert all(line.endswith("; 0 of 50 queries differ from brute force") for line in lines)
 
 
 def test_without_faiss_the_others_are_compared(tmp_path, capsys, monkeypatch):
