@@ -21,14 +21,13 @@ import re
 from data_prep.sources import clip_specs
 from sum_l_jax import types
 from sum_l_jax.system import command_line
+from sum_l_jax.video import frame_files
 
 COLUMNS = ("clip_id", "path", "start_seconds", "stop_seconds", "narration")
 SPLIT_COLUMN = "split"
 FPS_COLUMN = "fps"
 
 _SEPARATOR = re.compile(r"[;|]")
-# Annotations may run a little past the last frame that was extracted.
-_END_TOLERANCE_SECONDS = 0.5
 
 Rows = Sequence[tuple[str, Mapping[str, str]]]
 
@@ -194,7 +193,7 @@ def _frame_files(
   )
   last = len(names) if stop is None else round(stop * rate)
   chosen = tuple(names[round(start * rate) : last])
-  if not chosen or last > len(names) + _END_TOLERANCE_SECONDS * rate:
+  if not chosen or last > len(names) + frame_files.END_TOLERANCE_SECONDS * rate:
     raise ValueError(
       f"{where}: the folder {str(folder)!r} has {len(names)} JPEG frames,"
       f" {len(names) / rate:.2f} s at {rate:g} a second; the clip goes from"
