@@ -213,13 +213,13 @@ def make_parser() -> argparse.ArgumentParser:
     "--narrations",
     type=pathlib.Path,
     metavar="FILE.npz",
-    help="written by data_prep.embed_narrations",
+    help="table written by data_prep.embed_narrations",
   )
   add(
     "--pairs",
     type=pathlib.Path,
     metavar="FILE.npz",
-    help="written by data_prep.mine_pairs from these data sets, the exo ones"
+    help="table written by data_prep.mine_pairs from these data sets, the exo ones"
     " in the same order; needs --narrations",
   )
   add(

@@ -16,7 +16,7 @@ from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
 
-# The released code draws one of the first so many entries of a list.
+# The released code draws one of this many entries at the head of a list.
 _DRAWN = 3
 
 # Verb names and noun names of one clip.
@@ -54,7 +54,7 @@ def pair(
   Args:
     ego: first-person clips.
     exo: pools of third-person clips, in file order one after the other.
-    table: has all their narrations.
+    table: narration table of both sides.
     limit: the longest that a list may be.
 
   Returns:
