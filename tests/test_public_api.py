@@ -33,6 +33,21 @@ def test_importing_the_package_imports_nothing_big():
   assert _python("-c", code).split() == ["[]"]
 
 
+def test_importing_the_package_is_quick():
+  code = (
+    "import sys, sum_l_jax; print([m for m in ('jax', 'tensorflow',"
+    " 'numpy', 'flax') if m in sys.modules]);"
+    "print(sum_l_jax.load.__name__, sum_l_jax.load_exported.__name__,"
+    " 'tensorflow' in sys.modules)"
+  )
+  done = subprocess.run(
+    [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True
+  )
+  assert done.stdout == "[]\nload load_exported False\n"
+  with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+    sum_l_jax.nothing  # noqa: B018
+
+
 @pytest.mark.parametrize("name", LAZY)
 def test_a_public_name_is_there(name):
   assert name in dir(sum_l_jax)
