@@ -211,9 +211,12 @@ def require_view(weights: Weights, view: str) -> None:
   # An exo tower may share the ego encoder.
   shared = bool(tower) and "encoder" in weights.params.get("ego", {})
   if "encoder" not in tower and not shared:
+    advice = "Give a checkpoint of the joint stage."
+    if view != types.EGO:  # The joint stage of a method without exo clips lacks it too.
+      advice = f"Give a checkpoint that was trained on {view} clips, or clips of another view."
     raise ValueError(
       f"{weights.source} has no {view} encoder: it is of stage"
-      f" {weights.card['stage']!r}. Give a checkpoint of the joint stage."
+      f" {weights.card['stage']!r} and has {sorted(weights.params)}. {advice}"
     )
   if not tower.get("heads"):
     raise ValueError(

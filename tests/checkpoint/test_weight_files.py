@@ -307,3 +307,11 @@ def test_one_flipped_bit_changes_the_hash(part):
 def test_hash_of_a_view_that_is_not_there():
   with pytest.raises(ValueError, match=r"no arrays of view 'exo'; it has \['e"):
     weight_files.weights_sha256(make_weights(ego=1), "exo")
+
+
+def test_a_view_that_can_not_be_scored_is_named():
+  weights = make_weights(ego=1)
+  weights.card["stage"] = "joint"  # Of a method without exo clips.
+  text = r"no exo encoder: it is of stage 'joint' and has \['ego'\]\. .* trained on exo clips"
+  with pytest.raises(ValueError, match=text):
+    weight_files.require_view(weights, "exo")
