@@ -59,5 +59,7 @@ def make_config_parser(
 
 def add_stage(parser: argparse.ArgumentParser) -> None:
   """Adds --stage, which is "" for the last stage of the config."""
+  from sum_l_jax.config import schema  # The other options do without it.
+
   stage_help = "stage of the training (default: the config's last)"
-  parser.add_argument("--stage", choices=("exo", "joint"), default="", help=stage_help)
+  parser.add_argument("--stage", choices=schema.STAGES, default="", help=stage_help)

@@ -11,6 +11,7 @@ from typing import Any
 
 from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.config import schema
 from sum_l_jax.data import records
 from sum_l_jax.evaluation.labels import bootstrap
 from sum_l_jax.evaluation.labels import comparison
@@ -18,8 +19,6 @@ from sum_l_jax.evaluation.labels import result_files
 from sum_l_jax.system import run_files
 from sum_l_jax.tools.class_maps import clip_choice
 from sum_l_jax.train import metric_log
-
-STAGES = ("exo", "joint")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +146,9 @@ def read_run(
     split=split,
     weights=weights,
     no_weights=no_weights,
-    scalars={stage: found for stage in STAGES if (found := metric_log.read(workdir / stage))},
+    scalars={
+      stage: found for stage in schema.STAGES if (found := metric_log.read(workdir / stage))
+    },
     scores=scores,
     no_scores=no_scores,
     baseline=other,
