@@ -1,7 +1,8 @@
 """From decoded frames to the pixels of one example.
 
 There is one draw for each clip: all frames share size, crop and flip. Pixels
-stay uint8 RGB; scaling, the colour offset, normalisation and a BGR order happen on the device.
+stay uint8 RGB; scaling, the colour offset, normalisation and a BGR order happen
+on the device.
 """
 
 from __future__ import annotations

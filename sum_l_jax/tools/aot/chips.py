@@ -2,14 +2,14 @@
 
 Peak and bandwidth are the vendor's published figures of one chip
 (https://cloud.google.com/tpu/docs/v4, v5e, v5p-training and v6e, looked up in
-November 2026); nothing was measured. The
-usable memory was read from libtpu 0.0.42.1, which says it when a program is
-too large. The clock is not published everywhere: it is the peak divided by the
-multiplications of the matrix units in a cycle (v4 and v5p 2 cores of 4 units,
-v5e 4 units, 128 x 128 each). For v6e the pages give 2 units and no size, and no
-plausible clock follows, so there is none. GPUs: the peak is that of NVIDIA's
-data sheets of the SXM modules with 80 GB, all else as in XLA's own descriptions
-(openxla/xla, xla/backends/gpu/target_config/specs), rounded.
+November 2026); nothing was measured. The usable memory was read from libtpu
+0.0.42.1, which says it when a program is too large. The clock is not published
+everywhere: it is the peak divided by the multiplications of the matrix units in
+a cycle (v4 and v5p 2 cores of 4 units, v5e 4 units, 128 x 128 each). For v6e
+the pages give 2 units and no size, and no plausible clock follows, so there is
+none. GPUs: the peak is that of NVIDIA's data sheets of the SXM modules with 80
+GB, all else as in XLA's own descriptions (openxla/xla,
+xla/backends/gpu/target_config/specs), rounded.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Class activation maps laid over the frames they explain.
 
 Colours are those of inferno (Smith and van der Walt, 2015), which get brighter
-in even steps: a reader who can't tell red from green, or a print in gray, shows
-the same order.
+in even steps: their order is also seen by a reader who can't tell red from
+green, and in a gray print.
 """
 
 from __future__ import annotations

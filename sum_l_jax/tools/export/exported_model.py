@@ -133,7 +133,8 @@ def write_model(
     card: card from `make_card`, to which the files' hashes are added.
 
   Raises:
-    ValueError: TensorFlow is wanted and missing.
+    ImportError: TensorFlow is wanted and missing.
+    ValueError: jax2tf is wanted and missing.
   """
   shape = tuple(card["input"]["shape"])
   platforms = tuple(export_format.PLATFORMS)
@@ -200,7 +201,8 @@ def load_exported(folder: str | pathlib.Path, *, batch_size: int = 8) -> predict
 
   Raises:
     FileNotFoundError: no exported network there.
-    ValueError: its files are damaged, or TensorFlow is wanted and missing.
+    ImportError: TensorFlow is wanted and missing.
+    ValueError: its files are damaged.
   """
   folder = pathlib.Path(folder)
   card = read_card(folder)
