@@ -31,6 +31,7 @@ if str(ROOT) not in sys.path:  # Run as a script, Python sees docs/ alone.
 from sum_l_jax.config import presets  # noqa: E402
 from sum_l_jax.config import read  # noqa: E402
 from sum_l_jax.config import schema  # noqa: E402
+from sum_l_jax.config.fields import Field  # noqa: E402
 from sum_l_jax.models import backbones  # noqa: E402
 
 _INTRODUCTION = """\
@@ -67,7 +68,7 @@ def _text(meaning: str) -> str:
   return re.sub(r"(?<![`\w])(data_prep\.\w+|[\w/]+/\w+\.py)", r"`\1`", text)
 
 
-def _allowed(field: schema.Field) -> str:
+def _allowed(field: Field) -> str:
   """The values that a field takes."""
   if field.name == "model.backbone":
     return _code(map(_literal, backbones.BACKBONES))
@@ -104,7 +105,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 _HEADER = ("field", "default", "meaning", "allowed")
 
 
-def _rows(fields: Iterable[schema.Field]) -> Iterator[tuple[str, ...]]:
+def _rows(fields: Iterable[Field]) -> Iterator[tuple[str, ...]]:
   for field in fields:
     yield (
       f"`{field.name}`",
@@ -117,7 +118,7 @@ def _rows(fields: Iterable[schema.Field]) -> Iterator[tuple[str, ...]]:
 def _sections() -> Iterator[str]:
   """The tables of fields, those of the run itself first."""
   fields = list(schema.fields())
-  for name, section in schema.sections():
+  for name, section in schema.sections().items():
     if name == "exo_stage":  # The fields of joint_stage.
       continue
     title = f"`{name}`" if name else "The run"

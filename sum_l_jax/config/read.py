@@ -167,7 +167,7 @@ def flatten(config: config_dict.ConfigDict | dict[str, Any], prefix: str = "") -
 def check_field_name(name: str) -> None:
   """Raises ValueError for a field that does not exist, with close matches."""
   known = [field.name for field in schema.fields()]
-  if name in known or name in dict(schema.sections()):
+  if name in known or name in schema.sections():
     return
   close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
   last = name.rsplit(".", 1)[-1]
@@ -198,7 +198,7 @@ def resolve(config: config_dict.ConfigDict, backbones: Mapping[str, Sampling]) -
     check_field_name(name)
     texts = value if isinstance(value, (tuple, list)) else (value,)
     paths.check_local((t for t in texts if isinstance(t, str)), f"config.{name}")
-  given = schema.from_flat(values)
+  given = schema.Settings.from_flat(values)
   _check_ranges(given)
   _check_combinations(given)
   _check_groups(given)
@@ -222,7 +222,7 @@ def resolve(config: config_dict.ConfigDict, backbones: Mapping[str, Sampling]) -
       f"config.frames.count={count} must be a multiple of {sampling.frames_multiple}, the frame"
       f" ratio of the pathways of {given.model.backbone}."
     )
-  return schema.from_flat(values)
+  return schema.Settings.from_flat(values)
 
 
 def _check_ranges(given: schema.Settings) -> None:

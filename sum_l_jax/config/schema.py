@@ -10,70 +10,29 @@ the stage); `config/durations.py` turns them into steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from collections.abc import Mapping
-from collections.abc import Sequence
 import dataclasses
+import functools
 import json
-import typing
 from typing import Any
 
 from sum_l_jax import loss_options
 from sum_l_jax import types
 from sum_l_jax.config import presets
-from sum_l_jax.loss_options import Rule
+from sum_l_jax.config.fields import Field
+from sum_l_jax.config.fields import assemble
+from sum_l_jax.config.fields import at_least
+from sum_l_jax.config.fields import between
+from sum_l_jax.config.fields import checked
+from sum_l_jax.config.fields import section
+from sum_l_jax.config.fields import setting
+from sum_l_jax.config.fields import walk
+from sum_l_jax.config.fields import walk_sections
 
 AUTO = "auto"
 EXO_STAGE = "exo"
 JOINT_STAGE = "joint"
 STAGES = (EXO_STAGE, JOINT_STAGE)
-
-_META = "sum_l_jax"
-
-
-@dataclasses.dataclass(frozen=True)
-class About:
-  """What one field means, and which values it takes.
-
-  Attributes:
-    meaning: one or two sentences for the page of settings.
-    choices: the values that it takes; empty if they can't be listed.
-    allowed: range of its values, or None.
-    runtime: whether it may change between two runs in one workdir, because it
-      does not touch what is learnt.
-  """
-
-  meaning: str
-  choices: tuple[Any, ...] = ()
-  allowed: Rule | None = None
-  runtime: bool = False
-
-
-def at_least(low: float) -> Rule:
-  """Allows a smallest value and everything above."""
-  return Rule(lambda value: value >= low, f"be {low:g} or more")
-
-
-def _between(low: float, high: float) -> Rule:
-  return Rule(lambda value: low <= value <= high, f"be between {low:g} and {high:g}")
-
-
-def setting(default: Any, meaning: str, **about: Any) -> Any:
-  """A field with a default, a meaning and the other attributes of `About`."""
-  return dataclasses.field(default=default, metadata={_META: About(meaning, **about)})
-
-
-def section(of: type, *, runtime: bool = False, **defaults: Any) -> Any:
-  """A field that holds another dataclass of settings.
-
-  Args:
-    of: the dataclass.
-    runtime: whether all its fields may change between two runs in one workdir.
-    **defaults: defaults that differ from those of the class.
-  """
-  return dataclasses.field(
-    default_factory=lambda: of(**defaults), metadata={_META: About("", runtime=runtime)}
-  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +110,7 @@ class Frames:
   short_side: tuple[int, int] = setting(
     (256, 320), "Range of the short side in pixels; it is drawn uniformly, before the crop."
   )
-  flip: float = setting(0.5, "Probability of a mirrored clip.", allowed=_between(0, 1))
+  flip: float = setting(0.5, "Probability of a mirrored clip.", allowed=between(0, 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +118,7 @@ class Model:
   """The two-view network."""
 
   backbone: str = setting("slowfast_r50", "Architecture of both encoders.")
-  dropout: float = setting(0.5, "Dropout rate before the class heads.", allowed=_between(0, 1))
+  dropout: float = setting(0.5, "Dropout rate before the class heads.", allowed=between(0, 1))
   projection_prenorm: str = setting(
     AUTO,
     "Whether the feature has unit length before the projection too.",
@@ -367,7 +326,7 @@ class Input:
     allowed=at_least(0),
   )
   max_corrupt_share: float = setting(
-    0.01, "Share of the clips that may be corrupt; a run stops above it.", allowed=_between(0, 1)
+    0.01, "Share of the clips that may be corrupt; a run stops above it.", allowed=between(0, 1)
   )
   timeout_seconds: float = setting(
     300.0,
@@ -452,109 +411,33 @@ class Settings:
 
   def to_json(self) -> str:
     """All fields by dotted name, sorted: what a workdir and a checkpoint keep."""
-    return json.dumps(flatten(self), indent=1, sort_keys=True)
+    return json.dumps(self.flatten(), indent=1, sort_keys=True)
+
+  def flatten(self) -> dict[str, Any]:
+    """All values by dotted name."""
+    return {field.name: field.default for field in walk(self)}
+
+  @classmethod
+  def from_flat(cls, values: Mapping[str, Any]) -> Settings:
+    """Makes settings from values by dotted name, each checked.
+
+    Args:
+      values: one value for every field.
+
+    Raises:
+      ValueError: a value has another type or lies outside its range; names the
+        field, what it must be and what it was.
+    """
+    return assemble(cls, {field.name: checked(field, values[field.name]) for field in fields()})
 
 
-@dataclasses.dataclass(frozen=True)
-class Field:
-  """A leaf of the tree of settings.
-
-  Attributes:
-    name: dotted name, "loss.temperature".
-    default: its default.
-    kind: its type, for example `float` or `tuple[str, ...]`.
-    about: its meaning and its range.
-  """
-
-  name: str
-  default: Any
-  kind: Any
-  about: About
+@functools.cache
+def fields() -> tuple[Field, ...]:
+  """All fields of the settings, with their defaults."""
+  return tuple(walk(Settings()))
 
 
-def sections(of: type = Settings, prefix: str = "") -> Iterator[tuple[str, type]]:
-  """All dataclasses of settings with their dotted names; "" is the run itself."""
-  yield prefix.removesuffix("."), of
-  hints = typing.get_type_hints(of)
-  for field in dataclasses.fields(of):
-    if dataclasses.is_dataclass(hints[field.name]):
-      yield from sections(hints[field.name], f"{prefix}{field.name}.")
-
-
-def fields(of: Any = None, prefix: str = "", runtime: bool = False) -> Iterator[Field]:
-  """All leaves below a dataclass of settings, with its values as their defaults.
-
-  Args:
-    of: instance of a dataclass of settings; None is the defaults of a run.
-    prefix: dotted name of its section, with a dot at the end.
-    runtime: whether the whole section may change between two runs.
-  """
-  node = Settings() if of is None else of
-  hints = typing.get_type_hints(type(node))
-  for field in dataclasses.fields(node):
-    value, about = getattr(node, field.name), field.metadata[_META]
-    if dataclasses.is_dataclass(value):
-      yield from fields(value, f"{prefix}{field.name}.", runtime or about.runtime)
-    else:
-      if runtime:
-        about = dataclasses.replace(about, runtime=True)
-      yield Field(f"{prefix}{field.name}", value, hints[field.name], about)
-
-
-def flatten(settings: Settings) -> dict[str, Any]:
-  """All values by dotted name."""
-  return {field.name: field.default for field in fields(settings)}
-
-
-def _converted(value: Any, kind: Any) -> Any:
-  """A value as the type of its field, or None where it is of another type."""
-  if typing.get_origin(kind) is tuple:
-    if isinstance(value, str) or not isinstance(value, Sequence):
-      return None
-    kinds = typing.get_args(kind)
-    if kinds[-1] is Ellipsis:
-      kinds = (kinds[0],) * len(value)
-    items = tuple(_converted(v, k) for v, k in zip(value, kinds))
-    return items if len(kinds) == len(value) and None not in items else None
-  if kind is float and isinstance(value, int) and not isinstance(value, bool):
-    return float(value)
-  return value if type(value) is kind else None
-
-
-def from_flat(values: Mapping[str, Any]) -> Settings:
-  """Settings from values by dotted name, each with its type and in its range.
-
-  Args:
-    values: one value for every field; lists are taken for tuples, whole numbers
-      for floats.
-
-  Raises:
-    ValueError: a value has another type or lies outside its range; names the
-      field, what it must be and what it was.
-  """
-  checked = {}
-  for field in fields():
-    value, about = _converted(values[field.name], field.kind), field.about
-    if about.choices and value not in about.choices:
-      raise ValueError(
-        f"config.{field.name} must be one of {about.choices}, got {values[field.name]!r}."
-      )
-    if value is None:
-      kind = field.kind if typing.get_origin(field.kind) else field.kind.__name__
-      raise ValueError(f"config.{field.name} must be of type {kind}, got {values[field.name]!r}.")
-    if about.allowed and not about.allowed.holds(value):
-      raise ValueError(f"config.{field.name} must {about.allowed.text}, got {value!r}.")
-    checked[field.name] = value
-  return _assemble(Settings, checked, "")
-
-
-def _assemble(of: type, values: Mapping[str, Any], prefix: str) -> Any:
-  hints = typing.get_type_hints(of)
-  return of(
-    **{
-      field.name: _assemble(hints[field.name], values, f"{prefix}{field.name}.")
-      if dataclasses.is_dataclass(hints[field.name])
-      else values[prefix + field.name]
-      for field in dataclasses.fields(of)
-    }
-  )
+@functools.cache
+def sections() -> Mapping[str, type]:
+  """All sections of the settings by their dotted names; "" is the run itself."""
+  return dict(walk_sections(Settings))

@@ -14,7 +14,6 @@ from sum_l_jax import build_evaluation
 from sum_l_jax import models
 from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
-from sum_l_jax.config import schema
 from sum_l_jax.config.schema import Settings
 from sum_l_jax.data import records
 from sum_l_jax.evaluation import towers
@@ -160,7 +159,7 @@ def evaluate_checkpoint(
       name for entry in entries.values() for name in entry["metrics"]
     )
     | retrieval_run.definitions(entries),
-    "config": schema.flatten(settings),
+    "config": settings.flatten(),
     "trained_with": weights.card["versions"],
     "versions": _versions(),
     "device": mesh.devices.flat[0].device_kind,

@@ -15,7 +15,7 @@ import numpy as np
 
 from sum_l_jax.data import records
 
-# So many in a row are not due to a bad batch, but to bad weights.
+# From this many in a row on, the weights are bad and not a batch.
 _MOST_IN_A_ROW = 20
 
 Datasets = Mapping[str, Sequence[records.ClipDataset]]

@@ -173,23 +173,23 @@ def test_unknown_field(name, suggestion):
   ],
 )
 def test_a_value_of_another_type_is_named(name, value, words):
-  values = {**schema.flatten(schema.Settings()), name: value}
+  values = {**schema.Settings().flatten(), name: value}
   with pytest.raises(ValueError, match=f"config.{words}"):
-    schema.from_flat(values)
+    schema.Settings.from_flat(values)
 
 
 def test_lists_and_whole_numbers_are_taken_for_tuples_and_floats():
-  values = schema.flatten(schema.Settings())
+  values = schema.Settings().flatten()
   values |= {"eval.splits": ["a", "b"], "loss.sigma": 1, "joint_stage.factors": [1, 0.5, 0]}
-  settings = schema.from_flat(values)
+  settings = schema.Settings.from_flat(values)
   assert settings.eval.splits == ("a", "b")
   assert type(settings.loss.sigma) is float
   assert settings.joint_stage.factors == (1.0, 0.5, 0.0)
-  assert hash(settings) == hash(schema.from_flat(values))
+  assert hash(settings) == hash(schema.Settings.from_flat(values))
 
 
 def test_known_fields_pass():
-  for name in schema.flatten(schema.Settings()):
+  for name in schema.Settings().flatten():
     read.check_field_name(name)
   read.check_field_name("loss.weights")
 
@@ -222,7 +222,7 @@ def test_every_field_is_read_somewhere():
       # Assignments don't count: the defaults are assignments.
       if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
         read.add(node.attr)
-  fields = schema.flatten(schema.Settings())
+  fields = schema.Settings().flatten()
   weights = {f for f in fields if f.startswith("loss.weights.")}
   for name in fields.keys() - weights:
     if name.startswith("init."):  # Read by view: config.init[view].

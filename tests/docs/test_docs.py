@@ -389,7 +389,7 @@ def test_the_configuration_page_is_what_the_code_says():
 
 def test_the_configuration_page_has_every_field():
   text = (DOCS / "configuration.md").read_text(encoding="utf-8")
-  for name in schema.flatten(schema.Settings()):
+  for name in schema.Settings().flatten():
     # One table for the two stages.
     name = name.replace("exo_stage.", "joint_stage.")
     assert f"\n| `{name}` |" in text, name

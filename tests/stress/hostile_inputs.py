@@ -195,7 +195,7 @@ def _read_override(path: pathlib.Path) -> object:
   name, _, value = text.partition("=")
   read.check_field_name(name)
   config = read.default_config()
-  fields = schema.flatten(schema.Settings())
+  fields = schema.Settings().flatten()
   if name not in fields or not isinstance(fields[name], str):
     return None  # Other types are the flags library's work.
   config.update_from_flattened_dict({name: value})

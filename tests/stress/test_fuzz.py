@@ -98,12 +98,10 @@ def test_lines_of_a_clip_list(value):
 
 
 @_FEW
-@given(
-  strategies.sampled_from(sorted(schema.flatten(schema.Settings()))), strategies.text(max_size=20)
-)
+@given(strategies.sampled_from(sorted(schema.Settings().flatten())), strategies.text(max_size=20))
 def test_config_overrides(name, text):
   config = read.default_config()
-  if not isinstance(schema.flatten(schema.Settings())[name], str):
+  if not isinstance(schema.Settings().flatten()[name], str):
     return
   config.update_from_flattened_dict({name: text})
   try:
