@@ -284,7 +284,8 @@ class _Reader:
     self._tasks = tasks
     self._roots = roots
     self._problems = problems
-    self._found: dict[str, pathlib.Path] = {}
+    # Where a video is, or what the error says of one that is nowhere.
+    self._found: dict[str, pathlib.Path | str] = {}
     self._seen: dict[str, str] = {}
 
   def read(
@@ -309,6 +310,18 @@ class _Reader:
         clips.append(dataclasses.replace(clip, split=split))
     return clips
 
+  def _find_media(self, video_id: str, participant: str, where: str) -> pathlib.Path:
+    """Finds a video once, however many rows it has, also where it is nowhere."""
+    if video_id not in self._found:
+      try:
+        self._found[video_id] = find_media(video_id, participant, self._roots, where)
+      except FileNotFoundError as error:
+        self._found[video_id] = str(error).removeprefix(where)
+    found = self._found[video_id]
+    if isinstance(found, str):
+      raise FileNotFoundError(where + found)
+    return found
+
   def _make_clip(
     self, clip_id: str, row: Mapping[str, str], where: str, labelled: bool
   ) -> clip_specs.ClipSpec:
@@ -331,12 +344,11 @@ class _Reader:
       if labelled
       else {}
     )
-    if video_id not in self._found:
-      self._found[video_id] = find_media(video_id, row["participant_id"], self._roots, where)
+    place = self._find_media(video_id, row["participant_id"], where)
     return clip_specs.ClipSpec(
       clip_id=clip_id,
       video_id=video_id,
-      media=self._found[video_id],
+      media=place,
       start_seconds=seconds[0],
       stop_seconds=seconds[1],
       narration=row.get("narration", ""),

@@ -185,6 +185,21 @@ def test_epic_uid_twice(tmp_path):
     _epic(tmp_path, {}, {})
 
 
+def test_a_video_that_is_nowhere_is_looked_for_once(tmp_path, monkeypatch):
+  """Its rows are many, and a network disk is slow; each error names its row."""
+  looked, find = [], epic_kitchens.find_media
+  monkeypatch.setattr(
+    epic_kitchens, "find_media", lambda *given: (looked.append(given[0]), find(*given))[1]
+  )
+  problems = clip_specs.Problems(skip=True)
+  gone = {"video_id": "P01_09"}
+  _epic(tmp_path, gone, {}, {**gone, "uid": "8"}, {**gone, "uid": "9"}, problems=problems)
+  assert looked == ["P01_09", "P01_01"]
+  for number, (_, where, reason) in zip((2, 4, 5), problems.skipped, strict=True):
+    assert where == f"labels.csv, line {number}"
+    assert reason.startswith(f"{where}: no frames and no video of P01_09")
+
+
 def test_missing_columns(tmp_path):
   row = dict(annotation_files.EPIC_ROW)
   row["verb_clas"] = row.pop("verb_class")
