@@ -11,7 +11,6 @@ import ast
 from collections.abc import Callable
 from collections.abc import Iterator
 import inspect
-import itertools
 import pathlib
 import re
 import sys
@@ -131,16 +130,6 @@ def test_sum_l_itself_runs_its_own_equations(called):
   assert ("sum_l_jax/train/step.py", "make_train_step.<locals>.step") in called["weighted"]
   missing = {1, *range(5, 13)} - run.keys()
   assert not missing, f"A run of SUM-L calls no function that names Eq. {sorted(missing)}"
-
-
-def test_the_order_is_that_of_the_paper():
-  """The summaries' first numbers ascend in the file of the losses."""
-  firsts = []
-  for _, docstring in _documented("sum_l_jax/losses/sum_l.py"):
-    if match := _NUMBERS.match(docstring):
-      firsts.append(int(match.group(1)))
-  assert all(a <= b for a, b in itertools.pairwise(firsts)), firsts
-  assert firsts[0] == 1 and firsts[-1] == 12
 
 
 def test_the_step_fits_on_a_screen():

@@ -27,7 +27,6 @@ from sum_l_jax.tools.aot import program_report
 from sum_l_jax.tools.aot import topologies
 from sum_l_jax.tools.aot import workload
 from sum_l_jax.tools.aot.__main__ import main
-import sum_l_jax.tools.fits.__main__
 from tests.support import compiled_step
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -104,39 +103,6 @@ def test_without_a_compiler_the_way_to_it_is_named(name, package, message, monke
   )
   with pytest.raises(ValueError, match=message):
     topologies.make_mesh(name)
-
-
-def test_what_fits_is_a_table(tmp_path, capsys):
-  wide = compiled_step.compiled(memory={}, text="", costs={}, problem="Used 17G of 15.75G")
-  path = tmp_path / "a.json"
-  path.write_text(
-    json.dumps(
-      {
-        "programs": [
-          program_report.summarize(compiled_step.compiled()),
-          program_report.summarize(wide),
-        ]
-      }
-    )
-  )
-  assert sum_l_jax.tools.fits.__main__.main([str(path), str(path)]) == 0
-  head, _, one, two, *again = capsys.readouterr().out.splitlines()
-  assert head.split(" | ")[1:5] == ["stage", "recomputed", "chips", "clips a chip"]
-  assert one == (
-    "| `slow_r50` | joint | - | v5e:2x4 | 8 of 8 x 224 x 224 | 6.00 GB | 4.00 GB | 16.91 GB | yes |"
-  )
-  assert two.endswith("| - | - | - | no |") and again == [one, two]
-  for text in ("{}", '{"programs": [{}]}', "no JSON"):
-    path.write_text(text)
-    assert sum_l_jax.tools.fits.__main__.main([str(path)]) == 2
-    error = capsys.readouterr().err
-    assert "isn't a file that `python -m sum_l_jax.tools.aot" in error
-
-
-def test_the_page_has_the_table_of_the_results():
-  files = sorted((ROOT / "benchmarks" / "results").glob("aot_*.json"))
-  table = sum_l_jax.tools.fits.__main__.table(sum_l_jax.tools.fits.__main__.read_programs(files))
-  assert table in (ROOT / "docs" / "aot.md").read_text(encoding="utf-8")
 
 
 def test_clocks_follow_from_the_peaks():
