@@ -49,6 +49,17 @@ def test_a_resumed_run_equals_an_uninterrupted_one(stop_at, config, finished, tm
     runs.assert_same_weights(tmp_path / stage, workdir / stage)
 
 
+def test_a_resumed_run_is_the_same_as_users_compile_it(config, tmp_path, optimized):
+  """The other tests compile quickly, without most of XLA's optimizations."""
+  config.stages = ("joint",)
+  config.joint_stage.total = "4 steps"
+  config.eval.splits, config.eval.during_split = (), ""
+  for workdir, stop_at in (("whole", ""), ("stopped", "joint:2"), ("stopped", "")):
+    config.stop_at = stop_at
+    main.run(config, tmp_path / workdir)
+  runs.assert_same_weights(tmp_path / "stopped", tmp_path / "whole")
+
+
 def test_result(finished):
   workdir, table = finished
   result = json.loads((workdir / "result.json").read_text())

@@ -74,7 +74,7 @@ _BAD = {
 
 
 @pytest.mark.parametrize("bad", _BAD.values(), ids=_BAD)
-def test_a_skipped_step_changes_nothing(bad, monkeypatch):
+def test_a_skipped_step_changes_nothing(bad, monkeypatch, optimized):
   step, state = _make_step(monkeypatch, skip=True)
   state, sums = step(state, _GOOD)
   assert float(sums["finite"].total) == 1

@@ -77,7 +77,7 @@ def test_gradient_against_torch():
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_off_is_bitwise_the_loss_without_narrations(name):
+def test_off_is_bitwise_the_loss_without_narrations(name, optimized):
   a, b, a_text, b_text = some_batch(6, seed=3)
   b_text[:] = np.nan  # Nobody looks.
   run = lambda **options: jax.jit(

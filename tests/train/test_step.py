@@ -94,7 +94,8 @@ def test_four_devices_train_and_evaluate_like_one(tiny_ego, tiny_exo, tiny_table
     capture_output=True,
     text=True,
     timeout=600,
-    env=environments.training(devices=4),
+    # Compiled as for users.
+    env=environments.training(devices=4, JAX_DISABLE_MOST_OPTIMIZATIONS="false"),
   )
   assert done.returncode == 0, done.stderr
   one, four = (weight_files.read_weights(tmp_path / n) for n in ("1", "4"))
