@@ -116,8 +116,8 @@ def test_the_learning_rate_follows_the_step(kind, monkeypatch):
 
   def spy(updates, opt_state, params):
     found, new = update(updates, opt_state, params)
-    # Of SGD without momentum: update = -rate * gradient. Of AdamW: all
-    # numbers move by about the rate.
+    # SGD without momentum has update = -rate * gradient. AdamW moves all
+    # numbers by about the rate.
     jax.debug.callback(
       lambda u, g: used.append(float(abs(u).max() / (abs(g).max() if kind == "sgd" else 1.0))),
       found["w"],

@@ -70,5 +70,5 @@ def video(backbone: str) -> np.ndarray:
 
 
 def places(size: int) -> np.ndarray:
-  """Which of a flattened activation `[T, H, W, C]` are kept."""
+  """Returns which places of a flattened activation `[T, H, W, C]` are kept."""
   return np.random.default_rng(SEED).integers(0, size, SAMPLES)

@@ -83,7 +83,7 @@ jax.distributed.initialize(f"127.0.0.1:{port}", 2, int(index))
 mesh = devices.make_mesh()
 assert mesh.size == 4 and len(jax.local_devices()) == 2
 mine = 4 * int(index) + np.arange(4, dtype=np.float32)
-# As in the training loop.
+# The training loop forbids implicit transfers, too.
 with jax.transfer_guard("disallow"):
   rows = devices.put_batch({"x": mine}, mesh)["x"]
 assert rows.shape == (8,)

@@ -178,7 +178,7 @@ def test_caffe2(networks, tmp_path, model):
 
 
 def joint_state(network):
-  """As the SUM-L authors name it, made of one network for two towers."""
+  """One network's arrays for two towers, named as the SUM-L authors name them."""
   ego = {
     k: v
     for k, v in reference_networks.pyslowfast_state(network).items()

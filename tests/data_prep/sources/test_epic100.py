@@ -26,7 +26,7 @@ HEADER = _COLUMNS.split(",")
 
 
 def row(narration_id, video_id, start, stop, fps, verb=0, noun=2):
-  """As the official files count: start_frame = floor(fps * t), minimum 1."""
+  """Counts as the official files do: start_frame = floor(fps * t), at least 1."""
   stamp = lambda t: f"00:00:{t:05.2f}"
   return [
     narration_id,

@@ -53,8 +53,8 @@ def test_shipped_weights_score_what_they_did(config):
     config, dataset, view="exo", mesh=devices.make_mesh(1), views=eval_loader.TestViews(1, 1)
   )
   metrics = evaluator(weights.params, weights.stats).metrics
-  # As the run that made the file ended; a clip may fall to the other side of a
-  # tie on another processor.
+  # The scores with which the run that made the file ended; on another processor
+  # a clip may fall to the other side of a tie.
   for name, score in (
     ("motion_top1", 0.833),
     ("shape_top1", 0.343),

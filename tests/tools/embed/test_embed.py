@@ -253,7 +253,7 @@ def test_errors(finished, tiny_ego, tiny_exo, tmp_path, capsys):
     f"--checkpoint={finished[0] / 'exo'}", f"--datasets={tiny_exo}:train"
   )
 
-  # As method "fpv_only" leaves it.
+  # The weights that method "fpv_only" leaves.
   weights = weight_files.read_weights(finished[0])
   ego = {k: v for k, v in weights.params["ego"].items() if k != "projection"}
   fpv = dataclasses.replace(weights, params={"ego": ego}, stats={"ego": weights.stats["ego"]})

@@ -250,7 +250,7 @@ def test_the_same_run_of_another_study_is_taken(tmp_path):
       study_rows.read(study), "configs/demo.py", (), tmp_path / folder, **kwargs
     ).cells([3])
 
-  # As study and runs leave them: Table 1's stage one and two of its rows.
+  # What a study and its runs leave: Table 1's stage one and two of its rows.
   (tmp_path / "one").mkdir()
   (tmp_path / "one" / runner.STUDY_FILE).write_text("{}")
   for cell in planned("table1", "one"):
