@@ -174,7 +174,7 @@ def test_maps_of_both_networks(compared, workdir, baseline):
   assert len(maps) == 4
 
 
-def test_pairs_and_curves(alone, tiny_tables, workdir):
+def test_pairs_and_curves(alone, tiny_ego, tiny_exo, tiny_tables, workdir):
   page = html_pages.Page(alone)
   table = pairing.PairTable.load(tiny_tables / "pairs.npz")
   best = table.similarity[table.ego_rows, 0]
@@ -185,6 +185,19 @@ def test_pairs_and_curves(alone, tiny_tables, workdir):
   assert f"best, cosine {table.similarity[:, 0].max():.3f}" in text
   assert f"worst, cosine {table.similarity[:, 0].min():.3f}" in text
   alts = [a["alt"] for a in page.of("img")]
+  # Each pair has a picture of either clip, beside its narration.
+  for view, folder in (("ego", tiny_ego), ("exo", tiny_exo)):
+    narrations = {clip.narration for clip in records.ClipDataset(folder, "train").clips}
+    frames = [
+      image
+      for image in page.of("img")
+      if image["alt"].startswith(f"Middle frame of an {view} clip: ")
+    ]
+    assert len(frames) == text.count(", cosine ")
+    for image in frames:
+      narration = image["alt"].partition(": ")[2]
+      assert narration in narrations and narration in text
+      assert image["src"].startswith("data:image/jpeg;base64,/9j/")
   scalars = metric_log.read(workdir / "joint")
   used = scalars["train/loss/selected_pairs"].values
   # One evaluation at the end, so one interval of the log.
