@@ -117,7 +117,10 @@ class Frames:
 class Model:
   """The two-view network."""
 
-  backbone: str = setting("slowfast_r50", "Architecture of both encoders.")
+  backbone: str = setting(
+    "slowfast_r50",
+    "Architecture of both encoders; a config file may register one of its own (docs/library.md).",
+  )
   dropout: float = setting(0.5, "Dropout rate before the class heads.", allowed=between(0, 1))
   projection_prenorm: str = setting(
     AUTO,
@@ -136,7 +139,9 @@ class Model:
   bn_group_size: int = setting(
     0, "Clips that share batch statistics; 0 is the global batch.", allowed=at_least(0)
   )
-  conv: str = setting(AUTO, "How convolutions are computed (models/layers/convolution.py).")
+  conv: str = setting(
+    AUTO, "How convolutions are computed (sum_l_jax/models/layers/convolution.py)."
+  )
   remat: str = setting(
     "none",
     'What the backward pass computes again instead of keeping it: "none", "blocks" (in all'
@@ -251,7 +256,9 @@ class Stage:
     ("0 epochs", "20 epochs", "25 epochs"),
     'For "relative_steps": from boundaries[i] on, the rate is learning_rate * factors[i].',
   )
-  factors: tuple[float, ...] = setting((1.0, 0.1, 0.01), "See boundaries.")
+  factors: tuple[float, ...] = setting(
+    (1.0, 0.1, 0.01), "Factors of the learning rate; see boundaries."
+  )
   warmup: str = setting("0 epochs", "Length of the linear warm-up from warmup_start.")
   warmup_start: float = setting(0.0, "Learning rate at step 0 of a warm-up.")
 
