@@ -1,7 +1,7 @@
 """Lists the commands of sum_l_jax, and runs one of them.
 
 python -m sum_l_jax
-python -m sum_l_jax predict runs/demo video.mp4 ...
+python -m sum_l_jax predict --checkpoint=runs/demo video.mp4
 
 `sum-l` is the same, where the package is installed.
 """
