@@ -3,6 +3,9 @@ r"""Says what is wrong with built clip data sets, before a training run does.
   python -m data_prep.doctor data/ego data/exo \
       --narrations=data/narrations.npz --pairs=data/pairs.npz
 
+  # after copying: are all frames, byte for byte, those that were written?
+  python -m data_prep.doctor data/ego data/exo --verify
+
   # decode the first and last frame of every clip, and list those that fail:
   python -m data_prep.doctor data/ego --deep --skip_list=data/ego_skip.txt
 
@@ -47,6 +50,7 @@ def examine_dataset(
   *,
   frames: int = 0,
   deep: bool = False,
+  verify: bool = False,
   known: frozenset[str] | None = None,
 ) -> tuple[index_checks.Splits, Findings]:
   """Runs all checks of one data set.
@@ -55,6 +59,8 @@ def examine_dataset(
     directory: folder of the data set.
     frames: number of frames; clips with fewer are counted. 0 is off.
     deep: whether both ends of every clip are decoded.
+    verify: whether all shards are read and compared with the digests taken when
+      they were written.
     known: narrations that have a vector; None leaves that check out.
 
   Returns:
@@ -76,6 +82,8 @@ def examine_dataset(
     if known is not None and data.labelled:
       steps["vectors"] = table_checks.check_embedded(data, known)
     steps[shard_checks.FRAMES] = shard_checks.check_frames(data, deep)
+    if verify:
+      steps[shard_checks.CONTENT] = shard_checks.check_content(data)
     for name, step in steps.items():
       findings += _run_check(name, step, split)
   if len(splits) > 1:
@@ -96,6 +104,7 @@ def examine(
   pairs: pathlib.Path | None = None,
   frames: int = 0,
   deep: bool = False,
+  verify: bool = False,
 ) -> Findings:
   """Examines data sets and the tables made of them.
 
@@ -105,6 +114,7 @@ def examine(
     pairs: the pair table; it needs `narrations`.
     frames: see `examine_dataset`.
     deep: see `examine_dataset`.
+    verify: see `examine_dataset`.
 
   Returns:
     All findings, also the good ones.
@@ -118,7 +128,7 @@ def examine(
     _check_views(directories)
   findings, opened = [], []
   for directory in directories:
-    splits, found = examine_dataset(directory, frames=frames, deep=deep, known=known)
+    splits, found = examine_dataset(directory, frames=frames, deep=deep, verify=verify, known=known)
     findings += found
     opened.append(splits)
   if narrations:
@@ -235,6 +245,12 @@ def make_parser() -> argparse.ArgumentParser:
     help="decode the first and last frame of every clip (default: the first"
     f" of every {shard_checks.SAMPLE_EVERY}th clip)",
   )
+  add(
+    "--verify",
+    action="store_true",
+    help="read all shards, and compare every clip's frames with the digest taken"
+    " when they were written",
+  )
   add("--report", type=pathlib.Path, metavar="FILE.json", help="file of the errors and warnings")
   add(
     "--skip_list",
@@ -276,6 +292,7 @@ def diagnose(args: argparse.Namespace) -> Findings:
     pairs=args.pairs,
     frames=args.frames,
     deep=args.deep,
+    verify=args.verify,
   )
   print(as_text(findings))
   if args.report:

@@ -19,6 +19,7 @@ from sum_l_jax.video import decode
 SAMPLE_EVERY = 50
 
 FRAMES = "frames"
+CONTENT = "content"
 
 # A damaged dataset_info.json raises an error of json_format.
 _READ_ERRORS = (*examples.READ_ERRORS, json_format.Error)
@@ -90,6 +91,31 @@ def check_frames(data: records.ClipDataset, deep: bool) -> Iterator[Finding]:
     what = "both ends" if deep else "first frame"
     text = f"{what} of {len(indices)} decoded"
     yield Finding.ok(FRAMES, text)
+
+
+def check_content(data: records.ClipDataset) -> Iterator[Finding]:
+  """The frames of every clip are, byte for byte, those that were written."""
+  changed, reason = [], ""
+  for index in progress.Progress(f"{data!r}: clips verified", range(len(data)), unit="clip"):
+    clip = data.clips[index]
+    try:
+      found = records.digest_frames(data.read_frames(index, range(clip.num_frames)))
+    except _READ_ERRORS as error:
+      reason = reason or f" The first can't be read: {error}"
+      found = ""
+    if found != clip.digest:
+      changed.append(clip.clip_id)
+  if changed:
+    yield Finding.error(
+      CONTENT,
+      f"{{n}} of {len(data)} clips don't hold the frames that were written"
+      f" ({{clips}}).{reason} The shards were damaged, cut short or exchanged:"
+      " copy all files of the folder again from where they are whole. Or:"
+      f" {index_checks.REBUILD}",
+      changed,
+    )
+  else:
+    yield Finding.ok(CONTENT, f"all frames of {len(data)} clips are those that were written")
 
 
 def _undecodable(data: records.ClipDataset, tried: int, clips: list[str], reason: str) -> Finding:

@@ -153,7 +153,7 @@ def check_pairs(
 def _mined_split(splits: index_checks.Splits, fingerprints: set[str]) -> records.ClipDataset:
   """The split that the table was mined for, else the one that trains."""
   for data in splits.values():
-    if data.fingerprint in fingerprints:
+    if data.annotation_fingerprint in fingerprints:
       return data
   return splits.get(split_rules.TRAIN) or next(iter(splits.values()))
 

@@ -159,6 +159,7 @@ def _clip_info(
     video_id=clip.video_id,
     start_seconds=float(clip.start_seconds),
     first_record=first_record,
+    digest=records.digest_frames(clip.frames),
   )
 
 

@@ -132,8 +132,8 @@ def make_table(
     clip_offsets=np.concatenate([[0], ends]),
     clip_pool=np.repeat(np.arange(len(exo)), sizes)[clips],
     clip_index=np.concatenate([np.arange(size) for size in sizes])[clips],
-    ego_fingerprint=ego.fingerprint,
-    exo_fingerprints=tuple(data.fingerprint for data in exo),
+    ego_fingerprint=ego.annotation_fingerprint,
+    exo_fingerprints=tuple(data.annotation_fingerprint for data in exo),
     text_model=table.model,
     text_fingerprint=table.fingerprint,
   )

@@ -40,8 +40,9 @@ def spaced(number: int, at_most: int) -> np.ndarray:
 def subset(dataset: records.ClipDataset, rows: np.ndarray) -> records.ClipDataset:
   """The data set with some of its clips, in the order of `rows`."""
   part = copy.copy(dataset)
-  # The fingerprint of the part is computed when it is asked for.
+  # The fingerprints of the part are computed when they are asked for.
   part.__dict__.pop("fingerprint", None)
+  part.__dict__.pop("annotation_fingerprint", None)
   part.clips = tuple(dataset.clips[row] for row in rows)
   return part
 

@@ -47,8 +47,9 @@ class PairTable:
       entries `clip_offsets[u]:clip_offsets[u + 1]` of the next two.
     clip_pool: int32 `[N_exo]`, which exo data set.
     clip_index: int32 `[N_exo]`, which clip of it.
-    ego_fingerprint: fingerprint of the ego data set the table was mined for.
-    exo_fingerprints: fingerprints of the exo data sets, in order.
+    ego_fingerprint: `annotation_fingerprint` of the ego data set that the table
+      was mined for.
+    exo_fingerprints: those of the exo data sets, in order.
     text_model: name of the sentence encoder.
     text_fingerprint: fingerprint of the narration table.
   """
@@ -107,10 +108,10 @@ class PairTable:
         again.
     """
     problems = []
-    if ego.fingerprint != self.ego_fingerprint:
+    if ego.annotation_fingerprint != self.ego_fingerprint:
       problems.append(
         f"the ego data set {_where(ego)} has fingerprint"
-        f" {ego.fingerprint!r}, the table was mined for"
+        f" {ego.annotation_fingerprint!r}, the table was mined for"
         f" {self.ego_fingerprint!r}"
       )
     elif len(ego) != len(self.ego_rows):
@@ -124,9 +125,9 @@ class PairTable:
     else:
       problems.extend(
         f"the exo data set number {pool}, {_where(data)}, has fingerprint"
-        f" {data.fingerprint!r}, the table was mined for {wanted!r}"
+        f" {data.annotation_fingerprint!r}, the table was mined for {wanted!r}"
         for pool, (data, wanted) in enumerate(zip(exo, self.exo_fingerprints, strict=True))
-        if data.fingerprint != wanted
+        if data.annotation_fingerprint != wanted
       )
     if table.model != self.text_model:
       problems.append(

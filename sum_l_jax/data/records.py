@@ -14,6 +14,7 @@ that sampling 8 frames of a long clip does not read all of it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Sequence
 import dataclasses
 import functools
@@ -26,7 +27,7 @@ from typing import Any
 from sum_l_jax import types
 from sum_l_jax.system import paths
 
-FORMAT = 1
+FORMAT = 2
 FRAMES_PER_RECORD = 64
 CARD_FILE = "card.json"
 _REBUILD = "Build it again with the command that made it (it resumes nothing)."
@@ -38,7 +39,13 @@ _CARD_FIELDS = {"name": str, "view": str, "metadata": dict, "tasks": dict, "spli
 
 @dataclasses.dataclass(frozen=True)
 class ClipInfo:
-  """One line of `clips_<split>.jsonl`; see `types.Clip` for the fields."""
+  """One line of `clips_<split>.jsonl`; see `types.Clip` for most fields.
+
+  Attributes:
+    num_frames: number of frames.
+    first_record: number of the record that holds the first of them.
+    digest: `digest_frames` of the JPEG bytes, taken while they were written.
+  """
 
   clip_id: str
   narration: str
@@ -48,6 +55,7 @@ class ClipInfo:
   video_id: str
   start_seconds: float
   first_record: int
+  digest: str
 
   def to_json(self) -> str:
     """The clip as one line of the file."""
@@ -64,6 +72,16 @@ class ClipInfo:
 def clips_file(split: str) -> str:
   """Name of the file that lists the clips of a split."""
   return f"clips_{split}.jsonl"
+
+
+def digest_frames(frames: Iterable[bytes]) -> str:
+  """Hex digest of the bytes of a clip's frames, in order."""
+  digest = hashlib.blake2b(digest_size=16)
+  for frame in frames:
+    # With its length, so that no byte moves from one frame to the next unseen.
+    digest.update(len(frame).to_bytes(8, "little"))
+    digest.update(frame)
+  return digest.hexdigest()
 
 
 def num_records(num_frames: int) -> int:
@@ -133,8 +151,13 @@ class ClipDataset:
     tasks: label sets by name.
     clips: the clips; positions in it are the clip indices used everywhere.
     metadata: what the builder noted (seed, source, ...).
-    fingerprint: hex digest of ids, narrations, labels and frame counts. Pair
-      tables and checkpoints record it.
+    fingerprint: hex digest of all that training sees of the clips: ids,
+      narrations, labels, classes, times, and the pixels by their digests.
+      Checkpoints and results record it. It depends neither on the folder's
+      place nor on how the frames are spread over shards.
+    annotation_fingerprint: hex digest of ids, narrations, labels and classes
+      alone. Pair tables record it, since mining looks at nothing else: a data
+      set built at another size or frame rate keeps its pairs.
   """
 
   def __init__(self, directory: str | pathlib.Path, split: str) -> None:
@@ -185,12 +208,23 @@ class ClipDataset:
 
   @functools.cached_property
   def fingerprint(self) -> str:
-    """Digest of what pair tables and checkpoints depend on."""
-    digest = hashlib.sha256()
+    """Digest of all that the index says, but where the frames lie."""
+    layout = ("first_record",)
+    fields = [f.name for f in dataclasses.fields(ClipInfo) if f.name not in layout]
+    return self._digest(fields)
+
+  @functools.cached_property
+  def annotation_fingerprint(self) -> str:
+    """Digest of what pair tables depend on."""
+    return self._digest(("clip_id", "narration", "labels"))
+
+  def _digest(self, fields: Sequence[str]) -> str:
+    """Hex digest of the classes, and of these fields of all clips."""
+    tasks = [[t.name, t.kind, list(t.class_names)] for _, t in sorted(self.tasks.items())]
+    digest = hashlib.sha256(json.dumps(tasks).encode())
     for clip in self.clips:
-      line = [clip.clip_id, clip.narration, clip.num_frames]
-      line.append({t: list(ids) for t, ids in sorted(clip.labels.items())})
-      digest.update(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+      line = [getattr(clip, field) for field in fields]
+      digest.update(b"\n" + json.dumps(line, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
   @functools.cached_property

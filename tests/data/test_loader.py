@@ -47,8 +47,8 @@ def make_pairs(ego, exo, table, top_k=3):
     clip_offsets=np.cumsum([0] + [len(carriers[t]) for t in exo_texts]),
     clip_pool=[pool for pool, _ in entries],
     clip_index=[index for _, index in entries],
-    ego_fingerprint=ego.fingerprint,
-    exo_fingerprints=tuple(dataset.fingerprint for dataset in exo),
+    ego_fingerprint=ego.annotation_fingerprint,
+    exo_fingerprints=tuple(dataset.annotation_fingerprint for dataset in exo),
     text_model=table.model,
     text_fingerprint=table.fingerprint,
   )

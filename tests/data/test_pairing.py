@@ -251,7 +251,7 @@ class _Data(SimpleNamespace):
 
 def _dataset(fingerprint, size=3):
   return _Data(
-    fingerprint=fingerprint, size=size, name="n", split="train", directory="/some/folder"
+    annotation_fingerprint=fingerprint, size=size, name="n", split="train", directory="/some/folder"
   )
 
 

@@ -149,7 +149,7 @@ _MANIFEST = (
   "c,frames,,,look,cut,10\n"
 )
 _CLIPS = "".join(
-  records.ClipInfo(f"c{i}", "cut it", {"verb": (0,)}, 9, 12.0, "v", 0.0, i).to_json() + "\n"
+  records.ClipInfo(f"c{i}", "cut it", {"verb": (0,)}, 9, 12.0, "v", 0.0, i, "").to_json() + "\n"
   for i in range(2)
 )
 _CARD = json.dumps(

@@ -88,7 +88,9 @@ def test_times_and_numbers(text):
   )
 )
 def test_lines_of_a_clip_list(value):
-  whole = json.loads(records.ClipInfo("a", "cut", {"verb": (0,)}, 9, 12.0, "v", 0.0, 0).to_json())
+  whole = json.loads(
+    records.ClipInfo("a", "cut", {"verb": (0,)}, 9, 12.0, "v", 0.0, 0, "").to_json()
+  )
   for name in whole:
     line = json.dumps({**whole, name: value})
     try:

@@ -26,6 +26,10 @@ class Dataset:
   split: str = "train"
   directory: str = "fake"
 
+  @property
+  def annotation_fingerprint(self):
+    return self.fingerprint
+
   def __len__(self):
     return len(self.clips)
 

@@ -78,8 +78,8 @@ def _check_same(
   table: pairing.PairTable, ego: records.ClipDataset, exo: Sequence[records.ClipDataset]
 ) -> None:
   """Refuses a table of other data, whose rows would name wrong clips."""
-  fingerprints = tuple(data.fingerprint for data in exo)
-  if (table.ego_fingerprint, table.exo_fingerprints) != (ego.fingerprint, fingerprints):
+  fingerprints = tuple(data.annotation_fingerprint for data in exo)
+  if (table.ego_fingerprint, table.exo_fingerprints) != (ego.annotation_fingerprint, fingerprints):
     raise ValueError("the pair table was mined for other data.")
 
 

@@ -15,6 +15,8 @@ from data_prep.checks import index_checks
 from data_prep.checks.finding import Finding
 from data_prep.clips import clip_dataset
 from data_prep.mining import pseudo_pairs
+from sum_l_jax import types
+from sum_l_jax.data import clip_selection
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
@@ -85,6 +87,76 @@ def only(found, check, split, severity, count):
   assert set(finding) == {"dataset", "split", "check", "severity", "count", "message", "clips"}
   assert (finding["severity"], finding["count"]) == (severity, count)
   return finding
+
+
+# What was written, and what is there.
+
+
+def _resize(folder, *, quality):
+  """The clips of a data set, encoded anew."""
+  data = records.ClipDataset(folder, "train")
+  clips = []
+  for index, info in enumerate(data.clips):
+    frames = [
+      simplejpeg.encode_jpeg(simplejpeg.decode_jpeg(frame), quality=quality)
+      for frame in data.read_frames(index, range(info.num_frames))
+    ]
+    fields = ("clip_id", "fps", "narration", "labels", "video_id", "start_seconds")
+    clips.append(types.Clip(frames=frames, **{f: getattr(info, f) for f in fields}))
+  return clips
+
+
+def test_verify_finds_frames_of_another_build(examine, ego, tmp_path):
+  status, text, _ = examine(ego, "--verify")
+  assert status == 0
+  assert "content (all frames of 17 clips are those that were written)" in text
+  other = write(tmp_path / "other", {"train": _resize(ego, quality=50)})
+  (shard,), (better,) = (list(f.glob("*-train.array_record*")) for f in (ego, other))
+  shutil.copy(better, shard)
+  # Every other check is content: names, order and numbers are the same.
+  assert examine(ego)[0] == 0
+  status, _, found = examine(ego, "--verify")
+  assert status == 1
+  only(found, "content", "train", "error", 17)
+
+
+def test_fingerprints_cover_pixels_and_annotations(ego, tmp_path):
+  """Independent of the place; of the annotations alone where pairs need no more."""
+  train = records.ClipDataset(ego, "train")
+  moved = records.ClipDataset(shutil.copytree(ego, tmp_path / "else"), "train")
+  assert moved.fingerprint == train.fingerprint
+  pixels = write(tmp_path / "pixels", {"train": _resize(ego, quality=50)})
+  same = write(tmp_path / "same", {"train": _resize(ego, quality=50)})
+  pixels, same = (records.ClipDataset(folder, "train") for folder in (pixels, same))
+  assert pixels.fingerprint == same.fingerprint != train.fingerprint
+  assert pixels.annotation_fingerprint == train.annotation_fingerprint
+  # A part has the fingerprint of its own clips.
+  first = clip_selection.subset(train, np.arange(3))
+  again = clip_selection.subset(clip_selection.subset(train, np.arange(5)), np.arange(3))
+  other = clip_selection.subset(pixels, np.arange(3))
+  assert first.fingerprint == again.fingerprint != other.fingerprint
+  assert len({d.annotation_fingerprint for d in (first, other, train)}) == 2
+  for field, value in (
+    ("narration", "put the cup"),
+    ("clip_id", "x"),
+    ("labels", {"verb": [2], "noun": [3]}),
+  ):
+    folder = shutil.copytree(ego, tmp_path / field)
+    edit_clip(folder, 0, **{field: value})
+    changed = records.ClipDataset(folder, "train")
+    assert changed.fingerprint != train.fingerprint, field
+    assert changed.annotation_fingerprint != train.annotation_fingerprint, field
+  folder = shutil.copytree(ego, tmp_path / "classes")
+  edit_card(folder, lambda card: card["tasks"]["verb"]["class_names"].reverse())
+  changed = records.ClipDataset(folder, "train")
+  assert changed.fingerprint != train.fingerprint
+  assert changed.annotation_fingerprint != train.annotation_fingerprint
+  # Another rate counts as other clips, and needs no new pairs.
+  folder = shutil.copytree(ego, tmp_path / "rate")
+  edit_clip(folder, 0, fps=24.0)
+  changed = records.ClipDataset(folder, "train")
+  assert changed.fingerprint != train.fingerprint
+  assert changed.annotation_fingerprint == train.annotation_fingerprint
 
 
 # Sound data.

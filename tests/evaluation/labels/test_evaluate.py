@@ -133,6 +133,7 @@ def clip(video, verb, noun):
     video_id=video,
     start_seconds=0.0,
     first_record=0,
+    digest="",
   )
 
 
