@@ -12,6 +12,8 @@ _REPORT = ["jinja2>=3.1,<4", "matplotlib>=3.8,<4"]
 # clu's writers of event files import both, undeclared. TensorFlow before 2.18
 # wants numpy below 2.
 _TENSORBOARD = ["tensorboard>=2.18", "tensorflow>=2.18.1,<3"]
+# Normalises narrations; the standard library does the same without it.
+_NORMALISE = ["tensorflow>=2.18.1,<3", "tensorflow-text>=2.18.1,<3"]
 _TEXT = ["torch>=2.2,<2.15", "sentence-transformers>=5,<7"]
 
 
@@ -100,9 +102,12 @@ setuptools.setup(
     # The page of a run and the charts of its data.
     "report": _REPORT,
     "tensorboard": _TENSORBOARD,
+    # Not with data_prep: few platforms have it, and it brings TensorFlow.
+    "text": _NORMALISE,
     "tpu": ["jax[tpu]"],
     "test": [
       *_REPORT,
+      *_NORMALISE,
       *_TENSORBOARD,
       *_TEXT,
       # all-MiniLM-L6-v2 as a package: the narrations' test is offline.

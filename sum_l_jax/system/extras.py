@@ -10,6 +10,7 @@ EXTRAS = {
   "sentence_transformers": "data_prep",
   "tensorboard": "tensorboard",
   "tensorflow": "tensorboard",
+  "tensorflow_text": "text",
   "torch": "data_prep",
 }
 

