@@ -6,8 +6,9 @@ Renders `toy_kitchen` into `data/toy_kitchen` where it is absent, mines pairs,
 trains the exo encoder (stage one) and everything together (stage two), and
 scores the ego encoder on 1,500 test clips.
 
-Arguments: method=sum_l|fpv_only|typical_cl|triplet, objective=paper|released,
-terms=aw_m|a_m|aw|m|none (Table 5),
+Arguments: method=sum_l|fpv_only|typical_cl|triplet,
+objective=paper|released|released_intended,
+terms=auto|aw_m|a_m|aw|m|none (Table 5),
 exo_encoder=original|same_init|shared|frozen (Table 6); world=0|1|... renders
 other clips of the same classes.
 """
@@ -19,7 +20,7 @@ from sum_l_jax.config import read
 def get_config(argument: str = ""):
   """Small enough for a laptop, with nothing left out."""
   choice = read.parse_arguments(
-    argument, method="sum_l", objective="paper", terms="aw_m", exo_encoder="original", world="0"
+    argument, method="sum_l", objective="paper", terms="auto", exo_encoder="original", world="0"
   )
   world = read.parse_whole_number("world", choice["world"])
   root = f"data/toy_kitchen_{world}" if world else "data/toy_kitchen"

@@ -25,7 +25,7 @@ def get_config(argument: str = ""):
     method="sum_l",
     backbone="slowfast_r101",
     objective="paper",
-    terms="aw_m",
+    terms="auto",
     exo_encoder="original",
   )
   config = read.default_config()

@@ -12,9 +12,10 @@ backbone=slow_r50 (its "R3D-50"), and 65.0, 49.5 with slowfast_r50 from
 Kinetics weights (66.7, 50.2 from Ego-Exo weights). Set `config.init.ego` to
 such weights and `config.init.exo` to the result of configs/exo_lemma.py.
 
-Arguments: method=sum_l|fpv_only|typical_cl|triplet, objective=paper|released,
+Arguments: method=sum_l|fpv_only|typical_cl|triplet,
+objective=paper|released|released_intended,
 backbone=slow_r50|slowfast_r50|slowfast_r50_4x16|slowfast_r101|tiny,
-terms=aw_m|a_m|aw|m|none (Table 5),
+terms=auto|aw_m|a_m|aw|m|none (Table 5),
 exo_encoder=original|same_init|shared|frozen (Table 6).
 """
 
@@ -29,7 +30,7 @@ def get_config(argument: str = ""):
     method="sum_l",
     backbone="slow_r50",
     objective="paper",
-    terms="aw_m",
+    terms="auto",
     exo_encoder="original",
   )
   config = read.default_config()

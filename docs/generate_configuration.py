@@ -184,11 +184,13 @@ def page() -> str:
     *_sections(),
     "\n## What a method sets\n\n",
     _presets("`method`", presets.METHODS),
-    "\n## What an objective sets\n\nIt sets `loss.weights` always and the other fields where they"
-    " are `auto`; a method goes before it.\n\n",
+    "\n## What an objective sets\n\nIt sets fields that are `auto`, and the weight of the"
+    " cross-view term where neither the method nor `loss.cross_view` names such a term; a method"
+    " goes before it. A weight that is set to another value is an error.\n\n",
     _presets("`objective`", presets.OBJECTIVES),
     "\n## What `terms=` sets\n\n`terms=` is an argument of the config files: a row of the paper's"
-    " Table 5.\n\n",
+    " Table 5, for the method `sum_l`. `auto` names no row: the terms are those of the"
+    " objective.\n\n",
     _presets("`terms=`", presets.TABLE_5),
     "\n## What `exo_encoder=` sets\n\n`exo_encoder=` is an argument of the config files: a row of"
     " the paper's Table 6. With `same_init`, `init.exo` also follows `init.ego`.\n\n",

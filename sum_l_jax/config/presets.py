@@ -31,7 +31,8 @@ METHODS: Mapping[str, Mapping[str, object]] = {
   },
 }
 
-# What an objective sets: the fields that are "auto", and weights always
+# What an objective sets: the fields that are "auto", and the weight of the
+# cross-view term where nothing else names such a term
 # (docs/paper_vs_released.md).
 OBJECTIVES: Mapping[str, Mapping[str, object]] = {
   "paper": {
@@ -56,11 +57,16 @@ OBJECTIVES: Mapping[str, Mapping[str, object]] = {
 
 # Table 5: which alignment terms there are, beside both label losses.
 TABLE_5: Mapping[str, Mapping[str, object]] = {
+  "auto": {},
   "none": {"loss.weights.ego_exo": 0.0, "loss.weights.ego_text": 0.0, "loss.weights.exo_text": 0.0},
-  "aw": {"loss.weights.ego_text": 0.0, "loss.weights.exo_text": 0.0},
+  "aw": {
+    "loss.cross_view": "weighted",
+    "loss.weights.ego_text": 0.0,
+    "loss.weights.exo_text": 0.0,
+  },
   "m": {"loss.weights.ego_exo": 0.0},
   "a_m": {"loss.cross_view": "filtered"},
-  "aw_m": {},
+  "aw_m": {"loss.cross_view": "weighted"},
 }
 
 # Table 6: where the third-person encoder of the joint stage comes from.
@@ -82,20 +88,31 @@ def set_ablation(config: config_dict.ConfigDict, *, terms: str, exo_encoder: str
 
   Args:
     config: config to change in place.
-    terms: row of Table 5. "aw_m" is the whole of Eq. 12; "a_m" lacks the
-      weights of Eq. 10, "aw" the text, "m" the cross-view term; "none" has the
-      label losses alone.
+    terms: row of Table 5, for the method "sum_l". "aw_m" is the whole of
+      Eq. 12; "a_m" lacks the weights of Eq. 10, "aw" the text, "m" the
+      cross-view term; "none" has the label losses alone. "auto" names no row:
+      the terms are those of the method and the objective.
     exo_encoder: row of Table 6. "original" and "frozen" come from a training of
       their own, and "frozen" stays as it is; "same_init" starts like the ego
       encoder; "shared" is the ego encoder.
 
   Raises:
-    ValueError: the name is unknown; lists the choices.
+    ValueError: the name is unknown, or the config's method has no such row.
   """
   for name, value, choices in (("terms", terms, TABLE_5), ("exo_encoder", exo_encoder, TABLE_6)):
     if value not in choices:
       raise ValueError(f"{name} must be one of {tuple(choices)}, got {value!r}.")
     config.update_from_flattened_dict(dict(choices[value]))
+  if terms != "auto" and config.method != "sum_l":
+    raise ValueError(
+      f"terms={terms!r} is a row of Table 5, which has the terms of method='sum_l';"
+      f" method={config.method!r} names its own. Drop one."
+    )
+  if exo_encoder != "original" and config.method == "fpv_only":
+    raise ValueError(
+      f"exo_encoder={exo_encoder!r} needs an exo encoder, which method='fpv_only' does not have."
+      " Drop one."
+    )
   if exo_encoder == "same_init":
     init: Any = config.init
     # A reference, so that it follows --config.init.ego.

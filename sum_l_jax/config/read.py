@@ -208,12 +208,7 @@ def resolve(config: config_dict.ConfigDict, backbones: Mapping[str, Sampling]) -
       " The config file must import the module that registers an encoder of your own"
       " (sum_l_jax.models.register_backbone)."
     )
-  for name, value in {
-    **presets.OBJECTIVES[given.objective],
-    **presets.METHODS[given.method],
-  }.items():
-    if values[name] == schema.AUTO or name.startswith("loss.weights."):
-      values[name] = value
+  values.update(_implied(given, values))
   sampling = backbones[given.model.backbone]
   values["frames.count"] = count = given.frames.count or sampling.num_frames
   values["frames.stride"] = given.frames.stride or sampling.stride
@@ -222,7 +217,81 @@ def resolve(config: config_dict.ConfigDict, backbones: Mapping[str, Sampling]) -
       f"config.frames.count={count} must be a multiple of {sampling.frames_multiple}, the frame"
       f" ratio of the pathways of {given.model.backbone}."
     )
-  return schema.Settings.from_flat(values)
+  settings = schema.Settings.from_flat(values)
+  _check_terms(given, settings)
+  return settings
+
+
+def _cross_view(given: schema.Settings) -> tuple[str, str]:
+  """The cross-view term that a config names, and what names it; or "" twice."""
+  if kind := presets.METHODS[given.method].get("loss.cross_view"):
+    return str(kind), f"config.method={given.method!r}"
+  if (kind := given.loss.cross_view) != schema.AUTO:
+    return kind, f"config.loss.cross_view={kind!r}"
+  return "", ""
+
+
+def _implied(given: schema.Settings, values: Mapping[str, Any]) -> dict[str, Any]:
+  """What method and objective put in the place of fields.
+
+  A method goes before the objective, and whoever names a cross-view term has
+  it: the objective "released" leaves it out only where nobody does.
+
+  Raises:
+    ValueError: a weight is set to something else; names the field.
+  """
+  default = {field.name: field.default for field in schema.fields()}
+  presets_of = {
+    f"config.objective={given.objective!r}": presets.OBJECTIVES[given.objective],
+    f"config.method={given.method!r}": presets.METHODS[given.method],
+  }
+  implied: dict[str, Any] = {}
+  for source, fields in presets_of.items():
+    for name, value in fields.items():
+      if not name.startswith("loss.weights."):
+        if values[name] == schema.AUTO:
+          implied[name] = value
+        continue
+      if source.startswith("config.objective") and _cross_view(given)[0]:
+        continue
+      if values[name] not in (value, default[name]):
+        raise ValueError(
+          f"{source} means {name}={value}, but config.{name}={values[name]} is set. Drop one."
+        )
+      implied[name] = value
+  return implied
+
+
+def _check_terms(given: schema.Settings, settings: schema.Settings) -> None:
+  """Checks that the joint stage has the terms that the config names.
+
+  Args:
+    given: the config, before method and objective filled it in.
+    settings: the resolved settings.
+
+  Raises:
+    ValueError: a term that is named has no weight, or nothing is left.
+  """
+  if schema.JOINT_STAGE not in settings.stages:
+    return
+  weights = settings.loss.weights
+  kind, source = _cross_view(given)
+  if kind and not weights.ego_exo:
+    raise ValueError(
+      f"{source} names a cross-view term, but its weight, config.loss.weights.ego_exo, is 0."
+      " Give it a weight above 0, or drop one."
+    )
+  if not any(weights.by_term().values()):
+    raise ValueError(
+      "All of config.loss.weights are 0, which leaves nothing to train. Give one of"
+      f" {', '.join(weights.by_term())} a weight above 0."
+    )
+  for field in ("share_encoder", "freeze_exo"):
+    if getattr(settings.model, field) and not settings.uses_exo:
+      raise ValueError(
+        f"config.model.{field}=True needs an exo view, but the weights of exo_cls, ego_exo and"
+        " exo_text in config.loss.weights are 0. Drop one."
+      )
 
 
 def _check_ranges(given: schema.Settings) -> None:

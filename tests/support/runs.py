@@ -64,7 +64,7 @@ from tests.support import runs
 
 def get_config(argument=""):
   choice = read.parse_arguments(
-    argument, method="sum_l", terms="aw_m", exo_encoder="original"
+    argument, method="sum_l", terms="auto", exo_encoder="original"
   )
   config = read.default_config()
   config.method = choice["method"]
