@@ -212,6 +212,17 @@ class _Conversion:
   def _leave_behind(self) -> None:
     """Drops what is of no use, and what the user doesn't want."""
     skip = {**names.SKIPPED, **dict.fromkeys(self._options.skip, "as --skip says")}
+    own = {head.weight for head in self._heads if head not in names.HEADS}
+    distilled = names.ego_exo_distilled(
+      {
+        name.removesuffix(".weight"): len(value)
+        for name, value in self._tensors.items()
+        if name.endswith(".weight") and name not in own
+      }
+    )
+    if distilled:
+      self._heads.append(names.EGO_EXO_ACTION)
+      skip |= {rf"{re.escape(name)}\.(weight|bias)": "distillation heads" for name in distilled}
     for name in list(self._tensors):
       reason = next((r for pattern, r in skip.items() if re.fullmatch(pattern, name)), None)
       if reason:

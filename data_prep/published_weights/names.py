@@ -13,6 +13,7 @@ is used" are comparisons of two sets.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Mapping
 import dataclasses
 import re
 from typing import Any
@@ -205,6 +206,30 @@ HEADS = (
   Head.of("ego", "", "global_con_head.fpv_global_proj"),
   Head.of("exo", "", "global_con_head.tpv_global_proj"),
 )
+
+# Ego-Exo's class for Kinetics (HandObjKd...), which made its "EE" weights, has
+# the action head and two that are distilled: whether a clip is egocentric (2)
+# and what it shows (1000 ImageNet classes). Published copies may lack the two.
+EGO_EXO_ACTION = Head.of("", "action", "head.projections.0")
+_DISTILLED = {"head.projections.1": 2, "head.projections.2": 1000}
+
+
+def ego_exo_distilled(counts: Mapping[str, int]) -> frozenset[str]:
+  """The distillation heads of Ego-Exo's Kinetics weights, if these are such.
+
+  Other multi-task networks use the same names, so that the numbers of classes
+  decide.
+
+  Args:
+    counts: number of outputs of each linear layer, by name without "weight".
+
+  Returns:
+    Names of the layers; empty for other networks.
+  """
+  found = {n: c for n, c in counts.items() if n.startswith("head.projections.")}
+  kept = found.pop("head.projections.0", 0)
+  return frozenset(found) if kept and found == _DISTILLED else frozenset()
+
 
 # Patterns of names that are left behind on purpose, and what they are.
 SKIPPED = {

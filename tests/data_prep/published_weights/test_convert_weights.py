@@ -244,6 +244,44 @@ def test_joint_checkpoint_of_the_authors(networks, tmp_path, capsys):
   assert "left behind  556 of the other view" in capsys.readouterr().out
 
 
+def kinetics_of_ego_exo(network, sizes=(400, 2, 1000)):
+  """Kinetics weights as Ego-Exo's training class saves them."""
+  state = {
+    k: v
+    for k, v in reference_networks.pyslowfast_state(network).items()
+    if not k.startswith("head")
+  }
+  rng = torch.Generator().manual_seed(6)
+  width = network.blocks[-1].proj.in_features
+  for index, count in enumerate(sizes):
+    state[f"head.projections.{index}.weight"] = torch.randn(count, width, generator=rng)
+    state[f"head.projections.{index}.bias"] = torch.randn(count, generator=rng)
+  hands = {"handobjhead.pathway0_conv_fcn0.weight": torch.ones(2, 2, 1, 3, 3)}
+  return {**state, **hands, "handobjhead.score_projection.bias": torch.ones(2)}
+
+
+@pytest.mark.parametrize("model", [SLOW, SLOWFAST])
+def test_kinetics_checkpoint_of_ego_exo(networks, tmp_path, capsys, model):
+  state = kinetics_of_ego_exo(networks[model])
+  path = save(tmp_path / "Ego_Exo.pyth", state)
+  assert convert(path, tmp_path / "out", model=model) == 0
+  weights = weight_files.read_weights(tmp_path / "out")
+  assert_encoder(weights, "ego", networks[model])
+  heads = weights.params["ego"]["heads"]
+  assert set(heads) == {"action"}
+  np.testing.assert_array_equal(heads["action"]["kernel"], state["head.projections.0.weight"].T)
+  np.testing.assert_array_equal(heads["action"]["bias"], state["head.projections.0.bias"])
+  out = capsys.readouterr().out
+  assert "left behind  4 distillation heads: head.projections.1.bias" in out
+  assert "left behind  2 auxiliary heads for hands and objects" in out
+
+
+def test_heads_of_the_same_names_but_of_other_tasks_are_not_guessed(networks, tmp_path, error):
+  path = save(tmp_path / "two.pyth", kinetics_of_ego_exo(networks[SLOW], (97, 300)))
+  text = error(path, model=SLOW)
+  assert "4 in the file without a place: head.projections.0.bias" in text
+
+
 def test_stage_one_checkpoint_of_the_authors(networks, tmp_path):
   state = {
     k: v
