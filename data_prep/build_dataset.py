@@ -289,6 +289,8 @@ def build(args: argparse.Namespace) -> None:
   view = source_table.view(args)
   problems = clip_specs.Problems(skip=args.on_error == "skip")
   source = source_table.read(args, problems)
+  for text in source.warnings:
+    print(f"warning: {text}", file=sys.stderr)
   if not source.clips:
     raise ValueError(
       f"No clip is usable; {len(problems.skipped)} were skipped. The first"

@@ -19,6 +19,7 @@ import hashlib
 import math
 import os
 import pathlib
+import re
 from typing import TypeVar
 
 from sum_l_jax import types
@@ -27,6 +28,11 @@ from sum_l_jax.video import media
 
 # Longest name of a file in bytes, with room for the ending that a reader adds.
 _LONGEST = 240
+
+# How pandas calls a column that had no name when it read the file.
+_NO_NAME = re.compile(r"Unnamed: \d+(\.\d+)?")
+# The days before a time, as pandas writes a Timedelta.
+_DAYS = re.compile(r"(\d+) days? \+?(?=\d)")
 
 _Number = TypeVar("_Number", int, float)
 
@@ -81,6 +87,7 @@ class Annotations:
     files: files that were read; they identify the source.
     unlabelled: clips whose labels were not published, by split.
     metadata: JSON values that evaluation should know as well.
+    warnings: sentences about what was read and is probably not meant.
   """
 
   clips: Sequence[ClipSpec]
@@ -88,6 +95,7 @@ class Annotations:
   files: Sequence[pathlib.Path] = ()
   unlabelled: Mapping[str, Sequence[ClipSpec]] = dataclasses.field(default_factory=dict)
   metadata: Mapping = dataclasses.field(default_factory=dict)
+  warnings: Sequence[str] = ()
 
 
 class Problems:
@@ -126,13 +134,18 @@ class Problems:
 
 
 def read_rows(
-  path: pathlib.Path, required: Sequence[str]
+  path: pathlib.Path, required: Sequence[str], *, others_matter: bool = False
 ) -> tuple[list[tuple[str, dict[str, str]]], list[str]]:
   """Reads a CSV file with a header.
+
+  Columns without a name are left out, such as the row numbers that pandas
+  writes first, and the empty columns of a spreadsheet.
 
   Args:
     path: the file, in UTF-8.
     required: columns that must be there.
+    others_matter: whether other columns mean something too; then one without a
+      name must hold row numbers or nothing.
 
   Returns:
     The place and the cells by column of each row, and the columns in order. A
@@ -140,33 +153,66 @@ def read_rows(
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: the file isn't text, a column is missing or repeated, or there is
-      no row.
+    ValueError: the file isn't text, a column is missing, repeated or lacks its
+      name, or there is no row.
   """
   if not path.is_file():
     raise FileNotFoundError(f"There is no annotation file {str(path)!r}.")
-  rows = []
   try:
     # utf-8-sig: spreadsheets put a byte order mark before the first column.
     with path.open(newline="", encoding="utf-8-sig") as handle:
       reader = csv.reader(handle)
-      columns = [column.strip() for column in next(reader, [])]
-      _check_columns(path, columns, required)
-      for cells in reader:
-        if not any(cell.strip() for cell in cells):
-          continue
-        row = dict(zip(columns, (cell.strip() for cell in cells)))
-        if len(cells) != len(columns):
-          row[""] = f"{len(cells)} cells, the header has {len(columns)}"
-        rows.append((f"{path.name}, line {reader.line_num}", row))
+      header = [column.strip() for column in next(reader, [])]
+      _check_columns(path, [column for column in header if column], required)
+      lines = [
+        (f"{path.name}, line {reader.line_num}", cells)
+        for cells in reader
+        if any(cell.strip() for cell in cells)
+      ]
   except (UnicodeDecodeError, csv.Error) as error:
     raise ValueError(
       f"{str(path)!r}{_line_that_is_no_text(path)} can't be read as a CSV"
       f" file in UTF-8 ({error}). Save it again as CSV, encoding UTF-8."
     ) from error
-  if not rows:
+  if not lines:
     raise ValueError(f"{str(path)!r} has a header and no rows.")
-  return rows, columns
+  if _begins_with_row_numbers(header, lines):
+    header = ["", *header]
+  named = [
+    (i, name)
+    for i, name in enumerate(header)
+    if name and (name in required or not _NO_NAME.fullmatch(name))
+  ]
+  if others_matter:
+    for i in sorted(set(range(len(header))) - {i for i, _ in named}):
+      _check_unnamed(path, i, [cells[i].strip() for _, cells in lines if i < len(cells)])
+  rows = []
+  for where, cells in lines:
+    row = {name: cells[i].strip() for i, name in named if i < len(cells)}
+    if len(cells) != len(header):
+      row[""] = f"{len(cells)} cells, the header has {len(header)}"
+    rows.append((where, row))
+  return rows, [name for _, name in named]
+
+
+def _begins_with_row_numbers(header: Sequence[str], lines: Sequence[tuple[str, list[str]]]) -> bool:
+  """Whether rows have one cell more than the header, and begin with a number of their own."""
+  numbers = {cells[0] for _, cells in lines if len(cells) == len(header) + 1}
+  return len(numbers) == len(lines) and all(number.strip().isdecimal() for number in numbers)
+
+
+def _check_unnamed(path: pathlib.Path, position: int, cells: Sequence[str]) -> None:
+  """Raises ValueError for a column without a name that holds something."""
+  if all(cell.removesuffix(".0").isdecimal() or not cell for cell in cells) and (
+    not any(cells) or len(set(cells)) == len(cells)
+  ):
+    return
+  shown = list(dict.fromkeys(filter(None, cells)))
+  raise ValueError(
+    f"{str(path)!r}: column {position + 1} has no name, and holds"
+    f" {command_line.some([repr(cell) for cell in shown])}. Name it in the"
+    " file's first line, or take the column out."
+  )
 
 
 def _line_that_is_no_text(path: pathlib.Path) -> str:
@@ -293,7 +339,8 @@ def parse_seconds(text: str, column: str, where: str) -> float:
   Raises:
     ValueError: it is none; the error names the place, the column and the value.
   """
-  parts = text.split(":")
+  days = _DAYS.match(text)
+  parts = text[days.end() if days else 0 :].split(":")
   try:
     numbers = [float(part) for part in parts]
   except ValueError:
@@ -311,7 +358,7 @@ def parse_seconds(text: str, column: str, where: str) -> float:
       f"{where}: {column} must be a time like 00:01:02.50, or seconds like"
       f" 62.5, not negative; got {text!r}. Correct the cell."
     )
-  return seconds
+  return seconds + (86400.0 * int(days[1]) if days else 0.0)
 
 
 def parse_int(text: str, column: str, where: str) -> int:

@@ -296,7 +296,7 @@ class _Reader:
     ids = self._release.id_columns
     clips = []
     for where, row in clip_specs.read_rows(file, columns)[0]:
-      clip_id = "_".join(row.get(column, "") for column in ids)
+      clip_id = "_".join(_whole(row.get(column, "")) for column in ids)
       with self._problems.of(clip_id, where):
         (clip_specs.check_row if labelled else clip_specs.check_cells)(row, where)
         clip = self._make_clip(clip_id, row, where, labelled)
@@ -359,6 +359,12 @@ class _Reader:
       last_frame=frames[1],
       frames_fps=self._release.frames_fps(video_id),
     )
+
+
+def _whole(name: str) -> str:
+  """An id; of the number 7.0, as pandas and spreadsheets write it, the id 7."""
+  digits = name.removesuffix(".0")
+  return digits if digits.isdecimal() else name
 
 
 def _warn_of_wrong_frames(clips: Sequence[clip_specs.ClipSpec], release: Release) -> None:

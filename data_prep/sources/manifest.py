@@ -19,6 +19,7 @@ import pathlib
 import re
 
 from data_prep.sources import clip_specs
+from data_prep.sources import label_names
 from sum_l_jax import types
 from sum_l_jax.system import command_line
 from sum_l_jax.video import frame_files
@@ -28,6 +29,8 @@ SPLIT_COLUMN = "split"
 FPS_COLUMN = "fps"
 
 _SEPARATOR = re.compile(r"[;|]")
+# In so many rows some label should occur twice.
+_MANY_ROWS = 20
 
 Rows = Sequence[tuple[str, Mapping[str, str]]]
 
@@ -58,7 +61,7 @@ def read_annotations(
     ValueError: a column is missing, or a row is unusable.
   """
   problems = problems or clip_specs.Problems()
-  rows, columns = clip_specs.read_rows(path, COLUMNS)
+  rows, columns = clip_specs.read_rows(path, COLUMNS, others_matter=True)
   own = (*COLUMNS, SPLIT_COLUMN, FPS_COLUMN)
   task_names = [c for c in columns if c not in own]
   _check_task_names(path, task_names, multi_label)
@@ -76,7 +79,20 @@ def read_annotations(
         )
       seen[clip.clip_id] = where
       clips.append(clip)
-  return clip_specs.Annotations(clips, tasks, (path,))
+  return clip_specs.Annotations(clips, tasks, (path,), warnings=_warnings(tasks, len(rows)))
+
+
+def _warnings(tasks: Mapping[str, types.Task], rows: int) -> list[str]:
+  """What is probably not meant in the label columns."""
+  found = []
+  for name, task in tasks.items():
+    found += label_names.suspicions(name, task.class_names)
+    if task.num_classes == rows >= _MANY_ROWS:
+      found.append(
+        f"Label column {name!r} has another class in each of {rows} rows, as ids and"
+        " row numbers have. Take it out if it is no label."
+      )
+  return found
 
 
 def _check_task_names(

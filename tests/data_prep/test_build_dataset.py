@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import pathlib
 
 import pytest
 
@@ -154,6 +155,29 @@ def test_truncated_video_names_clip_and_time(tmp_path, capsys):
   )
   assert status == 2 and "m.csv, line 2, clip 'a0'" in err
   assert "v.mp4' is cut off or damaged" in err and "8.00 s to 9.00 s" in err
+
+
+FIELD_CASES = pathlib.Path(__file__).parents[3] / "shared" / "data" / "field_cases"
+
+
+@pytest.mark.skipif(not FIELD_CASES.exists(), reason="needs ../shared/data/field_cases")
+@pytest.mark.parametrize(
+  "case, options, clips, words",
+  [
+    ("C09", ["--dataset=epic100", "--annotations=index.csv", "--media=media"], 2, ""),
+    (
+      "C12",
+      ["--dataset=manifest", "--view=ego", "--annotations=manifest.csv"],
+      2,
+      "warning: 2 verb classes look like a list: \"['close']\", \"['open', 'pull']\"",
+    ),
+  ],
+)
+def test_field_cases(tmp_path, capsys, monkeypatch, case, options, clips, words):
+  monkeypatch.chdir(FIELD_CASES / case)
+  status, out, err = _run(capsys, *options, f"--output={tmp_path / 'out'}")
+  assert status == 0 and words in err
+  assert f": {clips} train clips" in out
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import csv
+import dataclasses
 import pathlib
 
 import pytest
@@ -250,6 +251,113 @@ def test_windows_line_ends_and_byte_order_mark(tmp_path):
   path.write_bytes(b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n"))
   windows = manifest.read_annotations(path, media_roots=[tmp_path])
   assert windows.clips == plain.clips and windows.tasks == plain.tasks
+
+
+def _lines(path, *lines):
+  path.write_text("\n".join(lines) + "\n")
+  return path
+
+
+HEADER = "clip_id,path,start_seconds,stop_seconds,narration,verb"
+
+
+@pytest.mark.parametrize(
+  "lines",
+  [
+    # DataFrame.to_csv: row numbers without a name; once more; with gaps.
+    (f",{HEADER}", "0,a,v.mp4,0,1,x,cut", "1,b,v.mp4,1,2,y,add"),
+    (f"Unnamed: 0,{HEADER}", "0,a,v.mp4,0,1,x,cut", "1,b,v.mp4,1,2,y,add"),
+    (f",Unnamed: 0.1,{HEADER}", "0,0,a,v.mp4,0,1,x,cut", "1,1,b,v.mp4,1,2,y,add"),
+    (f",{HEADER}", "17.0,a,v.mp4,0,1,x,cut", "3.0,b,v.mp4,1,2,y,add"),
+    # With index_label=False, and from R.
+    (HEADER, "0,a,v.mp4,0,1,x,cut", "1,b,v.mp4,1,2,y,add"),
+    # Empty columns of a spreadsheet.
+    (f"{HEADER},,", "a,v.mp4,0,1,x,cut,,", "b,v.mp4,1,2,y,add,,"),
+    # A Timedelta.
+    (
+      HEADER,
+      "a,v.mp4,0 days 00:00:00,0 days 00:00:01,x,cut",
+      "b,v.mp4,0 days 00:00:01.000000,0 days 00:00:02,y,add",
+    ),
+  ],
+)
+def test_tables_as_pandas_writes_them(tmp_path, lines):
+  (tmp_path / "v.mp4").touch()
+  source = manifest.read_annotations(_lines(tmp_path / "m.csv", *lines), media_roots=[tmp_path])
+  assert list(source.tasks) == ["verb"] and source.warnings == []
+  assert [
+    (c.clip_id, c.start_seconds, c.stop_seconds, c.narration, c.labels) for c in source.clips
+  ] == [("a", 0, 1, "x", {"verb": (1,)}), ("b", 1, 2, "y", {"verb": (0,)})]
+
+
+@pytest.mark.parametrize("cells", [("cut", "add"), ("1", "1")])
+def test_a_column_that_lacks_its_name_is_not_lost_silently(tmp_path, cells):
+  (tmp_path / "v.mp4").touch()
+  path = _lines(
+    tmp_path / "m.csv",
+    f"{HEADER},",
+    *(f"c{i},v.mp4,0,1,x,y,{cell}" for i, cell in enumerate(cells)),
+  )
+  with pytest.raises(ValueError, match=f"column 7 has no name, and holds '{cells[0]}'"):
+    manifest.read_annotations(path, media_roots=[tmp_path])
+
+
+def test_official_rows_that_pandas_wrote_again(tmp_path):
+  """Row numbers first, and whole numbers with a point, as a missing cell makes them."""
+  (tmp_path / "P01_01").mkdir()
+  row = {"": "0", **annotation_files.EPIC_ROW, "uid": "7.0", "start_frame": "8.0"}
+  path = annotation_files.write_rows(tmp_path / "labels.csv", [row])
+  source = epic_kitchens.read_annotations(
+    path, release=epic_kitchens.EPIC55, media_roots=[tmp_path]
+  )
+  assert source.clips == [
+    dataclasses.replace(clip, where="labels.csv, line 2") for clip in _epic(tmp_path, {}).clips
+  ]
+
+
+@pytest.mark.parametrize(
+  "labels, words",
+  [
+    (["['open', 'pull']", "['close']"], ["2 verb classes look like a list", "['open', 'pull']"]),
+    (["(open, pull)", "close"], ["1 verb class looks like a list: '(open, pull)'"]),
+    (["open, pull", "open", "pull"], ["1 verb class looks like a list: 'open, pull'"]),
+    (["3", "3.0"], ["1 verb class is written in several ways: '3' and '3.0'"]),
+    (["open", "Open"], ["'Open' and 'open'"]),
+    (["pick up", "pick-up", "Pick_up"], ["'Pick_up' and 'pick up' and 'pick-up'"]),
+    (["nan", "open"], ["1 verb class looks like an empty cell: 'nan'"]),
+    # What is no mistake: classes of official data sets.
+    (["turn-on", "board:chopping", "massaging person's head", "put a, b and c"], []),
+    (["2", "2.5", "open (door)", "close"], []),
+  ],
+)
+def test_labels_that_look_like_mistakes(tmp_path, labels, words):
+  source = _manifest(tmp_path, *({"clip_id": f"c{i}", "verb": v} for i, v in enumerate(labels)))
+  assert source.tasks["verb"].num_classes == len(labels)
+  assert len(source.warnings) == bool(words)
+  for word in words:
+    assert word in source.warnings[0]
+
+
+def test_a_label_column_of_ids(tmp_path):
+  rows = [{"clip_id": f"c{i}", "verb": f"n{i}"} for i in range(20)]
+  (warning,) = _manifest(tmp_path, *rows).warnings
+  assert "'verb' has another class in each of 20 rows" in warning
+  assert _manifest(tmp_path, *rows[:19]).warnings == []
+  assert _manifest(tmp_path, *rows, {"clip_id": "d", "verb": "n0"}).warnings == []
+
+
+@pytest.mark.parametrize(
+  "text, seconds",
+  [("1 days 00:00:02.5", 86402.5), ("0 days 01:00:00", 3600.0), ("2 days +00:00:01", 172801.0)],
+)
+def test_times_of_pandas(text, seconds):
+  assert clip_specs.parse_seconds(text, "stop", "here") == seconds
+
+
+@pytest.mark.parametrize("text", ["-1 days +23:59:59", "1 days", "1 days x", "days 1:00"])
+def test_times_that_are_none(text):
+  with pytest.raises(ValueError, match="stop must be a time"):
+    clip_specs.parse_seconds(text, "stop", "here")
 
 
 def test_a_line_that_is_no_utf8_is_named(tmp_path):
