@@ -30,6 +30,12 @@ WINDOW_SECONDS = 63 / FRAMES_FPS
 CLASSES_FILE = "Charades_v1_classes.txt"
 NARRATIONS = ("classes", "description")
 
+# The official archives unpack to these folders; one may be the folder of --media.
+_FRAMES = ("", "CharadesEgo_v1_rgb/")
+_VIDEOS = ("", "CharadesEgo_v1_480/", "CharadesEgo_v1/")
+# The folder that the archive of annotations makes.
+_LABELS = "CharadesEgo"
+
 COLUMNS = ("id", "script", "descriptions", "actions", "length")
 _SUFFIX = {types.EGO: "only1st", types.EXO: "only3rd"}
 
@@ -158,6 +164,8 @@ def read_annotations(
   if window_seconds <= 0:
     raise ValueError(f"--window must be positive seconds, got {window_seconds}.")
   problems = problems or clip_specs.Problems()
+  if not any(path.glob("CharadesEgo_v*.csv")) and (path / _LABELS).is_dir():
+    path /= _LABELS
   directory = path if path.is_dir() else path.parent
   names = read_classes(class_lists or directory)
   files = _label_files(path, view)
@@ -192,7 +200,8 @@ def _make_clips(
   actions = parse_actions(row["actions"], where)
   length = clip_specs.parse_seconds(row["length"], "length", where)
   video = clip_specs.check_inside(row["id"], "id", where)
-  place = clip_specs.find_media(video, roots, where, frames=[video], videos=[video])
+  frames, videos = ([f"{folder}{video}" for folder in part] for part in (_FRAMES, _VIDEOS))
+  place = clip_specs.find_media(video, roots, where, frames=frames, videos=videos)
   description = row["descriptions"] or row["script"]
   frame_name = video + "-{:06d}.jpg"
 

@@ -310,27 +310,39 @@ def find_media(
     roots: folders to look in.
     where: file and line, for the error text.
     frames: where its frames may be in a root: a folder, or a file with ".tar".
-    videos: where its file may be in a root, without the suffix.
+      "{train,test}" in it stands for either.
+    videos: where its file may be in a root, without the suffix, likewise.
 
   Raises:
     FileNotFoundError: the video is nowhere; the error lists all places.
   """
   tried: list[str] = []
   for root in roots:
-    for name in frames:
-      packed = root / f"{name}.tar"
-      tried += [f"{root / name}/*.jpg", str(packed)]
-      if (root / name).is_dir():
-        return root / name
-      if packed.is_file():
-        return packed
-    for name in videos:
-      tried.append(f"{root / name}{{{','.join(media.VIDEO_SUFFIXES)}}}")
-      for suffix in media.VIDEO_SUFFIXES:
-        if (path := root / f"{name}{suffix}").is_file():
-          return path
+    for place in frames:
+      tried.append(f"{root / place}/*.jpg, or .tar")
+      for name in _alternatives(place):
+        packed = root / f"{name}.tar"
+        if (root / name).is_dir():
+          return root / name
+        if packed.is_file():
+          return packed
+    for place in videos:
+      tried.append(f"{root / place}{{{','.join(media.VIDEO_SUFFIXES)}}}")
+      for name in _alternatives(place):
+        for suffix in media.VIDEO_SUFFIXES:
+          if (path := root / f"{name}{suffix}").is_file():
+            return path
   what = f"{where}: no frames and no video of {video_id} were found."
   raise missing(what, tried, "Give the right folders with")
+
+
+def _alternatives(place: str) -> list[str]:
+  """The paths that a place with braces stands for: "{a,b}/c" for "a/c" and "b/c"."""
+  before, brace, rest = place.partition("{")
+  if not brace:
+    return [place]
+  inner, _, after = rest.partition("}")
+  return [f"{before}{choice}{after}" for choice in inner.split(",")]
 
 
 def parse_seconds(text: str, column: str, where: str) -> float:

@@ -156,18 +156,39 @@ def make_tasks(
   return tasks
 
 
+# Where a video's frames and its file may lie, in a folder of --media.
+_FRAMES = (
+  "{video}",
+  "{person}/{video}",
+  # What the downloader of EPIC-KITCHENS-100 makes, and the folder above it.
+  "{person}/rgb_frames/{video}",
+  "EPIC-KITCHENS/{person}/rgb_frames/{video}",
+  # The archive of EPIC-KITCHENS-55, and folders in it. Optical flow lies beside.
+  "frames_rgb_flow/rgb/{split}/{person}/{video}",
+  "rgb/{split}/{person}/{video}",
+  "{split}/{person}/{video}",
+  "EPIC_KITCHENS_2018/frames_rgb_flow/rgb/{split}/{person}/{video}",
+)
+_VIDEOS = (
+  "{video}",
+  "{person}/{video}",
+  "{person}/videos/{video}",
+  "EPIC-KITCHENS/{person}/videos/{video}",
+  "videos/{split}/{person}/{video}",
+  "{split}/{person}/{video}",
+  "EPIC_KITCHENS_2018/videos/{split}/{person}/{video}",
+)
+
+
 def find_media(
   video_id: str, participant: str, roots: Sequence[pathlib.Path], where: str
 ) -> pathlib.Path:
   """Finds "P01_01" of "P01" in the layouts that people keep; see `clip_specs`."""
-  places = lambda folder: [
-    video_id,
-    f"{participant}/{video_id}",
-    f"{participant}/{folder}/{video_id}",
-  ]
-  return clip_specs.find_media(
-    video_id, roots, where, frames=places("rgb_frames"), videos=places("videos")
-  )
+  # Which archive folder holds a video doesn't follow from the annotations: the
+  # validation videos of EPIC-KITCHENS-100 are test videos of EPIC-KITCHENS-55.
+  names = {"video": video_id, "person": participant, "split": "{train,test}"}
+  frames, videos = ([place.format(**names) for place in places] for places in (_FRAMES, _VIDEOS))
+  return clip_specs.find_media(video_id, roots, where, frames=frames, videos=videos)
 
 
 def _files(path: pathlib.Path, names: Mapping[str, str]) -> dict[str, pathlib.Path]:

@@ -121,6 +121,21 @@ def test_epic_class_lists(tmp_path):
     "P01/P01_01.MP4",
     "P01_01.avi",
     "P01/videos/P01_01.mkv",
+    # The archive of EPIC-KITCHENS-55, as it is downloaded and unpacked in place.
+    "frames_rgb_flow/rgb/train/P01/P01_01.tar",
+    "frames_rgb_flow/rgb/test/P01/P01_01.tar",
+    "frames_rgb_flow/rgb/test/P01/P01_01/",
+    "rgb/train/P01/P01_01.tar",
+    "train/P01/P01_01/",
+    "test/P01/P01_01.MP4",
+    "videos/train/P01/P01_01.MP4",
+    "videos/test/P01/P01_01.MP4",
+    "EPIC_KITCHENS_2018/frames_rgb_flow/rgb/train/P01/P01_01.tar",
+    "EPIC_KITCHENS_2018/videos/train/P01/P01_01.MP4",
+    # What the downloader of EPIC-KITCHENS-100 makes.
+    "P01/rgb_frames/P01_01.tar",
+    "EPIC-KITCHENS/P01/rgb_frames/P01_01.tar",
+    "EPIC-KITCHENS/P01/videos/P01_01.MP4",
   ],
 )
 def test_epic_layouts(tmp_path, layout):
@@ -131,6 +146,11 @@ def test_epic_layouts(tmp_path, layout):
   else:
     place.parent.mkdir(parents=True)
     place.touch()
+  # Optical flow and detected objects lie beside in the archive, under the same names.
+  for other in ("frames_rgb_flow/flow/train", "object_detection_images/train"):
+    (second / other / "P01").mkdir(parents=True, exist_ok=True)
+    (second / other / "P01" / "P01_01.tar").touch()
+  (second / "P01" / "flow_frames" / "P01_01").mkdir(parents=True)
   assert epic_kitchens.find_media("P01_01", "P01", [tmp_path, second], "here") == place
 
 

@@ -132,6 +132,24 @@ def test_third_person_pool_and_descriptions(official, tmp_path):
   assert [c.clip_id for c in test.clips] == ["DDDDD"]
 
 
+def test_the_folders_that_the_archives_make(official, tmp_path):
+  """Annotations, frames and videos below one folder, as they are unpacked there."""
+  labels, media, _ = official
+  root = tmp_path / "data"
+  root.mkdir()
+  labels.rename(root / "CharadesEgo")
+  (root / "CharadesEgo_v1_480").mkdir()
+  for video in media.glob("*.mp4"):
+    video.rename(root / "CharadesEgo_v1_480" / video.name)
+  media.rename(root / "CharadesEgo_v1_rgb")
+  source = charades_ego.read_annotations(root, view="ego", media_roots=[root])
+  assert {clip.media.relative_to(root).as_posix() for clip in source.clips} == {
+    "CharadesEgo_v1_rgb/AAAAAEGO",
+    "CharadesEgo_v1_rgb/BBBBBEGO",
+    "CharadesEgo_v1_480/CCCCCEGO.mp4",
+  }
+
+
 def test_version_0_is_refused(tmp_path, capsys):
   (tmp_path / "CharadesEgo_v0_train.csv").write_text("id\n")
   (tmp_path / "Charades_v1_classes.txt").write_text("".join(f"c{i:03d} x\n" for i in range(157)))

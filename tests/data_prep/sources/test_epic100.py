@@ -182,6 +182,28 @@ def test_one_file_alone_and_a_missing_one(official, tmp_path, capsys):
   assert "EPIC_100_validation.csv" in error and "official annotations" in error
 
 
+def test_from_the_archive_of_the_older_release(official, tmp_path, capsys):
+  """By the documented command: its tar files of train and test, and its videos."""
+  labels, media, _ = official
+  archive = tmp_path / "EPIC_KITCHENS_2018"
+  packed = archive / "frames_rgb_flow" / "rgb" / "test" / "P02"
+  packed.mkdir(parents=True)
+  (media / "P01" / "rgb_frames" / "P01_101.tar").rename(packed / "P02_12.tar")
+  (archive / "videos" / "train" / "P01").mkdir(parents=True)
+  numbered_video.write_video(
+    archive / "videos" / "train" / "P01" / "P01_02.MP4", list(range(120)), time_base=Fraction(1, 60)
+  )
+  write_csv(labels / "EPIC_100_train.csv", HEADER, [row("P01_02_0", "P01_02", 0.5, 1.5, 60)])
+  write_csv(labels / "EPIC_100_validation.csv", HEADER, [row("P02_12_7", "P02_12", 0.5, 1.0, 60)])
+  options = ["--dataset=epic100", f"--annotations={labels}", f"--output={tmp_path / 'out'}"]
+  assert build_dataset.main([*options, f"--media={media},{archive}"]) == 0
+  assert "1 train, 1 validation clips" in capsys.readouterr().out
+  for split, first, last in (("train", 30, 89), ("validation", 30, 60)):
+    data = records.ClipDataset(tmp_path / "out", split)
+    frames = data.read_frames(0, [0, data.clips[0].num_frames - 1])
+    assert [numbered_video.read(frame) for frame in frames] == [first, last]
+
+
 def test_same_narration_id_twice(official):
   labels, media, _ = official
   again = row("P01_01_0", "P01_01", 0.5, 1.5, 60)
