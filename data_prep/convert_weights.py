@@ -51,6 +51,7 @@ def _import(args: argparse.Namespace) -> None:
       classes=_classes(args.dataset),
       channel_order=args.channel_order,
       fps=args.fps,
+      pool_window=args.pool_window,
       skip=args.skip,
     ),
   )
@@ -59,7 +60,7 @@ def _import(args: argparse.Namespace) -> None:
   with manager.Checkpoints(folder) as checkpoints:
     checkpoints.save(0, {"params": weights.params, "stats": weights.stats}, weights.card)
   print("\n".join(report.lines()))
-  frames = weights.card["frames"]
+  frames, window = weights.card["frames"], weights.card["network"]["pool_window"]
   for view, pixels in weights.card["pixels"].items():
     print(
       f"needs        {view}: {pixels['channel_order']}, mean"
@@ -67,6 +68,7 @@ def _import(args: argparse.Namespace) -> None:
       f" {frames['count']} frames at stride {frames['stride']} of"
       f" {frames['fps']:g} a second"
     )
+  print(f"scores       {f'windows of {window} x {window}' if window else 'the whole map'}")
   print(f"wrote {output}")
 
 
@@ -128,6 +130,14 @@ def main(argv: list[str] | None = None) -> int:
   )
   parser.add_argument(
     "--fps", type=float, default=0.0, help="frame rate that the network saw (default: by head)"
+  )
+  parser.add_argument(
+    "--pool_window",
+    type=int,
+    default=-1,
+    metavar="N",
+    help="side of the windows whose scores the network's authors average at test time, 0 for the"
+    " whole map (default: by names and heads)",
   )
   parser.add_argument(
     "--skip",

@@ -26,6 +26,7 @@ from sum_l_jax.evaluation.labels import evaluators
 from sum_l_jax.evaluation.retrieval import embedding
 from sum_l_jax.evaluation.retrieval import retrieval_run
 from sum_l_jax.evaluation.retrieval import retrieval_source
+from sum_l_jax.models import backbones
 from sum_l_jax.system import devices
 
 
@@ -53,6 +54,31 @@ def _stream_opener(
   )
 
 
+def pool_window(settings: Settings, card: towers.Card | None = None) -> int:
+  """Side of the windows that evaluation pools; 0 is the whole map.
+
+  Args:
+    settings: resolved settings.
+    card: card of the checkpoint that is scored; None for that of a training.
+  """
+  window = settings.eval.pool_window
+  if card is not None and "pool_window" in card.get("network", {}):
+    saved = towers.pool_window(card)
+    if window not in (-1, saved):
+      logging.warning(
+        "config.eval.pool_window=%d, but these weights are scored with pool_window=%d by those who"
+        " trained them. Leave it at -1 to do as they do.",
+        window,
+        saved,
+      )
+    return saved if window < 0 else window
+  if window >= 0:
+    return window
+  return backbones.find(settings.model.backbone).pool_window(
+    train_crop=settings.frames.crop_size, test_crop=settings.eval.crop_size
+  )
+
+
 def build_evaluator(
   settings: Settings,
   dataset: records.ClipDataset,
@@ -61,6 +87,7 @@ def build_evaluator(
   mesh: jax.sharding.Mesh,
   views: eval_loader.TestViews,
   train: records.ClipDataset | None = None,
+  card: towers.Card | None = None,
 ) -> evaluators.Evaluator:
   """Builds an evaluator of a split.
 
@@ -72,6 +99,8 @@ def build_evaluator(
     views: test views of a clip.
     train: the training split, for the groups of clips that are also scored
       apart; None scores no groups.
+    card: card of the checkpoint that is scored, which says how to pool where
+      the settings don't; None for the weights of a training.
 
   Raises:
     ValueError: a batch size that the devices can't share.
@@ -82,7 +111,7 @@ def build_evaluator(
       f"config.eval.batch_size={batch} must be a multiple of the {mesh.size} devices."
     )
   network = build.build_network(
-    settings, {view: dataset.tasks}, embedding_dim=None, pool_window=settings.eval.pool_window
+    settings, {view: dataset.tasks}, embedding_dim=None, pool_window=pool_window(settings, card)
   )
   return evaluators.Evaluator(
     dataset=dataset,

@@ -23,6 +23,7 @@ from data_prep.published_weights import names
 from sum_l_jax import models
 from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.evaluation import towers as evaluation_towers
 from sum_l_jax.models.layers import norm
 from sum_l_jax.system import command_line
 from sum_l_jax.train.state import Network
@@ -41,6 +42,8 @@ class Options:
     classes: class names of a built data set, by view and task.
     channel_order: "RGB" or "BGR"; "" for what networks of this kind saw.
     fps: rate of the frames that the network saw; 0 for what is known.
+    pool_window: side of the windows that the network's authors pool at test
+      time, 0 for the whole map; -1 for what is known.
     skip: patterns of names to leave behind.
   """
 
@@ -50,6 +53,7 @@ class Options:
   classes: Mapping[str, Mapping[str, Sequence[str]]] = dataclasses.field(default_factory=dict)
   channel_order: str = ""
   fps: float = 0.0
+  pool_window: int = -1
   skip: Sequence[str] = ()
 
 
@@ -191,6 +195,7 @@ class _Conversion:
     known = exported[0] if len(exported) == 1 else ""
     views = _choose_views(towers, self._options.view or known)
     params, stats, heads = {}, {}, {}
+    window = names.pool_window(self._options.backbone, towers.values())
     for view, origin in views.items():
       encoder, statistics = self._encoder(towers[origin])
       params[view], stats[view] = {"encoder": encoder}, {"encoder": statistics}
@@ -206,7 +211,7 @@ class _Conversion:
       else:
         self._wrong["in the file without a place"].append(name)
     self._check()
-    card = self._make_card(params, heads)
+    card = self._make_card(params, heads, window)
     return weight_files.Weights(params, stats, card, str(self._file.path))
 
   def _leave_behind(self) -> None:
@@ -331,10 +336,17 @@ class _Conversion:
     return [f"class {i}" for i in range(count)], f"{head.weight} has {count} {reason}"
 
   def _make_card(
-    self, params: Mapping[str, Any], heads: Mapping[str, Mapping[names.Head, list[str]]]
+    self,
+    params: Mapping[str, Any],
+    heads: Mapping[str, Mapping[names.Head, list[str]]],
+    window: int,
   ) -> dict[str, Any]:
     """What `build.Trainer.card` says of a trained checkpoint, and more."""
     options, old = self._options, self._card
+    if options.pool_window >= 0:
+      window = options.pool_window
+    elif old:
+      window = evaluation_towers.pool_window(old)
     entry, spec = models.BACKBONES[options.backbone], names.network_spec(options.backbone)
     order = {
       view: options.channel_order
@@ -367,6 +379,7 @@ class _Conversion:
         "bn_epsilon": norm.EPSILON,
         # The released projections were trained on unit features.
         "projection_prenorm": old.get("network", {}).get("projection_prenorm", dim is not None),
+        "pool_window": window,
       },
       "data": {"ego": None, "exo": [], "narrations": None, "text_model": None},
       "config": old.get("config", "{}"),
@@ -479,5 +492,8 @@ def export(
   card = {**weights.card, "head_names": head_names, "exported_views": list(views)}
   if "network" not in card:  # It was trained here, so that its config knows.
     settings = json.loads(card["config"])
-    card["network"] = {"projection_prenorm": settings["model.projection_prenorm"] == "true"}
+    card["network"] = {
+      "projection_prenorm": settings["model.projection_prenorm"] == "true",
+      "pool_window": evaluation_towers.pool_window(card),
+    }
   return out, json.dumps(card)

@@ -146,6 +146,17 @@ def encoder_names(backbone: str, family: str, ours: Iterable[str]) -> dict[str, 
   return {name: rules[family](parse(name)) for name in ours}
 
 
+def pool_window(backbone: str, families: Iterable[str]) -> int:
+  """Side of the windows that a file's authors pool at test time; 0 is the whole map.
+
+  PySlowFast, pytorchvideo and Ego-Exo average windows of 7 x 7, in their
+  multi-task networks too, and so do the SUM-L authors' networks of one pathway.
+  Their joint network of two pathways pools the whole map.
+  """
+  joint = "sum_l_exo" in families
+  return 0 if joint and network_spec(backbone).fast else 7
+
+
 @dataclasses.dataclass(frozen=True)
 class Head:
   """A linear layer that is no part of an encoder.

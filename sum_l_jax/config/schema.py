@@ -290,10 +290,11 @@ class Eval:
   during_crops: int = setting(1, "Spatial views while training.", choices=(1, 3))
   crop_size: int = setting(256, "Pixels that the short side is resized to.", allowed=at_least(1))
   pool_window: int = setting(
-    0,
-    "0 pools the whole map. 7 pools windows of 7 x 7 and averages their scores, as the single-task"
-    " networks of PySlowFast do, which gives another result above crop 224.",
-    allowed=at_least(0),
+    -1,
+    "0 pools the whole map. 7 pools windows of 7 x 7 and averages their scores, which gives"
+    " another result above crop 224. -1 is what the authors do: for converted weights what their"
+    " card says, for slow_r50 windows that span the map of the training crop, else the whole map.",
+    allowed=at_least(-1),
   )
   batch_size: int = setting(16, "Test views of a step, over all devices.", allowed=at_least(1))
   ensemble: str = setting(

@@ -61,6 +61,18 @@ def prenorm(card: Card) -> bool:
   return read_config(card)["model.projection_prenorm"] == "true"
 
 
+def pool_window(card: Card) -> int:
+  """Side of the windows that evaluation pools; 0 is the whole map."""
+  # A converted file says it in `network`, a run in its config.
+  network, config = card.get("network", {}), read_config(card)
+  window = int(network.get("pool_window", config.get("eval.pool_window", 0)))
+  if window >= 0:
+    return window
+  return models.BACKBONES[card["backbone"]].pool_window(
+    train_crop=config["frames.crop_size"], test_crop=card["frames"]["crop_size"]
+  )
+
+
 def read_config(card: Card) -> dict[str, Any]:
   """The config of the run, by dotted name; empty for converted weights."""
   return json.loads(card.get("config") or "{}")

@@ -115,6 +115,7 @@ def evaluate_checkpoint(
       mesh=mesh,
       views=build_evaluation.final_views(settings),
       train=train,
+      card=weights.card,
     )
     with jax.transfer_guard("disallow"):
       scored = evaluator(params, stats)
@@ -125,6 +126,7 @@ def evaluate_checkpoint(
       "skipped": [clip.clip_id for clip, good in zip(dataset.clips, scored.evaluated) if not good],
       "views": evaluator.stream.num_views,
       "ensemble": settings.eval.ensemble,
+      "pool_window": build_evaluation.pool_window(settings, weights.card),
       "seconds": round(scored.seconds, 1),
       "metrics": scored.metrics,
       "intervals": _intervals(scored) if dataset.labelled else {},

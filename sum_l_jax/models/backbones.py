@@ -48,6 +48,8 @@ class Backbone:
     frames_multiple: number that T must be a multiple of.
     stage_names: names of the stages whose activations it returns, in order.
     spec: stage tables of the networks of this library, None for others.
+    windows: whether its authors score windows at test time that span the map of
+      the training crop, and average these scores; else the whole map is pooled.
   """
 
   make: EncoderFactory
@@ -56,21 +58,35 @@ class Backbone:
   frames_multiple: int = 1
   stage_names: tuple[str, ...] = ()
   spec: NetworkSpec | None = None
+  windows: bool = False
+
+  def pool_window(self, *, train_crop: int, test_crop: int) -> int:
+    """Side of the windows that its authors pool at test time; 0 is the whole map.
+
+    Args:
+      train_crop: side of the training crop in pixels.
+      test_crop: side of the test crop. No window fits one that is smaller.
+    """
+    return train_crop // 32 if self.windows and test_crop >= train_crop else 0
 
 
-def from_tables(spec: NetworkSpec, *, num_frames: int, stride: int) -> Backbone:
+def from_tables(
+  spec: NetworkSpec, *, num_frames: int, stride: int, windows: bool = False
+) -> Backbone:
   """Makes the entry of a network of one or two pathways."""
 
   def make(options: EncoderOptions, rng: np.random.Generator) -> Encoder:
     family = resnet3d.ResNet3D if spec.fast is None else slowfast.SlowFast
     return family(spec, options, rng)
 
-  return Backbone(make, num_frames, stride, spec.alpha, spec.stage_names, spec)
+  return Backbone(make, num_frames, stride, spec.alpha, spec.stage_names, spec, windows)
 
 
 BACKBONES: dict[str, Backbone] = {
   "tiny": from_tables(network_spec.TINY, num_frames=8, stride=2),
-  "slow_r50": from_tables(network_spec.SLOW_R50, num_frames=8, stride=8),
+  # The SUM-L authors' networks of one pathway score windows (as Ego-Exo's of one
+  # and of two do), and those of two pathways pool the whole map.
+  "slow_r50": from_tables(network_spec.SLOW_R50, num_frames=8, stride=8, windows=True),
   "slowfast_r50": from_tables(network_spec.SLOWFAST_R50, num_frames=32, stride=2),
   "slowfast_r50_4x16": from_tables(network_spec.SLOWFAST_R50_4X16, num_frames=32, stride=2),
   "slowfast_r101": from_tables(network_spec.SLOWFAST_R101, num_frames=32, stride=2),

@@ -1,7 +1,7 @@
 """The ego network of a checkpoint as a function from pixels to probabilities.
 
-The scores are those of `evaluation.labels.evaluate`, window pooling
-(`eval.pool_window`) included.
+The scores are those of `evaluation.labels.evaluate`, the pooling of windows
+(`towers.pool_window`) included.
 """
 
 from __future__ import annotations
@@ -75,11 +75,6 @@ def checkpoint_recipe(card: towers.Card) -> Recipe:
   return make_recipe(card["tasks"][types.EGO], card["kinds"][types.EGO], card["frames"])
 
 
-def pool_window(card: towers.Card) -> int:
-  """Side of the pooled windows that evaluation uses; 0 is the whole map."""
-  return int(towers.read_config(card).get("eval.pool_window", 0))
-
-
 def make_score(card: towers.Card, *, conv: str = "auto") -> tuple[evaluate.Score, Network]:
   """Makes `(params, stats, pixels) -> {task: [B, K]}`, to be compiled.
 
@@ -90,7 +85,7 @@ def make_score(card: towers.Card, *, conv: str = "auto") -> tuple[evaluate.Score
   Returns:
     The function of `evaluate.make_score` and its network.
   """
-  options = models.EncoderOptions(conv=conv, pool_window=pool_window(card))
+  options = models.EncoderOptions(conv=conv, pool_window=towers.pool_window(card))
   network = Network(lambda: towers.class_model(card, types.EGO, options))
   return evaluate.make_score(network, view=types.EGO, kinds=card["kinds"][types.EGO]), network
 

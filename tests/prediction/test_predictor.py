@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 from fractions import Fraction
 import json
+import logging
 
 import numpy as np
 import pytest
 
 import sum_l_jax
+from sum_l_jax import build
+from sum_l_jax import build_evaluation
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config import read
 from sum_l_jax.data import records
+from sum_l_jax.evaluation import towers
 from sum_l_jax.main import run
 from sum_l_jax.prediction import predictor
 from sum_l_jax.prediction import video_sources
@@ -94,6 +98,63 @@ def test_pooling_of_the_card_is_obeyed(finished, tiny_ego, tiny_exo, tiny_tables
   for task, values in expected.items():
     np.testing.assert_allclose(got[1][task], values, rtol=1e-4)
     assert np.abs(got[0][task] - values).max() > 1e-4
+
+
+def test_evaluation_pools_as_the_card_of_converted_weights_says(
+  finished, tiny_ego, tiny_exo, tiny_tables, tmp_path, caplog
+):
+  data = (tiny_ego, tiny_exo, tiny_tables)
+  card = weight_files.read_weights(finished[0]).card
+  path = _with_card(
+    finished,
+    tmp_path / "converted.npz",
+    config="{}",
+    network={"projection_prenorm": False, "pool_window": 1},
+    frames={**card["frames"], "crop_size": 64},
+  )
+  expected = _evaluate(finished, data, tmp_path / "run", crop_size=64, pool_window=1)
+  obeyed = _evaluate([path], data, tmp_path / "card", crop_size=64)
+  predicted = _score_clips(sum_l_jax.load(path), tiny_ego)
+  logger = logging.getLogger("absl")
+  propagate, logger.propagate = logger.propagate, True
+  try:
+    whole = _evaluate([path], data, tmp_path / "whole", crop_size=64, pool_window=0)
+  finally:
+    logger.propagate = propagate
+  assert "pool_window=0, but these weights are scored with pool_window=1" in caplog.text
+  for task, values in expected.items():
+    np.testing.assert_array_equal(obeyed[task], values)
+    np.testing.assert_allclose(predicted[task], values, rtol=1e-4)
+    assert np.abs(whole[task] - values).max() > 1e-4
+  result = json.loads((tmp_path / "card" / "result.json").read_text(encoding="utf-8"))
+  assert result["splits"]["val"]["pool_window"] == 1
+
+
+@pytest.mark.parametrize(
+  "backbone, train_crop, test_crop, window",
+  [
+    ("slow_r50", 224, 256, 7),
+    ("slow_r50", 256, 280, 8),
+    ("slow_r50", 224, 112, 0),
+    ("slowfast_r50", 224, 256, 0),
+    ("slowfast_r101", 256, 280, 0),
+    ("tiny", 56, 64, 0),
+  ],
+)
+def test_pooling_of_a_run_is_that_of_the_authors(backbone, train_crop, test_crop, window):
+  """Tables 1, 5 and 6 have slow_r50 at crop 224, tested at 256."""
+  config = read.default_config()
+  config.model.backbone = backbone
+  config.frames.crop_size, config.eval.crop_size = train_crop, test_crop
+  config.frames.short_side = (256, 320) if train_crop > 56 else (56, 64)
+  settings = build.resolve(config)
+  card = {
+    "backbone": backbone,
+    "config": settings.to_json(),
+    "frames": {"crop_size": test_crop},
+  }
+  assert build_evaluation.pool_window(settings) == window
+  assert towers.pool_window(card) == window
 
 
 def test_a_converted_file_needs_no_config(model, finished, video, tmp_path):

@@ -112,7 +112,7 @@ def make_card(
     },
     # The program applies them; they are here to be looked up.
     "pixels": weights.card["pixels"][types.EGO],
-    "pool_window": score_network.pool_window(weights.card),
+    "pool_window": towers.pool_window(weights.card),
     "checkpoint": {"step": weights.step, "sha256": weight_files.weights_sha256(weights, types.EGO)},
     "versions": {"jax": importlib.metadata.version("jax")},
   }

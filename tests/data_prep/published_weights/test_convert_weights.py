@@ -15,6 +15,7 @@ import torch
 
 from data_prep import convert_weights
 from data_prep.published_weights import files
+import sum_l_jax
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config import read
 from sum_l_jax.main import run
@@ -120,7 +121,9 @@ def test_pytorchvideo(networks, tmp_path, capsys):
     "fusion_kernel": 7,
     "bn_epsilon": 1e-5,
     "projection_prenorm": False,
+    "pool_window": 7,
   }
+  assert "scores       windows of 7 x 7" in out
 
 
 def test_pyslowfast_in_all_wrappings(networks, tmp_path):
@@ -232,6 +235,8 @@ def test_joint_checkpoint_of_the_authors(networks, tmp_path, capsys):
   assert card["kinds"]["exo"] == dict.fromkeys(["verb", "noun"], "multi_label")
   assert card["kinds"]["ego"] == dict.fromkeys(["verb", "noun"], "softmax")
   assert card["network"]["projection_prenorm"]
+  # Of all multi-task networks this one alone pools the whole map.
+  assert card["network"]["pool_window"] == 0
   assert (card["embedding_dim"], card["frames"]["fps"]) == (384, 60.0)
   out = capsys.readouterr().out
   assert "auxiliary heads for hands and objects: handobjhead.fc.weight" in out
@@ -297,6 +302,7 @@ def test_stage_one_checkpoint_of_the_authors(networks, tmp_path):
   assert (set(weights.params), weights.card["stage"]) == ({"exo"}, "exo")
   assert_encoder(weights, "exo", networks[SLOWFAST])
   assert weights.params["exo"]["heads"]["noun"]["bias"].shape == (64,)
+  assert weights.card["network"]["pool_window"] == 7
 
 
 def test_image_weights_are_inflated(networks, tmp_path, capsys):
@@ -452,7 +458,12 @@ def test_one_tower_of_a_run_of_ours_comes_back_as_what_it_was(networks, tmp_path
   assert convert(first, tmp_path / "one") == 0
   weights = weight_files.read_weights(tmp_path / "one")
   card = {k: v for k, v in weights.card.items() if k != "network"}
-  card["config"] = json.dumps({"model.projection_prenorm": "false"})
+  card["config"] = json.dumps(
+    {
+      "model.projection_prenorm": "false",
+      "eval.pool_window": 5,
+    }
+  )
   run = tmp_path / "run.npz"
   weight_files.write_weights(run, dataclasses.replace(weights, card=card))
   out = tmp_path / "out.pyth"
@@ -461,6 +472,7 @@ def test_one_tower_of_a_run_of_ours_comes_back_as_what_it_was(networks, tmp_path
   again = weight_files.read_weights(tmp_path / "two")
   assert set(again.params) == {view}
   assert not again.card["network"]["projection_prenorm"]
+  assert again.card["network"]["pool_window"] == 5
   flat = weight_files.flatten(again.params[view])
   assert flat.keys() == weight_files.flatten(weights.params[view]).keys()
 
@@ -495,7 +507,7 @@ def test_evaluates_and_refuses_wrong_pixels(kitchen, tiny_ego, tiny_exo, tiny_ta
   config = read.default_config()
   runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables, backbone="slow_r50")
   config.frames.count, config.frames.stride = 8, 8
-  config.eval.batch_size = 2
+  config.eval.batch_size, config.eval.pool_window = 2, 0
   evaluate = lambda c: run(c, tmp_path / "run", mode="eval", checkpoint=str(checkpoint))
   with pytest.raises(ValueError, match="ego.channel_order.*BGR.*RGB"):
     evaluate(config)
@@ -506,6 +518,24 @@ def test_evaluates_and_refuses_wrong_pixels(kitchen, tiny_ego, tiny_exo, tiny_ta
   config.frames.stride = 4
   with pytest.raises(ValueError, match="frames.stride = 8, the config says 4"):
     evaluate(config)
+
+
+@pytest.mark.parametrize("window", [7, 0])
+def test_scores_at_crop_256_are_those_of_the_authors_pooling(networks, kitchen, tmp_path, window):
+  """Ego-Exo's and SUM-L's multi-task networks average windows of 7 x 7."""
+  option = [] if window else ["--pool_window=0"]
+  assert convert(kitchen, tmp_path / "out", *option, model=SLOW) == 0
+  loaded = sum_l_jax.load(tmp_path / "out")
+  video = np.random.default_rng(1).integers(0, 256, (1, 8, 256, 256, 3), np.uint8)
+  pixels = ((video[..., ::-1] / 255 - 0.45) / 0.225).astype(np.float32)
+  heads = torch.load(kitchen, weights_only=True)["model_state"]
+  with torch.no_grad():
+    features = reference_networks.run(networks[SLOW], pixels, window=window)["features"]
+    for index, task in enumerate(("verb", "noun")):
+      name = f"headepic.projections.{index}"
+      logits = features @ heads[f"{name}.weight"].T + heads[f"{name}.bias"]
+      expected = logits.softmax(dim=-1).reshape(-1, logits.shape[-1]).mean(dim=0)
+      np.testing.assert_allclose(loaded.score_batch(video)[task][0], expected, atol=1e-5)
 
 
 def test_head_choices(kitchen, tiny_ego, tmp_path, error, capsys):
