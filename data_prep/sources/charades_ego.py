@@ -7,6 +7,9 @@ actions that touch it. (The reference draws a span anywhere in the video and
 labels what it touches; windows of the span's length are the nearest that clips
 with fixed labels can come to that.) Windows without an action are left out,
 since they have no narration to pair.
+
+Some official actions stop before they start, or have no length. They alone are
+left out, with a warning, and the doctor names them.
 """
 
 from __future__ import annotations
@@ -16,11 +19,13 @@ from collections.abc import Sequence
 import dataclasses
 import math
 import pathlib
+from typing import Any
 
 from absl import logging
 
 from data_prep.sources import clip_specs
 from sum_l_jax import types
+from sum_l_jax.system import command_line
 from sum_l_jax.video import frame_files
 
 NUM_CLASSES = 157
@@ -29,6 +34,10 @@ FRAMES_FPS = 24.0
 WINDOW_SECONDS = 63 / FRAMES_FPS
 CLASSES_FILE = "Charades_v1_classes.txt"
 NARRATIONS = ("classes", "description")
+
+# Names of quirks in the metadata of a data set.
+DROPPED_ACTIONS = "dropped_actions"
+WITHOUT_LENGTH = "videos_without_length"
 
 # The official archives unpack to these folders; one may be the folder of --media.
 _FRAMES = ("", "CharadesEgo_v1_rgb/")
@@ -79,13 +88,63 @@ def read_classes(directory: pathlib.Path) -> tuple[str, ...]:
   return tuple(names)
 
 
-def parse_actions(cell: str, where: str) -> list[Action]:
+class Quirks:
+  """What is odd in the official files, and was left out or filled in.
+
+  Attributes:
+    dropped: actions that have no time span, as they are written, by video.
+    without_length: videos whose length isn't given.
+  """
+
+  def __init__(self) -> None:
+    """Nothing is odd yet."""
+    self.dropped: dict[str, list[str]] = {}
+    self.without_length: list[str] = []
+
+  @property
+  def metadata(self) -> dict[str, list[str] | dict[str, list[str]]]:
+    """The quirks as values of the data set's card, which the doctor names."""
+    found = {DROPPED_ACTIONS: self.dropped, WITHOUT_LENGTH: self.without_length}
+    return {name: value for name, value in found.items() if value}
+
+  @property
+  def warnings(self) -> list[str]:
+    """The quirks in sentences."""
+    return describe_quirks(self.metadata)
+
+
+def describe_quirks(metadata: Mapping[str, Any]) -> list[str]:
+  """Says in sentences which quirks a data set has, by its metadata."""
+  found = []
+  dropped = metadata.get(DROPPED_ACTIONS, {})
+  if dropped:
+    shown = [repr(f"{video}: {part}") for video, parts in dropped.items() for part in parts]
+    found.append(
+      f"{len(shown)} actions of {len(dropped)} videos stop where they start, or before."
+      " They were left out, and the other actions of these videos kept:"
+      f" {command_line.some(shown)}."
+    )
+  videos = metadata.get(WITHOUT_LENGTH, ())
+  if videos:
+    found.append(
+      f"{len(videos)} training videos have no length in the annotations, so they were"
+      " cut as far as there are frames, or actions:"
+      f" {command_line.some([repr(video) for video in videos])}."
+    )
+  return found
+
+
+def parse_actions(cell: str, where: str) -> tuple[list[Action], list[str]]:
   """Reads "c092 11.90 21.20;c147 0.00 12.60"; an empty cell has no action.
+
+  Returns:
+    The actions; and those parts of the cell that stop where they start, or
+    before, of which the official files have some.
 
   Raises:
     ValueError: a part can't be read; the error names the place and the part.
   """
-  actions = []
+  actions, dropped = [], []
   for part in filter(None, (p.strip() for p in cell.split(";"))):
     words = part.split()
     code = words[0][1:] if words[0][:1] == "c" else ""
@@ -96,10 +155,11 @@ def parse_actions(cell: str, where: str) -> list[Action]:
         " cell."
       )
     start, stop = (clip_specs.parse_seconds(w, "actions", where) for w in words[1:])
-    if start > stop:
-      raise ValueError(f"{where}: action {part!r} stops before it starts. Correct the cell.")
-    actions.append(Action(int(code), start, stop))
-  return actions
+    if start < stop:
+      actions.append(Action(int(code), start, stop))
+    else:
+      dropped.append(part)
+  return actions, dropped
 
 
 def _label_files(path: pathlib.Path, view: str) -> dict[str, pathlib.Path]:
@@ -169,19 +229,32 @@ def read_annotations(
   directory = path if path.is_dir() else path.parent
   names = read_classes(class_lists or directory)
   files = _label_files(path, view)
-  clips, empty = [], 0
+  clips, empty, quirks = [], 0, Quirks()
   for split, file in files.items():
     for where, row in clip_specs.read_rows(file, COLUMNS)[0]:
       if row.get("id", "").endswith("EGO") != (view == types.EGO):
         continue
       with problems.of(row.get("id", ""), where):
-        made = _make_clips(row, where, split, names, media_roots, narration, window_seconds)
+        made = _make_clips(row, where, split, names, media_roots, narration, window_seconds, quirks)
         empty += sum(clip is None for clip in made)
         clips += [clip for clip in made if clip is not None]
   if empty:
     logging.info("%d training windows without an action left out", empty)
   task = types.Task("action", types.MULTI_LABEL, names)
-  return clip_specs.Annotations(clips, {"action": task}, tuple(files.values()))
+  return clip_specs.Annotations(
+    clips,
+    {"action": task},
+    tuple(files.values()),
+    metadata=quirks.metadata,
+    warnings=quirks.warnings,
+  )
+
+
+def _length(cell: str, where: str) -> float:
+  """The length of a video in seconds; 0 where it isn't given."""
+  if cell.casefold() in ("", "nan"):
+    return 0.0
+  return clip_specs.parse_seconds(cell, "length", where)
 
 
 def _make_clips(
@@ -192,13 +265,13 @@ def _make_clips(
   roots: Sequence[pathlib.Path],
   rule: str,
   window: float,
+  quirks: Quirks,
 ) -> list[clip_specs.ClipSpec | None]:
   """Makes the clips of one video; None for a window without an action."""
   clip_specs.check_cells(row, where)
   if not row["id"]:
     raise ValueError(f"{where}: id is empty. Take the official file.")
-  actions = parse_actions(row["actions"], where)
-  length = clip_specs.parse_seconds(row["length"], "length", where)
+  actions, dropped = parse_actions(row["actions"], where)
   video = clip_specs.check_inside(row["id"], "id", where)
   frames, videos = ([f"{folder}{video}" for folder in part] for part in (_FRAMES, _VIDEOS))
   place = clip_specs.find_media(video, roots, where, frames=frames, videos=videos)
@@ -233,8 +306,16 @@ def _make_clips(
       frame_name=frame_name,
     )
 
+  if dropped:
+    quirks.dropped[video] = dropped
   if split == "test":
     return [clip(video, 0.0, None, actions)]
+  length = _length(row["length"], where)
+  if not length:
+    quirks.without_length.append(video)
+    length = max((action.stop for action in actions), default=0.0)
+    if frame_files.is_frames(place):
+      length = frame_files.newest_number(place, frame_name) / FRAMES_FPS
   clips = []
   for number in range(max(1, math.floor(length / window))):
     start, stop = number * window, min((number + 1) * window, length)

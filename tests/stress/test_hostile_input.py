@@ -104,7 +104,14 @@ def test_charades_and_lemma_stay_in_their_folders(places):
   row |= {"id": "../secret", "actions": "c000 0.0 2.0", "length": "4.0", "script": "x"}
   with pytest.raises(ValueError, match="id must name something"):
     charades_ego._make_clips(
-      row, "here", "train", ("tidy",), [places / "media"], "classes", charades_ego.WINDOW_SECONDS
+      row,
+      "here",
+      "train",
+      ("tidy",),
+      [places / "media"],
+      "classes",
+      charades_ego.WINDOW_SECONDS,
+      charades_ego.Quirks(),
     )
   finder = lemma._FrameFinder([places / "media"])
   with pytest.raises(ValueError, match="the frame's path must name"):

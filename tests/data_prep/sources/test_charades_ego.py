@@ -164,7 +164,6 @@ def test_version_0_is_refused(tmp_path, capsys):
     ("c157 0 1", "classes c000 to c156; got 'c157 0 1'"),
     ("92 0 1", "got '92 0 1'"),
     ("c001 0", "got 'c001 0'"),
-    ("c001 3 1", "stops before it starts"),
     ("c001 -1 1", "not negative"),
   ],
 )
@@ -188,4 +187,56 @@ def test_missing_files_are_named(official, tmp_path, capsys):
   (labels / "Charades_v1_classes.txt").unlink()
   assert build(labels, media, tmp_path / "out") == 2
   assert "Charades_v1_classes.txt' is missing" in " ".join(capsys.readouterr().err.split())
-  assert charades_ego.parse_actions("", "x") == []
+  assert charades_ego.parse_actions("", "x") == ([], [])
+
+
+def test_actions_without_a_span_are_dropped_alone(official, tmp_path, capsys):
+  """They stop where they start, or before; the rest of the row is kept."""
+  labels, media, _ = official
+  cell = "c092 1.00 3.00;c005 3.00 1.00;c007 2.00 2.00;c147 0.00 1.20"
+  write_csv(labels / "CharadesEgo_v1_train.csv", [row("AAAAAEGO", cell, "6.00")])
+  write_csv(
+    labels / "CharadesEgo_v1_test.csv",
+    [row("BBBBBEGO", "c005 0.50 1.00;c006 1.0 0.9", "3.00"), row("CCCCCEGO", "c001 2 1", "2.00")],
+  )
+  assert build(labels, media, tmp_path / "ego", "--window=2") == 0
+  err = " ".join(capsys.readouterr().err.split())
+  assert "warning: 4 actions of 3 videos stop where they start, or before." in err
+  assert "'AAAAAEGO: c005 3.00 1.00', 'AAAAAEGO: c007 2.00 2.00', 'BBBBBEGO: c006" in err
+  assert not (tmp_path / "ego" / "skipped.csv").exists()
+  train, test = (records.ClipDataset(tmp_path / "ego", split) for split in ("train", "test"))
+  assert [c.labels["action"] for c in train.clips] == [(92, 147), (92,)]
+  assert [c.labels["action"] for c in test.clips] == [(5,), ()]
+  # The doctor finds them in the card.
+  assert train.metadata["dropped_actions"] == {
+    "AAAAAEGO": ["c005 3.00 1.00", "c007 2.00 2.00"],
+    "BBBBBEGO": ["c006 1.0 0.9"],
+    "CCCCCEGO": ["c001 2 1"],
+  }
+
+
+@pytest.mark.parametrize("length", ["", "nan", "0"])
+def test_videos_without_a_length(official, tmp_path, capsys, length):
+  """Frames say how long a video is, and else the last action."""
+  labels, media, _ = official
+  write_csv(
+    labels / "CharadesEgo_v1_train.csv",
+    [
+      row("AAAAAEGO", "c092 1.00 3.00;c001 5.00 9.00", length),
+      row("CCCCCEGO", "c092 0.50 1.90", length),
+    ],
+  )
+  # A test clip is the whole video in any case.
+  write_csv(labels / "CharadesEgo_v1_test.csv", [row("BBBBBEGO", "c005 0.50 1.00", length)])
+  assert build(labels, media, tmp_path / "ego", "--window=2") == 0
+  err = " ".join(capsys.readouterr().err.split())
+  assert "2 training videos have no length in the annotations" in err
+  train = records.ClipDataset(tmp_path / "ego", "train")
+  # 144 frames are six seconds; the other video is cut as far as its action.
+  assert [(c.clip_id, c.num_frames, c.labels["action"]) for c in train.clips] == [
+    ("AAAAAEGO_000", 48, (92,)),
+    ("AAAAAEGO_001", 48, (92,)),
+    ("AAAAAEGO_002", 48, (1,)),
+    ("CCCCCEGO_000", 46, (92,)),
+  ]
+  assert len(records.ClipDataset(tmp_path / "ego", "test")) == 1
