@@ -24,6 +24,7 @@ from sum_l_jax.config import read
 from sum_l_jax.system import devices
 from tests.support import runs
 
+pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).parents[1]
 # The equations that a file has. Eq. 1 is used in mining and, as the similarity of
 # each pair of a batch, in the losses; the step differentiates Eq. 12.

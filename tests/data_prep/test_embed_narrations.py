@@ -210,6 +210,7 @@ def test_model_that_cannot_be_loaded(tmp_path, capsys, monkeypatch, tiny_ego):
 LONG = pathlib.Path(__file__).parents[3] / "shared" / "data" / "field_cases" / "C15" / "t.txt"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not LONG.exists(), reason="needs ../shared/data/field_cases")
 def test_real_model_says_what_it_cuts(tmp_path, monkeypatch, capsys):
   _needs_sentence_model()
@@ -222,6 +223,7 @@ def test_real_model_says_what_it_cuts(tmp_path, monkeypatch, capsys):
   assert "'a person walks into the kitchen, opens the fridge, takes mil'..." in err
 
 
+@pytest.mark.slow
 def test_real_model_pairs_by_meaning(monkeypatch):
   _needs_sentence_model()
   monkeypatch.setenv("HF_HUB_OFFLINE", "1")

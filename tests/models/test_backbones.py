@@ -79,6 +79,7 @@ def test_running_values_and_convolutions(abstract, backbone):
   assert len(kernels) == CONVOLUTIONS[backbone]
 
 
+@pytest.mark.slow
 def test_complete_model_as_released():
   """Two encoders, EK-100 and LEMMA heads, two projections 2304 -> 384."""
   model = nnx.eval_shape(

@@ -29,6 +29,7 @@ def _thin_pathway(width, kernel):
 
 
 # What compiles is what these tests cost: one block, and two thin pathways.
+THIN = pytest.param("thin", marks=pytest.mark.slow)
 SMALL = {
   "block": network_spec.NetworkSpec(
     slow=network_spec.PathwaySpec(
@@ -81,7 +82,7 @@ def _apply(model, inputs, *, train=False, key=None):
   return _run(graphdef, state, inputs, key, train)
 
 
-@pytest.mark.parametrize("backbone", ["tiny", "thin"])
+@pytest.mark.parametrize("backbone", ["tiny", THIN])
 def test_outputs(backbone):
   model = _model(backbone=backbone)
   outputs, _ = _apply(model, _inputs(), train=True, key=jax.random.key(0))
@@ -171,7 +172,7 @@ def test_dropout_keeps_the_mean():
   assert np.mean(y) == pytest.approx(1.0, abs=0.02)
 
 
-@pytest.mark.parametrize("backbone", ["block", "thin"])
+@pytest.mark.parametrize("backbone", ["block", THIN])
 def test_statistics_move_in_training_and_rest_in_evaluation(backbone):
   model = _model(backbone=backbone)
   before = _flat(nnx.state(model, nnx.BatchStat))
@@ -210,6 +211,7 @@ def test_gradients_reach_all_parameters_and_statistics_return():
   assert set(_flat(moved)) == set(_flat(stats))
 
 
+@pytest.mark.slow
 def test_remat_changes_nothing():
   inputs, key = _inputs(("ego",)), jax.random.key(0)
   results = []
@@ -241,7 +243,7 @@ def test_unknown_stages_to_recompute_are_named():
     _model(options={"remat": "s2,s9"})
 
 
-@pytest.mark.parametrize("backbone", ["tiny", "thin"])
+@pytest.mark.parametrize("backbone", ["tiny", THIN])
 def test_rewritten_convolutions_give_the_native_model(backbone):
   outputs = []
   for conv in ("native", "cpu", "tpu"):
@@ -255,7 +257,7 @@ def test_rewritten_convolutions_give_the_native_model(backbone):
       np.testing.assert_allclose(other_stats[path], value, rtol=1e-3, atol=1e-4, err_msg=path)
 
 
-@pytest.mark.parametrize("backbone", ["block", "thin"])
+@pytest.mark.parametrize("backbone", ["block", THIN])
 def test_shared_encoder_is_one_entry_with_statistics_of_each_view(backbone):
   model = _model(backbone=backbone, share_encoder=True)
   params = _flat(nnx.state(model, nnx.Param))
@@ -285,6 +287,7 @@ def test_shared_encoder_is_one_entry_with_statistics_of_each_view(backbone):
   np.testing.assert_allclose(out["ego"]["features"], out["exo"]["features"], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_shared_encoder_gets_both_gradients():
   model = _model(share_encoder=True, dropout=0.0)
   graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
@@ -301,7 +304,7 @@ def test_shared_encoder_gets_both_gradients():
   np.testing.assert_allclose(both, ego + exo, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("backbone", ["block", "thin"])
+@pytest.mark.parametrize("backbone", ["block", THIN])
 def test_bfloat16_is_finite_and_leaves_float32(backbone):
   model = _model(backbone=backbone, options={"dtype": jnp.bfloat16})
   out, moved = _apply(model, _inputs(), train=True, key=jax.random.key(0))

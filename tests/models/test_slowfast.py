@@ -17,6 +17,8 @@ from sum_l_jax.models import slowfast
 from sum_l_jax.models.encoder import EncoderOptions
 from sum_l_jax.models.layers import packing
 
+pytestmark = pytest.mark.slow
+
 
 def _pathway(features, kernel):
   return network_spec.PathwaySpec(

@@ -116,6 +116,7 @@ def test_averaging_does_not_depend_on_order_or_batches():
     run(np.arange(12), 5)
 
 
+@pytest.mark.slow
 def test_released_projections_and_a_shared_encoder(config, tiny_ego, tiny_exo, tmp_path):
   """The form of the projection comes from the card; exo uses ego's encoder."""
   config = config.copy_and_resolve_references()

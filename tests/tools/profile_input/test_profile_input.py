@@ -157,6 +157,7 @@ def test_command(config_file, capsys):
   assert stream["clips_per_second"] == pytest.approx(12 / stream["seconds_per_batch"])
 
 
+@pytest.mark.slow
 def test_command_with_a_step_says_who_waits(config_file, capsys):
   assert main([f"--config={config_file}", "--seconds=0.05", "--step", "--stage=exo"]) == 0
   text = capsys.readouterr().out
