@@ -237,7 +237,13 @@ def _check_method(card: towers.Card, method: str, stage: str) -> str:
   """The stage that a map is made of."""
   if method not in cam.METHODS:
     raise ValueError(f"method must be one of {cam.METHODS}, got {method!r}.")
-  names = backbones.find(card["backbone"]).stage_names
+  entry = backbones.find(card["backbone"])
+  if entry.spec is None:
+    raise ValueError(
+      f"Class maps need the stages of this library's networks, and {card['backbone']!r} is an"
+      " encoder of your own."
+    )
+  names = entry.stage_names
   if stage and stage not in names:
     raise ValueError(f"The stage of {card['backbone']!r} must be one of {names}, got {stage!r}.")
   if stage and method == "cam" and stage != names[-1]:

@@ -1,0 +1,705 @@
+"""Every setting changes something, and the losses and optimizers are what they say.
+
+A setting that is not passed on is the bug that no other test sees, for everything
+still runs. The table below has an entry for each field of `config/schema.py`: a
+value unlike its default, and where the difference shows. A field that changes
+nothing fails, and so does one without an entry.
+
+Sections that are formulas, the losses and the stages, are computed once more by
+numpy and torch from the config's values, with every field unlike its default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import dataclasses
+import functools
+import json
+import pathlib
+import tempfile
+from typing import Any
+from unittest import mock
+
+from flax import nnx
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from data_prep.toy_kitchen import builder
+from sum_l_jax import build
+from sum_l_jax import build_evaluation
+from sum_l_jax import loss_options
+from sum_l_jax import main
+from sum_l_jax import types
+from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.config import read
+from sum_l_jax.config import schema
+from sum_l_jax.data import loader
+from sum_l_jax.data import narration_table
+from sum_l_jax.data import pairing
+from sum_l_jax.data import records
+from sum_l_jax.experiment import final
+from sum_l_jax.experiment import hand_over
+from sum_l_jax.experiment import loop
+from sum_l_jax.models import backbones
+from sum_l_jax.models import network_spec
+from sum_l_jax.system import devices
+from sum_l_jax.train import metrics
+from tests.support import loss_oracles
+from tests.support import runs
+from tests.support import tiny_data
+
+
+class Pooled(nnx.Module):
+  """An encoder that compiles in a moment: means of a 2 x 2 grid, one layer."""
+
+  feature_dim = 8
+
+  def __init__(self, options, rng):
+    self.dtype = options.dtype
+    self.kernel = nnx.Param(jnp.asarray(rng.standard_normal((12, 8), np.float32)))
+    self.mean = nnx.BatchStat(jnp.zeros(8))
+
+  def __call__(self, video, *, train, prepare):
+    x = prepare(video).astype(self.dtype)
+    batch, frames, height, width, _ = x.shape
+    grid = x.reshape(batch, frames, 2, height // 2, 2, width // 2, 3).mean((1, 3, 5))
+    # Odd in each entry: the views of a clip differ by more than a factor.
+    feature = jnp.tanh(grid.reshape(batch, 12).astype(jnp.float32) @ self.kernel[...])
+    if train:
+      self.mean[...] = 0.9 * self.mean[...] + 0.1 * jax.lax.stop_gradient(feature).mean(0)
+    return feature, {}
+
+
+BLOCK = network_spec.NetworkSpec(
+  slow=network_spec.PathwaySpec(
+    stem=network_spec.StemSpec(4, (1, 3, 3), 2, max_pool=False),
+    stages=(network_spec.StageSpec(1, 4, 8, 3),),
+  )
+)
+TWO_PATHWAYS = dataclasses.replace(BLOCK, fast=BLOCK.slow, alpha=4, fusion_kernel=5)
+
+
+@pytest.fixture(autouse=True)
+def _encoders(monkeypatch):
+  table = backbones.BACKBONES
+  monkeypatch.setitem(table, "pooled", backbones.Backbone(Pooled, 4, 2))
+  monkeypatch.setitem(table, "pooled_6", backbones.Backbone(Pooled, 6, 1))
+  for name, spec in (("block", BLOCK), ("pathways", TWO_PATHWAYS)):
+    monkeypatch.setitem(table, name, backbones.from_tables(spec, num_frames=8, stride=1))
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+  """Data of the tests, and what was trained on them.
+
+  Attributes:
+    base: fields by dotted name that make a run small.
+    folder: where files lie.
+    known: what was seen already.
+  """
+
+  base: Mapping[str, Any]
+  folder: pathlib.Path
+  known: dict[Any, Any] = dataclasses.field(default_factory=dict)
+
+  def config(self, fields: Mapping[str, Any]) -> read.Config:
+    """The base with other values; "{x}" stands for a path of the folder."""
+    config = read.default_config()
+    whole = lambda value: value.format(folder=self.folder) if isinstance(value, str) else value
+    changes = {
+      name: tuple(map(whole, value)) if isinstance(value, tuple) else whole(value)
+      for name, value in {**self.base, **fields}.items()
+    }
+    config.update_from_flattened_dict(changes)
+    return config
+
+  def settings(self, fields: Mapping[str, Any]) -> schema.Settings:
+    """The same, resolved."""
+    return build.resolve(self.config(fields))
+
+  def new_folder(self) -> pathlib.Path:
+    """A folder that is not there yet, for a run."""
+    return pathlib.Path(tempfile.mkdtemp(dir=self.folder))
+
+  def trained(self) -> pathlib.Path:
+    """The workdir of a run of both stages."""
+    workdir = self.folder / "trained"
+    if not workdir.exists():
+      config = {"exo_stage.total": "1 steps", "joint_stage.total": "1 steps"}
+      assert main.run(self.config({**config, "stages": ("exo", "joint")}), workdir)
+    return workdir
+
+  def seen(self, look: Callable[..., Any], fields: Mapping[str, Any]) -> Any:
+    """What a function sees with these fields, as something to compare."""
+    key = look, repr(read.flatten(self.config(fields)))
+    if key not in self.known:
+      self.known[key] = _mark(look(self, fields))
+    return self.known[key]
+
+  def trainer(self, fields: Mapping[str, Any], stage: str = "joint") -> build.Trainer:
+    """A stage on one device."""
+    return build.Trainer.open(self.settings(fields), stage, devices.make_mesh(1))
+
+
+@pytest.fixture(name="world", scope="module")
+def world_fixture(tiny_ego, tiny_exo, tiny_narrations, tiny_tables, tmp_path_factory):
+  folder = tmp_path_factory.mktemp("every_setting")
+  config = runs.small(
+    read.default_config(), ego=tiny_ego, exo=tiny_exo, tables=tiny_tables, backbone="pooled"
+  )
+  plain = read.flatten(read.default_config())
+  base = {name: value for name, value in read.flatten(config).items() if value != plain[name]}
+  base |= {"frames.count": 4, "frames.crop_size": 8, "frames.short_side": (10, 14)}
+  base |= {"eval.crop_size": 8, "report": False, "model.dropout": 0.0}
+  # Other data of each kind.
+  tiny_data.write_tiny(folder / "ego", "ego_two", {"train": 12, "val": 5, "test": 4})
+  tiny_data.write_tiny(folder / "exo", "exo_two", {"train": 9, "val": 6})
+  for name in ("narrations", "pairs"):
+    (folder / f"{name}.npz").write_bytes((tiny_tables / f"{name}.npz").read_bytes())
+  table = pairing.PairTable.load(tiny_tables / "pairs.npz")
+  other = dataclasses.replace(table, neighbours=np.roll(table.neighbours, 1, axis=0))
+  other.save(folder / "other_pairs.npz")
+  texts = sorted(
+    {
+      clip.narration
+      for where, split in ((tiny_ego, "train"), (tiny_exo, "train"))
+      for clip in records.ClipDataset(where, split).clips
+    }
+  )
+  vectors = np.random.default_rng(11).standard_normal((len(texts), 16))
+  turned = narration_table.NarrationTable(texts, vectors, model=tiny_narrations.model)
+  turned.save(folder / "other_narrations.npz", command="tests")
+  sayings = [
+    f"{verb} {noun}" for verb in tiny_data.VERBS.class_names for noun in tiny_data.NOUNS.class_names
+  ]
+  whole = np.random.default_rng(13).standard_normal((len(sayings), 16))
+  narration_table.NarrationTable(sayings, whole, model=tiny_narrations.model).save(
+    folder / "all_narrations.npz", command="tests"
+  )
+  dataclasses.replace(table, text_fingerprint=turned.fingerprint).save(folder / "turned_pairs.npz")
+  (folder / "skip_ego.txt").write_text("ego_train_003\nego_train_004\n")
+  (folder / "skip_exo.txt").write_text("exo_train_001\nexo_train_002\nexo_train_003\n")
+  return World(base, folder)
+
+
+# Where a difference shows: functions of the world and of fields by dotted name.
+
+
+@functools.cache
+def batches(stage="joint", count=3):
+  """What the stream gives."""
+
+  def look(world, fields):
+    try:
+      with world.trainer(fields, stage).stream(start_step=0) as stream:
+        return [next(stream) for _ in range(count)]
+    except ValueError as error:
+      return str(error)
+
+  return look
+
+
+@functools.cache
+def learned(stage="joint", steps=3):
+  """The numbers that steps report, and the weights after them."""
+
+  def look(world, fields):
+    trainer = world.trainer(fields, stage)
+    state, sums = trainer.initial_state(), []
+    with trainer.stream(start_step=0) as stream:
+      for _ in range(steps):
+        state, found = trainer.step(state, devices.put_batch(next(stream), trainer.mesh))
+        sums.append(found)
+    return [metrics.compute([s]) for s in sums], jax.device_get((state.params, state.stats))
+
+  return look
+
+
+def program(world, fields):
+  """The program of a gradient, before the compiler."""
+  trainer = world.trainer(fields)
+  params, stats = trainer.network.shapes
+  with trainer.stream(start_step=0) as stream:
+    batch = next(stream)
+
+  def loss(params, stats):
+    outputs, _ = trainer.network.apply(params, stats, batch, train=True, key=jax.random.key(0))
+    return trainer.objective(outputs, batch)[0]
+
+  return str(jax.make_jaxpr(jax.grad(loss))(params, stats))
+
+
+def starting(world, fields):
+  """The weights that a stage starts from."""
+  world.trained()
+  return hand_over.starting_weights(world.trainer(fields), world.folder / "nothing")
+
+
+def calendar(world, fields):
+  """What is due before each step."""
+  steps = loop.Calendar.of(world.trainer(fields), 0, 8)
+  return [dataclasses.astuple(steps.due(step, asked=False)) for step in range(9)]
+
+
+def watched(world, fields):
+  """What is evaluated while a stage trains."""
+  trainer = world.trainer(fields)
+  evaluator = build_evaluation.build_stage_evaluator(trainer.settings, trainer.opened, trainer.mesh)
+  if evaluator is None:
+    return None
+  scores = evaluator(*trainer.network.init()).scores
+  return evaluator.dataset.split, len(evaluator.stream), evaluator.stream.num_views, scores
+
+
+@functools.cache
+def stage_run(stage="joint"):
+  """The steps of a stage, and the checkpoints that are left."""
+
+  def look(world, fields):
+    settings, workdir = world.settings(fields), world.new_folder()
+    done = loop.train_stage(settings, stage, workdir=workdir, mesh=devices.make_mesh(1))
+    folder = hand_over.checkpoint_folder(workdir, stage)
+    return done.step, sorted(path.name for path in folder.iterdir() if path.name.isdigit())
+
+  return look
+
+
+def whole_run(world, fields):
+  """The files of a run, or why there are none, and what it rendered first."""
+  workdir = world.new_folder()
+  with mock.patch.object(builder, "build") as render:
+    try:
+      table = main.run(world.config(fields), workdir)
+    except ValueError as error:
+      return str(error)
+  return sorted(path.name for path in workdir.iterdir()), bool(table), repr(render.call_args_list)
+
+
+def evaluated(world, fields):
+  """The result of a trained network."""
+  workdir = world.new_folder()
+  final.evaluate_checkpoint(
+    world.settings(fields), world.trained(), workdir=workdir, mesh=devices.make_mesh(1)
+  )
+  splits = json.loads((workdir / "result.json").read_text())["splits"]
+  scores = {path.name: dict(np.load(path)) for path in workdir.glob("scores_*.npz")}
+  for entry in splits.values():
+    del entry["seconds"]
+  return splits, scores
+
+
+class _Enough(Exception):
+  """Nothing is to be read."""
+
+
+def reading(world, fields):
+  """How Grain is asked to read."""
+  seen = []
+  options, watch = grain.ReadOptions, loader.reading.Reading
+
+  def processes(**given):
+    seen.append(given)
+    raise _Enough
+
+  with (
+    mock.patch.object(grain, "ReadOptions", lambda **g: seen.append(g) or options(**g)),
+    mock.patch.object(grain, "MultiprocessingOptions", processes),
+    mock.patch.object(loader.reading, "Reading", side_effect=watch) as watched,
+  ):
+    try:
+      world.trainer(fields).stream(start_step=0).close()
+    except _Enough:
+      pass
+  return seen, watched.call_args.kwargs["timeout"]
+
+
+def frames_read(world, fields):
+  """Whether frames are read again in four epochs."""
+  original, seen = records.ClipDataset.read_frames, []
+
+  def read_frames(self, index, frames):
+    # Of one data set: threads of an earlier stream may still be reading another.
+    seen.extend((str(self.directory), id(self), index, frame) for frame in frames)
+    return original(self, index, frames)
+
+  with mock.patch.object(records.ClipDataset, "read_frames", read_frames):
+    batches(count=17)(world, {**fields, "method": "fpv_only", "input.num_threads": 1})
+  return len(seen) > len(set(seen))
+
+
+def damaged(world, fields):
+  """Whether a run goes on where a clip can't be read."""
+  original = records.ClipDataset.read_frames
+
+  def read_frames(self, index, frames):
+    if index == 3:
+      raise ValueError("it is damaged")
+    return original(self, index, frames)
+
+  with (
+    mock.patch.object(records.ClipDataset, "read_frames", read_frames),
+    mock.patch.object(loader, "_MIN_JUDGED", 1),
+  ):
+    return isinstance(batches(count=5)(world, {**fields, "method": "fpv_only"}), str)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """A value unlike a field's default.
+
+  Attributes:
+    value: the value.
+    shows: where the difference shows.
+    given: other fields, on both sides of the comparison.
+  """
+
+  value: Any
+  shows: Callable[[World, Mapping[str, Any]], Any]
+  given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+_STEPS = learned()
+_RUN = {"stop_at": "joint:0"}
+_FPV = {"method": "fpv_only"}
+# Some pairs of each batch are above the threshold and some below.
+_PAIRS = {"pairs.top_k": 3, "loss.threshold": 0.2, "joint_stage.batch_size": 8}
+_ALONE = {"eval.during_split": "", "eval.splits": ("val",), "joint_stage.total": "1 steps"}
+_RETRIEVAL = {"eval.retrieval": True, "narrations": "{folder}/all_narrations.npz"}
+_KITCHEN = {**_RUN, "prepare.recipe": "toy_kitchen_generic"}
+
+
+def _stage(stage: str) -> dict[str, Entry]:
+  """The fields of a stage."""
+  at = f"{stage}_stage."
+  steps = learned(stage)
+  plateaus = {at + "boundaries": ("0 steps", "1 steps", "2 steps")}
+  warm = {at + "warmup": "2 steps"}
+  return {
+    at + "batch_size": Entry(2, steps),
+    at + "total": Entry("2 steps", stage_run(stage)),
+    at + "optimizer": Entry("adamw", steps),
+    at + "learning_rate": Entry(0.02, steps),
+    at + "momentum": Entry(0.5, steps),
+    at + "nesterov": Entry(False, steps),
+    at + "weight_decay": Entry(0.1, steps),
+    at + "clip_norm": Entry(0.01, steps),
+    at + "schedule": Entry("cosine", steps),
+    at + "boundaries": Entry(("0 steps", "1 steps", "200 steps"), steps),
+    at + "factors": Entry((1.0, 0.3, 0.1), steps, plateaus),
+    at + "warmup": Entry("2 steps", steps),
+    at + "warmup_start": Entry(0.005, steps, warm),
+  }
+
+
+FIELDS: dict[str, Entry] = {
+  "seed": Entry(1, _STEPS),
+  "method": Entry("typical_cl", _STEPS),
+  "objective": Entry("released", _STEPS),
+  "stages": Entry(("exo", "joint"), whole_run, _ALONE),
+  "precision": Entry("bfloat16", _STEPS),
+  "num_devices": Entry(2, whole_run, _RUN),
+  "log_every_steps": Entry(3, calendar),
+  "report": Entry(True, whole_run, _ALONE),
+  "on_non_finite": Entry("skip", _STEPS, {"joint_stage.learning_rate": 3e38}),
+  "stop_at": Entry("joint:0", whole_run, _ALONE),
+  "narrations": Entry(
+    "{folder}/other_narrations.npz", batches(), {"pairs.table": "{folder}/turned_pairs.npz"}
+  ),
+  "prepare.recipe": Entry("toy_kitchen_generic", whole_run, _RUN),
+  "prepare.directory": Entry("{folder}/elsewhere", whole_run, _KITCHEN),
+  "prepare.seed": Entry(3, whole_run, _KITCHEN),
+  "ego.dataset": Entry("{folder}/ego", batches(), _FPV),
+  "ego.train_split": Entry("val", batches(), _FPV),
+  "ego.skip_list": Entry("{folder}/skip_ego.txt", batches(count=5)),
+  "ego.channel_order": Entry("BGR", _STEPS),
+  "ego.color_lighting": Entry(0.2, batches()),
+  "exo.datasets": Entry(("{folder}/exo",), batches("exo")),
+  "exo.train_split": Entry("val", batches("exo"), {"exo.datasets": ("{folder}/exo",)}),
+  "exo.skip_list": Entry("{folder}/skip_exo.txt", batches("exo")),
+  "exo.channel_order": Entry("BGR", _STEPS),
+  "exo.color_lighting": Entry(0.2, batches()),
+  "pairs.table": Entry("{folder}/other_pairs.npz", batches()),
+  "pairs.top_k": Entry(3, batches()),
+  "pairs.tie_tolerance": Entry(1.5, batches()),
+  "frames.count": Entry(6, batches()),
+  "frames.stride": Entry(1, batches()),
+  "frames.crop_size": Entry(6, batches()),
+  "frames.short_side": Entry((12, 12), batches()),
+  "frames.flip": Entry(1.0, batches()),
+  "model.backbone": Entry("pooled_6", batches(), {"frames.count": 0}),
+  "model.dropout": Entry(0.5, _STEPS),
+  "model.projection_prenorm": Entry("true", _STEPS),
+  "model.share_encoder": Entry(True, _STEPS),
+  "model.freeze_exo": Entry(True, _STEPS),
+  "model.bn_group_size": Entry(2, learned(steps=1), {"model.backbone": "block"}),
+  "model.conv": Entry("native", program, {"model.backbone": "block"}),
+  "model.remat": Entry("blocks", program, {"model.backbone": "block"}),
+  "model.pack_clips": Entry(
+    2, program, {"model.backbone": "pathways", "model.conv": "tpu", "frames.count": 8}
+  ),
+  "loss.cross_view": Entry("decoupled", _STEPS),
+  "loss.negatives": Entry("cross_and_same", _STEPS),
+  "loss.negatives_from": Entry("all", _STEPS, _PAIRS),
+  "loss.negatives_group": Entry(2, _STEPS),
+  "loss.temperature": Entry(0.2, _STEPS),
+  "loss.sigma": Entry(0.3, _STEPS, _PAIRS),
+  "loss.threshold": Entry(0.3, _STEPS, _PAIRS),
+  "loss.triplet_margin": Entry(0.3, _STEPS, {"method": "triplet"}),
+  "loss.target_temperature": Entry(0.3, _STEPS, {**_PAIRS, "loss.cross_view": "graded"}),
+  "loss.mask_duplicates": Entry(0.9, _STEPS, _PAIRS),
+  **{f"loss.weights.{term}": Entry(0.37, _STEPS) for term in types.TERMS},
+  **_stage("exo"),
+  **_stage("joint"),
+  "init.ego": Entry("{folder}/trained", starting),
+  "init.exo": Entry("{folder}/trained", starting),
+  "eval.splits": Entry(("val", "test"), evaluated, {"ego.dataset": "{folder}/ego"}),
+  "eval.during_split": Entry("", watched),
+  "eval.every": Entry("3 steps", calendar),
+  "eval.clips": Entry(3, evaluated),
+  "eval.crops": Entry(3, evaluated),
+  "eval.during_clips": Entry(3, watched),
+  "eval.during_crops": Entry(3, watched),
+  "eval.crop_size": Entry(12, evaluated),
+  "eval.pool_window": Entry(1, watched, {"model.backbone": "block"}),
+  "eval.batch_size": Entry(2, watched),
+  "eval.ensemble": Entry("max", evaluated),
+  "eval.retrieval": Entry(True, evaluated),
+  "eval.retrieval_exo_split": Entry(
+    "val", evaluated, {**_RETRIEVAL, "exo.datasets": ("{folder}/exo",)}
+  ),
+  "eval.retrieval_clips": Entry(3, evaluated, _RETRIEVAL),
+  "checkpoint.every": Entry("3 steps", calendar),
+  "checkpoint.keep": Entry(
+    3, stage_run(), {"checkpoint.every": "1 steps", "joint_stage.total": "3 steps"}
+  ),
+  "input.num_threads": Entry(3, reading),
+  "input.num_workers": Entry(2, reading),
+  "input.prefetch": Entry(5, reading),
+  "input.cache_mib": Entry(16, frames_read),
+  "input.max_corrupt_share": Entry(0.9, damaged),
+  "input.timeout_seconds": Entry(7.0, reading),
+}
+DEFAULTS = {field.name: field.default for field in schema.fields()}
+
+
+def test_every_field_has_an_entry():
+  assert FIELDS.keys() == DEFAULTS.keys()
+
+
+def _mark(value: Any) -> Any:
+  """What is compared: bytes of arrays, and the shape of what holds them."""
+  leaves, tree = jax.tree.flatten(value)
+  arrays = [np.asarray(leaf) for leaf in leaves]
+  return str(tree), [(x.dtype.str, x.shape, x.tobytes()) for x in arrays]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_field_changes_something(field, world):
+  entry = FIELDS[field]
+  usual = world.base.get(field, DEFAULTS[field])
+  assert entry.value != usual
+  before, after = (
+    world.seen(entry.shows, {**entry.given, field: value}) for value in (usual, entry.value)
+  )
+  assert before != after, f"{field}={entry.value!r} gives what {usual!r} gives"
+
+
+# The formulas once more, from the values of the config.
+
+LOSS = {
+  "loss.temperature": 0.3,
+  "loss.sigma": 0.4,
+  "loss.threshold": 0.15,
+  "loss.target_temperature": 0.5,
+  "loss.triplet_margin": 0.7,
+  "loss.negatives": "cross_and_same",
+  "loss.negatives_from": "all",
+  "loss.negatives_group": 4,
+  "loss.mask_duplicates": 0.95,
+  **{f"loss.weights.{term}": 0.9 - 0.1 * i for i, term in enumerate(types.TERMS)},
+}
+
+
+def test_every_field_of_the_loss_is_unlike_its_default():
+  named = {name for name in DEFAULTS if name.startswith("loss.")}
+  assert {*LOSS, "loss.cross_view"} == named
+  assert all(DEFAULTS[name] != value for name, value in LOSS.items())
+
+
+def _cross_view(kind, z, texts, mask):
+  """The cross-view term of a group by the config's values, in numpy or torch."""
+  cosine = LOSS["loss.mask_duplicates"]
+  if kind == "triplet":
+    # Each ego clip of a pair against the next one, cyclically.
+    a, p = (torch.tensor(x[mask > 0]) for x in z)
+    if len(a) < 2:
+      return 0.0
+    loss = torch.nn.TripletMarginLoss(margin=LOSS["loss.triplet_margin"])
+    return loss(a, p, a.roll(-1, 0)).item()
+  if kind == "graded":
+    options = dict(
+      temperature=LOSS["loss.temperature"],
+      target_temperature=LOSS["loss.target_temperature"],
+      threshold=LOSS["loss.threshold"],
+      mask=mask,
+      all_negatives=True,
+      same_view=True,
+      cosine=cosine,
+    )
+    one = loss_oracles.numpy_graded(*z, *texts, **options)
+    return one + loss_oracles.numpy_graded(*z[::-1], *texts[::-1], **options)
+  return loss_oracles.numpy_ego_exo(
+    *z,
+    np.sum(texts[0] * texts[1], axis=1),
+    kind=kind,
+    temperature=LOSS["loss.temperature"],
+    sigma=LOSS["loss.sigma"],
+    threshold=LOSS["loss.threshold"],
+    mask=mask,
+    same_view=True,
+    negatives_from="all",
+    texts=texts,
+    cosine=cosine,
+  )
+
+
+def _video_text(z, text, mask):
+  """Half of L_m in a group."""
+  options = dict(
+    temperature=LOSS["loss.temperature"],
+    decoupled=True,
+    mask=mask,
+    same_view=True,
+    texts=(text, text),
+    cosine=LOSS["loss.mask_duplicates"],
+  )
+  both = loss_oracles.numpy_contrast(z, text, **options)
+  return both + loss_oracles.numpy_contrast(text, z, **options)
+
+
+@pytest.mark.parametrize("kind", loss_options.CROSS_VIEW)
+def test_the_step_reports_the_loss_of_the_config(kind, world):
+  """From the config's values to the scalar of a compiled step on real batches.
+
+  A clip of each view is masked: a pair is there only if both of it are.
+  """
+  fields = {**LOSS, "loss.cross_view": kind, "pairs.top_k": 3, "joint_stage.batch_size": 8}
+  if kind == "triplet":
+    fields["loss.mask_duplicates"] = 0.0  # They contradict each other.
+  trainer = world.trainer(fields)
+  with trainer.stream(start_step=0) as stream:
+    batch = next(stream)
+  batch["ego"]["mask"][1] = batch["exo"]["mask"][6] = 0
+  state = trainer.initial_state()
+  outputs, _ = jax.jit(lambda p, s: trainer.network.apply(p, s, batch, train=True))(
+    state.params, state.stats
+  )
+  _, sums = trainer.step(state, devices.put_batch(batch, trainer.mesh))
+  found = metrics.compute([sums])
+
+  double = lambda x: np.asarray(x, np.float64)
+  z, texts, masks = (
+    [double(part[view][name]) for view in types.VIEWS]
+    for part, name in ((outputs, "embedding"), (batch, "narration"), (batch, "mask"))
+  )
+  groups = loss_oracles.groups(8, LOSS["loss.negatives_group"])
+  pair = masks[0] * masks[1]
+  cut = lambda arrays, g: [x[g] for x in arrays]
+  with mock.patch.dict(LOSS, fields):
+    expected = {
+      "ego_exo": np.mean([_cross_view(kind, cut(z, g), cut(texts, g), pair[g]) for g in groups])
+    }
+    for i, view in enumerate(types.VIEWS):
+      expected[f"{view}_text"] = np.mean(
+        [_video_text(z[i][g], texts[i][g], masks[i][g]) for g in groups]
+      )
+  for view, mask in zip(types.VIEWS, masks):
+    rows = torch.tensor(mask > 0)
+    expected[f"{view}_cls"] = sum(
+      torch.nn.functional.cross_entropy(
+        torch.tensor(double(logits))[rows], torch.tensor(batch[view]["labels"][task]).long()[rows]
+      ).item()
+      for task, logits in outputs[view]["logits"].items()
+    )
+  for term in types.TERMS:
+    assert found[f"loss/{term}"] == pytest.approx(expected[term], rel=1e-4, abs=1e-5), term
+    assert abs(expected[term]) > 1e-2, term
+  total = sum(LOSS[f"loss.weights.{term}"] * value for term, value in expected.items())
+  assert found["loss"] == pytest.approx(total, rel=1e-4)
+
+
+STAGE = {
+  "batch_size": 3,
+  "total": "10 steps",
+  "learning_rate": 0.05,
+  "momentum": 0.7,
+  "weight_decay": 0.03,
+  "clip_norm": 0.2,
+  "boundaries": ("0 steps", "3 steps"),
+  "factors": (0.8, 0.3),
+  "warmup": "2 steps",
+  "warmup_start": 0.01,
+}
+
+
+@pytest.mark.parametrize("stage", schema.STAGES)
+@pytest.mark.parametrize(
+  "optimizer, schedule, nesterov",
+  [("sgd", "relative_steps", False), ("sgd", "cosine", True), ("adamw", "cosine", False)],
+)
+def test_a_stage_moves_the_weights_as_torch_does(stage, optimizer, schedule, nesterov, world):
+  chosen = {**STAGE, "optimizer": optimizer, "schedule": schedule, "nesterov": nesterov}
+  assert {f"{stage}_stage.{name}" for name in chosen} == {
+    name for name in DEFAULTS if name.startswith(f"{stage}_stage.")
+  }
+  trainer = world.trainer({f"{stage}_stage.{name}": v for name, v in chosen.items()}, stage)
+
+  def policy(step):
+    if schedule == "cosine":
+      return 0.05 * (np.cos(np.pi * step / 10) + 1) / 2
+    return 0.05 * (0.3 if step >= 3 else 0.8)
+
+  def rate(step):
+    return 0.01 + step / 2 * (policy(2) - 0.01) if step < 2 else policy(step)
+
+  @jax.jit
+  def gradient(params, stats, batch):
+    loss = lambda p: trainer.objective(
+      trainer.network.apply(p, stats, batch, train=True)[0], batch
+    )[0]
+    return jax.grad(loss)(params)
+
+  state = trainer.initial_state()
+  flat = weight_files.flatten(jax.device_get(state.params))
+  weights = {name: torch.tensor(np.array(value)) for name, value in flat.items()}
+  if optimizer == "sgd":
+    moved = torch.optim.SGD(
+      weights.values(), 1.0, momentum=0.7, nesterov=nesterov, weight_decay=0.03
+    )
+  else:
+    moved = torch.optim.AdamW(weights.values(), 1.0, weight_decay=0.03)
+  with trainer.stream(start_step=0) as stream:
+    for step in range(5):
+      batch = next(stream)
+      assert {len(part["mask"]) for part in batch.values()} == {3}
+      grads = weight_files.flatten(jax.device_get(gradient(state.params, state.stats, batch)))
+      for name, weight in weights.items():
+        weight.grad = torch.tensor(np.array(grads[name]))
+      norm = torch.nn.utils.clip_grad_norm_(weights.values(), 0.2)
+      assert norm > 0.2
+      moved.param_groups[0]["lr"] = rate(step)
+      moved.step()
+      state, sums = trainer.step(state, devices.put_batch(batch, trainer.mesh))
+      found = metrics.compute([sums])
+      assert found["learning_rate"] == pytest.approx(rate(step), rel=1e-5)
+      assert found["grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
+  after = weight_files.flatten(jax.device_get(state.params))
+  for name, weight in weights.items():
+    np.testing.assert_allclose(after[name], weight, rtol=2e-3, atol=2e-5, err_msg=name)
+    assert not np.array_equal(after[name], flat[name]), name
+  assert trainer.total_steps == 10
