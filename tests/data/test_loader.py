@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import itertools
 import shutil
 
@@ -13,6 +14,7 @@ import pytest
 
 from data_prep.clips import clip_dataset
 from sum_l_jax import build
+from sum_l_jax import types
 from sum_l_jax.config import read
 from sum_l_jax.data import examples
 from sum_l_jax.data import input_options
@@ -22,6 +24,7 @@ from sum_l_jax.data import pairing
 from sum_l_jax.data import records
 from sum_l_jax.data import transforms
 from sum_l_jax.system import devices
+from sum_l_jax.video import decode
 from tests.support import runs
 from tests.support import streams
 from tests.support import tiny_data
@@ -107,6 +110,48 @@ def test_partners_are_among_the_most_similar(parts):
     cosine = batch["ego"]["narration"] @ pool.T
     drawn = cosine[np.arange(4), batch["exo"]["clip"]]
     np.testing.assert_allclose(drawn, cosine.max(axis=1), rtol=1e-6)
+
+
+def test_rows_are_drawn_by_their_positions(parts):
+  """Clips and partners of each row, once more from seed and position.
+
+  An order that is shifted or turned within a batch would be as random, and no
+  other test would see that a run no longer takes the clips it took.
+  """
+  ego, pairs = parts["ego"], parts["pairs"]
+  stream = {"ego": 0, "pair": 2, "order": 3}
+  rng = lambda name, *position: np.random.default_rng([3, stream[name], *position])
+  expected, drawn = [], []
+  for step, batch in enumerate(streams.take(10, **parts, top_k=3)):
+    for row in range(4):
+      position = 4 * step + row
+      order = rng("order", stream["ego"], position // 17).permutation(17)
+      clip = order[position % 17]
+      # `draw` takes two numbers: the narration, then one of its clips.
+      first, second = rng("pair", position).random(2)
+      narration = pairs.neighbours[pairs.ego_rows[clip], int(3 * first)]
+      start, stop = pairs.clip_offsets[narration : narration + 2]
+      partner = pairs.clip_index[start + int(second * (stop - start))]
+      expected.append((clip, partner))
+      drawn.append((batch["ego"]["clip"][row], batch["exo"]["clip"][row]))
+  assert drawn == expected
+  assert len({ego.clips[clip].narration for clip, _ in drawn}) > 4
+
+
+def test_the_pixels_of_a_row_are_those_of_its_clip(parts):
+  """Cut out of the clip's own frames, in their order and at one place."""
+  transform = transforms.ClipTransform(3, 1, 40, (48, 48), flip=0.0)
+  for batch in streams.take(3, **ego_only(parts), ego_transform=transform):
+    for clip, video in zip(batch["ego"]["clip"], batch["ego"]["video"]):
+      info = parts["ego"].clips[clip]
+      frames = np.stack(
+        [
+          decode.decode_jpeg(jpeg)
+          for jpeg in parts["ego"].read_frames(int(clip), range(info.num_frames))
+        ]
+      )
+      windows = np.lib.stride_tricks.sliding_window_view(frames, video.shape[:3], (0, 1, 2))
+      assert np.any(np.all(np.moveaxis(windows, 3, -1) == video, axis=(-4, -3, -2, -1)))
 
 
 def test_epochs_are_permutations_and_differ(parts):
@@ -273,23 +318,25 @@ def test_label_arrays(tiny_exo_multi_label, tiny_exo):
 # Corrupt clips.
 
 
-@pytest.fixture(name="damage")
-def damage_fixture(monkeypatch):
-  """Makes clips of a data set unreadable: `damage(ids, how)`."""
+def damaged(monkeypatch, clip_ids, how="cut"):
+  """Makes clips of a data set unreadable."""
   original = records.ClipDataset.read_frames
 
-  def start(clip_ids, how="cut"):
-    def read_frames(self, index, frames):
-      data = original(self, index, frames)
-      if self.clips[index].clip_id not in clip_ids:
-        return data
-      if how == "missing":
-        raise ValueError("record 7 belongs to another clip")
-      return [frame[: len(frame) // 2] for frame in data]
+  def read_frames(self, index, frames):
+    data = original(self, index, frames)
+    if self.clips[index].clip_id not in clip_ids:
+      return data
+    if how == "missing":
+      raise ValueError("record 7 belongs to another clip")
+    return [frame[: len(frame) // 2] for frame in data]
 
-    monkeypatch.setattr(records.ClipDataset, "read_frames", read_frames)
+  monkeypatch.setattr(records.ClipDataset, "read_frames", read_frames)
 
-  return start
+
+@pytest.fixture(name="damage")
+def damage_fixture(monkeypatch):
+  """`damage(ids, how)`, see `damaged`."""
+  return functools.partial(damaged, monkeypatch)
 
 
 @pytest.mark.parametrize("how", ["cut", "missing"])
@@ -325,6 +372,54 @@ def test_replaced_labels_follow_the_new_clip(parts, damage):
     clips = [parts["ego"].clips[i] for i in batch["ego"]["clip"]]
     assert not {clip.clip_id for clip in clips} & bad
     assert batch["ego"]["labels"]["verb"].tolist() == [clip.labels["verb"][0] for clip in clips]
+
+
+def test_a_replacement_brings_its_own_partner(parts, damage):
+  """The partner of the corrupt clip would be a wrong pair without a word."""
+  exo = parts["exo"][0]
+  pool = parts["narrations"].lookup([clip.narration for clip in exo.clips])
+  bad = {f"ego_train_{i:03d}" for i in range(0, 17, 2)}
+  plain = streams.take(12, **parts, top_k=1)
+  damage(bad)
+  changed = 0
+  batches = streams.take(12, **parts, top_k=1, max_corrupt_share=0.99)
+  for before, batch in zip(plain, batches):
+    cosine = batch["ego"]["narration"] @ pool.T
+    drawn = cosine[np.arange(4), batch["exo"]["clip"]]
+    np.testing.assert_allclose(drawn, cosine.max(axis=1), rtol=1e-6)
+    # Rows whose clip could be read keep their partner too.
+    same = before["ego"]["clip"] == batch["ego"]["clip"]
+    np.testing.assert_array_equal(before["exo"]["clip"][same], batch["exo"]["clip"][same])
+    changed += np.sum(~same)
+  assert changed > 10
+
+
+@pytest.mark.parametrize("view", types.VIEWS)
+def test_replacements_differ_from_place_to_place(parts, damage, view):
+  """A clip that stands for all corrupt ones would be learnt by heart."""
+  dataset = parts["ego"] if view == "ego" else parts["exo"][0]
+  bad = {clip.clip_id for clip in dataset.clips[::2]}
+  arguments = ego_only(parts) if view == "ego" else {"exo": parts["exo"]}
+  orders = {}
+  for seed in (3, 4):
+    options = {**arguments, "seed": seed, "max_corrupt_share": 0.99}
+    plain = streams.take(17, **options)
+    with pytest.MonkeyPatch.context() as patch:
+      damaged(patch, bad)
+      after = streams.take(17, **options)
+    pairs = [
+      (int(old), int(new))
+      for one, two in zip(plain, after)
+      for old, new in zip(one[view]["clip"], two[view]["clip"])
+      if dataset.clips[old].clip_id in bad
+    ]
+    # Four epochs and more: the same clip is not always replaced by the same.
+    for clip in {old for old, _ in pairs}:
+      assert len({new for old, new in pairs if old == clip}) > 1
+    spread = {new for _, new in pairs}
+    assert len(spread) >= 0.6 * (len(dataset) - len(bad))
+    orders[seed] = [new for _, new in pairs]
+  assert orders[3][:20] != orders[4][:20]
 
 
 def test_too_many_corrupt_clips_stop_the_run(parts, damage, monkeypatch):

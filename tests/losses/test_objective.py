@@ -241,6 +241,39 @@ def test_padding_changes_nothing(kind):
     assert not np.any(padded[4:])
 
 
+@pytest.mark.parametrize("kind", loss_options.CROSS_VIEW)
+@pytest.mark.parametrize("negatives_from", loss_options.NEGATIVES_FROM)
+def test_a_pair_needs_both_of_its_clips(kind, negatives_from):
+  """Masked on either side it is left out, even if that side holds NaN."""
+  rng = np.random.default_rng(3)
+  arrays = [unit(rng, 5, 3), unit(rng, 5, 3), *loss_oracles.pairs([0.9, 0.6, 0.7, 0.8, 0.55])]
+  objective = jax.jit(
+    Objective(
+      tasks={},
+      weights={"ego_exo": 1.0},
+      cross_view=kind,
+      temperature=0.2,
+      triplet_margin=0.9,
+      negatives_from=negatives_from,
+    )
+  )
+
+  def terms(masks, rows, spoilt=None):
+    ego, exo, *texts = (np.array(x[rows]) for x in arrays)
+    if spoilt is not None:
+      (ego, exo)[spoilt][1] = np.nan
+    outputs = {"ego": {"embedding": ego}, "exo": {"embedding": exo}}
+    batch = {v: {"narration": t, "mask": m} for v, t, m in zip(types.VIEWS, texts, masks)}
+    return objective(outputs, batch)[1]
+
+  whole, without = np.ones(5), np.array([1.0, 0.0, 1.0, 1.0, 1.0])
+  expected = terms([np.ones(4)] * 2, [0, 2, 3, 4])
+  assert abs(terms([whole] * 2, range(5))["ego_exo"] - expected["ego_exo"]) > 1e-3
+  for side, masks in enumerate(([without, whole], [whole, without])):
+    for name, value in terms(masks, range(5), spoilt=side).items():
+      np.testing.assert_allclose(value, expected[name], rtol=1e-5, err_msg=name)
+
+
 def test_groups_that_do_not_divide_the_batch_are_refused():
   z = np.eye(4)
   for kind in ("weighted", "graded", "triplet"):

@@ -156,6 +156,83 @@ def test_ego_dropout_does_not_depend_on_exo():
   assert np.abs(difference).max() > 1e-3
 
 
+def test_each_view_has_a_dropout_mask_of_its_own():
+  """One encoder, equal clips and equal heads: only the masks can differ."""
+  tasks = {view: {"verb": 5} for view in TASKS}
+  inputs = {view: {"video": _video(0)} for view in TASKS}
+  logits = {}
+  for rate in (0.0, 0.5):
+    model = _model(tasks=tasks, share_encoder=True, dropout=rate)
+    model.exo.heads["verb"].kernel[...] = model.ego.heads["verb"].kernel[...]
+    out, _ = _apply(model, inputs, train=True, key=jax.random.key(0))
+    logits[rate] = [np.asarray(out[view]["logits"]["verb"]) for view in TASKS]
+  np.testing.assert_allclose(*logits[0.0], atol=1e-6)
+  assert np.abs(np.subtract(*logits[0.5])).max() > 1e-3
+
+
+def test_dropout_is_before_the_heads_alone():
+  """Neither the projection (Eq. 5) nor what the encoder returns sees it."""
+  plain, dropped = (
+    _apply(_model(dropout=rate), _inputs(), train=True, key=jax.random.key(0))[0]
+    for rate in (0.0, 0.5)
+  )
+  for view in TASKS:
+    for name in ("embedding", "features"):
+      np.testing.assert_array_equal(dropped[view][name], plain[view][name], err_msg=name)
+    difference = np.abs(dropped[view]["logits"]["verb"] - plain[view]["logits"]["verb"])
+    assert difference.max() > 1e-3
+
+
+def test_no_dropout_in_evaluation():
+  evaluate = lambda rate: _apply(_model(dropout=rate), _inputs(), key=jax.random.key(0))[0]
+  for one, other in zip(*map(jax.tree.leaves, (evaluate(0.5), evaluate(0.0)))):
+    np.testing.assert_array_equal(one, other)
+
+
+def test_a_frozen_encoder_gets_no_gradient_and_what_stands_on_it_does():
+  """Whatever the optimizer does: nothing of the loss flows into it."""
+  model = _model(freeze_exo=True)
+  for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param)):
+    if path[-1] == "scale":
+      leaf[...] = jnp.ones_like(leaf[...])
+  graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+
+  @jax.jit
+  def step(params, inputs):
+    def loss(params):
+      model = nnx.merge(graphdef, params, stats, copy=True)
+      out = model(inputs, train=True, key=jax.random.key(0))
+      total = jnp.sum(jnp.sin(out["ego"]["embedding"] + 2 * out["exo"]["embedding"]))
+      total += sum(jnp.sum(jnp.sin(x)) for view in out.values() for x in view["logits"].values())
+      return total, nnx.state(model, nnx.BatchStat)
+
+    return jax.grad(loss, has_aux=True)(params)
+
+  grads, moved = step(params, _inputs())
+  for path, grad in _flat(grads).items():
+    assert np.any(grad) != path.startswith("exo/encoder"), path
+  before = _flat(stats)
+  for path, value in _flat(moved).items():
+    assert np.array_equal(value, before[path]) == path.startswith("exo/"), path
+
+
+@pytest.mark.parametrize("backbone", ["tiny", "thin", *backbones.BACKBONES])
+def test_a_block_begins_as_its_shortcut(backbone):
+  """The scale of its last BatchNorm starts at 0, and those of all others at 1."""
+  model = models.make_model(backbone=backbone, tasks={"ego": {}}, embedding_dim=None)
+  scales = {p: x for p, x in _flat(nnx.state(model, nnx.Param)).items() if p.endswith("/scale")}
+  blocks = sum(
+    stage.blocks
+    for pathway in models.BACKBONES[backbone].spec.pathways.values()
+    for stage in pathway.stages
+  )
+  last = [path for path, scale in scales.items() if not np.any(scale)]
+  assert len(last) == blocks
+  assert all(path.endswith("/c/norm/scale") for path in last)
+  for path in scales.keys() - set(last):
+    np.testing.assert_array_equal(scales[path], 1.0, err_msg=path)
+
+
 def test_one_dropout_mask_for_all_tasks():
   """Heads with equal weights give equal logits under dropout."""
   model = _model(tasks={"ego": {"verb": 5, "noun": 5}})

@@ -222,3 +222,26 @@ def test_result_is_written_whole(tmp_path):
   with pytest.raises(TypeError):
     result_files.write_result(tmp_path, {"bad": object()})
   assert json.loads((tmp_path / "result.json").read_text()) == RESULT
+
+
+def test_scores_are_probabilities_of_the_kind_of_the_task():
+  """Softmax over classes that exclude each other, a sigmoid for each that do not."""
+  rng = np.random.default_rng(5)
+  logits = {"verb": rng.normal(0, 3, (4, 8)), "action": rng.normal(0, 3, (4, 6))}
+  windows = {task: rng.normal(0, 3, (4, 5, values.shape[1])) for task, values in logits.items()}
+  kinds = {"verb": types.SOFTMAX, "action": types.MULTI_LABEL}
+  expected = {"verb": softmax, "action": lambda x: 1 / (1 + np.exp(-x))}
+  for given in (logits, windows):
+    network = SimpleNamespace(
+      apply=lambda params, stats, inputs, *, train, given=given: (
+        {view: {"logits": given} for view in inputs if not train},
+        stats,
+      )
+    )
+    score = evaluate.make_score(network, view="exo", kinds=kinds)
+    for task, found in score(None, None, {"video": None}).items():
+      values = given[task]
+      wanted = expected[task](values.reshape(-1, values.shape[-1])).reshape(values.shape)
+      # The scores of windows are averaged, not their logits.
+      wanted = wanted.mean(axis=1) if values.ndim == 3 else wanted
+      np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6, err_msg=task)
