@@ -3,6 +3,8 @@
 #   make demo     the whole method, small
 #   make test     all tests
 #   make quick    the tests that take a moment
+#   make lowest   the same with the lowest versions that setup.py allows
+#   make newest   the same with the newest ones
 #   make check    lint, format and types
 #   make docs     the pages in build/site, strictly
 #   make wheel    the wheel, tried where nothing else is installed
@@ -15,7 +17,7 @@ PYTHON ?= python3
 WORKERS ?= 2
 BIN := .venv/bin
 
-.PHONY: demo test quick check docs wheel ci soak bench clean
+.PHONY: demo test quick lowest newest check docs wheel ci soak bench clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python -m sum_l_jax.main --config=configs/demo.py --workdir=runs/demo
@@ -25,6 +27,18 @@ test: .venv/test.stamp
 
 quick: .venv/test.stamp
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m quick
+
+# In environments of their own. uv can choose the lowest versions; `PYTHON=`
+# chooses another Python, for which there may be newer ones.
+lowest: RESOLUTION = lowest-direct
+newest: RESOLUTION = highest
+lowest newest:
+	$(PYTHON) -m venv .venv-$@
+	.venv-$@/bin/python -m pip install --quiet uv
+	.venv-$@/bin/uv pip install --quiet --python .venv-$@/bin/python --upgrade \
+	  --resolution $(RESOLUTION) --editable '.[test]'
+	JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/$@ .venv-$@/bin/python -m pytest \
+	  -n $(WORKERS) --dist loadfile -m quick
 
 check: .venv/check.stamp
 	$(BIN)/ruff check .
@@ -90,4 +104,4 @@ wheel: .venv/bin/python
 	@touch $@
 
 clean:
-	rm -rf .venv .cache build dist *.egg-info
+	rm -rf .venv .venv-lowest .venv-newest .cache build dist *.egg-info

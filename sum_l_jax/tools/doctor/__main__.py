@@ -92,7 +92,7 @@ def check_devices() -> Iterator[Finding]:
   if multihost.count_gpus(os.environ) and os.environ.get("JAX_PLATFORMS", "cuda") != "cpu":
     yield (
       "NVIDIA GPU",
-      "is there, and JAX doesn't use it; pip install -e '.[gpu]', and see what nvidia-smi says",
+      "is there, and JAX doesn't use it; pip install -e '.[cuda12]', and see what nvidia-smi says",
     )
   if multihost.has_tpu() and os.environ.get("JAX_PLATFORMS", "") != "cpu":
     yield "TPU", "is there, and JAX doesn't use it; pip install -e '.[tpu]'"

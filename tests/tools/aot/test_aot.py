@@ -91,7 +91,7 @@ def test_wrong_topologies_are_explained(name, message):
   "name, package, message",
   [
     ("v5e:2x4", "libtpu", "pip install 'libtpu=="),
-    ("gpu:h100:1", "jax_cuda", r"pip install -e '\.\[gpu\]'"),
+    ("gpu:h100:1", "jax_cuda", r"pip install -e '\.\[cuda12\]'"),
   ],
 )
 def test_without_a_compiler_the_way_to_it_is_named(name, package, message, monkeypatch):

@@ -48,7 +48,7 @@ def test_an_idle_accelerator_is_a_problem(monkeypatch):
   monkeypatch.setattr(multihost, "count_gpus", lambda environment: 2)
   monkeypatch.setattr(multihost, "has_tpu", lambda: True)
   found = _problems(check_devices())
-  assert ".[gpu]" in found["NVIDIA GPU"] and ".[tpu]" in found["TPU"]
+  assert ".[cuda12]" in found["NVIDIA GPU"] and ".[tpu]" in found["TPU"]
   monkeypatch.setenv("JAX_PLATFORMS", "cpu")
   assert not _problems(check_devices())
 
