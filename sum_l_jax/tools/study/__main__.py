@@ -7,8 +7,8 @@ r"""Runs a table of the paper over seeds, and writes it.
 
 The same command again goes on where it stopped. Stage one is trained once per
 seed. Data that the config renders are rendered for each seed. WORKDIR gets
-table.md, table.csv and table.json, and a folder per run; `study.json` says,
-before the first run starts, what is compared.
+table.md, table.csv, table_by_seed.csv and table.json, and a folder per run;
+`study.json` says, before the first run starts, what is compared.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
-def _with_rows(study: study_rows.Study, wanted: Sequence[str]) -> study_rows.Study:
+def with_rows(study: study_rows.Study, wanted: Sequence[str]) -> study_rows.Study:
   """The study with some of its rows; all where none are named."""
   if not wanted:
     return study
@@ -110,7 +110,7 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
       "--seeds and --parallel must be 1 or more and --first_seed 0 or more,"
       f" got {options.seeds}, {options.parallel}, {options.first_seed}."
     )
-  study = _with_rows(study_rows.read(options.study), command_line.names(options.rows))
+  study = with_rows(study_rows.read(options.study), command_line.names(options.rows))
   seeds = list(range(options.first_seed, options.first_seed + options.seeds))
   others = [pathlib.Path(name) for name in command_line.names(options.reuse)]
   planner = plan.Planner(
@@ -129,6 +129,7 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
   settings = plan.read_settings(options.config, overrides)
   split = options.split or settings.eval.splits[-1]
   about = {
+    "study": options.study,
     "split": split,
     "primary_metric": options.primary_metric or _primary_metric(settings),
     "primary": list(study.primary),
@@ -140,7 +141,7 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
   failed = runner.run(
     cells, options.workdir, parallel=options.parallel, say=lambda text: print(text, flush=True)
   )
-  del about["rows"], about["primary"]
+  del about["study"], about["rows"], about["primary"]
   result = study_table.build(
     study,
     study_table.read_results(study, cells, options.workdir, split),
@@ -153,7 +154,7 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
   )
   study_table.write(result, options.workdir)
   print("\n" + study_table.as_markdown(result))
-  print(f"Written: {options.workdir / 'table.md'}, .csv and .json")
+  print(f"Written: {options.workdir / 'table.md'}, .csv, _by_seed.csv and .json")
   if failed:
     names = ", ".join(cell.name for cell in failed)
     sys.stderr.write(

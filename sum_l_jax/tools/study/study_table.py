@@ -146,7 +146,7 @@ def build(
   return {"study": study.name, "title": study.title, **about, **tables}
 
 
-def _mean_cell(summary: Summary | None) -> str:
+def mean_cell(summary: Summary | None) -> str:
   """A mean, with its standard deviation where there are several seeds."""
   if not summary:
     return "-"
@@ -154,7 +154,7 @@ def _mean_cell(summary: Summary | None) -> str:
   return _percent(summary["mean"]) + spread
 
 
-def _difference_cell(summary: Summary | None) -> str:
+def difference_cell(summary: Summary | None) -> str:
   """A difference, in bold only where the interval leaves out 0."""
   if not summary:
     return "-"
@@ -181,7 +181,7 @@ def as_markdown(table: Mapping[str, Any]) -> str:
   cells = [["", "seeds", *(METRICS[m] for m in columns), *(f"paper: {METRICS[m]}" for m in paper)]]
   for row in table["rows"]:
     line = [row["label"], str(len(row["seeds"]))]
-    line += [_mean_cell(row["metrics"].get(m)) for m in columns]
+    line += [mean_cell(row["metrics"].get(m)) for m in columns]
     line += [str(row["paper_percent"].get(m, "-")) for m in paper]
     cells.append(line)
   gaps = [["difference", "seeds", *(METRICS[m] for m in columns)]]
@@ -190,7 +190,7 @@ def as_markdown(table: Mapping[str, Any]) -> str:
     name = f"{labels[item['row']]} - {labels[item['against']]}"
     name += " (primary)" if item["primary"] else ""
     seeds = str(max((s["count"] for s in found.values()), default=0))
-    gaps.append([name, seeds, *(_difference_cell(found.get(m)) for m in columns)])
+    gaps.append([name, seeds, *(difference_cell(found.get(m)) for m in columns)])
   primary = METRICS.get(table["primary_metric"], table["primary_metric"])
   parts = [
     f"### {table['title']}",
@@ -216,7 +216,7 @@ def _retrieval(table: Mapping[str, Any], labels: Mapping[str, str]) -> list[str]
   for row in table["rows"]:
     found = [row["metrics"].get(n) for n in names]
     if any(found):
-      cells.append([labels[row["name"]], *map(_mean_cell, found)])
+      cells.append([labels[row["name"]], *map(mean_cell, found)])
   return ["Retrieval, recall at 1 in percent.", text_tables.markdown(cells)]
 
 
@@ -240,11 +240,35 @@ def _numbers(summary: Summary) -> list[str]:
   return ["" if summary[k] is None else f"{summary[k]:.6f}" for k in _NUMBERS]
 
 
+def as_csv_by_seed(table: Mapping[str, Any]) -> str:
+  """Formats a line per row, seed and metric: what all other numbers come from."""
+  out = io.StringIO()
+  lines = csv.writer(out, lineterminator="\n")
+  lines.writerow(["row", "seed", "metric", "value"])
+  for row in table["rows"]:
+    for seed, values in row["by_seed"].items():
+      lines.writerows([row["name"], seed, name, repr(values[name])] for name in sorted(values))
+  return out.getvalue()
+
+
+def read_csv_by_seed(text: str) -> dict[str, dict[int, dict[str, float]]]:
+  """Reads what `as_csv_by_seed` wrote, as `build` takes it."""
+  results: dict[str, dict[int, dict[str, float]]] = {}
+  for line in csv.DictReader(io.StringIO(text)):
+    values = results.setdefault(line["row"], {}).setdefault(int(line["seed"]), {})
+    values[line["metric"]] = float(line["value"])
+  return results
+
+
 def write(table: Mapping[str, Any], workdir: pathlib.Path) -> None:
-  """Writes `table.json`, `table.md` and `table.csv`, each whole or not."""
+  """Writes the tables, each whole or not.
+
+  They are `table.json`, `table.md`, `table.csv` and `table_by_seed.csv`.
+  """
   for name, text in (
     ("table.json", json.dumps(table, indent=1) + "\n"),
     ("table.csv", as_csv(table)),
+    ("table_by_seed.csv", as_csv_by_seed(table)),
     ("table.md", as_markdown(table)),
   ):
     atomic.write_text(workdir / name, text)

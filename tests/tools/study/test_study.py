@@ -376,6 +376,21 @@ def test_what_is_written_agrees(tmp_path):
   assert "ego to exo" in text and "python x" in text
 
 
+def test_every_number_of_a_table_comes_from_those_of_the_seeds(tmp_path):
+  values = _fill(tmp_path)
+  table = _table(tmp_path)
+  study_table.write(table, tmp_path)
+  results = study_table.read_csv_by_seed((tmp_path / "table_by_seed.csv").read_text())
+  found = {
+    (row, seed): v["verb_top1"] for row, seeds in results.items() for seed, v in seeds.items()
+  }
+  assert found == values
+  again = study_table.build(
+    STUDY, results, about={"split": "test", "primary_metric": "verb_top1", "command": "python x"}
+  )
+  assert again == table
+
+
 def test_bold_only_where_the_interval_leaves_out_zero(tmp_path):
   _fill(tmp_path)
   line = next(

@@ -1,0 +1,301 @@
+"""Makes the tables of docs/experiments.md from the committed results of studies.
+
+  python -m benchmarks.study_tables          # writes summaries and page again
+  python -m benchmarks.study_tables --check  # ends with 1 where they differ
+
+`benchmarks/results/study_NAME_by_seed.csv` holds the numbers of single runs, as
+`sum_l_jax study` writes them (`table_by_seed.csv` of its workdir), and
+`study_NAME_plan.json` its `study.json`. The summaries `study_NAME.csv` and `.md`
+are made from these two. Of the first seven studies only the summaries were kept:
+their tables are made from `study_NAME.csv`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import csv
+import dataclasses
+import json
+import pathlib
+import sys
+
+from sum_l_jax.tools.study import __main__ as study_command
+from sum_l_jax.tools.study import study_rows
+from sum_l_jax.tools.study import study_table
+
+ROOT = pathlib.Path(__file__).parents[1]
+RESULTS = pathlib.Path(__file__).parent / "results"
+PAGE = ROOT / "docs" / "experiments.md"
+BY_SEED = "_by_seed.csv"
+
+# Row and, for a difference, the row that it is compared with.
+Key = tuple[str, str]
+_COLUMNS = {
+  "verb_top1": "verb",
+  "noun_top1": "noun",
+  "action_top1": "action",
+  "action_top1_unseen": "action, unseen combinations",
+}
+_WITHOUT_UNSEEN = ("verb_top1", "noun_top1", "action_top1")
+
+
+@dataclasses.dataclass(frozen=True)
+class PageTable:
+  """A table of the page.
+
+  Attributes:
+    study: name of the study.
+    lines: text of each line, and what it shows.
+    head: text above the first column.
+    spread: whether means have their standard deviation.
+    columns: metrics.
+    best: metric whose highest mean is bold.
+  """
+
+  study: str
+  lines: Mapping[str, Key]
+  head: str = ""
+  spread: bool = True
+  columns: Sequence[str] = tuple(_COLUMNS)
+  best: str = ""
+
+
+def _rows(**labels: str) -> dict[str, Key]:
+  """Lines of rows alone, label by row."""
+  return {label: (row, "") for row, label in labels.items()}
+
+
+TABLES = {
+  "table1": PageTable(
+    "table1",
+    _rows(
+      fpv_only="FPV only",
+      typical_cl="Typical CL",
+      triplet="Triplet",
+      sum_l="SUM-L",
+      fpv_only_exo_start="FPV only, from the exo encoder",
+      sum_l_exo_start="SUM-L, from the exo encoder",
+    ),
+  ),
+  "table1_differences": PageTable(
+    "table1",
+    {
+      "SUM-L - FPV only (primary: action)": ("sum_l", "fpv_only"),
+      "Typical CL - FPV only": ("typical_cl", "fpv_only"),
+      "Triplet - FPV only": ("triplet", "fpv_only"),
+      "label losses alone - FPV only": ("labels_only", "fpv_only"),
+      "FPV only, from the exo encoder - FPV only": ("fpv_only_exo_start", "fpv_only"),
+      "SUM-L - FPV only, both from the exo encoder": ("sum_l_exo_start", "fpv_only_exo_start"),
+    },
+    head="difference",
+  ),
+  "table5": PageTable(
+    "table5",
+    {
+      "L_aw": ("aw", "fpv_only"),
+      "L_aw + L_m (SUM-L; primary: action)": ("aw_m", "fpv_only"),
+      "L_a + L_m": ("a_m", "fpv_only"),
+      "L_m alone (not in the paper)": ("m", "fpv_only"),
+      "L_t alone (not in the paper)": ("none", "fpv_only"),
+    },
+    head="difference",
+  ),
+  "table6": PageTable(
+    "table6",
+    {
+      "frozen": ("frozen", "fpv_only"),
+      "shared with ego": ("shared", "fpv_only"),
+      "initialised like ego": ("same_init", "fpv_only"),
+      "original (SUM-L; primary: action)": ("original", "fpv_only"),
+    },
+    head="difference to FPV only",
+  ),
+  "switches": PageTable(
+    "switches",
+    {
+      "graded positives (primary: action)": ("graded", "sum_l"),
+      "equal narrations are no negatives": ("mask_duplicates", "sum_l"),
+      "one of the 5 most similar narrations": ("top_5", "sum_l"),
+      "graded positives, mask in L_m": ("graded_mask", "sum_l"),
+    },
+    head="difference to SUM-L",
+  ),
+  "exo_start_validation": PageTable(
+    "exo_start_validation",
+    _rows(
+      fpv_only="FPV only",
+      m="L_m alone",
+      sum_l="SUM-L",
+      weights_5="alignment terms times 5",
+      aw_1="L_aw with weight 1",
+      exo_labels="exo labels with weight 1",
+      frozen="exo encoder frozen",
+      shared="one encoder for both views",
+      shared_labels="one encoder, exo labels with weight 1",
+      graded_5="graded positives, alignment terms times 5",
+    ),
+    head="all from the exo encoder",
+    spread=False,
+    columns=_WITHOUT_UNSEEN,
+    best="action_top1",
+  ),
+  "exo_start_test": PageTable(
+    "exo_start_test",
+    {
+      "graded times 5 - L_m alone times 5 (primary: action)": ("graded_5", "m_5"),
+      "graded times 5 - FPV only": ("graded_5", "fpv_only"),
+      "L_m alone times 5 - FPV only": ("m_5", "fpv_only"),
+      "L_m alone - FPV only": ("m", "fpv_only"),
+      "SUM-L - L_m alone": ("sum_l", "m"),
+    },
+    head="difference, all from the exo encoder",
+  ),
+}
+
+
+def read_summary(path: pathlib.Path) -> dict[Key, dict[str, study_table.Summary]]:
+  """Reads `study_NAME.csv`: summaries by metric, of rows and differences."""
+  found: dict[Key, dict[str, study_table.Summary]] = {}
+  with path.open(encoding="utf-8", newline="") as file:
+    for line in csv.DictReader(file):
+      summary = {k: float(line[k]) if line[k] else None for k in ("mean", "sd", "low", "high")}
+      values = found.setdefault((line["row"], line["against"]), {})
+      values[line["metric"]] = {"count": int(line["seeds"]), **summary}
+  return found
+
+
+def _cell(table: PageTable, key: Key, summary: study_table.Summary, best: bool) -> str:
+  if key[1]:
+    null = not summary["mean"] and not summary["sd"]
+    return "0" if null else study_table.difference_cell(summary)
+  text = study_table.mean_cell(summary if table.spread else {**summary, "sd": None})
+  return f"**{text}**" if best else text
+
+
+def page_table(table: PageTable) -> str:
+  """A table of the page, in Markdown."""
+  summaries = read_summary(RESULTS / f"study_{table.study}.csv")
+  top = max(summaries[key][table.best]["mean"] for key in table.lines.values()) if table.best else 0
+  text = [
+    f"| {table.head} | {' | '.join(_COLUMNS[name] for name in table.columns)} |".replace(
+      "|  |", "| |"
+    ),
+    "|" + "---|" * (1 + len(table.columns)),
+  ]
+  for label, key in table.lines.items():
+    cells = [
+      _cell(
+        table, key, summaries[key][name], name == table.best and summaries[key][name]["mean"] == top
+      )
+      for name in table.columns
+    ]
+    text.append(f"| {label} | {' | '.join(cells)} |")
+  return "\n".join(text) + "\n"
+
+
+def seeds_table(study: str) -> str:
+  """The primary metric of each run of a study, in percent."""
+  plan = json.loads((RESULTS / f"study_{study}_plan.json").read_text(encoding="utf-8"))
+  results = read_by_seed(study)
+  labels = {row.name: row.label for row in _study(study, plan).rows}
+  seeds = sorted({seed for runs in results.values() for seed in runs})
+  text = [f"| | {' | '.join(f'seed {seed}' for seed in seeds)} |", "|" + "---|" * (1 + len(seeds))]
+  for row, runs in results.items():
+    cells = [
+      study_table.mean_cell({"mean": runs[seed][plan["primary_metric"]], "sd": None})
+      if seed in runs
+      else "-"
+      for seed in seeds
+    ]
+    text.append(f"| {labels[row]} | {' | '.join(cells)} |")
+  return "\n".join(text) + "\n"
+
+
+def read_by_seed(study: str) -> study_table.Results:
+  """The committed numbers of a study's runs."""
+  path = RESULTS / f"study_{study}{BY_SEED}"
+  return study_table.read_csv_by_seed(path.read_text(encoding="utf-8"))
+
+
+def studies_by_seed() -> list[str]:
+  """The studies whose runs' numbers are committed."""
+  paths = sorted(RESULTS.glob(f"study_*{BY_SEED}"))
+  return [path.name.removeprefix("study_").removesuffix(BY_SEED) for path in paths]
+
+
+def _study(name: str, plan: Mapping[str, object]) -> study_rows.Study:
+  """The study with the rows of its plan."""
+  return study_command.with_rows(study_rows.read(str(plan.get("study", name))), plan["rows"])
+
+
+def summaries(study: str) -> dict[pathlib.Path, str]:
+  """`study_NAME.csv` and `.md`, made from the numbers of its runs."""
+  plan = json.loads((RESULTS / f"study_{study}_plan.json").read_text(encoding="utf-8"))
+  about = {name: plan[name] for name in ("split", "primary_metric")}
+  table = study_table.build(
+    _study(study, plan),
+    read_by_seed(study),
+    # The rows of the committed studies are of rendered clips.
+    about={**about, "compare_with_paper": False, "command": plan.get("command", "")},
+  )
+  return {
+    RESULTS / f"study_{study}.csv": study_table.as_csv(table),
+    RESULTS / f"study_{study}.md": study_table.as_markdown(table),
+  }
+
+
+def page(text: str) -> str:
+  """The page with its tables, each between two comments, made again.
+
+  Raises:
+    ValueError: a table has no place, or a place no table.
+  """
+  makers: dict[str, Callable[[], str]] = {
+    name: lambda table=table: page_table(table) for name, table in TABLES.items()
+  }
+  makers |= {f"{name}_by_seed": lambda name=name: seeds_table(name) for name in studies_by_seed()}
+  parts = text.split("<!-- table: ")
+  found = [part.partition(" -->")[0] for part in parts[1:]]
+  if sorted(found) != sorted(makers):
+    raise ValueError(f"{PAGE.name} must have a place for each of {sorted(makers)}, has {found}.")
+  out = [parts[0]]
+  for name, part in zip(found, parts[1:]):
+    _, _, after = part.partition("<!-- end of table -->")
+    out.append(f"<!-- table: {name} -->\n\n{makers[name]()}\n<!-- end of table -->{after}")
+  return "".join(out)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  """Runs the command; returns its exit status."""
+  parser = argparse.ArgumentParser(
+    "python -m benchmarks.study_tables", description=__doc__.splitlines()[0]
+  )
+  parser.add_argument("--check", action="store_true", help="write nothing")
+  check = parser.parse_args(arguments).check
+  # Summaries first: the page is made from them.
+  changed = []
+  for study in studies_by_seed():
+    changed += _put(summaries(study), check)
+  changed += _put({PAGE: page(PAGE.read_text(encoding="utf-8"))}, check)
+  for path in changed:
+    print(f"{'Differs' if check else 'Written'}: {path.relative_to(ROOT)}")
+  return 1 if check and changed else 0
+
+
+def _put(files: Mapping[pathlib.Path, str], check: bool) -> list[pathlib.Path]:
+  """Writes the files whose text differs, unless they are only checked."""
+  changed = [
+    path
+    for path, text in files.items()
+    if not path.is_file() or path.read_text(encoding="utf-8") != text
+  ]
+  for path in () if check else changed:
+    path.write_text(files[path], encoding="utf-8")
+  return changed
+
+
+if __name__ == "__main__":
+  sys.exit(main())
