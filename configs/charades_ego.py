@@ -1,11 +1,16 @@
 r"""Charades-Ego, the paper's Tables 1, 2, 5 and 6.
 
   python -m sum_l_jax.main --workdir=runs/charades_ego \
-      --config=configs/charades_ego.py:method=sum_l,backbone=slow_r50
+      --config=configs/charades_ego.py:method=sum_l,backbone=slow_r50 \
+      --config.init.ego=weights/slow_r50 --config.init.exo=runs/lemma
 
 Data: by default `data/charades_ego/ego` (one multi-label task of 157 classes),
 `data/lemma/exo`, `data/charades_ego/narrations.npz` and
 `data/charades_ego/pairs.npz`.
+
+Start: Kinetics weights for the ego encoder (docs/pytorch_weights.md), the result
+of configs/exo_lemma.py for the exo encoder; `--config.stages="('exo','joint')"`
+trains that first, from `--config.init.exo`.
 
 Hardware: the paper gives none and this config has not been run on its data.
 Score: the paper reports 26.3 mAP for SUM-L with slow_r50 (its "R3D-50") and
@@ -45,5 +50,6 @@ def get_config(argument: str = ""):
   config.joint_stage.total = "60 epochs"
   config.joint_stage.learning_rate = 0.25
   config.joint_stage.schedule = "cosine"
+  presets.set_stage_one(config)
   presets.set_ablation(config, terms=choice["terms"], exo_encoder=choice["exo_encoder"])
   return config

@@ -1,10 +1,15 @@
 r"""EPIC-KITCHENS-100, the paper's Table 4.
 
   python -m sum_l_jax.main --workdir=runs/epic100 \
-      --config=configs/epic100.py:method=sum_l,backbone=slowfast_r101
+      --config=configs/epic100.py:method=sum_l,backbone=slowfast_r101 \
+      --config.init.ego=weights/slowfast_r101 --config.init.exo=runs/lemma
 
 Data: by default `data/epic100/ego`, `data/lemma/exo`,
 `data/epic100/narrations.npz` and `data/epic100/pairs.npz`.
+
+Start: Kinetics weights for the ego encoder (docs/pytorch_weights.md), the result
+of configs/exo_lemma.py for the exo encoder; `--config.stages="('exo','joint')"`
+trains that first, from `--config.init.exo`.
 
 Hardware: the paper gives none and this config has not been run on its data.
 Score: the paper reports verb 67.0, noun 53.4 top-1 on the validation set for
@@ -47,5 +52,6 @@ def get_config(argument: str = ""):
   config.joint_stage.schedule = "relative_steps"
   config.joint_stage.boundaries = ("0 epochs", "20 epochs", "25 epochs")
   config.joint_stage.factors = (1.0, 0.1, 0.01)
+  presets.set_stage_one(config)
   presets.set_ablation(config, terms=choice["terms"], exo_encoder=choice["exo_encoder"])
   return config

@@ -1,16 +1,20 @@
 r"""EPIC-KITCHENS-55, the paper's section 4.1.2 (Tables 1 and 3).
 
   python -m sum_l_jax.main --workdir=runs/epic55 \
-      --config=configs/epic55.py:method=sum_l,backbone=slowfast_r50
+      --config=configs/epic55.py:method=sum_l,backbone=slowfast_r50 \
+      --config.init.ego=weights/slowfast_r50 --config.init.exo=runs/lemma
 
 Data: `docs/your_own_data.md`; by default `data/epic55/ego`, third-person clips
 in `data/lemma/exo`, `data/epic55/narrations.npz` and `data/epic55/pairs.npz`.
 
+Start: Kinetics weights for the ego encoder (docs/pytorch_weights.md), the result
+of configs/exo_lemma.py for the exo encoder; `--config.stages="('exo','joint')"`
+trains that first, from `--config.init.exo`.
+
 Hardware: the paper gives none and this config has not been run on its data.
 Score: the paper reports verb 62.3, noun 47.3 top-1 for SUM-L with
 backbone=slow_r50 (its "R3D-50"), and 65.0, 49.5 with slowfast_r50 from
-Kinetics weights (66.7, 50.2 from Ego-Exo weights). Set `config.init.ego` to
-such weights and `config.init.exo` to the result of configs/exo_lemma.py.
+Kinetics weights (66.7, 50.2 from Ego-Exo weights).
 
 Arguments: method=sum_l|fpv_only|typical_cl|triplet,
 objective=paper|released|released_intended,
@@ -49,5 +53,6 @@ def get_config(argument: str = ""):
   config.joint_stage.schedule = "relative_steps"
   config.joint_stage.boundaries = ("0 epochs", "20 epochs", "25 epochs")
   config.joint_stage.factors = (1.0, 0.1, 0.01)
+  presets.set_stage_one(config)
   presets.set_ablation(config, terms=choice["terms"], exo_encoder=choice["exo_encoder"])
   return config

@@ -72,10 +72,8 @@ def pool_window(settings: Settings, card: towers.Card | None = None) -> int:
         saved,
       )
     return saved if window < 0 else window
-  if window >= 0:
-    return window
   return backbones.find(settings.model.backbone).pool_window(
-    train_crop=settings.frames.crop_size, test_crop=settings.eval.crop_size
+    window, train_crop=settings.frames.crop_size, test_crop=settings.eval.crop_size
   )
 
 

@@ -28,6 +28,7 @@ import absl.logging
 from ml_collections import config_flags
 
 from sum_l_jax.config import read
+from sum_l_jax.config import starting_weights
 from sum_l_jax.config.schema import JOINT_STAGE
 from sum_l_jax.config.schema import Settings
 from sum_l_jax.system import atomic
@@ -93,6 +94,17 @@ def _check_workdir(workdir: pathlib.Path, text: str) -> None:
       f" differ: {'; '.join(changed[:8])}. Give another --workdir, or the"
       " same config to resume."
     )
+
+
+def _check_start(settings: Settings) -> None:
+  """Refuses a start that the config's names exclude, and warns of a random one."""
+  # A table of names; the offline scripts behind it are not imported.
+  from data_prep.published_weights import choices
+
+  published = {backbone: model for model, backbone in choices.MODELS.items()}
+  warning = starting_weights.check(settings, published)
+  if warning:
+    absl.logging.warning("%s", warning)
 
 
 def _make_workdir(workdir: pathlib.Path) -> None:
@@ -196,6 +208,7 @@ def run(
   text = settings.to_json()
   if mode == "train":
     _check_workdir(workdir, text)
+    _check_start(settings)
   elif not (checkpoint or workdir.exists()):
     raise FileNotFoundError(
       f"--mode=eval: there is no workdir {str(workdir)!r}. Give the workdir"

@@ -23,7 +23,6 @@ from data_prep.published_weights import names
 from sum_l_jax import models
 from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
-from sum_l_jax.evaluation import towers as evaluation_towers
 from sum_l_jax.models.layers import norm
 from sum_l_jax.system import command_line
 from sum_l_jax.train.state import Network
@@ -345,8 +344,8 @@ class _Conversion:
     options, old = self._options, self._card
     if options.pool_window >= 0:
       window = options.pool_window
-    elif old:
-      window = evaluation_towers.pool_window(old)
+    else:
+      window = old.get("network", {}).get("pool_window", window)
     entry, spec = models.BACKBONES[options.backbone], names.network_spec(options.backbone)
     order = {
       view: options.channel_order
@@ -494,6 +493,10 @@ def export(
     settings = json.loads(card["config"])
     card["network"] = {
       "projection_prenorm": settings["model.projection_prenorm"] == "true",
-      "pool_window": evaluation_towers.pool_window(card),
+      "pool_window": models.BACKBONES[backbone].pool_window(
+        settings["eval.pool_window"],
+        train_crop=settings["frames.crop_size"],
+        test_crop=card["frames"]["crop_size"],
+      ),
     }
   return out, json.dumps(card)

@@ -271,6 +271,14 @@ class Init:
     "", 'Weights that the ego encoder starts from; "exo_stage" takes those of stage one.'
   )
   exo: str = setting("", "Weights that the exo encoder starts from.")
+  exo_from: str = setting(
+    "",
+    "Where the exo encoder of the joint stage must come from (Table 6); a training without it is an"
+    ' error. "stage_one": from a stage one, of this run or of the one in `init.exo`; "ego": from'
+    " the weights of `init.ego`. Empty asks for nothing.",
+    choices=("", "stage_one", "ego"),
+    runtime=True,
+  )
 
 
 @dataclasses.dataclass(frozen=True)

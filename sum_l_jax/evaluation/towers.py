@@ -65,11 +65,12 @@ def pool_window(card: Card) -> int:
   """Side of the windows that evaluation pools; 0 is the whole map."""
   # A converted file says it in `network`, a run in its config.
   network, config = card.get("network", {}), read_config(card)
-  window = int(network.get("pool_window", config.get("eval.pool_window", 0)))
-  if window >= 0:
-    return window
+  if "pool_window" in network:
+    return int(network["pool_window"])
   return models.BACKBONES[card["backbone"]].pool_window(
-    train_crop=config["frames.crop_size"], test_crop=card["frames"]["crop_size"]
+    config.get("eval.pool_window", 0),
+    train_crop=config.get("frames.crop_size", 0),
+    test_crop=card["frames"]["crop_size"],
   )
 
 

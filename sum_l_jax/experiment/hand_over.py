@@ -54,15 +54,33 @@ def starting_weights(trainer: build.Trainer, workdir: pathlib.Path) -> tuple[Tre
       source = checkpoint_folder(workdir, build.EXO_STAGE)
     if not source or "encoder" not in params[view]:
       continue
+    weights = weight_files.read_weights(source)
+    if view == types.EXO and trainer.stage == build.JOINT_STAGE:
+      _warn_unless_stage_one(trainer, weights)
     params, stats = weight_files.graft(
       params,
       stats,
-      weight_files.read_weights(source),
+      weights,
       view=view,
       tasks={name: task.class_names for name, task in tasks.items()},
       channel_order=settings.view(view).channel_order,
     )
   return params, stats
+
+
+def _warn_unless_stage_one(trainer: build.Trainer, weights: weight_files.Weights) -> None:
+  """Says so where weights stand for stage one's result and don't look like it."""
+  saved = weights.card.get("tasks", {}).get(types.EXO, {})
+  tasks = trainer.tasks[types.EXO]
+  known = any(len(saved.get(name, ())) == task.num_classes for name, task in tasks.items())
+  if trainer.settings.init.exo_from == "stage_one" and tasks and not known:
+    logging.warning(
+      "config.init.exo: %s has no class head for the exo clips' %s, so it is hardly the result of a"
+      " stage one, from which the paper's exo encoder comes. Train one with configs/exo_lemma.py,"
+      " or choose exo_encoder=same_init.",
+      weights.source,
+      " and ".join(tasks),
+    )
 
 
 def check_same_data(card: Mapping[str, Any], saved: Mapping[str, Any], where: str) -> None:

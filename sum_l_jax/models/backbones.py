@@ -60,13 +60,16 @@ class Backbone:
   spec: NetworkSpec | None = None
   windows: bool = False
 
-  def pool_window(self, *, train_crop: int, test_crop: int) -> int:
-    """Side of the windows that its authors pool at test time; 0 is the whole map.
+  def pool_window(self, window: int, *, train_crop: int, test_crop: int) -> int:
+    """Side of the windows that are pooled at test time; 0 is the whole map.
 
     Args:
+      window: what is asked for, `eval.pool_window`; -1 is what its authors do.
       train_crop: side of the training crop in pixels.
       test_crop: side of the test crop. No window fits one that is smaller.
     """
+    if window >= 0:
+      return window
     return train_crop // 32 if self.windows and test_crop >= train_crop else 0
 
 

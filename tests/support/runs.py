@@ -26,7 +26,7 @@ def small(config, *, ego, exo, tables: pathlib.Path, backbone="tiny"):
   """Turns any config into one that runs in seconds on the tiny data sets."""
   config.report = False
   config.prepare.recipe = ""
-  config.init.ego = config.init.exo = ""
+  config.init.ego = config.init.exo = config.init.exo_from = ""
   config.ego.dataset = str(ego)
   config.exo.datasets = (str(exo),)
   config.narrations = str(tables / "narrations.npz")

@@ -462,6 +462,7 @@ def test_one_tower_of_a_run_of_ours_comes_back_as_what_it_was(networks, tmp_path
     {
       "model.projection_prenorm": "false",
       "eval.pool_window": 5,
+      "frames.crop_size": 224,
     }
   )
   run = tmp_path / "run.npz"

@@ -1,0 +1,75 @@
+"""What a training starts from, compared with what the paper starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sum_l_jax import types
+from sum_l_jax.config.schema import EXO_STAGE
+from sum_l_jax.config.schema import JOINT_STAGE
+from sum_l_jax.config.schema import Settings
+
+_STAGE_ONE = (
+  "Train it in this run with --config.stages=\"('exo','joint')\", or give the workdir of a run of"
+  " configs/exo_lemma.py as --config.init.exo=RUN. exo_encoder=same_init does without."
+)
+
+
+def check(settings: Settings, published: Mapping[str, str]) -> str:
+  """Checks that a training starts from what its config names.
+
+  Args:
+    settings: resolved settings.
+    published: backbone -> name of its published weights for
+      `data_prep.convert_weights --model`.
+
+  Returns:
+    A warning for the log where an encoder with published weights starts from
+    random ones, else "".
+
+  Raises:
+    ValueError: the exo encoder must come from stage one or from the ego
+      encoder's start, and there is none.
+  """
+  own_exo = settings.uses_exo and not settings.model.share_encoder
+  if JOINT_STAGE in settings.stages and own_exo:
+    _check_exo(settings)
+  empty = [view for view in types.VIEWS if _starts_random(settings, view, own_exo)]
+  model = published.get(settings.model.backbone)
+  if not empty or model is None:
+    return ""
+  fields = " and ".join(f"config.init.{view}" for view in empty)
+  verb, who = ("is", "encoder starts") if len(empty) == 1 else ("are", "encoders start")
+  folder = f"weights/{settings.model.backbone}"
+  given = " ".join(f"--config.init.{view}={folder}" for view in empty)
+  return (
+    f"{fields} {verb} empty: the {' and the '.join(empty)} {who}"
+    " from random weights, while the paper starts from Kinetics-400 weights of the same"
+    f" network. Get them with `python -m data_prep convert_weights --model={model} --input=FILE"
+    f" --output={folder}` (docs/pytorch_weights.md lists the files), and give {given}."
+  )
+
+
+def _starts_random(settings: Settings, view: str, own_exo: bool) -> bool:
+  """Whether an encoder that is trained starts from random weights."""
+  if view == types.EGO:
+    return JOINT_STAGE in settings.stages and not settings.init.ego
+  trained = EXO_STAGE in settings.stages or (JOINT_STAGE in settings.stages and own_exo)
+  return trained and not settings.init.exo
+
+
+def _check_exo(settings: Settings) -> None:
+  """Raises ValueError where Table 6's row has not got what it starts from."""
+  init = settings.init
+  if init.exo_from == "stage_one" and EXO_STAGE not in settings.stages and not init.exo:
+    row = "frozen" if settings.model.freeze_exo else "original"
+    raise ValueError(
+      f"exo_encoder={row} takes the exo encoder that stage one trained, but config.stages has no"
+      f" 'exo' and config.init.exo is empty. {_STAGE_ONE}"
+    )
+  if init.exo_from == "ego" and not (init.ego and init.exo == init.ego):
+    raise ValueError(
+      "exo_encoder=same_init starts both encoders from the same weights, but"
+      f" config.init.ego={init.ego!r} and config.init.exo={init.exo!r}: give weights as"
+      " --config.init.ego=RUN alone, which both then start from."
+    )
