@@ -95,6 +95,7 @@ def build_dataset(
         specs,
         output,
         problems,
+        tasks=tuple(source.tasks),
         label=split,
         folder=parts,
         processes=processes,
@@ -110,6 +111,7 @@ def build_dataset(
       "split": dataclasses.asdict(rule),
     },
     unlabelled=tuple(source.unlabelled),
+    processes=processes,
   )
   shutil.rmtree(parts, ignore_errors=True)
   if not existed and problems.skipped:

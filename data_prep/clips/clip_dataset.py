@@ -1,7 +1,10 @@
-"""Writes a clip data set, with a TFDS builder that all sources share.
+"""Writes clip data sets in the layout of TFDS, lets them grow, and merges them.
 
 `sum_l_jax.data.records` says what is in the folder. The folder appears whole or
-not at all: everything is written beside it and renamed at the end.
+not at all, and so does what is added to one: everything is written beside it,
+shards that stay are linked, and folders change names at the end. TFDS's files
+(`dataset_info.json`, `features.json`) are written by TFDS, so that
+`tfds.builder_from_directory` reads the folder and shows what it is.
 """
 
 from __future__ import annotations
@@ -11,112 +14,55 @@ from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
-import contextlib
-import io
+from collections.abc import Sequence
+import dataclasses
 import json
+import os
 import pathlib
+import re
 import shutil
 from typing import Any
 
-import numpy as np
-import tensorflow_datasets as tfds
-
+from data_prep.clips import clip_shards
+from data_prep.clips import side_by_side
 from sum_l_jax import types
 from sum_l_jax.data import records
 from sum_l_jax.system import progress
 
-Splits = Mapping[str, Callable[[], Iterable[types.Clip]]]
+# Clips still to be packed, or packed ones; not both in one split.
+Splits = Mapping[str, Callable[[], Iterable[types.Clip | clip_shards.Packed]]]
+
+VERSION = "1.0.0"
+# Without the number of shards, so that a shard keeps its name when the set grows
+# and a run that reads it goes on.
+_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
 
 
-class ClipRecords(tfds.core.GeneratorBasedBuilder):
-  """Clips as records of at most `FRAMES_PER_RECORD` JPEG frames."""
+@dataclasses.dataclass(frozen=True)
+class About:
+  """What TFDS shows of where the clips come from.
 
-  VERSION = tfds.core.Version("1.0.0")
+  Attributes:
+    version: version of the source.
+    homepage: address of its page.
+    license: its licence.
+    citation: its paper, as BibTeX.
+  """
 
-  def __init__(
-    self,
-    *,
-    tasks: Mapping[str, types.Task],
-    clip_splits: Splits,
-    unlabelled: Collection[str],
-    description: str,
-    **kwargs: Any,
-  ) -> None:
-    """Keeps what is to be written.
+  version: str = VERSION
+  homepage: str = ""
+  license: str = ""
+  citation: str = ""
 
-    Args:
-      tasks: label sets by name.
-      clip_splits: function that yields the clips, by split.
-      unlabelled: splits of clips without labels.
-      description: text for TFDS.
-      **kwargs: more arguments of the TFDS builder.
-    """
-    self._tasks = tasks
-    self._unlabelled = unlabelled
-    self._clip_splits = clip_splits
-    self._description = description
-    # Filled while the records are written; the index file comes from it.
-    self.written: dict[str, list[records.ClipInfo]] = {}
-    super().__init__(**kwargs)
 
-  def _info(self) -> tfds.core.DatasetInfo:
-    return self.dataset_info_from_configs(
-      description=self._description,
-      # Records in the order yielded, so that the index can say where a clip
-      # starts; shuffling is the loader's work.
-      disable_shuffling=True,
-      features=tfds.features.FeaturesDict(
-        {
-          "clip_id": tfds.features.Text(),
-          "chunk": tfds.features.Scalar(np.int64),
-          # Bytes rather than tfds Image: they come back undecoded without a
-          # decoder that a reader could forget.
-          "frames": tfds.features.Sequence(tfds.features.Scalar(np.object_)),
-          "fps": tfds.features.Scalar(np.float32),
-          "narration": tfds.features.Text(),
-          "labels": {
-            name: tfds.features.Sequence(tfds.features.Scalar(np.int64)) for name in self._tasks
-          },
-        }
-      ),
-    )
-
-  def _split_generators(self, dl_manager: object) -> dict[str, Iterator[tuple[int, dict]]]:
-    del dl_manager  # Nothing is downloaded.
-    return {s: self._generate_examples(s) for s in self._clip_splits}
-
-  def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
-    written = self.written[split] = []
-    seen = set()
-    key = 0
-    for clip in progress.Progress(f"{split}: clips written", self._clip_splits[split]()):
-      tasks = {} if split in self._unlabelled else self._tasks
-      _check_clip(clip, tasks, seen, split)
-      written.append(_clip_info(clip, self._tasks, first_record=key))
-      for chunk in range(records.num_records(len(clip.frames))):
-        start = chunk * records.FRAMES_PER_RECORD
-        frames = clip.frames[start : start + records.FRAMES_PER_RECORD]
-        yield (
-          key,
-          {
-            "clip_id": clip.clip_id,
-            "chunk": chunk,
-            "frames": list(frames),
-            "fps": clip.fps,
-            "narration": clip.narration,
-            "labels": {t: list(clip.labels.get(t, ())) for t in self._tasks},
-          },
-        )
-        key += 1
-    if not written:
-      raise ValueError(
-        f"Split {split!r} is empty: its source yielded no clip. Leave the"
-        " split out, or check the annotations and the split rule."
-      )
+def builder_name(name: str) -> str:
+  """The name of a data set, as TFDS allows it: letters, digits and "_"."""
+  words = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+  return words if words[:1].isalpha() else f"clips_{words}".rstrip("_")
 
 
 def _check_clip(
-  clip: types.Clip, tasks: Mapping[str, types.Task], seen: set[str], split: str
+  clip: types.Clip | records.ClipInfo, tasks: Mapping[str, types.Task], seen: set[str], split: str
 ) -> None:
   """Raises ValueError for a clip that training could not use.
 
@@ -126,7 +72,7 @@ def _check_clip(
   if clip.clip_id in seen:
     raise ValueError(f"{where}: this id occurs twice; ids must be unique.")
   seen.add(clip.clip_id)
-  if not clip.frames:
+  if not (clip.num_frames if isinstance(clip, records.ClipInfo) else clip.frames):
     raise ValueError(f"{where}: it has no frames.")
   if tasks and not clip.narration.strip():
     raise ValueError(f"{where}: its narration is empty; pairing needs one.")
@@ -147,22 +93,6 @@ def _check_clip(
       raise ValueError(f"{where}: task {name!r} needs exactly one label, got {len(ids)}.")
 
 
-def _clip_info(
-  clip: types.Clip, tasks: Mapping[str, types.Task], *, first_record: int
-) -> records.ClipInfo:
-  return records.ClipInfo(
-    clip_id=clip.clip_id,
-    narration=clip.narration,
-    labels={t: tuple(map(int, clip.labels.get(t, ()))) for t in tasks},
-    num_frames=len(clip.frames),
-    fps=float(clip.fps),
-    video_id=clip.video_id,
-    start_seconds=float(clip.start_seconds),
-    first_record=first_record,
-    digest=records.digest_frames(clip.frames),
-  )
-
-
 def _is_current(directory: pathlib.Path, card: dict) -> bool:
   """Whether the folder already holds this very data set."""
   if not directory.exists():
@@ -181,6 +111,31 @@ def _is_current(directory: pathlib.Path, card: dict) -> bool:
   return True
 
 
+def make_card(
+  *,
+  name: str,
+  view: str,
+  tasks: Mapping[str, types.Task],
+  splits: Iterable[str],
+  metadata: Mapping | None = None,
+  unlabelled: Collection[str] = (),
+) -> dict[str, Any]:
+  """The card of a data set whose splits are still empty."""
+  card = {
+    "format": records.FORMAT,
+    "name": name,
+    "view": view,
+    "tasks": {
+      t: {"kind": task.kind, "class_names": list(task.class_names)} for t, task in tasks.items()
+    },
+    "metadata": json.loads(json.dumps(dict(metadata or {}))),
+    "splits": dict.fromkeys(splits, 0),
+  }
+  if unlabelled:
+    card["unlabelled"] = sorted(unlabelled)
+  return card
+
+
 def write_clip_dataset(
   directory: str | pathlib.Path,
   *,
@@ -190,6 +145,8 @@ def write_clip_dataset(
   splits: Splits,
   metadata: Mapping | None = None,
   unlabelled: Collection[str] = (),
+  about: About | None = None,
+  processes: int = 1,
 ) -> None:
   """Writes a clip data set, or keeps the equal one that is already there.
 
@@ -203,51 +160,231 @@ def write_clip_dataset(
       an existing folder with equal metadata is kept as it is.
     unlabelled: splits that are only predicted: their clips have no labels and,
       maybe, no narrations.
+    about: what TFDS shows of the source.
+    processes: number of processes that copy packed clips side by side.
 
   Raises:
     ValueError: a clip is unusable, a split is empty, or `directory` holds
       another data set.
   """
   directory = pathlib.Path(directory)
-  card = {
-    "format": records.FORMAT,
-    "name": name,
-    "view": view,
-    "tasks": {
-      t: {"kind": task.kind, "class_names": list(task.class_names)} for t, task in tasks.items()
-    },
-    "metadata": json.loads(json.dumps(dict(metadata or {}))),
-    "splits": dict.fromkeys(splits, 0),
-  }
-  if unlabelled:
-    card["unlabelled"] = sorted(unlabelled)
-  if _is_current(directory, card):
-    return
+  card = make_card(
+    name=name, view=view, tasks=tasks, splits=splits, metadata=metadata, unlabelled=unlabelled
+  )
+  recover(directory)
+  if not _is_current(directory, card):
+    put_together(directory, card, (), splits, about or About(), processes)
+
+
+def recover(directory: pathlib.Path) -> None:
+  """Puts a folder back that was just being replaced by a larger one."""
+  before = _before(directory)
+  if before.exists() and not directory.exists():
+    before.rename(directory)
+  shutil.rmtree(before, ignore_errors=True)
+
+
+def _before(directory: pathlib.Path) -> pathlib.Path:
+  return directory.parent / f".{directory.name}.before"
+
+
+def put_together(
+  directory: pathlib.Path,
+  card: Mapping[str, Any],
+  parts: Sequence[pathlib.Path],
+  new: Splits,
+  about: About,
+  processes: int = 1,
+) -> None:
+  """Writes a data set out of others, whose shards are linked, and of new clips.
+
+  Args:
+    directory: its folder; one that is there is replaced.
+    card: its card; the numbers of its clips are filled in.
+    parts: folders of data sets whose clips come first, in this order.
+    new: function that yields new clips, by split.
+    about: what TFDS shows of the source.
+    processes: number of processes that copy packed clips side by side.
+
+  Raises:
+    ValueError: a clip is unusable, an id occurs twice in a split, or a split of
+      the card is empty.
+  """
   directory.parent.mkdir(parents=True, exist_ok=True)
   scratch = directory.parent / f".{directory.name}.incomplete"
   shutil.rmtree(scratch, ignore_errors=True)
-  builder = ClipRecords(
-    tasks=tasks,
-    clip_splits=splits,
-    unlabelled=frozenset(unlabelled),
-    description=f"{name}, {view} view: clips for sum_l_jax.",
-    data_dir=scratch,
-    file_format="array_record",
-  )
-  tfds.disable_progress_bar()  # One bar a shard; ours counts clips.
+  scratch.mkdir()
   try:
-    # TFDS prints "Downloading ...", which it doesn't do.
-    with contextlib.redirect_stdout(io.StringIO()):
-      builder.download_and_prepare()
+    _Writer(scratch, card, about, processes).write(parts, new)
+    if directory.exists():
+      directory.rename(_before(directory))
+    scratch.rename(directory)
   except BaseException:
     shutil.rmtree(scratch, ignore_errors=True)
     raise
-  written = pathlib.Path(builder.data_dir)
-  for split, clips in builder.written.items():
-    card["splits"][split] = len(clips)
-    lines = "".join(clip.to_json() + "\n" for clip in clips)
-    (written / records.clips_file(split)).write_text(lines, encoding="utf-8")
-  text = json.dumps(card, indent=1, ensure_ascii=False)
-  (written / records.CARD_FILE).write_text(text, encoding="utf-8")
-  written.rename(directory)
-  shutil.rmtree(scratch, ignore_errors=True)
+  shutil.rmtree(_before(directory), ignore_errors=True)
+
+
+class _Writer:
+  """Writes the files of one data set into a folder."""
+
+  def __init__(
+    self, folder: pathlib.Path, card: Mapping[str, Any], about: About, processes: int
+  ) -> None:
+    self._folder = folder
+    self._card = json.loads(json.dumps(card))
+    self._about = about
+    self._processes = processes
+    self._name = builder_name(card["name"])
+    self._tasks = {
+      name: types.Task(name, task["kind"], tuple(task["class_names"]))
+      for name, task in card["tasks"].items()
+    }
+
+  def write(self, parts: Sequence[pathlib.Path], new: Splits) -> None:
+    """Writes all files; see `put_together`."""
+    written: dict[str, clip_shards.Written] = {}
+    for split in self._card["splits"]:
+      done = written[split] = clip_shards.Written()
+      for part in parts:
+        if split in records.read_card(part)["splits"]:
+          self._link(split, part, done)
+      if split in new:
+        self._add(split, new[split](), done)
+      if not done.clips:
+        raise ValueError(
+          f"Split {split!r} is empty: its source yielded no clip. Leave the"
+          " split out, or check the annotations and the split rule."
+        )
+      self._card["splits"][split] = len(done.clips)
+      lines = "".join(clip.to_json() + "\n" for clip in done.clips)
+      (self._folder / records.clips_file(split)).write_text(lines, encoding="utf-8")
+    self._write_tfds(written)
+    text = json.dumps(self._card, indent=1, ensure_ascii=False)
+    (self._folder / records.CARD_FILE).write_text(text, encoding="utf-8")
+
+  def _template(self, split: str | None = None) -> Any:
+    import tensorflow_datasets as tfds
+
+    return tfds.core.ShardedFileTemplate(
+      data_dir=self._folder,
+      template=_TEMPLATE,
+      dataset_name=self._name,
+      split=split,
+      filetype_suffix="array_record",
+    )
+
+  def _shard(self, split: str, number: int) -> pathlib.Path:
+    path = self._template(split).sharded_filepath(shard_index=number, num_shards=None)
+    return pathlib.Path(path)
+
+  def _link(self, split: str, part: pathlib.Path, done: clip_shards.Written) -> None:
+    """Takes a split of another data set over."""
+    data = records.ClipDataset(part, split)
+    info = data.split_info()
+    ids = {clip.clip_id for clip in done.clips}
+    twice = [clip.clip_id for clip in data.clips if clip.clip_id in ids]
+    if twice:
+      raise ValueError(
+        f"Split {split!r}: {len(twice)} ids of {str(part)!r}, such as {twice[0]!r}, occur"
+        " in another of the data sets; ids must be unique within a split."
+      )
+    first = sum(done.shard_lengths)
+    done.clips += [dataclasses.replace(c, first_record=c.first_record + first) for c in data.clips]
+    for path, length in zip(info.filepaths, info.shard_lengths, strict=True):
+      _link_file(pathlib.Path(path), self._shard(split, len(done.shard_lengths)))
+      done.shard_lengths.append(length)
+    done.num_bytes += info.num_bytes
+
+  def _add(
+    self,
+    split: str,
+    clips: Iterable[types.Clip | clip_shards.Packed],
+    done: clip_shards.Written,
+  ) -> None:
+    """Writes new clips into shards of their own."""
+    checked = self._checked(split, clips, {clip.clip_id for clip in done.clips})
+    before = len(done.shard_lengths)
+    shard = lambda number: self._shard(split, before + number)
+    first = next(checked, None)
+    if first is None:
+      return
+    if isinstance(first, clip_shards.Packed):
+      shards = clip_shards.plan_shards([first, *checked])
+      new = clip_shards.written_of(shards)
+      side_by_side.run(
+        [(shard(number), clips) for number, clips in enumerate(shards)],
+        _copy_shard,
+        processes=self._processes,
+        label=f"{split}: clips put together",
+        total=len(new.clips),
+        unit="clip",
+      )
+    else:
+      rest = progress.Progress(f"{split}: clips written", checked, unit="clip")
+      new = clip_shards.write_clips(_chain(first, rest), tuple(self._tasks), shard)
+    records_before = sum(done.shard_lengths)
+    done.clips += [
+      dataclasses.replace(c, first_record=c.first_record + records_before) for c in new.clips
+    ]
+    done.shard_lengths += new.shard_lengths
+    done.num_bytes += new.num_bytes
+
+  def _checked(
+    self, split: str, clips: Iterable[types.Clip | clip_shards.Packed], seen: set[str]
+  ) -> Iterator[Any]:
+    tasks = {} if split in self._card.get("unlabelled", ()) else self._tasks
+    for clip in clips:
+      info = clip.info if isinstance(clip, clip_shards.Packed) else clip
+      _check_clip(info, tasks, seen, split)
+      yield clip
+
+  def _write_tfds(self, written: Mapping[str, clip_shards.Written]) -> None:
+    """Has TFDS write its own files."""
+    import tensorflow_datasets as tfds
+
+    card, about = self._card, self._about
+    splits = [
+      tfds.core.SplitInfo(
+        name=split,
+        shard_lengths=done.shard_lengths,
+        num_bytes=done.num_bytes,
+        filename_template=self._template(split),
+      )
+      for split, done in written.items()
+    ]
+    counts = ", ".join(f"{n} {split}" for split, n in card["splits"].items())
+    tfds.folder_dataset.write_metadata(
+      data_dir=self._folder,
+      features=clip_shards.features(self._tasks),
+      split_infos=splits,
+      version=about.version,
+      filename_template=self._template(),
+      check_data=False,
+      description=(
+        f"{card['name']}, {card['view']} view: clips for sum_l_jax ({counts}). A clip's"
+        f" frames lie in consecutive records of {records.FRAMES_PER_RECORD}."
+      ),
+      homepage=about.homepage or None,
+      license=about.license or None,
+      citation=about.citation or None,
+      disable_shuffling=True,
+    )
+
+
+def _chain(first: Any, rest: Iterable[Any]) -> Iterator[Any]:
+  yield first
+  yield from rest
+
+
+def _copy_shard(task: tuple[pathlib.Path, Sequence[clip_shards.Packed]]) -> None:
+  path, clips = task
+  clip_shards.copy_shard(path, clips)
+
+
+def _link_file(source: pathlib.Path, target: pathlib.Path) -> None:
+  """Makes a second name for a file, or a copy where the disk knows no links."""
+  try:
+    os.link(source, target)
+  except OSError:
+    shutil.copy2(source, target)

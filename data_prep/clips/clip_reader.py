@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
@@ -53,6 +55,16 @@ class ClipReader:
     except (FileNotFoundError, ValueError) as error:
       kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
       raise kind(f"{spec.where}, clip {spec.clip_id!r}: {error}") from error
+
+  def read_all(
+    self, specs: Sequence[clip_specs.ClipSpec]
+  ) -> Iterator[types.Clip | ValueError | FileNotFoundError]:
+    """Reads clips one after the other; yields the error of one that can't be."""
+    for spec in specs:
+      try:
+        yield self.read(spec)
+      except (ValueError, FileNotFoundError) as error:
+        yield error
 
   def close(self) -> None:
     """Closes the last video."""

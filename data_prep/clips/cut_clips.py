@@ -1,9 +1,10 @@
 """Cuts clips into files, so that an interrupted build goes on where it stopped.
 
-Clips are cut in groups, by several processes where asked. A finished group lies
-in one `.npz` file, whose name has a hash of all that it was cut from; the next
-run of the same command finds it by that name. On a full data set, cutting takes
-hours and putting the groups together minutes.
+Clips are cut in groups of one video, by several processes where asked. A
+finished group lies in an ArrayRecord file, whose name has a hash of all that it
+was cut from, and a `.json` file beside it; the next run of the same command
+finds it by that name. On a full data set, cutting takes hours and copying the
+records into shards minutes.
 """
 
 from __future__ import annotations
@@ -11,24 +12,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
-import concurrent.futures
 import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
-import multiprocessing
 import pathlib
 
-import numpy as np
-
 from data_prep.clips import clip_reader
+from data_prep.clips import clip_shards
+from data_prep.clips import side_by_side
 from data_prep.sources import clip_specs
-from sum_l_jax import types
+from sum_l_jax.data import records
 from sum_l_jax.system import atomic
-from sum_l_jax.system import progress
 
+# Clips of a group. One goes on beyond where clips overlap, since each stretch of
+# a video is decoded once.
 _GROUP = 16
+_LONGEST_GROUP = 128
 # The errors of one clip, which may be skipped.
 _ERRORS = {"ValueError": ValueError, "FileNotFoundError": FileNotFoundError}
 
@@ -36,72 +37,72 @@ Group = Sequence[clip_specs.ClipSpec]
 _Task = tuple[Group, pathlib.Path]
 
 
+def make_groups(specs: Sequence[clip_specs.ClipSpec]) -> list[list[clip_specs.ClipSpec]]:
+  """Divides clips into groups: of one video each, in the order of time."""
+  videos: dict[pathlib.Path, list[clip_specs.ClipSpec]] = {}
+  for spec in specs:
+    videos.setdefault(spec.media, []).append(spec)
+  groups: list[list[clip_specs.ClipSpec]] = []
+  for clips in videos.values():
+    groups.append([])
+    stop = 0.0
+    for spec in sorted(clips, key=lambda c: c.start_seconds):
+      size = len(groups[-1])
+      if size >= _LONGEST_GROUP or (size >= _GROUP and spec.start_seconds >= stop):
+        groups.append([])
+      groups[-1].append(spec)
+      stop = max(stop, float("inf") if spec.stop_seconds is None else spec.stop_seconds)
+  return groups
+
+
 def _digest(group: Group, output: clip_reader.Output) -> str:
   """A hash of everything that the result depends on: clips, options, footage."""
   footage = []
-  for spec in group:
-    status = spec.media.stat() if spec.media.exists() else None
+  for media in sorted({spec.media for spec in group}):
+    status = media.stat() if media.exists() else None
     footage.append([status.st_size, status.st_mtime_ns] if status else None)
   content = [[dataclasses.asdict(s) for s in group], dataclasses.asdict(output), footage]
   text = json.dumps(content, sort_keys=True, default=str)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _save(path: pathlib.Path, items: Sequence[types.Clip | Exception]) -> None:
-  """Writes clips and errors, whole or not at all."""
-  notes: list[dict] = []
-  frames: list[bytes] = []
-  for item in items:
-    if isinstance(item, types.Clip):
-      fields = {k: v for k, v in vars(item).items() if k != "frames"}
-      notes.append({**fields, "frames": len(item.frames)})
-      frames += item.frames
-    else:
-      notes.append({"error": type(item).__name__, "text": str(item)})
-  with atomic.replacing(path) as scratch:
-    np.savez(
-      scratch,
-      notes=np.array(json.dumps(notes)),
-      sizes=np.array([len(f) for f in frames], np.int64),
-      data=np.frombuffer(b"".join(frames), np.uint8),
-    )
+def _notes(path: pathlib.Path) -> pathlib.Path:
+  """The file beside a group's records; with it, the group is complete."""
+  return path.with_suffix(".json")
 
 
-def _load(path: pathlib.Path) -> list[types.Clip | Exception]:
-  """Reads what `_save` wrote."""
-  with np.load(path, allow_pickle=False) as file:
-    notes = json.loads(str(file["notes"]))
-    sizes, data = file["sizes"], file["data"].tobytes()
-  ends = np.cumsum(sizes)
-  items, taken = [], 0
-  for note in notes:
-    if "error" in note:
-      items.append(_ERRORS[note["error"]](note["text"]))
-      continue
-    count = note.pop("frames")
-    frames = [
-      data[end - size : end]
-      for size, end in zip(sizes[taken : taken + count], ends[taken : taken + count])
-    ]
-    taken += count
-    note["labels"] = {t: tuple(ids) for t, ids in note["labels"].items()}
-    items.append(types.Clip(frames=frames, **note))
-  return items
-
-
-def _cut(output: clip_reader.Output, keep_errors: bool, task: _Task) -> None:
+def _cut(output: clip_reader.Output, tasks: Sequence[str], keep_errors: bool, task: _Task) -> None:
   """Cuts a group into a file; an error ends it unless errors are kept."""
   group, path = task
-  items: list[types.Clip | Exception] = []
-  with contextlib.closing(clip_reader.ClipReader(output)) as reader:
-    for spec in group:
-      try:
-        items.append(reader.read(spec))
-      except tuple(_ERRORS.values()) as error:
+  notes: list[dict] = []
+  with atomic.replacing(path) as scratch, contextlib.ExitStack() as stack:
+    reader = stack.enter_context(contextlib.closing(clip_reader.ClipReader(output)))
+    writer = stack.enter_context(contextlib.closing(clip_shards.FileWriter(scratch)))
+    for item in reader.read_all(group):
+      if isinstance(item, Exception):
         if not keep_errors:
-          raise
-        items.append(error)
-  _save(path, items)
+          raise item
+        notes.append({"error": type(item).__name__, "text": str(item)})
+      else:
+        info = clip_shards.clip_info(item, tasks, first_record=writer.num_records)
+        before = writer.size
+        for record in clip_shards.pack(item, tasks):
+          writer.write(record)
+        notes.append({"clip": info.to_json(), "size": writer.size - before})
+      side_by_side.report()
+  atomic.write_text(_notes(path), json.dumps(notes))
+
+
+def _load(path: pathlib.Path) -> list[clip_shards.Packed | Exception]:
+  """Reads what `_cut` wrote."""
+  items: list[clip_shards.Packed | Exception] = []
+  for note in json.loads(_notes(path).read_text(encoding="utf-8")):
+    if "error" in note:
+      items.append(_ERRORS[note["error"]](note["text"]))
+    else:
+      info = records.ClipInfo.from_json(note["clip"])
+      items.append(clip_shards.Packed(info, path, note["size"]))
+  return items
 
 
 def read_clips(
@@ -109,17 +110,19 @@ def read_clips(
   output: clip_reader.Output,
   problems: clip_specs.Problems,
   *,
+  tasks: Sequence[str],
   folder: pathlib.Path,
   processes: int = 1,
   beam_options: Sequence[str] | None = None,
   label: str = "clips",
-) -> Iterator[types.Clip]:
-  """Cuts clips into files of `folder`, then yields them in order.
+) -> Iterator[clip_shards.Packed]:
+  """Cuts clips into files of `folder`, then yields where they are, in order.
 
   Args:
     specs: the clips.
     output: how to store them.
     problems: what to do with a clip that can't be cut.
+    tasks: names of the data set's tasks.
     folder: folder of the files; those of an earlier run are used.
     processes: number of processes that cut side by side. More than one needs the
       caller's `if __name__ == "__main__"`.
@@ -135,40 +138,30 @@ def read_clips(
     ValueError: a clip can't be cut; the error names annotation, file and time.
   """
   folder.mkdir(parents=True, exist_ok=True)
-  # Neighbours together, for they share a video.
-  groups = [specs[i : i + _GROUP] for i in range(0, len(specs), _GROUP)]
-  tasks = [
-    (group, folder / f"{label}-{number:06d}-{_digest(group, output)}.npz")
-    for number, group in enumerate(groups)
+  groups = [
+    (group, folder / f"{label}-{_digest(group, output)}.array_record")
+    for group in make_groups(specs)
   ]
-  open_tasks = [task for task in tasks if not task[1].exists()]
-  cut = functools.partial(_cut, output, problems.skip)
+  left = [task for task in groups if not _notes(task[1]).exists()]
+  cut = functools.partial(_cut, output, tasks, problems.skip)
   if beam_options is not None:
-    _run_beam(open_tasks, cut, beam_options)
-    open_tasks = []
-  done = _run(open_tasks, cut, processes)
-  for _ in progress.Progress(f"{label}: groups of {_GROUP} clips", done, total=len(open_tasks)):
-    pass
-  for group, path in tasks:
-    for spec, item in zip(group, _load(path)):
-      if isinstance(item, Exception):
-        problems.report(spec.clip_id, spec.where, item)
-      else:
-        yield item
-
-
-def _run(tasks: Sequence[_Task], cut: Callable[[_Task], None], processes: int) -> Iterator[None]:
-  """Runs the tasks, side by side where asked; yields after each, in order."""
-  if processes < 2 or len(tasks) < 2:
-    yield from map(cut, tasks)
-    return
-  # Spawned, not forked, since TensorFlow and OpenCV have threads.
-  context = multiprocessing.get_context("spawn")
-  with concurrent.futures.ProcessPoolExecutor(processes, context) as pool:
-    try:
-      yield from pool.map(cut, tasks)
-    finally:
-      pool.shutdown(cancel_futures=True)
+    _run_beam(left, cut, beam_options)
+  else:
+    side_by_side.run(
+      left,
+      cut,
+      processes=processes,
+      label=f"{label}: clips cut",
+      total=sum(len(group) for group, _ in left),
+      unit="clip",
+    )
+  found = {spec.clip_id: item for group, path in groups for spec, item in zip(group, _load(path))}
+  for spec in specs:
+    item = found[spec.clip_id]
+    if isinstance(item, Exception):
+      problems.report(spec.clip_id, spec.where, item)
+    else:
+      yield item
 
 
 def _run_beam(tasks: Sequence[_Task], cut: Callable[[_Task], None], options: Sequence[str]) -> None:

@@ -227,16 +227,25 @@ class ClipDataset:
       digest.update(b"\n" + json.dumps(line, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
-  @functools.cached_property
-  def _records(self) -> Any:
+  def _builder(self) -> Any:
     with _OPENING:
       import tensorflow_datasets as tfds  # 0.5 s; no TensorFlow behind it
 
       # Annotated, since TFDS's decorator hides the argument.
       open_builder: Callable[..., Any] = tfds.builder_from_directory
-      builder = open_builder(self.directory)
+      return open_builder(self.directory)
+
+  def split_info(self) -> Any:
+    """TFDS's `SplitInfo`: paths and lengths of the shards."""
+    return self._builder().info.splits[self.split]
+
+  @functools.cached_property
+  def _records(self) -> Any:
+    with _OPENING:
+      import tensorflow_datasets as tfds
+
       # Raw: decoding by the feature spec takes ten times the read itself.
-      return builder.as_data_source(
+      return self._builder().as_data_source(
         self.split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
       )
 
