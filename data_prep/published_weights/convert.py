@@ -94,7 +94,6 @@ def _clean(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   """Takes off what wrappers put around names and shapes."""
   out = {}
   for name, value in tensors.items():
-    name = name.removeprefix("module.")
     # Sub-batch normalisation holds the real one inside, [C, 1, 1, 1].
     name = re.sub(r"(_bn|\.bn)\.bn\.", r"\1.", name)
     if value.ndim == 4 and value.shape[1:] == (1, 1, 1) and "bn." in name:
@@ -291,6 +290,13 @@ class _Conversion:
       if head.weight not in self._tensors or head.view not in ("", origin or view):
         continue
       self._used.update((head.weight, head.bias))
+      if head.bias not in self._tensors:
+        self._wrong["missing in the file"].append(head.bias)
+        self._hint = (
+          f"{head.weight} comes without its bias. Leave the head behind with"
+          f" --skip='{re.escape(head.weight)}'."
+        )
+        continue
       if head.task and head.task in tower["heads"]:
         raise ValueError(
           f"The file has two heads for {view}/{head.task}, the second is"

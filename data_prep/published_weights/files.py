@@ -1,29 +1,44 @@
 """Reads weight files of strangers without executing what is in them.
 
 A pickle is a program: `torch.load` and `pickle.load` run whatever the file says.
-Here PyTorch files go through its weights-only loader, and Caffe2 files through
-`safe_pickle`, which admits numpy arrays and plain containers alone.
+Here PyTorch files go through its weights-only loader, with stand-ins for all
+objects beside the tensors, and Caffe2 files through `safe_pickle`, which admits
+numpy arrays and plain containers alone.
 """
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Mapping
+from collections.abc import Sequence
 import dataclasses
 import pathlib
+import re
+import sys
 from typing import Any
 import zipfile
 
 import numpy as np
 
 from data_prep.sources import safe_pickle
+from sum_l_jax.system import command_line
 from sum_l_jax.system import npz_files
 
 # What an old-style PyTorch file begins with, pickled.
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 
 _WEIGHTS = safe_pickle.Kind(
-  "weights", "a PyTorch file (.pyth, .pth, .pt) or a Caffe2 pickle (.pkl)"
+  "weights",
+  "a PyTorch file (.pyth, .pth, .pt, .ckpt), a .safetensors file or a Caffe2 pickle (.pkl)",
 )
+
+# Under which training scripts keep the arrays; the first that is there counts.
+_KEYS = ("model_state", "state_dict", "model_state_dict", "model", "net", "network", "module")
+# What wrappers put before all names: DataParallel, Lightning modules and the like.
+_OUTER = ("module.", "model.", "net.", "network.")
+# What compiled, sharded and checkpointed modules put before names at any depth.
+_INNER_NAME = re.compile(r"(?:^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_INNER = re.compile(r"(^|\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,52 +47,136 @@ class WeightFile:
 
   Attributes:
     path: path of the file, for messages.
-    container: "torch" or "caffe2".
-    tensors: arrays by flat name.
+    container: "torch", "safetensors" or "caffe2".
+    tensors: arrays by flat name, without what wrappers put before it.
     card: what `--export` of this library wrote beside them, as JSON; or "".
+    notes: lines for a report: what was taken off the names, and what beside the
+      arrays was left behind.
   """
 
   path: pathlib.Path
   container: str
   tensors: Mapping[str, np.ndarray]
   card: str = ""
+  notes: Sequence[str] = ()
 
 
 def _broken(path: pathlib.Path, detail: str) -> ValueError:
   return safe_pickle.damage(path, detail, _WEIGHTS)
 
 
-def _load_torch(path: pathlib.Path) -> Any:
-  """Reads a file through PyTorch's weights-only loader."""
+def _inert(opened: list[object]) -> type:
+  """A class that stands for any other: it takes everything and does nothing."""
+
+  class Inert:
+    def __new__(cls, *args: object, **options: object) -> Any:
+      del args, options
+      # Takes items and attributes where PyTorch's reader wants to put them.
+      opened.append(collections.OrderedDict())
+      return opened[-1]
+
+  return Inert
+
+
+class _Ignored:
+  """Stands for an array, or a part of one, that is of no use as weights."""
+
+  def __init__(self, *_: object) -> None:
+    pass
+
+  def __setstate__(self, state: object) -> None:
+    """Takes what PyTorch's reader would put into the array."""
+
+
+# What stands for names that training scripts save beside the weights. None of
+# them is imported.
+_BESIDE = {
+  **safe_pickle.NUMPY,
+  **dict.fromkeys(("collections.defaultdict", "builtins.dict"), lambda *_: {}),
+}
+# The rest of Python's own library is never left beside weights by accident.
+_HARMLESS = {
+  *("argparse.Namespace", "types.SimpleNamespace", "functools.partial", "copyreg._reconstructor"),
+  *("pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath", "pathlib.PurePosixPath"),
+  *("pathlib._local.Path", "pathlib._local.PosixPath", "pathlib._local.WindowsPath"),
+  *("datetime.date", "datetime.datetime", "datetime.timedelta", "datetime.timezone"),
+  *("collections.deque", "decimal.Decimal", "fractions.Fraction", "uuid.UUID", "enum.Enum"),
+  *(f"builtins.{name}" for name in ("bool", "bytes", "float", "frozenset", "int", "list")),
+  *(f"builtins.{name}" for name in ("object", "range", "slice", "str", "tuple")),
+}
+_MOST_NAMES = 200
+
+
+def _is_harmless(name: str) -> bool:
+  return name in _HARMLESS or name.partition(".")[0] not in sys.stdlib_module_names
+
+
+def _load_torch(path: pathlib.Path) -> tuple[Any, list[str], list[object]]:
+  """Reads a file through PyTorch's weights-only loader.
+
+  Objects of classes that it doesn't know become empty dicts; nothing of theirs is
+  imported or called.
+
+  Returns:
+    The content, the names of those classes, and what became of their objects.
+  """
   import torch
 
-  # Training scripts leave best accuracies and the like as numpy scalars.
-  numbers = [
-    np._core.multiarray.scalar,
-    np.dtype,
-    np.dtypes.Float32DType,
-    np.dtypes.Float64DType,
-    np.dtypes.Int64DType,
-  ]
+  opened: list[object] = []
+  inert = _inert(opened)
+  stand_ins: dict[str, Any] = dict(_BESIDE)
+  while True:
+    names = [name for name, stand_in in stand_ins.items() if stand_in is inert]
+    try:
+      with torch.serialization.safe_globals([(s, name) for name, s in stand_ins.items()]):
+        return torch.load(path, map_location="cpu", weights_only=True), names, opened
+    except safe_pickle.UnpicklingError as error:
+      # What PyTorch says before that advises to execute the file.
+      text = str(error).rpartition("WeightsUnpickler error: ")[2].strip()
+      found = re.search(r"GLOBAL ([^\s]+)", text)
+      name = found.group(1) if found else ""
+      name = name if "." in name or not name else f"builtins.{name}"
+      if name and not _is_harmless(name):
+        raise safe_pickle.refusal(path, name, _WEIGHTS) from None
+      if name and name not in names and len(names) < _MOST_NAMES:
+        stand_ins[name] = inert
+      elif not name and stand_ins["numpy.dtype"] is not _Ignored:
+        # Arrays of objects and the like, which are of no use as weights.
+        stand_ins |= dict.fromkeys(safe_pickle.NUMPY, _Ignored)
+      else:
+        raise _more_than_weights(path, names or text.splitlines()[:1]) from error
+    # PyTorch's unpickler doesn't check for damage, and stumbles over it anywhere.
+    except (*npz_files.DAMAGED, AssertionError) as error:
+      if names:
+        raise _more_than_weights(path, names) from error
+      text = str(error).strip() or type(error).__name__
+      raise _broken(path, text.splitlines()[0]) from error
+
+
+def _more_than_weights(path: pathlib.Path, names: Sequence[str]) -> ValueError:
+  return ValueError(
+    f"{path} holds more than weights ({command_line.some(list(names))}), and that can't be"
+    " left behind. If the file is yours, write the weights alone with PyTorch, for example"
+    " torch.save({'model_state': model.state_dict()}, 'weights.pyth'). If it is not, take"
+    " another: PyTorch itself would run what is in it."
+  )
+
+
+def _load_safetensors(path: pathlib.Path) -> dict[str, Any]:
+  """Reads a file of the safetensors library."""
+  import safetensors
+  import safetensors.torch
+
   try:
-    with torch.serialization.safe_globals(numbers):
-      return torch.load(path, map_location="cpu", weights_only=True)
-  except safe_pickle.UnpicklingError as error:
-    text = str(error)
-    _, marker, rest = text.partition("GLOBAL ")
-    if marker:
-      raise safe_pickle.refusal(path, rest.split()[0], _WEIGHTS) from None
-    raise _broken(path, text.splitlines()[0]) from error
-  # PyTorch's unpickler doesn't check for damage, and stumbles over it anywhere.
-  except (*npz_files.DAMAGED, AssertionError) as error:
-    text = str(error).strip() or type(error).__name__
-    raise _broken(path, text.splitlines()[0]) from error
+    return safetensors.torch.load_file(path)
+  except (safetensors.SafetensorError, *npz_files.DAMAGED) as error:
+    raise _broken(path, str(error).strip() or type(error).__name__) from error
 
 
 def _as_arrays(state: Any, path: pathlib.Path) -> dict[str, np.ndarray]:
   """Turns tensors or arrays by name into numpy; anything else is an error."""
   if not isinstance(state, Mapping) or not state:
-    raise _broken(path, f"its weights are a {type(state).__name__}")
+    raise _broken(path, f"its weights are a {type(state).__name__} without arrays")
   arrays = {}
   for name, value in state.items():
     if hasattr(value, "detach"):  # A tensor.
@@ -90,13 +189,76 @@ def _as_arrays(state: Any, path: pathlib.Path) -> dict[str, np.ndarray]:
   return arrays
 
 
-def read(path: str | pathlib.Path) -> WeightFile:
-  """Reads a PyTorch or Caffe2 file, which its content tells apart.
+def _is_array(value: object) -> bool:
+  return hasattr(value, "detach") or isinstance(value, np.ndarray)
+
+
+def _choose(content: Any, opened: Sequence[object], path: pathlib.Path) -> tuple[str, Any]:
+  """Finds the arrays in what a PyTorch file holds: the key ("" for none), and them."""
+  if any(content is whole for whole in opened):
+    raise _more_than_weights(path, ["a whole network, as an object"])
+  if not isinstance(content, Mapping):
+    raise _broken(path, f"it holds a {type(content).__name__}, no dict")
+  for key in _KEYS:
+    if any(content.get(key) is whole for whole in opened):
+      raise _more_than_weights(path, [f"a whole network, as an object, under {key!r}"])
+    if isinstance(content.get(key), Mapping):
+      return key, content[key]
+  if content and not any(map(_is_array, content.values())):
+    raise ValueError(
+      f"{path} has no weights under {', '.join(map(repr, _KEYS))}; its keys are"
+      f" {command_line.some([repr(key) for key in content], 12)}. If the file is yours, write"
+      " the dict of weights alone, or under one of those keys, into a new one."
+    )
+  return "", content
+
+
+def _unwrap(
+  arrays: Mapping[str, np.ndarray], prefix: str, path: pathlib.Path
+) -> tuple[dict[str, np.ndarray], list[str]]:
+  """Takes off what wrappers put before names, and what the user says.
+
+  Returns:
+    The arrays, and what was done, for the report.
+  """
+  out: dict[str, np.ndarray] = {}
+  notes: list[str] = []
+  taken = collections.Counter()
+  for name, value in arrays.items():
+    if not name.startswith(prefix):
+      continue
+    plain, found = _INNER.subn(r"\1", name.removeprefix(prefix))
+    taken.update(_INNER_NAME.findall(name) if found else ())
+    while wrapper := next((w for w in _OUTER if plain.startswith(w)), ""):
+      taken[wrapper] += 1
+      plain = plain.removeprefix(wrapper)
+    if plain in out:
+      raise ValueError(
+        f"{path} has two arrays that are {plain!r} without what wrappers put before it, the"
+        f" second is {name!r}. Choose one of them with --prefix."
+      )
+    out[plain] = value
+  if prefix and not out:
+    raise ValueError(
+      f"--prefix={prefix!r}: no name in {path} begins so; there are"
+      f" {command_line.some(list(arrays), 6)}."
+    )
+  if prefix:
+    notes.append(f"prefix       {prefix!r} taken off {len(out)} names")
+    notes += [f"left behind  {len(arrays) - len(out)} without it"] * (len(out) < len(arrays))
+  notes += [f"prefix       {wrapper!r} taken off {n} names" for wrapper, n in taken.items()]
+  return out, notes
+
+
+def read(path: str | pathlib.Path, *, prefix: str = "") -> WeightFile:
+  """Reads a PyTorch, safetensors or Caffe2 file, which its content tells apart.
 
   Args:
-    path: path of the file. PyTorch: a dict with `model_state` (PySlowFast,
-      pytorchvideo), `state_dict`, or the arrays themselves. Caffe2: a dict with
-      `blobs`.
+    path: path of the file. PyTorch: a dict with the arrays, or with a dict of
+      them under one of `_KEYS` (`model_state` by PySlowFast and pytorchvideo).
+      Caffe2: a dict with `blobs`.
+    prefix: what the names of the arrays begin with. Others are left behind. What
+      common wrappers put before names is taken off in any case.
 
   Raises:
     FileNotFoundError: there is no such file.
@@ -107,23 +269,48 @@ def read(path: str | pathlib.Path) -> WeightFile:
     raise FileNotFoundError(f"There is no file {str(path)!r}.")
   try:
     zipped = zipfile.is_zipfile(path)
-  except zipfile.BadZipFile as error:  # Raised for some files that are no zip files.
-    raise _broken(path, str(error)) from error
+    if zipped:
+      npz_files.check_size(path, of=_WEIGHTS.content)
+  except npz_files.TooLargeError:
+    raise
+  except npz_files.DAMAGED as error:  # Also for some files that are no zip files.
+    raise _broken(path, str(error) or type(error).__name__) from error
+  opened: list[object] = []
+  classes: list[str] = []
+  key, card = "", ""
   if zipped:
-    content, container = _load_torch(path), "torch"
+    (content, classes, opened), container = _load_torch(path), "torch"
+  elif _is_safetensors(path):
+    content, container = _load_safetensors(path), "safetensors"
   else:
     content, container = safe_pickle.load(path, kind=_WEIGHTS), "caffe2"
-    if content == _TORCH_MAGIC:
-      content, container = _load_torch(path), "torch"
-  if not isinstance(content, Mapping):
-    raise _broken(path, f"it holds a {type(content).__name__}, no dict")
+    if type(content) is int and content == _TORCH_MAGIC:
+      (content, classes, opened), container = _load_torch(path), "torch"
   if container == "caffe2":
-    return WeightFile(path, container, _as_arrays(content.get("blobs", content), path))
-  for key in ("model_state", "state_dict"):
-    if key in content:
+    if not isinstance(content, Mapping):
+      raise _broken(path, f"it holds a {type(content).__name__}, no dict")
+    arrays = _as_arrays(content.get("blobs", content), path)
+  else:
+    if isinstance(content, Mapping):
       card = content.get("sum_l_jax_card", "")
-      return WeightFile(path, container, _as_arrays(content[key], path), card)
-  return WeightFile(path, container, _as_arrays(content, path))
+    key, state = _choose(content, opened, path)
+    arrays = _as_arrays(state, path)
+  if not isinstance(card, str):
+    raise _broken(path, f"its card is a {type(card).__name__}, no text")
+  tensors, notes = _unwrap(arrays, prefix, path)
+  if key:
+    notes.insert(0, f"weights      under {key!r}")
+  if classes:
+    notes.append(f"left behind  objects of {command_line.some(classes, 6)}, unopened")
+  return WeightFile(path, container, tensors, card, tuple(notes))
+
+
+def _is_safetensors(path: pathlib.Path) -> bool:
+  """Whether a file begins with the length of a JSON header, and the header."""
+  with path.open("rb") as file:
+    start = file.read(9)
+  length = int.from_bytes(start[:8], "little")
+  return start[8:] == b"{" and length + 8 <= path.stat().st_size
 
 
 def write_torch(path: str | pathlib.Path, tensors: Mapping[str, np.ndarray], card: str) -> None:

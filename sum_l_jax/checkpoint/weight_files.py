@@ -107,6 +107,8 @@ def _read_npz(path: pathlib.Path) -> Weights:
     card = flat.pop("card", None)
     card = None if card is None else json.loads(str(card))
     tree = unflatten(flat)
+  except npz_files.TooLargeError:
+    raise
   except npz_files.DAMAGED as error:
     raise ValueError(
       f"{path} can't be read as a weights file ({error}). Copy it again, or"

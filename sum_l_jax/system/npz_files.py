@@ -39,6 +39,38 @@ DAMAGED = (
 )
 
 
+class TooLargeError(ValueError):
+  """A file is small, and what it would become is not."""
+
+
+# Arrays that are larger than the first, and than so many times the file, are
+# taken for a trap. Real tables shrink by less than twenty.
+_LARGE_BYTES = 256 * 2**20
+_MOST_TIMES = 64
+
+
+def check_size(path: pathlib.Path, *, of: str = "arrays") -> None:
+  """Refuses a small file that would fill the memory, before it is unpacked.
+
+  Args:
+    path: a zip file, as `.npz` and PyTorch's files are.
+    of: what it holds, for the error text.
+
+  Raises:
+    TooLargeError: its parts are far larger than the file.
+    zipfile.BadZipFile: it is no zip file.
+  """
+  packed = path.stat().st_size
+  with zipfile.ZipFile(path) as archive:
+    unpacked = sum(entry.file_size for entry in archive.infolist())
+  if unpacked > max(_LARGE_BYTES, _MOST_TIMES * packed):
+    raise TooLargeError(
+      f"{str(path)!r} has {packed:,} bytes and would become {unpacked:,} bytes of {of}; more than"
+      f" {_MOST_TIMES} times as many is taken for a trap. If it is yours, write it anew without"
+      " compression (numpy.savez)."
+    )
+
+
 @paths.retried
 def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
   """Writes arrays to a file, which appears whole or not at all.
@@ -75,6 +107,7 @@ def load(
   path: pathlib.Path, keys: Sequence[str] | None = None
 ) -> tuple[list[str], dict[str, np.ndarray]]:
   """Reads the names of what a file holds, and its arrays: all, or those of `keys`."""
+  check_size(path)
   with np.load(path, allow_pickle=False) as stored:
     held = stored.files
     wanted = held if keys is None else [key for key in keys if key in held]
@@ -106,6 +139,8 @@ def read_npz(
     held, arrays = load(path, keys)
     for key, array in arrays.items():
       _check_array(key, array)
+  except TooLargeError:
+    raise
   except DAMAGED as error:
     raise ValueError(
       f"{str(path)!r} can't be read as a {what} ({error}). Make it again with `{command}`."

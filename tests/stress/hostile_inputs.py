@@ -12,14 +12,18 @@ import dataclasses
 import io
 import json
 import pathlib
+import pickle
+import sys
 import tempfile
 import zipfile
 
 import numpy as np
+import safetensors.numpy
 
 from data_prep.published_weights import files
 from data_prep.sources import lemma_narration
 from data_prep.sources import manifest
+from data_prep.sources import safe_pickle
 from sum_l_jax import build
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config import read
@@ -31,6 +35,7 @@ from sum_l_jax.video import decode
 from sum_l_jax.video import jpeg
 from sum_l_jax.video import media
 from tests.support import numbered_video
+from tests.support import opcode_streams
 from tests.support import tiny_data
 
 ALLOWED = (ValueError, FileNotFoundError)
@@ -65,11 +70,21 @@ class Target:
     name: name of the kind.
     make: valid content, as bytes.
     read: reads a file with such content.
+    change: what makes an input of the valid content; None for random damage.
   """
 
   name: str
   make: Callable[[], bytes]
   read: Callable[[pathlib.Path], object]
+  change: Callable[[bytes, np.random.Generator], bytes] | None = None
+
+  def input(self, valid: bytes, number: int, seed: int) -> bytes:
+    """The input of a number: always the same."""
+    rng = np.random.default_rng([seed, number])
+    if self.change is not None:
+      return self.change(valid, rng)
+    inside = self.name.endswith(".npz") and number % 2
+    return (mutate_inside if inside else mutate)(valid, rng)
 
 
 def mutate(data: bytes, rng: np.random.Generator) -> bytes:
@@ -211,6 +226,45 @@ def _jpeg() -> bytes:
   return tiny_data.noise_clips("x", 1, seed=0)[0].frames[0]
 
 
+def _pickle() -> bytes:
+  arrays = {"blobs": {"w": np.ones((2, 3), np.float32), "s": np.float64(1), "t": ["a", (1, None)]}}
+  return pickle.dumps(arrays, protocol=2)
+
+
+def _nothing_imported(read: Callable[[pathlib.Path], object], path: pathlib.Path) -> object:
+  """Reads a file, after which the trap must not have sprung."""
+  try:
+    return read(path)
+  finally:
+    if opcode_streams.TRAP in sys.modules or len(list(path.parent.iterdir())) != 1:
+      raise CrashError("executed")
+
+
+def _read_opcodes(path: pathlib.Path) -> object:
+  return _nothing_imported(safe_pickle.load, path)
+
+
+def _read_opcodes_of_torch(path: pathlib.Path) -> object:
+  return _nothing_imported(files.read, path)
+
+
+def _with_opcodes(valid: bytes, rng: np.random.Generator) -> bytes:
+  """A PyTorch file whose pickle is made up, beside tensors that are whole."""
+  out = io.BytesIO()
+  with zipfile.ZipFile(io.BytesIO(valid)) as archive, zipfile.ZipFile(out, "w") as made:
+    for name in archive.namelist():
+      whole = archive.read(name)
+      if name.endswith("data.pkl"):
+        stream = opcode_streams.make(rng)
+        whole = stream if rng.random() < 0.7 else b"\x80\x02" + whole[2:-1] + b"0" + stream[2:]
+      made.writestr(name, whole)
+  return out.getvalue()
+
+
+def _safetensors() -> bytes:
+  return safetensors.numpy.save({"a.weight": np.ones((2, 3), np.float32)})
+
+
 def _torch() -> bytes:
   return _saved(
     lambda path: files.write_torch(path, {"a.weight": np.ones((2, 3), np.float32)}, "{}"), "w.pyth"
@@ -244,6 +298,10 @@ TARGETS = {
       _read_video,
     ),
     Target("weights.pyth", _torch, files.read),
+    Target("weights.safetensors", _safetensors, files.read),
+    Target("pickle.p", _pickle, safe_pickle.load),
+    Target("opcodes.p", _pickle, _read_opcodes, lambda valid, rng: opcode_streams.make(rng)),
+    Target("opcodes.pyth", _torch, _read_opcodes_of_torch, _with_opcodes),
   )
 }
 
@@ -291,9 +349,7 @@ def run(name: str, inputs: int, seed: int) -> dict[str, int]:
   valid = target.make()
   found = {}
   for number in range(inputs):
-    rng = np.random.default_rng([seed, number])
-    inside = name.endswith(".npz") and number % 2
-    data = (mutate_inside if inside else mutate)(valid, rng)
+    data = target.input(valid, number, seed)
     with tempfile.TemporaryDirectory() as folder:
       end = attempt(target, data, pathlib.Path(folder))
     found[end] = found.get(end, 0) + 1

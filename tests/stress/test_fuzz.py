@@ -32,11 +32,7 @@ def test_damaged_files(name, tmp_path):
   valid = target.make()
   ends = []
   for number in range(-1, _NUMBER):
-    data = valid
-    if number >= 0:
-      rng = np.random.default_rng([1, number])
-      inside = name.endswith(".npz") and number % 2
-      data = (hostile_inputs.mutate_inside if inside else hostile_inputs.mutate)(valid, rng)
+    data = target.input(valid, number, seed=1) if number >= 0 else valid
     folder = tmp_path / str(number)
     folder.mkdir()
     ends.append(hostile_inputs.attempt(target, data, folder))

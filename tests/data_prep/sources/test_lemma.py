@@ -14,7 +14,6 @@ from data_prep import build_dataset
 from data_prep.sources import clip_specs
 from data_prep.sources import lemma
 from data_prep.sources import lemma_narration
-from data_prep.sources import safe_pickle
 from sum_l_jax.data import records
 from tests.support import numbered_video
 
@@ -396,27 +395,6 @@ def test_a_pickle_that_executes_is_refused(read, package, tmp_path, name):
   assert not trap.exists()
   pickle.loads(pickle.dumps(Program(trap)))  # It would have.
   assert trap.exists()
-
-
-def test_safe_pickle(tmp_path):
-  path = tmp_path / "x.p"
-  array = np.arange(6, dtype=np.int16).reshape(2, 3)
-  content = {"a": [1, (2.5, "x", None)], "b": array, "c": np.float32(3)}
-  path.write_bytes(pickle.dumps(content, protocol=4))
-  loaded = safe_pickle.load(path)
-  assert loaded["a"] == [1, (2.5, "x", None)] and loaded["c"] == 3
-  assert loaded["b"].dtype == np.int16
-  np.testing.assert_array_equal(loaded["b"], [[0, 1, 2], [3, 4, 5]])
-
-  path.write_bytes(pickle.dumps([eval]))
-  with pytest.raises(ValueError, match="would call builtins.eval, and a file"):
-    safe_pickle.load(path)
-  for damaged in (b"", b"hello", pickle.dumps(content)[:30], b"\x80\x04."):
-    path.write_bytes(damaged)
-    with pytest.raises(ValueError, match="x.p can't be read as data .*a pickl"):
-      safe_pickle.load(path)
-  with pytest.raises(FileNotFoundError):
-    safe_pickle.load(tmp_path / "nowhere.p")
 
 
 # HOI -> by templates, by the released rule.
