@@ -15,7 +15,8 @@ _TENSORBOARD = ["tensorboard>=2.20", "tensorflow>=2.20,<3"]
 # Normalises narrations; the standard library does the same without it.
 _NORMALISE = ["tensorflow>=2.20,<3", "tensorflow-text>=2.20,<3"]
 # Loading weights as mere numbers has known holes in torch before 2.10.
-_TEXT = ["torch>=2.10,<2.15", "sentence-transformers>=5,<7"]
+# Transformers before 5 takes a TensorFlow that is there for its own.
+_TEXT = ["torch>=2.10,<2.15", "sentence-transformers>=5,<7", "transformers>=5,<6"]
 
 
 class _BuildPy(build_py.build_py):
@@ -61,7 +62,7 @@ setuptools.setup(
     "array-record>=0.8,<0.9",
     "av>=15,<20",
     "clu>=0.0.12,<0.1",
-    "flax>=0.12,<0.13",
+    "flax>=0.12.1,<0.13",
     "grain>=0.2.16,<0.3",
     # Imported by tensorflow-datasets, undeclared.
     "importlib_resources>=6.1",
@@ -77,7 +78,7 @@ setuptools.setup(
     "protobuf>=6.31.1",
     # For tables of embeddings; tensorflow-datasets brings it as well.
     "pyarrow>=15",
-    "scipy>=1.11,<2",
+    "scipy>=1.15,<2",
     "simplejpeg>=1.8,<2",
     # Reads and writes that are tried again.
     "tenacity>=8.3,<10",
