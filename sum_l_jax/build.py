@@ -367,6 +367,7 @@ class Trainer:
       threshold=loss.threshold,
       negatives=loss.negatives,
       negatives_from=loss.negatives_from,
+      average_over=loss.average_over,
       negatives_group=loss.negatives_group,
       mask_duplicates=loss.mask_duplicates,
       triplet_margin=loss.triplet_margin,

@@ -21,6 +21,11 @@ NARRATION_KINDS = ("weighted", "filtered", "graded")
 NEGATIVES = ("cross", "cross_and_same")
 # Whether the pairs that the threshold leaves out still serve as negatives.
 NEGATIVES_FROM = ("selected", "all")
+# Which pairs the mean and the expectation of Eq. 9 and 10 are over. The paper
+# writes N for both, and stars on the selected ones.
+AVERAGE_OVER = ("selected", "all")
+# Kinds whose threshold leaves pairs out, so that the two differ.
+SELECTING_KINDS = ("weighted", "filtered")
 
 # The paper gives none of these numbers; they are the released configuration's.
 TEMPERATURE = 0.06
@@ -61,6 +66,7 @@ RULES: Mapping[str, Rule] = {
   "cross_view": _one_of(CROSS_VIEW),
   "negatives": _one_of(NEGATIVES),
   "negatives_from": _one_of(NEGATIVES_FROM),
+  "average_over": _one_of(AVERAGE_OVER),
   "negatives_group": Rule(
     lambda value: value == 0 or value >= 2,
     "be 0 (the global batch) or at least 2 (an example alone has no negatives)",

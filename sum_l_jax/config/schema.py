@@ -201,6 +201,12 @@ class Loss:
     "Whether negatives come from the pairs above the threshold or from all pairs of the batch.",
     choices=loss_options.NEGATIVES_FROM,
   )
+  average_over: str = setting(
+    "selected",
+    "Which pairs the mean of Eq. 9 and the expectation of Eq. 10 are over: those above the"
+    " threshold, or all pairs of the batch (docs/paper_vs_released.md).",
+    choices=loss_options.AVERAGE_OVER,
+  )
   negatives_group: int = _loss(
     "negatives_group", 0, "How many clips are each other's negatives; 0 is the global batch."
   )
@@ -214,7 +220,7 @@ class Loss:
   triplet_margin: float = _loss(
     "triplet_margin",
     loss_options.TRIPLET_MARGIN,
-    'Margin of the distances, for cross_view "triplet".',
+    'Margin of the Euclidean distances between unit vectors, for cross_view "triplet".',
   )
   target_temperature: float = _loss(
     "target_temperature",

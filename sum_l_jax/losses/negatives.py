@@ -38,6 +38,9 @@ class Contrast:
       of the paper's N-1.
     negatives_from: "selected" if only pairs that are in the loss serve as
       negatives (the paper), "all" if those that were left out do, too.
+    average_over: "selected" if the mean and the expectation of Eq. 10 are over
+      the K pairs that are in the loss, "all" if over all N real pairs, as Eq. 9
+      and 10 are written; a pair that is left out then counts as 0.
     mask_duplicates: cosine of narrations in (0, 1] from which two clips show
       the same thing: a clip whose narration is that near to the anchor's or to
       its positive's is no negative of that anchor, in either view. An anchor
@@ -48,11 +51,12 @@ class Contrast:
   temperature: float = loss_options.TEMPERATURE
   same_view_negatives: bool = False
   negatives_from: str = "selected"
+  average_over: str = "selected"
   mask_duplicates: float = 0.0
 
   def __post_init__(self) -> None:
     """Raises ValueError for a value out of range."""
-    for name in ("temperature", "negatives_from", "mask_duplicates"):
+    for name in ("temperature", "negatives_from", "average_over", "mask_duplicates"):
       loss_options.check(name, getattr(self, name))
 
 
@@ -67,18 +71,18 @@ class Comparison(NamedTuple):
     negative: `[N, M]` bool, which of those are negatives.
     rows: `[N]` bool, the anchors that have a loss: they are selected, at least
       one other is, and they have a negative.
-    selected: `[]` int, the number of selected anchors.
+    count: `[]` int, the number of anchors that the mean is over.
   """
 
   positive: jax.Array
   logits: jax.Array
   negative: jax.Array
   rows: jax.Array
-  selected: jax.Array
+  count: jax.Array
 
   def mean(self, values: jax.Array) -> jax.Array:
-    """Mean of values `[N]` over the selected anchors; 0 for one without loss."""
-    return jnp.sum(jnp.where(self.rows, values, 0.0)) / jnp.maximum(self.selected, 1)
+    """Mean of values `[N]` over `count` anchors; 0 for one without loss."""
+    return jnp.sum(jnp.where(self.rows, values, 0.0)) / jnp.maximum(self.count, 1)
 
 
 def compare(
@@ -136,8 +140,9 @@ def compare(
   if contrast.same_view_negatives:
     logits = jnp.concatenate([logits, cosines(anchors, anchors)], axis=1)
     negative = jnp.concatenate([cross, same], axis=1)
-  count = jnp.sum(chosen)
-  rows = chosen & (count >= 2)
+  every = contrast.average_over == "all"
+  # By the letter, a single selected pair has its negatives among the others.
+  rows = chosen & (jnp.sum(others if every else chosen) >= 2)
   if contrast.mask_duplicates:
     rows = rows & jnp.any(negative, axis=1)
   return Comparison(
@@ -145,7 +150,7 @@ def compare(
     logits=logits / contrast.temperature,
     negative=negative,
     rows=rows,
-    selected=count,
+    count=jnp.sum(real if every else chosen),
   )
 
 

@@ -70,6 +70,8 @@ class Objective:
       own view to the negatives of every contrastive term (released).
     negatives_from: "selected" if only the pairs above the threshold are each
       other's negatives (paper), or "all".
+    average_over: "selected" if the cross-view term's means are over the pairs
+      above the threshold, "all" if over all pairs of the batch.
     negatives_group: number of consecutive examples that are each other's
       negatives; 0 is the global batch. With n, a loss is the mean over the
       groups, as data-parallel training has it in which each device of
@@ -97,6 +99,7 @@ class Objective:
   threshold: float = loss_options.THRESHOLD
   negatives: str = "cross"
   negatives_from: str = "selected"
+  average_over: str = "selected"
   negatives_group: int = 0
   mask_duplicates: float = 0.0
   triplet_margin: float = loss_options.TRIPLET_MARGIN
@@ -123,6 +126,13 @@ class Objective:
         f" use one of {tuple(k for k in loss_options.CROSS_VIEW if k != 'triplet')}."
       )
 
+    if self.average_over == "all" and self.cross_view not in loss_options.SELECTING_KINDS:
+      raise ValueError(
+        "average_over='all' says what a mean over selected pairs is over; the cross-view term"
+        f" {self.cross_view!r} selects none. Leave it at 'selected' or use one of"
+        f" {loss_options.SELECTING_KINDS}."
+      )
+
   def __hash__(self) -> int:
     """Hash of the content, as `==` compares it: `jax.jit(objective)` needs it."""
     fields = dataclasses.asdict(self)
@@ -143,6 +153,7 @@ class Objective:
       temperature=self.temperature,
       same_view_negatives=self.negatives == "cross_and_same",
       negatives_from=self.negatives_from,
+      average_over=self.average_over,
       mask_duplicates=self.mask_duplicates,
     )
 

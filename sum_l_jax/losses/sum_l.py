@@ -287,7 +287,8 @@ def weighted_alignment(
   """Eq. 8 of the paper: the alignment in which better pairs count for more.
 
   L_aw is the sum of both directions of Eq. 9, which is Eq. 6 with the weights
-  of Eq. 10, over the selected pairs.
+  of Eq. 10, over the selected pairs. The means are over these too, or over all
+  pairs (`contrast.average_over`).
 
   Args:
     ego: `[N, D]` unit vectors z_f.
@@ -304,12 +305,13 @@ def weighted_alignment(
   """
   similarity = pair_similarity(ego_text, exo_text)
   selected = select_pairs(similarity, threshold=threshold, mask=mask)
+  expected_over = selected if contrast.average_over == "selected" else mask
   loss = both_directions(
     decoupled_contrastive,
     ego,
     exo,
     contrast,
-    weights=similarity_weights(similarity, sigma=sigma, mask=selected),
+    weights=similarity_weights(similarity, sigma=sigma, mask=expected_over),
     mask=mask,
     selected=selected,
     narrations=(ego_text, exo_text),
@@ -320,17 +322,17 @@ def weighted_alignment(
 def similarity_weights(
   similarity: jax.Array, *, sigma: float, mask: jax.Array | None = None
 ) -> jax.Array:
-  """Eq. 10 of the paper: the weights of the selected pairs; their mean is 1.
+  """Eq. 10 of the paper: the weights of pairs; their mean over the mask is 1.
 
       w_i = exp(s_i / sigma) / mean over the selected j of exp(s_j / sigma)
 
-  This is K times a softmax over the K selected pairs. No gradient flows through
+  This is K times a softmax over the K pairs of the mask. No gradient flows through
   the weights, because text is frozen.
 
   Args:
     similarity: `[N]` similarities s of Eq. 1.
     sigma: temperature of the softmax; a small one favours the best pairs.
-    mask: `[N]` in {0, 1}, the selected pairs; None selects all.
+    mask: `[N]` in {0, 1}, the pairs that the mean is over; None takes all.
 
   Returns:
     `[N]` float32, 0 where the mask is 0.

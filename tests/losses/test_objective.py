@@ -138,6 +138,42 @@ def test_golden_ego_exo(kind, column, same_view, expected):
   )
 
 
+@pytest.mark.parametrize("kind", ["weighted", "filtered"])
+@pytest.mark.parametrize("negatives_from", ["selected", "all"])
+@pytest.mark.parametrize("similar", [7, 3, 1, 0])
+def test_means_over_all_pairs_against_numpy(kind, negatives_from, similar):
+  """Eq. 9 and 10 by the letter: 1/N and E over all N pairs of the batch."""
+  rng = np.random.default_rng(4)
+  ego, exo = unit(rng, 8, 3), unit(rng, 8, 3)
+  similarity = np.where(np.arange(8) < similar, rng.uniform(0.6, 0.9, 8), 0.4)
+  mask = np.array([1, 1, 1, 1, 1, 1, 1, 0])
+  options = dict(temperature=0.3, sigma=0.2, threshold=0.5, negatives_from=negatives_from)
+  value, _ = loss_oracles.cross_view(
+    ego,
+    exo,
+    loss_oracles.pairs(similarity),
+    mask=mask,
+    cross_view=kind,
+    average_over="all",
+    **options,
+  )
+  chosen = [i for i in range(7) if similarity[i] > 0.5]
+  others = range(7) if negatives_from == "all" else chosen
+  expected, numbers = 0.0, np.exp(similarity[:7] / 0.2)
+  for anchors, keys in ((ego, exo), (exo, ego)) if len(others) > 1 else ():
+    for i in chosen:
+      negatives = sum(np.exp(anchors[i] @ keys[j] / 0.3) for j in others if j != i)
+      weight = numbers[i] / numbers.mean() if kind == "weighted" else 1.0
+      expected += (np.log(negatives) - weight * (anchors[i] @ keys[i]) / 0.3) / 7
+  np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
+  assert bool(expected) == (similar > 1 or (similar == 1 and negatives_from == "all"))
+  # Where all pairs are selected, both readings are one.
+  selected, _ = loss_oracles.cross_view(
+    ego, exo, loss_oracles.pairs(similarity), mask=mask, cross_view=kind, **options
+  )
+  assert np.allclose(value, selected, rtol=1e-6) == (similar in (7, 0) or not expected)
+
+
 @pytest.mark.parametrize(
   "kind, same_view, negatives_from, cosine",
   [
@@ -365,12 +401,13 @@ def test_objectives_of_the_config():
 def test_every_field_of_the_loss_reaches_the_objective():
   config = read.default_config()
   changed = {
-    "cross_view": "graded",
+    "cross_view": "filtered",
     "temperature": 0.07,
     "sigma": 0.2,
     "target_temperature": 0.03,
     "threshold": 0.4,
     "negatives_from": "all",
+    "average_over": "all",
     "negatives": "cross_and_same",
     "negatives_group": 4,
     "mask_duplicates": 0.99,
@@ -450,6 +487,7 @@ def test_masking_leaves_the_triplet_methods_text_terms_alone():
     ({"cross_view": "dcl"}, "cross_view must be one of .*'weighted'"),
     ({"negatives": "same"}, "negatives must be one of .*'cross_and_same'"),
     ({"negatives_from": "x"}, "negatives_from must be one of .*'all'"),
+    ({"average_over": "all", "cross_view": "info_nce"}, "'info_nce' selects none.*'weighted'"),
     ({"weights": {"ego": 1.0}}, "weights must be one of .*'ego_cls'"),
     ({"weights": {"ego_cls": -1.0}}, "weights.ego_cls must be finite and at least 0, got -1"),
     ({"weights": {"ego_cls": float("nan")}}, "must be finite"),

@@ -84,15 +84,17 @@ def numpy_contrast(
   same_view=False,
   texts=None,
   cosine=0.0,
+  divide_by=0,
 ):
   """Eq. 3 and Eq. 6 (Eq. 9 with weights), one direction, as loops over pairs.
 
   With `cosine`, clips whose narrations are that near to the anchor's or to its
-  positive's are no negatives.
+  positive's are no negatives. With `divide_by`, the sum is divided by that number
+  instead of the number of anchors, and one anchor is enough.
   """
   rows = [i for i in range(len(a)) if mask is None or mask[i]]
   others = rows if candidates is None else [j for j in range(len(a)) if candidates[j]]
-  if len(rows) < 2:
+  if len(others if divide_by else rows) < 2:
     return 0.0
 
   def is_negative(i, j, side):
@@ -113,7 +115,7 @@ def numpy_contrast(
     if not decoupled:
       s_i += np.exp(positive)
     values.append(np.log(s_i) - (1.0 if weights is None else weights[i]) * positive)
-  return np.mean(values)
+  return np.sum(values) / (divide_by or len(rows))
 
 
 def torch_contrast(a, b, temperature, decoupled, mask, weights, same_view):
@@ -143,6 +145,7 @@ def numpy_ego_exo(
   mask,
   same_view,
   negatives_from,
+  average_over="selected",
   texts=None,
   cosine=0.0,
 ):
@@ -153,7 +156,7 @@ def numpy_ego_exo(
     selected = selected & (similarity > threshold)
   if kind == "weighted" and selected.any():
     e = np.exp(similarity / sigma)
-    weights = e / e[selected].mean()
+    weights = e / e[valid if average_over == "all" else selected].mean()
   options = dict(
     temperature=temperature,
     decoupled=kind != "info_nce",
@@ -162,6 +165,7 @@ def numpy_ego_exo(
     weights=weights,
     same_view=same_view,
     cosine=cosine,
+    divide_by=valid.sum() if average_over == "all" else 0,
   )
   back = texts and texts[::-1]
   return numpy_contrast(ego, exo, texts=texts, **options) + numpy_contrast(
