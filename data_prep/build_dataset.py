@@ -37,6 +37,7 @@ from data_prep.sources import lemma_narration
 from data_prep.sources import source_table
 from data_prep.sources import split_rules
 from sum_l_jax import types
+from sum_l_jax.data import frame_rates
 from sum_l_jax.data import records
 from sum_l_jax.system import command_line
 from sum_l_jax.video import jpeg
@@ -328,6 +329,9 @@ def _print_result(directory: pathlib.Path, written: bool, skipped: int) -> None:
   )
   done = "wrote" if written else "kept, it is complete:"
   print(f"{done} {directory}: {parts} clips; {tasks}")
+  splits = [records.ClipDataset(directory, split) for split in card["splits"]]
+  if text := frame_rates.describe(splits):
+    print(f"warning: {text}", file=sys.stderr)
   if written and skipped:
     print(f"skipped {skipped} clips, see {directory / SKIPPED_FILE}", file=sys.stderr)
   elif not written and (directory / SKIPPED_FILE).exists():

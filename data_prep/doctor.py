@@ -28,15 +28,29 @@ import textwrap
 
 from data_prep.checks import finding
 from data_prep.checks import index_checks
+from data_prep.checks import official_checks
 from data_prep.checks import shard_checks
 from data_prep.checks import table_checks
 from data_prep.checks.finding import Finding
+from sum_l_jax.data import frame_rates
 from sum_l_jax.system import command_line
 
 _MAX_CLIPS = 1000  # As many ids a finding are in the JSON report.
 _WIDTH = 88
 
 Findings = list[Finding]
+
+
+# Checks of a data set as a whole, by name.
+_OF_ALL_SPLITS = {
+  "all clips": official_checks.check_total,
+  "nothing skipped": official_checks.check_skipped,
+  "class lists": official_checks.check_class_lists,
+  "class names": index_checks.check_class_names,
+  "variety": index_checks.check_variety,
+  "rates": index_checks.check_rates,
+  "quirks": official_checks.check_quirks,
+}
 
 
 def _run_check(name: str, found: Iterable[Finding], split: str = "") -> Findings:
@@ -69,7 +83,7 @@ def examine_dataset(
   splits, findings = index_checks.open_splits(directory)
   for split, data in splits.items():
     steps = {
-      "number": index_checks.check_number(data),
+      "number": official_checks.check_number(data),
       "order": index_checks.check_order(data),
       "records": shard_checks.check_records(data),
     }
@@ -86,6 +100,9 @@ def examine_dataset(
       steps[shard_checks.CONTENT] = shard_checks.check_content(data)
     for name, step in steps.items():
       findings += _run_check(name, step, split)
+  if splits:
+    for name, check in _OF_ALL_SPLITS.items():
+      findings += _run_check(name, check(splits))
   if len(splits) > 1:
     findings += _run_check("classes", index_checks.check_classes(splits))
     findings += _run_check("leakage", index_checks.check_leakage(splits))
@@ -131,12 +148,30 @@ def examine(
     splits, found = examine_dataset(directory, frames=frames, deep=deep, verify=verify, known=known)
     findings += found
     opened.append(splits)
+  findings += _rates_of_views(directories, opened)
   if narrations:
     findings += _of(narrations, _run_check("vectors", about_texts))
   if pairs and narrations:
     found = _pairs(pairs, opened, narrations)
     findings += _of(pairs, _run_check("pairs", found))
   return findings
+
+
+def _rates_of_views(
+  directories: Sequence[pathlib.Path], opened: Sequence[index_checks.Splits]
+) -> Iterator[Finding]:
+  """Data sets of one view have one frame rate, for they train together."""
+  views: dict[str, list[tuple[pathlib.Path, index_checks.Splits]]] = {}
+  for directory, splits in zip(directories, opened, strict=True):
+    if splits:
+      views.setdefault(next(iter(splits.values())).view, []).append((directory, splits))
+  for members in views.values():
+    text = frame_rates.describe([data for _, splits in members for data in splits.values()])
+    # Of a single data set, or of one that is uneven by itself, it was said before.
+    alone = [frame_rates.describe(list(splits.values())) for _, splits in members]
+    if len(members) > 1 and text and not any(alone):
+      found = Finding.warning("rates", text)
+      yield dataclasses.replace(found, dataset=", ".join(str(path) for path, _ in members))
 
 
 def _check_views(directories: Sequence[pathlib.Path]) -> None:

@@ -14,26 +14,14 @@ import itertools
 import math
 import pathlib
 
-from data_prep import build_dataset
 from data_prep.checks.finding import Finding
 from data_prep.checks.finding import some
-from data_prep.sources import epic_kitchens
+from data_prep.sources import label_names
 from data_prep.sources import split_rules
 from sum_l_jax import types
 from sum_l_jax.data import examples
+from sum_l_jax.data import frame_rates
 from sum_l_jax.data import records
-
-# Numbers of clips of the official splits, by source and rule of the split.
-OFFICIAL_CLIPS = {
-  (epic_kitchens.EPIC55.name, split_rules.TBN): {
-    split_rules.TRAIN: 26_074,
-    split_rules.VALIDATION: 2_398,
-  },
-  (epic_kitchens.EPIC100.name, split_rules.COLUMN): {
-    split_rules.TRAIN: 67_217,
-    split_rules.VALIDATION: 9_668,
-  },
-}
 
 REBUILD = "Move the folder away and build the data set again with the command that made it."
 
@@ -97,32 +85,6 @@ def _check_fields(data: records.ClipDataset) -> None:
         f"{data.directory / records.clips_file(data.split)}, line {number}"
         f" has a field that can't be: {clip}."
       )
-
-
-def check_number(data: records.ClipDataset) -> Iterator[Finding]:
-  """An official split has as many clips as were published."""
-  rule = data.metadata.get("split")
-  kind = rule.get("kind") if isinstance(rule, dict) else None
-  source = data.metadata.get("source")
-  official = OFFICIAL_CLIPS.get((str(source), str(kind)), {}).get(data.split)
-  if official is None or len(data) == official:
-    return
-  if len(data) < official:
-    skipped = data.directory / build_dataset.SKIPPED_FILE
-    hint = (
-      f"Those left out and the reasons are in {skipped}."
-      if skipped.is_file()
-      else f"There is no {build_dataset.SKIPPED_FILE} beside the data set, so"
-      " the annotations had fewer clips: take the complete official file."
-    )
-  else:
-    hint = "The annotations are not the official ones, or were added to."
-  yield Finding.warning(
-    "number",
-    f"{len(data):,} clips; the official split of {source} has {official:,}."
-    f" Results can't be compared with published ones. {hint}",
-    count=abs(official - len(data)),
-  )
 
 
 def check_order(data: records.ClipDataset) -> Iterator[Finding]:
@@ -241,6 +203,41 @@ def check_classes(splits: Splits) -> Iterator[Finding]:
         count=len(unseen),
         split=split,
       )
+
+
+def check_variety(splits: Splits) -> Iterator[Finding]:
+  """The clips that train don't all have the same label."""
+  train = splits.get(split_rules.TRAIN)
+  if train is None or len(train) < 2:
+    return
+  for name, task in train.tasks.items():
+    found = {tuple(sorted(clip.labels.get(name, ()))) for clip in train.clips}
+    if len(found) > 1:
+      continue
+    (ids,) = found
+    names = [task.class_names[i] for i in ids if 0 <= i < task.num_classes]
+    yield Finding.warning(
+      "variety",
+      f"All {len(train)} clips have the same {name}: {some(names) if names else 'none'}."
+      " There is nothing to learn, and any score is perfect. Add clips of other"
+      " classes, or take the label set out.",
+      split=split_rules.TRAIN,
+    )
+
+
+def check_class_names(splits: Splits) -> Iterator[Finding]:
+  """No class name looks like a mistake of writing."""
+  tasks = next(iter(splits.values())).tasks if splits else {}
+  for name, task in tasks.items():
+    for text in label_names.suspicions(name, task.class_names):
+      yield Finding.warning("class names", text)
+
+
+def check_rates(splits: Splits) -> Iterator[Finding]:
+  """All clips are stored at one frame rate, or at those that were published."""
+  text = frame_rates.describe(list(splits.values()))
+  if text:
+    yield Finding.warning("rates", text)
 
 
 def check_leakage(splits: Splits) -> Iterator[Finding]:

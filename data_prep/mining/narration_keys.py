@@ -60,6 +60,6 @@ def _tensorflow_text() -> _Fold | None:
     encoded = [text.encode("utf-8", "replace") for text in texts]
     normal = tensorflow_text.normalize_utf8(encoded, "NFKC")
     folded = tensorflow_text.normalize_utf8(tensorflow_text.case_fold_utf8(normal), "NFKC")
-    return [text.decode("utf-8") for text in folded.numpy().tolist()]
+    return [bytes(text).decode("utf-8") for text in folded.numpy()]
 
   return fold

@@ -16,6 +16,7 @@ from absl import logging
 
 from data_prep.sources import clip_specs
 from sum_l_jax import types
+from sum_l_jax.data import frame_rates
 from sum_l_jax.video import media
 
 # Columns of every official file, and of those with labels.
@@ -44,6 +45,7 @@ class Release:
     test_files: official files without labels, by split.
     frames_fps: frame rate of a video's official frames, in which start_frame and
       stop_frame count. The videos have other rates; in them the timestamps hold.
+    rates: all rates that `frames_fps` gives.
     wrong_frames: videos whose published frames are not theirs (erratum).
   """
 
@@ -55,6 +57,7 @@ class Release:
   label_files: Mapping[str, str]
   test_files: Mapping[str, str]
   frames_fps: Callable[[str], float]
+  rates: tuple[float, ...]
   wrong_frames: tuple[str, ...] = ()
 
   def columns(self, *, labelled: bool) -> tuple[str, ...]:
@@ -80,6 +83,7 @@ EPIC55 = Release(
     "test_unseen": "EPIC_test_s2_timestamps.csv",
   },
   frames_fps=lambda video_id: 60.0,
+  rates=(60.0,),
 )
 EPIC100 = Release(
   name="epic100",
@@ -90,6 +94,7 @@ EPIC100 = Release(
   label_files={"train": "EPIC_100_train.csv", "validation": "EPIC_100_validation.csv"},
   test_files={"test": "EPIC_100_test_timestamps.csv"},
   frames_fps=_fps_of_100,
+  rates=(50.0, 60.0),
   wrong_frames=("P01_109", "P27_103"),
 )
 RELEASES = {release.name: release for release in (EPIC55, EPIC100)}
@@ -255,8 +260,21 @@ def read_annotations(
     tasks,
     (*files.values(), *test_files.values()),
     unlabelled,
-    _read_groups(directory, release),
+    {**_read_groups(directory, release), frame_rates.OFFICIAL: list(release.rates)},
+    _warnings(tasks, release),
   )
+
+
+def _warnings(tasks: Mapping[str, types.Task], release: Release) -> list[str]:
+  """What is odd about the class lists."""
+  return [
+    f"The class list of {name} has {task.num_classes} classes; {release.name} has"
+    f" {release.num_classes[name]}. It is that of another version or release"
+    " (EPIC_100_noun_classes_v2.csv has 305), and published weights and results don't fit"
+    " it. Take the official list, or the right --class_lists."
+    for name, task in tasks.items()
+    if task.num_classes != release.num_classes[name]
+  ]
 
 
 def _read_groups(directory: pathlib.Path, release: Release) -> dict:

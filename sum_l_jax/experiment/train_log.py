@@ -12,6 +12,7 @@ import jax
 from sum_l_jax import build
 from sum_l_jax import models
 from sum_l_jax import types
+from sum_l_jax.data import frame_rates
 from sum_l_jax.evaluation.labels import evaluators
 from sum_l_jax.experiment import non_finite
 from sum_l_jax.system import progress
@@ -52,6 +53,9 @@ class TrainLog:
       trainer.mesh.size,
       trainer.mesh.devices.flat[0].device_kind,
     )
+    for view, pools in trainer.opened.pools.items():
+      if text := frame_rates.describe(pools):
+        logging.warning("%s: %s: %s", trainer.stage, view, text)
 
   def add(self, sums: metrics.Sums, batch: types.Batch) -> None:
     """Keeps the sums of a step; does not wait for the device."""

@@ -164,6 +164,12 @@ FIELD_CASES = pathlib.Path(__file__).parents[3] / "shared" / "data" / "field_cas
 @pytest.mark.parametrize(
   "case, options, clips, words",
   [
+    (
+      "C04",
+      ["--dataset=manifest", "--view=ego", "--annotations=manifest.csv"],
+      2,
+      "warning: Clips are stored at 30 (1 clip) and 60 (1 clip) frames a second.",
+    ),
     ("C09", ["--dataset=epic100", "--annotations=index.csv", "--media=media"], 2, ""),
     (
       "C12",
@@ -178,6 +184,7 @@ def test_field_cases(tmp_path, capsys, monkeypatch, case, options, clips, words)
   status, out, err = _run(capsys, *options, f"--output={tmp_path / 'out'}")
   assert status == 0 and words in err
   assert f": {clips} train clips" in out
+  assert ("--fps=30" in err) == (case == "C04")
 
 
 @pytest.mark.parametrize(

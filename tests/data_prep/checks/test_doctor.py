@@ -11,10 +11,11 @@ import pytest
 import simplejpeg
 
 from data_prep import doctor
-from data_prep.checks import index_checks
+from data_prep.checks import official_checks
 from data_prep.checks.finding import Finding
 from data_prep.clips import clip_dataset
 from data_prep.mining import pseudo_pairs
+from data_prep.sources import epic_kitchens
 from sum_l_jax import types
 from sum_l_jax.data import clip_selection
 from sum_l_jax.data import narration_table
@@ -236,32 +237,195 @@ def test_damaged_card(examine, ego, key, value):
 
 
 @pytest.mark.parametrize(
-  "source, kind, official, warned",
+  "source, kind, split, official",
   [
-    ("epic55", "tbn", "26,074", True),
-    ("epic100", "column", "67,217", True),
-    ("epic55", "videos", "", False),
-    ("manifest", "column", "", False),
+    ("epic55", "tbn", "train", 26_074),
+    ("epic55", "tbn", "validation", 2_398),
+    ("epic55", "tbn", "test_seen", 8_047),
+    ("epic55", "videos", "test_unseen", 2_929),
+    ("epic100", "column", "train", 67_217),
+    ("epic100", "column", "validation", 9_668),
+    ("epic100", "column", "test", 13_092),
+    ("epic100", "train", "test", 13_092),
+    ("manifest", "column", "train", None),
+    ("lemma", "column", "train", None),
   ],
 )
-def test_number_of_official_clips(examine, ego, source, kind, official, warned):
-  edit_card(ego, lambda card: card["metadata"].update(source=source, split={"kind": kind}))
-  (ego / "skipped.csv").write_text("clip_id,where,reason\n")
+def test_number_of_official_clips(examine, ego, source, kind, split, official):
+  def change(card):
+    card["metadata"].update(source=source, split={"kind": kind})
+    card["splits"] = {split: 5}
+
+  # The five clips of the split val, under another name.
+  for path in ego.glob("*val*"):
+    path.rename(path.with_name(path.name.replace("val", split)))
+  info = ego / "dataset_info.json"
+  info.write_text(info.read_text().replace('"name": "val"', f'"name": "{split}"'))
+  edit_card(ego, change)
+  status, text, found = examine(ego)
+  assert status == 0
+  numbers = [f for f in found if f["check"] == "number" and f["split"]]
+  if official is None:
+    assert numbers == []
+    assert ("no official number is known" in text) == (source == "lemma")
+    return
+  finding = only(numbers, "number", split, "warning", official - 5)
+  assert f"5 clips; the official split has {official:,} ({source})" in finding["message"]
+  assert f"ok {split}: number" not in text
+  assert "There is no skipped.csv" in finding["message"]
+  (ego / "skipped.csv").write_text("clip_id,where,reason\na,b,c\n")
+  _, _, found = examine(ego)
+  finding = only(found, "number", split, "warning", official - 5)
+  assert "the reasons are in" in finding["message"] and "skipped.csv" in finding["message"]
+  assert only(found, "skipped", "", "warning", 1)
+
+
+@pytest.mark.parametrize(
+  "kind, annotations, official",
+  [
+    ("train", "epic-kitchens-100-annotations", 76_885),
+    ("share", "epic-kitchens-100-annotations", 76_885),
+    ("train", "EPIC_100_validation.csv", 9_668),
+    ("videos", "EPIC_100_train.csv", 67_217),
+    ("column", "epic-kitchens-100-annotations", None),
+  ],
+)
+def test_number_of_all_official_clips(examine, ego, kind, annotations, official):
+  """By another rule than the official one, the splits together are counted."""
+  change = {"source": "epic100", "split": {"kind": kind}, "annotations": annotations}
+  edit_card(ego, lambda card: card["metadata"].update(change))
+  _, _, found = examine(ego)
+  totals = [f for f in found if f["check"] == "number" and not f["split"]]
+  assert [f["count"] for f in totals] == ([official - 22] if official else [])
+
+
+def test_official_numbers_are_those_of_the_files():
+  """The sums that the papers and the files give, and every file of the releases."""
+  epic55, epic100 = (official_checks.OFFICIAL[name] for name in ("epic55", "epic100"))
+  assert sum(epic55.clips.values()) == 28_472
+  assert sum(epic100.clips.values()) + sum(epic100.test_clips.values()) == 89_977
+  assert sum(epic55.test_clips.values()) == 10_976
+  for name, release in epic_kitchens.RELEASES.items():
+    official = official_checks.OFFICIAL[name]
+    assert official.files.keys() <= set(release.label_files.values())
+    assert official.test_clips.keys() == release.test_files.keys()
+
+
+@pytest.mark.parametrize("videos, warned", [(846, False), (840, False), (800, True), (900, True)])
+def test_number_of_charades_videos(ego, videos, warned):
+  data = records.ClipDataset(ego, "val")
+  data.split, data.metadata = "test", {"source": "charades_ego", "split": {"kind": "column"}}
+  data.clips = tuple(
+    dataclasses.replace(data.clips[0], clip_id=f"v{i}", video_id=f"v{i}") for i in range(videos)
+  )
+  found = list(official_checks.check_number(data))
+  assert [f.severity for f in found] == ["warning"] * warned
+  assert all("the official split has 846" in f.message for f in found)
+  data.view = "exo"
+  assert [f.message for f in official_checks.check_number(data)] == ["no official number is known"]
+
+
+@pytest.mark.parametrize(
+  "source, classes, word",
+  [
+    ("epic100", 305, "305 noun classes; epic100 has 300"),
+    ("epic55", 300, "300 noun classes; epic55 has 352"),
+    ("epic100", 300, ""),
+    ("manifest", 305, ""),
+  ],
+)
+def test_a_class_list_of_another_version(examine, ego, source, classes, word):
+  def change(card):
+    card["metadata"].update(source=source)
+    card["tasks"]["noun"]["class_names"] = [f"noun {i}" for i in range(classes)]
+    card["tasks"]["verb"]["class_names"] = [
+      f"verb {i}" for i in range({"epic55": 125}.get(source, 97))
+    ]
+
+  edit_card(ego, change)
   status, _, found = examine(ego)
   assert status == 0
-  assert [f["check"] for f in found if f["check"] == "number"] == (["number"] * warned)
-  if warned:
-    missing = int(official.replace(",", "")) - 17
-    finding = only(found, "number", "train", "warning", missing)
-    assert official in finding["message"]
-    assert "skipped.csv" in finding["message"]
+  lists = [f for f in found if f["check"] == "class lists"]
+  assert len(lists) == bool(word)
+  if word:
+    assert word in lists[0]["message"] and "--class_lists" in lists[0]["message"]
 
 
-def test_official_numbers():
-  assert index_checks.OFFICIAL_CLIPS == {
-    ("epic55", "tbn"): {"train": 26074, "validation": 2398},
-    ("epic100", "column"): {"train": 67217, "validation": 9668},
-  }
+def test_classes_without_names(examine, ego):
+  def change(card):
+    card["metadata"].update(source="epic100")
+    card["tasks"]["verb"]["class_names"] = [f"class_{i}" for i in range(97)]
+    card["tasks"]["noun"]["class_names"] = [f"noun {i}" for i in range(300)]
+
+  edit_card(ego, change)
+  _, _, found = examine(ego)
+  assert "The verb classes have no names" in only(found, "class lists", "", "warning", 1)["message"]
+
+
+def test_class_names_that_look_like_mistakes(examine, ego):
+  edit_card(
+    ego, lambda card: card["tasks"]["verb"].update(class_names=["cut", "Cut", "[cut, put]"])
+  )
+  _, _, found = examine(ego)
+  texts = [f["message"] for f in found if f["check"] == "class names"]
+  assert len(texts) == 2
+  assert "'[cut, put]'" in texts[0] and "'cut' and 'Cut'" in texts[1]
+
+
+def test_one_class_only(examine, ego):
+  same = lambda clips: [c | {"labels": {"verb": [1], "noun": c["labels"]["noun"]}} for c in clips]
+  edit_lines(ego, same, "val")
+  _, _, found = examine(ego)
+  assert [f for f in found if f["check"] == "variety"] == []
+  edit_lines(ego, same)
+  status, _, found = examine(ego)
+  assert status == 0
+  finding = only(found, "variety", "train", "warning", 1)
+  assert "All 17 clips have the same verb: 'put'" in finding["message"]
+
+
+def test_unequal_frame_rates(examine, ego, tiny_exo, tmp_path):
+  edit_clip(ego, 3, fps=24.0)
+  _, _, found = examine(ego)
+  finding = only(found, "rates", "", "warning", 1)
+  assert "12 (21 clips) and 24 (1 clip)" in finding["message"] and "--fps=12" in finding["message"]
+  # Pools of one view train together; ego and exo may differ.
+  pools = [shutil.copytree(tiny_exo, tmp_path / name) for name in ("a", "b")]
+  edit_lines(pools[1], lambda clips: [clip | {"fps": 30.0} for clip in clips])
+  _, _, found = examine(*pools)
+  finding = only(found, "rates", "", "warning", 1)
+  assert finding["dataset"] == f"{pools[0]}, {pools[1]}"
+  edit_clip(ego, 3, fps=12.0)
+  _, _, found = examine(ego, pools[1])
+  assert [f for f in found if f["check"] == "rates"] == []
+
+
+def test_quirks_of_official_files_are_named(examine, ego):
+  dropped = {"AAAAAEGO": ["c005 3.00 1.00", "c007 2.00 2.00"]}
+  for source, words in (
+    ("epic55", "116 rows of EPIC_train_invalid_labels.csv"),
+    ("epic100", "P01_109 and P27_103"),
+    ("lemma", "single-agent videos was not released"),
+    ("charades_ego", "some actions stop before they start"),
+    ("manifest", ""),
+  ):
+    edit_card(ego, lambda card, source=source: card["metadata"].update(source=source))
+    status, text, found = examine(ego)
+    assert status == 0 and words in text
+    assert ("quirks of the official files" in text) == bool(words)
+    assert [f for f in found if "quirks" in f["check"]] == []
+
+  def change(card):
+    card["metadata"].update(source="charades_ego", dropped_actions=dropped)
+    card["tasks"] = {"action": card["tasks"]["verb"]}
+
+  edit_card(ego, change)
+  for split in ("train", "val"):
+    edit_lines(
+      ego, lambda clips: [c | {"labels": {"action": c["labels"]["verb"]}} for c in clips], split
+    )
+  _, text, _ = examine(ego)
+  assert "2 actions of 1 videos stop where they start, or before" in text
 
 
 def test_order_of_the_index(examine, ego):

@@ -1,0 +1,213 @@
+"""Checks against what is published about the official data sets.
+
+Numbers are those of the official files, as far as these were read:
+EPIC-KITCHENS-55 and the validation and test files of EPIC-KITCHENS-100 were
+counted, the training file is 89,977 segments without the other two. The numbers
+of Charades-Ego's videos are those that papers state. LEMMA's segments are stated
+nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+import csv
+import dataclasses
+import itertools
+
+from data_prep import build_dataset
+from data_prep.checks import index_checks
+from data_prep.checks.finding import Finding
+from data_prep.sources import charades_ego
+from data_prep.sources import epic_kitchens
+from data_prep.sources import lemma
+from data_prep.sources import source_table
+from data_prep.sources import split_rules
+from sum_l_jax import types
+from sum_l_jax.data import records
+
+# The numbers of videos that papers state may differ from the files by a few.
+_TOLERANCE = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class Official:
+  """What is published about a data set.
+
+  Attributes:
+    classes: number of classes by task.
+    rule: split rule by which the labelled clips are divided officially.
+    clips: numbers of clips of the splits that this rule makes.
+    files: numbers of clips of the files that `clips` are read from, for a data
+      set that is built from one alone.
+    test_clips: numbers of clips of the splits that are files of their own,
+      whatever the rule.
+    videos: numbers of videos of the splits of a view, as (view, split).
+    quirks: what is odd about the official files, for the user to know.
+  """
+
+  classes: Mapping[str, int]
+  rule: str = split_rules.COLUMN
+  clips: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  files: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  test_clips: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  videos: Mapping[tuple[str, str], int] = dataclasses.field(default_factory=dict)
+  quirks: tuple[str, ...] = ()
+
+
+OFFICIAL: Mapping[str, Official] = {
+  source_table.EPIC55: Official(
+    epic_kitchens.EPIC55.num_classes,
+    rule=split_rules.TBN,
+    clips={split_rules.TRAIN: 26_074, split_rules.VALIDATION: 2_398},
+    test_clips={"test_seen": 8_047, "test_unseen": 2_929},
+    quirks=(
+      "119 of the 125 verbs and 321 of the 352 nouns occur",
+      "the 116 rows of EPIC_train_invalid_labels.csv have no verb and don't belong to the labels",
+      "uids are not consecutive",
+    ),
+  ),
+  epic_kitchens.EPIC100.name: Official(
+    epic_kitchens.EPIC100.num_classes,
+    clips={split_rules.TRAIN: 67_217, split_rules.VALIDATION: 9_668},
+    files={"EPIC_100_train.csv": 67_217, "EPIC_100_validation.csv": 9_668},
+    test_clips={"test": 13_092},
+    quirks=(
+      "videos like P01_01 have frames at 60 a second, those like P01_101 at 50",
+      "frames of P01_109 and P27_103 that were downloaded before 26 September 2020 are not"
+      " those of the videos",
+      "all 138 validation videos are test videos of EPIC-KITCHENS-55",
+    ),
+  ),
+  "charades_ego": Official(
+    {"action": charades_ego.NUM_CLASSES},
+    videos={(types.EGO, split_rules.TRAIN): 3_085, (types.EGO, lemma.TEST): 846},
+    quirks=(
+      "some actions stop before they start",
+      "test videos without an action are negatives of every class",
+    ),
+  ),
+  "lemma": Official(
+    {"verb": 25, "noun": 64},
+    quirks=("the paper's own list of single-agent videos was not released; 1x1 and 1x2 are read",),
+  ),
+}
+
+
+def _of(data: records.ClipDataset) -> Official | None:
+  return OFFICIAL.get(str(data.metadata.get("source")))
+
+
+def _rule(data: records.ClipDataset) -> str:
+  rule = data.metadata.get("split")
+  return str(rule.get("kind")) if isinstance(rule, dict) else ""
+
+
+def check_number(data: records.ClipDataset) -> Iterator[Finding]:
+  """An official split has as many clips, or videos, as were published."""
+  official = _of(data)
+  if official is None:
+    return
+  expected = official.test_clips.get(data.split)
+  if expected is None and _rule(data) == official.rule:
+    expected = official.clips.get(data.split)
+  if expected is not None:
+    if len(data) != expected:
+      yield _wrong_number(data, len(data), expected, "clips")
+    return
+  videos = official.videos.get((data.view, data.split))
+  if videos is not None and _rule(data) == official.rule:
+    number = len({clip.video_id for clip in data.clips})
+    if abs(number - videos) > _TOLERANCE * videos:
+      yield _wrong_number(data, number, videos, "videos")
+    return
+  if not official.clips or data.split not in official.clips:
+    yield Finding.ok("number", "no official number is known")
+
+
+def check_total(splits: index_checks.Splits) -> Iterator[Finding]:
+  """All labelled clips are there, where another rule than the official one divides them."""
+  data = next(iter(splits.values()))
+  official = _of(data)
+  if official is None or not official.clips or _rule(data) == official.rule:
+    return
+  expected = official.files.get(str(data.metadata.get("annotations")), sum(official.clips.values()))
+  found = sum(len(part) for name, part in splits.items() if name not in official.test_clips)
+  if found != expected:
+    yield _wrong_number(data, found, expected, "clips", "annotations have")
+
+
+def _wrong_number(
+  data: records.ClipDataset, found: int, expected: int, what: str, owner: str = "split has"
+) -> Finding:
+  source = data.metadata.get("source")
+  if found < expected:
+    skipped = data.directory / build_dataset.SKIPPED_FILE
+    hint = (
+      f"Those left out and the reasons are in {skipped}."
+      if skipped.is_file()
+      else f"There is no {build_dataset.SKIPPED_FILE} beside the data set, so"
+      " the annotations had fewer: take the complete official file."
+    )
+  else:
+    hint = "The annotations are not the official ones, or were added to."
+  return Finding.warning(
+    "number",
+    f"{found:,} {what}; the official {owner} {expected:,} ({source})."
+    f" Results can't be compared with published ones. {hint}",
+    count=abs(expected - found),
+  )
+
+
+def check_skipped(splits: index_checks.Splits) -> Iterator[Finding]:
+  """Nothing was left out when the data set was built."""
+  data = next(iter(splits.values()))
+  path = data.directory / build_dataset.SKIPPED_FILE
+  if not path.is_file():
+    return
+  with path.open(newline="", encoding="utf-8", errors="replace") as handle:
+    rows = max(0, sum(1 for _ in csv.reader(handle)) - 1)
+  if rows:
+    yield Finding.warning(
+      "skipped",
+      f"When it was built, {rows:,} line(s) of {path} were written on what was left out."
+      " Mend what they name, and build again, or know that it is missing.",
+      count=rows,
+    )
+
+
+def check_class_lists(splits: index_checks.Splits) -> Iterator[Finding]:
+  """The classes are those of the release, and have names."""
+  data = next(iter(splits.values()))
+  official = _of(data)
+  if official is None:
+    return
+  for name, task in data.tasks.items():
+    expected = official.classes.get(name)
+    if expected is not None and task.num_classes != expected:
+      yield Finding.warning(
+        "class lists",
+        f"{task.num_classes} {name} classes; {data.metadata.get('source')} has {expected}. The"
+        " class list is that of another version or release (EPIC_100_noun_classes_v2.csv has"
+        " 305 nouns). Published weights and results don't fit it. Build again with the"
+        " official list beside the annotations, or with --class_lists=DIR.",
+        count=abs(task.num_classes - expected),
+      )
+    elif task.class_names[:2] == ("class_0", "class_1"):
+      yield Finding.warning(
+        "class lists",
+        f"The {name} classes have no names, for no class list was found. Scores are right,"
+        " but pages and predictions show class_12. Build again with the official list beside"
+        " the annotations.",
+      )
+
+
+def check_quirks(splits: index_checks.Splits) -> Iterator[Finding]:
+  """Names what is odd about the official files; never a warning."""
+  data = next(iter(splits.values()))
+  official = _of(data)
+  if official is None:
+    return
+  own = charades_ego.describe_quirks(data.metadata) if data.tasks.keys() == {"action"} else []
+  text = "; ".join(itertools.chain(official.quirks, (one.rstrip(".") for one in own)))
+  yield Finding.ok("quirks of the official files", text)
