@@ -327,6 +327,7 @@ def _print_result(directory: pathlib.Path, written: bool, skipped: int) -> None:
   tasks = ", ".join(
     f"{task} ({len(entry['class_names'])} classes)" for task, entry in card["tasks"].items()
   )
+  tasks = tasks or "narrations without labels"
   done = "wrote" if written else "kept, it is complete:"
   print(f"{done} {directory}: {parts} clips; {tasks}")
   splits = [records.ClipDataset(directory, split) for split in card["splits"]]

@@ -89,11 +89,12 @@ def examine_dataset(
     }
     if data.labelled:
       steps["labels"] = index_checks.check_labels(data)
+    if data.labelled or not data.tasks:
       steps["narrations"] = index_checks.check_narrations(data)
     steps["ids"] = index_checks.check_ids(data)
     if frames:
       steps["length"] = index_checks.check_length(data, frames)
-    if known is not None and data.labelled:
+    if known is not None and (data.labelled or data.narrated):
       steps["vectors"] = table_checks.check_embedded(data, known)
     steps[shard_checks.FRAMES] = shard_checks.check_frames(data, deep)
     if verify:

@@ -59,6 +59,7 @@ _COLORS = {
   "verb": "#3787c0",
   "noun": "#94c4df",
   "neither": "#d9d9d9",
+  "unlabelled": "#f4efe6",
   "clips": "#3787c0",
 }
 
@@ -147,7 +148,7 @@ def _bands(
     labels = None
     if shared is not None:
       counts = collections.Counter(shared[clip] for clip in clips)
-      labels = {what: counts[what] for what in pair_summary.SHARED}
+      labels = {what: counts[what] for what in pair_summary.count_shared(shared)}
     described.append(
       {
         "name": name,
@@ -201,7 +202,7 @@ def as_text(report: dict) -> str:
     f"best cosine of the {clips['number']} ego clips:",
   ]
   labelled = clips["bands"][0]["shared_labels"] is not None
-  columns = pair_summary.SHARED if labelled else ()
+  columns = tuple(clips["bands"][0]["shared_labels"] or ())
   lines.append(
     f"  {'cosine':<10} {'clips':>8} {'share':>7}" + "".join(f" {name:>14}" for name in columns)
   )
@@ -298,7 +299,7 @@ def _draw_clips(axes: Axes, clips: dict) -> None:
   title = f"Best partners of {clips['number']:,} ego clips"
   _plain(axes, title + (", labels shared" if labelled else ""))
   left = np.zeros(len(bands))
-  for name in pair_summary.SHARED if labelled else ("clips",):
+  for name in tuple(bands[0]["shared_labels"] or ("clips",)):
     counts = [(row["shared_labels"] or row)[name] for row in bands]
     widths = 100 * np.array(counts) / clips["number"]
     axes.barh(range(len(bands)), widths, left=left, color=_COLORS[name], height=0.68, label=name)

@@ -17,6 +17,7 @@ import importlib.metadata
 import pathlib
 from typing import Any
 
+from absl import logging
 import jax
 import jax.numpy as jnp
 import optax
@@ -31,6 +32,7 @@ from sum_l_jax.config.schema import JOINT_STAGE
 from sum_l_jax.config.schema import Settings
 from sum_l_jax.data import examples
 from sum_l_jax.data import input_options
+from sum_l_jax.data import label_union
 from sum_l_jax.data import loader
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
@@ -100,7 +102,12 @@ class StageData:
   @property
   def tasks(self) -> dict[str, dict[str, types.Task]]:
     """Label sets by view, of the views that the stage has."""
-    return {view: pools[0].tasks for view, pools in self.pools.items()}
+    return {view: dict(union.tasks) for view, union in self.labels.items()}
+
+  @functools.cached_property
+  def labels(self) -> dict[str, label_union.LabelUnion]:
+    """How the pools' label sets lie in the heads, by view."""
+    return {view: label_union.unite(pools) for view, pools in self.pools.items()}
 
   @property
   def leading(self) -> records.ClipDataset:
@@ -122,19 +129,57 @@ def _required(value: Any, field: str, what: str) -> Any:
   return value
 
 
-def _with_labels(folder: str, split: str) -> records.ClipDataset:
+def _open_ego(settings: Settings) -> records.ClipDataset:
+  folder = _required(settings.ego.dataset, "ego.dataset", "the first-person data set's folder")
+  split = settings.ego.train_split
   dataset = records.ClipDataset(folder, split)
   if not dataset.labelled:
     raise ValueError(
-      f"The split {split!r} of {folder!r} has no labels to train on: they"
-      " were not published. Choose another train_split."
+      f"The split {split!r} of {folder!r} has no labels to train on: they were not published, or"
+      " the data set was built without any. Choose another train_split, or another data set."
     )
   return dataset
 
 
-def _open_exo(settings: Settings) -> tuple[records.ClipDataset, ...]:
+def _open_exo(settings: Settings, stage: str) -> tuple[records.ClipDataset, ...]:
+  """Opens the pools that have something to say in a stage.
+
+  Stage one trains on labels, so that pools without any are left out. In the
+  joint stage they are aligned by their narrations.
+  """
   folders = _required(settings.exo.datasets, "exo.datasets", "the third-person data sets' folders")
-  return tuple(_with_labels(folder, settings.exo.train_split) for folder in folders)
+  split = settings.exo.train_split
+  pools = tuple(records.ClipDataset(folder, split) for folder in folders)
+  labelled = tuple(pool for pool in pools if pool.labelled)
+  bare = [str(pool.directory) for pool in pools if not pool.labelled]
+  if stage == EXO_STAGE:
+    if not labelled:
+      raise ValueError(
+        f"The exo stage trains on labels, but the split {split!r} of {bare} has none. Take 'exo'"
+        " out of config.stages, choose another exo.train_split, or add a pool with labels."
+      )
+    if bare:
+      logging.info("The exo stage trains on labels and leaves out %s, which have none.", bare)
+    return labelled
+  for pool in pools:
+    if not pool.labelled and not pool.narrated:
+      raise ValueError(
+        f"The split {split!r} of {str(pool.directory)!r} has neither labels nor narrations, so"
+        " that there is nothing to align. Choose another exo.train_split, or leave it out of"
+        " exo.datasets."
+      )
+  weights = settings.loss.weights
+  if not labelled and weights.exo_cls:
+    if not (weights.ego_exo or weights.exo_text):
+      raise ValueError(
+        "The only exo term of the loss is exo_cls, the classification of exo clips, but the split"
+        f" {split!r} of {bare} has no labels. Give loss.weights.ego_exo or exo_text a weight, or"
+        " use data with labels."
+      )
+    logging.warning(
+      "loss.weights.exo_cls=%s is left out: no exo data set has labels (%s).", weights.exo_cls, bare
+    )
+  return pools
 
 
 def _skip_lists(settings: Settings, *views: str) -> dict[str, frozenset[str]]:
@@ -164,13 +209,12 @@ def open_data(settings: Settings, stage: str) -> StageData:
       data; names the field.
   """
   if stage == EXO_STAGE:
-    exo = _open_exo(settings)
+    exo = _open_exo(settings, stage)
     return StageData(None, exo, None, None, _skip_lists(settings, types.EXO))
-  folder = _required(settings.ego.dataset, "ego.dataset", "the first-person data set's folder")
-  ego = _with_labels(folder, settings.ego.train_split)
+  ego = _open_ego(settings)
   if not settings.uses_exo:
     return StageData(ego, (), None, None, _skip_lists(settings, types.EGO))
-  exo = _open_exo(settings)
+  exo = _open_exo(settings, stage)
   narrations = narration_table.NarrationTable.load(
     _required(settings.narrations, "narrations", "the narrations' embeddings")
   )
@@ -260,6 +304,19 @@ def build_network(
       seed=settings.seed,
     )
   )
+
+
+def _pool_card(data: StageData) -> list[dict[str, Any]]:
+  """What a card says of each exo pool: its name, and its classes in the heads."""
+  union = data.labels[types.EXO]
+  return [
+    {
+      "name": name,
+      "heads": {head: list(own.task.class_names) for head, own in pool.items()},
+      "fingerprint": dataset.fingerprint,
+    }
+    for name, pool, dataset in zip(label_union.pool_names(data.exo), union.pools, data.exo)
+  ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -354,12 +411,15 @@ class Trainer:
   def objective(self) -> Objective:
     """L_t alone in the exo stage, Eq. 12 in the joint stage."""
     loss = self.settings.loss
+    weights = {"exo_cls": 1.0} if self.stage == EXO_STAGE else loss.weights.by_term()
+    if not self.tasks.get(types.EXO):
+      weights = {**weights, "exo_cls": 0.0}
     return Objective(
       tasks={
         view: {name: task.kind for name, task in named.items()}
         for view, named in self.tasks.items()
       },
-      weights={"exo_cls": 1.0} if self.stage == EXO_STAGE else loss.weights.by_term(),
+      weights=weights,
       cross_view=loss.cross_view,
       temperature=loss.temperature,
       sigma=loss.sigma,
@@ -455,6 +515,7 @@ class Trainer:
       start_step=start_step,
       top_k=settings.pairs.top_k,
       tie_tolerance=settings.pairs.tie_tolerance,
+      pool_rule=settings.exo.pool_sampling,
       options=input_options_of(settings),
       host=this_host(),
     )
@@ -478,6 +539,8 @@ class Trainer:
       "kinds": {
         view: {name: t.kind for name, t in named.items()} for view, named in self.tasks.items()
       },
+      # Which classes of a head each pool labels, where there are several pools.
+      **({"pools": _pool_card(data)} if len(data.exo) > 1 else {}),
       "pixels": {
         view: dataclasses.asdict(spec) for view, spec in pixel_specs(settings, self.tasks).items()
       },

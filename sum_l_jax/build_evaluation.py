@@ -7,6 +7,7 @@ reach `evaluation/`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 import functools
 
@@ -18,6 +19,7 @@ from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config.schema import Settings
 from sum_l_jax.data import eval_loader
+from sum_l_jax.data import label_union
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
 from sum_l_jax.evaluation import towers
@@ -86,6 +88,9 @@ def build_evaluator(
   views: eval_loader.TestViews,
   train: records.ClipDataset | None = None,
   card: towers.Card | None = None,
+  tasks: Mapping[str, types.Task] | None = None,
+  heads: Mapping[str, evaluate.Head] | None = None,
+  pool: str = "",
 ) -> evaluators.Evaluator:
   """Builds an evaluator of a split.
 
@@ -99,6 +104,10 @@ def build_evaluator(
       apart; None scores no groups.
     card: card of the checkpoint that is scored, which says how to pool where
       the settings don't; None for the weights of a training.
+    tasks: label sets of the network's heads; None takes the data set's.
+    heads: where the data set's tasks lie in these heads, see
+      `evaluate.make_score`.
+    pool: name of the data set among several of its view, or "".
 
   Raises:
     ValueError: a batch size that the devices can't share.
@@ -109,36 +118,66 @@ def build_evaluator(
       f"config.eval.batch_size={batch} must be a multiple of the {mesh.size} devices."
     )
   network = build.build_network(
-    settings, {view: dataset.tasks}, embedding_dim=None, pool_window=pool_window(settings, card)
+    settings,
+    {view: dataset.tasks if tasks is None else tasks},
+    embedding_dim=None,
+    pool_window=pool_window(settings, card),
   )
   return evaluators.Evaluator(
     dataset=dataset,
     view=view,
     stream=_stream_opener(settings, views)(dataset),
     score=evaluate.make_score_step(
-      network, view=view, kinds={n: t.kind for n, t in dataset.tasks.items()}, mesh=mesh
+      network,
+      view=view,
+      kinds={n: t.kind for n, t in dataset.tasks.items()},
+      mesh=mesh,
+      heads=heads,
     ),
     mesh=mesh,
     rule=settings.eval.ensemble,
     groups=evaluators.clip_groups(train, dataset) if train and dataset.labelled else {},
+    pool=pool,
   )
 
 
-def build_stage_evaluator(
+def build_stage_evaluators(
   settings: Settings, data: build.StageData, mesh: jax.sharding.Mesh
-) -> evaluators.Evaluator | None:
-  """Builds the evaluator that a stage watches while it trains, if any.
+) -> list[evaluators.Evaluator]:
+  """Builds the evaluators that a stage watches while it trains, if any.
 
-  The exo stage watches its first pool, if that has the split.
+  The exo stage watches each of its pools that has the split, with labels.
   """
   split = settings.eval.during_split
-  view = types.EGO if data.ego else types.EXO
-  folder = data.leading.directory
-  if not split or (view == types.EXO and split not in records.read_card(folder)["splits"]):
-    return None
-  return build_evaluator(
-    settings, records.ClipDataset(folder, split), view=view, mesh=mesh, views=during_views(settings)
-  )
+  if not split:
+    return []
+  views = during_views(settings)
+  if data.ego:
+    dataset = records.ClipDataset(data.ego.directory, split)
+    return [build_evaluator(settings, dataset, view=types.EGO, mesh=mesh, views=views)]
+  found = []
+  union, several = data.labels[types.EXO], len(data.exo) > 1
+  names = label_union.pool_names(data.exo)
+  for train, own, name in zip(data.exo, union.pools, names, strict=True):
+    if split not in records.read_card(train.directory)["splits"]:
+      continue
+    dataset = records.ClipDataset(train.directory, split)
+    if several and not dataset.labelled:
+      continue
+    heads = {part.task.name: evaluate.Head(head, part.columns) for head, part in own.items()}
+    found.append(
+      build_evaluator(
+        settings,
+        dataset,
+        view=types.EXO,
+        mesh=mesh,
+        views=views,
+        tasks=union.tasks,
+        heads=heads if several else None,
+        pool=name if several else "",
+      )
+    )
+  return found
 
 
 def build_stage_retrieval(
@@ -250,7 +289,7 @@ def _source(
 def _exo_pools(settings: Settings) -> list[records.ClipDataset]:
   """Opens the pools' split `eval.retrieval_exo_split`.
 
-  The list is empty, and the log says so, where its labels were not published.
+  The list is empty, and the log says so, where clips have no narrations.
 
   Raises:
     FileNotFoundError, ValueError: no pool, or no such split.
@@ -264,7 +303,7 @@ def _exo_pools(settings: Settings) -> list[records.ClipDataset]:
     records.ClipDataset(folder, settings.eval.retrieval_exo_split)
     for folder in settings.exo.datasets
   ]
-  return pools if all(map(retrieval_source.is_labelled, pools)) else []
+  return pools if all(map(retrieval_source.is_narrated, pools)) else []
 
 
 def _load_table(

@@ -61,6 +61,9 @@ class ViewBatch(ViewInputs):
   Attributes:
     labels: by task, int32 `[B]` (softmax; -1 where unknown) or multi-hot
       float32 `[B, K]` (multi_label).
+    known: by task, bool `[B, K]`: the classes that were looked for when the
+      clip was labelled. A task is absent where these are all classes of all
+      clips.
     mask: float32 `[B]`, 1 for a row that counts and 0 for padding.
     clip: int32 `[B]`, positions in the data set.
     pool: int32 `[B]`, which exo data set; of the exo view in training.
@@ -69,6 +72,7 @@ class ViewBatch(ViewInputs):
   """
 
   labels: Mapping[str, Array]
+  known: NotRequired[Mapping[str, Array]]
   mask: Array
   clip: Array
   pool: NotRequired[Array]
@@ -109,6 +113,9 @@ TASK_KINDS = (SOFTMAX, MULTI_LABEL)
 
 # The terms of Eq. 12, as keys of weights, losses and logs.
 TERMS = ("ego_cls", "exo_cls", "ego_exo", "ego_text", "exo_text")
+
+# How an epoch of stage one is divided among the pools, `data.pool_sampling`.
+POOL_SAMPLING = ("clips", "square_root", "equal")
 
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "relative_steps")

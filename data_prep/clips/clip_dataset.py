@@ -62,11 +62,17 @@ def builder_name(name: str) -> str:
 
 
 def _check_clip(
-  clip: types.Clip | records.ClipInfo, tasks: Mapping[str, types.Task], seen: set[str], split: str
+  clip: types.Clip | records.ClipInfo,
+  tasks: Mapping[str, types.Task],
+  seen: set[str],
+  split: str,
+  *,
+  narrated: bool,
 ) -> None:
   """Raises ValueError for a clip that training could not use.
 
-  A clip of a split that is only predicted has no tasks.
+  A clip of a split that is only predicted has no tasks, and need not be
+  narrated.
   """
   where = f"Split {split!r}, clip {clip.clip_id!r}"
   if clip.clip_id in seen:
@@ -74,9 +80,9 @@ def _check_clip(
   seen.add(clip.clip_id)
   if not (clip.num_frames if isinstance(clip, records.ClipInfo) else clip.frames):
     raise ValueError(f"{where}: it has no frames.")
-  if tasks and not clip.narration.strip():
+  if narrated and not clip.narration.strip():
     raise ValueError(f"{where}: its narration is empty; pairing needs one.")
-  unknown = set(clip.labels) - set(tasks)
+  unknown = {task for task, ids in clip.labels.items() if ids} - set(tasks)
   if unknown:
     raise ValueError(
       f"{where}: labels for unknown tasks {sorted(unknown)}; the data set declares {sorted(tasks)}."
@@ -154,7 +160,7 @@ def write_clip_dataset(
     directory: the folder to create.
     name: name of the data set, for example "epic55".
     view: "ego", "exo", or the name of another style.
-    tasks: label sets by name.
+    tasks: label sets by name; none for clips with narrations alone.
     splits: function that yields the clips, by split.
     metadata: JSON values that identify the content (seed, source files, ...);
       an existing folder with equal metadata is kept as it is.
@@ -333,10 +339,11 @@ class _Writer:
   def _checked(
     self, split: str, clips: Iterable[types.Clip | clip_shards.Packed], seen: set[str]
   ) -> Iterator[Any]:
-    tasks = {} if split in self._card.get("unlabelled", ()) else self._tasks
+    unlabelled = split in self._card.get("unlabelled", ())
+    tasks = {} if unlabelled else self._tasks
     for clip in clips:
       info = clip.info if isinstance(clip, clip_shards.Packed) else clip
-      _check_clip(info, tasks, seen, split)
+      _check_clip(info, tasks, seen, split, narrated=not unlabelled)
       yield clip
 
   def _write_tfds(self, written: Mapping[str, clip_shards.Written]) -> None:

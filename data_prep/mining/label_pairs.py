@@ -135,7 +135,7 @@ def _labels_of(sets: Iterable[records.ClipDataset]) -> list[_Labels]:
       raise ValueError(
         f"--rule=released_labels needs the tasks {pair_summary.TASKS}; the"
         f" data set {str(data.directory)!r} lacks {missing}, it has"
-        f" {sorted(data.tasks)}. Use --rule=text."
+        f" {sorted(data.tasks)}. Leave it out, or use --rule=text."
       )
     labels += [
       tuple(frozenset(pair_summary.label_names(data, clip, task)) for task in pair_summary.TASKS)

@@ -21,8 +21,10 @@ STEPS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 TASKS = ("verb", "noun")
 
-# What two clips can share, by `shared_labels`.
+# What two clips can share, by `shared_labels`; a partner of a pool without such
+# labels can't be compared.
 SHARED = ("verb and noun", "verb", "noun", "neither")
+UNLABELLED = "unlabelled"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +41,8 @@ class PairSummary:
     above_threshold: share of pairs whose cosine exceeds the threshold.
     above_steps: share of pairs whose cosine exceeds each of `STEPS`.
     agreement: number of pairs that share "verb and noun", only "verb", only
-      "noun", or "neither"; None where the two sides don't label both alike.
+      "noun", or "neither", and of those with an "unlabelled" partner where there
+      are any; None where the two sides don't label both alike.
     examples: cosine, ego narration and exo narration, from best to worst.
   """
 
@@ -108,7 +111,7 @@ def summarize(
     threshold=threshold,
     above_threshold=float(np.mean(cosines > threshold)),
     above_steps=tuple(float(np.mean(cosines > step)) for step in STEPS),
-    agreement=None if shared is None else {name: shared.count(name) for name in SHARED},
+    agreement=None if shared is None else count_shared(shared),
     examples=tuple(
       (float(cosines[i]), ego.clips[i].narration, partners[i].narration)
       for i in _example_clips(pairs)
@@ -163,19 +166,34 @@ def shared_labels(
     partners: one clip of `exo` for each ego clip.
 
   Returns:
-    One of `SHARED` for each ego clip; None where the two sides have no class
-    names in common, for verbs or for nouns.
+    One of `SHARED` for each ego clip, or `UNLABELLED` where the partner's pool
+    has no class names in common with `ego`, for verbs or for nouns; None where
+    no pool has.
   """
-  for task in TASKS:
-    names = _class_names(ego, task)
-    if not all(names & _class_names(data, task) for data in exo):
-      return None
-  exo_names = {task: _names_by_clip(exo, task) for task in TASKS}
+  alike = [
+    data
+    for data in exo
+    if all(_class_names(ego, task) & _class_names(data, task) for task in TASKS)
+  ]
+  if not alike:
+    return None
+  exo_names = {task: _names_by_clip(alike, task) for task in TASKS}
   shared = []
   for clip, partner in zip(ego.clips, partners, strict=True):
-    tasks = [task for task in TASKS if label_names(ego, clip, task) & exo_names[task][id(partner)]]
-    shared.append(" and ".join(tasks) or "neither")
+    found = [exo_names[task].get(id(partner)) for task in TASKS]
+    tasks = [
+      task
+      for task, names in zip(TASKS, found, strict=True)
+      if names is not None and label_names(ego, clip, task) & names
+    ]
+    shared.append(UNLABELLED if None in found else " and ".join(tasks) or "neither")
   return shared
+
+
+def count_shared(shared: Sequence[str]) -> dict[str, int]:
+  """Counts what `shared_labels` found: `SHARED`, and `UNLABELLED` if it occurs."""
+  names = SHARED + (UNLABELLED,) * (UNLABELLED in shared)
+  return {name: shared.count(name) for name in names}
 
 
 def label_names(data: records.ClipDataset, clip: records.ClipInfo, task: str) -> set[str]:
@@ -195,7 +213,7 @@ def _names_by_clip(exo: Sequence[records.ClipDataset], task: str) -> dict[int, s
 
 
 def _class_names(data: records.ClipDataset, task: str) -> set[str]:
-  if task not in data.tasks:
+  if not data.labelled or task not in data.tasks:
     return set()
   return {_folded(name) for name in data.tasks[task].class_names}
 

@@ -7,7 +7,9 @@ Every column after the first five is a label set, except `split`, which names th
 split, and `fps`. `path` may also be a folder of JPEG frames, which come in the
 order of the numbers in their names; the column `fps` then says their rate.
 Several labels in a cell are separated by ";" or "|" and make the label set a
-multi-label one. Where both times are left empty, the clip is the whole file.
+multi-label one. Without a label column the clips have narrations alone: as
+third-person clips they are aligned by these, and are left out where labels are
+trained. Where both times are left empty, the clip is the whole file.
 """
 
 from __future__ import annotations
@@ -99,10 +101,6 @@ def _check_task_names(
   path: pathlib.Path, names: Sequence[str], multi_label: Collection[str]
 ) -> None:
   """Raises ValueError for label columns that can't be."""
-  if not names:
-    raise ValueError(
-      f"{str(path)!r} has no label column. Add one after {', '.join(COLUMNS)}, for example verb."
-    )
   for name in names:
     if not name.isidentifier():
       raise ValueError(
@@ -114,7 +112,7 @@ def _check_task_names(
     if name not in names:
       raise ValueError(
         f"--multi_label names {name!r}{command_line.close_match(name, names)},"
-        f" which is no label column of {str(path)!r}: {', '.join(names)}."
+        f" which is no label column of {str(path)!r}: {', '.join(names) or 'it has none'}."
       )
 
 

@@ -8,6 +8,7 @@ statistics by view, and a card that says what they are for.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 import dataclasses
 import hashlib
 import json
@@ -293,6 +294,32 @@ def _compare_pixels(weights: Weights, origin: str, view: str, channel_order: str
     )
 
 
+def _find_head(weights: Weights, view: str, task: str, kind: str) -> str | None:
+  """Finds the saved head whose classes are most like those of a task.
+
+  Its name is the task's, with or without the kind: where pools have both kinds
+  of a task, the heads are called after them.
+  """
+  names = weights.card.get("tasks", {}).get(view, {})
+  kinds = weights.card.get("kinds", {}).get(view, {})
+  saved = weights.params[view].get("heads", {})
+  bare = lambda name: name.removesuffix(f"_{kind}")
+  found = [n for n in saved if n in names and kinds.get(n) == kind and bare(n) == bare(task)]
+  return min(found, key=lambda name: (name != task, name), default=None)
+
+
+def _graft_columns(target: Tree, source: Tree, columns: Sequence[tuple[int, int]]) -> Tree:
+  """Puts single classes of a source's head into a head: pairs of (own, source's)."""
+  own, other = (np.array(side, np.int64) for side in zip(*columns)) if columns else ([], [])
+
+  def put(mine: Any, theirs: Any) -> np.ndarray:
+    mine = np.array(mine, np.float32)
+    mine[..., own] = np.asarray(theirs, np.float32)[..., other]
+    return mine
+
+  return jax.tree.map(put, target, source) if columns else target
+
+
 def graft(
   params: Tree,
   stats: Tree,
@@ -301,13 +328,15 @@ def graft(
   view: str,
   tasks: Mapping[str, tuple[str, ...]],
   channel_order: str = "RGB",
+  kinds: Mapping[str, str] | None = None,
 ) -> tuple[Tree, Tree]:
   """Starts one view of a network from other weights.
 
   The encoder comes from the same view of the source, or from its other view if
   that is all it has; every encoder array must be used and filled. A head is
-  taken only from the same view and for the same class names. The rest keeps its
-  initialisation. The log says what was taken.
+  taken only from the same view and for the same class names; with `kinds`, also
+  class by class from a head of the same task and kind, for the classes that both
+  have by name. The rest keeps its initialisation. The log says what was taken.
 
   Args:
     params: parameters of the network.
@@ -317,6 +346,8 @@ def graft(
     tasks: class names by task of this view.
     channel_order: order of the pixels that this view will be trained on. It may
       differ from the source's, which the log warns about.
+    kinds: kind of each task, where heads may have the classes of several pools
+      of clips, here or in the source.
 
   Returns:
     Copies of the parameters and statistics, with the source's arrays in them.
@@ -347,8 +378,18 @@ def graft(
         params[view]["heads"][task], saved, f"{view}/heads/{task}"
       )
       heads.append(task)
-    else:
+      continue
+    kind = kinds.get(task, "") if kinds and origin == view else ""
+    source = _find_head(weights, view, task, kind) if kind else None
+    if source is None:
       kept.append(f"heads/{task}")
+      continue
+    places = {name: place for place, name in enumerate(names[source])}
+    columns = [(i, places[name]) for i, name in enumerate(tasks[task]) if name in places]
+    params[view]["heads"][task] = _graft_columns(
+      params[view]["heads"][task], weights.params[view]["heads"][source], columns
+    )
+    heads.append(f"{task} ({len(columns)} of {len(tasks[task])} classes, from {source!r})")
   if "projection" in params[view]:
     kept.append("projection")
   logging.info(

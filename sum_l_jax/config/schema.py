@@ -76,6 +76,12 @@ class Exo(View):
   datasets: tuple[str, ...] = setting(
     (), "Folders that data_prep.build_dataset wrote, one for each pool of clips."
   )
+  pool_sampling: str = setting(
+    "clips",
+    "How the exo stage divides an epoch among several pools: by their clips, by the square root of"
+    " these, or equally.",
+    choices=types.POOL_SAMPLING,
+  )
 
 
 @dataclasses.dataclass(frozen=True)

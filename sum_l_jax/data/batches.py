@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
-import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy as np
 from sum_l_jax import types
 from sum_l_jax.data import examples
 from sum_l_jax.data import input_options
+from sum_l_jax.data import pool_sampling
 
 # Exo data set and clip of the partner of an ego clip, and their cosine.
 Partner = Callable[[int, np.random.Generator], tuple[int, int, float]]
@@ -54,6 +54,7 @@ class BatchMaker:
     batch_size: int,
     seed: int,
     host: input_options.Host,
+    pool_rule: str = pool_sampling.BY_CLIPS,
   ) -> None:
     """Keeps what batches are made of; see `loader.TrainStream`.
 
@@ -63,8 +64,10 @@ class BatchMaker:
       batch_size: examples of a step over all hosts.
       seed: seed of order, augmentation and pair draws.
       host: this process.
+      pool_rule: how an epoch is divided among the pools of the leading view.
     """
     self.readers = dict(readers)
+    self._pool_rule = pool_rule
     self._partner = partner
     self._seed = seed
     self._batch_size = batch_size
@@ -93,7 +96,9 @@ class BatchMaker:
     """Pool and clip at a position of the endless order."""
     reader = self.readers[view]
     epoch, offset = divmod(position, reader.num_clips)
-    order = _epoch_order(self._seed, view, epoch, reader.num_clips)
+    order = pool_sampling.epoch_order(
+      reader.sizes, self._pool_rule, seed=self._seed, view=view, epoch=epoch
+    )
     return reader.locate(int(order[offset]))
 
   def _add(
@@ -150,10 +155,3 @@ class BatchMaker:
       f" at {str(reader.pools[pool].directory)!r} can't be read; the last:"
       f" {failures[-1].reason} {MEND}"
     )
-
-
-@functools.lru_cache(maxsize=8)
-def _epoch_order(seed: int, view: str, epoch: int, num_clips: int) -> np.ndarray:
-  """The permutation of one epoch, int64 `[num_clips]`."""
-  rng = examples.make_rng(seed, "order", examples.STREAMS[view], epoch)
-  return rng.permutation(num_clips)

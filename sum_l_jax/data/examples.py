@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from sum_l_jax import types
+from sum_l_jax.data import label_union
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
 from sum_l_jax.data import transforms
 from sum_l_jax.video import decode
 
 # What a random choice is for: a part of its key.
-STREAMS = {"ego": 0, "exo": 1, "pair": 2, "order": 3, "replacement": 4}
+STREAMS = {"ego": 0, "exo": 1, "pair": 2, "order": 3, "replacement": 4, "pool_order": 5}
 
 # What reading a damaged shard or frame raises. A mistake in code (TypeError and
 # the like) is not a clip's fault and is not caught.
@@ -107,7 +108,7 @@ class ClipReader:
   Attributes:
     pools: data sets.
     transform: sampling and augmentation.
-    tasks: label sets, the same in all pools.
+    labels: union of the pools' label sets.
     num_clips: number of clips in all pools.
     skipped: pool and clip of those that are never shown.
   """
@@ -127,20 +128,12 @@ class ClipReader:
         it is used up. It saves reading and decoding a small data set.
 
     Raises:
-      ValueError: the pools differ in tasks, a narration is missing, or a pool
-        has no clip that may be shown.
+      ValueError: the pools' labels contradict each other, a narration is
+        missing, or a pool has no clip that may be shown.
     """
     self.pools = tuple(clips.pools)
     self.transform = clips.transform
-    self.tasks = self.pools[0].tasks
-    for pool in self.pools[1:]:
-      if pool.tasks != self.tasks:
-        raise ValueError(
-          "Data sets that are read together must have the same tasks and"
-          f" classes: {self.pools[0]!r} has {sorted(self.tasks)},"
-          f" {pool!r} has {sorted(pool.tasks)} or other class names."
-        )
-    self._labelled = all(pool.labelled for pool in self.pools)
+    self.labels = label_union.unite(self.pools)
     self._starts = np.cumsum([0, *map(len, self.pools)])
     self.num_clips = int(self._starts[-1])
     self._cache: dict[tuple[int, int, int], np.ndarray] = {}
@@ -152,6 +145,11 @@ class ClipReader:
       self._narration_rows = [
         narrations.rows([clip.narration for clip in pool.clips]) for pool in self.pools
       ]
+
+  @property
+  def sizes(self) -> tuple[int, ...]:
+    """Clips of each pool."""
+    return tuple(map(len, self.pools))
 
   @property
   def video_shape(self) -> tuple[int, int, int, int]:
@@ -250,16 +248,20 @@ class ClipReader:
       mask: float32 `[B]`.
 
     Returns:
-      The batch, with "narration" where there is a narration table.
+      The batch, with "narration" where there is a narration table, and with
+      "known" where the pools have different classes.
     """
     infos = [self.pools[p].clips[c] for p, c in zip(pools, clips)]
+    labels, known = self.labels.labels(pools, infos)
     batch: types.ViewBatch = {
       "video": video,
       "color_offset": color_offset,
       "mask": mask,
       "clip": np.array(clips, np.int32),
-      "labels": _labels(self.tasks, infos, self._labelled),
+      "labels": labels,
     }
+    if known:
+      batch["known"] = known
     if self._narrations is not None:
       rows = [self._narration_rows[p][c] for p, c in zip(pools, clips)]
       batch["narration"] = self._narrations.vectors[rows]

@@ -20,8 +20,10 @@ from sum_l_jax import types
 from sum_l_jax.data import batches
 from sum_l_jax.data import examples
 from sum_l_jax.data import input_options
+from sum_l_jax.data import label_union
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
+from sum_l_jax.data import pool_sampling
 from sum_l_jax.data import reading
 
 # More batches than any run has steps.
@@ -51,6 +53,7 @@ class TrainStream(Iterator[types.Batch]):
     start_step: int = 0,
     top_k: int = 1,
     tie_tolerance: float = 0.0,
+    pool_rule: str = pool_sampling.BY_CLIPS,
     options: input_options.Input = input_options.DEFAULTS,
     host: input_options.Host = input_options.ALONE,
   ) -> None:
@@ -65,6 +68,8 @@ class TrainStream(Iterator[types.Batch]):
       start_step: number of the first batch; the step to resume at.
       top_k: number of candidate narrations, see `PairTable.draw`.
       tie_tolerance: difference of cosines that ties, see `PairTable.draw`.
+      pool_rule: how an epoch is divided among the exo data sets where there is
+        no ego data set, see `pool_sampling`.
       options: threads, processes and memory of reading.
       host: this process.
 
@@ -93,10 +98,14 @@ class TrainStream(Iterator[types.Batch]):
       batch_size=batch_size,
       seed=seed,
       host=host,
+      pool_rule=pool_rule,
     )
+    leading = next(iter(self.maker.readers.values()))
+    if len(leading.pools) > 1:
+      _log_shares(leading, pool_rule)
     for view, reader in self.maker.readers.items():
       _log_skipped(view, reader, frozenset(views[view].skip))
-    self.num_clips = next(iter(self.maker.readers.values())).num_clips
+    self.num_clips = leading.num_clips
     self.replaced: dict[str, int] = {}
     self._clips_read = 0
     self._max_corrupt_share = options.max_corrupt_share
@@ -153,6 +162,23 @@ class TrainStream(Iterator[types.Batch]):
         f" {len(self.replaced)} different ones ({shown}), last in"
         f" {str(dataset.directory)!r}: {failures[-1].reason} {batches.MEND}"
       )
+
+
+def _log_shares(reader: examples.ClipReader, rule: str) -> None:
+  """Logs how an epoch is divided among the pools."""
+  parts = pool_sampling.shares(reader.sizes, rule)
+  for pool, name, part in zip(reader.pools, label_union.pool_names(reader.pools), parts):
+    logging.info(
+      "Pool %s (%s): %d of the %d examples of an epoch, %.1f %%; it has %d clips (exo.pool_sampling"
+      " is %r).",
+      name,
+      pool.directory,
+      part,
+      reader.num_clips,
+      100 * part / reader.num_clips,
+      len(pool),
+      rule,
+    )
 
 
 def _log_skipped(view: str, reader: examples.ClipReader, ids: frozenset[str]) -> None:

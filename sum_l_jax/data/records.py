@@ -146,8 +146,9 @@ class ClipDataset:
     split: name of the split.
     name: name of the data set.
     view: "ego", "exo" or another style.
-    labelled: False where the split's labels were not published. Such a split
-      can be predicted, but neither trained on nor scored.
+    labelled: False where the split's labels were not published, or where the
+      data set has no label sets. Such a split can be predicted, and its
+      narrations aligned where it has any, but no class can be trained or scored.
     tasks: label sets by name.
     clips: the clips; positions in it are the clip indices used everywhere.
     metadata: what the builder noted (seed, source, ...).
@@ -177,7 +178,6 @@ class ClipDataset:
     self.name: str = card["name"]
     self.view: str = card["view"]
     self.metadata: dict = card["metadata"]
-    self.labelled = split not in card.get("unlabelled", ())
     try:
       self.tasks = {
         name: types.Task(name, task["kind"], tuple(task["class_names"]))
@@ -188,6 +188,7 @@ class ClipDataset:
         f"{self.directory / CARD_FILE} is damaged: each task needs kind and"
         f" class_names, got {card['tasks']!r}. {_REBUILD}"
       ) from error
+    self.labelled = bool(self.tasks) and split not in card.get("unlabelled", ())
     self.clips = _read_clips(self.directory, split)
     if len(self.clips) != card["splits"][split]:
       raise ValueError(
@@ -205,6 +206,11 @@ class ClipDataset:
 
   def __repr__(self) -> str:
     return f"{self.name}/{self.view}:{self.split} ({len(self)} clips)"
+
+  @functools.cached_property
+  def narrated(self) -> bool:
+    """Whether every clip has a narration, which pairs and text terms need."""
+    return all(clip.narration.strip() for clip in self.clips)
 
   @functools.cached_property
   def fingerprint(self) -> str:

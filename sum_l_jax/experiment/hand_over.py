@@ -44,6 +44,7 @@ def starting_weights(trainer: build.Trainer, workdir: pathlib.Path) -> tuple[Tre
   """
   settings = trainer.settings
   params, stats = jax.device_get(trainer.network.init())
+  several = trainer.data is not None and len(trainer.data.exo) > 1
   for view, tasks in trainer.tasks.items():
     source = {types.EGO: settings.init.ego, types.EXO: settings.init.exo}[view]
     if (
@@ -57,6 +58,7 @@ def starting_weights(trainer: build.Trainer, workdir: pathlib.Path) -> tuple[Tre
     weights = weight_files.read_weights(source)
     if view == types.EXO and trainer.stage == build.JOINT_STAGE:
       _warn_unless_stage_one(trainer, weights)
+    united = view == types.EXO and (several or "pools" in weights.card)
     params, stats = weight_files.graft(
       params,
       stats,
@@ -64,6 +66,7 @@ def starting_weights(trainer: build.Trainer, workdir: pathlib.Path) -> tuple[Tre
       view=view,
       tasks={name: task.class_names for name, task in tasks.items()},
       channel_order=settings.view(view).channel_order,
+      kinds={name: task.kind for name, task in tasks.items()} if united else None,
     )
   return params, stats
 

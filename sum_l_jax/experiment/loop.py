@@ -154,11 +154,11 @@ class _Loop:
     self._checkpoints = checkpoints
     self._calendar = calendar
     settings, data, mesh = trainer.settings, trainer.opened, trainer.mesh
-    watched = (
-      build_evaluation.build_stage_evaluator(settings, data, mesh),
-      build_evaluation.build_stage_retrieval(settings, data, mesh),
-    )
-    self._watched = [watcher for watcher in watched if watcher]
+    retrieval = build_evaluation.build_stage_retrieval(settings, data, mesh)
+    self._watched = [
+      *build_evaluation.build_stage_evaluators(settings, data, mesh),
+      *([retrieval] if retrieval else []),
+    ]
     writer = metrics.Writer(folder, start_step=calendar.start, active=jax.process_index() == 0)
     self._log = train_log.TrainLog(trainer, writer, lambda: checkpoints.latest_step)
 

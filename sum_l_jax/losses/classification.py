@@ -1,4 +1,9 @@
-"""Classification losses: one value for each example, computed in float32."""
+"""Classification losses: one value for each example, computed in float32.
+
+Data sets that are trained together may have different classes. `known` says
+which classes were looked for in an example: the others are no negatives of it,
+and the loss is that of a head that has the known classes alone.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,10 @@ from sum_l_jax.losses import reduction
 
 
 def softmax_cross_entropy(
-  logits: jax.Array, labels: jax.Array, mask: jax.Array | None = None
+  logits: jax.Array,
+  labels: jax.Array,
+  mask: jax.Array | None = None,
+  known: jax.Array | None = None,
 ) -> jax.Array:
   """Cross entropy of a task in which each clip has exactly one class.
 
@@ -21,11 +29,13 @@ def softmax_cross_entropy(
     labels: `[B]` integer class ids in [0, K).
     mask: `[B]` in {0, 1}; None keeps every row. The other rows may hold
       anything, even NaN.
+    known: `[B, K]` bool, the classes that were looked for; None is all. A row
+      without any is as one whose mask is 0.
 
   Returns:
-    `[B]` float32 in nats, 0 where the mask is 0. A label outside [0, K) of a
-    kept row gives NaN, because an index of -1 would silently mean the last
-    class and a compiled function cannot raise.
+    `[B]` float32 in nats, 0 where the mask is 0. In a kept row a label outside
+    [0, K), or of a class that is not known, gives NaN, because an index of -1
+    would silently mean the last class and a compiled function cannot raise.
 
   Raises:
     ValueError: the shapes or types do not fit.
@@ -43,20 +53,29 @@ def softmax_cross_entropy(
   if not jnp.issubdtype(labels.dtype, jnp.integer):
     raise ValueError(f"Labels of a softmax task must be integer ids, got {labels.dtype}.")
   batch, classes = logits.shape
-  rows = reduction.row_mask(mask, batch)
+  rows = labelled_rows(mask, known, batch)
   logits = reduction.zero_rows(logits, rows)
-  known = (labels >= 0) & (labels < classes)
-  index = jnp.where(known, labels, 0)[:, None]
+  valid = (labels >= 0) & (labels < classes)
+  index = jnp.where(valid, labels, 0)[:, None]
+  if known is not None:
+    valid &= jnp.take_along_axis(known, index, axis=1)[:, 0]
+    # A row without a known class keeps all: a softmax of nothing is NaN.
+    logits = jnp.where(known | ~rows[:, None], logits, -jnp.inf)
+    # The loss of an unknown class would be infinite, and its gradient NaN.
+    index = jnp.where(valid[:, None], index, jnp.argmax(known, axis=1)[:, None])
   values = -jnp.take_along_axis(jax.nn.log_softmax(logits), index, axis=1)
-  return jnp.where(rows, jnp.where(known, values[:, 0], jnp.nan), 0.0)
+  return jnp.where(rows, jnp.where(valid, values[:, 0], jnp.nan), 0.0)
 
 
 def sigmoid_cross_entropy(
-  logits: jax.Array, labels: jax.Array, mask: jax.Array | None = None
+  logits: jax.Array,
+  labels: jax.Array,
+  mask: jax.Array | None = None,
+  known: jax.Array | None = None,
 ) -> jax.Array:
   """Cross entropy of a task in which each clip has any number of classes.
 
-  The mean over the classes k, for logits x and labels y, of
+  The mean over the known classes k, for logits x and labels y, of
 
       -y_k log sigmoid(x_k) - (1 - y_k) log sigmoid(-x_k)
 
@@ -65,6 +84,8 @@ def sigmoid_cross_entropy(
     labels: `[B, K]` multi-hot.
     mask: `[B]` in {0, 1}; None keeps every row. The other rows may hold
       anything, even NaN.
+    known: `[B, K]` bool, the classes that were looked for; None is all. A row
+      without any is as one whose mask is 0.
 
   Returns:
     `[B]` float32 in nats, 0 where the mask is 0.
@@ -82,7 +103,16 @@ def sigmoid_cross_entropy(
       f" {list(logits.shape)} and {list(labels.shape)}. Class ids [B] belong"
       ' to a task of kind "softmax".'
     )
-  rows = reduction.row_mask(mask, len(logits))
+  rows = labelled_rows(mask, known, len(logits))
   logits, labels = (reduction.zero_rows(x, rows) for x in (logits, labels))
   values = labels * jax.nn.softplus(-logits) + (1.0 - labels) * jax.nn.softplus(logits)
-  return jnp.where(rows, jnp.mean(values, axis=1), 0.0)
+  if known is None:
+    return jnp.where(rows, jnp.mean(values, axis=1), 0.0)
+  total = jnp.sum(jnp.where(known, values, 0.0), axis=1)
+  return jnp.where(rows, total / jnp.maximum(jnp.sum(known, axis=1), 1), 0.0)
+
+
+def labelled_rows(mask: jax.Array | None, known: jax.Array | None, batch: int) -> jax.Array:
+  """Rows that have a loss, `[B]` bool: they count, and some class is known."""
+  rows = reduction.row_mask(mask, batch)
+  return rows if known is None else rows & jnp.any(known, axis=1)

@@ -58,7 +58,7 @@ class Objective:
 
   Attributes:
     tasks: view -> task -> kind, "softmax" or "multi_label". The losses of a
-      view's tasks are added up, each a mean over the batch.
+      view's tasks are added up, each a mean over the examples that have it.
     weights: weight by term (`types.TERMS`); a term whose weight is 0 or
       absent is not computed.
     cross_view: kind of the ego_exo term, see the head of this file.
@@ -167,8 +167,10 @@ class Objective:
       outputs: `{view: {"logits": {task: [B, K]}, "embedding": [B, D]}}`, the
         embeddings of unit norm. A view that is absent has no terms.
       batch: `{view: {"labels": {task: [B] int or [B, K]}, "narration":
-        [B, D] of unit norm, "mask": [B] in {0, 1}}}`. Without a mask every
-        row counts.
+        [B, D] of unit norm, "mask": [B] in {0, 1}, "known": {task: [B, K]
+        bool}}}`. Without a mask every row counts; without "known" every class
+        was looked for in every row. The loss of a task is the mean over the
+        rows in which some class of it was.
 
     Returns:
       The weighted sum `[]`, and `{name: []}` with the unweighted terms by
@@ -206,7 +208,7 @@ class Objective:
   def _classification(
     self, view: str, outputs: Mapping[str, Any], batch: Mapping[str, Any]
   ) -> jax.Array:
-    """L_f or L_t: sum over the view's tasks of the mean over its examples."""
+    """L_f or L_t: sum over the view's tasks of the mean over its labelled examples."""
     mask = batch.get("mask")
     all_logits = _entry(outputs, "logits", f"outputs[{view!r}]")
     all_labels = _entry(batch, "labels", f"batch[{view!r}]")
@@ -220,11 +222,13 @@ class Objective:
     for task, kind in self.tasks[view].items():
       logits = _entry(all_logits, task, f"outputs[{view!r}]['logits']")
       labels = _entry(all_labels, task, f"batch[{view!r}]['labels']")
+      known = batch.get("known", {}).get(task)
       if kind == types.SOFTMAX:
-        values = classification.softmax_cross_entropy(logits, labels, mask)
+        values = classification.softmax_cross_entropy(logits, labels, mask, known)
       else:
-        values = classification.sigmoid_cross_entropy(logits, labels, mask)
-      total += reduction.masked_mean(values, mask)
+        values = classification.sigmoid_cross_entropy(logits, labels, mask, known)
+      rows = classification.labelled_rows(mask, known, len(logits))
+      total += reduction.masked_mean(values, rows)
     return total
 
   def _ego_exo(

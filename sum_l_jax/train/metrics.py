@@ -60,26 +60,36 @@ def step_sums(
     batch: batch of each view.
 
   Returns:
-    `loss`, `loss/<term>` and `<view>/<task>_top1`.
+    `loss`, `loss/<term>` and `<view>/<task>_top1`, which counts the examples
+    that are labelled for the task, and compares the classes that are known.
   """
   sums = {"loss": scalar(total)}
   sums.update({f"loss/{name}": scalar(v) for name, v in terms.items()})
   for view, out in outputs.items():
     for task, logits in out["logits"].items():
+      part = batch[view]
+      known = part.get("known", {}).get(task)
+      mask = jnp.asarray(part["mask"])
+      if known is not None:
+        logits = jnp.where(known, logits, -jnp.inf)
+        mask = mask * jnp.any(jnp.asarray(known), axis=1)
       sums[f"{view}/{task}_top1"] = metrics.Average.from_model_output(
-        _top1(logits, jnp.asarray(batch[view]["labels"][task])),
-        mask=jnp.asarray(batch[view]["mask"]),
+        _top1(logits, jnp.asarray(part["labels"][task])), mask=mask
       )
   return sums
 
 
 def compute(steps: Iterable[Sums]) -> dict[str, float]:
-  """Merges the sums of several steps, fetched from the device at once."""
+  """Merges the sums of several steps, fetched from the device at once.
+
+  What was never counted has no mean and is left out: no clip of these steps was
+  labelled for the task.
+  """
   merged: Sums = {}
   for sums in jax.device_get(list(steps)):
     for name, value in sums.items():
       merged[name] = merged[name].merge(value) if name in merged else value
-  return {name: float(value.compute()) for name, value in merged.items()}
+  return {name: float(v.compute()) for name, v in merged.items() if v.count}
 
 
 @contextlib.contextmanager

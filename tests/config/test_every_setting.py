@@ -249,9 +249,10 @@ def calendar(world, fields):
 def watched(world, fields):
   """What is evaluated while a stage trains."""
   trainer = world.trainer(fields)
-  evaluator = build_evaluation.build_stage_evaluator(trainer.settings, trainer.opened, trainer.mesh)
-  if evaluator is None:
+  found = build_evaluation.build_stage_evaluators(trainer.settings, trainer.opened, trainer.mesh)
+  if not found:
     return None
+  (evaluator,) = found
   scores = evaluator(*trainer.network.init()).scores
   return evaluator.dataset.split, len(evaluator.stream), evaluator.stream.num_views, scores
 
@@ -421,6 +422,9 @@ FIELDS: dict[str, Entry] = {
   "exo.datasets": Entry(("{folder}/exo",), batches("exo")),
   "exo.train_split": Entry("val", batches("exo"), {"exo.datasets": ("{folder}/exo",)}),
   "exo.skip_list": Entry("{folder}/skip_exo.txt", batches("exo")),
+  "exo.pool_sampling": Entry(
+    "equal", batches("exo"), {"exo.datasets": ("{folder}/exo", "{folder}/ego")}
+  ),
   "exo.channel_order": Entry("BGR", _STEPS),
   "exo.color_lighting": Entry(0.2, batches()),
   "pairs.table": Entry("{folder}/other_pairs.npz", batches()),

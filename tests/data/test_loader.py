@@ -606,15 +606,6 @@ def test_a_host_that_is_none():
     input_options.Host(2, 2)
 
 
-def test_pools_must_have_the_same_tasks(tiny_exo, tiny_exo_multi_label):
-  pools = [
-    records.ClipDataset(tiny_exo, "train"),
-    records.ClipDataset(tiny_exo_multi_label, "train"),
-  ]
-  with pytest.raises(ValueError, match="the same tasks"):
-    streams.open_stream(exo=pools)
-
-
 def test_pair_table_of_another_data_set(parts, tiny_ego):
   other = records.ClipDataset(tiny_ego, "val")
   with pytest.raises(ValueError, match="does not match.*ego data set"):

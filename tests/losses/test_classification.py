@@ -10,6 +10,8 @@ import torch
 
 from sum_l_jax.losses import classification
 from sum_l_jax.losses import reduction
+from sum_l_jax.losses.objective import Objective
+from sum_l_jax.train import metrics
 
 MASK = np.array([1, 1, 0, 1, 0])
 
@@ -103,3 +105,135 @@ def test_errors_point_to_the_other_kind():
     classification.softmax_cross_entropy(logits, jnp.zeros(2))
   with pytest.raises(ValueError, match="softmax"):
     classification.sigmoid_cross_entropy(logits, jnp.zeros(2))
+
+
+def separate_heads(logits, labels, columns, kinds, pools, mask):
+  """L_t as with a head for each pool, in plain numpy; what a union must equal.
+
+  Args:
+    logits: by head, [B, K].
+    labels: of each row by head, own class ids of the row's pool.
+    columns: of each pool by head, the head's class of each own class.
+    kinds: by head.
+    pools: pool of each row.
+    mask: 1 for rows that count.
+  """
+  total = 0.0
+  for head, kind in kinds.items():
+    values = []
+    for row, pool in enumerate(pools):
+      if not mask[row] or head not in columns[pool]:
+        continue
+      own = logits[head][row][columns[pool][head]].astype(np.float64)
+      ids = labels[row][head]
+      if kind == "softmax":
+        values.append(np.log(np.exp(own).sum()) - own[ids[0]])
+      else:
+        hot = np.isin(np.arange(len(own)), ids)
+        values.append(np.mean(np.where(hot, np.log1p(np.exp(-own)), np.log1p(np.exp(own)))))
+    total += np.mean(values) if values else 0.0
+  return total
+
+
+KINDS = {"verb": "multi_label", "action": "softmax", "place": "softmax"}
+# Three pools: the second shares verbs 1 and 3 with the first, and lacks actions;
+# the third has nothing. Nobody has a place.
+COLUMNS = ({"verb": [0, 1, 2, 3], "action": [2, 0]}, {"verb": [3, 4, 1]}, {})
+POOLS = [0, 1, 2, 0, 1, 0]
+KEPT = np.array([1, 1, 1, 1, 1, 0])
+IDS = [
+  {"verb": [1, 2], "action": [0]},
+  {"verb": [0, 2]},
+  {},
+  {"verb": [], "action": [1]},
+  {"verb": [1]},
+  {"verb": [0], "action": [0]},
+]
+SIZES = {"verb": 5, "action": 3, "place": 2}
+
+
+def united_batch():
+  labels = {
+    "verb": np.zeros((6, 5), np.float32),
+    "action": np.full(6, -1, np.int32),
+    "place": np.full(6, -1, np.int32),
+  }
+  known = {name: np.zeros((6, size), bool) for name, size in SIZES.items()}
+  for row, pool in enumerate(POOLS):
+    for head, columns in COLUMNS[pool].items():
+      known[head][row, columns] = True
+      columns = np.array(columns)[IDS[row][head]]
+      if head == "verb":
+        labels[head][row, columns] = 1.0
+      else:
+        labels[head][row] = columns[0]
+  return {"exo": {"labels": labels, "known": known, "mask": KEPT}}
+
+
+def test_a_union_of_pools_is_a_head_for_each():
+  rng = np.random.default_rng(5)
+  logits = {
+    name: (3 * rng.normal(size=(6, size))).astype(np.float32) for name, size in SIZES.items()
+  }
+  logits["verb"][5] = np.nan  # A padded row may hold anything.
+  batch = jax.tree.map(jnp.asarray, united_batch())
+  objective = Objective(tasks={"exo": KINDS}, weights={"exo_cls": 1.0})
+
+  def loss(x):
+    return objective({"exo": {"logits": x}}, batch)[0]
+
+  # jax_debug_nans: no NaN on the way either, in the rows that count.
+  value, gradient = jax.jit(jax.value_and_grad(loss))(logits)
+  expected = separate_heads(logits, IDS, COLUMNS, KINDS, POOLS, KEPT)
+  np.testing.assert_allclose(value, expected, rtol=1e-6)
+  for name in KINDS:
+    found = np.asarray(gradient[name])
+    assert np.all(np.isfinite(found))
+    # Another pool's classes are no negatives, and a bare pool teaches nothing.
+    unknown = ~np.asarray(batch["exo"]["known"][name]) | (KEPT == 0)[:, None]
+    assert np.all(found[unknown] == 0.0)
+    assert np.all(found[~unknown] != 0.0)
+  # The numbers behind it: a finite difference of the literal statement.
+  step = {name: values.copy() for name, values in logits.items()}
+  step["verb"][1, 4] += 0.01
+  change = separate_heads(step, IDS, COLUMNS, KINDS, POOLS, KEPT) - expected
+  np.testing.assert_allclose(gradient["verb"][1, 4], change / 0.01, rtol=0.02)
+
+
+def test_known_everywhere_is_as_without():
+  rng = np.random.default_rng(6)
+  logits = jnp.asarray(rng.normal(size=(5, 4)))
+  everything = jnp.ones((5, 4), bool)
+  ids, hot = jnp.array([3, 0, -1, 1, 99]), jnp.asarray(rng.integers(0, 2, (5, 4)))
+  for function, labels in (
+    (classification.softmax_cross_entropy, ids),
+    (classification.sigmoid_cross_entropy, hot),
+  ):
+    plain, known = (function(logits, labels, jnp.asarray(MASK), k) for k in (None, everything))
+    np.testing.assert_allclose(plain, known, rtol=1e-6)
+
+
+def test_a_label_that_its_pool_lacks_is_nan():
+  known = jnp.array([[True, True, False]] * 2)
+  values = classification.softmax_cross_entropy(
+    jnp.zeros((2, 3)), jnp.array([2, 1]), jnp.ones(2), known
+  )
+  assert np.isnan(values[0])
+  np.testing.assert_allclose(values[1], np.log(2), rtol=1e-6)
+
+
+def test_metrics_count_what_is_labelled():
+  logits = {
+    "verb": jnp.array([[9.0, 1, 0, 0, 9], [0, 0, 0, 2, 3]] + [[1.0] * 5] * 4),
+    "action": jnp.array([[0.0, 5, 1], [0, 0, 0], [0, 0, 0], [1, 5, 0], [0, 0, 0], [9, 9, 9]]),
+    "place": jnp.zeros((6, 2)),
+  }
+  batch = united_batch()
+  sums = metrics.step_sums(jnp.zeros(()), {}, {"exo": {"logits": logits}}, batch)
+  # Rows 0, 1, 3 and 4 have verbs; row 0's best of its own is 0, not right, row
+  # 1's is 4, which it lacks; rows 3 and 4 tie, and the first class is wrong.
+  assert (sums["exo/verb_top1"].total, sums["exo/verb_top1"].count) == (0, 4)
+  # Rows 0 and 3 have actions 2 and 0; class 1, which wins, is of no pool.
+  assert (sums["exo/action_top1"].total, sums["exo/action_top1"].count) == (2, 2)
+  # Nobody has a place: a mean over nothing is not in the log.
+  assert "exo/place_top1" not in metrics.compute([sums])

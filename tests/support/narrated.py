@@ -25,6 +25,7 @@ class Dataset:
   name: str = "fake"
   split: str = "train"
   directory: str = "fake"
+  labelled: bool = True
 
   @property
   def annotation_fingerprint(self):

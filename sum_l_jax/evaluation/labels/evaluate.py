@@ -51,7 +51,26 @@ def probabilities(logits: jax.Array, kind: str) -> jax.Array:
   return jax.nn.softmax(logits) if kind == types.SOFTMAX else jax.nn.sigmoid(logits)
 
 
-def make_score(network: Any, *, view: str, kinds: Mapping[str, str]) -> Score:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Head:
+  """The part of a head that a data set's task is read from.
+
+  Attributes:
+    name: name of the head.
+    columns: int64 `[K]`, the head's class of each of the task's K classes.
+  """
+
+  name: str
+  columns: np.ndarray
+
+
+def make_score(
+  network: Any,
+  *,
+  view: str,
+  kinds: Mapping[str, str],
+  heads: Mapping[str, Head] | None = None,
+) -> Score:
   """Makes the function from pixels to probabilities.
 
   These are softmax or sigmoid by the task's kind, averaged over the positions
@@ -61,13 +80,16 @@ def make_score(network: Any, *, view: str, kinds: Mapping[str, str]) -> Score:
     network: a `train.state.Network` that has the view.
     view: view whose encoder and heads are used.
     kinds: "softmax" or "multi_label" by task.
+    heads: where each task is read from; None reads each from the head of its
+      name. With several pools in training, a head has the classes of all.
   """
 
   def score(params: Any, stats: Any, pixels: Mapping[str, Any]) -> dict[str, jax.Array]:
     outputs, _ = network.apply(params, stats, {view: pixels}, train=False)
-    scores = {
-      task: probabilities(logits, kinds[task]) for task, logits in outputs[view]["logits"].items()
-    }
+    found = outputs[view]["logits"]
+    if heads is not None:
+      found = {task: found[head.name][..., head.columns] for task, head in heads.items()}
+    scores = {task: probabilities(logits, kinds[task]) for task, logits in found.items()}
     return {
       task: values.mean(axis=1) if values.ndim == 3 else values for task, values in scores.items()
     }
@@ -76,7 +98,12 @@ def make_score(network: Any, *, view: str, kinds: Mapping[str, str]) -> Score:
 
 
 def make_score_step(
-  network: Any, *, view: str, kinds: Mapping[str, str], mesh: jax.sharding.Mesh
+  network: Any,
+  *,
+  view: str,
+  kinds: Mapping[str, str],
+  mesh: jax.sharding.Mesh,
+  heads: Mapping[str, Head] | None = None,
 ) -> Score:
   """Compiles the function of `make_score`; its result is on every host.
 
@@ -85,8 +112,9 @@ def make_score_step(
     view: see `make_score`.
     kinds: see `make_score`.
     mesh: devices; the batch is split over the `data` axis.
+    heads: see `make_score`.
   """
-  return devices.jit_over(mesh, make_score(network, view=view, kinds=kinds))
+  return devices.jit_over(mesh, make_score(network, view=view, kinds=kinds, heads=heads))
 
 
 def evaluate(

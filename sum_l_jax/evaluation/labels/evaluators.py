@@ -77,6 +77,7 @@ class Evaluator:
     mesh: the devices.
     rule: "sum" or "max" over test views.
     groups: clips that are also scored apart, see `clip_groups`.
+    pool: name of the data set among several of its view, or "".
   """
 
   dataset: records.ClipDataset
@@ -86,12 +87,14 @@ class Evaluator:
   mesh: jax.sharding.Mesh
   rule: str
   groups: Mapping[str, evaluate.Arrays]
+  pool: str = ""
 
   @property
   def prefix(self) -> str:
-    """Beginning of metric names: "eval/<split>/", or "eval/exo_<split>/"."""
+    """Beginning of metric names: "eval/<split>/", "eval/exo_<split>/[<pool>/]"."""
     view = "" if self.view == types.EGO else f"{self.view}_"
-    return f"eval/{view}{self.dataset.split}/"
+    pool = f"{self.pool}/" if self.pool else ""
+    return f"eval/{view}{self.dataset.split}/{pool}"
 
   def __call__(self, params: Any, stats: Any) -> evaluate.Evaluation:
     """Runs over the split once.

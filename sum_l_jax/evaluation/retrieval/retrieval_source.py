@@ -81,7 +81,8 @@ def make_source(
 
   Args:
     view: view of the data sets.
-    datasets: data sets with labels and narrations.
+    datasets: data sets with narrations; where all have labels of a task, it is
+      compared as well.
     table: sentence vectors of all their narrations.
     step: function that `embedding.make_embed_step` made.
     open_stream: makes the test views of a data set.
@@ -100,7 +101,8 @@ def make_source(
   parts = [part for part in parts if len(part)]
   labels: dict[str, list] = {}
   for part in parts:
-    for task, sets in relevance.label_sets(part.clips, part.tasks).items():
+    own = part.tasks if part.labelled else {}
+    for task, sets in relevance.label_sets(part.clips, own).items():
       labels.setdefault(task, []).extend(sets)
   texts = [clip.narration for part in parts for clip in part.clips]
   # Only tasks that all pools have can be compared.
@@ -117,7 +119,14 @@ def make_source(
 
 
 def is_labelled(dataset: records.ClipDataset) -> bool:
-  """Whether retrieval can be measured on a split; the log says if not."""
+  """Whether retrieval can be measured on an ego split; the log says if not."""
   if not dataset.labelled:
     logging.info("Retrieval is left out: %r has no labels and narrations.", dataset)
   return dataset.labelled
+
+
+def is_narrated(dataset: records.ClipDataset) -> bool:
+  """Whether the clips of an exo split can be retrieved; the log says if not."""
+  if not dataset.narrated:
+    logging.info("Retrieval is left out: %r has clips without a narration.", dataset)
+  return dataset.narrated

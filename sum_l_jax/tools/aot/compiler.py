@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 import dataclasses
 import functools
 import re
@@ -77,11 +78,14 @@ def find_data(
   views = (types.EXO,) if stage == build.EXO_STAGE else types.VIEWS
   if stage != build.EXO_STAGE and not settings.uses_exo:
     views = (types.EGO,)
-  folders = {types.EGO: settings.ego.dataset, types.EXO: next(iter(settings.exo.datasets), "")}
-  return {
-    view: workload.find(view, folders[view], f"--{view}_classes", classes.get(view, ""))
-    for view in views
-  }
+  found = {}
+  for view in views:
+    option, given = f"--{view}_classes", classes.get(view, "")
+    folders = (settings.ego.dataset,) if view == types.EGO else settings.exo.datasets or ("",)
+    # An option says what all pools have together.
+    pools = folders[:1] if given else folders
+    found[view] = workload.unite([workload.find(view, pool, option, given) for pool in pools])
+  return found
 
 
 def lower_step(
@@ -92,6 +96,7 @@ def lower_step(
   tasks: build.Tasks,
   embedding_dim: int,
   clips: int,
+  united: Collection[str] = (),
 ) -> jax.stages.Lowered:
   """Traces the step that training runs, on shapes alone.
 
@@ -102,6 +107,7 @@ def lower_step(
     tasks: label sets by view.
     embedding_dim: width of the narrations' vectors, where the stage has any.
     clips: clips of an epoch; 0 where they are unknown.
+    united: views that have several pools with different classes.
   """
   width = embedding_dim if len(tasks) == 2 else None
   trainer = build.Trainer(settings, stage, mesh, tasks, width, clips or _SOME_CLIPS)
@@ -112,6 +118,7 @@ def lower_step(
     crop_size=settings.frames.crop_size,
     embedding_dim=width,
     sharding=devices.batch_sharding(mesh),
+    united=united,
   )
   step: Any = trainer.step  # Its type does not say that jax.jit made it.
   return step.lower(trainer.abstract_state(), batch)
@@ -183,7 +190,15 @@ def compile_step(
   leading = next(iter(data))
   clips = clips or data[leading].clips.get(leading, 0)
   tasks = {view: found.tasks for view, found in data.items()}
-  lowered = lower_step(settings, stage, mesh, tasks=tasks, embedding_dim=embedding_dim, clips=clips)
+  lowered = lower_step(
+    settings,
+    stage,
+    mesh,
+    tasks=tasks,
+    embedding_dim=embedding_dim,
+    clips=clips,
+    united=[view for view, data_set in data.items() if data_set.united],
+  )
   make = functools.partial(Compiled, settings, stage, topology, chip, mesh.size, clips)
   start = time.monotonic()
   try:

@@ -6,7 +6,9 @@ their folder's path; others are given as options.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Mapping
+from collections.abc import Sequence
 import dataclasses
 import pathlib
 from typing import Any
@@ -15,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from sum_l_jax import types
+from sum_l_jax.data import label_union
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,17 +28,22 @@ class DataSet:
     classes: number of classes by task.
     kind: kind of its tasks.
     clips: clips of its training split, by view; 0 where it varies.
+    other_kinds: kinds of the tasks that have another one than `kind`.
+    united: whether it stands for several pools with different classes, whose
+      batches say which classes are known.
   """
 
   classes: Mapping[str, int]
   kind: str = types.SOFTMAX
   clips: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  other_kinds: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  united: bool = False
 
   @property
   def tasks(self) -> dict[str, types.Task]:
     """Its label sets, whose classes are numbered."""
     return {
-      name: types.Task(name, self.kind, tuple(map(str, range(count))))
+      name: types.Task(name, self.other_kinds.get(name, self.kind), tuple(map(str, range(count))))
       for name, count in self.classes.items()
     }
 
@@ -95,6 +103,32 @@ def find(view: str, folder: str, option: str, text: str) -> DataSet:
   )
 
 
+def unite(pools: Sequence[DataSet]) -> DataSet:
+  """One data set for several pools, as `data.label_union` unites them.
+
+  Which classes have the same name isn't known: they count as different ones,
+  unless the pools are alike.
+  """
+  first = pools[0]
+  alike = all((pool.classes, pool.kind) == (first.classes, first.kind) for pool in pools)
+  clips = sum(pool.clips.get(types.EXO, 0) for pool in pools)
+  whole = {types.EXO: clips} if all(pool.clips.get(types.EXO) for pool in pools) else {}
+  if alike:
+    return dataclasses.replace(first, clips=whole if len(pools) > 1 else first.clips)
+  kinds: dict[str, set[str]] = {}
+  for pool in pools:
+    for name in pool.classes:
+      kinds.setdefault(name, set()).add(pool.kind)
+  classes: dict[str, int] = {}
+  kind_of = {}
+  for pool in pools:
+    for name, count in pool.classes.items():
+      head = label_union.head_name(name, pool.kind if len(kinds[name]) > 1 else "")
+      classes[head] = classes.get(head, 0) + count
+      kind_of[head] = pool.kind
+  return DataSet(classes, clips=whole, other_kinds=kind_of, united=True)
+
+
 def abstract_batch(
   tasks: Mapping[str, Mapping[str, types.Task]],
   *,
@@ -103,6 +137,7 @@ def abstract_batch(
   crop_size: int,
   embedding_dim: int | None,
   sharding: jax.sharding.Sharding,
+  united: Collection[str] = (),
 ) -> dict[str, dict[str, Any]]:
   """Makes a training batch of shapes, as `data.batches.BatchMaker` makes it.
 
@@ -113,6 +148,7 @@ def abstract_batch(
     crop_size: height and width of a frame.
     embedding_dim: width D of the narrations' vectors; None for none.
     sharding: sharding of every array.
+    united: views that have several pools with different classes.
 
   Returns:
     ShapeDtypeStructs by view.
@@ -135,6 +171,8 @@ def abstract_batch(
       "color_offset": array(jnp.float32, 3),
       "mask": array(jnp.float32),
     }
+    if view in united:
+      part["known"] = {name: array(jnp.bool_, task.num_classes) for name, task in named.items()}
     if embedding_dim:
       part["narration"] = array(jnp.float32, embedding_dim)
     if view == types.EXO:

@@ -56,6 +56,35 @@ def test_classes_given_as_text():
   assert workload.parse_classes("x", "a:2,b:3").tasks["b"].num_classes == 3
 
 
+def test_several_pools_have_the_heads_of_all():
+  lemma, charades = (
+    workload.find("exo", f"data/{n}/exo", "", "") for n in ("lemma", "charades_ego")
+  )
+  kinetics = workload.parse_classes("x", "action:400")
+  tasks = workload.unite([lemma, charades, kinetics]).tasks
+  assert {name: (task.kind, task.num_classes) for name, task in tasks.items()} == {
+    "verb": ("multi_label", 25),
+    "noun": ("multi_label", 64),
+    "action_multi_label": ("multi_label", 157),
+    "action_softmax": ("softmax", 400),
+  }
+  batch = workload.abstract_batch(
+    {"exo": tasks},
+    batch_size=4,
+    num_frames=2,
+    crop_size=8,
+    embedding_dim=None,
+    sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]),
+    united=["exo"],
+  )
+  assert {name: known.shape for name, known in batch["exo"]["known"].items()} == {
+    name: (4, task.num_classes) for name, task in tasks.items()
+  }
+  # Pools that are alike need no more than one of them.
+  assert workload.unite([lemma, lemma]).tasks == lemma.tasks
+  assert not workload.unite([lemma, lemma]).united
+
+
 @pytest.mark.parametrize(
   "text", ["verb", "verb:", "verb:0", ":3", "a:3:many", "a:3,b:4:multi", "verb:-1"]
 )

@@ -1,0 +1,171 @@
+"""Class heads for pools of clips that are labelled differently.
+
+Each task has one head, whose classes are the union of the pools' classes by
+name, in the order in which the pools bring them. A pool says nothing of classes
+that only others have: its clips may well show them. So a clip is compared with
+the classes of its own pool alone, and the loss is that of one head per pool in
+which classes of one name share their weights. A clip of a pool without a task
+takes no part in that task's loss.
+
+A softmax head can't serve a multi-label pool, and the other way round. Where
+pools give one name to both kinds (Charades-Ego and Kinetics have an "action"
+each), there are two heads, "action_multi_label" and "action_softmax".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+import functools
+
+import numpy as np
+
+from sum_l_jax import types
+from sum_l_jax.data import records
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PoolTask:
+  """One task of one pool within the union.
+
+  Attributes:
+    task: the pool's own task.
+    columns: int64 `[K of the pool]`, the union's class of each own class.
+  """
+
+  task: types.Task
+  columns: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LabelUnion:
+  """The label sets of several pools in one.
+
+  Attributes:
+    tasks: the union's label sets by name: the heads.
+    pools: for each pool, what it has of each head; a head is absent where the
+      pool lacks the task.
+  """
+
+  tasks: Mapping[str, types.Task]
+  pools: Sequence[Mapping[str, PoolTask]]
+
+  @functools.cached_property
+  def known(self) -> dict[str, np.ndarray]:
+    """Which classes each pool labels, bool `[pools, K]` by task.
+
+    A task is absent where every pool labels all its classes.
+    """
+    tables = {}
+    for name, task in self.tasks.items():
+      table = np.zeros((len(self.pools), task.num_classes), bool)
+      for row, pool in enumerate(self.pools):
+        if name in pool:
+          table[row, pool[name].columns] = True
+      if not table.all():
+        tables[name] = table
+    return tables
+
+  def labels(
+    self, pools: Sequence[int], clips: Sequence[records.ClipInfo]
+  ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Labels of n clips as the losses take them, and what is known of each.
+
+    Args:
+      pools: pool of each clip.
+      clips: n clips.
+
+    Returns:
+      Labels by task: int32 `[n]` (softmax; -1 where the pool lacks the task) or
+      multi-hot float32 `[n, K]` (multi_label); and bool `[n, K]` by task, the
+      classes that the clip's pool labels, of the tasks in which pools differ.
+    """
+    arrays = {}
+    for name, task in self.tasks.items():
+      softmax = task.kind == types.SOFTMAX
+      shape = (len(clips),) if softmax else (len(clips), task.num_classes)
+      values = np.full(shape, -1, np.int32) if softmax else np.zeros(shape, np.float32)
+      for row, (pool, clip) in enumerate(zip(pools, clips, strict=True)):
+        own = self.pools[pool].get(name)
+        if own is None:
+          continue
+        if softmax:
+          # A label that should be there and isn't must not pass as -1.
+          values[row] = own.columns[clip.labels[own.task.name][0]]
+        else:
+          values[row, own.columns[list(clip.labels.get(own.task.name, ()))]] = 1.0
+      arrays[name] = values
+    rows = np.asarray(pools, np.int64)
+    return arrays, {name: table[rows] for name, table in self.known.items()}
+
+
+def unite(pools: Sequence[records.ClipDataset]) -> LabelUnion:
+  """Unites the label sets of pools; those of an unlabelled split don't count.
+
+  The tasks of a single pool are those of the pool.
+
+  Raises:
+    ValueError: class names that occur twice within a pool can't be compared, or
+      a task is called as two heads of another task would be.
+  """
+  own = [dict(pool.tasks) if pool.labelled else {} for pool in pools]
+  kinds: dict[str, set[str]] = {}
+  for tasks in own:
+    for name, task in tasks.items():
+      kinds.setdefault(name, set()).add(task.kind)
+  head = lambda task: head_name(task.name, task.kind if len(kinds[task.name]) > 1 else "")
+  for name in kinds:
+    clash = {head_name(name, kind) for kind in types.TASK_KINDS} & kinds.keys()
+    if len(kinds[name]) > 1 and clash:
+      raise ValueError(
+        f"The exo data sets have a task {name!r} of both kinds, whose heads would be called"
+        f" {[head_name(name, kind) for kind in types.TASK_KINDS]}, and another task"
+        f" {sorted(clash)}. Rename a label column, and build that data set again."
+      )
+  classes: dict[str, dict[str, int]] = {}
+  for pool, tasks in zip(pools, own, strict=True):
+    for task in tasks.values():
+      found = classes.setdefault(head(task), {})
+      if len(set(task.class_names)) < len(task.class_names) and len(pools) > 1:
+        twice = sorted({n for n in task.class_names if task.class_names.count(n) > 1})
+        raise ValueError(
+          f"Pools are united by class names, but {pool!r} at {str(pool.directory)!r} has several"
+          f" {task.name} classes of one name: {twice[:5]}. Give each class a name of its own, and"
+          " build it again, or train with this pool alone."
+        )
+      for name in task.class_names:
+        found.setdefault(name, len(found))
+  if len(pools) == 1:  # As it is, also where names occur twice.
+    (tasks,) = own
+    whole = {n: PoolTask(t, np.arange(t.num_classes)) for n, t in tasks.items()}
+    return LabelUnion(tasks, [whole])
+  united = {}
+  for tasks in own:
+    for task in tasks.values():
+      name = head(task)
+      united[name] = types.Task(name, task.kind, tuple(classes[name]))
+  return LabelUnion(
+    united,
+    [
+      {
+        head(task): PoolTask(task, np.array([classes[head(task)][n] for n in task.class_names]))
+        for task in tasks.values()
+      }
+      for tasks in own
+    ],
+  )
+
+
+def head_name(task: str, kind: str = "") -> str:
+  """Name of a task's head; with a kind, where pools have both kinds of it."""
+  return f"{task}_{kind}" if kind else task
+
+
+def pool_names(pools: Sequence[records.ClipDataset]) -> list[str]:
+  """A short name for each pool: the data set's, with a number where two have it."""
+  names = [pool.name for pool in pools]
+  return [
+    name if names.count(name) == 1 else f"{name}_{names[: place + 1].count(name)}"
+    for place, name in enumerate(names)
+  ]
