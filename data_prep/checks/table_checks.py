@@ -26,6 +26,9 @@ _UNIT_TOLERANCE = 1e-3
 # trains: it sees six clips of a batch of 64.
 _LOW_SHARE = 0.1
 
+# Sentence models read 128 word pieces or more, of one to some letters.
+_LONG_TEXT = 128
+
 _EMBED = f"`{narration_table.EMBED_COMMAND}`"
 
 
@@ -59,7 +62,7 @@ def read_narrations(path: pathlib.Path) -> tuple[frozenset[str] | None, list[Fin
       )
     ]
   known = frozenset(map(narration_table.normalize_narration, texts))
-  return known, list(_check_norms(texts, vectors))
+  return known, [*_check_norms(texts, vectors), *_check_cut(texts, vectors)]
 
 
 def _check_norms(texts: Sequence[str], vectors: np.ndarray) -> Iterator[Finding]:
@@ -77,6 +80,27 @@ def _check_norms(texts: Sequence[str], vectors: np.ndarray) -> Iterator[Finding]
     if names:
       text = f"{len(names)} of {len(texts)} vectors {what}: {some(names)}."
       yield make("vectors", f"{text} Embed again with {_EMBED}.", count=len(names))
+
+
+def _check_cut(texts: Sequence[str], vectors: np.ndarray) -> Iterator[Finding]:
+  """Long texts have vectors of their own, for the model read them to the end."""
+  seen: dict[bytes, str] = {}
+  same = []
+  for text, vector in zip(texts, vectors):
+    if len(text) < _LONG_TEXT:
+      continue
+    # Rounded, for a vector's last bits depend on its batch.
+    first = seen.setdefault((np.round(vector, 4) + 0.0).tobytes(), text)
+    if first is not text:
+      same.append(f"{text[:40]} ... {text[-40:]}")
+  if same:
+    yield Finding.warning(
+      "cut texts",
+      f"{len(same)} long narrations have the vector of another: {some(same)}. The sentence model"
+      " read only their beginnings. Shorten them, or take another --model, and embed"
+      f" again with {_EMBED}.",
+      count=len(same),
+    )
 
 
 def check_embedded(data: records.ClipDataset, known: frozenset[str]) -> Iterator[Finding]:

@@ -7,10 +7,12 @@ Training and evaluation make them with the standard library
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
 import os
 import sys
+from typing import Any
 
 from sum_l_jax.data import narration_table
 
@@ -33,13 +35,40 @@ def normalize(texts: Sequence[str]) -> list[str]:
   return [one if one == key else key for one, key in zip(made, keys, strict=True)]
 
 
+@contextlib.contextmanager
+def _without_chatter() -> Iterator[None]:
+  """Hides what TensorFlow's C++ code says of processors and drivers at first.
+
+  TF_CPP_MIN_LOG_LEVEL doesn't (2.21.0). Python's errors are raised as ever.
+  """
+  try:
+    stderr = os.dup(2)
+  except OSError:  # Closed, as in a daemon: there is nothing to hide.
+    yield
+    return
+  nowhere = os.open(os.devnull, os.O_WRONLY)
+  try:
+    os.dup2(nowhere, 2)
+    yield
+  finally:
+    os.dup2(stderr, 2)
+    os.close(nowhere)
+    os.close(stderr)
+
+
 def _tensorflow_text() -> _Fold | None:
   """A function that normalises by NFKC and folds case, or None without the library."""
-  # Otherwise TensorFlow reports on processors and drivers at its import.
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
   try:
-    import tensorflow as tf
-    import tensorflow_text
+    with _without_chatter():
+      import tensorflow_text
+
+      normalize_utf8, fold_case = tensorflow_text.normalize_utf8, tensorflow_text.case_fold_utf8
+      import tensorflow as tf
+
+      # The sentence model may need the GPU's memory, which TensorFlow would take.
+      with contextlib.suppress(RuntimeError):  # It was used before, and has decided.
+        tf.config.set_visible_devices([], "GPU")
+      fold_case([""])  # The first use looks for devices.
   except Exception as error:  # Built for another TensorFlow, it fails in its own ways.
     if isinstance(error, ModuleNotFoundError):
       reason = "is not installed (extra 'text')"
@@ -51,15 +80,11 @@ def _tensorflow_text() -> _Fold | None:
       file=sys.stderr,
     )
     return None
-  # The sentence model may need the GPU's memory, which TensorFlow would take.
-  with contextlib.suppress(RuntimeError):  # A program that used TensorFlow before has decided.
-    tf.config.set_visible_devices([], "GPU")
 
   def fold(texts: Sequence[str]) -> list[str]:
     # A lone surrogate, which JSON can hold, is no UTF-8.
     encoded = [text.encode("utf-8", "replace") for text in texts]
-    normal = tensorflow_text.normalize_utf8(encoded, "NFKC")
-    folded = tensorflow_text.normalize_utf8(tensorflow_text.case_fold_utf8(normal), "NFKC")
-    return [bytes(text).decode("utf-8") for text in folded.numpy()]
+    folded: Any = normalize_utf8(fold_case(normalize_utf8(encoded, "NFKC")), "NFKC")
+    return [text.decode("utf-8") for text in folded.numpy().tolist()]
 
   return fold

@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import pathlib
+import sys
 
 import numpy as np
 
@@ -152,6 +153,8 @@ def _prepare_embedding(data: pathlib.Path) -> None:
 
 def _embed(data: pathlib.Path, output: pathlib.Path) -> None:
   """Embeds as the command does with --append, twice; the model is a hash."""
+  # Its import takes seconds, and is not what gets killed.
+  sys.modules["tensorflow_text"] = None
   texts = embed_narrations.read_texts(data / "texts.txt")
   path = output / "narrations.npz"
   for part in (texts[:200], texts):

@@ -640,6 +640,26 @@ def test_vectors_that_are_not_unit(examine, tiny_ego, tmp_path, row, severity):
   assert finding["dataset"] == str(path)
 
 
+def test_long_narrations_with_one_vector(examine, tiny_ego, tmp_path):
+  """What a sentence model makes of texts that differ beyond what it reads."""
+  clips = records.ClipDataset(tiny_ego, "train").clips
+  clips += records.ClipDataset(tiny_ego, "val").clips
+  texts = sorted({clip.narration for clip in clips})
+  long = [f"{'open the door and ' * 10}{end}" for end in ("leave", "sing", "dance")]
+  rng = np.random.default_rng(0)
+  vectors = rng.standard_normal((len(texts) + 3, 16))
+  # The second of the long ones as the first, but for rounding; also two short ones.
+  vectors[-2] = vectors[-3] + 1e-7
+  vectors[1] = vectors[0]
+  vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+  path = tmp_path / "n.npz"
+  np.savez(path, narrations=[*texts, *long], vectors=vectors, model="m", command="")
+  status, _, found = examine(tiny_ego, f"--narrations={path}")
+  assert status == 0
+  finding = only(found, "cut texts", "", "warning", 1)
+  assert "open the door and sing'" in finding["message"] and "leave" not in finding["message"]
+
+
 def test_damaged_table(examine, tiny_ego, tmp_path):
   path = tmp_path / "n.npz"
   path.write_bytes(b"PK")
