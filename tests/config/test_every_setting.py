@@ -714,3 +714,35 @@ def test_a_stage_moves_the_weights_as_torch_does(stage, optimizer, schedule, nes
     np.testing.assert_allclose(after[name], weight, rtol=2e-3, atol=2e-5, err_msg=name)
     assert not np.array_equal(after[name], flat[name]), name
   assert trainer.total_steps == 10
+
+
+def test_an_evaluator_takes_the_kinds_of_its_data_set(world, tiny_exo_multi_label):
+  """Sigmoids where clips have any number of classes, and the rule of the config."""
+  dataset = records.ClipDataset(tiny_exo_multi_label, "train")
+  settings = world.settings({"eval.ensemble": "max", "exo.channel_order": "BGR"})
+  evaluator = build_evaluation.build_evaluator(
+    settings,
+    dataset,
+    view="exo",
+    mesh=devices.make_mesh(1),
+    views=build_evaluation.during_views(settings),
+  )
+  network = build.build_network(settings, {"exo": dataset.tasks}, embedding_dim=None)
+  params, stats = network.init()
+  # Logits that are far from 0, where a softmax would be another function.
+  params = jax.tree.map(lambda x: 30 * x if x.ndim == 2 else x, params)
+  found = evaluator(params, stats)
+  seen = 0
+  for batch in evaluator.stream:
+    pixels = {"exo": {name: batch[name] for name in ("video", "color_offset")}}
+    outputs, _ = network.apply(params, stats, pixels, train=False)
+    for row in np.flatnonzero(batch["mask"]):
+      for task, logits in outputs["exo"]["logits"].items():
+        expected = torch.sigmoid(torch.tensor(np.array(logits[row])))
+        scores = found.scores[task][batch["clip"][row]]
+        np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-6)
+        seen += 1
+  assert seen == 2 * len(dataset)
+  assert set(found.metrics) == {
+    f"{t}_map_{d}" for t in dataset.tasks for d in ("sklearn", "charades")
+  }

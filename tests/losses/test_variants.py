@@ -340,6 +340,18 @@ def test_only_clips_of_the_own_group_and_under_the_mask_make_a_positive():
   assert count(np.array([1, 0, 1, 1]), 0) == 1
 
 
+def test_a_similarity_at_the_threshold_makes_no_positive():
+  """Strictly above, as in Eq. 7's filter; 0.5 is exact in binary."""
+  ego = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+  exo = jnp.array([[0.5, 0.75**0.5], [1.0, 0.0], [0.0, 1.0]])
+  _, positive = variants.graded_positives(ego, exo, 0.5)
+  assert positive.tolist() == [
+    [False, True, False],
+    [False, True, False],
+    [True, False, True],
+  ]
+
+
 def test_errors_name_what_is_wrong():
   z = np.eye(4)
   with pytest.raises(ValueError, match="target_temperature must be finite and greater"):
