@@ -12,18 +12,20 @@ video; --fps gives its frame rate.
 from __future__ import annotations
 
 import argparse
+import collections
 from collections.abc import Sequence
 import csv
+import dataclasses
 import pathlib
 import re
 import sys
 
 from data_prep.sources import manifest
 from sum_l_jax.system import command_line
-from sum_l_jax.video import media
+from sum_l_jax.video import file_names
+from sum_l_jax.video import frame_files
 
 _SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
-_JPEG = (".jpg", ".jpeg")
 
 
 def readable(name: str) -> str:
@@ -32,11 +34,24 @@ def readable(name: str) -> str:
   return " ".join(re.sub(r"[_\-]+", " ", spaced).split()).casefold()
 
 
-def find_clips(folder: pathlib.Path) -> list[tuple[str, str, pathlib.Path]]:
-  """Finds the videos and the folders of frames, sorted.
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """What a tree holds.
 
-  Returns:
-    The split, the name of the class folder and the path of each.
+  Attributes:
+    clips: the split, the name of the class folder and the path of each video and
+      folder of frames, sorted.
+    left_out: files and folders that are neither.
+    empty: class folders without a clip.
+  """
+
+  clips: Sequence[tuple[str, str, pathlib.Path]]
+  left_out: Sequence[pathlib.Path]
+  empty: Sequence[pathlib.Path]
+
+
+def find_clips(folder: pathlib.Path) -> Found:
+  """Finds the videos and the folders of frames, whatever the case of their suffix.
 
   Raises:
     FileNotFoundError: there is no such folder.
@@ -44,8 +59,9 @@ def find_clips(folder: pathlib.Path) -> list[tuple[str, str, pathlib.Path]]:
   """
   if not folder.is_dir():
     raise FileNotFoundError(f"There is no folder {str(folder)!r}.")
-  inside = sorted(item for item in folder.iterdir() if item.is_dir())
-  splits = [item for item in inside if item.name in _SPLITS]
+  top = _items(folder)
+  inside = [item for item in top if item.is_dir()]
+  splits = [item for item in inside if item.name.lower() in _SPLITS]
   if splits and len(splits) < len(inside):
     raise ValueError(
       f"{str(folder)!r} has folders of splits"
@@ -53,28 +69,51 @@ def find_clips(folder: pathlib.Path) -> list[tuple[str, str, pathlib.Path]]:
       f" ({', '.join(i.name for i in inside if i not in splits)}). Move all"
       " class folders below the splits, or none."
     )
-  found = []
-  for root, split in [(s, _SPLITS[s.name]) for s in splits] or [(folder, "")]:
-    for group in sorted(item for item in root.iterdir() if item.is_dir()):
-      found += [(split, group.name, item) for item in sorted(group.iterdir()) if _is_video(item)]
-  if not found:
+  clips, empty = [], []
+  # Tables lie at the top of many trees; a video there belongs to no class.
+  left_out = [item for item in top if item.is_file() and file_names.is_video(item.name)]
+  for root, split in [(s, _SPLITS[s.name.lower()]) for s in splits] or [(folder, "")]:
+    if splits:
+      left_out += [item for item in _items(root) if item.is_file()]
+    for group in (item for item in _items(root) if item.is_dir()):
+      items = _items(group)
+      videos = [item for item in items if _is_video(item)]
+      clips += [(split, group.name, item) for item in videos]
+      left_out += [item for item in items if item not in videos]
+      if not videos:
+        empty.append(group)
+  if not clips:
     raise ValueError(
       f"{str(folder)!r} holds no videos in class folders. Expected"
-      f" <class>/<video>{{{','.join(media.VIDEO_SUFFIXES)}}}, or such folders"
+      f" <class>/<video>{{{','.join(file_names.VIDEO_SUFFIXES)}}}, or such folders"
       " below train, val and test."
     )
-  return found
+  return Found(clips, left_out, empty)
+
+
+def _items(folder: pathlib.Path) -> list[pathlib.Path]:
+  return sorted(item for item in folder.iterdir() if not file_names.is_side_file(item.name))
 
 
 def _is_video(path: pathlib.Path) -> bool:
   if path.is_dir():
-    return any(file.suffix.lower() in _JPEG for file in path.iterdir())
-  return path.suffix in media.VIDEO_SUFFIXES
+    return frame_files.has_frames(item.name for item in _items(path))
+  return file_names.is_video(path.name)
+
+
+def _clip_ids(places: Sequence[pathlib.PurePath], folders: Sequence[bool]) -> list[str]:
+  """Ids: paths without the suffix, but with it where several would be the same."""
+  short = [
+    place.as_posix() if is_folder else place.with_suffix("").as_posix()
+    for place, is_folder in zip(places, folders)
+  ]
+  count = collections.Counter(short)
+  return [name if count[name] == 1 else place.as_posix() for name, place in zip(short, places)]
 
 
 def write_manifest(
   folder: pathlib.Path, output: pathlib.Path, *, label: str, fps: float | None
-) -> tuple[int, int]:
+) -> Found:
   """Writes the manifest; its paths are relative to `folder`.
 
   Args:
@@ -84,7 +123,7 @@ def write_manifest(
     fps: frame rate of folders of frames.
 
   Returns:
-    The number of clips and the number of classes.
+    What was found, and what was left out.
 
   Raises:
     FileNotFoundError: see `find_clips`.
@@ -94,7 +133,8 @@ def write_manifest(
     raise ValueError(
       f"{str(output)!r} exists; it may have been edited. Remove it, or give another --output."
     )
-  clips = find_clips(folder)
+  found = find_clips(folder)
+  clips = found.clips
   with_split = any(split for split, _, _ in clips)
   frames = [path for _, _, path in clips if path.is_dir()]
   if frames and fps is None:
@@ -107,21 +147,31 @@ def write_manifest(
   with output.open("w", newline="", encoding="utf-8") as file:
     writer = csv.writer(file)
     writer.writerow(header)
-    for split, group, path in clips:
-      place = path.relative_to(folder).as_posix()
-      clip_id = place if path.is_dir() else place.rpartition(".")[0]
-      row = [clip_id, place, "", "", readable(group), readable(group)]
+    places = [path.relative_to(folder) for _, _, path in clips]
+    ids = _clip_ids(places, [path.is_dir() for _, _, path in clips])
+    for (split, group, path), place, clip_id in zip(clips, places, ids):
+      row = [clip_id, place.as_posix(), "", "", readable(group), readable(group)]
       row += [split] * with_split
       row += [f"{fps:g}" if path.is_dir() else ""] * bool(frames)
       writer.writerow(row)
-  return len(clips), len({group for _, group, _ in clips})
+  return found
 
 
 def _run(args: argparse.Namespace) -> None:
   output = args.output or args.folder / "manifest.csv"
-  clips, classes = write_manifest(args.folder, output, label=args.label, fps=args.fps)
+  found = write_manifest(args.folder, output, label=args.label, fps=args.fps)
+  if found.left_out:
+    print(
+      f"left out, neither videos nor folders of JPEG frames ({len(found.left_out)}):"
+      f" {file_names.shortened(found.left_out)}"
+    )
+  if found.empty:
+    print(
+      f"class folders without a video ({len(found.empty)}): {file_names.shortened(found.empty)}"
+    )
+  classes = len({group for _, group, _ in found.clips})
   print(
-    f"wrote {output}: {clips} clips of {classes} classes. Next:\n  python -m"
+    f"wrote {output}: {len(found.clips)} clips of {classes} classes. Next:\n  python -m"
     f" data_prep.build_dataset --dataset=manifest --view=exo"
     f" --annotations={output} --media={args.folder} --output=DIR"
   )

@@ -27,7 +27,7 @@ from sum_l_jax.prediction import windows
 
 def moments(folder: pathlib.Path, fps: float) -> Iterator[types.Clip]:
   """Yields two seconds of video for every second, as clips without labels."""
-  for path in video_sources.find([folder]):
+  for path in video_sources.find([folder])[0]:
     with video_sources.open_source(path, default_fps=fps) as source:
       for cut in windows.WindowCutter(source, fps=fps, window=2.0, stride=1.0, short_side=256):
         name = f"{path.relative_to(folder)} at {cut.start:g} s"

@@ -86,6 +86,11 @@ class ClipReader:
       )
     elif spec.frame_files:
       frames = frame_files.read_files(spec.media, spec.frame_files, **options)
+    elif not spec.last_frame:
+      series = frame_files.FrameSeries(spec.media, spec.frames_fps)
+      frames = series.read_clip(
+        spec.start_seconds, spec.stop_seconds, fps=fps, short_side=short_side
+      )
     else:
       frames = frame_files.read_clip(
         spec.media, spec.first_frame, spec.last_frame, frame_name=spec.frame_name, **options

@@ -24,7 +24,7 @@ from typing import TypeVar
 
 from sum_l_jax import types
 from sum_l_jax.system import command_line
-from sum_l_jax.video import media
+from sum_l_jax.video import file_names
 
 # Longest name of a file in bytes, with room for the ending that a reader adds.
 _LONGEST = 240
@@ -53,7 +53,7 @@ class ClipSpec:
     where: file and line of the annotation, for error texts.
     split: split that the annotation itself names, or "".
     first_frame: number of the first file, where `media` holds frames.
-    last_frame: number of the last file, inclusive.
+    last_frame: number of the last file, inclusive; 0 where the times count.
     frames_fps: frame rate at which those files were extracted, and in which the
       data set's users count; 0 where a video's own rate holds.
     frame_name: pattern of the files' names, by number.
@@ -327,11 +327,10 @@ def find_media(
         if packed.is_file():
           return packed
     for place in videos:
-      tried.append(f"{root / place}{{{','.join(media.VIDEO_SUFFIXES)}}}")
+      tried.append(f"{root / place}{{{','.join(file_names.VIDEO_SUFFIXES)}}}")
       for name in _alternatives(place):
-        for suffix in media.VIDEO_SUFFIXES:
-          if (path := root / f"{name}{suffix}").is_file():
-            return path
+        if (path := file_names.find_video(root, name)) is not None:
+          return path
   what = f"{where}: no frames and no video of {video_id} were found."
   raise missing(what, tried, "Give the right folders with")
 

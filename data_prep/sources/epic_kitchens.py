@@ -17,7 +17,7 @@ from absl import logging
 from data_prep.sources import clip_specs
 from sum_l_jax import types
 from sum_l_jax.data import frame_rates
-from sum_l_jax.video import media
+from sum_l_jax.video import frame_files
 
 # Columns of every official file, and of those with labels.
 _SPAN_COLUMNS = (
@@ -410,7 +410,7 @@ def _warn_of_wrong_frames(clips: Sequence[clip_specs.ClipSpec], release: Release
   """Warns where the frames of a video with an erratum are used."""
   for video in release.wrong_frames:
     places = {c.media for c in clips if c.video_id == video}
-    if any(place.suffix not in media.VIDEO_SUFFIXES for place in places):
+    if any(map(frame_files.is_frames, places)):
       logging.warning(
         "The published frames of %s are not those of that video (official"
         " erratum). Extract them again from the video, at %g a second, or"

@@ -24,6 +24,7 @@ from data_prep.sources import clip_specs
 from data_prep.sources import label_names
 from sum_l_jax import types
 from sum_l_jax.system import command_line
+from sum_l_jax.video import cutting
 from sum_l_jax.video import frame_files
 
 COLUMNS = ("clip_id", "path", "start_seconds", "stop_seconds", "narration")
@@ -168,9 +169,7 @@ def _make_clip(
   if row["start_seconds"] or row["stop_seconds"]:
     columns = ("start_seconds", "stop_seconds")
     start, stop = clip_specs.parse_span(row, columns, where, clip_specs.parse_seconds)
-  fps, files = 0.0, ()
-  if video.is_dir():
-    fps, files = _frame_files(video, start, stop, row, where)
+  fps = _frames_fps(video, start, stop, row, where) if frame_files.is_frames(video) else 0.0
   return clip_specs.ClipSpec(
     clip_id=row["clip_id"],
     video_id=pathlib.PurePath(row["path"]).with_suffix("").as_posix(),
@@ -182,14 +181,13 @@ def _make_clip(
     where=where,
     split=row.get(SPLIT_COLUMN, ""),
     frames_fps=fps,
-    frame_files=files,
   )
 
 
-def _frame_files(
-  folder: pathlib.Path, start: float, stop: float | None, row: Mapping[str, str], where: str
-) -> tuple[float, tuple[str, ...]]:
-  """Finds the rate and the names of the frames of a time span."""
+def _frames_fps(
+  place: pathlib.Path, start: float, stop: float | None, row: Mapping[str, str], where: str
+) -> float:
+  """Reads the rate of frames, and checks that there are as many as the clip wants."""
   fps = row.get(FPS_COLUMN, "")
   try:
     rate = float(fps)
@@ -200,21 +198,18 @@ def _frame_files(
       f"{where}: path {row['path']!r} is a folder of frames, so a column fps"
       f" must give their frames a second; got {fps!r}."
     )
-  number = lambda name: [int(n) for n in re.findall(r"\d+", name)]
-  names = sorted(
-    (item.name for item in folder.iterdir() if item.suffix.lower() in (".jpg", ".jpeg")),
-    key=lambda name: (number(name), name),
-  )
-  last = len(names) if stop is None else round(stop * rate)
-  chosen = tuple(names[round(start * rate) : last])
-  if not chosen or last > len(names) + frame_files.END_TOLERANCE_SECONDS * rate:
+  try:
+    series = frame_files.FrameSeries(place, rate)
+  except ValueError as error:
+    raise ValueError(f"{where}: {error}") from error
+  late = stop is not None and stop > series.duration + cutting.END_TOLERANCE_SECONDS
+  if late or start >= series.duration:
     raise ValueError(
-      f"{where}: the folder {str(folder)!r} has {len(names)} JPEG frames,"
-      f" {len(names) / rate:.2f} s at {rate:g} a second; the clip goes from"
-      f" {start:g} s to {'the end' if stop is None else f'{stop:g} s'}."
-      " Correct the times or the column fps."
+      f"{where}: {str(place)!r} has {len(series)} JPEG frames,"
+      f" {series.duration:.2f} s at {rate:g} a second; the clip goes from {start:g} s to"
+      f" {'the end' if stop is None else f'{stop:g} s'}. Correct the times or the column fps."
     )
-  return rate, chosen
+  return rate
 
 
 def _class_ids(cell: str, task: types.Task, ids: Mapping[str, int], where: str) -> tuple[int, ...]:

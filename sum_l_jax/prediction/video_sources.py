@@ -9,19 +9,15 @@ from collections.abc import Iterator
 import functools
 import os
 import pathlib
-import re
 from typing import Any
 
 import numpy as np
 
-from sum_l_jax.video import decode
+from sum_l_jax.video import cutting
+from sum_l_jax.video import file_names
 from sum_l_jax.video import frame_files
 from sum_l_jax.video import jpeg
-from sum_l_jax.video import media
 from sum_l_jax.video import video_stream
-
-_VIDEO_SUFFIXES = frozenset(s.lower() for s in media.VIDEO_SUFFIXES)
-_FRAME_SUFFIXES = frozenset({".jpg", ".jpeg"})
 
 
 class Source(abc.ABC):
@@ -31,13 +27,11 @@ class Source(abc.ABC):
 
   Attributes:
     name: name for results and messages.
-    fps: frames a second.
     duration: length in seconds, or None where only reading to the end tells.
     frame_seconds: how long the newest frame is shown.
   """
 
   name: str
-  fps: float
   duration: float | None
   frame_seconds: float
 
@@ -45,6 +39,10 @@ class Source(abc.ABC):
     """Sets the attributes of frames that follow each other evenly."""
     self.name, self.fps = name, fps
     self.duration, self.frame_seconds = num_frames / fps, 1 / fps
+
+  def average_fps(self) -> float:
+    """Frames a second."""
+    return 1 / self.frame_seconds
 
   def __enter__(self) -> Source:
     return self
@@ -56,7 +54,7 @@ class Source(abc.ABC):
   def images(self) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
     """Yields seconds, and a function that returns uint8 RGB `[H, W, 3]`."""
 
-  def jpegs(self, short_side: int) -> Iterator[tuple[float, Callable[[], bytes]]]:
+  def jpegs(self, short_side: int) -> Iterator[cutting.TimedFrame]:
     """Yields seconds, and a function that returns the frame as a JPEG.
 
     The JPEG is the one that a data set would hold, with a short side of at most
@@ -81,40 +79,21 @@ class FrameSource(Source):
       fps: frames a second.
 
     Raises:
-      ValueError: it holds no JPEG, or is no readable tar file.
+      ValueError: it holds no JPEG frames, or several series of them, or is no
+        readable tar file.
     """
-    folder = path.is_dir()
-    self._store = frame_files.Folder(path) if folder else frame_files.Tar(path)
-    self._files = sorted(filter(_is_frame, self._store.names), key=_by_number)
-    if not self._files:
-      raise ValueError(
-        f"{str(path)!r} holds neither videos nor JPEG frames. Name a video, a folder of videos, or"
-        " a folder of frames."
-      )
-    self._describe(str(path), len(self._files), fps)
+    self._series = frame_files.FrameSeries(path, fps)
+    self._describe(str(path), len(self._series), fps)
 
   def images(self) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
     """See `Source`."""
-    for number, name in enumerate(self._files):
-      yield number / self.fps, lambda name=name: self._decode(name)
+    for moment, name in self._series.names():
+      yield moment, functools.partial(self._series.pixels, name)
 
-  def jpegs(self, short_side: int) -> Iterator[tuple[float, Callable[[], bytes]]]:
+  def jpegs(self, short_side: int) -> Iterator[cutting.TimedFrame]:
     """See `Source`; small frames keep their bytes."""
-
-    def shrunk(name: str) -> bytes:
-      return jpeg.shrink_jpeg(self._store.read(name), short_side, self._what(name))
-
-    for number, name in enumerate(self._files):
-      yield number / self.fps, functools.partial(shrunk, name)
-
-  def _what(self, name: str) -> str:
-    return f"Frame {self._store.where(name)}"
-
-  def _decode(self, name: str) -> np.ndarray:
-    try:
-      return decode.decode_jpeg(self._store.read(name))
-    except ValueError as error:
-      raise ValueError(f"{self._what(name)}: {error}") from error
+    for moment, name in self._series.names():
+      yield moment, functools.partial(self._series.jpeg, name, short_side)
 
 
 class ArraySource(Source):
@@ -135,64 +114,53 @@ class ArraySource(Source):
         f"Frames must be uint8 RGB [T, H, W, 3], none of them 0; got {frames.dtype}"
         f" {list(frames.shape)}."
       )
-    self._frames = frames
+    self._frames, self._fps = frames, fps
     self._describe("array", len(frames), fps)
 
   def images(self) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
     """See `Source`."""
     for number, frame in enumerate(self._frames):
-      yield number / self.fps, lambda frame=frame: frame
+      yield number / self._fps, lambda frame=frame: frame
 
 
-def _is_frame(name: str) -> bool:
-  path = pathlib.PurePath(name)
-  # Some systems leave "._x.jpg" beside x.jpg.
-  return path.suffix.lower() in _FRAME_SUFFIXES and name[0] != "."
-
-
-def _by_number(name: str) -> list[Any]:
-  """Numbers as numbers: frame 10 comes after frame 9."""
-  parts = re.split(r"([0-9]+)", name)
-  return [int(part) if i % 2 else part for i, part in enumerate(parts)]
-
-
-def find(paths: Iterable[str | pathlib.Path]) -> list[pathlib.Path]:
+def find(paths: Iterable[str | pathlib.Path]) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
   """Finds all videos and folders of frames below folders; files stay.
 
   Args:
     paths: files and folders.
 
   Returns:
-    Paths for `open_source`, those of one folder sorted.
+    Paths for `open_source`, those of one folder sorted; and the files that were
+    left out, except for those of operating systems.
 
   Raises:
     ValueError: a folder without videos and frames.
   """
-  found = []
+  found, left_out = [], []
   for path in map(pathlib.Path, paths):
     if not path.is_dir():
       found.append(path)
       continue
     inside = []
     for folder, below, names in os.walk(path):
-      below[:] = [name for name in below if not name.startswith(".")]
+      below[:] = [name for name in below if not file_names.is_side_file(name)]
       folder = pathlib.Path(folder)
-      videos = [
-        folder / name
-        for name in names
-        if not name.startswith(".") and pathlib.PurePath(name).suffix.lower() in _VIDEO_SUFFIXES
-      ]
+      names = [name for name in names if not file_names.is_side_file(name)]
+      videos = [folder / name for name in names if file_names.is_video(name)]
+      others = [name for name in names if not file_names.is_video(name)]
       # JPEGs beside videos are their thumbnails.
-      if not videos and any(map(_is_frame, names)):
+      if not videos and frame_files.has_frames(names):
         videos = [folder]
+        others = [name for name in others if not file_names.is_frame(name)]
       inside += videos
+      left_out += [folder / name for name in others]
     if not inside:
       raise ValueError(
-        f"The folder {str(path)!r} holds no videos ({', '.join(sorted(_VIDEO_SUFFIXES))}) and no"
-        " JPEG frames."
+        f"The folder {str(path)!r} holds no videos ({', '.join(file_names.VIDEO_SUFFIXES)}) and no"
+        " JPEG frames with numbers in their names."
       )
     found += sorted(inside)
-  return found
+  return found, sorted(left_out)
 
 
 def name_of(video: Any) -> str:

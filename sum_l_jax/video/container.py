@@ -1,8 +1,10 @@
 """A video file: opened, its picture stream chosen, its frames timed.
 
-Files may come from anybody. FFmpeg may open local files alone, so a playlist
-can't make it fetch an address, and frames beyond `MAX_PIXELS` are refused
-before they are decoded.
+Files may come from anybody. They are opened by one of `FORMATS`, each of which
+holds its own pictures, and by FFmpeg's `file` protocol alone: a playlist, a
+list of files or a pattern of names is refused whatever it is called, so it
+can't make FFmpeg read another file or fetch an address. Frames beyond
+`MAX_PIXELS` are refused before they are decoded.
 """
 
 from __future__ import annotations
@@ -11,9 +13,15 @@ import collections
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 import fractions
 import heapq
+import itertools
+import math
 import pathlib
+import statistics
+import struct
+from typing import cast
 
 import av
 from av.error import FFmpegError
@@ -21,12 +29,46 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 import numpy as np
 
+# FFmpeg's names of the containers that are read, and what people call them.
+FORMATS = {
+  "mov": "MP4 and MOV",
+  "matroska": "Matroska and WebM",
+  "avi": "AVI",
+  "mpegts": "MPEG-TS",
+  "mpeg": "MPEG-PS",
+  "asf": "WMV",
+  "flv": "FLV",
+  "ogg": "Ogg",
+  "mxf": "MXF",
+}
+
+# Containers that give every frame its time, and an index to seek by. Elsewhere
+# a seek may land late, or change the times that FFmpeg guesses: such files are
+# read from their beginning.
+_SEEKABLE = frozenset({"mov", "matroska"})
+
 # An 8K frame has 33 million; one of 100 million takes 300 MB as RGB.
 MAX_PIXELS = 100_000_000
 
-# AVI stores decoding order only, and the guessed times of B-frames come out
-# swapped. The decoder's order is right, so times are sorted within this many.
-REORDER_FRAMES = 4
+# The decoder puts frames into order; their times may be swapped where FFmpeg
+# guesses them. Times are sorted within this many frames.
+_REORDERED = 4
+# AVI stores decoding order alone; a frame is at most 16 late in any codec.
+_REORDERED_AVI = 17
+
+# Times that lie further back than this belong to a clock that began again.
+_BACK_SECONDS = 1.0
+
+# A longer jump from one frame to the next is a damaged time stamp, which would
+# be filled with a still.
+MAX_GAP_SECONDS = 3600.0
+
+# Frames by which the stated rate is checked, and by which another is found.
+_CHECKED_FRAMES, _MEASURED_FRAMES = 32, 300
+_RATE_TOLERANCE = 0.02
+# A frame that stays that many times longer than usual says nothing of the rate.
+_STILL = 4
+_USUAL_RATES = (*range(1, 241), *(n * 1000 / 1001 for n in (24, 30, 48, 60, 120, 240)))
 
 
 def check_frame_size(width: int, height: int, name: str) -> None:
@@ -41,14 +83,20 @@ def check_frame_size(width: int, height: int, name: str) -> None:
 class Container:
   """An open video file.
 
+  Times count from the container's start, as players show them: where sound
+  begins before the pictures, the first frame comes later than 0. (AVI says no
+  start; there it is the first frame.)
+
   Attributes:
     name: its path.
     file: PyAV's container.
     stream: the first video in it that isn't a cover picture.
     time_base: a tick of the stream's clock, in seconds.
-    fps: average frame rate of the stream.
-    duration: length of the stream in seconds, as the container says; None where
-      it doesn't (Matroska: its one duration may be that of the sound).
+    stated_fps: frame rate that the container says or FFmpeg guesses, which may
+      be a clock or twice the rate; see `measured_fps`. None if there is none.
+    duration: when the pictures end, in seconds, as the container says; None
+      where it doesn't (Matroska: its one duration may be that of the sound).
+    seekable: whether a seek can be trusted.
   """
 
   def __init__(self, path: pathlib.Path) -> None:
@@ -56,7 +104,8 @@ class Container:
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is empty, damaged, has no video, or too large frames.
+      ValueError: it is empty, damaged, has no video, or too large frames; or it
+        is of a kind that is not opened.
     """
     self.name = str(path)
     if not path.is_file():
@@ -66,8 +115,9 @@ class Container:
       raise ValueError(f"{self.name!r} is empty (0 bytes). Copy or download it again.")
     try:
       self.file = av.open(
-        self.name,
-        options={"protocol_whitelist": "file"},
+        # Without the protocol's name, a colon in a file's name ends one.
+        f"file:{self.name}",
+        options={"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)},
         # Titles may be in any encoding; nothing here reads them.
         metadata_errors="replace",
       )
@@ -78,21 +128,46 @@ class Container:
     except ValueError:
       self.file.close()
       raise
+    kinds = self.file.format.name.split(",")
+    self.seekable = not _SEEKABLE.isdisjoint(kinds)
+    self._reordered = _REORDERED_AVI if "avi" in kinds else _REORDERED
     # Every stream of a file that was opened has a clock.
     self.time_base = self.stream.time_base or fractions.Fraction(1)
     rate = self.stream.average_rate or self.stream.guessed_rate
-    # A rate is never missing in practice; 30 only spaces frames without times.
-    self.fps = float(rate or 30)
+    self.stated_fps = float(rate) if rate else None
+    # Only spaces frames without times.
+    self._spacing = 1 / self.stated_fps if self.stated_fps else 1 / 30
+    self._origin = None if "avi" in kinds else self._find_origin()
     ticks = self.stream.duration
-    self.duration = self.seconds(ticks) if ticks and ticks > 0 else None
+    self.duration = None
+    if ticks and ticks > 0:
+      begin = self.begin or 0.0
+      self.duration = begin + float(ticks * self.time_base)
 
   def close(self) -> None:
     """Closes the file."""
     self.file.close()
 
+  @property
+  def begin(self) -> float | None:
+    """When the pictures begin, as the container says; None where it doesn't."""
+    if self._origin is None or self.stream.start_time is None:
+      return None
+    return self.seconds(self.stream.start_time)
+
   def seconds(self, ticks: int) -> float:
-    """The time of a number of ticks of the stream's clock."""
-    return float(ticks * self.time_base)
+    """Seconds since the container's start, of a time stamp of the stream."""
+    return float(ticks * self.time_base) - (self._origin or 0.0)
+
+  def seek(self, seconds: float) -> None:
+    """Goes to a key frame some frames before the time; see `seekable`.
+
+    Raises:
+      FFmpegError: the file has no place there.
+    """
+    # Early, since times of neighbours may be swapped.
+    moment = seconds - self._reordered * self._spacing + (self._origin or 0.0)
+    self.file.seek(math.floor(moment / self.time_base), stream=self.stream, backward=True)
 
   def timed(
     self,
@@ -106,38 +181,87 @@ class Container:
       keep: whether a frame is yielded, told from its seconds and itself.
 
     Yields:
-      The seconds, as the file counts them, and the frame.
+      The seconds since the container's start, and the frame.
+
+    Raises:
+      ValueError: the clock goes back; all frames before are yielded first.
     """
     waiting: collections.deque[av.VideoFrame] = collections.deque()
     times: list[float] = []
-    newest = 0.0
+    newest, highest, last = 0.0, -math.inf, -math.inf
     for frame in frames:
       ticks = frame.pts if frame.pts is not None else frame.dts
-      newest = newest + 1 / self.fps if ticks is None else self.seconds(ticks)
+      if ticks is not None and self._origin is None:
+        self._origin = float(ticks * self.time_base)
+      newest = newest + self._spacing if ticks is None else self.seconds(ticks)
+      if newest < highest - _BACK_SECONDS:
+        yield from self._ordered(waiting, times, last)
+        raise self._clock_went_back(highest, newest)
+      highest = max(highest, newest)
       if not keep(newest, frame):
         continue
       waiting.append(frame)
       heapq.heappush(times, newest)
-      if len(waiting) > REORDER_FRAMES:
-        yield heapq.heappop(times), waiting.popleft()
-    while waiting:
-      yield heapq.heappop(times), waiting.popleft()
+      if len(waiting) > self._reordered:
+        moment = heapq.heappop(times)
+        if moment < last:
+          raise self._clock_went_back(last, moment)
+        last = moment
+        yield moment, waiting.popleft()
+    yield from self._ordered(waiting, times, last)
+
+  def _ordered(
+    self, waiting: collections.deque[av.VideoFrame], times: list[float], last: float
+  ) -> Iterator[tuple[float, av.VideoFrame]]:
+    """Yields the frames that are left."""
+    for moment in sorted(times):
+      if moment < last:
+        raise self._clock_went_back(last, moment)
+      yield moment, waiting.popleft()
+
+  def _clock_went_back(self, before: float, after: float) -> ValueError:
+    return ValueError(
+      f"{self.name!r}: after {before:.2f} s its clock goes back to {after:.2f} s, so a time"
+      " doesn't say which frame is meant. Probably several recordings were joined. Write the"
+      " file anew with one clock: ffmpeg -i OLD -c copy NEW.mp4"
+    )
 
   def upright(self, frame: av.VideoFrame) -> np.ndarray:
-    """The frame, uint8 RGB `[H, W, 3]`, turned as the file notes it.
+    """The frame, uint8 RGB `[H, W, 3]`, turned and mirrored as the file notes it.
 
     Raises:
       ValueError: the angle is no multiple of 90 degrees.
     """
-    # Counter-clockwise, in degrees.
-    turns, rest = divmod(round(frame.rotation), 90)
-    if rest:
+    return self.oriented(frame, frame.to_ndarray(format="rgb24"))
+
+  def oriented(self, frame: av.VideoFrame, image: np.ndarray) -> np.ndarray:
+    """Turns and mirrors the pixels of a frame, `[H, W, C]`, as the file notes it.
+
+    Raises:
+      ValueError: the angle is no multiple of 90 degrees.
+    """
+    # PyAV's stubs know motion vectors alone.
+    notes = cast(Mapping[str, bytes], frame.side_data)
+    note = notes.get("DISPLAYMATRIX")
+    if note is None:
+      return image
+    # A point (x, y) is shown at (a x + c y, b x + d y): ISO 14496-12, 6.2.2.
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(note))
+    if a * d == b * c:
+      return image  # No picture would be left: players ignore it, too.
+    small = 0.01 * max(map(abs, (a, b, c, d)))
+    if abs(b) <= small and abs(c) <= small:
+      right, down = a, d
+    elif abs(a) <= small and abs(d) <= small:
+      image = image.transpose(1, 0, 2)
+      right, down = c, b
+    else:
+      angle = math.degrees(math.atan2(b, a))
       raise ValueError(
-        f"{self.name!r} notes a rotation of {frame.rotation} degrees; only"
+        f"{self.name!r} notes a rotation of {angle:g} degrees; only"
         " multiples of 90 can be applied. Re-encode the video upright."
       )
-    image = frame.to_ndarray(format="rgb24")
-    return np.rot90(image, turns) if turns % 4 else image
+    return image[:: 1 if down > 0 else -1, :: 1 if right > 0 else -1]
 
   def no_frame(self) -> ValueError:
     """The error of a file of which nothing can be decoded."""
@@ -145,11 +269,22 @@ class Container:
       f"{self.name!r} holds no frame that can be decoded. Copy or download it again."
     )
 
+  def _find_origin(self) -> float:
+    """The container's start on the stream's clock, in seconds."""
+    stream = self.stream.start_time
+    own = float((stream or 0) * self.time_base)
+    if self.file.start_time is None:
+      return own
+    start = self.file.start_time / 1e6
+    # It is rounded to microseconds; the stream's own start is exact.
+    return own if stream is not None and abs(own - start) < 2e-6 else start
+
   def _unreadable(self, why: object) -> ValueError:
+    kinds = ", ".join(FORMATS.values())
     return ValueError(
       f"{self.name!r} can't be opened as a video ({why}). The file is"
       f" {self._bytes} bytes; it is probably cut off or of another kind. Copy"
-      " or download it again."
+      f" or download it again, or re-encode it. What is read: {kinds}; no playlists."
     )
 
   def _choose_stream(self) -> VideoStream:
@@ -178,3 +313,60 @@ class Container:
     # For frames that turn out larger than the header says.
     context.options = {"max_pixels": str(MAX_PIXELS)}
     return stream
+
+
+def measured_fps(path: pathlib.Path) -> float:
+  """The frame rate of a video, by the times of its first frames.
+
+  What the container states is taken where the first frames agree with it, for it
+  may be a clock (1,000 for a recording of a browser), count fields, or be drawn
+  down by a frame that stays for long.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: no frame of it can be read.
+  """
+  file = Container(path)
+  stated, times = file.stated_fps, []
+  try:
+    for moment, _ in _decoded_times(file):
+      times.append(moment)
+      enough = len(times) == _CHECKED_FRAMES and _agrees(stated, *_moving(times))
+      if enough or len(times) == _MEASURED_FRAMES:
+        break
+  finally:
+    file.close()
+  if not times:
+    raise file.no_frame()
+  count, span = _moving(times)
+  if not span or _agrees(stated, count, span):
+    # One frame has no rate, and a clock is none; 30 is as good as any.
+    return stated if stated and stated <= _USUAL_RATES[239] else 30.0
+  slack = 2 * float(file.time_base)
+  near = [rate for rate in _USUAL_RATES if abs(count / rate - span) <= slack]
+  return float(min(near, key=lambda rate: abs(count / rate - span), default=count / span))
+
+
+def _decoded_times(file: Container) -> Iterator[tuple[float, av.VideoFrame]]:
+  """Times of the frames, as far as they can be decoded."""
+  try:
+    yield from file.timed(file.file.decode(file.stream))
+  except (FFmpegError, ValueError):
+    return
+
+
+def _moving(times: list[float]) -> tuple[int, float]:
+  """Counts frames and their seconds, without those that stay for long."""
+  intervals = [after - before for before, after in itertools.pairwise(times)]
+  if not intervals:
+    return 0, 0.0
+  usual = statistics.median(intervals)
+  moving = [interval for interval in intervals if interval <= _STILL * usual]
+  return len(moving), sum(moving)
+
+
+def _agrees(stated: float | None, count: int, span: float) -> bool:
+  """Whether frames have the stated rate."""
+  if not stated or not span:
+    return False
+  return abs(count / span / stated - 1) < _RATE_TOLERANCE

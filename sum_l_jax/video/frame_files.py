@@ -6,6 +6,9 @@ once and frames are read in place: nothing is unpacked.
 
 from __future__ import annotations
 
+import collections
+from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Sequence
 import functools
 import math
@@ -13,15 +16,18 @@ import pathlib
 import re
 import tarfile
 
+import numpy as np
+
+from sum_l_jax.video import cutting
+from sum_l_jax.video import decode
+from sum_l_jax.video import file_names
 from sum_l_jax.video import jpeg
 
 FRAME_NAME = "frame_{:010d}.jpg"
 
-# Annotations may run a little past the last frame that was extracted.
-END_TOLERANCE_SECONDS = 0.5
-
-# A clip is held in memory: half an hour at 60 frames a second.
-MOST_FRAMES = 108_000
+# A number in a name; that of a file named by its time has a point.
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+_FLOW = "flow"
 
 
 class Folder:
@@ -37,7 +43,9 @@ class Folder:
   @functools.cached_property
   def names(self) -> frozenset[str]:
     """The names of the files directly in it."""
-    return frozenset(item.name for item in self.path.iterdir())
+    return frozenset(
+      item.name for item in self.path.iterdir() if not file_names.is_side_file(item.name)
+    )
 
   def has(self, name: str) -> bool:
     """Whether there is such a file, also in folders below."""
@@ -70,9 +78,9 @@ class Tar:
     try:
       with tarfile.open(path, mode="r:") as tar:
         for member in tar:
-          if member.isfile():
-            name = pathlib.PurePosixPath(member.name).name
-            self._places[name] = (member.offset_data, member.size)
+          parts = [part for part in pathlib.PurePosixPath(member.name).parts if part != "."]
+          if member.isfile() and not any(map(file_names.is_side_file, parts)):
+            self._places[parts[-1]] = (member.offset_data, member.size)
     except tarfile.TarError as error:
       raise ValueError(
         f"{str(path)!r} can't be read as a tar file ({error}). It is cut off,"
@@ -110,7 +118,162 @@ def open_frames(path: pathlib.Path) -> Folder | Tar:
 
 def is_frames(path: pathlib.Path) -> bool:
   """Whether a path holds frames, and isn't a video file."""
-  return path.suffix == ".tar" or path.is_dir()
+  return file_names.is_packed(path.name) or path.is_dir()
+
+
+def has_frames(names: Iterable[str]) -> bool:
+  """Whether there are JPEG frames, with numbers in their names, among files."""
+  return any(file_names.is_frame(name) and _NUMBER.search(_stem(name)) for name in names)
+
+
+def _stem(name: str) -> str:
+  return pathlib.PurePath(name).stem
+
+
+def _numbers_in(name: str) -> tuple[float, ...]:
+  return tuple(float(number) for number in _NUMBER.findall(_stem(name)))
+
+
+def in_order(names: Iterable[str], where: str) -> list[str]:
+  """The JPEG frames among files, in the order of the numbers in their names.
+
+  A name without a number (`thumbnail.jpg`), or the only one of its kind beside
+  many others, is no frame. Optical flow (`flow_x_00001.jpg`) is left out beside
+  other pictures.
+
+  Args:
+    names: the names of the files.
+    where: folder or file that holds them, for the error text.
+
+  Raises:
+    ValueError: there is no frame; or there are several series, of which none can
+      be preferred.
+  """
+  series: dict[str, list[str]] = collections.defaultdict(list)
+  for name in names:
+    if has_frames([name]):
+      series[_NUMBER.sub("#", _stem(name))].append(name)
+  if not series:
+    raise ValueError(
+      f"{where!r} holds neither videos nor JPEG frames with numbers in their names. Name a video,"
+      " a folder of videos, or a folder of frames."
+    )
+  if max(map(len, series.values())) > 1:
+    series = {key: files for key, files in series.items() if len(files) > 1}
+  pictures = {key: files for key, files in series.items() if _FLOW not in key.casefold()}
+  series = pictures or series
+  parts = [part for files in series.values() for part in _split(files)]
+  if len(parts) > 1:
+    told = ", ".join(f"{min(part)} ({len(part)} files)" for part in sorted(map(sorted, parts))[:6])
+    raise ValueError(
+      f"{where!r} holds {len(parts)} series of JPEG frames, which begin with {told}. Move the one"
+      " that is meant into a folder of its own."
+    )
+  (part,) = parts
+  return sorted(part, key=lambda name: (_numbers_in(name), name))
+
+
+def _split(files: Sequence[str]) -> list[list[str]]:
+  """Splits files that differ in several numbers, if they count anew for each of the first."""
+  groups: dict[tuple[float, ...], list[str]] = collections.defaultdict(list)
+  for name in files:
+    groups[_numbers_in(name)[:-1]].append(name)
+  counted = [frozenset(_numbers_in(name)[-1] for name in group) for group in groups.values()]
+  if sum(map(len, counted)) == len(frozenset().union(*counted)):
+    return [list(files)]
+  return list(groups.values())
+
+
+class FrameSeries:
+  """JPEG frames in a folder or `.tar` file, which follow each other evenly.
+
+  Attributes:
+    path: folder or file.
+    fps: frames a second.
+    duration: length in seconds.
+  """
+
+  def __init__(self, path: pathlib.Path, fps: float) -> None:
+    """Lists the frames.
+
+    Args:
+      path: folder or file.
+      fps: frames a second.
+
+    Raises:
+      ValueError: see `in_order`; or it is no readable tar file.
+    """
+    self.path, self.fps = path, fps
+    self._store, self._files = _listed(path, path.stat().st_mtime_ns)
+    self.duration = len(self._files) / fps
+
+  def __len__(self) -> int:
+    return len(self._files)
+
+  def names(self, first: int = 0) -> Iterator[tuple[float, str]]:
+    """Yields seconds and name of each frame from number `first` on."""
+    for number in range(first, len(self._files)):
+      yield number / self.fps, self._files[number]
+
+  def jpeg(self, name: str, short_side: int) -> bytes:
+    """A frame; small ones keep their bytes."""
+    return jpeg.shrink_jpeg(self._store.read(name), short_side, self._what(name))
+
+  def pixels(self, name: str) -> np.ndarray:
+    """A frame as uint8 RGB `[H, W, 3]`."""
+    try:
+      return decode.decode_jpeg(self._store.read(name))
+    except ValueError as error:
+      raise ValueError(f"{self._what(name)}: {error}") from error
+
+  def read_clip(
+    self, start: float, stop: float | None, *, fps: float, short_side: int
+  ) -> list[bytes]:
+    """Reads a clip by the rule of `cutting`, as from a video file.
+
+    Raises:
+      ValueError: the frames end more than half a second before the clip, or one
+        is damaged or of another size.
+    """
+    clip = cutting.Clip(start, math.inf if stop is None else stop, fps)
+    cutter = cutting.Cutter([clip])
+    if clip.count > cutting.MOST_FRAMES and stop is not None:
+      raise _too_many(f"The clip from {start:g} s to {stop:g} s is", clip.count)
+    end = self.duration if stop is None else stop
+    if end <= self.duration + cutting.END_TOLERANCE_SECONDS:
+      for moment, name in self.names(max(0, math.floor(start * self.fps) - 1)):
+        for _ in cutter.add(moment, lambda name=name: name.encode()):
+          pass
+        if cutter.all_done:
+          break
+      else:
+        for _ in cutter.finish(1 / self.fps):
+          pass
+    if not clip.jpegs:
+      raise ValueError(
+        f"{str(self.path)!r} has {len(self)} JPEG frames, {self.duration:.2f} s at"
+        f" {self.fps:g} a second; the clip goes from {start:g} s to"
+        f" {'the end' if stop is None else f'{stop:g} s'}. Correct the times or the frame rate."
+      )
+    return _read(self._store, [name.decode() for name in clip.jpegs], short_side)
+
+  def _what(self, name: str) -> str:
+    return f"Frame {self._store.where(name)}"
+
+
+@functools.lru_cache(maxsize=4)
+def _listed(path: pathlib.Path, modified: int) -> tuple[Folder | Tar, list[str]]:
+  """The frames of a folder or file in order, kept until it changes."""
+  del modified  # Part of the key alone.
+  store = Folder(path) if path.is_dir() else Tar(path)
+  return store, in_order(store.names, str(path))
+
+
+def _too_many(what: str, count: float) -> ValueError:
+  return ValueError(
+    f"{what} {count:.0f} frames, more than the {cutting.MOST_FRAMES} that one clip may have."
+    " Correct the annotation, or lower --fps."
+  )
 
 
 @functools.lru_cache(maxsize=4)
@@ -176,10 +339,10 @@ def read_clip(
       file are left out, up to half a second.
     ValueError: a frame is damaged, or of another size than the first.
   """
-  numbers = _wanted_numbers(first_frame, last_frame, frames_fps / fps)
+  numbers = _wanted_numbers(first_frame, last_frame, frames_fps, fps)
   present = _numbers(path, frame_name)
   newest = max(present)
-  if newest < last_frame <= newest + END_TOLERANCE_SECONDS * frames_fps:
+  if newest < last_frame <= newest + cutting.END_TOLERANCE_SECONDS * frames_fps:
     numbers = [n for n in numbers if n <= newest] or numbers
   missing = [number for number in numbers if number not in present]
   if missing:
@@ -209,7 +372,7 @@ def read_files(
     FileNotFoundError: a file is missing.
     ValueError: a frame is damaged, or of another size than the first.
   """
-  wanted = _wanted_numbers(0, len(files) - 1, frames_fps / fps)
+  wanted = _wanted_numbers(0, len(files) - 1, frames_fps, fps)
   chosen = [files[number] for number in wanted]
   store = open_frames(path)
   missing = [name for name in chosen if not store.has(name)]
@@ -239,17 +402,16 @@ def _read(store: Folder | Tar, names: Sequence[str], short_side: int) -> list[by
   return frames
 
 
-def _wanted_numbers(first: int, last: int, step: float) -> list[int]:
-  """The numbers of files `step` frames apart, each the nearest; ties go down.
+def _wanted_numbers(first: int, last: int, frames_fps: float, fps: float) -> list[int]:
+  """The numbers of files for a clip of that rate, by the rule of `cutting`.
 
-  There are as many as fit into the time that the files last; all, if step is 1.
+  There are as many as fit into the time that the files last, none past the last.
   """
-  count = max(1, math.ceil((last - first + 1) / step - 1e-6))
-  if count > MOST_FRAMES:
-    raise ValueError(
-      f"Frames {first} to {last} are {count}, more than the {MOST_FRAMES}"
-      " that one clip may have. Correct the annotation, or lower --fps."
-    )
-  # Ceil of (x - 1/2), with a margin for the rounding of step.
-  offsets = (math.ceil(k * step - 0.5 - 1e-9) for k in range(count))
+  step = frames_fps / fps
+  count = cutting.count_frames((last - first + 1) / frames_fps, fps)
+  if count > cutting.MOST_FRAMES:
+    raise _too_many(f"Frames {first} to {last} are", count)
+  # Ceil of (x - 1/2), as ties go down, with a margin for what is nearly one.
+  margin = 0.5 + cutting.TIE_SECONDS * frames_fps
+  offsets = (max(0, math.ceil(k * step - margin)) for k in range(count))
   return [min(first + offset, last) for offset in offsets]

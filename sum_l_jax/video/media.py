@@ -7,61 +7,40 @@ vary within a file, and annotations are often counted at another rate.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Sequence
 import math
 import pathlib
 
-from absl import logging
-import av
-from av.error import FFmpegError
-
 from sum_l_jax.video import container
-from sum_l_jax.video import frame_files
-from sum_l_jax.video import jpeg
+from sum_l_jax.video import cutting
+from sum_l_jax.video import video_stream
 
-VIDEO_SUFFIXES = (".mp4", ".MP4", ".avi", ".mkv", ".webm", ".mov", ".MOV")
-
-# Annotations may run a little past the last frame.
-END_TOLERANCE_SECONDS = 0.5
-
-# A wanted time this close to the middle of two frames takes the earlier one.
-# Matroska's clock ticks milliseconds: without the margin a clip that starts
-# half a frame late would take some frames twice and skip others.
-TIE_SECONDS = 1e-3
-
-
-class _Restart(Exception):
-  """Seeking didn't land where it should: decode from the beginning."""
+# Seconds without clips that are passed over by seeking, where that is safe.
+_SEEK_SECONDS = 10.0
 
 
 class VideoFile:
   """One video, open for cutting clips.
 
-  Times count from the first frame. Pixels are taken as stored: non-square
-  pixels are not stretched. A rotation by a multiple of 90 degrees, as phones
-  note it, is applied.
+  Times count from the container's start, as players show them.
 
   Attributes:
     path: the file.
-    fps: average frame rate of the video.
-    duration: length of the video in seconds, see `container.Container`.
+    duration: when the pictures end, see `container.Container`.
   """
 
   def __init__(self, path: pathlib.Path) -> None:
-    """Opens the file.
+    """Opens the file; nothing is decoded.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it holds no readable video.
+      ValueError: it can't be opened as a video.
     """
-    self._container = container.Container(path)
+    self._stream: video_stream.VideoStream | None = video_stream.VideoStream(path, strict=True)
     self.path = path
-    self.fps = self._container.fps
-    self.duration = self._container.duration
-    self._first_time = 0.0
-    first = next(self._timed_frames(), None)
-    if first is None:
-      raise self._container.no_frame()
-    self._first_time = first[0]
+    self.duration = self._stream.duration
+    self._fps: float | None = None
+    self._may_seek = self._stream.seekable
 
   def __enter__(self) -> VideoFile:
     return self
@@ -71,12 +50,24 @@ class VideoFile:
 
   def close(self) -> None:
     """Closes the file."""
-    self._container.close()
+    if self._stream is not None:
+      self._stream.close()
+      self._stream = None
+
+  @property
+  def fps(self) -> float:
+    """Average frame rate, see `container.measured_fps`.
+
+    Raises:
+      ValueError: no frame can be decoded.
+    """
+    self._fps = self._fps or container.measured_fps(self.path)
+    return self._fps
 
   def read_clip(
     self, start: float, stop: float | None, *, fps: float | None = None, short_side: int = 256
   ) -> list[bytes]:
-    """Reads the frames nearest to start + k / fps, for all times before stop.
+    """Reads one clip; see `read_clips`.
 
     Args:
       start: where the clip starts, in seconds.
@@ -85,128 +76,131 @@ class VideoFile:
       short_side: short side, in pixels, to which larger frames are shrunk.
 
     Returns:
-      JPEG bytes. A clip that ends up to half a second past the last frame is
-      that much shorter.
+      JPEG bytes.
 
     Raises:
       ValueError: the video is damaged, or ends before the clip does.
     """
-    fps = fps or self.fps
-    count = None
-    if stop is not None:
-      count = max(1, math.ceil((stop - start) * fps - 1e-6))
-      self._check_count(count)
-    try:
-      return self._read(start, count, fps, short_side, from_start=False)
-    except _Restart:
-      return self._read(start, count, fps, short_side, from_start=True)
+    clip = cutting.Clip(start, math.inf if stop is None else stop, fps or self.fps)
+    (clip,) = self.read_clips([clip], short_side=short_side)
+    if clip.error is not None:
+      raise clip.error
+    return clip.jpegs
 
-  def _read(
-    self, start: float, count: int | None, fps: float, short_side: int, *, from_start: bool
-  ) -> list[bytes]:
-    """See `read_clip`; `count` frames, or all until the end."""
-    self._seek(0.0 if from_start else start)
-    jpegs: list[bytes] = []
-    previous: tuple[float, av.VideoFrame] | None = None
-    end = -math.inf
+  def read_clips(
+    self, clips: Sequence[cutting.Clip], *, short_side: int = 256
+  ) -> Iterator[cutting.Clip]:
+    """Reads clips in one pass over the video, however many overlap.
 
-    def take(moment: float, frame: av.VideoFrame, until: float) -> None:
-      """Repeats a frame for the wanted times up to `until`."""
-      data = None
-      while count is None or len(jpegs) < count:
-        if start + len(jpegs) / fps > until:
-          return
-        # A damaged time can put the next frame years ahead.
-        self._check_count(len(jpegs) + 1)
-        data = data or self._encode(moment, frame, short_side, from_start)
-        jpegs.append(data)
+    A clip that ends up to half a second past the last frame is that much
+    shorter; one that starts up to half a second before the first frame repeats
+    it; one without end begins with the first frame.
 
-    for moment, frame in self._timed_frames():
-      moment -= self._first_time
-      if previous is None:
-        if moment > start + TIE_SECONDS and not from_start:
-          raise _Restart
-      else:
-        take(*previous, (previous[0] + moment) / 2 + TIE_SECONDS)
-        if count is not None and len(jpegs) >= count:
-          return jpegs
-      previous = moment, frame
-      end = moment + 1 / self.fps
-    if previous is None and not from_start:
-      raise _Restart
-    if previous is not None:
-      take(*previous, end - TIE_SECONDS)
-    if len(jpegs) != count:
-      self._check_end(start, count, fps, end, len(jpegs))
-    return jpegs
+    Args:
+      clips: the clips, in any order.
+      short_side: short side, in pixels, to which larger frames are shrunk.
 
-  def _check_count(self, count: int) -> None:
-    """Raises ValueError for a clip that would fill the memory."""
-    if count > frame_files.MOST_FRAMES:
-      raise ValueError(
-        f"{str(self.path)!r}: the clip has {count} frames or more, one may"
-        f" have {frame_files.MOST_FRAMES}. Correct its times, give a lower"
+    Yields:
+      The same clips, as they get done, with their JPEGs or an error.
+    """
+    waiting = sorted(clips, key=lambda clip: clip.start)
+    for clip in waiting:
+      if math.isfinite(clip.count):
+        self._check_count(clip, clip.count)
+    while waiting:
+      for clip in self._one_pass(list(waiting), short_side):
+        waiting = [other for other in waiting if other is not clip]
+        self._check_count(clip, len(clip.jpegs))
+        yield clip
+
+  def _one_pass(self, waiting: Sequence[cutting.Clip], short_side: int) -> Iterator[cutting.Clip]:
+    """Reads on until the next clip is far away, or the file ends."""
+    first = waiting[0].start
+    start = first if self._may_seek and first > _SEEK_SECONDS else None
+    cutter = cutting.Cutter(waiting)
+    stream = self._stream or video_stream.VideoStream(self.path, strict=True)
+    self._stream = None
+    with stream:
+      try:
+        for moment, frame in stream.jpegs(short_side, start):
+          if cutter.newest is None and start is None:
+            _begin(waiting, moment)
+          yield from cutter.add(moment, frame)
+          next_start = cutter.waits_for
+          if cutter.all_done or (
+            next_start is not None and self._may_seek and next_start > moment + _SEEK_SECONDS
+          ):
+            return
+      except video_stream.SeekError:
+        self._may_seek = False
+        for clip in waiting:
+          if not clip.done:
+            clip.jpegs.clear()
+        return
+      except ValueError as error:
+        yield from self._ended(cutter, stream, error)
+        return
+      yield from self._ended(cutter, stream, None)
+
+  def _ended(
+    self, cutter: cutting.Cutter, stream: video_stream.VideoStream, error: ValueError | None
+  ) -> Iterator[cutting.Clip]:
+    """Yields the clips that are left when no more frames come."""
+    end = (cutter.newest or 0.0) + stream.frame_seconds
+    for clip in cutter.finish(stream.frame_seconds):
+      if not clip.done:
+        clip.error = error or self._end_error(clip, end, stream)
+      yield clip
+    for clip in cutter.rest():
+      clip.error = clip.error or error or self._end_error(clip, end, stream)
+      yield clip
+
+  def _check_count(self, clip: cutting.Clip, count: float) -> None:
+    """Refuses a clip that would fill the memory."""
+    if count > cutting.MOST_FRAMES:
+      clip.jpegs.clear()
+      # A damaged time can put the next frame years ahead.
+      clip.error = ValueError(
+        f"{str(self.path)!r}: the clip has {count:.0f} frames or more, one may"
+        f" have {cutting.MOST_FRAMES}. Correct its times, give a lower"
         " --fps, or copy the video again if its times are damaged."
       )
 
-  def _check_end(self, start: float, count: int | None, fps: float, end: float, got: int) -> None:
-    """Raises ValueError where the video ended too early for the clip."""
+  def _end_error(
+    self, clip: cutting.Clip, end: float, stream: video_stream.VideoStream
+  ) -> ValueError | None:
+    """What is wrong with a clip that the video ended too early for."""
     told = self.duration
     until = max(end, 0.0)
-    stop = start + count / fps if count is not None else max(told or 0, start)
-    cut_off = told is not None and until < told - END_TOLERANCE_SECONDS
-    if got and not cut_off and stop <= end + END_TOLERANCE_SECONDS:
-      return
+    whole = math.isinf(clip.stop)
+    stop = max(told or 0, clip.start) if whole else clip.stop
+    cut_off = told is not None and until < told - cutting.END_TOLERANCE_SECONDS
+    if not cut_off and stream.ended_early:
+      cut_off, told = True, told or until
+    if clip.jpegs and not cut_off and stop <= end + cutting.END_TOLERANCE_SECONDS:
+      return None
     if cut_off:
-      raise ValueError(
+      return ValueError(
         f"{str(self.path)!r} is cut off or damaged: it should last"
         f" {told:.2f} s, decoding ends at {until:.2f} s, and the clip goes"
-        f" from {start:.2f} s to {stop:.2f} s. Copy or download the video"
+        f" from {clip.start:.2f} s to {stop:.2f} s. Copy or download the video"
         " again, or leave such clips out with --on_error=skip."
       )
-    raise ValueError(
+    return ValueError(
       f"{str(self.path)!r} ends at {until:.2f} s, before the clip does, which"
-      f" goes from {start:.2f} s to {stop:.2f} s. Correct the times, or look"
+      f" goes from {clip.start:.2f} s to {stop:.2f} s. Correct the times, or look"
       " whether this is the video that was annotated."
     )
 
-  def _encode(
-    self, moment: float, frame: av.VideoFrame, short_side: int, from_start: bool
-  ) -> bytes:
-    if frame.is_corrupt:
-      if not from_start:
-        raise _Restart
-      raise ValueError(
-        f"{str(self.path)!r} is damaged: the frame at {moment:.2f} s can't be"
-        " decoded whole. Copy or download the video again, or leave such"
-        " clips out with --on_error=skip."
+
+def _begin(clips: Sequence[cutting.Clip], first: float) -> None:
+  """Fits clips to the first frame."""
+  for clip in clips:
+    if math.isinf(clip.stop):
+      clip.start = max(clip.start, first)
+    elif clip.start < first - cutting.END_TOLERANCE_SECONDS:
+      clip.error = ValueError(
+        f"The pictures begin at {first:.2f} s, after the clip, which goes from"
+        f" {clip.start:.2f} s to {clip.stop:.2f} s: sound or other streams come before them."
+        " Times count from the start of the file, as players show them. Correct the times."
       )
-    return jpeg.encode(jpeg.shrink(self._container.upright(frame), short_side))
-
-  def _seek(self, seconds: float) -> None:
-    """Goes to a key frame before the time, as well as the container can."""
-    # Some frames early, since times of neighbours may be swapped.
-    margin = container.REORDER_FRAMES / self.fps
-    stream = self._container.stream
-    moment = max(0.0, seconds - margin) + self._first_time
-    target = math.floor(moment / self._container.time_base)
-    if seconds <= margin:
-      target = min(target, stream.start_time or 0)
-    try:
-      self._container.file.seek(target, stream=stream, backward=True)
-    except FFmpegError as error:
-      raise ValueError(
-        f"{str(self.path)!r}: can't go to {seconds:.2f} s ({error})."
-        " Re-encode the video, or copy it again."
-      ) from error
-
-  def _timed_frames(self) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Yields the seconds, as the file counts them, and the frames, both ascending."""
-    return self._container.timed(self._decoded())
-
-  def _decoded(self) -> Iterator[av.VideoFrame]:
-    try:
-      yield from self._container.file.decode(self._container.stream)
-    except FFmpegError as error:
-      # The frames decoded so far may be all that the clip needs.
-      logging.warning("%s: decoding stops early (%s)", self.path, error)

@@ -80,7 +80,8 @@ def test_what_a_folder_stands_for(tmp_path):
   ):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(b"")
-  found = video_sources.find([tmp_path, "nowhere.mp4", tmp_path / "notes.txt"])
+  found, left_out = video_sources.find([tmp_path, "nowhere.mp4", tmp_path / "notes.txt"])
+  assert [str(path.relative_to(tmp_path)) for path in left_out] == ["b/thumbnail.jpg", "notes.txt"]
   assert [str(path.relative_to(tmp_path)) for path in found[:4]] == [
     "a.mp4",
     "b/1.mkv",

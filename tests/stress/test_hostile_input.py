@@ -21,6 +21,7 @@ from data_prep.sources import epic_kitchens
 from data_prep.sources import lemma
 from data_prep.sources import manifest
 from sum_l_jax.video import container
+from sum_l_jax.video import cutting
 from sum_l_jax.video import decode
 from sum_l_jax.video import frame_files
 from sum_l_jax.video import jpeg
@@ -143,14 +144,14 @@ def test_jpeg_bombs_are_refused_before_they_are_decoded(size, monkeypatch):
 
 
 def test_clips_without_end():
-  with pytest.raises(ValueError, match="1000000000001, more than the 108000"):
-    frame_files._wanted_numbers(0, 10**12, 1.0)
+  with pytest.raises(ValueError, match="1000000000001 frames, more than the 108000"):
+    frame_files._wanted_numbers(0, 10**12, 60.0, 60.0)
 
 
 def test_a_clip_of_a_video_without_end(tmp_path, monkeypatch):
   path = tmp_path / "v.mp4"
-  numbered_video.write_video(path, [*range(30), 10**6])
-  monkeypatch.setattr(frame_files, "MOST_FRAMES", 1000)
+  numbered_video.write_video(path, [*range(30), 60_000])
+  monkeypatch.setattr(cutting, "MOST_FRAMES", 1000)
   with media.VideoFile(path) as video:
     assert len(video.read_clip(0.0, 0.5, short_side=32)) == 15
     with pytest.raises(ValueError, match="has .* frames or more.*1000"):
@@ -293,4 +294,4 @@ def test_a_title_in_another_encoding_is_no_hindrance(reader, tmp_path):
   path.write_bytes(data.replace(b"a cafe at noon", b"a caf\xe9 at noon"))
   with pytest.raises(UnicodeDecodeError):
     av.open(str(path)).close()
-  assert reader(path).fps == 30
+  reader(path).close()

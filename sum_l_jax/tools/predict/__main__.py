@@ -55,8 +55,11 @@ def _predict(options: argparse.Namespace, progress: prediction_files.VideoProgre
   from sum_l_jax.prediction import predictor
   from sum_l_jax.prediction import video_sources
   from sum_l_jax.tools.predict import video_overlay
+  from sum_l_jax.video import file_names
 
-  videos = video_sources.find(options.videos)
+  videos, left_out = video_sources.find(options.videos)
+  if left_out:
+    sys.stderr.write(f"not videos, left out: {file_names.shortened(left_out)}\n")
   if options.overlay:
     if len(videos) != 1:
       raise ValueError(f"--overlay draws on one video, got {len(videos)}: name one.")

@@ -111,7 +111,7 @@ def write_overlay(
   if not middles:
     raise ValueError(f"There is no prediction to draw on {str(video)!r}.")
   with video_sources.open_source(video, default_fps=fps) as source:
-    return film.write(output, _drawn(source, middles, lines, progress), fps=source.fps)
+    return film.write(output, _drawn(source, middles, lines, progress), fps=source.average_fps())
 
 
 def _drawn(
