@@ -42,6 +42,13 @@ FORMATS = {
   "mxf": "MXF",
 }
 
+_OPTIONS = {
+  "protocol_whitelist": "file",
+  "format_whitelist": ",".join(FORMATS),
+  # MOV may name other files as the place of its pictures.
+  "enable_drefs": "0",
+}
+
 # Containers that give every frame its time, and an index to seek by. Elsewhere
 # a seek may land late, or change the times that FFmpeg guesses: such files are
 # read from their beginning.
@@ -117,7 +124,7 @@ class Container:
       self.file = av.open(
         # Without the protocol's name, a colon in a file's name ends one.
         f"file:{self.name}",
-        options={"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)},
+        options=_OPTIONS,
         # Titles may be in any encoding; nothing here reads them.
         metadata_errors="replace",
       )

@@ -75,3 +75,13 @@ def write_frames(folder: pathlib.Path, numbers: range, *, cell: int = 16) -> dic
     (folder / f"frame_{number:010d}.jpg").write_bytes(data)
     written[number] = data
   return written
+
+
+def write_secret(path: pathlib.Path, number: int) -> None:
+  """A short video, all of whose frames carry one number."""
+  with av.open(str(path), "w") as container:
+    stream = container.add_stream("libx264", rate=30)
+    stream.width, stream.height, stream.pix_fmt = COLUMNS * 16, ROWS * 16, "yuv420p"
+    for _ in range(10):
+      container.mux(stream.encode(av.VideoFrame.from_ndarray(draw(number), "rgb24")))
+    container.mux(stream.encode(None))
