@@ -32,7 +32,6 @@ from data_prep.checks import official_checks
 from data_prep.checks import shard_checks
 from data_prep.checks import table_checks
 from data_prep.checks.finding import Finding
-from sum_l_jax.data import frame_rates
 from sum_l_jax.system import command_line
 
 _MAX_CLIPS = 1000  # As many ids a finding are in the JSON report.
@@ -149,7 +148,7 @@ def examine(
     splits, found = examine_dataset(directory, frames=frames, deep=deep, verify=verify, known=known)
     findings += found
     opened.append(splits)
-  findings += _rates_of_views(directories, opened)
+  findings += _check_together(directories, opened)
   if narrations:
     findings += _of(narrations, _run_check("vectors", about_texts))
   if pairs and narrations:
@@ -158,21 +157,19 @@ def examine(
   return findings
 
 
-def _rates_of_views(
+def _check_together(
   directories: Sequence[pathlib.Path], opened: Sequence[index_checks.Splits]
 ) -> Iterator[Finding]:
-  """Data sets of one view have one frame rate, for they train together."""
+  """What only shows where data sets of one view train together."""
   views: dict[str, list[tuple[pathlib.Path, index_checks.Splits]]] = {}
   for directory, splits in zip(directories, opened, strict=True):
     if splits:
       views.setdefault(next(iter(splits.values())).view, []).append((directory, splits))
   for members in views.values():
-    text = frame_rates.describe([data for _, splits in members for data in splits.values()])
-    # Of a single data set, or of one that is uneven by itself, it was said before.
-    alone = [frame_rates.describe(list(splits.values())) for _, splits in members]
-    if len(members) > 1 and text and not any(alone):
-      found = Finding.warning("rates", text)
-      yield dataclasses.replace(found, dataset=", ".join(str(path) for path, _ in members))
+    if len(members) > 1:
+      together = ", ".join(str(path) for path, _ in members)
+      for found in index_checks.check_pools([splits for _, splits in members]):
+        yield dataclasses.replace(found, dataset=together)
 
 
 def _check_views(directories: Sequence[pathlib.Path]) -> None:

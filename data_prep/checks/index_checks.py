@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 import dataclasses
 import itertools
 import math
@@ -22,6 +23,7 @@ from sum_l_jax import types
 from sum_l_jax.data import examples
 from sum_l_jax.data import frame_rates
 from sum_l_jax.data import records
+from sum_l_jax.system import command_line
 
 REBUILD = "Move the folder away and build the data set again with the command that made it."
 
@@ -238,6 +240,31 @@ def check_rates(splits: Splits) -> Iterator[Finding]:
   text = frame_rates.describe(list(splits.values()))
   if text:
     yield Finding.warning("rates", text)
+
+
+def check_pools(pools: Sequence[Splits]) -> Iterator[Finding]:
+  """Data sets that train together have one frame rate, and write classes alike."""
+  text = frame_rates.describe([data for splits in pools for data in splits.values()])
+  # Of one that is uneven by itself, it was said before.
+  if text and not any(frame_rates.describe(list(splits.values())) for splits in pools):
+    yield Finding.warning("rates", text)
+  tasks = [next(iter(splits.values())).tasks for splits in pools]
+  for name in dict.fromkeys(itertools.chain(*tasks)):
+    lists = [task[name].class_names for task in tasks if name in task]
+    groups = [
+      group
+      for group in label_names.alike(itertools.chain(*lists))
+      if not any(set(group) <= set(names) for names in lists)
+    ]
+    if groups:
+      shown = command_line.some([" and ".join(map(repr, group)) for group in groups], 5)
+      yield Finding.warning(
+        "class names",
+        f"{len(groups)} {name} classes are written differently in these data sets: {shown}."
+        " Each way is a class of its own, and what one data set shows of it doesn't help"
+        " another. Write them alike if they mean the same, and build again.",
+        count=len(groups),
+      )
 
 
 def check_leakage(splits: Splits) -> Iterator[Finding]:

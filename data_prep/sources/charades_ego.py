@@ -230,12 +230,19 @@ def read_annotations(
   names = read_classes(class_lists or directory)
   files = _label_files(path, view)
   clips, empty, quirks = [], 0, Quirks()
+  seen: dict[str, str] = {}
   for split, file in files.items():
     for where, row in clip_specs.read_rows(file, COLUMNS)[0]:
       if row.get("id", "").endswith("EGO") != (view == types.EGO):
         continue
       with problems.of(row.get("id", ""), where):
         made = _make_clips(row, where, split, names, media_roots, narration, window_seconds, quirks)
+        first = seen.setdefault(row["id"], where)
+        if first != where:
+          raise ValueError(
+            f"{where}: video {row['id']!r} occurs twice, also in {first}. Take the official"
+            " files, or delete one of the rows."
+          )
         empty += sum(clip is None for clip in made)
         clips += [clip for clip in made if clip is not None]
   if empty:

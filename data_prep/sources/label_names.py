@@ -6,6 +6,7 @@ shown, and the user decides.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Sequence
 import math
 import re
@@ -35,11 +36,11 @@ def suspicions(task: str, class_names: Sequence[str]) -> list[str]:
       f"{_classes(task, lists)} like a list: {_some(lists)}. Each is one class. For"
       " several labels in a cell, write open;pull."
     )
-  alike = _alike(class_names)
-  if alike:
-    groups = [" and ".join(map(repr, group)) for group in alike]
+  found_alike = alike(class_names)
+  if found_alike:
+    groups = [" and ".join(map(repr, group)) for group in found_alike]
     found.append(
-      f"{len(alike)} {task} class{'es are' if len(alike) > 1 else ' is'} written in"
+      f"{len(found_alike)} {task} class{'es are' if len(found_alike) > 1 else ' is'} written in"
       f" several ways: {command_line.some(groups, 5)}. Each way is a class of its"
       " own. Write them alike if they mean the same."
     )
@@ -68,10 +69,10 @@ def _is_list(name: str, class_names: Sequence[str]) -> bool:
   return len(parts) > 1 and all(part in class_names for part in parts)
 
 
-def _alike(class_names: Sequence[str]) -> list[list[str]]:
-  """Groups of names that differ in case, space, hyphens or the form of a number."""
+def alike(class_names: Iterable[str]) -> list[list[str]]:
+  """Finds groups of names that differ in case, space, hyphens or the form of a number."""
   groups: dict[str | float, list[str]] = {}
-  for name in class_names:
+  for name in dict.fromkeys(class_names):
     groups.setdefault(_key(name), []).append(name)
   return [group for group in groups.values() if len(group) > 1]
 

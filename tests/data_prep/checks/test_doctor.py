@@ -400,6 +400,17 @@ def test_unequal_frame_rates(examine, ego, tiny_exo, tmp_path):
   assert [f for f in found if f["check"] == "rates"] == []
 
 
+def test_pools_that_write_a_class_differently(examine, tiny_exo, tmp_path):
+  pools = [shutil.copytree(tiny_exo, tmp_path / name) for name in ("a", "b")]
+  _, _, found = examine(*pools)
+  assert [f for f in found if f["check"] == "class names"] == []
+  edit_card(pools[1], lambda card: card["tasks"]["verb"].update(class_names=["take", "Put", "saw"]))
+  _, _, found = examine(*pools)
+  finding = only(found, "class names", "", "warning", 1)
+  assert "'put' and 'Put'" in finding["message"]
+  assert finding["dataset"] == f"{pools[0]}, {pools[1]}"
+
+
 def test_quirks_of_official_files_are_named(examine, ego):
   dropped = {"AAAAAEGO": ["c005 3.00 1.00", "c007 2.00 2.00"]}
   for source, words in (

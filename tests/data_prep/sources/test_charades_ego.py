@@ -240,3 +240,17 @@ def test_videos_without_a_length(official, tmp_path, capsys, length):
     ("CCCCCEGO_000", 46, (92,)),
   ]
   assert len(records.ClipDataset(tmp_path / "ego", "test")) == 1
+
+
+def test_a_video_that_is_listed_twice(official, tmp_path, capsys):
+  """Found before anything is cut: its clips would have one id."""
+  labels, media, _ = official
+  rows = [row("AAAAAEGO", "c092 1.00 3.00", "6.00"), row("AAAAAEGO", "c001 0.00 1.00", "6.00")]
+  write_csv(labels / "CharadesEgo_v1_train.csv", rows)
+  assert build(labels, media, tmp_path / "out") == 2
+  error = " ".join(capsys.readouterr().err.split())
+  assert "CharadesEgo_v1_train.csv, line 3: video 'AAAAAEGO' occurs twice" in error
+  assert "line 2" in error
+  assert build(labels, media, tmp_path / "out", "--on_error=skip", "--window=2") == 0
+  data = records.ClipDataset(tmp_path / "out", "train")
+  assert [clip.clip_id for clip in data.clips] == ["AAAAAEGO_000", "AAAAAEGO_001"]
