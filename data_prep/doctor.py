@@ -40,14 +40,16 @@ _WIDTH = 88
 Findings = list[Finding]
 
 
-# Checks of a data set as a whole, by name.
+# Checks of a data set as a whole, by name; and those of the official ones.
 _OF_ALL_SPLITS = {
-  "all clips": official_checks.check_total,
   "nothing skipped": official_checks.check_skipped,
-  "class lists": official_checks.check_class_lists,
   "class names": index_checks.check_class_names,
   "variety": index_checks.check_variety,
   "rates": index_checks.check_rates,
+}
+_OF_OFFICIAL = {
+  "all clips": official_checks.check_total,
+  "class lists": official_checks.check_class_lists,
   "quirks": official_checks.check_quirks,
 }
 
@@ -101,7 +103,8 @@ def examine_dataset(
     for name, step in steps.items():
       findings += _run_check(name, step, split)
   if splits:
-    for name, check in _OF_ALL_SPLITS.items():
+    official = official_checks.is_official(next(iter(splits.values())))
+    for name, check in (_OF_ALL_SPLITS | (_OF_OFFICIAL if official else {})).items():
       findings += _run_check(name, check(splits))
   if len(splits) > 1:
     findings += _run_check("classes", index_checks.check_classes(splits))

@@ -98,6 +98,11 @@ def _of(data: records.ClipDataset) -> Official | None:
   return OFFICIAL.get(str(data.metadata.get("source")))
 
 
+def is_official(data: records.ClipDataset) -> bool:
+  """Whether a data set is one that something is published about."""
+  return _of(data) is not None
+
+
 def _rule(data: records.ClipDataset) -> str:
   rule = data.metadata.get("split")
   return str(rule.get("kind")) if isinstance(rule, dict) else ""
