@@ -395,7 +395,7 @@ def test_a_replacement_brings_its_own_partner(parts, damage):
 
 
 @pytest.mark.parametrize("view", types.VIEWS)
-def test_replacements_differ_from_place_to_place(parts, damage, view):
+def test_replacements_differ_from_place_to_place(parts, view):
   """A clip that stands for all corrupt ones would be learnt by heart."""
   dataset = parts["ego"] if view == "ego" else parts["exo"][0]
   bad = {clip.clip_id for clip in dataset.clips[::2]}
@@ -420,6 +420,22 @@ def test_replacements_differ_from_place_to_place(parts, damage, view):
     assert len(spread) >= 0.6 * (len(dataset) - len(bad))
     orders[seed] = [new for _, new in pairs]
   assert orders[3][:20] != orders[4][:20]
+
+
+def test_a_replacement_is_any_clip_of_the_same_pool(tiny_ego, tiny_exo):
+  small, large = records.ClipDataset(tiny_ego, "val"), records.ClipDataset(tiny_exo, "train")
+  bad = {clip.clip_id for clip in large.clips[::2]}
+  for pools, place in (([small, large], 1), ([large, small], 0)):
+    plain = streams.take(24, exo=pools)
+    with pytest.MonkeyPatch.context() as patch:
+      damaged(patch, bad)
+      after = streams.take(24, exo=pools, max_corrupt_share=0.99)
+    drawn = set()
+    for one, two in zip(plain, after):
+      np.testing.assert_array_equal(one["exo"]["pool"], two["exo"]["pool"])
+      rows = (two["exo"]["pool"] == place) & (one["exo"]["clip"] != two["exo"]["clip"])
+      drawn |= set(two["exo"]["clip"][rows].tolist())
+    assert drawn == {i for i, clip in enumerate(large.clips) if clip.clip_id not in bad}
 
 
 def test_too_many_corrupt_clips_stop_the_run(parts, damage, monkeypatch):
