@@ -170,8 +170,12 @@ def check_skipped(splits: index_checks.Splits) -> Iterator[Finding]:
   path = data.directory / build_dataset.SKIPPED_FILE
   if not path.is_file():
     return
-  with path.open(newline="", encoding="utf-8", errors="replace") as handle:
-    rows = max(0, sum(1 for _ in csv.reader(handle)) - 1)
+  try:
+    with path.open(newline="", encoding="utf-8", errors="replace") as handle:
+      rows = max(0, sum(1 for _ in csv.reader(handle)) - 1)
+  except csv.Error as error:
+    yield Finding.warning("skipped", f"{path} can't be read ({error}).")
+    return
   if rows:
     yield Finding.warning(
       "skipped",

@@ -116,16 +116,17 @@ class Quirks:
 def describe_quirks(metadata: Mapping[str, Any]) -> list[str]:
   """Says in sentences which quirks a data set has, by its metadata."""
   found = []
-  dropped = metadata.get(DROPPED_ACTIONS, {})
-  if dropped:
+  dropped = metadata.get(DROPPED_ACTIONS)
+  # A card may come from anywhere.
+  if isinstance(dropped, dict) and dropped and all(isinstance(v, list) for v in dropped.values()):
     shown = [repr(f"{video}: {part}") for video, parts in dropped.items() for part in parts]
     found.append(
       f"{len(shown)} actions of {len(dropped)} videos stop where they start, or before."
       " They were left out, and the other actions of these videos kept:"
       f" {command_line.some(shown)}."
     )
-  videos = metadata.get(WITHOUT_LENGTH, ())
-  if videos:
+  videos = metadata.get(WITHOUT_LENGTH)
+  if isinstance(videos, list) and videos:
     found.append(
       f"{len(videos)} training videos have no length in the annotations, so they were"
       " cut as far as there are frames, or actions:"
@@ -280,7 +281,9 @@ def _make_clips(
     raise ValueError(f"{where}: id is empty. Take the official file.")
   actions, dropped = parse_actions(row["actions"], where)
   video = clip_specs.check_inside(row["id"], "id", where)
-  frames, videos = ([f"{folder}{video}" for folder in part] for part in (_FRAMES, _VIDEOS))
+  frames, videos = (
+    {f"{folder}{video}": [f"{folder}{video}"] for folder in part} for part in (_FRAMES, _VIDEOS)
+  )
   place = clip_specs.find_media(video, roots, where, frames=frames, videos=videos)
   description = row["descriptions"] or row["script"]
   frame_name = video + "-{:06d}.jpg"

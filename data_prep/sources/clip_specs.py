@@ -16,6 +16,7 @@ import contextlib
 import csv
 import dataclasses
 import hashlib
+import itertools
 import math
 import os
 import pathlib
@@ -29,6 +30,8 @@ from sum_l_jax.video import file_names
 # Longest name of a file in bytes, with room for the ending that a reader adds.
 _LONGEST = 240
 
+# Endings of archives that aren't read in place.
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 # How pandas calls a column that had no name when it read the file.
 _NO_NAME = re.compile(r"Unnamed: \d+(\.\d+)?")
 # The days before a time, as pandas writes a Timedelta.
@@ -300,8 +303,8 @@ def find_media(
   roots: Sequence[pathlib.Path],
   where: str,
   *,
-  frames: Sequence[str],
-  videos: Sequence[str],
+  frames: Mapping[str, Sequence[str]],
+  videos: Mapping[str, Sequence[str]],
 ) -> pathlib.Path:
   """Finds the frames of a video, in a folder or tar file, or else its file.
 
@@ -309,39 +312,34 @@ def find_media(
     video_id: id of the video.
     roots: folders to look in.
     where: file and line, for the error text.
-    frames: where its frames may be in a root: a folder, or a file with ".tar".
-      "{train,test}" in it stands for either.
+    frames: where its frames may be in a root: paths of a folder, or of a file
+      without its ".tar", by what the error text calls them.
     videos: where its file may be in a root, without the suffix, likewise.
 
   Raises:
     FileNotFoundError: the video is nowhere; the error lists all places.
   """
-  tried: list[str] = []
   for root in roots:
-    for place in frames:
-      tried.append(f"{root / place}/*.jpg, or .tar")
-      for name in _alternatives(place):
-        packed = root / f"{name}.tar"
-        if (root / name).is_dir():
-          return root / name
-        if packed.is_file():
-          return packed
-    for place in videos:
-      tried.append(f"{root / place}{{{','.join(file_names.VIDEO_SUFFIXES)}}}")
-      for name in _alternatives(place):
-        if (path := file_names.find_video(root, name)) is not None:
-          return path
+    for name in itertools.chain(*frames.values()):
+      packed = root / f"{name}.tar"
+      if (root / name).is_dir():
+        return root / name
+      if packed.is_file():
+        return packed
+    for name in itertools.chain(*videos.values()):
+      if (path := file_names.find_video(root, name)) is not None:
+        return path
   what = f"{where}: no frames and no video of {video_id} were found."
+  names = itertools.product(roots, itertools.chain(*frames.values()), _COMPRESSED)
+  for path in (root / f"{name}{suffix}" for root, name, suffix in names):
+    if path.is_file():
+      what += f" {str(path)!r} is there, compressed: unpack it."
+      break
+  tried = []
+  for root in roots:
+    tried += [f"{root / place}/*.jpg, or .tar" for place in frames]
+    tried += [f"{root / place}{{{','.join(file_names.VIDEO_SUFFIXES)}}}" for place in videos]
   raise missing(what, tried, "Give the right folders with")
-
-
-def _alternatives(place: str) -> list[str]:
-  """The paths that a place with braces stands for: "{a,b}/c" for "a/c" and "b/c"."""
-  before, brace, rest = place.partition("{")
-  if not brace:
-    return [place]
-  inner, _, after = rest.partition("}")
-  return [f"{before}{choice}{after}" for choice in inner.split(",")]
 
 
 def parse_seconds(text: str, column: str, where: str) -> float:

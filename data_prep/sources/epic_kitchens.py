@@ -189,10 +189,21 @@ def find_media(
   video_id: str, participant: str, roots: Sequence[pathlib.Path], where: str
 ) -> pathlib.Path:
   """Finds "P01_01" of "P01" in the layouts that people keep; see `clip_specs`."""
+  names = {"video": video_id, "person": participant}
   # Which archive folder holds a video doesn't follow from the annotations: the
   # validation videos of EPIC-KITCHENS-100 are test videos of EPIC-KITCHENS-55.
-  names = {"video": video_id, "person": participant, "split": "{train,test}"}
-  frames, videos = ([place.format(**names) for place in places] for places in (_FRAMES, _VIDEOS))
+  splits = lambda place: ("train", "test") if "{split}" in place else ("",)
+  # Without a participant "{person}/{video}" would be a path from the disk's root.
+  known = lambda place: participant or "{person}" not in place
+  frames, videos = (
+    {
+      place.format(**names, split="{train,test}"): [
+        place.format(**names, split=split) for split in splits(place)
+      ]
+      for place in filter(known, places)
+    }
+    for places in (_FRAMES, _VIDEOS)
+  )
   return clip_specs.find_media(video_id, roots, where, frames=frames, videos=videos)
 
 

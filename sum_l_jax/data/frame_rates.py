@@ -59,4 +59,4 @@ def _group(rates: dict[float, int]) -> list[tuple[float, int]]:
 def _are_official(datasets: Sequence[records.ClipDataset], rates: dict[float, int]) -> bool:
   """Whether all data sets were published with these same rates."""
   lists = [dataset.metadata.get(OFFICIAL) for dataset in datasets]
-  return all(isinstance(one, list) and set(rates) <= set(one) for one in lists)
+  return all(isinstance(one, list) and all(rate in one for rate in rates) for one in lists)

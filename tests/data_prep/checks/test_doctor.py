@@ -400,6 +400,24 @@ def test_unequal_frame_rates(examine, ego, tiny_exo, tmp_path):
   assert [f for f in found if f["check"] == "rates"] == []
 
 
+@pytest.mark.parametrize("value", [3, "x", [[1]], {"a": 1}, {}, [], None])
+def test_metadata_of_strangers(examine, ego, value):
+  """A card may hold any JSON there: the checks that read it go on."""
+  names = ("dropped_actions", "videos_without_length", "official_rates", "annotations", "split")
+  edit_card(
+    ego, lambda card: card["metadata"].update(dict.fromkeys(names, value), source="epic100")
+  )
+  (ego / "skipped.csv").write_bytes(b'clip_id,where,reason\n"' + b"x" * 200_000)
+  edit_card(ego, lambda card: card.update(tasks={"action": card["tasks"]["verb"]}))
+  for split in ("train", "val"):
+    edit_lines(
+      ego, lambda clips: [c | {"labels": {"action": c["labels"]["verb"]}} for c in clips], split
+    )
+  status, _, found = examine(ego)
+  assert status == 0
+  assert "skipped.csv can't be read" in only(found, "skipped", "", "warning", 1)["message"]
+
+
 def test_pools_that_write_a_class_differently(examine, tiny_exo, tmp_path):
   pools = [shutil.copytree(tiny_exo, tmp_path / name) for name in ("a", "b")]
   _, _, found = examine(*pools)

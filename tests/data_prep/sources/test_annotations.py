@@ -154,6 +154,34 @@ def test_epic_layouts(tmp_path, layout):
   assert epic_kitchens.find_media("P01_01", "P01", [tmp_path, second], "here") == place
 
 
+def test_a_row_without_participant_stays_in_the_media(tmp_path):
+  """ "{participant}/{video}" without a participant would be a path from the disk's root."""
+  outside = pathlib.Path(tmp_path.anchor) / tmp_path.parts[1]
+  assert outside.is_dir()
+  with pytest.raises(FileNotFoundError, match=f"no frames and no video of {outside.name}"):
+    epic_kitchens.find_media(outside.name, "", [tmp_path / "media"], "here")
+  with pytest.raises(FileNotFoundError, match="line 2: no frames"):
+    _epic(tmp_path, {"participant_id": "", "video_id": outside.name})
+  assert _epic(tmp_path, {"participant_id": ""}).clips[0].media == tmp_path / "P01_01"
+
+
+@pytest.mark.parametrize("video", ["{../secret,x}", "x{/,}../secret", "{person}", "{split}"])
+def test_braces_in_an_id_mean_nothing(tmp_path, video):
+  for folder in ("secret", "media/P01/train", "media/P01/test", "media/P01/P01"):
+    (tmp_path / folder).mkdir(parents=True)
+  with pytest.raises(FileNotFoundError, match="no frames and no video of"):
+    epic_kitchens.find_media(video, "P01", [tmp_path / "media"], "here")
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".tgz", ".zip"])
+def test_frames_that_are_compressed_are_named(tmp_path, suffix):
+  packed = tmp_path / "frames_rgb_flow" / "rgb" / "train" / "P01" / f"P01_02{suffix}"
+  packed.parent.mkdir(parents=True)
+  packed.touch()
+  with pytest.raises(FileNotFoundError, match=f"P01_02{suffix}' is there, compressed: unpack"):
+    epic_kitchens.find_media("P01_02", "P01", [tmp_path], "here")
+
+
 def test_epic_missing_media_lists_the_paths(tmp_path):
   with pytest.raises(FileNotFoundError) as error:
     _epic(tmp_path, {"video_id": "P01_09"})
