@@ -281,6 +281,13 @@ def _make_clips(
     raise ValueError(f"{where}: id is empty. Take the official file.")
   actions, dropped = parse_actions(row["actions"], where)
   video = clip_specs.check_inside(row["id"], "id", where)
+  # Noted before the video is looked for: what the annotations are like doesn't
+  # depend on what was downloaded.
+  if dropped:
+    quirks.dropped[video] = dropped
+  length = _length(row["length"], where) if split != "test" else 0.0
+  if not length and split != "test":
+    quirks.without_length.append(video)
   frames, videos = (
     {f"{folder}{video}": [f"{folder}{video}"] for folder in part} for part in (_FRAMES, _VIDEOS)
   )
@@ -316,13 +323,9 @@ def _make_clips(
       frame_name=frame_name,
     )
 
-  if dropped:
-    quirks.dropped[video] = dropped
   if split == "test":
     return [clip(video, 0.0, None, actions)]
-  length = _length(row["length"], where)
   if not length:
-    quirks.without_length.append(video)
     length = max((action.stop for action in actions), default=0.0)
     if frame_files.is_frames(place):
       length = frame_files.newest_number(place, frame_name) / FRAMES_FPS

@@ -35,7 +35,7 @@ _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 # How pandas calls a column that had no name when it read the file.
 _NO_NAME = re.compile(r"Unnamed: \d+(\.\d+)?")
 # The days before a time, as pandas writes a Timedelta.
-_DAYS = re.compile(r"(\d+) days? \+?(?=\d)")
+_DAYS = re.compile(r"(\d{1,6}) days? \+?(?=\d)")
 
 _Number = TypeVar("_Number", int, float)
 

@@ -278,6 +278,10 @@ def test_number_of_official_clips(examine, ego, source, kind, split, official):
   finding = only(found, "number", split, "warning", official - 5)
   assert "the reasons are in" in finding["message"] and "skipped.csv" in finding["message"]
   assert only(found, "skipped", "", "warning", 1)
+  text = "video_id,clip_id,rows,where,reason\nP01_01,,40,a,b\n,P02_01_1,1,a,b\n"
+  (ego / "skipped.csv").write_text(text)
+  _, _, found = examine(ego)
+  assert only(found, "skipped", "", "warning", 41)
 
 
 @pytest.mark.parametrize(

@@ -401,7 +401,9 @@ def test_times_of_pandas(text, seconds):
   assert clip_specs.parse_seconds(text, "stop", "here") == seconds
 
 
-@pytest.mark.parametrize("text", ["-1 days +23:59:59", "1 days", "1 days x", "days 1:00"])
+@pytest.mark.parametrize(
+  "text", ["-1 days +23:59:59", "1 days", "1 days x", "days 1:00", "9" * 400 + " days 1"]
+)
 def test_times_that_are_none(text):
   with pytest.raises(ValueError, match="stop must be a time"):
     clip_specs.parse_seconds(text, "stop", "here")

@@ -9,6 +9,7 @@ import pytest
 
 from data_prep import build_dataset
 from data_prep.sources import charades_ego
+from data_prep.sources import clip_specs
 from sum_l_jax.data import records
 from tests.support import numbered_video
 
@@ -212,6 +213,22 @@ def test_actions_without_a_span_are_dropped_alone(official, tmp_path, capsys):
     "AAAAAEGO": ["c005 3.00 1.00", "c007 2.00 2.00"],
     "BBBBBEGO": ["c006 1.0 0.9"],
     "CCCCCEGO": ["c001 2 1"],
+  }
+
+
+def test_quirks_do_not_depend_on_what_was_downloaded(official):
+  """A data set that grows with its media keeps its metadata."""
+  labels, media, _ = official
+  write_csv(
+    labels / "CharadesEgo_v1_train.csv",
+    [row("AAAAAEGO", "c001 2 1;c002 0 1", "6.00"), row("ZZZZZEGO", "c001 2 1", "")],
+  )
+  problems = clip_specs.Problems(skip=True)
+  source = charades_ego.read_annotations(labels, view="ego", media_roots=[media], problems=problems)
+  assert {clip.video_id for clip in source.clips} == {"AAAAAEGO", "BBBBBEGO", "CCCCCEGO"}
+  assert source.metadata == {
+    "dropped_actions": {"AAAAAEGO": ["c001 2 1"], "ZZZZZEGO": ["c001 2 1"]},
+    "videos_without_length": ["ZZZZZEGO"],
   }
 
 
