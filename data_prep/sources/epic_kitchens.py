@@ -12,8 +12,6 @@ from collections.abc import Sequence
 import dataclasses
 import pathlib
 
-from absl import logging
-
 from data_prep.sources import clip_specs
 from sum_l_jax import types
 from sum_l_jax.data import frame_rates
@@ -265,20 +263,29 @@ def read_annotations(
   unlabelled = {
     split: reader.read(file, split, labelled=False) for split, file in test_files.items()
   }
-  _warn_of_wrong_frames([*clips, *(c for part in unlabelled.values() for c in part)], release)
+  groups, absent = _read_groups(directory, release)
+  everything = [*clips, *(clip for part in unlabelled.values() for clip in part)]
   return clip_specs.Annotations(
     clips,
     tasks,
     (*files.values(), *test_files.values()),
     unlabelled,
-    {**_read_groups(directory, release), frame_rates.OFFICIAL: list(release.rates)},
-    _warnings(tasks, release),
+    {**groups, frame_rates.OFFICIAL: list(release.rates)},
+    [*_about_classes(tasks, release), *absent, *_about_wrong_frames(everything, release)],
   )
 
 
-def _warnings(tasks: Mapping[str, types.Task], release: Release) -> list[str]:
+def _about_classes(tasks: Mapping[str, types.Task], release: Release) -> list[str]:
   """What is odd about the class lists."""
-  return [
+  nameless = [name for name, task in tasks.items() if task.class_names[:1] == ("class_0",)]
+  found = []
+  if nameless:
+    found.append(
+      f"No class list of {' and '.join(nameless)} was found, so the classes are called class_0,"
+      f" class_1 and so on. Put {release.class_files[0].format(task=nameless[0])} beside the"
+      " annotations, or give --class_lists=DIR."
+    )
+  return found + [
     f"The class list of {name} has {task.num_classes} classes; {release.name} has"
     f" {release.num_classes[name]}. It is that of another version or release"
     " (EPIC_100_noun_classes_v2.csv has 305), and published weights and results don't fit"
@@ -288,11 +295,15 @@ def _warnings(tasks: Mapping[str, types.Task], release: Release) -> list[str]:
   ]
 
 
-def _read_groups(directory: pathlib.Path, release: Release) -> dict:
-  """Reads the official lists of unseen participants and tail classes."""
+def _read_groups(directory: pathlib.Path, release: Release) -> tuple[dict, list[str]]:
+  """Reads the official lists of unseen participants and tail classes.
+
+  Returns:
+    The lists, as metadata; and a sentence on each that is missing.
+  """
   if release is not EPIC100:
-    return {}
-  found = {}
+    return {}, []
+  found, absent = {}, []
   for name, column, key in (
     ("EPIC_100_unseen_participant_ids_validation.csv", "participant_id", "unseen_participants"),
     ("EPIC_100_tail_verbs.csv", "verb", "verb"),
@@ -300,10 +311,9 @@ def _read_groups(directory: pathlib.Path, release: Release) -> dict:
   ):
     path = directory / name
     if not path.is_file():
-      logging.warning(
-        "%s is missing: the official scores of unseen participants or tail"
-        " classes will not be computed.",
-        path,
+      absent.append(
+        f"{name} is missing beside the annotations: the official scores of unseen"
+        " participants or tail classes will not be computed."
       )
       continue
     rows, _ = clip_specs.read_rows(path, (column,))
@@ -314,10 +324,11 @@ def _read_groups(directory: pathlib.Path, release: Release) -> dict:
       for where, row in rows
     ]
   people = found.pop("unseen_participants", None)
-  return {
+  lists = {
     **({"unseen_participants": people} if people else {}),
     **({"tail_classes": found} if found else {}),
   }
+  return lists, absent
 
 
 class _Reader:
@@ -417,18 +428,18 @@ def _whole(name: str) -> str:
   return digits if digits.isdecimal() else name
 
 
-def _warn_of_wrong_frames(clips: Sequence[clip_specs.ClipSpec], release: Release) -> None:
-  """Warns where the frames of a video with an erratum are used."""
+def _about_wrong_frames(clips: Sequence[clip_specs.ClipSpec], release: Release) -> list[str]:
+  """What is to be said where the frames of a video with an erratum are used."""
+  found = []
   for video in release.wrong_frames:
-    places = {c.media for c in clips if c.video_id == video}
+    places = {clip.media for clip in clips if clip.video_id == video}
     if any(map(frame_files.is_frames, places)):
-      logging.warning(
-        "The published frames of %s are not those of that video (official"
-        " erratum). Extract them again from the video, at %g a second, or"
-        " give the video.",
-        video,
-        release.frames_fps(video),
+      found.append(
+        f"The frames of {video} that were published before 26 September 2020 are not those"
+        " of that video (official erratum). If yours are older, download them again, or"
+        f" extract them from the video, at {release.frames_fps(video):g} a second."
       )
+  return found
 
 
 def _class_id(text: str, task: types.Task, where: str) -> int:

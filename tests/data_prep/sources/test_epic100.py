@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from fractions import Fraction
-import logging
 import tarfile
 
 import pytest
@@ -231,24 +230,37 @@ def test_same_narration_id_twice(official):
     epic_kitchens.read_annotations(labels, release=epic_kitchens.EPIC100, media_roots=[media])
 
 
-def test_published_frames_that_are_wrong_are_flagged(official, tmp_path, caplog):
+def test_published_frames_that_are_wrong_are_flagged(official):
   labels, media, _ = official
-  (media / "P01" / "P01_109").mkdir(parents=True)
+  read = lambda: epic_kitchens.read_annotations(
+    labels,
+    release=epic_kitchens.EPIC100,
+    media_roots=[media],
+    problems=clip_specs.Problems(skip=True),
+  )
   write_csv(labels / "EPIC_100_train.csv", HEADER, [row("P01_109_0", "P01_109", 0.5, 1.5, 50)])
-  logger = logging.getLogger("absl")
-  propagate, logger.propagate = logger.propagate, True
-  try:
-    source = epic_kitchens.read_annotations(
-      labels,
-      release=epic_kitchens.EPIC100,
-      media_roots=[media],
-      problems=clip_specs.Problems(skip=True),
-    )
-  finally:
-    logger.propagate = propagate
-  assert len(source.clips) == 2
-  assert "published frames of P01_109" in caplog.text
-  assert "at 50 a second" in caplog.text
+  place = media / "P01" / "P01_109"
+  place.with_suffix(".MP4").touch()
+  # A video is right; only its frames were others.
+  assert len(read().clips) == 2 and read().warnings == []
+  place.mkdir()
+  (warning,) = read().warnings
+  assert "frames of P01_109 that were published before 26 September 2020" in warning
+  assert "at 50 a second" in warning
+
+
+def test_lists_that_are_missing_are_named(official):
+  labels, media, _ = official
+  for name in ("EPIC_100_tail_verbs.csv", "EPIC_100_verb_classes.csv"):
+    (labels / name).unlink()
+  source = epic_kitchens.read_annotations(
+    labels, release=epic_kitchens.EPIC100, media_roots=[media]
+  )
+  classes, tail = source.warnings
+  assert "No class list of verb was found, so the classes are called class_0" in classes
+  assert "Put EPIC_100_verb_classes.csv beside the annotations" in classes
+  assert "EPIC_100_tail_verbs.csv is missing" in tail
+  assert source.metadata["tail_classes"] == {"noun": [299]}
 
 
 @pytest.mark.parametrize(
