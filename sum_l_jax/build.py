@@ -24,6 +24,7 @@ import optax
 
 from sum_l_jax import models
 from sum_l_jax import types
+from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config import durations
 from sum_l_jax.config import read
 from sum_l_jax.config import schema
@@ -113,6 +114,25 @@ class StageData:
   def leading(self) -> records.ClipDataset:
     """The data set whose clips an epoch counts, and that is evaluated."""
     return self.ego or self.exo[0]
+
+  @functools.cached_property
+  def fingerprints(self) -> dict[str, Any]:
+    """Digests of all that is trained on, as JSON values; paths don't count.
+
+    Those of the clips cover pixels, narrations, labels and classes.
+    """
+    table = self.narrations
+    return {
+      "ego": self.ego.fingerprint if self.ego else None,
+      "exo": [pool.fingerprint for pool in self.exo],
+      "narrations": table.fingerprint if table else None,
+      "text_model": table.model if table else None,
+      "pairs": self.pairs.fingerprint if self.pairs else None,
+      **{
+        f"{view}_skip_list": hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]
+        for view, ids in self.skip.items()
+      },
+    }
 
   @property
   def num_clips(self) -> int:
@@ -221,6 +241,15 @@ def open_data(settings: Settings, stage: str) -> StageData:
   pairs = pairing.PairTable.load(_required(settings.pairs.table, "pairs.table", "the mined pairs"))
   pairs.check(ego, exo, narrations)
   return StageData(ego, exo, pairs, narrations, _skip_lists(settings, *types.VIEWS))
+
+
+def init_digests(settings: Settings) -> dict[str, str]:
+  """Digests of the given starting weights by view; "" where there are none."""
+  sources = {types.EGO: settings.init.ego, types.EXO: settings.init.exo}
+  return {
+    view: weight_files.file_digest(source) if source and source != "exo_stage" else ""
+    for view, source in sources.items()
+  }
 
 
 def train_transform(settings: Settings, view: str) -> transforms.ClipTransform:
@@ -527,7 +556,7 @@ class Trainer:
     Evaluation and prediction take class names, pixels and frames from it, so
     that right weights can't meet wrong pixels.
     """
-    settings, data, table = self.settings, self.opened, self.opened.narrations
+    settings, data = self.settings, self.opened
     return {
       "stage": self.stage,
       "backbone": settings.model.backbone,
@@ -551,17 +580,7 @@ class Trainer:
         # The rate of the stored frames, in which the stride counts.
         "fps": data.leading.clips[0].fps,
       },
-      "data": {
-        "ego": data.ego.fingerprint if data.ego else None,
-        "exo": [pool.fingerprint for pool in data.exo],
-        "narrations": table.fingerprint if table else None,
-        "text_model": table.model if table else None,
-        # Absent without a list, so that runs from before there were any go on.
-        **{
-          f"{view}_skip_list": hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]
-          for view, ids in data.skip.items()
-        },
-      },
+      "data": {**data.fingerprints, "init": init_digests(settings)},
       "config": settings.to_json(),
       "versions": {p: importlib.metadata.version(p) for p in _VERSIONS},
     }

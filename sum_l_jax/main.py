@@ -12,15 +12,20 @@ training finish its step and save; the exit status is then 75.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Sequence
+import contextlib
 import logging
 import os
 import pathlib
+import re
 import shlex
 import sys
 import tempfile
 import time
+import traceback
 from typing import TYPE_CHECKING
+from typing import NoReturn
 
 from absl import app
 from absl import flags
@@ -33,8 +38,11 @@ from sum_l_jax.config.schema import JOINT_STAGE
 from sum_l_jax.config.schema import Settings
 from sum_l_jax.system import atomic
 from sum_l_jax.system import extras
+from sum_l_jax.system import lease
 from sum_l_jax.system import multihost
 from sum_l_jax.system import paths
+from sum_l_jax.system import peers
+from sum_l_jax.system import platform_errors
 from sum_l_jax.system import processes
 from sum_l_jax.system import run_files
 
@@ -120,6 +128,45 @@ def _make_workdir(workdir: pathlib.Path) -> None:
     ) from error
 
 
+@contextlib.contextmanager
+def _alone_in(workdir: pathlib.Path, what: str) -> Iterator[None]:
+  """Holds the lease on the workdir; process 0 takes it for all.
+
+  Raises:
+    ValueError: another run holds it, or a process sees another workdir than
+      process 0.
+  """
+  import jax
+
+  held: list[lease.Lease] = []
+
+  def take() -> str:
+    try:
+      held.append(lease.take(workdir, what=what, lost=_lost))
+    except OSError as error:
+      raise ValueError(f"The lease on {str(workdir)!r} can't be taken ({error}).") from error
+    return held[0].nonce
+
+  nonce = peers.from_first(take)
+  try:
+    if jax.process_index() > 0 and not lease.is_seen(workdir, nonce):
+      raise ValueError(
+        f"--workdir={str(workdir)!r} is not the folder that process 0 sees under this name. All"
+        " processes must see the workdir in one shared folder, under the same path."
+      )
+    yield
+  finally:
+    for one in held:
+      one.close()
+
+
+def _lost(error: lease.LostError) -> None:
+  others = peers.known()
+  if others:
+    others.end(str(error), 2)
+  lease.end_process(error)
+
+
 def _prepare_data(settings: Settings) -> None:
   """Builds the data of `config.prepare` where it is absent."""
   if not settings.prepare.recipe:
@@ -148,6 +195,12 @@ def _start(settings: Settings, workdir: pathlib.Path) -> jax.sharding.Mesh:
   if not jax.config.values["jax_compilation_cache_dir"]:
     jax.config.update("jax_compilation_cache_dir", str(workdir / "xla_cache"))
   mesh = devices.make_mesh(settings.num_devices or None)
+  unused = multihost.count_gpus(os.environ) or multihost.has_tpu()
+  if unused and mesh.devices.flat[0].platform == "cpu" and "JAX_PLATFORMS" not in os.environ:
+    absl.logging.warning(
+      "This run computes on the processor, although this machine has a GPU or TPU: JAX doesn't use"
+      " it. `python -m sum_l_jax doctor` says more."
+    )
   absl.logging.info(
     "process %d of %d, devices: %s", jax.process_index(), jax.process_count(), mesh.devices.tolist()
   )
@@ -197,26 +250,45 @@ def run(
   Raises:
     ValueError, FileNotFoundError: what a user can mend.
   """
-  import jax
-
   from sum_l_jax import build
 
   paths.check_local([str(workdir)], "--workdir")
   paths.check_local([str(checkpoint)], "--checkpoint")
   workdir = pathlib.Path(workdir)
   settings = build.resolve(config)
-  text = settings.to_json()
   if mode == "train":
-    _check_workdir(workdir, text)
     _check_start(settings)
-  elif not (checkpoint or workdir.exists()):
+  if mode == "eval" and not (checkpoint or workdir.exists()):
     raise FileNotFoundError(
       f"--mode=eval: there is no workdir {str(workdir)!r}. Give the workdir"
       " of a trained run, or --checkpoint."
     )
   _make_workdir(workdir)
   mesh = _start(settings, workdir)
+  with _alone_in(workdir, command or f"sum_l_jax.main.run, mode {mode!r}"):
+    return _run(settings, workdir, mesh, mode=mode, checkpoint=checkpoint, command=command)
+
+
+def _run(
+  settings: Settings,
+  workdir: pathlib.Path,
+  mesh: jax.sharding.Mesh,
+  *,
+  mode: str,
+  checkpoint: str,
+  command: str,
+) -> str:
+  """Does the work of `run` in a workdir that is this run's own."""
+  import jax
+
+  text = settings.to_json()
+  if mode == "train":
+    _check_workdir(workdir, text)
   _prepare_data(settings)
+  if peers.joined():
+    from sum_l_jax.experiment import host_statement
+
+    peers.compare(host_statement.make(settings, mode=mode, checkpoint=checkpoint))
   if mode == "train":
     if jax.process_index() == 0:
       atomic.write_text(workdir / run_files.CONFIG, text)
@@ -295,7 +367,9 @@ def _connect() -> None:
     num_gpus=multihost.count_gpus(os.environ),
   )
   if job:
-    multihost.connect(job)
+    own = re.compile(r"--?process_id\b")
+    shared = " ".join(argument for argument in sys.argv[1:] if not own.match(argument))
+    multihost.connect(job, shared=shared)
     if not _is_first():  # All say the same.
       absl.logging.set_verbosity(absl.logging.WARNING)
 
@@ -320,19 +394,12 @@ def main(argv: Sequence[str]) -> None:
       checkpoint=_CHECKPOINT.value,
       command=shlex.join(["python", "-m", "sum_l_jax.main", *sys.argv[1:]]),
     )
-  except (ValueError, FileNotFoundError) as error:
-    if _DEBUG.value:
-      raise
-    sys.stderr.write(f"\nerror: {error}\n")
-    if isinstance(error, processes.StalledError):
-      sys.stdout.flush()
-      sys.stderr.flush()
-      os._exit(2)
-    sys.exit(2)
   except processes.StoppedError as error:
     if _is_first():
       sys.stderr.write(f"\n{error}\n")
     sys.exit(processes.STOPPED)
+  except (Exception, KeyboardInterrupt) as error:
+    _fail(error)
   if table and _is_first():
     names = [run_files.RESULT]
     if _CONFIG.value.report and _MODE.value == "train":
@@ -340,6 +407,33 @@ def main(argv: Sequence[str]) -> None:
     written = [pathlib.Path(str(_WORKDIR.value)) / name for name in names]
     found = ", ".join(str(path) for path in written if path.is_file())
     sys.stdout.write(f"\n{table}\n\nWritten: {found}\n")
+
+
+def _fail(error: BaseException) -> NoReturn:
+  """Ends the process after an error, and with it the others of the run.
+
+  Raises:
+    BaseException: the error itself, where it is not the user's to mend, or
+      --debug asks for it, and this process is alone.
+  """
+  advice = platform_errors.advice(error)
+  if advice and not _DEBUG.value:
+    error = ValueError(advice)
+  ours = isinstance(error, (ValueError, FileNotFoundError))
+  others = peers.known()
+  if others:
+    text = others.explain(error)
+    if not ours or _DEBUG.value:
+      traceback.print_exception(error)
+    others.end(text, 2 if ours and text == str(error).strip() else peers.STATUS)
+  if _DEBUG.value or not ours:
+    raise error
+  sys.stderr.write(f"\nerror: {error}\n")
+  if isinstance(error, processes.StalledError):
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(2)
+  sys.exit(2)
 
 
 def _with_found_config(argument: str) -> str:

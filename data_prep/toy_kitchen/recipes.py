@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pathlib
 import shutil
 
 from absl import logging
+
+from sum_l_jax.system import atomic
+from sum_l_jax.system import lease
 
 
 def prepare(recipe: str, directory: pathlib.Path, *, seed: int) -> None:
@@ -23,7 +28,15 @@ def prepare(recipe: str, directory: pathlib.Path, *, seed: int) -> None:
   recipes = {"toy_kitchen": _prepare_toy_kitchen, "toy_kitchen_generic": _prepare_generic}
   if recipe not in recipes:
     raise ValueError(f"Unknown recipe {recipe!r}; there are {sorted(recipes)}.")
-  recipes[recipe](directory, seed)
+  directory.mkdir(parents=True, exist_ok=True)
+  # Two runs that start together would render into each other's files.
+  writable = os.access(directory, os.W_OK)  # Data that are complete need not be.
+  with (
+    lease.waited_for(directory, what=f"rendering {recipe}")
+    if writable
+    else contextlib.nullcontext()
+  ):
+    recipes[recipe](directory, seed)
 
 
 def _prepare_generic(directory: pathlib.Path, seed: int) -> None:
@@ -43,7 +56,11 @@ def _prepare_toy_kitchen(directory: pathlib.Path, seed: int) -> None:
   builder.build(directory, seed=seed)
   package = pathlib.Path(toy_kitchen.__file__).parent
   for shipped in ("narrations.npz", "pretrained_tiny.npz"):
-    shutil.copyfile(package / shipped, directory / shipped)
+    path = directory / shipped
+    # Another run may be reading it.
+    if not path.is_file() or path.read_bytes() != (package / shipped).read_bytes():
+      with atomic.replacing(path) as scratch:
+        shutil.copyfile(package / shipped, scratch)
   table = narration_table.NarrationTable.load(directory / "narrations.npz")
   ego = records.ClipDataset(directory / "ego", "train")
   exo = [records.ClipDataset(directory / "exo", "train")]

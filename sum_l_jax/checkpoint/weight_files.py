@@ -102,6 +102,21 @@ def find_checkpoint(path: str | pathlib.Path) -> pathlib.Path:
   )
 
 
+def file_digest(path: str | pathlib.Path) -> str:
+  """Digest of a source's contents, wherever it lies; "" if it isn't there.
+
+  Args:
+    path: workdir, stage or checkpoint folder, or `.npz` file.
+  """
+  path = pathlib.Path(path)
+  try:
+    file = path if path.is_file() else find_checkpoint(path) / integrity.MANIFEST
+    with file.open("rb") as opened:
+      return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
+  except FileNotFoundError:
+    return ""
+
+
 def _read_npz(path: pathlib.Path) -> Weights:
   try:
     _, flat = npz_files.load(path)

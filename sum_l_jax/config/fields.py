@@ -32,12 +32,15 @@ class About:
     allowed: range of its values, or None.
     runtime: whether it may change between two runs in one workdir, because it
       does not touch what is learnt.
+    path: whether it says where data lie. What they are is compared by their
+      contents, and they may move.
   """
 
   meaning: str
   choices: tuple[Any, ...] = ()
   allowed: Rule | None = None
   runtime: bool = False
+  path: bool = False
 
 
 def at_least(low: float) -> Rule:

@@ -392,12 +392,32 @@ def with_defaults(text: str) -> dict[str, Any]:
   return {**json.loads(schema.Settings().to_json()), **json.loads(text)}
 
 
+def without_places(fields: Mapping[str, Any]) -> dict[str, Any]:
+  """Values by dotted name, with what says where data lie made alike.
+
+  The data themselves are compared by their contents. What stays of a path is
+  whether there is one, and how many.
+  """
+  moving = {field.name for field in schema.fields() if field.about.path}
+
+  def meaning(value: Any) -> Any:
+    if isinstance(value, str):
+      return value if value in ("", "exo_stage") else "a path"
+    return len(value)
+
+  return {name: meaning(v) if name in moving else v for name, v in fields.items()}
+
+
 def differences(old: str, new: str) -> list[str]:
-  """Fields that differ between two `to_json` texts and matter for training."""
+  """Fields that differ between two `to_json` texts and matter for training.
+
+  Data may have moved: checkpoints know them by their contents.
+  """
   old_fields, new_fields = with_defaults(old), json.loads(new)
+  before, after = without_places(old_fields), without_places(new_fields)
   runtime = {field.name for field in schema.fields() if field.about.runtime}
   return [
     f"{name}: {old_fields.get(name)!r} -> {new_fields.get(name)!r}"
     for name in sorted(old_fields.keys() | new_fields.keys())
-    if old_fields.get(name) != new_fields.get(name) and name not in runtime
+    if before.get(name) != after.get(name) and name not in runtime
   ]

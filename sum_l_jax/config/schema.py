@@ -42,7 +42,7 @@ class Prepare:
   recipe: str = setting(
     "", "What to make; empty makes nothing.", choices=("", "toy_kitchen", "toy_kitchen_generic")
   )
-  directory: str = setting("", "Folder that the data is written to.")
+  directory: str = setting("", "Folder that the data is written to.", path=True)
   seed: int = setting(0, "Seed of the clips; another seed renders other clips.")
 
 
@@ -52,7 +52,9 @@ class View:
 
   train_split: str = setting("train", "Split to train on.")
   skip_list: str = setting(
-    "", "File of clip ids, one a line, that are never shown; data_prep.doctor writes one."
+    "",
+    "File of clip ids, one a line, that are never shown; data_prep.doctor writes one.",
+    path=True,
   )
   channel_order: str = setting(
     "RGB", "Order of the colour channels that the encoder sees.", choices=("RGB", "BGR")
@@ -66,7 +68,7 @@ class View:
 class Ego(View):
   """The first-person view, which is evaluated."""
 
-  dataset: str = setting("", "Folder that data_prep.build_dataset wrote.")
+  dataset: str = setting("", "Folder that data_prep.build_dataset wrote.", path=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Exo(View):
   """The third-person view."""
 
   datasets: tuple[str, ...] = setting(
-    (), "Folders that data_prep.build_dataset wrote, one for each pool of clips."
+    (), "Folders that data_prep.build_dataset wrote, one for each pool of clips.", path=True
   )
   pool_sampling: str = setting(
     "clips",
@@ -88,7 +90,7 @@ class Exo(View):
 class Pairs:
   """Which exo clip an ego clip is paired with."""
 
-  table: str = setting("", "File that data_prep.mine_pairs wrote.")
+  table: str = setting("", "File that data_prep.mine_pairs wrote.", path=True)
   top_k: int = setting(
     1, "How many of the most similar exo clips one is drawn from.", allowed=at_least(1)
   )
@@ -280,9 +282,9 @@ class Init:
   """Starting weights: a checkpoint folder or an .npz file; empty is random."""
 
   ego: str = setting(
-    "", 'Weights that the ego encoder starts from; "exo_stage" takes those of stage one.'
+    "", 'Weights that the ego encoder starts from; "exo_stage" takes those of stage one.', path=True
   )
-  exo: str = setting("", "Weights that the exo encoder starts from.")
+  exo: str = setting("", "Weights that the exo encoder starts from.", path=True)
   exo_from: str = setting(
     "",
     "Where the exo encoder of the joint stage must come from (Table 6); a training without it is an"
@@ -411,7 +413,7 @@ class Settings:
   prepare: Prepare = section(Prepare)
   ego: Ego = section(Ego)
   exo: Exo = section(Exo, color_lighting=0.1)
-  narrations: str = setting("", "File that data_prep.embed_narrations wrote.")
+  narrations: str = setting("", "File that data_prep.embed_narrations wrote.", path=True)
   pairs: Pairs = section(Pairs)
   frames: Frames = section(Frames)
   model: Model = section(Model)

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import functools
+import hashlib
+import json
 import os
 from typing import TYPE_CHECKING
 
@@ -94,6 +97,17 @@ class PairTable:
     else:
       return
     raise ValueError(f"Broken pair table: {problem}. {_mine_again()}")
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """Digest of the pairs and of what they were mined from."""
+    digest = hashlib.sha256()
+    for name, dtype in _ARRAYS.items():
+      array = np.ascontiguousarray(getattr(self, name), np.dtype(dtype).newbyteorder("<"))
+      digest.update(json.dumps([name, array.shape]).encode() + b"\n")
+      digest.update(array.tobytes())
+    digest.update(json.dumps([getattr(self, name) for name in _NOTES]).encode())
+    return digest.hexdigest()[:16]
 
   def check(
     self,

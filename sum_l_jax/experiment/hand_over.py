@@ -97,10 +97,29 @@ def check_same_data(card: Mapping[str, Any], saved: Mapping[str, Any], where: st
   Raises:
     ValueError: the data differ; names which.
   """
-  for name, fingerprint in card["data"].items():
-    if saved["data"].get(name) != fingerprint:
-      raise ValueError(
-        f"The checkpoint {where} was trained on other data: {name} was"
-        f" {saved['data'].get(name)}, now {fingerprint}. Restore the data"
-        " set, or give another --workdir."
-      )
+  now, before = card["data"], saved["data"]
+  changed = [
+    f"{_DATA.get(name, name)} ({name}) was {before.get(name)}, now {now.get(name)}"
+    for name in sorted((now.keys() | before.keys()) - {"init"})
+    if before.get(name) != now.get(name)
+  ]
+  # Weights that were moved away since are not needed any more.
+  changed += [
+    f"the starting weights init.{view} were {old}, now {now['init'][view]}"
+    for view, old in before.get("init", {}).items()
+    if old and now["init"].get(view) and old != now["init"][view]
+  ]
+  if changed:
+    raise ValueError(
+      f"The checkpoint {where} was trained on other data: {'; '.join(changed)}. Only where they lie"
+      " may change. Restore them, or give another --workdir."
+    )
+
+
+_DATA = {
+  "ego": "the ego clips (pixels, narrations, labels)",
+  "exo": "the exo pools (pixels, narrations, labels)",
+  "narrations": "the narration table",
+  "text_model": "the sentence encoder",
+  "pairs": "the pair table",
+}

@@ -17,6 +17,7 @@ from typing import Any
 
 from sum_l_jax.system import extras
 from sum_l_jax.system import paths
+from sum_l_jax.system import platform_errors
 
 
 def make_parser(command: str | None, doc: str | None, **options: Any) -> argparse.ArgumentParser:
@@ -131,6 +132,12 @@ def _run(command: Callable[[], str | int | None], debug: bool, argv: Sequence[st
     # In a log or a pipe, lines stay whole, so that a search finds their words.
     width = 88 if sys.stderr.isatty() else 0
     sys.stderr.write(error_block(text, width) + "\n")
+    return 2
+  except (AssertionError, RuntimeError) as error:
+    text = platform_errors.advice(error)
+    if debug or not text:
+      raise
+    sys.stderr.write(error_block(text) + "\n")
     return 2
   return result if isinstance(result, int) else 0
 

@@ -11,23 +11,83 @@ from collections.abc import Mapping
 import contextlib
 import dataclasses
 import glob
+import hashlib
+import hmac
 import re
+import secrets
 import socket
 import threading
 
 from absl import logging
+
+from sum_l_jax.system import peers
 
 MODES = ("auto", "on", "off")
 PORT = 8476
 # Each time that this passes, a process that waits for the others says so.
 PATIENCE_SECONDS = 60.0
 
-# What launchers say: number of all processes, number of this one, how many are
-# on this machine.
-_LAUNCHERS = {
-  "Slurm": ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_STEP_TASKS_PER_NODE"),
-  "Open MPI": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
-}
+
+@dataclasses.dataclass(frozen=True)
+class _Launcher:
+  """What starts processes, and the variables that it sets.
+
+  Attributes:
+    name: its name.
+    count: variable with the number of all processes; "" if it sets none.
+    index: variable with the number of this process.
+    here: variable with the number of processes of this machine.
+    address: variable with the machine of process 0.
+    found_by: variables from which JAX finds that machine; empty if it can't.
+  """
+
+  name: str
+  count: str
+  index: str
+  here: str = ""
+  address: str = ""
+  found_by: tuple[str, ...] = ()
+
+
+# `mpirun` within a Slurm job passes Slurm's variables on, which are then those
+# of the job's script: hence the order.
+_LAUNCHERS = (
+  _Launcher(
+    "Open MPI",
+    "OMPI_COMM_WORLD_SIZE",
+    "OMPI_COMM_WORLD_RANK",
+    "OMPI_COMM_WORLD_LOCAL_SIZE",
+    found_by=("OMPI_MCA_orte_hnp_uri",),  # Up to version 4.
+  ),
+  _Launcher(
+    "Slurm",
+    "SLURM_NTASKS",
+    "SLURM_PROCID",
+    "SLURM_STEP_TASKS_PER_NODE",
+    found_by=("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_LOCALID"),  # Of `srun`.
+  ),
+  _Launcher("MPI", "PMI_SIZE", "PMI_RANK", "MPI_LOCALNRANKS"),
+)
+# What shows that there may be others, and is not taken for an answer.
+_SIGNS = (
+  _Launcher("an indexed Job of Kubernetes", "", "JOB_COMPLETION_INDEX"),
+  _Launcher("a JAXJob of Kubeflow", "NUM_PROCESSES", "PROCESS_ID", address="COORDINATOR_ADDRESS"),
+  _Launcher("torchrun or a PyTorchJob", "WORLD_SIZE", "RANK", address="MASTER_ADDR"),
+  _Launcher(
+    "AWS Batch",
+    "AWS_BATCH_JOB_NUM_NODES",
+    "AWS_BATCH_JOB_NODE_INDEX",
+    address="AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS",
+  ),
+  _Launcher("MVAPICH", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK"),
+  _Launcher("jsrun", "JSM_NAMESPACE_SIZE", "JSM_NAMESPACE_RANK"),
+  _Launcher("Flux", "FLUX_JOB_SIZE", "FLUX_TASK_RANK"),
+  _Launcher("PALS", "", "PALS_RANKID"),
+  _Launcher("PMIx", "", "PMIX_RANK"),
+  _Launcher("several slices of TPUs", "MEGASCALE_NUM_SLICES", "MEGASCALE_SLICE_ID"),
+)
+# Lists of machines, separated by commas, and their index.
+_LISTS = {"TPU_WORKER_HOSTNAMES": "TPU_WORKER_ID", "TPU_PROCESS_ADDRESSES": "TPU_WORKER_ID"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +122,8 @@ def find_job(
 
   Args:
     mode: "on" connects, "off" doesn't, and "auto" does if flags or environment
-      name more than one process, and on TPUs.
+      name more than one process, and on TPUs. It refuses where others are to be
+      seen and who they are is not.
     environment: environment variables of the process.
     coordinator_address: host of process 0, or "host:port".
     coordinator_port: port of an address without one.
@@ -72,7 +133,8 @@ def find_job(
     num_gpus: number of GPUs of this machine.
 
   Raises:
-    ValueError: flags contradict each other or aren't enough.
+    ValueError: flags contradict each other or aren't enough, or there are signs
+      of others; says what to pass.
   """
   if mode not in MODES:
     raise ValueError(f"--multihost must be one of {MODES}, got {mode!r}.")
@@ -84,17 +146,15 @@ def find_job(
         " and --process_id. Leave it or them out."
       )
     return None
-  launcher = next(
-    (names for names in _LAUNCHERS.values() if all(name in environment for name in names[:2])), None
-  )
+  launcher = _find_launcher(environment)
   if launcher and not any(flags[1:]):
-    num_processes = int(environment[launcher[0]])
-    process_id = int(environment[launcher[1]])
+    num_processes = _number(environment, launcher.count)
+    process_id = _number(environment, launcher.index)
   known = num_processes > 0 and process_id >= 0
   if any(flags) and not (known and (coordinator_address or launcher)):
     raise ValueError(
       "--coordinator_address, --num_processes and --process_id go together,"
-      " where Slurm or Open MPI don't give the last two; got"
+      " where Slurm or MPI don't give the last two; got"
       f" {coordinator_address!r}, {num_processes} and {process_id}. Process 0"
       " must run at the address, and the ids count from 0."
     )
@@ -104,17 +164,102 @@ def find_job(
     return None
   if not known:
     # JAX finds the processes of a TPU pod itself.
-    return Job() if on_tpu or mode == "on" else None
+    if on_tpu or mode == "on":
+      return Job()
+    _refuse_to_be_alone(environment)
+    return None
+  if not (coordinator_address or environment.get("JAX_COORDINATOR_ADDRESS")):
+    _check_address_is_found(launcher, environment)
   address = coordinator_address or None
   if address and not re.search(r":\d+$", address):
     address = f"{address}:{coordinator_port}"
   local = None
-  here = environment.get(launcher[2], "") if launcher else ""
+  here = environment.get(launcher.here, "") if launcher else ""
   # JAX gives a process of these launchers one GPU; one that is alone on its
   # machine takes all.
   if re.match(r"1\b", here) and num_gpus > 1:
     local = tuple(range(num_gpus))
   return Job(address, num_processes, process_id, local)
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+  """The whole number that a variable holds; -1 without one."""
+  text = environment.get(name, "").strip()
+  return int(text) if text.isdecimal() else -1
+
+
+def _find_launcher(environment: Mapping[str, str]) -> _Launcher | None:
+  """What started this process, if it says how many there are and which this is."""
+  found = [
+    launcher
+    for launcher in _LAUNCHERS
+    if _number(environment, launcher.count) > 0 and _number(environment, launcher.index) >= 0
+  ]
+  if [launcher.name for launcher in found] == ["Slurm", "MPI"]:
+    same = all(
+      _number(environment, found[0].__dict__[part]) == _number(environment, found[1].__dict__[part])
+      for part in ("count", "index")
+    )
+    return found[0] if same else found[1]
+  return found[0] if found else None
+
+
+_ALONE = (
+  "Alone, every one of them would train the whole run in the same workdir. Where this process is"
+  " the only one, give --multihost=off."
+)
+
+
+def _check_address_is_found(launcher: _Launcher | None, environment: Mapping[str, str]) -> None:
+  """Raises ValueError unless JAX finds the machine of process 0."""
+  if launcher is None:
+    return
+  absent = [name for name in launcher.found_by if name not in environment]
+  if launcher.found_by and not absent:
+    return
+  said = f"{launcher.count}={environment[launcher.count]}"
+  if launcher.name == "Slurm":
+    raise ValueError(
+      f"{said} says that there are other processes, but this one was not started by srun"
+      f" ({', '.join(absent)} not set), so that they can't find each other. Put srun before the"
+      f" command, or give --coordinator_address=HOST_OF_PROCESS_0. {_ALONE}"
+    )
+  raise ValueError(
+    f"{said} ({launcher.name}) says that there are other processes, but not on which machine the"
+    " first one runs (Open MPI says so up to version 4). Give"
+    f" --coordinator_address=HOST_OF_PROCESS_0, the same for all. {_ALONE}"
+  )
+
+
+def _refuse_to_be_alone(environment: Mapping[str, str]) -> None:
+  """Raises ValueError where others are to be seen, and who they are is not."""
+  for sign in _SIGNS:
+    if sign.index not in environment or (sign.address and sign.address not in environment):
+      continue
+    count = _number(environment, sign.count) if sign.count else 0
+    if sign.count and count < 2:
+      continue
+    address = f"${sign.address}" if sign.address else "HOST_OF_PROCESS_0"
+    raise ValueError(
+      f"{sign.index}={environment[sign.index]!r} is a sign of other processes ({sign.name}), but"
+      f" --multihost=auto doesn't know them. Give --coordinator_address={address}"
+      f" --num_processes={f'${sign.count}' if sign.count else 'NUMBER'}"
+      f" --process_id=${sign.index}. {_ALONE}"
+    )
+  for name, index in _LISTS.items():
+    hosts = [host for host in environment.get(name, "").split(",") if host.strip()]
+    if len(hosts) > 1:
+      raise ValueError(
+        f"{name} names {len(hosts)} machines, but this one has no TPU that can be seen. Look why"
+        f" (`ls /dev/accel* /dev/vfio`), or give --coordinator_address={hosts[0]}"
+        f" --num_processes={len(hosts)} --process_id=${index}. {_ALONE}"
+      )
+  if environment.get("JAX_COORDINATOR_ADDRESS"):
+    raise ValueError(
+      "JAX_COORDINATOR_ADDRESS is a sign of other processes. Give"
+      " --coordinator_address=$JAX_COORDINATOR_ADDRESS, --num_processes and --process_id."
+      f" {_ALONE}"
+    )
 
 
 def has_tpu() -> bool:
@@ -130,12 +275,16 @@ def count_gpus(environment: Mapping[str, str]) -> int:
   return len(glob.glob("/dev/nvidia[0-9]*"))
 
 
-def connect(job: Job, *, timeout: int = 300) -> None:
+def connect(job: Job, *, timeout: int = 300, heartbeat: int = 100, shared: str = "") -> None:
   """Connects this process with the others; waits for all.
 
   Args:
     job: the job, see `find_job`.
     timeout: seconds to wait.
+    heartbeat: seconds without a sign of life after which JAX takes a process
+      for lost and ends the others.
+    shared: text that all processes of this run know and others don't, such as
+      its command; who doesn't know it is not taken for one of them.
 
   Raises:
     ValueError: JAX found no other processes.
@@ -143,26 +292,38 @@ def connect(job: Job, *, timeout: int = 300) -> None:
   """
   import jax
 
-  with _watch(job):
-    jax.distributed.initialize(
-      job.coordinator, job.count, job.index, job.local_devices, initialization_timeout=timeout
-    )
+  try:
+    with _watch(job, shared):
+      jax.distributed.initialize(
+        job.coordinator,
+        job.count,
+        job.index,
+        job.local_devices,
+        initialization_timeout=timeout,
+        heartbeat_timeout_seconds=heartbeat,
+      )
+  except ValueError as error:
+    raise ValueError(
+      f"JAX doesn't find the other processes of this run ({error}) Give --coordinator_address,"
+      " --num_processes and --process_id, or --multihost=off to run alone."
+    ) from error
+  peers.joined()
   logging.info("process %d of %d is connected", jax.process_index(), jax.process_count())
 
 
 @contextlib.contextmanager
-def _watch(job: Job) -> Iterator[None]:
+def _watch(job: Job, shared: str) -> Iterator[None]:
   """Logs who is missing while `connect` waits.
 
-  Beside JAX's own connection, the processes call at the next higher port of
-  process 0, which therefore knows who has come. Where that port is blocked, the
-  lines say less, and nothing else is lost.
+  JAX's own service answers nobody before all are there. So beside it, the
+  processes call at the next higher port of process 0, which therefore knows who
+  has come. Where that port is blocked, the lines say less, and nothing else is
+  lost.
   """
   ended = threading.Event()
   roll = None
   if job.coordinator and job.count:
-    host, _, port = job.coordinator.rpartition(":")
-    roll = _Roll(job, job.count, (host, int(port) + 1), ended)
+    roll = _Roll(job, job.count, job.coordinator, shared, ended)
   watcher = threading.Thread(target=_report, args=(job, roll, ended), daemon=True)
   watcher.start()
   try:
@@ -188,16 +349,23 @@ def _report(job: Job, roll: _Roll | None, ended: threading.Event) -> None:
 
 
 class _Roll:
-  """The list of who has come; process 0 keeps it, and the others call there."""
+  """The list of who has come; process 0 keeps it, and the others call there.
+
+  It listens at the address at which the others know process 0, and at no other.
+  A call counts if its sender knows what the run shares: it has to hash that
+  together with a random text that it is given.
+  """
 
   def __init__(
-    self, job: Job, count: int, address: tuple[str, int], ended: threading.Event
+    self, job: Job, count: int, coordinator: str, shared: str, ended: threading.Event
   ) -> None:
     self._job = job
     self._count = count
-    self._came = {0: socket.gethostname()}
+    self._came = {0: {socket.gethostname()}}
     self._ended = ended
-    self._address = address
+    host, _, port = coordinator.rpartition(":")
+    self._host, self._port = host.strip("[]"), int(port) + 1
+    self._key = hashlib.sha256(f"{coordinator} {count} {shared}".encode()).digest()
     work = self._keep if job.index == 0 else self._call
     threading.Thread(target=work, daemon=True).start()
 
@@ -205,32 +373,50 @@ class _Roll:
     """A sentence about who hasn't come; empty if that isn't known."""
     if self._job.index:
       return ""
-    absent = sorted(set(range(self._count)) - self._came.keys())
-    there = ", ".join(f"{i} ({host})" for i, host in sorted(self._came.items()))
-    return f" Missing: {', '.join(map(str, absent))}; there: {there}."
+    came = {index: sorted(hosts) for index, hosts in sorted(self._came.items())}
+    absent = sorted(set(range(self._count)) - came.keys())
+    there = ", ".join(f"{i} ({' and '.join(hosts)})" for i, hosts in came.items())
+    text = f" Missing: {', '.join(map(str, absent)) or 'none'}; there: {there}."
+    twice = [str(index) for index, hosts in came.items() if len(hosts) > 1]
+    if twice:
+      text += f" Process {', '.join(twice)} is there on two machines: the ids must differ."
+    return text
+
+  def _seal(self, nonce: bytes, text: bytes) -> bytes:
+    return hmac.new(self._key, nonce + text, "sha256").hexdigest().encode()
 
   def _keep(self) -> None:
     try:
-      with socket.create_server(("", self._address[1])) as server:
+      family = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)[0][0]
+      with socket.create_server((self._host, self._port), family=family) as server:
         server.settimeout(0.5)
         while not self._ended.is_set():
           with contextlib.suppress(TimeoutError, OSError, ValueError):
             caller, _ = server.accept()
             with caller:
-              caller.settimeout(2.0)
-              index, _, host = caller.recv(300).decode().partition(" ")
-              if 0 < int(index) < self._count:
-                self._came[int(index)] = host
+              self._hear(caller)
     except OSError as error:
-      logging.info("no roll call at port %d: %s", self._address[1], error)
+      logging.info("no roll call at %s port %d: %s", self._host, self._port, error)
+
+  def _hear(self, caller: socket.socket) -> None:
+    caller.settimeout(2.0)
+    nonce = secrets.token_hex(16).encode()
+    caller.sendall(nonce)
+    text, _, seal = caller.recv(400).rpartition(b" ")
+    if not hmac.compare_digest(seal, self._seal(nonce, text)):
+      return
+    index, _, host = text.decode().partition(" ")
+    if index.isdecimal() and int(index) < self._count:
+      self._came.setdefault(int(index), set()).add(peers.clean(host, 100))
 
   def _call(self) -> None:
-    text = f"{self._job.index} {socket.gethostname()}"
+    text = f"{self._job.index} {socket.gethostname()}".encode()
     while not self._ended.is_set():
       with (
         contextlib.suppress(OSError),
-        socket.create_connection(self._address, timeout=2.0) as server,
+        socket.create_connection((self._host, self._port), timeout=2.0) as server,
       ):
-        server.sendall(text.encode())
+        nonce = server.recv(32)
+        server.sendall(text + b" " + self._seal(nonce, text))
         return
       self._ended.wait(0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -235,8 +236,69 @@ def test_changed_data_under_a_checkpoint(config, tiny_ego, finished, tmp_path):
   config.method = "fpv_only"
   config.stages = ("joint",)
   (workdir / "config.json").unlink()
-  with pytest.raises(ValueError, match="trained on other data: ego was"):
+  with pytest.raises(ValueError, match="trained on other data: the ego clips"):
     main.run(config, workdir)
+
+
+@pytest.fixture(name="begun")
+def begun_fixture(config, tiny_ego, tiny_exo, tiny_tables, tmp_path):
+  """A joint stage at step 1 of 2, and its config; the data then move."""
+  config.stages = ("joint",)
+  config.joint_stage.total = "2 steps"
+  config.eval.splits, config.eval.during_split = (), ""
+  config.stop_at = "joint:1"
+  main.run(config, tmp_path / "run")
+  config.stop_at = ""
+  for folder in (tiny_ego, tiny_exo, tiny_tables):
+    shutil.copytree(folder, tmp_path / "moved" / folder.name, dirs_exist_ok=True)
+  moved = tmp_path / "moved"
+  config.ego.dataset, config.exo.datasets = str(moved / "ego"), (str(moved / "exo"),)
+  tables = moved / tiny_tables.name
+  config.narrations, config.pairs.table = str(tables / "narrations.npz"), str(tables / "pairs.npz")
+  return config
+
+
+def test_moved_data_go_on(begun, tmp_path):
+  main.run(begun, tmp_path / "run")
+  assert weight_files.read_weights(tmp_path / "run").step == 2
+  saved = json.loads((tmp_path / "run" / "config.json").read_text())
+  assert saved["ego.dataset"] == str(tmp_path / "moved" / "ego")
+
+
+def test_other_pixels_under_equal_ids_do_not(begun, tmp_path):
+  index = tmp_path / "moved" / "ego" / "clips_train.jsonl"
+  lines = [json.loads(line) for line in index.read_text().splitlines()]
+  lines[3]["digest"] = "0" * len(lines[3]["digest"])
+  index.write_text("".join(json.dumps(line) + "\n" for line in lines))
+  with pytest.raises(ValueError, match=r"the ego clips \(pixels, .*was .*now"):
+    main.run(begun, tmp_path / "run")
+
+
+def test_another_pair_table_does_not(begun, tmp_path):
+  """One that was mined from the same data, in another way."""
+  table = pairing.PairTable.load(begun.pairs.table)
+  other = {name: getattr(table, name)[:, :1] for name in ("neighbours", "similarity")}
+  dataclasses.replace(table, **other).save(begun.pairs.table)
+  with pytest.raises(ValueError, match=r"the pair table \(pairs\) was .*now"):
+    main.run(begun, tmp_path / "run")
+
+
+def test_other_starting_weights_do_not(config, finished, tmp_path):
+  config.stages, config.method = ("joint",), "fpv_only"
+  config.joint_stage.total = "2 steps"
+  config.eval.splits, config.eval.during_split = (), ""
+  shutil.copytree(finished[0] / "joint", tmp_path / "start")
+  config.init.ego, config.stop_at = str(tmp_path / "start"), "joint:1"
+  main.run(config, tmp_path / "run")
+  config.stop_at = ""
+  config.init.ego = str(finished[0] / "exo")
+  with pytest.raises(ValueError, match=r"the starting weights init.ego were"):
+    main.run(config, tmp_path / "run")
+  # The same elsewhere, or gone since: they were needed at the start alone.
+  shutil.rmtree(tmp_path / "start")
+  config.init.ego = str(tmp_path / "start")
+  main.run(config, tmp_path / "run")
+  assert weight_files.read_weights(tmp_path / "run").step == 2
 
 
 def test_missing_paths_are_named(config, tmp_path):

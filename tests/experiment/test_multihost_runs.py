@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.data import pairing
 from sum_l_jax.system import processes
 from sum_l_jax.train import metric_log
 from tests.support import environments
@@ -50,7 +51,7 @@ class Launched:
     )
 
 
-def launch(config, workdir, processes, *more, sigterm="") -> Launched:
+def launch(config, workdir, processes, *more, sigterm="", last=()) -> Launched:
   """Runs main in several processes, which share four devices.
 
   Args:
@@ -59,6 +60,7 @@ def launch(config, workdir, processes, *more, sigterm="") -> Launched:
     processes: number of processes that share the devices.
     *more: arguments.
     sigterm: "stage:batch" before which the last process gets one.
+    last: arguments of the last process alone.
   """
   environment = environments.training(
     devices=DEVICES // processes,
@@ -97,6 +99,7 @@ def launch(config, workdir, processes, *more, sigterm="") -> Launched:
             f"--process_id={i}",
           ]
         ),
+        *(last if i == processes - 1 else ()),
       ],
       cwd=ROOT,
       text=True,
@@ -236,6 +239,31 @@ def test_a_signal_in_the_final_evaluation_stops_all(config, single, tmp_path):
   assert "Stopped as asked while evaluating" in stopped.said[0]
   assert "Stopped as asked" not in stopped.said[1]
   assert not list(tmp_path.glob("result*"))
+
+
+def test_processes_that_were_started_differently_end(config, tiny_ego, tiny_tables, tmp_path):
+  """What differs is named; that the data lie elsewhere on a machine is none of it."""
+  shutil.copytree(tiny_ego, tmp_path / "ego")
+  table = pairing.PairTable.load(tiny_tables / "pairs.npz")
+  fewer = {name: getattr(table, name)[:, :1] for name in ("neighbours", "similarity")}
+  dataclasses.replace(table, **fewer).save(tmp_path / "other.npz")
+  workdir = tmp_path / "run"
+  done = launch(
+    config,
+    workdir,
+    2,
+    last=(
+      "--config.joint_stage.learning_rate=0.5",
+      f"--config.pairs.table={tmp_path / 'other.npz'}",
+      f"--config.ego.dataset={tmp_path / 'ego'}",
+    ),
+  )
+  assert done.codes == [2, 2], str(done)
+  for text in done.said:
+    line = next(line for line in text.splitlines() if line.startswith("  Process 1 of 2"))
+    assert "config.joint_stage.learning_rate is 0.5, not 0.01" in line, str(done)
+    assert "data: joint pairs is " in line and line.count("; ") == 1, line
+  assert not (workdir / "config.json").exists() and not list(workdir.glob("*/checkpoints/*"))
 
 
 @pytest.mark.parametrize("saved_by, processes", [("single", 4), ("pair", 1)])

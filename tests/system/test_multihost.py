@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import socket
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
@@ -14,8 +17,30 @@ from sum_l_jax.system import multihost
 from tests.support import free_ports
 
 ROOT = pathlib.Path(__file__).parents[2]
-SLURM = {"SLURM_NTASKS": "8", "SLURM_PROCID": "3", "SLURM_STEP_TASKS_PER_NODE": "4(x2)"}
-MPI = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_LOCAL_SIZE": "1"}
+# What `srun` sets, and Open MPI 4.
+SLURM = {
+  "SLURM_NTASKS": "8",
+  "SLURM_PROCID": "3",
+  "SLURM_STEP_TASKS_PER_NODE": "4(x2)",
+  "SLURM_JOB_ID": "7",
+  "SLURM_STEP_NODELIST": "node[1-2]",
+  "SLURM_LOCALID": "3",
+}
+MPI = {
+  "OMPI_COMM_WORLD_SIZE": "2",
+  "OMPI_COMM_WORLD_RANK": "1",
+  "OMPI_COMM_WORLD_LOCAL_SIZE": "1",
+  "OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://10.96.0.1:34911",
+}
+# What Slurm sets in the script of a job, outside of `srun`.
+SCRIPT = {"SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_JOB_ID": "7", "SLURM_LOCALID": "0"}
+PMI = {"PMI_SIZE": "4", "PMI_RANK": "2"}
+
+
+def without(environment, *names):
+  return {name: value for name, value in environment.items() if name not in names}
+
+
 FLAGS = dict(coordinator_address="a", num_processes=2, process_id=1)
 
 
@@ -44,12 +69,57 @@ FLAGS = dict(coordinator_address="a", num_processes=2, process_id=1)
     # A shell on a Slurm node, or a job of one task.
     ("auto", {"SLURM_NTASKS": "8"}, {}, None),
     ("auto", {**SLURM, "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, {}, None),
+    # `mpirun` within a Slurm job.
+    ("auto", {**SCRIPT, **MPI}, {}, multihost.Job(None, 2, 1)),
+    ("auto", {**SCRIPT, **PMI}, {"coordinator_address": "a"}, multihost.Job("a:8476", 4, 2)),
+    ("auto", {**SLURM, "PMI_SIZE": "8", "PMI_RANK": "3"}, {}, multihost.Job(None, 8, 3)),
+    # Open MPI 5 doesn't say where process 0 is.
+    (
+      "auto",
+      without(MPI, "OMPI_MCA_orte_hnp_uri"),
+      {"coordinator_address": "a"},
+      multihost.Job("a:8476", 2, 1),
+    ),
+    ("auto", {**PMI, "JAX_COORDINATOR_ADDRESS": "a:1"}, {}, multihost.Job(None, 4, 2)),
+    # One process, whatever started it.
+    ("auto", {"PMI_SIZE": "1", "PMI_RANK": "0", "PMIX_RANK": "0"}, {}, None),
+    ("auto", {"WORLD_SIZE": "1", "RANK": "0", "MASTER_ADDR": "a"}, {}, None),
+    ("auto", {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"}, {}, None),
+    ("auto", {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, {}, None),
+    # A pod of TPUs in Kubernetes: JAX knows.
+    ("auto", {"JOB_COMPLETION_INDEX": "1"}, {"on_tpu": True}, multihost.Job()),
+    ("off", {"JOB_COMPLETION_INDEX": "1"}, {}, None),
+    ("auto", {"JOB_COMPLETION_INDEX": "1"}, FLAGS, multihost.Job("a:8476", 2, 1)),
     # Flags win over the launcher.
     ("auto", SLURM, FLAGS, multihost.Job("a:8476", 2, 1)),
   ],
 )
 def test_find_job(mode, environment, options, job):
   assert multihost.find_job(mode, environment, **options) == job
+
+
+@pytest.mark.parametrize(
+  "environment, words",
+  [
+    ({"JOB_COMPLETION_INDEX": "1"}, "--process_id=$JOB_COMPLETION_INDEX"),
+    (without(MPI, "OMPI_MCA_orte_hnp_uri"), "--coordinator_address=HOST_OF_PROCESS_0"),
+    (PMI, "PMI_SIZE=4 (MPI)"),
+    (SCRIPT, "Put srun before the command"),
+    ({"PMIX_RANK": "0"}, "--process_id=$PMIX_RANK"),
+    (
+      {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "a"},
+      "--coordinator_address=$MASTER_ADDR --num_processes=$WORLD_SIZE --process_id=$RANK",
+    ),
+    ({"MEGASCALE_NUM_SLICES": "2", "MEGASCALE_SLICE_ID": "1"}, "$MEGASCALE_SLICE_ID"),
+    ({"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "1"}, "--coordinator_address=a"),
+    ({"JAX_COORDINATOR_ADDRESS": "a:1"}, "--coordinator_address=$JAX_COORDINATOR_ADDRESS"),
+  ],
+)
+def test_who_sees_others_and_does_not_know_them_does_not_train_alone(environment, words):
+  with pytest.raises(ValueError) as error:
+    multihost.find_job("auto", environment)
+  assert words in str(error.value) and "--multihost=off" in str(error.value)
+  assert multihost.find_job("off", environment) is None
 
 
 @pytest.mark.parametrize(
@@ -82,8 +152,57 @@ from sum_l_jax.system import multihost
 logging.set_verbosity(logging.INFO)
 multihost.PATIENCE_SECONDS = 2.0
 job = multihost.Job("127.0.0.1:" + sys.argv[1], 3, int(sys.argv[2]))
-multihost.connect(job, timeout=int(sys.argv[3]))
+multihost.connect(job, timeout=int(sys.argv[3]), shared="the command")
 """
+
+
+def roll(index, shared, port, ended, host="127.0.0.1"):
+  return multihost._Roll(
+    multihost.Job(f"{host}:{port}", 3, index), 3, f"{host}:{port}", shared, ended
+  )
+
+
+def test_the_roll_call_takes_nobody_who_does_not_know_the_run(monkeypatch):
+  port, ended = free_ports.free_port(), threading.Event()
+  monkeypatch.setattr(multihost.socket, "gethostname", lambda: "far\x1b[31m")
+  try:
+    kept = roll(0, "the command", port, ended)
+    roll(1, "another command", port, ended)
+    with socket.create_connection(("127.0.0.1", port + 1), timeout=5) as stranger:
+      stranger.recv(32)
+      stranger.sendall(b"1 stranger " + 64 * b"0")
+      stranger.recv(1)  # Until it is closed.
+    roll(2, "the command", port, ended)
+    end = time.monotonic() + 20
+    while "2 (" not in kept.missing() and time.monotonic() < end:
+      time.sleep(0.02)
+    assert " Missing: 1; there: 0 (far" in kept.missing() and "2 (far" in kept.missing()
+    assert "stranger" not in kept.missing()
+    monkeypatch.setattr(multihost.socket, "gethostname", lambda: "near")
+    roll(2, "the command", port, ended)  # Two processes with one number.
+    while "near" not in kept.missing() and time.monotonic() < end:
+      time.sleep(0.02)
+    assert "Process 2 is there on two machines" in kept.missing()
+  finally:
+    ended.set()
+
+
+def test_the_roll_call_listens_at_the_address_of_process_0_alone():
+  port, ended = free_ports.free_port(), threading.Event()
+  try:
+    roll(0, "", port, ended, host="127.0.0.2")
+    with contextlib.suppress(OSError):
+      end = time.monotonic() + 20
+      while time.monotonic() < end:
+        with contextlib.suppress(ConnectionRefusedError):
+          socket.create_connection(("127.0.0.2", port + 1), timeout=1).close()
+          break
+        time.sleep(0.02)
+    with pytest.raises(OSError):
+      socket.create_connection(("127.0.0.1", port + 1), timeout=1)
+    socket.create_connection(("127.0.0.2", port + 1), timeout=1).close()
+  finally:
+    ended.set()
 
 
 def test_watchdog_names_who_is_missing():

@@ -26,6 +26,7 @@ from packaging import requirements
 
 from sum_l_jax.system import command_line
 from sum_l_jax.system import multihost
+from sum_l_jax.system import platform_errors
 from sum_l_jax.system import processes
 
 _PACKAGE = "sum_l_jax"
@@ -40,6 +41,10 @@ _VARIABLES = (
   "TPU_",
   "SLURM_N",
   "SLURM_P",
+  "PMI_",
+  "PMIX_RANK",
+  "JOB_COMPLETION_INDEX",
+  "MEGASCALE_",
   "OMPI_COMM_",
   "GLIBC_TUNABLES",
   "LD_PRELOAD",
@@ -98,6 +103,27 @@ def check_devices() -> Iterator[Finding]:
     yield "TPU", "is there, and JAX doesn't use it; pip install -e '.[tpu]'"
 
 
+def check_others() -> Iterator[Finding]:
+  """Says which processes a training would connect with."""
+  try:
+    job = multihost.find_job(
+      "auto",
+      os.environ,
+      on_tpu=multihost.has_tpu(),
+      num_gpus=multihost.count_gpus(os.environ),
+    )
+  except ValueError as error:
+    yield "processes of a training", str(error)
+    return
+  if job is None:
+    found = "this one alone"
+  elif job.count is None:
+    found = "those that JAX finds"
+  else:
+    found = f"this is number {job.index} of {job.count}"
+  yield f"processes of a training: {found}", ""
+
+
 def check_decoders() -> Iterator[Finding]:
   """Checks JPEG by a round trip, and videos by what FFmpeg was built with."""
   import av
@@ -149,6 +175,7 @@ def examine(workdir: pathlib.Path) -> Iterator[tuple[str, list[Finding]]]:
   subjects: dict[str, Callable[[], Iterator[Finding]]] = {
     "libraries": check_libraries,
     "devices": check_devices,
+    "processes": check_others,
     "decoders": check_decoders,
     "machine": lambda: check_machine(workdir),
     "environment": environment,
@@ -159,7 +186,8 @@ def examine(workdir: pathlib.Path) -> Iterator[tuple[str, list[Finding]]]:
       findings.extend(check())
     # Whatever a broken installation raises, the rest is still wanted.
     except Exception as error:
-      findings.append((subject, f"{type(error).__name__}: {error}"))
+      text = platform_errors.advice(error) or f"{type(error).__name__}: {error}"
+      findings.append((subject, text))
     yield subject, findings
 
 

@@ -6,6 +6,7 @@
 Writes WORKDIR/report.html: results, what was trained on what, curves, pairs,
 class activation maps, confusion, gains by class over the baseline, retrieval,
 settings and versions. The page says in one line what the workdir does not have.
+While the run goes on, --output=FILE.html writes the page elsewhere.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import json
 import pathlib
 import sys
@@ -22,6 +24,7 @@ from sum_l_jax.config import presets
 from sum_l_jax.config import read
 from sum_l_jax.system import atomic
 from sum_l_jax.system import command_line
+from sum_l_jax.system import lease
 from sum_l_jax.system import run_files
 
 
@@ -43,14 +46,16 @@ def write_report(
   baseline: str | pathlib.Path = "",
   split: str = "",
   number: int = 4,
+  output: str | pathlib.Path = "",
 ) -> pathlib.Path:
-  """Writes `report.html` into a workdir.
+  """Writes `report.html` into a workdir, or another file.
 
   Args:
     workdir: workdir of a run, finished or not.
     baseline: another evaluated workdir to compare with.
     split: evaluated split for classes and maps; "" is the last that has labels.
     number: number of test clips with class maps.
+    output: file to write; "" is `report.html` in the workdir.
 
   Returns:
     The file.
@@ -67,7 +72,7 @@ def write_report(
     raise ValueError(f"The number of clips must be 0 or more, got {number}.")
   run = run_contents.read_run(workdir, split=split, baseline=baseline)
   text = run_page.make_page(run, defaults=_defaults(run.fields), number=number)
-  path = run.workdir / run_files.REPORT
+  path = pathlib.Path(output or run.workdir / run_files.REPORT)
   atomic.write_text(path, text)
   return path
 
@@ -79,13 +84,26 @@ def _parser() -> argparse.ArgumentParser:
   add("--baseline", default="", metavar="WORKDIR", help="an evaluated run to compare with")
   add("--split", default="", help="split for classes and maps (the last evaluated with labels)")
   add("--number", type=int, default=4, help="number of test clips with class maps (4)")
+  add("--output", default="", metavar="FILE", help="file to write (report.html in the workdir)")
   return parser
 
 
 def _run(options: argparse.Namespace) -> str:
-  path = write_report(
-    options.workdir, baseline=options.baseline, split=options.split, number=options.number
-  )
+  if options.output:
+    command_line.check_output(pathlib.Path(options.output), suffixes=(".html",))
+  # A run that trains there goes on; the page of it can be written elsewhere.
+  holds = not options.output and (pathlib.Path(options.workdir) / run_files.CONFIG).is_file()
+  try:
+    with lease.held(options.workdir, what="report") if holds else contextlib.nullcontext():
+      path = write_report(
+        options.workdir,
+        baseline=options.baseline,
+        split=options.split,
+        number=options.number,
+        output=options.output,
+      )
+  except lease.HeldError as error:
+    raise ValueError(f"{error} --output=FILE.html writes the page elsewhere.") from error
   return f"wrote {path}"
 
 

@@ -26,6 +26,7 @@ from typing import Any
 from sum_l_jax.config.schema import Settings
 from sum_l_jax.system import atomic
 from sum_l_jax.system import command_line
+from sum_l_jax.system import lease
 from sum_l_jax.tools import shared_options
 from sum_l_jax.tools.study import plan
 from sum_l_jax.tools.study import reuse
@@ -126,6 +127,20 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
       command = shlex.join(("python", *cell.command))
       print(f"# {cell.name} is {cell.reused}" if cell.reused else command)
     return 0
+  options.workdir.mkdir(parents=True, exist_ok=True)
+  command = shlex.join(["python", "-m", "sum_l_jax.tools.study", *sys.argv[1:]])
+  with lease.held(options.workdir, what=command):
+    return _run_cells(options, overrides, study, cells, seeds, command)
+
+
+def _run_cells(
+  options: argparse.Namespace,
+  overrides: Sequence[str],
+  study: study_rows.Study,
+  cells: Sequence[plan.Cell],
+  seeds: list[int],
+  command: str,
+) -> int:
   settings = plan.read_settings(options.config, overrides)
   split = options.split or settings.eval.splits[-1]
   about = {
@@ -149,7 +164,7 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
       **about,
       # Rendered clips have no line in the paper.
       "compare_with_paper": not settings.prepare.recipe,
-      "command": shlex.join(["python", "-m", "sum_l_jax.tools.study", *sys.argv[1:]]),
+      "command": command,
     },
   )
   study_table.write(result, options.workdir)

@@ -1,0 +1,68 @@
+"""A device that JAX is told to use and doesn't find: the variable, and the way out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from sum_l_jax.system import command_line
+from sum_l_jax.system import platform_errors
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu", "nothing"])
+@pytest.mark.parametrize(
+  "command",
+  [
+    ["sum_l_jax.main", "--config=configs/demo.py", "--workdir={}"],
+    ["sum_l_jax.tools.doctor"],
+  ],
+)
+def test_commands_name_the_variable(command, platform, tmp_path):
+  done = subprocess.run(
+    [sys.executable, "-m", *(part.format(tmp_path / "run") for part in command)],
+    cwd=ROOT,
+    env={**os.environ, "JAX_PLATFORMS": platform, "CUDA_VISIBLE_DEVICES": ""},
+    capture_output=True,
+    text=True,
+    timeout=120,
+    check=False,
+  )
+  said = done.stdout + done.stderr
+  assert done.returncode == (1 if "doctor" in command[0] else 2), said
+  assert f"JAX_PLATFORMS='{platform}'" in said and "set JAX_PLATFORMS=cpu" in said
+  assert "Traceback" not in said and "AssertionError" not in said
+
+
+def _raise(error):
+  def work(_):
+    raise error
+
+  return work
+
+
+def test_every_command_does(monkeypatch, capsys):
+  """All but main go through one function."""
+
+  def none():
+    raise AssertionError
+
+  monkeypatch.setattr(jax, "devices", none)
+  monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+  for error in (AssertionError(), RuntimeError("Unable to initialize backend 'cuda': no driver")):
+    assert command_line.run(argparse.ArgumentParser(), _raise(error), []) == 2
+    assert "With JAX_PLATFORMS='cuda'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [AssertionError(), AssertionError("x"), RuntimeError("y")])
+def test_other_errors_stay_what_they_are(error):
+  assert not platform_errors.advice(error)
+  with pytest.raises(type(error)):
+    command_line.run(argparse.ArgumentParser(), _raise(error), [])
