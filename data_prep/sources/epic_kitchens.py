@@ -277,15 +277,7 @@ def read_annotations(
 
 def _about_classes(tasks: Mapping[str, types.Task], release: Release) -> list[str]:
   """What is odd about the class lists."""
-  nameless = [name for name, task in tasks.items() if task.class_names[:1] == ("class_0",)]
-  found = []
-  if nameless:
-    found.append(
-      f"No class list of {' and '.join(nameless)} was found, so the classes are called class_0,"
-      f" class_1 and so on. Put {release.class_files[0].format(task=nameless[0])} beside the"
-      " annotations, or give --class_lists=DIR."
-    )
-  return found + [
+  return [
     f"The class list of {name} has {task.num_classes} classes; {release.name} has"
     f" {release.num_classes[name]}. It is that of another version or release"
     " (EPIC_100_noun_classes_v2.csv has 305), and published weights and results don't fit"
