@@ -135,17 +135,19 @@ def describe_quirks(metadata: Mapping[str, Any]) -> list[str]:
   return found
 
 
-def parse_actions(cell: str, where: str) -> tuple[list[Action], list[str]]:
+def parse_actions(cell: str, where: str, dropped: list[str] | None = None) -> list[Action]:
   """Reads "c092 11.90 21.20;c147 0.00 12.60"; an empty cell has no action.
 
-  Returns:
-    The actions; and those parts of the cell that stop where they start, or
-    before, of which the official files have some.
+  Args:
+    cell: the cell.
+    where: file and line, for the error text.
+    dropped: gets the parts that stop where they start, or before, of which the
+      official files have some; None makes them errors.
 
   Raises:
     ValueError: a part can't be read; the error names the place and the part.
   """
-  actions, dropped = [], []
+  actions = []
   for part in filter(None, (p.strip() for p in cell.split(";"))):
     words = part.split()
     code = words[0][1:] if words[0][:1] == "c" else ""
@@ -158,9 +160,11 @@ def parse_actions(cell: str, where: str) -> tuple[list[Action], list[str]]:
     start, stop = (clip_specs.parse_seconds(w, "actions", where) for w in words[1:])
     if start < stop:
       actions.append(Action(int(code), start, stop))
-    else:
+    elif dropped is not None:
       dropped.append(part)
-  return actions, dropped
+    else:
+      raise ValueError(f"{where}: action {part!r} stops before it starts. Correct the cell.")
+  return actions
 
 
 def _label_files(path: pathlib.Path, view: str) -> dict[str, pathlib.Path]:
@@ -273,13 +277,15 @@ def _make_clips(
   roots: Sequence[pathlib.Path],
   rule: str,
   window: float,
-  quirks: Quirks,
+  quirks: Quirks | None = None,
 ) -> list[clip_specs.ClipSpec | None]:
   """Makes the clips of one video; None for a window without an action."""
   clip_specs.check_cells(row, where)
   if not row["id"]:
     raise ValueError(f"{where}: id is empty. Take the official file.")
-  actions, dropped = parse_actions(row["actions"], where)
+  quirks = quirks or Quirks()
+  dropped: list[str] = []
+  actions = parse_actions(row["actions"], where, dropped)
   video = clip_specs.check_inside(row["id"], "id", where)
   # Noted before the video is looked for: what the annotations are like doesn't
   # depend on what was downloaded.

@@ -112,7 +112,6 @@ def test_charades_and_lemma_stay_in_their_folders(places):
       [places / "media"],
       "classes",
       charades_ego.WINDOW_SECONDS,
-      charades_ego.Quirks(),
     )
   finder = lemma._FrameFinder([places / "media"])
   with pytest.raises(ValueError, match="the frame's path must name"):

@@ -188,7 +188,7 @@ def test_missing_files_are_named(official, tmp_path, capsys):
   (labels / "Charades_v1_classes.txt").unlink()
   assert build(labels, media, tmp_path / "out") == 2
   assert "Charades_v1_classes.txt' is missing" in " ".join(capsys.readouterr().err.split())
-  assert charades_ego.parse_actions("", "x") == ([], [])
+  assert charades_ego.parse_actions("", "x") == []
 
 
 def test_actions_without_a_span_are_dropped_alone(official, tmp_path, capsys):
