@@ -579,6 +579,8 @@ class Trainer:
         "crop_size": settings.eval.crop_size,
         # The rate of the stored frames, in which the stride counts.
         "fps": data.leading.clips[0].fps,
+        # All rates, so that prediction reads a video at its own, as it was stored.
+        "rates": sorted({clip.fps for clip in data.leading.clips}),
       },
       "data": {**data.fingerprints, "init": init_digests(settings)},
       "config": settings.to_json(),

@@ -82,7 +82,10 @@ class Predictor:
 
   @property
   def fps(self) -> float:
-    """Frame rate of the training data, at which windows are read."""
+    """Frame rate of the training data, at which windows are read.
+
+    Where there were several, a video is read at the one nearest to its own.
+    """
     return self.recipe.fps
 
   def scores(self, frames: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
@@ -197,14 +200,14 @@ class Predictor:
     Raises:
       ValueError: an argument out of range.
     """
-    windows.check(window, stride, self.fps)
+    windows.check(window, stride, max([self.fps, *self.recipe.rates]))
     if top < 1 or short_side < 16 or short_side % 2:
       raise ValueError(
         f"top must be at least 1 and short_side even and at least 16, got {top=}, {short_side=}."
       )
 
     cutter = functools.partial(
-      windows.WindowCutter, fps=self.fps, window=window, stride=stride, short_side=short_side
+      windows.WindowCutter, window=window, stride=stride, short_side=short_side
     )
     waiting = None
     for items, rows in self._batches(self._read(videos, fps, cutter, progress)):
@@ -220,7 +223,7 @@ class Predictor:
     self,
     videos: Iterable[Video],
     fps: float | None,
-    cutter: Callable[[video_sources.Source], windows.WindowCutter],
+    cutter: Callable[..., windows.WindowCutter],
     progress: Progress | None,
   ) -> Iterator[_Clip | Failure]:
     """Yields the windows of all videos, and what went wrong with each."""
@@ -228,7 +231,8 @@ class Predictor:
       name = video_sources.name_of(video)
       try:
         with video_sources.open_source(video, fps=fps, default_fps=self.fps) as source:
-          for cut in cutter(source):
+          rate = self.recipe.rate_of(source.average_fps)
+          for cut in cutter(source, fps=rate):
             if progress:
               progress(source.name, cut.stop, source.duration)
             jpegs = cut.jpegs

@@ -23,6 +23,9 @@ from sum_l_jax.evaluation.labels import evaluate
 from sum_l_jax.system import devices
 from sum_l_jax.train.state import Network
 
+# 29.97 and 30, or a phone's 29.8, are one rate.
+_SAME_RATE = 0.02
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -34,7 +37,9 @@ class Recipe:
     num_frames: number of frames T.
     stride: distance between two sampled frames, counted at `fps`.
     crop_size: side of the square crop in pixels.
-    fps: frame rate that the stride counts in.
+    fps: frame rate that the stride counts in; with several, that of most videos
+      that say nothing.
+    rates: all frame rates of the training data.
   """
 
   class_names: Mapping[str, tuple[str, ...]]
@@ -43,6 +48,23 @@ class Recipe:
   stride: int
   crop_size: int
   fps: float
+  rates: tuple[float, ...] = ()
+
+  def rate_of(self, own: Callable[[], float]) -> float:
+    """The frame rate at which a video is read, as it was stored for training.
+
+    With one rate that is the one. Where clips were stored at several, a stride
+    counts each clip's own frames, so a video is read at the rate nearest to its
+    own; or at `fps`, if none is near.
+
+    Args:
+      own: function that returns the video's own rate; called if it matters.
+    """
+    if len(self.rates) < 2:
+      return self.fps
+    rate = own()
+    nearest = min(self.rates, key=lambda known: abs(known - rate))
+    return nearest if abs(nearest / rate - 1) < _SAME_RATE else self.fps
 
   @property
   def video_shape(self) -> tuple[int, int, int, int]:
@@ -67,6 +89,8 @@ def make_recipe(
     stride=frames["stride"],
     crop_size=frames["crop_size"],
     fps=frames["fps"],
+    # Converted checkpoints have the one rate of their publication.
+    rates=tuple(frames.get("rates") or [frames["fps"]]),
   )
 
 

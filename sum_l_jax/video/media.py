@@ -120,16 +120,19 @@ class VideoFile:
     cutter = cutting.Cutter(waiting)
     stream = self._stream or video_stream.VideoStream(self.path, strict=True)
     self._stream = None
+    got_any = False
     with stream:
       try:
         for moment, frame in stream.jpegs(short_side, start):
           if cutter.newest is None and start is None:
             _begin(waiting, moment)
-          yield from cutter.add(moment, frame)
+          for clip in cutter.add(moment, frame):
+            got_any = True
+            yield clip
           next_start = cutter.waits_for
-          if cutter.all_done or (
-            next_start is not None and self._may_seek and next_start > moment + _SEEK_SECONDS
-          ):
+          far = next_start is not None and next_start > moment + _SEEK_SECONDS
+          # A pass that gives nothing is not left: a seek may land as early again.
+          if cutter.all_done or (far and got_any and self._may_seek):
             return
       except video_stream.SeekError:
         self._may_seek = False

@@ -109,6 +109,7 @@ def make_card(
       "stride": recipe.stride,
       "crop_size": recipe.crop_size,
       "fps": recipe.fps,
+      "rates": list(recipe.rates),
     },
     # The program applies them; they are here to be looked up.
     "pixels": weights.card["pixels"][types.EGO],

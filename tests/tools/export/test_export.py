@@ -114,7 +114,9 @@ def test_card(model, folder, finished):
   }
   assert card["outputs"]["noun"]["shape"] == ["batch", 4]
   assert card["outputs"]["noun"]["kind"] == "softmax"
-  assert card["frames"] == {"count": 8, "stride": model.recipe.stride, "crop_size": 32, "fps": 12.0}
+  rates = model.recipe.rates
+  wanted = {"count": 8, "stride": model.recipe.stride, "crop_size": 32, "fps": 12.0}
+  assert card["frames"] == {**wanted, "rates": list(rates)} and rates == (12.0,)
   assert card["pixels"]["channel_order"] == "RGB"
   assert card["platforms"] == ["cpu", "cuda", "tpu"]
   weights = weight_files.read_weights(finished[0])
