@@ -12,6 +12,7 @@ The result is a checkpoint that `--config.init.ego`, `--config.init.exo`,
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 import pathlib
 import sys
 
@@ -29,6 +30,11 @@ def _classes(directory: str) -> dict:
     return {}
   card = records.read_card(directory)
   return {card["view"]: {name: task["class_names"] for name, task in card["tasks"].items()}}
+
+
+def _numbers(channels: Sequence[float]) -> str:
+  """One number where all channels have the same."""
+  return " ".join(f"{x:.4g}" for x in (channels if len(set(channels)) > 1 else channels[:1]))
 
 
 def _import(args: argparse.Namespace) -> None:
@@ -64,8 +70,8 @@ def _import(args: argparse.Namespace) -> None:
   frames, window = weights.card["frames"], weights.card["network"]["pool_window"]
   for view, pixels in weights.card["pixels"].items():
     print(
-      f"needs        {view}: {pixels['channel_order']}, mean"
-      f" {pixels['mean'][0]}, std {pixels['std'][0]},"
+      f"needs        {view}: {pixels['channel_order']}, mean {_numbers(pixels['mean'])},"
+      f" std {_numbers(pixels['std'])},"
       f" {frames['count']} frames at stride {frames['stride']} of"
       f" {frames['fps']:g} a second"
     )

@@ -291,7 +291,13 @@ def this_host() -> input_options.Host:
 
 def pixel_specs(settings: Settings, views: Mapping[str, Any]) -> dict[str, models.PixelSpec]:
   """What the encoders' pixels look like, by view."""
-  return {view: models.PixelSpec(channel_order=settings.view(view).channel_order) for view in views}
+  return {
+    view: models.PixelSpec(
+      *types.NORMALIZATIONS[settings.view(view).normalization],
+      channel_order=settings.view(view).channel_order,
+    )
+    for view in views
+  }
 
 
 def build_network(

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import dataclasses
 import functools
 
 from absl import logging
 import jax
 
 from sum_l_jax import build
+from sum_l_jax import models
 from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config.schema import Settings
@@ -322,10 +324,11 @@ def _load_table(
 
 def _check_exo(settings: Settings, weights: weight_files.Weights) -> None:
   """Checks what class scores don't depend on, and `final` leaves unchecked."""
-  order = weights.card["pixels"][types.EXO]["channel_order"]
+  given = dataclasses.asdict(build.pixel_specs(settings, [types.EXO])[types.EXO])
+  saved = dataclasses.asdict(models.PixelSpec.from_json(weights.card["pixels"][types.EXO]))
   prenorm = settings.model.projection_prenorm == "true"
   weight_files.check_trained_with(
     weights,
-    ("exo.channel_order", order, settings.exo.channel_order),
+    ("exo.channel_order and normalization", saved, given),
     ("model.projection_prenorm", towers.prenorm(weights.card), prenorm),
   )

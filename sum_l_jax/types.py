@@ -39,6 +39,16 @@ if typing.TYPE_CHECKING:  # Commands print their help without either.
   import jax
   import numpy as np
 
+# Mean and standard deviation of the pixels in [0, 1] that encoders see, RGB:
+# PySlowFast's and the SUM-L authors', and ImageNet's, which mmaction2 uses.
+NORMALIZATIONS = {
+  "video": ((0.45, 0.45, 0.45), (0.225, 0.225, 0.225)),
+  "imagenet": (
+    (123.675 / 255, 116.28 / 255, 103.53 / 255),
+    (58.395 / 255, 57.12 / 255, 57.375 / 255),
+  ),
+}
+
 # numpy on the host, JAX on devices and under `jit`.
 Array: TypeAlias = "np.ndarray | jax.Array"
 

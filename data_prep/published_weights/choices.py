@@ -6,6 +6,9 @@ MODELS = {
   "slowfast_r50_8x8": "slowfast_r50",
   "slowfast_r50_4x16": "slowfast_r50_4x16",
   "slowfast_r101_8x8": "slowfast_r101",
+  "mmaction2_slowfast_r50_8x8": "mmaction2_slowfast_r50",
+  "mmaction2_slowfast_r50_4x16": "mmaction2_slowfast_r50_4x16",
+  "mmaction2_slowfast_r101_8x8": "mmaction2_slowfast_r101",
 }
 # What becomes of a class head.
 HEADS = ("keep", "reinit", "error")

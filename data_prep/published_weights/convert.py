@@ -108,6 +108,8 @@ def _towers(tensors: Mapping[str, np.ndarray], file: files.WeightFile) -> dict[s
     return {"": "caffe2"}
   if any(name.startswith("blocks.0.") for name in tensors):
     return {"": "pytorchvideo"}
+  if any(re.match(r"backbone\.(slow_path\.)?conv1\.", name) for name in tensors):
+    return {"": "mmaction2"}
   if any(name.startswith("s1_t.") for name in tensors):
     return {types.EGO: "pyslowfast", types.EXO: "sum_l_exo"}
   if any(name.startswith("s1.pathway0_stem.") for name in tensors):
@@ -116,8 +118,8 @@ def _towers(tensors: Mapping[str, np.ndarray], file: files.WeightFile) -> dict[s
   raise ValueError(
     f"{file.path} has names of no known network: {_some(list(tensors))}."
     " Known are PySlowFast and Ego-Exo (s1.pathway0_stem...), the joint"
-    " SUM-L checkpoint (s1_t...), Caffe2 (conv1_w ...) and pytorchvideo"
-    " (blocks.0...)."
+    " SUM-L checkpoint (s1_t...), Caffe2 (conv1_w ...), pytorchvideo"
+    " (blocks.0...) and mmaction2 (backbone.conv1..., backbone.slow_path...)."
   )
 
 
@@ -194,6 +196,7 @@ class _Conversion:
     views = _choose_views(towers, self._options.view or known)
     params, stats, heads = {}, {}, {}
     window = names.pool_window(self._options.backbone, towers.values())
+    self._check_family(towers.values())
     for view, origin in views.items():
       encoder, statistics = self._encoder(towers[origin])
       params[view], stats[view] = {"encoder": encoder}, {"encoder": statistics}
@@ -209,8 +212,26 @@ class _Conversion:
       else:
         self._wrong["in the file without a place"].append(name)
     self._check()
-    card = self._make_card(params, heads, window)
+    card = self._make_card(params, heads, window, names.normalization(towers.values()))
     return weight_files.Weights(params, stats, card, str(self._file.path))
+
+  def _check_family(self, families: Iterable[str]) -> None:
+    """Raises ValueError where the networks of a file and of --model differ in kind."""
+    spec = names.network_spec(self._options.backbone)
+    theirs = "mmaction2" in families
+    if spec.fast is None or theirs == (not spec.fusion_norm):
+      return
+    wanted = [
+      model
+      for model, name in choices.MODELS.items()
+      if names.network_spec(name).fast and names.network_spec(name).fusion_norm != spec.fusion_norm
+    ]
+    raise ValueError(
+      f"{self._file.path} does not fit {self._options.backbone!r}: mmaction2's SlowFast has no"
+      " BatchNorm and ReLU after the convolutions between its pathways and feeds its slow pathway"
+      f" other frames, so that its networks are models of their own. Choose --model from"
+      f" {', '.join(wanted)}."
+    )
 
   def _leave_behind(self) -> None:
     """Drops what is of no use, and what the user doesn't want."""
@@ -306,6 +327,9 @@ class _Conversion:
       # Caffe2 keeps linear layers as they are; PyTorch's fully convolutional
       # ones have trailing ones.
       weight = weight.reshape(weight.shape[0], -1)
+      fast = names.network_spec(self._options.backbone).fast
+      if head.fast_first and fast:
+        weight = np.roll(weight, -fast.widths[-1], axis=1)
       layer = {"kernel": to_ours(weight, 2), "bias": to_ours(bias, 1)}
       if not head.task:
         tower["projection"] = layer
@@ -345,6 +369,7 @@ class _Conversion:
     params: Mapping[str, Any],
     heads: Mapping[str, Mapping[names.Head, list[str]]],
     window: int,
+    normalization: str,
   ) -> dict[str, Any]:
     """What `build.Trainer.card` says of a trained checkpoint, and more."""
     options, old = self._options, self._card
@@ -359,6 +384,7 @@ class _Conversion:
       or next((head.channel_order for head in own), "RGB")
       for view, own in heads.items()
     }
+    mean, std = types.NORMALIZATIONS[normalization]
     frames = old.get("frames", {})
     known_fps = next((head.fps for own in heads.values() for head in own), 30.0)
     biases = [tower["projection"]["bias"] for tower in params.values() if "projection" in tower]
@@ -370,7 +396,17 @@ class _Conversion:
       "tasks": {v: {head.task: own[head] for head in own} for v, own in heads.items()},
       "kinds": {v: {head.task: head.kind for head in own} for v, own in heads.items()},
       "pixels": {
-        view: dataclasses.asdict(models.PixelSpec(channel_order=order[view])) for view in params
+        view: dataclasses.asdict(
+          models.PixelSpec.from_json(
+            {
+              "mean": mean,
+              "std": std,
+              **old.get("pixels", {}).get(view, {}),
+              "channel_order": order[view],
+            }
+          )
+        )
+        for view in params
       },
       "frames": {
         "count": entry.num_frames,
@@ -381,6 +417,7 @@ class _Conversion:
       "network": {
         "alpha": spec.alpha,
         "fusion_kernel": spec.fusion_kernel,
+        "fusion_norm": spec.fusion_norm,
         "bn_epsilon": norm.EPSILON,
         # The released projections were trained on unit features.
         "projection_prenorm": old.get("network", {}).get("projection_prenorm", dim is not None),
@@ -396,10 +433,11 @@ def _kernel_hint(ours: str, value: np.ndarray, backbone: str) -> str:
   """The fusion kernel tells 8x8 (7 frames at depth 50) from 4x16 (5)."""
   if not ours.startswith("fusion/") or value.ndim != 5:
     return ""
+  own = names.network_spec(backbone)
   for model, name in choices.MODELS.items():
     spec = names.network_spec(name)
-    same_depth = spec.fast and spec.slow == names.network_spec(backbone).slow
-    if same_depth and spec.fusion_kernel == value.shape[0]:
+    same_kind = spec.fast and (spec.slow, spec.fusion_norm) == (own.slow, own.fusion_norm)
+    if same_kind and spec.fusion_kernel == value.shape[0]:
       return f"Its fusion kernels span {value.shape[0]} frames: choose --model={model}."
   return ""
 
@@ -461,10 +499,11 @@ def export(
     ValueError: there is no counterpart, or a view is not there.
   """
   backbone = weights.card["backbone"]
-  if backbone not in choices.MODELS.values():
+  theirs = [name for name in choices.MODELS.values() if names.network_spec(name).fusion_norm]
+  if backbone not in theirs:
     raise ValueError(
       f"{weights.source} holds a {backbone!r}, which has no PyTorch"
-      f" counterpart; there is one of {sorted(choices.MODELS.values())}."
+      f" counterpart in PySlowFast; there is one of {sorted(theirs)}."
     )
   out, head_names = {}, {}
   for view in views:

@@ -5,6 +5,7 @@
     sum_l_exo      the exo tower in the SUM-L authors' joint checkpoint
     caffe2         PySlowFast's Caffe2 model zoo
     pytorchvideo   its hub
+    mmaction2      its model zoo
 
 Names are generated from our tree, so "every array is filled" and "every array
 is used" are comparisons of two sets.
@@ -21,7 +22,7 @@ from typing import Any
 from sum_l_jax import models
 from sum_l_jax.models import backbones
 
-FAMILIES = ("pyslowfast", "sum_l_exo", "caffe2", "pytorchvideo")
+FAMILIES = ("pyslowfast", "sum_l_exo", "caffe2", "pytorchvideo", "mmaction2")
 
 _PATHWAYS = {"slow": 0, "fast": 1}
 _TORCH_LEAVES = {
@@ -117,6 +118,21 @@ def _caffe2(layer: Layer, last_blocks: dict[int, int]) -> str:
   return f"{prefix}res{layer.stage}_{layer.block}_branch{branch}_{ending}"
 
 
+def _mmaction2(layer: Layer, two_pathways: bool) -> str:
+  leaf = f"{'bn' if layer.kind == 'norm' else 'conv'}.{_TORCH_LEAVES[layer.leaf]}"
+  start = "backbone."
+  if two_pathways:
+    # The convolutions between the pathways are the slow one's.
+    slow = layer.part == "fusion" or layer.pathway == 0
+    start += "slow_path." if slow else "fast_path."
+  if layer.part == "stem":
+    return f"{start}conv1.{leaf}"
+  if layer.part == "fusion":
+    return f"{start}{'conv1' if layer.stage == 1 else f'layer{layer.stage - 1}'}_lateral.{leaf}"
+  part = {"shortcut": "downsample", "a": "conv1", "b": "conv2", "c": "conv3"}[layer.part]
+  return f"{start}layer{layer.stage - 1}.{layer.block}.{part}.{leaf}"
+
+
 def network_spec(backbone: str) -> backbones.NetworkSpec:
   """The stage tables of a backbone that has published weights."""
   spec = models.BACKBONES[backbone].spec
@@ -141,6 +157,7 @@ def encoder_names(backbone: str, family: str, ours: Iterable[str]) -> dict[str, 
     "pyslowfast": _pyslowfast,
     "sum_l_exo": lambda layer: _pyslowfast(layer, "_t"),
     "pytorchvideo": lambda layer: _pytorchvideo(layer, spec.fast is not None),
+    "mmaction2": lambda layer: _mmaction2(layer, spec.fast is not None),
     "caffe2": lambda layer: _caffe2(layer, last_blocks),
   }
   return {name: rules[family](parse(name)) for name in ours}
@@ -151,10 +168,15 @@ def pool_window(backbone: str, families: Iterable[str]) -> int:
 
   PySlowFast, pytorchvideo and Ego-Exo average windows of 7 x 7, in their
   multi-task networks too, and so do the SUM-L authors' networks of one pathway.
-  Their joint network of two pathways pools the whole map.
+  Their joint network of two pathways and mmaction2's pool the whole map.
   """
   joint = "sum_l_exo" in families
-  return 0 if joint and network_spec(backbone).fast else 7
+  return 0 if "mmaction2" in families or (joint and network_spec(backbone).fast) else 7
+
+
+def normalization(families: Iterable[str]) -> str:
+  """How a file's authors normalise pixels, a key of `types.NORMALIZATIONS`."""
+  return "imagenet" if "mmaction2" in families else "video"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +192,8 @@ class Head:
     channel_order: channel order of the frames that networks with this head were
       trained on.
     fps: rate of those frames.
+    fast_first: whether its columns for the fast pathway come before those for
+      the slow one; ours come after.
   """
 
   view: str
@@ -179,6 +203,7 @@ class Head:
   kind: str = "softmax"
   channel_order: str = "RGB"
   fps: float = 30.0
+  fast_first: bool = False
 
   @classmethod
   def of(cls, view: str, task: str, name: str, **settings: Any) -> Head:
@@ -196,6 +221,7 @@ HEADS = (
   Head.of("", "action", "blocks.5.proj"),
   Head.of("", "action", "blocks.6.proj"),
   Head("", "action", "pred_w", "pred_b"),
+  Head.of("", "action", "cls_head.fc_cls", fast_first=True),
   # Ego data, decoded by OpenCV and never reordered.
   Head.of("ego", "verb", "headepic.projections.0", **_EPIC),
   Head.of("ego", "noun", "headepic.projections.1", **_EPIC),
@@ -249,4 +275,5 @@ SKIPPED = {
   r"(kd_?head|head_?kd|kd)[\w-]*\..*": "distillation heads",
   r"(hand|head)objhead[\w-]*\..*": "auxiliary heads for hands and objects",
   r".*momentum.*|lr|model_iter": "Caffe2's optimizer",
+  r"data_preprocessor\..*": "pixel statistics",
 }

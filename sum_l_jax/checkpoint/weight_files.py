@@ -294,19 +294,25 @@ def _graft_part(target: Tree, source: Tree, where: str) -> Tree:
   return jax.tree.map(lambda value: np.asarray(value, np.float32), source)
 
 
-def _compare_pixels(weights: Weights, origin: str, view: str, channel_order: str) -> None:
-  saved = weights.card.get("pixels", {}).get(origin, {}).get("channel_order")
-  if saved is not None and saved != channel_order:
-    logging.warning(
-      "%s was trained on %s pixels, and %s will be trained on %s. Set"
-      " --config.%s.channel_order=%s to give it what it knows.",
-      weights.source,
-      saved,
-      view,
-      channel_order,
-      view,
-      saved,
-    )
+def _compare_pixels(weights: Weights, origin: str, view: str, pixels: Mapping[str, str]) -> None:
+  saved = dict(weights.card.get("pixels", {}).get(origin, {}))
+  statistics = [tuple(saved[name]) for name in ("mean", "std") if name in saved]
+  for name, known in types.NORMALIZATIONS.items():
+    if statistics == list(known):
+      saved["normalization"] = name
+  for name, given in pixels.items():
+    if saved.get(name, given) != given:
+      logging.warning(
+        "%s was trained on %s pixels, and %s will be trained on %s. Set"
+        " --config.%s.%s=%s to give it what it knows.",
+        weights.source,
+        saved[name],
+        view,
+        given,
+        view,
+        name,
+        saved[name],
+      )
 
 
 def _find_head(weights: Weights, view: str, task: str, kind: str) -> str | None:
@@ -342,7 +348,7 @@ def graft(
   *,
   view: str,
   tasks: Mapping[str, tuple[str, ...]],
-  channel_order: str = "RGB",
+  pixels: Mapping[str, str] | None = None,
   kinds: Mapping[str, str] | None = None,
 ) -> tuple[Tree, Tree]:
   """Starts one view of a network from other weights.
@@ -359,8 +365,8 @@ def graft(
     weights: the source.
     view: tower to fill.
     tasks: class names by task of this view.
-    channel_order: order of the pixels that this view will be trained on. It may
-      differ from the source's, which the log warns about.
+    pixels: channel_order and normalization of the pixels that this view will be
+      trained on. They may differ from the source's, which the log warns about.
     kinds: kind of each task, where heads may have the classes of several pools
       of clips, here or in the source.
 
@@ -374,7 +380,7 @@ def graft(
   if not has_encoder:
     raise ValueError(f"{weights.source} has no encoder.")
   origin = view if view in has_encoder else has_encoder[0]
-  _compare_pixels(weights, origin, view, channel_order)
+  _compare_pixels(weights, origin, view, pixels or {})
   params = jax.tree.map(lambda x: x, params)
   stats = jax.tree.map(lambda x: x, stats)
   params[view]["encoder"] = _graft_part(

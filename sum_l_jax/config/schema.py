@@ -59,6 +59,12 @@ class View:
   channel_order: str = setting(
     "RGB", "Order of the colour channels that the encoder sees.", choices=("RGB", "BGR")
   )
+  normalization: str = setting(
+    "video",
+    'Mean and standard deviation of the pixels that the encoder sees: "video" is 0.45 and 0.225, as'
+    ' in PySlowFast and SUM-L, "imagenet" that of ImageNet for each channel, as in mmaction2.',
+    choices=tuple(types.NORMALIZATIONS),
+  )
   color_lighting: float = setting(
     0.0, "Standard deviation of the random PCA lighting; 0 is off.", allowed=at_least(0)
   )

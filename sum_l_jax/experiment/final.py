@@ -49,13 +49,13 @@ def _check_card(
       f" {str(dataset.directory)!r} has {sizes(wanted)}, or others by name."
       " Evaluate on data with the classes it was trained for."
     )
-  pixels = dataclasses.asdict(models.PixelSpec(channel_order=settings.ego.channel_order))
+  pixels = dataclasses.asdict(build.pixel_specs(settings, card["pixels"])[types.EGO])
   saved_pixels = dataclasses.asdict(models.PixelSpec.from_json(card["pixels"][types.EGO]))
   weight_files.check_trained_with(
     weights,
     ("frames.count", card["frames"]["count"], settings.frames.count),
     ("frames.stride", card["frames"]["stride"], settings.frames.stride),
-    ("ego.channel_order and normalisation", saved_pixels, pixels),
+    ("ego.channel_order and normalization", saved_pixels, pixels),
   )
 
 

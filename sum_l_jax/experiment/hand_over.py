@@ -65,7 +65,9 @@ def starting_weights(trainer: build.Trainer, workdir: pathlib.Path) -> tuple[Tre
       weights,
       view=view,
       tasks={name: task.class_names for name, task in tasks.items()},
-      channel_order=settings.view(view).channel_order,
+      pixels={
+        name: getattr(settings.view(view), name) for name in ("channel_order", "normalization")
+      },
       kinds={name: task.kind for name, task in tasks.items()} if united else None,
     )
   return params, stats
@@ -75,7 +77,12 @@ def _warn_unless_stage_one(trainer: build.Trainer, weights: weight_files.Weights
   """Says so where weights stand for stage one's result and don't look like it."""
   saved = weights.card.get("tasks", {}).get(types.EXO, {})
   tasks = trainer.tasks[types.EXO]
-  known = any(len(saved.get(name, ())) == task.num_classes for name, task in tasks.items())
+  # A stage one on other pools has some of the classes, or as many.
+  names = {name for classes in saved.values() for name in classes}
+  known = any(
+    len(saved.get(name, ())) == task.num_classes or names & set(task.class_names)
+    for name, task in tasks.items()
+  )
   if trainer.settings.init.exo_from == "stage_one" and tasks and not known:
     logging.warning(
       "config.init.exo: %s has no class head for the exo clips' %s, so it is hardly the result of a"

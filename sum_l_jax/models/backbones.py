@@ -93,6 +93,16 @@ BACKBONES: dict[str, Backbone] = {
   "slowfast_r50": from_tables(network_spec.SLOWFAST_R50, num_frames=32, stride=2),
   "slowfast_r50_4x16": from_tables(network_spec.SLOWFAST_R50_4X16, num_frames=32, stride=2),
   "slowfast_r101": from_tables(network_spec.SLOWFAST_R101, num_frames=32, stride=2),
+  # For weights of mmaction2, whose SLOW is slow_r50.
+  "mmaction2_slowfast_r50": from_tables(
+    network_spec.MMACTION2_SLOWFAST_R50, num_frames=32, stride=2
+  ),
+  "mmaction2_slowfast_r50_4x16": from_tables(
+    network_spec.MMACTION2_SLOWFAST_R50_4X16, num_frames=32, stride=2
+  ),
+  "mmaction2_slowfast_r101": from_tables(
+    network_spec.MMACTION2_SLOWFAST_R101, num_frames=32, stride=2
+  ),
 }
 _OURS = frozenset(BACKBONES)
 

@@ -75,12 +75,18 @@ class NetworkSpec:
     fast: the fast pathway, or None.
     alpha: frames of the fast pathway per frame of the slow one.
     fusion_kernel: temporal kernel of the fast-to-slow convolutions.
+    fusion_norm: whether BatchNorm and ReLU follow these convolutions, as in
+      PySlowFast. mmaction2 has neither.
+    regular_frames: whether the slow pathway sees every alpha-th frame from the
+      first (mmaction2), instead of frames spread from the first to the last.
   """
 
   slow: PathwaySpec
   fast: PathwaySpec | None = None
   alpha: int = 1
   fusion_kernel: int = 0
+  fusion_norm: bool = True
+  regular_frames: bool = False
 
   @property
   def pathways(self) -> dict[str, PathwaySpec]:
@@ -148,3 +154,14 @@ SLOW_R50 = NetworkSpec(_slow_pathway(_R50))
 SLOWFAST_R50 = _slowfast(_R50, alpha=4, fusion_kernel=7)
 SLOWFAST_R50_4X16 = _slowfast(_R50, alpha=8, fusion_kernel=5)
 SLOWFAST_R101 = _slowfast(_R101, alpha=4, fusion_kernel=5)
+
+
+def _of_mmaction2(spec: NetworkSpec) -> NetworkSpec:
+  """The same network as mmaction2 builds it."""
+  return dataclasses.replace(spec, fusion_norm=False, regular_frames=True)
+
+
+MMACTION2_SLOWFAST_R50 = _of_mmaction2(SLOWFAST_R50)
+MMACTION2_SLOWFAST_R50_4X16 = _of_mmaction2(SLOWFAST_R50_4X16)
+# Its configuration takes over the kernel of R50.
+MMACTION2_SLOWFAST_R101 = _of_mmaction2(_slowfast(_R101, alpha=4, fusion_kernel=7))

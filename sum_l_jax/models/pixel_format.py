@@ -81,10 +81,15 @@ def normalize(
   return x[..., ::-1] if spec.channel_order == "BGR" else x
 
 
-def slow_indices(num_frames: int, alpha: int) -> tuple[int, ...]:
+def slow_indices(num_frames: int, alpha: int, *, regular: bool = False) -> tuple[int, ...]:
   """Frames of the slow pathway: trunc(linspace(0, T - 1, T / alpha)).
 
   This is no regular stride: 32 frames at alpha 4 give 0 4 8 13 17 22 26 31.
+
+  Args:
+    num_frames: T, frames of the fast pathway.
+    alpha: frames of the fast pathway per frame of the slow one.
+    regular: whether every alpha-th frame is taken instead: 0 4 8 12 16 20 24 28.
 
   Raises:
     ValueError: alpha does not divide the number of frames.
@@ -96,4 +101,6 @@ def slow_indices(num_frames: int, alpha: int) -> tuple[int, ...]:
     )
   # In integers, because floating point may fall below a whole number.
   slow = num_frames // alpha
+  if regular:
+    return tuple(range(0, num_frames, alpha))
   return tuple(i * (num_frames - 1) // max(slow - 1, 1) for i in range(slow))

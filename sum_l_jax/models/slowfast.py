@@ -5,7 +5,8 @@
     fast  T frames         s1 -'- s2 -'- s3 -'- s4 -'- s5 -- pool -'
 
 Each arrow is a lateral connection: a [k, 1, 1] convolution of stride alpha in
-time, to twice the fast channels, BN and ReLU, appended after the slow channels.
+time, to twice the fast channels, BN and ReLU (neither in mmaction2's networks),
+appended after the slow channels.
 Feichtenhofer et al., "SlowFast Networks for Video Recognition", ICCV 2019.
 """
 
@@ -54,7 +55,13 @@ class SlowFast(nnx.Module):
     self.fast = pathway(spec.fast, name=network_spec.FAST)
     self.fusion = nnx.List(
       ConvNorm(
-        width // 2, width, (spec.fusion_kernel, 1, 1), (spec.alpha, 1, 1), options=options, rng=rng
+        width // 2,
+        width,
+        (spec.fusion_kernel, 1, 1),
+        (spec.alpha, 1, 1),
+        options=options,
+        rng=rng,
+        normalize=spec.fusion_norm,
       )
       for width in fused
     )
@@ -71,7 +78,9 @@ class SlowFast(nnx.Module):
     """
     fast = prepare(video)
     # In slices: XLA reads all frames to gather some.
-    indices = pixel_format.slow_indices(video.shape[1], self.alpha)
+    indices = pixel_format.slow_indices(
+      video.shape[1], self.alpha, regular=self.spec.regular_frames
+    )
     slow = prepare(jnp.concatenate([video[:, i : i + 1] for i in indices], axis=1))
     tables = self.spec.pathways
     stages: resnet3d.Stages = {}

@@ -418,6 +418,7 @@ FIELDS: dict[str, Entry] = {
   "ego.train_split": Entry("val", batches(), _FPV),
   "ego.skip_list": Entry("{folder}/skip_ego.txt", batches(count=5)),
   "ego.channel_order": Entry("BGR", _STEPS),
+  "ego.normalization": Entry("imagenet", _STEPS),
   "ego.color_lighting": Entry(0.2, batches()),
   "exo.datasets": Entry(("{folder}/exo",), batches("exo")),
   "exo.train_split": Entry("val", batches("exo"), {"exo.datasets": ("{folder}/exo",)}),
@@ -426,6 +427,7 @@ FIELDS: dict[str, Entry] = {
     "equal", batches("exo"), {"exo.datasets": ("{folder}/exo", "{folder}/ego")}
   ),
   "exo.channel_order": Entry("BGR", _STEPS),
+  "exo.normalization": Entry("imagenet", _STEPS),
   "exo.color_lighting": Entry(0.2, batches()),
   "pairs.table": Entry("{folder}/other_pairs.npz", batches()),
   "pairs.top_k": Entry(3, batches()),

@@ -28,15 +28,34 @@ class ConvNorm(nnx.Module):
     layer: type[convolution.Conv3D | difference.DifferenceConv] = convolution.Conv3D,
     relu: bool = True,
     zero_scale: bool = False,
+    normalize: bool = True,
   ):
+    """Builds the layers.
+
+    Args:
+      in_features: channels of the input, or of each of its parts.
+      out_features: channels of the output.
+      kernel_size: sizes in T, H, W.
+      strides: strides in T, H, W.
+      options: how the layers compute.
+      rng: generator of the kernel.
+      layer: kind of the convolution.
+      relu: whether ReLU comes last.
+      zero_scale: whether the scale of the normalisation starts at zero.
+      normalize: False leaves the convolution alone, without normalisation and
+        ReLU.
+    """
     backend = convolution.resolve_backend(options.conv)
     self.relu = relu
     self.conv = layer(
       in_features, out_features, kernel_size, strides, backend=backend, dtype=options.dtype, rng=rng
     )
-    self.norm = norm.BatchNorm(
-      out_features, backend=backend, zero_scale=zero_scale, group_size=options.bn_group_size
-    )
+    if normalize:
+      self.norm = norm.BatchNorm(
+        out_features, backend=backend, zero_scale=zero_scale, group_size=options.bn_group_size
+      )
+    else:
+      self.norm = None
 
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     """`[B, T, H, W, C]` -> `[B, T', H', W', O]`."""
@@ -44,6 +63,9 @@ class ConvNorm(nnx.Module):
 
   def _run(self, x: jax.Array, *, train: bool, pack: int = 1, frames: int = 1) -> jax.Array:
     y = self.conv(x, pack=pack, frames=frames)
+    if self.norm is None:
+      assert frames == 1  # Only stems pack frames, and they normalise.
+      return y
     return self.norm(y, train=train, relu=self.relu, frames=frames)
 
 

@@ -197,7 +197,10 @@ class Explainer:
   ) -> Explanation:
     clip, best = dataset.clips[row], int(probabilities.argmax())
     # A map has the frames of the slow pathway.
-    positions = pixel_format.slow_indices(len(video), len(video) // len(maps))
+    spec = backbones.find(self.weights.card["backbone"]).spec
+    positions = pixel_format.slow_indices(
+      len(video), len(video) // len(maps), regular=spec is not None and spec.regular_frames
+    )
     time, height, width = maps.shape
     return Explanation(
       clip_id=clip.clip_id,
