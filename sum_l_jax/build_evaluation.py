@@ -45,14 +45,15 @@ def final_views(settings: Settings) -> eval_loader.TestViews:
 
 
 def _stream_opener(
-  settings: Settings, views: eval_loader.TestViews
+  settings: Settings, views: eval_loader.TestViews, mesh: jax.sharding.Mesh
 ) -> Callable[[records.ClipDataset], eval_loader.EvalStream]:
   """Returns what makes the test views of a data set."""
   return functools.partial(
     eval_loader.EvalStream,
     transform=build.eval_transform(settings),
     views=views,
-    batch_size=settings.eval.batch_size,
+    # The last batches are padded in any case.
+    batch_size=devices.padded(settings.eval.batch_size, mesh),
     options=build.input_options_of(settings),
     host=build.this_host(),
   )
@@ -114,11 +115,6 @@ def build_evaluator(
   Raises:
     ValueError: a batch size that the devices can't share.
   """
-  batch = settings.eval.batch_size
-  if batch % mesh.size:
-    raise ValueError(
-      f"config.eval.batch_size={batch} must be a multiple of the {mesh.size} devices."
-    )
   network = build.build_network(
     settings,
     {view: dataset.tasks if tasks is None else tasks},
@@ -128,7 +124,7 @@ def build_evaluator(
   return evaluators.Evaluator(
     dataset=dataset,
     view=view,
-    stream=_stream_opener(settings, views)(dataset),
+    stream=_stream_opener(settings, views, mesh)(dataset),
     score=evaluate.make_score_step(
       network,
       view=view,
@@ -282,7 +278,7 @@ def _source(
     datasets,
     table,
     embedding.make_embed_step(network, view=view, mesh=mesh),
-    open_stream=_stream_opener(settings, views),
+    open_stream=_stream_opener(settings, views, mesh),
     mesh=mesh,
     at_most=settings.eval.retrieval_clips,
   )

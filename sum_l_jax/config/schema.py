@@ -324,7 +324,11 @@ class Eval:
     " card says, for slow_r50 windows that span the map of the training crop, else the whole map.",
     allowed=at_least(-1),
   )
-  batch_size: int = setting(16, "Test views of a step, over all devices.", allowed=at_least(1))
+  batch_size: int = setting(
+    16,
+    "Test views of a step, over all devices; padded to a number that they share.",
+    allowed=at_least(1),
+  )
   ensemble: str = setting(
     "sum", 'How the scores of the views are joined; "max" for Charades-Ego.', choices=("sum", "max")
   )

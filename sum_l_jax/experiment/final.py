@@ -7,6 +7,7 @@ import importlib.metadata
 import pathlib
 import platform
 
+from absl import logging
 import jax
 
 from sum_l_jax import build
@@ -99,9 +100,20 @@ def evaluate_checkpoint(
   """
   weights = weight_files.read_weights(source)
   folder = settings.ego.dataset
-  train = records.ClipDataset(folder, settings.ego.train_split)
-  _check_card(settings, weights, train)
-  network = build.build_network(settings, {types.EGO: train.tasks}, embedding_dim=None)
+  # Clips to evaluate may come without those to train on.
+  there = settings.ego.train_split in records.read_card(folder)["splits"]
+  train = records.ClipDataset(folder, settings.ego.train_split) if there else None
+  if train is None:
+    logging.info(
+      "%s has no split %r: no guess by its frequencies, and no scores apart for what occurs in it.",
+      folder,
+      settings.ego.train_split,
+    )
+    if not settings.eval.splits:
+      raise ValueError("config.eval.splits is empty: name a split to evaluate.")
+  known = train or records.ClipDataset(folder, settings.eval.splits[0])
+  _check_card(settings, weights, known)
+  network = build.build_network(settings, {types.EGO: known.tasks}, embedding_dim=None)
   trees = towers.arrays(weights, types.EGO, network)
   params, stats = jax.device_put(trees, devices.replicated(mesh))
   retrieval = build_evaluation.build_checkpoint_retrieval(settings, weights, mesh)
@@ -133,7 +145,7 @@ def evaluate_checkpoint(
       "constant_guess": evaluate.constant_guess(
         evaluators.all_labels(train), scored.labels, dataset.tasks
       )
-      if dataset.labelled
+      if train and dataset.labelled
       else {},
       **(retrieval.entry(dataset) if retrieval else {}),
     }

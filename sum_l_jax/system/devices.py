@@ -47,6 +47,11 @@ def make_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
   return jax.sharding.Mesh(np.array(devices[:num_devices]), (DATA_AXIS,))
 
 
+def padded(batch_size: int, mesh: jax.sharding.Mesh) -> int:
+  """The smallest batch size, from this one on, that the devices can share."""
+  return -(-batch_size // mesh.size) * mesh.size
+
+
 def batch_sharding(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
   """The sharding of arrays that are split along their first dimension."""
   return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(DATA_AXIS))

@@ -41,6 +41,15 @@ def test_wrong_argument_lists_the_choices(name):
     load(name, "nonsense=1")
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_no_batch_depends_on_the_number_of_devices(name):
+  """Evaluation pads its own; those of training suit 1 to 8 devices and more."""
+  _, config = load(name)
+  settings = build.resolve(config)
+  for stage in settings.stages:
+    assert settings.stage(stage).batch_size % 8 == 0
+
+
 PAPER = [
   # config, epochs, batch, learning rate, schedule: reference facts, 6.
   ("epic55", "30 epochs", 64, 0.01, "relative_steps"),

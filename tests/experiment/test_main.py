@@ -23,6 +23,7 @@ from sum_l_jax.config import read
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from tests.support import checkpoints
+from tests.support import environments
 from tests.support import runs
 from tests.support import tiny_data
 
@@ -153,6 +154,49 @@ def test_evaluating_again_gives_the_same_numbers(config, finished, tmp_path):
     config.eval.batch_size = batch_size
     again = main.run(config, tmp_path, mode="eval", checkpoint=str(workdir))
     assert again == table
+
+
+def test_evaluation_pads_its_batches_to_the_devices(
+  finished, tiny_ego, tiny_exo, tiny_tables, tmp_path
+):
+  """Three devices share a batch of four; retrieval too."""
+  config = runs.write_config(tmp_path / "small.py", ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
+  done = subprocess.run(
+    [
+      *(sys.executable, "-m", "sum_l_jax.main", f"--config={config}", "--mode=eval"),
+      *(f"--workdir={tmp_path / 'run'}", f"--checkpoint={finished[0]}"),
+      "--config.eval.retrieval=true",
+    ],
+    cwd=ROOT,
+    env=environments.training(devices=3),
+    capture_output=True,
+    text=True,
+    timeout=300,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  found, expected = (
+    json.loads((folder / "result.json").read_text())["splits"]["val"]["metrics"]
+    for folder in (tmp_path / "run", finished[0])
+  )
+  assert {name: found[name] for name in expected} == expected
+
+
+def test_a_data_set_with_a_test_split_alone_is_evaluated(config, finished, tiny_ego, tmp_path):
+  shutil.copytree(tiny_ego, tmp_path / "ego")
+  card = json.loads((tmp_path / "ego" / "card.json").read_text())
+  del card["splits"]["train"]
+  (tmp_path / "ego" / "card.json").write_text(json.dumps(card))
+  (tmp_path / "ego" / "clips_train.jsonl").unlink()
+  config.ego.dataset = str(tmp_path / "ego")
+  table = main.run(config, tmp_path / "run", mode="eval", checkpoint=str(finished[0]))
+  assert "constant guess" not in table
+  found, expected = (
+    json.loads((folder / "result.json").read_text())["splits"]["val"]["metrics"]
+    for folder in (tmp_path / "run", finished[0])
+  )
+  whole = {n: v for n, v in expected.items() if not n.endswith(("_seen", "_unseen"))}
+  assert found == whole and "verb_top1" in found
 
 
 @pytest.mark.parametrize("method", ["fpv_only", "typical_cl", "triplet"])

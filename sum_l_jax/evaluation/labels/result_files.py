@@ -129,7 +129,8 @@ def format_table(result: Mapping[str, Any]) -> str:
       continue
     columns = _columns(metrics)
     rows = [["top-1, top-5, mAP in %"] + [c.replace("_", " ") for c in columns]]
-    rows.append(_row("constant guess", entry["constant_guess"], columns))
+    if entry["constant_guess"]:
+      rows.append(_row("constant guess", entry["constant_guess"], columns))
     rows.append(_row(result["method"], metrics, columns))
     for group, text in GROUPS.items():
       if any(name.endswith(f"_{group}") for name in metrics):

@@ -147,11 +147,12 @@ class Embedder:
     weights: weights as `read_weights` returns them.
     clips: temporal test views of a clip.
     crops: spatial test views of each temporal one, 1 or 3.
-    batch_size: number of test views at a time, over all devices.
+    batch_size: number of test views at a time, over all devices, or the next
+      number that they can share.
     num_threads: number of threads that read and decode.
 
   Raises:
-    ValueError: a batch size that the devices can't share.
+    ValueError: a batch size below 1.
   """
 
   def __init__(
@@ -165,13 +166,11 @@ class Embedder:
   ) -> None:
     self._weights = weights
     self._views = eval_loader.TestViews(clips, crops)
-    self._batch_size, self._options = batch_size, input_options.Input(num_threads, prefetch=2)
+    if batch_size < 1:
+      raise ValueError(f"The batch size must be 1 or more, got {batch_size}.")
     self._mesh = devices.make_mesh()
-    if batch_size < 1 or batch_size % self._mesh.size:
-      raise ValueError(
-        "The batch size must be a positive multiple of the"
-        f" {self._mesh.size} devices, got {batch_size}."
-      )
+    self._batch_size = devices.padded(batch_size, self._mesh)
+    self._options = input_options.Input(num_threads, prefetch=2)
     self._transform = towers.eval_transform(weights.card)
     self._ready: dict[str, tuple] = {}
 

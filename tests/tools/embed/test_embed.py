@@ -279,6 +279,6 @@ def test_errors(finished, tiny_ego, tiny_exo, tmp_path, capsys):
 
 def test_the_batch_must_fit_the_devices(finished, monkeypatch):
   weights = weight_files.read_weights(finished[0])
-  with pytest.raises(ValueError, match="positive multiple of the 1 devices"):
+  with pytest.raises(ValueError, match="batch size must be 1 or more"):
     embedding.Embedder(weights, batch_size=0)
   assert devices.make_mesh().size == 1
