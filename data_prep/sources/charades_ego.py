@@ -287,6 +287,8 @@ def _make_clips(
   dropped: list[str] = []
   actions = parse_actions(row["actions"], where, dropped)
   video = clip_specs.check_inside(row["id"], "id", where)
+  if "{" in video or "}" in video:  # It becomes part of a pattern of file names.
+    raise ValueError(f"{where}: id must hold no braces, got {video!r}. Take the official file.")
   # Noted before the video is looked for: what the annotations are like doesn't
   # depend on what was downloaded.
   if dropped:

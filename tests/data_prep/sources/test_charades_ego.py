@@ -259,6 +259,16 @@ def test_videos_without_a_length(official, tmp_path, capsys, length):
   assert len(records.ClipDataset(tmp_path / "ego", "test")) == 1
 
 
+@pytest.mark.parametrize("video", ["{x}EGO", "{0.__class__}EGO", "}EGO"])
+def test_braces_in_an_id(official, tmp_path, capsys, video):
+  labels, media, _ = official
+  write_csv(labels / "CharadesEgo_v1_train.csv", [row(video, "c092 1.00 3.00", "6.00")])
+  (media / video).mkdir()
+  (media / video / f"{video}-000001.jpg").touch()
+  assert build(labels, media, tmp_path / "out") == 2
+  assert "line 2: id must hold no braces" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_video_that_is_listed_twice(official, tmp_path, capsys):
   """Found before anything is cut: its clips would have one id."""
   labels, media, _ = official
