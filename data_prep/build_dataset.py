@@ -12,14 +12,21 @@ r"""Cuts annotated clips out of videos or frames into one clip data set.
   # a small extract: all clips train, or one video validates
   ... --split=train          ... --validation_videos=P02_01
 
-The command runs once, before training. The output appears complete or not at
-all; an output that is already complete is kept, and the same command after an
-interruption goes on where it stopped.
+  # before cutting: what is there and what is missing, and the space it takes
+  ... --list
+
+  # download in parts: what is there now; the same command later adds the rest
+  ... --on_error=skip
+
+The output appears complete or not at all. What is built already is kept: the
+same command after an interruption goes on where it stopped, and with more media
+it adds clips.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import os
@@ -31,6 +38,8 @@ import sys
 from data_prep.clips import clip_dataset
 from data_prep.clips import clip_reader
 from data_prep.clips import cut_clips
+from data_prep.clips import growing
+from data_prep.clips import stock
 from data_prep.sources import charades_ego
 from data_prep.sources import clip_specs
 from data_prep.sources import lemma_narration
@@ -45,6 +54,21 @@ from sum_l_jax.video import jpeg
 SKIPPED_FILE = "skipped.csv"
 
 
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """What a build did.
+
+  Attributes:
+    added: new clips, by split; empty where the data set was complete.
+    videos: number of videos that they are of.
+    before: fingerprint of each split before; empty for a new data set.
+  """
+
+  added: Mapping[str, int]
+  videos: int
+  before: Mapping[str, str]
+
+
 def build_dataset(
   directory: pathlib.Path,
   *,
@@ -55,10 +79,14 @@ def build_dataset(
   output: clip_reader.Output,
   problems: clip_specs.Problems,
   metadata: dict,
+  about: clip_dataset.About | None = None,
   processes: int = 1,
   beam_options: Sequence[str] | None = None,
-) -> bool:
-  """Divides the clips into splits, cuts them, and writes them.
+) -> Result:
+  """Divides the clips into splits, cuts them, and writes or adds them.
+
+  What a data set of the same source and options has already is kept: clips,
+  their order, and the split of their videos. New clips follow.
 
   Args:
     directory: the folder to write.
@@ -70,29 +98,46 @@ def build_dataset(
     problems: what to do with a clip that can't be used; those left out are
       listed in `skipped.csv`.
     metadata: JSON values that identify the sources; options are added here.
+    about: what TFDS shows of the source.
     processes: number of processes that cut side by side.
     beam_options: see `cut_clips.read_clips`.
 
-  Returns:
-    Whether the data set was written; False where the same one was there.
-
   Raises:
     FileNotFoundError: see `cut_clips.read_clips`.
-    ValueError: see `cut_clips.read_clips` and `split_rules.split_clips`.
+    ValueError: see `cut_clips.read_clips`, `split_rules.split_clips` and
+      `growing.Existing.grown_card`.
   """
   _check_free(directory)
-  existed = directory.exists()
-  divided = split_rules.split_clips(source.clips, rule)
+  existing = growing.Existing.read(directory)
+  divided = split_rules.split_clips(
+    source.clips, rule, missing=problems.missing, built=existing.video_splits
+  )
   divided |= {split: list(c) for split, c in source.unlabelled.items()}
-  # Finished parts lie beside the result; an interrupted build goes on from them.
-  parts = directory.parent / f".{directory.name}.parts"
-  clip_dataset.write_clip_dataset(
-    directory,
+  card = clip_dataset.make_card(
     name=name,
     view=view,
     tasks=source.tasks,
-    splits={
-      split: lambda specs=specs, split=split: cut_clips.read_clips(
+    splits=divided,
+    metadata={
+      **metadata,
+      **source.metadata,
+      **dataclasses.asdict(output),
+      "jpeg_quality": jpeg.JPEG_QUALITY,
+      "split": dataclasses.asdict(rule),
+    },
+    unlabelled=tuple(source.unlabelled),
+  )
+  card = existing.grown_card(card, divided, free=tuple(source.metadata))
+  wanted = {
+    split: [spec for spec in specs if spec.clip_id not in existing.clips]
+    for split, specs in divided.items()
+  }
+  _print_estimate(directory, [spec for specs in wanted.values() for spec in specs], output)
+  # Finished parts lie beside the result; an interrupted build goes on from them.
+  parts = directory.parent / f".{directory.name}.parts"
+  new = {
+    split: list(
+      cut_clips.read_clips(
         specs,
         output,
         problems,
@@ -102,22 +147,37 @@ def build_dataset(
         processes=processes,
         beam_options=beam_options,
       )
-      for split, specs in divided.items()
-    },
-    metadata={
-      **metadata,
-      **source.metadata,
-      **dataclasses.asdict(output),
-      "jpeg_quality": jpeg.JPEG_QUALITY,
-      "split": dataclasses.asdict(rule),
-    },
-    unlabelled=tuple(source.unlabelled),
-    processes=processes,
-  )
+    )
+    for split, specs in wanted.items()
+    if specs
+  }
+  added = {split: len(clips) for split, clips in new.items() if clips}
+  before = existing.fingerprints() if added else {}
+  if added or not existing.card:
+    clip_dataset.put_together(
+      directory,
+      card,
+      [directory] if existing.card else [],
+      {split: lambda clips=clips: clips for split, clips in new.items()},
+      about or clip_dataset.About(),
+      processes,
+    )
   shutil.rmtree(parts, ignore_errors=True)
-  if not existed and problems.skipped:
+  if problems.number:
     problems.write(directory / SKIPPED_FILE)
-  return not existed
+  else:
+    (directory / SKIPPED_FILE).unlink(missing_ok=True)
+  videos = {clip.info.video_id for clips in new.values() for clip in clips}
+  return Result(added, len(videos), before)
+
+
+def _print_estimate(
+  directory: pathlib.Path, specs: Sequence[clip_specs.ClipSpec], output: clip_reader.Output
+) -> None:
+  """Says how much will be cut, before it takes hours and fills a disk."""
+  estimate = stock.estimate(specs, output) if specs else None
+  if estimate is not None:
+    print(estimate.describe(directory), file=sys.stderr)
 
 
 def _check_free(directory: pathlib.Path) -> None:
@@ -200,9 +260,10 @@ def make_parser() -> argparse.ArgumentParser:
   add(
     "--short_side",
     type=int,
-    default=256,
+    default=jpeg.SHORT_SIDE,
     metavar="PIXELS",
-    help="larger frames are shrunk to it (default: 256)",
+    help="larger frames are shrunk to it (default: %(default)s, the largest that"
+    " training asks for)",
   )
   add(
     "--fps",
@@ -243,7 +304,13 @@ def make_parser() -> argparse.ArgumentParser:
     "--on_error",
     choices=("stop", "skip"),
     default="stop",
-    help="skip leaves unusable clips out, and lists them in skipped.csv",
+    help="skip leaves unusable clips and missing videos out, and lists them in"
+    " skipped.csv; the same command adds them once they can be used",
+  )
+  add(
+    "--list",
+    action="store_true",
+    help="only say what is there, built and missing, per participant or folder",
   )
   return parser
 
@@ -290,56 +357,92 @@ def _beam_options(args: argparse.Namespace) -> list[str] | None:
 def build(args: argparse.Namespace) -> None:
   """Runs the command; errors as in `build_dataset`."""
   view = source_table.view(args)
-  problems = clip_specs.Problems(skip=args.on_error == "skip")
+  problems = clip_specs.Problems(skip=args.on_error == "skip" or args.list)
   source = source_table.read(args, problems)
   for text in source.warnings:
     print(f"warning: {text}", file=sys.stderr)
+  for text in source.notes:
+    print(f"note: {text}", file=sys.stderr)
+  output = clip_reader.Output(args.fps, args.short_side)
+  if args.list:
+    _list(args, source, problems, output)
+    return
   if not source.clips:
     raise ValueError(
-      f"No clip is usable; {len(problems.skipped)} were skipped. The first"
-      f" reason: {problems.skipped[0][2]}"
+      f"No clip is usable; {problems.number} were skipped. The first"
+      f" reason: {problems.first_reason()}"
     )
   rule = _split_rule(args, any(clip.split for clip in source.clips))
-  written = build_dataset(
+  result = build_dataset(
     args.output,
     name=args.name or (args.output.name if args.dataset == source_table.MANIFEST else args.dataset),
     view=view,
     source=source,
     rule=rule,
-    output=clip_reader.Output(args.fps, args.short_side),
+    output=output,
     problems=problems,
+    about=source_table.SOURCES[args.dataset].about,
     processes=args.processes,
     beam_options=_beam_options(args),
     metadata={
       "source": args.dataset,
       "annotations": args.annotations.name,
       "annotations_sha256": clip_specs.sha256(source.files),
-      "on_error": args.on_error,
       **source_table.metadata(args),
     },
   )
-  _print_result(args.output, written, len(problems.skipped))
+  _print_result(args.output, result, problems)
 
 
-def _print_result(directory: pathlib.Path, written: bool, skipped: int) -> None:
+def _list(
+  args: argparse.Namespace,
+  source: clip_specs.Annotations,
+  problems: clip_specs.Problems,
+  output: clip_reader.Output,
+) -> None:
+  """Says what is there, built and missing."""
+  existing = growing.Existing.read(args.output)
+  group = source_table.SOURCES[args.dataset].group
+  for line in stock.list_videos(source, problems, existing.clips, group):
+    print(line)
+  specs = [*source.clips, *(spec for part in source.unlabelled.values() for spec in part)]
+  left = [spec for spec in specs if spec.clip_id not in existing.clips]
+  estimate = stock.estimate(left, output) if left else None
+  print(estimate.describe(args.output) if estimate else f"{len(left)} clips to cut")
+
+
+def _print_result(directory: pathlib.Path, result: Result, problems: clip_specs.Problems) -> None:
   card = records.read_card(directory)
   parts = ", ".join(f"{n} {split}" for split, n in card["splits"].items())
   tasks = ", ".join(
     f"{task} ({len(entry['class_names'])} classes)" for task, entry in card["tasks"].items()
   )
   tasks = tasks or "narrations without labels"
-  done = "wrote" if written else "kept, it is complete:"
+  if not result.added:
+    done = "kept, nothing to add:" if problems.number else "kept, it is complete:"
+  elif result.before:
+    done = f"added {sum(result.added.values())} clips of {result.videos} videos to"
+  else:
+    done = "wrote"
   print(f"{done} {directory}: {parts} clips; {tasks}")
+  if result.before:
+    for split in result.added:
+      now = records.ClipDataset(directory, split).fingerprint
+      print(f"  fingerprint of {split}: {result.before.get(split, 'new')} -> {now}")
+    print(
+      "  Embed the new narrations and mine the pairs again; a run that was"
+      " trained on the smaller set does not resume with this one."
+    )
   splits = [records.ClipDataset(directory, split) for split in card["splits"]]
   if text := frame_rates.describe(splits):
     print(f"warning: {text}", file=sys.stderr)
-  if written and skipped:
-    print(f"skipped {skipped} clips, see {directory / SKIPPED_FILE}", file=sys.stderr)
-  elif not written and (directory / SKIPPED_FILE).exists():
+  if problems.number:
+    rows = problems.number - len(problems.skipped)
+    what = [f"{len(problems.missing)} missing videos ({rows} rows)"] * bool(rows)
+    what += [f"{len(problems.skipped)} unusable clips"] * bool(problems.skipped)
     print(
-      f"note: clips were skipped when it was written, see"
-      f" {directory / SKIPPED_FILE}; to try those again, remove the folder"
-      " first.",
+      f"skipped {' and '.join(what)}, see {directory / SKIPPED_FILE}. The same command"
+      " adds them once they can be used.",
       file=sys.stderr,
     )
 

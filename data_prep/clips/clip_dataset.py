@@ -55,6 +55,17 @@ class About:
   citation: str = ""
 
 
+def read_about(directory: pathlib.Path) -> About:
+  """What TFDS shows of the source of a data set."""
+  info = json.loads((directory / "dataset_info.json").read_text(encoding="utf-8"))
+  return About(
+    version=info.get("version", VERSION),
+    homepage=next(iter(info.get("location", {}).get("urls", [])), ""),
+    license=info.get("redistributionInfo", {}).get("license", ""),
+    citation=info.get("citation", ""),
+  )
+
+
 def builder_name(name: str) -> str:
   """The name of a data set, as TFDS allows it: letters, digits and "_"."""
   words = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
@@ -180,6 +191,15 @@ def write_clip_dataset(
   recover(directory)
   if not _is_current(directory, card):
     put_together(directory, card, (), splits, about or About(), processes)
+
+
+def built_clips(directory: pathlib.Path) -> dict[str, tuple[str, records.ClipInfo]]:
+  """Split and line of the index of each clip of a data set, by id."""
+  return {
+    clip.clip_id: (split, clip)
+    for split in records.read_card(directory)["splits"]
+    for clip in records.ClipDataset(directory, split).clips
+  }
 
 
 def recover(directory: pathlib.Path) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
+import math
+import pathlib
 from typing import Any
 
 from data_prep.sources import clip_specs
 from sum_l_jax import types
+from sum_l_jax.video import cutting
 from sum_l_jax.video import frame_files
+from sum_l_jax.video import jpeg
 from sum_l_jax.video import media
 
 
@@ -23,7 +27,7 @@ class Output:
   """
 
   fps: float | None = None
-  short_side: int = 256
+  short_side: int = jpeg.SHORT_SIDE
 
   def __post_init__(self) -> None:
     if self.fps is not None and not 0 < self.fps < 1000:
@@ -53,18 +57,57 @@ class ClipReader:
     try:
       return self._read(spec)
     except (FileNotFoundError, ValueError) as error:
-      kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
-      raise kind(f"{spec.where}, clip {spec.clip_id!r}: {error}") from error
+      raise _named(spec, error) from error
 
   def read_all(
     self, specs: Sequence[clip_specs.ClipSpec]
   ) -> Iterator[types.Clip | ValueError | FileNotFoundError]:
-    """Reads clips one after the other; yields the error of one that can't be."""
+    """Reads clips of one video file or folder of frames, in one pass over a file.
+
+    Yields:
+      The clips in order; in the place of one that can't be read, its error.
+    """
+    if len({spec.media for spec in specs}) == 1 and not frame_files.is_frames(specs[0].media):
+      try:
+        yield from self._one_pass(specs)
+      except (ValueError, FileNotFoundError) as error:  # It can't be opened.
+        yield from (_named(spec, error) for spec in specs)
+      return
     for spec in specs:
       try:
         yield self.read(spec)
       except (ValueError, FileNotFoundError) as error:
         yield error
+
+  def _one_pass(
+    self, specs: Sequence[clip_specs.ClipSpec]
+  ) -> Iterator[types.Clip | ValueError | FileNotFoundError]:
+    """Reads clips of one file; yields them in order, each when it is done."""
+    video = self._open(specs[0].media)
+    rates = [self._output.fps or spec.frames_fps or video.fps for spec in specs]
+    stop = lambda spec: math.inf if spec.stop_seconds is None else spec.stop_seconds
+    wanted = [
+      cutting.Clip(spec.start_seconds, stop(spec), fps)
+      for spec, fps in zip(specs, rates, strict=True)
+    ]
+    numbers = {id(clip): number for number, clip in enumerate(wanted)}
+    done: dict[int, types.Clip | ValueError | FileNotFoundError] = {}
+    given = 0
+    for clip in video.read_clips(wanted, short_side=self._output.short_side):
+      number = numbers[id(clip)]
+      spec, fps = specs[number], rates[number]
+      if clip.error is not None:
+        done[number] = _named(spec, clip.error)
+      else:
+        done[number] = _make_clip(spec, clip.jpegs, fps)
+      while given in done:
+        yield done.pop(given)
+        given += 1
+
+  @property
+  def duration(self) -> float:
+    """Length of the last video that was read, in seconds; 0 without one."""
+    return (self._video.duration or 0.0) if self._video is not None else 0.0
 
   def close(self) -> None:
     """Closes the last video."""
@@ -77,11 +120,9 @@ class ClipReader:
     fps = self._output.fps or spec.frames_fps
     options: dict[str, Any] = dict(frames_fps=spec.frames_fps, fps=fps, short_side=short_side)
     if not frame_files.is_frames(spec.media):
-      if self._video is None or self._video.path != spec.media:
-        self.close()
-        self._video = media.VideoFile(spec.media)
-      fps = fps or self._video.fps
-      frames = self._video.read_clip(
+      video = self._open(spec.media)
+      fps = fps or video.fps
+      frames = video.read_clip(
         spec.start_seconds, spec.stop_seconds, fps=fps, short_side=short_side
       )
     elif spec.frame_files:
@@ -95,12 +136,28 @@ class ClipReader:
       frames = frame_files.read_clip(
         spec.media, spec.first_frame, spec.last_frame, frame_name=spec.frame_name, **options
       )
-    return types.Clip(
-      clip_id=spec.clip_id,
-      frames=frames,
-      fps=fps,
-      narration=spec.narration,
-      labels=spec.labels,
-      video_id=spec.video_id,
-      start_seconds=spec.start_seconds,
-    )
+    return _make_clip(spec, frames, fps)
+
+  def _open(self, path: pathlib.Path) -> media.VideoFile:
+    if self._video is None or self._video.path != path:
+      self.close()
+      self._video = media.VideoFile(path)
+    return self._video
+
+
+def _make_clip(spec: clip_specs.ClipSpec, frames: Sequence[bytes], fps: float) -> types.Clip:
+  return types.Clip(
+    clip_id=spec.clip_id,
+    frames=frames,
+    fps=fps,
+    narration=spec.narration,
+    labels=spec.labels,
+    video_id=spec.video_id,
+    start_seconds=spec.start_seconds,
+  )
+
+
+def _named(spec: clip_specs.ClipSpec, error: Exception) -> ValueError | FileNotFoundError:
+  """The error with annotation and clip."""
+  kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+  return kind(f"{spec.where}, clip {spec.clip_id!r}: {error}")

@@ -21,8 +21,6 @@ import math
 import pathlib
 from typing import Any
 
-from absl import logging
-
 from data_prep.sources import clip_specs
 from sum_l_jax import types
 from sum_l_jax.system import command_line
@@ -250,8 +248,7 @@ def read_annotations(
           )
         empty += sum(clip is None for clip in made)
         clips += [clip for clip in made if clip is not None]
-  if empty:
-    logging.info("%d training windows without an action left out", empty)
+  notes = [f"{empty} training windows without an action are left out"] if empty else []
   task = types.Task("action", types.MULTI_LABEL, names)
   return clip_specs.Annotations(
     clips,
@@ -259,6 +256,7 @@ def read_annotations(
     tuple(files.values()),
     metadata=quirks.metadata,
     warnings=quirks.warnings,
+    notes=notes,
   )
 
 

@@ -91,6 +91,7 @@ class Annotations:
     unlabelled: clips whose labels were not published, by split.
     metadata: JSON values that evaluation should know as well.
     warnings: sentences about what was read and is probably not meant.
+    notes: sentences about what was left out by rule.
   """
 
   clips: Sequence[ClipSpec]
@@ -99,6 +100,37 @@ class Annotations:
   unlabelled: Mapping[str, Sequence[ClipSpec]] = dataclasses.field(default_factory=dict)
   metadata: Mapping = dataclasses.field(default_factory=dict)
   warnings: Sequence[str] = ()
+  notes: Sequence[str] = ()
+
+
+class MissingMediaError(FileNotFoundError):
+  """A video is in none of the places where it may be.
+
+  Attributes:
+    video_id: id of the video, or the folder of its frames.
+    reason: sentence that says what is missing, without place and advice.
+  """
+
+  def __init__(self, text: str, video_id: str, reason: str) -> None:
+    """Keeps what is said of the video beside the text for people."""
+    super().__init__(text)
+    self.video_id = video_id
+    self.reason = reason
+
+
+@dataclasses.dataclass
+class MissingVideo:
+  """A video that isn't there.
+
+  Attributes:
+    where: the first annotation that asks for it.
+    reason: what is missing.
+    rows: number of annotations that ask for it.
+  """
+
+  where: str
+  reason: str
+  rows: int = 0
 
 
 class Problems:
@@ -107,12 +139,26 @@ class Problems:
   Attributes:
     skip: whether a clip is noted and left out.
     skipped: id, place and reason of each clip that was left out.
+    missing: the videos that aren't there, by id; one entry however many clips
+      each has.
   """
 
   def __init__(self, *, skip: bool = False) -> None:
     """Stops at the first clip that can't be used, unless `skip` is set."""
     self.skip = skip
     self.skipped: list[tuple[str, str, str]] = []
+    self.missing: dict[str, MissingVideo] = {}
+
+  @property
+  def number(self) -> int:
+    """Number of annotations that were left out."""
+    return len(self.skipped) + sum(video.rows for video in self.missing.values())
+
+  def first_reason(self) -> str:
+    """Why the first was left out; "" where none was."""
+    reasons = [reason for _, _, reason in self.skipped[:1]]
+    reasons += [f"{v.where}: {v.reason}" for v in list(self.missing.values())[:1]]
+    return reasons[0] if reasons else ""
 
   @contextlib.contextmanager
   def of(self, clip_id: str, where: str) -> Iterator[None]:
@@ -126,14 +172,21 @@ class Problems:
     """Raises `error`, or keeps it as the reason for leaving the clip out."""
     if not self.skip:
       raise error
+    if isinstance(error, MissingMediaError):
+      video = MissingVideo(where, error.reason)
+      self.missing.setdefault(error.video_id, video).rows += 1
+      return
     self.skipped.append((clip_id, where, str(error)))
 
   def write(self, path: pathlib.Path) -> None:
-    """Writes the clips left out as a CSV file."""
+    """Writes what was left out as a CSV file: a line a missing video or a clip."""
     with path.open("w", newline="", encoding="utf-8") as handle:
       writer = csv.writer(handle)
-      writer.writerow(["clip_id", "where", "reason"])
-      writer.writerows(self.skipped)
+      writer.writerow(["video_id", "clip_id", "rows", "where", "reason"])
+      for video_id, video in self.missing.items():
+        writer.writerow([video_id, "", video.rows, video.where, video.reason])
+      for clip_id, where, reason in self.skipped:
+        writer.writerow(["", clip_id, 1, where, reason])
 
 
 def read_rows(
@@ -283,19 +336,24 @@ def check_inside(name: str, what: str, where: str) -> str:
   )
 
 
-def missing(what: str, tried: Iterable[object], advice: str) -> FileNotFoundError:
+def missing(
+  video_id: str, where: str, what: str, tried: Iterable[object], advice: str
+) -> MissingMediaError:
   """The error for a file that is in none of the places where it may be.
 
   Args:
+    video_id: id of the video, or the folder of its frames.
+    where: file and line of the annotation.
     what: sentence that says what is missing.
     tried: the places.
     advice: what can be done, before the advice to skip the clips.
   """
   lines = "\n".join(f"  {place}" for place in tried)
-  return FileNotFoundError(
-    f"{what} Tried:\n{lines}\n{advice} --media=DIR[,DIR...], or leave such clips"
+  text = (
+    f"{where}: {what} Tried:\n{lines}\n{advice} --media=DIR[,DIR...], or leave such clips"
     " out with --on_error=skip."
   )
+  return MissingMediaError(text, video_id, what)
 
 
 def find_media(
@@ -329,7 +387,7 @@ def find_media(
     for name in itertools.chain(*videos.values()):
       if (path := file_names.find_video(root, name)) is not None:
         return path
-  what = f"{where}: no frames and no video of {video_id} were found."
+  what = f"no frames and no video of {video_id} were found."
   names = itertools.product(roots, itertools.chain(*frames.values()), _COMPRESSED)
   for path in (root / f"{name}{suffix}" for root, name, suffix in names):
     if path.is_file():
@@ -339,7 +397,7 @@ def find_media(
   for root in roots:
     tried += [f"{root / place}/*.jpg, or .tar" for place in frames]
     tried += [f"{root / place}{{{','.join(file_names.VIDEO_SUFFIXES)}}}" for place in videos]
-  raise missing(what, tried, "Give the right folders with")
+  raise missing(video_id, where, what, tried, "Give the right folders with")
 
 
 def parse_seconds(text: str, column: str, where: str) -> float:

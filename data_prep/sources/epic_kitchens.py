@@ -338,7 +338,7 @@ class _Reader:
     self._roots = roots
     self._problems = problems
     # Where a video is, or what the error says of one that is nowhere.
-    self._found: dict[str, pathlib.Path | str] = {}
+    self._found: dict[str, pathlib.Path | clip_specs.MissingMediaError] = {}
     self._seen: dict[str, str] = {}
 
   def read(
@@ -368,11 +368,11 @@ class _Reader:
     if video_id not in self._found:
       try:
         self._found[video_id] = find_media(video_id, participant, self._roots, where)
-      except FileNotFoundError as error:
-        self._found[video_id] = str(error).removeprefix(where)
+      except clip_specs.MissingMediaError as error:
+        self._found[video_id] = error
     found = self._found[video_id]
-    if isinstance(found, str):
-      raise FileNotFoundError(where + found)
+    if isinstance(found, clip_specs.MissingMediaError):
+      raise found
     return found
 
   def _make_clip(

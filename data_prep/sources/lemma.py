@@ -446,7 +446,9 @@ def _missing_frame(
   file: str, count: str, roots: Sequence[pathlib.Path], where: str
 ) -> FileNotFoundError:
   return clip_specs.missing(
-    f"{where}: there is no frame {file!r}{count}.",
+    str(pathlib.PurePosixPath(file).parent),
+    where,
+    f"there is no frame {file!r}{count}.",
     [root / file for root in roots],
     "Give the folder of LEMMA's data, which the frames' paths are relative to, with",
   )

@@ -247,5 +247,10 @@ def _find_video(path: str, where: str, roots: Sequence[pathlib.Path]) -> pathlib
     if candidate.parent.is_dir():
       present = [item.name for item in candidate.parent.iterdir()]
       near = near or command_line.close_match(candidate.name, present)
-  what = f"{where}: there is no video {path!r}{near}."
-  raise clip_specs.missing(what, tried, "Correct the path, give the right folders with")
+  raise clip_specs.missing(
+    pathlib.PurePath(path).with_suffix("").as_posix(),
+    where,
+    f"there is no video {path!r}{near}.",
+    tried,
+    "Correct the path, give the right folders with",
+  )

@@ -10,17 +10,29 @@ import functools
 import pathlib
 from typing import Any
 
+from data_prep.clips import clip_dataset
 from data_prep.sources import charades_ego
 from data_prep.sources import clip_specs
 from data_prep.sources import epic_kitchens
 from data_prep.sources import lemma
 from data_prep.sources import lemma_narration
 from data_prep.sources import manifest
+from data_prep.sources import source_pages
 from sum_l_jax import types
 from sum_l_jax.system import command_line
 
 EPIC55 = epic_kitchens.EPIC55.name
 MANIFEST = "manifest"
+
+
+def _folder(video_id: str) -> str:
+  """The folder that a video lies in."""
+  return video_id.rpartition("/")[0]
+
+
+def _participant(video_id: str) -> str:
+  """The participant of a video of EPIC-KITCHENS: P01 of P01_01."""
+  return video_id.partition("_")[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +43,8 @@ class Source:
     read: reader of its annotations, called with their path, `media_roots`,
       `problems` and the options below.
     view: "ego" or "exo"; None where the user must say.
+    about: what TFDS shows of it.
+    group: participant or folder of a video, by its id.
     defaults: options of the command beyond those that every data set has, with
       the value of one that isn't given.
     views: whether the reader is told the view.
@@ -40,13 +54,21 @@ class Source:
   read: Callable[..., clip_specs.Annotations]
   view: str | None
   defaults: Mapping[str, Any]
+  about: clip_dataset.About | None = None
+  group: Callable[[str], str] = _folder
   views: bool = False
   identifies: tuple[str, ...] = ()
 
 
 def _epic(release: epic_kitchens.Release) -> Source:
   read = functools.partial(epic_kitchens.read_annotations, release=release)
-  return Source(read, types.EGO, {"class_lists": None, "test_sets": False})
+  return Source(
+    read,
+    types.EGO,
+    {"class_lists": None, "test_sets": False},
+    about=source_pages.PAGES[release.name],
+    group=_participant,
+  )
 
 
 SOURCES: Mapping[str, Source] = {
@@ -59,6 +81,8 @@ SOURCES: Mapping[str, Source] = {
       "narration": charades_ego.NARRATIONS[0],
       "window": charades_ego.WINDOW_SECONDS,
     },
+    about=source_pages.PAGES["charades_ego"],
+    group=lambda video_id: "",
     views=True,
     identifies=("narration", "window"),
   ),
@@ -66,6 +90,7 @@ SOURCES: Mapping[str, Source] = {
     lemma.read_annotations,
     types.EXO,
     {"narration": lemma_narration.TEMPLATES},
+    about=source_pages.PAGES["lemma"],
     identifies=("narration",),
   ),
   MANIFEST: Source(manifest.read_annotations, None, {"class_lists": None, "multi_label": ""}),

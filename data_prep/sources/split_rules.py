@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Collection
+from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 
@@ -72,8 +74,21 @@ class SplitRule:
       )
 
 
-def split_clips(clips: Sequence[clip_specs.ClipSpec], rule: SplitRule) -> Splits:
+def split_clips(
+  clips: Sequence[clip_specs.ClipSpec],
+  rule: SplitRule,
+  *,
+  missing: Collection[str] = (),
+  built: Mapping[str, str] | None = None,
+) -> Splits:
   """Divides clips into splits, and keeps their order.
+
+  Args:
+    clips: the clips whose videos are there.
+    rule: rule by which they are divided.
+    missing: videos that aren't there yet. With any, or with `built`, splits may
+      be empty, and are left out.
+    built: split of videos that are in the data set already, and stay there.
 
   Raises:
     ValueError: a split would be empty, or a named video has no clips.
@@ -89,17 +104,19 @@ def split_clips(clips: Sequence[clip_specs.ClipSpec], rule: SplitRule) -> Splits
     held_out = set(TBN_VALIDATION_VIDEOS)
   elif rule.kind == VIDEOS:
     held_out = set(rule.validation_videos)
-    unknown = sorted(held_out - set(videos))
+    unknown = sorted(held_out - set(videos) - set(missing) - set(built or ()))
     if unknown:
       raise ValueError(
         f"--validation_videos names {unknown[0]!r}, which has no clips."
         f" Videos with clips: {command_line.some(videos, 8)}."
       )
   else:
-    held_out = _draw_videos(clips, rule)
+    held_out = _draw_videos(clips, rule, built or {})
   splits: Splits = {TRAIN: [], VALIDATION: []}
   for clip in clips:
     splits[VALIDATION if clip.video_id in held_out else TRAIN].append(clip)
+  if missing or built:
+    return {split: chosen for split, chosen in splits.items() if chosen}
   _check_splits(splits, rule, videos)
   return splits
 
@@ -116,20 +133,23 @@ def _split_by_column(clips: Sequence[clip_specs.ClipSpec]) -> Splits:
   return splits
 
 
-def _draw_videos(clips: Sequence[clip_specs.ClipSpec], rule: SplitRule) -> set[str]:
+def _draw_videos(
+  clips: Sequence[clip_specs.ClipSpec], rule: SplitRule, built: Mapping[str, str]
+) -> set[str]:
   """Draws whole videos in random order, until they hold the share of the clips."""
   counts = collections.Counter(clip.video_id for clip in clips)
-  if len(counts) < 2:
+  if len(counts) < 2 and not built:
     raise ValueError(
       "--validation_share holds out whole videos, so it needs clips of at"
       f" least two; all clips are of {next(iter(counts))!r}. Use"
       " --split=train."
     )
   order = np.random.default_rng(rule.seed).permutation(sorted(counts)).tolist()
-  held_out: set[str] = set()
-  number = 0
-  # The last video always trains.
-  for video in order[:-1]:
+  held_out = {video for video, split in built.items() if split == VALIDATION}
+  number = sum(counts[video] for video in held_out)
+  order = [video for video in order if video not in built]
+  # One video always trains.
+  for video in order if TRAIN in built.values() else order[:-1]:
     if held_out and number >= rule.validation_share * len(clips):
       break
     held_out.add(video)

@@ -26,6 +26,7 @@ from sum_l_jax.prediction import score_network
 from sum_l_jax.prediction import video_sources
 from sum_l_jax.prediction import windows
 from sum_l_jax.video import decode
+from sum_l_jax.video import jpeg
 
 Prediction = best_labels.Prediction
 Failure = best_labels.Failure
@@ -132,7 +133,7 @@ class Predictor:
     window: float = 2.0,
     stride: float = 1.0,
     top: int = 5,
-    short_side: int = 256,
+    short_side: int = jpeg.SHORT_SIDE,
   ) -> list[Prediction]:
     """Slides a window over one video.
 
@@ -176,7 +177,7 @@ class Predictor:
     window: float = 2.0,
     stride: float = 1.0,
     top: int = 5,
-    short_side: int = 256,
+    short_side: int = jpeg.SHORT_SIDE,
     progress: Progress | None = None,
   ) -> Iterator[Prediction | Failure]:
     """Slides a window over several videos, in memory that doesn't grow.

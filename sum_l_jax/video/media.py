@@ -13,6 +13,7 @@ import pathlib
 
 from sum_l_jax.video import container
 from sum_l_jax.video import cutting
+from sum_l_jax.video import jpeg
 from sum_l_jax.video import video_stream
 
 # Seconds without clips that are passed over by seeking, where that is safe.
@@ -65,7 +66,12 @@ class VideoFile:
     return self._fps
 
   def read_clip(
-    self, start: float, stop: float | None, *, fps: float | None = None, short_side: int = 256
+    self,
+    start: float,
+    stop: float | None,
+    *,
+    fps: float | None = None,
+    short_side: int = jpeg.SHORT_SIDE,
   ) -> list[bytes]:
     """Reads one clip; see `read_clips`.
 
@@ -88,7 +94,7 @@ class VideoFile:
     return clip.jpegs
 
   def read_clips(
-    self, clips: Sequence[cutting.Clip], *, short_side: int = 256
+    self, clips: Sequence[cutting.Clip], *, short_side: int = jpeg.SHORT_SIDE
   ) -> Iterator[cutting.Clip]:
     """Reads clips in one pass over the video, however many overlap.
 

@@ -110,7 +110,7 @@ def test_error_is_one_block(tmp_path, capsys):
   options = _epic_options(tmp_path, "--split=train")
   status, out, err = _run(capsys, *options)
   assert status == 2 and out == ""
-  assert err.startswith("error: ") and "Traceback" not in err
+  assert "are free error: labels.csv" in err and "Traceback" not in err
   assert "labels.csv, line 2, clip 'P01_01_0'" in err
   assert "frame_0000000095.jpg' is empty (0 bytes)" in err
   assert not (tmp_path / "out").exists()  # Nothing half done is left.
@@ -125,17 +125,20 @@ def test_skip_lists_what_was_left_out(tmp_path, capsys):
   options = _epic_options(tmp_path, "--split=train", "--on_error=skip")
   status, out, err = _run(capsys, *options)
   assert status == 0 and ": 2 train clips" in out
-  assert "skipped 2 clips" in err
+  assert "skipped 1 missing videos (1 rows) and 1 unusable clips" in err
   with (tmp_path / "out" / "skipped.csv").open(encoding="utf-8") as handle:
     skipped = list(csv.DictReader(handle))
-  assert {row["clip_id"] for row in skipped} == {"P01_01_1", "P01_99_9"}
-  reasons = {row["clip_id"]: row["reason"] for row in skipped}
-  assert "frame_0000000115.jpg" in reasons["P01_01_1"]
-  assert "no frames and no video of P01_99" in reasons["P01_99_9"]
+  assert [(row["video_id"], row["clip_id"]) for row in skipped] == [
+    ("P01_99", ""),
+    ("", "P01_01_1"),
+  ]
+  assert "no frames and no video of P01_99" in skipped[0]["reason"]
+  assert "frame_0000000115.jpg" in skipped[1]["reason"]
   data = records.ClipDataset(tmp_path / "out", "train")
   assert [clip.clip_id for clip in data.clips] == ["P01_01_0", "P01_02_2"]
-  status, _, err = _run(capsys, *options)
-  assert status == 0 and "remove the folder first" in err
+  status, out, err = _run(capsys, *options)
+  assert status == 0 and "adds them once they can be used" in err
+  assert out.startswith("kept, nothing to add")
 
 
 def test_truncated_video_names_clip_and_time(tmp_path, capsys):
@@ -243,3 +246,138 @@ def test_help_shows_examples(capsys):
   text = capsys.readouterr().out
   assert "python -m data_prep.build_dataset --dataset=epic55" in text
   assert "--validation_videos=P02_01" in text
+
+
+# Built in parts.
+
+
+def _clips(folder, split):
+  return [clip.clip_id for clip in records.ClipDataset(folder, split).clips]
+
+
+def test_a_built_set_grows(tmp_path, capsys):
+  """Two downloads, two builds: what one build of both gives, in another order."""
+  written, _ = _epic_folder(tmp_path)
+  later = tmp_path / "later"
+  (tmp_path / "P01" / "P01_02").rename(later)
+  options = _epic_options(tmp_path, "--validation_videos=P01_02", "--on_error=skip")
+  status, out, err = _run(capsys, *options)
+  assert status == 0 and out.endswith("2 train clips; verb (125 classes), noun (352 classes)")
+  assert "skipped 1 missing videos (1 rows)" in err
+  folder = tmp_path / "out"
+  train = records.ClipDataset(folder, "train")
+  frames = train.read_frames(0, range(train.clips[0].num_frames))
+  shards = {path.name: path.stat().st_ino for path in folder.glob("*.array_record*")}
+  # Nothing new: the folder stays.
+  status, out, _ = _run(capsys, *options)
+  assert status == 0 and out.startswith("kept, nothing to add")
+  # The second download; of the first, the frames are removed meanwhile.
+  later.rename(tmp_path / "P01" / "P01_02")
+  (tmp_path / "P01" / "P01_01").rename(tmp_path / "gone")
+  status, out, _ = _run(capsys, *options)
+  assert status == 0 and out.startswith("added 1 clips of 1 videos to")
+  assert "2 train, 1 validation clips" in out and "fingerprint of validation: new ->" in out
+  grown = records.ClipDataset(folder, "train")
+  assert grown.fingerprint == train.fingerprint
+  assert grown.read_frames(0, range(grown.clips[0].num_frames)) == frames
+  # A reader that was open before goes on, since the shards kept their names.
+  assert train.read_frames(1, [0]) == [written["P01_01"][90]]
+  now = {path.name: path.stat().st_ino for path in folder.glob("*.array_record*")}
+  assert shards.items() < now.items()
+  # A third part joins a split that is there.
+  (tmp_path / "gone").rename(tmp_path / "P01" / "P01_01")
+  numbered_video.write_frames(tmp_path / "P01" / "P01_03", range(1, 50))
+  with (tmp_path / "labels.csv").open("a") as handle:
+    handle.write("9,P01,P01_03,x,0:00:00.1,0:00:00.5,5,20,v,0,n,0,[],[]\n")
+  status, out, _ = _run(capsys, *options)
+  assert status == 0 and "added 1 clips of 1 videos" in out
+  assert f"fingerprint of train: {train.fingerprint} -> " in out
+  assert _clips(folder, "train") == ["P01_01_0", "P01_01_1", "P01_03_9"]
+  data = records.ClipDataset(folder, "train")
+  assert data.read_frames(2, [0, 15]) == [
+    (tmp_path / "P01" / "P01_03" / f"frame_{n:010d}.jpg").read_bytes() for n in (5, 20)
+  ]
+  status, out, _ = _run(capsys, *options)
+  assert status == 0 and out.startswith("kept, it is complete")
+  assert not (folder / "skipped.csv").exists()
+
+
+def test_growth_refuses_what_is_another_data_set(tmp_path, capsys):
+  _epic_folder(tmp_path)
+  options = _epic_options(tmp_path, "--split=train")
+  assert _run(capsys, *options)[0] == 0
+  for more, word in (
+    (["--fps=30"], "metadata.fps"),
+    (["--name=other"], "differ in name"),
+    (["--view=exo"], "differ in view"),
+    (["--validation_videos=P01_01"], "metadata.split"),
+  ):
+    rest = [o for o in options if not (o.startswith("--split") and "validation" in more[0])]
+    status, _, err = _run(capsys, *rest, *more)
+    assert status == 2 and "already holds another data set" in err and word in err
+  # Other annotations may add clips, but not change those that are there.
+  path = tmp_path / "labels.csv"
+  text = path.read_text()
+  path.write_text(text.replace("open door", "close door", 1))
+  assert text != path.read_text()
+  status, _, err = _run(capsys, *options)
+  assert status == 2 and "'P01_01_0', of which the annotations say something else" in err
+  lines = text.splitlines(keepends=True)
+  path.write_text("".join(lines[:1] + lines[2:]))
+  status, _, err = _run(capsys, *options)
+  assert status == 2 and "'P01_01_0', which the annotations no longer have" in err
+  path.write_text(text)
+  assert _run(capsys, *options)[0] == 0
+
+
+def test_a_drawn_split_stays_when_the_set_grows(tmp_path, capsys):
+  videos = [f"P01_{n:02d}" for n in range(1, 9)]
+  rows = []
+  for number, video in enumerate(videos):
+    numbered_video.write_frames(tmp_path / "all" / video, range(1, 9))
+    rows.append({**annotation_files.EPIC_ROW, "uid": str(number), "video_id": video})
+    rows[-1] |= {"start_frame": "1", "stop_frame": "3"}
+  annotation_files.write_rows(tmp_path / "labels.csv", rows)
+  media = tmp_path / "P01"
+  media.mkdir()
+  options = _epic_options(tmp_path, "--validation_share=0.5", "--on_error=skip")
+  before = {}
+  for part in (videos[:3], videos[3:5], videos[5:]):
+    for video in part:
+      (tmp_path / "all" / video).rename(media / video)
+    assert _run(capsys, *options)[0] == 0
+    splits = {s: set(_clips(tmp_path / "out", s)) for s in ("train", "validation")}
+    for split, ids in before.items():
+      assert ids <= splits[split]
+    before = splits
+  assert sorted(map(len, before.values())) == [4, 4]
+
+
+def test_list_says_what_is_there_before_anything_is_cut(tmp_path, capsys):
+  _epic_folder(tmp_path)
+  with (tmp_path / "labels.csv").open("a") as handle:
+    for uid in range(9, 12):
+      handle.write(f"{uid},P02,P02_01,x,0:00:01,0:00:02,1,60,v,0,n,0,[],[]\n")
+  options = _epic_options(tmp_path, "--split=train")
+  status, out, _ = _run(capsys, *options, "--list")
+  assert status == 0 and not (tmp_path / "out").exists()
+  assert "P01 2 videos there (3 clips), 0 built (0 clips), 0 missing (0 rows)" in out
+  assert "P02 0 videos there (0 clips), 0 built (0 clips), 1 missing (3 rows)" in out
+  assert out.count("missing: P02_01 (3 rows, first labels.csv, line 5): no frames and no") == 1
+  assert "3 clips to cut: about 155 frames" in out
+  assert _run(capsys, *options, "--on_error=skip")[0] == 0
+  status, out, _ = _run(capsys, *options, "--list")
+  assert "P01 2 videos there (3 clips), 2 built (3 clips)" in out
+  assert "0 clips to cut" in out
+
+
+def test_the_estimate_is_near(tmp_path, capsys):
+  """Before building, within a fifth of what is written."""
+  _epic_folder(tmp_path)
+  _, _, err = _run(capsys, *_epic_options(tmp_path, "--split=train"))
+  said = float(err.partition(" frames and ")[2].split()[0]) * 1e6
+  data = records.ClipDataset(tmp_path / "out", "train")
+  frames = [f for i, c in enumerate(data.clips) for f in data.read_frames(i, range(c.num_frames))]
+  assert len(frames) == 155
+  size = sum(map(len, frames))
+  assert said == pytest.approx(size, abs=0.2 * size + 5e4)

@@ -39,8 +39,8 @@ def _parser() -> argparse.ArgumentParser:
   overlay_help = "also write the video with its best labels; one video only"
   add("--overlay", type=pathlib.Path, metavar="FILE.mp4", help=overlay_help)
   add("--frames_fps", type=float, help="frame rate of folders of JPEG frames (the checkpoint's)")
-  side_help = "larger frames are shrunk to it, as build_dataset did (256)"
-  add("--short_side", type=int, default=256, help=side_help)
+  side_help = "larger frames are shrunk to it, as build_dataset did (320)"
+  add("--short_side", type=int, help=side_help)
   add("--batch_size", type=int, default=8, help="most windows scored together (8)")
   return parser
 
@@ -56,6 +56,7 @@ def _predict(options: argparse.Namespace, progress: prediction_files.VideoProgre
   from sum_l_jax.prediction import video_sources
   from sum_l_jax.tools.predict import video_overlay
   from sum_l_jax.video import file_names
+  from sum_l_jax.video import jpeg
 
   videos, left_out = video_sources.find(options.videos)
   if left_out:
@@ -73,7 +74,7 @@ def _predict(options: argparse.Namespace, progress: prediction_files.VideoProgre
     window=options.window,
     stride=options.stride,
     top=options.top,
-    short_side=options.short_side,
+    short_side=jpeg.SHORT_SIDE if options.short_side is None else options.short_side,
     progress=progress,
   ):
     progress.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import subprocess
 import sys
@@ -9,8 +10,11 @@ import sys
 import pytest
 
 from data_prep import build_dataset
+from data_prep.clips import clip_reader
 from data_prep.clips import cut_clips
+from data_prep.sources import clip_specs
 from sum_l_jax.data import records
+from sum_l_jax.video import jpeg
 from tests.support import annotation_files
 from tests.support import numbered_video
 
@@ -155,3 +159,28 @@ def test_beam_that_is_not_there(source, tmp_path, monkeypatch, capsys):
   assert "--beam_runner needs Apache Beam" in capsys.readouterr().err
   assert build_dataset.main([*options, "--beam_options=--x=1"]) == 2
   assert "--beam_options needs --beam_runner" in capsys.readouterr().err
+
+
+def test_overlapping_clips_are_decoded_in_one_pass(tmp_path, monkeypatch):
+  """The same clips as one by one, in the order of the manifest; each frame is decoded once."""
+  numbered_video.write_video(tmp_path / "a.mp4", list(range(120)))
+  spans = [(k * 0.1, k * 0.1 + 1.0) for k in range(25)]
+  specs = [
+    clip_specs.ClipSpec(f"c{k}", "a", tmp_path / "a.mp4", *span, "n", {}, f"m.csv, line {k}")
+    for k, span in enumerate(spans)
+  ]
+  late = dataclasses.replace(specs[0], clip_id="late", start_seconds=30.0, stop_seconds=31.0)
+  output = clip_reader.Output(short_side=32)
+  alone = [clip_reader.ClipReader(output).read(spec) for spec in specs]
+  encoded = []
+  encode = jpeg.encode
+  monkeypatch.setattr(jpeg, "encode", lambda image: encoded.append(0) or encode(image))
+  (group,) = cut_clips.make_groups(specs[::-1])
+  group.append(late)
+  *found, error = clip_reader.ClipReader(output).read_all(group)
+  assert found == alone
+  assert len(encoded) <= 120 < sum(len(clip.frames) for clip in alone)
+  assert isinstance(error, ValueError) and "m.csv, line 0, clip 'late'" in str(error)
+  gone = [dataclasses.replace(s, media=tmp_path / "gone.mp4") for s in specs[:2]]
+  errors = list(clip_reader.ClipReader(output).read_all(gone))
+  assert [type(e) for e in errors] == [FileNotFoundError] * 2 and "clip 'c1'" in str(errors[1])

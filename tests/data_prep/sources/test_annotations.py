@@ -235,7 +235,7 @@ def test_epic_uid_twice(tmp_path):
 
 
 def test_a_video_that_is_nowhere_is_looked_for_once(tmp_path, monkeypatch):
-  """Its rows are many, and a network disk is slow; each error names its row."""
+  """Its rows are many, and a network disk is slow; one entry counts them."""
   looked, find = [], epic_kitchens.find_media
   monkeypatch.setattr(
     epic_kitchens, "find_media", lambda *given: (looked.append(given[0]), find(*given))[1]
@@ -244,9 +244,10 @@ def test_a_video_that_is_nowhere_is_looked_for_once(tmp_path, monkeypatch):
   gone = {"video_id": "P01_09"}
   _epic(tmp_path, gone, {}, {**gone, "uid": "8"}, {**gone, "uid": "9"}, problems=problems)
   assert looked == ["P01_09", "P01_01"]
-  for number, (_, where, reason) in zip((2, 4, 5), problems.skipped, strict=True):
-    assert where == f"labels.csv, line {number}"
-    assert reason.startswith(f"{where}: no frames and no video of P01_09")
+  assert problems.skipped == [] and problems.number == 3
+  (video,) = problems.missing.values()
+  assert (list(problems.missing), video.rows, video.where) == (["P01_09"], 3, "labels.csv, line 2")
+  assert video.reason == "no frames and no video of P01_09 were found."
 
 
 def test_missing_columns(tmp_path):

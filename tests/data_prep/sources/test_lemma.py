@@ -273,10 +273,10 @@ def test_missing_frames(read, tmp_path):
   problems = clip_specs.Problems(skip=True)
   source = read(problems=problems)
   assert [clip.clip_id for clip in source.clips] == ["k3_0", "k2_0"]
-  ((clip_id, where, reason),) = problems.skipped
-  assert clip_id == "k1|P1_2"
-  assert where.startswith("rec_fpv_segments_indices.p, entry 1 ")
-  assert "no frame 'frames/k1/img_00003.jpg', the first of 2 missing ones" in reason
+  ((folder, video),) = problems.missing.items()
+  assert (folder, video.rows) == ("frames/k1", 1)
+  assert video.where.startswith("rec_fpv_segments_indices.p, entry 1 ")
+  assert "no frame 'frames/k1/img_00003.jpg', the first of 2 missing ones" in video.reason
 
 
 def _changed(index, field, value):

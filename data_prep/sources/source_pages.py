@@ -1,0 +1,61 @@
+"""Where the data sets come from, for whoever meets a built one: page, licence, paper."""
+
+from __future__ import annotations
+
+from data_prep.clips import clip_dataset
+
+_SEE_PAGE = "see the home page; research use"
+
+PAGES = {
+  "epic55": clip_dataset.About(
+    homepage="https://epic-kitchens.github.io",
+    license="CC BY-NC 4.0",
+    citation="""@inproceedings{damen2018scaling,
+  title = {Scaling Egocentric Vision: The EPIC-KITCHENS Dataset},
+  author = {Damen, Dima and Doughty, Hazel and Farinella, Giovanni Maria and
+    Fidler, Sanja and Furnari, Antonino and Kazakos, Evangelos and
+    Moltisanti, Davide and Munro, Jonathan and Perrett, Toby and Price, Will and
+    Wray, Michael},
+  booktitle = {European Conference on Computer Vision (ECCV)},
+  year = {2018}
+}""",
+  ),
+  "epic100": clip_dataset.About(
+    homepage="https://epic-kitchens.github.io",
+    license="CC BY-NC 4.0",
+    citation="""@article{damen2022rescaling,
+  title = {Rescaling Egocentric Vision: Collection, Pipeline and Challenges for
+    EPIC-KITCHENS-100},
+  author = {Damen, Dima and Doughty, Hazel and Farinella, Giovanni Maria and
+    Furnari, Antonino and Kazakos, Evangelos and Ma, Jian and
+    Moltisanti, Davide and Munro, Jonathan and Perrett, Toby and Price, Will and
+    Wray, Michael},
+  journal = {International Journal of Computer Vision},
+  volume = {130},
+  year = {2022}
+}""",
+  ),
+  "charades_ego": clip_dataset.About(
+    homepage="https://prior.allenai.org/projects/charades-ego",
+    license=_SEE_PAGE,
+    citation="""@inproceedings{sigurdsson2018actor,
+  title = {Actor and Observer: Joint Modeling of First and Third-Person Videos},
+  author = {Sigurdsson, Gunnar A. and Gupta, Abhinav and Schmid, Cordelia and
+    Farhadi, Ali and Alahari, Karteek},
+  booktitle = {IEEE Conference on Computer Vision and Pattern Recognition (CVPR)},
+  year = {2018}
+}""",
+  ),
+  "lemma": clip_dataset.About(
+    homepage="https://sites.google.com/view/lemma-activity",
+    license=_SEE_PAGE,
+    citation="""@inproceedings{jia2020lemma,
+  title = {LEMMA: A Multi-view Dataset for Learning Multi-agent Multi-task
+    Activities},
+  author = {Jia, Baoxiong and Chen, Yixin and Huang, Siyuan and Zhu, Yixin and
+    Zhu, Song-Chun},
+  booktitle = {European Conference on Computer Vision (ECCV)},
+  year = {2020}
+}""",
+  ),
+}
