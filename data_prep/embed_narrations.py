@@ -204,7 +204,7 @@ def embed_narrations(
   # long ones are sorted, so that the result doesn't depend on the order given.
   order = sorted(texts, key=lambda text: (len(text), text))
   vectors = []
-  with progress.Progress("narrations", total=len(order)) as bar:
+  with progress.Progress("narrations embedded", total=len(order), unit="narration") as bar:
     for start in range(0, len(order), chunk):
       vectors.append(np.asarray(encoder(order[start : start + chunk])))
       bar.update(len(vectors[-1]))

@@ -71,7 +71,7 @@ def mine(
   i, i_of_clip = np.unique(rows([ego], table), return_inverse=True)
   j, j_of_clip = np.unique(rows(exo, table), return_inverse=True)
   blocks = saved_blocks.SavedBlocks(keep_in, d, i, j, top_k, block) if keep_in else None
-  with progress.Progress("narrations mined", total=len(i)) as bar:
+  with progress.Progress("narrations mined", total=len(i), unit="narration") as bar:
     best, s = nearest.nearest(
       d, d, top_k, query_rows=i, key_rows=j, block=block, blocks=blocks, done=bar.update
     )

@@ -24,6 +24,7 @@ from typing import Any
 from data_prep.sources import clip_specs
 from sum_l_jax import types
 from sum_l_jax.system import command_line
+from sum_l_jax.system import progress
 from sum_l_jax.video import frame_files
 
 NUM_CLASSES = 157
@@ -235,7 +236,8 @@ def read_annotations(
   clips, empty, quirks = [], 0, Quirks()
   seen: dict[str, str] = {}
   for split, file in files.items():
-    for where, row in clip_specs.read_rows(file, COLUMNS)[0]:
+    rows = clip_specs.read_rows(file, COLUMNS)[0]
+    for where, row in progress.Progress(f"{file.name}: rows read", rows, unit="row"):
       if row.get("id", "").endswith("EGO") != (view == types.EGO):
         continue
       with problems.of(row.get("id", ""), where):

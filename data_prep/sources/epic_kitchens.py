@@ -15,6 +15,7 @@ import pathlib
 from data_prep.sources import clip_specs
 from sum_l_jax import types
 from sum_l_jax.data import frame_rates
+from sum_l_jax.system import progress
 from sum_l_jax.video import frame_files
 
 # Columns of every official file, and of those with labels.
@@ -348,7 +349,8 @@ class _Reader:
     columns = self._release.columns(labelled=labelled)
     ids = self._release.id_columns
     clips = []
-    for where, row in clip_specs.read_rows(file, columns)[0]:
+    rows = clip_specs.read_rows(file, columns)[0]
+    for where, row in progress.Progress(f"{file.name}: rows read", rows, unit="row"):
       clip_id = "_".join(_whole(row.get(column, "")) for column in ids)
       with self._problems.of(clip_id, where):
         (clip_specs.check_row if labelled else clip_specs.check_cells)(row, where)

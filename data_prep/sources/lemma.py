@@ -32,6 +32,7 @@ from data_prep.sources import lemma_narration
 from data_prep.sources import safe_pickle
 from data_prep.sources import split_rules
 from sum_l_jax import types
+from sum_l_jax.system import progress
 
 FPS = 24.0
 
@@ -90,7 +91,7 @@ def read_annotations(
   segments = _read_segments(package, split_of)
   maker = _ClipMaker(package, split_of, media_roots, narration)
   clips = []
-  for segment in segments:
+  for segment in progress.Progress("segments read", segments, unit="segment"):
     with problems.of(segment.clip_id, segment.where):
       clip = maker.make(segment)
       if clip is not None:

@@ -24,6 +24,7 @@ from data_prep.sources import clip_specs
 from data_prep.sources import label_names
 from sum_l_jax import types
 from sum_l_jax.system import command_line
+from sum_l_jax.system import progress
 from sum_l_jax.video import cutting
 from sum_l_jax.video import frame_files
 
@@ -72,7 +73,7 @@ def read_annotations(
   ids = {name: {c: i for i, c in enumerate(task.class_names)} for name, task in tasks.items()}
   seen: dict[str, str] = {}
   clips = []
-  for where, row in rows:
+  for where, row in progress.Progress(f"{path.name}: rows read", rows, unit="row"):
     with problems.of(row.get("clip_id", ""), where):
       clip = _make_clip(row, where, tasks, ids, media_roots)
       if clip.clip_id in seen:

@@ -9,6 +9,7 @@ import pytest
 
 from data_prep import build_dataset
 from sum_l_jax.data import records
+from sum_l_jax.system import progress
 from tests.support import annotation_files
 from tests.support import numbered_video
 
@@ -381,3 +382,14 @@ def test_the_estimate_is_near(tmp_path, capsys):
   assert len(frames) == 155
   size = sum(map(len, frames))
   assert said == pytest.approx(size, abs=0.2 * size + 5e4)
+
+
+def test_every_part_of_a_build_shows_its_progress(tmp_path, capsys, monkeypatch):
+  """Reading, cutting and putting together, in rows and clips."""
+  monkeypatch.setattr(progress, "LOG_SECONDS", 0.0)
+  _epic_folder(tmp_path)
+  options = _epic_options(tmp_path, "--split=train", "--processes=1")
+  _, _, err = _run(capsys, *options)
+  assert "labels.csv: rows read: 33% 1/3" in err
+  assert "train: clips cut: 33% 1/3" in err and "train: clips cut: 67% 2/3" in err
+  assert "train: clips put together: 67% 2/3" in err
