@@ -145,6 +145,20 @@ def test_ego_starts_the_same_in_every_method():
   assert np.abs(both["ego/" + stem] - both["exo/" + stem]).max() > 0.01
 
 
+def test_each_part_starts_from_numbers_of_its_own():
+  """Heads that start alike would learn alike, and views that do would agree."""
+  params = _flat(
+    nnx.state(_model(tasks={"ego": {"verb": 5, "noun": 5}, "exo": {"verb": 5}}), nnx.Param)
+  )
+  kernels = {path: x for path, x in params.items() if path.endswith("kernel")}
+  assert len({x.tobytes() for x in kernels.values()}) == len(kernels)
+  # And they are not the first numbers of one stream.
+  for group in ("heads/", "projection/"):
+    same = [x.ravel()[:20] for path, x in kernels.items() if group in path]
+    assert len(same) >= 2
+    assert abs(np.corrcoef(same)[~np.eye(len(same), dtype=bool)]).max() < 0.9
+
+
 def test_ego_dropout_does_not_depend_on_exo():
   model, key = _model(dropout=0.5), jax.random.key(3)
   both, _ = _apply(model, _inputs(), train=True, key=key)
@@ -440,33 +454,35 @@ def test_tiny_stem_equals_convolution_of_stacked_differences():
   np.testing.assert_allclose(stem(x, train=False), expected, atol=1e-4)
 
 
-def test_color_offset_and_channel_order_reach_the_encoder():
-  inputs = _inputs(("ego",))
+@pytest.mark.parametrize("view", TASKS)
+def test_color_offset_and_channel_order_reach_the_encoder(view):
+  inputs = _inputs((view,))
   offset = np.full((3, 3), 0.2, np.float32)
-  shifted = {"ego": {**inputs["ego"], "color_offset": offset}}
-  zero = {"ego": {**inputs["ego"], "color_offset": 0 * offset}}
-  model = _model(tasks={"ego": {}})
-  features = lambda model, x: np.asarray(_apply(model, x)[0]["ego"]["features"])
+  shifted = {view: {**inputs[view], "color_offset": offset}}
+  zero = {view: {**inputs[view], "color_offset": 0 * offset}}
+  model = _model(tasks={view: {}})
+  features = lambda model, x: np.asarray(_apply(model, x)[0][view]["features"])
   plain = features(model, inputs)
   np.testing.assert_allclose(features(model, zero), plain, atol=1e-5)
   assert np.abs(features(model, shifted) - plain).max() > 1e-3
-  bgr = _model(tasks={"ego": {}}, pixels={"ego": models.PixelSpec(channel_order="BGR")})
-  reversed_video = {"ego": {"video": inputs["ego"]["video"][..., ::-1]}}
+  bgr = _model(tasks={view: {}}, pixels={view: models.PixelSpec(channel_order="BGR")})
+  reversed_video = {view: {"video": inputs[view]["video"][..., ::-1]}}
   np.testing.assert_allclose(features(bgr, reversed_video), plain, atol=1e-5)
 
 
-def test_prenorm_normalises_before_the_projection():
-  plain, _ = _apply(_model(), _inputs(("ego",)))
+@pytest.mark.parametrize("view", TASKS)
+def test_prenorm_normalises_before_the_projection(view):
+  plain, _ = _apply(_model(), _inputs((view,)))
   model = _model(prenorm=True)
-  out, _ = _apply(model, _inputs(("ego",)))
-  feature = np.asarray(out["ego"]["features"], np.float64)
-  model.ego.projection.bias[...] = jnp.arange(6.0)
-  out, _ = _apply(model, _inputs(("ego",)))
+  out, _ = _apply(model, _inputs((view,)))
+  feature = np.asarray(out[view]["features"], np.float64)
+  getattr(model, view).projection.bias[...] = jnp.arange(6.0)
+  out, _ = _apply(model, _inputs((view,)))
   unit = feature / np.linalg.norm(feature, axis=-1, keepdims=True)
-  z = unit @ np.asarray(model.ego.projection.kernel[...]) + np.arange(6.0)
+  z = unit @ np.asarray(getattr(model, view).projection.kernel[...]) + np.arange(6.0)
   z /= np.linalg.norm(z, axis=-1, keepdims=True)
-  np.testing.assert_allclose(out["ego"]["embedding"], z, atol=1e-5)
-  np.testing.assert_allclose(plain["ego"]["features"], feature, atol=1e-6)
+  np.testing.assert_allclose(out[view]["embedding"], z, atol=1e-5)
+  np.testing.assert_allclose(plain[view]["features"], feature, atol=1e-6)
 
 
 def test_l2_normalize_is_safe_at_zero():

@@ -31,8 +31,8 @@ def _objective(outputs, batch):
   return drawn, {"drawn": drawn}
 
 
-def _step(seed, **options):
-  optimizer = make_optimizer("sgd", lambda step: 0.0, weight_decay=0.0)
+def _step(seed, rate=0.0, **options):
+  optimizer = make_optimizer("sgd", lambda step: rate, weight_decay=0.0)
   network = SimpleNamespace(apply=_apply)
   step = make_train_step(
     network,
@@ -102,6 +102,23 @@ def test_top1_of_training_counts_real_rows_alone():
   assert found == pytest.approx(
     {"loss": 3.0, "loss/ego_cls": 1.0, "ego/verb_top1": 3 / 4, "ego/noun_top1": 2 / 4}
   )
+
+
+def test_an_update_that_overflows_is_not_finite():
+  """Loss and gradient are, and the next step's would not be."""
+  step, state = _step(3, rate=3e38, skip_non_finite=True)
+  state.params = {"w": jnp.ones(())}
+  # Nesterov's update is larger than the gradient: 1.9 times here.
+  for drawn in range(8):
+    state.step = jnp.asarray(drawn, jnp.int32)
+    new, sums = step(jax.tree.map(jnp.array, state), {"ego": {"mask": np.ones(1)}})
+    found = metrics.compute([sums])
+    overflows = 1.9 * 3e38 * found["grad_norm"] > np.finfo(np.float32).max
+    assert found["finite"] == (not overflows)
+    assert (new.params["w"] == 1) == overflows
+    if overflows:
+      break
+  assert overflows and np.isfinite(found["loss"]) and np.isfinite(found["grad_norm"])
 
 
 @pytest.mark.parametrize("skip", [False, True])

@@ -245,3 +245,40 @@ def test_scores_are_probabilities_of_the_kind_of_the_task():
       # The scores of windows are averaged, not their logits.
       wanted = wanted.mean(axis=1) if values.ndim == 3 else wanted
       np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6, err_msg=task)
+
+
+def test_clips_that_cannot_be_read_are_in_no_number(scored):
+  """Neither in the numbers of all clips nor in those of a group."""
+  scores, labels = scored
+  unread = np.arange(60) % 7 == 0
+  group = np.arange(60) % 2 == 0
+  views = [
+    {
+      "video": np.zeros(60),
+      "color_offset": np.zeros(60),
+      "clip": np.arange(60),
+      "view": np.zeros(60, int),
+      "mask": 1.0 - unread,
+    }
+  ]
+  found = evaluate.evaluate(
+    lambda params, stats, pixels: scores,
+    None,
+    None,
+    iter(views),
+    labels=labels,
+    tasks=TASKS,
+    num_views=1,
+    rule="sum",
+    groups={"even": {"verb": group, "action": group}, "none": {"verb": unread}},
+  )
+  np.testing.assert_array_equal(found.evaluated, ~unread)
+  right = {t: scores[t].argmax(axis=1) == labels[t] for t in TASKS}
+  read, both = ~unread, right["verb"] & right["noun"]
+  assert found.metrics["verb_top1"] == pytest.approx(right["verb"][read].mean())
+  assert found.metrics["verb_top1_even"] == pytest.approx(right["verb"][read & group].mean())
+  assert found.metrics["action_top1_even"] == pytest.approx(both[read & group].mean())
+  # A group without a clip that can be read has no numbers, and others do not
+  # get numbers of tasks that they do not name.
+  assert not [name for name in found.metrics if name.endswith("_none")]
+  assert "noun_top1_even" not in found.metrics
