@@ -68,6 +68,8 @@ setuptools.setup(
     "importlib_resources>=6.1",
     "jax>=0.8,<0.13",
     "ml-collections>=1.0,<2",
+    # Checks what JSON files hold.
+    "msgspec>=0.19,<0.23",
     "numpy>=2.0,<3",
     "opencv-python-headless>=4.10.0.84,<6",
     "optax>=0.2.5,<0.3",

@@ -49,12 +49,15 @@ _COMMANDS = (
 )
 
 
-def _environment() -> dict[str, str]:
+def _environment(cache: pathlib.Path | None = None) -> dict[str, str]:
   # A cache of elsewhere would be warm from the start.
-  return {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+  kept = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+  return {**kept, **({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {})}
 
 
-def _timed(arguments: Sequence[str], until: str = "") -> dict[str, float]:
+def _timed(
+  arguments: Sequence[str], until: str = "", cache: pathlib.Path | None = None
+) -> dict[str, float]:
   """Runs a Python process to its end, or until its log has a text.
 
   Returns:
@@ -64,7 +67,7 @@ def _timed(arguments: Sequence[str], until: str = "") -> dict[str, float]:
   start = time.perf_counter()
   process = subprocess.Popen(
     [sys.executable, *arguments],
-    env=_environment(),
+    env=_environment(cache),
     text=True,
     stdout=subprocess.DEVNULL if until else subprocess.PIPE,
     stderr=subprocess.PIPE if until else subprocess.STDOUT,
@@ -104,6 +107,7 @@ def first_step(workdir: pathlib.Path) -> dict[str, float]:
       "--config.report=false",
     ],
     until="exo 1/",
+    cache=workdir / "xla_cache",
   )
 
 

@@ -37,6 +37,7 @@ from sum_l_jax.config import starting_weights
 from sum_l_jax.config.schema import JOINT_STAGE
 from sum_l_jax.config.schema import Settings
 from sum_l_jax.system import atomic
+from sum_l_jax.system import compile_cache
 from sum_l_jax.system import extras
 from sum_l_jax.system import lease
 from sum_l_jax.system import multihost
@@ -186,14 +187,14 @@ def _prepare_data(settings: Settings) -> None:
     multihost_utils.sync_global_devices("data prepared")
 
 
-def _start(settings: Settings, workdir: pathlib.Path) -> jax.sharding.Mesh:
+def _start(settings: Settings) -> jax.sharding.Mesh:
   """Starts JAX: its compilation cache and the mesh of all devices."""
   import jax
 
   from sum_l_jax.system import devices
 
-  if not jax.config.values["jax_compilation_cache_dir"]:
-    jax.config.update("jax_compilation_cache_dir", str(workdir / "xla_cache"))
+  if reason := compile_cache.use():
+    absl.logging.warning("%s", reason)
   mesh = devices.make_mesh(settings.num_devices or None)
   unused = multihost.count_gpus(os.environ) or multihost.has_tpu()
   if unused and mesh.devices.flat[0].platform == "cpu" and "JAX_PLATFORMS" not in os.environ:
@@ -264,7 +265,7 @@ def run(
       " of a trained run, or --checkpoint."
     )
   _make_workdir(workdir)
-  mesh = _start(settings, workdir)
+  mesh = _start(settings)
   with _alone_in(workdir, command or f"sum_l_jax.main.run, mode {mode!r}"):
     return _run(settings, workdir, mesh, mode=mode, checkpoint=checkpoint, command=command)
 

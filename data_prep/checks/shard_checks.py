@@ -11,6 +11,7 @@ from data_prep.checks import index_checks
 from data_prep.checks.finding import Finding
 from sum_l_jax import types
 from sum_l_jax.data import examples
+from sum_l_jax.data import open_tfds
 from sum_l_jax.data import records
 from sum_l_jax.system import progress
 from sum_l_jax.video import decode
@@ -50,9 +51,8 @@ def check_records(data: records.ClipDataset) -> Iterator[Finding]:
 def _count_records(data: records.ClipDataset) -> int:
   """The number of records that the shards hold."""
   from array_record.python import array_record_module
-  import tensorflow_datasets as tfds
 
-  builder = tfds.builder_from_directory(data.directory)
+  builder = open_tfds.open_builder(data.directory)
   total = 0
   # Counted in the shards, for dataset_info.json only says what they should hold.
   for path in builder.info.splits[data.split].filepaths:

@@ -170,7 +170,6 @@ def check_pairs(
   except ValueError as error:
     yield Finding.error("belongs", str(error))
     return
-  yield from _check_targets(pairs, exo)
   yield from _check_share(pairs)
 
 
@@ -180,21 +179,6 @@ def _mined_split(splits: index_checks.Splits, fingerprints: set[str]) -> records
     if data.annotation_fingerprint in fingerprints:
       return data
   return splits.get(split_rules.TRAIN) or next(iter(splits.values()))
-
-
-def _check_targets(
-  pairs: pairing.PairTable, exo: Sequence[records.ClipDataset]
-) -> Iterator[Finding]:
-  sizes = np.array([len(data) for data in exo])[pairs.clip_pool]
-  outside = np.sum((pairs.clip_index < 0) | (pairs.clip_index >= sizes))
-  if outside:
-    yield Finding.error(
-      "targets",
-      f"{outside} of {len(sizes)} partners point to a clip that isn't there:"
-      " the file is damaged. Mine the pairs again with"
-      f" `{pairing.MINE_COMMAND}`.",
-      count=int(outside),
-    )
 
 
 def _check_share(pairs: pairing.PairTable) -> Iterator[Finding]:

@@ -24,6 +24,7 @@ from sum_l_jax import models
 from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.models.layers import norm
+from sum_l_jax.system import checked_json
 from sum_l_jax.system import command_line
 from sum_l_jax.train.state import Network
 
@@ -179,7 +180,7 @@ class _Conversion:
     self._file, self._options = file, options
     self._tensors = _clean(file.tensors)
     # What `export` wrote beside the arrays.
-    self._card: dict[str, Any] = json.loads(file.card) if file.card else {}
+    self._card = _read_card(file)
     self._heads = _known_heads(self._card)
     self._used: set[str] = set()
     self._wrong: dict[str, list[str]] = collections.defaultdict(list)
@@ -440,6 +441,33 @@ def _kernel_hint(ours: str, value: np.ndarray, backbone: str) -> str:
     if same_kind and spec.fusion_kernel == value.shape[0]:
       return f"Its fusion kernels span {value.shape[0]} frames: choose --model={model}."
   return ""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Exported:
+  """What a card holds that `export` wrote, as far as it is read again."""
+
+  tasks: dict[str, dict[str, list[str]]] = dataclasses.field(default_factory=dict)
+  pixels: dict[str, checked_json.Object] = dataclasses.field(default_factory=dict)
+  frames: dict[str, float] = dataclasses.field(default_factory=dict)
+  network: checked_json.Object = dataclasses.field(default_factory=dict)
+  head_names: dict[str, tuple[str, str, str]] = dataclasses.field(default_factory=dict)
+  exported_views: list[str] = dataclasses.field(default_factory=list)
+  config: str = "{}"
+
+
+def _read_card(file: files.WeightFile) -> dict[str, Any]:
+  """The card beside the arrays; empty where somebody else wrote the file."""
+  if not file.card:
+    return {}
+  try:
+    card = checked_json.decode(file.card, checked_json.Object)
+    checked_json.check(card, _Exported)
+    return card
+  except checked_json.JsonError as error:
+    raise ValueError(
+      f"The card in {file.path} is damaged: {error}. Export the weights again."
+    ) from error
 
 
 def _known_heads(card: Mapping[str, Any]) -> list[names.Head]:

@@ -22,9 +22,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
-import json
 import os
 import pathlib
+import reprlib
 from typing import Any
 
 from data_prep.sources import clip_specs
@@ -32,6 +32,7 @@ from data_prep.sources import lemma_narration
 from data_prep.sources import safe_pickle
 from data_prep.sources import split_rules
 from sum_l_jax import types
+from sum_l_jax.system import checked_json
 from sum_l_jax.system import progress
 
 FPS = 24.0
@@ -142,15 +143,8 @@ class _Package:
   def read_names(self, name: str) -> tuple[str, ...]:
     """Reads a JSON list of strings; ValueError where it is none."""
     path = self.find(name)
-    try:
-      names = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-      raise ValueError(
-        f"{str(path)!r} can't be read as JSON ({error}). Unpack the official package again."
-      ) from error
-    if not isinstance(names, list) or not all(isinstance(item, str) for item in names):
-      raise ValueError(f"{str(path)!r} must hold a JSON list of names. Take the official file.")
-    return tuple(names)
+    mend = "It must be a JSON list of names. Unpack the official package again."
+    return checked_json.read(path, tuple[str, ...], mend=mend)
 
   def read_vocabulary(self, name: str) -> tuple[str, ...]:
     """Reads a list of names in which position = id, so that each occurs once."""
@@ -223,13 +217,13 @@ def _make_segment(entry: Any, where: str) -> _Segment:
   try:
     video, start, length = entry
     if not isinstance(video, str):
-      raise ValueError(f"{video!r} is no name")
+      raise ValueError(f"{reprlib.repr(video)} is no name")
     start, length = _whole(start), _whole(length)
     if start < 0 or length < 1:
       raise ValueError("a start below 0 or a length below 1")
   except (TypeError, ValueError, OverflowError) as error:
     raise ValueError(
-      f"{where} must be (video name, start frame, length), got {entry!r}"
+      f"{where} must be (video name, start frame, length), got {reprlib.repr(entry)}"
       f" ({error}). Take the official file."
     ) from error
   where = f"{where} (video {video!r}, start {start})"
@@ -254,7 +248,7 @@ def _read_rows(package: _Package, split_of: Mapping[str, str]) -> Rows:
         raise ValueError(f"{len(row)} fields")
       video, frame_id = row[_VIDEO], _whole(row[_FRAME_ID])
       if not isinstance(video, str):
-        raise ValueError(f"{video!r} is no name")
+        raise ValueError(f"{reprlib.repr(video)} is no name")
     except (TypeError, ValueError, OverflowError) as error:
       raise ValueError(
         f"{package.files[-1].name}, row {index} must have {_NUM_FIELDS}"
@@ -365,7 +359,7 @@ class _ClipMaker:
     except (TypeError, ValueError) as error:
       raise ValueError(
         f"{where}: the action must be a list of [verb id, [[object ids] for"
-        f" each position]], got {row[_ACTION]!r}. Take the official file."
+        f" each position]], got {reprlib.repr(row[_ACTION])}. Take the official file."
       ) from error
     labels = {}
     for name, found in (("verb", [verb for verb, _ in actions]), ("noun", objects)):
@@ -381,7 +375,8 @@ def _ids(values: Any, number: int, what: str, file_name: str, where: str) -> lis
     ids = [_whole(value) for value in values]
   except (TypeError, ValueError, OverflowError) as error:
     raise ValueError(
-      f"{where}: the {what} ids must be a list of numbers, got {values!r}. Take the official file."
+      f"{where}: the {what} ids must be a list of numbers, got {reprlib.repr(values)}. Take the"
+      " official file."
     ) from error
   for i in ids:
     if not 0 <= i < number:
@@ -398,7 +393,7 @@ def _rgb_path(row: Sequence[Any], where: str) -> str:
   if not isinstance(paths, list | tuple) or not paths or not isinstance(paths[0], str):
     raise ValueError(
       f"{where}: frame {row[_FRAME_ID]} must have a list of image paths as"
-      f" field {_RGB + 1}, got {paths!r}. Take the official file."
+      f" field {_RGB + 1}, got {reprlib.repr(paths)}. Take the official file."
     )
   return paths[0]
 

@@ -7,12 +7,16 @@ is used with a warning.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import pathlib
+from typing import Annotated
 
 from absl import logging
+import msgspec
 
+from sum_l_jax.system import checked_json
 from sum_l_jax.system import paths
 
 MANIFEST = "sha256.json"
@@ -29,6 +33,15 @@ _MEND = (
 
 class DamagedCheckpointError(ValueError):
   """A checkpoint isn't what was written."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Manifest:
+  """What `sha256.json` holds: size and SHA-256 by the name of a file."""
+
+  files: Annotated[
+    dict[str, tuple[checked_json.Index, checked_json.Sha256]], msgspec.Meta(min_length=1)
+  ]
 
 
 def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -59,14 +72,14 @@ def write(folder: pathlib.Path) -> None:
   (folder / MANIFEST).write_text(json.dumps({"files": listed}, indent=1), encoding="utf-8")
 
 
-def _read_list(folder: pathlib.Path) -> dict[str, list] | None:
+def _read_list(folder: pathlib.Path) -> dict[str, tuple[int, str]] | None:
   """Size and SHA-256 by file name; None if there is no list."""
   path = folder / MANIFEST
   if not path.is_file():
     return None
   try:
-    return dict(json.loads(paths.read_text(path))["files"])
-  except (OSError, ValueError, KeyError, TypeError) as error:
+    return checked_json.decode(paths.read_text(path), _Manifest).files
+  except (OSError, ValueError) as error:
     raise DamagedCheckpointError(f"{path} can't be read ({error}), {_MEND}") from error
 
 
@@ -92,10 +105,14 @@ def check(folder: str | pathlib.Path, *, contents: bool = True) -> None:
       MANIFEST,
     )
     return
+  # Names are compared before any of them is opened: none leads out of the folder.
+  present = _files(folder)
+  if unlisted := sorted(present.keys() - listed.keys()):
+    raise DamagedCheckpointError(f"{folder / unlisted[0]} is not in {MANIFEST}, {_MEND}")
+  if missing := sorted(listed.keys() - present.keys()):
+    raise DamagedCheckpointError(f"{folder / missing[0]} is missing, {_MEND}")
   for name, (size, digest) in listed.items():
     path = folder / name
-    if not path.is_file():
-      raise DamagedCheckpointError(f"{path} is missing, {_MEND}")
     found = path.stat().st_size
     if found != size:
       raise DamagedCheckpointError(f"{path} has {found} bytes, {size} were written, {_MEND}")

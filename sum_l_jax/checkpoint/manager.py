@@ -21,6 +21,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from sum_l_jax.checkpoint import integrity
+from sum_l_jax.system import checked_json
 
 _SYSTEM_ERROR = re.compile(r"os_error_code|OS error \d")
 
@@ -166,8 +167,14 @@ class Checkpoints:
 
   def meta(self, step: int) -> dict[str, Any]:
     """Reads the card of a saved checkpoint."""
-    restored = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
-    return restored["meta"]
+    args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+    try:
+      meta = self._manager.restore(step, args=args)["meta"]
+      return checked_json.decode(json.dumps(meta), checked_json.Object)
+    except (ValueError, RecursionError) as error:
+      raise ValueError(
+        f"The card of the checkpoint {self._directory / str(step)} is damaged: {error}"
+      ) from error
 
   def wait(self) -> None:
     """Waits until the checkpoint is on disk; then removes old ones.

@@ -14,6 +14,8 @@ import hashlib
 import json
 import pathlib
 from typing import Any
+from typing import Literal
+from typing import get_type_hints
 
 from absl import logging
 import jax
@@ -22,6 +24,7 @@ import orbax.checkpoint as ocp
 
 from sum_l_jax import types
 from sum_l_jax.checkpoint import integrity
+from sum_l_jax.system import checked_json
 from sum_l_jax.system import npz_files
 
 Tree = dict[str, Any]
@@ -81,6 +84,76 @@ def _steps(folder: pathlib.Path) -> list[int]:
   return [step for step in integrity.steps(folder) if integrity.is_checkpoint(folder / str(step))]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Pixels:
+  """As `models.PixelSpec`."""
+
+  channel_order: Literal["RGB", "BGR"] = "RGB"
+  mean: tuple[checked_json.Finite, checked_json.Finite, checked_json.Finite] = (0.45, 0.45, 0.45)
+  std: tuple[checked_json.Positive, checked_json.Positive, checked_json.Positive] = (1.0, 1.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Frames:
+  count: checked_json.Count
+  stride: checked_json.Count
+  crop_size: checked_json.Count
+  fps: checked_json.Positive
+
+
+@dataclasses.dataclass(frozen=True)
+class _Card:
+  """What a card says, as far as others read it."""
+
+  backbone: checked_json.Name
+  tasks: dict[str, dict[str, list[str]]]
+  kinds: dict[str, dict[str, Literal["softmax", "multi_label"]]]
+  pixels: dict[str, _Pixels]
+  frames: _Frames
+  stage: str = ""
+  embedding_dim: checked_json.Count | None = None
+  network: checked_json.Object = dataclasses.field(default_factory=dict)
+  data: checked_json.Object = dataclasses.field(default_factory=dict)
+  versions: checked_json.Object = dataclasses.field(default_factory=dict)
+  config: str = "{}"
+
+
+_NO_CARD = "Copy the weights again, or make them again with the command that wrote them."
+
+
+def _check_types(card: Mapping[str, Any], source: str) -> None:
+  """Raises ValueError where a field of a card, if it is there, is none."""
+  hints = get_type_hints(_Card, include_extras=True)
+  for name in card.keys() & hints.keys():
+    try:
+      checked_json.check(card[name], hints[name])
+    except checked_json.JsonError as error:
+      raise ValueError(f"The card of {source} is damaged: {name}: {error}. {_NO_CARD}") from error
+
+
+def check_card(card: Mapping[str, Any], source: str = "the weights", view: str = "") -> None:
+  """Makes sure that a card says all that a network is made of.
+
+  Args:
+    card: card of a checkpoint.
+    source: where it comes from, for the error text.
+    view: view that is to be scored; "" for none.
+
+  Raises:
+    ValueError: a field is missing or of another kind; names it.
+  """
+  try:
+    checked_json.check(dict(card), _Card)
+  except checked_json.JsonError as error:
+    raise ValueError(f"The card of {source} is damaged: {error}. {_NO_CARD}") from error
+  tasks = card["tasks"].get(view, {})
+  if view and (view not in card["pixels"] or tasks.keys() - card["kinds"].get(view, {}).keys()):
+    raise ValueError(
+      f"The card of {source} is damaged: it has the tasks {sorted(tasks)} of view {view!r}"
+      f" without their kinds or pixels. {_NO_CARD}"
+    )
+
+
 def find_checkpoint(path: str | pathlib.Path) -> pathlib.Path:
   """Finds the step folder that a workdir, stage or checkpoint path means.
 
@@ -121,7 +194,7 @@ def _read_npz(path: pathlib.Path) -> Weights:
   try:
     _, flat = npz_files.load(path)
     card = flat.pop("card", None)
-    card = None if card is None else json.loads(str(card))
+    card = None if card is None else checked_json.decode(str(card), checked_json.Object)
     tree = unflatten(flat)
   except npz_files.TooLargeError:
     raise
@@ -140,6 +213,7 @@ def _read_npz(path: pathlib.Path) -> Weights:
       f" 'stats/...', has {sorted(flat)[:5]}. Files come from"
       " `python -m data_prep.export_weights`."
     )
+  _check_types(card, str(path))
   as_float32 = lambda part: jax.tree.map(lambda x: x.astype(np.float32), part)
   return Weights(as_float32(tree["params"]), as_float32(tree.get("stats", {})), card, str(path))
 
@@ -176,7 +250,12 @@ def read_weights(path: str | pathlib.Path) -> Weights:
       partial_restore=True,
     ),
   )
-  meta = json_handler.restore(folder / "meta")
+  try:
+    meta = json_handler.restore(folder / "meta")
+    meta = checked_json.decode(json.dumps(meta), checked_json.Object)
+  except (ValueError, RecursionError) as error:
+    raise ValueError(f"The card of {folder} is damaged: {error}. {_NO_CARD}") from error
+  _check_types(meta, str(folder))
   return Weights(
     restored["params"], restored.get("stats", {}), meta, str(folder), step=int(folder.name)
   )

@@ -23,6 +23,7 @@ from ml_collections import config_flags
 
 from sum_l_jax.config import presets
 from sum_l_jax.config import schema
+from sum_l_jax.system import checked_json
 from sum_l_jax.system import paths
 
 # A config file's values, which may still change.
@@ -389,7 +390,22 @@ def with_defaults(text: str) -> dict[str, Any]:
 
   A run that began before a field existed has the field's default.
   """
-  return {**json.loads(schema.Settings().to_json()), **json.loads(text)}
+  return {**json.loads(schema.Settings().to_json()), **_saved(text)}
+
+
+def _saved(text: str) -> dict[str, Any]:
+  try:
+    found = checked_json.decode(text, checked_json.Object)
+    for name, default in json.loads(schema.Settings().to_json()).items():
+      if isinstance(default, str | list) and not isinstance(
+        found.get(name, default), type(default)
+      ):
+        raise checked_json.JsonError(f"{name} must be a {type(default).__name__}")
+  except checked_json.JsonError as error:
+    raise ValueError(
+      f"A run's saved config is damaged: {error}. Restore config.json in its workdir."
+    ) from error
+  return found
 
 
 def without_places(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -413,7 +429,7 @@ def differences(old: str, new: str) -> list[str]:
 
   Data may have moved: checkpoints know them by their contents.
   """
-  old_fields, new_fields = with_defaults(old), json.loads(new)
+  old_fields, new_fields = with_defaults(old), _saved(new)
   before, after = without_places(old_fields), without_places(new_fields)
   runtime = {field.name for field in schema.fields() if field.about.runtime}
   return [

@@ -82,6 +82,8 @@ class PairTable:
       problem = f"neighbours has shape {self.neighbours.shape}, not [U_ego, k]"
     elif self.similarity.shape != self.neighbours.shape:
       problem = "similarity and neighbours have different shapes"
+    elif not np.all(np.abs(self.similarity) < 1.01):
+      problem = "similarity holds what is no cosine"
     elif np.any(np.diff(self.similarity, axis=1) > 0):
       problem = "similarity is not in descending order"
     elif not _in_range(self.ego_rows, len(self.neighbours)):
@@ -94,6 +96,8 @@ class PairTable:
       problem = "clip_pool, clip_index and clip_offsets disagree in length"
     elif not _in_range(self.clip_pool, len(self.exo_fingerprints)):
       problem = "clip_pool points outside exo_fingerprints"
+    elif np.any(self.clip_index < 0):
+      problem = "clip_index holds numbers below 0"
     else:
       return
     raise ValueError(f"Broken pair table: {problem}. {_mine_again()}")
@@ -142,6 +146,12 @@ class PairTable:
         f" {data.annotation_fingerprint!r}, the table was mined for {wanted!r}"
         for pool, (data, wanted) in enumerate(zip(exo, self.exo_fingerprints, strict=True))
         if data.annotation_fingerprint != wanted
+      )
+      problems.extend(
+        f"the exo data set number {pool}, {_where(data)}, has {len(data)} clips, and the table"
+        f" names clip {highest}"
+        for pool, data in enumerate(exo)
+        if (highest := self.clip_index[self.clip_pool == pool].max(initial=-1)) >= len(data)
       )
     if table.model != self.text_model:
       problems.append(
@@ -215,8 +225,8 @@ class PairTable:
     """
     stored = npz_files.read_npz(path, (*_ARRAYS, *_NOTES), what="pair table", command=MINE_COMMAND)
     for name, dtype in _ARRAYS.items():
-      kind, wanted = stored[name].dtype.kind, np.dtype(dtype).kind
-      if kind != wanted or stored[name].ndim != _DIMENSIONS.get(name, 1):
+      # Of the type itself: a wider one would be cut to numbers that look right.
+      if stored[name].dtype != dtype or stored[name].ndim != _DIMENSIONS.get(name, 1):
         raise ValueError(
           f"Broken pair table {str(path)!r}: {name} is"
           f" {stored[name].dtype} {stored[name].shape}. {_mine_again()}"

@@ -23,8 +23,11 @@ import json
 import pathlib
 import threading
 from typing import Any
+from typing import Literal
 
 from sum_l_jax import types
+from sum_l_jax.data import open_tfds
+from sum_l_jax.system import checked_json
 from sum_l_jax.system import paths
 
 FORMAT = 2
@@ -34,7 +37,6 @@ _REBUILD = "Build it again with the command that made it (it resumes nothing)."
 # TFDS imports its parts when they are first used. Threads that read their first
 # records at the same time would wait for each other's imports for ever.
 _OPENING = threading.RLock()
-_CARD_FIELDS = {"name": str, "view": str, "metadata": dict, "tasks": dict, "splits": dict}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +49,14 @@ class ClipInfo:
     digest: `digest_frames` of the JPEG bytes, taken while they were written.
   """
 
-  clip_id: str
+  clip_id: checked_json.Name
   narration: str
-  labels: dict[str, tuple[int, ...]]
-  num_frames: int
-  fps: float
+  labels: dict[str, tuple[checked_json.Index, ...]]
+  num_frames: checked_json.Count
+  fps: checked_json.Positive
   video_id: str
-  start_seconds: float
-  first_record: int
+  start_seconds: checked_json.Finite
+  first_record: checked_json.Index
   digest: str
 
   def to_json(self) -> str:
@@ -62,11 +64,32 @@ class ClipInfo:
     return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
 
   @classmethod
-  def from_json(cls, line: str) -> ClipInfo:
+  def from_json(cls, line: str | bytes) -> ClipInfo:
     """Reads such a line."""
-    fields = json.loads(line)
-    fields["labels"] = {t: tuple(ids) for t, ids in fields["labels"].items()}
-    return cls(**fields)
+    return _clip_decoder()(line)
+
+
+@functools.cache
+def _clip_decoder() -> Callable[[str | bytes], ClipInfo]:
+  return checked_json.decoder(ClipInfo)
+
+
+@dataclasses.dataclass(frozen=True)
+class _TaskCard:
+  kind: Literal["softmax", "multi_label"]
+  class_names: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Card:
+  """What `card.json` must hold."""
+
+  name: checked_json.Name
+  view: checked_json.Name
+  metadata: checked_json.Object
+  tasks: dict[str, _TaskCard]
+  splits: dict[str, checked_json.Index]
+  unlabelled: tuple[str, ...] = ()
 
 
 def clips_file(split: str) -> str:
@@ -103,21 +126,15 @@ def read_card(directory: str | pathlib.Path) -> dict[str, Any]:
       " the folder that `python -m data_prep.build_dataset --output=DIR` or"
       " `python -m data_prep.toy_kitchen` wrote."
     )
-  try:
-    card = json.loads(paths.read_text(path))
-  except ValueError as error:  # Not UTF-8, or not JSON.
-    raise ValueError(f"{path} is not JSON ({error}). {_REBUILD}") from error
-  if not isinstance(card, dict):
-    raise ValueError(f"{path} must hold a JSON object. {_REBUILD}")
+  card = checked_json.read(path, checked_json.Object, mend=_REBUILD)
   if card.get("format") != FORMAT:
     raise ValueError(
       f"{path} has format {card.get('format')!r}, this version reads {FORMAT}. {_REBUILD}"
     )
-  for name, kind in _CARD_FIELDS.items():
-    if not isinstance(card.get(name), kind):
-      raise ValueError(
-        f"{path} is damaged: {name} must be a {kind.__name__}, got {card.get(name)!r}. {_REBUILD}"
-      )
+  try:
+    checked_json.check(card, _Card)
+  except checked_json.JsonError as error:
+    raise ValueError(f"{str(path)!r} is damaged: {error}. {_REBUILD}") from error
   return card
 
 
@@ -128,8 +145,8 @@ def _read_clips(directory: pathlib.Path, split: str) -> tuple[ClipInfo, ...]:
   with path.open("rb") as lines:
     for number, line in enumerate(lines, start=1):
       try:
-        clips.append(ClipInfo.from_json(line.decode("utf-8")))
-      except (ValueError, KeyError, TypeError, AttributeError) as error:
+        clips.append(ClipInfo.from_json(line))
+      except checked_json.JsonError as error:
         raise ValueError(f"{path}, line {number} is damaged ({error}). {_REBUILD}") from error
   return tuple(clips)
 
@@ -161,8 +178,16 @@ class ClipDataset:
       set built at another size or frame rate keeps its pairs.
   """
 
-  def __init__(self, directory: str | pathlib.Path, split: str) -> None:
+  def __init__(
+    self, directory: str | pathlib.Path, split: str, *, check_labels: bool = True
+  ) -> None:
     """Reads card and index, and no shard.
+
+    Args:
+      directory: folder of the data set.
+      split: name of the split.
+      check_labels: whether labels outside the card's classes are an error; the
+        doctor counts them instead.
 
     Raises:
       FileNotFoundError: there is no data set.
@@ -178,16 +203,10 @@ class ClipDataset:
     self.name: str = card["name"]
     self.view: str = card["view"]
     self.metadata: dict = card["metadata"]
-    try:
-      self.tasks = {
-        name: types.Task(name, task["kind"], tuple(task["class_names"]))
-        for name, task in card["tasks"].items()
-      }
-    except (KeyError, TypeError) as error:
-      raise ValueError(
-        f"{self.directory / CARD_FILE} is damaged: each task needs kind and"
-        f" class_names, got {card['tasks']!r}. {_REBUILD}"
-      ) from error
+    self.tasks = {
+      name: types.Task(name, task["kind"], tuple(task["class_names"]))
+      for name, task in card["tasks"].items()
+    }
     self.labelled = bool(self.tasks) and split not in card.get("unlabelled", ())
     self.clips = _read_clips(self.directory, split)
     if len(self.clips) != card["splits"][split]:
@@ -195,11 +214,25 @@ class ClipDataset:
         f"{self.directory / clips_file(split)} has {len(self.clips)} clips,"
         f" the card says {card['splits'][split]}. {_REBUILD}"
       )
+    if check_labels:
+      self._check_labels()
     # The sizes of now: a worker process that opens the shards later compares.
     self._shard_sizes = {
       path.name: path.stat().st_size
       for path in sorted(self.directory.glob(f"*-{split}.array_record*"))
     }
+
+  def _check_labels(self) -> None:
+    """Makes sure that each label is one of the card's classes."""
+    classes = {name: len(task.class_names) for name, task in self.tasks.items()}
+    for number, clip in enumerate(self.clips, start=1):
+      for task, ids in clip.labels.items():
+        if task not in classes or any(label >= classes[task] for label in ids):
+          raise ValueError(
+            f"{self.directory / clips_file(self.split)}, line {number} is damaged ({task} has"
+            f" the labels {list(ids)[:8]}, and the card has {classes.get(task, 'no')} classes of"
+            f" it). {_REBUILD}"
+          )
 
   def __len__(self) -> int:
     return len(self.clips)
@@ -235,11 +268,7 @@ class ClipDataset:
 
   def _builder(self) -> Any:
     with _OPENING:
-      import tensorflow_datasets as tfds  # 0.5 s; no TensorFlow behind it
-
-      # Annotated, since TFDS's decorator hides the argument.
-      open_builder: Callable[..., Any] = tfds.builder_from_directory
-      return open_builder(self.directory)
+      return open_tfds.open_builder(self.directory)
 
   def split_info(self) -> Any:
     """TFDS's `SplitInfo`: paths and lengths of the shards."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from collections.abc import Mapping
-import json
 from typing import Any
 
 from sum_l_jax import models
@@ -17,6 +16,7 @@ from sum_l_jax import types
 from sum_l_jax.checkpoint import manager
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import transforms
+from sum_l_jax.system import checked_json
 from sum_l_jax.train.state import Network
 
 Card = Mapping[str, Any]
@@ -31,7 +31,11 @@ def class_model(
     card: card of a checkpoint with both.
     view: "ego" or "exo".
     options: how the encoder computes.
+
+  Raises:
+    ValueError: the card is damaged.
   """
+  weight_files.check_card(card, view=view)
   return models.make_model(
     backbone=card["backbone"],
     tasks={view: {task: len(names) for task, names in card["tasks"][view].items()}},
@@ -43,6 +47,7 @@ def class_model(
 
 def embedding_model(card: Card, view: str, dim: int) -> models.MultiviewModel:
   """Makes the encoder and projection of a view, without class heads."""
+  weight_files.check_card(card)
   return models.make_model(
     backbone=card["backbone"],
     tasks={view: {}},
@@ -76,7 +81,7 @@ def pool_window(card: Card) -> int:
 
 def read_config(card: Card) -> dict[str, Any]:
   """The config of the run, by dotted name; empty for converted weights."""
-  return json.loads(card.get("config") or "{}")
+  return checked_json.decode(card.get("config") or "{}", checked_json.Object)
 
 
 def eval_transform(card: Card) -> transforms.ClipTransform:

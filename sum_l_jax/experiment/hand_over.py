@@ -104,7 +104,9 @@ def check_same_data(card: Mapping[str, Any], saved: Mapping[str, Any], where: st
   Raises:
     ValueError: the data differ; names which.
   """
-  now, before = card["data"], saved["data"]
+  now, before = card["data"], saved.get("data")
+  if not isinstance(before, dict):
+    raise ValueError(f"The card of the checkpoint {where} is damaged: data is {before!r}.")
   changed = [
     f"{_DATA.get(name, name)} ({name}) was {before.get(name)}, now {now.get(name)}"
     for name in sorted((now.keys() | before.keys()) - {"init"})

@@ -96,6 +96,7 @@ def make_recipe(
 
 def checkpoint_recipe(card: towers.Card) -> Recipe:
   """Makes the recipe of a checkpoint's ego view."""
+  weight_files.check_card(card)
   return make_recipe(card["tasks"][types.EGO], card["kinds"][types.EGO], card["frames"])
 
 

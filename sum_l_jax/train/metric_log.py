@@ -18,9 +18,11 @@ import pathlib
 import time
 from typing import Any
 
+from absl import logging
 import numpy as np
 
 from sum_l_jax.system import atomic
+from sum_l_jax.system import checked_json
 from sum_l_jax.system import paths
 from sum_l_jax.system import run_files
 
@@ -87,13 +89,31 @@ def _keep_until(path: pathlib.Path, step: int) -> None:
 
 def _lines(text: str, last_step: float = math.inf) -> Iterator[dict[str, Any]]:
   """Whole lines up to a step; the last one may be half written."""
-  for line in text.splitlines():
+  damaged = []
+  lines = text.splitlines()
+  for number, line in enumerate(lines, start=1):
     try:
-      found = json.loads(line)
-      if found[_STEP] <= last_step and found[_TIME] >= 0:
-        yield found
-    except (ValueError, KeyError, TypeError):
+      found = _read_line(line)
+      step, written = found[_STEP], found[_TIME]
+    except (checked_json.JsonError, KeyError):
+      damaged.append(number)
       continue
+    if step is None or step != int(step) or written is None or step < 0 or written < 0:
+      damaged.append(number)
+    elif step <= last_step:
+      yield {**found, _STEP: int(step)}
+  if damaged and damaged != [len(lines)]:
+    logging.warning(
+      "%d of %d lines of a %s are damaged and left out, the first is line %d.",
+      len(damaged),
+      len(lines),
+      run_files.METRICS,
+      damaged[0],
+    )
+
+
+# JSON has no NaN; `write` says None for it.
+_read_line = checked_json.decoder(dict[str, checked_json.Finite | None])
 
 
 def read(folder: str | pathlib.Path) -> dict[str, Series]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import pathlib
 import resource
@@ -293,3 +295,20 @@ def test_a_read_only_workdir(tmp_path):
       main.run(read.default_config(), disk)
   finally:
     subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("listed", [{}, None, [], {"state/../../x": [1, "0" * 64]}])
+def test_lists_that_leave_out_files(tmp_path, listed):
+  (tmp_path / "state").mkdir()
+  (tmp_path / "state" / "a").write_bytes(b"abc")
+  integrity.write(tmp_path)
+  integrity.check(tmp_path)
+  path = tmp_path / integrity.MANIFEST
+  path.write_text(json.dumps({"files": listed}))
+  with pytest.raises(integrity.DamagedCheckpointError):
+    integrity.check(tmp_path)
+  # One file of two: what is not listed could be anything.
+  (tmp_path / "state" / "b").write_bytes(b"x")
+  path.write_text(json.dumps({"files": {"state/a": [3, hashlib.sha256(b"abc").hexdigest()]}}))
+  with pytest.raises(integrity.DamagedCheckpointError, match="state/b is not in sha256.json"):
+    integrity.check(tmp_path)

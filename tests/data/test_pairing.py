@@ -236,6 +236,9 @@ def test_pairs_round_trip(tmp_path):
     {"clip_index": [4, 0, 1]},
     {"exo_fingerprints": ("one",)},
     {"neighbours": np.zeros((2, 0)), "similarity": np.zeros((2, 0))},
+    {"clip_index": np.where(np.arange(len(PAIRS["clip_index"])) == 0, -1, PAIRS["clip_index"])},
+    {"similarity": np.full_like(np.array(PAIRS["similarity"], np.float32), np.nan)},
+    {"similarity": np.full_like(np.array(PAIRS["similarity"], np.float32), 5)},
   ],
   ids=str,
 )
@@ -263,6 +266,7 @@ def _dataset(fingerprint, size=3):
     ({"ego": _dataset("ego", 4)}, "4 clips"),
     ({"exo": [_dataset("one")]}, "1 exo data sets.*over 2"),
     ({"exo": [_dataset("two"), _dataset("one")]}, "number 0.*number 1"),
+    ({"exo": [_dataset("one", 3), _dataset("two", 9)]}, "has 3 clips, and the table names clip 4"),
     ({"table": _Data(model="x", fingerprint="text")}, "by model 'x'"),
     ({"table": _Data(model="m", fingerprint="x")}, "fingerprint 'x'"),
   ],
@@ -271,7 +275,7 @@ def _dataset(fingerprint, size=3):
 def test_check(change, text):
   arguments = {
     "ego": _dataset("ego"),
-    "exo": [_dataset("one"), _dataset("two")],
+    "exo": [_dataset("one", 9), _dataset("two", 9)],
     "table": _Data(model="m", fingerprint="text"),
   } | change
   table = pairing.PairTable(**PAIRS)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+import hashlib
 import io
 import json
 import pathlib
@@ -25,12 +26,22 @@ from data_prep.sources import lemma_narration
 from data_prep.sources import manifest
 from data_prep.sources import safe_pickle
 from sum_l_jax import build
+from sum_l_jax import types
+from sum_l_jax.checkpoint import integrity
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config import read
 from sum_l_jax.config import schema
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
+from sum_l_jax.evaluation import towers
+from sum_l_jax.evaluation.labels import result_files
+from sum_l_jax.system import checked_json
+from sum_l_jax.system import run_files
+from sum_l_jax.tools.export import export_format
+from sum_l_jax.tools.export import exported_model
+from sum_l_jax.tools.study import study_rows
+from sum_l_jax.train import metric_log
 from sum_l_jax.video import decode
 from sum_l_jax.video import jpeg
 from sum_l_jax.video import media
@@ -108,6 +119,65 @@ def mutate(data: bytes, rng: np.random.Generator) -> bytes:
     elif rng.random() < 0.3:
       del out[place:]
   return bytes(out)
+
+
+_NODES = (
+  *(
+    None,
+    True,
+    -1,
+    0,
+    2**53,
+    2**70,
+    1.5,
+    -1.0,
+    float("nan"),
+    float("inf"),
+    "",
+    "\ud800",
+    "a" * 9999,
+  ),
+  *([], {}, [[]], {"": None}, ["../../etc/passwd"], "../x", "\x1b[2J", "\ud800", "a" * 9999),
+)
+
+
+def change_json(data: bytes, rng: np.random.Generator) -> bytes:
+  """Changes one to three values of JSON lines: other types, missing keys, bombs."""
+  lines = [json.loads(line) for line in data.decode("utf-8").splitlines()]
+  for _ in range(int(rng.integers(1, 4))):
+    holder, key = lines, int(rng.integers(len(lines)))
+    while isinstance(holder[key], dict | list) and holder[key] and rng.random() < 0.8:
+      holder = holder[key]
+      keys = list(holder) if isinstance(holder, dict) else range(len(holder))
+      key = keys[int(rng.integers(len(keys)))]
+    if rng.random() < 0.2 and holder is not lines:
+      holder.pop(key)
+    else:
+      holder[key] = _NODES[int(rng.integers(len(_NODES)))]
+    if not all(isinstance(line, dict | list) for line in lines):
+      break
+  out = "\n".join(json.dumps(line) for line in lines)
+  if rng.random() < 0.1:  # A bomb in the place of a value.
+    out = out.replace("null", "[" * 10**5, 1)
+  return out.encode("utf-8")
+
+
+def change_array(data: bytes, rng: np.random.Generator) -> bytes:
+  """Changes values of one array of an `.npz`: indices out of range, NaN, other types."""
+  with np.load(io.BytesIO(data), allow_pickle=False) as file:
+    arrays = dict(file.items())
+  name = sorted(arrays)[int(rng.integers(len(arrays)))]
+  array = arrays[name].copy()
+  if array.dtype.kind in "if" and array.size and rng.random() < 0.8:
+    extremes = [-1, 2**31 - 1, -(2**31), 7] if array.dtype.kind == "i" else [np.nan, np.inf, 5, -9]
+    place = int(rng.integers(array.size))
+    array.reshape(-1)[place] = extremes[int(rng.integers(len(extremes)))]
+  else:
+    other = (np.float64, np.int64, "U5", bool)[int(rng.integers(4))]
+    array = np.zeros(array.shape, other)
+  out = io.BytesIO()
+  np.savez(out, **{**arrays, name: array})
+  return out.getvalue()
 
 
 def mutate_inside(data: bytes, rng: np.random.Generator) -> bytes:
@@ -271,6 +341,92 @@ def _torch() -> bytes:
   )
 
 
+_SETTINGS = json.loads(schema.Settings().to_json())
+_RESULT = {
+  "method": "sum_l",
+  "step": 6,
+  "splits": {
+    "val": {
+      "dataset": "x",
+      "clips": 5,
+      "skipped": ["a"],
+      "views": 2,
+      "metrics": {"verb_top1": 0.5},
+      "constant_guess": {"verb_top1": 0.25},
+      "intervals": {"verb_top1": [0.1, 0.9]},
+      "seconds": 1.0,
+    }
+  },
+}
+_WEIGHTS_CARD = {
+  "stage": "joint",
+  "backbone": "tiny",
+  "embedding_dim": 8,
+  "tasks": {"ego": {"verb": ["cut", "open"]}},
+  "kinds": {"ego": {"verb": "softmax"}},
+  "pixels": {"ego": {"channel_order": "RGB", "mean": [0.45] * 3, "std": [0.225] * 3}},
+  "frames": {"count": 8, "stride": 1, "crop_size": 24, "fps": 12.0},
+  "network": {"pool_window": 0, "projection_prenorm": False},
+  "config": "{}",
+}
+_STUDY = {
+  "primary": ["b", "a"],
+  "contrasts": [["b", "a"]],
+  "rows": [
+    {"name": "a", "label": "A", "arguments": {"method": "fpv_only"}},
+    {"name": "b", "label": "B", "fields": {"loss.sigma": 0.2}, "paper": {"action_top1": 1.0}},
+  ],
+}
+_EXPORTED = {
+  "format": "jax",
+  "input": {"shape": ["batch", 8, 24, 24, 3]},
+  "outputs": {"verb": {"kind": "softmax"}},
+  "class_names": {"verb": ["cut", "open"]},
+  "frames": {"count": 8, "stride": 1, "crop_size": 24, "fps": 12.0},
+  "sha256": {"model.jax_export": "0" * 64, "weights.npz": "0" * 64},
+}
+_METRICS = (
+  '{"step": 1, "time": 1.5, "train/loss": 2.0}\n{"step": 2, "time": 2.5, "train/loss": null}\n'
+)
+_CHECKSUMS = {"files": {"state/a": [3, hashlib.sha256(b"abc").hexdigest()]}}
+
+
+def _json(value: object) -> Callable[[], bytes]:
+  return lambda: json.dumps(value).encode()
+
+
+def _beside(path: pathlib.Path, name: str) -> pathlib.Path:
+  """The input under the name that its reader looks for, in a folder of its own."""
+  folder = path.parent / "read"
+  folder.mkdir(exist_ok=True)
+  (folder / name).write_bytes(path.read_bytes())
+  return folder
+
+
+def _read_checksums(path: pathlib.Path) -> object:
+  folder = _beside(path, integrity.MANIFEST)
+  (folder / "state").mkdir()
+  (folder / "state" / "a").write_bytes(b"abc")
+  return integrity.check(folder)
+
+
+def _read_result(path: pathlib.Path) -> object:
+  result = result_files.load_result(path, shown=True)
+  return result_files.format_table(result)
+
+
+def _read_pairs(path: pathlib.Path) -> object:
+  """A table that is read draws partners that exist."""
+  table = pairing.PairTable.load(path)
+  sizes = 1 + max(1, int(table.clip_index.max()))
+  rng = np.random.default_rng(0)
+  for row in range(min(9, len(table.ego_rows))):
+    pool, clip, cosine = table.draw(row, rng)
+    if not (0 <= pool < 9 and 0 <= clip < sizes and -1.01 < cosine < 1.01):
+      raise CrashError(f"a partner that is none: {pool}, {clip}, {cosine}")
+  return table
+
+
 TARGETS = {
   target.name: target
   for target in (
@@ -300,6 +456,44 @@ TARGETS = {
     Target("weights.pyth", _torch, files.read),
     Target("weights.safetensors", _safetensors, files.read),
     Target("pickle.p", _pickle, safe_pickle.load),
+    Target("card, by value", _CARD.encode, _read_card, change_json),
+    Target("clips, by value", _CLIPS.encode, _read_clips, change_json),
+    Target("checksums", _json(_CHECKSUMS), _read_checksums, change_json),
+    Target("result", _json(_RESULT), _read_result, change_json),
+    Target(
+      "metrics",
+      _METRICS.encode,
+      lambda path: metric_log.read(_beside(path, run_files.METRICS)),
+      change_json,
+    ),
+    Target(
+      "weights' card",
+      _json(_WEIGHTS_CARD),
+      lambda path: towers.class_model(checked_json.read(path, dict, mend="Mend it."), types.EGO),
+      change_json,
+    ),
+    Target("study.json", _json(_STUDY), lambda path: study_rows.read(str(path)), change_json),
+    Target(
+      "exported",
+      _json(_EXPORTED),
+      lambda path: exported_model.read_card(_beside(path, export_format.CARD)),
+      change_json,
+    ),
+    Target(
+      "config",
+      _json(_SETTINGS),
+      lambda path: read.differences(path.read_text("utf-8"), json.dumps(_SETTINGS)),
+      change_json,
+    ),
+    Target(
+      "pairs.npz, by value", lambda: _saved(_pairs().save, "p.npz"), _read_pairs, change_array
+    ),
+    Target(
+      "narrations.npz, by value",
+      lambda: _saved(_narrations().save, "n.npz"),
+      narration_table.NarrationTable.load,
+      change_array,
+    ),
     Target("opcodes.p", _pickle, _read_opcodes, lambda valid, rng: opcode_streams.make(rng)),
     Target("opcodes.pyth", _torch, _read_opcodes_of_torch, _with_opcodes),
   )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import dataclasses
 import json
 import pathlib
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from sum_l_jax.evaluation.retrieval import retrieval_table
 from sum_l_jax.system import atomic
+from sum_l_jax.system import checked_json
 from sum_l_jax.system import npz_files
 from sum_l_jax.system import run_files
 from sum_l_jax.system import text_tables
@@ -27,6 +29,8 @@ GROUPS = {
   "tail": "tail classes",
 }
 _MULTI_LABEL_SUFFIXES = ("_map_sklearn", "_map_charades")
+
+_AGAIN = "Evaluate the run again: python -m sum_l_jax.main --mode=eval"
 
 # What a name in `metrics` means, by its end; a whole name takes precedence.
 _DEFINITIONS = {
@@ -235,6 +239,69 @@ def scored(scores: Mapping[str, np.ndarray]) -> np.ndarray:
   return np.all([np.isfinite(values).all(axis=1) for values in scores.values()], axis=0)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+  """What `result.json` holds of a split, as far as others read it."""
+
+  metrics: dict[str, float | None] = dataclasses.field(default_factory=dict)
+  skipped: list[str] = dataclasses.field(default_factory=list)
+  intervals: dict[str, tuple[float | None, float | None]] = dataclasses.field(default_factory=dict)
+  retrieval: dict[str, checked_json.Object] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Result:
+  splits: dict[str, _Entry]
+
+
+@dataclasses.dataclass(frozen=True)
+class _RetrievalOf:
+  exo_split: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _ShownEntry:
+  """What a page of a run shows besides."""
+
+  dataset: str
+  clips: checked_json.Index
+  skipped: list[str]
+  views: checked_json.Index
+  metrics: dict[str, float | None]
+  constant_guess: dict[str, float | None]
+  retrieval_of: _RetrievalOf | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _ShownResult:
+  method: str
+  step: checked_json.Index | None
+  splits: dict[str, _ShownEntry]
+
+
+def load_result(path: pathlib.Path, *, shown: bool = False) -> dict[str, Any]:
+  """Reads a file that `write_result` wrote.
+
+  Args:
+    path: the file.
+    shown: whether all of it is needed that a page of a run shows.
+
+  Raises:
+    FileNotFoundError: there is none.
+    ValueError: it is damaged.
+  """
+  result = checked_json.read(path, checked_json.Object, mend=_AGAIN)
+  try:
+    checked_json.check(result, _Result)
+    if shown:
+      checked_json.check(result, _ShownResult)
+      if any("retrieval" in e and "retrieval_of" not in e for e in result["splits"].values()):
+        raise checked_json.JsonError("a split has retrieval without retrieval_of")
+  except checked_json.JsonError as error:
+    raise ValueError(f"{str(path)!r} is damaged: {error}. {_AGAIN}") from error
+  return result
+
+
 def read_result(workdir: str | pathlib.Path, split: str) -> dict[str, Any]:
   """Reads `result.json`, which must hold the split.
 
@@ -247,14 +314,11 @@ def read_result(workdir: str | pathlib.Path, split: str) -> dict[str, Any]:
     ValueError: the result is damaged, or of other splits.
   """
   path = pathlib.Path(workdir) / run_files.RESULT
-  again = "Evaluate the run again: python -m sum_l_jax.main --mode=eval"
+  again = _AGAIN
   if not path.is_file():
     raise FileNotFoundError(f"There is no {str(path)!r}. {again}")
-  try:
-    result = json.loads(path.read_text(encoding="utf-8"))
-    splits = sorted(result["splits"])
-  except (ValueError, KeyError, TypeError) as error:
-    raise ValueError(f"{str(path)!r} is damaged ({error!r}). {again}") from error
+  result = load_result(path)
+  splits = sorted(result["splits"])
   if split not in splits:
     raise ValueError(
       f"{str(path)!r} holds the splits {splits}, not {split!r}. {again}"

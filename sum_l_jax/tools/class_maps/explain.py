@@ -32,7 +32,7 @@ from sum_l_jax.train.state import Network
 SHOW = ("predicted", "label")
 
 # What a card says of the network, and no more: weights are arguments.
-_NETWORK = ("backbone", "kinds", "pixels", "tasks")
+_NETWORK = ("backbone", "frames", "kinds", "pixels", "tasks")
 
 # (params, stats, pixels, classes) -> probabilities, class, map.
 _Step = Callable[..., tuple[jax.Array, jax.Array, jax.Array]]

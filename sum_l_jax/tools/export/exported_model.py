@@ -15,11 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
 import pathlib
 from typing import Any
+from typing import Literal
 
 import jax
 import jax.export
@@ -31,6 +33,7 @@ from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.evaluation import towers
 from sum_l_jax.prediction import predictor
 from sum_l_jax.prediction import score_network
+from sum_l_jax.system import checked_json
 from sum_l_jax.tools import jax_config
 from sum_l_jax.tools.export import export_format
 from sum_l_jax.tools.export import saved_model
@@ -164,6 +167,35 @@ def _sha256(path: pathlib.Path) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@dataclasses.dataclass(frozen=True)
+class _Input:
+  shape: tuple[checked_json.Count | Literal["batch"], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Output:
+  kind: Literal["softmax", "multi_label"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Frames:
+  count: checked_json.Count
+  stride: checked_json.Count
+  crop_size: checked_json.Count
+  fps: checked_json.Positive
+
+
+@dataclasses.dataclass(frozen=True)
+class _Card:
+  """What a card must hold, as far as it is read again."""
+
+  input: _Input
+  outputs: dict[str, _Output]
+  class_names: dict[str, list[str]]
+  frames: _Frames
+  sha256: dict[str, checked_json.Sha256] = dataclasses.field(default_factory=dict)
+
+
 def read_card(folder: pathlib.Path) -> dict[str, Any]:
   """Reads `card.json`.
 
@@ -178,12 +210,13 @@ def read_card(folder: pathlib.Path) -> dict[str, Any]:
       " sum_l_jax.tools.export` wrote; it writes the card last."
     )
   try:
-    card = json.loads(path.read_text(encoding="utf-8"))
+    card = checked_json.decode(path.read_bytes(), checked_json.Object)
+    checked_json.check(card.get("format"), str)
     known = card["format"] in export_format.FORMATS
-  except (ValueError, KeyError, TypeError) as error:
-    raise ValueError(
-      f"{str(path)!r} is not the card of an exported network ({error!r})."
-    ) from error
+    if known:
+      checked_json.check(card, _Card)
+  except (checked_json.JsonError, TypeError) as error:
+    raise ValueError(f"{str(path)!r} is not the card of an exported network ({error}).") from error
   if not known:
     raise ValueError(
       f"{str(path)!r} says format {card['format']!r}; known are {export_format.FORMATS}. It was"
@@ -224,7 +257,8 @@ def load_exported(folder: str | pathlib.Path, *, batch_size: int = 8) -> predict
 
 
 def _read_jax(folder: pathlib.Path, hashes: Mapping[str, str]) -> predictor.Score:
-  for name, expected in hashes.items():
+  for name in (export_format.MODEL, export_format.ARRAYS):
+    expected = hashes.get(name)
     path = folder / name
     if not path.is_file():
       raise FileNotFoundError(f"{str(path)!r} is missing. Copy it again.")

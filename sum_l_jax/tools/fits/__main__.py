@@ -11,11 +11,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from collections.abc import Sequence
-import json
+import dataclasses
 import pathlib
 import sys
 from typing import Any
 
+from sum_l_jax.system import checked_json
 from sum_l_jax.system import command_line
 from sum_l_jax.system import text_tables
 
@@ -62,6 +63,11 @@ def table(programs: Sequence[Mapping[str, Any]]) -> str:
   return text_tables.markdown([_COLUMNS, *map(_cells, programs)])
 
 
+@dataclasses.dataclass(frozen=True)
+class _Programs:
+  programs: list[checked_json.Object]
+
+
 def read_programs(paths: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
   """Reads the programs of several files.
 
@@ -71,7 +77,7 @@ def read_programs(paths: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
   programs = []
   for path in paths:
     try:
-      found = json.loads(path.read_text(encoding="utf-8"))["programs"]
+      found = checked_json.decode(path.read_bytes(), _Programs).programs
       table(found)  # Has all that it needs.
     except (OSError, ValueError, LookupError, TypeError) as error:
       raise ValueError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
-import json
 import pathlib
 from typing import Any
 
@@ -16,6 +15,7 @@ from sum_l_jax.data import records
 from sum_l_jax.evaluation.labels import bootstrap
 from sum_l_jax.evaluation.labels import comparison
 from sum_l_jax.evaluation.labels import result_files
+from sum_l_jax.system import checked_json
 from sum_l_jax.system import run_files
 from sum_l_jax.tools.class_maps import clip_choice
 from sum_l_jax.train import metric_log
@@ -126,7 +126,7 @@ def read_run(
     )
   result = None
   if (workdir / run_files.RESULT).is_file():
-    result = _read_json(workdir / run_files.RESULT)
+    result = result_files.load_result(workdir / run_files.RESULT, shown=True)
     split = _find_split(result, split, workdir)
   elif split:
     result_files.read_result(workdir, split)  # Says how to evaluate.
@@ -140,8 +140,10 @@ def read_run(
   command = workdir / run_files.COMMAND
   return RunContents(
     workdir=workdir,
-    fields=_read_json(path),
-    command=command.read_text("utf-8") if command.is_file() else "",
+    fields=checked_json.read(
+      path, checked_json.Object, mend="Run the same command again to write it again."
+    ),
+    command=command.read_text("utf-8", errors="replace") if command.is_file() else "",
     result=result,
     split=split,
     weights=weights,
@@ -153,15 +155,6 @@ def read_run(
     no_scores=no_scores,
     baseline=other,
   )
-
-
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-  try:
-    return json.loads(path.read_text(encoding="utf-8"))
-  except ValueError as error:
-    raise ValueError(
-      f"{str(path)!r} is damaged ({error}). Run the same command again to write it again."
-    ) from error
 
 
 def _find_split(result: Mapping[str, Any], split: str, workdir: pathlib.Path) -> str:

@@ -25,6 +25,7 @@ from typing import Any
 
 from sum_l_jax.config.schema import Settings
 from sum_l_jax.system import atomic
+from sum_l_jax.system import checked_json
 from sum_l_jax.system import command_line
 from sum_l_jax.system import lease
 from sum_l_jax.tools import shared_options
@@ -70,6 +71,15 @@ def with_rows(study: study_rows.Study, wanted: Sequence[str]) -> study_rows.Stud
   return dataclasses.replace(study, rows=rows, primary=primary, contrasts=contrasts)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Registered:
+  """What `study.json` holds, as far as it is read again."""
+
+  seeds: list[checked_json.Index]
+  begun: str
+  seeds_at_first: list[checked_json.Index] = dataclasses.field(default_factory=list)
+
+
 def _register(path: pathlib.Path, content: dict[str, Any]) -> None:
   """Writes down what is compared, once; only seeds may be added later.
 
@@ -77,7 +87,12 @@ def _register(path: pathlib.Path, content: dict[str, Any]) -> None:
     ValueError: the folder holds a study with other settings.
   """
   if path.is_file():
-    old = json.loads(path.read_text(encoding="utf-8"))
+    mend = "Give another --workdir, or remove the file if you know what was compared."
+    old = checked_json.read(path, checked_json.Object, mend=mend)
+    try:
+      checked_json.check(old, _Registered)
+    except checked_json.JsonError as error:
+      raise ValueError(f"{str(path)!r} is damaged: {error}. {mend}") from error
     changed = [k for k in content if k != "seeds" and old.get(k) != content[k]]
     if changed:
       raise ValueError(

@@ -14,6 +14,7 @@ import time
 from typing import IO
 
 from sum_l_jax.system import atomic
+from sum_l_jax.system import checked_json
 from sum_l_jax.tools.study import plan
 
 STUDY_FILE = "study.json"
@@ -31,6 +32,13 @@ class _Running:
   start: float
 
 
+@dataclasses.dataclass(frozen=True)
+class _Mark:
+  """What the mark of a finished run holds."""
+
+  command: list[str]
+
+
 def is_done(cell: plan.Cell, workdir: pathlib.Path) -> bool:
   """Whether a cell has ended well, here or in another study.
 
@@ -42,7 +50,7 @@ def is_done(cell: plan.Cell, workdir: pathlib.Path) -> bool:
   path = workdir / cell.name / MARK
   if not path.is_file():
     return False
-  command = json.loads(path.read_text(encoding="utf-8"))["command"]
+  command = checked_json.read(path, _Mark, mend="Remove that folder to run the cell again.").command
   if command != list(cell.command):
     other = sorted(set(command) ^ set(cell.command))
     raise ValueError(
@@ -67,8 +75,7 @@ def run(
 ) -> list[plan.Cell]:
   """Runs what isn't done yet.
 
-  Each run is a process of its own, with its share of the processor's cores,
-  and all share one compilation cache.
+  Each run is a process of its own, with its share of the processor's cores.
 
   Args:
     cells: cells in order; a cell comes after those it needs.
@@ -129,11 +136,7 @@ def _start(cell: plan.Cell, workdir: pathlib.Path, slot: int, parallel: int) -> 
   folder = workdir / cell.name
   folder.mkdir(parents=True, exist_ok=True)
   log = (folder / _LOG).open("ab")
-  environment = dict(os.environ)
-  environment.setdefault("JAX_COMPILATION_CACHE_DIR", str((workdir / "xla_cache").resolve()))
-  process = subprocess.Popen(
-    [sys.executable, *cell.command], stdout=log, stderr=subprocess.STDOUT, env=environment
-  )
+  process = subprocess.Popen([sys.executable, *cell.command], stdout=log, stderr=subprocess.STDOUT)
   _pin(process.pid, slot, parallel)
   return _Running(cell, process, log, slot, time.monotonic())
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import functools
-import json
 import pathlib
 
 from sum_l_jax import loss_options
+from sum_l_jax.system import checked_json
 
 Figures = Mapping[str, float]
 
@@ -267,14 +267,14 @@ def read(name: str) -> Study:
     return STUDIES[name]
   path = pathlib.Path(name)
   try:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    rows = tuple(Row(**row) for row in content.pop("rows"))
-    content["primary"] = tuple(content["primary"])
-    content["contrasts"] = tuple(map(tuple, content.get("contrasts", ())))
-    return Study(**{"name": path.stem, "title": path.stem, **content}, rows=rows)
-  except (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError, AttributeError) as error:
+    content = checked_json.decode(path.read_bytes(), checked_json.Object)
+    unknown = content.keys() - {field.name for field in dataclasses.fields(Study)}
+    if unknown:
+      raise checked_json.JsonError(f"unknown keys {sorted(unknown)}")
+    return checked_json.check({"name": path.stem, "title": path.stem, **content}, Study)
+  except checked_json.JsonError as error:
     raise ValueError(
-      f"{name} doesn't describe a study ({error!r}). It must be JSON like"
+      f"{name} doesn't describe a study ({error}). It must be JSON like"
       ' {"primary": ["sum_l", "fpv_only"], "rows": [{"name": "fpv_only",'
       ' "label": "FPV only", "arguments": {"method": "fpv_only"}},'
       ' {"name": "sum_l", "label": "SUM-L", "fields": {"loss.sigma":'

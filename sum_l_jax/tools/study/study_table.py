@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+from sum_l_jax.evaluation.labels import result_files
 from sum_l_jax.system import atomic
 from sum_l_jax.system import run_files
 from sum_l_jax.system import text_tables
@@ -76,7 +77,7 @@ def read_results(
     path = cell.folder(workdir) / run_files.RESULT
     if cell.row not in results or not path.is_file():
       continue
-    splits = json.loads(path.read_text(encoding="utf-8"))["splits"]
+    splits = result_files.load_result(path)["splits"]
     if split not in splits:
       raise ValueError(
         f"{path} has the splits {sorted(splits)}, not {split!r}. Choose one by --split, or add it"

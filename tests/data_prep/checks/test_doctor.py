@@ -201,12 +201,12 @@ def test_no_data_set_there(examine, tmp_path):
 @pytest.mark.parametrize(
   "fields, words",
   [
-    ({"num_frames": "9"}, "line 3 has a field that can't be"),
-    ({"num_frames": 0}, "line 3 has a field that can't be"),
-    ({"fps": None}, "line 3 has a field that can't be"),
-    ({"labels": {"verb": ["cut"], "noun": [0]}}, "line 3 has a field"),
+    ({"num_frames": "9"}, "line 3 is damaged"),
+    ({"num_frames": 0}, "line 3 is damaged"),
+    ({"fps": None}, "line 3 is damaged"),
+    ({"labels": {"verb": ["cut"], "noun": [0]}}, "line 3 is damaged"),
+    ({"labels": {"verb": [-1], "noun": [0]}}, "line 3 is damaged"),
     ({"labels": 3}, "line 3 is damaged"),
-    ({"nonsense": 3}, "line 3 is damaged"),
   ],
   ids=str,
 )
@@ -719,11 +719,12 @@ def test_pairs_that_point_nowhere(examine, tiny_ego, tiny_exo, tiny_tables, tmp_
   shutil.copytree(tiny_tables, tmp_path / "tables")
   pairs = pairing.PairTable.load(tiny_tables / "pairs.npz")
   index = pairs.clip_index.copy()
-  index[[0, 2]] = 11, -1  # There are 11 clips.
+  index[[0, 2]] = 11, 12  # There are 11 clips.
   dataclasses.replace(pairs, clip_index=index).save(tmp_path / "tables" / "pairs.npz")
   status, _, found = examine(tiny_ego, tiny_exo, *table_options(tmp_path / "tables"))
   assert status == 1
-  assert "2 of 11 partners" in only(found, "targets", "", "error", 2)["message"]
+  message = only(found, "belongs", "", "error", 1)["message"]
+  assert "has 11 clips, and the table names clip 12" in message
 
 
 @pytest.mark.parametrize("cosine, warned", [(0.5, True), (0.51, False)])

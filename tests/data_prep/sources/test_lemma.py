@@ -321,8 +321,8 @@ def test_released_rule_takes_malformed_hois(read, package):
 
 FULL = "annotations/full/"
 BAD_FILES = [
-  ("metadata/all_acts.json", b"[", "all_acts.json' can't be read as JSON"),
-  ("metadata/all_acts.json", {"a": 1}, "must hold a JSON list of names"),
+  ("metadata/all_acts.json", b"[", "all_acts.json' is damaged"),
+  ("metadata/all_acts.json", {"a": 1}, "must be a JSON list of names"),
   ("metadata/all_objs.json", ["cup", "cup"], "it has 2, of them 1 different"),
   ("metadata/all_objs.json", [], "names, each once; it has 0"),
   ("metadata/all_hois.json", ["cut$"], "all_hois.json' lacks 'null.'"),

@@ -34,7 +34,7 @@ SECTIONS = (
 def _workdir(finished, tmp_path_factory):
   """A copy of the finished run, to write into."""
   folder = tmp_path_factory.mktemp("report") / "run"
-  shutil.copytree(finished[0], folder, ignore=shutil.ignore_patterns("xla_cache"))
+  shutil.copytree(finished[0], folder)
   return folder
 
 
