@@ -18,7 +18,8 @@ Kinetics weights (66.7, 50.2 from Ego-Exo weights).
 
 Arguments: method=sum_l|fpv_only|typical_cl|triplet,
 objective=paper|released|released_intended,
-backbone=slow_r50|slowfast_r50|slowfast_r50_4x16|slowfast_r101|tiny,
+backbone=slow_r50|slowfast_r50|slowfast_r50_4x16|slowfast_r101|tiny, or one of
+mmaction2's (docs/configuration.md),
 terms=auto|aw_m|a_m|aw|m|none (Table 5),
 exo_encoder=original|same_init|shared|frozen (Table 6).
 """

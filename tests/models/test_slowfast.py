@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from unittest import mock
 
 from flax import nnx
@@ -111,11 +112,13 @@ def test_clips_and_frames_side_by_side():
 
 
 # Groups of two clips: their statistics are not torn apart.
-@pytest.mark.parametrize("count,group", [(4, 0), (2, 2)])
-def test_packed_and_apart_agree(count, group):
+# Without norms between the pathways as with them.
+@pytest.mark.parametrize("count,group,norm", [(4, 0, True), (2, 2, True), (4, 0, False)])
+def test_packed_and_apart_agree(count, group, norm):
+  spec = SPEC if norm else dataclasses.replace(SPEC, fusion_norm=False, regular_frames=True)
   x = np.random.default_rng(1).standard_normal((4, 4, 12, 12, 3), np.float32)
-  apart = _value_and_gradient(_network("gpu", 1, group), x)
-  got = _value_and_gradient(_network("tpu", count, group), x)
+  apart = _value_and_gradient(_network("gpu", 1, group, spec), x)
+  got = _value_and_gradient(_network("tpu", count, group, spec), x)
   assert jax.tree.structure(got) == jax.tree.structure(apart)
   for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(apart)):
     scale = np.abs(other).max() + 1e-3
