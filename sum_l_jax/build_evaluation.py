@@ -320,7 +320,7 @@ def _load_table(
 
 def _check_exo(settings: Settings, weights: weight_files.Weights) -> None:
   """Checks what class scores don't depend on, and `final` leaves unchecked."""
-  given = dataclasses.asdict(build.pixel_specs(settings, [types.EXO])[types.EXO])
+  given = dataclasses.asdict(build.pixel_specs(settings, weights.card["pixels"])[types.EXO])
   saved = dataclasses.asdict(models.PixelSpec.from_json(weights.card["pixels"][types.EXO]))
   prenorm = settings.model.projection_prenorm == "true"
   weight_files.check_trained_with(

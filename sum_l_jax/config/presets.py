@@ -103,12 +103,13 @@ def set_stage_one(config: config_dict.ConfigDict) -> None:
   34 warm-up epochs); 50 epochs and batch 128 are read off the names of the
   published files.
   """
-  config.exo_stage.batch_size = 128
-  config.exo_stage.total = "50 epochs"
-  config.exo_stage.learning_rate = 0.0875
-  config.exo_stage.schedule = "cosine"
-  config.exo_stage.warmup = "34 epochs"
-  config.exo_stage.warmup_start = 0.00875
+  stage: Any = config.exo_stage
+  stage.batch_size = 128
+  stage.total = "50 epochs"
+  stage.learning_rate = 0.0875
+  stage.schedule = "cosine"
+  stage.warmup = "34 epochs"
+  stage.warmup_start = 0.00875
 
 
 def set_ablation(config: config_dict.ConfigDict, *, terms: str, exo_encoder: str) -> None:

@@ -71,18 +71,18 @@ class Comparison(NamedTuple):
     negative: `[N, M]` bool, which of those are negatives.
     rows: `[N]` bool, the anchors that have a loss: they are selected, at least
       one other is, and they have a negative.
-    count: `[]` int, the number of anchors that the mean is over.
+    anchors: `[]` int, the number of anchors that the mean is over.
   """
 
   positive: jax.Array
   logits: jax.Array
   negative: jax.Array
   rows: jax.Array
-  count: jax.Array
+  anchors: jax.Array
 
   def mean(self, values: jax.Array) -> jax.Array:
-    """Mean of values `[N]` over `count` anchors; 0 for one without loss."""
-    return jnp.sum(jnp.where(self.rows, values, 0.0)) / jnp.maximum(self.count, 1)
+    """Mean of values `[N]` over the anchors; 0 for one without loss."""
+    return jnp.sum(jnp.where(self.rows, values, 0.0)) / jnp.maximum(self.anchors, 1)
 
 
 def compare(
@@ -150,7 +150,7 @@ def compare(
     logits=logits / contrast.temperature,
     negative=negative,
     rows=rows,
-    count=jnp.sum(real if every else chosen),
+    anchors=jnp.sum(real if every else chosen),
   )
 
 

@@ -121,6 +121,7 @@ def test_pytorchvideo(networks, tmp_path, capsys):
     "fusion_kernel": 7,
     "bn_epsilon": 1e-5,
     "projection_prenorm": False,
+    "fusion_norm": True,
     "pool_window": 7,
   }
   assert "scores       windows of 7 x 7" in out
