@@ -520,6 +520,12 @@ def test_a_field_changes_something(field, world):
   assert before != after, f"{field}={entry.value!r} gives what {usual!r} gives"
 
 
+@pytest.mark.parametrize("field", ["model.freeze_exo", "model.share_encoder"])
+def test_stage_one_trains_the_exo_encoder_whatever_the_joint_stage_does(field, world):
+  plain, changed = (world.seen(learned("exo"), {field: value}) for value in (False, True))
+  assert plain == changed
+
+
 # The formulas once more, from the values of the config.
 
 LOSS = {
