@@ -296,6 +296,18 @@ def test_exo_only_covers_all_pools(tiny_exo, tiny_ego):
       assert batch["exo"]["labels"]["verb"][row] == clip.labels["verb"][0]
 
 
+def test_narrations_are_those_of_the_pool(tiny_exo, tiny_ego, tiny_narrations):
+  pools = [records.ClipDataset(tiny_exo, "train"), records.ClipDataset(tiny_ego, "val")]
+  seen = set()
+  for batch in streams.take(4, exo=pools, narrations=tiny_narrations):
+    part = batch["exo"]
+    clips = [pools[pool].clips[clip] for pool, clip in zip(part["pool"], part["clip"])]
+    expected = tiny_narrations.lookup([clip.narration for clip in clips])
+    np.testing.assert_array_equal(part["narration"], expected)
+    seen |= set(part["pool"].tolist())
+  assert seen == {0, 1}
+
+
 def test_multi_label(tiny_exo_multi_label):
   exo = records.ClipDataset(tiny_exo_multi_label, "train")
   (batch,) = streams.take(1, exo=[exo])

@@ -204,6 +204,18 @@ def test_draw_is_uniform(settings, expected, similarities):
   assert seen == similarities
 
 
+@pytest.mark.parametrize(
+  "similarity, tolerance, ties",
+  [((0.75, 0.75, 0.5), 0.0, 2), ((0.75, 0.5, 0.25), 0.25, 2), ((0.75, 0.5, 0.25), 0.5, 3)],
+)
+def test_a_tie_may_be_as_far_away_as_the_tolerance(similarity, tolerance, ties):
+  """These numbers are exact in binary; equal cosines are a tie at tolerance 0."""
+  table = pairing.PairTable(**PAIRS | {"similarity": [similarity] * 2})
+  rng = np.random.default_rng(0)
+  drawn = {table.draw(0, rng, tie_tolerance=tolerance)[:2] for _ in range(200)}
+  assert drawn == {*BEST, *SECOND, *(THIRD if ties == 3 else ())}
+
+
 def test_draw_uses_the_narration_of_the_ego_clip():
   assert _draws(50, ego_index=1)[0] == {(0, 3): 1.0}
 
