@@ -102,6 +102,14 @@ class _Frames:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Network:
+  """What converted weights say of their network."""
+
+  projection_prenorm: bool = False
+  pool_window: checked_json.Index = 0
+
+
+@dataclasses.dataclass(frozen=True)
 class _Card:
   """What a card says, as far as others read it."""
 
@@ -112,7 +120,7 @@ class _Card:
   frames: _Frames
   stage: str = ""
   embedding_dim: checked_json.Count | None = None
-  network: checked_json.Object = dataclasses.field(default_factory=dict)
+  network: _Network = _Network()
   data: checked_json.Object = dataclasses.field(default_factory=dict)
   versions: checked_json.Object = dataclasses.field(default_factory=dict)
   config: str = "{}"

@@ -315,3 +315,19 @@ def test_a_view_that_can_not_be_scored_is_named():
   text = r"no exo encoder: it is of stage 'joint' and has \['ego'\]\. .* trained on exo clips"
   with pytest.raises(ValueError, match=text):
     weight_files.require_view(weights, "exo")
+
+
+@pytest.mark.parametrize("window", ["7", -1, 1.5, None])
+def test_a_pooling_that_no_network_has_is_damage(window):
+  card = {
+    "backbone": "tiny",
+    "tasks": {},
+    "kinds": {},
+    "pixels": {},
+    "frames": {"count": 8, "stride": 2, "crop_size": 64, "fps": 24.0},
+    "network": {"projection_prenorm": False, "pool_window": 7, "fusion_norm": True},
+  }
+  weight_files.check_card(card)
+  card["network"] = {"pool_window": window}
+  with pytest.raises(ValueError, match="card of the weights is damaged: .*network.pool_window"):
+    weight_files.check_card(card)
