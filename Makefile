@@ -9,7 +9,7 @@
 #   make docs     the pages in build/site, strictly
 #   make wheel    the wheel, tried where nothing else is installed
 #   make ci       check, docs, wheel and test: what CI runs
-#   make soak     kills at random moments and damaged inputs: docs/reliability.md
+#   make soak     kills at random moments, damaged inputs, made videos: docs/reliability.md
 #   make bench    the measurements of docs/performance.md; QUICK=1 for smaller ones
 
 PYTHON ?= python3
@@ -49,10 +49,11 @@ ci: check docs wheel test
 
 KILLS ?= 200
 INPUTS ?= 10000
+CONTAINERS ?= 350
 
 soak: .venv/test.stamp
 	JAX_PLATFORMS=cpu $(BIN)/python -m tests.stress.soak --kills=$(KILLS) \
-	  --inputs=$(INPUTS) --seed=0 --output=benchmarks/results/soak.json
+	  --inputs=$(INPUTS) --containers=$(CONTAINERS) --seed=0 --output=benchmarks/results/soak.json
 
 # One that fails does not stop the others. faiss is compared with where pip can
 # get it.

@@ -63,6 +63,9 @@ _REORDERED = 4
 # AVI stores decoding order alone; a frame is at most 16 late in any codec.
 _REORDERED_AVI = 17
 
+# Frames without a time before the first one that has one.
+_UNTIMED = 64
+
 # Times that lie further back than this belong to a clock that began again.
 _BACK_SECONDS = 1.0
 
@@ -103,7 +106,9 @@ class Container:
       be a clock or twice the rate; see `measured_fps`. None if there is none.
     duration: when the pictures end, in seconds, as the container says; None
       where it doesn't (Matroska: its one duration may be that of the sound).
-    seekable: whether a seek can be trusted.
+    seekable: whether a seek can be trusted, unless `is_shifted`.
+    is_shifted: whether the first frames had times before the container's start, or
+      none; known once they are read.
   """
 
   def __init__(self, path: pathlib.Path) -> None:
@@ -137,6 +142,7 @@ class Container:
       raise
     kinds = self.file.format.name.split(",")
     self.seekable = not _SEEKABLE.isdisjoint(kinds)
+    self.is_shifted = False
     self._reordered = _REORDERED_AVI if "avi" in kinds else _REORDERED
     # Every stream of a file that was opened has a clock.
     self.time_base = self.stream.time_base or fractions.Fraction(1)
@@ -195,38 +201,78 @@ class Container:
     """
     waiting: collections.deque[av.VideoFrame] = collections.deque()
     times: list[float] = []
-    newest, highest, last = 0.0, -math.inf, -math.inf
-    for frame in frames:
-      ticks = frame.pts if frame.pts is not None else frame.dts
-      if ticks is not None and self._origin is None:
-        self._origin = float(ticks * self.time_base)
-      newest = newest + self._spacing if ticks is None else self.seconds(ticks)
+    highest, last = -math.inf, -math.inf
+    for newest, frame in self._clocked(frames):
       if newest < highest - _BACK_SECONDS:
-        yield from self._ordered(waiting, times, last)
+        yield from self._ordered(waiting, times, last, least=0)
         raise self._clock_went_back(highest, newest)
       highest = max(highest, newest)
-      if not keep(newest, frame):
+      if not keep(newest - (self._origin or 0.0), frame):
         continue
       waiting.append(frame)
       heapq.heappush(times, newest)
-      if len(waiting) > self._reordered:
-        moment = heapq.heappop(times)
-        if moment < last:
-          raise self._clock_went_back(last, moment)
-        last = moment
-        yield moment, waiting.popleft()
-    yield from self._ordered(waiting, times, last)
+      for moment, shown in self._ordered(waiting, times, last, least=self._reordered):
+        last = moment + (self._origin or 0.0)
+        yield moment, shown
+    yield from self._ordered(waiting, times, last, least=0)
+
+  def _clocked(self, frames: Iterable[av.VideoFrame]) -> Iterator[tuple[float, av.VideoFrame]]:
+    """Gives frames the seconds of the stream's own clock, as far as it says them.
+
+    FFmpeg drops times below zero in Matroska: frames before the first known time
+    are counted back from it.
+    """
+    untimed: list[av.VideoFrame] = []
+    newest: float | None = None
+    for frame in frames:
+      ticks = frame.pts if frame.pts is not None else frame.dts
+      if ticks is not None:
+        newest = float(ticks * self.time_base)
+      elif newest is not None:
+        newest += self._spacing
+      elif len(untimed) < _UNTIMED:
+        untimed.append(frame)
+        continue
+      else:
+        newest = len(untimed) * self._spacing
+      if untimed:
+        self.is_shifted = True
+        lengths = [self._length(earlier) for earlier in untimed]
+        for number, earlier in enumerate(untimed):
+          yield newest - sum(lengths[number:]), earlier
+        untimed = []
+      yield newest, frame
+    for number, frame in enumerate(untimed):
+      yield number * self._spacing, frame
+
+  def _length(self, frame: av.VideoFrame) -> float:
+    """How long a frame without a time lasts; a clock of milliseconds rounds it."""
+    length = float((frame.duration or 0) * self.time_base)
+    near = abs(length - self._spacing) <= float(self.time_base)
+    return self._spacing if not length or near else length
 
   def _ordered(
-    self, waiting: collections.deque[av.VideoFrame], times: list[float], last: float
+    self,
+    waiting: collections.deque[av.VideoFrame],
+    times: list[float],
+    last: float,
+    *,
+    least: int,
   ) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Yields the frames that are left."""
-    for moment in sorted(times):
+    """Yields frames in order until `least` are left; times from the container's start."""
+    while len(waiting) > least:
+      moment = heapq.heappop(times)
       if moment < last:
         raise self._clock_went_back(last, moment)
-      yield moment, waiting.popleft()
+      if math.isinf(last) and (self._origin is None or moment < self._origin):
+        # The container's start was guessed, and the first frame is before it.
+        self.is_shifted = self._origin is not None
+        self._origin = moment
+      last = moment
+      yield moment - (self._origin or 0.0), waiting.popleft()
 
   def _clock_went_back(self, before: float, after: float) -> ValueError:
+    before, after = before - (self._origin or 0.0), after - (self._origin or 0.0)
     return ValueError(
       f"{self.name!r}: after {before:.2f} s its clock goes back to {after:.2f} s, so a time"
       " doesn't say which frame is meant. Probably several recordings were joined. Write the"

@@ -42,6 +42,7 @@ class VideoFile:
     self.duration = self._stream.duration
     self._fps: float | None = None
     self._may_seek = self._stream.seekable
+    self._is_checked = False
 
   def __enter__(self) -> VideoFile:
     return self
@@ -119,10 +120,19 @@ class VideoFile:
         self._check_count(clip, len(clip.jpegs))
         yield clip
 
+  def _can_seek(self) -> bool:
+    """Whether times after a seek are those of reading from the beginning."""
+    if self._may_seek and not self._is_checked:
+      with video_stream.VideoStream(self.path, strict=True) as probe:
+        next(probe.images(), None)
+        self._may_seek = not probe.is_shifted
+      self._is_checked = True
+    return self._may_seek
+
   def _one_pass(self, waiting: Sequence[cutting.Clip], short_side: int) -> Iterator[cutting.Clip]:
     """Reads on until the next clip is far away, or the file ends."""
     first = waiting[0].start
-    start = first if self._may_seek and first > _SEEK_SECONDS else None
+    start = first if first > _SEEK_SECONDS and self._can_seek() else None
     cutter = cutting.Cutter(waiting)
     stream = self._stream or video_stream.VideoStream(self.path, strict=True)
     self._stream = None
@@ -138,7 +148,7 @@ class VideoFile:
           next_start = cutter.waits_for
           far = next_start is not None and next_start > moment + _SEEK_SECONDS
           # A pass that gives nothing is not left: a seek may land as early again.
-          if cutter.all_done or (far and got_any and self._may_seek):
+          if cutter.all_done or (far and got_any and self._can_seek()):
             return
       except video_stream.SeekError:
         self._may_seek = False

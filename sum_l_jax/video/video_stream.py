@@ -79,6 +79,11 @@ class VideoStream:
     """Closes the file."""
     self._container.close()
 
+  @property
+  def is_shifted(self) -> bool:
+    """See `container.Container`."""
+    return self._container.is_shifted
+
   def average_fps(self) -> float:
     """The frame rate, see `container.measured_fps`."""
     return container.measured_fps(self.path)

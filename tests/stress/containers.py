@@ -22,8 +22,6 @@ from sum_l_jax.video import decode
 from sum_l_jax.video import media
 from tests.support import made_videos
 
-# Clocks of milliseconds, and the margin of ties.
-_SLACK = 2.5e-3
 _FPS = 24.0
 
 
@@ -46,7 +44,7 @@ def _check_numbers(made: made_videos.Made, clip: cutting.Clip) -> None:
   for k, data in enumerate(clip.jpegs):
     distances = np.abs(times - (clip.start + k / clip.fps))
     got = made.read(data)
-    assert got < len(times) and distances[got] <= distances.min() + _SLACK, (
+    assert got < len(times) and distances[got] <= distances.min() + made.slack, (
       f"{made.what}: clip from {clip.start} at {clip.fps}, frame {k} is number {got}, nearest"
       f" is {int(distances.argmin())}"
     )
@@ -67,7 +65,7 @@ def check(made: made_videos.Made, seed: int) -> int:
   ]
   with video_sources.VideoSource(made.path) as source:
     cuts = list(windows.WindowCutter(source, fps=_FPS, window=1.0, stride=0.5, short_side=256))
-  assert cuts and abs(cuts[0].start - first) < _SLACK, made.what
+  assert cuts and abs(cuts[0].start - first) < made.slack, made.what
   clips += [cutting.Clip(cut.start, cut.stop, _FPS) for cut in cuts]
   clips.append(cutting.Clip(0.0, math.inf, _FPS))
   with media.VideoFile(made.path) as video:

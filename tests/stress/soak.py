@@ -1,6 +1,6 @@
 """Kills training and data preparation at random moments, and compares.
 
-  python -m tests.stress.soak --kills=200 --inputs=10000 --seed=0 \\
+  python -m tests.stress.soak --kills=200 --inputs=10000 --containers=350 --seed=0 \\
       --output=benchmarks/results/soak.json
 
 Each piece of work (`tests.stress.victims`) is done once without interruption.
@@ -16,6 +16,9 @@ JAX, which saves some ten seconds a start.
 With --inputs, as many damaged or made-up inputs go through the readers of
 files (`tests.stress.hostile_inputs`), each of which must answer with a result or
 an error that says what is wrong.
+
+With --containers, as many made videos are cut in all ways, and each frame is
+compared with the times at which it was written (`tests.stress.containers`).
 
 The same command goes on where it was stopped: every kill and every kind of
 input is noted in --folder, which is removed at the end.
@@ -94,6 +97,7 @@ def _parse() -> argparse.Namespace:
   add = parser.add_argument
   add("--kills", type=int, default=200)
   add("--inputs", type=int, default=10000)
+  add("--containers", type=int, default=350)
   add("--seed", type=int, default=0)
   add("--victims", default=",".join(_SHARES), metavar="NAME[,NAME...]")
   add("--output", type=pathlib.Path, metavar="FILE.json")
@@ -109,6 +113,10 @@ def main(args: argparse.Namespace) -> int:
   result = {"kills": kills}
   if args.inputs:
     result["inputs"] = _read_inputs(args.inputs, args.seed, folder)
+  if args.containers:
+    from tests.stress import containers
+
+    result["containers"] = containers.run(args.containers, args.seed)
   result |= {"seed": args.seed, "lost": 0}
   if args.output:
     args.output.parent.mkdir(parents=True, exist_ok=True)

@@ -48,12 +48,14 @@ class Made:
     path: the file.
     times: when each frame is shown, in seconds since the container's start.
     orientation: one of `ORIENTATIONS`.
+    slack: seconds by which the file's own times are off.
     what: what it is, for messages.
   """
 
   path: pathlib.Path
   times: tuple[float, ...]
   orientation: tuple[int, int, int, int]
+  slack: float
   what: str
 
   def read(self, data: bytes) -> int:
@@ -98,7 +100,14 @@ def make(folder: pathlib.Path, suffix: str, seed: int) -> Made:
     steps = rng.choice([tick, tick, 2 * tick, tick // 2 or 1, 7 * tick], len(steps))
   ticks = np.concatenate([[0], np.cumsum(steps[:-1])])
   start = _start(suffix, rng)
+  if start < 0:
+    # FFmpeg drops times below zero: only even ones can be known.
+    steps[:] = tick
+    varies = False
+    ticks = np.arange(len(steps)) * tick
   sound = float(rng.choice([0.2, 0.7])) if suffix in ("mkv", "mov") and rng.random() < 0.3 else 0.0
+  if start < 0:
+    sound = 0.0
   orientation = UPRIGHT
   if suffix in _WITH_EDIT_LISTS:
     orientation = ORIENTATIONS[int(rng.integers(len(ORIENTATIONS)))]
@@ -133,7 +142,9 @@ def make(folder: pathlib.Path, suffix: str, seed: int) -> Made:
     file.mux(stream.encode(None))
   if orientation != UPRIGHT:
     _turn(path, orientation)
-  return Made(path, tuple(ticks / 600 + sound), orientation, what)
+  # A clock of milliseconds; FFmpeg guesses times below zero by rounded lengths.
+  slack = 2.5e-3 if start >= 0 else 12e-3
+  return Made(path, tuple(ticks / 600 + sound), orientation, slack, what)
 
 
 def _start(suffix: str, rng: np.random.Generator) -> float:

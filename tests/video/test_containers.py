@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -20,8 +22,6 @@ def test_frames_are_right_in_every_way(tmp_path, monkeypatch, suffix, seed):
 
 def test_the_check_finds_a_wrong_frame(tmp_path):
   made = made_videos.make(tmp_path, "mp4", 1)
-  late = made_videos.Made(
-    made.path, tuple(np.asarray(made.times) + 0.2), made.orientation, made.what
-  )
+  late = dataclasses.replace(made, times=tuple(np.asarray(made.times) + 0.2))
   with pytest.raises(AssertionError):
     containers.check(late, 1)
