@@ -92,3 +92,27 @@ def test_frames_in_a_manifest(tmp_path, capsys, fps, start, stop, text):
   )
   error = " ".join(capsys.readouterr().err.split())
   assert "m.csv, line 2" in error and text in error
+
+
+def test_what_is_left_out(tmp_path, capsys):
+  tree = tmp_path / "k"
+  for name in (
+    "cut/a.MP4",
+    "cut/a.avi",
+    "cut/notes.txt",
+    "cut/sub/b.mp4",
+    "wash/c.rmvb",
+    "loose.mp4",
+    "._cut/a.mp4",
+    "cut/._a.mp4",
+  ):
+    (tree / name).parent.mkdir(parents=True, exist_ok=True)
+    (tree / name).write_bytes(b"x")
+  assert init_manifest.main([str(tree)]) == 0
+  out = capsys.readouterr().out
+  assert "left out, neither videos nor folders of JPEG frames (4)" in out
+  for name in ("loose.mp4", "cut/notes.txt", "cut/sub", "wash/c.rmvb"):
+    assert str(tree / name) in out
+  assert f"class folders without a video (1): {tree / 'wash'}" in out
+  # Stems that are the same get ids that build_dataset accepts.
+  assert [row["clip_id"] for row in read(tree / "manifest.csv")] == ["cut/a.MP4", "cut/a.avi"]

@@ -22,6 +22,7 @@ from sum_l_jax.prediction import predictor
 from sum_l_jax.prediction import video_sources
 from sum_l_jax.video import decode
 from sum_l_jax.video import jpeg
+from sum_l_jax.video import media
 from sum_l_jax.video import video_stream
 from tests.support import numbered_video
 from tests.support import predicted_videos
@@ -155,6 +156,30 @@ def test_pooling_of_a_run_is_that_of_the_authors(backbone, train_crop, test_crop
   }
   assert build_evaluation.pool_window(settings) == window
   assert towers.pool_window(card) == window
+
+
+@pytest.mark.parametrize("rate", [30, 60])
+def test_a_video_is_read_at_the_rate_at_which_it_was_stored(finished, tmp_path, rate):
+  """A data set of clips at 30 and 60, each stored at its own rate."""
+  assert weight_files.read_weights(finished[0]).card["frames"]["rates"] == [12.0]
+  path = tmp_path / "clip.mp4"
+  numbered_video.write_video(path, list(range(2 * rate)), time_base=Fraction(1, rate))
+  with media.VideoFile(path) as file:
+    # What evaluation scores, see the tests above.
+    stored = file.read_clip(0.0, 2.0)
+  assert len(stored) == 2 * rate
+  frames = weight_files.read_weights(finished[0]).card["frames"]
+  found = {}
+  for name, rates in (("several", [30.0, 60.0]), ("one", [30.0])):
+    card = {**frames, "fps": 30.0, "rates": rates}
+    model = sum_l_jax.load(_with_card(finished, tmp_path / f"{name}.npz", frames=card))
+    (item, *_) = model.predict(path, window=2.0, top=3)
+    found[name] = item.scores
+  scores = model.scores([decode.decode_jpeg(data) for data in stored])[item.task]
+  expected = sorted(scores.tolist(), reverse=True)[:3]
+  np.testing.assert_allclose(found["several"], expected, rtol=1e-4)
+  # With one rate, videos of others are read at that one.
+  assert np.allclose(found["one"], expected, rtol=1e-4) == (rate == 30)
 
 
 def test_a_converted_file_needs_no_config(model, finished, video, tmp_path):

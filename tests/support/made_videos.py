@@ -108,6 +108,8 @@ def make(folder: pathlib.Path, suffix: str, seed: int) -> Made:
   sound = float(rng.choice([0.2, 0.7])) if suffix in ("mkv", "mov") and rng.random() < 0.3 else 0.0
   if start < 0:
     sound = 0.0
+  if suffix == "mov":
+    start = max(start, sound)  # The writer cuts off sound below zero.
   orientation = UPRIGHT
   if suffix in _WITH_EDIT_LISTS:
     orientation = ORIENTATIONS[int(rng.integers(len(ORIENTATIONS)))]
@@ -144,6 +146,9 @@ def make(folder: pathlib.Path, suffix: str, seed: int) -> Made:
     _turn(path, orientation)
   # A clock of milliseconds; FFmpeg guesses times below zero by rounded lengths.
   slack = 2.5e-3 if start >= 0 else 12e-3
+  if suffix == "mpg":
+    # Times are those of packs, which hold several frames as small as these.
+    slack += 1 / rate
   return Made(path, tuple(ticks / 600 + sound), orientation, slack, what)
 
 

@@ -153,3 +153,44 @@ def test_files_by_name(tmp_path):
   (tmp_path / files[4]).unlink()
   with pytest.raises(FileNotFoundError, match="1 of 12 .*frame_0000000005"):
     frame_files.read_files(tmp_path, files, fps=24.0, **options)
+
+
+_MIXED = [
+  (["a_1.jpg", "b_1.jpg", "a_2.jpg", "b_2.jpg"], "a_1.jpg .2 files., b_1.jpg .2 files."),
+  (["cam1_1.jpg", "cam1_2.jpg", "cam2_1.jpg", "cam2_2.jpg"], "cam1_1.jpg .2.*cam2_1.jpg .2"),
+]
+
+
+@pytest.mark.parametrize("names, text", _MIXED)
+def test_several_series(names, text):
+  with pytest.raises(ValueError, match=f"'v' holds 2 series of JPEG frames.*{text}"):
+    frame_files.in_order(names, "v")
+
+
+@pytest.mark.parametrize(
+  "names, expected",
+  [
+    (["img_10.jpg", "img_9.JPG", "flow_x_1.jpg", "flow_x_2.jpg"], ["img_9.JPG", "img_10.jpg"]),
+    (["thumbnail.jpg", "2.jpeg", "1.jpeg", "cover_1.jpg"], ["1.jpeg", "2.jpeg"]),
+    (["flow_x_2.jpg", "flow_x_1.jpg"], ["flow_x_1.jpg", "flow_x_2.jpg"]),
+    (["11.000.jpg", "10.000.jpg", "10.500.jpg"], ["10.000.jpg", "10.500.jpg", "11.000.jpg"]),
+    (["s1_0001.jpg", "s2_0002.jpg", "._s2_0003.jpg"], ["s1_0001.jpg", "s2_0002.jpg"]),
+    (["only_7.jpg", "notes.txt"], ["only_7.jpg"]),
+  ],
+)
+def test_one_series(names, expected):
+  assert frame_files.in_order(names, "v") == expected
+
+
+@pytest.mark.parametrize(
+  "start, stop, fps", [(0.0, 1.0, 30.0), (0.15, 0.95, 7.3), (0.31, 1.3, 25.0)]
+)
+def test_frames_by_time(tmp_path, start, stop, fps):
+  """A clip of a folder is that of a video with the same frames."""
+  numbered_video.write_frames(tmp_path / "f", range(1, 13))
+  series = frame_files.FrameSeries(tmp_path / "f", 10.0)
+  got = [numbered_video.read(j) for j in series.read_clip(start, stop, fps=fps, short_side=256)]
+  wanted = [start + k / fps for k in range(math.ceil((stop - start) * fps - 1e-6))]
+  # The earlier of two that are equally near; the last one ends at 1.2 s.
+  nearest = [min(range(12), key=lambda n: (round(abs(n / 10 - t), 2), n)) + 1 for t in wanted]
+  assert got == [n for n, t in zip(nearest, wanted) if t < 1.2 - 1e-3]
