@@ -520,6 +520,45 @@ def test_a_field_changes_something(field, world):
   assert before != after, f"{field}={entry.value!r} gives what {usual!r} gives"
 
 
+def initial(world, fields):
+  """The weights that a network starts from where there are no others."""
+  return world.trainer(fields).network.init()
+
+
+def step_arguments(world, fields):
+  """What the train step is made from, as far as it is no function."""
+  with mock.patch.object(build, "make_train_step") as make:
+    _ = world.trainer(fields).step
+  return sorted((name, x) for name, x in make.call_args.kwargs.items() if name != "mesh")
+
+
+# Fields that are read in more places than the one in the table.
+ELSEWHERE = [
+  ("seed", 1, initial, {}),
+  ("seed", 1, batches(), {}),
+  ("seed", 1, batches("exo"), {}),
+  ("seed", 1, step_arguments, {}),
+  ("precision", "bfloat16", watched, {}),
+  ("frames.count", 6, watched, {}),
+  ("frames.stride", 1, watched, {}),
+  ("frames.short_side", (12, 12), batches("exo"), {}),
+  ("frames.flip", 1.0, batches("exo"), {}),
+  ("ego.channel_order", "BGR", watched, {}),
+  ("exo.channel_order", "BGR", learned("exo"), {}),
+  ("model.dropout", 0.5, learned("exo"), {}),
+  ("loss.negatives", "cross_and_same", _STEPS, {"loss.weights.ego_exo": 0.0}),
+  ("loss.mask_duplicates", 0.9, _STEPS, {**_PAIRS, "loss.weights.ego_exo": 0.0}),
+  ("on_non_finite", "skip", step_arguments, {}),
+]
+
+
+@pytest.mark.parametrize("field, value, shows, given", ELSEWHERE)
+def test_a_field_changes_something_in_each_place(field, value, shows, given, world):
+  usual = world.base.get(field, DEFAULTS[field])
+  before, after = (world.seen(shows, {**given, field: x}) for x in (usual, value))
+  assert before != after
+
+
 @pytest.mark.parametrize("field", ["model.freeze_exo", "model.share_encoder"])
 def test_stage_one_trains_the_exo_encoder_whatever_the_joint_stage_does(field, world):
   plain, changed = (world.seen(learned("exo"), {field: value}) for value in (False, True))
