@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import collections
 from collections.abc import Sequence
-import csv
 import dataclasses
 import pathlib
 import re
@@ -22,6 +21,7 @@ import sys
 
 from data_prep.sources import manifest
 from sum_l_jax.system import command_line
+from sum_l_jax.system import text_cleaning
 from sum_l_jax.video import file_names
 from sum_l_jax.video import frame_files
 
@@ -145,7 +145,7 @@ def write_manifest(
   header += [manifest.SPLIT_COLUMN] * with_split
   header += [manifest.FPS_COLUMN] * bool(frames)
   with output.open("w", newline="", encoding="utf-8") as file:
-    writer = csv.writer(file)
+    writer = text_cleaning.CsvWriter(file)
     writer.writerow(header)
     places = [path.relative_to(folder) for _, _, path in clips]
     ids = _clip_ids(places, [path.is_dir() for _, _, path in clips])

@@ -46,6 +46,7 @@ from sum_l_jax.system import peers
 from sum_l_jax.system import platform_errors
 from sum_l_jax.system import processes
 from sum_l_jax.system import run_files
+from sum_l_jax.system import text_cleaning
 
 if TYPE_CHECKING:
   import jax
@@ -461,5 +462,6 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
+  text_cleaning.install()
   processes.use_huge_pages()
   app.run(main, flags_parser=_parse)

@@ -25,6 +25,7 @@ from typing import TypeVar
 
 from sum_l_jax import types
 from sum_l_jax.system import command_line
+from sum_l_jax.system import text_cleaning
 from sum_l_jax.video import file_names
 
 # Longest name of a file in bytes, with room for the ending that a reader adds.
@@ -181,7 +182,7 @@ class Problems:
   def write(self, path: pathlib.Path) -> None:
     """Writes what was left out as a CSV file: a line a missing video or a clip."""
     with path.open("w", newline="", encoding="utf-8") as handle:
-      writer = csv.writer(handle)
+      writer = text_cleaning.CsvWriter(handle)
       writer.writerow(["video_id", "clip_id", "rows", "where", "reason"])
       for video_id, video in self.missing.items():
         writer.writerow([video_id, "", video.rows, video.where, video.reason])
@@ -244,7 +245,7 @@ def read_rows(
       _check_unnamed(path, i, [cells[i].strip() for _, cells in lines if i < len(cells)])
   rows = []
   for where, cells in lines:
-    row = {name: cells[i].strip() for i, name in named if i < len(cells)}
+    row = {name: text_cleaning.uncell(cells[i].strip()) for i, name in named if i < len(cells)}
     if len(cells) != len(header):
       row[""] = f"{len(cells)} cells, the header has {len(header)}"
     rows.append((where, row))

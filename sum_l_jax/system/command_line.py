@@ -18,6 +18,7 @@ from typing import Any
 from sum_l_jax.system import extras
 from sum_l_jax.system import paths
 from sum_l_jax.system import platform_errors
+from sum_l_jax.system import text_cleaning
 
 
 def make_parser(command: str | None, doc: str | None, **options: Any) -> argparse.ArgumentParser:
@@ -118,6 +119,16 @@ def quiet_pipe() -> Iterator[None]:
 
 
 def _run(command: Callable[[], str | int | None], debug: bool, argv: Sequence[str] | None) -> int:
+  if argv is None:  # To the end, so that stack traces are clean as well.
+    text_cleaning.install()
+    return _run_cleanly(command, debug, argv)
+  with text_cleaning.installed():
+    return _run_cleanly(command, debug, argv)
+
+
+def _run_cleanly(
+  command: Callable[[], str | int | None], debug: bool, argv: Sequence[str] | None
+) -> int:
   result = None
   try:
     paths.check_arguments(sys.argv[1:] if argv is None else argv)

@@ -114,7 +114,7 @@ def main(
     return 0
   if name not in commands:
     hint = command_line.close_match(name, commands)
-    sys.stderr.write(f"error: there is no command {name!r}{hint}. {prog} lists all.\n")
+    sys.stderr.write(f"error: there is no command {name!a}{hint}. {prog} lists all.\n")
     return 2
   # As `python -m` would: what a command starts finds the module by its name.
   sys.argv = [name, *arguments[1:]]

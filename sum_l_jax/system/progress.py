@@ -8,6 +8,8 @@ from typing import TextIO
 
 import tqdm
 
+from sum_l_jax.system import text_cleaning
+
 # Seconds between two reports, and before the first.
 TERMINAL_SECONDS = 0.5
 LOG_SECONDS = 10.0
@@ -51,7 +53,7 @@ class Progress(tqdm.tqdm):
       desc=label,
       total=total,
       unit=unit,
-      file=sys.stderr if terminal else _Lines(sys.stderr),
+      file=text_cleaning.bar_stream(sys.stderr) if terminal else _Lines(sys.stderr),
       mininterval=pause,
       delay=pause,
       miniters=0,
@@ -79,7 +81,7 @@ class _Lines:
   def write(self, text: str) -> None:
     text = text.strip()
     if text:
-      self._log.write(text + "\n")
+      self._log.write(text_cleaning.visible(text) + "\n")
 
   def flush(self) -> None:
     self._log.flush()

@@ -41,7 +41,7 @@ def cell(value: object) -> object:
   if not isinstance(value, str):
     return value
   text = visible(value)
-  return f"'{text}" if _FORMULA.match(text) and not _is_number(text) else text
+  return f"'{text}" if _FORMULA.match(text) and not is_number(text) else text
 
 
 def uncell(text: str) -> str:
@@ -49,7 +49,8 @@ def uncell(text: str) -> str:
   return text[1:] if _KEPT_FORMULA.match(text) else text
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+  """Whether a spreadsheet takes a text for a number."""
   try:
     float(text)
   except ValueError:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import math
+import re
+
+from sum_l_jax.system import text_cleaning
 
 
 def percent(value: float | None, *, signed: bool = False) -> str:
@@ -27,5 +30,11 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
   """Makes a table in Markdown; the first row is its head."""
-  head, *others = (f"| {' | '.join(row)} |" for row in rows)
+  head, *others = (f"| {' | '.join(map(_markdown_cell, row))} |" for row in rows)
   return "\n".join([head, "|" + "---|" * len(rows[0]), *others])
+
+
+def _markdown_cell(text: str) -> str:
+  """A cell that ends neither its column nor its row, and begins no HTML."""
+  text = text_cleaning.visible(text).replace("\n", " ").replace("|", "\\|")
+  return re.sub("<(?=[a-zA-Z/!?])", "&lt;", text)

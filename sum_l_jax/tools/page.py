@@ -16,6 +16,8 @@ from typing import ClassVar
 
 import jinja2
 
+from sum_l_jax.system import text_cleaning
+
 UNREADABLE = "The frame can't be read."
 
 
@@ -143,6 +145,10 @@ class Section:
   blocks: Sequence[Block]
 
 
+def _without_controls(value: object) -> object:
+  return text_cleaning.visible(value) if type(value) is str else value
+
+
 def render(title: str, intro: Sequence[str], sections: Sequence[Section]) -> str:
   """Makes a whole HTML document.
 
@@ -154,6 +160,7 @@ def render(title: str, intro: Sequence[str], sections: Sequence[Section]) -> str
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
     autoescape=True,
+    finalize=_without_controls,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,

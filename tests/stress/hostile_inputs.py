@@ -8,6 +8,7 @@ with a `ValueError` or `FileNotFoundError` that says something.
 from __future__ import annotations
 
 from collections.abc import Callable
+import csv
 import dataclasses
 import hashlib
 import io
@@ -16,6 +17,7 @@ import pathlib
 import pickle
 import sys
 import tempfile
+import unicodedata
 import zipfile
 
 import numpy as np
@@ -38,6 +40,8 @@ from sum_l_jax.evaluation import towers
 from sum_l_jax.evaluation.labels import result_files
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import run_files
+from sum_l_jax.system import text_cleaning
+from sum_l_jax.tools import page
 from sum_l_jax.tools.export import export_format
 from sum_l_jax.tools.export import exported_model
 from sum_l_jax.tools.study import study_rows
@@ -427,6 +431,50 @@ def _read_pairs(path: pathlib.Path) -> object:
   return table
 
 
+_TEXTS = (
+  "\x1b]0;x\x07",
+  "\r",
+  "\x9b2J",
+  "\u202e",
+  "\ud800",
+  "=1+1",
+  "-1",
+  "@a",
+  "'=",
+  "\n",
+  "|",
+  "<b>",
+  "\0",
+)
+
+
+def _texts(valid: bytes, rng: np.random.Generator) -> bytes:
+  """Pieces that terminals, spreadsheets and browsers obey, and random characters."""
+  pieces = [_TEXTS[i] for i in rng.integers(len(_TEXTS), size=5)]
+  pieces += map(chr, rng.integers(0x110000, size=5))
+  text = "".join(rng.permutation(np.array([*pieces, valid.decode()], object)))
+  return text.encode("utf-8", "surrogatepass")
+
+
+def _read_text(path: pathlib.Path) -> object:
+  """Lets a text leave in every way; raises CrashError where something obeys it."""
+  text = path.read_bytes().decode("utf-8", "surrogatepass")
+  out = io.StringIO()
+  text_cleaning.CsvWriter(out).writerow([text])
+  ((cell,),) = csv.reader(io.StringIO(out.getvalue()))
+  stream = io.StringIO()
+  text_cleaning.CleanStream(stream).write(text)
+  html = page.render(text, [text], [])
+  controls = {
+    c for c in out.getvalue() + stream.getvalue() + html if unicodedata.category(c) == "Cc"
+  }
+  if controls - set("\n\t\r") or "\r" in stream.getvalue() or "<b>" in html:
+    raise CrashError(f"let through {controls}")
+  if cell[:1] in tuple("=+-@\t\n") and not text_cleaning.is_number(cell):
+    raise CrashError(f"a formula: {cell[:9]!r}")
+  return text_cleaning.uncell(cell)
+
+
 TARGETS = {
   target.name: target
   for target in (
@@ -494,6 +542,7 @@ TARGETS = {
       narration_table.NarrationTable.load,
       change_array,
     ),
+    Target("texts", lambda: b"cut it", _read_text, _texts),
     Target("opcodes.p", _pickle, _read_opcodes, lambda valid, rng: opcode_streams.make(rng)),
     Target("opcodes.pyth", _torch, _read_opcodes_of_torch, _with_opcodes),
   )

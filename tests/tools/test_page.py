@@ -30,3 +30,9 @@ def test_every_kind_of_block_escapes():
   assert {a["src"] for a in pictures} == {"data:image/jpeg;base64,anBlZw=="}
   assert found.texts["one"].count("The frame can't be read.") == 1
   assert [a for a in found.of("li") if a.get("class") == "marked"]
+
+
+def test_control_characters():
+  text = page.render("a\x1b[2J", ["\u202eb<script>"], [])
+  assert "a\\u001b[2J" in text and "\\u202eb&lt;script&gt;" in text
+  assert not set(text) & set("\x1b\u202e")

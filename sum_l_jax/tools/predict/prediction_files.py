@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 from typing import TextIO
 
 from sum_l_jax.prediction import best_labels
 from sum_l_jax.system import progress
+from sum_l_jax.system import text_cleaning
 
 FORMATS = ("text", "json", "csv")
 COLUMNS = ("video", "start", "stop", "task", "rank", "class", "score")
@@ -27,7 +27,7 @@ class Writer:
       out: file to write to.
     """
     self._how, self._out = how, out
-    self._rows = csv.writer(out, lineterminator="\n")
+    self._rows = text_cleaning.CsvWriter(out, lineterminator="\n")
     if how == "csv":
       self._rows.writerow(COLUMNS)
 

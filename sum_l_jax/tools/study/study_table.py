@@ -17,6 +17,7 @@ from scipy import special
 from sum_l_jax.evaluation.labels import result_files
 from sum_l_jax.system import atomic
 from sum_l_jax.system import run_files
+from sum_l_jax.system import text_cleaning
 from sum_l_jax.system import text_tables
 from sum_l_jax.tools.study import plan
 from sum_l_jax.tools.study import study_rows
@@ -224,7 +225,7 @@ def _retrieval(table: Mapping[str, Any], labels: Mapping[str, str]) -> list[str]
 def as_csv(table: Mapping[str, Any]) -> str:
   """Formats a line per row or comparison and metric, as fractions."""
   out = io.StringIO()
-  lines = csv.writer(out, lineterminator="\n")
+  lines = text_cleaning.CsvWriter(out, lineterminator="\n")
   lines.writerow(["kind", "row", "against", "metric", "seeds", *_NUMBERS, "paper_percent"])
   for row in table["rows"]:
     for metric, s in row["metrics"].items():
@@ -244,7 +245,7 @@ def _numbers(summary: Summary) -> list[str]:
 def as_csv_by_seed(table: Mapping[str, Any]) -> str:
   """Formats a line per row, seed and metric: what all other numbers come from."""
   out = io.StringIO()
-  lines = csv.writer(out, lineterminator="\n")
+  lines = text_cleaning.CsvWriter(out, lineterminator="\n")
   lines.writerow(["row", "seed", "metric", "value"])
   for row in table["rows"]:
     for seed, values in row["by_seed"].items():
@@ -256,7 +257,8 @@ def read_csv_by_seed(text: str) -> dict[str, dict[int, dict[str, float]]]:
   """Reads what `as_csv_by_seed` wrote, as `build` takes it."""
   results: dict[str, dict[int, dict[str, float]]] = {}
   for line in csv.DictReader(io.StringIO(text)):
-    values = results.setdefault(line["row"], {}).setdefault(int(line["seed"]), {})
+    by_seed = results.setdefault(text_cleaning.uncell(line["row"]), {})
+    values = by_seed.setdefault(int(line["seed"]), {})
     values[line["metric"]] = float(line["value"])
   return results
 
