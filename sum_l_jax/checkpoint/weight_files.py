@@ -99,6 +99,7 @@ class _Frames:
   stride: checked_json.Count
   crop_size: checked_json.Count
   fps: checked_json.Positive
+  rates: tuple[checked_json.Positive, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
