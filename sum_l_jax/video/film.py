@@ -42,7 +42,7 @@ def write(path: pathlib.Path, frames: Iterable[tuple[float, np.ndarray]], *, fps
     )
   count, last = 0, -1
   try:
-    with atomic.replacing(path) as scratch, av.open(str(scratch), "w", format="mp4") as file:
+    with atomic.replacing(path) as scratch, av.open(f"file:{scratch}", "w", format="mp4") as file:
       stream = file.add_stream(codec, rate=fractions.Fraction(fps).limit_denominator(1001))
       assert isinstance(stream, VideoStream)
       stream.pix_fmt = "yuv420p"

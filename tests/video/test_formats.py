@@ -12,6 +12,7 @@ import pytest
 
 from sum_l_jax.prediction import video_sources
 from sum_l_jax.video import container
+from sum_l_jax.video import film
 from sum_l_jax.video import media
 from tests.support import numbered_video
 
@@ -157,3 +158,11 @@ def test_noise_is_refused(folder):
   path = folder / "noise.mp4"
   path.write_bytes(np.random.default_rng(0).bytes(20_000))
   assert _opened(path) is None
+
+
+def test_a_film_may_have_a_colon_in_its_name(folder, monkeypatch):
+  monkeypatch.chdir(folder)
+  path = pathlib.Path("12:30:00.mp4")
+  assert film.write(path, [(n / 10, numbered_video.draw(n)) for n in range(5)], fps=10.0) == 5
+  with media.VideoFile(path) as video:
+    assert [numbered_video.read(data) for data in video.read_clip(0.0, None)] == list(range(5))
