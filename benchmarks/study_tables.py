@@ -22,7 +22,6 @@ import json
 import pathlib
 import sys
 
-from sum_l_jax.tools.study import __main__ as study_command
 from sum_l_jax.tools.study import study_rows
 from sum_l_jax.tools.study import study_table
 
@@ -228,7 +227,7 @@ def studies_by_seed() -> list[str]:
 
 def _study(name: str, plan: Mapping[str, object]) -> study_rows.Study:
   """The study with the rows of its plan."""
-  return study_command.with_rows(study_rows.read(str(plan.get("study", name))), plan["rows"])
+  return study_rows.read(str(plan.get("study", name))).with_rows(plan["rows"])
 
 
 def summaries(study: str) -> dict[pathlib.Path, str]:

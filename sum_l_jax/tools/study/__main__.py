@@ -56,21 +56,6 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
-def with_rows(study: study_rows.Study, wanted: Sequence[str]) -> study_rows.Study:
-  """The study with some of its rows; all where none are named."""
-  if not wanted:
-    return study
-  known = [row.name for row in study.rows]
-  unknown = set(wanted) - set(known)
-  if unknown:
-    raise ValueError(f"--rows: {sorted(unknown)} are not among the rows {known} of {study.name}.")
-  rows = tuple(row for row in study.rows if row.name in wanted)
-  kept = {row.name for row in rows}
-  primary = study.primary if kept.issuperset(study.primary) else (rows[-1].name, rows[0].name)
-  contrasts = tuple(pair for pair in study.contrasts if kept.issuperset(pair))
-  return dataclasses.replace(study, rows=rows, primary=primary, contrasts=contrasts)
-
-
 @dataclasses.dataclass(frozen=True)
 class _Registered:
   """What `study.json` holds, as far as it is read again."""
@@ -126,7 +111,7 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
       "--seeds and --parallel must be 1 or more and --first_seed 0 or more,"
       f" got {options.seeds}, {options.parallel}, {options.first_seed}."
     )
-  study = with_rows(study_rows.read(options.study), command_line.names(options.rows))
+  study = study_rows.read(options.study).with_rows(command_line.names(options.rows))
   seeds = list(range(options.first_seed, options.first_seed + options.seeds))
   others = [pathlib.Path(name) for name in command_line.names(options.reuse)]
   planner = plan.Planner(

@@ -79,6 +79,24 @@ class Study:
     pairs = [(row.name, baseline) for row in self.rows[1:]]
     return list(dict.fromkeys([self.primary, *pairs, *self.contrasts]))
 
+  def with_rows(self, wanted: Sequence[str]) -> Study:
+    """The study with some of its rows; all where none are named.
+
+    Raises:
+      ValueError: a row is unknown; lists those that there are.
+    """
+    if not wanted:
+      return self
+    known = [row.name for row in self.rows]
+    unknown = set(wanted) - set(known)
+    if unknown:
+      raise ValueError(f"--rows: {sorted(unknown)} are not among the rows {known} of {self.name}.")
+    rows = tuple(row for row in self.rows if row.name in wanted)
+    kept = {row.name for row in rows}
+    primary = self.primary if kept.issuperset(self.primary) else (rows[-1].name, rows[0].name)
+    contrasts = tuple(pair for pair in self.contrasts if kept.issuperset(pair))
+    return dataclasses.replace(self, rows=rows, primary=primary, contrasts=contrasts)
+
 
 _MAP = ("action_map_sklearn",)
 _TOP1 = ("verb_top1", "noun_top1")
