@@ -12,6 +12,8 @@ import collections
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+import io
+import mmap
 import pathlib
 import re
 import sys
@@ -24,6 +26,9 @@ from data_prep.sources import safe_pickle
 from sum_l_jax.system import command_line
 from sum_l_jax.system import npz_files
 
+# Old-style files hold the magic number, the version, the machine, the content and
+# the keys of its tensors, one pickle after the other.
+_PICKLES_OF_OLD_FILES = 5
 # What an old-style PyTorch file begins with, pickled.
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 
@@ -279,12 +284,15 @@ def read(path: str | pathlib.Path, *, prefix: str = "") -> WeightFile:
   classes: list[str] = []
   key, card = "", ""
   if zipped:
+    _check_zipped(path)
     (content, classes, opened), container = _load_torch(path), "torch"
   elif _is_safetensors(path):
     content, container = _load_safetensors(path), "safetensors"
   else:
     content, container = safe_pickle.load(path, kind=_WEIGHTS), "caffe2"
     if type(content) is int and content == _TORCH_MAGIC:
+      with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        safe_pickle.check_nesting(data, path, kind=_WEIGHTS, pickles=_PICKLES_OF_OLD_FILES)
       (content, classes, opened), container = _load_torch(path), "torch"
   if container == "caffe2":
     if not isinstance(content, Mapping):
@@ -303,6 +311,21 @@ def read(path: str | pathlib.Path, *, prefix: str = "") -> WeightFile:
   if classes:
     notes.append(f"left behind  objects of {command_line.some(classes, 6)}, unopened")
   return WeightFile(path, container, tensors, card, tuple(notes))
+
+
+def _check_zipped(path: pathlib.Path) -> None:
+  """Looks over all pickles in a file, by whatever name PyTorch may find them."""
+  try:
+    with zipfile.ZipFile(path) as archive:
+      found = [
+        io.BytesIO(archive.read(entry))
+        for entry in archive.infolist()
+        if entry.filename.endswith(".pkl")
+      ]
+  except npz_files.DAMAGED as error:
+    raise _broken(path, str(error) or type(error).__name__) from error
+  for data in found:
+    safe_pickle.check_nesting(data, path, kind=_WEIGHTS)
 
 
 def _is_safetensors(path: pathlib.Path) -> bool:

@@ -18,6 +18,7 @@ import mmap
 import pathlib
 import pickle
 import re
+import struct
 from typing import Any
 from typing import ClassVar
 
@@ -57,6 +58,23 @@ class _RefusedError(pickle.UnpicklingError):
 
 class _UnknownContentError(pickle.UnpicklingError):
   """Its text is what the file holds and should not."""
+
+
+# A damaged pickle is a program with arbitrary mistakes in it.
+_MISTAKES = (
+  pickle.UnpicklingError,
+  ArithmeticError,
+  AssertionError,
+  AttributeError,
+  EOFError,
+  ImportError,
+  LookupError,
+  MemoryError,
+  RecursionError,
+  TypeError,
+  ValueError,
+  struct.error,
+)
 
 
 class DType:
@@ -292,6 +310,116 @@ class _Unpickler(pickle._Unpickler):
   dispatch[ord(pickle.DICT)] = _dict
 
 
+class _Opaque:
+  """Stands for any object while a pickle is only looked over."""
+
+  def append(self, item: object) -> None:
+    """Takes an item of a list."""
+
+  def extend(self, items: object) -> None:
+    """Takes items of a list."""
+
+
+_MOST_LEVELS = 100
+
+
+def _tuple_of(count: int) -> Callable[[_Outline], None]:
+  """What makes a tuple of the last items."""
+
+  def add(outline: _Outline) -> None:
+    items = outline.stack[-count:]
+    if len(items) < count:
+      raise _UnknownContentError("a tuple of what isn't there")
+    del outline.stack[-count:]
+    outline.add_tuple(items)
+
+  return add
+
+
+class _Outline(_Unpickler):
+  """Follows a pickle without making anything of it, to see how deeply it nests.
+
+  Tuples are hashed by recursion in C, without a limit, wherever one becomes a key
+  or an element of a set: a deep one ends the process.
+  """
+
+  dispatch: ClassVar[dict[int, Any]] = dict(_Unpickler.dispatch)
+
+  def __init__(self, file: Any) -> None:
+    super().__init__(file, encoding="latin1")
+    # By the identity of tuples, which are kept so that no other takes it.
+    self._levels: dict[int, tuple[int, Any]] = {}
+
+  def find_class(self, module: str, name: str) -> Any:
+    """Gives an object that is nothing."""
+    del module, name
+    return _Opaque()
+
+  def add_tuple(self, items: list[Any]) -> None:
+    """Makes a tuple that is not too deep."""
+    made = tuple(items)
+    level = 1 + max((self._levels.get(id(item), (0,))[0] for item in items), default=0)
+    if level > _MOST_LEVELS:
+      raise _UnknownContentError(f"tuples within tuples, deeper than {_MOST_LEVELS} levels")
+    self._levels[id(made)] = level, made
+    self.stack.append(made)
+
+  def _tuple(self) -> None:
+    self.add_tuple(self.pop_mark())
+
+  dispatch[ord(pickle.TUPLE)] = _tuple
+
+  dispatch[ord(pickle.TUPLE1)] = _tuple_of(1)
+  dispatch[ord(pickle.TUPLE2)] = _tuple_of(2)
+  dispatch[ord(pickle.TUPLE3)] = _tuple_of(3)
+
+  def _call(self) -> None:
+    del self.stack[-2:]
+    self.stack.append(_Opaque())
+
+  dispatch[ord(pickle.REDUCE)] = _call
+  dispatch[ord(pickle.NEWOBJ)] = _call
+
+  def _stand_in(self) -> None:
+    self.stack[-1] = _Opaque()
+
+  dispatch[ord(pickle.BINPERSID)] = _stand_in
+
+  def _drop_state(self) -> None:
+    self.stack.pop()
+
+  dispatch[ord(pickle.BUILD)] = _drop_state
+
+  def _empty_set(self) -> None:
+    self.stack.append(_Opaque())
+
+  dispatch[ord(pickle.EMPTY_SET)] = _empty_set
+
+  def _put_items(self, items: list[Any]) -> None:
+    """Keeps nothing: keys of dicts have been tuples before."""
+
+
+def check_nesting(file: Any, path: pathlib.Path, *, kind: Kind, pickles: int = 1) -> None:
+  """Refuses pickles that would end the process of another reader.
+
+  Args:
+    file: binary file, from its current place.
+    path: its path, for the error text.
+    kind: what the file should be.
+    pickles: number of pickles, one after the other.
+
+  Raises:
+    ValueError: a pickle nests too deeply, or is damaged.
+  """
+  try:
+    for _ in range(pickles):
+      _Outline(file).load()
+  except _UnknownContentError as error:
+    raise _unknown_content(path, str(error), kind) from None
+  except _MISTAKES as error:
+    raise damage(path, str(error) or type(error).__name__, kind) from error
+
+
 def refusal(path: pathlib.Path, called: str, kind: Kind) -> ValueError:
   """The error for a file that would execute something.
 
@@ -364,19 +492,6 @@ def load(path: pathlib.Path, *, kind: Kind = DATA) -> object:
     raise _unknown_content(path, str(error), kind) from None
   except KeyError as error:  # Of the table of opcodes.
     raise damage(path, f"unknown code {error}", kind) from error
-  # A damaged pickle is a program with arbitrary mistakes in it.
-  except (
-    pickle.UnpicklingError,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    RecursionError,
-    TypeError,
-    ValueError,
-  ) as error:
+  except _MISTAKES as error:
     detail = str(error) or type(error).__name__
     raise damage(path, detail, kind) from error

@@ -6,6 +6,7 @@ import argparse
 import collections
 import dataclasses
 import pathlib
+import pickle
 import sys
 import types
 import zipfile
@@ -209,3 +210,26 @@ def test_the_command_says_what_it_took_off(tmp_path, capsys):
   assert "1 missing in the file: head.projection.bias." in error
   assert r"--skip='head\.projection\.weight'" in error
   assert convert_weights.main([*command, r"--skip=head\.projection\.weight"]) == 0
+
+
+@pytest.mark.parametrize("use", [b"Ns.", b"cbuiltins\nset\n"], ids=["key", "set"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_nesting_that_would_end_the_process(tmp_path, use, zipped):
+  """PyTorch hashes a deep tuple, as a key or in a set: a stack overflow in C."""
+  deep = b")" + b"\x85" * 400_000
+  stream = b"\x80\x02}" + deep + use
+  if use != b"Ns.":
+    stream = b"\x80\x02" + use + b"]" + deep + b"a\x85R."
+  path = tmp_path / "w.pth"
+  if zipped:
+    with zipfile.ZipFile(path, "w") as archive:
+      archive.writestr("w/data.pkl", stream)
+      archive.writestr("w/version", "3\n")
+      archive.writestr("w/byteorder", "little")
+  else:
+    torch.save({}, path, _use_new_zipfile_serialization=False)
+    content = pickle.dumps({}, protocol=2)
+    assert path.read_bytes().count(content) == 1
+    path.write_bytes(path.read_bytes().replace(content, stream))
+  with pytest.raises(ValueError, match="tuples within tuples, deeper than 100 levels"):
+    files.read(path)

@@ -66,7 +66,7 @@ def _refusal(path, data: bytes) -> str:
 def test_names_that_are_refused(tmp_path):
   text = _refusal(tmp_path / "x.p", pickle.dumps([eval]))
   assert "would call builtins.eval, and a file of data needs" in text
-  for damaged in (b"", b"hello", pickle.dumps(_CONTENT)[:30], b"\x80\x04."):
+  for damaged in (b"", b"hello", pickle.dumps(_CONTENT)[:30], b"\x80\x04.", b"\x80\x02X\1."):
     assert "x.p can't be read as data " in _refusal(tmp_path / "x.p", damaged)
   with pytest.raises(FileNotFoundError):
     safe_pickle.load(tmp_path / "nowhere.p")
