@@ -49,10 +49,14 @@ _OPTIONS = {
   "enable_drefs": "0",
 }
 
-# Containers that give every frame its time, and an index to seek by. Elsewhere
-# a seek may land late, or change the times that FFmpeg guesses: such files are
-# read from their beginning.
-_SEEKABLE = frozenset({"mov", "matroska"})
+# Containers with an index, and a time for every frame. Elsewhere a seek may land
+# late: there, packets are read from the beginning, and decoded from the last key
+# frame before a clip on. AVI has no times, so each of its frames is counted.
+_INDEXED = frozenset({"mov", "matroska"})
+_COUNTED = frozenset({"avi"})
+
+# Packets that are held while a key frame is looked for.
+_MOST_HELD = 1000
 
 # An 8K frame has 33 million; one of 100 million takes 300 MB as RGB.
 MAX_PIXELS = 100_000_000
@@ -106,7 +110,7 @@ class Container:
       be a clock or twice the rate; see `measured_fps`. None if there is none.
     duration: when the pictures end, in seconds, as the container says; None
       where it doesn't (Matroska: its one duration may be that of the sound).
-    seekable: whether a seek can be trusted, unless `is_shifted`.
+    seekable: whether reading may begin elsewhere, unless `is_shifted`.
     is_shifted: whether the first frames had times before the container's start, or
       none; known once they are read.
   """
@@ -141,7 +145,8 @@ class Container:
       self.file.close()
       raise
     kinds = self.file.format.name.split(",")
-    self.seekable = not _SEEKABLE.isdisjoint(kinds)
+    self.seekable = _COUNTED.isdisjoint(kinds)
+    self._is_indexed = not _INDEXED.isdisjoint(kinds)
     self.is_shifted = False
     self._reordered = _REORDERED_AVI if "avi" in kinds else _REORDERED
     # Every stream of a file that was opened has a clock.
@@ -172,15 +177,47 @@ class Container:
     """Seconds since the container's start, of a time stamp of the stream."""
     return float(ticks * self.time_base) - (self._origin or 0.0)
 
-  def seek(self, seconds: float) -> None:
-    """Goes to a key frame some frames before the time; see `seekable`.
+  def packets(self, start: float | None) -> Iterator[av.Packet]:
+    """Yields the packets of the stream, from a key frame some frames before a time on.
+
+    Args:
+      start: the time in seconds; None is the beginning.
 
     Raises:
-      FFmpegError: the file has no place there.
+      FFmpegError: the file has no place there, or ends early.
+      ValueError: the clock goes back before the time is reached.
     """
+    if start is None:
+      yield from self.file.demux(self.stream)
+      return
     # Early, since times of neighbours may be swapped.
-    moment = seconds - self._reordered * self._spacing + (self._origin or 0.0)
-    self.file.seek(math.floor(moment / self.time_base), stream=self.stream, backward=True)
+    early = start - self._reordered * self._spacing
+    if self._is_indexed:
+      ticks = math.floor((early + (self._origin or 0.0)) / self.time_base)
+      self.file.seek(ticks, stream=self.stream, backward=True)
+      yield from self.file.demux(self.stream)
+    else:
+      yield from self._passed_over(early)
+
+  def _passed_over(self, early: float) -> Iterator[av.Packet]:
+    """Yields packets from the last key frame before a time on, without seeking."""
+    held: list[av.Packet] = []
+    highest = -math.inf
+    packets = self.file.demux(self.stream)
+    for packet in packets:
+      ticks = packet.pts if packet.pts is not None else packet.dts
+      moment = highest if ticks is None else self.seconds(ticks)
+      if moment < highest - _BACK_SECONDS:
+        origin = self._origin or 0.0
+        raise self._clock_went_back(highest + origin, moment + origin)
+      highest = max(highest, moment)
+      if packet.is_keyframe and moment <= early:
+        held.clear()
+      held.append(packet)
+      if moment > early or len(held) > _MOST_HELD:
+        break
+    yield from held
+    yield from packets
 
   def timed(
     self,

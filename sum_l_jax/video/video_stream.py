@@ -117,8 +117,6 @@ class VideoStream:
 
   def _frames(self, start: float | None) -> Iterator[tuple[float, av.VideoFrame | None]]:
     """Yields seconds and frames; None in the place of one that is damaged."""
-    if start is not None:
-      self._seek(start)
     intervals = collections.deque(maxlen=16)
     last = None
     for moment, frame in self._container.timed(self._decoded(start), self._keep):
@@ -154,12 +152,6 @@ class VideoStream:
         self._first_damage,
       )
 
-  def _seek(self, start: float) -> None:
-    try:
-      self._container.seek(start)
-    except FFmpegError as error:
-      raise SeekError from error
-
   def _beginning(self, moment: float) -> float:
     """When the video begins, given its first readable frame."""
     begin = self._container.begin
@@ -173,12 +165,14 @@ class VideoStream:
 
   def _decoded(self, start: float | None) -> Iterator[av.VideoFrame]:
     """Yields what can be decoded; an undecodable packet is passed over."""
-    packets = self._container.file.demux(self._container.stream)
+    packets = self._container.packets(start)
     moment = 0.0
     while True:
       try:
         packet = next(packets, None)
-      except FFmpegError:
+      except FFmpegError as error:
+        if start is not None:
+          raise SeekError from error
         self._note_damage(moment)
         self.ended_early = True
         return

@@ -74,7 +74,7 @@ def test_clips_of_two_rates(name, fps):
   assert window.jpegs == clip.frames
 
 
-def test_a_clock_that_begins_again_is_named():
+def test_a_clock_that_begins_again_is_named(monkeypatch):
   with pytest.raises(ValueError, match=r"joined.ts.*after 1.97 s its clock goes back to 0.00 s"):
     _built("C05")
   path = CASES / "C05" / "joined.ts"
@@ -83,6 +83,12 @@ def test_a_clock_that_begins_again_is_named():
   # What lies before is read.
   with media.VideoFile(path) as video:
     assert _numbers(video.read_clip(1.0, 2.0)) == list(range(30, 60))
+  # So it is where a clip far from the beginning is looked for.
+  monkeypatch.setattr(media, "_SEEK_SECONDS", 0.1)
+  with media.VideoFile(path) as video:
+    assert _numbers(video.read_clip(1.0, 1.9)) == list(range(30, 57))
+    with pytest.raises(ValueError, match="goes back to 0.00 s"):
+      video.read_clip(2.5, 3.5)
 
 
 def test_a_mirror_is_applied():
