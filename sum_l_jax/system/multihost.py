@@ -17,6 +17,7 @@ import re
 import secrets
 import socket
 import threading
+import time
 
 from absl import logging
 
@@ -324,28 +325,41 @@ def _watch(job: Job, shared: str) -> Iterator[None]:
   roll = None
   if job.coordinator and job.count:
     roll = _Roll(job, job.count, job.coordinator, shared, ended)
-  watcher = threading.Thread(target=_report, args=(job, roll, ended), daemon=True)
-  watcher.start()
+  name = "?" if job.index is None else f"{job.index} of {job.count}"
+  where = f" at {job.coordinator}" if job.coordinator else ""
+  # JAX ends a process that waited too long by a stack trace.
+  words = f"Process {name} has waited in vain for the other processes{where}."
+  last_words = peers.LastWords(words, words, job.coordinator or "")
+
+  def report() -> None:
+    start = said = time.monotonic()
+    while not ended.wait(min(1.0, PATIENCE_SECONDS)):
+      missing = roll.missing() if roll else ""
+      last_words.say(f"{words}{missing} {_ALIKE}")
+      now = time.monotonic()
+      if now - said >= PATIENCE_SECONDS:
+        said = now
+        logging.warning(
+          "Process %s has waited %.0f s for the other processes%s.%s %s",
+          name,
+          now - start,
+          where,
+          missing,
+          _ALIKE,
+        )
+
+  threading.Thread(target=report, daemon=True).start()
   try:
     yield
   finally:
     ended.set()
+    last_words.close()
 
 
-def _report(job: Job, roll: _Roll | None, ended: threading.Event) -> None:
-  waited = 0.0
-  while not ended.wait(PATIENCE_SECONDS):
-    waited += PATIENCE_SECONDS
-    missing = roll.missing() if roll else ""
-    logging.warning(
-      "Process %s has waited %.0f s for the other processes%s.%s The same"
-      " command must run on all machines, with nothing but the ids different;"
-      " --multihost=off runs on this one.",
-      "?" if job.index is None else f"{job.index} of {job.count}",
-      waited,
-      f" at {job.coordinator}" if job.coordinator else "",
-      missing,
-    )
+_ALIKE = (
+  "The same command must run on all machines, with nothing but the ids different;"
+  " --multihost=off runs on this one."
+)
 
 
 class _Roll:

@@ -75,6 +75,43 @@ def clean(text: str, limit: int = 600) -> str:
   return line if len(line) <= limit else line[:limit] + " ..."
 
 
+class LastWords:
+  """What is said if this process dies without saying anything itself."""
+
+  def __init__(self, own: str, unreachable: str, coordinator: str) -> None:
+    """Starts the helper that says it.
+
+    Args:
+      own: said while nothing else was given by `say`.
+      unreachable: said instead if nobody answers at the coordinator's address.
+      coordinator: that address, "host:port".
+    """
+    self._helper = subprocess.Popen(
+      [sys.executable, "-I", "-S", "-c", _LAST_WORDS, own, unreachable, coordinator],
+      stdin=subprocess.PIPE,
+      text=True,
+      # Ctrl-C is for the run.
+      start_new_session=True,
+    )
+    atexit.register(self.close)
+
+  def say(self, word: str) -> None:
+    """Sets the words; "" takes them back."""
+    pipe = self._helper.stdin
+    if pipe is not None and not pipe.closed:
+      with contextlib.suppress(OSError, ValueError):
+        pipe.write(word.replace("\n", " ") + "\n")
+        pipe.flush()
+
+  def close(self) -> None:
+    """Says nothing any more: this process speaks for itself."""
+    self.say("bye")
+    if self._helper.stdin is not None:
+      with contextlib.suppress(OSError, ValueError, subprocess.TimeoutExpired):
+        self._helper.stdin.close()
+        self._helper.wait(5)
+
+
 class Peers:
   """This process among those of its run; `join` makes it."""
 
@@ -96,19 +133,9 @@ class Peers:
     self._over = threading.Event()
     hosts = self.gather(socket.gethostname())
     self._hosts = [clean(host, 100) for host in hosts]
-    self._helper = subprocess.Popen(
-      [
-        *(sys.executable, "-I", "-S", "-c", _LAST_WORDS),
-        f"{self.name(index)} was killed or crashed.",
-        f"{self.name(0)}, through which the processes are connected, is lost. {_GOES_ON}",
-        coordinator,
-      ],
-      stdin=subprocess.PIPE,
-      text=True,
-      # Ctrl-C is for the run.
-      start_new_session=True,
-    )
-    atexit.register(self._say, "bye")
+    own = f"{self.name(index)} was killed or crashed."
+    first = f"{self.name(0)}, through which the processes are connected, is lost. {_GOES_ON}"
+    self.last_words = LastWords(own, first if index else own, coordinator)
     self._thread = threading.Thread(target=self._watch, daemon=True)
     self._thread.start()
 
@@ -184,12 +211,15 @@ class Peers:
   def _watch(self) -> None:
     """Says that this process is there, and looks who else is."""
     for beat in itertools.count():
+      if self._over.is_set():
+        return
       try:
         self._client.key_value_set(f"{_ROOT}/alive/{self.index}", str(beat), True)
         alive = self._read("alive")
         ended = self._read("ended")
-      except Exception:  # The service is gone: JAX ends this process.
-        return
+      except Exception:  # If the service is gone, JAX ends this process.
+        self._over.wait(BEAT_SECONDS)
+        continue
       now = time.monotonic()
       with self._lock:
         for index in range(self.count):
@@ -206,7 +236,7 @@ class Peers:
         if not ending:
           self._leave(self.verdict() or "")
       word = self.verdict()
-      self._say(word or "")
+      self.last_words.say(word or "")
       if self._over.wait(BEAT_SECONDS):
         return
 
@@ -271,25 +301,11 @@ class Peers:
     # Leaving in order would wait for the others, who wait in a computation.
     with contextlib.suppress(Exception):
       self._client.key_value_set(f"{_ROOT}/left/{self.index}", "", True)
-    self._say("bye")
+    self.last_words.close()
     sys.stdout.flush()
     sys.stderr.flush()
     os.write(2, f"\nerror: {text}\n".encode())
     os._exit(status)
-
-  def _say(self, word: str) -> None:
-    """Tells the helper what to say if this process dies now."""
-    helper = self._helper.stdin
-    if helper is None or helper.closed:
-      return
-    try:
-      helper.write(word.replace("\n", " ") + "\n")
-      helper.flush()
-      if word == "bye":
-        helper.close()
-        self._helper.wait(5)
-    except (OSError, ValueError, subprocess.TimeoutExpired):
-      pass
 
 
 _GOES_ON = (

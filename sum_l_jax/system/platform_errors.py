@@ -35,8 +35,8 @@ def advice(error: BaseException) -> str:
   )
   return (
     f"{asks} finds no device to compute on ({reason}). {out} For NVIDIA GPUs: pip install"
-    " 'sum_l_jax[gpu]', and see what nvidia-smi says; for TPUs: pip install 'sum_l_jax[tpu]', and"
-    " see that no other process uses them. `python -m sum_l_jax doctor` says what JAX sees."
+    " 'sum_l_jax[cuda12]', and see what nvidia-smi says; for TPUs: pip install 'sum_l_jax[tpu]',"
+    " and see that no other process uses them. `python -m sum_l_jax doctor` says what JAX sees."
   )
 
 

@@ -3,12 +3,13 @@
   python -m tests.support.try_wheel
 
 Every module must be importable there, but for those that need an extra, and
-say so; the commands must be found, and the libraries be those that are asked
-for. pip downloads what it has not kept, some 400 MB.
+say so; the commands must be found, the libraries be those that are asked for,
+and the demo must run, with two steps a stage. pip downloads what it has not kept, some 400 MB.
 """
 
 from __future__ import annotations
 
+import os
 import pathlib
 import shutil
 import subprocess
@@ -60,11 +61,32 @@ def main() -> None:
     print(_run(bin_ / "python", "-c", _IMPORT_ALL, cwd=folder))
     for command in (["sum-l"], ["python", "-m", "data_prep"], ["sum-l", "doctor"]):
       _run(bin_ / command[0], *command[1:], cwd=folder)
+    _run_demo(bin_ / "sum-l", folder)
 
 
-def _run(*command: str | pathlib.Path, cwd: pathlib.Path) -> str:
+def _run_demo(command: pathlib.Path, folder: pathlib.Path) -> None:
+  """Two steps of each stage: four devices, a relative data root, a read-only home."""
+  home = folder / "home"
+  home.mkdir(mode=0o500)
+  environment = {
+    **os.environ,
+    "HOME": str(home),
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+  }
+  _run(
+    *(command, "train", "--config=configs/demo.py", "--workdir=run"),
+    *("--config.exo_stage.total=2 steps", "--config.joint_stage.total=2 steps"),
+    *("--config.eval.during_split=", "--config.eval.splits=('validation',)"),
+    cwd=folder,
+    env=environment,
+  )
+  assert (folder / "run" / "result.json").is_file() and (folder / "data").is_dir()
+
+
+def _run(*command: str | pathlib.Path, cwd: pathlib.Path, env: dict[str, str] | None = None) -> str:
   # Not in the project's folder, where Python would find the sources.
-  done = subprocess.run(list(map(str, command)), cwd=cwd, capture_output=True, text=True)
+  done = subprocess.run(list(map(str, command)), cwd=cwd, env=env, capture_output=True, text=True)
   if done.returncode:
     sys.stderr.write(done.stdout + done.stderr)
     done.check_returncode()

@@ -221,4 +221,8 @@ def test_watchdog_names_who_is_missing():
   host = socket.gethostname()
   assert f"Missing: 1; there: 0 ({host}), 2 ({host})." in said[0]
   assert "Process 2 of 3 has waited" in said[1]
+  # JAX's stack trace is not the end.
+  last = [text.strip().splitlines()[-1] for text in said]
+  assert last[0].startswith("error: Process 0 of 3 has waited in vain") and "Missing: 1" in last[0]
+  assert last[1].startswith("error: Process 2 of 3 has waited in vain")
   assert "same command must run on all machines" in said[0]

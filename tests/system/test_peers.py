@@ -59,7 +59,7 @@ def together(monkeypatch, work, count=3):
       return error
     finally:
       one._over.set()
-      one._say("bye")
+      one.last_words.close()
 
   with concurrent.futures.ThreadPoolExecutor(count) as pool:
     return list(pool.map(one, range(count)))

@@ -15,6 +15,7 @@ from sum_l_jax.tools.doctor.__main__ import check_decoders
 from sum_l_jax.tools.doctor.__main__ import check_devices
 from sum_l_jax.tools.doctor.__main__ import check_libraries
 from sum_l_jax.tools.doctor.__main__ import check_machine
+from sum_l_jax.tools.doctor.__main__ import check_others
 from sum_l_jax.tools.doctor.__main__ import main
 from sum_l_jax.tools.doctor.__main__ import multihost
 
@@ -51,6 +52,13 @@ def test_an_idle_accelerator_is_a_problem(monkeypatch):
   assert ".[cuda12]" in found["NVIDIA GPU"] and ".[tpu]" in found["TPU"]
   monkeypatch.setenv("JAX_PLATFORMS", "cpu")
   assert not _problems(check_devices())
+
+
+def test_other_processes_that_are_not_known_are_a_problem(monkeypatch):
+  assert not _problems(check_others())
+  monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
+  (problem,) = _problems(check_others()).values()
+  assert "--process_id=$JOB_COMPLETION_INDEX" in problem
 
 
 def test_machine(monkeypatch, tmp_path):
