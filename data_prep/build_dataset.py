@@ -12,6 +12,10 @@ r"""Cuts annotated clips out of videos or frames into one clip data set.
   # a small extract: all clips train, or one video validates
   ... --split=train          ... --validation_videos=P02_01
 
+  # the clips of a prepared TFDS data set
+  python -m data_prep.build_dataset --dataset=tfds:ucf101/2.0.0@tensorflow_datasets \
+      --view=exo --fps=25 --output=data/ucf101
+
   # before cutting: what is there and what is missing, and the space it takes
   ... --list
 
@@ -45,6 +49,7 @@ from data_prep.sources import clip_specs
 from data_prep.sources import lemma_narration
 from data_prep.sources import source_table
 from data_prep.sources import split_rules
+from data_prep.sources import tfds_source
 from sum_l_jax import types
 from sum_l_jax.data import frame_rates
 from sum_l_jax.data import records
@@ -52,6 +57,7 @@ from sum_l_jax.system import command_line
 from sum_l_jax.video import jpeg
 
 SKIPPED_FILE = "skipped.csv"
+_TFDS = ("video", "narration", "labels", "id")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,14 +198,31 @@ def _check_free(directory: pathlib.Path) -> None:
   directory.rmdir()
 
 
+def _dataset(text: str) -> str:
+  """Checks the name of a data set."""
+  if text not in source_table.SOURCES and not text.startswith(tfds_source.PREFIX):
+    close = command_line.close_match(text, source_table.SOURCES)
+    raise argparse.ArgumentTypeError(
+      f"invalid choice: {text!r}{close} (choose from {', '.join(source_table.SOURCES)},"
+      " tfds:NAME/VERSION@DIR)"
+    )
+  return text
+
+
 def make_parser() -> argparse.ArgumentParser:
   """The options of the command."""
   parser = command_line.make_parser("data_prep.build_dataset", __doc__)
   add = parser.add_argument
-  add("--dataset", required=True, choices=tuple(source_table.SOURCES))
+  add(
+    "--dataset",
+    required=True,
+    type=_dataset,
+    metavar="DATASET",
+    help=f"{', '.join(source_table.SOURCES)}, or tfds:NAME/VERSION@DIR, a prepared TFDS"
+    " data set with a video feature",
+  )
   add(
     "--annotations",
-    required=True,
     type=pathlib.Path,
     metavar="PATH",
     help="the CSV file, or the folder of the official files",
@@ -307,6 +330,14 @@ def make_parser() -> argparse.ArgumentParser:
     help="skip leaves unusable clips and missing videos out, and lists them in"
     " skipped.csv; the same command adds them once they can be used",
   )
+  tfds_fields = {
+    "video": "the video feature (default: the only one)",
+    "narration": "the feature of the text (default: the class names)",
+    "labels": "features of classes, separated by commas (default: all)",
+    "id": "the feature of the clips' ids (default: they are counted)",
+  }
+  for name, text in tfds_fields.items():
+    add(f"--tfds_{name}", default="", metavar="FEATURE", help=f"tfds: {text}")
   add(
     "--list",
     action="store_true",
@@ -356,6 +387,13 @@ def _beam_options(args: argparse.Namespace) -> list[str] | None:
 
 def build(args: argparse.Namespace) -> None:
   """Runs the command; errors as in `build_dataset`."""
+  if args.dataset.startswith(tfds_source.PREFIX):
+    _build_from_tfds(args)
+    return
+  if args.annotations is None:
+    raise ValueError(f"--dataset={args.dataset} needs --annotations=PATH.")
+  if given := [n for n in _TFDS if getattr(args, f"tfds_{n}")]:
+    raise ValueError(f"--tfds_{given[0]} is for --dataset=tfds:NAME/VERSION@DIR. Leave it out.")
   view = source_table.view(args)
   problems = clip_specs.Problems(skip=args.on_error == "skip" or args.list)
   source = source_table.read(args, problems)
@@ -392,6 +430,42 @@ def build(args: argparse.Namespace) -> None:
     },
   )
   _print_result(args.output, result, problems)
+
+
+def _build_from_tfds(args: argparse.Namespace) -> None:
+  """Writes the clips of a prepared TFDS data set."""
+  for name in ("annotations", "media", "split", "class_lists", "narration", "window", "list"):
+    if getattr(args, name):
+      raise ValueError(f"--{name} is not for --dataset=tfds:... Leave it out.")
+  if args.view is None:
+    raise ValueError(
+      f"--dataset={args.dataset} needs --view=ego (first person) or --view=exo (third person)."
+    )
+  if args.fps is None:
+    raise ValueError("--dataset=tfds:... needs --fps, the frames a second of its videos.")
+  output = clip_reader.Output(args.fps, args.short_side)
+  fields = tfds_source.Fields(
+    args.tfds_video,
+    args.tfds_narration,
+    tuple(command_line.names(args.tfds_labels)),
+    args.tfds_id,
+  )
+  source = tfds_source.Source(
+    tfds_source.find(args.dataset), fields, fps=args.fps, short_side=output.short_side
+  )
+  _check_free(args.output)
+  existed = args.output.exists()
+  clip_dataset.write_clip_dataset(
+    args.output,
+    name=args.name or source.name,
+    view=args.view,
+    tasks=source.tasks,
+    splits=source.splits,
+    metadata=source.identity,
+    about=source.about,
+  )
+  added = {} if existed else records.read_card(args.output)["splits"]
+  _print_result(args.output, Result(added, 0, {}), clip_specs.Problems())
 
 
 def _list(
