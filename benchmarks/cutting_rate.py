@@ -1,11 +1,18 @@
 """How fast `data_prep.build_dataset` cuts clips, a process.
 
   python -m benchmarks.cutting_rate
+  python -m benchmarks.cutting_rate --ffmpeg        # needs imageio-ffmpeg
 
-Makes its own source in a temporary folder: drifting random texture, as an H.264
-video of 1920 x 1080 at 60 frames a second (what EPIC-KITCHENS is filmed in) and
-as JPEG frames of 456 x 256 (what it is also published as). Real video differs
-in how much there is to decode; the order of magnitude is what this is for.
+Makes its own sources in a temporary folder: drifting random texture, as H.264
+videos of 1920 x 1080 (what EPIC-KITCHENS is filmed in) and of 456 x 256, with a
+key frame every 250 frames, and as JPEG frames of 456 x 256 in a tar file (what
+it is also published as), all at 60 frames a second. Real video differs in how
+much there is to decode; the order of magnitude is what this is for.
+
+With --ffmpeg, the ffmpeg program makes the same cuts, one process a clip: it
+seeks, decodes, scales by areas and writes JPEG, or copies JPEG frames that are
+small already. Both are measured in processor time, by which the work of other
+programs changes little.
 """
 
 from __future__ import annotations
@@ -16,7 +23,9 @@ import contextlib
 import io
 import pathlib
 import resource
+import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 
@@ -27,11 +36,12 @@ import simplejpeg
 
 from data_prep import build_dataset
 from sum_l_jax.data import records
+from sum_l_jax.video import jpeg
 
 _FPS = 60
 _CLIP_SECONDS = 2
-_VIDEO = (1080, 1920)
-_FRAMES = (256, 456)
+_SIZES = {"video_1080": (1080, 1920), "video_256": (256, 456), "frames_256": (256, 456)}
+_KEY_FRAMES = 250
 
 
 def texture(seconds: int, size: tuple[int, int], seed: int = 0):
@@ -60,34 +70,74 @@ def texture(seconds: int, size: tuple[int, int], seed: int = 0):
     yield large[y : y + height, x : x + width]
 
 
+def _spans(seconds: int) -> list[int]:
+  """Starts of the clips."""
+  return list(range(0, seconds, _CLIP_SECONDS))
+
+
 def write_source(folder: pathlib.Path, seconds: int) -> None:
-  """Writes `video/` and `frames/`, each with its `manifest.csv`."""
-  lines = ["clip_id,path,start_seconds,stop_seconds,narration,verb,noun"]
-  for name in ("video", "frames"):
+  """Writes a folder with a `manifest.csv` for each kind of source."""
+  for name, size in _SIZES.items():
     (folder / name).mkdir()
-    path = "long.mp4" if name == "video" else "long"
-    rows = [
-      f"c{start},{path},{start},{start + _CLIP_SECONDS},cut onion,cut,onion"
-      for start in range(0, seconds, _CLIP_SECONDS)
-    ]
-    if name == "frames":
-      head = lines[0] + ",fps"
-      text = [head, *(f"{row},{_FPS}" for row in rows)]
+    if name.startswith("video"):
+      _write_video(folder / name / "long.mp4", seconds, size)
+      path, fps = "long.mp4", ""
     else:
-      text = lines + rows
-    (folder / name / "manifest.csv").write_text("\n".join(text) + "\n")
-  with av.open(str(folder / "video/long.mp4"), "w") as container:
-    stream = container.add_stream("libx264", rate=_FPS)
-    stream.height, stream.width = _VIDEO
+      _write_frames(folder / name, seconds, size)
+      path, fps = "long.tar", str(_FPS)
+    rows = [
+      f"c{start},{path},{start},{start + _CLIP_SECONDS},cut onion,cut,onion,{fps}"
+      for start in _spans(seconds)
+    ]
+    head = "clip_id,path,start_seconds,stop_seconds,narration,verb,noun,fps"
+    (folder / name / "manifest.csv").write_text("\n".join([head, *rows]) + "\n")
+
+
+def _write_video(path: pathlib.Path, seconds: int, size: tuple[int, int]) -> None:
+  with av.open(str(path), "w") as file:
+    stream = file.add_stream("libx264", rate=_FPS)
+    stream.height, stream.width = size
     stream.pix_fmt = "yuv420p"
-    for pixels in texture(seconds, _VIDEO):
+    stream.options = {"g": str(_KEY_FRAMES)}
+    for pixels in texture(seconds, size):
       frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), "rgb24")
-      container.mux(stream.encode(frame))
-    container.mux(stream.encode())
-  (folder / "frames/long").mkdir()
-  for i, pixels in enumerate(texture(seconds, _FRAMES), start=1):
-    data = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=90)
-    (folder / f"frames/long/frame_{i:010d}.jpg").write_bytes(data)
+      file.mux(stream.encode(frame))
+    file.mux(stream.encode())
+
+
+def _write_frames(folder: pathlib.Path, seconds: int, size: tuple[int, int]) -> None:
+  """Writes a tar file, and the same frames unpacked, for ffmpeg."""
+  (folder / "unpacked").mkdir()
+  with tarfile.open(folder / "long.tar", "w") as packed:
+    for i, pixels in enumerate(texture(seconds, size), start=1):
+      path = folder / "unpacked" / f"frame_{i:010d}.jpg"
+      path.write_bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=90))
+      packed.add(path, path.name)
+
+
+def run_ffmpeg(folder: pathlib.Path, name: str, seconds: int) -> float:
+  """Cuts the same clips with the ffmpeg program; frames a core and second."""
+  import imageio_ffmpeg
+
+  program = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-loglevel", "error", "-y"]
+  output = folder / f"ffmpeg_{name}"
+  output.mkdir()
+  height, width = jpeg.kept_size(*_SIZES[name], jpeg.SHORT_SIDE)
+  before = _processor_seconds()
+  for start in _spans(seconds):
+    span = ["-ss", str(start), "-t", str(_CLIP_SECONDS)]
+    if name.startswith("video"):
+      source = [*span, "-i", str(folder / name / "long.mp4")]
+      scale = ["-vf", f"scale={width}:{height}:flags=area"] * ((height, width) != _SIZES[name])
+      work = [*scale, "-c:v", "mjpeg", "-q:v", "3"]
+    else:
+      frames = str(folder / name / "unpacked" / "frame_%010d.jpg")
+      source = ["-f", "image2", "-framerate", str(_FPS), "-start_number", str(1 + start * _FPS)]
+      source += ["-i", frames]
+      work = ["-frames:v", str(_CLIP_SECONDS * _FPS), "-c", "copy"]
+    target = output / f"{start}.mjpeg"
+    subprocess.run([*program, *source, *work, "-f", "mjpeg", str(target)], check=True)
+  return seconds * _FPS / (_processor_seconds() - before)
 
 
 def _processor_seconds() -> float:
@@ -98,8 +148,8 @@ def _processor_seconds() -> float:
   )
 
 
-def measure(folder: pathlib.Path, name: str, processes: int) -> str:
-  """Builds from one source; returns a line with the numbers."""
+def measure(folder: pathlib.Path, name: str, processes: int) -> tuple[str, float]:
+  """Builds from one source; returns a line, and the frames a core and second."""
   output = folder / f"built_{name}"
   start = time.perf_counter(), _processor_seconds()
   with contextlib.redirect_stdout(io.StringIO()) as said:
@@ -120,12 +170,13 @@ def measure(folder: pathlib.Path, name: str, processes: int) -> str:
   clips = records.ClipDataset(output, "train").clips
   frames = sum(clip.num_frames for clip in clips)
   size = sum(p.stat().st_size for p in output.rglob("*") if p.is_file())
-  return (
+  text = (
     f"{name}: {frames} frames in {seconds:.1f} s with {processes} process(es)"
     f", {processor:.1f} s of processor time ="
     f" {frames / processor:.0f} frames per core and second,"
     f" {size / frames / 1000:.1f} kB a frame"
   )
+  return text, frames / processor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -136,11 +187,16 @@ def main(argv: Sequence[str] | None = None) -> int:
   )
   parser.add_argument("--seconds", type=int, default=40, help="default: 40")
   parser.add_argument("--processes", type=int, default=1, help="default: 1")
+  parser.add_argument("--ffmpeg", action="store_true", help="compare with the ffmpeg program")
   args = parser.parse_args(argv)
   with tempfile.TemporaryDirectory() as folder:
     write_source(pathlib.Path(folder), args.seconds)
-    for name in ("video", "frames"):
-      print(measure(pathlib.Path(folder), name, args.processes), flush=True)
+    for name in _SIZES:
+      text, rate = measure(pathlib.Path(folder), name, args.processes)
+      if args.ffmpeg:
+        other = run_ffmpeg(pathlib.Path(folder), name, args.seconds)
+        text += f"; ffmpeg {other:.0f}, so {rate / other:.2f} times its rate"
+      print(text, flush=True)
   return 0
 
 

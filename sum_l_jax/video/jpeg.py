@@ -52,6 +52,12 @@ def encode(image: np.ndarray) -> bytes:
   )
 
 
+def encode_planes(y: np.ndarray, u: np.ndarray, v: np.ndarray) -> bytes:
+  """Encodes brightness, uint8 `[H, W]`, and colours, `[H / 2, W / 2]`, as JPEG's own."""
+  planes = map(np.ascontiguousarray, (y, u, v))
+  return simplejpeg.encode_jpeg_yuv_planes(*planes, quality=JPEG_QUALITY)
+
+
 def jpeg_size(data: bytes, what: str) -> tuple[int, int]:
   """The height and the width of a JPEG whose end is there.
 

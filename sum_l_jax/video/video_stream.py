@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import functools
 import pathlib
 import statistics
+from typing import NoReturn
 
 from absl import logging
 import av
@@ -21,7 +22,6 @@ import numpy as np
 
 from sum_l_jax.video import container
 from sum_l_jax.video import cutting
-from sum_l_jax.video import jpeg
 
 
 class SeekError(Exception):
@@ -112,8 +112,11 @@ class VideoStream:
 
   def jpegs(self, short_side: int, start: float | None = None) -> Iterator[cutting.TimedFrame]:
     """Yields the frames as JPEG, larger ones shrunk; see `images`."""
-    for moment, image in self.images(start):
-      yield moment, lambda image=image: jpeg.encode(jpeg.shrink(image(), short_side))
+    for moment, frame in self._frames(start):
+      if frame is None:
+        yield moment, functools.partial(self._refuse, moment)
+      else:
+        yield moment, functools.partial(self._container.upright_jpeg, frame, short_side)
 
   def _frames(self, start: float | None) -> Iterator[tuple[float, av.VideoFrame | None]]:
     """Yields seconds and frames; None in the place of one that is damaged."""
@@ -201,7 +204,7 @@ class VideoStream:
       self._first_damage = moment
     self.damaged += 1
 
-  def _refuse(self, moment: float) -> np.ndarray:
+  def _refuse(self, moment: float) -> NoReturn:
     raise ValueError(
       f"{self.name!r} is cut off or damaged: the frame at {moment:.2f} s can't be"
       " decoded whole. Copy or download the video again, or leave such"

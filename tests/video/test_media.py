@@ -6,10 +6,14 @@ from fractions import Fraction
 import math
 import struct
 
+import av
+import cv2
 import numpy as np
 import pytest
 import simplejpeg
 
+from sum_l_jax.video import container
+from sum_l_jax.video import jpeg
 from sum_l_jax.video import media
 from tests.support import numbered_video
 
@@ -206,3 +210,30 @@ def test_end_of_video(tmp_path):
     span = f"from {start:.2f} s to {stop:.2f} s"
     with pytest.raises(ValueError, match=f"end.mp4.*ends at 4.00 s.*{span}.*Correct the times"):
       _numbers(path, start, stop)
+
+
+@pytest.mark.parametrize("limits", [None, 1, 2], ids=["unsaid", "limited", "full"])
+@pytest.mark.parametrize("matrix", [None, 1, 5], ids=["unsaid", "bt709", "bt601"])
+@pytest.mark.parametrize(
+  "form", ["yuv420p", "yuvj420p", "yuv422p", "yuv444p", "yuv420p10le", "nv12", "gbrp", "gray"]
+)
+def test_frames_become_jpeg_without_the_way_through_rgb(tmp_path, form, matrix, limits):
+  """A few grey levels from the whole frame in RGB, averaged over areas and encoded."""
+  numbered_video.write_video(tmp_path / "any.mp4", [0])
+  coarse = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
+  image = cv2.resize(coarse, (1280, 960), interpolation=cv2.INTER_CUBIC)
+  frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(format=form)
+  if matrix is not None:
+    frame.colorspace = matrix
+  if limits is not None:
+    frame.color_range = limits
+  file = container.Container(tmp_path / "any.mp4")
+  whole = cv2.resize(file.upright(frame), (426, 320), interpolation=cv2.INTER_AREA)
+  small = simplejpeg.decode_jpeg(file.upright_jpeg(frame, 320))
+  file.close()
+  assert small.shape == (320, 426, 3)
+  whole = simplejpeg.decode_jpeg(
+    simplejpeg.encode_jpeg(whole, quality=jpeg.JPEG_QUALITY, colorsubsampling="420")
+  )
+  difference = np.abs(small.astype(int) - whole)
+  assert difference.mean() < 1.6 and difference.max() <= 12

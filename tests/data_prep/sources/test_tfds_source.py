@@ -39,7 +39,10 @@ class Gestures(tfds.core.GeneratorBasedBuilder):
 
   def _split_generators(self, dl_manager):
     del dl_manager
-    return {"train": self._generate_examples(range(4)), "test": self._generate_examples(range(4, 6))}
+    return {
+      "train": self._generate_examples(range(4)),
+      "test": self._generate_examples(range(4, 6)),
+    }
 
   def _generate_examples(self, numbers):
     for i in numbers:
