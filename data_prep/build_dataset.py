@@ -320,8 +320,15 @@ def make_parser() -> argparse.ArgumentParser:
     "--window",
     type=float,
     metavar="SECONDS",
-    help="charades_ego: length of the training clips (default: 2.625, what 32"
-    " frames at stride 2 span)",
+    help="charades_ego: length of the windows that are narrated (default: 2.625, what"
+    " 32 frames at stride 2 span)",
+  )
+  add(
+    "--examples",
+    choices=charades_ego.EXAMPLES,
+    help="charades_ego: an epoch of training shows a random span of each video"
+    " (videos, default, as the reference), or each window (windows), which are"
+    " about ten a video",
   )
   add(
     "--on_error",

@@ -66,8 +66,8 @@ def read_narrations(directories: Iterable[pathlib.Path]) -> list[str]:
   for directory in directories:
     for split in records.read_card(directory)["splits"]:
       data = records.ClipDataset(directory, split)
-      for clip in data.clips if data.labelled or data.narrated else ():
-        found.add(clip.narration)
+      if data.labelled or data.narrated:
+        found |= {clip.narration for clip in (*data.clips, *data.moments.clips)}
   return sorted(found)
 
 

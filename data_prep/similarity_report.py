@@ -106,7 +106,7 @@ def similarity_report(
         for percent in pair_summary.PERCENTILES
       },
     },
-    "clips": {"number": len(ego), "bands": _bands(pairs, ego, exo)},
+    "clips": {"number": len(ego.moments), "bands": _bands(pairs, ego, exo)},
   }
 
 
@@ -153,12 +153,12 @@ def _bands(
       {
         "name": name,
         "clips": len(clips),
-        "share": len(clips) / len(ego),
+        "share": len(clips) / len(ego.moments),
         "shared_labels": labels,
         "examples": [
           {
             "cosine": round(float(cosines[clip]), 6),
-            "ego": ego.clips[clip].narration,
+            "ego": ego.moments.clips[clip].narration,
             "exo": partners[clip].narration,
             "clips": count,
           }

@@ -16,6 +16,8 @@ Glossary:
     view       `ego` (first person, FPV, subscript f in the paper) or
                `exo` (third person, TPV, subscript t in the paper)
     clip       a labelled stretch of video, the unit of every data set
+    moment     what training narrates and pairs: a clip, or the windows of an
+               untrimmed clip that show the same actions
     pool       one of the exo data sets that training draws partners from
     test view  one crop of one temporal sample of a clip at test time
     pathway    `slow` or `fast`, the two frame rates of SlowFast
@@ -171,6 +173,8 @@ class Clip:
     labels: class ids by task; exactly one id for a softmax task.
     video_id: untrimmed video that the clip was cut from.
     start_seconds: time at which the clip starts in that video.
+    actions: where the clip is a whole video of which samples are labelled by
+      what they touch: class, first frame and last frame of each action by task.
   """
 
   clip_id: str
@@ -180,3 +184,4 @@ class Clip:
   labels: Mapping[str, Sequence[int]]
   video_id: str = ""
   start_seconds: float = 0.0
+  actions: Mapping[str, Sequence[tuple[int, int, int]]] = dataclasses.field(default_factory=dict)

@@ -114,7 +114,8 @@ def check_embedded(data: records.ClipDataset, known: frozenset[str]) -> Iterator
     An error that counts the distinct narrations without one.
   """
   lacking: dict[str, list[str]] = {}
-  for clip in data.clips:
+  moments = data.moments.clips
+  for clip in moments if moments is data.clips else (*data.clips, *moments):
     key = narration_table.normalize_narration(clip.narration)
     if key not in known:
       lacking.setdefault(key, []).append(clip.clip_id)

@@ -154,6 +154,10 @@ def _make_clip(spec: clip_specs.ClipSpec, frames: Sequence[bytes], fps: float) -
     labels=spec.labels,
     video_id=spec.video_id,
     start_seconds=spec.start_seconds,
+    actions={
+      task: _in_frames(actions, spec.start_seconds, fps, len(frames))
+      for task, actions in spec.actions.items()
+    },
   )
 
 
@@ -161,3 +165,17 @@ def _named(spec: clip_specs.ClipSpec, error: Exception) -> ValueError | FileNotF
   """The error with annotation and clip."""
   kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
   return kind(f"{spec.where}, clip {spec.clip_id!r}: {error}")
+
+
+def _in_frames(
+  actions: Sequence[tuple[int, float, float]], start: float, fps: float, count: int
+) -> tuple[tuple[int, int, int], ...]:
+  """The first and the last frame of actions; those between two frames have none."""
+  found = []
+  for label, begin, end in actions:
+    # Times are decimal: 0.125 s at 24 a second is frame 3, not 3.0000000001.
+    first = max(math.ceil((begin - start) * fps - 1e-6), 0)
+    last = min(math.floor((end - start) * fps + 1e-6), count - 1)
+    if first <= last:
+      found.append((label, first, last))
+  return tuple(found)

@@ -121,6 +121,7 @@ def clip_info(clip: types.Clip, tasks: Iterable[str], *, first_record: int) -> r
     video_id=clip.video_id,
     start_seconds=float(clip.start_seconds),
     first_record=first_record,
+    actions={t: tuple(map(tuple, actions)) for t, actions in clip.actions.items()},
     digest=records.digest_frames(clip.frames),
   )
 

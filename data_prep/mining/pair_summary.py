@@ -103,9 +103,9 @@ def summarize(
   cosines = pairs.similarity[pairs.ego_rows, 0]
   shared = shared_labels(ego, exo, partners)
   return PairSummary(
-    num_pairs=len(ego),
-    num_ego_texts=_num_texts(ego.clips),
-    num_exo_texts=_num_texts([clip for data in exo for clip in data.clips]),
+    num_pairs=len(ego.moments),
+    num_ego_texts=_num_texts(ego.moments.clips),
+    num_exo_texts=_num_texts([clip for data in exo for clip in data.moments.clips]),
     num_used=_num_texts(partners),
     percentiles=tuple(np.percentile(cosines, PERCENTILES).tolist()),
     threshold=threshold,
@@ -113,7 +113,7 @@ def summarize(
     above_steps=tuple(float(np.mean(cosines > step)) for step in STEPS),
     agreement=None if shared is None else count_shared(shared),
     examples=tuple(
-      (float(cosines[i]), ego.clips[i].narration, partners[i].narration)
+      (float(cosines[i]), ego.moments.clips[i].narration, partners[i].narration)
       for i in _example_clips(pairs)
     ),
   )
@@ -130,7 +130,7 @@ def best_partners(
   """
   first = pairs.clip_offsets[pairs.neighbours[pairs.ego_rows, 0]]
   return [
-    exo[pool].clips[clip]
+    exo[pool].moments.clips[clip]
     for pool, clip in zip(pairs.clip_pool[first], pairs.clip_index[first], strict=True)
   ]
 
@@ -179,7 +179,7 @@ def shared_labels(
     return None
   exo_names = {task: _names_by_clip(alike, task) for task in TASKS}
   shared = []
-  for clip, partner in zip(ego.clips, partners, strict=True):
+  for clip, partner in zip(ego.moments.clips, partners, strict=True):
     found = [exo_names[task].get(id(partner)) for task in TASKS]
     tasks = [
       task
@@ -209,7 +209,7 @@ def label_names(data: records.ClipDataset, clip: records.ClipInfo, task: str) ->
 
 
 def _names_by_clip(exo: Sequence[records.ClipDataset], task: str) -> dict[int, set[str]]:
-  return {id(clip): label_names(data, clip, task) for data in exo for clip in data.clips}
+  return {id(clip): label_names(data, clip, task) for data in exo for clip in data.moments.clips}
 
 
 def _class_names(data: records.ClipDataset, task: str) -> set[str]:

@@ -69,14 +69,16 @@ def mine(
   # Clips of one narration have one vector: it is compared once. i and j are the
   # rows of d that occur on either side.
   i, i_of_clip = np.unique(rows([ego], table), return_inverse=True)
-  j, j_of_clip = np.unique(rows(exo, table), return_inverse=True)
+  # A window of a video in which nothing is done is nobody's partner.
+  usable = np.flatnonzero(np.concatenate([data.moments.pairable for data in exo]))
+  j, j_of_clip = np.unique(rows(exo, table)[usable], return_inverse=True)
   blocks = saved_blocks.SavedBlocks(keep_in, d, i, j, top_k, block) if keep_in else None
   with progress.Progress("narrations mined", total=len(i), unit="narration") as bar:
     best, s = nearest.nearest(
       d, d, top_k, query_rows=i, key_rows=j, block=block, blocks=blocks, done=bar.update
     )
   # Stable, so that a narration's clips stay in the order of pools and clips.
-  clips = np.argsort(j_of_clip, kind="stable")
+  clips = usable[np.argsort(j_of_clip, kind="stable")]
   ends = np.cumsum(np.bincount(j_of_clip))
   return make_table(ego, exo, table, i_of_clip, best, s, clips=clips, ends=ends)
 
@@ -124,7 +126,7 @@ def make_table(
     clips: positions of exo clips, group by group, counted over all pools.
     ends: where each group ends in `clips`.
   """
-  sizes = [len(data) for data in exo]
+  sizes = [len(data.moments) for data in exo]
   return pairing.PairTable(
     ego_rows=ego_rows,
     neighbours=neighbours,
@@ -140,5 +142,5 @@ def make_table(
 
 
 def rows(sets: Sequence[records.ClipDataset], table: narration_table.NarrationTable) -> np.ndarray:
-  """The row of each clip's narration in the table, one data set after the other."""
-  return np.concatenate([table.rows([clip.narration for clip in data.clips]) for data in sets])
+  """The row of each moment's narration in the table, one data set after the other."""
+  return np.concatenate([table.rows(data.moments.narrations) for data in sets])

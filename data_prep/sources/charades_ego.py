@@ -2,11 +2,14 @@
 
 A video has many actions, each with a time span. A test clip is a whole video
 with all its actions, as in the reference; videos without any stay, as
-negatives. For training, a video is cut into windows, each labelled with the
-actions that touch it. (The reference draws a span anywhere in the video and
-labels what it touches; windows of the span's length are the nearest that clips
-with fixed labels can come to that.) Windows without an action are left out,
-since they have no narration to pair.
+negatives. A training clip is a whole video too, and knows when its actions are:
+each epoch draws one span anywhere in each video, and labels it with the actions
+that it touches, as the reference does. Such a data set says so in its metadata
+(`sum_l_jax.data.moments`).
+
+By option, a video is cut into windows instead, each a clip that is labelled with
+the actions that touch it; an epoch then shows each window, about ten a video.
+Windows without an action are left out, since they have no narration to pair.
 
 Some official actions stop before they start, or have no length. They alone are
 left out, with a warning, and the doctor names them.
@@ -23,6 +26,7 @@ from typing import Any
 
 from data_prep.sources import clip_specs
 from sum_l_jax import types
+from sum_l_jax.data import moments
 from sum_l_jax.system import command_line
 from sum_l_jax.system import progress
 from sum_l_jax.video import frame_files
@@ -33,6 +37,9 @@ FRAMES_FPS = 24.0
 WINDOW_SECONDS = 63 / FRAMES_FPS
 CLASSES_FILE = "Charades_v1_classes.txt"
 NARRATIONS = ("classes", "description")
+# What training draws from: an epoch shows a span of each video, or each window.
+VIDEOS, WINDOWS = "videos", "windows"
+EXAMPLES = (VIDEOS, WINDOWS)
 
 # Names of quirks in the metadata of a data set.
 DROPPED_ACTIONS = "dropped_actions"
@@ -200,6 +207,7 @@ def read_annotations(
   class_lists: pathlib.Path | None = None,
   narration: str = "classes",
   window_seconds: float = WINDOW_SECONDS,
+  examples: str = VIDEOS,
   problems: clip_specs.Problems | None = None,
 ) -> clip_specs.Annotations:
   """Reads the official version 1 files.
@@ -212,7 +220,12 @@ def read_annotations(
     class_lists: folder of the class file; None looks beside the annotations.
     narration: "classes" joins the phrases of a clip's classes, "description"
       takes the video's description (the paper doesn't say which it used).
-    window_seconds: length of the training clips.
+    window_seconds: length of the training windows; with "videos" the stretch
+      that a narration is of.
+    examples: "videos" makes a training clip of each video, which knows when its
+      actions are, so that training draws a span and labels it by what it
+      touches, as the reference does. "windows" cuts each video into windows
+      with fixed labels.
     problems: what to do with an unusable row; None raises.
 
   Returns:
@@ -227,6 +240,8 @@ def read_annotations(
     raise ValueError(f"--narration must be one of {NARRATIONS}, got {narration!r}.")
   if window_seconds <= 0:
     raise ValueError(f"--window must be positive seconds, got {window_seconds}.")
+  if examples not in EXAMPLES:
+    raise ValueError(f"--examples must be one of {EXAMPLES}, got {examples!r}.")
   problems = problems or clip_specs.Problems()
   if not any(path.glob("CharadesEgo_v*.csv")) and (path / _LABELS).is_dir():
     path /= _LABELS
@@ -241,7 +256,8 @@ def read_annotations(
       if row.get("id", "").endswith("EGO") != (view == types.EGO):
         continue
       with problems.of(row.get("id", ""), where):
-        made = _make_clips(row, where, split, names, media_roots, narration, window_seconds, quirks)
+        window = window_seconds if examples == WINDOWS else 0.0
+        made = _make_clips(row, where, split, names, media_roots, narration, window, quirks)
         first = seen.setdefault(row["id"], where)
         if first != where:
           raise ValueError(
@@ -252,11 +268,16 @@ def read_annotations(
         clips += [clip for clip in made if clip is not None]
   notes = [f"{empty} training windows without an action are left out"] if empty else []
   task = types.Task("action", types.MULTI_LABEL, names)
+  by_classes = narration == NARRATIONS[0]
+  about = {
+    "seconds": window_seconds,
+    "narration": moments.CLASSES if by_classes else moments.CLIP,
+  }
   return clip_specs.Annotations(
     clips,
     {"action": task},
     tuple(files.values()),
-    metadata=quirks.metadata,
+    metadata=quirks.metadata | ({moments.METADATA: about} if examples == VIDEOS else {}),
     warnings=quirks.warnings,
     notes=notes,
   )
@@ -279,7 +300,10 @@ def _make_clips(
   window: float,
   quirks: Quirks | None = None,
 ) -> list[clip_specs.ClipSpec | None]:
-  """Makes the clips of one video; None for a window without an action."""
+  """Makes the clips of one video; None for a window without an action.
+
+  A training video whose windows are 0 seconds long is one clip.
+  """
   clip_specs.check_cells(row, where)
   if not row["id"]:
     raise ValueError(f"{where}: id is empty. Take the official file.")
@@ -333,6 +357,12 @@ def _make_clips(
 
   if split == "test":
     return [clip(video, 0.0, None, actions)]
+  if not window:
+    # Its own narration is of the whole video, and stands for spans without an
+    # action; those of the others are made of their classes.
+    whole = clip(video, 0.0, None, actions)
+    spans = {"action": tuple((a.label, a.start, a.stop) for a in actions)}
+    return [dataclasses.replace(whole, narration=description or "no action", actions=spans)]
   if not length:
     length = max((action.stop for action in actions), default=0.0)
     if frame_files.is_frames(place):

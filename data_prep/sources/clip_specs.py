@@ -63,6 +63,8 @@ class ClipSpec:
     frame_name: pattern of the files' names, by number.
     frame_files: files of the clip's frames in order, relative to `media`; they
       replace the two numbers where names follow no rule.
+    actions: where the clip is a whole video of which training labels what it
+      draws: class, start and stop in seconds of each action by task.
   """
 
   clip_id: str
@@ -79,6 +81,9 @@ class ClipSpec:
   frames_fps: float = 0.0
   frame_name: str = "frame_{:010d}.jpg"
   frame_files: tuple[str, ...] = ()
+  actions: Mapping[str, tuple[tuple[int, float, float], ...]] = dataclasses.field(
+    default_factory=dict
+  )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -80,11 +80,12 @@ SOURCES: Mapping[str, Source] = {
       "class_lists": None,
       "narration": charades_ego.NARRATIONS[0],
       "window": charades_ego.WINDOW_SECONDS,
+      "examples": charades_ego.VIDEOS,
     },
     about=source_pages.PAGES["charades_ego"],
     group=lambda video_id: "",
     views=True,
-    identifies=("narration", "window"),
+    identifies=("narration", "window", "examples"),
   ),
   "lemma": Source(
     lemma.read_annotations,

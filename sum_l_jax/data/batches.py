@@ -1,7 +1,8 @@
 """Making one training batch, as a pure function of its number.
 
 Examples are counted over all hosts and all epochs; example p of epoch `p // N`
-is clip `p % N` of that epoch's permutation.
+is clip `p % N` of that epoch's permutation. Which moment of a clip is shown is
+drawn with the example.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from sum_l_jax.data import examples
 from sum_l_jax.data import input_options
 from sum_l_jax.data import pool_sampling
 
-# Exo data set and clip of the partner of an ego clip, and their cosine.
+# Exo data set and moment of the partner of an ego moment, and their cosine.
 Partner = Callable[[int, np.random.Generator], tuple[int, int, float]]
 
 # At 1 % corrupt clips so many in a row never happen.
@@ -82,13 +83,15 @@ class BatchMaker:
     positions = range(first, first + self._rows)
     made = Made({}, {view: [] for view in self.readers})
     leading = next(iter(self.readers))
-    picked = [self._nth(leading, position) for position in positions]
-    picked = self._add(made, leading, positions, picked)
+    picked = [(*self._nth(leading, position), None) for position in positions]
+    drawn = self._add(made, leading, positions, picked)
     if self._partner is not None:
       partners = []
-      for position, (_, clip) in zip(positions, picked):
+      pools = self.readers[types.EXO].pools
+      for position, ego in zip(positions, drawn):
         rng = examples.make_rng(self._seed, "pair", position)
-        partners.append(self._partner(clip, rng)[:2])
+        pool, moment, _ = self._partner(ego.moment, rng)
+        partners.append((pool, int(pools[pool].moments.clip[moment]), moment))
       self._add(made, types.EXO, positions, partners)
     return made
 
@@ -102,29 +105,40 @@ class BatchMaker:
     return reader.locate(int(order[offset]))
 
   def _add(
-    self, made: Made, view: str, positions: Sequence[int], picked: Sequence[tuple[int, int]]
-  ) -> list[tuple[int, int]]:
-    """Adds one view to the batch; returns the clips that are really in it."""
+    self,
+    made: Made,
+    view: str,
+    positions: Sequence[int],
+    picked: Sequence[tuple[int, int, int | None]],
+  ) -> list[examples.Drawn]:
+    """Adds one view to the batch; returns what is really in it.
+
+    `picked` has pool and clip, and the moment that must be shown of it, if any.
+    """
     reader = self.readers[view]
     video = np.empty((len(positions), *reader.video_shape), np.uint8)
     offset = np.empty((len(positions), 3), np.float32)
-    taken = []
-    for row, (position, (pool, clip)) in enumerate(zip(positions, picked)):
-      source, video[row], offset[row] = self._example(
-        view, position, pool, clip, made.failures[view]
-      )
-      taken.append(source)
-    pools, clips = [pool for pool, _ in taken], [clip for _, clip in taken]
-    mask = np.ones(len(taken), np.float32)
-    part = reader.batch(pools, clips, video=video, color_offset=offset, mask=mask)
+    drawn = []
+    for row, (position, wanted) in enumerate(zip(positions, picked)):
+      source, video[row], offset[row] = self._example(view, position, *wanted, made.failures[view])
+      drawn.append(source)
+    pools, clips = [d.pool for d in drawn], [d.clip for d in drawn]
+    mask = np.ones(len(drawn), np.float32)
+    part = reader.batch(pools, clips, video=video, color_offset=offset, mask=mask, drawn=drawn)
     if view == types.EXO:
       part["pool"] = np.array(pools, np.int32)
     made.batch[view] = part
-    return taken
+    return drawn
 
   def _example(
-    self, view: str, position: int, pool: int, clip: int, failures: list[examples.Failure]
-  ) -> tuple[tuple[int, int], np.ndarray, np.ndarray]:
+    self,
+    view: str,
+    position: int,
+    pool: int,
+    clip: int,
+    moment: int | None,
+    failures: list[examples.Failure],
+  ) -> tuple[examples.Drawn, np.ndarray, np.ndarray]:
     """Makes the example of a clip, or of another clip of its data set.
 
     Another clip takes the place of a corrupt one, which is noted as a failure,
@@ -143,13 +157,13 @@ class BatchMaker:
     for _ in range(_MAX_REPLACEMENTS + 1):
       # This ends, since the reader makes sure that each pool has clips to show.
       while (pool, clip) in reader.skipped:
-        clip = draw(pool)
+        clip, moment = draw(pool), None
       rng = examples.make_rng(self._seed, view, position)
       try:
-        return (pool, clip), *reader.train_example(pool, clip, rng)
+        return reader.train_example(pool, clip, rng, moment)
       except examples.CorruptClipError as error:
         failures.append(examples.Failure(pool, clip, str(error)))
-      clip = draw(pool)
+      clip, moment = draw(pool), None
     raise ValueError(
       f"{_MAX_REPLACEMENTS + 1} clips in a row of {reader.pools[pool]!r}"
       f" at {str(reader.pools[pool].directory)!r} can't be read; the last:"

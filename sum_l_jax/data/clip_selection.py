@@ -40,9 +40,9 @@ def spaced(number: int, at_most: int) -> np.ndarray:
 def subset(dataset: records.ClipDataset, rows: np.ndarray) -> records.ClipDataset:
   """The data set with some of its clips, in the order of `rows`."""
   part = copy.copy(dataset)
-  # The fingerprints of the part are computed when they are asked for.
-  part.__dict__.pop("fingerprint", None)
-  part.__dict__.pop("annotation_fingerprint", None)
+  # What was computed of the whole is computed anew when it is asked for.
+  for name in ("fingerprint", "annotation_fingerprint", "moments", "narrated"):
+    part.__dict__.pop(name, None)
   part.clips = tuple(dataset.clips[row] for row in rows)
   return part
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from sum_l_jax import types
 from sum_l_jax.data import label_union
+from sum_l_jax.data import moments
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
 from sum_l_jax.data import transforms
@@ -102,6 +103,23 @@ class ViewClips:
   skip: Collection[str] = ()
 
 
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+  """What a training sample is of.
+
+  Attributes:
+    pool: data set of the clip, by its number.
+    clip: position of the clip in its data set.
+    moment: what it shows of the clip, see `moments.Moments`.
+    info: the clip, with the labels of the sample.
+  """
+
+  pool: int
+  clip: int
+  moment: int
+  info: records.ClipInfo
+
+
 class ClipReader:
   """Reads the clips of one view.
 
@@ -142,9 +160,7 @@ class ClipReader:
     self._narrations = narrations
     self._narration_rows = []
     if narrations is not None:
-      self._narration_rows = [
-        narrations.rows([clip.narration for clip in pool.clips]) for pool in self.pools
-      ]
+      self._narration_rows = [narrations.rows(pool.moments.narrations) for pool in self.pools]
 
   @property
   def sizes(self) -> tuple[int, ...]:
@@ -167,21 +183,35 @@ class ClipReader:
     return self.pools[pool].clips[clip].clip_id
 
   def train_example(
-    self, pool: int, clip: int, rng: np.random.Generator
-  ) -> tuple[np.ndarray, np.ndarray]:
+    self, pool: int, clip: int, rng: np.random.Generator, moment: int | None = None
+  ) -> tuple[Drawn, np.ndarray, np.ndarray]:
     """Makes an augmented sample.
 
+    Args:
+      pool: data set of the clip.
+      clip: the clip.
+      rng: generator, consumed by the start and by the transform.
+      moment: what the sample must show of the clip; None draws from all of it.
+
     Returns:
-      Video uint8 `[T, H, W, 3]` and colour offset float32 `[3]`.
+      What was drawn, video uint8 `[T, H, W, 3]` and colour offset float32 `[3]`.
 
     Raises:
       CorruptClipError: the clip can't be read or decoded.
     """
-    length = self.pools[pool].clips[clip].num_frames
-    indices = self.transform.train_indices(length, rng)
+    data, span = self.pools[pool], self.transform.span
+    info = data.clips[clip]
+    allowed = None if moment is None else data.moments.allows(moment, span)
+    start = self.transform.train_start(info.num_frames, rng, allowed)
+    indices = self.transform.indices_from(start, info.num_frames)
     frames, repeats = self._frames(pool, clip, indices)
     video, offset = self.transform.train(frames, rng)
-    return _repeat(video, repeats, axis=0), offset
+    if info.actions:
+      ends = int(indices[0]), int(indices[-1])
+      touched = {task: moments.touched(a, *ends) for task, a in info.actions.items()}
+      info = dataclasses.replace(info, labels=info.labels | touched)
+    drawn = Drawn(pool, clip, data.moments.at(clip, start, span), info)
+    return drawn, _repeat(video, repeats, axis=0), offset
 
   def test_example(
     self, pool: int, clip: int, sample: int, num_samples: int, num_crops: int
@@ -237,12 +267,14 @@ class ClipReader:
     video: np.ndarray,
     color_offset: np.ndarray,
     mask: np.ndarray,
+    drawn: Sequence[Drawn] = (),
   ) -> types.ViewBatch:
     """Adds to pixels what a batch says about its clips.
 
     Args:
       pools: data set of each row.
       clips: clip of each row, in its data set.
+      drawn: what was drawn for each row, in training.
       video: uint8 `[B, T, H, W, 3]`.
       color_offset: float32 `[B, 3]`.
       mask: float32 `[B]`.
@@ -251,7 +283,7 @@ class ClipReader:
       The batch, with "narration" where there is a narration table, and with
       "known" where the pools have different classes.
     """
-    infos = [self.pools[p].clips[c] for p, c in zip(pools, clips)]
+    infos = [d.info for d in drawn] or [self.pools[p].clips[c] for p, c in zip(pools, clips)]
     labels, known = self.labels.labels(pools, infos)
     batch: types.ViewBatch = {
       "video": video,
@@ -263,7 +295,8 @@ class ClipReader:
     if known:
       batch["known"] = known
     if self._narrations is not None:
-      rows = [self._narration_rows[p][c] for p, c in zip(pools, clips)]
+      shown = [d.moment for d in drawn] or clips
+      rows = [self._narration_rows[p][m] for p, m in zip(pools, shown)]
       batch["narration"] = self._narrations.vectors[rows]
     return batch
 

@@ -3,7 +3,8 @@
 The partners of an ego clip are the exo clips whose narration is most similar, by
 the cosine of the sentence vectors. Similarity is a matter of narrations, not of
 clips, so the table holds neighbours between distinct narrations and, for each
-of those, the clips that carry it.
+of those, the clips that carry it. A clip has one narration, or several in turn
+where it is an untrimmed video: "clip" here means a moment of it (`moments`).
 """
 
 from __future__ import annotations
@@ -132,9 +133,10 @@ class PairTable:
         f" {ego.annotation_fingerprint!r}, the table was mined for"
         f" {self.ego_fingerprint!r}"
       )
-    elif len(ego) != len(self.ego_rows):
+    elif len(ego.moments) != len(self.ego_rows):
       problems.append(
-        f"the ego data set {_where(ego)} has {len(ego)} clips, the table {len(self.ego_rows)}"
+        f"the ego data set {_where(ego)} has {len(ego.moments)} moments, the table"
+        f" {len(self.ego_rows)}"
       )
     if len(exo) != len(self.exo_fingerprints):
       problems.append(
@@ -148,10 +150,10 @@ class PairTable:
         if data.annotation_fingerprint != wanted
       )
       problems.extend(
-        f"the exo data set number {pool}, {_where(data)}, has {len(data)} clips, and the table"
-        f" names clip {highest}"
+        f"the exo data set number {pool}, {_where(data)}, has {len(data.moments)} clips, and the"
+        f" table names clip {highest}"
         for pool, data in enumerate(exo)
-        if (highest := self.clip_index[self.clip_pool == pool].max(initial=-1)) >= len(data)
+        if (highest := self.clip_index[self.clip_pool == pool].max(initial=-1)) >= len(data.moments)
       )
     if table.model != self.text_model:
       problems.append(

@@ -26,6 +26,7 @@ from typing import Any
 from typing import Literal
 
 from sum_l_jax import types
+from sum_l_jax.data import moments
 from sum_l_jax.data import open_tfds
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import paths
@@ -37,6 +38,10 @@ _REBUILD = "Build it again with the command that made it (it resumes nothing)."
 # TFDS imports its parts when they are first used. Threads that read their first
 # records at the same time would wait for each other's imports for ever.
 _OPENING = threading.RLock()
+
+
+# Class, first frame and last frame.
+_Action = tuple[checked_json.Index, checked_json.Index, checked_json.Index]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +63,14 @@ class ClipInfo:
   start_seconds: checked_json.Finite
   first_record: checked_json.Index
   digest: str
+  actions: dict[str, tuple[_Action, ...]] = dataclasses.field(default_factory=dict)
 
   def to_json(self) -> str:
     """The clip as one line of the file."""
-    return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+    fields = dataclasses.asdict(self)
+    if not self.actions:
+      del fields["actions"]
+    return json.dumps(fields, ensure_ascii=False)
 
   @classmethod
   def from_json(cls, line: str | bytes) -> ClipInfo:
@@ -216,6 +225,11 @@ class ClipDataset:
       )
     if check_labels:
       self._check_labels()
+    try:
+      moments.check(self.metadata)
+    except checked_json.JsonError as error:
+      path = self.directory / CARD_FILE
+      raise ValueError(f"{str(path)!r} is damaged: {error}. {_REBUILD}") from error
     # The sizes of now: a worker process that opens the shards later compares.
     self._shard_sizes = {
       path.name: path.stat().st_size
@@ -226,7 +240,8 @@ class ClipDataset:
     """Makes sure that each label is one of the card's classes."""
     classes = {name: len(task.class_names) for name, task in self.tasks.items()}
     for number, clip in enumerate(self.clips, start=1):
-      for task, ids in clip.labels.items():
+      shown = {task: [action[0] for action in found] for task, found in clip.actions.items()}
+      for task, ids in (*clip.labels.items(), *shown.items()):
         if task not in classes or any(label >= classes[task] for label in ids):
           raise ValueError(
             f"{self.directory / clips_file(self.split)}, line {number} is damaged ({task} has"
@@ -255,14 +270,22 @@ class ClipDataset:
   @functools.cached_property
   def annotation_fingerprint(self) -> str:
     """Digest of what pair tables depend on."""
-    return self._digest(("clip_id", "narration", "labels"))
+    return self._digest(("clip_id", "narration", "labels", "actions"))
+
+  @functools.cached_property
+  def moments(self) -> moments.Moments:
+    """What is narrated, paired and drawn of the clips in training."""
+    return moments.Moments(self.clips, self.tasks, self.metadata)
 
   def _digest(self, fields: Sequence[str]) -> str:
     """Hex digest of the classes, and of these fields of all clips."""
     tasks = [[t.name, t.kind, list(t.class_names)] for _, t in sorted(self.tasks.items())]
     digest = hashlib.sha256(json.dumps(tasks).encode())
+    about = self.metadata.get(moments.METADATA)
+    if about:  # By it, the actions of a video become narrations.
+      digest.update(json.dumps(about, sort_keys=True).encode())
     for clip in self.clips:
-      line = [getattr(clip, field) for field in fields]
+      line = [getattr(clip, field) for field in fields if field != "actions" or clip.actions]
       digest.update(b"\n" + json.dumps(line, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 

@@ -7,6 +7,8 @@ sample repeats its first or last frame and never shows its neighbours.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 # One view at test time is the reference's validation view: number 5 of 10.
@@ -27,9 +29,6 @@ def train_frame_indices(
 ) -> np.ndarray:
   """Draws a training sample.
 
-  The start is uniform over `0..length - span`, or in a clip shorter than the
-  span over `length - span..0`, so that the clip lies anywhere within the sample.
-
   Args:
     length: number of frames of the clip, at least 1.
     num_frames: number of sampled frames, T.
@@ -39,9 +38,40 @@ def train_frame_indices(
   Returns:
     int64 `[T]`, not descending, in `[0, length)`.
   """
+  return positions(draw_start(length, num_frames, stride, rng), length, num_frames, stride)
+
+
+def draw_start(
+  length: int,
+  num_frames: int,
+  stride: int,
+  rng: np.random.Generator,
+  allowed: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> int:
+  """Draws where a training sample starts.
+
+  The start is uniform over `0..length - span`, or in a clip shorter than the
+  span over `length - span..0`, so that the clip lies anywhere within the sample.
+
+  Args:
+    length: number of frames of the clip, at least 1.
+    num_frames: number of sampled frames, T.
+    stride: stored frames between two sampled ones.
+    rng: generator, consumed by one draw.
+    allowed: says of starts `[N]` which may be drawn, bool `[N]`; with None, or
+      where it allows none, all may.
+
+  Returns:
+    The position of the first frame, before it is clamped to the clip.
+  """
   last = length - clip_span(num_frames, stride)
-  start = int(rng.integers(min(last, 0), max(last, 0) + 1))
-  return _positions(start, length, num_frames, stride)
+  low, high = min(last, 0), max(last, 0) + 1
+  if allowed is not None:
+    starts = np.arange(low, high)
+    starts = starts[allowed(starts)]
+    if len(starts):
+      return int(starts[rng.integers(len(starts))])
+  return int(rng.integers(low, high))
 
 
 def test_frame_indices(
@@ -70,10 +100,11 @@ def test_frame_indices(
   last = max(length - clip_span(num_frames, stride), 0)
   # Python rounds half to even. The gap comes first, as in the reference.
   start = round(last / (num_clips - 1) * clip)
-  return _positions(start, length, num_frames, stride)
+  return positions(start, length, num_frames, stride)
 
 
-def _positions(start: int, length: int, num_frames: int, stride: int) -> np.ndarray:
+def positions(start: int, length: int, num_frames: int, stride: int) -> np.ndarray:
+  """The frames of a sample, int64 `[T]`, not descending, in `[0, length)`."""
   if length < 1:
     raise ValueError(f"A clip must have at least one frame, got {length}.")
   return np.clip(start + stride * np.arange(num_frames), 0, length - 1)

@@ -7,6 +7,7 @@ on the device.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
 import functools
@@ -69,9 +70,23 @@ class ClipTransform:
     """Makes a transform that is used at test time only."""
     return cls(num_frames, stride, crop_size, short_side=(crop_size, crop_size), flip=0.0)
 
-  def train_indices(self, length: int, rng: np.random.Generator) -> np.ndarray:
-    """Frames to decode, int64 `[T]`; see `sampling.train_frame_indices`."""
-    return sampling.train_frame_indices(length, self.num_frames, self.stride, rng)
+  @property
+  def span(self) -> int:
+    """Frames from the first to the last of a sample, both included."""
+    return sampling.clip_span(self.num_frames, self.stride)
+
+  def train_start(
+    self,
+    length: int,
+    rng: np.random.Generator,
+    allowed: Callable[[np.ndarray], np.ndarray] | None = None,
+  ) -> int:
+    """Where a sample starts; see `sampling.draw_start`."""
+    return sampling.draw_start(length, self.num_frames, self.stride, rng, allowed)
+
+  def indices_from(self, start: int, length: int) -> np.ndarray:
+    """Frames to decode, int64 `[T]`; see `sampling.positions`."""
+    return sampling.positions(start, length, self.num_frames, self.stride)
 
   def test_indices(self, length: int, clip: int, num_clips: int) -> np.ndarray:
     """Frames to decode, int64 `[T]`; see `sampling.test_frame_indices`."""

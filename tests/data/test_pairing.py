@@ -263,6 +263,10 @@ class _Data(SimpleNamespace):
   def __len__(self):
     return self.size
 
+  @property
+  def moments(self):  # One of each clip.
+    return range(self.size)
+
 
 def _dataset(fingerprint, size=3):
   return _Data(
@@ -275,10 +279,13 @@ def _dataset(fingerprint, size=3):
   [
     ({}, None),
     ({"ego": _dataset("other")}, "ego data set.*/some/folder"),
-    ({"ego": _dataset("ego", 4)}, "4 clips"),
+    ({"ego": _dataset("ego", 4)}, "4 moments"),
     ({"exo": [_dataset("one")]}, "1 exo data sets.*over 2"),
     ({"exo": [_dataset("two"), _dataset("one")]}, "number 0.*number 1"),
-    ({"exo": [_dataset("one", 3), _dataset("two", 9)]}, "has 3 clips, and the table names clip 4"),
+    (
+      {"exo": [_dataset("one", 3), _dataset("two", 9)]},
+      "has 3 clips, and the table names clip 4",
+    ),
     ({"table": _Data(model="x", fingerprint="text")}, "by model 'x'"),
     ({"table": _Data(model="m", fingerprint="x")}, "fingerprint 'x'"),
   ],

@@ -130,6 +130,7 @@ def build(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     "charades": [
       "--dataset=charades_ego",
       "--view=exo",
+      "--examples=windows",
       "--window=0.5",
       f"--annotations={sources['charades']}",
       f"--media={sources['charades'] / 'frames'}",

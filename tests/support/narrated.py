@@ -8,6 +8,7 @@ import dataclasses
 from types import SimpleNamespace
 
 from sum_l_jax import types
+from sum_l_jax.data.moments import Moments
 
 TASKS = {
   "verb": types.Task("verb", types.SOFTMAX, ("cut", "turn-on")),
@@ -26,6 +27,10 @@ class Dataset:
   split: str = "train"
   directory: str = "fake"
   labelled: bool = True
+
+  @property
+  def moments(self):
+    return Moments(self.clips, self.tasks, {})
 
   @property
   def annotation_fingerprint(self):

@@ -116,8 +116,9 @@ def _pair(
   clips = f", {found.clips} ego clip{'s' if found.clips > 1 else ''}"
   cards = []
   for dataset, row in ((ego, found.ego_row), (exo[found.pool], found.exo_row)):
-    picture = clip_pictures.middle_frame(dataset, row, height=_FRAME_HEIGHT)
-    lines = [("what", dataset.view), ("text", dataset.clips[row].narration)]
+    clip = int(dataset.moments.clip[row])
+    picture = clip_pictures.middle_frame(dataset, clip, height=_FRAME_HEIGHT)
+    lines = [("what", dataset.view), ("text", dataset.moments.clips[row].narration)]
     cards.append(page.Card(lines, picture))
   return f"{found.group}, cosine {found.cosine:.3f}{clips}", cards
 

@@ -91,7 +91,7 @@ def build(labels, media, output, *options):
 
 def test_first_person(official, tmp_path):
   labels, media, frames = official
-  assert build(labels, media, tmp_path / "ego", "--window=2") == 0
+  assert build(labels, media, tmp_path / "ego", "--examples=windows", "--window=2") == 0
   train = records.ClipDataset(tmp_path / "ego", "train")
   test = records.ClipDataset(tmp_path / "ego", "test")
   assert train.tasks["action"].kind == "multi_label"
@@ -116,7 +116,15 @@ def test_third_person_pool_and_descriptions(official, tmp_path):
   write_csv(labels / "CharadesEgo_v1_test_only3rd.csv", [row("DDDDD", "c009 0.00 1.00", "2.00")])
   numbered_video.write_video(media / "DDDDD.mp4", list(range(60)))
   assert (
-    build(labels, media, tmp_path / "exo", "--view=exo", "--window=3", "--narration=description")
+    build(
+      labels,
+      media,
+      tmp_path / "exo",
+      "--view=exo",
+      "--examples=windows",
+      "--window=3",
+      "--narration=description",
+    )
     == 0
   )
   train = records.ClipDataset(tmp_path / "exo", "train")
@@ -200,7 +208,7 @@ def test_actions_without_a_span_are_dropped_alone(official, tmp_path, capsys):
     labels / "CharadesEgo_v1_test.csv",
     [row("BBBBBEGO", "c005 0.50 1.00;c006 1.0 0.9", "3.00"), row("CCCCCEGO", "c001 2 1", "2.00")],
   )
-  assert build(labels, media, tmp_path / "ego", "--window=2") == 0
+  assert build(labels, media, tmp_path / "ego", "--examples=windows", "--window=2") == 0
   err = " ".join(capsys.readouterr().err.split())
   assert "warning: 4 actions of 3 videos stop where they start, or before." in err
   assert "'AAAAAEGO: c005 3.00 1.00', 'AAAAAEGO: c007 2.00 2.00', 'BBBBBEGO: c006" in err
@@ -229,6 +237,7 @@ def test_quirks_do_not_depend_on_what_was_downloaded(official):
   assert source.metadata == {
     "dropped_actions": {"AAAAAEGO": ["c001 2 1"], "ZZZZZEGO": ["c001 2 1"]},
     "videos_without_length": ["ZZZZZEGO"],
+    "moments": {"seconds": 63 / 24, "narration": "classes"},
   }
 
 
@@ -245,7 +254,7 @@ def test_videos_without_a_length(official, tmp_path, capsys, length):
   )
   # A test clip is the whole video in any case.
   write_csv(labels / "CharadesEgo_v1_test.csv", [row("BBBBBEGO", "c005 0.50 1.00", length)])
-  assert build(labels, media, tmp_path / "ego", "--window=2") == 0
+  assert build(labels, media, tmp_path / "ego", "--examples=windows", "--window=2") == 0
   err = " ".join(capsys.readouterr().err.split())
   assert "2 training videos have no length in the annotations" in err
   train = records.ClipDataset(tmp_path / "ego", "train")
@@ -278,6 +287,6 @@ def test_a_video_that_is_listed_twice(official, tmp_path, capsys):
   error = " ".join(capsys.readouterr().err.split())
   assert "CharadesEgo_v1_train.csv, line 3: video 'AAAAAEGO' occurs twice" in error
   assert "line 2" in error
-  assert build(labels, media, tmp_path / "out", "--on_error=skip", "--window=2") == 0
+  assert build(labels, media, tmp_path / "out", "--on_error=skip") == 0
   data = records.ClipDataset(tmp_path / "out", "train")
-  assert [clip.clip_id for clip in data.clips] == ["AAAAAEGO_000", "AAAAAEGO_001"]
+  assert [clip.clip_id for clip in data.clips] == ["AAAAAEGO"]
