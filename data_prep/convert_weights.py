@@ -73,7 +73,7 @@ def _import(args: argparse.Namespace) -> None:
       f"needs        {view}: {pixels['channel_order']}, mean {_numbers(pixels['mean'])},"
       f" std {_numbers(pixels['std'])},"
       f" {frames['count']} frames at stride {frames['stride']} of"
-      f" {frames['fps']:g} a second"
+      f" {frames.get('fps_by_view', {}).get(view, frames['fps']):g} a second"
     )
   print(f"scores       {f'windows of {window} x {window}' if window else 'the whole map'}")
   print(f"wrote {output}")

@@ -388,6 +388,12 @@ class _Conversion:
     mean, std = types.NORMALIZATIONS[normalization]
     frames = old.get("frames", {})
     known_fps = next((head.fps for own in heads.values() for head in own), 30.0)
+    rates = {
+      view: options.fps
+      or frames.get("fps_by_view", {}).get(view)
+      or next((head.fps for head in own), frames.get("fps") or known_fps)
+      for view, own in heads.items()
+    }
     biases = [tower["projection"]["bias"] for tower in params.values() if "projection" in tower]
     dim = len(biases[0]) if biases else None
     return {
@@ -414,6 +420,8 @@ class _Conversion:
         "stride": frames.get("stride", entry.stride),
         "crop_size": frames.get("crop_size", 256),
         "fps": options.fps or frames.get("fps") or known_fps,
+        # The towers of one file may have seen other rates: 60 for EPIC, 24 for LEMMA.
+        **({"fps_by_view": rates} if len(set(rates.values())) > 1 else {}),
       },
       "network": {
         "alpha": spec.alpha,

@@ -239,12 +239,17 @@ def test_joint_checkpoint_of_the_authors(networks, tmp_path, capsys):
   # Of all multi-task networks this one alone pools the whole map.
   assert card["network"]["pool_window"] == 0
   assert (card["embedding_dim"], card["frames"]["fps"]) == (384, 60.0)
-  out = capsys.readouterr().out
+  # Each tower's own rate: the stride of 2 counts in it.
+  assert card["frames"]["fps_by_view"] == {"ego": 60.0, "exo": 24.0}
+  out = " ".join(capsys.readouterr().out.split())
+  assert "exo: RGB, mean 0.45, std 0.225, 32 frames at stride 2 of 24 a second" in out
+  assert "ego: BGR, mean 0.45, std 0.225, 32 frames at stride 2 of 60 a second" in out
   assert "auxiliary heads for hands and objects: handobjhead.fc.weight" in out
   # One view of it, the other left behind by name.
   assert convert(path, tmp_path / "exo", "--view=exo") == 0
   one = weight_files.read_weights(tmp_path / "exo")
   assert set(one.params) == {"exo"}
+  assert one.card["frames"]["fps"] == 24.0
   assert_encoder(one, "exo", networks[SLOWFAST], shift=0.25)
   # The encoder, two heads and a projection.
   assert "left behind  556 of the other view" in capsys.readouterr().out
