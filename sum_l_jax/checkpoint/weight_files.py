@@ -156,10 +156,11 @@ def check_card(card: Mapping[str, Any], source: str = "the weights", view: str =
   except checked_json.JsonError as error:
     raise ValueError(f"The card of {source} is damaged: {error}. {_NO_CARD}") from error
   tasks = card["tasks"].get(view, {})
-  if view and (view not in card["pixels"] or tasks.keys() - card["kinds"].get(view, {}).keys()):
+  known = view in card["tasks"] and view in card["pixels"]
+  if view and (not known or tasks.keys() - card["kinds"].get(view, {}).keys()):
     raise ValueError(
       f"The card of {source} is damaged: it has the tasks {sorted(tasks)} of view {view!r}"
-      f" without their kinds or pixels. {_NO_CARD}"
+      f" without their kinds or pixels, or none. {_NO_CARD}"
     )
 
 

@@ -35,8 +35,9 @@ def _check_card(
 ) -> None:
   """Refuses right weights with wrong classes, frames or pixels."""
   card = weights.card
-  weight_files.check_card(card, weights.source, types.EGO)
+  weight_files.check_card(card, weights.source)
   weight_files.require_view(weights, types.EGO)
+  weight_files.check_card(card, weights.source, types.EGO)
   if card["backbone"] != settings.model.backbone:
     raise ValueError(
       f"{weights.source} holds a {card['backbone']!r}, but"

@@ -98,7 +98,7 @@ def _lines(text: str, last_step: float = math.inf) -> Iterator[dict[str, Any]]:
     except (checked_json.JsonError, KeyError):
       damaged.append(number)
       continue
-    if step is None or step != int(step) or written is None or step < 0 or written < 0:
+    if step is None or written is None or not 0 <= step < 2**53 or step % 1 or written < 0:
       damaged.append(number)
     elif step <= last_step:
       yield {**found, _STEP: int(step)}

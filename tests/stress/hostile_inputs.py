@@ -8,8 +8,10 @@ with a `ValueError` or `FileNotFoundError` that says something.
 from __future__ import annotations
 
 from collections.abc import Callable
+import copy
 import csv
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -157,7 +159,7 @@ def change_json(data: bytes, rng: np.random.Generator) -> bytes:
     if rng.random() < 0.2 and holder is not lines:
       holder.pop(key)
     else:
-      holder[key] = _NODES[int(rng.integers(len(_NODES)))]
+      holder[key] = copy.deepcopy(_NODES[int(rng.integers(len(_NODES)))])
     if not all(isinstance(line, dict | list) for line in lines):
       break
   out = "\n".join(json.dumps(line) for line in lines)
@@ -294,6 +296,48 @@ def _read_override(path: pathlib.Path) -> object:
 def _read_video(path: pathlib.Path) -> object:
   with media.VideoFile(path) as video:
     return len(video.read_clip(0.1, 0.6, short_side=32))
+
+
+# Texts that FFmpeg takes for lists of other files; the secret is a film beside.
+_LISTS = (
+  "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:1,\nsecret.mp4\n#EXT-X-ENDLIST\n",
+  "ffconcat version 1.0\nfile secret.mp4\n",
+  "ffconcat version 1.0\nfile 'subfile,,start,0,end,9999,,:secret.mp4'\n",
+  "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 9 RTP/AVP 96\n",
+  '<?xml version="1.0"?><MPD><Period><AdaptationSet><Representation><BaseURL>secret.mp4</BaseURL>'
+  "</Representation></AdaptationSet></Period></MPD>",
+  '<?xml version="1.0"?><CompositionPlaylist><ContentTitle>secret.mp4</ContentTitle>'
+  "<EditRate>30 1</EditRate></CompositionPlaylist>",
+  "[playlist]\nFile1=secret.mp4\n",
+)
+_SECRET = 4000
+
+
+def _with_list(valid: bytes, rng: np.random.Generator) -> bytes:
+  """A list, whole or a little damaged; now and then after the start of a film."""
+  text = _LISTS[int(rng.integers(len(_LISTS)))].encode()
+  text = mutate(text, rng) if rng.random() < 0.5 else text
+  return valid[: int(rng.integers(1, 64))] + text if rng.random() < 0.2 else text
+
+
+def _film() -> bytes:
+  return _saved(lambda path: numbered_video.write_video(path, list(range(30))), "v.mp4")
+
+
+@functools.cache
+def _secret() -> bytes:
+  return _saved(lambda path: numbered_video.write_secret(path, _SECRET), "s.mp4")
+
+
+def _read_list(path: pathlib.Path) -> object:
+  """Reads what calls itself a film; raises CrashError where it shows the secret."""
+  (path.parent / "secret.mp4").write_bytes(_secret())
+  with media.VideoFile(path) as video:
+    frames = video.read_clip(0.0, 0.3)
+  for frame in frames:
+    if numbered_video.read(decode.decode_jpeg(frame)) == _SECRET:
+      raise CrashError("a list opened the film beside it")
+  return len(frames)
 
 
 def _jpeg() -> bytes:
@@ -498,9 +542,11 @@ TARGETS = {
     Target("frame.jpg", _jpeg, lambda path: jpeg.shrink_jpeg(path.read_bytes(), 16, str(path))),
     Target(
       "video.mp4",
-      lambda: _saved(lambda path: numbered_video.write_video(path, list(range(30))), "v.mp4"),
+      _film,
       _read_video,
     ),
+    Target("list.mp4", _film, _read_list, _with_list),
+    Target("list.m3u8", _film, _read_list, _with_list),
     Target("weights.pyth", _torch, files.read),
     Target("weights.safetensors", _safetensors, files.read),
     Target("pickle.p", _pickle, safe_pickle.load),
