@@ -147,8 +147,9 @@ def make(folder: pathlib.Path, suffix: str, seed: int) -> Made:
   # A clock of milliseconds; FFmpeg guesses times below zero by rounded lengths.
   slack = 2.5e-3 if start >= 0 else 12e-3
   if suffix == "mpg":
-    # Times are those of packs, which hold several frames as small as these.
-    slack += 1 / rate
+    # Times are those of packs, which hold several frames as small as these; FFmpeg
+    # counts on from them, in the order of decoding.
+    slack += (1 + b_frames) / rate
   return Made(path, tuple(ticks / 600 + sound), orientation, slack, what)
 
 
