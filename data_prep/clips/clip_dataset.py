@@ -292,8 +292,9 @@ class _Writer:
   def _template(self, split: str | None = None) -> Any:
     import tensorflow_datasets as tfds
 
+    folder: Any = self._folder  # TFDS's type of paths takes the standard library's too.
     return tfds.core.ShardedFileTemplate(
-      data_dir=self._folder,
+      data_dir=folder,
       template=_TEMPLATE,
       dataset_name=self._name,
       split=split,

@@ -17,7 +17,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from array_record.python import array_record_module
+from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 import numpy as np
 
 from data_prep.clips import side_by_side

@@ -90,7 +90,8 @@ class Source:
     import tensorflow_datasets as tfds
 
     self._path, self._fps, self._short_side = path, fps, short_side
-    self._builder = tfds.builder_from_directory(path)
+    # Annotated, since TFDS's decorators hide the arguments.
+    self._builder: Any = tfds.builder_from_directory(path)
     info = self._builder.info
     # TFDS reads them in no fixed order.
     self._features = dict(sorted(info.features.items()))
