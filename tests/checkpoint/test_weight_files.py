@@ -144,6 +144,27 @@ def test_head_of_other_classes_stays_behind(report):
   assert "heads ['noun']; initialised afresh: ['heads/verb'" in report.text
 
 
+def test_heads_of_several_pools_are_taken_class_by_class(report):
+  """By name and kind, wherever the class was and is; the rest starts afresh."""
+  weights = make_weights(ego=1)
+  weights.card["kinds"] = {"ego": {"verb": "multi_label", "noun": "softmax"}}
+  verbs = ("new", VERBS[2], VERBS[0])
+  params, stats = tower(9)
+  given = {"view": "ego", "tasks": {"verb": verbs, "noun": NOUNS}}
+  kinds = {"verb": "multi_label", "noun": "softmax"}
+  found, _ = weight_files.graft({"ego": params}, {"ego": stats}, weights, **given, kinds=kinds)
+  for name, saved in weights.params["ego"]["heads"]["verb"].items():
+    now, fresh = found["ego"]["heads"]["verb"][name], params["heads"]["verb"][name]
+    np.testing.assert_array_equal(now[..., 1], saved[..., 2])
+    np.testing.assert_array_equal(now[..., 2], saved[..., 0])
+    np.testing.assert_array_equal(now[..., 0], fresh[..., 0])
+  assert "verb (2 of 3 classes, from 'verb')" in report.text
+  # The weights of a softmax are no sigmoids'.
+  kinds["verb"] = "softmax"
+  found, _ = weight_files.graft({"ego": params}, {"ego": stats}, weights, **given, kinds=kinds)
+  assert same(found["ego"]["heads"]["verb"], params["heads"]["verb"])
+
+
 def test_other_architectures_are_refused():
   weights = make_weights(ego=1)
   wide, stats = tower(9, width=6)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from data_prep import mine_pairs
+from data_prep.mining import pair_summary
 from data_prep.mining import pseudo_pairs
 from data_prep.mining import saved_blocks
 from sum_l_jax.data import narration_table
@@ -193,3 +194,21 @@ def test_pairs_of_another_data_set():
   wanted = "exo data set number 1.*'changed'.*python -m data_prep.mine_pairs"
   with pytest.raises(ValueError, match=wanted):
     pairs.check(ego, [exo[0], other, exo[2]], table)
+
+
+def test_partners_of_pools_without_labels_are_counted_apart():
+  ego = narrated.make_dataset(["cut onion", "open tap"], "ego")
+  labelled = narrated.make_dataset(["cut onion"], "one")
+  bare = narrated.make_dataset(["open tap"], "two")
+  bare.tasks, bare.labelled = {}, False
+  partners = [labelled.clips[0], bare.clips[0]]
+  found = pair_summary.shared_labels(ego, [labelled, bare], partners)
+  assert found == ["verb and noun", "unlabelled"]
+  assert pair_summary.count_shared(found) == {
+    "verb and noun": 1,
+    "verb": 0,
+    "noun": 0,
+    "neither": 0,
+    "unlabelled": 1,
+  }
+  assert pair_summary.shared_labels(ego, [bare], [bare.clips[0]] * 2) is None
