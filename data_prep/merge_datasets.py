@@ -20,6 +20,7 @@ import sys
 from typing import Any
 
 from data_prep.clips import clip_dataset
+from sum_l_jax.data import moments
 from sum_l_jax.data import records
 from sum_l_jax.system import command_line
 
@@ -53,6 +54,9 @@ def merge_datasets(
   cards = [records.read_card(folder) for folder in inputs]
   for field in ("view", "tasks", *([] if name else ["name"])):
     _check_equal(field, inputs, cards)
+  # Without it, whole videos would be narrated as clips of one action are.
+  about_moments = [{moments.METADATA: c["metadata"].get(moments.METADATA)} for c in cards]
+  _check_equal(moments.METADATA, inputs, about_moments)
   splits = dict.fromkeys(split for card in cards for split in card["splits"])
   unlabelled = {split for card in cards for split in card.get("unlabelled", ())}
   for split in unlabelled:
@@ -83,6 +87,7 @@ def _check_equal(
       " several exo pools.",
       "name": "Give the result a name with --name.",
       "view": "Ego and exo clips are two data sets.",
+      moments.METADATA: "Build them with the same --examples, --window and --narration.",
     }
     what = ", ".join(card[field]) if field == "tasks" else repr(card[field])
     raise ValueError(

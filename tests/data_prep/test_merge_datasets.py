@@ -90,3 +90,13 @@ def test_what_does_not_fit(parts, tmp_path, capsys):
   assert status == 2 and "two data sets or more" in text
   status, text = _run(capsys, f"--inputs={parts[0]},{parts[1]}", f"--output={parts[0]}")
   assert status == 2 and "exists. Give a new folder" in text
+
+
+def test_videos_and_windows_are_not_mixed(parts, tmp_path, capsys):
+  """Else whole videos would lose what makes spans of them."""
+  clips = tiny_data.noise_clips("c", 2, seed=5)
+  about = {"seconds": 2.625, "narration": "classes"}
+  videos = _write(tmp_path / "videos", {"train": clips}, metadata={"moments": about})
+  status, text = _run(capsys, f"--inputs={parts[0]},{videos}", f"--output={tmp_path / 'all'}")
+  assert status == 2 and "differ from those of" in text
+  assert "the same --examples, --window and --narration" in text
