@@ -185,8 +185,8 @@ def page() -> str:
     "\n## What a method sets\n\n",
     _presets("`method`", presets.METHODS),
     "\n## What an objective sets\n\nIt sets fields that are `auto`, and the weight of the"
-    " cross-view term where neither the method nor `loss.cross_view` names such a term; a method"
-    " goes before it. A weight that is set to another value is an error.\n\n",
+    " cross-view term where neither the method nor `loss.cross_view` names such a term. A method"
+    " takes precedence over it. A weight that is set to another value is an error.\n\n",
     _presets("`objective`", presets.OBJECTIVES),
     "\n## What `terms=` sets\n\n`terms=` is an argument of the config files: a row of the paper's"
     " Table 5, for the method `sum_l`. `auto` names no row: the terms are those of the"

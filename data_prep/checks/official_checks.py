@@ -1,10 +1,9 @@
 """Checks against what is published about the official data sets.
 
-Numbers are those of the official files, as far as these were read:
-EPIC-KITCHENS-55 and the validation and test files of EPIC-KITCHENS-100 were
-counted, the training file is 89,977 segments without the other two. The numbers
-of Charades-Ego's videos are those that papers state. LEMMA's segments are stated
-nowhere.
+The files of EPIC-KITCHENS-55 and the validation and test files of
+EPIC-KITCHENS-100 were counted. The training file of EPIC-KITCHENS-100 has the
+rest of its 89,977 segments. The numbers of Charades-Ego's videos are those that
+papers state. No number is published for LEMMA's segments.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ OFFICIAL: Mapping[str, Official] = {
   "charades_ego": Official(
     {"action": charades_ego.NUM_CLASSES},
     videos={
-      # Without the videos that show no action, and so have no training clip.
+      # Videos that show no action have no training clip, and don't count.
       (types.EGO, split_rules.TRAIN): (3_085, 0.05),
       (types.EGO, lemma.TEST): (846, 0.01),
     },
@@ -153,7 +152,7 @@ def _wrong_number(
   if found < expected:
     skipped = data.directory / build_dataset.SKIPPED_FILE
     hint = (
-      f"Those left out and the reasons are in {skipped}."
+      f"{skipped} lists the clips that were left out, with the reasons."
       if skipped.is_file()
       else f"There is no {build_dataset.SKIPPED_FILE} beside the data set, so"
       " the annotations had fewer: take the complete official file."

@@ -51,7 +51,7 @@ class Packed:
 
 
 def features(tasks: Mapping[str, types.Task]) -> Any:
-  """What a record holds, as TFDS says it."""
+  """The features of a record, as TFDS describes them."""
   import tensorflow_datasets as tfds
 
   def label(task: types.Task) -> tfds.features.ClassLabel:

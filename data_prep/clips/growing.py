@@ -1,4 +1,4 @@
-"""A data set that is built in parts: what may be added to one that is there."""
+"""Data sets that are built in parts: checks what may be added to an existing one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Specs = Mapping[str, Sequence[clip_specs.ClipSpec]]
 
 @dataclasses.dataclass(frozen=True)
 class Existing:
-  """A data set that is there.
+  """A data set that exists already.
 
   Attributes:
     directory: its folder.

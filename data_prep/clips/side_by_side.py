@@ -1,4 +1,4 @@
-"""Work that several processes do side by side, and how far it is."""
+"""Runs tasks in several processes side by side, and shows their progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a source is there, what is built, and how much space it will take."""
+"""Lists which videos of a source are there, and estimates the space of its clips."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _gigabytes(size: float) -> str:
 
 
 def estimate(specs: Sequence[clip_specs.ClipSpec], output: clip_reader.Output) -> Estimate | None:
-  """Cuts the beginning of a few clips, and reckons; None if none can be cut."""
+  """Cuts the beginning of a few clips to estimate all; None if none can be cut."""
   step = max(1, len(specs) // _SAMPLES)
   frames = size = 0
   rates, spans = [], []

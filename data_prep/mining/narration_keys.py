@@ -37,9 +37,9 @@ def normalize(texts: Sequence[str]) -> list[str]:
 
 @contextlib.contextmanager
 def _without_chatter() -> Iterator[None]:
-  """Hides what TensorFlow's C++ code says of processors and drivers at first.
+  """Hides what TensorFlow's C++ code prints about processors and drivers.
 
-  TF_CPP_MIN_LOG_LEVEL doesn't (2.21.0). Python's errors are raised as ever.
+  TF_CPP_MIN_LOG_LEVEL doesn't hide it (2.21.0). Python's errors are raised as ever.
   """
   try:
     stderr = os.dup(2)
@@ -66,7 +66,7 @@ def _tensorflow_text() -> _Fold | None:
       import tensorflow as tf
 
       # The sentence model may need the GPU's memory, which TensorFlow would take.
-      with contextlib.suppress(RuntimeError):  # It was used before, and has decided.
+      with contextlib.suppress(RuntimeError):  # TensorFlow was used before.
         tf.config.set_visible_devices([], "GPU")
       fold_case([""])  # The first use looks for devices.
   except Exception as error:  # Built for another TensorFlow, it fails in its own ways.

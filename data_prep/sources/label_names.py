@@ -1,7 +1,7 @@
 """Finds class names that look like mistakes of writing.
 
-They are seldom wrong for certain, so that nothing is changed: the names are
-shown, and the user decides.
+Such names are seldom certain to be wrong. They are shown, not changed, and the
+user decides.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where the data sets come from, for whoever meets a built one: page, licence, paper."""
+"""Home page, licence and paper of each data set, which a built one shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clips out of any TFDS data set that has a video feature.
+"""Reads clips from any TFDS data set that has a video feature.
 
 The data set must be prepared: `--dataset=tfds:NAME/VERSION@DIR` reads the folder
 `DIR/NAME/VERSION` (with a config, `tfds:NAME/CONFIG/VERSION@DIR`). Each example
@@ -32,10 +32,11 @@ class Fields:
   """Which features are what.
 
   Attributes:
-    video: the frames: a Video, or a sequence of images; "" takes the only one.
-    narration: a text; "" makes one of the class names.
+    video: feature of the frames, a Video or a sequence of images; "" takes the
+      only one.
+    narration: feature of a text; "" makes one of the class names.
     labels: features of classes; empty takes all of them.
-    clip_id: a text or number; "" counts.
+    clip_id: feature of a text or number; "" numbers the clips.
   """
 
   video: str = ""

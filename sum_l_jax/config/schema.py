@@ -320,13 +320,14 @@ class Eval:
   pool_window: int = setting(
     -1,
     "0 pools the whole map. 7 pools windows of 7 x 7 and averages their scores, which gives"
-    " another result above crop 224. -1 is what the authors do: for converted weights what their"
-    " card says, for slow_r50 windows that span the map of the training crop, else the whole map.",
+    " another result above crop 224. -1 does what the authors do: what the card of converted"
+    " weights says; for slow_r50, windows that span the map of the training crop; otherwise, the"
+    " whole map.",
     allowed=at_least(-1),
   )
   batch_size: int = setting(
     16,
-    "Test views of a step, over all devices; padded to a number that they share.",
+    "Test views of a step, over all devices; padded to a multiple of their number.",
     allowed=at_least(1),
   )
   ensemble: str = setting(

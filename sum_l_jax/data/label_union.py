@@ -136,7 +136,7 @@ def unite(pools: Sequence[records.ClipDataset]) -> LabelUnion:
         )
       for name in task.class_names:
         found.setdefault(name, len(found))
-  if len(pools) == 1:  # As it is, also where names occur twice.
+  if len(pools) == 1:  # It stays as it is, even where names occur twice.
     (tasks,) = own
     whole = {n: PoolTask(t, np.arange(t.num_classes)) for n, t in tasks.items()}
     return LabelUnion(tasks, [whole])

@@ -1,4 +1,4 @@
-"""Moments: what training narrates, pairs and draws of each clip.
+"""Moments, the parts of clips that training narrates, pairs and draws.
 
 A clip with one narration and its labels is one moment. A clip of a data set of
 untrimmed videos is a whole video, whose actions have spans; which of them are
@@ -36,7 +36,7 @@ CLASSES = "classes"  # The phrases of a window's classes; the clip's narration w
 CLIP = "clip"  # The clip's narration.
 
 
-# More frames than any video has that the builder cuts.
+# No video that the builder cuts has so many frames.
 _MOST_FRAMES = 10**6
 
 
@@ -113,7 +113,7 @@ class Moments:
     owners, found, pairable, firsts = [], [], [], []
     for number, clip in enumerate(clips):
       firsts.append(len(found))
-      if not clip.actions:  # Of another split, whose clips are whole.
+      if not clip.actions:  # A clip of another split is one moment.
         owners.append(number)
         found.append(clip)
         pairable.append(True)

@@ -15,7 +15,7 @@ from sum_l_jax.system import checked_json
 
 _FEATURES = "features.json"
 _OWN = "tensorflow_datasets.core.features."
-# The keys under which a class is named: today's, protobuf's own, and the former.
+# Keys that name a class: the current one, protobuf's own, and the former one.
 _CLASS_KEYS = ("pythonClassName", "python_class_name", "type")
 _MEND = "Build the data set again, or get it from its original source."
 

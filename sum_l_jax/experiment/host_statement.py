@@ -116,6 +116,6 @@ def _backbone_digest(name: str) -> str:
   """Digest of the file that a backbone comes from: it may be a user's own."""
   try:
     file = inspect.getsourcefile(inspect.unwrap(backbones.BACKBONES[name].make))
-  except TypeError:  # Of a notebook.
+  except TypeError:  # It was defined in a notebook.
     return ""
   return hashlib.sha256(pathlib.Path(file).read_bytes()).hexdigest()[:16] if file else ""

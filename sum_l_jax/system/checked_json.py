@@ -21,7 +21,7 @@ from sum_l_jax.system import paths
 
 _Kind = TypeVar("_Kind")
 
-# Types for fields. Numbers that aren't finite are none of these.
+# Types for fields. They admit finite numbers only.
 Index = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 Count = Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
 Finite = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
@@ -32,7 +32,7 @@ Object = dict[str, Any]
 
 
 class JsonError(ValueError):
-  """Its text says what is wrong, after "FILE is damaged: "."""
+  """A value of another kind; the text can follow "FILE is damaged: "."""
 
 
 def _reason(error: BaseException) -> str:

@@ -23,13 +23,13 @@ class UnsafeFolderError(ValueError):
 
 
 def default_folder(environ: Mapping[str, str]) -> pathlib.Path:
-  """Where the cache lies unless the variable says otherwise: with the user's others.
+  """The cache's folder unless the variable names another: in the user's cache.
 
   Raises:
     UnsafeFolderError: the user has no home folder.
   """
   base = environ.get("XDG_CACHE_HOME", "")
-  if os.path.isabs(base):  # The standard ignores others.
+  if os.path.isabs(base):  # The XDG standard ignores relative paths.
     return pathlib.Path(base) / "sum_l_jax" / "jax"
   try:
     return pathlib.Path.home() / ".cache" / "sum_l_jax" / "jax"
@@ -84,7 +84,7 @@ def prepare(wanted: str, environ: Mapping[str, str]) -> str:
     UnsafeFolderError: somebody else could write there.
     OSError: the folder can't be made, or can't be written to.
   """
-  if "://" in wanted:  # A bucket, whose rights are its owner's matter.
+  if "://" in wanted:  # A bucket: its owner decides who may write to it.
     return wanted
   folder = pathlib.Path(wanted).absolute() if wanted else default_folder(environ)
   for place in (*reversed(folder.parents), folder):
@@ -97,7 +97,7 @@ def prepare(wanted: str, environ: Mapping[str, str]) -> str:
 
 
 def use(environ: Mapping[str, str] = os.environ) -> str:
-  """Tells JAX which cache to use; none where there is no safe one.
+  """Tells JAX which cache to use, or to use none where no folder is safe.
 
   What the variable or the program itself has told JAX is checked as well.
 

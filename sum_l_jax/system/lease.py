@@ -8,7 +8,7 @@ the lease was watched for `SILENT_SECONDS` without being renewed.
 A lease is a numbered file in `<folder>/.lease`. The highest number counts. It is
 taken by making the next number, which only one process can do; the holder alone
 rewrites its own file, and marks it when it is done. No clock of another machine
-is compared with one's own: a renewal is any change of the file. A process is
+is compared with this machine's: a renewal is any change of the file. A process is
 known by its number and the moment it started, since numbers are used again. The
 last file stays after the end, so that numbers never start over.
 """
@@ -58,13 +58,13 @@ class Holder:
   Attributes:
     nonce: random text; no two leases have the same.
     host: name of the machine.
-    machine: what identifies machine, its start and the numbering of its
+    machine: text that identifies the machine, its start and the numbering of its
       processes; empty where the system doesn't say.
     pid: number of the process.
     started: moment the process started, in the system's own unit; 0 is unknown.
     since: moment the lease was taken, as text, for people.
-    what: command that holds it.
-    renewals: how often it was renewed.
+    what: command that holds the lease.
+    renewals: how often the lease was renewed.
     released: whether the holder is done.
   """
 
@@ -113,7 +113,7 @@ class Holder:
     return cls(**values)
 
   def __str__(self) -> str:
-    # From a file: `ascii` lets nothing through that a terminal would obey.
+    # The texts come from a file; `ascii` escapes what a terminal would obey.
     text = f"process {self.pid} on {self.host!a}, since {ascii(self.since)[1:-1]}"
     return f"{text} ({ascii(self.what)[1:-1]})" if self.what else text
 
@@ -140,7 +140,7 @@ def _started(pid: int) -> int | None:
     text = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
   except OSError:
     return None
-  # Behind the name, which may hold anything: the state, ..., the start.
+  # The fields after the name, which may hold anything: the state, ..., the start.
   fields = text.rpartition(")")[2].split()
   return None if len(fields) < 20 or fields[0] in "ZX" else int(fields[19])
 
@@ -196,7 +196,7 @@ class FolderStore:
       with self._path(number).open("x", encoding="utf-8") as file:
         file.write(text)
     except FileExistsError:
-      # Ours, where an earlier try made it and its answer was lost.
+      # It is ours where an earlier try made it and its answer was lost.
       with contextlib.suppress(FileNotFoundError):
         return paths.read_text(self._path(number)) == text
       return False
@@ -338,7 +338,7 @@ def take(
     if not store.create(number, holder.to_json()):
       continue
     now = store.latest()
-    if now != (number, holder.to_json()):  # A stale listing: others are further.
+    if now != (number, holder.to_json()):  # The listing was stale: others have higher numbers.
       store.remove(number)
       continue
     if latest:

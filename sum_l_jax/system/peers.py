@@ -1,10 +1,10 @@
 """The other processes of a run: what all must agree on, and who is lost.
 
-It stands on the table of texts that JAX's coordination service keeps in
-process 0. Each process writes there which machine it is on, and every few
-seconds that it is still there. So a process that waits in vain for another one
-can say for which, and one that ends with an error takes the others with it,
-which would otherwise wait for minutes and end with a stack trace.
+The processes exchange texts through the table that JAX's coordination service
+keeps in process 0. Each process writes there which machine it is on, and every
+few seconds that it is still there. So a process that waits for a lost one can say
+which it is. A process that ends with an error ends the others too, which would
+otherwise wait for minutes and end with a stack trace.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from absl import logging
 
 _ROOT = "sum_l_jax"
 BEAT_SECONDS = 3.0
-# A process that has not been heard of for so long is named when others miss it.
+# A process that was silent for this long is named where others wait for it.
 SILENT_SECONDS = 20.0
-# The most that one waits for the others at a point where all must come.
+# How long a process waits for the others at a point that all must reach.
 WAIT_SECONDS = 3600.0
 _MOST_SHOWN = 8
 # Exit status where another process failed or is lost.
@@ -41,9 +41,9 @@ STATUS = 1
 _BROKEN = re.compile(
   r"UNAVAILABLE|ABORTED|DEADLINE_EXCEEDED|Gloo|NCCL|[Cc]onnection|coordination service"
 )
-# A process of its own that outlives this one: JAX ends a process that lost
-# another one from a thread of C++, with a stack trace as the last thing it
-# says, and nothing of Python runs any more.
+# Program of a helper process that outlives this one. JAX ends a process that lost
+# another one from a thread of C++, with a stack trace as its last output, and no
+# Python code runs after that.
 _LAST_WORDS = r"""
 import os, socket, sys, time
 word = ""
@@ -76,7 +76,7 @@ def clean(text: str, limit: int = 600) -> str:
 
 
 class LastWords:
-  """What is said if this process dies without saying anything itself."""
+  """Prints a last line if this process dies without printing one itself."""
 
   def __init__(self, own: str, unreachable: str, coordinator: str) -> None:
     """Starts the helper that says it.
@@ -104,7 +104,7 @@ class LastWords:
         pipe.flush()
 
   def close(self) -> None:
-    """Says nothing any more: this process speaks for itself."""
+    """Ends the helper: this process prints its own last line."""
     self.say("bye")
     if self._helper.stdin is not None:
       with contextlib.suppress(OSError, ValueError, subprocess.TimeoutExpired):
@@ -116,7 +116,7 @@ class Peers:
   """This process among those of its run; `join` makes it."""
 
   def __init__(self, client: Any, index: int, count: int, coordinator: str) -> None:
-    """Says where this process is, and learns it of the others.
+    """Tells the others which machine this process is on, and learns theirs.
 
     Args:
       client: client of JAX's coordination service.
@@ -158,7 +158,7 @@ class Peers:
     return self._client.blocking_key_value_get(key, int(WAIT_SECONDS * 1000))
 
   def from_first(self, make: Callable[[], str]) -> str:
-    """What process 0 makes, in all processes; so is its error.
+    """Returns what process 0 makes in all processes, or raises its error in all.
 
     Raises:
       ValueError: `make` raised a ValueError or OSError in process 0.
@@ -350,7 +350,7 @@ def known() -> Peers | None:
 
 
 def from_first(make: Callable[[], str]) -> str:
-  """What process 0 makes, in all processes; see `Peers.from_first`."""
+  """Returns what process 0 makes in all processes; see `Peers.from_first`."""
   others = joined()
   return others.from_first(make) if others else make()
 

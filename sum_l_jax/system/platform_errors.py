@@ -1,4 +1,4 @@
-"""What to say where JAX finds no device of the kind that it was told to use."""
+"""Advice where JAX finds no device of the kind that it was told to use."""
 
 from __future__ import annotations
 

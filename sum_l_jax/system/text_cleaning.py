@@ -1,9 +1,9 @@
-"""Texts of files, where they leave for a terminal, a spreadsheet or a page.
+"""Makes texts of files harmless on their way to a terminal, a spreadsheet or a page.
 
 A narration, a file's name or a class may hold control characters, which move a
 terminal's cursor or turn a line around, and may begin as a spreadsheet's
 formulas do. `visible` is the one function that makes them harmless; the rest of
-this module puts it where texts leave.
+this module applies it wherever texts are written.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class CleanStream:
   """A text stream that writes everything through `visible`."""
 
   def __init__(self, stream: TextIO) -> None:
-    """Stands before `stream`, which keeps its other methods."""
+    """Wraps `stream`; its other methods stay as they are."""
     self.stream = stream
 
   def write(self, text: str) -> int:
@@ -113,7 +113,7 @@ class BarStream(CleanStream):
 
 
 def bar_stream(stream: Any) -> Any:
-  """A stream for progress bars, before the terminal itself."""
+  """A stream for progress bars that writes to the terminal itself."""
   return BarStream(stream.stream if isinstance(stream, CleanStream) else stream)
 
 

@@ -1,4 +1,4 @@
-"""Clips out of frames that come with their times: the one rule of this project.
+"""Cuts clips out of frames with times, by the one rule of this project.
 
 Frame k of a clip is the one nearest to start + k / fps, for all times before
 its stop. Building a data set and prediction both cut by it, so a network sees

@@ -1,6 +1,6 @@
-"""Which files are videos, which are frames, and which are nobody's.
+"""Tells videos, frames and what operating systems leave behind apart by name.
 
-The one list of suffixes, for all commands; case doesn't matter.
+All commands use this one list of suffixes. Case doesn't matter.
 """
 
 from __future__ import annotations

@@ -39,9 +39,10 @@ The program is made for {platforms}.
    centres, no antialiasing: OpenCV's INTER_LINEAR), and cut the central
    {crop} x {crop}.
 
-The training frames had been shrunk to a short side of at most 256 pixels, by
-averaging over areas (OpenCV's INTER_AREA), and stored as JPEG of quality 90,
-before all this. sum_l_jax does the same when it predicts.
+Before all this, the training frames had been shrunk to a short side of at most
+320 pixels (or what `build_dataset --short_side` was given), by averaging over
+areas as OpenCV's INTER_AREA does, and stored as JPEG of quality 90. sum_l_jax
+does the same when it predicts.
 """
 
 _JAX = """import json
