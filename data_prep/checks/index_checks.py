@@ -217,7 +217,7 @@ def check_rates(splits: Splits) -> Iterator[Finding]:
 def check_pools(pools: Sequence[Splits]) -> Iterator[Finding]:
   """Data sets that train together have one frame rate, and write classes alike."""
   text = frame_rates.describe([data for splits in pools for data in splits.values()])
-  # Of one that is uneven by itself, it was said before.
+  # A data set that is uneven by itself has had its warning.
   if text and not any(frame_rates.describe(list(splits.values())) for splits in pools):
     yield Finding.warning("rates", text)
   tasks = [next(iter(splits.values())).tasks for splits in pools]

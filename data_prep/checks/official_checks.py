@@ -186,7 +186,7 @@ def check_skipped(splits: index_checks.Splits) -> Iterator[Finding]:
     yield Finding.warning(
       "skipped",
       f"{number:,} rows of the annotations were left out when it was built; {path} says which"
-      " and why. Mend that and build again, or know that they are missing.",
+      " and why. To add them, remove the causes and run the same build again.",
       count=number,
     )
 

@@ -37,7 +37,7 @@ _WEIGHTS = safe_pickle.Kind(
   "a PyTorch file (.pyth, .pth, .pt, .ckpt), a .safetensors file or a Caffe2 pickle (.pkl)",
 )
 
-# Under which training scripts keep the arrays; the first that is there counts.
+# Keys under which training scripts keep the arrays; the first that is there counts.
 _KEYS = ("model_state", "state_dict", "model_state_dict", "model", "net", "network", "module")
 # What wrappers put before all names: DataParallel, Lightning modules and the like.
 _OUTER = ("module.", "model.", "net.", "network.")
@@ -239,13 +239,13 @@ def _unwrap(
       plain = plain.removeprefix(wrapper)
     if plain in out:
       raise ValueError(
-        f"{path} has two arrays that are {plain!r} without what wrappers put before it, the"
+        f"{path} has two arrays that are {plain!r} without the prefixes of wrappers; the"
         f" second is {name!r}. Choose one of them with --prefix."
       )
     out[plain] = value
   if prefix and not out:
     raise ValueError(
-      f"--prefix={prefix!r}: no name in {path} begins so; there are"
+      f"--prefix={prefix!r}: no name in {path} begins with that; there are"
       f" {command_line.some(list(arrays), 6)}."
     )
   if prefix:

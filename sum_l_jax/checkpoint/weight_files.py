@@ -112,7 +112,7 @@ class _Network:
 
 @dataclasses.dataclass(frozen=True)
 class _Card:
-  """What a card says, as far as others read it."""
+  """The fields of a card that other modules read."""
 
   backbone: checked_json.Name
   tasks: dict[str, dict[str, list[str]]]
@@ -131,7 +131,7 @@ _NO_CARD = "Copy the weights again, or make them again with the command that wro
 
 
 def _check_types(card: Mapping[str, Any], source: str) -> None:
-  """Raises ValueError where a field of a card, if it is there, is none."""
+  """Raises ValueError where a field of a card has a wrong type."""
   hints = get_type_hints(_Card, include_extras=True)
   for name in card.keys() & hints.keys():
     try:
@@ -393,7 +393,7 @@ def _compare_pixels(weights: Weights, origin: str, view: str, pixels: Mapping[st
     if saved.get(name, given) != given:
       logging.warning(
         "%s was trained on %s pixels, and %s will be trained on %s. Set"
-        " --config.%s.%s=%s to give it what it knows.",
+        " --config.%s.%s=%s to give it the pixels that it knows.",
         weights.source,
         saved[name],
         view,

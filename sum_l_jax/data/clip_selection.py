@@ -40,7 +40,7 @@ def spaced(number: int, at_most: int) -> np.ndarray:
 def subset(dataset: records.ClipDataset, rows: np.ndarray) -> records.ClipDataset:
   """The data set with some of its clips, in the order of `rows`."""
   part = copy.copy(dataset)
-  # What was computed of the whole is computed anew when it is asked for.
+  # Values that were computed for all clips are computed again when asked for.
   for name in ("fingerprint", "annotation_fingerprint", "moments", "narrated"):
     part.__dict__.pop(name, None)
   part.clips = tuple(dataset.clips[row] for row in rows)

@@ -107,7 +107,7 @@ def evaluate_checkpoint(
   train = records.ClipDataset(folder, settings.ego.train_split) if there else None
   if train is None:
     logging.info(
-      "%s has no split %r: no guess by its frequencies, and no scores apart for what occurs in it.",
+      "%s has no split %r, so there is no constant guess, and no score of seen and unseen labels.",
       folder,
       settings.ego.train_split,
     )

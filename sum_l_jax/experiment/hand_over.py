@@ -120,7 +120,7 @@ def check_same_data(card: Mapping[str, Any], saved: Mapping[str, Any], where: st
   ]
   if changed:
     raise ValueError(
-      f"The checkpoint {where} was trained on other data: {'; '.join(changed)}. Only where they lie"
+      f"The checkpoint {where} was trained on other data: {'; '.join(changed)}. Only their places"
       " may change. Restore them, or give another --workdir."
     )
 

@@ -251,7 +251,7 @@ def _refuse_to_be_alone(environment: Mapping[str, str]) -> None:
     hosts = [host for host in environment.get(name, "").split(",") if host.strip()]
     if len(hosts) > 1:
       raise ValueError(
-        f"{name} names {len(hosts)} machines, but this one has no TPU that can be seen. Look why"
+        f"{name} names {len(hosts)} machines, but no TPU can be seen on this one. Find out why"
         f" (`ls /dev/accel* /dev/vfio`), or give --coordinator_address={hosts[0]}"
         f" --num_processes={len(hosts)} --process_id=${index}. {_ALONE}"
       )
@@ -305,7 +305,7 @@ def connect(job: Job, *, timeout: int = 300, heartbeat: int = 100, shared: str =
       )
   except ValueError as error:
     raise ValueError(
-      f"JAX doesn't find the other processes of this run ({error}) Give --coordinator_address,"
+      f"JAX doesn't find the other processes of this run ({error}). Give --coordinator_address,"
       " --num_processes and --process_id, or --multihost=off to run alone."
     ) from error
   peers.joined()

@@ -66,7 +66,7 @@ def check_size(path: pathlib.Path, *, of: str = "arrays") -> None:
   if unpacked > max(_LARGE_BYTES, _MOST_TIMES * packed):
     raise TooLargeError(
       f"{str(path)!r} has {packed:,} bytes and would become {unpacked:,} bytes of {of}; more than"
-      f" {_MOST_TIMES} times as many is taken for a trap. If it is yours, write it anew without"
+      f" {_MOST_TIMES} times as many is taken for a trap. If it is yours, write it again without"
       " compression (numpy.savez)."
     )
 

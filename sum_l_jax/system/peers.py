@@ -113,7 +113,7 @@ class LastWords:
 
 
 class Peers:
-  """This process among those of its run; `join` makes it."""
+  """This process among those of its run; `joined` makes it."""
 
   def __init__(self, client: Any, index: int, count: int, coordinator: str) -> None:
     """Tells the others which machine this process is on, and learns theirs.
@@ -229,7 +229,7 @@ class Peers:
         self._ended = ended
         ending = self._ending
       if ended.keys() - {self.index} and not ending:
-        # It may be what this process is about to find out for itself.
+        # This process may be about to find out for itself.
         self._over.wait(2 * BEAT_SECONDS)
         with self._lock:
           ending = self._ending

@@ -321,7 +321,7 @@ class Container:
     return ValueError(
       f"{self.name!r}: after {before:.2f} s its clock goes back to {after:.2f} s, so a time"
       " doesn't say which frame is meant. Probably several recordings were joined. Write the"
-      " file anew with one clock: ffmpeg -i OLD -c copy NEW.mp4"
+      " file again with one clock: ffmpeg -i OLD -c copy NEW.mp4"
     )
 
   def upright(self, frame: av.VideoFrame) -> np.ndarray:

@@ -175,7 +175,7 @@ def in_order(names: Iterable[str], where: str) -> list[str]:
 
 
 def _split(files: Sequence[str]) -> list[list[str]]:
-  """Splits files that differ in several numbers, if they count anew for each of the first."""
+  """Splits files by their first number, if the next number starts over for each."""
   groups: dict[tuple[float, ...], list[str]] = collections.defaultdict(list)
   for name in files:
     groups[_numbers_in(name)[:-1]].append(name)

@@ -157,7 +157,9 @@ def test_a_prefix_of_ones_own(tmp_path):
     "prefix       'student.' taken off 2 names",
     "left behind  2 without it",
   )
-  with pytest.raises(ValueError, match="--prefix='teacher.': no name in .* begins so.*ema.s1.w"):
+  with pytest.raises(
+    ValueError, match="--prefix='teacher.': no name in .* begins with that.*ema.s1.w"
+  ):
     files.read(tmp_path / "w.pth", prefix="teacher.")
   twice = {**TENSORS, **{f"module.{name}": value for name, value in TENSORS.items()}}
   with pytest.raises(ValueError, match="two arrays that are 's1.w'"):
