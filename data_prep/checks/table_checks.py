@@ -89,7 +89,7 @@ def _check_cut(texts: Sequence[str], vectors: np.ndarray) -> Iterator[Finding]:
   for text, vector in zip(texts, vectors):
     if len(text) < _LONG_TEXT:
       continue
-    # Rounded, for a vector's last bits depend on its batch.
+    # Vectors are rounded, since their last bits depend on the batch.
     first = seen.setdefault((np.round(vector, 4) + 0.0).tobytes(), text)
     if first is not text:
       same.append(f"{text[:40]} ... {text[-40:]}")

@@ -43,7 +43,7 @@ def _without_chatter() -> Iterator[None]:
   """
   try:
     stderr = os.dup(2)
-  except OSError:  # Closed, as in a daemon: there is nothing to hide.
+  except OSError:  # It is closed, as in a daemon.
     yield
     return
   nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -278,7 +278,7 @@ def read(path: str | pathlib.Path, *, prefix: str = "") -> WeightFile:
       npz_files.check_size(path, of=_WEIGHTS.content)
   except npz_files.TooLargeError:
     raise
-  except npz_files.DAMAGED as error:  # Also for some files that are no zip files.
+  except npz_files.DAMAGED as error:  # Some files that are no zip files give it too.
     raise _broken(path, str(error) or type(error).__name__) from error
   opened: list[object] = []
   classes: list[str] = []

@@ -277,7 +277,7 @@ def read_annotations(
 
 
 def _about_classes(tasks: Mapping[str, types.Task], release: Release) -> list[str]:
-  """What is odd about the class lists."""
+  """Warnings about class lists that are not those of the release."""
   return [
     f"The class list of {name} has {task.num_classes} classes; {release.name} has"
     f" {release.num_classes[name]}. It is that of another version or release"
@@ -423,7 +423,7 @@ def _whole(name: str) -> str:
 
 
 def _about_wrong_frames(clips: Sequence[clip_specs.ClipSpec], release: Release) -> list[str]:
-  """What is to be said where the frames of a video with an erratum are used."""
+  """Warnings about frames of videos that have an erratum."""
   found = []
   for video in release.wrong_frames:
     places = {clip.media for clip in clips if clip.video_id == video}

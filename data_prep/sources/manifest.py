@@ -33,7 +33,7 @@ SPLIT_COLUMN = "split"
 FPS_COLUMN = "fps"
 
 _SEPARATOR = re.compile(r"[;|]")
-# In so many rows some label should occur twice.
+# In this many rows some label should occur twice.
 _MANY_ROWS = 20
 
 Rows = Sequence[tuple[str, Mapping[str, str]]]
@@ -87,7 +87,7 @@ def read_annotations(
 
 
 def _warnings(tasks: Mapping[str, types.Task], rows: int) -> list[str]:
-  """What is probably not meant in the label columns."""
+  """Warnings about label columns that are probably not meant as such."""
   found = []
   for name, task in tasks.items():
     found += label_names.suspicions(name, task.class_names)

@@ -99,7 +99,7 @@ class DType:
 
   def fill(self, shape: tuple[int, ...], data: object, *, fortran: bool = False) -> np.ndarray:
     """Makes an array from bytes, which must fit the shape."""
-    data = data.encode("latin1") if isinstance(data, str) else data  # By Python 2.
+    data = data.encode("latin1") if isinstance(data, str) else data  # Python 2.
     if not isinstance(data, bytes) or len(data) != math.prod(shape) * self._dtype.itemsize:
       raise _UnknownContentError("an array whose bytes do not fit its shape")
     flat = np.frombuffer(data, self._dtype)
@@ -324,7 +324,7 @@ _MOST_LEVELS = 100
 
 
 def _tuple_of(count: int) -> Callable[[_Outline], None]:
-  """What makes a tuple of the last items."""
+  """Makes the handler of an opcode that turns the last items into a tuple."""
 
   def add(outline: _Outline) -> None:
     items = outline.stack[-count:]
@@ -347,7 +347,7 @@ class _Outline(_Unpickler):
 
   def __init__(self, file: Any) -> None:
     super().__init__(file, encoding="latin1")
-    # By the identity of tuples, which are kept so that no other takes it.
+    # Depths by the identity of tuples, which are kept so that no other takes it.
     self._levels: dict[int, tuple[int, Any]] = {}
 
   def find_class(self, module: str, name: str) -> Any:
@@ -490,7 +490,7 @@ def load(path: pathlib.Path, *, kind: Kind = DATA) -> object:
     raise refusal(path, str(error), kind) from None
   except _UnknownContentError as error:
     raise _unknown_content(path, str(error), kind) from None
-  except KeyError as error:  # Of the table of opcodes.
+  except KeyError as error:  # The opcode isn't in the table.
     raise damage(path, f"unknown code {error}", kind) from error
   except _MISTAKES as error:
     detail = str(error) or type(error).__name__

@@ -86,7 +86,7 @@ def _steps(folder: pathlib.Path) -> list[int]:
 
 @dataclasses.dataclass(frozen=True)
 class _Pixels:
-  """As `models.PixelSpec`."""
+  """The fields of `models.PixelSpec`."""
 
   channel_order: Literal["RGB", "BGR"] = "RGB"
   mean: tuple[checked_json.Finite, checked_json.Finite, checked_json.Finite] = (0.45, 0.45, 0.45)

@@ -227,7 +227,7 @@ class PairTable:
     """
     stored = npz_files.read_npz(path, (*_ARRAYS, *_NOTES), what="pair table", command=MINE_COMMAND)
     for name, dtype in _ARRAYS.items():
-      # Of the type itself: a wider one would be cut to numbers that look right.
+      # The array's own type: a wider one would be cut to numbers that look right.
       if stored[name].dtype != dtype or stored[name].ndim != _DIMENSIONS.get(name, 1):
         raise ValueError(
           f"Broken pair table {str(path)!r}: {name} is"

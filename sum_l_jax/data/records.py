@@ -274,7 +274,7 @@ class ClipDataset:
 
   @functools.cached_property
   def moments(self) -> moments.Moments:
-    """What is narrated, paired and drawn of the clips in training."""
+    """The moments of the clips, which training narrates, pairs and draws."""
     return moments.Moments(self.clips, self.tasks, self.metadata)
 
   def _digest(self, fields: Sequence[str]) -> str:
@@ -282,7 +282,7 @@ class ClipDataset:
     tasks = [[t.name, t.kind, list(t.class_names)] for _, t in sorted(self.tasks.items())]
     digest = hashlib.sha256(json.dumps(tasks).encode())
     about = self.metadata.get(moments.METADATA)
-    if about:  # By it, the actions of a video become narrations.
+    if about:  # It says how the actions of a video become narrations.
       digest.update(json.dumps(about, sort_keys=True).encode())
     for clip in self.clips:
       line = [getattr(clip, field) for field in fields if field != "actions" or clip.actions]

@@ -123,5 +123,5 @@ def read(path: pathlib.Path, kind: type[_Kind], *, mend: str) -> _Kind:
   """
   try:
     return decode(paths.read_text(path), kind)
-  except ValueError as error:  # Also where it is not UTF-8.
+  except ValueError as error:  # It may also not be UTF-8.
     raise ValueError(f"{str(path)!r} is damaged: {_reason(error)}. {mend}") from error

@@ -119,7 +119,7 @@ def quiet_pipe() -> Iterator[None]:
 
 
 def _run(command: Callable[[], str | int | None], debug: bool, argv: Sequence[str] | None) -> int:
-  if argv is None:  # To the end, so that stack traces are clean as well.
+  if argv is None:  # It stays installed, so that stack traces are clean as well.
     text_cleaning.install()
     return _run_cleanly(command, debug, argv)
   with text_cleaning.installed():

@@ -58,14 +58,14 @@ _LAUNCHERS = (
     "OMPI_COMM_WORLD_SIZE",
     "OMPI_COMM_WORLD_RANK",
     "OMPI_COMM_WORLD_LOCAL_SIZE",
-    found_by=("OMPI_MCA_orte_hnp_uri",),  # Up to version 4.
+    found_by=("OMPI_MCA_orte_hnp_uri",),  # Set up to version 4.
   ),
   _Launcher(
     "Slurm",
     "SLURM_NTASKS",
     "SLURM_PROCID",
     "SLURM_STEP_TASKS_PER_NODE",
-    found_by=("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_LOCALID"),  # Of `srun`.
+    found_by=("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_LOCALID"),  # Set by `srun`.
   ),
   _Launcher("MPI", "PMI_SIZE", "PMI_RANK", "MPI_LOCALNRANKS"),
 )

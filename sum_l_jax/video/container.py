@@ -198,7 +198,7 @@ class Container:
     if start is None:
       yield from self.file.demux(self.stream)
       return
-    # Early, since times of neighbours may be swapped.
+    # It begins early, since times of neighbours may be swapped.
     early = start - self._reordered * self._spacing
     if self._is_indexed:
       ticks = math.floor((early + (self._origin or 0.0)) / self.time_base)

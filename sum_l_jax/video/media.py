@@ -188,7 +188,7 @@ class VideoFile:
   def _end_error(
     self, clip: cutting.Clip, end: float, stream: video_stream.VideoStream
   ) -> ValueError | None:
-    """What is wrong with a clip that the video ended too early for."""
+    """The error of a clip for which the video ended too early."""
     told = self.duration
     until = max(end, 0.0)
     whole = math.isinf(clip.stop)

@@ -327,7 +327,7 @@ def frames_read(world, fields):
   original, seen = records.ClipDataset.read_frames, []
 
   def read_frames(self, index, frames):
-    # Of one data set: threads of an earlier stream may still be reading another.
+    # One data set each: threads of an earlier stream may still be reading another.
     seen.extend((str(self.directory), id(self), index, frame) for frame in frames)
     return original(self, index, frames)
 

@@ -64,7 +64,7 @@ def test_pools_without_labels():
   assert labels["noun"].tolist() == [-1, 0, -1]
   assert known["noun"].tolist() == [[False], [True], [False]]
   assert label_union.unite([pool()]).tasks == {}
-  with pytest.raises(IndexError):  # Of a labelled pool, a missing label is an error.
+  with pytest.raises(IndexError):  # In a labelled pool, a missing label is an error.
     union.labels([1], [clip(noun=())])
 
 

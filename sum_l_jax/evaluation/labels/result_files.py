@@ -261,7 +261,7 @@ class _RetrievalOf:
 
 @dataclasses.dataclass(frozen=True)
 class _ShownEntry:
-  """What a page of a run shows besides."""
+  """Entries of `result.json` that a page of a run shows as well."""
 
   dataset: str
   clips: checked_json.Index
