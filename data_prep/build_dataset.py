@@ -36,7 +36,6 @@ import dataclasses
 import os
 import pathlib
 import shlex
-import shutil
 import sys
 
 from data_prep.clips import clip_dataset
@@ -54,6 +53,7 @@ from sum_l_jax import types
 from sum_l_jax.data import frame_rates
 from sum_l_jax.data import records
 from sum_l_jax.system import command_line
+from sum_l_jax.system import lease
 from sum_l_jax.video import jpeg
 
 SKIPPED_FILE = "skipped.csv"
@@ -111,70 +111,72 @@ def build_dataset(
   Raises:
     FileNotFoundError: see `cut_clips.read_clips`.
     ValueError: see `cut_clips.read_clips`, `split_rules.split_clips` and
-      `growing.Existing.grown_card`.
+      `growing.Existing.grown_card`; or another process builds the data set.
   """
-  _check_free(directory)
-  existing = growing.Existing.read(directory)
-  divided = split_rules.split_clips(
-    source.clips, rule, missing=problems.missing, built=existing.video_splits
-  )
-  divided |= {split: list(c) for split, c in source.unlabelled.items()}
-  card = clip_dataset.make_card(
-    name=name,
-    view=view,
-    tasks=source.tasks,
-    splits=divided,
-    metadata={
-      **metadata,
-      **source.metadata,
-      **dataclasses.asdict(output),
-      "jpeg_quality": jpeg.JPEG_QUALITY,
-      "split": dataclasses.asdict(rule),
-    },
-    unlabelled=tuple(source.unlabelled),
-  )
-  card = existing.grown_card(card, divided, free=tuple(source.metadata))
-  wanted = {
-    split: [spec for spec in specs if spec.clip_id not in existing.clips]
-    for split, specs in divided.items()
-  }
-  _print_estimate(directory, [spec for specs in wanted.values() for spec in specs], output)
-  # Finished parts lie beside the result; an interrupted build goes on from them.
-  parts = directory.parent / f".{directory.name}.parts"
-  new = {
-    split: list(
-      cut_clips.read_clips(
-        specs,
-        output,
-        problems,
-        tasks=tuple(source.tasks),
-        label=split,
-        folder=parts,
-        processes=processes,
-        beam_options=beam_options,
+  with clip_dataset.alone(directory, what=f"build_dataset, {name} ({view})"):
+    _check_free(directory)
+    clip_dataset.recover(directory)
+    existing = growing.Existing.read(directory)
+    divided = split_rules.split_clips(
+      source.clips, rule, missing=problems.missing, built=existing.video_splits
+    )
+    divided |= {split: list(c) for split, c in source.unlabelled.items()}
+    card = clip_dataset.make_card(
+      name=name,
+      view=view,
+      tasks=source.tasks,
+      splits=divided,
+      metadata={
+        **metadata,
+        **source.metadata,
+        **dataclasses.asdict(output),
+        "jpeg_quality": jpeg.JPEG_QUALITY,
+        "split": dataclasses.asdict(rule),
+      },
+      unlabelled=tuple(source.unlabelled),
+    )
+    card = existing.grown_card(card, divided, free=tuple(source.metadata))
+    wanted = {
+      split: [spec for spec in specs if spec.clip_id not in existing.clips]
+      for split, specs in divided.items()
+    }
+    _print_estimate(directory, [spec for specs in wanted.values() for spec in specs], output)
+    # Finished parts lie beside the result; an interrupted build goes on from them.
+    parts = clip_dataset.parts_folder(directory)
+    new = {
+      split: list(
+        cut_clips.read_clips(
+          specs,
+          output,
+          problems,
+          tasks=tuple(source.tasks),
+          label=split,
+          folder=parts,
+          processes=processes,
+          beam_options=beam_options,
+        )
       )
-    )
-    for split, specs in wanted.items()
-    if specs
-  }
-  added = {split: len(clips) for split, clips in new.items() if clips}
-  before = existing.fingerprints() if added else {}
-  if added or not existing.card:
-    clip_dataset.put_together(
-      directory,
-      card,
-      [directory] if existing.card else [],
-      {split: lambda clips=clips: clips for split, clips in new.items()},
-      about or clip_dataset.About(),
-      processes,
-    )
-  shutil.rmtree(parts, ignore_errors=True)
-  if problems.number:
-    problems.write(directory / SKIPPED_FILE)
-  else:
-    (directory / SKIPPED_FILE).unlink(missing_ok=True)
-  videos = {clip.info.video_id for clips in new.values() for clip in clips}
-  return Result(added, len(videos), before)
+      for split, specs in wanted.items()
+      if specs
+    }
+    added = {split: len(clips) for split, clips in new.items() if clips}
+    before = existing.fingerprints() if added else {}
+    if added or not existing.card:
+      clip_dataset.put_together(
+        directory,
+        card,
+        [directory] if existing.card else [],
+        {split: lambda clips=clips: clips for split, clips in new.items()},
+        about or clip_dataset.About(),
+        processes,
+      )
+    lease.clear(parts)
+    if problems.number:
+      problems.write(directory / SKIPPED_FILE)
+    else:
+      (directory / SKIPPED_FILE).unlink(missing_ok=True)
+    videos = {clip.info.video_id for clips in new.values() for clip in clips}
+    return Result(added, len(videos), before)
 
 
 def _print_estimate(
@@ -482,7 +484,8 @@ def _list(
   output: clip_reader.Output,
 ) -> None:
   """Says what is there, built and missing."""
-  existing = growing.Existing.read(args.output)
+  # Another build may be going on: nothing is changed here.
+  existing = growing.Existing.read(clip_dataset.standing(args.output))
   group = source_table.SOURCES[args.dataset].group
   for line in stock.list_videos(source, problems, existing.clips, group):
     print(line)

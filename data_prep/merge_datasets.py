@@ -44,13 +44,12 @@ def merge_datasets(
     The card of the result.
 
   Raises:
-    ValueError: the data sets don't fit together, an id occurs in two of them, or
-      the output exists.
+    ValueError: the data sets don't fit together, an id occurs in two of them,
+      the output exists, or another process writes it.
   """
   if len(inputs) < 2:
     raise ValueError("--inputs must name two data sets or more, separated by commas.")
-  if output.exists():
-    raise ValueError(f"--output {str(output)!r} exists. Give a new folder.")
+  _check_new(output)
   cards = [records.read_card(folder) for folder in inputs]
   for field in ("view", "tasks", *([] if name else ["name"])):
     _check_equal(field, inputs, cards)
@@ -71,8 +70,16 @@ def merge_datasets(
   card["metadata"]["merged"] = [card["metadata"] for card in cards]
   if unlabelled:
     card["unlabelled"] = sorted(unlabelled)
-  clip_dataset.put_together(output, card, inputs, {}, about or clip_dataset.read_about(inputs[0]))
+  about = about or clip_dataset.read_about(inputs[0])
+  with clip_dataset.alone(output, what=f"merge_datasets, {card['name']}"):
+    _check_new(output)  # Another merge may have ended since.
+    clip_dataset.put_together(output, card, inputs, {}, about)
   return records.read_card(output)
+
+
+def _check_new(output: pathlib.Path) -> None:
+  if output.exists():
+    raise ValueError(f"--output {str(output)!r} exists. Give a new folder.")
 
 
 def _check_equal(

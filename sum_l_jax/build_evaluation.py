@@ -257,6 +257,7 @@ def build_checkpoint_retrieval(
     ego_source=lambda dataset: source(types.EGO, [dataset]),
     about={
       "exo_split": settings.eval.retrieval_exo_split,
+      "exo_fingerprints": [pool.fingerprint for pool in pools],
       "views": final_views(settings).count,
       "text_model": table.model,
     },

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import dataclasses
 import json
 import os
@@ -27,6 +28,7 @@ from data_prep.clips import clip_shards
 from data_prep.clips import side_by_side
 from sum_l_jax import types
 from sum_l_jax.data import records
+from sum_l_jax.system import lease
 from sum_l_jax.system import progress
 
 # Clips still to be packed, or packed ones; not both in one split.
@@ -181,16 +183,19 @@ def write_clip_dataset(
     processes: number of processes that copy packed clips side by side.
 
   Raises:
-    ValueError: a clip is unusable, a split is empty, or `directory` holds
-      another data set.
+    ValueError: a clip is unusable, a split is empty, `directory` holds another
+      data set, or another process writes it.
   """
   directory = pathlib.Path(directory)
   card = make_card(
     name=name, view=view, tasks=tasks, splits=splits, metadata=metadata, unlabelled=unlabelled
   )
-  recover(directory)
-  if not _is_current(directory, card):
-    put_together(directory, card, (), splits, about or About(), processes)
+  if not _before(directory).exists() and _is_current(directory, card):
+    return
+  with alone(directory, what=f"writing {name}/{view}"):
+    recover(directory)
+    if not _is_current(directory, card):
+      put_together(directory, card, (), splits, about or About(), processes)
 
 
 def built_clips(directory: pathlib.Path) -> dict[str, tuple[str, records.ClipInfo]]:
@@ -202,8 +207,37 @@ def built_clips(directory: pathlib.Path) -> dict[str, tuple[str, records.ClipInf
   }
 
 
+def parts_folder(directory: pathlib.Path) -> pathlib.Path:
+  """Where finished parts of a data set lie, from which a build goes on."""
+  return directory.parent / f".{directory.name}.parts"
+
+
+def alone(directory: pathlib.Path, *, what: str) -> contextlib.AbstractContextManager[None]:
+  """Holds the lease on a data set that is written, within a `with`.
+
+  It lies with the finished parts, so that the data set holds nothing of it.
+
+  Args:
+    directory: the data set's folder, which need not exist.
+    what: what is done, for whoever comes second.
+
+  Raises:
+    HeldError: another process writes the data set; says who, and since when.
+  """
+  return lease.held_for(directory, parts_folder(directory), what=what)
+
+
+def standing(directory: pathlib.Path) -> pathlib.Path:
+  """Where a data set lies now: elsewhere while a larger one takes its place."""
+  before = _before(directory)
+  return before if before.exists() and not directory.exists() else directory
+
+
 def recover(directory: pathlib.Path) -> None:
-  """Puts a folder back that was just being replaced by a larger one."""
+  """Puts a folder back that was just being replaced by a larger one.
+
+  For whoever holds the lease: another process may be replacing it.
+  """
   before = _before(directory)
   if before.exists() and not directory.exists():
     before.rename(directory)
@@ -223,6 +257,8 @@ def put_together(
   processes: int = 1,
 ) -> None:
   """Writes a data set out of others, whose shards are linked, and of new clips.
+
+  The caller is `alone` with the folder.
 
   Args:
     directory: its folder; one that is there is replaced.

@@ -38,7 +38,6 @@ class Existing:
   @classmethod
   def read(cls, directory: pathlib.Path) -> Existing:
     """Reads it, or says that there is none yet, by a card without splits."""
-    clip_dataset.recover(directory)
     if not directory.exists():
       return cls(directory, {}, {})
     return cls(directory, records.read_card(directory), clip_dataset.built_clips(directory))

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import pathlib
-import shutil
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from sum_l_jax.data import narration_table
 from sum_l_jax.data import nearest
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
+from sum_l_jax.system import lease
 from sum_l_jax.system import progress
 
 
@@ -94,12 +94,14 @@ def mine_into(
 ) -> pairing.PairTable:
   """Mines into a file; the same call after a stop goes on where it was.
 
-  Arguments, result and errors are those of `mine`.
+  Arguments, result and errors are those of `mine`; it is an error too where
+  another process mines into the file.
   """
   finished = output.with_suffix(".blocks")
-  pairs = mine(ego, exo, table, top_k=top_k, block=block, keep_in=finished)
-  pairs.save(output)
-  shutil.rmtree(finished, ignore_errors=True)
+  with lease.held_for(output, finished, what="mine_pairs"):
+    pairs = mine(ego, exo, table, top_k=top_k, block=block, keep_in=finished)
+    pairs.save(output)
+    lease.clear(finished)
   return pairs
 
 

@@ -44,10 +44,11 @@ class SavedBlocks:
     wanted = json.dumps(work, sort_keys=True, indent=1)
     path = folder / _WORK
     found = path.read_text(encoding="utf-8") if path.is_file() else ""
-    if folder.exists() and found != wanted:
+    others = [] if found == wanted else list(folder.glob("block_*.npy"))
+    if others or found not in ("", wanted):
       _say(f"{folder} is of other work and begins again.")
-      for old in folder.glob("block_*.npy"):
-        old.unlink()
+    for old in others:
+      old.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     atomic.write_text(path, wanted)
 

@@ -228,6 +228,30 @@ def _read_npz(path: pathlib.Path) -> Weights:
   return Weights(as_float32(tree["params"]), as_float32(tree.get("stats", {})), card, str(path))
 
 
+def read_card(path: str | pathlib.Path) -> dict[str, Any]:
+  """Reads the card of a checkpoint, without its arrays.
+
+  Args:
+    path: workdir, stage or checkpoint folder.
+
+  Raises:
+    FileNotFoundError: there is no checkpoint.
+    ValueError: its card is damaged.
+  """
+  return _read_meta(find_checkpoint(path))
+
+
+def _read_meta(folder: pathlib.Path) -> dict[str, Any]:
+  handler: Any = ocp.JsonCheckpointHandler()
+  try:
+    meta = handler.restore(folder / "meta")
+    meta = checked_json.decode(json.dumps(meta), checked_json.Object)
+  except (ValueError, RecursionError) as error:
+    raise ValueError(f"The card of {folder} is damaged: {error}. {_NO_CARD}") from error
+  _check_types(meta, str(folder))
+  return meta
+
+
 def read_weights(path: str | pathlib.Path) -> Weights:
   """Reads parameters and statistics to the host, without the optimizer.
 
@@ -245,11 +269,11 @@ def read_weights(path: str | pathlib.Path) -> Weights:
     return _read_npz(path)
   folder = find_checkpoint(path)
   integrity.check(folder)
+  meta = _read_meta(folder)
   # The handlers are used directly: a Checkpointer around them warns that the
   # item has no metadata of its own, which a manager's items never have. They are
   # Any, since they take paths of pathlib, whatever their types say.
   handler: Any = ocp.PyTreeCheckpointHandler()
-  json_handler: Any = ocp.JsonCheckpointHandler()
   tree = handler.metadata(folder / "state").tree
   wanted = {name: tree[name] for name in ("params", "stats") if name in tree}
   restored = handler.restore(
@@ -260,12 +284,6 @@ def read_weights(path: str | pathlib.Path) -> Weights:
       partial_restore=True,
     ),
   )
-  try:
-    meta = json_handler.restore(folder / "meta")
-    meta = checked_json.decode(json.dumps(meta), checked_json.Object)
-  except (ValueError, RecursionError) as error:
-    raise ValueError(f"The card of {folder} is damaged: {error}. {_NO_CARD}") from error
-  _check_types(meta, str(folder))
   return Weights(
     restored["params"], restored.get("stats", {}), meta, str(folder), step=int(folder.name)
   )

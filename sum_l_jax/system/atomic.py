@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written beside their place, then moved.
+"""Files and folders that appear whole or not at all: written beside their place, then moved.
 
 Another process, or the next start, may read them at any moment, and a process
 may be killed at any moment.
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import contextlib
 import pathlib
 import secrets
+import shutil
 
 from sum_l_jax.system import paths
 
@@ -35,6 +36,40 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     scratch.replace(path)
   finally:
     scratch.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Gives a folder to fill, which becomes `path` at the end.
+
+  After an error there is none. Of two processes that make the same folder, the
+  one that is done first has made it; the other one ends in the error.
+
+  Args:
+    path: the folder to make; it must not exist, or be empty.
+
+  Yields:
+    The folder to write into.
+
+  Raises:
+    FileExistsError: something else is there by now.
+  """
+  path = path.resolve()
+  path.parent.mkdir(parents=True, exist_ok=True)
+  scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+  scratch.mkdir()
+  try:
+    yield scratch
+    try:
+      scratch.rename(path)  # Takes the place of an empty folder, and of no other.
+    except OSError as error:
+      if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        raise
+      raise FileExistsError(
+        f"{str(path)!r} was made by another process in the meantime, and stays. Give a new one."
+      ) from error
+  finally:
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 @paths.retried

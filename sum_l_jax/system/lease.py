@@ -11,6 +11,10 @@ rewrites its own file, and marks it when it is done. No clock of another machine
 is compared with this machine's: a renewal is any change of the file. A process is
 known by its number and the moment it started, since numbers are used again. The
 last file stays after the end, so that numbers never start over.
+
+A command that makes a folder or file anew holds its lease in the folder of its
+finished parts (`held_for`), since what it makes appears by a rename and must hold
+nothing else.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import json
 import os
 import pathlib
 import secrets
+import shutil
 import socket
 import threading
 import time
@@ -214,8 +219,8 @@ class FolderStore:
 def _in_use(folder: pathlib.Path, holder: Holder | None) -> HeldError:
   who = str(holder) if holder else f"somebody whose lease in {FOLDER} can't be read"
   return HeldError(
-    f"{str(folder)!r} is in use: {who}. Two runs in one folder would destroy each other. Wait"
-    " until that one has ended, stop it, or give another folder."
+    f"{str(folder)!r} is in use: {who}. Two commands that write there would destroy each other."
+    " Wait until that one has ended, stop it, or give another place."
   )
 
 
@@ -256,10 +261,17 @@ class Lease:
   """A lease that this process holds and renews until it is closed."""
 
   def __init__(
-    self, store: Store, number: int, holder: Holder, lost: Callable[[LostError], object]
+    self,
+    store: Store,
+    number: int,
+    holder: Holder,
+    lost: Callable[[LostError], object],
+    *,
+    stays: bool = True,
   ) -> None:
     """Starts renewing; `take` makes leases."""
     self._store, self._number, self._holder, self._lost = store, number, holder, lost
+    self._stays = stays
     self._ended = threading.Event()
     self._thread = threading.Thread(target=self._keep, daemon=True)
     self._thread.start()
@@ -273,12 +285,12 @@ class Lease:
     while not self._ended.wait(RENEW_SECONDS):
       try:
         latest = self._store.latest()
-        if latest and latest[0] > self._number:
+        if self._is_lost(latest):
+          other = Holder.from_json(latest[1]) if latest else None
           self._lost(
             LostError(
               "This process was silent for so long that another one took its folder over:"
-              f" {Holder.from_json(latest[1]) or 'somebody unknown'}. It ends without writing"
-              " anything more."
+              f" {other or 'somebody unknown'}. It ends without writing anything more."
             )
           )
           return
@@ -288,8 +300,19 @@ class Lease:
       except OSError as error:
         logging.warning("The lease on the workdir can't be renewed now: %s", error)
 
-  def close(self) -> None:
-    """Gives the folder back; does nothing the second time."""
+  def _is_lost(self, latest: tuple[int, str] | None) -> bool:
+    if latest and latest[0] > self._number:
+      return True
+    # Where leases are removed, whoever took over may have ended since.
+    return not self._stays and (latest is None or self.nonce not in latest[1])
+
+  def close(self, remove: Callable[[], object] | None = None) -> None:
+    """Gives the folder back; does nothing the second time.
+
+    Args:
+      remove: called instead, in the last moment in which the lease is held; it
+        removes the lease with all that lies beside it.
+    """
     if self._ended.is_set():
       return
     self._ended.set()
@@ -297,6 +320,9 @@ class Lease:
     try:
       latest = self._store.latest()
       if latest and latest[0] == self._number:
+        if remove:
+          remove()
+          return
         released = dataclasses.replace(self._holder, released=True)
         self._store.rewrite(self._number, released.to_json())
     except OSError as error:
@@ -315,6 +341,7 @@ def take(
   what: str,
   store: Store | None = None,
   lost: Callable[[LostError], object] = end_process,
+  stays: bool = True,
 ) -> Lease:
   """Takes the lease on a folder.
 
@@ -323,6 +350,7 @@ def take(
     what: command that takes it, for whoever comes second.
     store: where the lease is kept; None is the folder itself.
     lost: called from another thread once somebody else has taken over.
+    stays: whether the file stays there after the end, for the next to count on.
 
   Raises:
     HeldError: somebody holds the folder; says who, and since when.
@@ -343,7 +371,7 @@ def take(
       continue
     if latest:
       store.remove(latest[0])
-    return Lease(store, number, holder, lost)
+    return Lease(store, number, holder, lost, stays=stays)
 
 
 def is_seen(folder: pathlib.Path, nonce: str) -> bool:
@@ -375,6 +403,51 @@ def held(folder: str | pathlib.Path, *, what: str) -> Iterator[Lease]:
     yield lease
   finally:
     lease.close()
+
+
+@contextlib.contextmanager
+def held_for(output: pathlib.Path, parts: pathlib.Path, *, what: str) -> Iterator[None]:
+  """Holds the lease on something that is made anew, within a `with`.
+
+  Args:
+    output: folder or file that is made, and need not exist.
+    parts: folder that holds the lease, beside finished parts of the work, with
+      which the same command goes on after an interruption. It is made, and is
+      removed at the end unless parts are left in it.
+    what: command that takes the lease.
+
+  Raises:
+    HeldError: somebody holds it; says who, and since when.
+  """
+  if parts.parent.is_dir() and not os.access(parts.parent, os.W_OK):
+    yield  # Nothing can be made or replaced there, so nothing is destroyed.
+    return
+  parts.mkdir(parents=True, exist_ok=True)
+  lease = take(output, what=what, store=FolderStore(parts), stays=False)
+  try:
+    yield
+  finally:
+    lease.close(remove=None if _parts(parts) else lambda: _remove(parts))
+
+
+def clear(parts: pathlib.Path) -> None:
+  """Removes the finished parts that lie beside a lease of `held_for`."""
+  for path in _parts(parts):
+    if path.is_dir():
+      shutil.rmtree(path, ignore_errors=True)
+    else:
+      path.unlink(missing_ok=True)
+
+
+def _parts(folder: pathlib.Path) -> list[pathlib.Path]:
+  return [path for path in folder.iterdir() if path.name != FOLDER] if folder.is_dir() else []
+
+
+def _remove(folder: pathlib.Path) -> None:
+  """Removes a folder; for others, all of it is gone in one moment."""
+  aside = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}")
+  folder.rename(aside)
+  shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import records
 from sum_l_jax.evaluation.retrieval import cosine
 from sum_l_jax.evaluation.retrieval import embedding
+from sum_l_jax.system import atomic
 from sum_l_jax.system import npz_files
 
 Columns = Mapping[str, np.ndarray]
@@ -152,4 +153,5 @@ def write_table(path: pathlib.Path, columns: Columns, about: Mapping[str, Any]) 
     else:
       arrays[name] = pyarrow.array(values)
   table = pyarrow.Table.from_pydict(arrays).replace_schema_metadata({"about": text})
-  parquet.write_table(table, path)
+  with atomic.replacing(path) as scratch:
+    parquet.write_table(table, scratch)

@@ -18,6 +18,7 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING
 
+from sum_l_jax.system import atomic
 from sum_l_jax.system import command_line
 from sum_l_jax.tools import shared_options
 from sum_l_jax.tools.export import export_format
@@ -51,6 +52,7 @@ def export_model(
     What was written, for people.
 
   Raises:
+    FileExistsError: another process has made the folder in the meantime.
     FileNotFoundError, ValueError: no such checkpoint, one without an ego
       encoder or class head, or an argument out of range.
   """
@@ -68,15 +70,15 @@ def export_model(
   weights = weight_files.read_weights(checkpoint)
   run, arrays = exported_model.make_function(weights)
   card = exported_model.make_card(weights, file_format=file_format, batch=batch)
-  output.mkdir(parents=True, exist_ok=True)
-  (output / README).write_text(export_readme.make_readme(card), encoding="utf-8")
-  exported_model.write_model(output, run, arrays, card)
-  error = _largest_error(weights, output)
-  if not error <= TOLERANCE:
-    raise ValueError(
-      f"{str(output)!r} was written, but its probabilities are {error:.1e} off the checkpoint's,"
-      f" more than {TOLERANCE:g}. Don't use it; export with other versions of JAX or TensorFlow."
-    )
+  with atomic.new_folder(output) as folder:
+    (folder / README).write_text(export_readme.make_readme(card), encoding="utf-8")
+    exported_model.write_model(folder, run, arrays, card)
+    error = _largest_error(weights, folder)
+    if not error <= TOLERANCE:
+      raise ValueError(
+        f"{str(output)!r} was not written: its probabilities are {error:.1e} off the checkpoint's,"
+        f" more than {TOLERANCE:g}. Export with other versions of JAX or TensorFlow."
+      )
   size = sum(p.stat().st_size for p in output.rglob("*") if p.is_file())
   count = sum(array.size for array in arrays.values())
   classes = ", ".join(f"{task} {len(names)}" for task, names in card["class_names"].items())

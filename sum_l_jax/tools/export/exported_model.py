@@ -34,6 +34,7 @@ from sum_l_jax.evaluation import towers
 from sum_l_jax.prediction import predictor
 from sum_l_jax.prediction import score_network
 from sum_l_jax.system import checked_json
+from sum_l_jax.system import extras
 from sum_l_jax.tools import jax_config
 from sum_l_jax.tools.export import export_format
 from sum_l_jax.tools.export import saved_model
@@ -236,13 +237,16 @@ def load_exported(folder: str | pathlib.Path, *, batch_size: int = 8) -> predict
 
   Raises:
     FileNotFoundError: no exported network there.
-    ImportError: TensorFlow is wanted and missing.
+    ImportError: TensorFlow is wanted and missing; says how to install it.
     ValueError: its files are damaged.
   """
   folder = pathlib.Path(folder)
   card = read_card(folder)
   if card["format"] == export_format.SAVED_MODEL:
-    score = saved_model.read(folder / export_format.SAVED_MODEL)
+    try:
+      score = saved_model.read(folder / export_format.SAVED_MODEL)
+    except ImportError as error:
+      raise ImportError(extras.advice(error) or str(error), name=error.name) from error
   else:
     score = _read_jax(folder, card["sha256"])
   recipe = score_network.make_recipe(

@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
   add("--split", default="", help="split of the tables (default: the last of config.eval.splits)")
   metric_help = "metric of the primary comparison (default: action_top1 or mAP)"
   add("--primary_metric", default="", help=metric_help)
-  reuse_help = "other studies: a run with the same settings is taken from there"
+  reuse_help = "other studies: a run with the same settings and data is taken from there"
   add("--reuse", default="", metavar="WORKDIR[,...]", help=reuse_help)
   add("--dry_run", action="store_true", help="print the commands, run nothing")
   return parser
@@ -119,7 +119,7 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     options.config,
     tuple(overrides),
     options.workdir,
-    find=lambda config, seed: reuse.find(config, seed, others),
+    find=lambda settings, seed: reuse.find(settings, seed, others),
   )
   cells = planner.cells(seeds)
   if options.dry_run:

@@ -69,14 +69,14 @@ class Planner:
     config: config file with its arguments, as for `sum_l_jax.main`.
     overrides: the user's fields for all runs, "--config.x=y".
     workdir: workdir of the study.
-    find: function that finds an existing run with a config (as JSON) and a seed.
+    find: function that finds an existing run with such settings and a seed.
   """
 
   study: study_rows.Study
   config: str
   overrides: tuple[str, ...]
   workdir: pathlib.Path
-  find: Callable[[str, int], pathlib.Path | None] = lambda config, seed: None
+  find: Callable[[Settings, int], pathlib.Path | None] = lambda settings, seed: None
 
   def cells(self, seeds: Sequence[int]) -> list[Cell]:
     """Plans all runs, seed by seed, checked against the config file.
@@ -152,5 +152,5 @@ class Planner:
     config = read_settings(path, overrides)
     main = ("-m", "sum_l_jax.main", f"--config={path}", f"--workdir={self.workdir / name}")
     command = (*main, *_NO_REPORT, *overrides)
-    found = self.find(config.to_json(), fields["seed"])
+    found = self.find(config, fields["seed"])
     return Cell(name, command, needs, found)

@@ -75,6 +75,7 @@ def test_result_is_that_of_the_checkpoints_embeddings(
   assert found["text_to_ego"]["queries"] == len({*sides[0].texts}) <= len(texts) + 1
   assert entry["retrieval_of"] == {
     "exo_split": "train",
+    "exo_fingerprints": [records.ClipDataset(tiny_exo, "train").fingerprint],
     "exo": {tiny_exo.as_posix(): 4},
     "views": 2,
     "text_model": "random-16",

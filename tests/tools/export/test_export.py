@@ -233,6 +233,32 @@ def test_without_tensorflow(finished, tmp_path, monkeypatch, capsys):
     sum_l_jax.load_exported(tmp_path / "tf")
 
 
+def test_loading_without_tensorflow_says_what_to_install(folder, tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, "tensorflow", None)
+  card = json.loads((folder / "card.json").read_text()) | {"format": "saved_model"}
+  (tmp_path / "card.json").write_text(json.dumps(card))
+  with pytest.raises(ImportError, match="tensorflow is not installed: pip install 'sum_l_jax"):
+    sum_l_jax.load_exported(tmp_path)
+
+
+def test_of_two_exports_into_one_folder_one_stays_whole(finished, tmp_path, monkeypatch):
+  """Files of two networks would make a third."""
+  output = tmp_path / "model"
+  write = exported_model.write_model
+
+  def slow(folder, *arguments):
+    assert not output.exists()
+    write(folder, *arguments)
+    output.mkdir()  # The other one is done.
+    (output / "card.json").write_text("the other's")
+
+  monkeypatch.setattr(exported_model, "write_model", slow)
+  with pytest.raises(FileExistsError, match="made by another process in the meantime"):
+    export_model(finished[0], output)
+  assert [p.name for p in tmp_path.iterdir()] == ["model"]
+  assert (output / "card.json").read_text() == "the other's"
+
+
 def test_bad_input(finished, folder, tmp_path, capsys):
   def error(*arguments):
     assert main([str(a) for a in arguments]) == 2
@@ -276,5 +302,6 @@ def test_damaged_folders(folder, tmp_path):
 
 def test_an_export_that_is_off_is_refused(finished, tmp_path, monkeypatch):
   monkeypatch.setattr("sum_l_jax.tools.export.__main__._largest_error", lambda *_: float("nan"))
-  with pytest.raises(ValueError, match="Don't use it"):
+  with pytest.raises(ValueError, match="was not written: its prob"):
     export_model(finished[0], tmp_path / "model")
+  assert not list(tmp_path.iterdir())

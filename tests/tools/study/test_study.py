@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import pathlib
 import re
+import shutil
 import time
 
 import jax
@@ -16,6 +18,10 @@ from scipy import stats
 
 from sum_l_jax import build
 from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.config import read
+from sum_l_jax.data import narration_table
+from sum_l_jax.data import pairing
+from sum_l_jax.data import records
 from sum_l_jax.tools.study import plan
 from sum_l_jax.tools.study import reuse
 from sum_l_jax.tools.study import runner
@@ -242,20 +248,41 @@ def test_runs_share_the_cores(tmp_path):
     assert not cores[0] & cores[1]
 
 
-def test_the_same_run_of_another_study_is_taken(tmp_path):
+def _leave(folder, fields, finished, inits=None):
+  """What a finished run leaves, with what its card says of starting weights."""
+  folder.mkdir(parents=True)
+  (folder / runner.MARK).write_text("{}")
+  (folder / "config.json").write_text(json.dumps(fields))
+  for stage in ("exo", "joint"):
+    shutil.copytree(finished / stage, folder / stage)
+    if inits is not None:
+      (step,) = (folder / stage / "checkpoints").glob("[0-9]*")
+      (path,) = (step / "meta").glob("metadata*")
+      card = json.loads(path.read_text())
+      path.write_text(json.dumps(card | {"data": {**card["data"], "init": inits(stage)}}))
+  shutil.copy(finished / "result.json", folder)
+
+
+def test_the_same_run_of_another_study_is_taken(finished, tmp_path):
   def planned(study, folder, **kwargs):
     return plan.Planner(
-      study_rows.read(study), "configs/demo.py", (), tmp_path / folder, **kwargs
+      study_rows.read(study),
+      "configs/demo.py",
+      (f"--config.init.ego={pretrained}",),
+      tmp_path / folder,
+      **kwargs,
     ).cells([3])
 
+  # Not among the data, which are not rendered yet.
+  pretrained = tmp_path / "pretrained.npz"
+  pretrained.write_bytes(b"weights")
   # What a study and its runs leave: Table 1's stage one and two of its rows.
   (tmp_path / "one").mkdir()
   (tmp_path / "one" / runner.STUDY_FILE).write_text("{}")
+  digest = weight_files.file_digest
   for cell in planned("table1", "one"):
     if cell.row in ("stage_one", "fpv_only", "sum_l", "triplet"):
       path = cell.folder(tmp_path / "one")
-      path.mkdir(parents=True)
-      (path / runner.MARK).write_text("{}")
       overrides = [a for a in cell.command if a.startswith("--config.")]
       file = cell.command[2].removeprefix("--config=")
       text = build.read_settings(file, overrides).to_json()
@@ -263,9 +290,12 @@ def test_the_same_run_of_another_study_is_taken(tmp_path):
       fields = {**json.loads(text), "report": True, "input.num_threads": 7}
       if cell.row == "triplet":  # Other settings under a name that fits.
         fields["loss.threshold"] = 0.4
-      (path / "config.json").write_text(json.dumps(fields))
+      exo = digest(fields["init.exo"])
+      _leave(path, fields, finished[0], lambda _, exo=exo: {"ego": digest(pretrained), "exo": exo})
 
-  found = lambda config, seed: reuse.find(config, seed, [tmp_path / "one"])
+  # It lies elsewhere now.
+  (tmp_path / "one").rename(tmp_path / "moved")
+  found = lambda settings, seed: reuse.find(settings, seed, [tmp_path / "moved"])
   cells = {c.row: c for c in planned("table5", "five", find=found)}
   assert {row: c.reused.name for row, c in cells.items() if c.reused} == {
     "stage_one": "stage_one",
@@ -274,12 +304,86 @@ def test_the_same_run_of_another_study_is_taken(tmp_path):
   }
   assert cells["aw_m"].seed == 3
   # What starts from the exo encoder takes that of the other study.
-  start = f"--config.init.exo={tmp_path / 'one' / 'seed_3' / 'stage_one'}"
+  start = f"--config.init.exo={tmp_path / 'moved' / 'seed_3' / 'stage_one'}"
   assert start in cells["a_m"].command
   cells = {c.row: c for c in planned("table1", "again", find=found)}
   assert cells["sum_l"].reused and not cells["triplet"].reused
+  # Other weights under the same path.
+  pretrained.write_bytes(b"other weights")
+  assert not any(c.reused for c in planned("table5", "five", find=found))
   with pytest.raises(FileNotFoundError, match="not the workdir of a study"):
-    planned("table5", "five", find=lambda config, seed: reuse.find(config, seed, [tmp_path]))
+    planned("table5", "five", find=lambda settings, seed: reuse.find(settings, seed, [tmp_path]))
+
+
+@pytest.fixture(name="trained")
+def trained_fixture(finished, tiny_ego, tiny_exo, tiny_tables, tmp_path):
+  """A study with one run, and the settings of that run with data in a place of their own."""
+  study = tmp_path / "study"
+  study.mkdir()
+  (study / runner.STUDY_FILE).write_text("{}")
+  fields = json.loads((finished[0] / "config.json").read_text())
+  _leave(study / "seed_0" / "sum_l", fields, finished[0])
+  data = tmp_path / "data"
+  for source, name in ((tiny_ego, "ego"), (tiny_exo, "exo"), (tiny_tables, "tables")):
+    shutil.copytree(source, data / name)
+  config = read.default_config()
+  config.stages = ("exo", "joint")
+  runs.small(config, ego=data / "ego", exo=data / "exo", tables=data / "tables")
+  return study, data, config
+
+
+def test_a_run_is_found_where_its_data_have_moved(trained):
+  study, _, config = trained
+  assert reuse.find(build.resolve(config), 0, [study]) == study / "seed_0" / "sum_l"
+  assert reuse.find(build.resolve(config), 1, [study]) is None
+
+
+@pytest.mark.parametrize("what", ["ego", "val", "exo", "pairs", "narrations"])
+def test_a_run_with_other_data_under_equal_paths_is_not_taken(trained, what):
+  study, data, config = trained
+  if what in ("ego", "val", "exo"):
+    # As another footage of the same annotations: other pixels in one clip.
+    path = data / what.replace("val", "ego") / f"clips_{'val' if what == 'val' else 'train'}.jsonl"
+    lines = path.read_text().splitlines()
+    clip = json.loads(lines[0])
+    lines[0] = json.dumps(clip | {"digest": "0" * len(clip["digest"])})
+    path.write_text("\n".join(lines) + "\n")
+  elif what == "pairs":
+    path = data / "tables" / "pairs.npz"
+    table = pairing.PairTable.load(path)
+    dataclasses.replace(table, similarity=table.similarity * 0.5).save(path)
+  else:
+    path = data / "tables" / "narrations.npz"
+    table = narration_table.NarrationTable.load(path)
+    vectors = np.random.default_rng(5).standard_normal(table.vectors.shape)
+    narrations = narration_table.NarrationTable(table.narrations, vectors, model=table.model)
+    runs.write_pairs(data / "ego", data / "exo", narrations, data / "tables")
+  settings = build.resolve(config)
+  assert reuse.find(settings, 0, [study]) is None
+  # The run itself may lie where the data were taken from: the path says nothing.
+  saved = study / "seed_0" / "sum_l" / "config.json"
+  saved.write_text(settings.to_json())
+  assert reuse.find(settings, 0, [study]) is None
+
+
+def test_the_clips_of_retrieval_count_too(trained):
+  study, data, config = trained
+  folder, settings = study / "seed_0" / "sum_l", build.resolve(config)
+  result = json.loads((folder / "result.json").read_text())
+
+  def found(*fingerprints):
+    result["splits"]["val"]["retrieval_of"] = {"exo_fingerprints": fingerprints}
+    (folder / "result.json").write_text(json.dumps(result))
+    return reuse.find(settings, 0, [study])
+
+  assert found(records.ClipDataset(data / "exo", "train").fingerprint) == folder
+  assert found("0123456789abcdef") is None
+
+
+def test_a_run_whose_data_are_gone_is_not_taken(trained):
+  study, data, config = trained
+  shutil.rmtree(data / "exo")
+  assert reuse.find(build.resolve(config), 0, [study]) is None
 
 
 # The table.
