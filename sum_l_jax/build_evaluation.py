@@ -326,6 +326,7 @@ def _check_exo(settings: Settings, weights: weight_files.Weights) -> None:
   prenorm = settings.model.projection_prenorm == "true"
   weight_files.check_trained_with(
     weights,
-    ("exo.channel_order and normalization", saved, given),
+    ("exo.channel_order", saved.pop("channel_order"), given.pop("channel_order")),
+    ("exo.normalization", saved, given),
     ("model.projection_prenorm", towers.prenorm(weights.card), prenorm),
   )
