@@ -100,6 +100,9 @@ class _Frames:
   crop_size: checked_json.Count
   fps: checked_json.Positive
   rates: tuple[checked_json.Positive, ...] = ()
+  fps_by_view: dict[Literal["ego", "exo"], checked_json.Positive] = dataclasses.field(
+    default_factory=dict
+  )
 
 
 @dataclasses.dataclass(frozen=True)

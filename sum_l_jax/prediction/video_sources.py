@@ -40,6 +40,11 @@ class Source(abc.ABC):
     self.name, self.fps = name, fps
     self.duration, self.frame_seconds = num_frames / fps, 1 / fps
 
+  @property
+  def end_tolerance(self) -> float:
+    """How much earlier than `duration` says the frames may end, in seconds."""
+    return cutting.END_TOLERANCE_SECONDS
+
   def average_fps(self) -> float:
     """Frames a second."""
     return 1 / self.frame_seconds

@@ -110,7 +110,7 @@ class WindowCutter:
     end = newest + self._source.frame_seconds
     told = self._source.duration
     length = end if told is None or newest > told + _ROUNDING else told
-    missing = end < length - cutting.END_TOLERANCE_SECONDS
+    missing = end < length - self._source.end_tolerance
     for window in itertools.chain(held, cutter.finish(self._source.frame_seconds)):
       if window.error is not None:
         raise window.error

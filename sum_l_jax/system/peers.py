@@ -138,6 +138,13 @@ class Peers:
     self.last_words = LastWords(own, first if index else own, coordinator)
     self._thread = threading.Thread(target=self._watch, daemon=True)
     self._thread.start()
+    # A thread that is within C++ when Python ends takes the process down.
+    atexit.register(self.close)
+
+  def close(self) -> None:
+    """Stops looking after the others; called at the end of the process."""
+    self._over.set()
+    self._thread.join(4 * BEAT_SECONDS)
 
   def name(self, index: int) -> str:
     """A process as messages name it."""

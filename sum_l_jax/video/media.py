@@ -193,10 +193,10 @@ class VideoFile:
     until = max(end, 0.0)
     whole = math.isinf(clip.stop)
     stop = max(told or 0, clip.start) if whole else clip.stop
-    cut_off = told is not None and until < told - cutting.END_TOLERANCE_SECONDS
+    cut_off = told is not None and until < told - stream.end_tolerance
     if not cut_off and stream.ended_early:
       cut_off, told = True, told or until
-    if clip.jpegs and not cut_off and stop <= end + cutting.END_TOLERANCE_SECONDS:
+    if clip.jpegs and not cut_off and stop <= end + stream.end_tolerance:
       return None
     if cut_off:
       return ValueError(

@@ -41,6 +41,8 @@ class VideoStream:
     seekable: whether reading may begin elsewhere.
     damaged: number of frames and packets that could not be decoded so far.
     ended_early: whether the file could not be read to its end.
+    reordering: longest time, in seconds, from when a picture so far is decoded to
+      when it is shown.
     frame_seconds: how long the newest frame is shown.
   """
 
@@ -64,6 +66,7 @@ class VideoStream:
     self.frame_seconds = 1 / (self._container.stated_fps or 30.0)
     self.damaged = 0
     self.ended_early = False
+    self.reordering = 0.0
     self._strict = strict
     self._first_damage = 0.0
     # Times of packets that gave no frame, in strict reading.
@@ -78,6 +81,14 @@ class VideoStream:
   def close(self) -> None:
     """Closes the file."""
     self._container.close()
+
+  @property
+  def end_tolerance(self) -> float:
+    """How much earlier than the container says the pictures may end, in seconds.
+
+    Fragmented MP4 files add up how long pictures are decoded, not shown.
+    """
+    return cutting.END_TOLERANCE_SECONDS + self.reordering
 
   @property
   def is_shifted(self) -> bool:
@@ -184,6 +195,9 @@ class VideoStream:
       ticks = packet.pts if packet.pts is not None else packet.dts
       if ticks is not None:
         moment = self._container.seconds(ticks)
+      if packet.pts is not None and packet.dts is not None:
+        delay = float((packet.pts - packet.dts) * self._container.time_base)
+        self.reordering = max(self.reordering, delay)
       try:
         frames = packet.decode()
       except FFmpegError as error:

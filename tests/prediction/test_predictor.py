@@ -285,8 +285,9 @@ def counts_fixture(monkeypatch):
       yield frame
 
   monkeypatch.setattr(video_stream.VideoStream, "_decoded", counted)
-  encode = jpeg.encode
-  monkeypatch.setattr(jpeg, "encode", lambda image: _Tracked(encode(image)))
+  for name in ("encode", "encode_planes"):
+    encode = getattr(jpeg, name)
+    monkeypatch.setattr(jpeg, name, lambda *planes, encode=encode: _Tracked(encode(*planes)))
   _Tracked.alive = _Tracked.peak = _Tracked.made = 0
   return counts
 
