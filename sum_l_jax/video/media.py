@@ -196,7 +196,9 @@ class VideoFile:
     cut_off = told is not None and until < told - stream.end_tolerance
     if not cut_off and stream.ended_early:
       cut_off, told = True, told or until
-    if clip.jpegs and not cut_off and stop <= end + stream.end_tolerance:
+    within = told is not None and stop <= told
+    late = stream.end_tolerance if within else cutting.END_TOLERANCE_SECONDS
+    if clip.jpegs and not cut_off and stop <= end + late:
       return None
     if cut_off:
       return ValueError(
