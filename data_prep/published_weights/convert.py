@@ -391,7 +391,8 @@ class _Conversion:
     rates = {
       view: options.fps
       or frames.get("fps_by_view", {}).get(view)
-      or next((head.fps for head in own), frames.get("fps") or known_fps)
+      or frames.get("fps")
+      or next((head.fps for head in own), known_fps)
       for view, own in heads.items()
     }
     biases = [tower["projection"]["bias"] for tower in params.values() if "projection" in tower]
@@ -419,9 +420,11 @@ class _Conversion:
         "count": entry.num_frames,
         "stride": frames.get("stride", entry.stride),
         "crop_size": frames.get("crop_size", 256),
-        "fps": options.fps or frames.get("fps") or known_fps,
+        "fps": rates.get(types.EGO) or next(iter(rates.values()), known_fps),
         # The towers of one file may have seen other rates: 60 for EPIC, 24 for LEMMA.
         **({"fps_by_view": rates} if len(set(rates.values())) > 1 else {}),
+        # Those of the clips that a run of ours was trained on.
+        **({"rates": frames["rates"]} if frames.get("rates") else {}),
       },
       "network": {
         "alpha": spec.alpha,
@@ -452,12 +455,22 @@ def _kernel_hint(ours: str, value: np.ndarray, backbone: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
+class _ExportedFrames:
+  count: checked_json.Count | None = None
+  stride: checked_json.Count | None = None
+  crop_size: checked_json.Count | None = None
+  fps: checked_json.Positive | None = None
+  fps_by_view: dict[str, checked_json.Positive] = dataclasses.field(default_factory=dict)
+  rates: list[checked_json.Positive] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
 class _Exported:
   """What a card holds that `export` wrote, as far as it is read again."""
 
   tasks: dict[str, dict[str, list[str]]] = dataclasses.field(default_factory=dict)
   pixels: dict[str, checked_json.Object] = dataclasses.field(default_factory=dict)
-  frames: dict[str, float] = dataclasses.field(default_factory=dict)
+  frames: _ExportedFrames = _ExportedFrames()
   network: checked_json.Object = dataclasses.field(default_factory=dict)
   head_names: dict[str, tuple[str, str, str]] = dataclasses.field(default_factory=dict)
   exported_views: list[str] = dataclasses.field(default_factory=list)

@@ -461,6 +461,7 @@ def test_one_tower_of_a_run_of_ours_comes_back_as_what_it_was(networks, tmp_path
   assert convert(first, tmp_path / "one") == 0
   weights = weight_files.read_weights(tmp_path / "one")
   card = {k: v for k, v in weights.card.items() if k != "network"}
+  card["frames"] = {**card["frames"], "rates": [59.94, 60.0]}
   card["config"] = json.dumps(
     {
       "model.projection_prenorm": "false",
@@ -477,6 +478,8 @@ def test_one_tower_of_a_run_of_ours_comes_back_as_what_it_was(networks, tmp_path
   assert set(again.params) == {view}
   assert not again.card["network"]["projection_prenorm"]
   assert again.card["network"]["pool_window"] == 5
+  assert again.card["frames"]["fps"] == {"ego": 60.0, "exo": 24.0}[view]
+  assert again.card["frames"]["rates"] == [59.94, 60.0]
   flat = weight_files.flatten(again.params[view])
   assert flat.keys() == weight_files.flatten(weights.params[view]).keys()
 
