@@ -276,7 +276,10 @@ def test_number_of_official_clips(examine, ego, source, kind, split, official):
   (ego / "skipped.csv").write_text("clip_id,where,reason\na,b,c\n")
   _, _, found = examine(ego)
   finding = only(found, "number", split, "warning", official - 5)
-  assert "the reasons are in" in finding["message"] and "skipped.csv" in finding["message"]
+  assert (
+    "lists the clips that were left out" in finding["message"]
+    and "skipped.csv" in finding["message"]
+  )
   assert only(found, "skipped", "", "warning", 1)
   text = "video_id,clip_id,rows,where,reason\nP01_01,,40,a,b\n,P02_01_1,1,a,b\n"
   (ego / "skipped.csv").write_text(text)
