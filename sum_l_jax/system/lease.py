@@ -24,6 +24,7 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import datetime
+import glob
 import json
 import os
 import pathlib
@@ -423,6 +424,9 @@ def held_for(output: pathlib.Path, parts: pathlib.Path, *, what: str) -> Iterato
     yield  # Nothing can be made or replaced there, so nothing is destroyed.
     return
   parts.mkdir(parents=True, exist_ok=True)
+  for aside in parts.parent.glob(f"{glob.escape(parts.name)}.{_ASIDE}"):
+    # Somebody was killed while removing it.
+    shutil.rmtree(aside, ignore_errors=True)
   lease = take(output, what=what, store=FolderStore(parts), stays=False)
   try:
     yield
@@ -441,6 +445,10 @@ def clear(parts: pathlib.Path) -> None:
 
 def _parts(folder: pathlib.Path) -> list[pathlib.Path]:
   return [path for path in folder.iterdir() if path.name != FOLDER] if folder.is_dir() else []
+
+
+# Pattern of what `_remove` adds to a name.
+_ASIDE = "[0-9a-f]" * 8
 
 
 def _remove(folder: pathlib.Path) -> None:

@@ -101,6 +101,18 @@ def test_after_a_kill_the_build_goes_on_at_once(options, tmp_path, monkeypatch):
   _assert_built(tmp_path / "data" / "out")
 
 
+def test_what_a_kill_at_the_very_end_leaves_is_removed(options, tmp_path):
+  """The folder of the lease has been put aside, and is not yet removed."""
+  assert build_dataset.main(options) == 0
+  out = tmp_path / "data" / "out"
+  parts = clip_dataset.parts_folder(out)
+  left = parts.with_name(f"{parts.name}.0c2dc913") / lease.FOLDER
+  left.mkdir(parents=True)
+  (left / "1").write_text("{}")
+  assert build_dataset.main(options) == 0
+  _assert_built(out)
+
+
 def test_merging_and_writing_are_refused_too(tmp_path, capsys):
   clips = lambda name: {"train": lambda: tiny_data.noise_clips(name, 2, seed=0)}
   write = lambda folder, name: clip_dataset.write_clip_dataset(
