@@ -94,7 +94,18 @@ class _Pixels:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Frames:
+class Frames:
+  """What a card says of the frames that the network takes.
+
+  Attributes:
+    count: number of frames, T.
+    stride: stored frames between two of them.
+    crop_size: pixels of a side.
+    fps: stored frames a second; with two views, that of ego.
+    rates: rates of the clips that a run was trained on.
+    fps_by_view: rate of each view, where they differ.
+  """
+
   count: checked_json.Count
   stride: checked_json.Count
   crop_size: checked_json.Count
@@ -121,7 +132,7 @@ class _Card:
   tasks: dict[str, dict[str, list[str]]]
   kinds: dict[str, dict[str, Literal["softmax", "multi_label"]]]
   pixels: dict[str, _Pixels]
-  frames: _Frames
+  frames: Frames
   stage: str = ""
   embedding_dim: checked_json.Count | None = None
   network: _Network = _Network()

@@ -292,7 +292,8 @@ class Peers:
     """Ends this process after an error, and with it the others."""
     with self._lock:
       self._ending = True
-    try:
+    # The service may be gone, and with it who could read.
+    with contextlib.suppress(Exception):
       self._client.key_value_set(f"{_ROOT}/ended/{self.index}", text, True)
       # The others read it in this process, and JAX ends them once it is gone.
       end = time.monotonic() + 4 * BEAT_SECONDS
@@ -300,8 +301,6 @@ class Peers:
         if len(self._read("ended").keys() | self._read("left").keys()) == self.count:
           break
         time.sleep(0.1)
-    except Exception:  # The service is gone, and with it who could read.
-      pass
     self._leave(text, status)
 
   def _leave(self, text: str, status: int = STATUS) -> NoReturn:

@@ -111,10 +111,10 @@ def separate_heads(logits, labels, columns, kinds, pools, mask):
   """L_t as with a head for each pool, in plain numpy; what a union must equal.
 
   Args:
-    logits: by head, [B, K].
-    labels: of each row by head, own class ids of the row's pool.
-    columns: of each pool by head, the head's class of each own class.
-    kinds: by head.
+    logits: logits by head, [B, K].
+    labels: for each row, its class ids by head, as the row's pool numbers them.
+    columns: for each pool, by head, the head's number of each class of the pool.
+    kinds: kind of each head's task.
     pools: pool of each row.
     mask: 1 for rows that count.
   """

@@ -179,22 +179,13 @@ class _Output:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Frames:
-  count: checked_json.Count
-  stride: checked_json.Count
-  crop_size: checked_json.Count
-  fps: checked_json.Positive
-  rates: tuple[checked_json.Positive, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
 class _Card:
   """What a card must hold, as far as it is read again."""
 
   input: _Input
   outputs: dict[str, _Output]
   class_names: dict[str, list[str]]
-  frames: _Frames
+  frames: weight_files.Frames
   sha256: dict[str, checked_json.Sha256] = dataclasses.field(default_factory=dict)
 
 
