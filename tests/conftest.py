@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import pathlib
+import uuid
 
 # Before anything imports JAX, and for the processes that tests start as well.
 # Compilation is most of the suite's time: many tests run the same programs, and
@@ -16,7 +17,14 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 
+from tests.support import storage_server
+
+# Clients of Cloud Storage read these when they are imported; whoever has an
+# account must not use it in a test.
+os.environ |= storage_server.SWITCHES
+
 from absl import flags
+from etils import epath
 import jax
 import numpy as np
 import pytest
@@ -144,3 +152,22 @@ def finished(tiny_ego, tiny_exo, tiny_tables, tmp_path_factory) -> tuple[pathlib
   runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
   workdir = tmp_path_factory.mktemp("finished")
   return workdir, main.run(config, workdir)
+
+
+@pytest.fixture(scope="session")
+def storage_url() -> str:
+  """Address of a server of Cloud Storage on this machine, with a bucket `tests`."""
+  if reason := storage_server.missing():
+    pytest.skip(reason)
+  server = storage_server.StorageServer()
+  server.make_bucket("tests")
+  yield server.url
+  server.stop()
+
+
+@pytest.fixture
+def bucket(storage_url, monkeypatch) -> epath.Path:
+  """A folder of a bucket, empty, for this process and those that it starts."""
+  for name, value in storage_server.environment(storage_url).items():
+    monkeypatch.setenv(name, value)
+  return epath.Path(f"gs://tests/{uuid.uuid4().hex[:12]}")
