@@ -37,7 +37,7 @@ from sum_l_jax.models import resnet3d  # noqa: E402
 from sum_l_jax.models.encoder import EncoderOptions  # noqa: E402
 from sum_l_jax.models.layers import convolution  # noqa: E402
 from sum_l_jax.models.layers.stem import Stem  # noqa: E402
-from sum_l_jax.tools.aot import compiler  # noqa: E402
+from sum_l_jax.tools import program_costs  # noqa: E402
 from sum_l_jax.tools.aot import hlo  # noqa: E402
 from sum_l_jax.tools.aot import topologies  # noqa: E402
 
@@ -160,8 +160,8 @@ def compile_case(case: Case) -> dict[str, Any]:
     "milliseconds_by_cycles": 1e3 * text.cycles / chip.clock_hz,
     "main_bytes": text.main_bytes,
     "seconds_of_compiling": seconds,
-    "memory": compiler.read_memory(program),
-    **compiler.read_costs(program),
+    "memory": program_costs.read_memory(program),
+    **program_costs.read_costs(program),
   }
 
 

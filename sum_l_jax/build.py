@@ -4,6 +4,10 @@ The two stages (paper, section 3): `exo` trains the third-person encoder alone
 with L_t; `joint` trains everything with Eq. 12, or the ego encoder alone where
 the method has no exo terms. Settings end here: what stands below takes plain
 arguments.
+
+A step is assembled where there is nothing to read clips or checkpoints with:
+the modules that import Grain, OpenCV or Orbax are imported by the functions
+that need them.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import functools
 import hashlib
 import importlib.metadata
 import pathlib
+from typing import TYPE_CHECKING
 from typing import Any
 
 from absl import logging
@@ -24,21 +29,17 @@ import optax
 
 from sum_l_jax import models
 from sum_l_jax import types
-from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config import durations
 from sum_l_jax.config import read
 from sum_l_jax.config import schema
 from sum_l_jax.config.schema import EXO_STAGE
 from sum_l_jax.config.schema import JOINT_STAGE
 from sum_l_jax.config.schema import Settings
-from sum_l_jax.data import examples
 from sum_l_jax.data import input_options
 from sum_l_jax.data import label_union
-from sum_l_jax.data import loader
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
-from sum_l_jax.data import transforms
 from sum_l_jax.losses.objective import Objective
 from sum_l_jax.models import backbones
 from sum_l_jax.models.encoder import EncoderOptions
@@ -52,6 +53,10 @@ from sum_l_jax.train.state import Tree
 from sum_l_jax.train.state import create_state
 from sum_l_jax.train.step import Step
 from sum_l_jax.train.step import make_train_step
+
+if TYPE_CHECKING:
+  from sum_l_jax.data import loader
+  from sum_l_jax.data import transforms
 
 Tasks = Mapping[str, Mapping[str, types.Task]]
 _VERSIONS = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -245,6 +250,8 @@ def open_data(settings: Settings, stage: str) -> StageData:
 
 def init_digests(settings: Settings) -> dict[str, str]:
   """Digests of the given starting weights by view; "" where there are none."""
+  from sum_l_jax.checkpoint import weight_files
+
   sources = {types.EGO: settings.init.ego, types.EXO: settings.init.exo}
   return {
     view: weight_files.file_digest(source) if source and source != "exo_stage" else ""
@@ -254,6 +261,8 @@ def init_digests(settings: Settings) -> dict[str, str]:
 
 def train_transform(settings: Settings, view: str) -> transforms.ClipTransform:
   """Sampling and augmentation of one view in training."""
+  from sum_l_jax.data import transforms
+
   return transforms.ClipTransform(
     num_frames=settings.frames.count,
     stride=settings.frames.stride,
@@ -266,6 +275,8 @@ def train_transform(settings: Settings, view: str) -> transforms.ClipTransform:
 
 def eval_transform(settings: Settings) -> transforms.ClipTransform:
   """Sampling at test time: no augmentation, and a crop size of its own."""
+  from sum_l_jax.data import transforms
+
   return transforms.ClipTransform.for_testing(
     settings.frames.count, settings.frames.stride, settings.eval.crop_size
   )
@@ -535,6 +546,9 @@ class Trainer:
 
   def stream(self, *, start_step: int) -> loader.TrainStream:
     """The training batches from `start_step` on."""
+    from sum_l_jax.data import examples
+    from sum_l_jax.data import loader
+
     settings, data = self.settings, self.opened
     return loader.TrainStream(
       {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 
 from sum_l_jax import build
-from sum_l_jax.tools.aot import chips
+from sum_l_jax.tools import chips
 from sum_l_jax.tools.aot import compiler
 
 _TEXTS = pathlib.Path(__file__).parent / "hlo"

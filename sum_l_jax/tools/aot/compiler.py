@@ -16,10 +16,11 @@ from sum_l_jax import types
 from sum_l_jax.config import schema
 from sum_l_jax.config.schema import Settings
 from sum_l_jax.system import devices
+from sum_l_jax.tools import chips
 from sum_l_jax.tools import jax_config
-from sum_l_jax.tools.aot import chips
+from sum_l_jax.tools import program_costs
+from sum_l_jax.tools import workload
 from sum_l_jax.tools.aot import topologies
-from sum_l_jax.tools.aot import workload
 
 # Only for schedules given in epochs, whose numbers don't change the program.
 _SOME_CLIPS = 100_000
@@ -124,34 +125,6 @@ def lower_step(
   return step.lower(trainer.abstract_state(), batch)
 
 
-def read_memory(program: jax.stages.Compiled) -> dict[str, int]:
-  """Reads how many bytes a program takes on one chip.
-
-  Returns:
-    "arguments"; "outputs" without those that take an argument's place;
-    "temporaries"; "code"; "total" of these, which a chip must have; "peak", the
-    most that is in use at a time, 0 where the compiler doesn't say. Temporaries
-    are one block with gaps: the total may be above the peak.
-  """
-  found = program.memory_analysis()
-  assert found is not None
-  parts = {
-    "arguments": found.argument_size_in_bytes,
-    "outputs": found.output_size_in_bytes - found.alias_size_in_bytes,
-    "temporaries": found.temp_size_in_bytes,
-    "code": found.generated_code_size_in_bytes,
-  }
-  peak = getattr(found, "peak_memory_in_bytes", 0) or 0
-  return {**parts, "total": sum(parts.values()), "peak": peak}
-
-
-def read_costs(program: jax.stages.Compiled) -> dict[str, float]:
-  """Reads "flops" and "bytes_accessed" of one chip and step, where known."""
-  found = program.cost_analysis() or {}
-  names = {"flops": "flops", "bytes_accessed": "bytes accessed"}
-  return {name: float(found[key]) for name, key in names.items() if key in found}
-
-
 def compile_step(
   settings: Settings,
   stage: str,
@@ -212,6 +185,6 @@ def compile_step(
   return make(
     time.monotonic() - start,
     text=program.as_text() or "",
-    memory=read_memory(program),
-    costs=read_costs(program),
+    memory=program_costs.read_memory(program),
+    costs=program_costs.read_costs(program),
   )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import math
 from typing import Any
 
-from sum_l_jax.tools.aot import chips
+from sum_l_jax.tools import chips
 from sum_l_jax.tools.aot import compiler
 from sum_l_jax.tools.aot import hlo
 

@@ -12,7 +12,7 @@ from jax.experimental import topologies
 import numpy as np
 
 from sum_l_jax.system import devices
-from sum_l_jax.tools.aot import chips
+from sum_l_jax.tools import chips
 
 _FORM = re.compile(r"(v\w+):(\d+(?:x\d+){1,2})")
 _CUDA_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")

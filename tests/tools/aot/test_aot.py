@@ -20,12 +20,13 @@ from data_prep.sources import epic_kitchens
 from data_prep.toy_kitchen import vocabulary
 from sum_l_jax import build
 from sum_l_jax import types
-from sum_l_jax.tools.aot import chips
+from sum_l_jax.tools import chips
+from sum_l_jax.tools import program_costs
+from sum_l_jax.tools import workload
 from sum_l_jax.tools.aot import compiler
 from sum_l_jax.tools.aot import hlo
 from sum_l_jax.tools.aot import program_report
 from sum_l_jax.tools.aot import topologies
-from sum_l_jax.tools.aot import workload
 from sum_l_jax.tools.aot.__main__ import main
 from tests.support import compiled_step
 
@@ -149,7 +150,7 @@ def test_a_matrix_product_costs_what_it_costs():
     )
     .compile()
   )
-  costs, memory = compiler.read_costs(program), compiler.read_memory(program)
+  costs, memory = program_costs.read_costs(program), program_costs.read_memory(program)
   assert costs["flops"] == 2 * 64 * 128 * 32
   assert costs["bytes_accessed"] == 4 * (64 * 128 + 128 * 32 + 64 * 32)
   assert memory["arguments"] == 4 * (64 * 128 + 128 * 32)
