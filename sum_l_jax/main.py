@@ -77,7 +77,8 @@ _MULTIHOST = flags.DEFINE_enum(
   "auto",
   multihost.MODES,
   "Connect with the processes of other hosts: auto does on TPU pods, under"
-  " Slurm and Open MPI, and with the next flags.",
+  " Slurm and Open MPI 4, with JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and"
+  " JAX_PROCESS_ID in the environment, and with the next flags.",
 )
 _COORDINATOR = flags.DEFINE_string("coordinator_address", "", "Host of process 0, or host:port.")
 _PORT = flags.DEFINE_integer(

@@ -1,7 +1,10 @@
 """Connecting the processes of a run: how many there are, and who is late.
 
 Every process of a run is started with the same command. Which of them it is
-comes from the flags or from what started it (Slurm, Open MPI, a TPU pod).
+comes from the flags, from the environment variables `JAX_COORDINATOR_ADDRESS`,
+`JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`, or from what started it (Slurm, Open
+MPI, a TPU pod). Kubernetes is never asked: that would need rights that few pods
+have.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import dataclasses
 import glob
 import hashlib
 import hmac
+import json
 import re
 import secrets
 import socket
@@ -37,7 +41,9 @@ class _Launcher:
     name: its name.
     count: variable with the number of all processes; "" if it sets none.
     index: variable with the number of this process.
-    here: variable with the number of processes of this machine.
+    here: variable with the number of processes of this machine; Slurm gives
+      those of all machines, "4(x2)".
+    rank_here: variable with the number of this process among those.
     address: variable with the machine of process 0.
     found_by: variables from which JAX finds that machine; empty if it can't.
   """
@@ -46,18 +52,22 @@ class _Launcher:
   count: str
   index: str
   here: str = ""
+  rank_here: str = ""
   address: str = ""
   found_by: tuple[str, ...] = ()
 
 
-# `mpirun` within a Slurm job passes Slurm's variables on, which are then those
-# of the job's script: hence the order.
+_ADDRESS = "JAX_COORDINATOR_ADDRESS"
+# What is said outright comes first. `mpirun` within a Slurm job passes Slurm's
+# variables on, which are then those of the job's script: hence the order.
 _LAUNCHERS = (
+  _Launcher("the environment", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", address=_ADDRESS),
   _Launcher(
     "Open MPI",
     "OMPI_COMM_WORLD_SIZE",
     "OMPI_COMM_WORLD_RANK",
     "OMPI_COMM_WORLD_LOCAL_SIZE",
+    "OMPI_COMM_WORLD_LOCAL_RANK",
     found_by=("OMPI_MCA_orte_hnp_uri",),  # Set up to version 4.
   ),
   _Launcher(
@@ -65,15 +75,22 @@ _LAUNCHERS = (
     "SLURM_NTASKS",
     "SLURM_PROCID",
     "SLURM_STEP_TASKS_PER_NODE",
+    "SLURM_LOCALID",
     found_by=("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_LOCALID"),  # Set by `srun`.
   ),
-  _Launcher("MPI", "PMI_SIZE", "PMI_RANK", "MPI_LOCALNRANKS"),
+  _Launcher("MPI", "PMI_SIZE", "PMI_RANK", "MPI_LOCALNRANKS", "MPI_LOCALRANKID"),
 )
 # What shows that there may be others, and is not taken for an answer.
 _SIGNS = (
   _Launcher("an indexed Job of Kubernetes", "", "JOB_COMPLETION_INDEX"),
   _Launcher("a JAXJob of Kubeflow", "NUM_PROCESSES", "PROCESS_ID", address="COORDINATOR_ADDRESS"),
   _Launcher("torchrun or a PyTorchJob", "WORLD_SIZE", "RANK", address="MASTER_ADDR"),
+  _Launcher("Kubeflow Trainer", "PET_NNODES", "PET_NODE_RANK", address="PET_MASTER_ADDR"),
+  _Launcher(
+    "a LeaderWorkerSet", "LWS_GROUP_SIZE", "LWS_WORKER_INDEX", address="LWS_LEADER_ADDRESS"
+  ),
+  _Launcher("a Job of Volcano", "", "VC_TASK_INDEX"),
+  _Launcher("XPK or a similar launcher", "NNODES", "NODE_RANK"),
   _Launcher(
     "AWS Batch",
     "AWS_BATCH_JOB_NUM_NODES",
@@ -89,6 +106,8 @@ _SIGNS = (
 )
 # Lists of machines, separated by commas, and their index.
 _LISTS = {"TPU_WORKER_HOSTNAMES": "TPU_WORKER_ID", "TPU_PROCESS_ADDRESSES": "TPU_WORKER_ID"}
+# JSON that lists machines: of SageMaker, Vertex AI and Kubeflow's TFJob.
+_JSON = ("SM_HOSTS", "CLUSTER_SPEC", "TF_CONFIG")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,12 +119,16 @@ class Job:
     count: number of processes.
     index: number of this process.
     local_devices: GPUs of this process; None leaves them to JAX.
+    detect: whether JAX looks into the environment for what is None. Where
+      nothing is left to find, it would still ask the metadata server of a cloud
+      or Kubernetes for the local devices, and fail where it has no rights.
   """
 
   coordinator: str | None = None
   count: int | None = None
   index: int | None = None
   local_devices: tuple[int, ...] | None = None
+  detect: bool = True
 
 
 def find_job(
@@ -152,7 +175,8 @@ def find_job(
     num_processes = _number(environment, launcher.count)
     process_id = _number(environment, launcher.index)
   known = num_processes > 0 and process_id >= 0
-  if any(flags) and not (known and (coordinator_address or launcher)):
+  given = coordinator_address or environment.get(_ADDRESS, "")
+  if any(flags) and not (known and (given or launcher)):
     raise ValueError(
       "--coordinator_address, --num_processes and --process_id go together,"
       " where Slurm or MPI don't give the last two; got"
@@ -163,24 +187,47 @@ def find_job(
     raise ValueError(f"--process_id must lie in 0 to {num_processes - 1}, got {process_id}.")
   if known and num_processes == 1 and mode == "auto":
     return None
+  port = _number(environment, "JAX_COORDINATOR_PORT") if coordinator_port == PORT else -1
+  address = _with_port(given, port if port > 0 else coordinator_port)
   if not known:
     # JAX finds the processes of a TPU pod itself.
     if on_tpu or mode == "on":
-      return Job()
+      return Job(address)
     _refuse_to_be_alone(environment)
     return None
-  if not (coordinator_address or environment.get("JAX_COORDINATOR_ADDRESS")):
+  if address is None:
     _check_address_is_found(launcher, environment)
-  address = coordinator_address or None
-  if address and not re.search(r":\d+$", address):
-    address = f"{address}:{coordinator_port}"
-  local = None
-  here = environment.get(launcher.here, "") if launcher else ""
-  # JAX gives a process of these launchers one GPU; one that is alone on its
-  # machine takes all.
-  if re.match(r"1\b", here) and num_gpus > 1:
-    local = tuple(range(num_gpus))
-  return Job(address, num_processes, process_id, local)
+  local = _local_devices(launcher, environment, num_gpus) if launcher else None
+  detect = address is None or bool(launcher and _is_found(launcher, environment))
+  return Job(address, num_processes, process_id, local, detect)
+
+
+def _with_port(address: str, port: int) -> str | None:
+  """The address as JAX wants it, or None without one."""
+  if not address or re.search(r":\d+$", address):
+    return address or None
+  return f"{address}:{port}"
+
+
+def _local_devices(
+  launcher: _Launcher, environment: Mapping[str, str], num_gpus: int
+) -> tuple[int, ...] | None:
+  """GPUs of this process where JAX would take others, or all of them."""
+  here = environment.get(launcher.here, "")
+  # A process that is alone on its machine takes all; one that is shown a single
+  # GPU sees it as number 0, where JAX looks for the one of its own number.
+  if re.fullmatch(r"1(\(x\d+\))?", here) or (here and num_gpus == 1):
+    return tuple(range(num_gpus)) or None
+  # JAX gives a process of a launcher that it knows one GPU.
+  if not here or not num_gpus or _is_found(launcher, environment):
+    return None
+  rank = _number(environment, launcher.rank_here)
+  return (rank,) if rank >= 0 else None
+
+
+def _is_found(launcher: _Launcher, environment: Mapping[str, str]) -> bool:
+  """Whether JAX finds the job of this launcher in the environment."""
+  return bool(launcher.found_by) and all(name in environment for name in launcher.found_by)
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:
@@ -215,15 +262,20 @@ def _check_address_is_found(launcher: _Launcher | None, environment: Mapping[str
   """Raises ValueError unless JAX finds the machine of process 0."""
   if launcher is None:
     return
-  absent = [name for name in launcher.found_by if name not in environment]
-  if launcher.found_by and not absent:
+  if _is_found(launcher, environment):
     return
+  absent = [name for name in launcher.found_by if name not in environment]
   said = f"{launcher.count}={environment[launcher.count]}"
   if launcher.name == "Slurm":
     raise ValueError(
       f"{said} says that there are other processes, but this one was not started by srun"
       f" ({', '.join(absent)} not set), so that they can't find each other. Put srun before the"
       f" command, or give --coordinator_address=HOST_OF_PROCESS_0. {_ALONE}"
+    )
+  if launcher.address:
+    raise ValueError(
+      f"{said} says that there are other processes, but {launcher.address} is not set. Give it the"
+      f" host of process 0, the same for all, or give --coordinator_address. {_ALONE}"
     )
   raise ValueError(
     f"{said} ({launcher.name}) says that there are other processes, but not on which machine the"
@@ -255,12 +307,34 @@ def _refuse_to_be_alone(environment: Mapping[str, str]) -> None:
         f" (`ls /dev/accel* /dev/vfio`), or give --coordinator_address={hosts[0]}"
         f" --num_processes={len(hosts)} --process_id=${index}. {_ALONE}"
       )
-  if environment.get("JAX_COORDINATOR_ADDRESS"):
-    raise ValueError(
-      "JAX_COORDINATOR_ADDRESS is a sign of other processes. Give"
-      " --coordinator_address=$JAX_COORDINATOR_ADDRESS, --num_processes and --process_id."
-      f" {_ALONE}"
-    )
+  for name in _JSON:
+    count = _count_in_json(environment.get(name, ""))
+    if count > 1:
+      raise ValueError(
+        f"{name} names {count} machines, but --multihost=auto doesn't know which of them this is."
+        f" Give --coordinator_address=HOST_OF_PROCESS_0 --num_processes={count}"
+        f" --process_id=NUMBER. {_ALONE}"
+      )
+  for name in (_ADDRESS, "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
+    if environment.get(name) and environment.get("JAX_NUM_PROCESSES") != "1":
+      raise ValueError(
+        f"{name} is a sign of other processes. {_ADDRESS}, JAX_NUM_PROCESSES and JAX_PROCESS_ID go"
+        " together, as do --coordinator_address, --num_processes and --process_id; the last two"
+        f" are numbers. {_ALONE}"
+      )
+
+
+def _count_in_json(text: str) -> int:
+  """Number of machines in a list, or in the `cluster` of TensorFlow's form."""
+  try:
+    value = json.loads(text)
+  except (ValueError, RecursionError):
+    return 0
+  if isinstance(value, dict):
+    cluster = value.get("cluster")
+    value = [cluster] if not isinstance(cluster, dict) else list(cluster.values())
+    value = [host for hosts in value if isinstance(hosts, list) for host in hosts]
+  return len(value) if isinstance(value, list) else 0
 
 
 def has_tpu() -> bool:
@@ -300,6 +374,7 @@ def connect(job: Job, *, timeout: int = 300, heartbeat: int = 100, shared: str =
         job.count,
         job.index,
         job.local_devices,
+        None if job.detect else "deactivate",
         initialization_timeout=timeout,
         heartbeat_timeout_seconds=heartbeat,
       )

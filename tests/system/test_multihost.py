@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 
+from jax._src import clusters
 import pytest
 
 from sum_l_jax.system import multihost
@@ -42,19 +43,26 @@ def without(environment, *names):
 
 
 FLAGS = dict(coordinator_address="a", num_processes=2, process_id=1)
+OUTRIGHT = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "2"}
+MPI_5 = {**without(MPI, "OMPI_MCA_orte_hnp_uri"), "OMPI_COMM_WORLD_LOCAL_RANK": "1"}
+
+
+def job(address, *values, **fields):
+  """A job of which JAX need not find anything."""
+  return multihost.Job(address, *values, detect=False, **fields)
 
 
 @pytest.mark.parametrize(
-  "mode, environment, options, job",
+  "mode, environment, options, expected",
   [
     ("auto", {}, {}, None),
     ("on", {}, {}, multihost.Job()),
     # A TPU machine may be one of a pod; JAX knows.
     ("auto", {}, {"on_tpu": True}, multihost.Job()),
     ("off", {}, {"on_tpu": True}, None),
-    ("auto", {}, FLAGS, multihost.Job("a:8476", 2, 1)),
-    ("auto", {}, {**FLAGS, "coordinator_address": "a:99"}, multihost.Job("a:99", 2, 1)),
-    ("auto", {}, {**FLAGS, "coordinator_port": 7}, multihost.Job("a:7", 2, 1)),
+    ("auto", {}, FLAGS, job("a:8476", 2, 1)),
+    ("auto", {}, {**FLAGS, "coordinator_address": "a:99"}, job("a:99", 2, 1)),
+    ("auto", {}, {**FLAGS, "coordinator_port": 7}, job("a:7", 2, 1)),
     # One process a GPU: JAX gives each its own.
     ("auto", SLURM, {"num_gpus": 4}, multihost.Job(None, 8, 3)),
     # One process a machine: it takes all four.
@@ -64,6 +72,15 @@ FLAGS = dict(coordinator_address="a", num_processes=2, process_id=1)
       {"num_gpus": 4},
       multihost.Job(None, 8, 3, (0, 1, 2, 3)),
     ),
+    # Unequal numbers of tasks say nothing of this machine.
+    (
+      "auto",
+      {**SLURM, "SLURM_STEP_TASKS_PER_NODE": "1,7"},
+      {"num_gpus": 8},
+      multihost.Job(None, 8, 3),
+    ),
+    # Each task is shown one GPU, as number 0; JAX would look for number 3.
+    ("auto", SLURM, {"num_gpus": 1}, multihost.Job(None, 8, 3, (0,))),
     ("auto", MPI, {"num_gpus": 2}, multihost.Job(None, 2, 1, (0, 1))),
     ("off", SLURM, {}, None),
     # A shell on a Slurm node, or a job of one task.
@@ -71,16 +88,49 @@ FLAGS = dict(coordinator_address="a", num_processes=2, process_id=1)
     ("auto", {**SLURM, "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, {}, None),
     # `mpirun` within a Slurm job.
     ("auto", {**SCRIPT, **MPI}, {}, multihost.Job(None, 2, 1)),
-    ("auto", {**SCRIPT, **PMI}, {"coordinator_address": "a"}, multihost.Job("a:8476", 4, 2)),
+    ("auto", {**SCRIPT, **PMI}, {"coordinator_address": "a"}, job("a:8476", 4, 2)),
     ("auto", {**SLURM, "PMI_SIZE": "8", "PMI_RANK": "3"}, {}, multihost.Job(None, 8, 3)),
     # Open MPI 5 doesn't say where process 0 is.
     (
       "auto",
       without(MPI, "OMPI_MCA_orte_hnp_uri"),
       {"coordinator_address": "a"},
-      multihost.Job("a:8476", 2, 1),
+      job("a:8476", 2, 1),
     ),
-    ("auto", {**PMI, "JAX_COORDINATOR_ADDRESS": "a:1"}, {}, multihost.Job(None, 4, 2)),
+    ("auto", {**PMI, "JAX_COORDINATOR_ADDRESS": "a:1"}, {}, job("a:1", 4, 2)),
+    # Launchers that JAX doesn't know: it would give each process all GPUs.
+    (
+      "auto",
+      {**MPI_5, "OMPI_COMM_WORLD_LOCAL_SIZE": "2", "JAX_COORDINATOR_ADDRESS": "a:1"},
+      {"num_gpus": 4},
+      job("a:1", 2, 1, (1,)),
+    ),
+    (
+      "auto",
+      {**PMI, "MPI_LOCALNRANKS": "4", "MPI_LOCALRANKID": "2"},
+      {"num_gpus": 4, "coordinator_address": "a"},
+      job("a:8476", 4, 2, (2,)),
+    ),
+    # What is said outright, as launch files and Kubeflow's JAX runtime do.
+    ("auto", OUTRIGHT, {}, job("a:1", 4, 2)),
+    ("auto", {**OUTRIGHT, "JAX_COORDINATOR_ADDRESS": "a"}, {}, job("a:8476", 4, 2)),
+    (
+      "auto",
+      {**OUTRIGHT, "JAX_COORDINATOR_ADDRESS": "a", "JAX_COORDINATOR_PORT": "5"},
+      {},
+      job("a:5", 4, 2),
+    ),
+    ("auto", {**OUTRIGHT, "JOB_COMPLETION_INDEX": "1"}, {"on_tpu": True}, job("a:1", 4, 2)),
+    ("auto", {**SLURM, **OUTRIGHT}, {}, job("a:1", 4, 2)),
+    ("auto", {**OUTRIGHT, "JAX_NUM_PROCESSES": "1", "JAX_PROCESS_ID": "0"}, {}, None),
+    ("off", OUTRIGHT, {}, None),
+    (
+      "auto",
+      {"JAX_COORDINATOR_ADDRESS": "b"},
+      without(FLAGS, "coordinator_address"),
+      job("b:8476", 2, 1),
+    ),
+    ("auto", {"JAX_COORDINATOR_ADDRESS": "b"}, {"on_tpu": True}, multihost.Job("b:8476")),
     # One process, whatever started it.
     ("auto", {"PMI_SIZE": "1", "PMI_RANK": "0", "PMIX_RANK": "0"}, {}, None),
     ("auto", {"WORLD_SIZE": "1", "RANK": "0", "MASTER_ADDR": "a"}, {}, None),
@@ -89,19 +139,64 @@ FLAGS = dict(coordinator_address="a", num_processes=2, process_id=1)
     # A pod of TPUs in Kubernetes: JAX knows.
     ("auto", {"JOB_COMPLETION_INDEX": "1"}, {"on_tpu": True}, multihost.Job()),
     ("off", {"JOB_COMPLETION_INDEX": "1"}, {}, None),
-    ("auto", {"JOB_COMPLETION_INDEX": "1"}, FLAGS, multihost.Job("a:8476", 2, 1)),
-    # Flags win over the launcher.
+    ("auto", {"JOB_COMPLETION_INDEX": "1"}, FLAGS, job("a:8476", 2, 1)),
+    ("auto", {"SM_HOSTS": '["algo-1"]', "TF_CONFIG": "{"}, {}, None),
+    ("auto", {"TF_CONFIG": '{"cluster": {"chief": ["a:1"]}, "task": {"index": 0}}'}, {}, None),
+    # Flags win over the launcher, which still has a say in who takes which GPU.
     ("auto", SLURM, FLAGS, multihost.Job("a:8476", 2, 1)),
   ],
 )
-def test_find_job(mode, environment, options, job):
-  assert multihost.find_job(mode, environment, **options) == job
+def test_find_job(mode, environment, options, expected):
+  assert multihost.find_job(mode, environment, **options) == expected
+
+
+@pytest.mark.parametrize("launcher, environment", [("slurm", SLURM), ("ompi", MPI)])
+def test_jax_finds_the_job_that_is_left_to_it(launcher, environment, monkeypatch):
+  """And without any one of the variables it doesn't; then neither is it left to it."""
+  environment = {**environment, "OMPI_COMM_WORLD_LOCAL_RANK": "0"}
+  for name in [name for name in os.environ if name.startswith(("SLURM_", "OMPI_"))]:
+    monkeypatch.delenv(name)
+  kinds = {kind.name: kind for kind in clusters.ClusterEnv._cluster_types}
+  with monkeypatch.context() as patch:
+    for name, value in environment.items():
+      patch.setenv(name, value)
+    find = clusters.ClusterEnv.auto_detect_unset_distributed_params
+    address, count, index, local = find(None, None, None, None, None, 1)
+  found = multihost.find_job("auto", environment, num_gpus=4)
+  assert (count, index) == (found.count, found.index) and address and len(local) == 1
+  needed = next(one for one in multihost._LAUNCHERS if one.found_by and one.count in environment)
+  for name in needed.found_by:
+    with monkeypatch.context() as patch:
+      for other, value in without(environment, name).items():
+        patch.setenv(other, value)
+      assert not kinds[launcher].is_env_present()
+    with pytest.raises(ValueError, match="--coordinator_address"):
+      multihost.find_job("auto", without(environment, name))
 
 
 @pytest.mark.parametrize(
   "environment, words",
   [
     ({"JOB_COMPLETION_INDEX": "1"}, "--process_id=$JOB_COMPLETION_INDEX"),
+    (
+      {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"},
+      "an indexed Job of Kubernetes",
+    ),
+    (
+      {"LWS_GROUP_SIZE": "2", "LWS_WORKER_INDEX": "1", "LWS_LEADER_ADDRESS": "a"},
+      "--coordinator_address=$LWS_LEADER_ADDRESS",
+    ),
+    ({"PET_NNODES": "2", "PET_NODE_RANK": "1", "PET_MASTER_ADDR": "a"}, "$PET_NODE_RANK"),
+    ({"NNODES": "2", "NODE_RANK": "1"}, "--process_id=$NODE_RANK"),
+    ({"VC_TASK_INDEX": "1"}, "Volcano"),
+    ({"SM_HOSTS": '["algo-1", "algo-2"]'}, "SM_HOSTS names 2 machines"),
+    (
+      {"TF_CONFIG": '{"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]}}'},
+      "TF_CONFIG names 3 machines",
+    ),
+    (without(OUTRIGHT, "JAX_COORDINATOR_ADDRESS"), "JAX_COORDINATOR_ADDRESS is not set"),
+    (without(OUTRIGHT, "JAX_PROCESS_ID"), "JAX_COORDINATOR_ADDRESS is a sign"),
+    ({**OUTRIGHT, "JAX_PROCESS_ID": "first"}, "the last two are numbers"),
     (without(MPI, "OMPI_MCA_orte_hnp_uri"), "--coordinator_address=HOST_OF_PROCESS_0"),
     (PMI, "PMI_SIZE=4 (MPI)"),
     (SCRIPT, "Put srun before the command"),
@@ -112,7 +207,8 @@ def test_find_job(mode, environment, options, job):
     ),
     ({"MEGASCALE_NUM_SLICES": "2", "MEGASCALE_SLICE_ID": "1"}, "$MEGASCALE_SLICE_ID"),
     ({"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "1"}, "--coordinator_address=a"),
-    ({"JAX_COORDINATOR_ADDRESS": "a:1"}, "--coordinator_address=$JAX_COORDINATOR_ADDRESS"),
+    ({"JAX_COORDINATOR_ADDRESS": "a:1"}, "JAX_COORDINATOR_ADDRESS is a sign"),
+    ({"JAX_PROCESS_ID": "1"}, "JAX_PROCESS_ID is a sign"),
   ],
 )
 def test_who_sees_others_and_does_not_know_them_does_not_train_alone(environment, words):
