@@ -19,6 +19,10 @@ _NORMALISE = ["tensorflow>=2.20,<3", "tensorflow-text>=2.20,<3"]
 _TEXT = ["torch>=2.10,<2.15", "sentence-transformers>=5,<7", "transformers>=5,<6"]
 
 
+# Paths of the kind gs://bucket/name: epath's client, and the one of Orbax.
+_GCS = ["gcsfs>=2026.2", "google-cloud-storage>=3,<4"]
+
+
 class _BuildPy(build_py.build_py):
   """A wheel also has configs/, as sum_l_jax/configs; a clone uses its own."""
 
@@ -62,6 +66,8 @@ setuptools.setup(
     "array-record>=0.8,<0.9",
     "av>=15,<20",
     "clu>=0.0.12,<0.1",
+    # Paths of disks and buckets.
+    "etils[epath]>=1.12,<2",
     "flax>=0.12.1,<0.13",
     "grain>=0.2.16,<0.3",
     # Imported by tensorflow-datasets, undeclared.
@@ -109,6 +115,7 @@ setuptools.setup(
       # Formats the signatures.
       "ruff>=0.8",
     ],
+    "gcs": _GCS,
     # The page of a run and the charts of its data.
     "report": _REPORT,
     "tensorboard": _TENSORBOARD,

@@ -24,8 +24,8 @@ import time
 import numpy as np
 
 from sum_l_jax.data import nearest
-from sum_l_jax.system import atomic
 from sum_l_jax.system import progress
+from sum_l_jax.system import storage
 
 _ROWS_AT_ONCE = 16384
 
@@ -52,7 +52,7 @@ def write_vectors(path: pathlib.Path, number: int, dim: int, kind: str, seed: in
   rng = np.random.default_rng(seed)
   if path.is_file():
     return np.load(path, mmap_mode="r", allow_pickle=False)
-  with atomic.replacing(path) as scratch:
+  with storage.replacing(path) as scratch:
     _write_vectors(scratch, number, dim, kind, rng)
   return np.load(path, mmap_mode="r", allow_pickle=False)
 
@@ -101,7 +101,7 @@ def measure(args: argparse.Namespace, kind: str, folder: pathlib.Path) -> str:
       found = nearest.nearest(queries, keys, args.top_k, query_rows=rows, block=args.block)
       wall = time.perf_counter() - wall
       processor = time.process_time() - processor
-      with atomic.replacing(path) as scratch:
+      with storage.replacing(path) as scratch:
         np.savez(scratch, positions=found[0], cosines=found[1], seconds=[wall, processor])
     with np.load(path, allow_pickle=False) as block:
       positions.append(block["positions"])

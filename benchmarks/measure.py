@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from sum_l_jax.system import atomic
 from sum_l_jax.system import processes
+from sum_l_jax.system import storage
 
 # Those that change a timing; a result says what they were.
 _PACKAGES = (
@@ -188,7 +188,7 @@ def write(path: str | pathlib.Path, command: str, results: Mapping[str, Any]) ->
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   record = {"command": command, "environment": environment(), "results": results}
-  atomic.write_text(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
+  storage.write_text(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
 
 
 def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:

@@ -34,9 +34,10 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import os
-import pathlib
 import shlex
 import sys
+
+from etils import epath
 
 from data_prep.clips import clip_dataset
 from data_prep.clips import clip_reader
@@ -76,7 +77,7 @@ class Result:
 
 
 def build_dataset(
-  directory: pathlib.Path,
+  directory: epath.Path,
   *,
   name: str,
   view: str,
@@ -180,7 +181,7 @@ def build_dataset(
 
 
 def _print_estimate(
-  directory: pathlib.Path, specs: Sequence[clip_specs.ClipSpec], output: clip_reader.Output
+  directory: epath.Path, specs: Sequence[clip_specs.ClipSpec], output: clip_reader.Output
 ) -> None:
   """Says how much will be cut, before it takes hours and fills a disk."""
   estimate = stock.estimate(specs, output) if specs else None
@@ -188,7 +189,7 @@ def _print_estimate(
     print(estimate.describe(directory), file=sys.stderr)
 
 
-def _check_free(directory: pathlib.Path) -> None:
+def _check_free(directory: epath.Path) -> None:
   """Raises ValueError where the folder holds something else."""
   if not directory.exists() or (directory / records.CARD_FILE).is_file():
     return
@@ -225,7 +226,7 @@ def make_parser() -> argparse.ArgumentParser:
   )
   add(
     "--annotations",
-    type=pathlib.Path,
+    type=epath.Path,
     metavar="PATH",
     help="the CSV file, or the folder of the official files",
   )
@@ -235,7 +236,7 @@ def make_parser() -> argparse.ArgumentParser:
     default="",
     help="folders with frames or videos (default: that of the annotations)",
   )
-  add("--output", required=True, type=pathlib.Path, metavar="DIR")
+  add("--output", required=True, type=epath.Path, metavar="DIR")
   add("--view", choices=types.VIEWS, help="default: ego, for lemma exo; a manifest needs it")
   add("--name", help="default: that of --dataset; for a manifest the output folder's")
   add(
@@ -298,7 +299,7 @@ def make_parser() -> argparse.ArgumentParser:
   )
   add(
     "--class_lists",
-    type=pathlib.Path,
+    type=epath.Path,
     metavar="DIR",
     help="epic55: folder of EPIC_verb_classes.csv and EPIC_noun_classes.csv"
     " (default: beside the annotations); manifest: folder of <label column>.txt,"
@@ -495,7 +496,7 @@ def _list(
   print(estimate.describe(args.output) if estimate else f"{len(left)} clips to cut")
 
 
-def _print_result(directory: pathlib.Path, result: Result, problems: clip_specs.Problems) -> None:
+def _print_result(directory: epath.Path, result: Result, problems: clip_specs.Problems) -> None:
   card = records.read_card(directory)
   parts = ", ".join(f"{n} {split}" for split, n in card["splits"].items())
   tasks = ", ".join(

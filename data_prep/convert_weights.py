@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-import pathlib
 import sys
+
+from etils import epath
 
 from data_prep.published_weights import choices
 from sum_l_jax import types
@@ -43,7 +44,7 @@ def _import(args: argparse.Namespace) -> None:
   from sum_l_jax.checkpoint import manager
   from sum_l_jax.checkpoint import weight_files
 
-  output = pathlib.Path(args.output)
+  output = epath.Path(args.output)
   if output.exists() and (not output.is_dir() or any(output.iterdir())):
     raise ValueError(
       f"--output={str(output)!r} exists and is not an empty folder. Give a new folder."

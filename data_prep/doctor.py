@@ -22,9 +22,10 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
 import json
-import pathlib
 import sys
 import textwrap
+
+from etils import epath
 
 from data_prep.checks import finding
 from data_prep.checks import index_checks
@@ -33,6 +34,7 @@ from data_prep.checks import shard_checks
 from data_prep.checks import table_checks
 from data_prep.checks.finding import Finding
 from sum_l_jax.system import command_line
+from sum_l_jax.system import storage
 
 _MAX_CLIPS = 1000  # As many ids a finding are in the JSON report.
 _WIDTH = 88
@@ -61,7 +63,7 @@ def _run_check(name: str, found: Iterable[Finding], split: str = "") -> Findings
 
 
 def examine_dataset(
-  directory: pathlib.Path,
+  directory: epath.Path,
   *,
   frames: int = 0,
   deep: bool = False,
@@ -112,16 +114,16 @@ def examine_dataset(
   return splits, _of(directory, findings)
 
 
-def _of(path: pathlib.Path, findings: Iterable[Finding]) -> Findings:
+def _of(path: epath.Path, findings: Iterable[Finding]) -> Findings:
   """The findings, as those of a folder or file."""
   return [dataclasses.replace(f, dataset=str(path)) for f in findings]
 
 
 def examine(
-  directories: Sequence[pathlib.Path],
+  directories: Sequence[epath.Path],
   *,
-  narrations: pathlib.Path | None = None,
-  pairs: pathlib.Path | None = None,
+  narrations: epath.Path | None = None,
+  pairs: epath.Path | None = None,
   frames: int = 0,
   deep: bool = False,
   verify: bool = False,
@@ -161,10 +163,10 @@ def examine(
 
 
 def _check_together(
-  directories: Sequence[pathlib.Path], opened: Sequence[index_checks.Splits]
+  directories: Sequence[epath.Path], opened: Sequence[index_checks.Splits]
 ) -> Iterator[Finding]:
   """Checks what shows only where data sets of one view train together."""
-  views: dict[str, list[tuple[pathlib.Path, index_checks.Splits]]] = {}
+  views: dict[str, list[tuple[epath.Path, index_checks.Splits]]] = {}
   for directory, splits in zip(directories, opened, strict=True):
     if splits:
       views.setdefault(next(iter(splits.values())).view, []).append((directory, splits))
@@ -175,7 +177,7 @@ def _check_together(
         yield dataclasses.replace(found, dataset=together)
 
 
-def _check_views(directories: Sequence[pathlib.Path]) -> None:
+def _check_views(directories: Sequence[epath.Path]) -> None:
   """Raises ValueError for the wrong data sets, before hours of decoding."""
   opened = [index_checks.open_splits(directory)[0] for directory in directories]
   if all(opened):
@@ -183,7 +185,7 @@ def _check_views(directories: Sequence[pathlib.Path]) -> None:
 
 
 def _pairs(
-  path: pathlib.Path, opened: Sequence[index_checks.Splits], narrations: pathlib.Path
+  path: epath.Path, opened: Sequence[index_checks.Splits], narrations: epath.Path
 ) -> Iterator[Finding]:
   if all(opened):
     return table_checks.check_pairs(path, opened, narrations)
@@ -251,19 +253,19 @@ def make_parser() -> argparse.ArgumentParser:
   add(
     "directories",
     nargs="+",
-    type=pathlib.Path,
+    type=epath.Path,
     metavar="DIR",
     help="folders of data_prep.build_dataset",
   )
   add(
     "--narrations",
-    type=pathlib.Path,
+    type=epath.Path,
     metavar="FILE.npz",
     help="table written by data_prep.embed_narrations",
   )
   add(
     "--pairs",
-    type=pathlib.Path,
+    type=epath.Path,
     metavar="FILE.npz",
     help="table written by data_prep.mine_pairs from these data sets, the exo ones"
     " in the same order; needs --narrations",
@@ -287,10 +289,10 @@ def make_parser() -> argparse.ArgumentParser:
     help="read all shards, and compare every clip's frames with the digest taken"
     " when they were written",
   )
-  add("--report", type=pathlib.Path, metavar="FILE.json", help="file of the errors and warnings")
+  add("--report", type=epath.Path, metavar="FILE.json", help="file of the errors and warnings")
   add(
     "--skip_list",
-    type=pathlib.Path,
+    type=epath.Path,
     metavar="FILE.txt",
     help="file of the ids of undecodable clips, one a line",
   )
@@ -305,7 +307,7 @@ def _check_options(args: argparse.Namespace) -> None:
         f"There is no folder {str(path)!r}. Give folders that `python -m"
         " data_prep.build_dataset --output=DIR` wrote."
       )
-  if len({path.resolve() for path in args.directories}) < len(args.directories):
+  if len({storage.resolved(path) for path in args.directories}) < len(args.directories):
     raise ValueError("A folder is given twice. Give each data set once.")
   if args.pairs and not args.narrations:
     raise ValueError("--pairs needs --narrations, the table they were mined with.")
@@ -333,11 +335,11 @@ def diagnose(args: argparse.Namespace) -> Findings:
   print(as_text(findings))
   if args.report:
     text = json.dumps(as_json(findings), indent=1, ensure_ascii=False)
-    args.report.write_text(text + "\n", encoding="utf-8")
+    storage.write_text(args.report, text + "\n")
   if args.skip_list:
     ids = skipped_clips(findings)
     lines = "".join(f"{clip}\n" for clip in ids)
-    args.skip_list.write_text(lines, encoding="utf-8")
+    storage.write_text(args.skip_list, lines)
     note = "" if args.deep else "; complete only with --deep"
     print(f"wrote {args.skip_list}: {len(ids)} clips{note}")
   return findings

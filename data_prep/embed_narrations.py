@@ -26,11 +26,11 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import importlib
 import importlib.util
-import pathlib
 import shlex
 import sys
 from typing import Any
 
+from etils import epath
 import numpy as np
 
 from data_prep.mining import narration_keys
@@ -38,6 +38,7 @@ from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
 from sum_l_jax.system import command_line
 from sum_l_jax.system import progress
+from sum_l_jax.system import storage
 
 # The sentence model of the authors' release.
 DEFAULT_MODEL = "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"
@@ -53,7 +54,7 @@ _SHOWN = 80
 Encoder = Callable[[Sequence[str]], np.ndarray]
 
 
-def read_narrations(directories: Iterable[pathlib.Path]) -> list[str]:
+def read_narrations(directories: Iterable[epath.Path]) -> list[str]:
   """Reads the distinct narrations of all splits, sorted.
 
   Args:
@@ -71,7 +72,7 @@ def read_narrations(directories: Iterable[pathlib.Path]) -> list[str]:
   return sorted(found)
 
 
-def read_texts(path: pathlib.Path) -> list[str]:
+def read_texts(path: epath.Path) -> list[str]:
   """Reads the distinct lines of a text file that hold something, sorted.
 
   Raises:
@@ -79,7 +80,7 @@ def read_texts(path: pathlib.Path) -> list[str]:
     ValueError: the file isn't UTF-8.
   """
   try:
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    lines = storage.read_text(path, encoding="utf-8-sig").splitlines()
   except UnicodeDecodeError as error:
     raise ValueError(
       f"--texts: {str(path)!r} isn't UTF-8 text ({error}). Save it as UTF-8."
@@ -89,7 +90,7 @@ def read_texts(path: pathlib.Path) -> list[str]:
 
 def model_name(model: str) -> str:
   """The name of a model in a table: the last part of a path or of a name."""
-  return pathlib.PurePath(model).name or model
+  return epath.Path(model).name or model
 
 
 class SentenceEncoder:
@@ -137,7 +138,7 @@ def load_encoder(model: str, *, device: str = "cpu") -> Encoder:
 
   place = model
   package = PACKAGED_MODELS.get(model_name(model))
-  if package and not pathlib.Path(model).is_dir() and importlib.util.find_spec(package):
+  if package and not epath.Path(model).is_dir() and importlib.util.find_spec(package):
     place = str(importlib.import_module(package).get_model_path())
   try:
     encoder = sentence_transformers.SentenceTransformer(place, device=device)
@@ -256,14 +257,14 @@ def make_parser() -> argparse.ArgumentParser:
     metavar="DIR[,DIR...]",
     help="clip data sets, first and third person; all splits are read",
   )
-  add("--texts", type=pathlib.Path, metavar="FILE.txt", help="more sentences, one a line")
+  add("--texts", type=epath.Path, metavar="FILE.txt", help="more sentences, one a line")
   add(
     "--model",
     default=DEFAULT_MODEL,
     metavar="PATH_OR_NAME",
     help=f"default: {DEFAULT_MODEL}, as in the authors' release",
   )
-  add("--output", required=True, type=pathlib.Path, metavar="FILE.npz")
+  add("--output", required=True, type=epath.Path, metavar="FILE.npz")
   add("--device", default="cpu", metavar="NAME", help="PyTorch's name: cpu (default) or cuda")
   add(
     "--append",
@@ -278,7 +279,7 @@ def embed(args: argparse.Namespace) -> None:
   directories = command_line.names(args.datasets)
   if not directories and args.texts is None:
     raise ValueError("Give --datasets=DIR[,DIR...], --texts=FILE.txt, or both.")
-  texts = read_narrations(map(pathlib.Path, directories))
+  texts = read_narrations(map(epath.Path, directories))
   if args.texts is not None:
     texts += read_texts(args.texts)
   existing = None

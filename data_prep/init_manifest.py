@@ -15,12 +15,14 @@ import argparse
 import collections
 from collections.abc import Sequence
 import dataclasses
-import pathlib
 import re
 import sys
 
+from etils import epath
+
 from data_prep.sources import manifest
 from sum_l_jax.system import command_line
+from sum_l_jax.system import storage
 from sum_l_jax.system import text_cleaning
 from sum_l_jax.video import file_names
 from sum_l_jax.video import frame_files
@@ -45,12 +47,12 @@ class Found:
     empty: class folders without a clip.
   """
 
-  clips: Sequence[tuple[str, str, pathlib.Path]]
-  left_out: Sequence[pathlib.Path]
-  empty: Sequence[pathlib.Path]
+  clips: Sequence[tuple[str, str, epath.Path]]
+  left_out: Sequence[epath.Path]
+  empty: Sequence[epath.Path]
 
 
-def find_clips(folder: pathlib.Path) -> Found:
+def find_clips(folder: epath.Path) -> Found:
   """Finds the videos and the folders of frames, whatever the case of their suffix.
 
   Raises:
@@ -91,17 +93,17 @@ def find_clips(folder: pathlib.Path) -> Found:
   return Found(clips, left_out, empty)
 
 
-def _items(folder: pathlib.Path) -> list[pathlib.Path]:
+def _items(folder: epath.Path) -> list[epath.Path]:
   return sorted(item for item in folder.iterdir() if not file_names.is_side_file(item.name))
 
 
-def _is_video(path: pathlib.Path) -> bool:
+def _is_video(path: epath.Path) -> bool:
   if path.is_dir():
     return frame_files.has_frames(item.name for item in _items(path))
   return file_names.is_video(path.name)
 
 
-def _clip_ids(places: Sequence[pathlib.PurePath], folders: Sequence[bool]) -> list[str]:
+def _clip_ids(places: Sequence[epath.Path], folders: Sequence[bool]) -> list[str]:
   """Ids: paths without the suffix, but with it where several would be the same."""
   short = [
     place.as_posix() if is_folder else place.with_suffix("").as_posix()
@@ -112,7 +114,7 @@ def _clip_ids(places: Sequence[pathlib.PurePath], folders: Sequence[bool]) -> li
 
 
 def write_manifest(
-  folder: pathlib.Path, output: pathlib.Path, *, label: str, fps: float | None
+  folder: epath.Path, output: epath.Path, *, label: str, fps: float | None
 ) -> Found:
   """Writes the manifest; its paths are relative to `folder`.
 
@@ -144,7 +146,10 @@ def write_manifest(
   header = [*manifest.COLUMNS, label]
   header += [manifest.SPLIT_COLUMN] * with_split
   header += [manifest.FPS_COLUMN] * bool(frames)
-  with output.open("w", newline="", encoding="utf-8") as file:
+  with (
+    storage.replacing(output) as scratch,
+    scratch.open("w", newline="", encoding="utf-8") as file,
+  ):
     writer = text_cleaning.CsvWriter(file)
     writer.writerow(header)
     places = [path.relative_to(folder) for _, _, path in clips]
@@ -180,9 +185,9 @@ def _run(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command and returns its exit status."""
   parser = command_line.make_parser("data_prep.init_manifest", __doc__)
-  parser.add_argument("folder", type=pathlib.Path)
+  parser.add_argument("folder", type=epath.Path)
   parser.add_argument(
-    "--output", type=pathlib.Path, metavar="FILE.csv", help="default: manifest.csv in the folder"
+    "--output", type=epath.Path, metavar="FILE.csv", help="default: manifest.csv in the folder"
   )
   parser.add_argument(
     "--label", default="action", help="name of the label column (default: action)"

@@ -15,9 +15,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from collections.abc import Sequence
-import pathlib
 import sys
 from typing import Any
+
+from etils import epath
 
 from data_prep.clips import clip_dataset
 from sum_l_jax.data import moments
@@ -26,8 +27,8 @@ from sum_l_jax.system import command_line
 
 
 def merge_datasets(
-  inputs: Sequence[pathlib.Path],
-  output: pathlib.Path,
+  inputs: Sequence[epath.Path],
+  output: epath.Path,
   *,
   name: str = "",
   about: clip_dataset.About | None = None,
@@ -77,13 +78,13 @@ def merge_datasets(
   return records.read_card(output)
 
 
-def _check_new(output: pathlib.Path) -> None:
+def _check_new(output: epath.Path) -> None:
   if output.exists():
     raise ValueError(f"--output {str(output)!r} exists. Give a new folder.")
 
 
 def _check_equal(
-  field: str, inputs: Sequence[pathlib.Path], cards: Sequence[Mapping[str, Any]]
+  field: str, inputs: Sequence[epath.Path], cards: Sequence[Mapping[str, Any]]
 ) -> None:
   """Raises ValueError where a field of the cards differs."""
   for folder, card in zip(inputs[1:], cards[1:], strict=True):
@@ -114,14 +115,14 @@ def make_parser() -> argparse.ArgumentParser:
   parser = command_line.make_parser("data_prep.merge_datasets", __doc__)
   add = parser.add_argument
   add("--inputs", required=True, metavar="DIR,DIR[,DIR...]", help="folders of the data sets")
-  add("--output", required=True, type=pathlib.Path, metavar="DIR", help="the folder to create")
+  add("--output", required=True, type=epath.Path, metavar="DIR", help="the folder to create")
   add("--name", default="", help="name of the result (default: that of the inputs)")
   return parser
 
 
 def run(args: argparse.Namespace) -> str:
   """Runs the command; errors as in `merge_datasets`."""
-  inputs = [pathlib.Path(folder) for folder in command_line.names(args.inputs)]
+  inputs = [epath.Path(folder) for folder in command_line.names(args.inputs)]
   card = merge_datasets(inputs, args.output, name=args.name)
   parts = ", ".join(f"{n} {split}" for split, n in card["splits"].items())
   return (

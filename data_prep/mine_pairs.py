@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-import pathlib
 import sys
+
+from etils import epath
 
 from data_prep.mining import label_pairs
 from data_prep.mining import pair_options
@@ -33,7 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
   parser = command_line.make_parser("data_prep.mine_pairs", __doc__)
   pair_options.add(parser)
   add = parser.add_argument
-  add("--output", required=True, type=pathlib.Path, metavar="FILE.npz")
+  add("--output", required=True, type=epath.Path, metavar="FILE.npz")
   add(
     "--top_k",
     type=int,

@@ -19,10 +19,10 @@ import collections
 from collections.abc import Sequence
 import importlib
 import json
-import pathlib
 import sys
 from typing import TYPE_CHECKING
 
+from etils import epath
 import numpy as np
 
 from data_prep.mining import pair_options
@@ -33,6 +33,7 @@ from sum_l_jax.data import pairing
 from sum_l_jax.data import records
 from sum_l_jax.system import command_line
 from sum_l_jax.system import progress
+from sum_l_jax.system import storage
 
 if TYPE_CHECKING:
   from matplotlib.axes import Axes
@@ -220,7 +221,7 @@ def as_text(report: dict) -> str:
   return "\n".join(lines)
 
 
-def draw(report: dict, path: pathlib.Path) -> None:
+def draw(report: dict, path: epath.Path) -> None:
   """Writes the picture, 1200 x 700 pixels.
 
   Args:
@@ -321,7 +322,7 @@ def make_parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--output",
     required=True,
-    type=pathlib.Path,
+    type=epath.Path,
     metavar="FILE.png",
     help="the picture; the numbers go to the same name with .json",
   )
@@ -339,9 +340,7 @@ def report(args: argparse.Namespace) -> None:
   numbers = similarity_report(*pair_options.read(args))
   draw(numbers, args.output)
   numbers_file = args.output.with_suffix(".json")
-  numbers_file.write_text(
-    json.dumps(numbers, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-  )
+  storage.write_text(numbers_file, json.dumps(numbers, indent=2, ensure_ascii=False) + "\n")
   print(f"wrote {args.output} and {numbers_file}")
   print(as_text(numbers))
 

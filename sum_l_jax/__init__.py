@@ -12,8 +12,17 @@ package takes no time and no JAX.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING
 from typing import Any
+
+# Before `epath` and the client of buckets are imported, which read them once: both
+# take TensorFlow's client where TensorFlow is installed, and would believe old
+# listings in place of looking. The last one asks for a bucket's type, which needs
+# a permission that few have, and waits a minute for the answer.
+os.environ.setdefault("EPATH_USE_TF", "false")
+os.environ.setdefault("FSSPEC_GS", '{"use_listings_cache": false}')
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
 if TYPE_CHECKING:
   from sum_l_jax import losses

@@ -18,11 +18,11 @@ import dataclasses
 import functools
 import hashlib
 import importlib.metadata
-import pathlib
 from typing import TYPE_CHECKING
 from typing import Any
 
 from absl import logging
+from etils import epath
 import jax
 import jax.numpy as jnp
 import optax
@@ -44,6 +44,7 @@ from sum_l_jax.losses.objective import Objective
 from sum_l_jax.models import backbones
 from sum_l_jax.models.encoder import EncoderOptions
 from sum_l_jax.system import devices
+from sum_l_jax.system import storage
 from sum_l_jax.train.optimizer import Schedule
 from sum_l_jax.train.optimizer import make_optimizer
 from sum_l_jax.train.optimizer import make_schedule
@@ -215,7 +216,7 @@ def _skip_lists(settings: Settings, *views: str) -> dict[str, frozenset[str]]:
     if not path:
       continue
     try:
-      text = pathlib.Path(path).read_text(encoding="utf-8-sig")
+      text = storage.read_text(epath.Path(path), encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
       raise ValueError(
         f"config.{view}.skip_list={path!r} can't be read ({error}). Give the"

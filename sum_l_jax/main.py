@@ -21,7 +21,6 @@ import pathlib
 import re
 import shlex
 import sys
-import tempfile
 import time
 import traceback
 from typing import TYPE_CHECKING
@@ -30,22 +29,22 @@ from typing import NoReturn
 from absl import app
 from absl import flags
 import absl.logging
+from etils import epath
 from ml_collections import config_flags
 
 from sum_l_jax.config import read
 from sum_l_jax.config import starting_weights
 from sum_l_jax.config.schema import JOINT_STAGE
 from sum_l_jax.config.schema import Settings
-from sum_l_jax.system import atomic
 from sum_l_jax.system import compile_cache
 from sum_l_jax.system import extras
 from sum_l_jax.system import lease
 from sum_l_jax.system import multihost
-from sum_l_jax.system import paths
 from sum_l_jax.system import peers
 from sum_l_jax.system import platform_errors
 from sum_l_jax.system import processes
 from sum_l_jax.system import run_files
+from sum_l_jax.system import storage
 from sum_l_jax.system import text_cleaning
 
 if TYPE_CHECKING:
@@ -92,13 +91,13 @@ flags.mark_flags_as_required(["config", "workdir"])
 _OURS = ("sum_l_jax", "data_prep")
 
 
-def _check_workdir(workdir: pathlib.Path, text: str) -> None:
+def _check_workdir(workdir: epath.Path, text: str) -> None:
   """Refuses a workdir that holds a run with another config."""
   path = workdir / run_files.CONFIG
   # Nothing learnt yet: a mistake in the first command can be corrected.
-  if not path.exists() or not any(workdir.glob("*/checkpoints/[0-9]*")):
+  if not path.exists() or not storage.matching(workdir, "*/checkpoints/[0-9]*"):
     return
-  changed = read.differences(path.read_text(encoding="utf-8"), text)
+  changed = read.differences(storage.read_text(path), text)
   if changed:
     raise ValueError(
       f"{workdir} holds a run with another config; {len(changed)} field(s)"
@@ -118,12 +117,10 @@ def _check_start(settings: Settings) -> None:
     absl.logging.warning("%s", warning)
 
 
-def _make_workdir(workdir: pathlib.Path) -> None:
+def _make_workdir(workdir: epath.Path) -> None:
   try:
-    workdir.mkdir(parents=True, exist_ok=True)
     # A folder that can't be written to should end a run before it has learnt.
-    with tempfile.TemporaryFile(dir=workdir):
-      pass
+    storage.check_writable(workdir)
   except OSError as error:
     raise ValueError(
       f"--workdir={str(workdir)!r} can't be written to ({error}). Make space,"
@@ -132,7 +129,7 @@ def _make_workdir(workdir: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def _alone_in(workdir: pathlib.Path, what: str) -> Iterator[None]:
+def _alone_in(workdir: epath.Path, what: str) -> Iterator[None]:
   """Holds the lease on the workdir; process 0 takes it for all.
 
   Raises:
@@ -181,7 +178,7 @@ def _prepare_data(settings: Settings) -> None:
 
   if jax.process_index() == 0:
     recipes.prepare(
-      settings.prepare.recipe, pathlib.Path(settings.prepare.directory), seed=settings.prepare.seed
+      settings.prepare.recipe, epath.Path(settings.prepare.directory), seed=settings.prepare.seed
     )
   if jax.process_count() > 1:
     from jax.experimental import multihost_utils
@@ -210,7 +207,7 @@ def _start(settings: Settings) -> jax.sharding.Mesh:
   return mesh
 
 
-def _train(settings: Settings, workdir: pathlib.Path, mesh: jax.sharding.Mesh) -> bool:
+def _train(settings: Settings, workdir: epath.Path, mesh: jax.sharding.Mesh) -> bool:
   """Runs the stages in order; False where `stop_at` ended one early."""
   from sum_l_jax.experiment import loop
 
@@ -231,7 +228,7 @@ def _train(settings: Settings, workdir: pathlib.Path, mesh: jax.sharding.Mesh) -
 
 def run(
   config: read.Config,
-  workdir: str | pathlib.Path,
+  workdir: str | epath.Path,
   *,
   mode: str = "train",
   checkpoint: str = "",
@@ -255,9 +252,8 @@ def run(
   """
   from sum_l_jax import build
 
-  paths.check_local([str(workdir)], "--workdir")
-  paths.check_local([str(checkpoint)], "--checkpoint")
-  workdir = pathlib.Path(workdir)
+  workdir = storage.path(workdir, what="--workdir")
+  storage.check(str(checkpoint), what="--checkpoint")
   settings = build.resolve(config)
   if mode == "train":
     _check_start(settings)
@@ -274,7 +270,7 @@ def run(
 
 def _run(
   settings: Settings,
-  workdir: pathlib.Path,
+  workdir: epath.Path,
   mesh: jax.sharding.Mesh,
   *,
   mode: str,
@@ -294,9 +290,9 @@ def _run(
     peers.compare(host_statement.make(settings, mode=mode, checkpoint=checkpoint))
   if mode == "train":
     if jax.process_index() == 0:
-      atomic.write_text(workdir / run_files.CONFIG, text)
+      storage.write_text(workdir / run_files.CONFIG, text)
       if command:
-        (workdir / run_files.COMMAND).write_text(command + "\n", encoding="utf-8")
+        storage.write_text(workdir / run_files.COMMAND, command + "\n")
     if not _train(settings, workdir, mesh):
       return ""
   table = ""
@@ -312,7 +308,7 @@ def _run(
   return table
 
 
-def _report(workdir: pathlib.Path) -> None:
+def _report(workdir: epath.Path) -> None:
   """Writes the page of a run; a page that can't be made costs no run."""
   from sum_l_jax.tools.report.__main__ import write_report
 
@@ -335,9 +331,9 @@ def _check_arguments(arguments: list[str]) -> None:
       continue
     if name.startswith("config."):
       read.check_field_name(name.removeprefix("config.").split("[")[0])
-    path = pathlib.Path(value.partition(":")[0])
+    path = epath.Path(value.partition(":")[0])
     if name == "config" and value and not path.is_file():
-      found = sorted(str(p) for p in pathlib.Path("configs").glob("*.py"))
+      found = sorted(str(p) for p in epath.Path("configs").glob("*.py"))
       raise ValueError(
         f"There is no config file {str(path)!r}. In the project's folder"
         f" there are {found or 'none: change into it'}."
@@ -346,7 +342,7 @@ def _check_arguments(arguments: list[str]) -> None:
 
 def _is_worth_reading(record: logging.LogRecord) -> bool:
   """Keeps our own lines, and errors of other libraries (Orbax logs 20 a save)."""
-  ours = pathlib.Path(record.pathname).parts[-3:-1]
+  ours = pathlib.PurePath(record.pathname).parts[-3:-1]
   return record.levelno >= logging.ERROR or any(part in _OURS for part in ours)
 
 
@@ -407,7 +403,7 @@ def main(argv: Sequence[str]) -> None:
     names = [run_files.RESULT]
     if _CONFIG.value.report and _MODE.value == "train":
       names.append(run_files.REPORT)
-    written = [pathlib.Path(str(_WORKDIR.value)) / name for name in names]
+    written = [epath.Path(str(_WORKDIR.value)) / name for name in names]
     found = ", ".join(str(path) for path in written if path.is_file())
     sys.stdout.write(f"\n{table}\n\nWritten: {found}\n")
 

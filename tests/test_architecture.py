@@ -310,10 +310,14 @@ def test_importing_a_module_changes_nothing():
   """No module calls something, or sets what isn't its own, when it is imported."""
   defines = (".defvjp", "flags.mark_flags_as_required")
   found = []
+  # Libraries read these variables once, when they are imported; the package comes
+  # before all of them.
+  variables = ("sum_l_jax/__init__.py", "os.environ.setdefault")
   for file in (*_files("sum_l_jax"), *_files("data_prep")):
     for node in _tree(file).body:
       if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-        wrong = not ast.unparse(node.value.func).endswith(defines)
+        called = ast.unparse(node.value.func)
+        wrong = not called.endswith(defines) and (file, called) != variables
       else:
         targets = node.targets if isinstance(node, ast.Assign) else []
         wrong = any(isinstance(target, ast.Attribute | ast.Subscript) for target in targets)

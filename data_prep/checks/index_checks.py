@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import itertools
-import pathlib
+
+from etils import epath
 
 from data_prep.checks.finding import Finding
 from data_prep.checks.finding import some
@@ -29,7 +30,7 @@ REBUILD = "Move the folder away and build the data set again with the command th
 Splits = Mapping[str, records.ClipDataset]
 
 
-def open_splits(directory: pathlib.Path) -> tuple[dict[str, records.ClipDataset], list[Finding]]:
+def open_splits(directory: epath.Path) -> tuple[dict[str, records.ClipDataset], list[Finding]]:
   """Opens every split of a data set.
 
   Args:

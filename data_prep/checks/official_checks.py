@@ -24,6 +24,7 @@ from data_prep.sources import source_table
 from data_prep.sources import split_rules
 from sum_l_jax import types
 from sum_l_jax.data import records
+from sum_l_jax.system import storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +175,7 @@ def check_skipped(splits: index_checks.Splits) -> Iterator[Finding]:
   if not path.is_file():
     return
   try:
-    with path.open(newline="", encoding="utf-8", errors="replace") as handle:
+    with storage.open_text(path, errors="replace") as handle:
       lines = list(csv.DictReader(handle))
   except csv.Error as error:
     yield Finding.warning("skipped", f"{path} can't be read ({error}).")

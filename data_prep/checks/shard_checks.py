@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-import pathlib
 
+from etils import epath
 from google.protobuf import json_format
 
 from data_prep.checks import index_checks
@@ -56,8 +56,8 @@ def _count_records(data: records.ClipDataset) -> int:
   total = 0
   # Counted in the shards, for dataset_info.json only says what they should hold.
   for path in builder.info.splits[data.split].filepaths:
-    if not pathlib.Path(path).is_file():
-      raise FileNotFoundError(f"{pathlib.Path(path).name} is missing")
+    if not epath.Path(path).is_file():
+      raise FileNotFoundError(f"{epath.Path(path).name} is missing")
     reader = array_record_module.ArrayRecordReader(str(path))
     total += reader.num_records()
     reader.close()

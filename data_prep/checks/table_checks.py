@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Sequence
-import pathlib
 
+from etils import epath
 import numpy as np
 
 from data_prep.checks import index_checks
@@ -32,7 +32,7 @@ _LONG_TEXT = 128
 _EMBED = f"`{narration_table.EMBED_COMMAND}`"
 
 
-def read_narrations(path: pathlib.Path) -> tuple[frozenset[str] | None, list[Finding]]:
+def read_narrations(path: epath.Path) -> tuple[frozenset[str] | None, list[Finding]]:
   """Reads a narration table's texts and examines its vectors.
 
   Args:
@@ -144,7 +144,7 @@ def check_views(opened: Sequence[index_checks.Splits]) -> None:
 
 
 def check_pairs(
-  path: pathlib.Path, opened: Sequence[index_checks.Splits], narrations: pathlib.Path
+  path: epath.Path, opened: Sequence[index_checks.Splits], narrations: epath.Path
 ) -> Iterator[Finding]:
   """A pair table is whole and belongs to the data sets.
 

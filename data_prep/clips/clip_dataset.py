@@ -19,10 +19,11 @@ import contextlib
 import dataclasses
 import json
 import os
-import pathlib
 import re
 import shutil
 from typing import Any
+
+from etils import epath
 
 from data_prep.clips import clip_shards
 from data_prep.clips import side_by_side
@@ -30,6 +31,7 @@ from sum_l_jax import types
 from sum_l_jax.data import records
 from sum_l_jax.system import lease
 from sum_l_jax.system import progress
+from sum_l_jax.system import storage
 
 # Clips still to be packed, or packed ones; not both in one split.
 Splits = Mapping[str, Callable[[], Iterable[types.Clip | clip_shards.Packed]]]
@@ -57,9 +59,9 @@ class About:
   citation: str = ""
 
 
-def read_about(directory: pathlib.Path) -> About:
+def read_about(directory: epath.Path) -> About:
   """What TFDS shows of the source of a data set."""
-  info = json.loads((directory / "dataset_info.json").read_text(encoding="utf-8"))
+  info = json.loads(storage.read_text(directory / "dataset_info.json"))
   return About(
     version=info.get("version", VERSION),
     homepage=next(iter(info.get("location", {}).get("urls", [])), ""),
@@ -112,7 +114,7 @@ def _check_clip(
       raise ValueError(f"{where}: task {name!r} needs exactly one label, got {len(ids)}.")
 
 
-def _is_current(directory: pathlib.Path, card: dict) -> bool:
+def _is_current(directory: epath.Path, card: dict) -> bool:
   """Whether the folder already holds this very data set."""
   if not directory.exists():
     return False
@@ -156,7 +158,7 @@ def make_card(
 
 
 def write_clip_dataset(
-  directory: str | pathlib.Path,
+  directory: str | epath.Path,
   *,
   name: str,
   view: str,
@@ -186,7 +188,7 @@ def write_clip_dataset(
     ValueError: a clip is unusable, a split is empty, `directory` holds another
       data set, or another process writes it.
   """
-  directory = pathlib.Path(directory)
+  directory = epath.Path(directory)
   card = make_card(
     name=name, view=view, tasks=tasks, splits=splits, metadata=metadata, unlabelled=unlabelled
   )
@@ -198,7 +200,7 @@ def write_clip_dataset(
       put_together(directory, card, (), splits, about or About(), processes)
 
 
-def built_clips(directory: pathlib.Path) -> dict[str, tuple[str, records.ClipInfo]]:
+def built_clips(directory: epath.Path) -> dict[str, tuple[str, records.ClipInfo]]:
   """Split and line of the index of each clip of a data set, by id."""
   return {
     clip.clip_id: (split, clip)
@@ -207,12 +209,12 @@ def built_clips(directory: pathlib.Path) -> dict[str, tuple[str, records.ClipInf
   }
 
 
-def parts_folder(directory: pathlib.Path) -> pathlib.Path:
+def parts_folder(directory: epath.Path) -> epath.Path:
   """Where finished parts of a data set lie, from which a build goes on."""
   return directory.parent / f".{directory.name}.parts"
 
 
-def alone(directory: pathlib.Path, *, what: str) -> contextlib.AbstractContextManager[None]:
+def alone(directory: epath.Path, *, what: str) -> contextlib.AbstractContextManager[None]:
   """Holds the lease on a data set that is written, within a `with`.
 
   It lies with the finished parts, so that the data set holds nothing of it.
@@ -227,13 +229,13 @@ def alone(directory: pathlib.Path, *, what: str) -> contextlib.AbstractContextMa
   return lease.held_for(directory, parts_folder(directory), what=what)
 
 
-def standing(directory: pathlib.Path) -> pathlib.Path:
+def standing(directory: epath.Path) -> epath.Path:
   """Where a data set lies now: elsewhere while a larger one takes its place."""
   before = _before(directory)
   return before if before.exists() and not directory.exists() else directory
 
 
-def recover(directory: pathlib.Path) -> None:
+def recover(directory: epath.Path) -> None:
   """Puts a folder back that was just being replaced by a larger one.
 
   For whoever holds the lease: another process may be replacing it.
@@ -244,14 +246,14 @@ def recover(directory: pathlib.Path) -> None:
   shutil.rmtree(before, ignore_errors=True)
 
 
-def _before(directory: pathlib.Path) -> pathlib.Path:
+def _before(directory: epath.Path) -> epath.Path:
   return directory.parent / f".{directory.name}.before"
 
 
 def put_together(
-  directory: pathlib.Path,
+  directory: epath.Path,
   card: Mapping[str, Any],
-  parts: Sequence[pathlib.Path],
+  parts: Sequence[epath.Path],
   new: Splits,
   about: About,
   processes: int = 1,
@@ -291,7 +293,7 @@ class _Writer:
   """Writes the files of one data set into a folder."""
 
   def __init__(
-    self, folder: pathlib.Path, card: Mapping[str, Any], about: About, processes: int
+    self, folder: epath.Path, card: Mapping[str, Any], about: About, processes: int
   ) -> None:
     self._folder = folder
     self._card = json.loads(json.dumps(card))
@@ -303,7 +305,7 @@ class _Writer:
       for name, task in card["tasks"].items()
     }
 
-  def write(self, parts: Sequence[pathlib.Path], new: Splits) -> None:
+  def write(self, parts: Sequence[epath.Path], new: Splits) -> None:
     """Writes all files; see `put_together`."""
     written: dict[str, clip_shards.Written] = {}
     for split in self._card["splits"]:
@@ -320,10 +322,10 @@ class _Writer:
         )
       self._card["splits"][split] = len(done.clips)
       lines = "".join(clip.to_json() + "\n" for clip in done.clips)
-      (self._folder / records.clips_file(split)).write_text(lines, encoding="utf-8")
+      storage.write_text(self._folder / records.clips_file(split), lines)
     self._write_tfds(written)
     text = json.dumps(self._card, indent=1, ensure_ascii=False)
-    (self._folder / records.CARD_FILE).write_text(text, encoding="utf-8")
+    storage.write_text(self._folder / records.CARD_FILE, text)
 
   def _template(self, split: str | None = None) -> Any:
     import tensorflow_datasets as tfds
@@ -337,11 +339,11 @@ class _Writer:
       filetype_suffix="array_record",
     )
 
-  def _shard(self, split: str, number: int) -> pathlib.Path:
+  def _shard(self, split: str, number: int) -> epath.Path:
     path = self._template(split).sharded_filepath(shard_index=number, num_shards=None)
-    return pathlib.Path(path)
+    return epath.Path(path)
 
-  def _link(self, split: str, part: pathlib.Path, done: clip_shards.Written) -> None:
+  def _link(self, split: str, part: epath.Path, done: clip_shards.Written) -> None:
     """Takes a split of another data set over."""
     data = records.ClipDataset(part, split)
     info = data.split_info()
@@ -355,7 +357,7 @@ class _Writer:
     first = sum(done.shard_lengths)
     done.clips += [dataclasses.replace(c, first_record=c.first_record + first) for c in data.clips]
     for path, length in zip(info.filepaths, info.shard_lengths, strict=True):
-      _link_file(pathlib.Path(path), self._shard(split, len(done.shard_lengths)))
+      _link_file(epath.Path(path), self._shard(split, len(done.shard_lengths)))
       done.shard_lengths.append(length)
     done.num_bytes += info.num_bytes
 
@@ -441,12 +443,12 @@ def _chain(first: Any, rest: Iterable[Any]) -> Iterator[Any]:
   yield from rest
 
 
-def _copy_shard(task: tuple[pathlib.Path, Sequence[clip_shards.Packed]]) -> None:
+def _copy_shard(task: tuple[epath.Path, Sequence[clip_shards.Packed]]) -> None:
   path, clips = task
   clip_shards.copy_shard(path, clips)
 
 
-def _link_file(source: pathlib.Path, target: pathlib.Path) -> None:
+def _link_file(source: epath.Path, target: epath.Path) -> None:
   """Makes a second name for a file, or a copy where the disk knows no links."""
   try:
     os.link(source, target)

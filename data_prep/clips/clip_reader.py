@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
 import math
-import pathlib
 from typing import Any
+
+from etils import epath
 
 from data_prep.sources import clip_specs
 from sum_l_jax import types
@@ -138,7 +139,7 @@ class ClipReader:
       )
     return _make_clip(spec, frames, fps)
 
-  def _open(self, path: pathlib.Path) -> media.VideoFile:
+  def _open(self, path: epath.Path) -> media.VideoFile:
     if self._video is None or self._video.path != path:
       self.close()
       self._video = media.VideoFile(path)

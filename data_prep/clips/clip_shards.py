@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import dataclasses
-import pathlib
 from typing import Any
 
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
+from etils import epath
 import numpy as np
 
 from data_prep.clips import side_by_side
@@ -41,7 +41,7 @@ class Packed:
   """
 
   info: records.ClipInfo
-  file: pathlib.Path
+  file: epath.Path
   size: int
 
   @property
@@ -129,7 +129,7 @@ def clip_info(clip: types.Clip, tasks: Iterable[str], *, first_record: int) -> r
 class FileWriter:
   """Writes one ArrayRecord file, and counts."""
 
-  def __init__(self, path: pathlib.Path) -> None:
+  def __init__(self, path: epath.Path) -> None:
     """Opens the file."""
     self._writer = array_record_module.ArrayRecordWriter(str(path), _OPTIONS)
     self.num_records = 0
@@ -179,7 +179,7 @@ class Written:
 
 
 def write_clips(
-  clips: Iterable[types.Clip], tasks: Sequence[str], shard: Callable[[int], pathlib.Path]
+  clips: Iterable[types.Clip], tasks: Sequence[str], shard: Callable[[int], epath.Path]
 ) -> Written:
   """Writes clips one after the other.
 
@@ -221,7 +221,7 @@ def plan_shards(clips: Sequence[Packed]) -> list[list[Packed]]:
   return shards
 
 
-def copy_shard(path: pathlib.Path, clips: Sequence[Packed]) -> None:
+def copy_shard(path: epath.Path, clips: Sequence[Packed]) -> None:
   """Writes a shard of packed clips."""
   with contextlib.closing(FileWriter(path)) as writer:
     for chunks in read_packed(clips):

@@ -17,14 +17,15 @@ import dataclasses
 import functools
 import hashlib
 import json
-import pathlib
+
+from etils import epath
 
 from data_prep.clips import clip_reader
 from data_prep.clips import clip_shards
 from data_prep.clips import side_by_side
 from data_prep.sources import clip_specs
 from sum_l_jax.data import records
-from sum_l_jax.system import atomic
+from sum_l_jax.system import storage
 
 # Clips of a group. One goes on beyond where clips overlap, since each stretch of
 # a video is decoded once.
@@ -34,12 +35,12 @@ _LONGEST_GROUP = 128
 _ERRORS = {"ValueError": ValueError, "FileNotFoundError": FileNotFoundError}
 
 Group = Sequence[clip_specs.ClipSpec]
-_Task = tuple[Group, pathlib.Path]
+_Task = tuple[Group, epath.Path]
 
 
 def make_groups(specs: Sequence[clip_specs.ClipSpec]) -> list[list[clip_specs.ClipSpec]]:
   """Divides clips into groups: of one video each, in the order of time."""
-  videos: dict[pathlib.Path, list[clip_specs.ClipSpec]] = {}
+  videos: dict[epath.Path, list[clip_specs.ClipSpec]] = {}
   for spec in specs:
     videos.setdefault(spec.media, []).append(spec)
   groups: list[list[clip_specs.ClipSpec]] = []
@@ -57,16 +58,14 @@ def make_groups(specs: Sequence[clip_specs.ClipSpec]) -> list[list[clip_specs.Cl
 
 def _digest(group: Group, output: clip_reader.Output) -> str:
   """A hash of everything that the result depends on: clips, options, footage."""
-  footage = []
-  for media in sorted({spec.media for spec in group}):
-    status = media.stat() if media.exists() else None
-    footage.append([status.st_size, status.st_mtime_ns] if status else None)
+  media = sorted({spec.media for spec in group})
+  footage = [storage.version(path) if path.exists() else None for path in media]
   content = [[dataclasses.asdict(s) for s in group], dataclasses.asdict(output), footage]
   text = json.dumps(content, sort_keys=True, default=str)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _notes(path: pathlib.Path) -> pathlib.Path:
+def _notes(path: epath.Path) -> epath.Path:
   """The file beside a group's records; with it, the group is complete."""
   return path.with_suffix(".json")
 
@@ -75,7 +74,7 @@ def _cut(output: clip_reader.Output, tasks: Sequence[str], keep_errors: bool, ta
   """Cuts a group into a file; an error ends it unless errors are kept."""
   group, path = task
   notes: list[dict] = []
-  with atomic.replacing(path) as scratch, contextlib.ExitStack() as stack:
+  with storage.replacing(path) as scratch, contextlib.ExitStack() as stack:
     reader = stack.enter_context(contextlib.closing(clip_reader.ClipReader(output)))
     writer = stack.enter_context(contextlib.closing(clip_shards.FileWriter(scratch)))
     for item in reader.read_all(group):
@@ -90,13 +89,13 @@ def _cut(output: clip_reader.Output, tasks: Sequence[str], keep_errors: bool, ta
           writer.write(record)
         notes.append({"clip": info.to_json(), "size": writer.size - before})
       side_by_side.report()
-  atomic.write_text(_notes(path), json.dumps(notes))
+  storage.write_text(_notes(path), json.dumps(notes))
 
 
-def _load(path: pathlib.Path) -> list[clip_shards.Packed | Exception]:
+def _load(path: epath.Path) -> list[clip_shards.Packed | Exception]:
   """Reads what `_cut` wrote."""
   items: list[clip_shards.Packed | Exception] = []
-  for note in json.loads(_notes(path).read_text(encoding="utf-8")):
+  for note in json.loads(storage.read_text(_notes(path))):
     if "error" in note:
       items.append(_ERRORS[note["error"]](note["text"]))
     else:
@@ -111,7 +110,7 @@ def read_clips(
   problems: clip_specs.Problems,
   *,
   tasks: Sequence[str],
-  folder: pathlib.Path,
+  folder: epath.Path,
   processes: int = 1,
   beam_options: Sequence[str] | None = None,
   label: str = "clips",
@@ -183,7 +182,7 @@ def _run_beam(tasks: Sequence[_Task], cut: Callable[[_Task], None], options: Seq
     _ = (
       pipeline
       | "Groups of clips"
-      >> apache_beam.Create([(list(group), path.absolute()) for group, path in tasks])
+      >> apache_beam.Create([(list(group), storage.absolute(path)) for group, path in tasks])
       | "Spread" >> apache_beam.Reshuffle()
       | "Cut" >> apache_beam.Map(cut)
     )

@@ -6,8 +6,9 @@ from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
-import pathlib
 from typing import Any
+
+from etils import epath
 
 from data_prep.clips import clip_dataset
 from data_prep.sources import clip_specs
@@ -31,12 +32,12 @@ class Existing:
     clips: split and line of the index of each clip, by id.
   """
 
-  directory: pathlib.Path
+  directory: epath.Path
   card: Mapping[str, Any]
   clips: Mapping[str, tuple[str, records.ClipInfo]]
 
   @classmethod
-  def read(cls, directory: pathlib.Path) -> Existing:
+  def read(cls, directory: epath.Path) -> Existing:
     """Reads it, or says that there is none yet, by a card without splits."""
     if not directory.exists():
       return cls(directory, {}, {})

@@ -7,11 +7,12 @@ from collections.abc import Collection
 from collections.abc import Sequence
 import contextlib
 import dataclasses
-import pathlib
-import shutil
+
+from etils import epath
 
 from data_prep.clips import clip_reader
 from data_prep.sources import clip_specs
+from sum_l_jax.system import storage
 from sum_l_jax.video import frame_files
 
 # Clips that are tried for an estimate, and what is cut of each.
@@ -92,16 +93,16 @@ class Estimate:
   frames: int
   size: int
 
-  def describe(self, directory: pathlib.Path) -> str:
+  def describe(self, directory: epath.Path) -> str:
     """The estimate as a sentence, with the space that is free."""
-    folder = directory.absolute()
-    while not folder.exists():
-      folder = folder.parent
-    free = shutil.disk_usage(folder).free
+    free = storage.free_bytes(directory)
     text = (
-      f"{self.clips} clips to cut: about {self.frames:,} frames and {_gigabytes(self.size)},"
-      f" twice that while the data set is built; {_gigabytes(free)} are free"
+      f"{self.clips} clip{'s' * (self.clips != 1)} to cut: about {self.frames:,} frames and"
+      f" {_gigabytes(self.size)}, twice that while the data set is built"
     )
+    if free is None:
+      return text
+    text += f"; {_gigabytes(free)} are free"
     if free < 2 * self.size:
       text += ". That may not be enough: give a smaller --short_side, --fps or another disk"
     return text

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import pathlib
+
+from etils import epath
 
 from sum_l_jax import types
 from sum_l_jax.data import narration_table
@@ -19,7 +20,7 @@ def add(parser: argparse.ArgumentParser) -> None:
   add(
     "--narrations",
     required=True,
-    type=pathlib.Path,
+    type=epath.Path,
     metavar="FILE.npz",
     help="table written by data_prep.embed_narrations",
   )

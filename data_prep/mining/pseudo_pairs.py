@@ -17,8 +17,8 @@ and one exo clip may be the partner of many ego clips.
 from __future__ import annotations
 
 from collections.abc import Sequence
-import pathlib
 
+from etils import epath
 import numpy as np
 
 from data_prep.mining import saved_blocks
@@ -37,7 +37,7 @@ def mine(
   *,
   top_k: int = 10,
   block: int = 4096,
-  keep_in: pathlib.Path | None = None,
+  keep_in: epath.Path | None = None,
 ) -> pairing.PairTable:
   """Eq. 1: finds the exo narrations most similar to each ego narration.
 
@@ -84,7 +84,7 @@ def mine(
 
 
 def mine_into(
-  output: pathlib.Path,
+  output: epath.Path,
   ego: records.ClipDataset,
   exo: Sequence[records.ClipDataset],
   table: narration_table.NarrationTable,

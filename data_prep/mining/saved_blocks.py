@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pathlib
 import sys
 
+from etils import epath
 import numpy as np
 
 from sum_l_jax.data import nearest
-from sum_l_jax.system import atomic
+from sum_l_jax.system import storage
 
 _WORK = "work.json"
 
@@ -26,7 +26,7 @@ class SavedBlocks:
 
   def __init__(
     self,
-    folder: pathlib.Path,
+    folder: epath.Path,
     vectors: np.ndarray,
     query_rows: np.ndarray,
     key_rows: np.ndarray,
@@ -43,14 +43,14 @@ class SavedBlocks:
     }
     wanted = json.dumps(work, sort_keys=True, indent=1)
     path = folder / _WORK
-    found = path.read_text(encoding="utf-8") if path.is_file() else ""
-    others = [] if found == wanted else list(folder.glob("block_*.npy"))
+    found = storage.read_text(path) if path.is_file() else ""
+    others = [] if found == wanted else storage.matching(folder, "block_*.npy")
     if others or found not in ("", wanted):
       _say(f"{folder} is of other work and begins again.")
     for old in others:
       old.unlink()
     folder.mkdir(parents=True, exist_ok=True)
-    atomic.write_text(path, wanted)
+    storage.write_text(path, wanted)
 
   def load(self, first: int, shape: tuple[int, int]) -> np.ndarray | None:
     """The ranks of a block, or None where they must be computed.
@@ -74,10 +74,10 @@ class SavedBlocks:
 
   def save(self, first: int, ranks: np.ndarray) -> None:
     """Keeps the ranks of a block, int64, whole or not at all."""
-    with atomic.replacing(self._path(first)) as scratch:
+    with storage.replacing(self._path(first)) as scratch:
       np.save(scratch, ranks)
 
-  def _path(self, first: int) -> pathlib.Path:
+  def _path(self, first: int) -> epath.Path:
     return self._folder / f"block_{first:010d}.npy"
 
 

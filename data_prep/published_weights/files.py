@@ -14,17 +14,18 @@ from collections.abc import Sequence
 import dataclasses
 import io
 import mmap
-import pathlib
 import re
 import sys
 from typing import Any
 import zipfile
 
+from etils import epath
 import numpy as np
 
 from data_prep.sources import safe_pickle
 from sum_l_jax.system import command_line
 from sum_l_jax.system import npz_files
+from sum_l_jax.system import storage
 
 # Old-style files hold the magic number, the version, the machine, the content and
 # the keys of its tensors, one pickle after the other.
@@ -59,14 +60,14 @@ class WeightFile:
       arrays was left behind.
   """
 
-  path: pathlib.Path
+  path: epath.Path
   container: str
   tensors: Mapping[str, np.ndarray]
   card: str = ""
   notes: Sequence[str] = ()
 
 
-def _broken(path: pathlib.Path, detail: str) -> ValueError:
+def _broken(path: epath.Path, detail: str) -> ValueError:
   return safe_pickle.damage(path, detail, _WEIGHTS)
 
 
@@ -102,7 +103,7 @@ _BESIDE = {
 # The rest of Python's own library is never left beside weights by accident.
 _HARMLESS = {
   *("argparse.Namespace", "types.SimpleNamespace", "functools.partial", "copyreg._reconstructor"),
-  *("pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath", "pathlib.PurePosixPath"),
+  *("epath.Path", "pathlib.PosixPath", "pathlib.WindowsPath", "pathlib.PurePosixPath"),
   *("pathlib._local.Path", "pathlib._local.PosixPath", "pathlib._local.WindowsPath"),
   *("datetime.date", "datetime.datetime", "datetime.timedelta", "datetime.timezone"),
   *("collections.deque", "decimal.Decimal", "fractions.Fraction", "uuid.UUID", "enum.Enum"),
@@ -116,7 +117,7 @@ def _is_harmless(name: str) -> bool:
   return name in _HARMLESS or name.partition(".")[0] not in sys.stdlib_module_names
 
 
-def _load_torch(path: pathlib.Path) -> tuple[Any, list[str], list[object]]:
+def _load_torch(path: epath.Path) -> tuple[Any, list[str], list[object]]:
   """Reads a file through PyTorch's weights-only loader.
 
   Objects of classes that it doesn't know become empty dicts; nothing of theirs is
@@ -158,7 +159,7 @@ def _load_torch(path: pathlib.Path) -> tuple[Any, list[str], list[object]]:
       raise _broken(path, text.splitlines()[0]) from error
 
 
-def _more_than_weights(path: pathlib.Path, names: Sequence[str]) -> ValueError:
+def _more_than_weights(path: epath.Path, names: Sequence[str]) -> ValueError:
   return ValueError(
     f"{path} holds more than weights ({command_line.some(list(names))}), and that can't be"
     " left behind. If the file is yours, write the weights alone with PyTorch, for example"
@@ -167,7 +168,7 @@ def _more_than_weights(path: pathlib.Path, names: Sequence[str]) -> ValueError:
   )
 
 
-def _load_safetensors(path: pathlib.Path) -> dict[str, Any]:
+def _load_safetensors(path: epath.Path) -> dict[str, Any]:
   """Reads a file of the safetensors library."""
   import safetensors
   import safetensors.torch
@@ -178,7 +179,7 @@ def _load_safetensors(path: pathlib.Path) -> dict[str, Any]:
     raise _broken(path, str(error).strip() or type(error).__name__) from error
 
 
-def _as_arrays(state: Any, path: pathlib.Path) -> dict[str, np.ndarray]:
+def _as_arrays(state: Any, path: epath.Path) -> dict[str, np.ndarray]:
   """Turns tensors or arrays by name into numpy; anything else is an error."""
   if not isinstance(state, Mapping) or not state:
     raise _broken(path, f"its weights are a {type(state).__name__} without arrays")
@@ -198,7 +199,7 @@ def _is_array(value: object) -> bool:
   return hasattr(value, "detach") or isinstance(value, np.ndarray)
 
 
-def _choose(content: Any, opened: Sequence[object], path: pathlib.Path) -> tuple[str, Any]:
+def _choose(content: Any, opened: Sequence[object], path: epath.Path) -> tuple[str, Any]:
   """Finds the arrays in what a PyTorch file holds: the key ("" for none), and them."""
   if any(content is whole for whole in opened):
     raise _more_than_weights(path, ["a whole network, as an object"])
@@ -219,7 +220,7 @@ def _choose(content: Any, opened: Sequence[object], path: pathlib.Path) -> tuple
 
 
 def _unwrap(
-  arrays: Mapping[str, np.ndarray], prefix: str, path: pathlib.Path
+  arrays: Mapping[str, np.ndarray], prefix: str, path: epath.Path
 ) -> tuple[dict[str, np.ndarray], list[str]]:
   """Takes off what wrappers put before names, and what the user says.
 
@@ -255,7 +256,7 @@ def _unwrap(
   return out, notes
 
 
-def read(path: str | pathlib.Path, *, prefix: str = "") -> WeightFile:
+def read(path: str | epath.Path, *, prefix: str = "") -> WeightFile:
   """Reads a PyTorch, safetensors or Caffe2 file, which its content tells apart.
 
   Args:
@@ -269,7 +270,7 @@ def read(path: str | pathlib.Path, *, prefix: str = "") -> WeightFile:
     FileNotFoundError: there is no such file.
     ValueError: the file has no weights, is damaged, or would execute something.
   """
-  path = pathlib.Path(path)
+  path = epath.Path(path)
   if not path.is_file():
     raise FileNotFoundError(f"There is no file {str(path)!r}.")
   try:
@@ -291,7 +292,10 @@ def read(path: str | pathlib.Path, *, prefix: str = "") -> WeightFile:
   else:
     content, container = safe_pickle.load(path, kind=_WEIGHTS), "caffe2"
     if type(content) is int and content == _TORCH_MAGIC:
-      with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+      with (
+        storage.open_binary(path) as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+      ):
         safe_pickle.check_nesting(data, path, kind=_WEIGHTS, pickles=_PICKLES_OF_OLD_FILES)
       (content, classes, opened), container = _load_torch(path), "torch"
   if container == "caffe2":
@@ -313,7 +317,7 @@ def read(path: str | pathlib.Path, *, prefix: str = "") -> WeightFile:
   return WeightFile(path, container, tensors, card, tuple(notes))
 
 
-def _check_zipped(path: pathlib.Path) -> None:
+def _check_zipped(path: epath.Path) -> None:
   """Looks over all pickles in a file, by whatever name PyTorch may find them."""
   try:
     with zipfile.ZipFile(path) as archive:
@@ -328,15 +332,15 @@ def _check_zipped(path: pathlib.Path) -> None:
     safe_pickle.check_nesting(data, path, kind=_WEIGHTS)
 
 
-def _is_safetensors(path: pathlib.Path) -> bool:
+def _is_safetensors(path: epath.Path) -> bool:
   """Whether a file begins with the length of a JSON header, and the header."""
-  with path.open("rb") as file:
+  with storage.open_binary(path) as file:
     start = file.read(9)
   length = int.from_bytes(start[:8], "little")
-  return start[8:] == b"{" and length + 8 <= path.stat().st_size
+  return start[8:] == b"{" and length + 8 <= storage.size(path)
 
 
-def write_torch(path: str | pathlib.Path, tensors: Mapping[str, np.ndarray], card: str) -> None:
+def write_torch(path: str | epath.Path, tensors: Mapping[str, np.ndarray], card: str) -> None:
   """Writes a `.pyth` file as PySlowFast does.
 
   Args:

@@ -21,14 +21,16 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import math
-import pathlib
 from typing import Any
+
+from etils import epath
 
 from data_prep.sources import clip_specs
 from sum_l_jax import types
 from sum_l_jax.data import moments
 from sum_l_jax.system import command_line
 from sum_l_jax.system import progress
+from sum_l_jax.system import storage
 from sum_l_jax.video import frame_files
 
 NUM_CLASSES = 157
@@ -64,7 +66,7 @@ class Action:
   stop: float
 
 
-def read_classes(directory: pathlib.Path) -> tuple[str, ...]:
+def read_classes(directory: epath.Path) -> tuple[str, ...]:
   """Reads `Charades_v1_classes.txt`, whose lines are like "c000 Holding some clothes".
 
   Raises:
@@ -79,7 +81,7 @@ def read_classes(directory: pathlib.Path) -> tuple[str, ...]:
       " --class_lists."
     )
   names = []
-  for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+  for number, line in enumerate(storage.read_text(path).splitlines()):
     code, _, name = line.strip().partition(" ")
     if code != f"c{number:03d}" or not name.strip():
       raise ValueError(
@@ -173,10 +175,12 @@ def parse_actions(cell: str, where: str, dropped: list[str] | None = None) -> li
   return actions
 
 
-def _label_files(path: pathlib.Path, view: str) -> dict[str, pathlib.Path]:
+def _label_files(path: epath.Path, view: str) -> dict[str, epath.Path]:
   """The CSV file of each split: of this view alone, or of both views."""
   if path.name.startswith("CharadesEgo_v0") or (
-    path.is_dir() and not any(path.glob("CharadesEgo_v1_*.csv")) and any(path.glob("*_v0_*.csv"))
+    path.is_dir()
+    and not storage.matching(path, "CharadesEgo_v1_*.csv")
+    and storage.matching(path, "*_v0_*.csv")
   ):
     raise ValueError(
       f"{str(path)!r} holds version 0 of the annotations, whose splits are"
@@ -200,11 +204,11 @@ def _label_files(path: pathlib.Path, view: str) -> dict[str, pathlib.Path]:
 
 
 def read_annotations(
-  path: pathlib.Path,
+  path: epath.Path,
   *,
   view: str,
-  media_roots: Sequence[pathlib.Path],
-  class_lists: pathlib.Path | None = None,
+  media_roots: Sequence[epath.Path],
+  class_lists: epath.Path | None = None,
   narration: str = "classes",
   window_seconds: float = WINDOW_SECONDS,
   examples: str = VIDEOS,
@@ -243,7 +247,7 @@ def read_annotations(
   if examples not in EXAMPLES:
     raise ValueError(f"--examples must be one of {EXAMPLES}, got {examples!r}.")
   problems = problems or clip_specs.Problems()
-  if not any(path.glob("CharadesEgo_v*.csv")) and (path / _LABELS).is_dir():
+  if not storage.matching(path, "CharadesEgo_v*.csv") and (path / _LABELS).is_dir():
     path /= _LABELS
   directory = path if path.is_dir() else path.parent
   names = read_classes(class_lists or directory)
@@ -295,7 +299,7 @@ def _make_clips(
   where: str,
   split: str,
   names: Sequence[str],
-  roots: Sequence[pathlib.Path],
+  roots: Sequence[epath.Path],
   rule: str,
   window: float,
   quirks: Quirks | None = None,

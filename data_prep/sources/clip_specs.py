@@ -23,8 +23,11 @@ import pathlib
 import re
 from typing import TypeVar
 
+from etils import epath
+
 from sum_l_jax import types
 from sum_l_jax.system import command_line
+from sum_l_jax.system import storage
 from sum_l_jax.system import text_cleaning
 from sum_l_jax.video import file_names
 
@@ -69,7 +72,7 @@ class ClipSpec:
 
   clip_id: str
   video_id: str
-  media: pathlib.Path
+  media: epath.Path
   start_seconds: float
   stop_seconds: float | None
   narration: str
@@ -102,7 +105,7 @@ class Annotations:
 
   clips: Sequence[ClipSpec]
   tasks: Mapping[str, types.Task]
-  files: Sequence[pathlib.Path] = ()
+  files: Sequence[epath.Path] = ()
   unlabelled: Mapping[str, Sequence[ClipSpec]] = dataclasses.field(default_factory=dict)
   metadata: Mapping = dataclasses.field(default_factory=dict)
   warnings: Sequence[str] = ()
@@ -184,9 +187,12 @@ class Problems:
       return
     self.skipped.append((clip_id, where, str(error)))
 
-  def write(self, path: pathlib.Path) -> None:
+  def write(self, path: epath.Path) -> None:
     """Writes what was left out as a CSV file: a line a missing video or a clip."""
-    with path.open("w", newline="", encoding="utf-8") as handle:
+    with (
+      storage.replacing(path) as scratch,
+      scratch.open("w", newline="", encoding="utf-8") as handle,
+    ):
       writer = text_cleaning.CsvWriter(handle)
       writer.writerow(["video_id", "clip_id", "rows", "where", "reason"])
       for video_id, video in self.missing.items():
@@ -196,7 +202,7 @@ class Problems:
 
 
 def read_rows(
-  path: pathlib.Path, required: Sequence[str], *, others_matter: bool = False
+  path: epath.Path, required: Sequence[str], *, others_matter: bool = False
 ) -> tuple[list[tuple[str, dict[str, str]]], list[str]]:
   """Reads a CSV file with a header.
 
@@ -222,7 +228,7 @@ def read_rows(
     raise FileNotFoundError(f"There is no annotation file {str(path)!r}.")
   try:
     # utf-8-sig: spreadsheets put a byte order mark before the first column.
-    with path.open(newline="", encoding="utf-8-sig") as handle:
+    with storage.open_text(path, encoding="utf-8-sig") as handle:
       reader = csv.reader(handle)
       header = [column.strip() for column in next(reader, [])]
       _check_columns(path, [column for column in header if column], required)
@@ -263,7 +269,7 @@ def _begins_with_row_numbers(header: Sequence[str], lines: Sequence[tuple[str, l
   return len(numbers) == len(lines) and all(number.strip().isdecimal() for number in numbers)
 
 
-def _check_unnamed(path: pathlib.Path, position: int, cells: Sequence[str]) -> None:
+def _check_unnamed(path: epath.Path, position: int, cells: Sequence[str]) -> None:
   """Raises ValueError for a column without a name that holds something."""
   if all(cell.removesuffix(".0").isdecimal() or not cell for cell in cells) and (
     not any(cells) or len(set(cells)) == len(cells)
@@ -277,7 +283,7 @@ def _check_unnamed(path: pathlib.Path, position: int, cells: Sequence[str]) -> N
   )
 
 
-def _line_that_is_no_text(path: pathlib.Path) -> str:
+def _line_that_is_no_text(path: epath.Path) -> str:
   """The text ", line 3," of the first line that isn't UTF-8, or ""."""
   # The file's own decoder counts bytes from the start of its buffer.
   for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
@@ -288,7 +294,7 @@ def _line_that_is_no_text(path: pathlib.Path) -> str:
   return ""
 
 
-def _check_columns(path: pathlib.Path, columns: Sequence[str], required: Sequence[str]) -> None:
+def _check_columns(path: epath.Path, columns: Sequence[str], required: Sequence[str]) -> None:
   """Raises ValueError unless each required column is there exactly once."""
   repeated = sorted({c for c in columns if columns.count(c) > 1})
   if repeated:
@@ -364,12 +370,12 @@ def missing(
 
 def find_media(
   video_id: str,
-  roots: Sequence[pathlib.Path],
+  roots: Sequence[epath.Path],
   where: str,
   *,
   frames: Mapping[str, Sequence[str]],
   videos: Mapping[str, Sequence[str]],
-) -> pathlib.Path:
+) -> epath.Path:
   """Finds the frames of a video, in a folder or tar file, or else its file.
 
   Args:
@@ -488,7 +494,7 @@ def parse_span(
   return start, stop
 
 
-def sha256(paths: Sequence[pathlib.Path]) -> str:
+def sha256(paths: Sequence[epath.Path]) -> str:
   """The hex digest of the bytes of files, in order."""
   digest = hashlib.sha256()
   for path in paths:

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
-import pathlib
+
+from etils import epath
 
 from data_prep.sources import clip_specs
 from sum_l_jax import types
@@ -99,9 +100,7 @@ EPIC100 = Release(
 RELEASES = {release.name: release for release in (EPIC55, EPIC100)}
 
 
-def read_class_names(
-  directory: pathlib.Path, task: str, release: Release
-) -> tuple[str, ...] | None:
+def read_class_names(directory: epath.Path, task: str, release: Release) -> tuple[str, ...] | None:
   """Reads a task's class list.
 
   Args:
@@ -133,7 +132,7 @@ def read_class_names(
 
 
 def make_tasks(
-  directory: pathlib.Path, class_lists: pathlib.Path | None, release: Release
+  directory: epath.Path, class_lists: epath.Path | None, release: Release
 ) -> dict[str, types.Task]:
   """Makes the tasks verb and noun, with names as far as there are class lists.
 
@@ -185,8 +184,8 @@ _VIDEOS = (
 
 
 def find_media(
-  video_id: str, participant: str, roots: Sequence[pathlib.Path], where: str
-) -> pathlib.Path:
+  video_id: str, participant: str, roots: Sequence[epath.Path], where: str
+) -> epath.Path:
   """Finds "P01_01" of "P01" in the layouts that people keep; see `clip_specs`."""
   names = {"video": video_id, "person": participant}
   # Which archive folder holds a video doesn't follow from the annotations: the
@@ -206,7 +205,7 @@ def find_media(
   return clip_specs.find_media(video_id, roots, where, frames=frames, videos=videos)
 
 
-def _files(path: pathlib.Path, names: Mapping[str, str]) -> dict[str, pathlib.Path]:
+def _files(path: epath.Path, names: Mapping[str, str]) -> dict[str, epath.Path]:
   """The files to read, by split; "" where a file says nothing about splits.
 
   Raises:
@@ -225,11 +224,11 @@ def _files(path: pathlib.Path, names: Mapping[str, str]) -> dict[str, pathlib.Pa
 
 
 def read_annotations(
-  path: pathlib.Path,
+  path: epath.Path,
   *,
   release: Release,
-  media_roots: Sequence[pathlib.Path],
-  class_lists: pathlib.Path | None = None,
+  media_roots: Sequence[epath.Path],
+  class_lists: epath.Path | None = None,
   test_sets: bool = False,
   problems: clip_specs.Problems | None = None,
 ) -> clip_specs.Annotations:
@@ -288,7 +287,7 @@ def _about_classes(tasks: Mapping[str, types.Task], release: Release) -> list[st
   ]
 
 
-def _read_groups(directory: pathlib.Path, release: Release) -> tuple[dict, list[str]]:
+def _read_groups(directory: epath.Path, release: Release) -> tuple[dict, list[str]]:
   """Reads the official lists of unseen participants and tail classes.
 
   Returns:
@@ -331,7 +330,7 @@ class _Reader:
     self,
     release: Release,
     tasks: Mapping[str, types.Task],
-    roots: Sequence[pathlib.Path],
+    roots: Sequence[epath.Path],
     problems: clip_specs.Problems,
   ) -> None:
     self._release = release
@@ -339,11 +338,11 @@ class _Reader:
     self._roots = roots
     self._problems = problems
     # Where a video is, or what the error says of one that is nowhere.
-    self._found: dict[str, pathlib.Path | clip_specs.MissingMediaError] = {}
+    self._found: dict[str, epath.Path | clip_specs.MissingMediaError] = {}
     self._seen: dict[str, str] = {}
 
   def read(
-    self, file: pathlib.Path, split: str, *, labelled: bool = True
+    self, file: epath.Path, split: str, *, labelled: bool = True
   ) -> list[clip_specs.ClipSpec]:
     """Reads the clips of one file."""
     columns = self._release.columns(labelled=labelled)
@@ -365,7 +364,7 @@ class _Reader:
         clips.append(dataclasses.replace(clip, split=split))
     return clips
 
-  def _find_media(self, video_id: str, participant: str, where: str) -> pathlib.Path:
+  def _find_media(self, video_id: str, participant: str, where: str) -> epath.Path:
     """Finds a video once, however many rows it has, also where it is nowhere."""
     if video_id not in self._found:
       try:

@@ -22,10 +22,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
-import os
 import pathlib
 import reprlib
 from typing import Any
+
+from etils import epath
 
 from data_prep.sources import clip_specs
 from data_prep.sources import lemma_narration
@@ -34,6 +35,7 @@ from data_prep.sources import split_rules
 from sum_l_jax import types
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import progress
+from sum_l_jax.system import storage
 
 FPS = 24.0
 
@@ -59,9 +61,9 @@ Rows = Mapping[str, Mapping[int, Sequence[Sequence[Any]]]]
 
 
 def read_annotations(
-  directory: pathlib.Path,
+  directory: epath.Path,
   *,
-  media_roots: Sequence[pathlib.Path],
+  media_roots: Sequence[epath.Path],
   narration: str = lemma_narration.TEMPLATES,
   problems: clip_specs.Problems | None = None,
 ) -> clip_specs.Annotations:
@@ -122,11 +124,11 @@ class _Package:
     files: files that were read.
   """
 
-  def __init__(self, directory: pathlib.Path) -> None:
+  def __init__(self, directory: epath.Path) -> None:
     self._directory = directory
-    self.files: list[pathlib.Path] = []
+    self.files: list[epath.Path] = []
 
-  def find(self, name: str) -> pathlib.Path:
+  def find(self, name: str) -> epath.Path:
     """Finds a file; the FileNotFoundError lists the places."""
     tried = [self._directory / "annotations" / name, self._directory / name]
     for path in tried:
@@ -271,7 +273,7 @@ class _ClipMaker:
     self,
     package: _Package,
     split_of: Mapping[str, str],
-    media_roots: Sequence[pathlib.Path],
+    media_roots: Sequence[epath.Path],
     rule: str,
   ) -> None:
     self.tasks = {
@@ -363,7 +365,7 @@ class _ClipMaker:
       ) from error
     labels = {}
     for name, found in (("verb", [verb for verb, _ in actions]), ("noun", objects)):
-      file = pathlib.PurePath(_TASK_FILES[name]).name
+      file = epath.Path(_TASK_FILES[name]).name
       ids = _ids(found, self.tasks[name].num_classes, name, file, where)
       labels[name] = tuple(sorted(set(ids)))
     return labels
@@ -408,18 +410,18 @@ def _without_person(video: str) -> str:
 class _FrameFinder:
   """Looks for frames in several folders, and lists each folder of theirs once."""
 
-  def __init__(self, roots: Sequence[pathlib.Path]) -> None:
+  def __init__(self, roots: Sequence[epath.Path]) -> None:
     self._roots = roots
-    self._names: dict[pathlib.Path, frozenset[str]] = {}
+    self._names: dict[epath.Path, frozenset[str]] = {}
 
-  def _has(self, path: pathlib.Path) -> bool:
+  def _has(self, path: epath.Path) -> bool:
     folder = path.parent
     if folder not in self._names:
-      names = os.listdir(folder) if folder.is_dir() else ()
+      names = storage.names(folder) if folder.is_dir() else ()
       self._names[folder] = frozenset(names)
     return path.name in self._names[folder]
 
-  def find(self, files: Sequence[str], where: str) -> pathlib.Path:
+  def find(self, files: Sequence[str], where: str) -> epath.Path:
     """Finds the root in which the first file, and so all of them, must exist.
 
     Raises:
@@ -439,7 +441,7 @@ class _FrameFinder:
 
 
 def _missing_frame(
-  file: str, count: str, roots: Sequence[pathlib.Path], where: str
+  file: str, count: str, roots: Sequence[epath.Path], where: str
 ) -> FileNotFoundError:
   return clip_specs.missing(
     str(pathlib.PurePosixPath(file).parent),

@@ -17,14 +17,16 @@ from __future__ import annotations
 from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
-import pathlib
 import re
+
+from etils import epath
 
 from data_prep.sources import clip_specs
 from data_prep.sources import label_names
 from sum_l_jax import types
 from sum_l_jax.system import command_line
 from sum_l_jax.system import progress
+from sum_l_jax.system import storage
 from sum_l_jax.video import cutting
 from sum_l_jax.video import frame_files
 
@@ -40,10 +42,10 @@ Rows = Sequence[tuple[str, Mapping[str, str]]]
 
 
 def read_annotations(
-  path: pathlib.Path,
+  path: epath.Path,
   *,
-  media_roots: Sequence[pathlib.Path],
-  class_lists: pathlib.Path | None = None,
+  media_roots: Sequence[epath.Path],
+  class_lists: epath.Path | None = None,
   multi_label: Collection[str] = (),
   problems: clip_specs.Problems | None = None,
 ) -> clip_specs.Annotations:
@@ -99,9 +101,7 @@ def _warnings(tasks: Mapping[str, types.Task], rows: int) -> list[str]:
   return found
 
 
-def _check_task_names(
-  path: pathlib.Path, names: Sequence[str], multi_label: Collection[str]
-) -> None:
+def _check_task_names(path: epath.Path, names: Sequence[str], multi_label: Collection[str]) -> None:
   """Raises ValueError for label columns that can't be."""
   for name in names:
     if not name.isidentifier():
@@ -123,7 +123,7 @@ def _labels_of(cell: str) -> list[str]:
 
 
 def _make_task(
-  name: str, rows: Rows, class_lists: pathlib.Path | None, multi_label: bool
+  name: str, rows: Rows, class_lists: epath.Path | None, multi_label: bool
 ) -> types.Task:
   """Finds the kind and the class names of a label column."""
   cells = [_labels_of(row.get(name, "")) for _, row in rows]
@@ -139,13 +139,13 @@ def _make_task(
   return types.Task(name, types.MULTI_LABEL if several else types.SOFTMAX, class_names)
 
 
-def _read_class_list(path: pathlib.Path) -> tuple[str, ...]:
+def _read_class_list(path: epath.Path) -> tuple[str, ...]:
   if not path.is_file():
     raise FileNotFoundError(
       f"There is no class list {str(path)!r}: --class_lists must be a folder"
       " with one such text file a label column, one class name a line."
     )
-  text = path.read_text(encoding="utf-8-sig")
+  text = storage.read_text(path, encoding="utf-8-sig")
   names = tuple(line.strip() for line in text.splitlines() if line.strip())
   if not names or len(set(names)) < len(names):
     raise ValueError(
@@ -160,7 +160,7 @@ def _make_clip(
   where: str,
   tasks: Mapping[str, types.Task],
   ids: Mapping[str, Mapping[str, int]],
-  roots: Sequence[pathlib.Path],
+  roots: Sequence[epath.Path],
 ) -> clip_specs.ClipSpec:
   clip_specs.check_row(row, where)
   if not row["clip_id"]:
@@ -173,7 +173,7 @@ def _make_clip(
   fps = _frames_fps(video, start, stop, row, where) if frame_files.is_frames(video) else 0.0
   return clip_specs.ClipSpec(
     clip_id=row["clip_id"],
-    video_id=pathlib.PurePath(row["path"]).with_suffix("").as_posix(),
+    video_id=epath.Path(row["path"]).with_suffix("").as_posix(),
     media=video,
     start_seconds=start,
     stop_seconds=stop,
@@ -186,7 +186,7 @@ def _make_clip(
 
 
 def _frames_fps(
-  place: pathlib.Path, start: float, stop: float | None, row: Mapping[str, str], where: str
+  place: epath.Path, start: float, stop: float | None, row: Mapping[str, str], where: str
 ) -> float:
   """Reads the rate of frames, and checks that there are as many as the clip wants."""
   fps = row.get(FPS_COLUMN, "")
@@ -231,13 +231,13 @@ def _class_ids(cell: str, task: types.Task, ids: Mapping[str, int], where: str) 
   return tuple(sorted({ids[label] for label in labels}))
 
 
-def _find_video(path: str, where: str, roots: Sequence[pathlib.Path]) -> pathlib.Path:
+def _find_video(path: str, where: str, roots: Sequence[epath.Path]) -> epath.Path:
   if not path:
     raise ValueError(f"{where}: path is empty. Name the video file.")
-  place = pathlib.PurePath(path)
-  below = [root for root in roots if place.is_relative_to(root.absolute())]
+  place = epath.Path(path)
+  below = [root for root in roots if place.is_relative_to(storage.absolute(root))]
   if place.is_absolute() and below and ".." not in place.parts:
-    path = str(place.relative_to(below[0].absolute()))
+    path = str(place.relative_to(storage.absolute(below[0])))
   clip_specs.check_inside(path, "path", where)
   tried = [root / path for root in roots]
   for candidate in tried:
@@ -249,7 +249,7 @@ def _find_video(path: str, where: str, roots: Sequence[pathlib.Path]) -> pathlib
       present = [item.name for item in candidate.parent.iterdir()]
       near = near or command_line.close_match(candidate.name, present)
   raise clip_specs.missing(
-    pathlib.PurePath(path).with_suffix("").as_posix(),
+    epath.Path(path).with_suffix("").as_posix(),
     where,
     f"there is no video {path!r}{near}.",
     tried,

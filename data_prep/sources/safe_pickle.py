@@ -15,14 +15,16 @@ from collections.abc import Iterable
 import dataclasses
 import math
 import mmap
-import pathlib
 import pickle
 import re
 import struct
 from typing import Any
 from typing import ClassVar
 
+from etils import epath
 import numpy as np
+
+from sum_l_jax.system import storage
 
 # Types of elements, as numpy spells them in a pickle; `_TEXT` are those of
 # texts. Objects and records are not among them: their bytes are pointers.
@@ -399,7 +401,7 @@ class _Outline(_Unpickler):
     """Keeps nothing: keys of dicts have been tuples before."""
 
 
-def check_nesting(file: Any, path: pathlib.Path, *, kind: Kind, pickles: int = 1) -> None:
+def check_nesting(file: Any, path: epath.Path, *, kind: Kind, pickles: int = 1) -> None:
   """Refuses pickles that would end the process of another reader.
 
   Args:
@@ -420,7 +422,7 @@ def check_nesting(file: Any, path: pathlib.Path, *, kind: Kind, pickles: int = 1
     raise damage(path, str(error) or type(error).__name__, kind) from error
 
 
-def refusal(path: pathlib.Path, called: str, kind: Kind) -> ValueError:
+def refusal(path: epath.Path, called: str, kind: Kind) -> ValueError:
   """The error for a file that would execute something.
 
   Args:
@@ -439,7 +441,7 @@ def refusal(path: pathlib.Path, called: str, kind: Kind) -> ValueError:
   )
 
 
-def _unknown_content(path: pathlib.Path, content: str, kind: Kind) -> ValueError:
+def _unknown_content(path: epath.Path, content: str, kind: Kind) -> ValueError:
   return ValueError(
     f"{path} is refused: it holds {content}, and a file of {kind.content} needs"
     " nothing but arrays of numbers or texts and plain containers. If it is yours,"
@@ -447,7 +449,7 @@ def _unknown_content(path: pathlib.Path, content: str, kind: Kind) -> ValueError
   )
 
 
-def damage(path: pathlib.Path, detail: str, kind: Kind) -> ValueError:
+def damage(path: epath.Path, detail: str, kind: Kind) -> ValueError:
   """The error for a file that is not what it should be.
 
   Args:
@@ -460,12 +462,12 @@ def damage(path: pathlib.Path, detail: str, kind: Kind) -> ValueError:
   """
   return ValueError(
     f"{path} can't be read as {kind.content} ({detail}). It must be"
-    f" {kind.form}, whole: compare its size of {path.stat().st_size:,} bytes"
+    f" {kind.form}, whole: compare its size of {storage.size(path):,} bytes"
     " with the source, or download it again."
   )
 
 
-def load(path: pathlib.Path, *, kind: Kind = DATA) -> object:
+def load(path: epath.Path, *, kind: Kind = DATA) -> object:
   """Reads a pickle of arrays and plain containers.
 
   Args:
@@ -481,7 +483,7 @@ def load(path: pathlib.Path, *, kind: Kind = DATA) -> object:
   """
   try:
     with (
-      path.open("rb") as file,
+      storage.open_binary(path) as file,
       # Reads no further than the file goes, whatever length it claims.
       mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
     ):

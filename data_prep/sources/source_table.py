@@ -7,8 +7,9 @@ from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
 import functools
-import pathlib
 from typing import Any
+
+from etils import epath
 
 from data_prep.clips import clip_dataset
 from data_prep.sources import charades_ego
@@ -142,7 +143,7 @@ def read(args: argparse.Namespace, problems: clip_specs.Problems) -> clip_specs.
     FileNotFoundError: a folder of --media isn't there.
     ValueError: an option of another data set is given; or as the reader says.
   """
-  roots = [pathlib.Path(root) for root in command_line.names(args.media)]
+  roots = [epath.Path(root) for root in command_line.names(args.media)]
   for root in roots:
     if not root.is_dir():
       raise FileNotFoundError(f"--media names {str(root)!r}, which is no folder.")

@@ -17,6 +17,7 @@ import functools
 import pathlib
 from typing import Any
 
+from etils import epath
 import numpy as np
 
 from data_prep.clips import clip_dataset
@@ -45,7 +46,7 @@ class Fields:
   clip_id: str = ""
 
 
-def find(address: str) -> pathlib.Path:
+def find(address: str) -> epath.Path:
   """The folder that `tfds:NAME/VERSION@DIR` names.
 
   Raises:
@@ -57,7 +58,7 @@ def find(address: str) -> pathlib.Path:
       f"--dataset={address!r} must be tfds:NAME/VERSION@DIR, for example"
       " tfds:ucf101/2.0.0@~/tensorflow_datasets."
     )
-  path = pathlib.Path(folder).expanduser() / name
+  path = epath.Path(folder).expanduser() / name
   if not (path / "dataset_info.json").is_file():
     raise FileNotFoundError(
       f"{str(path)!r} holds no TFDS data set: there is no dataset_info.json. Prepare it with"
@@ -76,7 +77,7 @@ class Source:
     identity: JSON values that identify what is read.
   """
 
-  def __init__(self, path: pathlib.Path, fields: Fields, *, fps: float, short_side: int) -> None:
+  def __init__(self, path: epath.Path, fields: Fields, *, fps: float, short_side: int) -> None:
     """Opens it; no example is read.
 
     Args:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import functools
-import pathlib
+
+from etils import epath
 
 from data_prep.clips import clip_dataset
 from data_prep.toy_kitchen import clips
@@ -17,13 +18,13 @@ CONTENT_VERSION = 1
 
 
 def build(
-  root: str | pathlib.Path,
+  root: str | epath.Path,
   *,
   seed: int = 0,
   views: Sequence[str] = types.VIEWS,
   ego_train: int = vocabulary.COUNTS[types.EGO]["train"],
   processes: int = 2,
-) -> dict[str, pathlib.Path]:
+) -> dict[str, epath.Path]:
   """Renders and writes the views, or keeps the equal ones already there.
 
   Args:
@@ -55,7 +56,7 @@ def build(
       f" combination that counts as seen) to {vocabulary.EGO_POOL}, got"
       f" {ego_train}."
     )
-  directories = {view: pathlib.Path(root) / view for view in views}
+  directories = {view: epath.Path(root) / view for view in views}
   for view, directory in directories.items():
     counts = dict(vocabulary.COUNTS[view])
     if view == types.EGO:

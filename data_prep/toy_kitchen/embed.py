@@ -11,9 +11,9 @@ half the size; the loader widens them), `model` and `command`.
 from __future__ import annotations
 
 import argparse
-import pathlib
 import sys
 
+from etils import epath
 import numpy as np
 
 from data_prep import embed_narrations
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
   parser = command_line.make_parser("data_prep.toy_kitchen.embed", __doc__)
   parser.add_argument(
     "--output",
-    type=pathlib.Path,
+    type=epath.Path,
     metavar="FILE.npz",
     default=narrations.TABLE,
     help="default: the file in the package",

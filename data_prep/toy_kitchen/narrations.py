@@ -10,15 +10,15 @@ the package.
 from __future__ import annotations
 
 from collections.abc import Mapping
-import pathlib
 
+from etils import epath
 import numpy as np
 
 from data_prep.toy_kitchen import vocabulary
 from sum_l_jax import types
 
 # Embeddings of all narrations, made by `embed.py`.
-TABLE = pathlib.Path(__file__).with_name("narrations.npz")
+TABLE = epath.Path(__file__).with_name("narrations.npz")
 
 _EGO_VERBS = {
   "take": ("take {}", "pick up {}", "grab {}"),

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pathlib
 import shutil
 
 from absl import logging
+from etils import epath
 
-from sum_l_jax.system import atomic
 from sum_l_jax.system import lease
+from sum_l_jax.system import storage
 
 
-def prepare(recipe: str, directory: pathlib.Path, *, seed: int) -> None:
+def prepare(recipe: str, directory: epath.Path, *, seed: int) -> None:
   """Makes the data of a recipe where it is absent.
 
   Args:
@@ -39,13 +39,13 @@ def prepare(recipe: str, directory: pathlib.Path, *, seed: int) -> None:
     recipes[recipe](directory, seed)
 
 
-def _prepare_generic(directory: pathlib.Path, seed: int) -> None:
+def _prepare_generic(directory: epath.Path, seed: int) -> None:
   from data_prep.toy_kitchen import builder
 
   builder.build(directory, seed=seed, views=("generic",))
 
 
-def _prepare_toy_kitchen(directory: pathlib.Path, seed: int) -> None:
+def _prepare_toy_kitchen(directory: epath.Path, seed: int) -> None:
   from data_prep import toy_kitchen
   from data_prep.mining import pseudo_pairs
   from data_prep.toy_kitchen import builder
@@ -54,12 +54,12 @@ def _prepare_toy_kitchen(directory: pathlib.Path, seed: int) -> None:
   from sum_l_jax.data import records
 
   builder.build(directory, seed=seed)
-  package = pathlib.Path(toy_kitchen.__file__).parent
+  package = epath.Path(toy_kitchen.__file__).parent
   for shipped in ("narrations.npz", "pretrained_tiny.npz"):
     path = directory / shipped
     # Another run may be reading it.
     if not path.is_file() or path.read_bytes() != (package / shipped).read_bytes():
-      with atomic.replacing(path) as scratch:
+      with storage.replacing(path) as scratch:
         shutil.copyfile(package / shipped, scratch)
   table = narration_table.NarrationTable.load(directory / "narrations.npz")
   ego = records.ClipDataset(directory / "ego", "train")

@@ -8,16 +8,16 @@ is used with a warning.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import pathlib
 from typing import Annotated
 
 from absl import logging
+from etils import epath
 import msgspec
 
 from sum_l_jax.system import checked_json
-from sum_l_jax.system import paths
+from sum_l_jax.system import retries
+from sum_l_jax.system import storage
 
 MANIFEST = "sha256.json"
 # The items that the list covers. It leaves out Orbax's notes beside them, which
@@ -44,46 +44,41 @@ class _Manifest:
   ]
 
 
-def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+def _files(folder: epath.Path) -> dict[str, epath.Path]:
   """Files of the items, by their names relative to the checkpoint's folder."""
   found = {
-    path.relative_to(folder).as_posix(): path
+    f"{item}/{name}": path
     for item in _ITEMS
-    for path in (folder / item).rglob("*")
-    if path.is_file()
+    for name, path in storage.files_below(folder / item).items()
   }
   return dict(sorted(found.items()))
 
 
-@paths.retried
-def _sha256(path: pathlib.Path) -> str:
-  with path.open("rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@paths.retried
-def write(folder: pathlib.Path) -> None:
+@retries.retried
+def write(folder: epath.Path) -> None:
   """Lists the size and SHA-256 of a checkpoint's files, read back from disk.
 
   Args:
     folder: folder of one checkpoint, whose items are all written.
   """
-  listed = {name: [path.stat().st_size, _sha256(path)] for name, path in _files(folder).items()}
-  (folder / MANIFEST).write_text(json.dumps({"files": listed}, indent=1), encoding="utf-8")
+  listed = {
+    name: [storage.size(path), storage.sha256(path)] for name, path in _files(folder).items()
+  }
+  storage.write_text(folder / MANIFEST, json.dumps({"files": listed}, indent=1))
 
 
-def _read_list(folder: pathlib.Path) -> dict[str, tuple[int, str]] | None:
+def _read_list(folder: epath.Path) -> dict[str, tuple[int, str]] | None:
   """Size and SHA-256 by file name; None if there is no list."""
   path = folder / MANIFEST
   if not path.is_file():
     return None
   try:
-    return checked_json.decode(paths.read_text(path), _Manifest).files
+    return checked_json.decode(storage.read_text(path), _Manifest).files
   except (OSError, ValueError) as error:
     raise DamagedCheckpointError(f"{path} can't be read ({error}), {_MEND}") from error
 
 
-def check(folder: str | pathlib.Path, *, contents: bool = True) -> None:
+def check(folder: str | epath.Path, *, contents: bool = True) -> None:
   """Compares a checkpoint with its checksums.
 
   Args:
@@ -94,7 +89,7 @@ def check(folder: str | pathlib.Path, *, contents: bool = True) -> None:
     DamagedCheckpointError: a file is missing, or has another size or other
       contents; names it.
   """
-  folder = pathlib.Path(folder)
+  folder = epath.Path(folder)
   listed = _read_list(folder)
   if listed is None:
     if not (folder / _ITEMS[0]).is_dir():
@@ -113,21 +108,21 @@ def check(folder: str | pathlib.Path, *, contents: bool = True) -> None:
     raise DamagedCheckpointError(f"{folder / missing[0]} is missing, {_MEND}")
   for name, (size, digest) in listed.items():
     path = folder / name
-    found = path.stat().st_size
+    found = storage.size(path)
     if found != size:
       raise DamagedCheckpointError(f"{path} has {found} bytes, {size} were written, {_MEND}")
-    if contents and _sha256(path) != digest:
+    if contents and storage.sha256(path) != digest:
       raise DamagedCheckpointError(
         f"{path} has the right size, but not the contents that were written, {_MEND}"
       )
 
 
-def is_checkpoint(folder: pathlib.Path) -> bool:
+def is_checkpoint(folder: epath.Path) -> bool:
   """Whether a folder is a checkpoint, whole or not."""
   return (folder / _ITEMS[0]).is_dir() or (folder / MANIFEST).is_file()
 
 
-def steps(directory: pathlib.Path) -> list[int]:
+def steps(directory: epath.Path) -> list[int]:
   """Steps of complete checkpoints; Orbax gives unfinished ones a suffix."""
   if not directory.is_dir():
     return []
@@ -136,7 +131,7 @@ def steps(directory: pathlib.Path) -> list[int]:
   )
 
 
-def set_damaged_aside(directory: pathlib.Path) -> None:
+def set_damaged_aside(directory: epath.Path) -> None:
   """Renames damaged checkpoints after the last good one, with a warning.
 
   Args:
@@ -167,7 +162,7 @@ def set_damaged_aside(directory: pathlib.Path) -> None:
     )
 
 
-def _free_name(directory: pathlib.Path, step: int) -> pathlib.Path:
+def _free_name(directory: epath.Path, step: int) -> epath.Path:
   number = 0
   while True:
     path = directory / f"{step}{_DAMAGED}{number or ''}"

@@ -9,12 +9,12 @@ was checked.
 from __future__ import annotations
 
 import json
-import pathlib
 import re
 from typing import Any
 from typing import NoReturn
 
 from absl import logging
+from etils import epath
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
@@ -22,6 +22,7 @@ import orbax.checkpoint as ocp
 
 from sum_l_jax.checkpoint import integrity
 from sum_l_jax.system import checked_json
+from sum_l_jax.system import storage
 
 _SYSTEM_ERROR = re.compile(r"os_error_code|OS error \d")
 
@@ -48,7 +49,7 @@ def _is_of_disk(error: BaseException | None) -> bool:
 class Checkpoints:
   """The checkpoints of one stage; close it, or use it in a `with`."""
 
-  def __init__(self, directory: str | pathlib.Path, *, keep: int = 2) -> None:
+  def __init__(self, directory: str | epath.Path, *, keep: int = 2) -> None:
     """Sets damaged checkpoints aside with a warning, see `integrity`.
 
     Args:
@@ -60,7 +61,7 @@ class Checkpoints:
       integrity.DamagedCheckpointError: there are checkpoints, and none is whole.
       SaveError: the directory can't be made.
     """
-    self._directory = pathlib.Path(directory).absolute()
+    self._directory = storage.absolute(directory)
     self._keep = keep
     self._pending: int | None = None
     try:
@@ -131,7 +132,7 @@ class Checkpoints:
 
   def _seal(self) -> None:
     """Adds the checksums, just before Orbax gives the folder its name."""
-    for folder in self._directory.glob(f"{self._pending}.orbax-*"):
+    for folder in storage.matching(self._directory, f"{self._pending}.orbax-*"):
       integrity.write(folder)
 
   def _fail(self, error: Exception) -> NoReturn:
@@ -201,7 +202,7 @@ class Checkpoints:
     self._manager.close()
 
 
-def _drop_damaged(directory: pathlib.Path) -> None:
+def _drop_damaged(directory: epath.Path) -> None:
   """Sets damaged checkpoints aside on one host; its error is raised on all."""
   problem = None
   if jax.process_index() == 0:

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 import dataclasses
 import hashlib
 import json
-import pathlib
 from typing import Any
 from typing import Literal
 from typing import get_type_hints
 
 from absl import logging
+from etils import epath
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -26,6 +26,7 @@ from sum_l_jax import types
 from sum_l_jax.checkpoint import integrity
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import npz_files
+from sum_l_jax.system import storage
 
 Tree = dict[str, Any]
 CHECKPOINT_FOLDER = "checkpoints"
@@ -79,7 +80,7 @@ def unflatten(flat: Mapping[str, Any]) -> Tree:
   return tree
 
 
-def _steps(folder: pathlib.Path) -> list[int]:
+def _steps(folder: epath.Path) -> list[int]:
   """Steps of the checkpoints in a folder; a number may also name a run."""
   return [step for step in integrity.steps(folder) if integrity.is_checkpoint(folder / str(step))]
 
@@ -178,13 +179,13 @@ def check_card(card: Mapping[str, Any], source: str = "the weights", view: str =
     )
 
 
-def find_checkpoint(path: str | pathlib.Path) -> pathlib.Path:
+def find_checkpoint(path: str | epath.Path) -> epath.Path:
   """Finds the step folder that a workdir, stage or checkpoint path means.
 
   Raises:
     FileNotFoundError: there is no checkpoint.
   """
-  path = pathlib.Path(path).absolute()
+  path = storage.absolute(path)
   if path.name.isdigit() and integrity.is_checkpoint(path):
     return path
   tried = [path, path / CHECKPOINT_FOLDER]
@@ -199,22 +200,21 @@ def find_checkpoint(path: str | pathlib.Path) -> pathlib.Path:
   )
 
 
-def file_digest(path: str | pathlib.Path) -> str:
+def file_digest(path: str | epath.Path) -> str:
   """Digest of a source's contents, wherever it lies; "" if it isn't there.
 
   Args:
     path: workdir, stage or checkpoint folder, or `.npz` file.
   """
-  path = pathlib.Path(path)
+  path = epath.Path(path)
   try:
     file = path if path.is_file() else find_checkpoint(path) / integrity.MANIFEST
-    with file.open("rb") as opened:
-      return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
+    return storage.sha256(file)[:16]
   except FileNotFoundError:
     return ""
 
 
-def _read_npz(path: pathlib.Path) -> Weights:
+def _read_npz(path: epath.Path) -> Weights:
   try:
     _, flat = npz_files.load(path)
     card = flat.pop("card", None)
@@ -242,7 +242,7 @@ def _read_npz(path: pathlib.Path) -> Weights:
   return Weights(as_float32(tree["params"]), as_float32(tree.get("stats", {})), card, str(path))
 
 
-def read_card(path: str | pathlib.Path) -> dict[str, Any]:
+def read_card(path: str | epath.Path) -> dict[str, Any]:
   """Reads the card of a checkpoint, without its arrays.
 
   Args:
@@ -255,7 +255,7 @@ def read_card(path: str | pathlib.Path) -> dict[str, Any]:
   return _read_meta(find_checkpoint(path))
 
 
-def _read_meta(folder: pathlib.Path) -> dict[str, Any]:
+def _read_meta(folder: epath.Path) -> dict[str, Any]:
   handler: Any = ocp.JsonCheckpointHandler()
   try:
     meta = handler.restore(folder / "meta")
@@ -266,7 +266,7 @@ def _read_meta(folder: pathlib.Path) -> dict[str, Any]:
   return meta
 
 
-def read_weights(path: str | pathlib.Path) -> Weights:
+def read_weights(path: str | epath.Path) -> Weights:
   """Reads parameters and statistics to the host, without the optimizer.
 
   Args:
@@ -276,7 +276,7 @@ def read_weights(path: str | pathlib.Path) -> Weights:
     FileNotFoundError: there are no weights.
     ValueError: the file isn't one of weights, or the checkpoint is damaged.
   """
-  path = pathlib.Path(path)
+  path = epath.Path(path)
   if path.suffix == ".npz":
     if not path.is_file():
       raise FileNotFoundError(f"No weights file {str(path)!r}.")
@@ -384,7 +384,7 @@ def check_trained_with(weights: Weights, *facts: tuple[str, Any, Any]) -> None:
       )
 
 
-def write_weights(path: str | pathlib.Path, weights: Weights) -> None:
+def write_weights(path: str | epath.Path, weights: Weights) -> None:
   """Writes an `.npz` file that `read_weights` reads, whole or not at all."""
   flat = flatten({"params": weights.params, "stats": weights.stats})
   arrays = {name: np.asarray(value) for name, value in flat.items()}

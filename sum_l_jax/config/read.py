@@ -12,19 +12,19 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import difflib
 import json
-import pathlib
 import re
 from typing import Any
 from typing import Protocol
 
 from absl import flags
+from etils import epath
 from ml_collections import config_dict
 from ml_collections import config_flags
 
 from sum_l_jax.config import presets
 from sum_l_jax.config import schema
 from sum_l_jax.system import checked_json
-from sum_l_jax.system import paths
+from sum_l_jax.system import storage
 
 # A config file's values, which may still change.
 Config = config_dict.ConfigDict
@@ -82,9 +82,9 @@ def find_file(path: str) -> str:
     The same with another path, or the argument where there is no such file.
   """
   name, colon, arguments = path.partition(":")
-  file = pathlib.Path(name)
+  file = epath.Path(name)
   if not file.is_file() and str(file.parent) in (".", "configs"):
-    package = pathlib.Path(__file__).resolve().parents[1]
+    package = epath.Path(__file__).parents[1]
     for folder in (package / "configs", package.parent / "configs"):
       if (folder / file.name).is_file():
         return f"{folder / file.name}{colon}{arguments}"
@@ -102,7 +102,7 @@ def read_file(path: str, overrides: Sequence[str] = ()) -> config_dict.ConfigDic
     ValueError: no such file or field, or a value of another type.
   """
   path = find_file(path)
-  file = pathlib.Path(path.partition(":")[0])
+  file = epath.Path(path.partition(":")[0])
   if not file.is_file():
     raise ValueError(f"There is no config file {str(file)!r}.")
   for override in overrides:
@@ -198,7 +198,9 @@ def resolve(config: config_dict.ConfigDict, backbones: Mapping[str, Sampling]) -
   for name, value in values.items():
     check_field_name(name)
     texts = value if isinstance(value, (tuple, list)) else (value,)
-    paths.check_local((t for t in texts if isinstance(t, str)), f"config.{name}")
+    for text in texts:
+      if isinstance(text, str):
+        storage.check(text, what=f"config.{name}")
   given = schema.Settings.from_flat(values)
   _check_ranges(given)
   _check_combinations(given)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
-import pathlib
 from typing import Any
+
+from etils import epath
 
 from sum_l_jax.system import checked_json
 
@@ -32,7 +33,7 @@ def _class_names(value: object) -> Iterator[str]:
       yield from _class_names(item)
 
 
-def open_builder(directory: str | pathlib.Path) -> Any:
+def open_builder(directory: str | epath.Path) -> Any:
   """Opens a data set that TFDS wrote, for reading.
 
   Args:
@@ -43,7 +44,7 @@ def open_builder(directory: str | pathlib.Path) -> Any:
     ValueError: its description is damaged, or names a class that is none of TFDS's
       own features.
   """
-  path = pathlib.Path(directory) / _FEATURES
+  path = epath.Path(directory) / _FEATURES
   if not path.is_file():
     raise FileNotFoundError(f"{str(path)!r} is missing. {_MEND}")
   for name in _class_names(checked_json.read(path, checked_json.Object, mend=_MEND)):

@@ -20,16 +20,18 @@ import dataclasses
 import functools
 import hashlib
 import json
-import pathlib
 import threading
 from typing import Any
 from typing import Literal
+
+from etils import epath
 
 from sum_l_jax import types
 from sum_l_jax.data import moments
 from sum_l_jax.data import open_tfds
 from sum_l_jax.system import checked_json
-from sum_l_jax.system import paths
+from sum_l_jax.system import retries
+from sum_l_jax.system import storage
 
 FORMAT = 2
 FRAMES_PER_RECORD = 64
@@ -121,14 +123,14 @@ def num_records(num_frames: int) -> int:
   return -(-num_frames // FRAMES_PER_RECORD)
 
 
-def read_card(directory: str | pathlib.Path) -> dict[str, Any]:
+def read_card(directory: str | epath.Path) -> dict[str, Any]:
   """Reads `card.json`.
 
   Raises:
     FileNotFoundError, ValueError: there is none, or it is damaged; says what to
       do.
   """
-  path = pathlib.Path(directory) / CARD_FILE
+  path = epath.Path(directory) / CARD_FILE
   if not path.is_file():
     raise FileNotFoundError(
       f"No clip data set in {str(directory)!r}: {CARD_FILE} is missing. Give"
@@ -147,11 +149,11 @@ def read_card(directory: str | pathlib.Path) -> dict[str, Any]:
   return card
 
 
-@paths.retried
-def _read_clips(directory: pathlib.Path, split: str) -> tuple[ClipInfo, ...]:
+@retries.retried
+def _read_clips(directory: epath.Path, split: str) -> tuple[ClipInfo, ...]:
   path = directory / clips_file(split)
   clips = []
-  with path.open("rb") as lines:
+  with storage.open_binary(path) as lines:
     for number, line in enumerate(lines, start=1):
       try:
         clips.append(ClipInfo.from_json(line))
@@ -187,9 +189,7 @@ class ClipDataset:
       set built at another size or frame rate keeps its pairs.
   """
 
-  def __init__(
-    self, directory: str | pathlib.Path, split: str, *, check_labels: bool = True
-  ) -> None:
+  def __init__(self, directory: str | epath.Path, split: str, *, check_labels: bool = True) -> None:
     """Reads card and index, and no shard.
 
     Args:
@@ -202,7 +202,7 @@ class ClipDataset:
       FileNotFoundError: there is no data set.
       ValueError: there is no such split, or a file is damaged.
     """
-    self.directory = pathlib.Path(directory)
+    self.directory = epath.Path(directory)
     self.split = split
     card = read_card(directory)
     if split not in card["splits"]:
@@ -232,8 +232,8 @@ class ClipDataset:
       raise ValueError(f"{str(path)!r} is damaged: {error}. {_REBUILD}") from error
     # The sizes of now: a worker process that opens the shards later compares.
     self._shard_sizes = {
-      path.name: path.stat().st_size
-      for path in sorted(self.directory.glob(f"*-{split}.array_record*"))
+      path.name: storage.size(path)
+      for path in storage.matching(self.directory, f"*-{split}.array_record*")
     }
 
   def _check_labels(self) -> None:
@@ -328,12 +328,12 @@ class ClipDataset:
       self._check_shards(error)
       raise
 
-  @paths.retried
+  @retries.retried
   def _read_raw(self, number: int) -> bytes:
     try:
       return self._records[number]
     except RuntimeError as error:
-      if paths.passes(error):  # A reader that failed once fails for ever.
+      if retries.passes(error):  # A reader that failed once fails for ever.
         self.__dict__.pop("_records", None)
       raise
 
@@ -341,7 +341,7 @@ class ClipDataset:
     """Compares the shards with those that were there at the start."""
     for name, size in self._shard_sizes.items():
       path = self.directory / name
-      found = path.stat().st_size if path.is_file() else None
+      found = storage.size(path) if path.is_file() else None
       if found != size:
         what = "is gone" if found is None else f"has {found} bytes now"
         raise LostShardError(

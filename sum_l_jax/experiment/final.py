@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import pathlib
 import platform
 
 from absl import logging
+from etils import epath
 import jax
 
 from sum_l_jax import build
@@ -81,7 +81,7 @@ def _intervals(scored: evaluate.Evaluation) -> dict[str, list[float]]:
 
 
 def evaluate_checkpoint(
-  settings: Settings, source: str | pathlib.Path, *, workdir: pathlib.Path, mesh: jax.sharding.Mesh
+  settings: Settings, source: str | epath.Path, *, workdir: epath.Path, mesh: jax.sharding.Mesh
 ) -> str:
   """Scores the ego encoder of a checkpoint on `config.eval.splits`.
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-import pathlib
 from typing import Any
 
 from absl import logging
+from etils import epath
 import jax
 
 from sum_l_jax import build
@@ -17,14 +17,14 @@ from sum_l_jax.train.state import TrainState
 from sum_l_jax.train.state import Tree
 
 
-def checkpoint_folder(workdir: pathlib.Path, stage: str) -> pathlib.Path:
+def checkpoint_folder(workdir: epath.Path, stage: str) -> epath.Path:
   """Where a stage's checkpoints are."""
   return workdir / stage / weight_files.CHECKPOINT_FOLDER
 
 
 def first_state(
   trainer: build.Trainer,
-  workdir: pathlib.Path,
+  workdir: epath.Path,
   checkpoints: manager.Checkpoints,
   start: int | None,
 ) -> TrainState:
@@ -36,7 +36,7 @@ def first_state(
   return state
 
 
-def starting_weights(trainer: build.Trainer, workdir: pathlib.Path) -> tuple[Tree, Tree]:
+def starting_weights(trainer: build.Trainer, workdir: epath.Path) -> tuple[Tree, Tree]:
   """Initial parameters and statistics, with other weights put in their place.
 
   The joint stage takes its exo encoder and heads from stage one if that ran

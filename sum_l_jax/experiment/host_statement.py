@@ -6,10 +6,10 @@ import functools
 import hashlib
 import importlib.metadata
 import inspect
-import pathlib
 import platform
 from typing import Any
 
+from etils import epath
 import jax
 
 from sum_l_jax import build
@@ -19,6 +19,7 @@ from sum_l_jax.config import schema
 from sum_l_jax.config.schema import Settings
 from sum_l_jax.data import records
 from sum_l_jax.models import backbones
+from sum_l_jax.system import storage
 
 _LIBRARIES = (
   "jax",
@@ -104,11 +105,12 @@ def _version(library: str) -> str:
 @functools.cache
 def code_digest() -> str:
   """Digest of the package's own files, which a version number may not tell apart."""
-  root = pathlib.Path(__file__).parents[1]
+  root = epath.Path(__file__).parents[1]
   digest = hashlib.sha256()
-  for path in sorted(root.rglob("*.py")):
-    content = hashlib.sha256(path.read_bytes()).hexdigest()
-    digest.update(f"{path.relative_to(root).as_posix()} {content}\n".encode())
+  for name, path in storage.files_below(root).items():
+    if name.endswith(".py"):
+      content = hashlib.sha256(path.read_bytes()).hexdigest()
+      digest.update(f"{name} {content}\n".encode())
   return digest.hexdigest()[:16]
 
 
@@ -118,4 +120,4 @@ def _backbone_digest(name: str) -> str:
     file = inspect.getsourcefile(inspect.unwrap(backbones.BACKBONES[name].make))
   except TypeError:  # It was defined in a notebook.
     return ""
-  return hashlib.sha256(pathlib.Path(file).read_bytes()).hexdigest()[:16] if file else ""
+  return hashlib.sha256(epath.Path(file).read_bytes()).hexdigest()[:16] if file else ""

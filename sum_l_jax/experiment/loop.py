@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import dataclasses
-import pathlib
 
 from absl import logging
+from etils import epath
 import jax
 
 from sum_l_jax import build
@@ -106,7 +106,7 @@ class Calendar:
 
 
 def train_stage(
-  settings: Settings, stage: str, *, workdir: pathlib.Path, mesh: jax.sharding.Mesh
+  settings: Settings, stage: str, *, workdir: epath.Path, mesh: jax.sharding.Mesh
 ) -> StageResult:
   """Trains a stage from its latest checkpoint, or from its starting weights.
 
@@ -148,7 +148,7 @@ class _Loop:
     trainer: build.Trainer,
     checkpoints: manager.Checkpoints,
     calendar: Calendar,
-    folder: pathlib.Path,
+    folder: epath.Path,
   ) -> None:
     self._trainer = trainer
     self._checkpoints = checkpoints

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import functools
-import pathlib
 from typing import Any
 
+from etils import epath
 import jax
 import numpy as np
 
@@ -31,7 +31,7 @@ from sum_l_jax.video import jpeg
 Prediction = best_labels.Prediction
 Failure = best_labels.Failure
 Score = Callable[[np.ndarray], Mapping[str, Any]]
-Video = str | pathlib.Path | np.ndarray
+Video = str | epath.Path | np.ndarray
 # Takes a video's name, the seconds read, and those it lasts or None.
 Progress = Callable[[str, float, float | None], None]
 
@@ -295,7 +295,7 @@ class Predictor:
         yield Prediction(item.video, item.start, item.stop, task, classes, likely)
 
 
-def load(checkpoint: str | pathlib.Path, *, batch_size: int = 8) -> Predictor:
+def load(checkpoint: str | epath.Path, *, batch_size: int = 8) -> Predictor:
   """Loads a checkpoint's ego encoder and heads, ready for videos.
 
   Args:

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 import functools
 import os
-import pathlib
 from typing import Any
 
+from etils import epath
 import numpy as np
 
 from sum_l_jax.video import cutting
@@ -76,7 +76,7 @@ class VideoSource(video_stream.VideoStream, Source):
 class FrameSource(Source):
   """JPEG frames in a folder or `.tar` file, in the order of their numbers."""
 
-  def __init__(self, path: pathlib.Path, fps: float) -> None:
+  def __init__(self, path: epath.Path, fps: float) -> None:
     """Lists the frames.
 
     Args:
@@ -128,7 +128,7 @@ class ArraySource(Source):
       yield number / self._fps, lambda frame=frame: frame
 
 
-def find(paths: Iterable[str | pathlib.Path]) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
+def find(paths: Iterable[str | epath.Path]) -> tuple[list[epath.Path], list[epath.Path]]:
   """Finds all videos and folders of frames below folders; files stay.
 
   Args:
@@ -142,14 +142,14 @@ def find(paths: Iterable[str | pathlib.Path]) -> tuple[list[pathlib.Path], list[
     ValueError: a folder without videos and frames.
   """
   found, left_out = [], []
-  for path in map(pathlib.Path, paths):
+  for path in map(epath.Path, paths):
     if not path.is_dir():
       found.append(path)
       continue
     inside = []
     for folder, below, names in os.walk(path):
       below[:] = [name for name in below if not file_names.is_side_file(name)]
-      folder = pathlib.Path(folder)
+      folder = epath.Path(folder)
       names = [name for name in names if not file_names.is_side_file(name)]
       videos = [folder / name for name in names if file_names.is_video(name)]
       others = [name for name in names if not file_names.is_video(name)]
@@ -177,12 +177,12 @@ def has_no_rate(video: Any) -> bool:
   """Whether something is frames, which don't say their rate, not a video file."""
   if not isinstance(video, (str, os.PathLike)):
     return True
-  path = pathlib.Path(video)
+  path = epath.Path(video)
   return path.exists() and frame_files.is_frames(path)
 
 
 def open_source(
-  video: str | pathlib.Path | np.ndarray, *, fps: float | None = None, default_fps: float
+  video: str | epath.Path | np.ndarray, *, fps: float | None = None, default_fps: float
 ) -> Source:
   """Opens a video file, a folder or `.tar` file of frames, or an array.
 
@@ -200,7 +200,7 @@ def open_source(
     if fps is None:
       raise ValueError("An array has no frame rate of its own: give fps.")
     return ArraySource(np.asarray(video), fps)
-  path = pathlib.Path(video)
+  path = epath.Path(video)
   if has_no_rate(path):
     return FrameSource(path, fps or default_fps)
   return VideoSource(path)

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 import functools
 import json
-import pathlib
 from typing import Annotated
 from typing import Any
 from typing import TypeVar
 
+from etils import epath
 import msgspec
 
-from sum_l_jax.system import paths
+from sum_l_jax.system import storage
 
 _Kind = TypeVar("_Kind")
 
@@ -109,7 +109,7 @@ def decoder(kind: type[_Kind]) -> Callable[[str | bytes], _Kind]:
   return read_line
 
 
-def read(path: pathlib.Path, kind: type[_Kind], *, mend: str) -> _Kind:
+def read(path: epath.Path, kind: type[_Kind], *, mend: str) -> _Kind:
   """Reads a file.
 
   Args:
@@ -122,6 +122,6 @@ def read(path: pathlib.Path, kind: type[_Kind], *, mend: str) -> _Kind:
     ValueError: it is damaged; names the file and the place in it.
   """
   try:
-    return decode(paths.read_text(path), kind)
+    return decode(storage.read_text(path), kind)
   except ValueError as error:  # It may also not be UTF-8.
     raise ValueError(f"{str(path)!r} is damaged: {_reason(error)}. {mend}") from error

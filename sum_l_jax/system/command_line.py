@@ -10,14 +10,15 @@ from collections.abc import Sequence
 import contextlib
 import difflib
 import os
-import pathlib
 import sys
 import textwrap
 from typing import Any
 
+from etils import epath
+
 from sum_l_jax.system import extras
-from sum_l_jax.system import paths
 from sum_l_jax.system import platform_errors
+from sum_l_jax.system import storage
 from sum_l_jax.system import text_cleaning
 
 
@@ -34,7 +35,7 @@ def make_parser(command: str | None, doc: str | None, **options: Any) -> argpars
 
 
 def check_output(
-  path: pathlib.Path, *, option: str = "--output", suffixes: Sequence[str] = ()
+  path: epath.Path, *, option: str = "--output", suffixes: Sequence[str] = ()
 ) -> None:
   """Refuses a file that can't be written, before anything is computed.
 
@@ -49,7 +50,7 @@ def check_output(
   if suffixes and path.suffix.lower() not in suffixes:
     wanted = suffixes[0] if len(suffixes) == 1 else f"one of {tuple(suffixes)}"
     raise ValueError(f"{option} must end in {wanted}, got {str(path)!r}.")
-  if not path.absolute().parent.is_dir():
+  if not storage.is_remote(path) and not storage.absolute(path).parent.is_dir():
     raise ValueError(f"{option}: there is no folder {str(path.parent)!r}.")
 
 
@@ -131,7 +132,7 @@ def _run_cleanly(
 ) -> int:
   result = None
   try:
-    paths.check_arguments(sys.argv[1:] if argv is None else argv)
+    storage.check_arguments(sys.argv[1:] if argv is None else argv)
     with quiet_pipe():
       result = command()
       if isinstance(result, str) and result:

@@ -38,8 +38,8 @@ from typing import Protocol
 
 from absl import logging
 
-from sum_l_jax.system import atomic
-from sum_l_jax.system import paths
+from sum_l_jax.system import retries
+from sum_l_jax.system import storage
 
 FOLDER = ".lease"
 RENEW_SECONDS = 10.0
@@ -174,8 +174,8 @@ class Store(Protocol):
 class FolderStore:
   """Leases as files of a folder, on a local or a mounted disk."""
 
-  def __init__(self, folder: pathlib.Path) -> None:
-    self._folder = folder / FOLDER
+  def __init__(self, folder: storage.PathLike) -> None:
+    self._folder = pathlib.Path(folder) / FOLDER
 
   def _path(self, number: int) -> pathlib.Path:
     return self._folder / str(number)
@@ -185,7 +185,7 @@ class FolderStore:
       return []
     return sorted(int(p.name) for p in self._folder.iterdir() if p.name.isdecimal())
 
-  @paths.retried
+  @retries.retried
   def latest(self) -> tuple[int, str] | None:
     """See `Store`."""
     for number in reversed(self._numbers()):
@@ -194,7 +194,7 @@ class FolderStore:
         return number, file.read(_LONGEST_TEXT).decode("utf-8", errors="replace")
     return None
 
-  @paths.retried
+  @retries.retried
   def create(self, number: int, text: str) -> bool:
     """See `Store`."""
     self._folder.mkdir(parents=True, exist_ok=True)
@@ -204,20 +204,20 @@ class FolderStore:
     except FileExistsError:
       # It is ours where an earlier try made it and its answer was lost.
       with contextlib.suppress(FileNotFoundError):
-        return paths.read_text(self._path(number)) == text
+        return storage.read_text(self._path(number)) == text
       return False
     return True
 
   def rewrite(self, number: int, text: str) -> None:
     """See `Store`."""
-    atomic.write_text(self._path(number), text)
+    storage.write_text(self._path(number), text)
 
   def remove(self, number: int) -> None:
     """See `Store`."""
     self._path(number).unlink(missing_ok=True)
 
 
-def _in_use(folder: pathlib.Path, holder: Holder | None) -> HeldError:
+def _in_use(folder: storage.PathLike, holder: Holder | None) -> HeldError:
   who = str(holder) if holder else f"somebody whose lease in {FOLDER} can't be read"
   return HeldError(
     f"{str(folder)!r} is in use: {who}. Two commands that write there would destroy each other."
@@ -225,7 +225,7 @@ def _in_use(folder: pathlib.Path, holder: Holder | None) -> HeldError:
   )
 
 
-def _is_free(store: Store, number: int, text: str, folder: pathlib.Path) -> bool:
+def _is_free(store: Store, number: int, text: str, folder: storage.PathLike) -> bool:
   """Whether a lease may be taken over; may watch it for `SILENT_SECONDS`.
 
   Returns:
@@ -337,7 +337,7 @@ def end_process(error: LostError) -> NoReturn:
 
 
 def take(
-  folder: pathlib.Path,
+  folder: storage.PathLike,
   *,
   what: str,
   store: Store | None = None,
@@ -375,7 +375,7 @@ def take(
     return Lease(store, number, holder, lost, stays=stays)
 
 
-def is_seen(folder: pathlib.Path, nonce: str) -> bool:
+def is_seen(folder: storage.PathLike, nonce: str) -> bool:
   """Whether this host finds a lease in a folder; waits for slow disks.
 
   Args:
@@ -407,7 +407,7 @@ def held(folder: str | pathlib.Path, *, what: str) -> Iterator[Lease]:
 
 
 @contextlib.contextmanager
-def held_for(output: pathlib.Path, parts: pathlib.Path, *, what: str) -> Iterator[None]:
+def held_for(output: storage.PathLike, parts: storage.PathLike, *, what: str) -> Iterator[None]:
   """Holds the lease on something that is made anew, within a `with`.
 
   Args:
@@ -420,6 +420,7 @@ def held_for(output: pathlib.Path, parts: pathlib.Path, *, what: str) -> Iterato
   Raises:
     HeldError: somebody holds it; says who, and since when.
   """
+  parts = pathlib.Path(parts)
   if parts.parent.is_dir() and not os.access(parts.parent, os.W_OK):
     yield  # Nothing can be made or replaced there, so nothing is destroyed.
     return
@@ -434,9 +435,9 @@ def held_for(output: pathlib.Path, parts: pathlib.Path, *, what: str) -> Iterato
     lease.close(remove=None if _parts(parts) else lambda: _remove(parts))
 
 
-def clear(parts: pathlib.Path) -> None:
+def clear(parts: storage.PathLike) -> None:
   """Removes the finished parts that lie beside a lease of `held_for`."""
-  for path in _parts(parts):
+  for path in _parts(pathlib.Path(parts)):
     if path.is_dir():
       shutil.rmtree(path, ignore_errors=True)
     else:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 import lzma
 import os
-import pathlib
 import struct
 import tokenize
 import zipfile
 import zlib
 
+from etils import epath
 import numpy as np
 
-from sum_l_jax.system import atomic
-from sum_l_jax.system import paths
+from sum_l_jax.system import retries
+from sum_l_jax.system import storage
 
 # What numpy and zipfile raise for files that are cut short, of another kind, or
 # with pickles (AttributeError and TypeError: a bare `.npy`).
@@ -49,7 +49,7 @@ _LARGE_BYTES = 256 * 2**20
 _MOST_TIMES = 64
 
 
-def check_size(path: pathlib.Path, *, of: str = "arrays") -> None:
+def check_size(path: epath.Path, *, of: str = "arrays") -> None:
   """Refuses a small file that would fill the memory, before it is unpacked.
 
   Args:
@@ -60,8 +60,8 @@ def check_size(path: pathlib.Path, *, of: str = "arrays") -> None:
     TooLargeError: its parts are far larger than the file.
     zipfile.BadZipFile: it is no zip file.
   """
-  packed = path.stat().st_size
-  with zipfile.ZipFile(path) as archive:
+  packed = storage.size(path)
+  with storage.open_binary(path) as file, zipfile.ZipFile(file) as archive:
     unpacked = sum(entry.file_size for entry in archive.infolist())
   if unpacked > max(_LARGE_BYTES, _MOST_TIMES * packed):
     raise TooLargeError(
@@ -71,7 +71,7 @@ def check_size(path: pathlib.Path, *, of: str = "arrays") -> None:
     )
 
 
-@paths.retried
+@retries.retried
 def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
   """Writes arrays to a file, which appears whole or not at all.
 
@@ -79,10 +79,10 @@ def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
     path: the file; its folder is made when missing.
     **arrays: the arrays by name. Strings become numpy strings, never pickles.
   """
-  path = pathlib.Path(path)
+  path = epath.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   # A handle, since numpy appends ".npz" to names that lack it.
-  with atomic.replacing(path) as scratch, scratch.open("wb") as handle:
+  with storage.replacing(path) as scratch, scratch.open("wb") as handle:
     # numpy's stub takes the keyword allow_pickle for one that any array may have.
     np.savez_compressed(handle, **arrays)  # pyright: ignore[reportArgumentType]
 
@@ -102,13 +102,13 @@ def _check_array(key: str, array: object) -> None:
       raise ValueError(f"{key} holds what is no text")
 
 
-@paths.retried
+@retries.retried
 def load(
-  path: pathlib.Path, keys: Sequence[str] | None = None
+  path: epath.Path, keys: Sequence[str] | None = None
 ) -> tuple[list[str], dict[str, np.ndarray]]:
   """Reads the names of what a file holds, and its arrays: all, or those of `keys`."""
   check_size(path)
-  with np.load(path, allow_pickle=False) as stored:
+  with storage.open_binary(path) as file, np.load(file, allow_pickle=False) as stored:
     held = stored.files
     wanted = held if keys is None else [key for key in keys if key in held]
     return held, {key: stored[key] for key in wanted}
@@ -132,7 +132,7 @@ def read_npz(
     FileNotFoundError: there is no such file.
     ValueError: the file is damaged, or of another kind.
   """
-  path = pathlib.Path(path)
+  path = epath.Path(path)
   if not path.is_file():
     raise FileNotFoundError(f"There is no {what} at {str(path)!r}. Make it with `{command}`.")
   try:

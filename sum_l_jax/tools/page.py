@@ -11,9 +11,9 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 import dataclasses
-import pathlib
 from typing import ClassVar
 
+from etils import epath
 import jinja2
 
 from sum_l_jax.system import text_cleaning
@@ -158,7 +158,7 @@ def render(title: str, intro: Sequence[str], sections: Sequence[Section]) -> str
     sections: sections, in the order shown.
   """
   environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+    loader=jinja2.FileSystemLoader(epath.Path(__file__).parent),
     autoescape=True,
     finalize=_without_controls,
     undefined=jinja2.StrictUndefined,

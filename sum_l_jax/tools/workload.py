@@ -10,9 +10,9 @@ from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
-import pathlib
 from typing import Any
 
+from etils import epath
 import jax
 import jax.numpy as jnp
 
@@ -93,7 +93,7 @@ def find(view: str, folder: str, option: str, text: str) -> DataSet:
   """
   if text:
     return parse_classes(option, text)
-  for part in reversed(pathlib.PurePath(folder).parts):
+  for part in reversed(epath.Path(folder).parts):
     for name, known in KNOWN.items():
       if part == name or part.startswith(f"{name}_"):
         return known

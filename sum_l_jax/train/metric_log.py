@@ -14,17 +14,17 @@ from collections.abc import Mapping
 import dataclasses
 import json
 import math
-import pathlib
 import time
 from typing import Any
 
 from absl import logging
+from etils import epath
 import numpy as np
 
-from sum_l_jax.system import atomic
 from sum_l_jax.system import checked_json
-from sum_l_jax.system import paths
+from sum_l_jax.system import retries
 from sum_l_jax.system import run_files
+from sum_l_jax.system import storage
 
 _STEP, _TIME = "step", "time"
 
@@ -52,14 +52,14 @@ class MetricLog:
   are taken again.
   """
 
-  def __init__(self, folder: str | pathlib.Path, *, start_step: int):
+  def __init__(self, folder: str | epath.Path, *, start_step: int):
     """Opens the log.
 
     Args:
       folder: where `metrics.jsonl` lies; made where it is absent.
       start_step: step of the restored checkpoint, or 0 for a new stage.
     """
-    self._path = pathlib.Path(folder) / run_files.METRICS
+    self._path = epath.Path(folder) / run_files.METRICS
     self._path.parent.mkdir(parents=True, exist_ok=True)
     _keep_until(self._path, start_step)
 
@@ -71,20 +71,20 @@ class MetricLog:
     _append(self._path, json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-@paths.retried
-def _append(path: pathlib.Path, text: str) -> None:
+@retries.retried
+def _append(path: epath.Path, text: str) -> None:
   with path.open("a", encoding="utf-8") as file:
     file.write(text)
 
 
-def _keep_until(path: pathlib.Path, step: int) -> None:
+def _keep_until(path: epath.Path, step: int) -> None:
   """Rewrites a log without damaged lines and those of steps after `step`."""
   if not path.exists():
     return
-  text = paths.read_text(path)
+  text = storage.read_text(path)
   kept = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in _lines(text, step))
   if kept != text:
-    atomic.write_text(path, kept)
+    storage.write_text(path, kept)
 
 
 def _lines(text: str, last_step: float = math.inf) -> Iterator[dict[str, Any]]:
@@ -116,7 +116,7 @@ def _lines(text: str, last_step: float = math.inf) -> Iterator[dict[str, Any]]:
 _read_line = checked_json.decoder(dict[str, checked_json.Finite | None])
 
 
-def read(folder: str | pathlib.Path) -> dict[str, Series]:
+def read(folder: str | epath.Path) -> dict[str, Series]:
   """Reads everything that a stage has logged.
 
   Args:
@@ -125,9 +125,9 @@ def read(folder: str | pathlib.Path) -> dict[str, Series]:
   Returns:
     Series by name; empty where there is no log.
   """
-  path = pathlib.Path(folder) / run_files.METRICS
+  path = epath.Path(folder) / run_files.METRICS
   points: dict[str, list[tuple[int, float, float]]] = {}
-  for line in _lines(paths.read_text(path)) if path.is_file() else ():
+  for line in _lines(storage.read_text(path)) if path.is_file() else ():
     step, written = line.pop(_STEP), line.pop(_TIME)
     for name, value in line.items():
       value = math.nan if value is None else value

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 import contextlib
 import functools
 import os
-import pathlib
 from typing import Any
 
 from absl import logging
 from clu import metrics
+from etils import epath
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -118,7 +118,7 @@ class Writer:
   while the devices take their first step.
   """
 
-  def __init__(self, folder: str | pathlib.Path, *, start_step: int = 0, active: bool = True):
+  def __init__(self, folder: str | epath.Path, *, start_step: int = 0, active: bool = True):
     """Opens the log of numbers.
 
     Args:

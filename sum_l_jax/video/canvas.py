@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 import functools
 import io
-import pathlib
 
 import cv2
+from etils import epath
 import numpy as np
 from PIL import Image
 from PIL import ImageDraw
 from PIL import ImageFont
 
 from sum_l_jax.system import command_line
+from sum_l_jax.system import storage
 from sum_l_jax.video import film
 
 SUFFIXES = (".png", ".gif", ".mp4")
@@ -34,7 +35,7 @@ def font(size: int, bold: bool = False) -> Font:
   except ImportError:
     return ImageFont.load_default(size)
   name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-  path = pathlib.Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name
+  path = epath.Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name
   return ImageFont.truetype(str(path), size)
 
 
@@ -112,7 +113,7 @@ def encoded(picture: np.ndarray, kind: str = "JPEG", quality: int = 85) -> bytes
   return out.getvalue()
 
 
-def write(path: pathlib.Path, pictures: Sequence[np.ndarray], *, fps: float = 6.0) -> None:
+def write(path: epath.Path, pictures: Sequence[np.ndarray], *, fps: float = 6.0) -> None:
   """Writes a picture, or several as a film that a GIF repeats for ever.
 
   Args:
@@ -126,7 +127,7 @@ def write(path: pathlib.Path, pictures: Sequence[np.ndarray], *, fps: float = 6.
   command_line.check_output(path, suffixes=SUFFIXES)
   suffix = path.suffix.lower()
   if suffix == ".png":
-    path.write_bytes(encoded(pictures[0], "PNG"))
+    storage.write_bytes(path, encoded(pictures[0], "PNG"))
   elif suffix == ".gif":
     first, *others = [Image.fromarray(p) for p in pictures]
     first.save(path, "GIF", save_all=True, append_images=others, loop=0, duration=round(1000 / fps))

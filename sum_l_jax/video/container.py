@@ -18,7 +18,6 @@ import fractions
 import heapq
 import itertools
 import math
-import pathlib
 import statistics
 import struct
 from typing import cast
@@ -31,8 +30,10 @@ from av.video.reformatter import Colorspace
 from av.video.reformatter import Interpolation
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
+from etils import epath
 import numpy as np
 
+from sum_l_jax.system import storage
 from sum_l_jax.video import jpeg
 
 # FFmpeg's names of the containers that are read, and what people call them.
@@ -121,7 +122,7 @@ class Container:
       none; known once they are read.
   """
 
-  def __init__(self, path: pathlib.Path) -> None:
+  def __init__(self, path: epath.Path) -> None:
     """Opens the file; nothing is decoded.
 
     Raises:
@@ -129,10 +130,10 @@ class Container:
       ValueError: it is empty, damaged, has no video, or too large frames; or it
         is of a kind that is not opened.
     """
-    self.name = str(path)
+    self.name = str(storage.local(path))
     if not path.is_file():
       raise FileNotFoundError(f"There is no video {self.name!r}.")
-    self._bytes = path.stat().st_size
+    self._bytes = storage.size(path)
     if not self._bytes:
       raise ValueError(f"{self.name!r} is empty (0 bytes). Copy or download it again.")
     try:
@@ -437,7 +438,7 @@ class Container:
     return stream
 
 
-def measured_fps(path: pathlib.Path) -> float:
+def measured_fps(path: epath.Path) -> float:
   """The frame rate of a video, by the times of its first frames.
 
   What the container states is taken where the first frames agree with it, for it

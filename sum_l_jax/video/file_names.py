@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import functools
-import os
 import pathlib
+
+from etils import epath
+
+from sum_l_jax.system import storage
 
 # In the order in which they are preferred where a name has several.
 VIDEO_SUFFIXES = (
@@ -43,30 +46,30 @@ def is_packed(name: str) -> bool:
 
 
 def _has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
-  name = pathlib.PurePath(name).name
-  return not is_side_file(name) and pathlib.PurePath(name).suffix.lower() in suffixes
+  place = pathlib.PurePosixPath(name)
+  return not is_side_file(place.name) and place.suffix.lower() in suffixes
 
 
-def shortened(paths: Sequence[pathlib.Path], most: int = 10) -> str:
+def shortened(paths: Sequence[epath.Path], most: int = 10) -> str:
   """Some files on one line, and how many more there are."""
   more = f" and {len(paths) - most} more" if len(paths) > most else ""
   return ", ".join(map(str, paths[:most])) + more
 
 
-def find_video(folder: pathlib.Path, stem: str) -> pathlib.Path | None:
+def find_video(folder: epath.Path, stem: str) -> epath.Path | None:
   """The video of that name in a folder, whatever its suffix; None if there is none."""
-  name = pathlib.PurePath(stem)
+  name = pathlib.PurePosixPath(stem)
   place = folder / name.parent
   if not place.is_dir():
     return None
-  found = _videos(place, place.stat().st_mtime_ns).get(name.name)
+  found = _videos(place, storage.version(place)).get(name.name)
   return place / found if found else None
 
 
 @functools.lru_cache(maxsize=256)
-def _videos(folder: pathlib.Path, modified: int) -> dict[str, str]:
+def _videos(folder: epath.Path, modified: str) -> dict[str, str]:
   """The videos of a folder by name without suffix, kept until the folder changes."""
   del modified  # Part of the key alone.
-  order = lambda item: (VIDEO_SUFFIXES.index(pathlib.PurePath(item).suffix.lower()), item)
-  names = sorted(filter(is_video, os.listdir(folder)), key=order, reverse=True)
-  return {pathlib.PurePath(item).stem: item for item in names}
+  order = lambda item: (VIDEO_SUFFIXES.index(pathlib.PurePosixPath(item).suffix.lower()), item)
+  names = sorted(filter(is_video, storage.names(folder)), key=order, reverse=True)
+  return {pathlib.PurePosixPath(item).stem: item for item in names}

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 import fractions
-import pathlib
 
 import av
 from av.error import FFmpegError
 from av.video.stream import VideoStream
+from etils import epath
 import numpy as np
 
-from sum_l_jax.system import atomic
+from sum_l_jax.system import storage
 
 _CODECS = ("libx264", "mpeg4")
 # Fine enough for any frame rate, and MPEG-4 takes no more than 65535.
 _TICKS = 60_000
 
 
-def write(path: pathlib.Path, frames: Iterable[tuple[float, np.ndarray]], *, fps: float) -> int:
+def write(path: epath.Path, frames: Iterable[tuple[float, np.ndarray]], *, fps: float) -> int:
   """Writes a film; the file appears when it is complete.
 
   One frame is held at a time.
@@ -42,7 +42,7 @@ def write(path: pathlib.Path, frames: Iterable[tuple[float, np.ndarray]], *, fps
     )
   count, last = 0, -1
   try:
-    with atomic.replacing(path) as scratch, av.open(f"file:{scratch}", "w", format="mp4") as file:
+    with storage.replacing(path) as scratch, av.open(f"file:{scratch}", "w", format="mp4") as file:
       stream = file.add_stream(codec, rate=fractions.Fraction(fps).limit_denominator(1001))
       assert isinstance(stream, VideoStream)
       stream.pix_fmt = "yuv420p"

@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import functools
 import math
-import os
 import pathlib
 import re
 import tarfile
 
+from etils import epath
 import numpy as np
 
+from sum_l_jax.system import storage
 from sum_l_jax.video import cutting
 from sum_l_jax.video import decode
 from sum_l_jax.video import file_names
@@ -38,14 +39,14 @@ class Folder:
     path: the folder.
   """
 
-  def __init__(self, path: pathlib.Path) -> None:
+  def __init__(self, path: epath.Path) -> None:
     self.path = path
 
   @functools.cached_property
   def names(self) -> frozenset[str]:
     """The names of the files directly in it."""
     # Millions of names are read with a data set's annotations: no object for each.
-    names = os.listdir(self.path)
+    names = storage.names(self.path)
     return frozenset(name for name in names if not file_names.is_side_file(name))
 
   def has(self, name: str) -> bool:
@@ -58,7 +59,7 @@ class Folder:
 
   def read(self, name: str) -> bytes:
     """The bytes of a file."""
-    return (self.path / name).read_bytes()
+    return storage.read_bytes(self.path / name)
 
 
 class Tar:
@@ -68,7 +69,7 @@ class Tar:
     path: the file.
   """
 
-  def __init__(self, path: pathlib.Path) -> None:
+  def __init__(self, path: epath.Path) -> None:
     """Reads the list of contents.
 
     Raises:
@@ -105,19 +106,19 @@ class Tar:
   def read(self, name: str) -> bytes:
     """The bytes of a file; fewer where the tar file is cut off."""
     offset, size = self._places[name]
-    with self.path.open("rb") as file:
+    with storage.open_binary(self.path) as file:
       file.seek(offset)
       return file.read(size)
 
 
 # Few are kept, since the clips of a video come one after the other.
 @functools.lru_cache(maxsize=4)
-def open_frames(path: pathlib.Path) -> Folder | Tar:
+def open_frames(path: epath.Path) -> Folder | Tar:
   """The frames of a folder or tar file."""
   return Folder(path) if path.is_dir() else Tar(path)
 
 
-def is_frames(path: pathlib.Path) -> bool:
+def is_frames(path: epath.Path) -> bool:
   """Whether a path holds frames, and isn't a video file."""
   return file_names.is_packed(path.name) or path.is_dir()
 
@@ -128,7 +129,7 @@ def has_frames(names: Iterable[str]) -> bool:
 
 
 def _stem(name: str) -> str:
-  return pathlib.PurePath(name).stem
+  return epath.Path(name).stem
 
 
 def _numbers_in(name: str) -> tuple[float, ...]:
@@ -194,7 +195,7 @@ class FrameSeries:
     duration: length in seconds.
   """
 
-  def __init__(self, path: pathlib.Path, fps: float) -> None:
+  def __init__(self, path: epath.Path, fps: float) -> None:
     """Lists the frames.
 
     Args:
@@ -205,7 +206,7 @@ class FrameSeries:
       ValueError: see `in_order`; or it is no readable tar file.
     """
     self.path, self.fps = path, fps
-    self._store, self._files = _listed(path, path.stat().st_mtime_ns)
+    self._store, self._files = _listed(path, storage.version(path))
     self.duration = len(self._files) / fps
 
   def __len__(self) -> int:
@@ -263,7 +264,7 @@ class FrameSeries:
 
 
 @functools.lru_cache(maxsize=4)
-def _listed(path: pathlib.Path, modified: int) -> tuple[Folder | Tar, list[str]]:
+def _listed(path: epath.Path, modified: int) -> tuple[Folder | Tar, list[str]]:
   """The frames of a folder or file in order, kept until it changes."""
   del modified  # Part of the key alone.
   store = Folder(path) if path.is_dir() else Tar(path)
@@ -278,7 +279,7 @@ def _too_many(what: str, count: float) -> ValueError:
 
 
 @functools.lru_cache(maxsize=4)
-def _numbers(path: pathlib.Path, frame_name: str) -> frozenset[int]:
+def _numbers(path: epath.Path, frame_name: str) -> frozenset[int]:
   """The numbers of the frames that are there.
 
   Raises:
@@ -300,7 +301,7 @@ def _numbers(path: pathlib.Path, frame_name: str) -> frozenset[int]:
   return numbers
 
 
-def newest_number(path: pathlib.Path, frame_name: str = FRAME_NAME) -> int:
+def newest_number(path: epath.Path, frame_name: str = FRAME_NAME) -> int:
   """The highest number of a frame that is there.
 
   Raises:
@@ -310,7 +311,7 @@ def newest_number(path: pathlib.Path, frame_name: str = FRAME_NAME) -> int:
 
 
 def read_clip(
-  path: pathlib.Path,
+  path: epath.Path,
   first_frame: int,
   last_frame: int,
   *,
@@ -358,7 +359,7 @@ def read_clip(
 
 
 def read_files(
-  path: pathlib.Path, files: Sequence[str], *, frames_fps: float, fps: float, short_side: int
+  path: epath.Path, files: Sequence[str], *, frames_fps: float, fps: float, short_side: int
 ) -> list[bytes]:
   """Reads frames whose names follow no rule.
 

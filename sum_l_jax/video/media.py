@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Sequence
 import math
-import pathlib
+
+from etils import epath
 
 from sum_l_jax.video import container
 from sum_l_jax.video import cutting
@@ -30,7 +31,7 @@ class VideoFile:
     duration: when the pictures end, see `container.Container`.
   """
 
-  def __init__(self, path: pathlib.Path) -> None:
+  def __init__(self, path: epath.Path) -> None:
     """Opens the file; nothing is decoded.
 
     Raises:

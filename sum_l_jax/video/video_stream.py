@@ -11,13 +11,13 @@ import collections
 from collections.abc import Callable
 from collections.abc import Iterator
 import functools
-import pathlib
 import statistics
 from typing import NoReturn
 
 from absl import logging
 import av
 from av.error import FFmpegError
+from etils import epath
 import numpy as np
 
 from sum_l_jax.video import container
@@ -46,7 +46,7 @@ class VideoStream:
     frame_seconds: how long the newest frame is shown.
   """
 
-  def __init__(self, path: pathlib.Path, *, strict: bool = False) -> None:
+  def __init__(self, path: epath.Path, *, strict: bool = False) -> None:
     """Opens the file; nothing is decoded.
 
     Args:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
-import pathlib
 
+from etils import epath
 import numpy as np
 
 from sum_l_jax.evaluation.labels import bootstrap
@@ -37,7 +37,7 @@ class Run:
   labels: Mapping[str, np.ndarray]
 
 
-def read_run(workdir: str | pathlib.Path, split: str) -> Run:
+def read_run(workdir: str | epath.Path, split: str) -> Run:
   """Reads the scores of one split.
 
   Clips that could not be read when the run was evaluated are left out.
@@ -46,7 +46,7 @@ def read_run(workdir: str | pathlib.Path, split: str) -> Run:
     FileNotFoundError: the run has not been evaluated.
     ValueError: the split has no labels, or a file is damaged.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = epath.Path(workdir)
   ids, scores, labels = result_files.read_scores(workdir, split)
   result = result_files.read_result(workdir, split)
   if not result["splits"][split].get("metrics"):

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import json
-import pathlib
 from typing import Any
 
+from etils import epath
 import numpy as np
 
 from sum_l_jax.evaluation.retrieval import retrieval_table
-from sum_l_jax.system import atomic
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import npz_files
 from sum_l_jax.system import run_files
+from sum_l_jax.system import storage
 from sum_l_jax.system import text_tables
 
 # Columns of the table, in this order, as far as the metrics exist.
@@ -154,7 +154,7 @@ def format_table(result: Mapping[str, Any]) -> str:
   return "\n\n".join(blocks)
 
 
-def write_result(workdir: pathlib.Path, result: Mapping[str, Any]) -> None:
+def write_result(workdir: epath.Path, result: Mapping[str, Any]) -> None:
   """Writes `result.json`, whole or not at all.
 
   Args:
@@ -162,11 +162,11 @@ def write_result(workdir: pathlib.Path, result: Mapping[str, Any]) -> None:
     result: `method`, `step`, `splits` (by split `metrics`, `constant_guess`,
       `clips`, `skipped`, `views`, ...), config and versions.
   """
-  atomic.write_text(workdir / run_files.RESULT, json.dumps(result, indent=1))
+  storage.write_text(workdir / run_files.RESULT, json.dumps(result, indent=1))
 
 
 def write_scores(
-  workdir: pathlib.Path,
+  workdir: epath.Path,
   split: str,
   *,
   clip_ids: Sequence[str],
@@ -191,7 +191,7 @@ def write_scores(
 
 
 def read_scores(
-  workdir: str | pathlib.Path, split: str
+  workdir: str | epath.Path, split: str
 ) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
   """Reads what `write_scores` wrote.
 
@@ -207,10 +207,12 @@ def read_scores(
     FileNotFoundError: there are no scores of this split; says which there are.
     ValueError: the file is damaged.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = epath.Path(workdir)
   path = workdir / run_files.scores(split)
   if not path.is_file():
-    found = sorted(run_files.split_of(p.name) for p in workdir.glob(run_files.ANY_SCORES))
+    found = sorted(
+      run_files.split_of(p.name) for p in storage.matching(workdir, run_files.ANY_SCORES)
+    )
     raise FileNotFoundError(
       f"{str(workdir)!r} has no scores of split {split!r}; it has those of"
       f" {found or 'none'}. Evaluate it: python -m sum_l_jax.main --mode=eval"
@@ -279,7 +281,7 @@ class _ShownResult:
   splits: dict[str, _ShownEntry]
 
 
-def load_result(path: pathlib.Path, *, shown: bool = False) -> dict[str, Any]:
+def load_result(path: epath.Path, *, shown: bool = False) -> dict[str, Any]:
   """Reads a file that `write_result` wrote.
 
   Args:
@@ -302,7 +304,7 @@ def load_result(path: pathlib.Path, *, shown: bool = False) -> dict[str, Any]:
   return result
 
 
-def read_result(workdir: str | pathlib.Path, split: str) -> dict[str, Any]:
+def read_result(workdir: str | epath.Path, split: str) -> dict[str, Any]:
   """Reads `result.json`, which must hold the split.
 
   Args:
@@ -313,7 +315,7 @@ def read_result(workdir: str | pathlib.Path, split: str) -> dict[str, Any]:
     FileNotFoundError: there is no result.
     ValueError: the result is damaged, or of other splits.
   """
-  path = pathlib.Path(workdir) / run_files.RESULT
+  path = epath.Path(workdir) / run_files.RESULT
   again = _AGAIN
   if not path.is_file():
     raise FileNotFoundError(f"There is no {str(path)!r}. {again}")

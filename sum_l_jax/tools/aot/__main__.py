@@ -18,13 +18,15 @@ import argparse
 from collections.abc import Sequence
 import json
 import os
-import pathlib
 import shlex
 import sys
 from typing import Any
 
+from etils import epath
+
 from sum_l_jax.config.schema import Settings
 from sum_l_jax.system import command_line
+from sum_l_jax.system import storage
 from sum_l_jax.tools import shared_options
 
 # jax and what stands on it are imported once the options are read.
@@ -71,8 +73,8 @@ def _parser() -> argparse.ArgumentParser:
   clips_help = "clips of an epoch (default: what is known of the data set)"
   add("--clips", type=int, default=0, help=clips_help)
   add("--json", action="store_true", help="print JSON")
-  add("--output", type=pathlib.Path, metavar="FILE", help="write the JSON there as well")
-  add("--hlo", type=pathlib.Path, metavar="FILE", help="write the compiled program's text there")
+  add("--output", type=epath.Path, metavar="FILE", help="write the JSON there as well")
+  add("--hlo", type=epath.Path, metavar="FILE", help="write the compiled program's text there")
   return parser
 
 
@@ -132,7 +134,7 @@ def _compile(options: argparse.Namespace, fields: Sequence[str]) -> list[dict[st
     )
     summary = program_report.summarize(compiled)
     if options.hlo and not summaries:
-      options.hlo.write_text(compiled.text, encoding="utf-8")
+      storage.write_text(options.hlo, compiled.text)
     summaries.append({"config": path, "overrides": list(overrides), **summary})
   return summaries
 
@@ -149,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     line = shlex.join(["python", "-m", "sum_l_jax.tools.aot", *given])
     text = json.dumps({"command": line, "programs": summaries}, indent=1)
     if options.output:
-      options.output.write_text(text + "\n", encoding="utf-8")
+      storage.write_text(options.output, text + "\n")
     print(text if options.json else program_report.format_report(summaries))
     return int(not all(summary["fits"] for summary in summaries))
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-import pathlib
 
+from etils import epath
 import numpy as np
 
 from sum_l_jax import types
@@ -31,7 +31,7 @@ def most_changed(change: np.ndarray, number: int) -> np.ndarray:
 
 
 def right_probability(
-  explainer: explain.Explainer, source: str | pathlib.Path, dataset: records.ClipDataset
+  explainer: explain.Explainer, source: str | epath.Path, dataset: records.ClipDataset
 ) -> np.ndarray:
   """Computes the mean probability of each clip's labels, float32 `[N]`.
 
@@ -56,10 +56,10 @@ def right_probability(
 
 
 def _stored_scores(
-  explainer: explain.Explainer, source: str | pathlib.Path, dataset: records.ClipDataset
+  explainer: explain.Explainer, source: str | epath.Path, dataset: records.ClipDataset
 ) -> np.ndarray | None:
   """`[N, K]` from the workdir's evaluation, or None where it does not fit."""
-  workdir = pathlib.Path(source)
+  workdir = epath.Path(source)
   if explainer.view != types.EGO or not workdir.is_dir():
     return None
   try:
@@ -76,7 +76,7 @@ def _stored_scores(
   return scores.get(explainer.task) if fits else None
 
 
-def network_names(methods: Sequence[str], sources: Sequence[str | pathlib.Path]) -> tuple[str, ...]:
+def network_names(methods: Sequence[str], sources: Sequence[str | epath.Path]) -> tuple[str, ...]:
   """Names networks for pictures and tables.
 
   They are called by their methods; where two have one method, by as much of the
@@ -88,9 +88,9 @@ def network_names(methods: Sequence[str], sources: Sequence[str | pathlib.Path])
   """
   if all(methods) and len(set(methods)) == len(methods):
     return tuple(methods)
-  parts = [pathlib.PurePath(source).parts for source in sources]
+  parts = [epath.Path(source).parts for source in sources]
   for count in range(1, max(map(len, parts)) + 1):
-    names = tuple(str(pathlib.PurePath(*p[-count:])) for p in parts)
+    names = tuple(str(epath.Path(*p[-count:])) for p in parts)
     if len(set(names)) == len(names):
       return names
   return tuple(map(str, sources))

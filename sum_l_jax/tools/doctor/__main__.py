@@ -15,19 +15,18 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import importlib.metadata
 import os
-import pathlib
 import platform
 import resource
-import shutil
 import sys
-import tempfile
 
+from etils import epath
 from packaging import requirements
 
 from sum_l_jax.system import command_line
 from sum_l_jax.system import multihost
 from sum_l_jax.system import platform_errors
 from sum_l_jax.system import processes
+from sum_l_jax.system import storage
 
 _PACKAGE = "sum_l_jax"
 # Beginnings of the names of variables that change what the libraries do.
@@ -139,7 +138,7 @@ def check_decoders() -> Iterator[Finding]:
   yield f"video decoders of PyAV {av.__version__}", f"{missing} {advice}" if missing else ""
 
 
-def check_machine(workdir: pathlib.Path) -> Iterator[Finding]:
+def check_machine(workdir: epath.Path) -> Iterator[Finding]:
   """Examines processor, memory, open files and disk."""
   yield f"{platform.platform()}, {processes.cores()} core(s)", ""
   yield f"memory {processes.memory_bytes() / 2**30:.1f} GiB", ""
@@ -147,17 +146,19 @@ def check_machine(workdir: pathlib.Path) -> Iterator[Finding]:
   few = 0 <= soft < _OPEN_FILES
   problem = f"may be too few for many shards; ulimit -n {4 * _OPEN_FILES}" if few else ""
   yield f"open files allowed: {soft}", problem
-  policy = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
+  policy = epath.Path("/sys/kernel/mm/transparent_hugepage/enabled")
   if policy.is_file():
-    yield f"transparent huge pages: {policy.read_text(encoding='ascii').strip()}", ""
-  workdir = workdir.absolute()
-  place = next(p for p in (workdir, *workdir.parents) if p.exists())
-  free = shutil.disk_usage(place).free / 2**30
-  problem = "" if free >= _DISK_GIB else "is little: checkpoints are kept there"
-  yield f"{free:.1f} GiB free at {place}", problem
+    yield f"transparent huge pages: {storage.read_text(policy).strip()}", ""
+  place = storage.absolute(workdir)
+  if not storage.is_remote(place):
+    place = next(p for p in (place, *place.parents) if p.exists())
+  free = storage.free_bytes(place)
+  if free is not None:
+    problem = "" if free >= _DISK_GIB * 2**30 else "is little: checkpoints are kept there"
+    yield f"{free / 2**30:.1f} GiB free at {place}", problem
+  problem = ""
   try:
-    with tempfile.TemporaryFile(dir=place):
-      problem = ""
+    storage.check_writable(place)
   except OSError as error:
     problem = f"can't be written to ({error.strerror}); give another --workdir"
   yield f"folder {place}", problem
@@ -170,7 +171,7 @@ def environment() -> Iterator[Finding]:
       yield f"{name}={value}", ""
 
 
-def examine(workdir: pathlib.Path) -> Iterator[tuple[str, list[Finding]]]:
+def examine(workdir: epath.Path) -> Iterator[tuple[str, list[Finding]]]:
   """Yields all findings by subject; a check that fails is a finding itself."""
   subjects: dict[str, Callable[[], Iterator[Finding]]] = {
     "libraries": check_libraries,
@@ -206,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit status."""
   parser = command_line.make_parser(__package__, __doc__)
   workdir_help = "folder where runs will be (default: here)"
-  parser.add_argument("--workdir", type=pathlib.Path, default=".", help=workdir_help)
+  parser.add_argument("--workdir", type=epath.Path, default=".", help=workdir_help)
   return command_line.run(parser, _run, arguments)
 
 

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-import pathlib
 import sys
+
+from etils import epath
 
 from sum_l_jax.system import command_line
 from sum_l_jax.tools import shared_options
@@ -33,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
   add("--datasets", required=True, metavar="DIR[:SPLIT],...", help=datasets_help)
   add("--split", default="", help="split of data sets that don't name their own")
   output_help = ".npz or .parquet (embeddings.npz)"
-  add("--output", type=pathlib.Path, default="embeddings.npz", metavar="FILE", help=output_help)
+  add("--output", type=epath.Path, default="embeddings.npz", metavar="FILE", help=output_help)
   nearest_help = "also write the K nearest clips of each other data set"
   add("--nearest", type=int, default=0, metavar="K", help=nearest_help)
   shared_options.add_embedder(parser)

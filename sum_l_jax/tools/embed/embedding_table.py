@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence
 import json
-import pathlib
 from typing import Any
 
+from etils import epath
 import numpy as np
 import pyarrow
 from pyarrow import parquet
@@ -16,14 +16,14 @@ from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import records
 from sum_l_jax.evaluation.retrieval import cosine
 from sum_l_jax.evaluation.retrieval import embedding
-from sum_l_jax.system import atomic
 from sum_l_jax.system import npz_files
+from sum_l_jax.system import storage
 
 Columns = Mapping[str, np.ndarray]
 
 
 def embed_datasets(
-  checkpoint: str | pathlib.Path, datasets: Sequence[records.ClipDataset], **options: int
+  checkpoint: str | epath.Path, datasets: Sequence[records.ClipDataset], **options: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, Any]]:
   """Embeds the clips of several data sets.
 
@@ -129,7 +129,7 @@ def nearest_rows(columns: Columns, owner: np.ndarray, k: int) -> dict[str, np.nd
   }
 
 
-def write_table(path: pathlib.Path, columns: Columns, about: Mapping[str, Any]) -> None:
+def write_table(path: epath.Path, columns: Columns, about: Mapping[str, Any]) -> None:
   """Writes equally long columns, as `.npz` without pickle or as `.parquet`.
 
   Args:
@@ -153,5 +153,5 @@ def write_table(path: pathlib.Path, columns: Columns, about: Mapping[str, Any]) 
     else:
       arrays[name] = pyarrow.array(values)
   table = pyarrow.Table.from_pydict(arrays).replace_schema_metadata({"about": text})
-  with atomic.replacing(path) as scratch:
+  with storage.replacing(path) as scratch:
     parquet.write_table(table, scratch)

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-import pathlib
 import sys
 from typing import TYPE_CHECKING
 
-from sum_l_jax.system import atomic
+from etils import epath
+
 from sum_l_jax.system import command_line
+from sum_l_jax.system import storage
 from sum_l_jax.tools import shared_options
 from sum_l_jax.tools.export import export_format
 
@@ -33,8 +34,8 @@ README = "README.md"
 
 
 def export_model(
-  checkpoint: str | pathlib.Path,
-  output: str | pathlib.Path,
+  checkpoint: str | epath.Path,
+  output: str | epath.Path,
   *,
   file_format: str = "jax",
   batch: int | str = export_format.DYNAMIC,
@@ -60,7 +61,7 @@ def export_model(
   from sum_l_jax.tools.export import export_readme
   from sum_l_jax.tools.export import exported_model
 
-  output = pathlib.Path(output)
+  output = epath.Path(output)
   if file_format not in export_format.FORMATS:
     raise ValueError(f"format must be one of {export_format.FORMATS}, got {file_format!r}.")
   if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -70,8 +71,8 @@ def export_model(
   weights = weight_files.read_weights(checkpoint)
   run, arrays = exported_model.make_function(weights)
   card = exported_model.make_card(weights, file_format=file_format, batch=batch)
-  with atomic.new_folder(output) as folder:
-    (folder / README).write_text(export_readme.make_readme(card), encoding="utf-8")
+  with storage.new_folder(output, last=export_format.CARD) as folder:
+    storage.write_text(folder / README, export_readme.make_readme(card))
     exported_model.write_model(folder, run, arrays, card)
     error = _largest_error(weights, folder)
     if not error <= TOLERANCE:
@@ -79,7 +80,7 @@ def export_model(
         f"{str(output)!r} was not written: its probabilities are {error:.1e} off the checkpoint's,"
         f" more than {TOLERANCE:g}. Export with other versions of JAX or TensorFlow."
       )
-  size = sum(p.stat().st_size for p in output.rglob("*") if p.is_file())
+  size = sum(map(storage.size, storage.files_below(output).values()))
   count = sum(array.size for array in arrays.values())
   classes = ", ".join(f"{task} {len(names)}" for task, names in card["class_names"].items())
   return (
@@ -91,7 +92,7 @@ def export_model(
   )
 
 
-def _largest_error(weights: weight_files.Weights, folder: pathlib.Path) -> float:
+def _largest_error(weights: weight_files.Weights, folder: epath.Path) -> float:
   """How far the exported probabilities of one clip of noise are off."""
   import numpy as np
 

@@ -16,13 +16,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
-import hashlib
 import importlib.metadata
 import json
-import pathlib
 from typing import Any
 from typing import Literal
 
+from etils import epath
 import jax
 import jax.export
 import jax.numpy as jnp
@@ -35,6 +34,7 @@ from sum_l_jax.prediction import predictor
 from sum_l_jax.prediction import score_network
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import extras
+from sum_l_jax.system import storage
 from sum_l_jax.tools import jax_config
 from sum_l_jax.tools.export import export_format
 from sum_l_jax.tools.export import saved_model
@@ -124,7 +124,7 @@ def make_card(
 
 
 def write_model(
-  folder: pathlib.Path,
+  folder: epath.Path,
   run: Callable[[Arrays, Any], dict[str, Any]],
   arrays: Arrays,
   card: dict[str, Any],
@@ -154,18 +154,13 @@ def write_model(
       abstract = {n: jax.ShapeDtypeStruct(a.shape, a.dtype) for n, a in arrays.items()}
       export = jax.export.export(jax.jit(run), platforms=platforms)
       program = export(abstract, jax.ShapeDtypeStruct(video, jnp.uint8))
-      (folder / export_format.MODEL).write_bytes(program.serialize())
+      storage.write_bytes(folder / export_format.MODEL, bytes(program.serialize()))
       np.savez(folder / export_format.ARRAYS, **arrays)
       card["sha256"] = {
-        name: _sha256(folder / name) for name in (export_format.MODEL, export_format.ARRAYS)
+        name: storage.sha256(folder / name) for name in (export_format.MODEL, export_format.ARRAYS)
       }
   text = json.dumps(card, indent=1, ensure_ascii=False)
-  (folder / export_format.CARD).write_text(text + "\n", encoding="utf-8")
-
-
-def _sha256(path: pathlib.Path) -> str:
-  with path.open("rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
+  storage.write_text(folder / export_format.CARD, text + "\n")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +184,7 @@ class _Card:
   sha256: dict[str, checked_json.Sha256] = dataclasses.field(default_factory=dict)
 
 
-def read_card(folder: pathlib.Path) -> dict[str, Any]:
+def read_card(folder: epath.Path) -> dict[str, Any]:
   """Reads `card.json`.
 
   Raises:
@@ -218,7 +213,7 @@ def read_card(folder: pathlib.Path) -> dict[str, Any]:
   return card
 
 
-def load_exported(folder: str | pathlib.Path, *, batch_size: int = 8) -> predictor.Predictor:
+def load_exported(folder: str | epath.Path, *, batch_size: int = 8) -> predictor.Predictor:
   """Loads an exported network, ready for videos.
 
   Args:
@@ -231,7 +226,7 @@ def load_exported(folder: str | pathlib.Path, *, batch_size: int = 8) -> predict
     ImportError: TensorFlow is wanted and missing; says how to install it.
     ValueError: its files are damaged.
   """
-  folder = pathlib.Path(folder)
+  folder = epath.Path(folder)
   card = read_card(folder)
   if card["format"] == export_format.SAVED_MODEL:
     try:
@@ -252,13 +247,13 @@ def load_exported(folder: str | pathlib.Path, *, batch_size: int = 8) -> predict
   )
 
 
-def _read_jax(folder: pathlib.Path, hashes: Mapping[str, str]) -> predictor.Score:
+def _read_jax(folder: epath.Path, hashes: Mapping[str, str]) -> predictor.Score:
   for name in (export_format.MODEL, export_format.ARRAYS):
     expected = hashes.get(name)
     path = folder / name
     if not path.is_file():
       raise FileNotFoundError(f"{str(path)!r} is missing. Copy it again.")
-    if _sha256(path) != expected:
+    if storage.sha256(path) != expected:
       raise ValueError(
         f"{str(path)!r} is not the file that was exported: its SHA-256 differs from that in"
         f" {export_format.CARD}. Copy or export it again."

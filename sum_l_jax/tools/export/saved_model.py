@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
-import pathlib
 from typing import Any
 
+from etils import epath
 import numpy as np
 
 SIGNATURE = "serving_default"
 
 
 def write(
-  folder: pathlib.Path,
+  folder: epath.Path,
   run: Callable[[Mapping[str, Any], Any], dict[str, Any]],
   arrays: Mapping[str, Any],
   *,
@@ -70,7 +70,7 @@ def write(
   tf.saved_model.save(module, str(folder), signatures={SIGNATURE: serve})
 
 
-def read(folder: pathlib.Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+def read(folder: epath.Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
   """Makes a function from uint8 `[B, T, H, W, 3]` to probabilities.
 
   Raises:

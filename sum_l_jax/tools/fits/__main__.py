@@ -12,9 +12,10 @@ import argparse
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
-import pathlib
 import sys
 from typing import Any
+
+from etils import epath
 
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import command_line
@@ -68,7 +69,7 @@ class _Programs:
   programs: list[checked_json.Object]
 
 
-def read_programs(paths: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
+def read_programs(paths: Sequence[epath.Path]) -> list[dict[str, Any]]:
   """Reads the programs of several files.
 
   Raises:
@@ -94,7 +95,7 @@ def _run(options: argparse.Namespace) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit status."""
   parser = command_line.make_parser(__package__, __doc__)
-  parser.add_argument("files", nargs="+", type=pathlib.Path, metavar="FILE")
+  parser.add_argument("files", nargs="+", type=epath.Path, metavar="FILE")
   return command_line.run(parser, _run, arguments)
 
 

@@ -16,8 +16,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 import contextlib
-import pathlib
 import sys
+
+from etils import epath
 
 from sum_l_jax.system import command_line
 from sum_l_jax.tools import shared_options
@@ -37,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
   formats = prediction_files.FORMATS
   add("--output", choices=formats, default="text", help="text, JSON lines, or CSV (text)")
   overlay_help = "also write the video with its best labels; one video only"
-  add("--overlay", type=pathlib.Path, metavar="FILE.mp4", help=overlay_help)
+  add("--overlay", type=epath.Path, metavar="FILE.mp4", help=overlay_help)
   add("--frames_fps", type=float, help="frame rate of folders of JPEG frames (the checkpoint's)")
   side_help = "larger frames are shrunk to it, as build_dataset did (320)"
   add("--short_side", type=int, help=side_help)

@@ -6,15 +6,16 @@ import bisect
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
-import pathlib
 
 import cv2
+from etils import epath
 import numpy as np
 
 from sum_l_jax.prediction import best_labels
 from sum_l_jax.prediction import predictor
 from sum_l_jax.prediction import video_sources
 from sum_l_jax.system import command_line
+from sum_l_jax.system import storage
 from sum_l_jax.video import film
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -67,21 +68,21 @@ def draw(image: np.ndarray, lines: Sequence[str]) -> None:
     cv2.putText(image, text, place, _FONT, scale, (255, 255, 255), thick, cv2.LINE_AA)
 
 
-def check_output(video: pathlib.Path, output: pathlib.Path) -> None:
+def check_output(video: epath.Path, output: epath.Path) -> None:
   """Refuses a file that can't be written, before anything is computed.
 
   Raises:
     ValueError: another suffix, a folder that is not there, or the video itself.
   """
   command_line.check_output(output, option="--overlay", suffixes=(".mp4",))
-  if output.resolve() == video.resolve():
+  if storage.resolved(output) == storage.resolved(video):
     raise ValueError(f"--overlay={str(output)!r} is the video itself. Give another name.")
 
 
 def write_overlay(
-  video: str | pathlib.Path,
+  video: str | epath.Path,
   predictions: Iterable[best_labels.Prediction],
-  output: str | pathlib.Path,
+  output: str | epath.Path,
   *,
   fps: float = 30.0,
   progress: predictor.Progress | None = None,
@@ -105,7 +106,7 @@ def write_overlay(
     FileNotFoundError, ValueError: the video can't be read, there is no
       prediction, or the output can't be written.
   """
-  video, output = pathlib.Path(video), pathlib.Path(output)
+  video, output = epath.Path(video), epath.Path(output)
   check_output(video, output)
   middles, lines = captions(predictions)
   if not middles:

@@ -16,16 +16,17 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import json
-import pathlib
 import sys
 from typing import Any
 
+from etils import epath
+
 from sum_l_jax.config import presets
 from sum_l_jax.config import read
-from sum_l_jax.system import atomic
 from sum_l_jax.system import command_line
 from sum_l_jax.system import lease
 from sum_l_jax.system import run_files
+from sum_l_jax.system import storage
 
 
 def _defaults(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,13 +42,13 @@ def _defaults(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_report(
-  workdir: str | pathlib.Path,
+  workdir: str | epath.Path,
   *,
-  baseline: str | pathlib.Path = "",
+  baseline: str | epath.Path = "",
   split: str = "",
   number: int = 4,
-  output: str | pathlib.Path = "",
-) -> pathlib.Path:
+  output: str | epath.Path = "",
+) -> epath.Path:
   """Writes `report.html` into a workdir, or another file.
 
   Args:
@@ -72,8 +73,8 @@ def write_report(
     raise ValueError(f"The number of clips must be 0 or more, got {number}.")
   run = run_contents.read_run(workdir, split=split, baseline=baseline)
   text = run_page.make_page(run, defaults=_defaults(run.fields), number=number)
-  path = pathlib.Path(output or run.workdir / run_files.REPORT)
-  atomic.write_text(path, text)
+  path = epath.Path(output or run.workdir / run_files.REPORT)
+  storage.write_text(path, text)
   return path
 
 
@@ -90,9 +91,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> str:
   if options.output:
-    command_line.check_output(pathlib.Path(options.output), suffixes=(".html",))
+    command_line.check_output(epath.Path(options.output), suffixes=(".html",))
   # A run that trains there goes on; the page of it can be written elsewhere.
-  holds = not options.output and (pathlib.Path(options.workdir) / run_files.CONFIG).is_file()
+  holds = not options.output and (epath.Path(options.workdir) / run_files.CONFIG).is_file()
   try:
     with lease.held(options.workdir, what="report") if holds else contextlib.nullcontext():
       path = write_report(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-import pathlib
 
+from etils import epath
 import numpy as np
 
 from sum_l_jax import types
@@ -159,7 +159,7 @@ def maps(run: run_contents.RunContents, number: int) -> list[page.Block]:
   ]
 
 
-def _baseline_explainer(baseline: pathlib.Path, task: str) -> tuple[explain.Explainer | None, str]:
+def _baseline_explainer(baseline: epath.Path, task: str) -> tuple[explain.Explainer | None, str]:
   """The baseline's network, or None and why."""
   try:
     weights = weight_files.read_weights(baseline)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
-import pathlib
 from typing import Any
+
+from etils import epath
 
 from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
@@ -17,6 +18,7 @@ from sum_l_jax.evaluation.labels import comparison
 from sum_l_jax.evaluation.labels import result_files
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import run_files
+from sum_l_jax.system import storage
 from sum_l_jax.tools.class_maps import clip_choice
 from sum_l_jax.train import metric_log
 
@@ -58,7 +60,7 @@ class RunContents:
     baseline: workdir of the run to compare with, or None.
   """
 
-  workdir: pathlib.Path
+  workdir: epath.Path
   fields: Mapping[str, Any]
   command: str
   result: Mapping[str, Any] | None
@@ -68,7 +70,7 @@ class RunContents:
   scalars: Mapping[str, Mapping[str, metric_log.Series]]
   scores: Scores | None
   no_scores: str
-  baseline: pathlib.Path | None
+  baseline: epath.Path | None
 
   @property
   def method(self) -> str:
@@ -103,7 +105,7 @@ def open_dataset(folder: str, split: str) -> records.ClipDataset:
 
 
 def read_run(
-  workdir: str | pathlib.Path, *, split: str = "", baseline: str | pathlib.Path = ""
+  workdir: str | epath.Path, *, split: str = "", baseline: str | epath.Path = ""
 ) -> RunContents:
   """Reads a workdir.
 
@@ -117,7 +119,7 @@ def read_run(
     ValueError: a damaged file, a split that was not evaluated, or a baseline on
       other clips.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = epath.Path(workdir)
   path = workdir / run_files.CONFIG
   if not path.is_file():
     raise FileNotFoundError(
@@ -135,7 +137,7 @@ def read_run(
     weights = weight_files.read_weights(workdir)
   except (ValueError, OSError) as error:
     no_weights = str(error)
-  other = pathlib.Path(baseline) if baseline else None
+  other = epath.Path(baseline) if baseline else None
   scores, no_scores = _try_scores(workdir, split, other)
   command = workdir / run_files.COMMAND
   return RunContents(
@@ -143,7 +145,7 @@ def read_run(
     fields=checked_json.read(
       path, checked_json.Object, mend="Run the same command again to write it again."
     ),
-    command=command.read_text("utf-8", errors="replace") if command.is_file() else "",
+    command=storage.read_text(command, errors="replace") if command.is_file() else "",
     result=result,
     split=split,
     weights=weights,
@@ -157,7 +159,7 @@ def read_run(
   )
 
 
-def _find_split(result: Mapping[str, Any], split: str, workdir: pathlib.Path) -> str:
+def _find_split(result: Mapping[str, Any], split: str, workdir: epath.Path) -> str:
   labelled = [name for name, entry in result["splits"].items() if entry.get("metrics")]
   if split and split not in labelled:
     raise ValueError(
@@ -167,7 +169,7 @@ def _find_split(result: Mapping[str, Any], split: str, workdir: pathlib.Path) ->
 
 
 def _try_scores(
-  workdir: pathlib.Path, split: str, baseline: pathlib.Path | None
+  workdir: epath.Path, split: str, baseline: epath.Path | None
 ) -> tuple[Scores | None, str]:
   """Reads scores, or says why there are none; with a baseline there must be."""
   if not split:
@@ -185,7 +187,7 @@ def _try_scores(
     return None, str(error)
 
 
-def _read_scores(workdir: pathlib.Path, split: str, baseline: pathlib.Path | None) -> Scores:
+def _read_scores(workdir: epath.Path, split: str, baseline: epath.Path | None) -> Scores:
   """Reads the scores of the run, and compares them with the baseline's."""
   own = comparison.read_run(workdir, split)
   if baseline is None:

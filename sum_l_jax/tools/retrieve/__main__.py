@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-import pathlib
 import sys
 
+from etils import epath
+
 from sum_l_jax.system import command_line
+from sum_l_jax.system import storage
 from sum_l_jax.tools import shared_options
 
 
@@ -34,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
   narrations_help = "vectors of --text, in place of the run's own"
   add("--narrations", default="", metavar="FILE.npz", help=narrations_help)
   add("--top", type=int, default=5, help="number of keys shown for a query (5)")
-  add("--output", type=pathlib.Path, default=pathlib.Path("retrieval.html"), metavar="FILE.html")
+  add("--output", type=epath.Path, default=epath.Path("retrieval.html"), metavar="FILE.html")
   shared_options.add_embedder(parser)
   return parser
 
@@ -85,7 +87,7 @@ def _run(options: argparse.Namespace) -> str:
     " config field eval.retrieval.",
   ]
   text = page.render(f"Retrieval: {source} to {options.keys}", intro, sections)
-  options.output.write_text(text, encoding="utf-8")
+  storage.write_text(options.output, text)
   return f"wrote {options.output}: {len(queries)} queries, the best of {len(keys.rows)} keys"
 
 

@@ -18,16 +18,17 @@ from collections.abc import Sequence
 import dataclasses
 import datetime
 import json
-import pathlib
 import shlex
 import sys
 from typing import Any
 
+from etils import epath
+
 from sum_l_jax.config.schema import Settings
-from sum_l_jax.system import atomic
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import command_line
 from sum_l_jax.system import lease
+from sum_l_jax.system import storage
 from sum_l_jax.tools import shared_options
 from sum_l_jax.tools.study import plan
 from sum_l_jax.tools.study import reuse
@@ -41,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
   parser = shared_options.make_config_parser(__package__, __doc__, epilog)
   add = parser.add_argument
   add("--study", required=True, help=f"{', '.join(study_rows.STUDIES)}, or a .json file")
-  add("--workdir", required=True, type=pathlib.Path, help="folder of the study")
+  add("--workdir", required=True, type=epath.Path, help="folder of the study")
   add("--seeds", type=int, default=3, help="number of seeds, from --first_seed on (default: 3)")
   add("--first_seed", type=int, default=0, help="first seed (default: 0)")
   add("--rows", default="", help="only these rows of the study, separated by commas")
@@ -65,7 +66,7 @@ class _Registered:
   seeds_at_first: list[checked_json.Index] = dataclasses.field(default_factory=list)
 
 
-def _register(path: pathlib.Path, content: dict[str, Any]) -> None:
+def _register(path: epath.Path, content: dict[str, Any]) -> None:
   """Writes down what is compared, once; only seeds may be added later.
 
   Raises:
@@ -97,7 +98,7 @@ def _register(path: pathlib.Path, content: dict[str, Any]) -> None:
     now = datetime.datetime.now(datetime.UTC)
     content = {**content, "begun": now.isoformat(timespec="seconds")}
   path.parent.mkdir(parents=True, exist_ok=True)
-  atomic.write_text(path, json.dumps(content, indent=1))
+  storage.write_text(path, json.dumps(content, indent=1))
 
 
 def _primary_metric(settings: Settings) -> str:
@@ -113,7 +114,7 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     )
   study = study_rows.read(options.study).with_rows(command_line.names(options.rows))
   seeds = list(range(options.first_seed, options.first_seed + options.seeds))
-  others = [pathlib.Path(name) for name in command_line.names(options.reuse)]
+  others = [epath.Path(name) for name in command_line.names(options.reuse)]
   planner = plan.Planner(
     study,
     options.config,

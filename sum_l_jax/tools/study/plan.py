@@ -11,8 +11,9 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
-import pathlib
 from typing import Any
+
+from etils import epath
 
 from sum_l_jax.config.schema import Settings
 from sum_l_jax.tools.study import study_rows
@@ -36,7 +37,7 @@ class Cell:
   name: str
   command: tuple[str, ...]
   needs: tuple[str, ...] = ()
-  reused: pathlib.Path | None = None
+  reused: epath.Path | None = None
 
   @property
   def seed(self) -> int:
@@ -48,7 +49,7 @@ class Cell:
     """Name of the row that the run belongs to."""
     return self.name.partition("/")[2]
 
-  def folder(self, workdir: pathlib.Path) -> pathlib.Path:
+  def folder(self, workdir: epath.Path) -> epath.Path:
     """Where the run is, or will be."""
     return self.reused or workdir / self.name
 
@@ -75,8 +76,8 @@ class Planner:
   study: study_rows.Study
   config: str
   overrides: tuple[str, ...]
-  workdir: pathlib.Path
-  find: Callable[[Settings, int], pathlib.Path | None] = lambda settings, seed: None
+  workdir: epath.Path
+  find: Callable[[Settings, int], epath.Path | None] = lambda settings, seed: None
 
   def cells(self, seeds: Sequence[int]) -> list[Cell]:
     """Plans all runs, seed by seed, checked against the config file.

@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence
 import json
-import pathlib
 from typing import Any
+
+from etils import epath
 
 from sum_l_jax import types
 from sum_l_jax.config import read
 from sum_l_jax.config import schema
 from sum_l_jax.config.schema import Settings
 from sum_l_jax.system import run_files
+from sum_l_jax.system import storage
 from sum_l_jax.tools.study import runner
 
 # These change neither what is learnt nor what is measured.
@@ -25,7 +27,7 @@ _IRRELEVANT = ("report", "log_every_steps", "input.", "num_devices", "checkpoint
 _RETRIEVAL = "pools of retrieval"
 
 
-def find(settings: Settings, seed: int, studies: Sequence[pathlib.Path]) -> pathlib.Path | None:
+def find(settings: Settings, seed: int, studies: Sequence[epath.Path]) -> epath.Path | None:
   """Finds the folder of a finished run that is the same, if there is one.
 
   Data that the run would still have to render (`config.prepare`) are known by
@@ -46,8 +48,8 @@ def find(settings: Settings, seed: int, studies: Sequence[pathlib.Path]) -> path
       raise FileNotFoundError(
         f"--reuse: {str(study)!r} is not the workdir of a study: it has no {runner.STUDY_FILE}."
       )
-    for mark in sorted((study / f"seed_{seed}").glob(f"*/{runner.MARK}")):
-      saved = mark.with_name(run_files.CONFIG).read_text(encoding="utf-8")
+    for mark in storage.matching(study / f"seed_{seed}", f"*/{runner.MARK}"):
+      saved = storage.read_text(mark.with_name(run_files.CONFIG))
       if _relevant(saved) == wanted and _same_contents(settings, saved, mark.parent):
         return mark.parent
   return None
@@ -58,7 +60,7 @@ def _relevant(config: str) -> dict[str, object]:
   return {name: value for name, value in fields.items() if not name.startswith(_IRRELEVANT)}
 
 
-def _same_contents(settings: Settings, saved: str, folder: pathlib.Path) -> bool:
+def _same_contents(settings: Settings, saved: str, folder: epath.Path) -> bool:
   """Whether a finished run had the data and weights that settings name."""
   from sum_l_jax import build  # Imports JAX, for which --help does not wait.
 
@@ -84,7 +86,7 @@ def _same_contents(settings: Settings, saved: str, folder: pathlib.Path) -> bool
   return of_run == of_settings
 
 
-def _of_run(folder: pathlib.Path, stages: Sequence[str]) -> dict[str, Any]:
+def _of_run(folder: epath.Path, stages: Sequence[str]) -> dict[str, Any]:
   """Digests of what a run was trained and evaluated on, by stage and split.
 
   Raises:
@@ -138,16 +140,16 @@ def _rendered(fields: Mapping[str, Any]) -> dict[str, Any] | None:
   """Names of the files that a recipe makes, by field; None if others are named."""
   if not fields["prepare.recipe"]:
     return None
-  root = pathlib.Path(fields["prepare.directory"])
+  root = epath.Path(fields["prepare.directory"])
   names: dict[str, Any] = {}
   for field in schema.fields():
     if not field.about.path or field.name == "prepare.directory":
       continue
     value = fields[field.name]
     given = [path for path in ([value] if isinstance(value, str) else value) if path]
-    inside = [path for path in given if pathlib.Path(path).is_relative_to(root)]
+    inside = [path for path in given if epath.Path(path).is_relative_to(root)]
     if inside == given:
-      names[field.name] = [str(pathlib.Path(path).relative_to(root)) for path in given]
+      names[field.name] = [str(epath.Path(path).relative_to(root)) for path in given]
     elif field.name not in (f"init.{view}" for view in types.VIEWS):
       return None
   return names

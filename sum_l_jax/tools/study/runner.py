@@ -7,14 +7,15 @@ from collections.abc import Sequence
 import dataclasses
 import json
 import os
-import pathlib
 import subprocess
 import sys
 import time
 from typing import IO
 
-from sum_l_jax.system import atomic
+from etils import epath
+
 from sum_l_jax.system import checked_json
+from sum_l_jax.system import storage
 from sum_l_jax.tools.study import plan
 
 STUDY_FILE = "study.json"
@@ -39,7 +40,7 @@ class _Mark:
   command: list[str]
 
 
-def is_done(cell: plan.Cell, workdir: pathlib.Path) -> bool:
+def is_done(cell: plan.Cell, workdir: epath.Path) -> bool:
   """Whether a cell has ended well, here or in another study.
 
   Raises:
@@ -60,15 +61,15 @@ def is_done(cell: plan.Cell, workdir: pathlib.Path) -> bool:
   return True
 
 
-def tail(cell: plan.Cell, workdir: pathlib.Path, lines: int = 15) -> str:
+def tail(cell: plan.Cell, workdir: epath.Path, lines: int = 15) -> str:
   """The last lines that a cell wrote."""
-  text = (workdir / cell.name / _LOG).read_text("utf-8", errors="replace")
+  text = storage.read_text(workdir / cell.name / _LOG, errors="replace")
   return "\n".join(text.splitlines()[-lines:])
 
 
 def run(
   cells: Sequence[plan.Cell],
-  workdir: pathlib.Path,
+  workdir: epath.Path,
   *,
   parallel: int = 1,
   say: Callable[[str], None] = print,
@@ -132,7 +133,7 @@ def run(
   return failed
 
 
-def _start(cell: plan.Cell, workdir: pathlib.Path, slot: int, parallel: int) -> _Running:
+def _start(cell: plan.Cell, workdir: epath.Path, slot: int, parallel: int) -> _Running:
   folder = workdir / cell.name
   folder.mkdir(parents=True, exist_ok=True)
   log = (folder / _LOG).open("ab")
@@ -155,6 +156,6 @@ def _pin(pid: int, slot: int, parallel: int) -> None:
     os.sched_setaffinity(pid, share)
 
 
-def _mark(cell: plan.Cell, workdir: pathlib.Path, seconds: float) -> None:
+def _mark(cell: plan.Cell, workdir: epath.Path, seconds: float) -> None:
   note = {"command": list(cell.command), "seconds": round(seconds, 1)}
-  atomic.write_text(workdir / cell.name / MARK, json.dumps(note, indent=1))
+  storage.write_text(workdir / cell.name / MARK, json.dumps(note, indent=1))

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import functools
-import pathlib
+
+from etils import epath
 
 from sum_l_jax import loss_options
 from sum_l_jax.system import checked_json
@@ -283,7 +284,7 @@ def read(name: str) -> Study:
         f"--study must be one of {', '.join(STUDIES)} or a .json file, got {name!r}."
       )
     return STUDIES[name]
-  path = pathlib.Path(name)
+  path = epath.Path(name)
   try:
     content = checked_json.decode(path.read_bytes(), checked_json.Object)
     unknown = content.keys() - {field.name for field in dataclasses.fields(Study)}

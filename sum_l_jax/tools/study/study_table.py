@@ -8,15 +8,15 @@ import csv
 import io
 import json
 import math
-import pathlib
 from typing import Any
 
+from etils import epath
 import numpy as np
 from scipy import special
 
 from sum_l_jax.evaluation.labels import result_files
-from sum_l_jax.system import atomic
 from sum_l_jax.system import run_files
+from sum_l_jax.system import storage
 from sum_l_jax.system import text_cleaning
 from sum_l_jax.system import text_tables
 from sum_l_jax.tools.study import plan
@@ -60,7 +60,7 @@ def summarise(values: Sequence[float]) -> Summary:
 
 
 def read_results(
-  study: study_rows.Study, cells: Sequence[plan.Cell], workdir: pathlib.Path, split: str
+  study: study_rows.Study, cells: Sequence[plan.Cell], workdir: epath.Path, split: str
 ) -> Results:
   """Reads `result.json` of the runs that have ended.
 
@@ -263,7 +263,7 @@ def read_csv_by_seed(text: str) -> dict[str, dict[int, dict[str, float]]]:
   return results
 
 
-def write(table: Mapping[str, Any], workdir: pathlib.Path) -> None:
+def write(table: Mapping[str, Any], workdir: epath.Path) -> None:
   """Writes the tables, each whole or not.
 
   They are `table.json`, `table.md`, `table.csv` and `table_by_seed.csv`.
@@ -274,4 +274,4 @@ def write(table: Mapping[str, Any], workdir: pathlib.Path) -> None:
     ("table_by_seed.csv", as_csv_by_seed(table)),
     ("table.md", as_markdown(table)),
   ):
-    atomic.write_text(workdir / name, text)
+    storage.write_text(workdir / name, text)

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-import pathlib
 import sys
 
+from etils import epath
 import numpy as np
 
 from sum_l_jax.evaluation.labels import result_files
@@ -25,7 +25,7 @@ from sum_l_jax.tools.submit import submission
 
 
 def read_run(
-  workdir: str | pathlib.Path, split: str, challenge: challenges.Challenge
+  workdir: str | epath.Path, split: str, challenge: challenges.Challenge
 ) -> submission.Predictions:
   """Reads what a run scored on one split, under the challenge's ids.
 

@@ -11,8 +11,11 @@ from collections.abc import Collection
 from collections.abc import Mapping
 import csv
 import dataclasses
-import pathlib
 from typing import Any
+
+from etils import epath
+
+from sum_l_jax.system import storage
 
 # How many entries of a list of problems are shown.
 SHOWN = 5
@@ -152,17 +155,17 @@ def check_ids(found: Collection[str], wanted: Collection[str], where: str) -> No
     )
 
 
-def read_ids(path: str | pathlib.Path, challenge: Challenge) -> tuple[str, ...]:
+def read_ids(path: str | epath.Path, challenge: Challenge) -> tuple[str, ...]:
   """Reads the entries that an official annotation file (CSV) asks for.
 
   Raises:
     FileNotFoundError: no such file.
     ValueError: it lacks the column of ids, or has no rows.
   """
-  path = pathlib.Path(path)
+  path = epath.Path(path)
   if not path.is_file():
     raise FileNotFoundError(f"There is no annotation file {str(path)!r}.")
-  with path.open(newline="", encoding="utf-8") as file:
+  with storage.open_text(path) as file:
     rows = csv.DictReader(file)
     columns = rows.fieldnames or ()
     ids = tuple(row.get(challenge.id_column) or "" for row in rows)

