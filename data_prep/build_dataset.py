@@ -493,7 +493,8 @@ def _list(
   specs = [*source.clips, *(spec for part in source.unlabelled.values() for spec in part)]
   left = [spec for spec in specs if spec.clip_id not in existing.clips]
   estimate = stock.estimate(left, output) if left else None
-  print(estimate.describe(args.output) if estimate else f"{len(left)} clips to cut")
+  count = f"{len(left)} clip{'s' * (len(left) != 1)} to cut"
+  print(estimate.describe(args.output) if estimate else count)
 
 
 def _print_result(directory: epath.Path, result: Result, problems: clip_specs.Problems) -> None:

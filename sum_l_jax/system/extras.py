@@ -6,7 +6,6 @@ from __future__ import annotations
 EXTRAS = {
   "apache_beam": "beam",
   "gcsfs": "gcs",
-  "google": "gcs",
   "jinja2": "report",
   "matplotlib": "report",
   "sentence_transformers": "data_prep",
@@ -27,10 +26,4 @@ def advice(error: ImportError) -> str:
   library = (error.name or "").partition(".")[0]
   if library not in EXTRAS:
     return ""
-  return missing(library)
-
-
-def missing(name: str) -> str:
-  """The same for a library that was looked for by its name."""
-  extra = EXTRAS[name.partition(".")[0]]
-  return f"{name} is not installed: pip install 'sum_l_jax[{extra}]'"
+  return f"{library} is not installed: pip install 'sum_l_jax[{EXTRAS[library]}]'"

@@ -39,7 +39,6 @@ from typing import cast
 
 from etils import epath
 
-from sum_l_jax.system import extras
 from sum_l_jax.system import retries
 
 SCHEME = "gs://"
@@ -149,16 +148,18 @@ def _check_client() -> None:
     except ImportError:
       found = None
     if not found:
-      raise ValueError(f"{SCHEME} paths: {extras.missing(name)}")
+      raise ValueError(
+        f"{SCHEME} paths need {name}, which is not installed: pip install 'sum_l_jax[gcs]'"
+      )
 
 
 @functools.cache
 def _client() -> Any:
   """The client of buckets, the same one that `epath` uses."""
-  import fsspec
+  import gcsfs
 
-  # `epath` makes the same one, so that both share their connections.
-  return fsspec.filesystem("gcs", finalize_on_close=True)
+  # `epath` asks for the same one, so that both share their connections.
+  return gcsfs.GCSFileSystem(finalize_on_close=True)
 
 
 # Reading.
