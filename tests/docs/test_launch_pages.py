@@ -1,0 +1,51 @@
+"""The pages name launch files that their own commands write."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+
+import pytest
+
+from sum_l_jax.tools.launch import __main__
+from tests.support import pages
+
+LAUNCH = "sum_l_jax.tools.launch"
+_USE = re.compile(r"(?:bash|sh|sbatch|kubectl apply -f) (launch/\S+)(?: (\w+))?")
+
+
+@pytest.fixture(name="written", scope="module")
+def written_fixture(tmp_path_factory):
+  """The folder in which the pages' commands have written their files."""
+  folder = tmp_path_factory.mktemp("pages")
+  with contextlib.chdir(folder):
+    for code, command in pages.COMMANDS:
+      if command[0] == LAUNCH and code.whole:
+        assert __main__.main(command[1:]) == 0, f"{code}"
+  return folder
+
+
+def test_files_that_are_started_are_written(written):
+  used = [(code, *found) for code in pages.CODE for found in _USE.findall(code.text)]
+  assert {name.rpartition(".")[2] for _, name, _ in used} == {"sh", "yaml", "sbatch"}
+  for code, name, word in used:
+    assert (written / name).is_file(), f"{code}: nothing writes {name}"
+    if word:
+      text = (written / name).read_text(encoding="utf-8")
+      assert re.search(rf"(?m)^  {word}\)", text), f"{code}: {name} has no {word!r}"
+
+
+def test_the_script_on_the_page_is_the_one_that_is_written(written):
+  page = (pages.DOCS / "gpu_slurm.md").read_text(encoding="utf-8")
+  (shown,) = re.findall(r"(?s)```sh\n(#!/bin/bash\n.+?)```", page)
+  script = (written / "launch/epic55.sbatch").read_text(encoding="utf-8")
+  assert re.sub(r"(?m)^# needs .+\n", "", shown) == script
+
+
+def test_the_node_pool_on_the_page_has_the_machines_of_the_jobset(written):
+  page = (pages.DOCS / "tpu_pods.md").read_text(encoding="utf-8")
+  (pool,) = re.findall(r"(?m)^gcloud container node-pools create .+$", page)
+  found = dict(re.findall(r"--([\w-]+)=(\S+)", pool))
+  text = (written / "launch/epic55.yaml").read_text(encoding="utf-8")
+  said = f"{found['num-nodes']} {found['machine-type']} with --tpu-topology={found['tpu-topology']}"
+  assert said in text and "--spot" in pool
