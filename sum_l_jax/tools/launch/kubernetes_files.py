@@ -7,6 +7,7 @@ variables that Kubernetes Engine sets. Neither needs any right in the cluster.
 from __future__ import annotations
 
 from typing import Any
+from typing import ClassVar
 
 import yaml
 
@@ -23,29 +24,32 @@ _WHO = (
 )
 
 
+class _Key(str):
+  """A key of a dict: a name of Kubernetes, which needs no quotes."""
+
+
+def _quoted(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+  return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
+
+
+def _plain(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+  return dumper.represent_scalar("tag:yaml.org,2002:str", str(text))
+
+
 class _Dumper(yaml.SafeDumper):
   """Quotes all texts: readers of YAML disagree on 1e3, 0o7, 1:30, no and y."""
 
+  yaml_representers: ClassVar = {
+    **yaml.SafeDumper.yaml_representers,
+    str: _quoted,
+    _Key: _plain,
+  }
 
-_Dumper.add_representer(
-  str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
-)
 
-
-def _unquoted_keys(value: Any) -> Any:
-  """Marks the keys of dicts, which are names of ours or of Kubernetes."""
+def _with_plain_keys(value: Any) -> Any:
   if isinstance(value, dict):
-    return {_Key(key): _unquoted_keys(item) for key, item in value.items()}
-  return [_unquoted_keys(item) for item in value] if isinstance(value, list) else value
-
-
-class _Key(str):
-  """A key, which needs no quotes."""
-
-
-_Dumper.add_representer(
-  _Key, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", str(text))
-)
+    return {_Key(key): _with_plain_keys(item) for key, item in value.items()}
+  return [_with_plain_keys(item) for item in value] if isinstance(value, list) else value
 
 
 def _literal(text: str) -> str:
@@ -179,7 +183,7 @@ def jobset(plan: launch_plan.Plan) -> str:
     },
   }
   text = yaml.dump(
-    _unquoted_keys(value), Dumper=_Dumper, sort_keys=False, width=10**6, allow_unicode=False
+    _with_plain_keys(value), Dumper=_Dumper, sort_keys=False, width=10**6, allow_unicode=False
   )
   return _head(plan) + text
 
