@@ -85,6 +85,9 @@ _PORT = flags.DEFINE_integer(
 )
 _PROCESSES = flags.DEFINE_integer("num_processes", 0, "Number of processes of the whole run.")
 _PROCESS = flags.DEFINE_integer("process_id", -1, "Number of this process, from 0.")
+_CONNECT_SECONDS = flags.DEFINE_integer(
+  "connect_seconds", 300, "How long to wait for the other processes at the start.", lower_bound=1
+)
 _DEBUG = flags.DEFINE_bool("debug", False, "Show the stack trace of an error in the input.")
 flags.mark_flags_as_required(["config", "workdir"])
 
@@ -368,7 +371,7 @@ def _connect() -> None:
   if job:
     own = re.compile(r"--?process_id\b")
     shared = " ".join(argument for argument in sys.argv[1:] if not own.match(argument))
-    multihost.connect(job, shared=shared)
+    multihost.connect(job, timeout=_CONNECT_SECONDS.value, shared=shared)
     if not _is_first():  # All say the same.
       absl.logging.set_verbosity(absl.logging.WARNING)
 

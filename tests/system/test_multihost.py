@@ -322,3 +322,18 @@ def test_watchdog_names_who_is_missing():
   assert last[0].startswith("error: Process 0 of 3 has waited in vain") and "Missing: 1" in last[0]
   assert last[1].startswith("error: Process 2 of 3 has waited in vain")
   assert "same command must run on all machines" in said[0]
+
+
+def test_a_run_waits_for_the_others_as_long_as_it_is_told(tmp_path):
+  options = ["--config=configs/demo.py", f"--workdir={tmp_path}", "--connect_seconds=2"]
+  job = ["--coordinator_address=127.0.0.1", "--num_processes=2", "--process_id=0"]
+  port = f"--coordinator_port={free_ports.free_port()}"
+  done = subprocess.run(
+    [sys.executable, "-m", "sum_l_jax.main", *options, *job, port],
+    cwd=ROOT,
+    env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    capture_output=True,
+    text=True,
+    timeout=200,  # It waits for 300 s by itself.
+  )
+  assert done.returncode and "Process 0 of 2 has waited in vain" in done.stderr

@@ -16,6 +16,8 @@ from sum_l_jax.tools.launch import launch_plan
 
 _JOB = "worker"
 _CONTAINER = "train"
+# Machines may come up one by one.
+_CONNECT_SECONDS = 3600
 # Each pod's number is that of its Job times the pods of a Job, plus its own.
 # `exec`, so that the signal to stop arrives.
 _WHO = (
@@ -75,7 +77,7 @@ def _who_am_i(plan: launch_plan.Plan) -> list[dict[str, Any]]:
 def _container(plan: launch_plan.Plan) -> dict[str, Any]:
   tpu = plan.tpu
   variables = [_variable(name, value) for name, value in plan.variables().items()]
-  command = [_literal(text) for text in plan.command()]
+  command = [_literal(text) for text in plan.command(connect_seconds=_CONNECT_SECONDS)]
   if tpu:
     started: dict[str, Any] = {"command": command}
     devices = {"google.com/tpu": tpu.chips_per_host}
@@ -108,6 +110,9 @@ def _pod(plan: launch_plan.Plan) -> dict[str, Any]:
     tolerations.append({"key": "cloud.google.com/gke-spot", "operator": "Exists"})
   return {
     "restartPolicy": "Never",
+    # The first process of a namespace doesn't die of a signal that it doesn't
+    # handle yet; with this, the training is not the first one.
+    "shareProcessNamespace": True,
     "terminationGracePeriodSeconds": plan.grace_seconds,
     **({"serviceAccountName": plan.service_account} if plan.service_account else {}),
     **({"nodeSelector": selector} if selector else {}),

@@ -57,14 +57,21 @@ class Plan:
     """The type of the slices; None for GPUs."""
     return tpu_types.find(self.accelerator)
 
-  def command(self, python: str = "python") -> tuple[str, ...]:
-    """The command that each process runs."""
+  def command(self, python: str = "python", *, connect_seconds: int = 0) -> tuple[str, ...]:
+    """The command that each process runs.
+
+    Args:
+      python: its Python.
+      connect_seconds: how long to wait for the other processes; 0 leaves that
+        to the command.
+    """
     return (
       python,
       "-m",
       "sum_l_jax.main",
       f"--config={self.config}",
       f"--workdir={self.workdir}",
+      *([f"--connect_seconds={connect_seconds}"] if connect_seconds else []),
       *self.fields,
     )
 

@@ -9,16 +9,18 @@ import shlex
 from sum_l_jax.system import processes
 from sum_l_jax.tools.launch import launch_plan
 
+# Machines may come up one by one.
+_CONNECT_SECONDS = 3600
+
 
 def _join(first: str, options: Sequence[str], indent: str) -> str:
   """A command for a shell: its first words, and an option a line, quoted."""
   return f" \\\n{indent}".join([first, *map(shlex.quote, options)])
 
 
-def _training(plan: launch_plan.Plan, python: str, indent: str) -> str:
+def _training(command: Sequence[str], indent: str) -> str:
   """The command of each process, for a shell."""
-  words = plan.command(python)
-  return _join(shlex.join(words[:3]), words[3:], indent)
+  return _join(shlex.join(command[:3]), command[3:], indent)
 
 
 def _exports(plan: launch_plan.Plan) -> str:
@@ -66,7 +68,7 @@ def slurm(plan: launch_plan.Plan) -> str:
     TIME=plan.time_limit,
     GRACE=plan.grace_seconds,
     EXPORTS=_exports(plan),
-    COMMAND=_training(plan, plan.python, "    "),
+    COMMAND=_training(plan.command(plan.python), "    "),
     STOPPED=processes.STOPPED,
   )
 
@@ -91,7 +93,7 @@ def xpk(plan: launch_plan.Plan) -> str:
     f"--termination-grace-period-seconds={plan.grace_seconds}",
     *(["--spot"] if plan.spot else []),
     *(f"--env={name}={value}" for name, value in plan.variables().items()),
-    f"--command=exec {shlex.join(plan.command())}",
+    f"--command=exec {shlex.join(plan.command(connect_seconds=_CONNECT_SECONDS))}",
   ]
   return f"#!/bin/sh\n{_join('xpk workload create', options, '  ')}\n"
 
@@ -110,7 +112,7 @@ image=@IMAGE@
 for restart in $(seq 0 @RESTARTS@); do
   docker rm --force sum_l > /dev/null 2>&1
   echo "start $restart"
-  docker run --name=sum_l --privileged --network=host --shm-size=16g \\
+  docker run --name=sum_l --init --privileged --network=host --shm-size=16g \\
     --stop-timeout=@GRACE@ \\
     @VARIABLES@"$image" \\
     @COMMAND@
@@ -216,6 +218,6 @@ def queued_resource(plan: launch_plan.Plan) -> tuple[str, str]:
     VARIABLES="".join(
       f"--env={shlex.quote(f'{name}={value}')} \\\n    " for name, value in plan.variables().items()
     ),
-    COMMAND=_training(plan, "python", "      "),
+    COMMAND=_training(plan.command(connect_seconds=_CONNECT_SECONDS), "      "),
   )
   return control, start
