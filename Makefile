@@ -12,13 +12,14 @@
 #   make soak     kills at random moments, damaged inputs, made videos: docs/reliability.md
 #   make storage  a server of Cloud Storage's protocol, for trials of gs://
 #   make bench    the measurements of docs/performance.md; QUICK=1 for smaller ones
+#   make device-check  a GPU or TPU checked and measured, in MINUTES=8
 
 PYTHON ?= python3
 # Processes of pytest; the tests of one file stay in one process.
 WORKERS ?= 2
 BIN := .venv/bin
 
-.PHONY: demo test quick lowest newest check docs wheel ci soak storage bench clean
+.PHONY: demo test quick lowest newest check docs wheel ci soak storage bench device-check clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python -m sum_l_jax.main --config=configs/demo.py --workdir=runs/demo
@@ -76,6 +77,14 @@ bench: .venv/test.stamp
 	    || failed="$$failed $$name"; \
 	done; \
 	if [ -n "$$failed" ]; then echo "Failed:$$failed"; exit 1; fi
+
+# In .venv if it is there, or else with PYTHON, whose JAX must see the chip.
+# Nothing is installed.
+MINUTES ?= 8
+
+device-check:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m sum_l_jax device_check \
+	  --minutes=$(MINUTES) --output=benchmarks/results/device_check.json
 
 # Strict: a page, link or anchor that is not there ends it.
 docs: .venv/docs.stamp

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence
-import dataclasses
 import functools
-import math
 import sys
 from typing import Any
 from unittest import mock
@@ -30,38 +28,17 @@ from sum_l_jax.models.layers import convolution
 from sum_l_jax.models.layers import norm
 from sum_l_jax.system import devices
 from sum_l_jax.system import processes
-
-
-@dataclasses.dataclass(frozen=True)
-class Convolution:
-  """A layer: the shape of x, of its kernel, and the stride over H and W."""
-
-  x: tuple[int, ...]
-  kernel: tuple[int, ...]
-  stride: int = 1
-  formulations: tuple[str, ...] = ()
-  # Pixels have no gradient.
-  of_pixels: bool = False
-
-  @property
-  def strides(self) -> tuple[int, int, int]:
-    return (1, self.stride, self.stride)
-
-  @property
-  def operations(self) -> int:
-    """Additions and multiplications of the forward pass and of all gradients."""
-    positions = math.prod(self.x[:-1]) // self.stride**2
-    each = 2 * positions * math.prod(self.kernel)
-    return each * (2 if self.of_pixels else 3)
-
+from sum_l_jax.tools.device_check.layer_formulations import Layer
 
 CONVOLUTIONS = {
-  "s2 b": Convolution((4, 8, 28, 28, 64), (1, 3, 3, 64, 64)),
-  "s4 a": Convolution((4, 8, 7, 7, 1024), (3, 1, 1, 1024, 256)),
-  "s4 b": Convolution((4, 8, 7, 7, 256), (1, 3, 3, 256, 256)),
-  "s4 c": Convolution((4, 8, 7, 7, 256), (1, 1, 1, 256, 1024)),
-  "fast s1": Convolution((4, 32, 112, 112, 3), (5, 7, 7, 3, 8), 2, ("stack", "taps"), True),
+  "s2 b": Layer((4, 8, 28, 28, 64), (1, 3, 3, 64, 64)),
+  "s4 a": Layer((4, 8, 7, 7, 1024), (3, 1, 1, 1024, 256)),
+  "s4 b": Layer((4, 8, 7, 7, 256), (1, 3, 3, 256, 256)),
+  "s4 c": Layer((4, 8, 7, 7, 256), (1, 1, 1, 256, 1024)),
+  "fast s1": Layer((4, 32, 112, 112, 3), (5, 7, 7, 3, 8), (1, 2, 2), of_pixels=True),
 }
+# Those of which there are several ways; of the others, the one that is used.
+WAYS = {"fast s1": ("stack", "taps")}
 NORMS = {"s2 c norm": (4, 8, 28, 28, 256), "s4 c norm": (4, 8, 7, 7, 1024)}
 
 
@@ -106,12 +83,12 @@ def _channels_first(x: np.ndarray, *, grad: bool = False) -> torch.Tensor:
   return moved.requires_grad_(grad)
 
 
-def convolutions(layer: Convolution) -> dict[str, Callable[[], Any]]:
+def convolutions(layer: Layer, formulations: Sequence[str] = ()) -> dict[str, Callable[[], Any]]:
   """PyTorch's convolution and each way of ours, by name."""
   x, kernel = _random(layer.x), _random(layer.kernel)
   wanted = (1,) if layer.of_pixels else (0, 1)
   chosen = convolution.FORMULATIONS["cpu"][convolution.kind_of(layer.kernel[:3], layer.strides)]
-  ways = {name: (name, False) for name in layer.formulations or (chosen,)}
+  ways = {name: (name, False) for name in formulations or (chosen,)}
   ways["fused"] = (chosen, True)
   functions = {}
   for name, (formulation, fused) in ways.items():
@@ -180,7 +157,7 @@ def run(rounds: int) -> dict[str, Any]:
   """Times every layer."""
   results = {"matrix product of 2048": _measure({"torch": _product()}, rounds, 2 * 2048**3)}
   for name, layer in CONVOLUTIONS.items():
-    results[name] = _measure(convolutions(layer), rounds, layer.operations)
+    results[name] = _measure(convolutions(layer, WAYS.get(name, ())), rounds, layer.operations)
   for name, shape in NORMS.items():
     results[name] = _measure(norms(shape), rounds)
   return results

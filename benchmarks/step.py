@@ -7,7 +7,7 @@ and PyTorch (channels_last_3d) in turn in one process, by the clock and by
 processor time over all threads. A step of the same framework, or five of a
 small network, precedes each timed one; each network has a process of its own,
 and memory comes in large pages, as in `sum_l_jax.main`. The peers are
-pytorchvideo's networks without their heads, and `tiny` restated below.
+pytorchvideo's networks without their heads, and `tiny` of the device check.
 `two_encoders` is the SUM-L step: `tiny` twice with heads, projections and all
 terms of Eq. 12.
 """
@@ -35,10 +35,10 @@ from sum_l_jax import loss_options
 from sum_l_jax import models
 from sum_l_jax import types
 from sum_l_jax.losses.objective import Objective
-from sum_l_jax.models import network_spec
 from sum_l_jax.models.layers import convolution
 from sum_l_jax.system import devices
 from sum_l_jax.system import processes
+from sum_l_jax.tools.device_check import torch_peer
 from tests.support import reference_networks
 
 RATE, MOMENTUM = 0.01, 0.9
@@ -108,52 +108,9 @@ def encoder_step(backbone: str, x: np.ndarray, backend: str = "cpu"):
   )
 
 
-class _ConvNorm(nn.Sequential):
-  def __init__(self, channels, out, size, stride=1, *, relu=True):
-    parts = [
-      nn.Conv3d(channels, out, size, (1, stride, stride), [k // 2 for k in size], bias=False),
-      nn.BatchNorm3d(out),
-    ]
-    super().__init__(*parts, *[nn.ReLU(inplace=True)] * relu)
-
-
-class _Bottleneck(nn.Module):
-  def __init__(self, channels, stage: network_spec.StageSpec):
-    super().__init__()
-    self.branch = nn.Sequential(
-      _ConvNorm(channels, stage.inner, (stage.temporal_kernel, 1, 1)),
-      _ConvNorm(stage.inner, stage.inner, (1, 3, 3), stage.stride),
-      _ConvNorm(stage.inner, stage.out, (1, 1, 1), relu=False),
-    )
-    self.shortcut = _ConvNorm(channels, stage.out, (1, 1, 1), stage.stride, relu=False)
-
-  def forward(self, x):
-    return functional.relu(self.shortcut(x) + self.branch(x))
-
-
-class TinyTorch(nn.Module):
+def _tiny() -> nn.Module:
   """The demo's network in PyTorch."""
-
-  def __init__(self):
-    super().__init__()
-    spec = models.BACKBONES["tiny"].spec.slow
-    width, stride = spec.stem.features, spec.stem.stride
-    size = (1, stride, stride)
-    self.stem = nn.Conv3d(3, 3 * width, size, size, bias=False)
-    self.norm = nn.BatchNorm3d(width)
-    self.stages = nn.Sequential(
-      *[_Bottleneck(channels, stage) for channels, stage in zip(spec.widths, spec.stages)]
-    )
-
-  def forward(self, x):
-    frame, before, after = self.stem(x).chunk(3, dim=1)
-    change = lambda y: y[:, :, 1:] - y[:, :, :-1]
-    x = (
-      frame
-      + functional.pad(change(before), (0, 0, 0, 0, 1, 0))
-      + functional.pad(change(after), (0, 0, 0, 0, 0, 1))
-    )
-    return self.stages(torch.relu(self.norm(x))).mean((2, 3, 4))
+  return torch_peer.Encoder(models.BACKBONES["tiny"].spec)
 
 
 class _Published(nn.Module):
@@ -195,7 +152,7 @@ def _torch_step(network: nn.Module, loss: Callable) -> Callable[[], None]:
 
 
 def torch_encoder_step(backbone: str, x: np.ndarray):
-  network = TinyTorch() if backbone == "tiny" else _Published(backbone)
+  network = _tiny() if backbone == "tiny" else _Published(backbone)
   video = _torch_layout(x)
   return _torch_step(network, lambda: network(video).square().mean())
 
@@ -234,7 +191,7 @@ def two_encoder_step(parts):
 class _Tower(nn.Module):
   def __init__(self):
     super().__init__()
-    self.encoder = TinyTorch()
+    self.encoder = _tiny()
     width = models.BACKBONES["tiny"].spec.feature_dim
     self.heads = nn.ModuleList(nn.Linear(width, k) for k in TASKS.values())
     self.projection = nn.Linear(width, TEXT)

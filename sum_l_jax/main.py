@@ -50,6 +50,8 @@ from sum_l_jax.system import text_cleaning
 if TYPE_CHECKING:
   import jax
 
+  from sum_l_jax.experiment import profile_window
+
 # jax and what stands on it are imported after the flags are read: `--help`
 # stays quick, and XLA's flags can still be set.
 
@@ -87,6 +89,15 @@ _PROCESSES = flags.DEFINE_integer("num_processes", 0, "Number of processes of th
 _PROCESS = flags.DEFINE_integer("process_id", -1, "Number of this process, from 0.")
 _CONNECT_SECONDS = flags.DEFINE_integer(
   "connect_seconds", 300, "How long to wait for the other processes at the start.", lower_bound=1
+)
+_PROFILE = flags.DEFINE_string(
+  "profile",
+  "",
+  "Record these steps with JAX's profiler: FIRST:LAST, counted from 0, or STAGE:FIRST:LAST where"
+  " the stage isn't the last one (docs/performance.md).",
+)
+_PROFILE_HOSTS = flags.DEFINE_enum(
+  "profile_hosts", "first", ["first", "all"], "Whether process 0 records, or every process."
 )
 _DEBUG = flags.DEFINE_bool("debug", False, "Show the stack trace of an error in the input.")
 flags.mark_flags_as_required(["config", "workdir"])
@@ -210,13 +221,21 @@ def _start(settings: Settings) -> jax.sharding.Mesh:
   return mesh
 
 
-def _train(settings: Settings, workdir: epath.Path, mesh: jax.sharding.Mesh) -> bool:
+def _train(
+  settings: Settings,
+  workdir: epath.Path,
+  mesh: jax.sharding.Mesh,
+  window: profile_window.Window | None,
+) -> bool:
   """Runs the stages in order; False where `stop_at` ended one early."""
+  from sum_l_jax import build
   from sum_l_jax.experiment import loop
 
+  if window:  # Before hours of another stage.
+    window.check_end(loop.end_of(build.Trainer.open(settings, window.stage, mesh)))
   for stage in settings.stages:
     start = time.monotonic()
-    result = loop.train_stage(settings, stage, workdir=workdir, mesh=mesh)
+    result = loop.train_stage(settings, stage, workdir=workdir, mesh=mesh, profile=window)
     absl.logging.info("%s: at step %d after %.0f s", stage, result.step, time.monotonic() - start)
     if not result.finished:
       absl.logging.info(
@@ -229,6 +248,17 @@ def _train(settings: Settings, workdir: epath.Path, mesh: jax.sharding.Mesh) -> 
   return True
 
 
+def _read_window(
+  settings: Settings, mode: str, text: str, hosts: str
+) -> profile_window.Window | None:
+  """Reads --profile, before anything takes long."""
+  from sum_l_jax.experiment import profile_window
+
+  if text and mode != "train":
+    raise ValueError(f"--profile records steps of a training; it can't be had with --mode={mode}.")
+  return profile_window.parse(text, settings.stages, hosts)
+
+
 def run(
   config: read.Config,
   workdir: str | epath.Path,
@@ -236,6 +266,8 @@ def run(
   mode: str = "train",
   checkpoint: str = "",
   command: str = "",
+  profile: str = "",
+  profile_hosts: str = "first",
 ) -> str:
   """Goes the whole way, from a config to `result.json`.
 
@@ -245,6 +277,8 @@ def run(
     mode: "train" trains or resumes, then evaluates; "eval" only evaluates.
     checkpoint: what "eval" evaluates instead of the workdir's own checkpoint.
     command: the command that started this run, for the records.
+    profile: which steps are recorded; see `experiment.profile_window.parse`.
+    profile_hosts: "first" or "all", which processes record.
 
   Returns:
     The table, or "" where there is nothing to evaluate (a run that stopped
@@ -258,6 +292,7 @@ def run(
   workdir = storage.path(workdir, what="--workdir")
   storage.check(str(checkpoint), what="--checkpoint")
   settings = build.resolve(config)
+  window = _read_window(settings, mode, profile, profile_hosts)
   if mode == "train":
     _check_start(settings)
   if mode == "eval" and not (checkpoint or workdir.exists()):
@@ -268,7 +303,9 @@ def run(
   _make_workdir(workdir)
   mesh = _start(settings)
   with _alone_in(workdir, command or f"sum_l_jax.main.run, mode {mode!r}"):
-    return _run(settings, workdir, mesh, mode=mode, checkpoint=checkpoint, command=command)
+    return _run(
+      settings, workdir, mesh, mode=mode, checkpoint=checkpoint, command=command, window=window
+    )
 
 
 def _run(
@@ -279,6 +316,7 @@ def _run(
   mode: str,
   checkpoint: str,
   command: str,
+  window: profile_window.Window | None,
 ) -> str:
   """Does the work of `run` in a workdir that is this run's own."""
   import jax
@@ -296,7 +334,7 @@ def _run(
       storage.write_text(workdir / run_files.CONFIG, text)
       if command:
         storage.write_text(workdir / run_files.COMMAND, command + "\n")
-    if not _train(settings, workdir, mesh):
+    if not _train(settings, workdir, mesh, window):
       return ""
   table = ""
   if JOINT_STAGE in settings.stages:
@@ -395,6 +433,8 @@ def main(argv: Sequence[str]) -> None:
       mode=_MODE.value,
       checkpoint=_CHECKPOINT.value,
       command=shlex.join(["python", "-m", "sum_l_jax.main", *sys.argv[1:]]),
+      profile=_PROFILE.value,
+      profile_hosts=_PROFILE_HOSTS.value,
     )
   except processes.StoppedError as error:
     if _is_first():

@@ -10,6 +10,7 @@ and no checkpoint holds a state whose loss was not finite.
 from __future__ import annotations
 
 from collections.abc import Iterator
+import contextlib
 import dataclasses
 
 from absl import logging
@@ -22,6 +23,7 @@ from sum_l_jax import types
 from sum_l_jax.checkpoint import manager
 from sum_l_jax.config.schema import Settings
 from sum_l_jax.experiment import hand_over
+from sum_l_jax.experiment import profile_window
 from sum_l_jax.experiment import train_log
 from sum_l_jax.system import devices
 from sum_l_jax.system import interrupt
@@ -105,8 +107,20 @@ class Calendar:
     return Due(save or evaluate or step % self.log_every == 0, save, evaluate)
 
 
+def end_of(trainer: build.Trainer) -> int:
+  """The number of steps after which a stage ends, or `stop_at` stops it."""
+  total = trainer.total_steps
+  name, _, step = trainer.settings.stop_at.partition(":")
+  return min(total, int(step)) if name == trainer.stage else total
+
+
 def train_stage(
-  settings: Settings, stage: str, *, workdir: epath.Path, mesh: jax.sharding.Mesh
+  settings: Settings,
+  stage: str,
+  *,
+  workdir: epath.Path,
+  mesh: jax.sharding.Mesh,
+  profile: profile_window.Window | None = None,
 ) -> StageResult:
   """Trains a stage from its latest checkpoint, or from its starting weights.
 
@@ -115,6 +129,7 @@ def train_stage(
     stage: "exo" or "joint".
     workdir: folder of the run; the stage's files go to `<workdir>/<stage>`.
     mesh: all devices.
+    profile: steps to record; they may be another stage's.
 
   Raises:
     non_finite.NonFiniteLossError: training diverged.
@@ -124,10 +139,10 @@ def train_stage(
   trainer = build.Trainer.open(settings, stage, mesh)
   total = trainer.total_steps
   folder = hand_over.checkpoint_folder(workdir, stage)
-  name, _, step = settings.stop_at.partition(":")
-  stop = min(total, int(step)) if name == stage else total
+  stop = end_of(trainer)
   with manager.Checkpoints(folder, keep=settings.checkpoint.keep) as checkpoints:
     start = checkpoints.latest_step
+    recorder = profile_window.Recorder(profile, stage, workdir / stage, start=start or 0)
     if start is not None:
       where = f"{folder} at step {start}"
       hand_over.check_same_data(trainer.card, checkpoints.meta(start), where)
@@ -136,7 +151,7 @@ def train_stage(
         return StageResult(start >= total, start)
     state = hand_over.first_state(trainer, workdir, checkpoints, start)
     calendar = Calendar.of(trainer, start or 0, stop)
-    _Loop(trainer, checkpoints, calendar, workdir / stage).run(state)
+    _Loop(trainer, checkpoints, calendar, workdir / stage, recorder).run(state)
   return StageResult(stop >= total, stop)
 
 
@@ -149,8 +164,10 @@ class _Loop:
     checkpoints: manager.Checkpoints,
     calendar: Calendar,
     folder: epath.Path,
+    recorder: profile_window.Recorder,
   ) -> None:
     self._trainer = trainer
+    self._recorder = recorder
     self._checkpoints = checkpoints
     self._calendar = calendar
     settings, data, mesh = trainer.settings, trainer.opened, trainer.mesh
@@ -170,7 +187,12 @@ class _Loop:
     """
     self._log.overview(state)
     stream = self._trainer.stream(start_step=self._calendar.start)
-    with stream, interrupt.StopRequest() as request, jax.transfer_guard("disallow"):
+    with (
+      stream,
+      contextlib.closing(self._recorder),
+      interrupt.StopRequest() as request,
+      jax.transfer_guard("disallow"),
+    ):
       stopped = self._steps(state, devices.prefetch_to_device(stream, self._trainer.mesh), request)
     self._checkpoints.wait()
     self._log.close()
@@ -203,8 +225,11 @@ class _Loop:
           return step
       self._log.restart_clock()
       if step < self._calendar.stop:
-        batch = self._next(batches, step, state)
-        state, sums = self._trainer.step(state, batch)
+        self._recorder.before(step)
+        with jax.profiler.StepTraceAnnotation(profile_window.STEP, step_num=step):
+          batch = self._next(batches, step, state)
+          state, sums = self._trainer.step(state, batch)
+        self._recorder.after(step, sums)
         self._log.add(sums, batch)
         if step == self._calendar.start:
           self._log.show_inputs(step, batch)

@@ -31,6 +31,8 @@ class Chip:
     host_chips: sides of the block of chips of one host, (x, y, z).
     backend: backend whose formulations of convolutions it takes.
     options: options of the topology, for the compiler.
+    peak_flops_float32: operations a second on float32 arrays at the precision
+      that JAX takes for them: TF32 on GPUs, bfloat16 on TPUs. 0 where unknown.
   """
 
   name: str
@@ -41,6 +43,7 @@ class Chip:
   host_chips: tuple[int, int, int] = (2, 2, 1)
   backend: str = "tpu"
   options: tuple[tuple[str, str], ...] = ()
+  peak_flops_float32: float = 0.0
 
 
 # XLA's `GpuTargetConfigProto`, in place of the device that it would ask.
@@ -129,5 +132,41 @@ GPUS = {
     ),
   )
 }
+# What `device_kind` of JAX says of chips that are there. GPUs: dense peaks of
+# NVIDIA's data sheets, bfloat16 and TF32.
+_TPU_KINDS = {
+  "TPU v4": "v4",
+  "TPU v5 lite": "v5e",
+  "TPU v5e": "v5e",
+  "TPU v5": "v5p",
+  "TPU v5p": "v5p",
+  "TPU v6 lite": "v6e",
+  "TPU v6e": "v6e",
+}
+_GPU_PEAKS = (
+  ("A100", 312e12, 156e12),
+  ("H100 PCIe", 756e12, 378e12),
+  ("H100", 989e12, 494e12),
+  ("H200", 989e12, 494e12),
+  ("L4", 121e12, 60e12),
+)
+
+
+def find(device_kind: str) -> Chip | None:
+  """What is known of a chip that JAX found; None where nothing is.
+
+  Args:
+    device_kind: name of the chip, as in "NVIDIA H100 80GB HBM3" or "TPU v5 lite".
+  """
+  if device_kind in _TPU_KINDS:
+    chip = CHIPS[_TPU_KINDS[device_kind]]
+    return dataclasses.replace(chip, peak_flops_float32=chip.peak_flops)
+  words = f" {device_kind.replace('-', ' ')} "
+  for name, peak, peak_float32 in _GPU_PEAKS:
+    if f" {name} " in words:
+      return Chip(name, peak_flops=peak, peak_flops_float32=peak_float32, backend="gpu")
+  return None
+
+
 # The machine's own processor, for trying the command: nothing is known of it.
 CPU = Chip("cpu", backend="cpu")

@@ -1,6 +1,7 @@
 """What a step is compiled for, without data: classes, clips, a batch's shapes.
 
-The class counts of the data sets that this project knows are found by a part of
+`random_batch` fills the shapes, for a step that is run without data. The class
+counts of the data sets that this project knows are found by a part of
 their folder's path; others are given as options.
 """
 
@@ -15,6 +16,7 @@ from typing import Any
 from etils import epath
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sum_l_jax import types
 from sum_l_jax.data import label_union
@@ -178,4 +180,49 @@ def abstract_batch(
     if view == types.EXO:
       part["pool"] = array(jnp.int32)
     batch[view] = part
+  return batch
+
+
+def random_batch(
+  shapes: types.Batch, tasks: Mapping[str, Mapping[str, types.Task]], *, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+  """Makes up a batch of the shapes that `abstract_batch` gives.
+
+  Narrations of a pair are alike (a cosine of about 0.8), so that the losses
+  select all pairs.
+
+  Args:
+    shapes: shapes by view.
+    tasks: label sets by view.
+    seed: seed of all numbers.
+
+  Returns:
+    numpy arrays by view.
+  """
+  rng = np.random.default_rng(seed)
+  batch: dict[str, dict[str, Any]] = {}
+  common: np.ndarray | None = None
+  for view, part in shapes.items():
+    made: dict[str, Any] = {
+      "clip": np.arange(len(part["clip"]), dtype=np.int32),
+      "labels": {
+        name: rng.integers(0, task.num_classes, part["labels"][name].shape, np.int32)
+        if task.kind == types.SOFTMAX
+        else (rng.random(part["labels"][name].shape) < 0.1).astype(np.float32)
+        for name, task in tasks[view].items()
+      },
+      "video": rng.integers(0, 256, part["video"].shape, np.uint8),
+      "color_offset": np.zeros(part["color_offset"].shape, np.float32),
+      "mask": np.ones(part["mask"].shape, np.float32),
+    }
+    if "narration" in part:
+      own = rng.standard_normal(part["narration"].shape)
+      common = rng.standard_normal(own.shape) if common is None else common
+      text = common + 0.5 * own
+      made["narration"] = (text / np.linalg.norm(text, axis=1, keepdims=True)).astype(np.float32)
+    if "known" in part:
+      made["known"] = {name: np.ones(x.shape, bool) for name, x in part["known"].items()}
+    if "pool" in part:
+      made["pool"] = np.zeros(part["pool"].shape, np.int32)
+    batch[view] = made
   return batch

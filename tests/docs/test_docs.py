@@ -356,7 +356,7 @@ def test_targets_and_extras_exist():
   targets = set(re.search(r"\.PHONY: (.+)", makefile).group(1).split())
   wrong = []
   for code in pages.CODE:
-    for name in re.findall(r"^make (\w+)", code.text):
+    for name in re.findall(r"^make ([\w-]+)", code.text):
       if name not in targets:
         wrong.append(f"{code}: make has no target {name}")
     for names in re.findall(r"(?:\.|sum_l_jax)\[([\w,]+)\]", code.text):
