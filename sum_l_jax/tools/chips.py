@@ -33,6 +33,9 @@ class Chip:
     options: options of the topology, for the compiler.
     peak_flops_float32: operations a second on float32 arrays at the precision
       that JAX takes for them: TF32 on GPUs, bfloat16 on TPUs. 0 where unknown.
+    links: bytes a second that it sends to other chips of its slice, over all
+      of its links: half of what the vendor gives for both directions together.
+      0 where unknown.
   """
 
   name: str
@@ -44,6 +47,7 @@ class Chip:
   backend: str = "tpu"
   options: tuple[tuple[str, str], ...] = ()
   peak_flops_float32: float = 0.0
+  links: float = 0.0
 
 
 # XLA's `GpuTargetConfigProto`, in place of the device that it would ask.
@@ -92,11 +96,17 @@ CHIPS = {
   for chip in (
     # Both cores of a chip as one device, as JAX uses them.
     Chip(
-      "v4", int(30.75 * _GIB), 275e12, 1200e9, 1.05e9, options=(("chip_config_name", "megacore"),)
+      "v4",
+      int(30.75 * _GIB),
+      275e12,
+      1200e9,
+      1.05e9,
+      options=(("chip_config_name", "megacore"),),
+      links=300e9,
     ),
-    Chip("v5e", int(15.75 * _GIB), 197e12, 819e9, 1.5e9),
-    Chip("v5p", int(95.74 * _GIB), 459e12, 2765e9, 1.75e9),
-    Chip("v6e", int(31.25 * _GIB), 918e12, 1600e9),
+    Chip("v5e", int(15.75 * _GIB), 197e12, 819e9, 1.5e9, links=200e9),
+    Chip("v5p", int(95.74 * _GIB), 459e12, 2765e9, 1.75e9, links=600e9),
+    Chip("v6e", int(31.25 * _GIB), 918e12, 1600e9, links=400e9),
   )
 }
 GPUS = {

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-import jax
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from typing import Any
+
+from sum_l_jax.tools import chips
+
+if TYPE_CHECKING:
+  import jax
 
 
 def read_memory(program: jax.stages.Compiled) -> dict[str, int]:
@@ -31,3 +40,34 @@ def read_costs(program: jax.stages.Compiled) -> dict[str, float]:
   found = program.cost_analysis() or {}
   names = {"flops": "flops", "bytes_accessed": "bytes accessed"}
   return {name: float(found[key]) for name, key in names.items() if key in found}
+
+
+# Bytes that a chip must send at least for a result of one byte, on n chips.
+_SENT: dict[str, Callable[[int], float]] = {
+  "all-reduce": lambda n: 2 * (n - 1) / n,
+  "all-gather": lambda n: (n - 1) / n,
+  "all-to-all": lambda n: (n - 1) / n,
+  "reduce-scatter": lambda n: n - 1,
+  "collective-permute": lambda n: 1,
+}
+
+
+def exchange_seconds(
+  collectives: Sequence[Mapping[str, Any]], count: int, chip: chips.Chip
+) -> float | None:
+  """Seconds that a step's exchanges take where all links work at once.
+
+  Nothing is known of latencies, nor of how many exchanges hide behind work.
+
+  Args:
+    collectives: kinds of exchanges with "kind" and "bytes", the size of the
+      results on one chip.
+    count: number of chips that take part.
+    chip: what one can do.
+
+  Returns:
+    Seconds, or None where the links or a kind of exchange aren't known.
+  """
+  if not chip.links or any(row["kind"] not in _SENT for row in collectives):
+    return None
+  return sum(_SENT[row["kind"]](count) * row["bytes"] for row in collectives) / chip.links

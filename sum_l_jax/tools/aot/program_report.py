@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 from sum_l_jax.tools import chips
+from sum_l_jax.tools import program_costs
 from sum_l_jax.tools.aot import compiler
 from sum_l_jax.tools.aot import hlo
 
@@ -109,6 +110,7 @@ def summarize(compiled: compiler.Compiled) -> dict[str, Any]:
   costs = _costs(compiled, program)
   seconds = _times(chip, costs.get("flops"), program)
   steps = compiled.clips / compiled.batch_size
+  collectives = _collectives(program)
   return {
     **out,
     "memory": memory,
@@ -123,10 +125,11 @@ def summarize(compiled: compiler.Compiled) -> dict[str, Any]:
     "epoch_seconds": {
       name: value * steps if value and steps else None for name, value in seconds.items()
     },
-    "chip": {n: getattr(chip, n) or None for n in ("peak_flops", "bandwidth", "clock_hz")},
+    "chip": {n: getattr(chip, n) or None for n in ("peak_flops", "bandwidth", "clock_hz", "links")},
     "operations": [_operation(o, chip.clock_hz) for o in program.operations[:TOP]],
     "layers": _layers(program),
-    "collectives": _collectives(program),
+    "collectives": collectives,
+    "exchange_seconds": program_costs.exchange_seconds(collectives, compiled.num_chips, chip),
   }
 
 
@@ -153,6 +156,7 @@ _ROWS = (
   ("time of a step (estimates)", "step_seconds.cycles", "the compiler's cycles", 1e3, "ms"),
   ("", "step_seconds.arithmetic", "floor by arithmetic", 1e3, "ms"),
   ("", "step_seconds.memory", "floor by main memory", 1e3, "ms"),
+  ("", "exchange_seconds", "floor by exchanges", 1e3, "ms"),
   ("time of an epoch (estimates)", "epoch_seconds.cycles", "the compiler's cycles", 1 / 60, "min"),
   ("", "epoch_seconds.arithmetic", "floor by arithmetic", 1 / 60, "min"),
   ("", "epoch_seconds.memory", "floor by main memory", 1 / 60, "min"),

@@ -1,9 +1,12 @@
-"""Shows what fits where, as a table of compiled steps.
+"""Shows what fits where, and how long it takes at least, as a table of steps.
 
   python -m sum_l_jax.tools.fits benchmarks/results/aot_*.json
 
 Reads files that `python -m sum_l_jax.tools.aot --output=FILE` wrote, and prints a
-line of Markdown for each program in them.
+line of Markdown for each program in them. Times are the compiler's estimates
+for one step; "floor" is the larger of arithmetic and main memory traffic at the
+chip's peaks, "of it" its share of the time by cycles, and "exchanges" what the
+links between the chips need at least.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from etils import epath
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import command_line
 from sum_l_jax.system import text_tables
+from sum_l_jax.tools import chips
+from sum_l_jax.tools import program_costs
 
 _COLUMNS = (
   "network",
@@ -31,11 +36,39 @@ _COLUMNS = (
   "peak",
   "a chip has",
   "fits",
+  "by cycles",
+  "floor",
+  "of it",
+  "exchanges",
 )
 
 
 def _gigabytes(value: float | None) -> str:
   return f"{value / 1e9:.2f} GB" if value else "-"
+
+
+def _milliseconds(value: float | None) -> str:
+  if not value:
+    return "-"
+  return f"{1e3 * value:.0f} ms" if value >= 0.01 else f"{1e3 * value:.2g} ms"
+
+
+def _times(program: Mapping[str, Any]) -> tuple[str, ...]:
+  """The time by cycles, the floor and its share of it, and the exchanges."""
+  seconds = program.get("step_seconds", {})
+  cycles = seconds.get("cycles")
+  arithmetic, memory = (seconds.get(name) or 0.0 for name in ("arithmetic", "memory"))
+  floor = max(arithmetic, memory)
+  what = "memory" if memory > arithmetic else "arithmetic"
+  chip = chips.CHIPS.get(program["topology"].partition(":")[0], chips.CPU)
+  # Files of earlier versions don't have this number.
+  exchanges = program_costs.exchange_seconds(program.get("collectives", []), program["chips"], chip)
+  return (
+    _milliseconds(cycles),
+    f"{_milliseconds(floor)} ({what})" if floor else "-",
+    f"{text_tables.percent(floor / cycles)}%" if floor and cycles else "-",
+    _milliseconds(exchanges),
+  )
 
 
 def _cells(program: Mapping[str, Any]) -> tuple[str, ...]:
@@ -52,6 +85,7 @@ def _cells(program: Mapping[str, Any]) -> tuple[str, ...]:
     _gigabytes(memory.get("peak")),
     _gigabytes(program.get("hbm")),
     "yes" if program["fits"] else "no",
+    *_times(program),
   )
 
 

@@ -213,6 +213,17 @@ def test_arithmetic_is_not_known_of_a_program_with_loops():
     assert line.endswith("not known")
 
 
+def test_what_exchanges_take_at_least():
+  """A ring sends everything but its own part around, twice for a sum."""
+  chip = chips.CHIPS["v5e"]
+  rows = [{"kind": "all-reduce", "bytes": 400e6}, {"kind": "all-gather", "bytes": 100e6}]
+  found = program_costs.exchange_seconds(rows, 8, chip)
+  assert found == pytest.approx((2 * 7 / 8 * 400e6 + 7 / 8 * 100e6) / 200e9)
+  assert program_costs.exchange_seconds([], 8, chip) == 0
+  assert program_costs.exchange_seconds(rows, 8, chips.CPU) is None
+  assert program_costs.exchange_seconds([{"kind": "new", "bytes": 1}], 8, chip) is None
+
+
 def test_a_program_that_does_not_fit_is_said_so():
   summary = program_report.summarize(
     compiled_step.compiled(
