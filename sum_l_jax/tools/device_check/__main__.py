@@ -18,10 +18,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 import json
-import pathlib
 import shlex
 import sys
 import time
+
+from etils import epath
 
 from sum_l_jax.system import command_line
 from sum_l_jax.tools.device_check import check_parts
@@ -42,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
   batch_help = "clips of each view in a step (default: by the chip's memory)"
   add("--batch", type=int, default=0, metavar="N", help=batch_help)
   add("--miniature", action="store_true", help="tiny sizes, to try the command anywhere")
-  add("--output", type=pathlib.Path, metavar="FILE", help="write the JSON here, part by part")
+  add("--output", type=epath.Path, metavar="FILE", help="write the JSON here, part by part")
   part_help = "run this part alone, in this process, and print its JSON"
   add("--part", default="", metavar="NAME", help=part_help)
   return parser

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 import dataclasses
 import datetime
 import json
-import pathlib
 from typing import Any
 
-from sum_l_jax.system import atomic
+from etils import epath
+
+from sum_l_jax.system import storage
 from sum_l_jax.system import text_tables
 from sum_l_jax.tools.device_check import check_parts
 from sum_l_jax.tools.device_check import part_process
@@ -69,9 +70,9 @@ class Record:
       "convolutions": _convolutions(parts),
     }
 
-  def write(self, path: pathlib.Path) -> None:
+  def write(self, path: epath.Path) -> None:
     """Writes the JSON; a reader never finds half of it."""
-    atomic.write_text(path, json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
+    storage.write_text(path, json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
 
 
 def _of_kind(parts: Mapping[str, Found], kind: str) -> Iterator[tuple[list[str], Found]]:
