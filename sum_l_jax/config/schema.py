@@ -164,7 +164,7 @@ class Model:
   )
   pack_clips: int = setting(
     0,
-    "How many clips the thin stages of SlowFast compute side by side in training on TPUs. 1 is"
+    "How many clips the thin stages compute side by side in training on TPUs. 1 is"
     " none; 0, which is best, takes as many as divide the clips of a chip, up to 8.",
     allowed=at_least(0),
     runtime=True,

@@ -34,7 +34,7 @@ class EncoderOptions:
     pool_window: side of the windows that evaluation averages instead of the
       whole map; 0 is the whole map. With windows the feature is `[B, P, C]` and
       the logits are `[B, P, K]`, P positions, whose scores are averaged.
-    pack_clips: most clips that thin stages of SlowFast compute side by side in
+    pack_clips: most clips that thin stages compute side by side in
       training on a TPU: a divisor of the batch, or 0, which chooses as many as
       divide the clips of a chip, up to 8.
   """

@@ -20,6 +20,7 @@ import numpy as np
 
 from sum_l_jax.models import network_spec
 from sum_l_jax.models.encoder import EncoderOptions
+from sum_l_jax.models.layers import packing
 from sum_l_jax.models.layers import pool
 from sum_l_jax.models.layers import remat
 from sum_l_jax.models.layers.conv_norm import ConvNorm
@@ -132,11 +133,13 @@ class ResNet3D(nnx.Module):
     self.stage_names = spec.stage_names
     self.feature_dim = spec.feature_dim
     self.pool_window = options.pool_window
+    self.spec = spec
+    if spec.slow.stem.differences:  # It has a convolution of its own.
+      options = dataclasses.replace(options, pack_clips=1)
     self.slow = Pathway(
       spec.slow,
       name=network_spec.SLOW,
-      # Nothing between the stages would take apart what the stem put side by side.
-      options=dataclasses.replace(options, pack_clips=1),
+      options=options,
       rng=rng,
       remat=options.remat_stages(spec.stage_names),
     )
@@ -151,8 +154,11 @@ class ResNet3D(nnx.Module):
       `pool.mean_pool` for windows), and {stage: {"slow": activation}}.
     """
     x = prepare(video)
+    table = self.spec.slow
     stages: Stages = {}
-    for name in self.stage_names:
+    for index, name in enumerate(self.stage_names):
+      if index:
+        x = packing.fit_stage(x, table, index - 1)
       x = self.slow.run_stage(name, x, train=train)
-      stages[name] = {network_spec.SLOW: x}
-    return pool.mean_pool(x, self.pool_window), stages
+      stages[name] = {network_spec.SLOW: packing.apart(x, table.widths[index])}
+    return pool.mean_pool(stages[self.stage_names[-1]][network_spec.SLOW], self.pool_window), stages

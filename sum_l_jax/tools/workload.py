@@ -184,7 +184,10 @@ def abstract_batch(
 
 
 def random_batch(
-  shapes: types.Batch, tasks: Mapping[str, Mapping[str, types.Task]], *, seed: int = 0
+  shapes: Mapping[str, Mapping[str, Any]],
+  tasks: Mapping[str, Mapping[str, types.Task]],
+  *,
+  seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
   """Makes up a batch of the shapes that `abstract_batch` gives.
 

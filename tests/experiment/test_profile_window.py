@@ -77,6 +77,15 @@ def test_what_is_recorded_before_an_end_is_kept(tmp_path):
   assert recorded(tmp_path / profile_window.FOLDER / "steps_1_5") == [1, 2, 3]
 
 
+@pytest.mark.slow
+def test_a_workdir_in_a_bucket(bucket, tmp_path):
+  _record(profile_window.Window("joint", 1, 2), bucket)
+  folder = bucket / profile_window.FOLDER / "steps_1_2"
+  for path in folder.iterdir():
+    (tmp_path / path.name).write_bytes(path.read_bytes())
+  assert recorded(tmp_path) == [1, 2]
+
+
 def test_another_stage_records_nothing(tmp_path):
   _record(profile_window.Window("exo", 1, 2), tmp_path)
   assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""SlowFast with clips side by side computes what it computes clip by clip."""
+"""Networks with clips side by side compute what they compute clip by clip."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ SPEC = network_spec.NetworkSpec(
 
 def _network(backend, pack_clips, bn_group_size=0, spec=SPEC):
   options = EncoderOptions(conv=backend, bn_group_size=bn_group_size, pack_clips=pack_clips)
-  return slowfast.SlowFast(spec, options, np.random.default_rng(0))
+  family = slowfast.SlowFast if spec.fast else resnet3d.ResNet3D
+  return family(spec, options, np.random.default_rng(0))
 
 
 def _packs(network, batch, *, train=True):
@@ -79,6 +80,14 @@ def test_stages_fill_the_lanes(count, slow, fast):
   assert _packs(network, 48) == (slow, fast)
 
 
+@pytest.mark.parametrize("name, slow", [("slow_r50", (2, 2, 1, 1, 1)), ("tiny", (1, 1, 1, 1))])
+def test_the_only_pathway_fills_the_lanes(name, slow):
+  """But that of `tiny`, whose stem has a convolution of its own."""
+  spec = backbones.BACKBONES[name].spec
+  network = nnx.eval_shape(lambda: _network("tpu", 8, spec=spec))
+  assert _packs(network, 48) == (slow, ())
+
+
 def _value_and_gradient(network, x):
   graphdef, params, stats = nnx.split(network, nnx.Param, nnx.BatchStat)
   # The last of a block starts as zero, and would hide the rest.
@@ -113,9 +122,14 @@ def test_clips_and_frames_side_by_side():
 
 # Groups of two clips: their statistics are not torn apart.
 # Without norms between the pathways as with them.
-@pytest.mark.parametrize("count,group,norm", [(4, 0, True), (2, 2, True), (4, 0, False)])
-def test_packed_and_apart_agree(count, group, norm):
-  spec = SPEC if norm else dataclasses.replace(SPEC, fusion_norm=False, regular_frames=True)
+_BARE = dataclasses.replace(SPEC, fusion_norm=False, regular_frames=True)
+_ALONE = dataclasses.replace(SPEC, fast=None, alpha=1)
+
+
+@pytest.mark.parametrize(
+  "count,group,spec", [(4, 0, SPEC), (2, 2, SPEC), (4, 0, _BARE), (4, 0, _ALONE), (2, 2, _ALONE)]
+)
+def test_packed_and_apart_agree(count, group, spec):
   x = np.random.default_rng(1).standard_normal((4, 4, 12, 12, 3), np.float32)
   apart = _value_and_gradient(_network("gpu", 1, group, spec), x)
   got = _value_and_gradient(_network("tpu", count, group, spec), x)

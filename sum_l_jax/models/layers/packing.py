@@ -79,6 +79,22 @@ def apart(x: jax.Array, width: int) -> jax.Array:
   return unpack_clips(x, x.shape[-1] // width)
 
 
+def fit_stage(
+  x: jax.Array, table: network_spec.PathwaySpec, index: int, *, width: int = 0
+) -> jax.Array:
+  """Leaves as many clips side by side as fit the stage after stage `index`.
+
+  Args:
+    x: `[B / P, T, H, W, P * C]`, activations after the stage; 0 is after s1.
+    table: stage table of the pathway.
+    index: number of the stage.
+    width: C, where it isn't the stage's own.
+  """
+  count = x.shape[-1] // (width or table.widths[index])
+  with jax.named_scope("pack"):
+    return unpack_clips(x, count // fitting(count, table.stages[index].inner))
+
+
 def append(
   slow: jax.Array, fused: jax.Array, fast: jax.Array, spec: network_spec.NetworkSpec, index: int
 ) -> tuple[jax.Array, jax.Array]:
@@ -98,16 +114,9 @@ def append(
   """
   tables = spec.pathways
   slow_table, fast_table = tables[network_spec.SLOW], tables[network_spec.FAST]
-
-  def fit(x: jax.Array, width: int, table: network_spec.PathwaySpec) -> jax.Array:
-    count = x.shape[-1] // width
-    with jax.named_scope("pack"):
-      return unpack_clips(x, count // fitting(count, table.stages[index].inner))
-
-  fast_width = fast_table.widths[index]
-  slow = fit(slow, slow_table.widths[index], slow_table)
-  fused = fit(fused, 2 * fast_width, slow_table)
-  return jnp.concatenate([slow, fused], axis=-1), fit(fast, fast_width, fast_table)
+  slow = fit_stage(slow, slow_table, index)
+  fused = fit_stage(fused, slow_table, index, width=2 * fast_table.widths[index])
+  return jnp.concatenate([slow, fused], axis=-1), fit_stage(fast, fast_table, index)
 
 
 def pack_clips(x: jax.Array, count: int) -> jax.Array:

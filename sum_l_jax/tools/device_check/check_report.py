@@ -45,13 +45,12 @@ class Record:
   def add(self, part: check_parts.Part, outcome: part_process.Outcome, *, seconds: float) -> None:
     """Adds the outcome of a part, `seconds` after the start."""
     self.seconds = round(seconds, 1)
-    for place, value in (
-      (self.found, outcome.found),
-      (self.skipped, outcome.skipped),
-      (self.failed, outcome.failed),
-    ):
-      if value:
-        place[part.name] = value
+    if outcome.found:
+      self.found[part.name] = outcome.found
+    if outcome.skipped:
+      self.skipped[part.name] = outcome.skipped
+    if outcome.failed:
+      self.failed[part.name] = outcome.failed
 
   @property
   def status(self) -> int:

@@ -9,7 +9,6 @@ import jax
 import numpy as np
 
 from sum_l_jax import build
-from sum_l_jax import types
 from sum_l_jax.models.layers import convolution
 from sum_l_jax.system import devices
 from sum_l_jax.tools.device_check import synthetic_trainer
@@ -47,7 +46,7 @@ def _weights(trainer: build.Trainer) -> tuple[Tree, Tree]:
 
 
 def loss_and_gradient(
-  trainer: build.Trainer, weights: tuple[Tree, Tree], batch: types.Batch
+  trainer: build.Trainer, weights: tuple[Tree, Tree], batch: Any
 ) -> tuple[float, Tree]:
   """The loss of a batch and its gradient, computed on the trainer's devices.
 
@@ -57,7 +56,7 @@ def loss_and_gradient(
     batch: numpy arrays by view.
   """
 
-  def value(params: Tree, stats: Tree, batch: types.Batch) -> jax.Array:
+  def value(params: Tree, stats: Tree, batch: Any) -> jax.Array:
     key = jax.random.key(0)
     outputs, _ = trainer.network.apply(params, stats, batch, train=True, key=key)
     return trainer.objective(outputs, batch)[0]
@@ -79,7 +78,7 @@ def difference(gradient: Tree, reference: Tree) -> float:
 
 
 def compare(
-  backbone: str, device: jax.Device, *, conv: str = convolution.AUTO
+  backbone: str, device: Any, *, conv: str = convolution.AUTO
 ) -> Iterator[dict[str, Any]]:
   """Compares a device with the processor, on a small step of both views.
 
@@ -94,7 +93,7 @@ def compare(
     those of float32 with all its digits lie within the bounds.
   """
 
-  def make(device: jax.Device, precision: str, conv: str) -> build.Trainer:
+  def make(device: Any, precision: str, conv: str) -> build.Trainer:
     return synthetic_trainer.make_trainer(
       backbone,
       batch=_BATCH,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import numpy as np
 
@@ -9,6 +11,8 @@ from sum_l_jax import build
 from sum_l_jax import types
 from sum_l_jax.system import devices
 from sum_l_jax.tools import workload
+
+_Batch = dict[str, dict[str, Any]]
 
 _DATA = workload.KNOWN["epic55"]
 _EMBEDDING_DIM = 384
@@ -57,13 +61,13 @@ def make_trainer(
     f"configs/epic55.py:backbone={backbone}",
     [f"--config.{name}={value}" for name, value in fields.items()],
   )
-  views = (types.EXO,) if stage == build.EXO_STAGE else types.VIEWS
+  views: tuple[str, ...] = (types.EXO,) if stage == build.EXO_STAGE else types.VIEWS
   tasks = dict.fromkeys(views, _DATA.tasks)
   width = _EMBEDDING_DIM if len(views) == 2 else None
   return build.Trainer(settings, stage, mesh, tasks, width, _CLIPS)
 
 
-def abstract_batch(trainer: build.Trainer) -> types.Batch:
+def abstract_batch(trainer: build.Trainer) -> _Batch:
   """Shapes of a batch of the stage."""
   return workload.abstract_batch(
     trainer.tasks,
@@ -75,16 +79,16 @@ def abstract_batch(trainer: build.Trainer) -> types.Batch:
   )
 
 
-def random_clips(trainer: build.Trainer) -> types.Batch:
+def random_clips(trainer: build.Trainer) -> _Batch:
   """A batch of made-up clips in the host's memory."""
   return workload.random_batch(abstract_batch(trainer), trainer.tasks)
 
 
-def make_batch(trainer: build.Trainer) -> types.Batch:
+def make_batch(trainer: build.Trainer) -> _Batch:
   """A batch of made-up clips on the devices of the trainer."""
   return devices.put_batch(random_clips(trainer), trainer.mesh)
 
 
-def mesh_of(device: jax.Device) -> jax.sharding.Mesh:
+def mesh_of(device: Any) -> jax.sharding.Mesh:
   """The mesh of one device."""
   return jax.sharding.Mesh(np.array([device]), (devices.DATA_AXIS,))

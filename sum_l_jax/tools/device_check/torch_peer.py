@@ -19,6 +19,8 @@ from sum_l_jax.models import network_spec
 from sum_l_jax.tools.device_check import clocks
 from sum_l_jax.tools.device_check import synthetic_trainer
 
+_Size = tuple[int, int, int]
+
 
 class ConvNorm(nn.Sequential):
   """A convolution without bias, BatchNorm, and a ReLU or none."""
@@ -27,17 +29,17 @@ class ConvNorm(nn.Sequential):
     self,
     channels: int,
     out: int,
-    size: tuple[int, ...],
-    strides: tuple[int, ...] = (1, 1, 1),
+    size: _Size,
+    strides: _Size = (1, 1, 1),
     *,
     relu: bool = True,
   ) -> None:
-    padding = [k // 2 for k in size]
-    parts: list[nn.Module] = [
+    padding = (size[0] // 2, size[1] // 2, size[2] // 2)
+    super().__init__(
       nn.Conv3d(channels, out, size, strides, padding, bias=False),
       nn.BatchNorm3d(out),
-    ]
-    super().__init__(*parts, *([nn.ReLU(inplace=True)] if relu else []))
+      nn.ReLU(inplace=True) if relu else nn.Identity(),
+    )
 
 
 class Bottleneck(nn.Module):
@@ -179,7 +181,7 @@ def measure(
   assert spec is not None  # The check's backbones are all of tables.
   classes = {name: task.num_classes for name, task in trainer.tasks[types.EXO].items()}
   network = Classifier(spec, classes, settings.model.dropout)
-  network = network.to(device, memory_format=torch.channels_last_3d).train()
+  network = network.to(device).to(memory_format=torch.channels_last_3d).train()
   optimizer = torch.optim.SGD(
     network.parameters(),
     lr=section.learning_rate,
