@@ -62,7 +62,7 @@ def make_trainer(
     [f"--config.{name}={value}" for name, value in fields.items()],
   )
   views: tuple[str, ...] = (types.EXO,) if stage == build.EXO_STAGE else types.VIEWS
-  tasks = dict.fromkeys(views, _DATA.tasks)
+  tasks: build.Tasks = dict.fromkeys(views, _DATA.tasks)
   width = _EMBEDDING_DIM if len(views) == 2 else None
   return build.Trainer(settings, stage, mesh, tasks, width, _CLIPS)
 

@@ -180,8 +180,9 @@ def measure(
   spec = backbones.find(settings.model.backbone).spec
   assert spec is not None  # The check's backbones are all of tables.
   classes = {name: task.num_classes for name, task in trainer.tasks[types.EXO].items()}
-  network = Classifier(spec, classes, settings.model.dropout)
-  network = network.to(device).to(memory_format=torch.channels_last_3d).train()
+  # Its type doesn't say that `to` takes a memory format.
+  network: Any = Classifier(spec, classes, settings.model.dropout)
+  network = network.to(device, memory_format=torch.channels_last_3d).train()
   optimizer = torch.optim.SGD(
     network.parameters(),
     lr=section.learning_rate,
