@@ -102,6 +102,7 @@ _START = """\
 #!/bin/bash
 # Runs on every worker, as root, whenever its machine starts.
 set -u
+export HOME=/root
 mkdir -p /run/sum_l
 # A second call, by `start`, waits for the first one to end.
 exec 9> /run/sum_l/lock && flock 9
@@ -118,10 +119,13 @@ for restart in $(seq 0 @RESTARTS@); do
     @COMMAND@
   status=$?
   echo "status $status"
-  if [ "$status" = 0 ] || [ -e /run/sum_l/stop ]; then
+  if [ "$status" = 0 ]; then
     break
   fi
   sleep 10
+  if [ -e /run/sum_l/stop ]; then
+    break
+  fi
 done
 """
 
@@ -156,7 +160,9 @@ case "${1:-}" in
     on_each 'tail -n 100 /var/log/sum_l.log'
     ;;
   stop) # Saves on all workers. The machines stay, and cost money.
-    on_each 'sudo touch /run/sum_l/stop && sudo docker stop --time=@GRACE@ sum_l'
+    # All workers end together, and none of them may start again.
+    on_each 'sudo touch /run/sum_l/stop'
+    on_each 'sudo docker stop --time=@GRACE@ sum_l'
     ;;
   start)
     on_each 'sudo nohup google_metadata_script_runner startup > /dev/null 2>&1 < /dev/null &'

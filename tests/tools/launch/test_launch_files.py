@@ -267,7 +267,7 @@ def test_workers_start_again_what_did_not_end_well(tmp_path):
   text = text.replace("until docker pull", "true || until docker pull")
   assert _starts(text, tmp_path, STATUS_docker="75") == 3
   # `stop` was called meanwhile.
-  text = text.replace("status=$?\n", f'status=$?\n  touch "{run}/stop"\n')
+  text = text.replace("  sleep 10\n", f'  touch "{run}/stop"\n')
   (tmp_path / "notes").unlink()
   assert _starts(text, tmp_path, STATUS_docker="75") == 1
 
@@ -299,8 +299,10 @@ def test_gcloud_gets_what_was_given(tmp_path):
     assert ("--node-id" in flags) == (slices == 1) and "--spot" in flags
     (folder / "notes").unlink()
     status, notes = _noted(f"set -- stop\n{text}", folder, "gcloud")
-    assert not status and [note[5] for note in notes] == nodes
-    assert all("docker stop --time=300" in note[-1] for note in notes)
+    assert not status and [note[5] for note in notes] == 2 * nodes
+    # None starts again while the others still end.
+    said = [("touch" in note[-1], "docker stop --time=300" in note[-1]) for note in notes]
+    assert said == slices * [(True, False)] + slices * [(False, True)]
     (folder / "notes").unlink()
     assert _noted(text, folder, "gcloud") == (2, [])
 
