@@ -68,8 +68,17 @@ _PASSING_ERRORS = frozenset(
     ("urllib3", "HTTPError"),
   )
 )
-# What clients in C++ write into the error, where the status is all they say.
-_PASSING_WORDS = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "Service Unavailable")
+# What a server answers to a token that has run out on the way; the next try takes a
+# new one. Clients in C++ leave it to whoever calls them.
+_EXPIRED = "Invalid Credentials"
+# What these clients write into the error, where the status is all they say.
+_PASSING_WORDS = (
+  "UNAVAILABLE",
+  "DEADLINE_EXCEEDED",
+  "RESOURCE_EXHAUSTED",
+  "Service Unavailable",
+  _EXPIRED,
+)
 
 _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
@@ -112,7 +121,7 @@ def _status(error: BaseException) -> int:
 
 def _is_expired(error: BaseException) -> bool:
   """Whether a token ran out on the way; the client takes a new one."""
-  return _status(error) == 401 and "Invalid Credentials" in str(error)
+  return _status(error) == 401 and _EXPIRED in str(error)
 
 
 def retried(function: Callable[_Args, _Result]) -> Callable[_Args, _Result]:

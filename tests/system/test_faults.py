@@ -8,6 +8,7 @@ import time
 from etils import epath
 import pytest
 
+from sum_l_jax.data import records
 from sum_l_jax.system import retries
 from sum_l_jax.system import storage
 from tests.support import fault_proxy
@@ -92,7 +93,6 @@ def _look_with_epath(path):
   assert (path / "small").exists() and not (path / "none").exists()
   assert path.is_dir() and not (path / "small").is_dir()
   assert sorted(p.name for p in path.iterdir()) == ["large", "small"]
-  (path / "small").unlink()
   (path / "a" / "b").mkdir(parents=True, exist_ok=True)
   assert (path / "large").read_bytes() == LARGE
 
@@ -128,6 +128,29 @@ def test_every_fault_at_every_request(task, bucket, proxy, storage_url, monkeypa
       run(kind, at)
     # Of two requests side by side, the second one is sometimes not needed.
     assert before + requests // 2 < proxy.faults[kind] <= before + requests
+
+
+def _record_of_a_shard(path):
+  data = records.ClipDataset(path, "train")
+  assert [data.clips[0].clip_id, data.clips[10].clip_id] == ["exo_train_000", "exo_train_010"]
+  assert data.read_frames(10, [0]) != data.read_frames(0, [0])
+
+
+def test_a_token_that_runs_out_while_shards_are_read(
+  bucket, proxy, storage_url, tiny_exo, monkeypatch
+):
+  """The client in C++ calls that a permanent error; it is opened again."""
+  with monkeypatch.context() as direct:
+    direct.setenv("STORAGE_EMULATOR_HOST", storage_url)
+    for path in sorted(tiny_exo.iterdir()):
+      storage.upload(path, bucket / path.name)
+  _record_of_a_shard(bucket)
+  requests = proxy.requests
+  for at in range(requests):
+    proxy.planned.clear()
+    proxy.planned.extend([""] * at + ["401"])
+    _record_of_a_shard(bucket)
+  assert proxy.faults["401"] > requests // 2
 
 
 def test_a_fault_that_stays_ends_after_the_bound(bucket, proxy, monkeypatch):
