@@ -19,10 +19,12 @@ import pytest
 
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import pairing
+from sum_l_jax.experiment import profile_window
 from sum_l_jax.system import processes
 from sum_l_jax.train import metric_log
 from tests.support import environments
 from tests.support import free_ports
+from tests.support import recordings
 from tests.support import runs
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -138,7 +140,8 @@ def pair_fixture(config, tmp_path_factory):
   """
   workdir = tmp_path_factory.mktemp("pair")
   return workdir, [
-    launch(config, workdir, 2, sigterm=sigterm) for sigterm in ("exo:0", "exo:5", "")
+    launch(config, workdir, 2, "--profile=4:5", "--profile_hosts=all", sigterm=sigterm)
+    for sigterm in ("exo:0", "exo:5", "")
   ]
 
 
@@ -210,6 +213,11 @@ def test_one_process_writes(pair):
   text = (workdir / "joint" / "metrics.jsonl").read_text(encoding="utf-8")
   trained = [line["step"] for line in map(json.loads, text.splitlines()) if "train/loss" in line]
   assert trained == [1, 2, 3, 4, 5, 6]
+
+
+def test_each_process_records_its_steps(pair):
+  folder = pair[0] / "joint" / profile_window.FOLDER / "steps_4_5"
+  assert [recordings.steps(folder, process) for process in (0, 1)] == [[4, 5], [4, 5]]
 
 
 def test_all_stop_where_one_is_asked_to(pair):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-
 from etils import epath
 import jax
 import jax.numpy as jnp
@@ -13,21 +10,8 @@ import pytest
 from sum_l_jax import main
 from sum_l_jax.config import read
 from sum_l_jax.experiment import profile_window
+from tests.support import recordings
 from tests.support import runs
-
-
-def recorded(folder, process=0):
-  """Numbers of the steps in a recording, as each of its files has them."""
-  data = jax.profiler.ProfileData.from_file(str(folder / f"process_{process}.xplane.pb"))
-  events = [e for plane in data.planes for line in plane.lines for e in line.events]
-  steps = [dict(e.stats)["step_num"] for e in events if e.name == profile_window.STEP]
-  with gzip.open(folder / f"process_{process}.trace.json.gz") as file:
-    trace = json.load(file)["traceEvents"]
-  drawn = [int(e["args"]["step_num"]) for e in trace if e.get("name") == profile_window.STEP]
-  assert drawn == steps
-  # There is more to see than the steps themselves.
-  assert len(events) > len(steps)
-  return steps
 
 
 @pytest.fixture(name="config")
@@ -48,11 +32,11 @@ def test_the_steps_of_the_window_are_recorded_and_no_others(config, tmp_path, ca
     main.run(config, tmp_path, profile="1:2")
   assert not folder.exists()
   main.run(config, tmp_path, profile="0:1")
-  assert recorded(folder / "steps_0_1") == [0, 1]
+  assert recordings.steps(folder / "steps_0_1") == [0, 1]
   # A run that goes on within the window records the rest of it.
   config.stop_at = ""
   main.run(config, tmp_path, profile="joint:1:4")
-  assert recorded(folder / "steps_1_4") == [2, 3, 4]
+  assert recordings.steps(folder / "steps_1_4") == [2, 3, 4]
   with caplog.at_level("WARNING"):
     main.run(config, tmp_path, profile="1:3")
   assert "this run starts at step 6, after 1:3; nothing is recorded" in caplog.text
@@ -74,7 +58,7 @@ def _record(window, folder, *, start=0, steps=range(6), until=6):
 
 def test_what_is_recorded_before_an_end_is_kept(tmp_path):
   _record(profile_window.Window("joint", 1, 5), tmp_path, until=3)
-  assert recorded(tmp_path / profile_window.FOLDER / "steps_1_5") == [1, 2, 3]
+  assert recordings.steps(tmp_path / profile_window.FOLDER / "steps_1_5") == [1, 2, 3]
 
 
 @pytest.mark.slow
@@ -83,7 +67,7 @@ def test_a_workdir_in_a_bucket(bucket, tmp_path):
   folder = bucket / profile_window.FOLDER / "steps_1_2"
   for path in folder.iterdir():
     (tmp_path / path.name).write_bytes(path.read_bytes())
-  assert recorded(tmp_path) == [1, 2]
+  assert recordings.steps(tmp_path) == [1, 2]
 
 
 def test_another_stage_records_nothing(tmp_path):
@@ -97,7 +81,7 @@ def test_every_process_has_a_file_of_its_own_or_the_first_alone(tmp_path, monkey
   assert not list(tmp_path.iterdir())
   _record(profile_window.Window("joint", 1, 2, "all"), tmp_path)
   folder = tmp_path / profile_window.FOLDER / "steps_1_2"
-  assert recorded(folder, process=1) == [1, 2]
+  assert recordings.steps(folder, process=1) == [1, 2]
 
 
 def test_a_recording_that_cannot_be_written_costs_no_training(tmp_path, caplog):
