@@ -157,7 +157,11 @@ def make(values: Mapping[str, Any], kind: str) -> Plan:
 def _check_machines(plan: Plan, kind: str) -> None:
   """Refuses accelerators that a kind of launch can't have."""
   tpu = plan.tpu
-  if plan.accelerator and tpu is None and not plan.accelerator.startswith(("nvidia-", _GPU)):
+  if (
+    plan.accelerator
+    and tpu is None
+    and not re.fullmatch(rf"nvidia-[a-z0-9-]+|{_GPU}", plan.accelerator)
+  ):
     hint = command_line.close_match(plan.accelerator, tpu_types.names())
     raise ValueError(
       f"--accelerator={plan.accelerator!r} is unknown{hint}. It is a TPU type such as"
