@@ -12,6 +12,7 @@ import threading
 import time
 
 from jax._src import clusters
+from jax._src.clusters import cloud_tpu_cluster
 import pytest
 
 from sum_l_jax.system import multihost
@@ -231,6 +232,35 @@ def test_who_sees_others_and_does_not_know_them_does_not_train_alone(environment
 def test_flags_that_do_not_fit(mode, options, message):
   with pytest.raises(ValueError, match=message):
     multihost.find_job(mode, {}, **options)
+
+
+def test_jax_finds_the_slices_of_a_jobset_on_tpus(monkeypatch):
+  """By the variables of Kubernetes Engine: two slices of two machines are one job."""
+  monkeypatch.setattr(cloud_tpu_cluster, "running_in_cloud_tpu_vm", True)
+  monkeypatch.setattr(clusters.cluster, "running_in_cloud_tpu_vm", True)
+  for name in [name for name in os.environ if name.startswith(("SLURM_", "OMPI_", "TPU_"))]:
+    monkeypatch.delenv(name)
+  found = []
+  for index in range(4):
+    environment = {
+      "KUBERNETES_SERVICE_HOST": "10.0.0.1",
+      "JOB_COMPLETION_INDEX": str(index % 2),
+      # Else JAX asks the metadata server of Cloud TPU machines first.
+      "TPU_SKIP_MDS_QUERY": "true",
+      "TPU_WORKER_HOSTNAMES": "127.0.0.1,127.0.0.2",
+      "TPU_WORKER_ID": str(index % 2),
+      "MEGASCALE_NUM_SLICES": "2",
+      "MEGASCALE_SLICE_ID": str(index // 2),
+      "MEGASCALE_COORDINATOR_ADDRESS": "127.0.0.3:8080",
+    }
+    assert multihost.find_job("auto", environment, on_tpu=True) == multihost.Job()
+    with monkeypatch.context() as patch:
+      for name, value in environment.items():
+        patch.setenv(name, value)
+      find = clusters.ClusterEnv.auto_detect_unset_distributed_params
+      found.append(find(None, None, None, None, None, 1))
+  assert found == [(found[0][0], 4, i, None) for i in range(4)]
+  assert found[0][0].startswith("127.0.0.3:")
 
 
 def test_gpus_are_those_visible(monkeypatch):
