@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pathlib
 import socket
@@ -288,13 +287,24 @@ def roll(index, shared, port, ended, host="127.0.0.1"):
   )
 
 
+def call(host, port):
+  """Connects as soon as somebody listens."""
+  end = time.monotonic() + 20
+  while True:
+    try:
+      return socket.create_connection((host, port), timeout=5)
+    except ConnectionRefusedError:
+      assert time.monotonic() < end
+      time.sleep(0.02)
+
+
 def test_the_roll_call_takes_nobody_who_does_not_know_the_run(monkeypatch):
   port, ended = free_ports.free_port(), threading.Event()
   monkeypatch.setattr(multihost.socket, "gethostname", lambda: "far\x1b[31m")
   try:
     kept = roll(0, "the command", port, ended)
     roll(1, "another command", port, ended)
-    with socket.create_connection(("127.0.0.1", port + 1), timeout=5) as stranger:
+    with call("127.0.0.1", port + 1) as stranger:
       stranger.recv(32)
       stranger.sendall(b"1 stranger " + 64 * b"0")
       stranger.recv(1)  # Until it is closed.
@@ -317,16 +327,9 @@ def test_the_roll_call_listens_at_the_address_of_process_0_alone():
   port, ended = free_ports.free_port(), threading.Event()
   try:
     roll(0, "", port, ended, host="127.0.0.2")
-    with contextlib.suppress(OSError):
-      end = time.monotonic() + 20
-      while time.monotonic() < end:
-        with contextlib.suppress(ConnectionRefusedError):
-          socket.create_connection(("127.0.0.2", port + 1), timeout=1).close()
-          break
-        time.sleep(0.02)
+    call("127.0.0.2", port + 1).close()
     with pytest.raises(OSError):
       socket.create_connection(("127.0.0.1", port + 1), timeout=1)
-    socket.create_connection(("127.0.0.2", port + 1), timeout=1).close()
   finally:
     ended.set()
 
