@@ -43,8 +43,10 @@ from sum_l_jax.system import multihost
 from sum_l_jax.system import peers
 from sum_l_jax.system import platform_errors
 from sum_l_jax.system import processes
+from sum_l_jax.system import retries
 from sum_l_jax.system import run_files
 from sum_l_jax.system import storage
+from sum_l_jax.system import storage_errors
 from sum_l_jax.system import text_cleaning
 
 if TYPE_CHECKING:
@@ -109,7 +111,7 @@ def _check_workdir(workdir: epath.Path, text: str) -> None:
   """Refuses a workdir that holds a run with another config."""
   path = workdir / run_files.CONFIG
   # Nothing learnt yet: a mistake in the first command can be corrected.
-  if not path.exists() or not storage.matching(workdir, "*/checkpoints/[0-9]*"):
+  if not storage.is_file(path) or not storage.matching(workdir, "*/checkpoints/[0-9]*"):
     return
   changed = read.differences(storage.read_text(path), text)
   if changed:
@@ -135,11 +137,12 @@ def _make_workdir(workdir: epath.Path) -> None:
   try:
     # A folder that can't be written to should end a run before it has learnt.
     storage.check_writable(workdir)
-  except OSError as error:
-    raise ValueError(
-      f"--workdir={str(workdir)!r} can't be written to ({error}). Make space,"
-      " or give a folder that can."
-    ) from error
+  except Exception as error:
+    advice = storage_errors.advice(error)
+    if not (advice or isinstance(error, OSError)):
+      raise
+    way_out = advice or f"{error}. Make space, or give a folder that can."
+    raise ValueError(f"--workdir={str(workdir)!r} can't be written to: {way_out}") from error
 
 
 @contextlib.contextmanager
@@ -206,7 +209,7 @@ def _start(settings: Settings) -> jax.sharding.Mesh:
 
   from sum_l_jax.system import devices
 
-  if reason := compile_cache.use():
+  if reason := compile_cache.use(settings.storage.compilation_cache):
     absl.logging.warning("%s", reason)
   mesh = devices.make_mesh(settings.num_devices or None)
   unused = multihost.count_gpus(os.environ) or multihost.has_tpu()
@@ -292,6 +295,8 @@ def run(
   workdir = storage.path(workdir, what="--workdir")
   storage.check(str(checkpoint), what="--checkpoint")
   settings = build.resolve(config)
+  if settings.storage.patience_seconds:
+    retries.set_patience(settings.storage.patience_seconds)
   window = _read_window(settings, mode, profile, profile_hosts)
   if mode == "train":
     _check_start(settings)
@@ -447,7 +452,7 @@ def main(argv: Sequence[str]) -> None:
     if _CONFIG.value.report and _MODE.value == "train":
       names.append(run_files.REPORT)
     written = [epath.Path(str(_WORKDIR.value)) / name for name in names]
-    found = ", ".join(str(path) for path in written if path.is_file())
+    found = ", ".join(str(path) for path in written if storage.is_file(path))
     sys.stdout.write(f"\n{table}\n\nWritten: {found}\n")
 
 
@@ -458,7 +463,7 @@ def _fail(error: BaseException) -> NoReturn:
     BaseException: the error itself, where it is not the user's to mend, or
       --debug asks for it, and this process is alone.
   """
-  advice = platform_errors.advice(error)
+  advice = platform_errors.advice(error) or storage_errors.advice(error)
   if advice and not _DEBUG.value:
     error = ValueError(advice)
   ours = isinstance(error, (ValueError, FileNotFoundError))

@@ -378,6 +378,30 @@ class Input:
 
 
 @dataclasses.dataclass(frozen=True)
+class Storage:
+  """How disks and buckets are written to, and how long their faults may last."""
+
+  patience_seconds: float = setting(
+    0.0,
+    "Seconds that a fault of a disk or bucket may last before the run ends with an error; 0 is"
+    " what the variable SUM_L_STORAGE_SECONDS says, or 120.",
+    allowed=at_least(0),
+  )
+  upload_seconds: float = setting(
+    60.0,
+    "Seconds between two uploads of metrics.jsonl and TensorBoard's files where the workdir is in"
+    " a bucket; a kill costs at most the numbers of this time.",
+    allowed=at_least(0.1),
+  )
+  compilation_cache: str = setting(
+    "",
+    "Folder or gs:// address of the programs that JAX has compiled, which a restarted run takes"
+    " from there. Empty is JAX_COMPILATION_CACHE_DIR, or the user's own cache folder. Whoever can"
+    " write there can run code in this run.",
+  )
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
   """All settings of a run; `config.read.resolve` makes them from a config."""
 
@@ -435,6 +459,7 @@ class Settings:
   eval: Eval = section(Eval, runtime=True)
   checkpoint: Checkpoint = section(Checkpoint, runtime=True)
   input: Input = section(Input, runtime=True)
+  storage: Storage = section(Storage, runtime=True)
 
   def stage(self, name: str) -> Stage:
     """The settings of the stage "exo" or "joint"."""

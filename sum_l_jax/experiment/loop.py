@@ -176,7 +176,12 @@ class _Loop:
       *build_evaluation.build_stage_evaluators(settings, data, mesh),
       *([retrieval] if retrieval else []),
     ]
-    writer = metrics.Writer(folder, start_step=calendar.start, active=jax.process_index() == 0)
+    writer = metrics.Writer(
+      folder,
+      start_step=calendar.start,
+      active=jax.process_index() == 0,
+      upload_seconds=settings.storage.upload_seconds,
+    )
     self._log = train_log.TrainLog(trainer, writer, lambda: checkpoints.latest_step)
 
   def run(self, state: TrainState) -> None:
@@ -185,17 +190,18 @@ class _Loop:
     Raises:
       processes.StoppedError: the run was asked to stop, and its state is saved.
     """
-    self._log.overview(state)
-    stream = self._trainer.stream(start_step=self._calendar.start)
-    with (
-      stream,
-      contextlib.closing(self._recorder),
-      interrupt.StopRequest() as request,
-      jax.transfer_guard("disallow"),
-    ):
-      stopped = self._steps(state, devices.prefetch_to_device(stream, self._trainer.mesh), request)
-    self._checkpoints.wait()
-    self._log.close()
+    with self._log:
+      self._log.overview(state)
+      stream = self._trainer.stream(start_step=self._calendar.start)
+      with (
+        stream,
+        contextlib.closing(self._recorder),
+        interrupt.StopRequest() as request,
+        jax.transfer_guard("disallow"),
+      ):
+        batches = devices.prefetch_to_device(stream, self._trainer.mesh)
+        stopped = self._steps(state, batches, request)
+      self._checkpoints.wait()
     if stopped is not None:
       # Before its first step a stage has nothing to save.
       raise processes.StoppedError(
@@ -241,6 +247,7 @@ class _Loop:
     if step > self._calendar.start:
       with jax.transfer_guard("allow"):  # Orbax copies as it likes.
         self._checkpoints.save(step, state, self._trainer.card)
+      self._log.saved()
 
   def _evaluate(self, step: int, state: TrainState) -> None:
     values: dict[str, float] = {}

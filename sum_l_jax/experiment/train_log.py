@@ -121,9 +121,21 @@ class TrainLog:
       best = data.pairs.similarity[data.pairs.ego_rows, 0]
       self._writer.write_histograms(step, {"train/pair_similarity": best})
 
-  def close(self) -> None:
-    """Writes what is left and closes the files."""
-    self._writer.close()
+  def saved(self) -> None:
+    """A checkpoint is being written, from which a run may go on: numbers go with it."""
+    self._writer.upload_soon()
+
+  def __enter__(self) -> TrainLog:
+    return self
+
+  def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+    """Writes what is left and closes the files, also after an error."""
+    try:
+      self._writer.close()
+    except Exception as late:
+      if error is None:
+        raise
+      logging.warning("The last numbers and pictures could not be written: %s", late)
 
 
 def _progress_line(

@@ -19,6 +19,7 @@ from etils import epath
 from sum_l_jax.system import extras
 from sum_l_jax.system import platform_errors
 from sum_l_jax.system import storage
+from sum_l_jax.system import storage_errors
 from sum_l_jax.system import text_cleaning
 
 
@@ -137,19 +138,16 @@ def _run_cleanly(
       result = command()
       if isinstance(result, str) and result:
         sys.stdout.write(result + "\n")
-  except (ValueError, OSError, ImportError) as error:
-    text = extras.advice(error) if isinstance(error, ImportError) else str(error)
+  except Exception as error:
+    ours = isinstance(error, (ValueError, OSError)) and str(error)
+    text = storage_errors.advice(error) or platform_errors.advice(error) or ours
+    if isinstance(error, ImportError):
+      text = extras.advice(error)
     if debug or not text:
       raise
     # In a log or a pipe, lines stay whole, so that a search finds their words.
     width = 88 if sys.stderr.isatty() else 0
     sys.stderr.write(error_block(text, width) + "\n")
-    return 2
-  except (AssertionError, RuntimeError) as error:
-    text = platform_errors.advice(error)
-    if debug or not text:
-      raise
-    sys.stderr.write(error_block(text) + "\n")
     return 2
   return result if isinstance(result, int) else 0
 

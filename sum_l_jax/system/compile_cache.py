@@ -1,8 +1,9 @@
 """The folder in which JAX keeps compiled programs between runs.
 
 What lies there is executed. It is therefore never taken from a workdir, which
-may come from somebody else, but from the user's own cache folder or from
-`JAX_COMPILATION_CACHE_DIR`, and only where nobody else can write.
+may come from somebody else, but from the user's own cache folder, from what the
+settings name or from `JAX_COMPILATION_CACHE_DIR`, and only where nobody else can
+write. Who can write into a bucket is its owner's to decide.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import os
 import pathlib
 import pwd
 import stat
+
+from sum_l_jax.system import storage
 
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 _ROOT = 0
@@ -96,25 +99,34 @@ def prepare(wanted: str, environ: Mapping[str, str]) -> str:
   return str(folder.resolve())
 
 
-def use(environ: Mapping[str, str] = os.environ) -> str:
+def use(wanted: str = "", environ: Mapping[str, str] = os.environ) -> str:
   """Tells JAX which cache to use, or to use none where no folder is safe.
 
   What the variable or the program itself has told JAX is checked as well.
 
   Args:
+    wanted: folder or address that the settings name; "" for none.
     environ: environment variables.
 
   Returns:
     Why there is no cache, as a sentence; or "".
+
+  Raises:
+    ValueError: an address that can't be used, see `storage.path`.
   """
   import jax
 
+  storage.check(wanted, what="config.storage.compilation_cache")
+  wanted = wanted or jax.config.values["jax_compilation_cache_dir"] or ""
   try:
-    folder, reason = prepare(jax.config.values["jax_compilation_cache_dir"] or "", environ), ""
+    folder, reason = prepare(wanted, environ), ""
   except (UnsafeFolderError, OSError) as error:
     folder = None
     reason = (
       f"Compiled programs are not kept: {error}. {VARIABLE}=DIR names another folder of your own."
     )
   jax.config.update("jax_compilation_cache_dir", folder)
+  if folder and storage.is_remote(folder):
+    # XLA's own cache for GPUs can't lie there: its path would be a local "gs:/...".
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
   return reason

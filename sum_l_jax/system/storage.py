@@ -27,6 +27,7 @@ import glob
 import hashlib
 import importlib.util
 import io
+import logging
 import os
 import pathlib
 import re
@@ -158,6 +159,8 @@ def _client() -> Any:
   """The client of buckets, the same one that `epath` uses."""
   import gcsfs
 
+  # It logs a stack trace for each error that it also raises.
+  logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
   # `epath` asks for the same one, so that both share their connections.
   return gcsfs.GCSFileSystem(finalize_on_close=True)
 

@@ -27,6 +27,18 @@ _FORMULA = re.compile(r"'*[=+\-@\t\n]")
 _KEPT_FORMULA = re.compile(r"'+[=+\-@\t\n]")
 
 
+# Credentials in texts of other libraries: headers, addresses, answers of servers.
+_SECRET = re.compile(
+  r"(?i)(\bBearer\s+|\b(?:access_token|refresh_token|id_token|client_secret|private_key|"
+  r"X-Goog-Signature|X-Goog-Credential)[\"']?\s*[=:]\s*[\"']?)[^\s&\"',;)]+|\bya29\.[\w.-]+"
+)
+
+
+def without_secrets(text: str) -> str:
+  """Leaves out what looks like credentials for a bucket."""
+  return _SECRET.sub(lambda found: f"{found[1] or ''}(left out)", text)
+
+
 def visible(text: str) -> str:
   """Writes control characters as JSON does: six characters that name one."""
   return _UNSAFE.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
@@ -84,7 +96,7 @@ class CleanStream:
 
   def write(self, text: str) -> int:
     """Writes a text and returns its length."""
-    self.stream.write(visible(text))
+    self.stream.write(visible(without_secrets(text)))
     return len(text)
 
   def writelines(self, lines: Iterable[str]) -> None:
@@ -119,7 +131,7 @@ def bar_stream(stream: Any) -> Any:
 
 class _CleanRecord(logging.LogRecord):
   def getMessage(self) -> str:
-    return visible(super().getMessage())
+    return visible(without_secrets(super().getMessage()))
 
 
 def install() -> None:

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 import dataclasses
 import json
 import math
+import os
+import pathlib
 import time
 from typing import Any
 
@@ -52,14 +54,14 @@ class MetricLog:
   are taken again.
   """
 
-  def __init__(self, folder: str | epath.Path, *, start_step: int):
+  def __init__(self, folder: str | os.PathLike[str], *, start_step: int):
     """Opens the log.
 
     Args:
-      folder: where `metrics.jsonl` lies; made where it is absent.
+      folder: where `metrics.jsonl` lies, on a disk; made where it is absent.
       start_step: step of the restored checkpoint, or 0 for a new stage.
     """
-    self._path = epath.Path(folder) / run_files.METRICS
+    self._path = storage.local(folder) / run_files.METRICS
     self._path.parent.mkdir(parents=True, exist_ok=True)
     _keep_until(self._path, start_step)
 
@@ -72,12 +74,12 @@ class MetricLog:
 
 
 @retries.retried
-def _append(path: epath.Path, text: str) -> None:
+def _append(path: pathlib.Path, text: str) -> None:
   with path.open("a", encoding="utf-8") as file:
     file.write(text)
 
 
-def _keep_until(path: epath.Path, step: int) -> None:
+def _keep_until(path: pathlib.Path, step: int) -> None:
   """Rewrites a log without damaged lines and those of steps after `step`."""
   if not path.exists():
     return
@@ -127,7 +129,7 @@ def read(folder: str | epath.Path) -> dict[str, Series]:
   """
   path = epath.Path(folder) / run_files.METRICS
   points: dict[str, list[tuple[int, float, float]]] = {}
-  for line in _lines(storage.read_text(path)) if path.is_file() else ():
+  for line in _lines(storage.read_text(path)) if storage.is_file(path) else ():
     step, written = line.pop(_STEP), line.pop(_TIME)
     for name, value in line.items():
       value = math.nan if value is None else value

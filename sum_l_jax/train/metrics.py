@@ -23,7 +23,9 @@ import numpy as np
 
 from sum_l_jax import types
 from sum_l_jax.system import extras
+from sum_l_jax.system import mirror
 from sum_l_jax.system import run_files
+from sum_l_jax.system import storage
 from sum_l_jax.train import metric_log
 
 Sums = dict[str, metrics.Average]
@@ -116,18 +118,43 @@ class Writer:
   same numbers, pictures and histograms; they are written where TensorFlow is
   installed, which is imported when there is something to write: in a training,
   while the devices take their first step.
+
+  Where the folder is in a bucket, the files are written on the local disk and
+  uploaded, see `mirror`.
   """
 
-  def __init__(self, folder: str | epath.Path, *, start_step: int = 0, active: bool = True):
+  def __init__(
+    self,
+    folder: str | os.PathLike[str],
+    *,
+    start_step: int = 0,
+    active: bool = True,
+    upload_seconds: float = 60.0,
+  ):
     """Opens the log of numbers.
 
     Args:
       folder: where the files go.
       start_step: step of the restored checkpoint, or 0 for a new stage.
       active: False on all processes but one, whose writers drop everything.
+      upload_seconds: pause between two uploads into a bucket.
     """
+    self._mirror: mirror.Mirror | None = None
+    self._summary: Any = None
+    if active and storage.is_remote(folder):
+      self._mirror = mirror.Mirror(
+        epath.Path(folder),
+        seconds=upload_seconds,
+        begin_with=(run_files.METRICS,),
+        flush=self._flush_events,
+      )
+      folder = self._mirror.folder
     self._folder = folder
     self._log = metric_log.MetricLog(folder, start_step=start_step) if active else None
+
+  def _flush_events(self) -> None:
+    if self._summary is not None:
+      self._summary.flush()
 
   @functools.cached_property
   def _events(self) -> Any | None:
@@ -145,7 +172,8 @@ class Writer:
       return None
     # TensorFlow only writes files here and must not take the accelerator.
     tf.config.set_visible_devices([], "GPU")
-    return metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(self._folder)))
+    self._summary = metric_writers.SummaryWriter(str(self._folder))
+    return metric_writers.AsyncWriter(self._summary)
 
   @property
   def shows_pictures(self) -> bool:
@@ -153,7 +181,13 @@ class Writer:
     return self._events is not None
 
   def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-    """Writes numbers by name."""
+    """Writes numbers by name.
+
+    Raises:
+      Exception: an earlier upload into a bucket failed for good.
+    """
+    if self._mirror:
+      self._mirror.check()
     if self._log:
       self._log.write(step, scalars)
     if self._events:
@@ -169,8 +203,18 @@ class Writer:
     if self._events:
       self._events.write_histograms(step, arrays)
 
+  def upload_soon(self) -> None:
+    """Uploads what was written so far, without waiting for it."""
+    if self._mirror:
+      self._mirror.soon()
+
   def close(self) -> None:
     """Waits until everything is written."""
-    if "_events" in self.__dict__ and self._events:
-      self._events.flush()
-      self._events.close()
+    try:
+      if "_events" in self.__dict__ and self._events:
+        self._events.flush()
+        self._summary = None
+        self._events.close()
+    finally:
+      if self._mirror:
+        self._mirror.close()

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 import tempfile
 from typing import Any
@@ -48,6 +49,7 @@ from sum_l_jax.experiment import loop
 from sum_l_jax.models import backbones
 from sum_l_jax.models import network_spec
 from sum_l_jax.system import devices
+from sum_l_jax.system import retries
 from sum_l_jax.train import metrics
 from tests.support import loss_oracles
 from tests.support import runs
@@ -281,6 +283,17 @@ def whole_run(world, fields):
   return sorted(path.name for path in workdir.iterdir()), bool(table), repr(render.call_args_list)
 
 
+def storage_of_run(world, fields):
+  """How long a run waits for disks, how often it uploads, where compiled programs are."""
+  before = jax.config.values["jax_compilation_cache_dir"]
+  writer = mock.patch.object(metrics, "Writer", side_effect=metrics.Writer)
+  with mock.patch.dict(os.environ), writer as opened:
+    main.run(world.config(fields), world.new_folder())
+    cache = jax.config.values["jax_compilation_cache_dir"]
+    jax.config.update("jax_compilation_cache_dir", before)
+    return retries.patience(), opened.call_args.kwargs["upload_seconds"], cache
+
+
 def evaluated(world, fields):
   """The result of a trained network."""
   workdir = world.new_folder()
@@ -494,6 +507,9 @@ FIELDS: dict[str, Entry] = {
   "input.cache_mib": Entry(16, frames_read),
   "input.max_corrupt_share": Entry(0.9, damaged),
   "input.timeout_seconds": Entry(7.0, reading),
+  "storage.patience_seconds": Entry(7.0, storage_of_run, _RUN),
+  "storage.upload_seconds": Entry(7.0, storage_of_run, _RUN),
+  "storage.compilation_cache": Entry("{folder}/programs", storage_of_run, _RUN),
 }
 DEFAULTS = {field.name: field.default for field in schema.fields()}
 

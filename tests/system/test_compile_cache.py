@@ -41,7 +41,7 @@ def test_the_variable_is_respected(tmp_path):
   assert _prepare(tmp_path / "mine") == str(tmp_path / "mine")
   assert _prepare("gs://bucket/cache") == "gs://bucket/cache"
   jax.config.update("jax_compilation_cache_dir", str(tmp_path / "set"))
-  assert compile_cache.use({}) == ""
+  assert compile_cache.use(environ={}) == ""
   assert jax.config.values["jax_compilation_cache_dir"] == str(tmp_path / "set")
 
 
@@ -60,7 +60,7 @@ def test_folders_that_are_not_trusted(tmp_path, place, mode, monkeypatch):
     with pytest.raises(compile_cache.UnsafeFolderError, match="others may write to"):
       _prepare(folder)
   jax.config.update("jax_compilation_cache_dir", str(folder))
-  assert "Compiled programs are not kept: others may write to" in compile_cache.use({})
+  assert "Compiled programs are not kept: others may write to" in compile_cache.use(environ={})
   assert jax.config.values["jax_compilation_cache_dir"] is None
 
 
@@ -95,6 +95,6 @@ def test_a_home_that_is_read_only_costs_the_cache_alone(tmp_path, monkeypatch):
 
   monkeypatch.setattr(pathlib.Path, "mkdir", refuse)
   jax.config.update("jax_compilation_cache_dir", None)
-  reason = compile_cache.use({"XDG_CACHE_HOME": str(tmp_path / "home")})
+  reason = compile_cache.use(environ={"XDG_CACHE_HOME": str(tmp_path / "home")})
   assert reason.startswith("Compiled programs are not kept: Permission denied")
   assert "JAX_COMPILATION_CACHE_DIR=DIR" in reason

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
+import pytest
 from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.util import tensor_util
 
+from sum_l_jax.system import storage
 from sum_l_jax.train import metric_log
+from sum_l_jax.train import metrics
 
 _CODE = """
 import sys
@@ -69,3 +73,62 @@ def test_without_tensorflow_one_line_says_what_to_install(tmp_path):
   for stage in ("exo", "joint"):
     assert metric_log.read(tmp_path / stage)["loss"].values.tolist() == [1.5]
     assert [p.name for p in (tmp_path / stage).iterdir()] == ["metrics.jsonl"]
+
+
+def _wait_for(condition, seconds=20.0):
+  end = time.monotonic() + seconds
+  while not condition():
+    assert time.monotonic() < end
+    time.sleep(0.02)
+
+
+def test_in_a_bucket_numbers_appear_at_the_period_and_at_the_end(bucket):
+  writer = metrics.Writer(bucket, upload_seconds=0.1)
+  writer.write_scalars(1, {"loss": 1.5})
+  _wait_for(lambda: metric_log.read(bucket))
+  assert metric_log.read(bucket)["loss"].values.tolist() == [1.5]
+  _wait_for(lambda: storage.matching(bucket, "events*"))
+  writer.close()
+  patient = metrics.Writer(bucket, start_step=1, upload_seconds=3600)
+  patient.write_scalars(2, {"loss": 2.5})
+  assert metric_log.read(bucket)["loss"].steps.tolist() == [1]
+  patient.upload_soon()  # As with a checkpoint.
+  _wait_for(lambda: metric_log.read(bucket)["loss"].steps.tolist() == [1, 2])
+  patient.write_scalars(3, {"loss": 3.5})
+  patient.close()
+  assert metric_log.read(bucket)["loss"].values.tolist() == [1.5, 2.5, 3.5]
+  assert sorted(storage.files_below(bucket)) == sorted(
+    ["metrics.jsonl", *(path.name for path in storage.matching(bucket, "events*"))]
+  )
+
+
+def test_a_restart_elsewhere_takes_back_the_steps_it_repeats(bucket):
+  for start, steps in ((0, (2, 4, 6)), (4, (5, 7))):
+    writer = metrics.Writer(bucket, start_step=start, upload_seconds=3600)
+    for step in steps:
+      writer.write_scalars(step, {"loss": float(step)})
+    writer.close()
+  assert metric_log.read(bucket)["loss"].steps.tolist() == [2, 4, 5, 7]
+
+
+def test_event_files_in_a_bucket_are_whole(bucket, tmp_path):
+  writer = metrics.Writer(bucket, upload_seconds=3600)
+  writer.write_scalars(1, {"loss": 1.5})
+  writer.close()
+  (path,) = storage.matching(bucket, "events*")
+  (tmp_path / path.name).write_bytes(storage.read_bytes(path))
+  events = event_accumulator.EventAccumulator(str(tmp_path))
+  events.Reload()
+  (entry,) = events.Tensors("loss")
+  assert (entry.step, tensor_util.make_ndarray(entry.tensor_proto)) == (1, 1.5)
+
+
+def test_an_upload_that_fails_for_good_ends_the_run(bucket, monkeypatch):
+  def refuse(source, target):
+    raise OSError("Forbidden: no")
+
+  monkeypatch.setattr(storage, "upload", refuse)
+  writer = metrics.Writer(bucket, upload_seconds=3600)
+  writer.write_scalars(1, {"loss": 1.5})
+  with pytest.raises(OSError, match="Forbidden"):
+    writer.close()

@@ -209,7 +209,7 @@ def read_scores(
   """
   workdir = epath.Path(workdir)
   path = workdir / run_files.scores(split)
-  if not path.is_file():
+  if not storage.is_file(path):
     found = sorted(
       run_files.split_of(p.name) for p in storage.matching(workdir, run_files.ANY_SCORES)
     )
@@ -317,7 +317,7 @@ def read_result(workdir: str | epath.Path, split: str) -> dict[str, Any]:
   """
   path = epath.Path(workdir) / run_files.RESULT
   again = _AGAIN
-  if not path.is_file():
+  if not storage.is_file(path):
     raise FileNotFoundError(f"There is no {str(path)!r}. {again}")
   result = load_result(path)
   splits = sorted(result["splits"])

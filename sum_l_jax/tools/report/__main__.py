@@ -93,7 +93,7 @@ def _run(options: argparse.Namespace) -> str:
   if options.output:
     command_line.check_output(epath.Path(options.output), suffixes=(".html",))
   # A run that trains there goes on; the page of it can be written elsewhere.
-  holds = not options.output and (epath.Path(options.workdir) / run_files.CONFIG).is_file()
+  holds = not options.output and storage.is_file(epath.Path(options.workdir) / run_files.CONFIG)
   try:
     with lease.held(options.workdir, what="report") if holds else contextlib.nullcontext():
       path = write_report(

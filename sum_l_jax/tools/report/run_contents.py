@@ -121,13 +121,13 @@ def read_run(
   """
   workdir = epath.Path(workdir)
   path = workdir / run_files.CONFIG
-  if not path.is_file():
+  if not storage.is_file(path):
     raise FileNotFoundError(
       f"{str(workdir)!r} is no workdir of a run: {run_files.CONFIG} is missing. Give the --workdir"
       " of a training."
     )
   result = None
-  if (workdir / run_files.RESULT).is_file():
+  if storage.is_file(workdir / run_files.RESULT):
     result = result_files.load_result(workdir / run_files.RESULT, shown=True)
     split = _find_split(result, split, workdir)
   elif split:
@@ -145,7 +145,7 @@ def read_run(
     fields=checked_json.read(
       path, checked_json.Object, mend="Run the same command again to write it again."
     ),
-    command=storage.read_text(command, errors="replace") if command.is_file() else "",
+    command=storage.read_text(command, errors="replace") if storage.is_file(command) else "",
     result=result,
     split=split,
     weights=weights,

@@ -72,7 +72,7 @@ def _register(path: epath.Path, content: dict[str, Any]) -> None:
   Raises:
     ValueError: the folder holds a study with other settings.
   """
-  if path.is_file():
+  if storage.is_file(path):
     mend = "Give another --workdir, or remove the file if you know what was compared."
     old = checked_json.read(path, checked_json.Object, mend=mend)
     try:

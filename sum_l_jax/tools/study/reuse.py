@@ -23,7 +23,7 @@ from sum_l_jax.system import storage
 from sum_l_jax.tools.study import runner
 
 # These change neither what is learnt nor what is measured.
-_IRRELEVANT = ("report", "log_every_steps", "input.", "num_devices", "checkpoint.")
+_IRRELEVANT = ("report", "log_every_steps", "input.", "num_devices", "checkpoint.", "storage.")
 _RETRIEVAL = "pools of retrieval"
 
 
@@ -44,7 +44,7 @@ def find(settings: Settings, seed: int, studies: Sequence[epath.Path]) -> epath.
   """
   wanted = _relevant(settings.to_json())
   for study in studies:
-    if not (study / runner.STUDY_FILE).is_file():
+    if not storage.is_file(study / runner.STUDY_FILE):
       raise FileNotFoundError(
         f"--reuse: {str(study)!r} is not the workdir of a study: it has no {runner.STUDY_FILE}."
       )

@@ -15,6 +15,7 @@ from typing import IO
 from etils import epath
 
 from sum_l_jax.system import checked_json
+from sum_l_jax.system import mirror
 from sum_l_jax.system import storage
 from sum_l_jax.tools.study import plan
 
@@ -22,13 +23,34 @@ STUDY_FILE = "study.json"
 MARK = "study_cell.json"
 _LOG = "log.txt"
 _POLL_SECONDS = 0.2
+_UPLOAD_SECONDS = 60.0
+
+
+class _CellLog:
+  """What a run prints, at the end of its `log.txt`; uploaded where that is in a bucket."""
+
+  def __init__(self, folder: epath.Path) -> None:
+    """Opens the file."""
+    self._mirror: mirror.Mirror | None = None
+    if storage.is_remote(folder):
+      self._mirror = mirror.Mirror(folder, seconds=_UPLOAD_SECONDS, begin_with=(_LOG,))
+    else:
+      folder.mkdir(parents=True, exist_ok=True)
+    place = self._mirror.folder if self._mirror else storage.local(folder)
+    self.file: IO[bytes] = (place / _LOG).open("ab")
+
+  def close(self) -> None:
+    """Closes the file; all of it is in its place then."""
+    self.file.close()
+    if self._mirror:
+      self._mirror.close()
 
 
 @dataclasses.dataclass
 class _Running:
   cell: plan.Cell
   process: subprocess.Popen
-  log: IO[bytes]
+  log: _CellLog
   slot: int
   start: float
 
@@ -49,7 +71,7 @@ def is_done(cell: plan.Cell, workdir: epath.Path) -> bool:
   if cell.reused:
     return True
   path = workdir / cell.name / MARK
-  if not path.is_file():
+  if not storage.is_file(path):
     return False
   command = checked_json.read(path, _Mark, mend="Remove that folder to run the cell again.").command
   if command != list(cell.command):
@@ -134,10 +156,10 @@ def run(
 
 
 def _start(cell: plan.Cell, workdir: epath.Path, slot: int, parallel: int) -> _Running:
-  folder = workdir / cell.name
-  folder.mkdir(parents=True, exist_ok=True)
-  log = (folder / _LOG).open("ab")
-  process = subprocess.Popen([sys.executable, *cell.command], stdout=log, stderr=subprocess.STDOUT)
+  log = _CellLog(workdir / cell.name)
+  process = subprocess.Popen(
+    [sys.executable, *cell.command], stdout=log.file, stderr=subprocess.STDOUT
+  )
   _pin(process.pid, slot, parallel)
   return _Running(cell, process, log, slot, time.monotonic())
 

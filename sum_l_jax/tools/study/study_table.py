@@ -76,7 +76,7 @@ def read_results(
   results: dict[str, dict[int, dict[str, float]]] = {row.name: {} for row in study.rows}
   for cell in cells:
     path = cell.folder(workdir) / run_files.RESULT
-    if cell.row not in results or not path.is_file():
+    if cell.row not in results or not storage.is_file(path):
       continue
     splits = result_files.load_result(path)["splits"]
     if split not in splits:

@@ -1,0 +1,128 @@
+"""Errors of buckets that don't pass: one line each, with a way out, and no secrets."""
+
+from __future__ import annotations
+
+import http.server
+import io
+import json
+import logging
+import threading
+
+from google.auth import exceptions
+import pytest
+import tensorstore
+
+from sum_l_jax.system import storage
+from sum_l_jax.system import storage_errors
+from sum_l_jax.system import text_cleaning
+from tests.support import storage_server
+
+# What Cloud Storage answers, and what users are told to do.
+ANSWERS = {
+  401: (
+    "Anonymous caller does not have storage.objects.get access to the Google Cloud Storage object.",
+    "gcloud auth application-default login",
+  ),
+  403: (
+    "a@b.iam.gserviceaccount.com does not have storage.objects.create access to the Google Cloud"
+    " Storage bucket. Permission 'storage.objects.create' denied on resource.",
+    "add-iam-policy-binding",
+  ),
+  404: ("The specified bucket does not exist.", "gcloud storage buckets create"),
+  400: ("User project specified in the request is invalid.", "GOOGLE_CLOUD_PROJECT=PROJECT"),
+}
+USES = {
+  "write": lambda: storage.write_bytes("gs://tests/a", b"x"),
+  "create": lambda: storage.create("gs://tests/a", b"x"),
+  "read": lambda: storage.read_bytes("gs://tests/a"),
+  "list": lambda: storage.files_below("gs://tests/a"),
+  "TensorStore": lambda: (
+    tensorstore.KvStore.open("gs://tests/a/").result().write("b", b"x").result()
+  ),
+}
+
+
+class _Refusing(http.server.BaseHTTPRequestHandler):
+  """Refuses everything with `status`, as Cloud Storage does."""
+
+  protocol_version = "HTTP/1.1"
+  status = 403
+
+  def log_message(self, *_):
+    pass
+
+  def _answer(self):
+    self.rfile.read(int(self.headers.get("Content-Length", 0)))
+    error = {"code": self.status, "message": ANSWERS[self.status][0], "errors": []}
+    body = json.dumps({"error": error}).encode()
+    self.send_response(self.status)
+    self.send_header("Content-Type", "application/json")
+    self.send_header("Content-Length", str(len(body)))
+    self.end_headers()
+    self.wfile.write(body)
+
+  do_GET = do_POST = do_PUT = do_DELETE = _answer
+
+
+@pytest.fixture(name="refusing")
+def refusing_fixture(monkeypatch):
+  handler = type("Handler", (_Refusing,), {})
+  server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+  threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+  url = f"http://127.0.0.1:{server.server_port}"
+  for name, value in storage_server.environment(url).items():
+    monkeypatch.setenv(name, value)
+  yield handler
+  server.shutdown()
+  server.server_close()
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("status", ANSWERS)
+def test_refusals_are_one_line_with_a_way_out(refusing, status, use):
+  refusing.status = status
+  with pytest.raises(Exception) as e:
+    USES[use]()
+  line = storage_errors.advice(e.value)
+  assert ANSWERS[status][1] in line, repr(e.value)
+  assert "\n" not in line and "http_response" not in line
+  # The server's own words, which name the account and the right that is missing.
+  if status != 404:
+    assert ANSWERS[status][0].rstrip(".")[:60] in line
+
+
+def test_nobody_is_logged_in():
+  for error in (
+    exceptions.DefaultCredentialsError("Your default credentials were not found."),
+    exceptions.InvalidOperation("Anonymous credentials cannot be refreshed."),
+  ):
+    assert "gcloud auth application-default login" in storage_errors.advice(error)
+
+
+def test_other_errors_speak_for_themselves():
+  for error in (
+    ValueError("config.seed must be of type int."),
+    FileNotFoundError(2, "No such file or directory", "data/b/card.json"),
+    PermissionError(13, "Permission denied"),
+    RuntimeError("of a program"),
+  ):
+    assert not storage_errors.advice(error)
+
+
+@pytest.mark.parametrize(
+  "text, secret",
+  [
+    ("headers={'Authorization': 'Bearer ya29.c.b0AXv0zT-x'}", "ya29"),
+    ("401 for https://host/o/a?access_token=abc123&alt=media", "abc123"),
+    ("https://host/a?X-Goog-Signature=deadbeef01", "deadbeef01"),
+    ('{"refresh_token": "1//04xyz", "client_secret": "s3cr3t"}', "1//04xyz"),
+    ('{"refresh_token": "1//04xyz", "client_secret": "s3cr3t"}', "s3cr3t"),
+  ],
+)
+def test_credentials_are_never_printed_or_logged(text, secret):
+  assert secret in text and secret not in text_cleaning.without_secrets(text)
+  stream = io.StringIO()
+  text_cleaning.CleanStream(stream).write(text)
+  with text_cleaning.installed():
+    record = logging.getLogRecordFactory()("n", logging.INFO, "f", 1, "%s", (text,), None)
+  assert secret not in stream.getvalue() + record.getMessage()
