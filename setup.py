@@ -87,7 +87,7 @@ setuptools.setup(
     # For tables of embeddings; tensorflow-datasets brings it as well.
     "pyarrow>=15",
     # Writes launch files.
-    "PyYAML>=6,<7",
+    "PyYAML>=6.0.1,<7",
     "scipy>=1.15,<2",
     "simplejpeg>=1.8,<2",
     # Reads and writes that are tried again.

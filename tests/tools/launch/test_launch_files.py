@@ -114,7 +114,7 @@ def test_jobsets_are_valid(parts):
     "metadata": {"name": "job"},
     **replicated["template"],
   }
-  kubernetes_validate.validate(job, "1.37", strict=True)
+  kubernetes_validate.validate(job, kubernetes_validate.latest_version(), strict=True)
   pod = job["spec"]["template"]["spec"]
   # What the schema doesn't say: a policy for failures needs it.
   assert pod["restartPolicy"] == "Never"
