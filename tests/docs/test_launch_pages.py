@@ -6,6 +6,7 @@ import contextlib
 import re
 
 import pytest
+import yaml
 
 from sum_l_jax.tools.launch import __main__
 from tests.support import pages
@@ -44,8 +45,20 @@ def test_the_script_on_the_page_is_the_one_that_is_written(written):
 
 def test_the_node_pool_on_the_page_has_the_machines_of_the_jobset(written):
   page = (pages.DOCS / "tpu_pods.md").read_text(encoding="utf-8")
-  (pool,) = re.findall(r"(?m)^gcloud container node-pools create .+$", page)
+  (pool,) = re.findall(r"(?m)^gcloud container node-pools create .+--tpu-topology.+$", page)
   found = dict(re.findall(r"--([\w-]+)=(\S+)", pool))
   text = (written / "launch/epic55.yaml").read_text(encoding="utf-8")
   said = f"{found['num-nodes']} {found['machine-type']} with --tpu-topology={found['tpu-topology']}"
   assert said in text and "--spot" in pool
+
+
+def test_the_pool_of_gpus_on_the_page_is_the_one_that_the_jobset_asks_for(written):
+  page = (pages.DOCS / "tpu_pods.md").read_text(encoding="utf-8")
+  (kind, count), *_ = re.findall(r"--accelerator=type=([\w-]+),count=(\d+)", page)
+  (nodes,) = re.findall(r"node-pools create gpus .+--num-nodes=(\d+)", page)
+  jobset = yaml.safe_load((written / "launch/epic55-gpu.yaml").read_text(encoding="utf-8"))
+  (job,) = jobset["spec"]["replicatedJobs"]
+  pod = job["template"]["spec"]["template"]["spec"]
+  assert pod["nodeSelector"]["cloud.google.com/gke-accelerator"] == kind
+  assert pod["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": int(count)}
+  assert job["replicas"] * job["template"]["spec"]["completions"] == int(nodes)

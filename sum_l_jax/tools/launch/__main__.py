@@ -108,12 +108,20 @@ def _check_config(plan: launch_plan.Plan) -> str:
     A line about a config that isn't on this machine, or "".
 
   Raises:
-    ValueError: a field or value that the config doesn't take.
+    ValueError: a field or value that the config doesn't take, or a batch that the
+      devices can't share.
   """
   file = read.find_file(plan.config).partition(":")[0]
   if not storage.path(file).is_file():
     return f"There is no {file} here, so it is unchecked. The image must have it.\n"
-  read.read_file(plan.config, plan.fields)
+  config = read.read_file(plan.config, plan.fields)
+  for stage in config.stages:
+    name = f"{stage}_stage"
+    if not config.num_devices and config[name].batch_size % plan.devices:
+      raise ValueError(
+        f"config.{name}.batch_size must be a multiple of the {plan.devices} devices, got"
+        f" {config[name].batch_size}. Give --config.{name}.batch_size, or other machines."
+      )
   return ""
 
 

@@ -57,6 +57,11 @@ class Plan:
     """The type of the slices; None for GPUs."""
     return tpu_types.find(self.accelerator)
 
+  @property
+  def devices(self) -> int:
+    """Devices that train together."""
+    return self.slices * (self.tpu.devices if self.tpu else self.hosts * self.gpus)
+
   def command(self, python: str = "python", *, connect_seconds: int = 0) -> tuple[str, ...]:
     """The command that each process runs.
 

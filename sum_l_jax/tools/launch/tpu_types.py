@@ -74,10 +74,12 @@ class TpuType:
     runtime: software version of a Cloud TPU machine, or "".
     label: value of Kubernetes' label `gke-tpu-accelerator`.
     machine: machine type of Kubernetes Engine.
+    devices: devices that JAX sees on the slice.
   """
 
   name: str
   chips: int
+  devices: int
   topology: str
   runtime: str
   label: str
@@ -123,6 +125,8 @@ def find(name: str) -> TpuType | None:
   return TpuType(
     name=name,
     chips=chips,
+    # The two cores of a chip are one device, but for the latest.
+    devices=2 * chips if prefix == "tpu7x" else chips,
     topology=generation.topologies[chips],
     runtime=generation.runtime,
     label=generation.label,

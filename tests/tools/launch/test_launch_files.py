@@ -330,6 +330,10 @@ def test_slices_have_as_many_chips_as_their_topology(name):
 def test_rows_of_the_tables(name, topology, hosts, label):
   tpu = tpu_types.find(name)
   assert (tpu.topology, tpu.hosts, tpu.label) == (topology, hosts, label)
+  number = int(name.rpartition("-")[2])
+  # JAX sees the two cores of these as one device.
+  devices = number // 2 if name.startswith(("v4", "v5p")) else number
+  assert make("jobset", {"accelerator": name}).devices == devices
 
 
 @pytest.mark.parametrize(
@@ -407,6 +411,8 @@ def test_a_description_is_written_and_read_again(tmp_path, capsys):
   [
     (["--config.sed=1"], "seed"),
     (["--config.seed=x"], "seed"),
+    (["--hosts=3"], "batch_size must be a multiple of the 24 devices, got 64"),
+    (["--config.joint_stage.batch_size=12"], "the 8 devices, got 12"),
     (["--from=FILE"], "'host' (did you mean 'hosts'?)"),
     (["--nodes=2"], "unrecognized arguments: --nodes=2"),
   ],
