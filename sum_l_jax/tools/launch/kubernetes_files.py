@@ -203,6 +203,4 @@ def _head(plan: launch_plan.Plan) -> str:
     )
   else:
     lines.append(f"{plan.slices * plan.hosts} machine(s) with {plan.gpus} GPUs each.")
-  if plan.compilation_cache:
-    lines.append("Whoever can write to JAX_COMPILATION_CACHE_DIR can run code in these pods.")
   return "".join(f"# {line}\n" for line in lines)

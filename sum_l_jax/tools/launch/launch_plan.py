@@ -38,9 +38,6 @@ class Plan:
   spot: bool = _field(False, "machines that are cheaper and can be taken away")
   image: str = _field("", "container image with its tag")
   environment: tuple[str, ...] = _field((), "NAME=VALUE of a variable; may be repeated")
-  compilation_cache: str = _field(
-    "", "folder for compiled programs, such as gs://bucket/jax; who can write there can run code"
-  )
   project: str = _field("", "project of Google Cloud")
   zone: str = _field("", "zone of Google Cloud")
   cluster: str = _field("", "cluster of Kubernetes Engine, for XPK")
@@ -84,8 +81,6 @@ class Plan:
     """Environment variables of the command, by name."""
     # A machine whose accelerator doesn't come up must not train on its processor.
     found = {"JAX_PLATFORMS": "tpu,cpu" if self.tpu else "cuda,cpu"}
-    if self.compilation_cache:
-      found["JAX_COMPILATION_CACHE_DIR"] = self.compilation_cache
     return found | dict(text.split("=", 1) for text in self.environment)
 
 
