@@ -80,8 +80,9 @@ def _assert_one_job(workdir, single, said):
     np.testing.assert_allclose(value, right[name], atol=1e-5, err_msg=name)
 
 
-def test_the_pods_of_a_jobset_train_as_one(config, single, tmp_path):
-  plan = _plan(config, tmp_path / "run", slices=2)
+def test_the_pods_of_a_jobset_train_as_one(config, single, bucket, tmp_path):
+  """Their workdir is in a bucket, as the file demands."""
+  plan = _plan(config, bucket / "run", slices=2)
   path = launchers.fake_path(tmp_path / "bin")
   started = [
     subprocess.Popen(
@@ -102,7 +103,7 @@ def test_the_pods_of_a_jobset_train_as_one(config, single, tmp_path):
   assert [one.returncode for one in started] == [0, 0], "\n\n".join(said)
   # JAX asks Kubernetes nothing, and so has nothing to say about its rights.
   assert not any("kubernetes" in text.lower() for text in said), said
-  _assert_one_job(tmp_path / "run", single, said)
+  _assert_one_job(bucket / "run", single, said)
 
 
 def test_the_tasks_of_a_slurm_script_train_as_one(config, single, tmp_path):
