@@ -8,7 +8,8 @@
 #   make check    lint, format and types
 #   make docs     the pages in build/site, strictly
 #   make wheel    the wheel, tried where nothing else is installed
-#   make ci       check, docs, wheel and test: what CI runs
+#   make beam     pipelines of Apache Beam, in an environment of its own
+#   make ci       check, docs, wheel, test and beam: what CI runs
 #   make soak     kills at random moments, damaged inputs, made videos: docs/reliability.md
 #   make storage  a server of Cloud Storage's protocol, for trials of gs://
 #   make bench    the measurements of docs/performance.md; QUICK=1 for smaller ones
@@ -19,7 +20,7 @@ PYTHON ?= python3
 WORKERS ?= 2
 BIN := .venv/bin
 
-.PHONY: demo test quick lowest newest check docs wheel ci soak storage bench device-check clean
+.PHONY: demo test quick lowest newest check docs wheel beam ci soak storage bench device-check clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python -m sum_l_jax.main --config=configs/demo.py --workdir=runs/demo
@@ -47,7 +48,11 @@ check: .venv/check.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-ci: check docs wheel test
+# Beam holds protobuf below what the others need.
+beam: .venv-beam/beam.stamp
+	.venv-beam/bin/python -m pytest tests/data_prep/beam/check_pipeline.py
+
+ci: check docs wheel test beam
 
 KILLS ?= 200
 INPUTS ?= 10000
@@ -120,5 +125,11 @@ wheel: .venv/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	@touch $@
 
+.venv-beam/beam.stamp: setup.py constraints-beam.txt
+	$(PYTHON) -m venv .venv-beam
+	.venv-beam/bin/python -m pip install --quiet --constraint constraints-beam.txt \
+	  --editable '.[beam,gcs]' pytest
+	@touch $@
+
 clean:
-	rm -rf .venv .venv-lowest .venv-newest .cache build dist *.egg-info
+	rm -rf .venv .venv-lowest .venv-newest .venv-beam .cache build dist *.egg-info

@@ -22,6 +22,9 @@ r"""Cuts annotated clips out of videos or frames into one clip data set.
   # download in parts: what is there now; the same command later adds the rest
   ... --on_error=skip
 
+  # on many machines: each does a part, then one puts the parts together
+  ... --part=3/40          ... --merge=40
+
 The output appears complete or not at all. What is built already is kept: the
 same command after an interruption goes on where it stopped, and with more media
 it adds clips.
@@ -32,15 +35,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import dataclasses
-import os
-import shlex
 import sys
+from typing import Any
 
 from etils import epath
 
 from data_prep.clips import clip_dataset
+from data_prep.clips import clip_parts
 from data_prep.clips import clip_reader
+from data_prep.clips import clip_shards
 from data_prep.clips import cut_clips
 from data_prep.clips import growing
 from data_prep.clips import stock
@@ -55,10 +60,18 @@ from sum_l_jax.data import frame_rates
 from sum_l_jax.data import records
 from sum_l_jax.system import command_line
 from sum_l_jax.system import lease
+from sum_l_jax.system import processes
+from sum_l_jax.system import storage
+from sum_l_jax.system import work_parts
 from sum_l_jax.video import jpeg
 
 SKIPPED_FILE = "skipped.csv"
 _TFDS = ("video", "narration", "labels", "id")
+# A TFDS data set is decoded in its order, by one process.
+_NOT_FOR_TFDS = (
+  *("annotations", "media", "split", "class_lists", "narration", "window", "list"),
+  *("part", "merge"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,63 +89,75 @@ class Result:
   before: Mapping[str, str]
 
 
-def build_dataset(
-  directory: epath.Path,
-  *,
-  name: str,
-  view: str,
-  source: clip_specs.Annotations,
-  rule: split_rules.SplitRule,
-  output: clip_reader.Output,
-  problems: clip_specs.Problems,
-  metadata: dict,
-  about: clip_dataset.About | None = None,
-  processes: int = 1,
-  beam_options: Sequence[str] | None = None,
-) -> Result:
-  """Divides the clips into splits, cuts them, and writes or adds them.
+@dataclasses.dataclass(frozen=True)
+class Request:
+  """What a data set is to be.
 
-  What a data set of the same source and options has already is kept: clips,
-  their order, and the split of their videos. New clips follow.
-
-  Args:
-    directory: the folder to write.
+  Attributes:
     name: name of the data set.
     view: view of the data set.
     source: the clips.
-    rule: rule by which they are divided.
+    rule: rule by which they are divided into splits.
     output: how they are stored.
     problems: what to do with a clip that can't be used; those left out are
       listed in `skipped.csv`.
     metadata: JSON values that identify the sources; options are added here.
     about: what TFDS shows of the source.
     processes: number of processes that cut side by side.
-    beam_options: see `cut_clips.read_clips`.
-
-  Raises:
-    FileNotFoundError: see `cut_clips.read_clips`.
-    ValueError: see `cut_clips.read_clips`, `split_rules.split_clips` and
-      `growing.Existing.grown_card`; or another process builds the data set.
   """
-  with clip_dataset.alone(directory, what=f"build_dataset, {name} ({view})"):
-    _check_free(directory)
-    clip_dataset.recover(directory)
+
+  name: str
+  view: str
+  source: clip_specs.Annotations
+  rule: split_rules.SplitRule
+  output: clip_reader.Output
+  problems: clip_specs.Problems
+  metadata: Mapping[str, Any]
+  about: clip_dataset.About = dataclasses.field(default_factory=clip_dataset.About)
+  processes: int = 1
+
+  def alone(self, directory: epath.Path) -> contextlib.AbstractContextManager[None]:
+    """Holds the lease on a folder; see `clip_dataset.alone`."""
+    return clip_dataset.alone(directory, what=f"build_dataset, {self.name} ({self.view})")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+  """What is there, and what is to be cut.
+
+  Attributes:
+    existing: the data set that is there.
+    card: card of the data set that will be there.
+    wanted: clips to cut, by split.
+  """
+
+  existing: growing.Existing
+  card: Mapping[str, Any]
+  wanted: Mapping[str, Sequence[clip_specs.ClipSpec]]
+
+  @classmethod
+  def make(cls, directory: epath.Path, request: Request) -> _Plan:
+    """Compares the data set that is there with what it is to be; see `build_dataset`."""
+    source, output = request.source, request.output
     existing = growing.Existing.read(directory)
     divided = split_rules.split_clips(
-      source.clips, rule, missing=problems.missing, built=existing.video_splits
+      source.clips,
+      request.rule,
+      missing=request.problems.missing,
+      built=existing.video_splits,
     )
     divided |= {split: list(c) for split, c in source.unlabelled.items()}
     card = clip_dataset.make_card(
-      name=name,
-      view=view,
+      name=request.name,
+      view=request.view,
       tasks=source.tasks,
       splits=divided,
       metadata={
-        **metadata,
+        **request.metadata,
         **source.metadata,
         **dataclasses.asdict(output),
         "jpeg_quality": jpeg.JPEG_QUALITY,
-        "split": dataclasses.asdict(rule),
+        "split": dataclasses.asdict(request.rule),
       },
       unlabelled=tuple(source.unlabelled),
     )
@@ -141,43 +166,139 @@ def build_dataset(
       split: [spec for spec in specs if spec.clip_id not in existing.clips]
       for split, specs in divided.items()
     }
-    _print_estimate(directory, [spec for specs in wanted.values() for spec in specs], output)
-    # Finished parts lie beside the result; an interrupted build goes on from them.
-    parts = clip_dataset.parts_folder(directory)
-    new = {
-      split: list(
-        cut_clips.read_clips(
-          specs,
-          output,
-          problems,
-          tasks=tuple(source.tasks),
-          label=split,
-          folder=parts,
-          processes=processes,
-          beam_options=beam_options,
-        )
-      )
-      for split, specs in wanted.items()
-      if specs
-    }
+    return cls(existing, card, wanted)
+
+
+def build_dataset(directory: epath.Path, request: Request) -> Result:
+  """Divides the clips into splits, cuts them, and writes or adds them.
+
+  What a data set of the same source and options has already is kept: clips,
+  their order, and the split of their videos. New clips follow.
+
+  Args:
+    directory: the folder to write.
+    request: what it is to hold.
+
+  Raises:
+    FileNotFoundError: see `cut_clips.read_clips`.
+    ValueError: see `cut_clips.read_clips`, `split_rules.split_clips` and
+      `growing.Existing.grown_card`; or another process builds the data set.
+  """
+  with request.alone(directory):
+    _check_free(directory)
+    clip_dataset.recover(directory)
+    plan = _Plan.make(directory, request)
+    # Finished groups lie beside the result; an interrupted build goes on from them.
+    finished = clip_dataset.parts_folder(directory)
+    new = _cut(directory, plan.wanted, finished, request, request.problems)
     added = {split: len(clips) for split, clips in new.items() if clips}
-    before = existing.fingerprints() if added else {}
-    if added or not existing.card:
+    before = plan.existing.fingerprints() if added else {}
+    if added or not plan.existing.card:
       clip_dataset.put_together(
         directory,
-        card,
-        [directory] if existing.card else [],
+        plan.card,
+        [directory] if plan.existing.card else [],
         {split: lambda clips=clips: clips for split, clips in new.items()},
-        about or clip_dataset.About(),
-        processes,
+        request.about,
+        request.processes,
       )
-    lease.clear(parts)
-    if problems.number:
-      problems.write(directory / SKIPPED_FILE)
-    else:
-      (directory / SKIPPED_FILE).unlink(missing_ok=True)
+    lease.clear(finished)
+    _write_skipped(directory, request.problems)
     videos = {clip.info.video_id for clips in new.values() for clip in clips}
     return Result(added, len(videos), before)
+
+
+def _cut(
+  directory: epath.Path,
+  wanted: Mapping[str, Sequence[clip_specs.ClipSpec]],
+  finished: epath.Path,
+  request: Request,
+  problems: clip_specs.Problems,
+) -> dict[str, list[clip_shards.Packed]]:
+  """Cuts clips into files of the folder `finished`, for a data set in `directory`."""
+  _print_estimate(directory, [spec for specs in wanted.values() for spec in specs], request.output)
+  return {
+    split: list(
+      cut_clips.read_clips(
+        specs,
+        request.output,
+        problems,
+        tasks=tuple(request.source.tasks),
+        label=split,
+        folder=finished,
+        processes=request.processes,
+      )
+    )
+    for split, specs in wanted.items()
+    if specs
+  }
+
+
+def _write_skipped(directory: epath.Path, problems: clip_specs.Problems) -> None:
+  if problems.number:
+    problems.write(directory / SKIPPED_FILE)
+  else:
+    storage.remove(directory / SKIPPED_FILE)
+
+
+def build_part(directory: epath.Path, request: Request, part: work_parts.Part) -> str:
+  """Cuts one part of the clips, beside the data set; says what was done.
+
+  Errors are those of `build_dataset`.
+  """
+  _check_free(directory)
+  plan = _Plan.make(clip_dataset.standing(directory), request)
+  work = clip_parts.make_parts(
+    directory, plan.card, plan.wanted, request.output, plan.existing.fingerprints()
+  )
+
+  def make(items: range, folder: epath.Path) -> dict[str, Any]:
+    place = work.place(part)
+    problems = clip_specs.Problems(skip=request.problems.skip)
+    with clip_parts.finished_groups(place) as finished:
+      chosen = clip_parts.choose(plan.wanted, items)
+      new = _cut(place, chosen, finished, request, problems)
+      clip_parts.write(folder, plan.card, new, request.about, request.processes)
+    return clip_parts.state(new, problems)
+
+  with request.alone(work.place(part)):
+    return work.make(part, make)
+
+
+def merge_parts(directory: epath.Path, request: Request, of: int, command: str) -> Result:
+  """Puts the parts of a data set together, or adds them to the one that is there.
+
+  Args:
+    directory: the folder to write.
+    request: what it is to hold; the parts were made with the same.
+    of: number of parts.
+    command: the command, as it was typed.
+
+  Raises:
+    MissingPartsError: see `work_parts.Parts.collect`.
+    ValueError: see `build_dataset`.
+  """
+  with request.alone(directory):
+    _check_free(directory)
+    clip_dataset.recover(directory)
+    plan = _Plan.make(directory, request)
+    existing = plan.existing
+    before = existing.fingerprints()
+    work = clip_parts.make_parts(directory, plan.card, plan.wanted, request.output, before)
+    added: Mapping[str, int] = {}
+    videos = 0
+    if any(plan.wanted.values()):
+      made = clip_parts.Cut.read(work.collect(of, command))
+      made.report(request.problems)
+      added, videos = made.clips, len(made.videos)
+      if added or not existing.card:
+        folders = ([directory] if existing.card else []) + made.folders
+        clip_dataset.put_together(
+          directory, plan.card, folders, {}, request.about, request.processes
+        )
+    work.clear()
+    _write_skipped(directory, request.problems)
+    return Result(added, videos, before if added else {})
 
 
 def _print_estimate(
@@ -268,21 +389,10 @@ def make_parser() -> argparse.ArgumentParser:
   add(
     "--processes",
     type=int,
-    default=os.cpu_count() or 1,
-    help="processes that cut side by side (default: one a CPU core)",
+    default=processes.cores(),
+    help="processes that cut side by side (default: one for each core that may be used)",
   )
-  add(
-    "--beam_runner",
-    metavar="RUNNER",
-    help="cut by Apache Beam: DirectRunner, DataflowRunner, FlinkRunner,"
-    " SparkRunner ...; all workers must see --media and the output's folder",
-  )
-  add(
-    "--beam_options",
-    default="",
-    metavar="'--KEY=VALUE ...'",
-    help="more options of the pipeline, with --beam_runner",
-  )
+  work_parts.add_options(parser)
   add(
     "--short_side",
     type=int,
@@ -386,15 +496,6 @@ def _split_rule(args: argparse.Namespace, has_column: bool) -> split_rules.Split
   )
 
 
-def _beam_options(args: argparse.Namespace) -> list[str] | None:
-  """The options of Apache Beam's pipeline, or None without one."""
-  if not args.beam_runner:
-    if args.beam_options:
-      raise ValueError("--beam_options needs --beam_runner.")
-    return None
-  return [f"--runner={args.beam_runner}", *shlex.split(args.beam_options)]
-
-
 def build(args: argparse.Namespace) -> None:
   """Runs the command; errors as in `build_dataset`."""
   if args.dataset.startswith(tfds_source.PREFIX):
@@ -421,17 +522,15 @@ def build(args: argparse.Namespace) -> None:
       f" reason: {problems.first_reason()}"
     )
   rule = _split_rule(args, any(clip.split for clip in source.clips))
-  result = build_dataset(
-    args.output,
+  request = Request(
     name=args.name or (args.output.name if args.dataset == source_table.MANIFEST else args.dataset),
     view=view,
     source=source,
     rule=rule,
     output=output,
     problems=problems,
-    about=source_table.SOURCES[args.dataset].about,
+    about=source_table.SOURCES[args.dataset].about or clip_dataset.About(),
     processes=args.processes,
-    beam_options=_beam_options(args),
     metadata={
       "source": args.dataset,
       "annotations": args.annotations.name,
@@ -439,12 +538,19 @@ def build(args: argparse.Namespace) -> None:
       **source_table.metadata(args),
     },
   )
+  if args.part:
+    print(build_part(args.output, request, args.part))
+    return
+  if args.merge:
+    result = merge_parts(args.output, request, args.merge, args.typed)
+  else:
+    result = build_dataset(args.output, request)
   _print_result(args.output, result, problems)
 
 
 def _build_from_tfds(args: argparse.Namespace) -> None:
   """Writes the clips of a prepared TFDS data set."""
-  for name in ("annotations", "media", "split", "class_lists", "narration", "window", "list"):
+  for name in _NOT_FOR_TFDS:
     if getattr(args, name):
       raise ValueError(f"--{name} is not for --dataset=tfds:... Leave it out.")
   if args.view is None:

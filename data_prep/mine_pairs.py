@@ -6,7 +6,8 @@ r"""Mines pseudo-pairs: for each ego narration the most similar exo narrations.
 Paper, section 3.1 and Eq. 1: the cosine of the sentence vectors decides, and an
 exo clip may serve many ego clips. The table keeps the `top_k` best narrations,
 so that training can choose among them. Runs once, before training; the same
-command after a stop goes on where it was.
+command after a stop goes on where it was. On many machines, each mines a part with
+--part=3/40, and --merge=40 puts the parts together.
 
 --rule=released_labels pairs as the released code for EPIC-KITCHENS-100 does: by
 verb and noun labels, compared by class name, not by text.
@@ -22,9 +23,11 @@ from etils import epath
 
 from data_prep.mining import label_pairs
 from data_prep.mining import pair_options
+from data_prep.mining import pair_parts
 from data_prep.mining import pair_summary
 from data_prep.mining import pseudo_pairs
 from sum_l_jax.system import command_line
+from sum_l_jax.system import work_parts
 
 RULES = ("text", "released_labels")
 
@@ -48,6 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
     default=pair_summary.THRESHOLD,
     help="cosine of the filter in training, to report what passes it (default: %(default)s)",
   )
+  work_parts.add_options(parser)
   add("--rule", choices=RULES, default="text", help="what makes a pair (default: text)")
   add(
     "--released_limit",
@@ -63,9 +67,19 @@ def make_parser() -> argparse.ArgumentParser:
 
 def mine(args: argparse.Namespace) -> None:
   """Runs the command; errors as in `pseudo_pairs.mine` and `label_pairs.pair`."""
+  if args.rule != "text" and (args.part or args.merge):
+    raise ValueError(f"--rule={args.rule} takes seconds and has no parts. Leave them out.")
   ego, exo, table = pair_options.read(args)
+  if args.part or args.merge:
+    mining = pair_parts.Mining(args.output, ego, exo, table, top_k=args.top_k)
+  if args.part:
+    print(mining.make(args.part))
+    return
   if args.rule == "text":
-    pairs = pseudo_pairs.mine_into(args.output, ego, exo, table, top_k=args.top_k)
+    if args.merge:
+      pairs = mining.merge(args.merge, args.typed)
+    else:
+      pairs = pseudo_pairs.mine_into(args.output, ego, exo, table, top_k=args.top_k)
     kept = f"{pairs.neighbours.shape[1]} neighbours each"
   else:
     pairs = label_pairs.pair(ego, exo, table, limit=args.released_limit)

@@ -154,15 +154,22 @@ def test_version_agrees(wheel):
   assert version in newest.groups()
 
 
+def _pinned(file: str) -> set[str]:
+  lines = (ROOT / file).read_text().splitlines()
+  return {_normal(line.partition("==")[0]) for line in lines if "==" in line}
+
+
 def test_constraints_pin_what_is_declared(wheel):
   """An exact version for each requirement, but those of other environments."""
-  pinned = {
-    _normal(line.partition("==")[0])
-    for line in (ROOT / "constraints.txt").read_text().splitlines()
-    if "==" in line
-  }
   declared = _declared(wheel["requires"])
   for extra, requirements in wheel["extras"].items():
     if extra not in ("beam", "cuda12", "cuda13", "tpu"):
       declared |= _declared(requirements)
-  assert not declared - pinned
+  assert not declared - _pinned("constraints.txt")
+
+
+def test_constraints_of_beam_pin_what_is_declared(wheel):
+  declared = _declared(wheel["requires"])
+  for extra in ("beam", "gcs"):
+    declared |= _declared(wheel["extras"][extra])
+  assert not declared - _pinned("constraints-beam.txt")

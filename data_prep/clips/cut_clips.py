@@ -9,7 +9,6 @@ records into shards minutes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
@@ -112,7 +111,6 @@ def read_clips(
   tasks: Sequence[str],
   folder: epath.Path,
   processes: int = 1,
-  beam_options: Sequence[str] | None = None,
   label: str = "clips",
 ) -> Iterator[clip_shards.Packed]:
   """Cuts clips into files of `folder`, then yields where they are, in order.
@@ -125,8 +123,6 @@ def read_clips(
     folder: folder of the files; those of an earlier run are used.
     processes: number of processes that cut side by side. More than one needs the
       caller's `if __name__ == "__main__"`.
-    beam_options: options of an Apache Beam pipeline that cuts instead
-      ("--runner=FlinkRunner"); all workers must see the media and `folder`.
     label: beginning of the files' names and of the progress.
 
   Yields:
@@ -143,17 +139,14 @@ def read_clips(
   ]
   left = [task for task in groups if not _notes(task[1]).exists()]
   cut = functools.partial(_cut, output, tasks, problems.skip)
-  if beam_options is not None:
-    _run_beam(left, cut, beam_options)
-  else:
-    side_by_side.run(
-      left,
-      cut,
-      processes=processes,
-      label=f"{label}: clips cut",
-      total=sum(len(group) for group, _ in left),
-      unit="clip",
-    )
+  side_by_side.run(
+    left,
+    cut,
+    processes=processes,
+    label=f"{label}: clips cut",
+    total=sum(len(group) for group, _ in left),
+    unit="clip",
+  )
   found = {spec.clip_id: item for group, path in groups for spec, item in zip(group, _load(path))}
   for spec in specs:
     item = found[spec.clip_id]
@@ -161,28 +154,3 @@ def read_clips(
       problems.report(spec.clip_id, spec.where, item)
     else:
       yield item
-
-
-def _run_beam(tasks: Sequence[_Task], cut: Callable[[_Task], None], options: Sequence[str]) -> None:
-  """Runs the tasks as a pipeline.
-
-  Raises:
-    ValueError: Beam isn't installed, or a clip can't be cut.
-  """
-  try:
-    import apache_beam
-    from apache_beam.options import pipeline_options
-  except ImportError as error:
-    raise ValueError(
-      f"--beam_runner needs Apache Beam ({error}): pip install -e '.[beam]',"
-      " in an environment of its own, since Beam holds protobuf back."
-    ) from error
-  pipeline = apache_beam.Pipeline(options=pipeline_options.PipelineOptions(list(options)))
-  with pipeline:
-    _ = (
-      pipeline
-      | "Groups of clips"
-      >> apache_beam.Create([(list(group), storage.absolute(path)) for group, path in tasks])
-      | "Spread" >> apache_beam.Reshuffle()
-      | "Cut" >> apache_beam.Map(cut)
-    )

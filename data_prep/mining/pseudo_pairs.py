@@ -38,6 +38,7 @@ def mine(
   top_k: int = 10,
   block: int = 4096,
   keep_in: epath.Path | None = None,
+  found: nearest.Blocks | None = None,
 ) -> pairing.PairTable:
   """Eq. 1: finds the exo narrations most similar to each ego narration.
 
@@ -54,6 +55,7 @@ def mine(
       the result doesn't depend on it.
     keep_in: folder of finished blocks, with which the same call goes on after a
       stop; the caller removes it. None keeps nothing.
+    found: what was found already, such as by other machines.
 
   Returns:
     The pair table; similarities are multiples of 1e-6.
@@ -66,13 +68,10 @@ def mine(
   if not exo:
     raise ValueError("Mining needs at least one exo data set.")
   d = table.vectors
-  # Clips of one narration have one vector: it is compared once. i and j are the
-  # rows of d that occur on either side.
-  i, i_of_clip = np.unique(rows([ego], table), return_inverse=True)
-  # A window of a video in which nothing is done is nobody's partner.
-  usable = np.flatnonzero(np.concatenate([data.moments.pairable for data in exo]))
-  j, j_of_clip = np.unique(rows(exo, table)[usable], return_inverse=True)
-  blocks = saved_blocks.SavedBlocks(keep_in, d, i, j, top_k, block) if keep_in else None
+  i, i_of_clip, j, j_of_clip, usable = compared(ego, exo, table)
+  blocks = found
+  if keep_in:
+    blocks = saved_blocks.SavedBlocks(keep_in, d, i, j, top_k, block)
   with progress.Progress("narrations mined", total=len(i), unit="narration") as bar:
     best, s = nearest.nearest(
       d, d, top_k, query_rows=i, key_rows=j, block=block, blocks=blocks, done=bar.update
@@ -81,6 +80,25 @@ def mine(
   clips = usable[np.argsort(j_of_clip, kind="stable")]
   ends = np.cumsum(np.bincount(j_of_clip))
   return make_table(ego, exo, table, i_of_clip, best, s, clips=clips, ends=ends)
+
+
+def compared(
+  ego: records.ClipDataset,
+  exo: Sequence[records.ClipDataset],
+  table: narration_table.NarrationTable,
+) -> tuple[np.ndarray, ...]:
+  """What Eq. 1 is computed for: the rows i and j of d that occur on either side.
+
+  Returns:
+    i and, for each ego clip, its place in i; j and, for each exo clip that may be a
+    partner, its place in j; and the positions of these exo clips.
+  """
+  # Clips of one narration have one vector: it is compared once.
+  i, i_of_clip = np.unique(rows([ego], table), return_inverse=True)
+  # A window of a video in which nothing is done is nobody's partner.
+  usable = np.flatnonzero(np.concatenate([data.moments.pairable for data in exo]))
+  j, j_of_clip = np.unique(rows(exo, table)[usable], return_inverse=True)
+  return i, i_of_clip, j, j_of_clip, usable
 
 
 def mine_into(

@@ -20,6 +20,18 @@ from sum_l_jax.data import records
 from sum_l_jax.data import transforms
 
 
+class UnreadableError(ValueError):
+  """No clip of a data set can be read."""
+
+  def __init__(self, dataset: records.ClipDataset) -> None:
+    """Says what to do."""
+    super().__init__(
+      f"No clip of {dataset!r} at {str(dataset.directory)!r} can be read."
+      " Copy the shards again if they were damaged on the way, or build the"
+      " data set again."
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class TestViews:
   """The test views of a clip.
@@ -79,8 +91,8 @@ class EvalStream:
       host: this process.
 
     Raises:
-      ValueError: a batch that the hosts can't share; while iterating, when no
-        clip at all can be read.
+      ValueError: a batch that the hosts can't share.
+      UnreadableError: while iterating, when no clip at all can be read.
     """
     self._reader = examples.ClipReader(examples.ViewClips([dataset], transform))
     self._views = views
@@ -113,11 +125,7 @@ class EvalStream:
         yield self._batch(list(itertools.islice(rows, self._rows)))
     if len(self.skipped) == self._reader.num_clips:
       (dataset,) = self._reader.pools
-      raise ValueError(
-        f"No clip of {dataset!r} at {str(dataset.directory)!r} can be read."
-        " Copy the shards again if they were damaged on the way, or build the"
-        " data set again."
-      )
+      raise UnreadableError(dataset)
 
   def _read(self) -> Generator[tuple[np.ndarray, int, int, bool], None, None]:
     """Yields pixels, clip, view, and whether they could be read."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import contextlib
 import difflib
 import os
+import shlex
 import sys
 import textwrap
 from typing import Any
@@ -65,7 +66,8 @@ def run(
   Args:
     parser: parser of the options; it gets `--debug`.
     command: function that does the work. It may return what is to be printed,
-      or an exit status.
+      or an exit status. Its options have the whole command, for messages, as
+      `typed`.
     argv: arguments; None takes those of the process.
 
   Returns:
@@ -76,6 +78,7 @@ def run(
   """
   _add_debug(parser)
   args = parser.parse_args(argv)
+  args.typed = shlex.join([*parser.prog.split(), *(sys.argv[1:] if argv is None else argv)])
   return _run(lambda: command(args), args.debug, argv)
 
 

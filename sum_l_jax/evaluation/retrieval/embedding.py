@@ -137,6 +137,24 @@ def why_not(weights: weight_files.Weights, view: str) -> str:
   return ""
 
 
+def check(weights: weight_files.Weights, dataset: records.ClipDataset) -> None:
+  """Refuses a data set that weights can't embed.
+
+  Raises:
+    ValueError: there is no tower for its view, or only a part of one.
+  """
+  if dataset.view not in types.VIEWS:
+    raise ValueError(
+      f"{dataset!r} is of view {dataset.view!r}; there are towers for {types.VIEWS} alone."
+    )
+  reason = why_not(weights, dataset.view)
+  if reason:
+    raise ValueError(
+      f"{weights.source} can't embed {dataset!r}: {reason}. Give a"
+      " checkpoint of the joint stage of a method with both views."
+    )
+
+
 class Embedder:
   """The towers of a checkpoint, ready for data sets.
 
@@ -198,20 +216,15 @@ class Embedder:
       num_views=stream.num_views,
     )
 
+  def width(self, view: str) -> int:
+    """D, the width of the embeddings of a view that can be embedded."""
+    return self._weights.params[view]["projection"]["kernel"].shape[1]
+
   def _tower(self, dataset: records.ClipDataset) -> tuple:
     view, weights = dataset.view, self._weights
-    if view not in types.VIEWS:
-      raise ValueError(
-        f"{dataset!r} is of view {view!r}; there are towers for {types.VIEWS} alone."
-      )
+    check(weights, dataset)
     if view not in self._ready:
-      reason = why_not(weights, view)
-      if reason:
-        raise ValueError(
-          f"{weights.source} can't embed {dataset!r}: {reason}. Give a"
-          " checkpoint of the joint stage of a method with both views."
-        )
-      dim = weights.params[view]["projection"]["kernel"].shape[1]
+      dim = self.width(view)
       network = Network(lambda: towers.embedding_model(weights.card, view, dim))
       everywhere = devices.replicated(self._mesh)
       self._ready[view] = (

@@ -9,7 +9,8 @@ r"""Writes embeddings of clips, from a checkpoint, as a file for other programs.
 A data set's own view picks the encoder. The file has a row per clip: clip_id,
 dataset, view, split, narration, labels (JSON: task -> class names), vector
 (float32 [D], unit norm). --nearest also writes FILE_nearest: for every clip the
-K most similar clips of each other data set given, exactly.
+K most similar clips of each other data set given, exactly. On many machines, each
+embeds a part with --part=3/40, and --merge=40 puts the parts together.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sys
 from etils import epath
 
 from sum_l_jax.system import command_line
+from sum_l_jax.system import work_parts
 from sum_l_jax.tools import shared_options
 
 SUFFIXES = (".npz", ".parquet")
@@ -38,10 +40,12 @@ def _parser() -> argparse.ArgumentParser:
   nearest_help = "also write the K nearest clips of each other data set"
   add("--nearest", type=int, default=0, metavar="K", help=nearest_help)
   shared_options.add_embedder(parser)
+  work_parts.add_options(parser)
   return parser
 
 
 def _run(options: argparse.Namespace) -> str:
+  from sum_l_jax.checkpoint import weight_files
   from sum_l_jax.data import clip_selection
   from sum_l_jax.tools.embed import embedding_table
 
@@ -54,9 +58,15 @@ def _run(options: argparse.Namespace) -> str:
   if options.nearest and len(texts) < 2:
     raise ValueError("--nearest needs two or more data sets in --datasets.")
   datasets = [clip_selection.open_dataset(text, options.split) for text in texts]
-  columns, owner, about = embedding_table.embed_datasets(
-    options.checkpoint, datasets, **shared_options.embedder_options(options)
-  )
+  weights = weight_files.read_weights(options.checkpoint)
+  work = embedding_table.Work(weights, datasets, shared_options.embedder_options(options))
+  if options.part:
+    return work.parts(options.output).make(options.part, work.make_part)
+  if options.merge:
+    found = work.read_parts(work.parts(options.output).collect(options.merge, options.typed))
+  else:
+    found = work.embed()
+  columns, owner, about = work.table(found)
   embedding_table.write_table(options.output, columns, about)
   rows, dim = columns["vector"].shape
   lines = [
@@ -67,9 +77,11 @@ def _run(options: argparse.Namespace) -> str:
     lines.append(f"{len(skipped)} clips can't be read and are left out: {', '.join(skipped[:5])}")
   if options.nearest:
     path = options.output.with_stem(options.output.stem + "_nearest")
-    found = embedding_table.nearest_rows(columns, owner, options.nearest)
-    embedding_table.write_table(path, found, {**about, "nearest": options.nearest})
-    lines.append(f"wrote {path}: {len(found['rank'])} neighbours")
+    nearest = embedding_table.nearest_rows(columns, owner, options.nearest)
+    embedding_table.write_table(path, nearest, {**about, "nearest": options.nearest})
+    lines.append(f"wrote {path}: {len(nearest['rank'])} neighbours")
+  if options.merge:
+    work.parts(options.output).clear()
   return "\n".join(lines)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+import dataclasses
 import json
 from typing import Any
 
@@ -13,56 +14,140 @@ import pyarrow
 from pyarrow import parquet
 
 from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.data import clip_selection
+from sum_l_jax.data import eval_loader
 from sum_l_jax.data import records
 from sum_l_jax.evaluation.retrieval import cosine
 from sum_l_jax.evaluation.retrieval import embedding
 from sum_l_jax.system import npz_files
 from sum_l_jax.system import storage
+from sum_l_jax.system import work_parts
 
 Columns = Mapping[str, np.ndarray]
 
 
-def embed_datasets(
-  checkpoint: str | epath.Path, datasets: Sequence[records.ClipDataset], **options: int
-) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, Any]]:
-  """Embeds the clips of several data sets.
+@dataclasses.dataclass(frozen=True)
+class Work:
+  """What is embedded, by what.
 
-  Args:
-    checkpoint: workdir, checkpoint folder or `.npz` file.
+  Attributes:
+    weights: weights of the towers.
     datasets: one data set or more.
-    **options: `clips`, `crops`, `batch_size`, `num_threads` of
-      `embedding.Embedder`.
-
-  Returns:
-    The columns, with a row per readable clip; int64 `[rows]`, the position of
-    each row's data set; and what the file says about itself.
-
-  Raises:
-    FileNotFoundError, ValueError: no such checkpoint, or one that can't embed a
-      data set's view.
+    options: `clips`, `crops`, `batch_size`, `num_threads` of `embedding.Embedder`.
   """
-  weights = weight_files.read_weights(checkpoint)
-  embedder = embedding.Embedder(weights, **options)
-  parts, owner, skipped = [], [], []
-  for number, dataset in enumerate(datasets):
-    found = embedder(dataset)
-    rows = np.flatnonzero(found.readable)
-    parts.append(_columns(dataset, rows, found.vectors[rows]))
-    owner += [number] * len(rows)
-    skipped += [dataset.clips[i].clip_id for i in np.flatnonzero(~found.readable)]
-  columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-  views = sorted({dataset.view for dataset in datasets})
-  about = {
-    "checkpoint": weights.source,
-    "step": weights.step,
-    "sha256": {view: weight_files.weights_sha256(weights, view) for view in views},
-    "text_model": weights.card.get("data", {}).get("text_model"),
-    "fingerprints": {repr(dataset): dataset.fingerprint for dataset in datasets},
-    "clips": options.get("clips", 1),
-    "crops": options.get("crops", 1),
-    "skipped": skipped,
-  }
-  return columns, np.array(owner, np.int64), about
+
+  weights: weight_files.Weights
+  datasets: Sequence[records.ClipDataset]
+  options: Mapping[str, int]
+
+  def embed(self) -> list[embedding.Embeddings]:
+    """Embeds the clips of all data sets.
+
+    Raises:
+      ValueError: the checkpoint can't embed a data set's view, or no clip of one can
+        be read.
+    """
+    embedder = embedding.Embedder(self.weights, **self.options)
+    return [embedder(dataset) for dataset in self.datasets]
+
+  def table(
+    self, found: Sequence[embedding.Embeddings]
+  ) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, Any]]:
+    """Puts the embeddings of the data sets together.
+
+    Returns:
+      The columns, with a row per readable clip; int64 `[rows]`, the position of
+      each row's data set; and what the file says about itself.
+    """
+    pieces, owner, skipped = [], [], []
+    for number, (dataset, one) in enumerate(zip(self.datasets, found, strict=True)):
+      rows = np.flatnonzero(one.readable)
+      pieces.append(_columns(dataset, rows, one.vectors[rows]))
+      owner += [number] * len(rows)
+      skipped += [dataset.clips[i].clip_id for i in np.flatnonzero(~one.readable)]
+    columns = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    about = {
+      "checkpoint": self.weights.source,
+      "step": self.weights.step,
+      "sha256": self._sha256(),
+      "text_model": self.weights.card.get("data", {}).get("text_model"),
+      "fingerprints": {repr(dataset): dataset.fingerprint for dataset in self.datasets},
+      "clips": self.options.get("clips", 1),
+      "crops": self.options.get("crops", 1),
+      "skipped": skipped,
+    }
+    return columns, np.array(owner, np.int64), about
+
+  def _sha256(self) -> dict[str, str]:
+    views = sorted({dataset.view for dataset in self.datasets})
+    return {view: weight_files.weights_sha256(self.weights, view) for view in views}
+
+  def _units(self) -> list[tuple[int, range]]:
+    """Data set and rows of what is embedded at a time.
+
+    A part begins where a batch does: the last bits of an embedding may depend on the
+    clips beside it.
+    """
+    size = self.options["batch_size"]
+    return [
+      (number, range(first, min(first + size, len(dataset))))
+      for number, dataset in enumerate(self.datasets)
+      for first in range(0, len(dataset), max(1, size))
+    ]
+
+  def parts(self, output: epath.Path) -> work_parts.Parts:
+    """The parts of the work, whose items are batches of clips.
+
+    Raises:
+      ValueError: the checkpoint can't embed a data set's view.
+    """
+    for dataset in self.datasets:
+      embedding.check(self.weights, dataset)
+    work = {
+      "sha256": self._sha256(),
+      "fingerprints": [[repr(dataset), dataset.fingerprint] for dataset in self.datasets],
+      **{name: self.options.get(name, 1) for name in ("clips", "crops", "batch_size")},
+    }
+    return work_parts.Parts(output, work, [len(rows) for _, rows in self._units()])
+
+  def make_part(self, items: range, folder: epath.Path) -> dict[str, Any]:
+    """Embeds the clips of a part into its folder."""
+    rows: dict[int, list[int]] = {}
+    for number, unit in self._units()[items.start : items.stop]:
+      rows.setdefault(number, []).extend(unit)
+    embedder = embedding.Embedder(self.weights, **self.options)
+    for number, chosen in rows.items():
+      dataset = clip_selection.subset(self.datasets[number], np.array(chosen))
+      try:
+        found = embedder(dataset)
+      except eval_loader.UnreadableError:
+        # One machine leaves these clips out as well, if there are others.
+        found = embedding.Embeddings(
+          np.zeros((len(chosen), embedder.width(dataset.view)), np.float32),
+          np.zeros(len(chosen), bool),
+        )
+      np.savez(folder / f"{number}.npz", vectors=found.vectors, readable=found.readable)
+    return {"datasets": list(rows)}
+
+  def read_parts(self, made: Sequence[work_parts.Made]) -> list[embedding.Embeddings]:
+    """The embeddings of all parts, by data set.
+
+    Raises:
+      UnreadableError: no clip of a data set can be read.
+    """
+    each: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in self.datasets]
+    for part in made:
+      for number in part.result["datasets"]:
+        with (
+          storage.local_copy(part.folder / f"{number}.npz") as path,
+          np.load(path, allow_pickle=False) as arrays,
+        ):
+          each[number].append((arrays["vectors"], arrays["readable"]))
+    found = [embedding.Embeddings(*map(np.concatenate, zip(*pieces))) for pieces in each]
+    for dataset, one in zip(self.datasets, found, strict=True):
+      if not one.readable.any():
+        raise eval_loader.UnreadableError(dataset)
+    return found
 
 
 def _columns(dataset: records.ClipDataset, rows: np.ndarray, vectors: np.ndarray) -> Columns:
@@ -87,7 +172,7 @@ def nearest_rows(columns: Columns, owner: np.ndarray, k: int) -> dict[str, np.nd
   """Finds the k most similar clips of each other data set, for every clip.
 
   Args:
-    columns: columns from `embed_datasets`.
+    columns: columns from `Work.table`.
     owner: data set of each row, int64 `[rows]`.
     k: neighbours per data set, at least 1; a smaller data set gives all its
       clips.

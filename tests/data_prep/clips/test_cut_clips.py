@@ -137,30 +137,6 @@ def test_several_processes_give_the_same(source, tmp_path):
   assert content(tmp_path / "two") == content(tmp_path / "one")
 
 
-def test_beam_gives_the_same(source, tmp_path):
-  pytest.importorskip(
-    "apache_beam",
-    reason="needs apache-beam: pip install -e '.[beam]', in an environment of its own",
-  )
-  options = [*source, "--beam_runner=DirectRunner"]
-  assert build_dataset.main([*source, f"--output={tmp_path / 'one'}"]) == 0
-  assert build_dataset.main([*options, f"--output={tmp_path / 'two'}"]) == 0
-  assert content(tmp_path / "two") == content(tmp_path / "one")
-  # A bad clip stops it, and is named.
-  (tmp_path / "P01_03" / "frame_0000000045.jpg").write_bytes(b"")
-  assert build_dataset.main([*options, f"--output={tmp_path / 'three'}"]) == 2
-  assert not (tmp_path / "three").exists()
-
-
-def test_beam_that_is_not_there(source, tmp_path, monkeypatch, capsys):
-  monkeypatch.setitem(sys.modules, "apache_beam", None)
-  options = [*source, f"--output={tmp_path / 'out'}"]
-  assert build_dataset.main([*options, "--beam_runner=DirectRunner"]) == 2
-  assert "--beam_runner needs Apache Beam" in capsys.readouterr().err
-  assert build_dataset.main([*options, "--beam_options=--x=1"]) == 2
-  assert "--beam_options needs --beam_runner" in capsys.readouterr().err
-
-
 def test_overlapping_clips_are_decoded_in_one_pass(tmp_path, monkeypatch):
   """The same clips as one by one, in the order of the manifest; each frame is decoded once."""
   numbered_video.write_video(tmp_path / "a.mp4", list(range(120)))

@@ -218,6 +218,61 @@ def test_unreadable_clips_are_left_out(finished, tmp_path, capsys):
   assert about["skipped"] == ["c001"]
 
 
+@pytest.mark.parametrize("of", [1, 3, 8])
+def test_parts_give_the_same(finished, tiny_ego, tiny_exo, tmp_path, capsys, of):
+  """A whole part, and one of the last clips, can't be read."""
+  clips = tiny_data.noise_clips("c", 9, seed=5)
+  for number in (3, 4, 5, 8):
+    broken = [frame[: len(frame) // 2] for frame in clips[number].frames]
+    clips[number] = dataclasses.replace(clips[number], frames=broken)
+  clip_dataset.write_clip_dataset(
+    tmp_path / "own",
+    name="broken",
+    view="ego",
+    tasks=tiny_data.SOFTMAX_TASKS,
+    splits={"val": lambda: clips},
+  )
+  embed = lambda name, *more: main(
+    [
+      f"--checkpoint={finished[0]}",
+      f"--datasets={tiny_exo}:train,{tmp_path / 'own'}:val,{tiny_ego}:val",
+      "--batch_size=3",
+      "--nearest=2",
+      f"--output={tmp_path / name}",
+      *more,
+    ]
+  )
+  assert embed("whole.npz") == 0
+  for number in range(1, of):
+    assert embed("out.npz", f"--part={number}/{of}") == 0
+  capsys.readouterr()
+  assert embed("out.npz", f"--merge={of}") == 2
+  assert f"1 of {of} parts are missing" in capsys.readouterr().err
+  assert embed("out.npz", f"--part=0/{of}") == 0
+  assert embed("out.npz", f"--merge={of}") == 0
+  for stem in ("", "_nearest"):
+    found, wanted = (read_npz(tmp_path / f"{name}{stem}.npz") for name in ("out", "whole"))
+    assert found[1] == wanted[1] and set(found[0]) == set(wanted[0])
+    for name, column in wanted[0].items():
+      np.testing.assert_array_equal(found[0][name], column)
+  assert wanted[1]["skipped"] == ["c003", "c004", "c005", "c008"]
+  assert not (tmp_path / "out.npz.parts").exists()
+
+
+def test_parts_of_other_weights_are_refused(finished, tiny_ego, tmp_path, capsys):
+  options = [f"--datasets={tiny_ego}:val", f"--output={tmp_path / 'out.npz'}"]
+  weights = weight_files.read_weights(finished[0])
+  weights.params["ego"]["projection"]["kernel"] = 2 * weights.params["ego"]["projection"]["kernel"]
+  weight_files.write_weights(tmp_path / "other.npz", weights)
+  assert main([*options, f"--checkpoint={finished[0]}", "--part=0/1"]) == 0
+  capsys.readouterr()
+  assert main([*options, f"--checkpoint={tmp_path / 'other.npz'}", "--merge=1"]) == 2
+  assert "made from something else: sha256 was" in capsys.readouterr().err
+  exo_only = f"--checkpoint={finished[0] / 'exo'}"
+  assert main([*options, exo_only, "--part=0/1"]) == 2
+  assert "it has no ego tower" in capsys.readouterr().err
+
+
 def test_evenly_spaced_clips(tiny_ego):
   assert clip_selection.spaced(10, 4).tolist() == [0, 2, 5, 7]
   assert clip_selection.spaced(3, 9).tolist() == [0, 1, 2]
