@@ -212,6 +212,7 @@ def _start(settings: Settings) -> jax.sharding.Mesh:
   if reason := compile_cache.use(settings.storage.compilation_cache):
     absl.logging.warning("%s", reason)
   mesh = devices.make_mesh(settings.num_devices or None)
+  platform_errors.check(mesh.devices.flat[0].platform)
   unused = multihost.count_gpus(os.environ) or multihost.has_tpu()
   if unused and mesh.devices.flat[0].platform == "cpu" and "JAX_PLATFORMS" not in os.environ:
     absl.logging.warning(

@@ -7,6 +7,7 @@ import re
 import sys
 
 _VARIABLES = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "CUDA_VISIBLE_DEVICES")
+_NONE = "there is none, or its library is not installed"
 _WORDS = re.compile(r"[Uu]nable to initialize backend|[Uu]nknown backend|[Nn]o visible .* devices")
 
 
@@ -25,7 +26,27 @@ def advice(error: BaseException) -> str:
   if not _WORDS.search(reason):
     if reason or _finds_devices():
       return ""
-    reason = "there is none, or its library is not installed"
+    reason = _NONE
+  return _explain(reason)
+
+
+def check(platform: str) -> None:
+  """Refuses the processor where JAX_PLATFORMS names something else first.
+
+  With `cuda,cpu` and no GPU in sight, JAX takes the processor without a word.
+
+  Args:
+    platform: platform of the devices that JAX took.
+
+  Raises:
+    ValueError: says which variable is at fault, and the way out.
+  """
+  first = os.environ.get("JAX_PLATFORMS", "").split(",")[0].strip()
+  if platform == "cpu" and first not in ("", "cpu"):
+    raise ValueError(_explain(_NONE))
+
+
+def _explain(reason: str) -> str:
   set_to = [f"{name}={os.environ[name]!r}" for name in _VARIABLES if name in os.environ]
   asks = f"With {' and '.join(set_to)} JAX" if set_to else "JAX"
   out = (

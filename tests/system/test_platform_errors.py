@@ -17,12 +17,14 @@ from sum_l_jax.system import platform_errors
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu", "nothing"])
+MAIN = ["sum_l_jax.main", "--config=configs/demo.py", "--workdir={}"]
+
+
 @pytest.mark.parametrize(
-  "command",
+  "command, platform",
   [
-    ["sum_l_jax.main", "--config=configs/demo.py", "--workdir={}"],
-    ["sum_l_jax.tools.doctor"],
+    *((MAIN, platform) for platform in ("cuda", "tpu", "nothing", "cuda,cpu")),
+    *((["sum_l_jax.tools.doctor"], platform) for platform in ("cuda", "tpu", "nothing")),
   ],
 )
 def test_commands_name_the_variable(command, platform, tmp_path):
@@ -59,6 +61,14 @@ def test_every_command_does(monkeypatch, capsys):
   for error in (AssertionError(), RuntimeError("Unable to initialize backend 'cuda': no driver")):
     assert command_line.run(argparse.ArgumentParser(), _raise(error), []) == 2
     assert "With JAX_PLATFORMS='cuda'" in capsys.readouterr().err
+
+
+def test_the_processor_is_taken_where_it_is_asked_for(monkeypatch):
+  for platforms in ("", "cpu", "cpu,cuda"):
+    monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    platform_errors.check("cpu")
+  monkeypatch.setenv("JAX_PLATFORMS", "cuda,cpu")
+  platform_errors.check("gpu")
 
 
 @pytest.mark.parametrize("error", [AssertionError(), AssertionError("x"), RuntimeError("y")])
