@@ -1,29 +1,45 @@
-"""Checksums of checkpoints, written with them and compared before their use.
+"""What a checkpoint is, and whether it is what was written.
 
-`sha256.json` lies in a checkpoint's folder before Orbax gives the folder its
-final name, so a complete checkpoint always has it. A checkpoint that lacks it
-is used with a warning.
+`checksums.json` lies in a checkpoint's folder before Orbax makes the checkpoint
+complete, so a complete one always has it: size and CRC32C of each file. A bucket
+keeps the CRC32C of its objects, so there nothing is read back, neither after a
+save nor before a use. A checkpoint without a list is used with a warning.
+
+On a disk Orbax completes a checkpoint by giving its folder the final name, and a
+damaged one is set aside by another name. In a bucket nothing can be renamed: what
+is complete has Orbax's file `commit_success.txt`, and what is damaged has a note,
+`damaged.txt`. All that lists checkpoints does it by `steps`.
 """
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
+import re
 from typing import Annotated
 
 from absl import logging
 from etils import epath
+import google_crc32c
 import msgspec
 
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import retries
 from sum_l_jax.system import storage
 
-MANIFEST = "sha256.json"
+MANIFEST = "checksums.json"
+# What Orbax writes last into a checkpoint of a bucket.
+COMMITTED = "commit_success.txt"
+# What is added to a damaged checkpoint of a bucket.
+NOTE = "damaged.txt"
+# Part of the name that Orbax gives an unfinished checkpoint of a disk.
+UNFINISHED = ".orbax-checkpoint-tmp"
 # The items that the list covers. It leaves out Orbax's notes beside them, which
 # are still written afterwards.
 _ITEMS = ("state", "meta")
 _DAMAGED = ".damaged"
+_AT_ONCE = 1 << 22
 _MEND = (
   "so the checkpoint isn't what was written. Copy it again from where it is"
   " whole; or run its training command, which sets it aside and goes on from"
@@ -35,42 +51,65 @@ class DamagedCheckpointError(ValueError):
   """A checkpoint isn't what was written."""
 
 
+# CRC32C as buckets write it: base64 of four bytes.
+_Crc32c = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9+/]{6}==$")]
+
+
 @dataclasses.dataclass(frozen=True)
 class _Manifest:
-  """What `sha256.json` holds: size and SHA-256 by the name of a file."""
+  """What `checksums.json` holds: size and CRC32C by the name of a file."""
 
-  files: Annotated[
-    dict[str, tuple[checked_json.Index, checked_json.Sha256]], msgspec.Meta(min_length=1)
-  ]
+  files: Annotated[dict[str, tuple[checked_json.Index, _Crc32c]], msgspec.Meta(min_length=1)]
 
 
-def _files(folder: epath.Path) -> dict[str, epath.Path]:
-  """Files of the items, by their names relative to the checkpoint's folder."""
-  found = {
-    f"{item}/{name}": path
-    for item in _ITEMS
-    for name, path in storage.files_below(folder / item).items()
-  }
+@retries.retried
+def _crc32c(path: epath.Path) -> str:
+  """The CRC32C of a file of a disk, which is read."""
+  value = 0
+  with storage.open_binary(path) as file:
+    while data := file.read(_AT_ONCE):
+      value = google_crc32c.extend(value, data)
+  return base64.b64encode(value.to_bytes(4, "big")).decode("ascii")
+
+
+def _files(folder: epath.Path, *, contents: bool) -> dict[str, tuple[int, str]]:
+  """Size and CRC32C of the items' files, by names relative to the checkpoint's folder.
+
+  Args:
+    folder: folder of one checkpoint.
+    contents: whether the CRC32C is wanted where files must be read for it;
+      without, it is "" there.
+  """
+  found = {}
+  for item in _ITEMS:
+    if storage.is_remote(folder):
+      below = storage.sizes_and_checksums(folder / item)
+    else:
+      below = {
+        name: (storage.size(path), _crc32c(path) if contents else "")
+        for name, path in storage.files_below(folder / item).items()
+      }
+    found.update({f"{item}/{name}": facts for name, facts in below.items()})
   return dict(sorted(found.items()))
 
 
 @retries.retried
 def write(folder: epath.Path) -> None:
-  """Lists the size and SHA-256 of a checkpoint's files, read back from disk.
+  """Lists the size and CRC32C of a checkpoint's files.
+
+  On a disk they are read back, in a bucket they are not.
 
   Args:
     folder: folder of one checkpoint, whose items are all written.
   """
-  listed = {
-    name: [storage.size(path), storage.sha256(path)] for name, path in _files(folder).items()
-  }
+  listed = _files(folder, contents=True)
   storage.write_text(folder / MANIFEST, json.dumps({"files": listed}, indent=1))
 
 
 def _read_list(folder: epath.Path) -> dict[str, tuple[int, str]] | None:
-  """Size and SHA-256 by file name; None if there is no list."""
+  """Size and CRC32C by file name; None if there is no list."""
   path = folder / MANIFEST
-  if not path.is_file():
+  if not storage.is_file(path):
     return None
   try:
     return checked_json.decode(storage.read_text(path), _Manifest).files
@@ -83,7 +122,8 @@ def check(folder: str | epath.Path, *, contents: bool = True) -> None:
 
   Args:
     folder: folder of one checkpoint.
-    contents: whether to read the files; otherwise only sizes are compared.
+    contents: whether to read the files of a disk; otherwise only sizes are
+      compared there.
 
   Raises:
     DamagedCheckpointError: a file is missing, or has another size or other
@@ -100,45 +140,106 @@ def check(folder: str | epath.Path, *, contents: bool = True) -> None:
       MANIFEST,
     )
     return
-  # Names are compared before any of them is opened: none leads out of the folder.
-  present = _files(folder)
+  # Names and sizes are compared before anything is read: a wrong list costs nothing.
+  present = _files(folder, contents=False)
   if unlisted := sorted(present.keys() - listed.keys()):
     raise DamagedCheckpointError(f"{folder / unlisted[0]} is not in {MANIFEST}, {_MEND}")
   if missing := sorted(listed.keys() - present.keys()):
     raise DamagedCheckpointError(f"{folder / missing[0]} is missing, {_MEND}")
-  for name, (size, digest) in listed.items():
-    path = folder / name
-    found = storage.size(path)
+  for name, (size, checksum) in listed.items():
+    path, (found, stored) = folder / name, present[name]
     if found != size:
       raise DamagedCheckpointError(f"{path} has {found} bytes, {size} were written, {_MEND}")
-    if contents and storage.sha256(path) != digest:
+    if not stored and contents:
+      stored = _crc32c(path)
+    if stored and stored != checksum:
       raise DamagedCheckpointError(
         f"{path} has the right size, but not the contents that were written, {_MEND}"
       )
 
 
 def is_checkpoint(folder: epath.Path) -> bool:
-  """Whether a folder is a checkpoint, whole or not."""
+  """Whether a folder is a complete checkpoint, damaged or not."""
+  if storage.is_remote(folder):
+    return storage.is_file(folder / COMMITTED)
   return (folder / _ITEMS[0]).is_dir() or (folder / MANIFEST).is_file()
 
 
-def steps(directory: epath.Path) -> list[int]:
-  """Steps of complete checkpoints; Orbax gives unfinished ones a suffix."""
-  if not directory.is_dir():
+def _numbers(directory: epath.Path) -> list[int]:
+  """Numbers that are names in a folder, if there is such a folder, sorted."""
+  try:
+    names = storage.names(directory)
+  except (FileNotFoundError, NotADirectoryError):
     return []
-  return sorted(
-    int(path.name) for path in directory.iterdir() if path.name.isdigit() and path.is_dir()
-  )
+  return sorted(int(name) for name in names if re.fullmatch("[0-9]+", name))
+
+
+def steps(directory: epath.Path) -> list[int]:
+  """Steps of complete checkpoints that weren't set aside, sorted."""
+  numbers = _numbers(directory)
+  if not storage.is_remote(directory):
+    return [number for number in numbers if (directory / str(number)).is_dir()]
+  found = []
+  for number in numbers:
+    # One request a checkpoint. An object could have this name as well.
+    names = _names(directory / str(number))
+    if COMMITTED in names and NOTE not in names:
+      found.append(number)
+  return found
+
+
+def _names(folder: epath.Path) -> list[str]:
+  try:
+    return storage.names(folder)
+  except (FileNotFoundError, NotADirectoryError):
+    return []  # Removed between two looks.
+
+
+def remove_unfinished(directory: epath.Path) -> None:
+  """Removes what a save or a removal left behind that was killed.
+
+  Args:
+    directory: folder of the checkpoints of a stage, in which nobody else saves.
+  """
+  for name in _names(directory):
+    folder = directory / name
+    if storage.is_remote(directory):
+      left = name.isdecimal() and COMMITTED not in _names(folder)
+    else:
+      left = bool(re.match(rf"[0-9]+{re.escape(UNFINISHED)}", name)) and folder.is_dir()
+    if left:
+      logging.info("An unfinished checkpoint is removed: %s", folder)
+      storage.remove_tree(folder)
+
+
+def remove(directory: epath.Path, step: int) -> None:
+  """Removes a checkpoint; a kill on the way leaves an unfinished one.
+
+  Args:
+    directory: folder of the checkpoints of a stage.
+    step: step of a complete checkpoint.
+
+  Raises:
+    OSError: that fails.
+  """
+  folder = directory / str(step)
+  if storage.is_remote(directory):
+    storage.remove(folder / COMMITTED)
+  else:
+    folder = folder.rename(directory / f"{step}{UNFINISHED}-removed")
+  storage.remove_tree(folder)
+  if folder.exists():
+    raise OSError(f"Files in {str(folder)!r} are left.")
 
 
 def set_damaged_aside(directory: epath.Path) -> None:
-  """Renames damaged checkpoints after the last good one, with a warning.
+  """Sets damaged checkpoints after the last good one aside, with a warning.
 
   Args:
     directory: folder of the checkpoints of a stage.
 
   Raises:
-    DamagedCheckpointError: no checkpoint is good; nothing is renamed then.
+    DamagedCheckpointError: no checkpoint is good; nothing is changed then.
   """
   damaged = []
   for step in reversed(steps(directory)):
@@ -155,11 +256,21 @@ def set_damaged_aside(directory: epath.Path) -> None:
         " begin this stage again, remove that folder."
       )
   for step, error in damaged:
-    aside = _free_name(directory, step)
-    (directory / str(step)).rename(aside)
-    logging.warning(
-      "Damaged checkpoint dropped, now called %s; the one before it is used: %s", aside.name, error
-    )
+    folder = directory / str(step)
+    if storage.is_remote(directory):
+      aside = folder / NOTE
+      storage.write_text(aside, f"{error}\n")
+      logging.warning(
+        "Damaged checkpoint dropped, as %s now says; the one before it is used: %s", aside, error
+      )
+    else:
+      aside = _free_name(directory, step)
+      folder.rename(aside)
+      logging.warning(
+        "Damaged checkpoint dropped, now called %s; the one before it is used: %s",
+        aside.name,
+        error,
+      )
 
 
 def _free_name(directory: epath.Path, step: int) -> epath.Path:

@@ -1,13 +1,20 @@
 """Orbax checkpoints of one stage: the state, and a card that says what it is.
 
-Layout: `<directory>/<step>/state` (arrays), `/meta` (JSON) and `/sha256.json`.
-Saving is asynchronous. A checkpoint is in place whole or not at all (Orbax
-renames it), and an older one is removed only after a newer one is complete and
-was checked.
+Layout: `<directory>/<step>/state` (arrays), `/meta` (JSON) and `/checksums.json`.
+Saving is asynchronous: all but the copy of the state to the host's memory is done
+by other threads, and so is the removal of older checkpoints. A checkpoint is in
+place whole or not at all, see `integrity`, and an older one is removed only after
+a newer one is complete and was checked.
+
+Orbax's `CheckpointManager` isn't used, but the checkpointer that it uses itself:
+which folders are checkpoints and what may be removed is decided by `integrity`
+alone, and an error of one process is known there at once, where the manager would
+first wait for all others.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import re
 from typing import Any
@@ -16,15 +23,18 @@ from typing import NoReturn
 from absl import logging
 from etils import epath
 import jax
-from jax.experimental import multihost_utils
-import numpy as np
 import orbax.checkpoint as ocp
 
 from sum_l_jax.checkpoint import integrity
+from sum_l_jax.checkpoint import tensorstore_retries
 from sum_l_jax.system import checked_json
+from sum_l_jax.system import peers
 from sum_l_jax.system import storage
 
-_SYSTEM_ERROR = re.compile(r"os_error_code|OS error \d")
+# What TensorStore says of a disk or a bucket.
+_SYSTEM_ERROR = re.compile(r"os_error_code|OS error \d|HTTP response|CURL|gs://")
+# Packages whose errors are those of a bucket.
+_CLIENTS = ("aiohttp", "gcsfs", "google", "requests", "urllib3")
 
 
 class SaveError(ValueError):
@@ -40,6 +50,8 @@ def _is_of_disk(error: BaseException | None) -> bool:
   while error is not None:
     if isinstance(error, OSError | integrity.DamagedCheckpointError):
       return True
+    if type(error).__module__.partition(".")[0] in _CLIENTS:
+      return True
     if isinstance(error, ValueError) and _SYSTEM_ERROR.search(str(error)):
       return True
     error = error.__cause__
@@ -50,20 +62,23 @@ class Checkpoints:
   """The checkpoints of one stage; close it, or use it in a `with`."""
 
   def __init__(self, directory: str | epath.Path, *, keep: int = 2) -> None:
-    """Sets damaged checkpoints aside with a warning, see `integrity`.
+    """Removes unfinished checkpoints, and sets damaged ones aside with a warning.
 
     Args:
       directory: folder of the checkpoints, made if it is missing.
       keep: number of recent checkpoints to keep; there is one more while the
-        newest is written.
+        newest is written, and until an old one is removed.
 
     Raises:
-      integrity.DamagedCheckpointError: there are checkpoints, and none is whole.
+      ValueError: there are checkpoints, and none is whole.
       SaveError: the directory can't be made.
     """
     self._directory = storage.absolute(directory)
     self._keep = keep
     self._pending: int | None = None
+    self._finishing: concurrent.futures.Future[None] | None = None
+    # Steps that couldn't be removed yet.
+    self._old: list[int] = []
     try:
       self._directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -71,21 +86,40 @@ class Checkpoints:
         f"The checkpoint folder {str(self._directory)!r} can't be made"
         f" ({error}). Give a --workdir that may be written to."
       ) from error
-    _drop_damaged(self._directory)
-    self._manager = ocp.CheckpointManager(
-      self._directory,
-      # Handlers are named, so that a new process can read what another saved.
-      item_handlers={"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()},
-      options=ocp.CheckpointManagerOptions(
-        # `wait` removes older ones, after it checked the new one.
-        max_to_keep=None,
-        # Removes what a kill in the middle of a save left behind.
-        cleanup_tmp_directories=True,
-        enable_async_checkpointing=True,
-        async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
-      ),
+    # One process looks, for all.
+    self._steps: list[int] = json.loads(peers.from_first(self._look))
+    tensorstore_retries.limit()
+    # Given outright: what Orbax chooses for a mounted bucket is to change, and
+    # checkpoints that were saved in another way would be unfinished ones there.
+    atomicity = ocp.path.atomicity
+    kind = (
+      atomicity.CommitFileTemporaryPath
+      if storage.is_remote(self._directory)
+      else atomicity.AtomicRenameTemporaryPath
     )
-    self._saved = self._manager.latest_step()
+    options = ocp.AsyncOptions(
+      post_finalization_callback=self._seal,
+      # Made in the background, a folder that can't be made leaves threads of Orbax
+      # behind that wait for it for five minutes, also at the end of the process.
+      create_directories_asynchronously=False,
+    )
+    self._checkpointer = ocp.AsyncCheckpointer(
+      # Handlers are named, so that a new process can read what another saved.
+      ocp.CompositeCheckpointHandler(
+        composite_options=ocp.CompositeOptions(temporary_path_class=kind, async_options=options),
+        state=ocp.StandardCheckpointHandler(),
+        meta=ocp.JsonCheckpointHandler(),
+      ),
+      async_options=options,
+      temporary_path_class=kind,
+    )
+    self._finisher = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
+    self._remover = concurrent.futures.ThreadPoolExecutor(1, "old_checkpoints")
+
+  def _look(self) -> str:
+    integrity.remove_unfinished(self._directory)
+    integrity.set_damaged_aside(self._directory)
+    return json.dumps(integrity.steps(self._directory))
 
   def __enter__(self) -> Checkpoints:
     return self
@@ -101,7 +135,7 @@ class Checkpoints:
       SaveError: that checkpoint could not be written.
     """
     self.wait()
-    return self._saved
+    return max(self._steps, default=None)
 
   def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
     """Starts saving; does nothing if this step is already saved.
@@ -116,24 +150,58 @@ class Checkpoints:
         errors, such as that of a leaf that is no array, are raised as they are.
     """
     self.wait()
-    if step in self._manager.all_steps():
+    if step in self._steps:
       return
     # Fails here; within the save, its error would race with those it causes.
     json.dumps(meta)
     self._pending = step
+    folder = self._directory / str(step)
     try:
-      self._manager.save(
-        step,
+      if jax.process_index() == 0 and folder.exists():
+        storage.remove_tree(folder)  # Damaged, and noted as such.
+      self._checkpointer.save(
+        folder,
         args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)),
-        force=True,
       )
     except Exception as error:
       self._fail(error)
+    self._finishing = self._finisher.submit(self._finish, step)
 
   def _seal(self) -> None:
-    """Adds the checksums, just before Orbax gives the folder its name."""
-    for folder in storage.matching(self._directory, f"{self._pending}.orbax-*"):
+    """Adds the checksums, just before Orbax completes the checkpoint."""
+    if storage.is_remote(self._directory):
+      integrity.write(self._directory / str(self._pending))
+      return
+    pattern = f"{self._pending}{integrity.UNFINISHED}*"
+    for folder in storage.matching(self._directory, pattern):
       integrity.write(folder)
+
+  def _finish(self, step: int) -> None:
+    """Waits for the end of a save, in a thread of its own."""
+    self._checkpointer.wait_until_finished()
+    if jax.process_index() == 0:
+      integrity.check(self._directory / str(step), contents=False)
+    logging.info("Saved: %s", self._directory / str(step))
+    self._steps.append(step)
+    self._old += sorted(self._steps)[: -self._keep]
+    self._steps = sorted(self._steps)[-self._keep :]
+    if jax.process_index() == 0:
+      self._remover.submit(self._remove)
+
+  def _remove(self) -> None:
+    """Removes old checkpoints, in a thread of its own."""
+    for step in tuple(self._old):
+      try:
+        integrity.remove(self._directory, step)
+      except Exception as error:
+        logging.warning(
+          "The old checkpoint %s can't be removed now (%s). It takes space until a later save"
+          " or start does it.",
+          self._directory / str(step),
+          error,
+        )
+      else:
+        self._old.remove(step)
 
   def _fail(self, error: Exception) -> NoReturn:
     """Raises a SaveError if the disk is at fault, else the error itself."""
@@ -142,9 +210,9 @@ class Checkpoints:
       raise error
     raise SaveError(
       f"The checkpoint of step {step} can't be written to"
-      f" {str(self._directory)!r} ({str(error).strip()[:500]}). Complete is"
-      f" step {self._saved}. Make sure that there is space and that the"
-      " folder may be written to; the same command then goes on from there."
+      f" {str(self._directory)!r} ({str(error).strip()[:500] or type(error).__name__})."
+      f" Complete is step {max(self._steps, default=None)}. Make sure that there is space and"
+      " that the folder may be written to; the same command then goes on from there."
     ) from error
 
   def restore(self, step: int, like: Any) -> Any:
@@ -159,65 +227,56 @@ class Checkpoints:
         optimizer); names what differs.
     """
     target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    saved = self._manager.item_metadata(step)["state"].tree
-    check_same_arrays(saved, target, where=str(self._directory / str(step)))
-    restored = self._manager.restore(
-      step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
+    folder = self._directory / str(step)
+    saved = self._checkpointer.metadata(folder).item_metadata["state"].tree
+    check_same_arrays(saved, target, where=str(folder))
+    restored = self._checkpointer.restore(
+      folder, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
     )
     return restored["state"]
 
   def meta(self, step: int) -> dict[str, Any]:
     """Reads the card of a saved checkpoint."""
+    folder = self._directory / str(step)
     args = ocp.args.Composite(meta=ocp.args.JsonRestore())
     try:
-      meta = self._manager.restore(step, args=args)["meta"]
+      meta = self._checkpointer.restore(folder, args=args)["meta"]
       return checked_json.decode(json.dumps(meta), checked_json.Object)
     except (ValueError, RecursionError) as error:
-      raise ValueError(
-        f"The card of the checkpoint {self._directory / str(step)} is damaged: {error}"
-      ) from error
+      raise ValueError(f"The card of the checkpoint {folder} is damaged: {error}") from error
 
-  def wait(self) -> None:
-    """Waits until the checkpoint is on disk; then removes old ones.
+  def poll(self) -> None:
+    """Raises the error of a save that has failed; waits for none.
 
     Raises:
       SaveError: the checkpoint could not be written.
     """
-    if self._pending is None:
+    if self._finishing is not None and self._finishing.done():
+      self.wait()
+
+  def wait(self) -> None:
+    """Waits until the checkpoint that is being written is complete.
+
+    Raises:
+      SaveError: the checkpoint could not be written.
+    """
+    finishing, self._finishing = self._finishing, None
+    if finishing is None:
       return
-    step = self._pending
     try:
-      self._manager.wait_until_finished()
-      integrity.check(self._directory / str(step), contents=False)
+      finishing.result()
     except Exception as error:
       self._fail(error)
-    self._pending, self._saved = None, step
-    logging.info("Saved: %s", self._directory / str(step))
-    for old in sorted(self._manager.all_steps())[: -self._keep]:
-      self._manager.delete(old)
+    self._pending = None
 
   def close(self) -> None:
-    """Waits for the checkpoint that is being written, and ends."""
-    self.wait()
-    self._manager.close()
-
-
-def _drop_damaged(directory: epath.Path) -> None:
-  """Sets damaged checkpoints aside on one host; its error is raised on all."""
-  problem = None
-  if jax.process_index() == 0:
+    """Waits for what is being written or removed, and ends."""
     try:
-      integrity.set_damaged_aside(directory)
-    except integrity.DamagedCheckpointError as error:
-      problem = error
-  if jax.process_count() > 1:
-    bad = np.int32(problem is not None)
-    if multihost_utils.broadcast_one_to_all(bad) and problem is None:
-      problem = integrity.DamagedCheckpointError(
-        f"No checkpoint in {str(directory)!r} is whole; process 0 says more."
-      )
-  if problem is not None:
-    raise problem
+      self.wait()
+    finally:
+      self._finisher.shutdown()
+      self._remover.shutdown()
+      self._checkpointer.close()
 
 
 def _shapes(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:

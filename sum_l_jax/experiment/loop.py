@@ -215,6 +215,7 @@ class _Loop:
   ) -> int | None:
     """Takes the steps; returns the one at which the run was asked to stop."""
     for step in range(self._calendar.start, self._calendar.stop + 1):
+      self._checkpoints.poll()  # A save that failed ends the run now, not at the next one.
       asked = request.arrived()
       due = self._calendar.due(step, asked=asked)
       if due.flush:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import pathlib
@@ -297,7 +296,7 @@ def test_a_read_only_workdir(tmp_path):
     subprocess.run(["umount", str(disk)], check=True)
 
 
-@pytest.mark.parametrize("listed", [{}, None, [], {"state/../../x": [1, "0" * 64]}])
+@pytest.mark.parametrize("listed", [{}, None, [], {"state/../../x": [1, "AAAAAA=="]}])
 def test_lists_that_leave_out_files(tmp_path, listed):
   (tmp_path / "state").mkdir()
   (tmp_path / "state" / "a").write_bytes(b"abc")
@@ -309,6 +308,6 @@ def test_lists_that_leave_out_files(tmp_path, listed):
     integrity.check(tmp_path)
   # One file of two: what is not listed could be anything.
   (tmp_path / "state" / "b").write_bytes(b"x")
-  path.write_text(json.dumps({"files": {"state/a": [3, hashlib.sha256(b"abc").hexdigest()]}}))
-  with pytest.raises(integrity.DamagedCheckpointError, match="state/b is not in sha256.json"):
+  path.write_text(json.dumps({"files": {"state/a": [3, "Nks/tw=="]}}))
+  with pytest.raises(integrity.DamagedCheckpointError, match="state/b is not in checksums.json"):
     integrity.check(tmp_path)

@@ -122,7 +122,7 @@ def _checksums(folder, tiny_ego):
     ("w.npz", _weights),
     (".result.", _result),
     ("array", _checksums),
-    ("sha256.json", _checksums),
+    ("checksums.json", _checksums),
   ],
 )
 def test_what_fails_twice_works(name, work, disk, tmp_path, tiny_ego, caplog):
