@@ -32,6 +32,7 @@ import absl.logging
 from etils import epath
 from ml_collections import config_flags
 
+from sum_l_jax.checkpoint import integrity
 from sum_l_jax.config import read
 from sum_l_jax.config import starting_weights
 from sum_l_jax.config.schema import JOINT_STAGE
@@ -111,7 +112,8 @@ def _check_workdir(workdir: epath.Path, text: str) -> None:
   """Refuses a workdir that holds a run with another config."""
   path = workdir / run_files.CONFIG
   # Nothing learnt yet: a mistake in the first command can be corrected.
-  if not storage.is_file(path) or not storage.matching(workdir, "*/checkpoints/[0-9]*"):
+  folders = storage.matching(workdir, "*/checkpoints")
+  if not storage.is_file(path) or not any(map(integrity.steps, folders)):
     return
   changed = read.differences(storage.read_text(path), text)
   if changed:
