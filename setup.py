@@ -69,7 +69,7 @@ setuptools.setup(
     # Paths of disks and buckets.
     "etils[epath]>=1.9,<2",
     "flax>=0.12.1,<0.13",
-    # Checksums of checkpoints, the same that buckets keep.
+    # Checksums of checkpoints and shards, the same that buckets keep.
     "google-crc32c>=1.6,<2",
     "grain>=0.2.16,<0.3",
     # Imported by tensorflow-datasets, undeclared.

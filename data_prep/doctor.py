@@ -89,6 +89,7 @@ def examine_dataset(
       "number": official_checks.check_number(data),
       "order": index_checks.check_order(data),
       "records": shard_checks.check_records(data),
+      "shards": shard_checks.check_files(data),
     }
     if data.labelled:
       steps["labels"] = index_checks.check_labels(data)

@@ -40,6 +40,7 @@ from sum_l_jax.data import label_union
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
+from sum_l_jax.data import shard_cache
 from sum_l_jax.losses.objective import Objective
 from sum_l_jax.models import backbones
 from sum_l_jax.models.encoder import EncoderOptions
@@ -293,6 +294,9 @@ def input_options_of(settings: Settings) -> input_options.Input:
     cache_bytes=given.cache_mib * 2**20,
     max_corrupt_share=given.max_corrupt_share,
     timeout=given.timeout_seconds,
+    copies=shard_cache.make(
+      given.shard_cache, given.shard_cache_gib, what="config.input.shard_cache"
+    ),
   )
 
 
@@ -563,6 +567,7 @@ class Trainer:
       batch_size=self.section.batch_size,
       seed=settings.seed,
       start_step=start_step,
+      stop_step=self.total_steps,
       top_k=settings.pairs.top_k,
       tie_tolerance=settings.pairs.tie_tolerance,
       pool_rule=settings.exo.pool_sampling,

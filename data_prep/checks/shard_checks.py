@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from etils import epath
 from google.protobuf import json_format
 
 from data_prep.checks import index_checks
@@ -13,7 +12,9 @@ from sum_l_jax import types
 from sum_l_jax.data import examples
 from sum_l_jax.data import open_tfds
 from sum_l_jax.data import records
+from sum_l_jax.system import command_line
 from sum_l_jax.system import progress
+from sum_l_jax.system import storage
 from sum_l_jax.video import decode
 
 # Unless the check is deep, the first frame of every 50th clip is decoded.
@@ -52,16 +53,37 @@ def _count_records(data: records.ClipDataset) -> int:
   """The number of records that the shards hold."""
   from array_record.python import array_record_module
 
-  builder = open_tfds.open_builder(data.directory)
+  # Other readers go by TFDS's files.
+  open_tfds.open_builder(data.directory)
+  there = storage.entries(data.directory)
   total = 0
-  # Counted in the shards, for dataset_info.json only says what they should hold.
-  for path in builder.info.splits[data.split].filepaths:
-    if not epath.Path(path).is_file():
-      raise FileNotFoundError(f"{epath.Path(path).name} is missing")
-    reader = array_record_module.ArrayRecordReader(str(path))
+  # Counted in the shards, for the card only says what they should hold.
+  for number, shard in enumerate(data.shards.files):
+    if shard.name not in there:
+      raise FileNotFoundError(f"{shard.name} is missing")
+    reader = array_record_module.ArrayRecordReader(str(data.shards.path(number)))
     total += reader.num_records()
     reader.close()
   return total
+
+
+def check_files(data: records.ClipDataset) -> Iterator[Finding]:
+  """The shards are the files of the card: by size, in a bucket by checksum too."""
+  there = storage.entries(data.directory)
+  differing = [
+    shard.name
+    for shard in data.shards.files
+    if (entry := there.get(shard.name))
+    and (entry.size != shard.size or (entry.crc32c and entry.crc32c != shard.crc32c))
+  ]
+  if differing:
+    yield Finding.error(
+      "shards",
+      f"{len(differing)} of {len(data.shards.files)} shards are not the files that were written"
+      f" ({command_line.some(differing, 5)}): their size or checksum differs from the card's. Copy"
+      f" them again from where they are whole. Or: {index_checks.REBUILD}",
+      count=len(differing),
+    )
 
 
 def check_frames(data: records.ClipDataset, deep: bool) -> Iterator[Finding]:

@@ -28,7 +28,9 @@ from etils import epath
 from data_prep.clips import clip_shards
 from data_prep.clips import side_by_side
 from sum_l_jax import types
+from sum_l_jax.data import open_tfds
 from sum_l_jax.data import records
+from sum_l_jax.data import shards
 from sum_l_jax.system import lease
 from sum_l_jax.system import progress
 from sum_l_jax.system import storage
@@ -119,8 +121,8 @@ def _is_current(directory: epath.Path, card: dict) -> bool:
   if not directory.exists():
     return False
   old = records.read_card(directory)
-  # The number of clips of a split is only known after writing it.
-  wanted = {**card, "splits": old["splits"]}
+  # The clips and shards of a split are only known after writing it.
+  wanted = {**card, "splits": old["splits"], "shards": old["shards"]}
   if {k: old.get(k) for k in card} != wanted or set(old["splits"]) != set(card["splits"]):
     raise ValueError(
       f"{str(directory)!r} already holds another data set"
@@ -151,6 +153,7 @@ def make_card(
     },
     "metadata": json.loads(json.dumps(dict(metadata or {}))),
     "splits": dict.fromkeys(splits, 0),
+    "shards": {},
   }
   if unlabelled:
     card["unlabelled"] = sorted(unlabelled)
@@ -308,6 +311,7 @@ class _Writer:
   def write(self, parts: Sequence[epath.Path], new: Splits) -> None:
     """Writes all files; see `put_together`."""
     written: dict[str, clip_shards.Written] = {}
+    self._card["shards"] = {}
     for split in self._card["splits"]:
       done = written[split] = clip_shards.Written()
       for part in parts:
@@ -321,6 +325,7 @@ class _Writer:
           " split out, or check the annotations and the split rule."
         )
       self._card["splits"][split] = len(done.clips)
+      self._card["shards"][split] = [dataclasses.asdict(shard) for shard in done.described]
       lines = "".join(clip.to_json() + "\n" for clip in done.clips)
       storage.write_text(self._folder / records.clips_file(split), lines)
     self._write_tfds(written)
@@ -346,7 +351,7 @@ class _Writer:
   def _link(self, split: str, part: epath.Path, done: clip_shards.Written) -> None:
     """Takes a split of another data set over."""
     data = records.ClipDataset(part, split)
-    info = data.split_info()
+    info = open_tfds.open_builder(part).info.splits[split]
     ids = {clip.clip_id for clip in done.clips}
     twice = [clip.clip_id for clip in data.clips if clip.clip_id in ids]
     if twice:
@@ -356,9 +361,11 @@ class _Writer:
       )
     first = sum(done.shard_lengths)
     done.clips += [dataclasses.replace(c, first_record=c.first_record + first) for c in data.clips]
-    for path, length in zip(info.filepaths, info.shard_lengths, strict=True):
-      _link_file(epath.Path(path), self._shard(split, len(done.shard_lengths)))
-      done.shard_lengths.append(length)
+    for number, shard in enumerate(data.shards.files):
+      path = self._shard(split, len(done.shard_lengths))
+      _link_file(data.shards.path(number), path)
+      done.described.append(dataclasses.replace(shard, name=path.name))
+      done.shard_lengths.append(shard.records)
     done.num_bytes += info.num_bytes
 
   def _add(
@@ -375,10 +382,10 @@ class _Writer:
     if first is None:
       return
     if isinstance(first, clip_shards.Packed):
-      shards = clip_shards.plan_shards([first, *checked])
-      new = clip_shards.written_of(shards)
+      planned = clip_shards.plan_shards([first, *checked])
+      new = clip_shards.written_of(planned)
       side_by_side.run(
-        [(shard(number), clips) for number, clips in enumerate(shards)],
+        [(shard(number), clips) for number, clips in enumerate(planned)],
         _copy_shard,
         processes=self._processes,
         label=f"{split}: clips put together",
@@ -391,6 +398,9 @@ class _Writer:
     records_before = sum(done.shard_lengths)
     done.clips += [
       dataclasses.replace(c, first_record=c.first_record + records_before) for c in new.clips
+    ]
+    done.described += [
+      shards.Shard.of(shard(number), length) for number, length in enumerate(new.shard_lengths)
     ]
     done.shard_lengths += new.shard_lengths
     done.num_bytes += new.num_bytes

@@ -23,6 +23,7 @@ import numpy as np
 from data_prep.clips import side_by_side
 from sum_l_jax import types
 from sum_l_jax.data import records
+from sum_l_jax.data import shards
 
 # A shard is closed at the first clip that ends behind this size.
 SHARD_BYTES = 1 << 28
@@ -170,11 +171,13 @@ class Written:
   Attributes:
     clips: lines of the index; `first_record` counts from the first new shard.
     shard_lengths: number of records of each shard.
+    described: what the card says of the shards, once they are written.
     num_bytes: bytes of all records.
   """
 
   clips: list[records.ClipInfo] = dataclasses.field(default_factory=list)
   shard_lengths: list[int] = dataclasses.field(default_factory=list)
+  described: list[shards.Shard] = dataclasses.field(default_factory=list)
   num_bytes: int = 0
 
 

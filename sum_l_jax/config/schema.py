@@ -366,6 +366,17 @@ class Input:
     "MiB of decoded frames to keep in memory, for each view and process; for small data sets.",
     allowed=at_least(0),
   )
+  shard_cache: str = setting(
+    "",
+    "Folder on a local disk for copies of shards that are in a bucket; empty reads single records"
+    " from the bucket (docs/data.md).",
+    path=True,
+  )
+  shard_cache_gib: float = setting(
+    0.0,
+    "GiB of all copies in that folder; 0 is half of what its disk has free.",
+    allowed=at_least(0),
+  )
   max_corrupt_share: float = setting(
     0.01, "Share of the clips that may be corrupt; a run stops above it.", allowed=between(0, 1)
   )

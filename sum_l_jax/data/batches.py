@@ -8,6 +8,8 @@ drawn with the example.
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Generator
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,6 +20,7 @@ from sum_l_jax import types
 from sum_l_jax.data import examples
 from sum_l_jax.data import input_options
 from sum_l_jax.data import pool_sampling
+from sum_l_jax.data import shards
 
 # Exo data set and moment of the partner of an ego moment, and their cosine.
 Partner = Callable[[int, np.random.Generator], tuple[int, int, float]]
@@ -79,21 +82,55 @@ class BatchMaker:
 
   def __call__(self, step: int) -> Made:
     """Makes this host's rows of batch `step`."""
-    first = step * self._batch_size + self._first
-    positions = range(first, first + self._rows)
+    positions = self._positions(step)
     made = Made({}, {view: [] for view in self.readers})
     leading = next(iter(self.readers))
     picked = [(*self._nth(leading, position), None) for position in positions]
     drawn = self._add(made, leading, positions, picked)
     if self._partner is not None:
-      partners = []
-      pools = self.readers[types.EXO].pools
-      for position, ego in zip(positions, drawn):
-        rng = examples.make_rng(self._seed, "pair", position)
-        pool, moment, _ = self._partner(ego.moment, rng)
-        partners.append((pool, int(pools[pool].moments.clip[moment]), moment))
+      partners = [
+        self._partner_of(self._partner, ego, position) for position, ego in zip(positions, drawn)
+      ]
       self._add(made, types.EXO, positions, partners)
     return made
+
+  def uses(self, step: int) -> Iterator[tuple[shards.Shards, int]]:
+    """The records that this host reads for batch `step`, in order.
+
+    They are known without reading any, as long as no clip is corrupt.
+    """
+    leading = next(iter(self.readers))
+    for position in self._positions(step):
+      drawn = yield from self._uses_of(leading, position, *self._nth(leading, position), None)
+      if self._partner is not None:
+        wanted = self._partner_of(self._partner, drawn, position)
+        yield from self._uses_of(types.EXO, position, *wanted)
+
+  def _uses_of(
+    self, view: str, position: int, pool: int, clip: int, moment: int | None
+  ) -> Generator[tuple[shards.Shards, int], None, examples.Drawn]:
+    reader = self.readers[view]
+    spare = self._spare(view, position)
+    while (pool, clip) in reader.skipped:
+      clip, moment = spare(pool), None
+    rng = examples.make_rng(self._seed, view, position)
+    drawn, indices = reader.draw(pool, clip, rng, moment)
+    data = reader.pools[pool]
+    for record in data.records_of(clip, indices):
+      yield data.shards, record
+    return drawn
+
+  def _positions(self, step: int) -> range:
+    first = step * self._batch_size + self._first
+    return range(first, first + self._rows)
+
+  def _partner_of(
+    self, partner: Partner, ego: examples.Drawn, position: int
+  ) -> tuple[int, int, int]:
+    """Pool, clip and moment of the exo partner of an ego sample."""
+    rng = examples.make_rng(self._seed, "pair", position)
+    pool, moment, _ = partner(ego.moment, rng)
+    return pool, int(self.readers[types.EXO].pools[pool].moments.clip[moment]), moment
 
   def _nth(self, view: str, position: int) -> tuple[int, int]:
     """Pool and clip at a position of the endless order."""
@@ -130,6 +167,17 @@ class BatchMaker:
     made.batch[view] = part
     return drawn
 
+  def _spare(self, view: str, position: int) -> Callable[[int], int]:
+    """Draws clips of a pool that take the place of one that isn't shown."""
+    rng = None  # Made when it is needed: most clips need none.
+
+    def draw(pool: int) -> int:
+      nonlocal rng
+      rng = rng or examples.make_rng(self._seed, "replacement", examples.STREAMS[view], position)
+      return int(rng.integers(len(self.readers[view].pools[pool])))
+
+    return draw
+
   def _example(
     self,
     view: str,
@@ -145,15 +193,7 @@ class BatchMaker:
     and of one in the skip list, which is not.
     """
     reader = self.readers[view]
-    spare = None  # Made when it is needed: most clips need none.
-
-    def draw(pool: int) -> int:
-      nonlocal spare
-      spare = spare or examples.make_rng(
-        self._seed, "replacement", examples.STREAMS[view], position
-      )
-      return int(spare.integers(len(reader.pools[pool])))
-
+    draw = self._spare(view, position)
     for _ in range(_MAX_REPLACEMENTS + 1):
       # This ends, since the reader makes sure that each pool has clips to show.
       while (pool, clip) in reader.skipped:

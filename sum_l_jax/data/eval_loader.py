@@ -17,6 +17,7 @@ from sum_l_jax import types
 from sum_l_jax.data import examples
 from sum_l_jax.data import input_options
 from sum_l_jax.data import records
+from sum_l_jax.data import shard_filler
 from sum_l_jax.data import transforms
 
 
@@ -104,6 +105,8 @@ class EvalStream:
     # in every step; the last ones may be nothing but padding.
     share = -(-samples // host.count)
     self._samples = range(min(samples, host.index * share), min(samples, (host.index + 1) * share))
+    self._passes = 0
+    self._copies = options.copies
     self._num_batches = -(-share * views.crops // self._rows)
     self._options = grain.ReadOptions(
       num_threads=options.num_threads,
@@ -120,11 +123,19 @@ class EvalStream:
   def __iter__(self) -> Iterator[types.ViewBatch]:
     """Reads all test views once."""
     self.skipped = []
-    with contextlib.closing(self._read()) as rows:
-      for _ in range(self._num_batches):
-        yield self._batch(list(itertools.islice(rows, self._rows)))
+    self._passes += 1
+    (dataset,) = self._reader.pools
+    filler = shard_filler.start(
+      self._copies, [dataset.shards], [self._uses()], num_rounds=self._passes
+    )
+    try:
+      with contextlib.closing(self._read()) as rows:
+        for _ in range(self._num_batches):
+          yield self._batch(list(itertools.islice(rows, self._rows)))
+    finally:
+      if filler is not None:
+        filler.close()
     if len(self.skipped) == self._reader.num_clips:
-      (dataset,) = self._reader.pools
       raise UnreadableError(dataset)
 
   def _read(self) -> Generator[tuple[np.ndarray, int, int, bool], None, None]:
@@ -144,6 +155,15 @@ class EvalStream:
           yield video, sample["clip"], view, not sample["reason"]
     finally:
       samples.close()
+
+  def _uses(self) -> Iterator[shard_filler.Use]:
+    """The records of this host's samples, in order."""
+    (dataset,) = self._reader.pools
+    for number in self._samples:
+      clip, sample = divmod(number, self._views.clips)
+      indices = self._reader.test_indices(0, clip, sample, self._views.clips)
+      for record in dataset.records_of(clip, indices):
+        yield dataset.shards, record
 
   def _sample(self, number: int) -> dict[str, Any]:
     """Reads all crops of a temporal sample: "video", or zeros and "reason"."""

@@ -20,6 +20,7 @@ from sum_l_jax.data import label_union
 from sum_l_jax.data import moments
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
+from sum_l_jax.data import shards
 from sum_l_jax.data import transforms
 from sum_l_jax.video import decode
 
@@ -199,19 +200,35 @@ class ClipReader:
     Raises:
       CorruptClipError: the clip can't be read or decoded.
     """
+    drawn, indices = self.draw(pool, clip, rng, moment)
+    frames, repeats = self._frames(pool, clip, indices)
+    video, offset = self.transform.train(frames, rng)
+    return drawn, _repeat(video, repeats, axis=0), offset
+
+  def draw(
+    self, pool: int, clip: int, rng: np.random.Generator, moment: int | None
+  ) -> tuple[Drawn, np.ndarray]:
+    """Draws the frames of a training sample, without reading them.
+
+    Args:
+      pool: data set of the clip.
+      clip: the clip.
+      rng: generator, consumed by the start.
+      moment: what the sample must show of the clip; None draws from all of it.
+
+    Returns:
+      What was drawn, and positions of its frames, int64 `[T]`.
+    """
     data, span = self.pools[pool], self.transform.span
     info = data.clips[clip]
     allowed = None if moment is None else data.moments.allows(moment, span)
     start = self.transform.train_start(info.num_frames, rng, allowed)
     indices = self.transform.indices_from(start, info.num_frames)
-    frames, repeats = self._frames(pool, clip, indices)
-    video, offset = self.transform.train(frames, rng)
     if info.actions:
       ends = int(indices[0]), int(indices[-1])
       touched = {task: moments.touched(a, *ends) for task, a in info.actions.items()}
       info = dataclasses.replace(info, labels=info.labels | touched)
-    drawn = Drawn(pool, clip, data.moments.at(clip, start, span), info)
-    return drawn, _repeat(video, repeats, axis=0), offset
+    return Drawn(pool, clip, data.moments.at(clip, start, span), info), indices
 
   def test_example(
     self, pool: int, clip: int, sample: int, num_samples: int, num_crops: int
@@ -221,10 +238,14 @@ class ClipReader:
     Raises:
       CorruptClipError: the clip can't be read or decoded.
     """
-    length = self.pools[pool].clips[clip].num_frames
-    indices = self.transform.test_indices(length, sample, num_samples)
+    indices = self.test_indices(pool, clip, sample, num_samples)
     frames, repeats = self._frames(pool, clip, indices)
     return _repeat(self.transform.test(frames, num_crops), repeats, axis=1)
+
+  def test_indices(self, pool: int, clip: int, sample: int, num_samples: int) -> np.ndarray:
+    """Positions of the frames of one temporal sample, int64 `[T]`."""
+    length = self.pools[pool].clips[clip].num_frames
+    return self.transform.test_indices(length, sample, num_samples)
 
   def _frames(
     self, pool: int, clip: int, indices: np.ndarray
@@ -242,7 +263,7 @@ class ClipReader:
           known[frame] = decode.decode_jpeg(jpeg)
           self._remember(keys[frame], known[frame])
       return [known[frame] for frame in distinct], np.searchsorted(distinct, indices)
-    except records.LostShardError:
+    except shards.ShardError:
       raise  # No other clip makes up for a lost shard.
     except READ_ERRORS as error:
       raise CorruptClipError(

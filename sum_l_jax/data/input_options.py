@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from sum_l_jax.data import shard_cache
+
 
 @dataclasses.dataclass(frozen=True)
 class Host:
@@ -56,6 +58,8 @@ class Input:
       `reading.Reading`; 0 waits for ever.
     max_corrupt_share: largest bearable share of corrupt clips in training, in
       [0, 1].
+    copies: folder for local copies of shards that are in a bucket; None reads
+      them from there, record by record.
   """
 
   num_threads: int = 2
@@ -64,6 +68,7 @@ class Input:
   cache_bytes: int = 0
   timeout: float = 0.0
   max_corrupt_share: float = 0.01
+  copies: shard_cache.ShardCache | None = None
 
   def __post_init__(self) -> None:
     least = {"num_threads": 1, "num_workers": 0, "prefetch": 1, "cache_bytes": 0, "timeout": 0}

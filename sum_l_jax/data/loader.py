@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import functools
+import itertools
+import math
 
 from absl import logging
 import grain
@@ -25,6 +27,7 @@ from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from sum_l_jax.data import pool_sampling
 from sum_l_jax.data import reading
+from sum_l_jax.data import shard_filler
 
 # More batches than any run has steps.
 _FOREVER = 2**40
@@ -51,6 +54,7 @@ class TrainStream(Iterator[types.Batch]):
     batch_size: int,
     seed: int,
     start_step: int = 0,
+    stop_step: int | None = None,
     top_k: int = 1,
     tie_tolerance: float = 0.0,
     pool_rule: str = pool_sampling.BY_CLIPS,
@@ -66,6 +70,8 @@ class TrainStream(Iterator[types.Batch]):
       batch_size: examples of a step over all hosts.
       seed: seed of order, augmentation and pair draws; at least 0.
       start_step: number of the first batch; the step to resume at.
+      stop_step: number of the first batch that nobody will ask for, if known: by
+        it, shards are copied that are worth it; see `shard_filler`.
       top_k: number of candidate narrations, see `PairTable.draw`.
       tie_tolerance: difference of cosines that ties, see `PairTable.draw`.
       pool_rule: how an epoch is divided among the exo data sets where there is
@@ -109,6 +115,13 @@ class TrainStream(Iterator[types.Batch]):
     self.replaced: dict[str, int] = {}
     self._clips_read = 0
     self._max_corrupt_share = options.max_corrupt_share
+    epoch = max(1, -(-self.num_clips // batch_size))
+    self._filler = shard_filler.start(
+      options.copies,
+      [pool.shards for reader in self.maker.readers.values() for pool in reader.pools],
+      _rounds(self.maker, start_step, _FOREVER if stop_step is None else stop_step, epoch),
+      num_rounds=math.inf if stop_step is None else (stop_step - start_step) / epoch,
+    )
     self._reading = reading.Reading(
       lambda first: _start(self.maker, first, options),
       first=start_step,
@@ -121,7 +134,7 @@ class TrainStream(Iterator[types.Batch]):
 
     Raises:
       ValueError: too many clips are corrupt, or the stream is closed.
-      records.LostShardError: a shard was deleted, or cut short.
+      shards.ShardError: a shard was deleted or cut short, or a bucket doesn't answer.
       processes.StalledError: reading hangs, or its processes die.
     """
     made: batches.Made = next(self._reading)
@@ -139,6 +152,8 @@ class TrainStream(Iterator[types.Batch]):
   def close(self) -> None:
     """Stops threads and worker processes."""
     self._reading.close()
+    if self._filler is not None:
+      self._filler.close()
 
   def _count(self, reader: examples.ClipReader, failures: Sequence[examples.Failure]) -> None:
     """Logs each corrupt clip once; raises when there are too many."""
@@ -201,6 +216,15 @@ def _log_skipped(view: str, reader: examples.ClipReader, ids: frozenset[str]) ->
       len(unknown),
       ", ".join(unknown[:3]) + (" ..." if len(unknown) > 3 else ""),
     )
+
+
+def _rounds(
+  make: batches.BatchMaker, first: int, stop: int, length: int
+) -> Iterator[Iterator[shard_filler.Use]]:
+  """The records of the batches from `first` to before `stop`, `length` batches a round."""
+  for start in range(first, stop, length):
+    steps = range(start, min(stop, start + length))
+    yield itertools.chain.from_iterable(map(make.uses, steps))
 
 
 def _start(

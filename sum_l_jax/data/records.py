@@ -2,19 +2,22 @@
 
 A clip data set is one folder, written by `data_prep.clips.clip_dataset`:
 
-  card.json            what it is: name, view, tasks with class names
+  card.json            what it is: name, view, tasks with class names, and the
+                       names, lengths, sizes and checksums of the shards
   clips_<split>.jsonl  one line a clip: id, narration, labels, where its frames
                        are; mining and sampling read this and no shard
   *.array_record*      the shards with the JPEG bytes, in TFDS's layout
 
 A clip's frames lie in consecutive records of `FRAMES_PER_RECORD` frames, so
-that sampling 8 frames of a long clip does not read all of it.
+that sampling 8 frames of a long clip does not read all of it. The shards are read
+by what the card says of them (`shards`); TFDS's own files serve other readers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import functools
@@ -28,12 +31,12 @@ from etils import epath
 
 from sum_l_jax import types
 from sum_l_jax.data import moments
-from sum_l_jax.data import open_tfds
+from sum_l_jax.data import shards
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import retries
 from sum_l_jax.system import storage
 
-FORMAT = 2
+FORMAT = 3
 FRAMES_PER_RECORD = 64
 CARD_FILE = "card.json"
 _REBUILD = "Build it again with the command that made it (it resumes nothing)."
@@ -91,6 +94,9 @@ class _TaskCard:
   class_names: tuple[str, ...]
 
 
+_ShardLists = dict[str, tuple[shards.Shard, ...]]
+
+
 @dataclasses.dataclass(frozen=True)
 class _Card:
   """What `card.json` must hold."""
@@ -100,6 +106,7 @@ class _Card:
   metadata: checked_json.Object
   tasks: dict[str, _TaskCard]
   splits: dict[str, checked_json.Index]
+  shards: _ShardLists
   unlabelled: tuple[str, ...] = ()
 
 
@@ -143,10 +150,18 @@ def read_card(directory: str | epath.Path) -> dict[str, Any]:
       f"{path} has format {card.get('format')!r}, this version reads {FORMAT}. {_REBUILD}"
     )
   try:
-    checked_json.check(card, _Card)
+    checked = checked_json.check(card, _Card)
+    lacking = sorted(set(checked.splits) - set(checked.shards))
+    if lacking:
+      raise checked_json.JsonError(f"it names no shards of {lacking}")
   except checked_json.JsonError as error:
     raise ValueError(f"{str(path)!r} is damaged: {error}. {_REBUILD}") from error
   return card
+
+
+def read_shards(card: Mapping[str, Any]) -> dict[str, tuple[shards.Shard, ...]]:
+  """The shards of each split, by a card that `read_card` has read."""
+  return checked_json.check(card["shards"], _ShardLists)
 
 
 @retries.retried
@@ -160,10 +175,6 @@ def _read_clips(directory: epath.Path, split: str) -> tuple[ClipInfo, ...]:
       except checked_json.JsonError as error:
         raise ValueError(f"{path}, line {number} is damaged ({error}). {_REBUILD}") from error
   return tuple(clips)
-
-
-class LostShardError(ValueError):
-  """A shard that was there when the data set was opened is gone, or changed."""
 
 
 class ClipDataset:
@@ -180,6 +191,7 @@ class ClipDataset:
     tasks: label sets by name.
     clips: the clips; positions in it are the clip indices used everywhere.
     metadata: what the builder noted (seed, source, ...).
+    shards: the files with the frames.
     fingerprint: hex digest of all that training sees of the clips: ids,
       narrations, labels, classes, times, and the pixels by their digests.
       Checkpoints and results record it. It depends neither on the folder's
@@ -230,11 +242,7 @@ class ClipDataset:
     except checked_json.JsonError as error:
       path = self.directory / CARD_FILE
       raise ValueError(f"{str(path)!r} is damaged: {error}. {_REBUILD}") from error
-    # The sizes of now: a worker process that opens the shards later compares.
-    self._shard_sizes = {
-      path.name: storage.size(path)
-      for path in storage.matching(self.directory, f"*-{split}.array_record*")
-    }
+    self.shards = shards.Shards(self.directory, read_shards(card)[split])
 
   def _check_labels(self) -> None:
     """Makes sure that each label is one of the card's classes."""
@@ -289,35 +297,18 @@ class ClipDataset:
       digest.update(b"\n" + json.dumps(line, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
-  def _builder(self) -> Any:
-    with _OPENING:
-      return open_tfds.open_builder(self.directory)
-
-  def split_info(self) -> Any:
-    """TFDS's `SplitInfo`: paths and lengths of the shards."""
-    return self._builder().info.splits[self.split]
-
-  @functools.cached_property
-  def _records(self) -> Any:
-    with _OPENING:
-      import tensorflow_datasets as tfds
-
-      # Raw: decoding by the feature spec takes ten times the read itself.
-      return self._builder().as_data_source(
-        self.split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
-      )
-
   def _read_record(self, number: int) -> tuple[str, Sequence[bytes]]:
     """Reads clip id and JPEG frames of a record.
 
     Raises:
-      LostShardError: the record can't be read, and a shard is not what it was.
+      shards.LostShardError: the record can't be read, and a shard is not what it
+        was.
     """
     with _OPENING:
       from tensorflow_datasets.proto import tf_example_pb2
 
     try:
-      raw = self._read_raw(number)
+      raw = self.shards.read(number)
       # Protobuf makes its classes while it is imported.
       example = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
       features = example.FromString(raw).features
@@ -325,38 +316,13 @@ class ClipDataset:
       return read("clip_id")[0].decode("utf-8"), read("frames")
     except Exception as error:
       # The libraries' errors are the same for a lost file and a damaged record.
-      self._check_shards(error)
+      self.shards.check_sizes(error)
       raise
 
-  @retries.retried
-  def _read_raw(self, number: int) -> bytes:
-    try:
-      return self._records[number]
-    except RuntimeError as error:
-      if retries.passes(error):  # A reader that failed once fails for ever.
-        self.__dict__.pop("_records", None)
-      raise
-
-  def _check_shards(self, error: Exception) -> None:
-    """Compares the shards with those that were there at the start."""
-    for name, size in self._shard_sizes.items():
-      path = self.directory / name
-      found = storage.size(path) if path.is_file() else None
-      if found != size:
-        what = "is gone" if found is None else f"has {found} bytes now"
-        raise LostShardError(
-          f"The shard {path} {what}; it had {size} bytes when the data set"
-          " was opened. Put it back (copy it from where it is whole, mount"
-          " its disk again), or build the data set again. A training's"
-          " checkpoints are whole: the same command then goes on from the"
-          f" last one. ({error})"
-        ) from error
-
-  def __getstate__(self) -> dict[str, Any]:
-    # Grain's worker processes open the shards themselves.
-    state = dict(self.__dict__)
-    state.pop("_records", None)
-    return state
+  def records_of(self, index: int, frames: Iterable[int]) -> list[int]:
+    """Numbers of the records that hold frames of a clip, each once."""
+    first = self.clips[index].first_record
+    return list(dict.fromkeys(first + int(frame) // FRAMES_PER_RECORD for frame in frames))
 
   def read_frames(self, index: int, frames: Sequence[int]) -> list[bytes]:
     """Reads JPEG bytes.
@@ -370,7 +336,7 @@ class ClipDataset:
 
     Raises:
       ValueError: the shard does not hold what the index says.
-      LostShardError: the shard is gone, or was cut short.
+      shards.LostShardError: the shard is gone, or was cut short.
     """
     clip = self.clips[index]
     records: dict[int, Sequence[bytes]] = {}

@@ -19,10 +19,12 @@ imported at the first access to one.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable
 from collections.abc import Iterator
 import concurrent.futures
 import contextlib
+import dataclasses
 import functools
 import glob
 import hashlib
@@ -46,6 +48,7 @@ from sum_l_jax.system import retries
 SCHEME = "gs://"
 # A single slash is what is left of an address that was once a local path.
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*://|(gs|s3):/)", re.IGNORECASE)
+_BLOCK = 1 << 22
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 # What to do instead, where it isn't the same for all.
 _INSTEAD = {
@@ -256,14 +259,57 @@ def version(path: PathLike) -> str:
 
 
 def crc32c(path: PathLike) -> str:
-  """The CRC32C that a bucket keeps of an object, in base64 of its big-endian bytes.
+  """The CRC32C of a file, in base64 of its big-endian bytes.
 
-  Raises:
-    ValueError: the path leads to a disk, which keeps none.
+  A bucket keeps it; a file on a disk is read.
   """
-  if not is_remote(path):
-    raise ValueError(f"{os.fspath(path)!r} is on a disk, which keeps no checksums.")
-  return str(_info(path)["crc32c"])
+  if is_remote(path):
+    return str(_info(path)["crc32c"])
+  return _crc32c_of_file(os.fspath(path))
+
+
+@retries.retried
+def _crc32c_of_file(path: str) -> str:
+  import google_crc32c
+
+  checksum = google_crc32c.Checksum()
+  with pathlib.Path(path).open("rb") as file:
+    while block := file.read(_BLOCK):
+      checksum.update(block)
+  return base64.b64encode(checksum.digest()).decode()
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """What a listing says of a file.
+
+  Attributes:
+    size: its bytes.
+    crc32c: its CRC32C as of `crc32c`; "" on a disk, where no listing has it.
+  """
+
+  size: int
+  crc32c: str = ""
+
+
+@retries.retried
+def entries(folder: PathLike) -> dict[str, Entry]:
+  """The files right in a folder, by name, in one listing; none where it is missing."""
+  if not is_remote(folder):
+    try:
+      with os.scandir(folder) as found:
+        return {e.name: Entry(e.stat().st_size) for e in found if e.is_file()}
+    except (FileNotFoundError, NotADirectoryError):
+      return {}
+  try:
+    listed = _client().ls(os.fspath(folder).rstrip("/"), detail=True)
+  except FileNotFoundError:
+    return {}
+  return {
+    e["name"].rpartition("/")[2]: Entry(int(e["size"]), str(e.get("crc32c", "")))
+    for e in listed
+    if e["type"] == "file"
+  }
 
 
 @retries.retried
@@ -472,8 +518,9 @@ def upload_folder(source: PathLike, target: PathLike, *, last: str) -> None:
 
 
 @retries.retried
-def _download(source: str, target: pathlib.Path) -> None:
-  _client().get_file(source, os.fspath(target))
+def download(source: PathLike, target: PathLike) -> None:
+  """Copies an object of a bucket to the local disk, where it grows in place."""
+  _client().get_file(os.fspath(source), os.fspath(target))
 
 
 @contextlib.contextmanager
@@ -491,7 +538,7 @@ def local_copy(path: PathLike) -> Iterator[pathlib.Path]:
     return
   with tempfile.TemporaryDirectory(prefix="sum_l_") as folder:
     copy = pathlib.Path(folder) / epath.Path(path).name
-    _download(os.fspath(path), copy)
+    download(path, copy)
     yield copy
 
 

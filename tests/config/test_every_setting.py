@@ -43,6 +43,7 @@ from sum_l_jax.data import loader
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
+from sum_l_jax.data import shard_filler
 from sum_l_jax.experiment import final
 from sum_l_jax.experiment import hand_over
 from sum_l_jax.experiment import loop
@@ -349,6 +350,13 @@ def frames_read(world, fields):
   return len(seen) > len(set(seen))
 
 
+def copied(world, fields):
+  """Where copies of shards go, and how large they may be."""
+  with mock.patch.object(shard_filler, "start") as start:
+    world.trainer(fields).stream(start_step=0).close()
+  return start.call_args.args[0]
+
+
 def damaged(world, fields):
   """Whether a run goes on where a clip can't be read."""
   original = records.ClipDataset.read_frames
@@ -505,6 +513,8 @@ FIELDS: dict[str, Entry] = {
   "input.num_workers": Entry(2, reading),
   "input.prefetch": Entry(5, reading),
   "input.cache_mib": Entry(16, frames_read),
+  "input.shard_cache": Entry("{folder}/copies", copied),
+  "input.shard_cache_gib": Entry(2.0, copied, {"input.shard_cache": "{folder}/copies"}),
   "input.max_corrupt_share": Entry(0.9, damaged),
   "input.timeout_seconds": Entry(7.0, reading),
   "storage.patience_seconds": Entry(7.0, storage_of_run, _RUN),

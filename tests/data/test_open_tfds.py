@@ -24,9 +24,8 @@ def test_names_of_other_modules_are_refused(tiny_ego, tmp_path, key):
   path.write_text(json.dumps({key: "antigravity.Feature", **features}))
   with pytest.raises(ValueError, match="would import 'antigravity.Feature'"):
     open_tfds.open_builder(folder)
-  data = records.ClipDataset(folder, "train")
-  with pytest.raises(ValueError, match="would import"):
-    data.split_info()
+  # Training and evaluation go by the card, and don't open it at all.
+  assert records.ClipDataset(folder, "train").read_frames(0, [0])
   assert "antigravity" not in sys.modules
   path.write_text("[" * 10**6)
   with pytest.raises(ValueError, match="features.json' is damaged"):

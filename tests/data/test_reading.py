@@ -20,6 +20,7 @@ from sum_l_jax.checkpoint import integrity
 from sum_l_jax.config import read
 from sum_l_jax.data import reading
 from sum_l_jax.data import records
+from sum_l_jax.data import shards
 from sum_l_jax.experiment import loop
 from sum_l_jax.system import processes
 from tests.support import runs
@@ -210,7 +211,7 @@ def test_a_shard_that_is_lost_is_named(damage, words, tiny_ego, tmp_path):
   size = shard.stat().st_size
   with streams.open_stream(**_settings(folder)) as stream:
     damage(shard)
-    with pytest.raises(records.LostShardError) as error:
+    with pytest.raises(shards.LostShardError) as error:
       list(itertools.islice(stream, 9))
   text = str(error.value)
   assert str(shard) in text and words in text and f"{size} bytes" in text

@@ -110,7 +110,7 @@ def test_config_overrides(name, text):
     assert len(str(error)) > 10
 
 
-@pytest.mark.parametrize("name", ["name", "view", "metadata", "tasks", "splits"])
+@pytest.mark.parametrize("name", ["name", "view", "metadata", "tasks", "splits", "shards"])
 def test_a_card_that_lacks_a_field(name, tmp_path):
   card = json.loads(hostile_inputs.TARGETS["card"].make())
   del card[name]

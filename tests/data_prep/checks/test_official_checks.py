@@ -31,6 +31,8 @@ def test_number_of_official_clips(examine, ego, source, kind, split, official):
   def change(card):
     card["metadata"].update(source=source, split={"kind": kind})
     card["splits"] = {split: 5}
+    card["shards"] = {split: card["shards"]["val"]}
+    card["shards"][split][0]["name"] = card["shards"][split][0]["name"].replace("val", split)
 
   # The five clips of the split val, under another name.
   for path in ego.glob("*val*"):

@@ -1,0 +1,246 @@
+"""The files that hold the frames of a split: single records, by their numbers.
+
+Files are read by ArrayRecord's own client, which reads from a disk and from a
+bucket. It tries failed requests again, but it neither says so nor ever gives up:
+here reading from a bucket ends after `retries.patience`. A file that fails once
+is opened again.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable
+from collections.abc import Sequence
+import dataclasses
+import itertools
+import os
+import queue
+import threading
+from typing import Annotated
+from typing import Any
+from typing import TypeVar
+
+from etils import epath
+import msgspec
+
+from sum_l_jax.data import shard_cache
+from sum_l_jax.system import checked_json
+from sum_l_jax.system import retries
+from sum_l_jax.system import storage
+
+_Result = TypeVar("_Result")
+# As ArrayRecordDataSource opens files that are read record by record.
+_OPTIONS = "readahead_buffer_size:0"
+_BUFFER = 1 << 15
+
+# The name of a file; it leads nowhere else.
+_FileName = Annotated[str, msgspec.Meta(pattern=r"^[^/\\\x00]{1,255}$")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+  """What a card says of one file.
+
+  Attributes:
+    name: its name in the folder of the data set.
+    records: number of its records.
+    size: its bytes.
+    crc32c: its checksum, as `storage.crc32c` gives it.
+  """
+
+  name: _FileName
+  records: checked_json.Count
+  size: checked_json.Count
+  crc32c: checked_json.Name
+
+  @classmethod
+  def of(cls, path: epath.Path, records: int) -> Shard:
+    """Describes a file that was just written, which is read for its checksum."""
+    return cls(path.name, records, storage.size(path), storage.crc32c(path))
+
+
+class ShardError(ValueError):
+  """A shard can't be read, and no other clip makes up for it."""
+
+
+class LostShardError(ShardError):
+  """A shard is gone, or isn't the one of the card."""
+
+
+class UnreachableError(ShardError):
+  """A bucket doesn't answer for longer than `retries.patience`."""
+
+
+class Shards:
+  """The files of one split, with random access to their records.
+
+  It can be pickled, for worker processes, which open the files themselves.
+
+  Attributes:
+    directory: folder of the data set.
+    files: what the card says of the files, in order.
+    cache: folder of local copies that are read first, if any.
+  """
+
+  def __init__(self, directory: epath.Path, files: Sequence[Shard]) -> None:
+    """Opens nothing; see the attributes."""
+    self.directory = directory
+    self.files = tuple(files)
+    self.cache: shard_cache.ShardCache | None = None
+    self._ends = list(itertools.accumulate(shard.records for shard in self.files))
+    self._start()
+
+  def _start(self) -> None:
+    # Reader, and whether it reads a local copy, by number of the file.
+    self._readers: dict[int, tuple[Any, bool]] = {}
+
+  def __getstate__(self) -> dict[str, Any]:
+    state = dict(self.__dict__)
+    del state["_readers"]
+    return state
+
+  def __setstate__(self, state: dict[str, Any]) -> None:
+    self.__dict__.update(state)
+    self._start()
+
+  def __len__(self) -> int:
+    """Number of all records."""
+    return self._ends[-1] if self._ends else 0
+
+  @property
+  def is_remote(self) -> bool:
+    """Whether the files are in a bucket."""
+    return storage.is_remote(self.directory)
+
+  def path(self, number: int) -> epath.Path:
+    """Path of a file."""
+    return self.directory / self.files[number].name
+
+  def file_of(self, record: int) -> int:
+    """Number of the file that holds a record.
+
+    Raises:
+      IndexError: there are fewer records.
+    """
+    if not 0 <= record < len(self):
+      raise IndexError(
+        f"The shards of {str(self.directory)!r} hold {len(self)} records, and record {record} was"
+        " asked for."
+      )
+    return bisect.bisect_right(self._ends, record)
+
+  def read(self, record: int) -> bytes:
+    """Reads a record, from the local copy of its file where there is one.
+
+    Raises:
+      UnreachableError: a bucket doesn't answer.
+      IndexError, OSError, RuntimeError, ValueError: the file is damaged, or gone.
+    """
+    number = self.file_of(record)
+    position = record - (self._ends[number] - self.files[number].records)
+    found = self._read_copy(number, position)
+    if found is not None:
+      return found
+    if not self.is_remote:
+      return self._read(number, position)
+    seconds = retries.patience()
+    try:
+      return _within(seconds, lambda: self._read(number, position))
+    except Exception as error:
+      if not retries.passes(error):
+        raise
+      raise UnreachableError(
+        f"The shard {self.path(number)} can't be read: the bucket didn't answer for"
+        f" {seconds:g} s ({error}). The same command goes on from the last checkpoint once it"
+        f" does. {retries.PATIENCE_VARIABLE} is the variable with the seconds to wait."
+      ) from error
+
+  def _read_copy(self, number: int, position: int) -> bytes | None:
+    """Reads from the local copy of a file; None where there is none that is whole."""
+    if self.cache is None:
+      return None
+    shard = self.files[number]
+    reader, is_copy = self._readers.get(number, (None, False))
+    copy = None if is_copy else self.cache.find(self.path(number), shard.size, shard.crc32c)
+    if copy is None and not is_copy:
+      return None
+    try:
+      if copy is not None:
+        reader = _open(copy)
+        self._readers[number] = reader, True
+      return reader.read([position])[0]
+    except (RuntimeError, ValueError, IndexError, OSError):
+      # ArrayRecord has checksums of its own, so that damage doesn't pass unseen.
+      self._readers.pop(number, None)
+      self.cache.discard(self.path(number), shard.crc32c)
+      return None
+
+  @retries.retried
+  def _read(self, number: int, position: int) -> bytes:
+    """Reads a record of the file itself."""
+    reader, _ = self._readers.get(number, (None, False))
+    try:
+      if reader is None:
+        # Threads may open a file twice, which costs less than waiting in turn.
+        reader = _open(self.path(number))
+        self._readers[number] = reader, False
+      return reader.read([position])[0]
+    except (RuntimeError, ValueError):  # A reader that failed once fails for ever.
+      self._readers.pop(number, None)
+      raise
+
+  def check_sizes(self, error: Exception) -> None:
+    """Says of a failed reading whether a file is not the one of the card.
+
+    Args:
+      error: what was raised.
+
+    Raises:
+      LostShardError: a file is missing, or has another size.
+    """
+    if isinstance(error, ShardError):
+      return
+    there = storage.entries(self.directory)
+    for shard in self.files:
+      found = there.get(shard.name)
+      if found is None or found.size != shard.size:
+        what = "is gone" if found is None else f"has {found.size} bytes now"
+        raise LostShardError(
+          f"The shard {self.directory / shard.name} {what}; it had {shard.size} bytes when it was"
+          " written. Put it back (copy it from where it is whole, mount its disk again), or build"
+          " the data set again. A training's checkpoints are whole: the same command then goes on"
+          f" from the last one. ({error})"
+        ) from error
+
+
+def _open(path: str | os.PathLike[str]) -> Any:
+  from array_record.python import array_record_module
+
+  # Its classes are made in C++.
+  reader = array_record_module.ArrayRecordReader  # pyright: ignore[reportAttributeAccessIssue]
+  return reader(os.fspath(path), options=_OPTIONS, file_reader_buffer_size=_BUFFER)
+
+
+def _within(seconds: float, function: Callable[[], _Result]) -> _Result:
+  """Calls a function, and waits for it no longer than some seconds.
+
+  Raises:
+    TimeoutError: it isn't done; it is left to itself.
+  """
+  done: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+  def work() -> None:
+    try:
+      done.put((function(), None))
+    except BaseException as error:
+      done.put((None, error))
+
+  # A daemon, since the interpreter doesn't wait for one that hangs.
+  threading.Thread(target=work, daemon=True).start()
+  try:
+    result, error = done.get(timeout=seconds)
+  except queue.Empty:
+    raise TimeoutError("no answer") from None
+  if error is not None:
+    raise error
+  return result
