@@ -29,9 +29,9 @@ from sum_l_jax.system import retries
 from sum_l_jax.system import storage
 
 _Result = TypeVar("_Result")
-# As ArrayRecordDataSource opens files that are read record by record.
-_OPTIONS = "readahead_buffer_size:0"
-_BUFFER = 1 << 15
+
+# ArrayRecord's words for an answer that isn't worth another request.
+_REFUSED = "Permanent error"
 
 # The name of a file; it leads nowhere else.
 _FileName = Annotated[str, msgspec.Meta(pattern=r"^[^/\\\x00]{1,255}$")]
@@ -147,12 +147,16 @@ class Shards:
     try:
       return _within(seconds, lambda: self._read(number, position))
     except Exception as error:
-      if not retries.passes(error):
+      if retries.passes(error):
+        reason = f"the bucket didn't answer for {seconds:g} s ({error})"
+      elif _REFUSED in str(error) and "Not Found" not in str(error):
+        reason = f"the bucket refuses ({error})"
+      else:
         raise
       raise UnreachableError(
-        f"The shard {self.path(number)} can't be read: the bucket didn't answer for"
-        f" {seconds:g} s ({error}). The same command goes on from the last checkpoint once it"
-        f" does. {retries.PATIENCE_VARIABLE} is the variable with the seconds to wait."
+        f"The shard {self.path(number)} can't be read: {reason}. The same command goes on from the"
+        f" last checkpoint once it can. {retries.PATIENCE_VARIABLE} is the variable with the"
+        " seconds to wait."
       ) from error
 
   def _read_copy(self, number: int, position: int) -> bytes | None:
@@ -214,11 +218,12 @@ class Shards:
 
 
 def _open(path: str | os.PathLike[str]) -> Any:
-  from array_record.python import array_record_module
+  from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
-  # Its classes are made in C++.
-  reader = array_record_module.ArrayRecordReader  # pyright: ignore[reportAttributeAccessIssue]
-  return reader(os.fspath(path), options=_OPTIONS, file_reader_buffer_size=_BUFFER)
+  # As ArrayRecordDataSource opens files that are read record by record.
+  return array_record_module.ArrayRecordReader(
+    os.fspath(path), options="readahead_buffer_size:0", file_reader_buffer_size=1 << 15
+  )
 
 
 def _within(seconds: float, function: Callable[[], _Result]) -> _Result:
