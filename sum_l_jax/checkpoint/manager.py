@@ -228,7 +228,8 @@ class Checkpoints:
     """
     target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     folder = self._directory / str(step)
-    saved = self._checkpointer.metadata(folder).item_metadata["state"].tree
+    items: Any = self._checkpointer.metadata(folder).item_metadata
+    saved = items["state"].tree
     check_same_arrays(saved, target, where=str(folder))
     restored = self._checkpointer.restore(
       folder, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))

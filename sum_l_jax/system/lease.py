@@ -12,6 +12,10 @@ is compared with this machine's: a renewal is any change of the file. A process 
 known by its number and the moment it started, since numbers are used again. The
 last file stays after the end, so that numbers never start over.
 
+In a bucket it is one object, whose number is its generation: it is taken and
+renewed on the condition that nobody else has written it since. A renewal is one
+request. Where an answer is lost, the object is known by the random text in it.
+
 A command that makes a folder or file anew holds its lease in the folder of its
 finished parts (`held_for`), since what it makes appears by a rename and must hold
 nothing else.
@@ -37,6 +41,7 @@ from typing import NoReturn
 from typing import Protocol
 
 from absl import logging
+from etils import epath
 
 from sum_l_jax.system import retries
 from sum_l_jax.system import storage
@@ -152,30 +157,45 @@ def _started(pid: int) -> int | None:
 
 
 class Store(Protocol):
-  """Where leases are kept; object stores need one of their own."""
+  """Where a lease is kept."""
 
   def latest(self) -> tuple[int, str] | None:
-    """Highest number and its text, or None where there is none."""
+    """Number and text of the lease that counts, or None where there is none."""
     ...
 
-  def create(self, number: int, text: str) -> bool:
-    """Makes a file if there is none with this number; says whether it did."""
+  def create(self, after: int, text: str) -> int | None:
+    """Makes the lease that follows another one.
+
+    Args:
+      after: number of that one; 0 where there was none.
+      text: what it says, which no other process writes.
+
+    Returns:
+      Its number; None if somebody else was faster.
+    """
     ...
 
-  def rewrite(self, number: int, text: str) -> None:
-    """Replaces the text of one's own file."""
-    ...
+  def rewrite(self, number: int, text: str) -> int | None:
+    """Replaces the text of one's own lease.
 
-  def remove(self, number: int) -> None:
-    """Removes a file, if it is there."""
+    Returns:
+      Its number from now on; None if it doesn't count any more.
+    """
     ...
 
 
 class FolderStore:
   """Leases as files of a folder, on a local or a mounted disk."""
 
-  def __init__(self, folder: storage.PathLike) -> None:
+  def __init__(self, folder: storage.PathLike, *, stays: bool = True) -> None:
+    """Names the place.
+
+    Args:
+      folder: folder that is held.
+      stays: whether the file stays there after the end, for the next to count on.
+    """
     self._folder = pathlib.Path(folder) / FOLDER
+    self._stays = stays
 
   def _path(self, number: int) -> pathlib.Path:
     return self._folder / str(number)
@@ -194,9 +214,20 @@ class FolderStore:
         return number, file.read(_LONGEST_TEXT).decode("utf-8", errors="replace")
     return None
 
-  @retries.retried
-  def create(self, number: int, text: str) -> bool:
+  def create(self, after: int, text: str) -> int | None:
     """See `Store`."""
+    number = after + 1
+    if not self._make(number, text):
+      return None
+    if self.latest() != (number, text):  # The listing was stale: others have higher numbers.
+      self._path(number).unlink(missing_ok=True)
+      return None
+    if after:
+      self._path(after).unlink(missing_ok=True)
+    return number
+
+  @retries.retried
+  def _make(self, number: int, text: str) -> bool:
     self._folder.mkdir(parents=True, exist_ok=True)
     try:
       with self._path(number).open("x", encoding="utf-8") as file:
@@ -208,13 +239,52 @@ class FolderStore:
       return False
     return True
 
-  def rewrite(self, number: int, text: str) -> None:
+  def rewrite(self, number: int, text: str) -> int | None:
     """See `Store`."""
+    latest = self.latest()
+    if latest and latest[0] > number:
+      return None
+    # Where leases are removed, whoever took over may have ended since.
+    own = Holder.from_json(text)
+    if not self._stays and (latest is None or own is None or own.nonce not in latest[1]):
+      return None
     storage.write_text(self._path(number), text)
+    return number
 
-  def remove(self, number: int) -> None:
+
+class BucketStore:
+  """A lease as an object of a bucket; its number is the object's generation."""
+
+  def __init__(self, folder: storage.PathLike) -> None:
+    self._path = epath.Path(folder) / FOLDER / "lease.json"
+
+  @retries.retried
+  def latest(self) -> tuple[int, str] | None:
     """See `Store`."""
-    self._path(number).unlink(missing_ok=True)
+    try:
+      number, data = storage.read_generation(self._path)
+    except FileNotFoundError:
+      return None
+    return number, data[:_LONGEST_TEXT].decode("utf-8", errors="replace")
+
+  @retries.retried
+  def create(self, after: int, text: str) -> int | None:
+    """See `Store`."""
+    return storage.replace_generation(self._path, text.encode("utf-8"), after)
+
+  def rewrite(self, number: int, text: str) -> int | None:
+    """See `Store`; a request that fails isn't repeated, the next renewal does it."""
+    return storage.replace_generation(self._path, text.encode("utf-8"), number)
+
+
+def store_of(folder: storage.PathLike, *, stays: bool = True) -> Store:
+  """Where the lease on a folder is kept: within it.
+
+  Args:
+    folder: folder that is held.
+    stays: whether the lease stays there after the end, see `FolderStore`.
+  """
+  return BucketStore(folder) if storage.is_remote(folder) else FolderStore(folder, stays=stays)
 
 
 def _in_use(folder: storage.PathLike, holder: Holder | None) -> HeldError:
@@ -262,17 +332,10 @@ class Lease:
   """A lease that this process holds and renews until it is closed."""
 
   def __init__(
-    self,
-    store: Store,
-    number: int,
-    holder: Holder,
-    lost: Callable[[LostError], object],
-    *,
-    stays: bool = True,
+    self, store: Store, number: int, holder: Holder, lost: Callable[[LostError], object]
   ) -> None:
     """Starts renewing; `take` makes leases."""
     self._store, self._number, self._holder, self._lost = store, number, holder, lost
-    self._stays = stays
     self._ended = threading.Event()
     self._thread = threading.Thread(target=self._keep, daemon=True)
     self._thread.start()
@@ -285,8 +348,10 @@ class Lease:
   def _keep(self) -> None:
     while not self._ended.wait(RENEW_SECONDS):
       try:
-        latest = self._store.latest()
-        if self._is_lost(latest):
+        holder = dataclasses.replace(self._holder, renewals=self._holder.renewals + 1)
+        number = self._store.rewrite(self._number, holder.to_json())
+        if number is None:
+          latest = self._store.latest()
           other = Holder.from_json(latest[1]) if latest else None
           self._lost(
             LostError(
@@ -295,17 +360,9 @@ class Lease:
             )
           )
           return
-        holder = dataclasses.replace(self._holder, renewals=self._holder.renewals + 1)
-        self._store.rewrite(self._number, holder.to_json())
-        self._holder = holder
-      except OSError as error:
+        self._number, self._holder = number, holder
+      except Exception as error:  # The clients of buckets have many.
         logging.warning("The lease on the workdir can't be renewed now: %s", error)
-
-  def _is_lost(self, latest: tuple[int, str] | None) -> bool:
-    if latest and latest[0] > self._number:
-      return True
-    # Where leases are removed, whoever took over may have ended since.
-    return not self._stays and (latest is None or self.nonce not in latest[1])
 
   def close(self, remove: Callable[[], object] | None = None) -> None:
     """Gives the folder back; does nothing the second time.
@@ -319,14 +376,14 @@ class Lease:
     self._ended.set()
     self._thread.join()
     try:
-      latest = self._store.latest()
-      if latest and latest[0] == self._number:
-        if remove:
+      if remove:
+        latest = self._store.latest()
+        if latest and latest[0] == self._number:
           remove()
-          return
-        released = dataclasses.replace(self._holder, released=True)
-        self._store.rewrite(self._number, released.to_json())
-    except OSError as error:
+        return
+      released = dataclasses.replace(self._holder, released=True)
+      retries.retried(self._store.rewrite)(self._number, released.to_json())
+    except Exception as error:
       logging.warning("The lease on the workdir can't be given back: %s", error)
 
 
@@ -342,7 +399,6 @@ def take(
   what: str,
   store: Store | None = None,
   lost: Callable[[LostError], object] = end_process,
-  stays: bool = True,
 ) -> Lease:
   """Takes the lease on a folder.
 
@@ -351,38 +407,30 @@ def take(
     what: command that takes it, for whoever comes second.
     store: where the lease is kept; None is the folder itself.
     lost: called from another thread once somebody else has taken over.
-    stays: whether the file stays there after the end, for the next to count on.
 
   Raises:
     HeldError: somebody holds the folder; says who, and since when.
   """
-  store = store or FolderStore(folder)
+  store = store or store_of(folder)
   holder = Holder.this_process(what)
   while True:
     latest = store.latest()
     if latest and not _is_free(store, *latest, folder):
       now = store.latest()
       raise _in_use(folder, Holder.from_json(now[1]) if now else None)
-    number = latest[0] + 1 if latest else 1
-    if not store.create(number, holder.to_json()):
-      continue
-    now = store.latest()
-    if now != (number, holder.to_json()):  # The listing was stale: others have higher numbers.
-      store.remove(number)
-      continue
-    if latest:
-      store.remove(latest[0])
-    return Lease(store, number, holder, lost, stays=stays)
+    number = store.create(latest[0] if latest else 0, holder.to_json())
+    if number is not None:
+      return Lease(store, number, holder, lost)
 
 
 def is_seen(folder: storage.PathLike, nonce: str) -> bool:
   """Whether this host finds a lease in a folder; waits for slow disks.
 
   Args:
-    folder: the folder, on a disk that another host shares.
+    folder: the folder, on a disk or in a bucket that another host shares.
     nonce: random text of the lease that the other host holds there.
   """
-  store, end = FolderStore(folder), time.monotonic() + SILENT_SECONDS
+  store, end = store_of(folder), time.monotonic() + SILENT_SECONDS
   while True:
     latest = store.latest()
     if latest and nonce in latest[1]:
@@ -393,13 +441,13 @@ def is_seen(folder: storage.PathLike, nonce: str) -> bool:
 
 
 @contextlib.contextmanager
-def held(folder: str | pathlib.Path, *, what: str) -> Iterator[Lease]:
+def held(folder: storage.PathLike, *, what: str) -> Iterator[Lease]:
   """Holds the lease on a folder, which must exist, within a `with`.
 
   Raises:
     HeldError: somebody holds the folder; says who, and since when.
   """
-  lease = take(pathlib.Path(folder), what=what)
+  lease = take(folder, what=what)
   try:
     yield lease
   finally:
@@ -420,15 +468,19 @@ def held_for(output: storage.PathLike, parts: storage.PathLike, *, what: str) ->
   Raises:
     HeldError: somebody holds it; says who, and since when.
   """
-  parts = pathlib.Path(parts)
-  if parts.parent.is_dir() and not os.access(parts.parent, os.W_OK):
-    yield  # Nothing can be made or replaced there, so nothing is destroyed.
-    return
-  parts.mkdir(parents=True, exist_ok=True)
-  for aside in parts.parent.glob(f"{glob.escape(parts.name)}.{_ASIDE}"):
-    # Somebody was killed while removing it.
-    shutil.rmtree(aside, ignore_errors=True)
-  lease = take(output, what=what, store=FolderStore(parts), stays=False)
+  if storage.is_remote(parts):
+    store = store_of(parts)
+  else:
+    parts = pathlib.Path(parts)
+    if parts.parent.is_dir() and not os.access(parts.parent, os.W_OK):
+      yield  # Nothing can be made or replaced there, so nothing is destroyed.
+      return
+    parts.mkdir(parents=True, exist_ok=True)
+    for aside in parts.parent.glob(f"{glob.escape(parts.name)}.{_ASIDE}"):
+      # Somebody was killed while removing it.
+      shutil.rmtree(aside, ignore_errors=True)
+    store = store_of(parts, stays=False)
+  lease = take(output, what=what, store=store)
   try:
     yield
   finally:
@@ -437,35 +489,42 @@ def held_for(output: storage.PathLike, parts: storage.PathLike, *, what: str) ->
 
 def clear(parts: storage.PathLike) -> None:
   """Removes the finished parts that lie beside a lease of `held_for`."""
-  for path in _parts(pathlib.Path(parts)):
-    if path.is_dir():
-      shutil.rmtree(path, ignore_errors=True)
-    else:
-      path.unlink(missing_ok=True)
+  for path in _parts(parts):
+    storage.remove_tree(path)
+    if not path.is_dir():
+      storage.remove(path)
 
 
-def _parts(folder: pathlib.Path) -> list[pathlib.Path]:
-  return [path for path in folder.iterdir() if path.name != FOLDER] if folder.is_dir() else []
+def _parts(folder: storage.PathLike) -> list[epath.Path]:
+  try:
+    names = storage.names(folder)
+  except FileNotFoundError:
+    return []
+  return [epath.Path(folder) / name for name in names if name != FOLDER]
 
 
 # Pattern of what `_remove` adds to a name.
 _ASIDE = "[0-9a-f]" * 8
 
 
-def _remove(folder: pathlib.Path) -> None:
-  """Removes a folder; for others, all of it is gone in one moment."""
-  aside = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}")
-  folder.rename(aside)
+def _remove(folder: storage.PathLike) -> None:
+  """Removes a folder; on a disk, all of it is gone for others in one moment."""
+  if storage.is_remote(folder):
+    storage.remove_tree(folder)
+    return
+  place = pathlib.Path(folder)
+  aside = place.with_name(f"{place.name}.{secrets.token_hex(4)}")
+  place.rename(aside)
   shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def waited_for(folder: str | pathlib.Path, *, what: str) -> Iterator[Lease]:
+def waited_for(folder: storage.PathLike, *, what: str) -> Iterator[Lease]:
   """Like `held`, but waits until whoever holds the folder is done with it."""
   said = False
   while True:
     try:
-      lease = take(pathlib.Path(folder), what=what)
+      lease = take(folder, what=what)
       break
     except HeldError as error:
       if not said:

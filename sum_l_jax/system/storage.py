@@ -171,6 +171,23 @@ def _client() -> Any:
   return gcsfs.GCSFileSystem(finalize_on_close=True)
 
 
+@functools.cache
+def _conditional_client() -> Any:
+  """The client for writes on a condition, which `_client` can't make."""
+  import google.auth.credentials
+  import google.cloud.storage
+
+  same = _client()
+  who = same.credentials.credentials or google.auth.credentials.AnonymousCredentials()
+  # No request names the project; without one the client would look for it.
+  return google.cloud.storage.Client(project=same.project or "none", credentials=who)
+
+
+def _blob(path: PathLike) -> Any:
+  bucket, _, name = os.fspath(path).removeprefix(SCHEME).partition("/")
+  return _conditional_client().bucket(bucket).blob(name)
+
+
 # Reading.
 
 
@@ -256,6 +273,24 @@ def version(path: PathLike) -> str:
     return str(_info(path)["generation"])
   status = os.stat(path)
   return f"{status.st_mtime_ns} {status.st_size}"
+
+
+def read_generation(path: PathLike) -> tuple[int, bytes]:
+  """Reads an object of a bucket, and the number that it has until it is written anew.
+
+  One request, which isn't tried again.
+
+  Raises:
+    FileNotFoundError: there is none.
+  """
+  blob = _blob(path)
+  import google.api_core.exceptions
+
+  try:
+    data = blob.download_as_bytes(retry=None)
+  except google.api_core.exceptions.NotFound as error:
+    raise FileNotFoundError(f"There is no object {os.fspath(path)!r}.") from error
+  return int(blob.generation), data
 
 
 def crc32c(path: PathLike) -> str:
@@ -455,6 +490,39 @@ def create(path: PathLike, data: bytes) -> bool:
       return read_bytes(path) == data
     return False
   return True
+
+
+def replace_generation(path: PathLike, data: bytes, generation: int) -> int | None:
+  """Writes an object of a bucket if it still is the one that was read.
+
+  One request, which isn't tried again by itself. After an error it may be
+  repeated: where the answer was lost, the object is known by its data.
+
+  Args:
+    path: the object.
+    data: what it is to hold; no other process may write the same.
+    generation: of `read_generation`; 0 if there must be none.
+
+  Returns:
+    The generation that it has now; None if somebody else has written it.
+  """
+  blob = _blob(path)
+  import google.api_core.exceptions
+
+  try:
+    blob.upload_from_string(
+      data,
+      content_type="application/octet-stream",
+      if_generation_match=generation,
+      retry=None,
+    )
+    return int(blob.generation)
+  except google.api_core.exceptions.PreconditionFailed:
+    try:
+      now, found = read_generation(path)
+    except FileNotFoundError:
+      return None
+    return now if found == data else None
 
 
 @contextlib.contextmanager

@@ -137,8 +137,8 @@ def test_who_was_silent_while_another_came_and_went_is_told(tmp_path, monkeypatc
   monkeypatch.setattr(lease, "RENEW_SECONDS", 0.02)
   lost, folder = [], tmp_path / ".out.parts"
   folder.mkdir()
-  store = lease.FolderStore(folder)
-  held = lease.take(tmp_path / "out", what="", store=store, lost=lost.append, stays=False)
+  store = lease.FolderStore(folder, stays=False)
+  held = lease.take(tmp_path / "out", what="", store=store, lost=lost.append)
   lease._remove(folder)
   held._thread.join(timeout=60)
   assert "was silent for so long" in str(lost[0])

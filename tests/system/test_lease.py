@@ -30,7 +30,7 @@ def write(folder, number=1, **changes) -> lease.Holder:
   """Puts down the lease of a process of another machine, which renews nothing."""
   holder = lease.Holder.this_process("train")
   holder = dataclasses.replace(holder, **{"host": "far", "machine": "another", **changes})
-  assert lease.FolderStore(folder).create(number, holder.to_json())
+  assert lease.FolderStore(folder).create(number - 1, holder.to_json()) == number
   return holder
 
 
