@@ -15,6 +15,11 @@ TABLES = ("native", "cpu", "tpu")
 KINDS = ("pointwise", "spatial", "temporal", "lateral", "volume")
 
 
+def table_of(backend: str | None) -> str:
+  """The one of `TABLES` that `model.conv=auto` takes: a GPU's is "native"."""
+  return backend if backend in TABLES else TABLES[0]
+
+
 @dataclasses.dataclass(frozen=True)
 class Sizes:
   """How large everything is.

@@ -92,10 +92,13 @@ def _ratios(parts: Mapping[str, Found]) -> Iterator[tuple[str, float]]:
 
 def _convolutions(parts: Mapping[str, Found]) -> dict[str, Any]:
   """Which table of formulations is fastest in a whole step, and which way alone."""
-  steps = {rest[-1]: found["seconds"] for rest, found in _of_kind(parts, "table")}
   auto = parts.get(check_parts.DEVICE, {}).get("conv_auto")
-  # On a GPU "auto" is a table of native convolutions.
-  used = auto if auto in steps else "native"
+  used = check_parts.table_of(auto)
+  steps = {}
+  for (backbone, precision, table), found in _of_kind(parts, "table"):
+    steps[table] = found["seconds"]
+    if step := parts.get(f"step/{backbone}/{precision}"):
+      steps[used] = step["seconds"]
   alone = {}
   for (_, kind), found in _of_kind(parts, "formulations"):
     times = {n: w["seconds"] for n, w in found.get("ways", {}).items() if "seconds" in w}

@@ -47,6 +47,10 @@ def _why_not(part: check_parts.Part, found: Mapping[str, Any], left: float) -> s
     return "The library has no attention yet."
   if part.kind in ("torch", "peer") and importlib.util.find_spec("torch") is None:
     return "PyTorch is not installed."
+  step = dataclasses.replace(part, kind="step", choice="").name
+  auto = found.get(check_parts.DEVICE, {}).get("conv_auto")
+  if part.kind == "table" and part.choice == check_parts.table_of(auto) and step in found:
+    return f"It is what {step} has measured."
   peer = dataclasses.replace(part, kind="torch").name
   if part.kind == "torch" and found.get(check_parts.DEVICE, {}).get("platform") == "tpu":
     return "PyTorch is compared on GPUs only."

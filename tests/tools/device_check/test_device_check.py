@@ -165,6 +165,13 @@ def test_half_the_clips_where_all_do_not_fit():
     part_work.halving(lambda batch: _raise(RuntimeError("CUDA out of memory.")), 2)
 
 
+def test_a_step_is_not_measured_twice():
+  found = {"device": {"conv_auto": "gpu"}, "step/tiny/bfloat16": {"seconds": 0.3}}
+  part = PLAN["table/tiny/bfloat16/native"]
+  outcome = part_process.run(part, [], found=found, left=600)
+  assert outcome.skipped == "It is what step/tiny/bfloat16 has measured."
+
+
 def _raise(error):
   raise error
 
@@ -199,7 +206,8 @@ def _way(seconds):
 def test_what_auto_should_take():
   found = {
     "device": {"conv_auto": "gpu"},
-    "table/slow_r50/bfloat16/native": _way(0.3),
+    # A GPU takes XLA's own convolutions, as the table "native" does.
+    "step/slow_r50/bfloat16": _way(0.3),
     "table/slow_r50/bfloat16/cpu": _way(0.2),
     "formulations/bfloat16/temporal": {
       "auto": "native",
@@ -207,6 +215,7 @@ def test_what_auto_should_take():
     },
   }
   conv = check_report.Record("command", 1.0, found=found).to_json()["convolutions"]
+  assert conv["step_seconds"] == {"native": 0.3, "cpu": 0.2}
   assert (conv["auto"], conv["fastest"]) == ("gpu", "cpu")
   assert conv["auto_over_fastest"] == pytest.approx(1.5)
   row = conv["alone"]["temporal"]
