@@ -1,9 +1,9 @@
 """The files that hold the frames of a split: single records, by their numbers.
 
 Files are read by ArrayRecord's own client, which reads from a disk and from a
-bucket. It tries failed requests again, but it neither says so nor ever gives up:
-here reading from a bucket ends after `retries.patience`. A file that fails once
-is opened again.
+bucket. It tries failed requests again without a word, for a quarter of an hour and
+more, and no option bounds that: here reading from a bucket ends after
+`retries.patience`. A file that fails once is opened again.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """Examines the installation; the output belongs in a bug report.
 
   python -m sum_l_jax.tools.doctor [--workdir=runs/x]
+  python -m sum_l_jax.tools.doctor --data=gs://bucket/epic55/ego --step=step.json
 
 Prints versions, devices, decoders, memory and disk, and what is wrong with
-them. The exit status is 1 where something is. (`python -m data_prep.doctor`
-examines data sets.)
+them. With --data it measures how many clips a second this host reads and decodes,
+and with --step whether that is enough. The exit status is 1 where something is
+wrong. (`python -m data_prep.doctor` examines what is in data sets.)
 """
 
 from __future__ import annotations
@@ -171,8 +173,24 @@ def environment() -> Iterator[Finding]:
       yield f"{name}={value}", ""
 
 
-def examine(workdir: epath.Path) -> Iterator[tuple[str, list[Finding]]]:
-  """Yields all findings by subject; a check that fails is a finding itself."""
+def check_input(options: argparse.Namespace) -> Iterator[Finding]:
+  """Measures how fast data sets are read, and compares that with a step."""
+  from sum_l_jax.tools.doctor import reading_rate
+
+  need = reading_rate.read_need(options.step) if options.step else None
+  for text in options.data:
+    yield from reading_rate.check(text, need, hosts=options.hosts, seconds=options.seconds)
+
+
+def examine(
+  workdir: epath.Path, options: argparse.Namespace | None = None
+) -> Iterator[tuple[str, list[Finding]]]:
+  """Yields all findings by subject; a check that fails is a finding itself.
+
+  Args:
+    workdir: folder where runs will be.
+    options: options of the command, for what is only measured when asked for.
+  """
   subjects: dict[str, Callable[[], Iterator[Finding]]] = {
     "libraries": check_libraries,
     "devices": check_devices,
@@ -181,6 +199,8 @@ def examine(workdir: epath.Path) -> Iterator[tuple[str, list[Finding]]]:
     "machine": lambda: check_machine(workdir),
     "environment": environment,
   }
+  if options and options.data:
+    subjects["input"] = lambda: check_input(options)
   for subject, check in subjects.items():
     findings: list[Finding] = []
     try:
@@ -194,7 +214,7 @@ def examine(workdir: epath.Path) -> Iterator[tuple[str, list[Finding]]]:
 
 def _run(options: argparse.Namespace) -> int:
   problems = 0
-  for subject, findings in examine(options.workdir):
+  for subject, findings in examine(options.workdir, options):
     print(subject)
     for what, problem in findings:
       print(f"  {what}" + (f"  <- PROBLEM: {problem}" if problem else ""))
@@ -208,6 +228,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
   parser = command_line.make_parser(__package__, __doc__)
   workdir_help = "folder where runs will be (default: here)"
   parser.add_argument("--workdir", type=epath.Path, default=".", help=workdir_help)
+  add = parser.add_argument
+  add("--data", nargs="+", default=(), metavar="DIR[:SPLIT]", help="data sets to read from")
+  step_help = "what `aot --output` or `profile_input --step --json` wrote"
+  add("--step", type=epath.Path, metavar="FILE.json", help=step_help)
+  add("--hosts", type=int, default=1, help="processes that share a step's clips (default: 1)")
+  add("--seconds", type=float, default=5.0, help="length of each measurement (default: 5)")
   return command_line.run(parser, _run, arguments)
 
 

@@ -84,10 +84,16 @@ def _speed_advice(found: Mapping[str, Any]) -> Iterator[str]:
   busy = max(decode["ms"] / decode["processor_ms"], 1.0)
   slowest = max(parts.values(), key=lambda part: part["ms"])
   if slowest is read and read["ms"] > _SLOW_DISK * busy * read["processor_ms"]:
-    yield (
-      "Reading waits for the disk: copy the shards to a local one, or raise input.num_threads, for"
-      " reads side by side."
-    )
+    if found["bucket"]:
+      yield (
+        "Reading waits for the bucket: set input.shard_cache, a folder on a local disk, or raise"
+        " input.num_threads and input.prefetch, for requests side by side."
+      )
+    else:
+      yield (
+        "Reading waits for the disk: copy the shards to a local one, or raise input.num_threads,"
+        " for reads side by side."
+      )
   high = frames["short_side"][1]
   for view, (height, width) in frames["stored"].items():
     low = min(height, width)

@@ -16,7 +16,7 @@ from sum_l_jax.system import devices
 from sum_l_jax.system import processes
 from sum_l_jax.tools.profile_input import parts
 
-_SETTINGS = ("num_threads", "num_workers", "prefetch", "cache_mib")
+_SETTINGS = ("num_threads", "num_workers", "prefetch", "cache_mib", "shard_cache")
 
 
 def _open(settings: Settings, stage: str) -> build.Trainer:
@@ -130,6 +130,7 @@ def measure(
     "memory_of_machine": processes.memory_bytes(),
     "processes": jax.process_count(),
     "views": sorted(batch),
+    "bucket": any(pool.shards.is_remote for named in pools.values() for pool in named),
     "clips_of_a_batch": rows,
     "frames": {
       "count": settings.frames.count,

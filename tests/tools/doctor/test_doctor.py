@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import errno
 import importlib.metadata
+import json
 import pathlib
 import shutil
 import tempfile
 
+from etils import epath
 import numpy as np
 import pytest
 
+from sum_l_jax.system import storage
+from sum_l_jax.tools.doctor import reading_rate
 from sum_l_jax.tools.doctor.__main__ import check_decoders
 from sum_l_jax.tools.doctor.__main__ import check_devices
 from sum_l_jax.tools.doctor.__main__ import check_libraries
@@ -88,3 +92,47 @@ def test_a_broken_library_does_not_end_the_report(monkeypatch, capsys):
 
 def test_what_works_is_no_problem():
   assert not _problems(check_decoders())
+
+
+def test_what_a_step_needs_is_compared_with_what_is_read(tiny_ego, bucket, tmp_path):
+  """64 pairs in a fifth of a second are 640 clips a second, and half for each host."""
+  storage.upload_folder(tiny_ego, bucket / "ego", last="card.json")
+  step = tmp_path / "step.json"
+  program = {
+    "backbone": "tiny",
+    "method": "sum_l",
+    "stage": "joint",
+    "topology": "v5e:2x4",
+    "batch_size": 64,
+    "clip": [4, 32],
+    "step_seconds": {"cycles": None, "arithmetic": 0.1, "memory": 0.2},
+  }
+  need = lambda: reading_rate.read_need(epath.Path(step))
+  found = {}
+  for slower in (1e-3, 1e6):
+    program["step_seconds"] = {"cycles": None, "arithmetic": 1e-9, "memory": 0.2 * slower}
+    step.write_text(json.dumps({"programs": [program]}))
+    found[slower] = _problems(
+      reading_rate.check(str(bucket / "ego"), need(), hosts=2, seconds=0.05)
+    )
+  assert not found[1e6]
+  assert set(found[1e-3]) > {"reading"} and len(found[1e-3]) == 2
+  assert "config.input.shard_cache" in found[1e-3]["reading"]
+  program["step_seconds"]["memory"] = 0.2
+  for changes, rate in (
+    ({}, 640.0),
+    ({"stage": "exo"}, 320.0),
+    ({"method": "fpv_only"}, 320.0),
+    ({"step_seconds": {"cycles": 0.4, "arithmetic": 0.1, "memory": 0.2}}, 320.0),
+  ):
+    step.write_text(json.dumps({"programs": [program | changes]}))
+    assert need().clips_per_second == pytest.approx(rate)
+  step.write_text("{}")
+  with pytest.raises(ValueError, match="says nothing of a step"):
+    need()
+
+
+def test_the_rate_is_in_the_report(tiny_ego, capsys):
+  main([f"--data={tiny_ego}", "--seconds=0.01"])
+  text = capsys.readouterr().out
+  assert "\ninput\n" in text and "4 thread(s) read " in text and "a core decodes " in text

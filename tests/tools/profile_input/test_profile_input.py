@@ -170,6 +170,7 @@ _FOUND = {
   "cores": 4,
   "memory_of_machine": 16 * 2**30,
   "clips_of_a_batch": 64,
+  "bucket": False,
   "settings": {"num_threads": 4, "num_workers": 0, "prefetch": 4, "cache_mib": 0},
   "frames": {"short_side": [256, 320], "stored": {"ego": (256, 456)}, "decoded_bytes": 2**40},
   "parts": [
@@ -218,6 +219,16 @@ def _with(**changes):
         ]
       },
       "waits for the disk",
+    ),
+    (
+      {
+        "bucket": True,
+        "parts": [
+          {"name": "read record", "ms": 90.0, "processor_ms": 1.0},
+          {"name": "decode frames", "ms": 9.0, "processor_ms": 9.0},
+        ],
+      },
+      "waits for the bucket: set input.shard_cache",
     ),
   ],
 )
