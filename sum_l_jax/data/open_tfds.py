@@ -13,6 +13,7 @@ from typing import Any
 from etils import epath
 
 from sum_l_jax.system import checked_json
+from sum_l_jax.system import storage
 
 _FEATURES = "features.json"
 _OWN = "tensorflow_datasets.core.features."
@@ -45,7 +46,7 @@ def open_builder(directory: str | epath.Path) -> Any:
       own features.
   """
   path = epath.Path(directory) / _FEATURES
-  if not path.is_file():
+  if not storage.is_file(path):
     raise FileNotFoundError(f"{str(path)!r} is missing. {_MEND}")
   for name in _class_names(checked_json.read(path, checked_json.Object, mend=_MEND)):
     if not name.startswith(_OWN):

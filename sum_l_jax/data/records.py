@@ -138,7 +138,7 @@ def read_card(directory: str | epath.Path) -> dict[str, Any]:
       do.
   """
   path = epath.Path(directory) / CARD_FILE
-  if not path.is_file():
+  if not storage.is_file(path):
     raise FileNotFoundError(
       f"No clip data set in {str(directory)!r}: {CARD_FILE} is missing. Give"
       " the folder that `python -m data_prep.build_dataset --output=DIR` or"

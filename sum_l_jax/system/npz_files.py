@@ -133,7 +133,7 @@ def read_npz(
     ValueError: the file is damaged, or of another kind.
   """
   path = epath.Path(path)
-  if not path.is_file():
+  if not storage.is_file(path):
     raise FileNotFoundError(f"There is no {what} at {str(path)!r}. Make it with `{command}`.")
   try:
     held, arrays = load(path, keys)

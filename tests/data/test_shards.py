@@ -14,6 +14,8 @@ import time
 import pytest
 
 from data_prep.clips import clip_shards
+from sum_l_jax import build
+from sum_l_jax.config import read
 from sum_l_jax.data import eval_loader
 from sum_l_jax.data import input_options
 from sum_l_jax.data import narration_table
@@ -22,9 +24,11 @@ from sum_l_jax.data import records
 from sum_l_jax.data import shard_cache
 from sum_l_jax.data import shard_filler
 from sum_l_jax.data import shards
+from sum_l_jax.system import devices
 from sum_l_jax.system import retries
 from sum_l_jax.system import storage
 from tests.support import fault_proxy
+from tests.support import runs
 from tests.support import streams
 from tests.support import tiny_data
 
@@ -208,6 +212,31 @@ def test_a_shard_of_which_little_is_read_is_not_copied(remote, tmp_path):
 
 def _name(cache, split, number):
   return cache.place(split.path(number), split.files[number].crc32c).name
+
+
+def test_a_stage_opens_its_data_and_tables_in_a_bucket(tiny_ego, tiny_exo, tiny_tables, bucket):
+  storage.write_text(bucket / "skip.txt", records.ClipDataset(tiny_ego, "train").clips[2].clip_id)
+  opened = []
+  for place in ("disk", "bucket"):
+    if place == "bucket":
+      for name, folder in (("ego", tiny_ego), ("exo", tiny_exo)):
+        storage.upload_folder(folder, bucket / name, last=records.CARD_FILE)
+      for file in tiny_tables.iterdir():
+        storage.upload(file, bucket / file.name)
+    config = read.default_config()
+    where = (tiny_ego, tiny_exo, tiny_tables) if place == "disk" else _in(bucket)
+    runs.small(config, ego=where[0], exo=where[1], tables=where[2])
+    config.ego.skip_list = str(bucket / "skip.txt")
+    settings = build.resolve(config)
+    trainer = build.Trainer.open(settings, "joint", devices.make_mesh())
+    with trainer.stream(start_step=0) as stream:
+      opened.append((trainer.opened.fingerprints, next(stream)))
+  assert opened[0][0] == opened[1][0]
+  streams.assert_equal(opened[0][1], opened[1][1])
+
+
+def _in(bucket):
+  return bucket / "ego", bucket / "exo", bucket
 
 
 def test_uses_are_what_is_read(many, tiny_exo, tiny_tables, monkeypatch):

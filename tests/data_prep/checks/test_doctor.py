@@ -17,6 +17,7 @@ from sum_l_jax.data import clip_selection
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
+from sum_l_jax.system import storage
 from tests.support import damaged_sets
 from tests.support import tiny_data
 
@@ -295,6 +296,21 @@ def test_damaged_shards(examine, ego, damage):
   if damage != "info":
     damaged_sets.only(found, "frames", "train", "error", 1)
   assert ("shards" in {f["check"] for f in found}) == (damage in ("cut", "empty"))
+
+
+def test_a_bucket_is_examined(examine, ego, tiny_tables, bucket):
+  """Shards by the checksums that the bucket keeps, also where sizes agree."""
+  storage.upload_folder(ego, bucket / "ego", last="card.json")
+  storage.upload(tiny_tables / "narrations.npz", bucket / "narrations.npz")
+  status, text, _ = examine(bucket / "ego", f"--narrations={bucket / 'narrations.npz'}")
+  assert status == 0, text
+  (shard,) = ego.glob("*-val.array_record*")
+  data = bytearray(shard.read_bytes())
+  data[-1] ^= 1  # Behind all records.
+  storage.write_bytes(bucket / "ego" / shard.name, bytes(data))
+  status, _, found = examine(bucket / "ego")
+  assert status == 1
+  assert shard.name in damaged_sets.only(found, "shards", "val", "error", 1)["message"]
 
 
 def test_labels(examine, ego):
