@@ -55,12 +55,15 @@ beam: .venv-beam/beam.stamp
 ci: check docs wheel test beam
 
 KILLS ?= 200
+PREEMPTIONS ?= 200
 INPUTS ?= 10000
 CONTAINERS ?= 350
 
 soak: .venv/test.stamp
 	JAX_PLATFORMS=cpu $(BIN)/python -m tests.stress.soak --kills=$(KILLS) \
 	  --inputs=$(INPUTS) --containers=$(CONTAINERS) --seed=0 --output=benchmarks/results/soak.json
+	JAX_PLATFORMS=cpu $(BIN)/python -m tests.stress.preemptions --kills=$(PREEMPTIONS) \
+	  --seed=0 --output=benchmarks/results/preemptions.json
 
 # PORT= and BUCKET= choose others.
 storage: PORT ?= 4443

@@ -40,6 +40,8 @@ KINDS = (
   "short",  # the connection ends in the middle of the answer: done
   "slow",  # the answer is late
 )
+# Those that come by chance, other than a token's end.
+TRANSIENT = tuple(kind for kind in KINDS if kind != "401")
 _MESSAGES = {
   "401": "Invalid Credentials",
   "429": "The object exceeded the rate limit for object mutation operations.",
@@ -86,6 +88,8 @@ class FaultProxy:
     self.faults: collections.Counter[str] = collections.Counter()
     self.seconds = seconds
     self.server = server
+    # Answers to complete uploads in parts.
+    self.uploads: dict[str, tuple] = {}
     self._draw = random.Random(seed)
     self._lock = threading.Lock()
     handler = type("Handler", (_Handler,), {"proxy": self})
@@ -188,6 +192,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       if k.lower() not in _HOP or (self.command == "HEAD" and k.lower() == "content-length")
     ]
     address = urllib.parse.urlsplit(self.path)
+    upload = urllib.parse.parse_qs(address.query).get("upload_id", [""])[0]
+    if upload and response.status in (200, 201):
+      self.proxy.uploads[upload] = response.status, kept, data
+    elif upload and response.status == 404 and upload in self.proxy.uploads:
+      # Cloud Storage answers the last request of an upload again; this server
+      # has forgotten a complete one.
+      return self.proxy.uploads[upload]
     if address.path.startswith(("/storage/", "/upload/")) and "alt=media" not in address.query:
       data = data.replace(theirs.encode(), ours.encode())
     return response.status, kept, data
@@ -222,13 +233,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       pass
 
 
-def start_process(server: str, *, share: float, seed: int) -> tuple[subprocess.Popen, str]:
+def start_process(
+  server: str, *, share: float, seed: int, kinds: Sequence[str] = KINDS
+) -> tuple[subprocess.Popen, str]:
   """Starts a proxy in a process of its own, which ends with this one.
 
   Args:
     server: address of the server.
     share: see `FaultProxy`.
     seed: see `FaultProxy`.
+    kinds: see `FaultProxy`.
 
   Returns:
     The process, and the proxy's address.
@@ -241,6 +255,7 @@ def start_process(server: str, *, share: float, seed: int) -> tuple[subprocess.P
       f"--server={server}",
       f"--share={share}",
       f"--seed={seed}",
+      f"--kinds={','.join(kinds)}",
     ],
     stdin=subprocess.PIPE,
     stdout=subprocess.PIPE,
@@ -254,8 +269,10 @@ def main() -> None:
   parser.add_argument("--server", required=True, metavar="URL")
   parser.add_argument("--share", type=float, default=0.1)
   parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--kinds", default=",".join(KINDS))
   args = parser.parse_args()
-  with FaultProxy(args.server, share=args.share, seed=args.seed) as proxy:
+  kinds = args.kinds.split(",")
+  with FaultProxy(args.server, share=args.share, seed=args.seed, kinds=kinds) as proxy:
     print(proxy.url, flush=True)
     try:
       sys.stdin.read()

@@ -78,6 +78,21 @@ def test_bytes_stay_as_they_are_and_addresses_are_the_proxys(bucket, proxy, stor
   assert again.download_as_bytes() == data == _download(storage_url, blob.name)
 
 
+def test_the_end_of_an_upload_may_be_asked_for_twice(bucket, proxy):
+  """As Cloud Storage allows it, for whom the first answer was lost."""
+  address = f"{proxy.url}/upload/storage/v1/b/tests/o?uploadType=resumable&name={bucket.name}/a"
+  request = urllib.request.Request(address, b"{}", {"Content-Type": "application/json"})
+  with urllib.request.urlopen(request) as answer:
+    session = answer.headers["Location"]
+  last = urllib.request.Request(session, b"abc", {"Content-Range": "bytes 0-2/3"}, method="PUT")
+  proxy.planned.append("lost")
+  with pytest.raises((OSError, http.client.HTTPException)):
+    urllib.request.urlopen(last)
+  with urllib.request.urlopen(last) as answer:
+    assert json.load(answer)["size"] == "3"
+  assert _download(proxy.url, f"{bucket.name}/a") == b"abc"
+
+
 def test_the_share_is_met(bucket, storage_url):
   with fault_proxy.FaultProxy(storage_url, share=0.3, seed=3, kinds=("503",)) as proxy:
     failed = 0
