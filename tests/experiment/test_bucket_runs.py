@@ -85,14 +85,15 @@ def _build(folder: pathlib.Path, output: epath.Path, view: str) -> None:
     f"--view={view}",
     f"--annotations={folder / 'manifest.csv'}",
     "--processes=1",
-    f"--output={output}",
+    f"--output={folder / 'built'}",
     *(["--validation_videos=b"] if view == "ego" else ["--split=train"]),
   ]
   assert build_dataset.main(arguments) == 0
+  storage.upload_folder(folder / "built", output, last="dataset_info.json")
 
 
 def test_a_whole_small_run(bucket, tmp_path, capsys):
-  """Built, mined, trained with a kill, resumed, evaluated, predicted, reported."""
+  """Trained with a kill, resumed, evaluated, predicted, reported."""
   for view in ("ego", "exo"):
     _build(tmp_path / view, bucket / view, view)
   texts = [f"{verb} it {view}" for verb in VERBS for view in ("ego", "exo")]
@@ -101,7 +102,8 @@ def test_a_whole_small_run(bucket, tmp_path, capsys):
     bucket / "narrations.npz", command="tests"
   )
   mined = [f"--ego={bucket}/ego", f"--exo={bucket}/exo", f"--narrations={bucket}/narrations.npz"]
-  assert mine_pairs.main([*mined, f"--output={bucket}/pairs.npz", "--top_k=2"]) == 0
+  assert mine_pairs.main([*mined, f"--output={tmp_path}/pairs.npz", "--top_k=2"]) == 0
+  storage.upload(tmp_path / "pairs.npz", bucket / "pairs.npz")
 
   config = runs.write_config(
     tmp_path / "config.py", ego=tmp_path / "ego", exo=tmp_path / "exo", tables=tmp_path
@@ -111,6 +113,8 @@ def test_a_whole_small_run(bucket, tmp_path, capsys):
     config,
     workdir,
     bucket,
+    "--config.eval.splits=('validation',)",
+    "--config.eval.during_split=validation",
     *more,
     environment=storage_server.environment(os.environ["STORAGE_EMULATOR_HOST"]),
     **options,
@@ -126,14 +130,14 @@ def test_a_whole_small_run(bucket, tmp_path, capsys):
   storage.remove(workdir / "result.json")
   train("--mode=eval")
   again = storage.read_text(workdir / "result.json")
-  metrics = [json.loads(text)["splits"]["val"]["metrics"] for text in (trained, again)]
+  metrics = [json.loads(text)["splits"]["validation"]["metrics"] for text in (trained, again)]
   assert metrics[0] == metrics[1]
 
   capsys.readouterr()
   video = str(tmp_path / "ego" / "b.mp4")
   assert predict.main([f"--checkpoint={workdir}", "--output=json", "--window=0.5", video]) == 0
   lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-  assert lines and all(line["verb"][0]["name"] in VERBS for line in lines)
+  assert lines and all(line["classes"][0] in VERBS for line in lines)
 
   assert report.main([str(workdir)]) == 0
   assert "<html" in storage.read_text(workdir / "report.html")
