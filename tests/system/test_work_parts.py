@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies
 import pytest
 
+from sum_l_jax.system import storage
 from sum_l_jax.system import work_parts
 
 COMMAND = "python -m data_prep.mine_pairs '--ego=a b' --merge=3"
@@ -167,3 +168,32 @@ def test_of_two_that_make_one_part_the_first_is_kept(tmp_path):
 
   assert work.make(work_parts.Part(1, 3), slow).startswith("wrote")
   assert (work.place(work_parts.Part(1, 3)) / "below" / "file").read_text() == "first"
+
+
+def test_parts_in_a_bucket(bucket):
+  work = _work(bucket)
+
+  def fail(items, folder):
+    raise ValueError("no video")
+
+  with pytest.raises(ValueError, match="no video"):
+    work.make(work_parts.Part(2, 3), fail)
+  for number in (1, 0):
+    assert _make(work, number).startswith("wrote")
+  with pytest.raises(work_parts.MissingPartsError, match="Part 2: it ended with .*no video"):
+    work.collect(3, COMMAND)
+  _make(work, 2)
+  assert "is there already" in _make(work, 1)
+  made = work.collect(3, COMMAND)
+  texts = [storage.read_text(one.folder / "items.txt") for one in made]
+  assert " ".join(texts) == "0 1 2 3 4 5 6"
+  # What is half there was never finished, and is made again.
+  storage.remove(work.place(work_parts.Part(1, 3)) / work_parts.FILE)
+  with pytest.raises(work_parts.MissingPartsError, match="1 of 3"):
+    work.collect(3, COMMAND)
+  assert _make(work, 1).startswith("wrote")
+  storage.write_text(work.place(work_parts.Part(0, 3)) / "below" / "file", "y")
+  with pytest.raises(work_parts.MissingPartsError, match="below/file was changed"):
+    work.collect(3, COMMAND)
+  work.clear()
+  assert not storage.files_below(bucket)

@@ -11,6 +11,7 @@ from data_prep.mining import pair_parts
 from data_prep.mining import pseudo_pairs
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
+from sum_l_jax.system import storage
 from sum_l_jax.system import work_parts
 from tests.support import narrated
 
@@ -121,6 +122,23 @@ def test_embedding_in_parts_gives_the_same_file(embedding, tmp_path, of, capsys)
   assert capsys.readouterr().err == warning
   assert (tmp_path / "out.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
   assert not (tmp_path / "out.npz.parts").exists()
+
+
+def test_embedding_in_parts_into_a_bucket(embedding, bucket, tmp_path):
+  assert embedding("whole.npz") == 0
+  for option in ("--part=1/2", "--part=0/2", "--merge=2"):
+    # The last --output counts.
+    assert embedding("", f"--output={bucket / 'out.npz'}", option) == 0
+  assert storage.read_bytes(bucket / "out.npz") == (tmp_path / "whole.npz").read_bytes()
+  assert list(storage.files_below(bucket)) == ["out.npz"]
+
+
+def test_mining_in_parts_into_a_bucket(mining, bucket, tmp_path):
+  assert mining("whole.npz") == 0
+  for option in ("--part=1/2", "--part=0/2", "--merge=2"):
+    assert mining("", f"--output={bucket / 'out.npz'}", option) == 0
+  assert storage.read_bytes(bucket / "out.npz") == (tmp_path / "whole.npz").read_bytes()
+  assert list(storage.files_below(bucket)) == ["out.npz"]
 
 
 def test_rows_are_added_in_parts(embedding, tmp_path, capsys):
