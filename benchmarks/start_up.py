@@ -3,14 +3,17 @@
   python -m benchmarks.start_up --output=benchmarks/results/start_up.json
 
 The first training step of `configs/demo.py` as a process of its own, with an
-empty compilation cache in its workdir and then with what that left there;
-and `--help` of the commands. The data are rendered first where they are absent,
+empty compilation cache and then with what that left there; and `--help` of the
+commands. With `--bucket`, the first step as a pod that was replaced begins: with
+workdir and cache (`config.storage.compilation_cache`) on a disk and in a bucket,
+which a server on loopback keeps. The data are rendered first where they are absent,
 untimed. The first step is seen by its line in the log.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from collections.abc import Sequence
 import os
 import pathlib
@@ -24,6 +27,7 @@ from typing import Any
 
 from benchmarks import measure
 from sum_l_jax.system import command_line
+from tests.support import storage_server
 
 _CONFIG = "configs/demo.py"
 _COMMANDS = (
@@ -38,6 +42,7 @@ _COMMANDS = (
   "sum_l_jax.tools.doctor",
   "sum_l_jax.tools.profile_input",
   "sum_l_jax.tools.study",
+  "sum_l_jax.tools.status",
   "sum_l_jax.tools.visualize",
   "data_prep.build_dataset",
   "data_prep.embed_narrations",
@@ -49,16 +54,15 @@ _COMMANDS = (
 )
 
 
-def _environment(cache: pathlib.Path | None = None) -> dict[str, str]:
-  # A cache of elsewhere would be warm from the start.
-  kept = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
-  return {**kept, **({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {})}
-
-
 def _timed(
-  arguments: Sequence[str], until: str = "", cache: pathlib.Path | None = None
+  arguments: Sequence[str], until: str = "", variables: Mapping[str, str] | None = None
 ) -> dict[str, float]:
   """Runs a Python process to its end, or until its log has a text.
+
+  Args:
+    arguments: arguments of Python.
+    until: the text.
+    variables: further variables of the environment.
 
   Returns:
     Seconds by the clock, and of processor time where it ran to its end.
@@ -67,7 +71,9 @@ def _timed(
   start = time.perf_counter()
   process = subprocess.Popen(
     [sys.executable, *arguments],
-    env=_environment(cache),
+    # A cache of elsewhere would be warm from the start.
+    env={k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    | dict(variables or {}),
     text=True,
     stdout=subprocess.DEVNULL if until else subprocess.PIPE,
     stderr=subprocess.PIPE if until else subprocess.STDOUT,
@@ -92,8 +98,16 @@ def _timed(
   }
 
 
-def first_step(workdir: pathlib.Path) -> dict[str, float]:
-  """One step of the demo's first stage, in a workdir of its own."""
+def first_step(
+  workdir: str, cache: str, variables: Mapping[str, str] | None = None
+) -> dict[str, float]:
+  """One step of the demo's first stage, in a workdir of its own.
+
+  Args:
+    workdir: folder or address.
+    cache: folder or address of the compiled programs.
+    variables: further variables of the environment.
+  """
   # Without an evaluation and a report, which come after the first step.
   return _timed(
     [
@@ -105,9 +119,10 @@ def first_step(workdir: pathlib.Path) -> dict[str, float]:
       "--config.log_every_steps=1",
       "--config.eval.during_split=",
       "--config.report=false",
+      f"--config.storage.compilation_cache={cache}",
     ],
     until="exo 1/",
-    cache=workdir / "xla_cache",
+    variables=variables,
   )
 
 
@@ -125,27 +140,61 @@ def _prepare() -> None:
 def measure_start(rounds: int) -> dict[str, Any]:
   """First steps with a cold and with a warm cache."""
   with tempfile.TemporaryDirectory() as name:
-    workdir = pathlib.Path(name) / "run"
-    cold = first_step(workdir)
-    cache = workdir / "xla_cache"
+    workdir, cache = pathlib.Path(name) / "run", pathlib.Path(name) / "xla_cache"
+    cold = first_step(str(workdir), str(cache))
     entries = sum(1 for p in cache.rglob("*") if p.is_file())
     if not entries:
       raise ValueError(f"Nothing was written to the cache in {cache.name}.")
     warm = []
     for _ in range(rounds):
-      # The same folder, with nothing but the cache: it begins at step 0.
-      for path in workdir.iterdir():
-        if path.is_dir() and path != cache:
-          shutil.rmtree(path)
-      warm.append(first_step(workdir))
+      shutil.rmtree(workdir)  # It begins at step 0.
+      warm.append(first_step(str(workdir), str(cache)))
   return {"cold": cold, "warm": warm, "cache_entries": entries}
+
+
+def measure_bucket(rounds: int) -> dict[str, list[dict[str, float]]]:
+  """First steps on a disk and in a bucket, each with a cold and a warm cache, in turn.
+
+  A server on loopback keeps the bucket. Every start has a new workdir, as on a machine
+  that was replaced.
+  """
+  server = storage_server.StorageServer()
+  found: dict[str, list[dict[str, float]]] = {}
+  try:
+    server.make_bucket("start-up")
+    with tempfile.TemporaryDirectory() as folder:
+      for number in range(rounds):
+        for place, root in (("disk", folder), ("bucket", "gs://start-up")):
+          for kind in ("cold", "warm"):
+            times = first_step(
+              f"{root}/{number}_{kind}", f"{root}/cache_{number}", server.environment()
+            )
+            found.setdefault(f"{place}, {kind}", []).append(times)
+  finally:
+    server.stop()
+  return found
+
+
+def _bucket(args: argparse.Namespace, argv: Sequence[str] | None) -> str:
+  found = measure_bucket(1 if args.quick else 3)
+  if args.output:
+    measure.write(args.output, measure.command("start_up", argv), {"first_step": found})
+  spreads = {name: measure.spread([t["wall"] for t in times]) for name, times in found.items()}
+  return "\n".join(
+    f"{name}: {s['median']:.1f} s ({s['low']:.1f} to {s['high']:.1f})"
+    for name, s in spreads.items()
+  )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   parser = measure.make_parser("start_up", __doc__)
+  bucket_help = "the first step alone, on a disk and in a bucket on loopback"
+  parser.add_argument("--bucket", action="store_true", help=bucket_help)
 
   def run(args: argparse.Namespace) -> str:
     _prepare()
+    if args.bucket:
+      return _bucket(args, argv)
     start = measure_start(1 if args.quick else 3)
     help_times = {
       command: [_timed(["-m", command, "--help"]) for _ in range(1 if args.quick else 3)]

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
   import jax
 
   from sum_l_jax.experiment import profile_window
+  from sum_l_jax.experiment import run_status
 
 # jax and what stands on it are imported after the flags are read: `--help`
 # stays quick, and XLA's flags can still be set.
@@ -232,6 +233,7 @@ def _train(
   workdir: epath.Path,
   mesh: jax.sharding.Mesh,
   window: profile_window.Window | None,
+  status: run_status.RunStatus,
 ) -> bool:
   """Runs the stages in order; False where `stop_at` ended one early."""
   from sum_l_jax import build
@@ -241,7 +243,9 @@ def _train(
     window.check_end(loop.end_of(build.Trainer.open(settings, window.stage, mesh)))
   for stage in settings.stages:
     start = time.monotonic()
-    result = loop.train_stage(settings, stage, workdir=workdir, mesh=mesh, profile=window)
+    result = loop.train_stage(
+      settings, stage, workdir=workdir, mesh=mesh, profile=window, status=status
+    )
     absl.logging.info("%s: at step %d after %.0f s", stage, result.step, time.monotonic() - start)
     if not result.finished:
       absl.logging.info(
@@ -250,6 +254,7 @@ def _train(
         result.step,
         stage,
       )
+      status.stopped()
       return False
   return True
 
@@ -274,6 +279,7 @@ def run(
   command: str = "",
   profile: str = "",
   profile_hosts: str = "first",
+  began: float | None = None,
 ) -> str:
   """Goes the whole way, from a config to `result.json`.
 
@@ -285,6 +291,7 @@ def run(
     command: the command that started this run, for the records.
     profile: which steps are recorded; see `experiment.profile_window.parse`.
     profile_hosts: "first" or "all", which processes record.
+    began: moment at which this process began, seconds since 1970; None is now.
 
   Returns:
     The table, or "" where there is nothing to evaluate (a run that stopped
@@ -310,10 +317,38 @@ def run(
     )
   _make_workdir(workdir)
   mesh = _start(settings)
-  with _alone_in(workdir, command or f"sum_l_jax.main.run, mode {mode!r}"):
+  with (
+    _alone_in(workdir, command or f"sum_l_jax.main.run, mode {mode!r}"),
+    _status(workdir if mode == "train" else None, mesh, began) as status,
+  ):
     return _run(
-      settings, workdir, mesh, mode=mode, checkpoint=checkpoint, command=command, window=window
+      settings,
+      workdir,
+      mesh,
+      mode=mode,
+      checkpoint=checkpoint,
+      command=command,
+      window=window,
+      status=status,
     )
+
+
+def _status(
+  workdir: epath.Path | None, mesh: jax.sharding.Mesh, began: float | None
+) -> run_status.RunStatus:
+  """What says how the run goes: process 0 writes it, for a training."""
+  import jax
+
+  from sum_l_jax.experiment import run_status
+  from sum_l_jax.system import interrupt
+
+  return run_status.RunStatus(
+    workdir if jax.process_index() == 0 else None,
+    began=began,
+    hosts=jax.process_count(),
+    devices=f"{mesh.size} ({mesh.devices.flat[0].device_kind})",
+    asked=interrupt.asked_at,
+  )
 
 
 def _run(
@@ -325,9 +360,12 @@ def _run(
   checkpoint: str,
   command: str,
   window: profile_window.Window | None,
+  status: run_status.RunStatus,
 ) -> str:
   """Does the work of `run` in a workdir that is this run's own."""
   import jax
+
+  from sum_l_jax.experiment import goodput
 
   text = settings.to_json()
   if mode == "train":
@@ -342,18 +380,23 @@ def _run(
       storage.write_text(workdir / run_files.CONFIG, text)
       if command:
         storage.write_text(workdir / run_files.COMMAND, command + "\n")
-    if not _train(settings, workdir, mesh, window):
+    if not _train(settings, workdir, mesh, window, status):
       return ""
   table = ""
   if JOINT_STAGE in settings.stages:
     from sum_l_jax.experiment import final
 
     source = checkpoint or workdir
-    table = final.evaluate_checkpoint(settings, source, workdir=workdir, mesh=mesh)
+    with status.clock.within(goodput.EVALUATING):
+      table = final.evaluate_checkpoint(settings, source, workdir=workdir, mesh=mesh)
   else:
     absl.logging.info("This run has no ego encoder, the only one to be evaluated.")
-  if settings.report and mode == "train" and jax.process_index() == 0:
-    _report(workdir)
+  status.clock.enter(goodput.OTHER)
+  if mode == "train" and jax.process_index() == 0:
+    absl.logging.info("Time since the first start of this run:\n%s", status.table())
+    if settings.report:
+      status.write()
+      _report(workdir)
   return table
 
 
@@ -443,6 +486,7 @@ def main(argv: Sequence[str]) -> None:
       command=shlex.join(["python", "-m", "sum_l_jax.main", *sys.argv[1:]]),
       profile=_PROFILE.value,
       profile_hosts=_PROFILE_HOSTS.value,
+      began=time.time() - processes.age(),
     )
   except processes.StoppedError as error:
     if _is_first():

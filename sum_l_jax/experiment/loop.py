@@ -20,10 +20,13 @@ import jax
 from sum_l_jax import build
 from sum_l_jax import build_evaluation
 from sum_l_jax import types
+from sum_l_jax.checkpoint import integrity
 from sum_l_jax.checkpoint import manager
 from sum_l_jax.config.schema import Settings
+from sum_l_jax.experiment import goodput
 from sum_l_jax.experiment import hand_over
 from sum_l_jax.experiment import profile_window
+from sum_l_jax.experiment import run_status
 from sum_l_jax.experiment import train_log
 from sum_l_jax.system import devices
 from sum_l_jax.system import interrupt
@@ -121,6 +124,7 @@ def train_stage(
   workdir: epath.Path,
   mesh: jax.sharding.Mesh,
   profile: profile_window.Window | None = None,
+  status: run_status.RunStatus | None = None,
 ) -> StageResult:
   """Trains a stage from its latest checkpoint, or from its starting weights.
 
@@ -130,12 +134,28 @@ def train_stage(
     workdir: folder of the run; the stage's files go to `<workdir>/<stage>`.
     mesh: all devices.
     profile: steps to record; they may be another stage's.
+    status: where the run says what it does; None says it nowhere.
 
   Raises:
     non_finite.NonFiniteLossError: training diverged.
     processes.StoppedError: SIGTERM or Ctrl-C came, and all is saved.
     ValueError, FileNotFoundError: data or checkpoints that do not fit.
   """
+  if status is None:
+    status = run_status.RunStatus()
+  with status.clock.within(goodput.STARTING):
+    return _train_stage(settings, stage, workdir, mesh, profile, status)
+
+
+def _train_stage(
+  settings: Settings,
+  stage: str,
+  workdir: epath.Path,
+  mesh: jax.sharding.Mesh,
+  profile: profile_window.Window | None,
+  status: run_status.RunStatus,
+) -> StageResult:
+  """Does the work of `train_stage`."""
   trainer = build.Trainer.open(settings, stage, mesh)
   total = trainer.total_steps
   folder = hand_over.checkpoint_folder(workdir, stage)
@@ -149,9 +169,11 @@ def train_stage(
       if start >= stop:
         logging.info("%s: complete at step %d", stage, start)
         return StageResult(start >= total, start)
+    complete = lambda: max(integrity.steps(folder), default=None)
+    status.stage(stage, start=start, steps=total, saved=complete)
     state = hand_over.first_state(trainer, workdir, checkpoints, start)
     calendar = Calendar.of(trainer, start or 0, stop)
-    _Loop(trainer, checkpoints, calendar, workdir / stage, recorder).run(state)
+    _Loop(trainer, checkpoints, calendar, workdir / stage, recorder, status).run(state)
   return StageResult(stop >= total, stop)
 
 
@@ -165,8 +187,10 @@ class _Loop:
     calendar: Calendar,
     folder: epath.Path,
     recorder: profile_window.Recorder,
+    status: run_status.RunStatus,
   ) -> None:
     self._trainer = trainer
+    self._status, self._clock = status, status.clock
     self._recorder = recorder
     self._checkpoints = checkpoints
     self._calendar = calendar
@@ -195,13 +219,16 @@ class _Loop:
       stream = self._trainer.stream(start_step=self._calendar.start)
       with (
         stream,
+        contextlib.closing(self._status.devices),
         contextlib.closing(self._recorder),
         interrupt.StopRequest() as request,
         jax.transfer_guard("disallow"),
       ):
         batches = devices.prefetch_to_device(stream, self._trainer.mesh)
-        stopped = self._steps(state, batches, request)
-      self._checkpoints.wait()
+        with self._clock.within(goodput.STEPS):
+          stopped = self._steps(state, batches, request)
+      with self._clock.within(goodput.SAVING):
+        self._checkpoints.wait()
     if stopped is not None:
       # Before its first step a stage has nothing to save.
       raise processes.StoppedError(
@@ -219,7 +246,7 @@ class _Loop:
       asked = request.arrived()
       due = self._calendar.due(step, asked=asked)
       if due.flush:
-        self._log.flush(step)
+        self._report(step)
       if due.save:
         self._save(step, state)
       if asked:
@@ -236,34 +263,51 @@ class _Loop:
         with jax.profiler.StepTraceAnnotation(profile_window.STEP, step_num=step):
           batch = self._next(batches, step, state)
           state, sums = self._trainer.step(state, batch)
+        self._status.devices.begun(sums["loss"].total)
         self._recorder.after(step, sums)
         self._log.add(sums, batch)
         if step == self._calendar.start:
-          self._log.show_inputs(step, batch)
+          with self._clock.within(goodput.OTHER):
+            self._log.show_inputs(step, batch)
         del batch  # Or its pixels stay until the next one is there.
     return None
+
+  def _report(self, step: int) -> None:
+    rate = self._log.flush(step)
+    if rate is not None:
+      settings = self._trainer.settings.stage(self._trainer.stage)
+      self._status.reported(step, rate * settings.batch_size)
 
   def _save(self, step: int, state: TrainState) -> None:
     """Saves a state that has taken a step in this run."""
     if step > self._calendar.start:
-      with jax.transfer_guard("allow"):  # Orbax copies as it likes.
-        self._checkpoints.save(step, state, self._trainer.card)
+      self._status.saving(step)
+      with self._clock.within(goodput.SAVING), jax.transfer_guard("allow"):
+        self._checkpoints.save(step, state, self._trainer.card)  # Orbax copies as it likes.
       self._log.saved()
 
   def _evaluate(self, step: int, state: TrainState) -> None:
     values: dict[str, float] = {}
-    for watcher in self._watched:
-      values |= watcher.scalars(state.params, state.stats)
-    self._log.evaluated(step, values)
+    with self._clock.within(goodput.EVALUATING):
+      for watcher in self._watched:
+        values |= watcher.scalars(state.params, state.stats)
+      self._log.evaluated(step, values)
 
   def _next(self, batches: Iterator[types.Batch], step: int, state: TrainState) -> types.Batch:
     """The next batch; saves the state where there is none."""
+    begun = self._clock.enter(goodput.INPUT)
     try:
-      return next(batches)
+      batch = next(batches)
+      ended = self._clock.enter(goodput.STEPS)
+      # While the devices compute, nobody waits.
+      busy = min(self._status.devices.busy_until(ended), ended) - begun
+      if busy > 0:
+        self._clock.move(busy, goodput.INPUT, goodput.STEPS)
+      return batch
     except Exception:
       # The state is good, whatever is wrong with the data. Other processes
       # don't know of it, and would not take part in a save.
       if jax.process_count() == 1:
-        self._log.flush(step)
+        self._report(step)
         self._save(step, state)
       raise

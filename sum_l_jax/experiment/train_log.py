@@ -70,15 +70,18 @@ class TrainLog:
     if not self._pending:
       self._since = time.monotonic()
 
-  def flush(self, step: int) -> None:
+  def flush(self, step: int) -> float | None:
     """Fetches what is pending and reports its means; waits for the device.
+
+    Returns:
+      Steps a second since the last report; None where nothing was pending.
 
     Raises:
       non_finite.NonFiniteLossError: a step was not finite; names the step, its
         clips and the last good one.
     """
     if not self._pending:
-      return
+      return None
     count = len(self._pending)
     good = []
     steps = jax.device_get([sums for sums, _ in self._pending])
@@ -98,6 +101,7 @@ class TrainLog:
     self._writer.write_scalars(step, scalars)
     trainer = self._trainer
     logging.info("%s", _progress_line(trainer.stage, step, trainer.total_steps, values, rate))
+    return rate
 
   def evaluated(self, step: int, values: Mapping[str, float]) -> None:
     """Reports the scores of an evaluation."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import itertools
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
@@ -29,6 +30,17 @@ _asked = itertools.count()
 # The requests that note this process's signals. With several processes JAX's
 # runtime notes them, from the moment it connects to the end of the process.
 _current: list[StopRequest] = []
+_asked_at = 0.0
+
+
+def asked_at() -> float:
+  """When it was last asked, by the monotonic clock: before a step or a batch; 0 for never."""
+  return _asked_at
+
+
+def _note_progress() -> None:
+  global _asked_at
+  _asked_at = time.monotonic()
 
 
 class StopRequest:
@@ -75,6 +87,7 @@ class StopRequest:
 
     Every process asks once before each step and at the end of each stage.
     """
+    _note_progress()
     if jax.process_count() > 1:
       return _all_agree()
     return self._signal is not None
@@ -99,6 +112,7 @@ def stoppable(batches: Iterable[Any]) -> Iterator[Any]:
       same batch.
   """
   for batch in batches:
+    _note_progress()
     asked = (
       _all_agree() if jax.process_count() > 1 else any(request.arrived() for request in _current)
     )

@@ -34,6 +34,8 @@ BEAT_SECONDS = 3.0
 SILENT_SECONDS = 20.0
 # How long a process waits for the others at a point that all must reach.
 WAIT_SECONDS = 3600.0
+# How long what is called before this process ends may take.
+LEAVE_SECONDS = 10.0
 _MOST_SHOWN = 8
 # Exit status where another process failed or is lost.
 STATUS = 1
@@ -62,6 +64,24 @@ if not word:
 time.sleep(0.5)
 os.write(2, ("\nerror: " + word + "\n").encode())
 """
+
+
+# Called with the last line where this process ends because of another one, while it
+# may be anywhere in its work: what can still be written is written there.
+at_leaving: list[Callable[[str], object]] = []
+
+
+def _call_before_leaving(text: str) -> None:
+  """Calls these, each for `LEAVE_SECONDS` at most."""
+
+  def call(function: Callable[[str], object]) -> None:
+    with contextlib.suppress(Exception):  # The last line says what matters.
+      function(text)
+
+  for function in tuple(at_leaving):
+    thread = threading.Thread(target=call, args=(function,), daemon=True)
+    thread.start()
+    thread.join(LEAVE_SECONDS)
 
 
 class DisagreementError(ValueError):
@@ -241,7 +261,9 @@ class Peers:
         with self._lock:
           ending = self._ending
         if not ending:
-          self._leave(self.verdict() or "")
+          text = self.verdict() or ""
+          _call_before_leaving(text)
+          self._leave(text)
       word = self.verdict()
       self.last_words.say(word or "")
       if self._over.wait(BEAT_SECONDS):

@@ -7,6 +7,7 @@ import os
 import pathlib
 import platform
 import sys
+import time
 
 _TUNABLES = "GLIBC_TUNABLES"
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
@@ -39,6 +40,17 @@ def cores() -> int:
 def memory_bytes() -> int:
   """Memory of this machine."""
   return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def age() -> float:
+  """Seconds since this process began; 0 where the system doesn't say."""
+  try:
+    # The fields after the name, which may hold anything: the state, ..., the start.
+    text = pathlib.Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace")
+    ticks = int(text.rpartition(")")[2].split()[19])
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
+  except (OSError, AttributeError, IndexError, ValueError):
+    return 0.0
 
 
 def use_huge_pages(*, execute: Callable[[str, list[str]], None] = os.execv) -> bool:

@@ -6,6 +6,7 @@ CONFIG = "config.json"
 COMMAND = "command.txt"
 RESULT = "result.json"
 REPORT = "report.html"
+STATUS = "status.json"
 # In the folder of each stage.
 METRICS = "metrics.jsonl"
 _SCORES, _NPZ = "scores_", ".npz"

@@ -24,6 +24,7 @@ import numpy as np
 from sum_l_jax import types
 from sum_l_jax.system import extras
 from sum_l_jax.system import mirror
+from sum_l_jax.system import peers
 from sum_l_jax.system import run_files
 from sum_l_jax.system import storage
 from sum_l_jax.train import metric_log
@@ -148,9 +149,15 @@ class Writer:
         begin_with=(run_files.METRICS,),
         flush=self._flush_events,
       )
+      peers.at_leaving.append(self._leave)
       folder = self._mirror.folder
     self._folder = folder
     self._log = metric_log.MetricLog(folder, start_step=start_step) if active else None
+
+  def _leave(self, text: str) -> None:
+    del text
+    if self._mirror:
+      self._mirror.close()
 
   def _flush_events(self) -> None:
     if self._summary is not None:
@@ -217,4 +224,6 @@ class Writer:
         self._events.close()
     finally:
       if self._mirror:
+        with contextlib.suppress(ValueError):  # It may be closed already.
+          peers.at_leaving.remove(self._leave)
         self._mirror.close()

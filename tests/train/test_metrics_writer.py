@@ -10,6 +10,7 @@ import pytest
 from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.util import tensor_util
 
+from sum_l_jax.system import peers
 from sum_l_jax.system import storage
 from sum_l_jax.train import metric_log
 from sum_l_jax.train import metrics
@@ -132,3 +133,16 @@ def test_an_upload_that_fails_for_good_ends_the_run(bucket, monkeypatch):
   writer.write_scalars(1, {"loss": 1.5})
   with pytest.raises(OSError, match="Forbidden"):
     writer.close()
+
+
+def test_a_process_that_ends_because_of_another_uploads_first(bucket, monkeypatch):
+  writer = metrics.Writer(bucket, upload_seconds=3600)
+  writer.write_scalars(1, {"loss": 1.5})
+  monkeypatch.setattr(peers, "LEAVE_SECONDS", 5.0)
+  peers.at_leaving.insert(0, lambda text: 1 / 0)
+  try:
+    peers._call_before_leaving("Process 1 of 2 is lost.")
+  finally:
+    del peers.at_leaving[0]
+  assert metric_log.read(bucket)["loss"].steps.tolist() == [1]
+  writer.close()

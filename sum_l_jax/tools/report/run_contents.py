@@ -16,6 +16,7 @@ from sum_l_jax.data import records
 from sum_l_jax.evaluation.labels import bootstrap
 from sum_l_jax.evaluation.labels import comparison
 from sum_l_jax.evaluation.labels import result_files
+from sum_l_jax.experiment import run_status
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import run_files
 from sum_l_jax.system import storage
@@ -58,6 +59,7 @@ class RunContents:
     scores: scores of the split, or None.
     no_scores: why there are none.
     baseline: workdir of the run to compare with, or None.
+    status: content of `status.json`, or None.
   """
 
   workdir: epath.Path
@@ -71,6 +73,7 @@ class RunContents:
   scores: Scores | None
   no_scores: str
   baseline: epath.Path | None
+  status: run_status.Status | None = None
 
   @property
   def method(self) -> str:
@@ -156,6 +159,7 @@ def read_run(
     scores=scores,
     no_scores=no_scores,
     baseline=other,
+    status=run_status.read(workdir) if storage.is_file(workdir / run_files.STATUS) else None,
   )
 
 

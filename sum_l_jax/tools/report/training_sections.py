@@ -11,6 +11,7 @@ import numpy as np
 
 from sum_l_jax import models
 from sum_l_jax import types
+from sum_l_jax.experiment import goodput
 from sum_l_jax.system import run_files
 from sum_l_jax.tools import page
 from sum_l_jax.tools.report import charts
@@ -55,7 +56,18 @@ def trained(run: run_contents.RunContents) -> list[page.Block]:
     page.Table("The run", ["what", "value"], rows, wraps=(1,)),
     page.Table("Stages", [*head, "first to last log, UTC"], stages),
     _data_table(run),
+    _time_table(run),
   ]
+
+
+def _time_table(run: run_contents.RunContents) -> page.Block:
+  """Where the time went, over all restarts."""
+  if run.status is None:
+    return page.Missing(f"There is no {run_files.STATUS}, which says where the time went.")
+  begun = datetime.datetime.fromtimestamp(run.status.began, datetime.UTC)
+  starts = f"{run.status.starts} start{'s' if run.status.starts > 1 else ''}"
+  caption = f"Where the time went since {begun:%Y-%m-%d %H:%M} UTC, in {starts}"
+  return page.Table(caption, ["time", "h:m:s", "%"], goodput.rows(run.status.seconds))
 
 
 def _stage_row(run: run_contents.RunContents, stage: str) -> list[str]:

@@ -119,6 +119,14 @@ def test_what_was_trained(alone, workdir, tiny_ego):
   assert "loss.sigma" not in fields and "loss.cross_view" not in fields
 
 
+def test_where_the_time_went(alone, workdir):
+  page = html_pages.Page(alone)
+  seconds = json.loads((workdir / "status.json").read_text())["seconds"]
+  total = sum(seconds.values())
+  assert page.row("compiling")[2] == f"{100 * seconds['compiling'] / total:.1f}"
+  assert page.row("wall clock")[2] == "100.0"
+
+
 def test_command(alone, workdir, tmp_path, capsys):
   """The command of this tool, and the one that made the run."""
   assert "does not say which command" in html_pages.Page(alone).text("settings")

@@ -22,6 +22,7 @@ from sum_l_jax.config import read
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
+from sum_l_jax.system import storage
 from sum_l_jax.tools.study import plan
 from sum_l_jax.tools.study import reuse
 from sum_l_jax.tools.study import runner
@@ -208,6 +209,22 @@ def test_goes_on_after_a_failure(tmp_path):
   other = [_script("a", "pass"), *cells[1:]]
   with pytest.raises(ValueError, match="run with another command"):
     runner.run(other, tmp_path / "w", say=said.append)
+
+
+def test_runs_in_a_bucket_keep_their_logs(bucket, tmp_path):
+  switch = tmp_path / "switch"
+  bad = f"import os; assert os.path.exists({str(switch)!r}), 'told why'; print('went well')"
+  cells = [_script("a", "print('of a')"), _script("b", bad)]
+  said = []
+  assert [cell.name for cell in runner.run(cells, bucket, say=said.append)] == ["b"]
+  assert any("b FAILED" in line and "told why" in line for line in said)
+  assert storage.read_text(bucket / "a" / "log.txt") == "of a\n"
+  switch.touch()
+  assert runner.run(cells, bucket, say=said.append) == []
+  # What was there is gone on with.
+  log = storage.read_text(bucket / "b" / "log.txt")
+  assert "told why" in log and log.endswith("went well\n")
+  assert runner.is_done(cells[1], bucket)
 
 
 def test_an_interrupt_ends_the_runs(tmp_path):
