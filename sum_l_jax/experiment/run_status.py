@@ -209,11 +209,11 @@ class RunStatus:
     with self._lock:
       self._status = dataclasses.replace(self._status, **values)
 
-  def _listen(self, event: str, seconds: float, **more: Any) -> None:
-    del more
+  def _listen(self, event: str, duration_secs: float, **kwargs: Any) -> None:
+    del kwargs
     # Other threads compile too, beside what this one does.
     if event in _COMPILATIONS and threading.get_ident() == self._main:
-      self.clock.compiled(seconds)
+      self.clock.compiled(duration_secs)
 
   def stage(
     self, name: str, *, start: int | None, steps: int, saved: Callable[[], int | None]
