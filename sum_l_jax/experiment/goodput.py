@@ -43,6 +43,7 @@ KINDS = {
 }
 
 Seconds = Mapping[str, float]
+_LEAVE_SECONDS = 10.0
 
 
 class Clock:
@@ -146,10 +147,10 @@ class Devices:
     return self._done
 
   def close(self) -> None:
-    """Ends the thread, once the devices are done."""
+    """Ends the thread, once the devices are done; devices that hang are left alone."""
     if self._thread is not None:
       self._queue.put(None)
-      self._thread.join()
+      self._thread.join(_LEAVE_SECONDS)
     self._thread, self._last = None, None
 
   def _wait(self) -> None:
