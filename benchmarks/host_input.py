@@ -56,6 +56,9 @@ CLIPS = ((8, 8, 224), (32, 2, 224), (32, 2, 256))
 _PROGRAMS = ("slow_r50", "slowfast_r50", "slowfast_r101")
 _CHIP = "v5e"
 
+# A data set, and the folder of its local copies, if any.
+Place = tuple[records.ClipDataset, shard_cache.ShardCache | None]
+
 
 def _stream(
   data: records.ClipDataset, clip: tuple[int, int, int], **options: Any
@@ -77,15 +80,13 @@ def _make(maker: Callable[[int], Any], count: int) -> None:
     maker(number)
 
 
-def compare_places(
-  places: Mapping[str, records.ClipDataset], rounds: int, batches: int
-) -> list[dict[str, Any]]:
+def compare_places(places: Mapping[str, Place], rounds: int, batches: int) -> list[dict[str, Any]]:
   """Clips a second and core from each place, in turn in this thread."""
   results = []
   for clip in CLIPS:
     makers = {}
-    for name, data in places.items():
-      stream = _stream(data, clip)
+    for name, (data, copies) in places.items():
+      stream = _stream(data, clip, copies=copies)
       stream.close()
       makers[name] = stream.maker
     functions = {name: functools.partial(_make, maker, batches) for name, maker in makers.items()}
@@ -99,12 +100,13 @@ def compare_places(
   return results
 
 
-def whole_streams(places: Mapping[str, records.ClipDataset], batches: int) -> list[dict[str, Any]]:
+def whole_streams(places: Mapping[str, Place], batches: int) -> list[dict[str, Any]]:
   """Clips a second of a stream with threads, and those of a core by processor time."""
   results = []
-  for name, data in places.items():
+  for name, (data, copies) in places.items():
     for threads in (1, 2, 8):
-      with _stream(data, CLIPS[1], num_threads=threads, prefetch=threads) as stream:
+      options = {"num_threads": threads, "prefetch": threads, "copies": copies}
+      with _stream(data, CLIPS[1], **options) as stream:
         for _ in range(threads + 2):  # What was made ahead.
           next(stream)
         wall, processor = time.perf_counter(), time.process_time()
@@ -122,18 +124,20 @@ def whole_streams(places: Mapping[str, records.ClipDataset], batches: int) -> li
   return results
 
 
-def _places(folder: pathlib.Path, bucket: str) -> dict[str, records.ClipDataset]:
+def _places(folder: pathlib.Path, bucket: str) -> dict[str, Place]:
   storage.upload_folder(folder / "set", bucket, last=records.CARD_FILE)
   copies = shard_cache.ShardCache(str(folder / "copies"), 2**40)
   open_set = lambda path: records.ClipDataset(epath.Path(path), "train")
-  found = {"disk": open_set(folder / "set"), "copies": open_set(bucket), "bucket": open_set(bucket)}
-  split = found["copies"].shards
-  split.cache = copies
+  split = open_set(bucket).shards
   for number, shard in enumerate(split.files):
     outcome = copies.fetch(split.path(number), shard.size, shard.crc32c)
     if outcome is not shard_cache.Outcome.THERE:
       raise RuntimeError(f"No copy of {split.path(number)}: {outcome.value}.")
-  return found
+  return {
+    "disk": (open_set(folder / "set"), None),
+    "copies": (open_set(bucket), copies),
+    "bucket": (open_set(bucket), None),
+  }
 
 
 def table(rates: Mapping[str, Any], programs: Sequence[Mapping[str, Any]]) -> str:

@@ -155,8 +155,8 @@ class Shards:
         raise
       raise UnreachableError(
         f"The shard {self.path(number)} can't be read: {reason}. The same command goes on from the"
-        f" last checkpoint once it can. {retries.PATIENCE_VARIABLE} is the variable with the"
-        " seconds to wait."
+        f" last checkpoint once it can. config.storage.patience_seconds (or the variable"
+        f" {retries.PATIENCE_VARIABLE}) says how long to wait."
       ) from error
 
   def _read_copy(self, number: int, position: int) -> bytes | None:
