@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
 
 from benchmarks import exact_search
 from benchmarks import growth
+from benchmarks import host_input
 from benchmarks import input_rate
 from benchmarks import mining_rate
 from sum_l_jax.data import nearest
@@ -67,3 +69,25 @@ def test_growth_draws_its_curves(tmp_path):
   assert curve["exponent"] == pytest.approx(1.0)
   growth.draw({"a": curve, "b": curve, "c": curve}, tmp_path / "x.png")
   assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_of_cores_is_that_of_the_committed_results():
+  """It follows when the steps are compiled, or clips are read, once more."""
+  page = (pathlib.Path(__file__).parents[1] / "docs" / "performance.md").read_text("utf-8")
+  assert host_input.committed_table() in page
+  # 16 clips in a fifth of a second on each of two chips, by cores of 40 a second.
+  program = {
+    "backbone": "x",
+    "method": "sum_l",
+    "stage": "joint",
+    "topology": "v5e:1x2",
+    "chips": 2,
+    "batch_size": 16,
+    "batch_per_chip": 8,
+    "clip": [32, 224],
+    "step_seconds": {"cycles": 0.2, "arithmetic": 0.1, "memory": 0.1},
+  }
+  rates = {"frames": 32, "crop": 224, "processor": {"disk": {"median": 40.0}}}
+  assert host_input.table({"places": [rates]}, [program]).endswith(
+    "| `x`, 8 pairs of 32 x 224 x 224, v5e | 200 ms | 80 | 40.0 | 2.0 |"
+  )
