@@ -17,12 +17,7 @@ from sum_l_jax.experiment import goodput
 from sum_l_jax.experiment import run_status
 from sum_l_jax.system import processes
 from sum_l_jax.system import storage
-from sum_l_jax.tools.status.__main__ import ALIVE
-from sum_l_jax.tools.status.__main__ import FAILED
-from sum_l_jax.tools.status.__main__ import SILENT
-from sum_l_jax.tools.status.__main__ import STUCK
-from sum_l_jax.tools.status.__main__ import judge
-from sum_l_jax.tools.status.__main__ import main as status_main
+from sum_l_jax.tools.status import __main__
 from tests.support import environments
 from tests.support import runs
 
@@ -80,8 +75,8 @@ def test_times_of_a_killed_run_sum_to_the_wall_clock(tiny_ego, tiny_exo, tiny_ta
   process.send_signal(signal.SIGKILL)
   process.wait()
   killed = run_status.read(workdir)
-  assert judge(killed, now=killed.time + 1, max_age=60) == ALIVE
-  assert judge(killed, now=killed.time + 61, max_age=60) == SILENT
+  assert __main__.judge(killed, now=killed.time + 1, max_age=60) == __main__.ALIVE
+  assert __main__.judge(killed, now=killed.time + 61, max_age=60) == __main__.SILENT
   time.sleep(1.5)
   process = start()
   said = process.communicate(timeout=300)[1]
@@ -101,7 +96,7 @@ def test_times_of_a_killed_run_sum_to_the_wall_clock(tiny_ego, tiny_exo, tiny_ta
 def test_a_run_in_a_bucket_says_how_it_ended(config, bucket, capsys):
   config.stop_at = "joint:3"
   main.run(config, str(bucket))
-  assert status_main([str(bucket)]) == processes.STOPPED
+  assert __main__.main([str(bucket)]) == processes.STOPPED
   status = run_status.read(bucket)
   assert (status.stage, status.step, status.steps, status.hosts) == ("joint", 3, 6, 1)
   assert status.clips_per_second > 0 and "cpu" in status.devices
@@ -111,27 +106,27 @@ def test_a_run_in_a_bucket_says_how_it_ended(config, bucket, capsys):
   with pytest.raises(ValueError, match="not finite|NaN|infinite"):
     main.run(config, str(bucket))
   capsys.readouterr()
-  assert status_main([str(bucket)]) == FAILED
+  assert __main__.main([str(bucket)]) == __main__.FAILED
   assert "last error" in capsys.readouterr().out
-  assert status_main([str(bucket), "--json"]) == FAILED
+  assert __main__.main([str(bucket), "--json"]) == __main__.FAILED
   content = json.loads(capsys.readouterr().out)
-  assert content["exit_status"] == FAILED and content["starts"] == 2
+  assert content["exit_status"] == __main__.FAILED and content["starts"] == 2
   assert content["error"]
   assert storage.is_file(bucket / "joint" / "metrics.jsonl")
 
 
 def test_stuck_is_not_silent():
   status = run_status.Status("running", "steps", began=0.0, time=1000.0, advanced=300.0)
-  assert judge(status, now=1001.0, max_age=600) == STUCK
-  assert judge(status, now=1001.0, max_age=900) == ALIVE
-  assert judge(status, now=2001.0, max_age=900) == SILENT
+  assert __main__.judge(status, now=1001.0, max_age=600) == __main__.STUCK
+  assert __main__.judge(status, now=1001.0, max_age=900) == __main__.ALIVE
+  assert __main__.judge(status, now=2001.0, max_age=900) == __main__.SILENT
 
 
 def test_no_training_there(tmp_path, capsys):
-  assert status_main([str(tmp_path)]) == 2
+  assert __main__.main([str(tmp_path)]) == 2
   assert "no training has begun there" in capsys.readouterr().err
   (tmp_path / "status.json").write_text('{"state": 3}')
-  assert status_main([str(tmp_path)]) == 2
+  assert __main__.main([str(tmp_path)]) == 2
   assert "is damaged" in capsys.readouterr().err
 
 
