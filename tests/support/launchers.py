@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
+import json
 import os
 import pathlib
 import re
@@ -86,6 +88,31 @@ with open(os.environ["NOTES"], "a") as file:
   file.write(json.dumps([os.path.basename(sys.argv[0]), *sys.argv[1:]]) + "\\n")
 sys.exit(int(os.environ.get("STATUS_" + os.path.basename(sys.argv[0]), "0")))
 """
+
+
+# Answers one kind of call with the next line of a file of JSON.
+_ANSWER = """\
+import json, sys
+if {to!r} in sys.argv:
+  with open({answers!r}) as file:
+    first, *rest = file.read().splitlines()
+  with open({answers!r}, "w") as file:
+    file.write("\\n".join(rest))
+  print(json.loads(first))
+"""
+
+
+def answer(program: pathlib.Path, file: pathlib.Path, answers: Sequence[str], *, to: str) -> None:
+  """Makes a program of `fake_path` answer calls that have a word.
+
+  Args:
+    program: the program.
+    file: file for the answers that are left.
+    answers: one for each call.
+    to: the word.
+  """
+  file.write_text("\n".join(map(json.dumps, answers)), encoding="utf-8")
+  _write(program, _ANSWER.format(to=to, answers=str(file)) + _NOTE)
 
 
 def _write(path: pathlib.Path, code: str) -> None:

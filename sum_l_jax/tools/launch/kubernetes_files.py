@@ -74,6 +74,24 @@ def _who_am_i(plan: launch_plan.Plan) -> list[dict[str, Any]]:
   ]
 
 
+def _probes(plan: launch_plan.Plan) -> dict[str, Any]:
+  """Probes that end a pod whose training hangs: it doesn't die by itself.
+
+  They read what process 0 writes into the workdir, so all pods say the same. The
+  first one waits until this start of the run has written something.
+  """
+  if not plan.stall_seconds:
+    return {}
+  command = [_literal(text) for text in plan.status()]
+  probe = {"exec": {"command": [*command, f"--max_age={plan.stall_seconds}"]}, "timeoutSeconds": 60}
+  # Waiting for the others, reading the checkpoint and compiling.
+  start = 2 * _CONNECT_SECONDS // 60
+  return {
+    "startupProbe": {**probe, "periodSeconds": 60, "failureThreshold": start},
+    "livenessProbe": {**probe, "periodSeconds": 300, "failureThreshold": 3},
+  }
+
+
 def _container(plan: launch_plan.Plan) -> dict[str, Any]:
   tpu = plan.tpu
   variables = [_variable(name, value) for name, value in plan.variables().items()]
@@ -91,6 +109,7 @@ def _container(plan: launch_plan.Plan) -> dict[str, Any]:
     **started,
     "env": variables,
     "resources": {"limits": devices},
+    **_probes(plan),
     # The processes that read clips hand them over in shared memory.
     "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}],
   }

@@ -44,6 +44,9 @@ class Plan:
   service_account: str = _field("", "account that may use the bucket: of Kubernetes or of the TPUs")
   queue: str = _field("", "queue of Kueue")
   max_restarts: int = _field(50, "restarts after errors; XPK counts preemptions as well")
+  stall_seconds: int = _field(
+    1800, "time without a step after which pods are started again; 0 never does so"
+  )
   grace_seconds: int = _field(300, "time to save after a request to stop")
   cpus: int = _field(0, "processor cores of a task of Slurm; 0 leaves them out")
   time_limit: str = _field("24:00:00", "time limit of Slurm, after which the job is queued again")
@@ -76,6 +79,10 @@ class Plan:
       *([f"--connect_seconds={connect_seconds}"] if connect_seconds else []),
       *self.fields,
     )
+
+  def status(self, python: str = "python") -> tuple[str, ...]:
+    """The command that says whether the run goes on."""
+    return (python, "-m", "sum_l_jax", "status", self.workdir)
 
   def variables(self) -> dict[str, str]:
     """Environment variables of the command, by name."""
@@ -135,6 +142,7 @@ def make(values: Mapping[str, Any], kind: str) -> Plan:
     ("hosts", 1),
     ("gpus", 1),
     ("max_restarts", 0),
+    ("stall_seconds", 0),
     ("grace_seconds", 1),
     ("cpus", 0),
   ):

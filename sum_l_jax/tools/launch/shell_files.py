@@ -131,7 +131,7 @@ done
 
 _CONTROL = """\
 #!/bin/bash
-# bash @FILE@ create | state | log | stop | start | delete
+# bash @FILE@ create | keep | state | log | stop | start | delete
 set -euo pipefail
 where=(--project=@PROJECT@ --zone=@ZONE@)
 workers=(--worker=all)
@@ -151,6 +151,19 @@ case "${1:-}" in
       @CREATE@ \\
       --metadata-from-file=startup-script="$(dirname "$0")"/@START@
     ;;
+  keep) # Creates them again when they were taken away, and deletes them at the end.
+    until @STATUS@ --json | grep -q '"state": "finished"'; do
+      case "$(bash "$0" state || true)" in
+        SUSPENDED | FAILED)
+          bash "$0" delete --quiet || true
+          bash "$0" create || true
+          ;;
+        "") bash "$0" create || true ;;
+      esac
+      sleep 300
+    done
+    bash "$0" delete --quiet
+    ;;
   state)
     gcloud compute tpus queued-resources describe "$request" "${where[@]}" \\
       --format='value(state.state)'
@@ -168,7 +181,7 @@ case "${1:-}" in
     on_each 'sudo nohup google_metadata_script_runner startup > /dev/null 2>&1 < /dev/null &'
     ;;
   delete) # The machines too.
-    gcloud compute tpus queued-resources delete "$request" "${where[@]}" --force
+    gcloud compute tpus queued-resources delete "$request" "${where[@]}" --force "${@:2}"
     ;;
   *)
     sed -n 's/^# //p;2q' "$0" >&2
@@ -207,6 +220,7 @@ def queued_resource(plan: launch_plan.Plan) -> tuple[str, str]:
     ZONE=shlex.quote(plan.zone),
     NAME=plan.name,
     NODES=" ".join(nodes),
+    STATUS=shlex.join(plan.status()),
     CREATE=_join(create[0], create[1:], "      "),
     START=f"{plan.name}-start.sh",
     GRACE=plan.grace_seconds,

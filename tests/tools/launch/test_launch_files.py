@@ -128,6 +128,25 @@ def test_jobsets_are_valid(parts):
   assert mounts == {volume["name"] for volume in pod["volumes"]}
 
 
+def test_pods_whose_training_hangs_are_started_again():
+  def probes(plan):
+    (job,) = yaml.safe_load(__main__.files(plan, "jobset")["epic55.yaml"])["spec"]["replicatedJobs"]
+    (container,) = job["template"]["spec"]["template"]["spec"]["containers"]
+    return [container[name] for name in ("startupProbe", "livenessProbe") if name in container]
+
+  plan = make("jobset", GPU, EVIL, {"stall_seconds": 900})
+  for probe in probes(plan):
+    command = [launchers.expand(word, {}) for word in probe["exec"]["command"]]
+    assert command == ["python", "-m", "sum_l_jax", "status", plan.workdir, "--max_age=900"]
+    # It starts Python and asks a bucket.
+    assert probe["timeoutSeconds"] >= 30
+  start, live = probes(plan)
+  # The others may come up for an hour, and then there is something to compile.
+  assert start["periodSeconds"] * start["failureThreshold"] >= 2 * 3600
+  assert live["failureThreshold"] > 1
+  assert not probes(make("jobset", GPU, {"stall_seconds": 0}))
+
+
 def test_a_run_that_saved_and_a_pod_that_was_taken_away_are_started_again_without_end():
   spec = yaml.safe_load(text_of("jobset", GPU, {"max_restarts": 3}))["spec"]
   (replicated,) = spec["replicatedJobs"]
@@ -304,6 +323,36 @@ def test_gcloud_gets_what_was_given(tmp_path):
     assert said == slices * [(True, False)] + slices * [(False, True)]
     (folder / "notes").unlink()
     assert _noted(text, folder, "gcloud") == (2, [])
+
+
+def test_machines_that_were_taken_away_are_created_again_until_the_run_is_finished(tmp_path):
+  text = text_of("queued_resource", TPU, EVIL, end="epic55.sh")
+  script = tmp_path / "script"
+  script.write_text(text, encoding="utf-8")
+  path = launchers.fake_path(tmp_path / "bin", "gcloud", "python", "sleep")
+  # What each call of `gcloud ... describe` and of `status` answers, one after the other.
+  states = ["ACTIVE", "SUSPENDED", "", "FAILED", "ACTIVE"]
+  answers = ["running"] * len(states) + ["finished"]
+  launchers.answer(tmp_path / "bin" / "gcloud", tmp_path / "states", states, to="describe")
+  statuses = [json.dumps({"state": answer}, indent=1) for answer in answers]
+  launchers.answer(tmp_path / "bin" / "python", tmp_path / "statuses", statuses, to="status")
+  notes = tmp_path / "notes"
+  done = subprocess.run(
+    ["bash", script, "keep"],
+    env={"PATH": path, "NOTES": str(notes), "HOME": str(tmp_path)},
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
+  assert not done.returncode, done.stderr
+  calls = [json.loads(line) for line in notes.read_text(encoding="utf-8").splitlines()]
+  asked = [call for call in calls if call[0] == "python"]
+  workdir = EVIL["workdir"]
+  assert asked == [["python", "-m", "sum_l_jax", "status", workdir, "--json"]] * len(answers)
+  did = [call[4] for call in calls if call[0] == "gcloud" and call[4] != "describe"]
+  # A request that isn't there is not deleted, nor one whose state can't be had.
+  assert did == ["delete", "create", "create", "delete", "create", "delete"]
+  assert all("--quiet" in call for call in calls if call[4:5] == ["delete"])
 
 
 @pytest.mark.parametrize("name", tpu_types.names())

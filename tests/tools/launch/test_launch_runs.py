@@ -6,13 +6,17 @@ Slurm set.
 
 from __future__ import annotations
 
+import json
 import pathlib
 import subprocess
 
 import numpy as np
 import pytest
+import yaml
 
 from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.system import run_files
+from sum_l_jax.system import storage
 from sum_l_jax.tools.launch import __main__
 from sum_l_jax.tools.launch import launch_plan
 from sum_l_jax.train import metric_log
@@ -84,6 +88,7 @@ def test_the_pods_of_a_jobset_train_as_one(config, single, bucket, tmp_path):
   """Their workdir is in a bucket, as the file demands."""
   plan = _plan(config, bucket / "run", slices=2)
   path = launchers.fake_path(tmp_path / "bin")
+  files = __main__.files(plan, "jobset")["tiny.yaml"]
   started = [
     subprocess.Popen(
       command,
@@ -93,7 +98,7 @@ def test_the_pods_of_a_jobset_train_as_one(config, single, bucket, tmp_path):
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
     )
-    for command, variables in launchers.pods(__main__.files(plan, "jobset")["tiny.yaml"])
+    for command, variables in launchers.pods(files)
   ]
   try:
     said = [one.communicate(timeout=300)[0] for one in started]
@@ -104,6 +109,24 @@ def test_the_pods_of_a_jobset_train_as_one(config, single, bucket, tmp_path):
   # JAX asks Kubernetes nothing, and so has nothing to say about its rights.
   assert not any("kubernetes" in text.lower() for text in said), said
   _assert_one_job(bucket / "run", single, said)
+  _assert_probe_sees(bucket / "run", files, path)
+
+
+def _assert_probe_sees(workdir, text, path):
+  """The probe of the file passes after a run, and fails once a run is silent."""
+  (job,) = yaml.safe_load(text)["spec"]["replicatedJobs"]
+  (container,) = job["template"]["spec"]["template"]["spec"]["containers"]
+  words = [launchers.expand(w, {}) for w in container["livenessProbe"]["exec"]["command"]]
+  probe = lambda: subprocess.run(
+    words, env=environments.training(PATH=path), cwd=_ROOT, capture_output=True, text=True
+  )
+  done = probe()
+  assert not done.returncode and "has finished: exo 6/6" in done.stdout, done.stdout + done.stderr
+  status = json.loads(storage.read_text(workdir / run_files.STATUS))
+  assert status["hosts"] == 2
+  status |= {"state": "running", "time": status["time"] - 1900, "advanced": status["time"] - 1900}
+  storage.write_text(workdir / run_files.STATUS, json.dumps(status))
+  assert probe().returncode == 3
 
 
 def test_the_tasks_of_a_slurm_script_train_as_one(config, single, tmp_path):
