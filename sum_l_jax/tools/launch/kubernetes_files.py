@@ -110,8 +110,12 @@ def _container(plan: launch_plan.Plan) -> dict[str, Any]:
     "env": variables,
     "resources": {"limits": devices},
     **_probes(plan),
-    # The processes that read clips hand them over in shared memory.
-    "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}],
+    # The processes that read clips hand them over in shared memory; copies of
+    # shards have a place on the local disk.
+    "volumeMounts": [
+      {"name": "shm", "mountPath": "/dev/shm"},
+      {"name": "scratch", "mountPath": launch_plan.SCRATCH},
+    ],
   }
 
 
@@ -137,7 +141,10 @@ def _pod(plan: launch_plan.Plan) -> dict[str, Any]:
     **({"nodeSelector": selector} if selector else {}),
     "tolerations": tolerations,
     "containers": [_container(plan)],
-    "volumes": [{"name": "shm", "emptyDir": {"medium": "Memory"}}],
+    "volumes": [
+      {"name": "shm", "emptyDir": {"medium": "Memory"}},
+      {"name": "scratch", "emptyDir": {}},
+    ],
   }
 
 

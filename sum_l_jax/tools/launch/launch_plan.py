@@ -15,6 +15,8 @@ from sum_l_jax.tools.launch import tpu_types
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,30}[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _GPU = "gpu"
+# Folder on the local disk of a pod or of a machine of Cloud TPU.
+SCRATCH = "/scratch"
 
 
 def _field(default: Any, about: str) -> Any:

@@ -114,7 +114,7 @@ for restart in $(seq 0 @RESTARTS@); do
   docker rm --force sum_l > /dev/null 2>&1
   echo "start $restart"
   docker run --name=sum_l --init --privileged --network=host --shm-size=16g \\
-    --stop-timeout=@GRACE@ \\
+    --stop-timeout=@GRACE@ --volume=/var/tmp/sum_l:@SCRATCH@ \\
     @VARIABLES@"$image" \\
     @COMMAND@
   status=$?
@@ -235,6 +235,7 @@ def queued_resource(plan: launch_plan.Plan) -> tuple[str, str]:
     LOGIN=login,
     RESTARTS=plan.max_restarts,
     GRACE=plan.grace_seconds,
+    SCRATCH=launch_plan.SCRATCH,
     VARIABLES="".join(
       f"--env={shlex.quote(f'{name}={value}')} \\\n    " for name, value in plan.variables().items()
     ),

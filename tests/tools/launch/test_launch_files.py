@@ -124,6 +124,8 @@ def test_jobsets_are_valid(parts):
   pods = job["spec"]["completions"]
   longest = f"{'n' * 32}-{replicated['name']}-{replicated['replicas']}-{pods}-abcde"
   assert len(longest) <= 63
+  paths = [mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]]
+  assert paths == ["/dev/shm", "/scratch"]
   mounts = {mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
   assert mounts == {volume["name"] for volume in pod["volumes"]}
 
@@ -271,6 +273,7 @@ def test_workers_get_what_was_given(tmp_path):
   image = run.index(plan.image)
   assert run[image + 1 :] == wanted(plan)
   assert f"--env=TEXT={HOSTILE}" in run[:image] and {"--network=host", "--init"} < set(run[:image])
+  assert "--volume=/var/tmp/sum_l:/scratch" in run[:image]
 
 
 def _starts(text, tmp_path, **variables):
