@@ -21,7 +21,6 @@ import sys
 from typing import Any
 
 from sum_l_jax.config import read
-from sum_l_jax.system import checked_json
 from sum_l_jax.system import command_line
 from sum_l_jax.system import storage
 from sum_l_jax.tools.launch import kubernetes_files
@@ -81,9 +80,13 @@ def _run(options: argparse.Namespace, fields: Sequence[str]) -> str:
   values = {}
   if options.description:
     path = storage.path(options.description, what="--from")
+    if not storage.is_file(path):
+      raise ValueError(
+        f"--from: there is no {str(path)!r}; launch writes NAME.json beside its files."
+      )
     try:
       values = launch_plan.read(storage.read_text(path))
-    except checked_json.JsonError as error:
+    except ValueError as error:
       raise ValueError(f"{str(path)!r} is no description of a launch: {error}.") from error
   known = [field.name for field in dataclasses.fields(launch_plan.Plan)]
   values |= {name: value for name, value in vars(options).items() if name in known}

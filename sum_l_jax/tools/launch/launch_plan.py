@@ -107,7 +107,7 @@ def read(text: str) -> dict[str, Any]:
   """Reads a description: a JSON object with fields of `Plan`.
 
   Raises:
-    ValueError: it is none, or has a field that there is not.
+    ValueError: it is none, or has a field that there is not, or of another type.
   """
   values = checked_json.decode(text, checked_json.Object)
   known = [field.name for field in dataclasses.fields(Plan)]
@@ -115,6 +115,7 @@ def read(text: str) -> dict[str, Any]:
     if name not in known:
       hint = command_line.close_match(name, known)
       raise ValueError(f"there is no field {name!r}{hint}; there are {', '.join(known)}")
+  checked_json.check(values, Plan)
   return values
 
 

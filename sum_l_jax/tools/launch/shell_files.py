@@ -80,12 +80,14 @@ def xpk(plan: launch_plan.Plan) -> str:
   `exec`, the training is that subshell. It fails the job at any status that it
   isn't told of.
   """
+  tpu = plan.tpu
+  assert tpu is not None
   options = [
     f"--workload={plan.name}",
     f"--project={plan.project}",
     f"--zone={plan.zone}",
     f"--cluster={plan.cluster}",
-    f"--tpu-type={plan.accelerator}",
+    f"--tpu-type={tpu.name}",
     f"--num-slices={plan.slices}",
     f"--docker-image={plan.image}",
     f"--max-restarts={plan.max_restarts}",

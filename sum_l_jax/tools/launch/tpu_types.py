@@ -112,6 +112,8 @@ def find(name: str) -> TpuType | None:
     ValueError: a TPU of a size that is not in the tables.
   """
   prefix, _, number = name.rpartition("-")
+  # What everybody calls it.
+  prefix = "v5litepod" if prefix == "v5e" else prefix
   generation = _GENERATIONS.get(prefix)
   if generation is None:
     return None
@@ -123,7 +125,7 @@ def find(name: str) -> TpuType | None:
     )
   chips = by_number[number]
   return TpuType(
-    name=name,
+    name=f"{prefix}-{number}",
     chips=chips,
     # The two cores of a chip are one device, but for the latest.
     devices=2 * chips if prefix == "tpu7x" else chips,

@@ -239,7 +239,7 @@ def test_slurm_gets_what_was_given_and_a_run_that_saved_is_queued_again(status, 
 
 def test_xpk_gets_what_was_given(tmp_path):
   evil = {**EVIL, "environment": ["TEXT=a 'b' $HOME `id` # c"]}
-  plan = make("xpk", TPU, evil)
+  plan = make("xpk", TPU, evil, {"accelerator": "v5e-32"})
   status, (note,) = _noted(__main__.files(plan, "xpk")["epic55-xpk.sh"], tmp_path, "xpk")
   assert not status and note[:3] == ["xpk", "workload", "create"]
   options = [argument.split("=", 1) for argument in note[3:]]
@@ -370,6 +370,7 @@ def test_slices_have_as_many_chips_as_their_topology(name):
   "name, topology, hosts, label",
   [  # Rows of Google's tables.
     ("v5litepod-32", "4x8", 8, "tpu-v5-lite-podslice"),
+    ("v5e-32", "4x8", 8, "tpu-v5-lite-podslice"),
     ("v6e-1", "1x1", 1, "tpu-v6e-slice"),
     ("v6e-256", "16x16", 64, "tpu-v6e-slice"),
     ("v5p-8", "2x2x1", 1, "tpu-v5p-slice"),
@@ -464,13 +465,17 @@ def test_a_description_is_written_and_read_again(tmp_path, capsys):
     (["--config.seed=x"], "seed"),
     (["--hosts=3"], "batch_size must be a multiple of the 24 devices, got 64"),
     (["--config.joint_stage.batch_size=12"], "the 8 devices, got 12"),
-    (["--from=FILE"], "'host' (did you mean 'hosts'?)"),
+    (["--from=FILE"], "plan.json' is no description of a launch: there is no field 'host' (did"),
+    (["--from=OTHER"], "got `str` - at `$.hosts`"),
+    (["--from=nothing.json"], "--from: there is no 'nothing.json'"),
     (["--nodes=2"], "unrecognized arguments: --nodes=2"),
   ],
 )
 def test_mistakes_are_found_before_anything_is_written(more, words, tmp_path, capsys):
   (tmp_path / "plan.json").write_text('{"host": 2}', encoding="utf-8")
-  more = [option.replace("FILE", str(tmp_path / "plan.json")) for option in more]
+  (tmp_path / "other.json").write_text('{"hosts": "two"}', encoding="utf-8")
+  for word, name in (("FILE", "plan.json"), ("OTHER", "other.json")):
+    more = [option.replace(word, str(tmp_path / name)) for option in more]
   plain = ["--name=a", "--config=configs/epic55.py", "--workdir=b", f"--output={tmp_path}/out"]
   with contextlib.suppress(SystemExit):
     assert __main__.main(["slurm", *plain, *more]) == 2
