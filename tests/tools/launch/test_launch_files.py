@@ -86,6 +86,21 @@ def test_the_image_passes_hadolint():
   assert not done.returncode, done.stdout
 
 
+def test_the_image_has_what_it_installs():
+  """Its arguments are extras of setup.py, and what installing reads is let through."""
+  text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+  (accelerators,) = re.findall(r"(?m)^ +(.+)\) extras=.+ACCELERATOR", text)
+  (extras,) = re.findall(r"(?m)^ARG EXTRAS=(.+)$", text)
+  declared = (ROOT / "setup.py").read_text(encoding="utf-8")
+  for name in [*accelerators.split(" | "), *extras.split(",")]:
+    assert f'"{name}": ' in declared, name
+  ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+  let_through = {line.removeprefix("!") for line in ignored if line.startswith("!")}
+  assert all((ROOT / name).exists() for name in let_through)
+  read = {"README.md", "configs", "constraints.txt", "data_prep", "setup.py", "sum_l_jax"}
+  assert read <= let_through and "*" in ignored
+
+
 def _keys(value, names):
   """The value has these keys and no others: JobSet's own, by its API reference."""
   assert set(value) <= set(names), set(value) - set(names)
