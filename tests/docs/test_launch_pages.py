@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import json
+import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 import yaml
 
+from sum_l_jax.system import storage
 from sum_l_jax.tools.launch import __main__
+from tests.support import environments
 from tests.support import pages
+from tests.support import runs
+from tests.support import storage_server
 
 LAUNCH = "sum_l_jax.tools.launch"
 _USE = re.compile(r"(?:bash|sh|sbatch|kubectl apply -f) (launch/\S+)(?: (\w+))?")
@@ -62,3 +71,44 @@ def test_the_pool_of_gpus_on_the_page_is_the_one_that_the_jobset_asks_for(writte
   assert pod["nodeSelector"]["cloud.google.com/gke-accelerator"] == kind
   assert pod["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": int(count)}
   assert job["replicas"] * job["template"]["spec"]["completions"] == int(nodes)
+
+
+def _upload(folder: pathlib.Path, address: str) -> None:
+  for path in sorted(folder.rglob("*")):
+    if path.is_file():
+      storage.upload(path, f"{address}/{path.relative_to(folder)}")
+
+
+def test_the_run_on_the_page_trains_from_and_to_a_bucket(
+  written, storage_url, bucket, finished, tiny_ego, tiny_exo, tiny_tables, tmp_path
+):
+  """With its addresses, on small data; then its `status` command."""
+  del bucket  # Sends the clients to the server.
+  plan = json.loads((written / "launch/epic55.json").read_text(encoding="utf-8"))
+  name = re.match(r"gs://([^/]+)/", plan["workdir"])[1]
+  storage_server.make_bucket(storage_url, name)
+  root = f"gs://{name}"
+  _upload(tiny_ego, f"{root}/data/epic55/ego")
+  _upload(tiny_exo, f"{root}/data/lemma/exo")
+  _upload(tiny_tables, f"{root}/data/epic55")
+  for place in ("weights/slowfast_r50", "runs/lemma"):
+    _upload(pathlib.Path(finished[0]), f"{root}/{place}")
+  config = runs.write_config(
+    tmp_path / "small.py", ego=tmp_path / "ego", exo=tmp_path / "exo", tables=tmp_path
+  )
+  # Compiled once for many tests, in float32.
+  fields = [field for field in plan["fields"] if "precision" not in field]
+  command = [f"--config={config}", f"--workdir={plan['workdir']}", "--config.stages=('joint',)"]
+  done = subprocess.run(
+    [sys.executable, "-m", "sum_l_jax.main", *command, *fields],
+    env=environments.training(),
+    cwd=pages.ROOT,
+    capture_output=True,
+    text=True,
+    timeout=400,
+  )
+  assert not done.returncode, done.stdout + done.stderr
+  assert "joint 6/6" in done.stderr and storage.is_file(f"{plan['workdir']}/result.json")
+  (status,) = (c for _, c in pages.COMMANDS if c == ["sum_l_jax.tools.status", plan["workdir"]])
+  status_command = importlib.import_module(f"{status[0]}.__main__")
+  assert status_command.main(status[1:]) == 0

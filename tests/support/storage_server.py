@@ -63,6 +63,17 @@ def environment(url: str) -> dict[str, str]:
   }
 
 
+def make_bucket(url: str, name: str) -> None:
+  """Makes an empty bucket on the server at an address."""
+  request = urllib.request.Request(
+    f"{url}/storage/v1/b?project=trial",
+    json.dumps({"name": name}).encode(),
+    {"Content-Type": "application/json"},
+  )
+  with urllib.request.urlopen(request, timeout=_SECONDS):
+    pass
+
+
 def missing() -> str:
   """Returns why the server can't run here, or an empty text."""
   path = _binary()
@@ -118,13 +129,7 @@ class StorageServer:
 
   def make_bucket(self, name: str) -> None:
     """Makes an empty bucket."""
-    request = urllib.request.Request(
-      f"{self.url}/storage/v1/b?project=trial",
-      json.dumps({"name": name}).encode(),
-      {"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=_SECONDS):
-      pass
+    make_bucket(self.url, name)
 
   def environment(self) -> dict[str, str]:
     """Returns the variables that send all clients here."""
