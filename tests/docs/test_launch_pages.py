@@ -98,9 +98,11 @@ def test_the_run_on_the_page_trains_from_and_to_a_bucket(
   )
   # Compiled once for many tests, in float32.
   fields = [field for field in plan["fields"] if "precision" not in field]
+  scratch = [field.replace("=/scratch/", f"={tmp_path}/scratch/") for field in fields]
+  assert scratch != fields
   command = [f"--config={config}", f"--workdir={plan['workdir']}", "--config.stages=('joint',)"]
   done = subprocess.run(
-    [sys.executable, "-m", "sum_l_jax.main", *command, *fields],
+    [sys.executable, "-m", "sum_l_jax.main", *command, *scratch],
     env=environments.training(),
     cwd=pages.ROOT,
     capture_output=True,
@@ -108,6 +110,7 @@ def test_the_run_on_the_page_trains_from_and_to_a_bucket(
     timeout=400,
   )
   assert not done.returncode, done.stdout + done.stderr
+  assert list((tmp_path / "scratch/shards").rglob("*")) and storage.names(f"{root}/jax")
   assert "joint 6/6" in done.stderr and storage.is_file(f"{plan['workdir']}/result.json")
   (status,) = (c for _, c in pages.COMMANDS if c == ["sum_l_jax.tools.status", plan["workdir"]])
   status_command = importlib.import_module(f"{status[0]}.__main__")
