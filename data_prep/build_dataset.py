@@ -37,11 +37,14 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import dataclasses
+import os
 import sys
+import tempfile
 from typing import Any
 
 from etils import epath
 
+from data_prep.clips import bucket_build
 from data_prep.clips import clip_dataset
 from data_prep.clips import clip_parts
 from data_prep.clips import clip_reader
@@ -190,8 +193,14 @@ def build_dataset(directory: epath.Path, request: Request) -> Result:
     plan = _Plan.make(directory, request)
     # Finished groups lie beside the result; an interrupted build goes on from them.
     finished = clip_dataset.parts_folder(directory)
-    new = _cut(directory, plan.wanted, finished, request, request.problems)
+    new: dict[str, list[clip_shards.Packed]] = {}
+    uploaded: dict[str, clip_shards.Written] = {}
+    if storage.is_remote(directory):
+      uploaded = _cut_into_bucket(directory, plan, request)
+    else:
+      new = _cut(directory, plan.wanted, finished, request, request.problems)
     added = {split: len(clips) for split, clips in new.items() if clips}
+    added |= {split: len(done.clips) for split, done in uploaded.items() if done.clips}
     before = plan.existing.fingerprints() if added else {}
     if added or not plan.existing.card:
       clip_dataset.put_together(
@@ -201,10 +210,12 @@ def build_dataset(directory: epath.Path, request: Request) -> Result:
         {split: lambda clips=clips: clips for split, clips in new.items()},
         request.about,
         request.processes,
+        uploaded=uploaded,
       )
     lease.clear(finished)
     _write_skipped(directory, request.problems)
     videos = {clip.info.video_id for clips in new.values() for clip in clips}
+    videos |= {clip.video_id for done in uploaded.values() for clip in done.clips}
     return Result(added, len(videos), before)
 
 
@@ -229,6 +240,27 @@ def _cut(
         processes=request.processes,
       )
     )
+    for split, specs in wanted.items()
+    if specs
+  }
+
+
+def _cut_into_bucket(
+  directory: epath.Path, plan: _Plan, request: Request
+) -> dict[str, clip_shards.Written]:
+  """Cuts clips into shards of a data set in a bucket, by split."""
+  wanted, existing = plan.wanted, plan.existing
+  _print_estimate(directory, [spec for specs in wanted.values() for spec in specs], request.output)
+  build = bucket_build.Build(
+    directory,
+    request.name,
+    tuple(request.source.tasks),
+    request.output,
+    request.problems,
+    request.processes,
+  )
+  return {
+    split: build.cut(split, specs, before=existing.num_shards(split))
     for split, specs in wanted.items()
     if specs
   }
@@ -312,14 +344,16 @@ def _print_estimate(
 
 def _check_free(directory: epath.Path) -> None:
   """Raises ValueError where the folder holds something else."""
-  if not directory.exists() or (directory / records.CARD_FILE).is_file():
+  if not storage.exists(directory) or storage.is_file(directory / records.CARD_FILE):
     return
-  if not directory.is_dir() or any(directory.iterdir()):
+  if clip_dataset.is_unfinished(directory):
+    return
+  if not storage.is_dir(directory) or storage.names(directory):
     raise ValueError(
       f"--output {str(directory)!r} exists and is no clip data set. Give"
       " another folder, or remove this one."
     )
-  directory.rmdir()
+  storage.remove_tree(directory)
 
 
 def _dataset(text: str) -> str:
@@ -393,6 +427,13 @@ def make_parser() -> argparse.ArgumentParser:
     help="processes that cut side by side (default: one for each core that may be used)",
   )
   work_parts.add_options(parser)
+  add(
+    "--scratch",
+    type=epath.Path,
+    metavar="DIR",
+    help="local folder for shards on their way into a bucket, and for videos on their way"
+    " out of one (default: that of temporary files, TMPDIR)",
+  )
   add(
     "--short_side",
     type=int,
@@ -496,8 +537,21 @@ def _split_rule(args: argparse.Namespace, has_column: bool) -> split_rules.Split
   )
 
 
+def _use_scratch(folder: epath.Path | None) -> None:
+  """Sets where this process, and those that it starts, put temporary files.
+
+  Raises:
+    ValueError: the folder is in a bucket.
+  """
+  if folder is not None:
+    place = storage.local(storage.absolute(folder))
+    storage.make_folder(place)
+    os.environ["TMPDIR"] = tempfile.tempdir = str(place)
+
+
 def build(args: argparse.Namespace) -> None:
   """Runs the command; errors as in `build_dataset`."""
+  _use_scratch(args.scratch)
   if args.dataset.startswith(tfds_source.PREFIX):
     _build_from_tfds(args)
     return
@@ -507,7 +561,8 @@ def build(args: argparse.Namespace) -> None:
     raise ValueError(f"--tfds_{given[0]} is for --dataset=tfds:NAME/VERSION@DIR. Leave it out.")
   view = source_table.view(args)
   problems = clip_specs.Problems(skip=args.on_error == "skip" or args.list)
-  source = source_table.read(args, problems)
+  with storage.listings_kept():
+    source = source_table.read(args, problems)
   for text in source.warnings:
     print(f"warning: {text}", file=sys.stderr)
   for text in source.notes:
@@ -570,7 +625,7 @@ def _build_from_tfds(args: argparse.Namespace) -> None:
     tfds_source.find(args.dataset), fields, fps=args.fps, short_side=output.short_side
   )
   _check_free(args.output)
-  existed = args.output.exists()
+  existed = storage.is_file(args.output / records.CARD_FILE)
   clip_dataset.write_clip_dataset(
     args.output,
     name=args.name or source.name,

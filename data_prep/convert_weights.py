@@ -15,12 +15,11 @@ import argparse
 from collections.abc import Sequence
 import sys
 
-from etils import epath
-
 from data_prep.published_weights import choices
 from sum_l_jax import types
 from sum_l_jax.data import records
 from sum_l_jax.system import command_line
+from sum_l_jax.system import storage
 
 # JAX, and what needs it, is imported once the options are read.
 
@@ -44,8 +43,8 @@ def _import(args: argparse.Namespace) -> None:
   from sum_l_jax.checkpoint import manager
   from sum_l_jax.checkpoint import weight_files
 
-  output = epath.Path(args.output)
-  if output.exists() and (not output.is_dir() or any(output.iterdir())):
+  output = storage.path(args.output, what="--output")
+  if storage.exists(output) and (not storage.is_dir(output) or storage.names(output)):
     raise ValueError(
       f"--output={str(output)!r} exists and is not an empty folder. Give a new folder."
     )

@@ -319,7 +319,7 @@ def _check_options(args: argparse.Namespace) -> None:
     if path and not path.is_file():
       raise FileNotFoundError(f"--{option}: there is no file {str(path)!r}.")
   for path in filter(None, (args.report, args.skip_list)):
-    path.parent.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(path.parent)
 
 
 def diagnose(args: argparse.Namespace) -> Findings:

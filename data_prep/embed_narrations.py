@@ -145,14 +145,16 @@ def load_encoder(model: str, *, device: str = "cpu") -> Encoder:
   """
   import sentence_transformers  # Takes 6 s, and brings torch.
 
-  place = model
-  package = PACKAGED_MODELS.get(model_name(model))
-  if package and not epath.Path(model).is_dir() and importlib.util.find_spec(package):
-    place = str(importlib.import_module(package).get_model_path())
-  try:
-    encoder = sentence_transformers.SentenceTransformer(place, device=device)
-  except Exception as error:  # Its kind depends on the version of the hub's client.
-    raise ValueError(_not_loaded(model, error)) from error
+  storage.check(model, what="--model")
+  with storage.local_folder(model) as folder:
+    place = str(folder) if storage.is_remote(model) else model
+    package = PACKAGED_MODELS.get(model_name(model))
+    if package and not storage.is_dir(model) and importlib.util.find_spec(package):
+      place = str(importlib.import_module(package).get_model_path())
+    try:
+      encoder = sentence_transformers.SentenceTransformer(place, device=device)
+    except Exception as error:  # Its kind depends on the version of the hub's client.
+      raise ValueError(_not_loaded(model, error)) from error
   return SentenceEncoder(encoder)
 
 
@@ -389,7 +391,7 @@ def embed(args: argparse.Namespace) -> None:
   directories = command_line.names(args.datasets)
   if not directories and args.texts is None:
     raise ValueError("Give --datasets=DIR[,DIR...], --texts=FILE.txt, or both.")
-  texts = read_narrations(map(epath.Path, directories))
+  texts = read_narrations(map(storage.path, directories))
   if args.texts is not None:
     texts += read_texts(args.texts)
   existing = None

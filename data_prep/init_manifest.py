@@ -59,10 +59,10 @@ def find_clips(folder: epath.Path) -> Found:
     FileNotFoundError: there is no such folder.
     ValueError: no class folder has a video, or splits and classes are mixed.
   """
-  if not folder.is_dir():
+  if not storage.is_dir(folder):
     raise FileNotFoundError(f"There is no folder {str(folder)!r}.")
   top = _items(folder)
-  inside = [item for item in top if item.is_dir()]
+  inside = [item for item in top if storage.is_dir(item)]
   splits = [item for item in inside if item.name.lower() in _SPLITS]
   if splits and len(splits) < len(inside):
     raise ValueError(
@@ -73,11 +73,11 @@ def find_clips(folder: epath.Path) -> Found:
     )
   clips, empty = [], []
   # Tables lie at the top of many trees; a video there belongs to no class.
-  left_out = [item for item in top if item.is_file() and file_names.is_video(item.name)]
+  left_out = [item for item in top if storage.is_file(item) and file_names.is_video(item.name)]
   for root, split in [(s, _SPLITS[s.name.lower()]) for s in splits] or [(folder, "")]:
     if splits:
-      left_out += [item for item in _items(root) if item.is_file()]
-    for group in (item for item in _items(root) if item.is_dir()):
+      left_out += [item for item in _items(root) if storage.is_file(item)]
+    for group in (item for item in _items(root) if storage.is_dir(item)):
       items = _items(group)
       videos = [item for item in items if _is_video(item)]
       clips += [(split, group.name, item) for item in videos]
@@ -94,12 +94,12 @@ def find_clips(folder: epath.Path) -> Found:
 
 
 def _items(folder: epath.Path) -> list[epath.Path]:
-  return sorted(item for item in folder.iterdir() if not file_names.is_side_file(item.name))
+  return [folder / name for name in storage.names(folder) if not file_names.is_side_file(name)]
 
 
 def _is_video(path: epath.Path) -> bool:
-  if path.is_dir():
-    return frame_files.has_frames(item.name for item in _items(path))
+  if storage.is_dir(path):
+    return frame_files.has_frames(storage.names(path))
   return file_names.is_video(path.name)
 
 
@@ -131,14 +131,14 @@ def write_manifest(
     FileNotFoundError: see `find_clips`.
     ValueError: see `find_clips`; or the file exists, or frames have no rate.
   """
-  if output.exists():
+  if storage.exists(output):
     raise ValueError(
       f"{str(output)!r} exists; it may have been edited. Remove it, or give another --output."
     )
   found = find_clips(folder)
   clips = found.clips
   with_split = any(split for split, _, _ in clips)
-  frames = [path for _, _, path in clips if path.is_dir()]
+  frames = [path for _, _, path in clips if storage.is_dir(path)]
   if frames and fps is None:
     raise ValueError(
       f"{str(frames[0])!r} is a folder of frames: give their frames a second with --fps."
@@ -153,18 +153,19 @@ def write_manifest(
     writer = text_cleaning.CsvWriter(file)
     writer.writerow(header)
     places = [path.relative_to(folder) for _, _, path in clips]
-    ids = _clip_ids(places, [path.is_dir() for _, _, path in clips])
+    ids = _clip_ids(places, [storage.is_dir(path) for _, _, path in clips])
     for (split, group, path), place, clip_id in zip(clips, places, ids):
       row = [clip_id, place.as_posix(), "", "", readable(group), readable(group)]
       row += [split] * with_split
-      row += [f"{fps:g}" if path.is_dir() else ""] * bool(frames)
+      row += [f"{fps:g}" if storage.is_dir(path) else ""] * bool(frames)
       writer.writerow(row)
   return found
 
 
 def _run(args: argparse.Namespace) -> None:
   output = args.output or args.folder / "manifest.csv"
-  found = write_manifest(args.folder, output, label=args.label, fps=args.fps)
+  with storage.listings_kept():
+    found = write_manifest(args.folder, output, label=args.label, fps=args.fps)
   if found.left_out:
     print(
       f"left out, neither videos nor folders of JPEG frames ({len(found.left_out)}):"

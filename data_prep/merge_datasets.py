@@ -4,7 +4,8 @@ r"""Puts clip data sets together into one: same view, same classes.
       --output=data/epic55
 
 Clips keep their ids, splits and order, the first set's first. Shards are linked
-where the disk allows it and copied elsewhere; nothing is decoded or encoded. To
+where the disk allows it, copied by the bucket itself from one of its folders to
+another, and copied elsewhere; nothing is decoded or encoded. To
 add media to one set that is built from one source, run its command of
 `data_prep.build_dataset` again instead. To train on sets with different classes,
 name several as exo pools.
@@ -24,6 +25,7 @@ from data_prep.clips import clip_dataset
 from sum_l_jax.data import moments
 from sum_l_jax.data import records
 from sum_l_jax.system import command_line
+from sum_l_jax.system import storage
 
 
 def merge_datasets(
@@ -79,7 +81,7 @@ def merge_datasets(
 
 
 def _check_new(output: epath.Path) -> None:
-  if output.exists():
+  if storage.exists(output) and not clip_dataset.is_unfinished(output):
     raise ValueError(f"--output {str(output)!r} exists. Give a new folder.")
 
 
@@ -122,7 +124,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> str:
   """Runs the command; errors as in `merge_datasets`."""
-  inputs = [epath.Path(folder) for folder in command_line.names(args.inputs)]
+  inputs = [storage.path(folder, what="--inputs") for folder in command_line.names(args.inputs)]
   card = merge_datasets(inputs, args.output, name=args.name)
   parts = ", ".join(f"{n} {split}" for split, n in card["splits"].items())
   return (

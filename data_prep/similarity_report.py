@@ -239,8 +239,9 @@ def draw(report: dict, path: epath.Path) -> None:
   figure.text(0.075, 0.893, names, fontsize=12, color="#555555")
   _draw_classes(figure.add_subplot(grid[0]), report["classes"])
   _draw_clips(figure.add_subplot(grid[1]), report["clips"])
-  path.parent.mkdir(parents=True, exist_ok=True)
-  figure.savefig(path)
+  storage.make_folder(path.parent)
+  with storage.replacing(path) as scratch:
+    figure.savefig(scratch)
 
 
 def _shortened(text: str, length: int) -> str:

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 from absl import logging
-from etils import epath
 import jax
 import jax.numpy as jnp
 import optax
@@ -217,7 +216,7 @@ def _skip_lists(settings: Settings, *views: str) -> dict[str, frozenset[str]]:
     if not path:
       continue
     try:
-      text = storage.read_text(epath.Path(path), encoding="utf-8-sig")
+      text = storage.read_text(storage.path(path), encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
       raise ValueError(
         f"config.{view}.skip_list={path!r} can't be read ({error}). Give the"

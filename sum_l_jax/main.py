@@ -416,6 +416,7 @@ def _report(workdir: epath.Path) -> None:
 
 def _check_arguments(arguments: list[str]) -> None:
   """Names what ml_collections would answer with a bare traceback."""
+  storage.check_arguments(arguments)
   for argument in arguments:
     name, _, value = argument.lstrip("-").partition("=")
     name = name.removeprefix("no") if name.startswith("noconfig.") else name
@@ -425,7 +426,7 @@ def _check_arguments(arguments: list[str]) -> None:
       read.check_field_name(name.removeprefix("config.").split("[")[0])
     path = epath.Path(value.partition(":")[0])
     if name == "config" and value and not path.is_file():
-      found = sorted(str(p) for p in epath.Path("configs").glob("*.py"))
+      found = [str(path) for path in storage.matching("configs", "*.py")]
       raise ValueError(
         f"There is no config file {str(path)!r}. In the project's folder"
         f" there are {found or 'none: change into it'}."

@@ -63,6 +63,48 @@ ALIASES = {
   "tensorflow": "tf",
   "tensorflow_datasets": "tfds",
 }
+# What handles files past the door, `sum_l_jax/system/storage.py`, which knows how disks
+# and buckets differ. What is here never gets a path of a user, or only local ones.
+LOCAL_FILES = {
+  "sum_l_jax/system/storage.py": "the door itself",
+  "sum_l_jax/checkpoint/integrity.py": "sets folders of a disk aside; in a bucket otherwise",
+  "sum_l_jax/data/shard_cache.py": "copies of shards on a local disk",
+  "sum_l_jax/system/commands.py": "reads the package's own modules",
+  "sum_l_jax/system/compile_cache.py": "asks who owns folders of a disk",
+  "sum_l_jax/system/lease.py": "leases of a disk, and what /proc says of processes",
+  "sum_l_jax/system/mirror.py": "the local side of files that are uploaded at a period",
+  "sum_l_jax/system/multihost.py": "looks for devices of this machine",
+  "sum_l_jax/system/processes.py": "asks the kernel of this machine",
+  "sum_l_jax/tools/device_check/part_process.py": "asks where it lies itself",
+  "sum_l_jax/tools/study/runner.py": "appends to the local side of a log",
+  "sum_l_jax/train/metric_log.py": "appends to the local side of a log",
+  "sum_l_jax/video/fetched.py": "local copies of files of a bucket",
+}
+# Functions of modules that handle files of disks alone, and methods that do it or that
+# `epath` has and does otherwise than its documentation says.
+_OF_DISKS = {
+  "glob": {"glob", "iglob"},
+  "os": {
+    *("access", "link", "listdir", "makedirs", "mkdir", "remove", "rename", "replace", "rmdir"),
+    *("scandir", "stat", "symlink", "unlink", "walk"),
+  },
+  "os.path": {
+    *("abspath", "exists", "getmtime", "getsize", "isdir", "isfile", "realpath", "samefile"),
+  },
+  "pathlib": {"Path", "PosixPath"},
+  "shutil": {"copy", "copy2", "copyfile", "copytree", "disk_usage", "move", "rmtree"},
+  "zipfile": set(),
+}
+_METHODS = {
+  *("absolute", "copy", "expanduser", "glob", "hardlink_to", "lstat", "mkdir", "open"),
+  *("read_bytes", "read_text", "rename", "resolve", "rglob", "rmdir", "rmtree", "samefile"),
+  *("stat", "symlink_to", "touch", "unlink", "walk", "write_bytes", "write_text"),
+}
+# What has methods of these names and is no path, and names of local paths: what the
+# door gives to be written or read is called so.
+_NO_PATHS = {"Trainer", "archive", "av", "build", "os", "read", "storage", "tarfile"}
+_LOCAL_NAMES = {"copy", "scratch"}
+
 # Folders of tests that mirror no room, and tests of the project as a whole.
 OTHER_TEST_FOLDERS = {"docs", "stress", "support"}
 TESTS_OF_THE_WHOLE = {
@@ -142,6 +184,35 @@ def _libraries_out_of_place() -> Iterator[tuple[str, str]]:
         library = imported.name.split(".")[0]
         if library in ONLY_IN and not file.startswith(ONLY_IN[library]):
           yield file, imported.name
+
+
+def _past_the_door() -> Iterator[tuple[str, int, str]]:
+  """Files, lines and calls that handle files without `storage`."""
+  for folder in ("sum_l_jax", "data_prep"):
+    for file in _files(folder):
+      for node in ast.walk(_tree(file)):
+        if isinstance(node, ast.Call) and _handles_files(node):
+          yield file, node.lineno, ast.unparse(node)[:80]
+        elif isinstance(node, ast.Attribute) and ast.unparse(node) == "pathlib.Path.home":
+          yield file, node.lineno, ast.unparse(node)
+
+
+def _handles_files(call: ast.Call) -> bool:
+  function = call.func
+  if isinstance(function, ast.Name):
+    return function.id == "open"
+  if not isinstance(function, ast.Attribute):
+    return False
+  base = ast.unparse(function.value)
+  if function.attr in _OF_DISKS.get(base, ()):
+    return True
+  if base.rpartition(".")[2] in _NO_PATHS or base in _OF_DISKS or base in _LOCAL_NAMES:
+    return False
+  if function.attr == "replace":  # That of texts takes two, and of dataclasses keywords.
+    return len(call.args) == 1 and not call.keywords and base != "dataclasses"
+  if function.attr == "copy":  # Dictionaries and arrays have it as well.
+    return len(call.args) == 1
+  return function.attr in _METHODS
 
 
 def _is_exempt(file: str, imported: str) -> bool:
@@ -249,6 +320,15 @@ def test_helpers_of_tests_live_in_support():
         ):
           wrong.append(f"{file} imports {imported.name}")
   assert not wrong, "\n".join(wrong)
+
+
+def test_files_are_handled_by_one_module():
+  wrong = [
+    f"{file}:{line}: {call}" for file, line, call in _past_the_door() if file not in LOCAL_FILES
+  ]
+  assert not wrong, "\n".join(["take sum_l_jax.system.storage", *wrong])
+  unused = set(LOCAL_FILES) - {file for file, *_ in _past_the_door()}
+  assert not unused
 
 
 def test_nothing_unpickles():

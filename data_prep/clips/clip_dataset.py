@@ -5,6 +5,11 @@ not at all, and so does what is added to one: everything is written beside it,
 shards that stay are linked, and folders change names at the end. TFDS's files
 (`dataset_info.json`, `features.json`) are written by TFDS, so that
 `tfds.builder_from_directory` reads the folder and shows what it is.
+
+A bucket has no renames, so there the card is uploaded last, and whoever reads a
+data set begins with the card. Clips are only ever added behind those that are there:
+until the card says more, a longer index and more shards change nothing. Shards are
+written on the local disk, uploaded when they are complete, and removed.
 """
 
 from __future__ import annotations
@@ -15,12 +20,12 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from concurrent import futures
 import contextlib
 import dataclasses
 import json
-import os
 import re
-import shutil
+import tempfile
 from typing import Any
 
 from etils import epath
@@ -42,6 +47,14 @@ VERSION = "1.0.0"
 # Without the number of shards, so that a shard keeps its name when the set grows
 # and a run that reads it goes on.
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
+_SHARD = re.compile(r".+\.array_record-\d+")
+_INFO_FILE = "dataset_info.json"
+# What a data set consists of, beside its card.
+_PARTS = re.compile(
+  rf"{_SHARD.pattern}|clips_.+\.jsonl|features\.json|.+\.labels\.txt|{_INFO_FILE}|skipped\.csv"
+)
+# Files that are copied into a bucket at the same time.
+_COPIES = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +76,7 @@ class About:
 
 def read_about(directory: epath.Path) -> About:
   """What TFDS shows of the source of a data set."""
-  info = json.loads(storage.read_text(directory / "dataset_info.json"))
+  info = json.loads(storage.read_text(directory / _INFO_FILE))
   return About(
     version=info.get("version", VERSION),
     homepage=next(iter(info.get("location", {}).get("urls", [])), ""),
@@ -118,7 +131,7 @@ def _check_clip(
 
 def _is_current(directory: epath.Path, card: dict) -> bool:
   """Whether the folder already holds this very data set."""
-  if not directory.exists():
+  if not storage.exists(directory) or is_unfinished(directory):
     return False
   old = records.read_card(directory)
   # The clips and shards of a split are only known after writing it.
@@ -191,11 +204,11 @@ def write_clip_dataset(
     ValueError: a clip is unusable, a split is empty, `directory` holds another
       data set, or another process writes it.
   """
-  directory = epath.Path(directory)
+  directory = storage.path(directory)
   card = make_card(
     name=name, view=view, tasks=tasks, splits=splits, metadata=metadata, unlabelled=unlabelled
   )
-  if not _before(directory).exists() and _is_current(directory, card):
+  if standing(directory) == directory and _is_current(directory, card):
     return
   with alone(directory, what=f"writing {name}/{view}"):
     recover(directory)
@@ -232,8 +245,22 @@ def alone(directory: epath.Path, *, what: str) -> contextlib.AbstractContextMana
   return lease.held_for(directory, parts_folder(directory), what=what)
 
 
+def is_unfinished(directory: epath.Path) -> bool:
+  """Whether a folder of a bucket holds nothing but parts of a data set without a card.
+
+  They are of a build that was interrupted, and the same command goes on with them.
+  """
+  return (
+    storage.is_remote(directory)
+    and not storage.is_file(directory / records.CARD_FILE)
+    and all(map(_PARTS.fullmatch, storage.names_below(directory)))
+  )
+
+
 def standing(directory: epath.Path) -> epath.Path:
   """Where a data set lies now: elsewhere while a larger one takes its place."""
+  if storage.is_remote(directory):
+    return directory
   before = _before(directory)
   return before if before.exists() and not directory.exists() else directory
 
@@ -243,10 +270,12 @@ def recover(directory: epath.Path) -> None:
 
   For whoever holds the lease: another process may be replacing it.
   """
+  if storage.is_remote(directory):
+    return
   before = _before(directory)
   if before.exists() and not directory.exists():
-    before.rename(directory)
-  shutil.rmtree(before, ignore_errors=True)
+    storage.move_folder(before, directory)
+  storage.remove_tree(before)
 
 
 def _before(directory: epath.Path) -> epath.Path:
@@ -260,10 +289,13 @@ def put_together(
   new: Splits,
   about: About,
   processes: int = 1,
+  *,
+  uploaded: Mapping[str, clip_shards.Written] | None = None,
 ) -> None:
   """Writes a data set out of others, whose shards are linked, and of new clips.
 
-  The caller is `alone` with the folder.
+  The caller is `alone` with the folder. In a bucket, shards that are there already,
+  by size and checksum, are not uploaded again.
 
   Args:
     directory: its folder; one that is there is replaced.
@@ -272,33 +304,48 @@ def put_together(
     new: function that yields new clips, by split.
     about: what TFDS shows of the source.
     processes: number of processes that copy packed clips side by side.
+    uploaded: what the last shards of a split hold that lie in the folder, of a
+      bucket, already.
 
   Raises:
     ValueError: a clip is unusable, an id occurs twice in a split, or a split of
       the card is empty.
   """
-  directory.parent.mkdir(parents=True, exist_ok=True)
+  if storage.is_remote(directory):
+    with tempfile.TemporaryDirectory(prefix="sum_l_") as folder:
+      writer = _Writer(epath.Path(folder), directory, card, about, processes)
+      writer.write(parts, new, uploaded or {})
+      writer.upload()
+    return
+  storage.make_folder(directory.parent)
   scratch = directory.parent / f".{directory.name}.incomplete"
-  shutil.rmtree(scratch, ignore_errors=True)
-  scratch.mkdir()
+  storage.remove_tree(scratch)
+  storage.make_folder(scratch)
   try:
-    _Writer(scratch, card, about, processes).write(parts, new)
+    _Writer(scratch, scratch, card, about, processes).write(parts, new, {})
     if directory.exists():
-      directory.rename(_before(directory))
-    scratch.rename(directory)
+      storage.move_folder(directory, _before(directory))
+    storage.move_folder(scratch, directory)
   except BaseException:
-    shutil.rmtree(scratch, ignore_errors=True)
+    storage.remove_tree(scratch)
     raise
-  shutil.rmtree(_before(directory), ignore_errors=True)
+  storage.remove_tree(_before(directory))
 
 
 class _Writer:
   """Writes the files of one data set into a folder."""
 
   def __init__(
-    self, folder: epath.Path, card: Mapping[str, Any], about: About, processes: int
+    self,
+    folder: epath.Path,
+    place: epath.Path,
+    card: Mapping[str, Any],
+    about: About,
+    processes: int,
   ) -> None:
-    self._folder = folder
+    """Takes a local folder to write in, and where the data set is to be."""
+    self._folder, self._place = folder, place
+    self._shards: set[str] = set()
     self._card = json.loads(json.dumps(card))
     self._about = about
     self._processes = processes
@@ -308,7 +355,9 @@ class _Writer:
       for name, task in card["tasks"].items()
     }
 
-  def write(self, parts: Sequence[epath.Path], new: Splits) -> None:
+  def write(
+    self, parts: Sequence[epath.Path], new: Splits, uploaded: Mapping[str, clip_shards.Written]
+  ) -> None:
     """Writes all files; see `put_together`."""
     written: dict[str, clip_shards.Written] = {}
     self._card["shards"] = {}
@@ -319,6 +368,8 @@ class _Writer:
           self._link(split, part, done)
       if split in new:
         self._add(split, new[split](), done)
+      if split in uploaded:
+        self._append(split, uploaded[split], done)
       if not done.clips:
         raise ValueError(
           f"Split {split!r} is empty: its source yielded no clip. Leave the"
@@ -328,25 +379,30 @@ class _Writer:
       self._card["shards"][split] = [dataclasses.asdict(shard) for shard in done.described]
       lines = "".join(clip.to_json() + "\n" for clip in done.clips)
       storage.write_text(self._folder / records.clips_file(split), lines)
+      for number in range(len(done.shard_lengths)):
+        self._shards.add(self._shard(split, number).name)
     self._write_tfds(written)
     text = json.dumps(self._card, indent=1, ensure_ascii=False)
     storage.write_text(self._folder / records.CARD_FILE, text)
 
-  def _template(self, split: str | None = None) -> Any:
-    import tensorflow_datasets as tfds
+  def upload(self) -> None:
+    """Uploads all files but the shards, in an order that any reader may meet."""
+    last = (_INFO_FILE, records.CARD_FILE)
+    for name in storage.names(self._folder):
+      if name not in last:
+        storage.upload(self._folder / name, self._place / name)
+    # Of a build that was interrupted, and is not this one.
+    for name in storage.names(self._place):
+      if _SHARD.fullmatch(name) and name not in self._shards:
+        storage.remove(self._place / name)
+    for name in last:
+      storage.upload(self._folder / name, self._place / name)
 
-    folder: Any = self._folder  # TFDS's type of paths takes the standard library's too.
-    return tfds.core.ShardedFileTemplate(
-      data_dir=folder,
-      template=_TEMPLATE,
-      dataset_name=self._name,
-      split=split,
-      filetype_suffix="array_record",
-    )
+  def _template(self, split: str | None = None) -> Any:
+    return _file_template(self._folder, self._name, split)
 
   def _shard(self, split: str, number: int) -> epath.Path:
-    path = self._template(split).sharded_filepath(shard_index=number, num_shards=None)
-    return epath.Path(path)
+    return shard_path(self._folder, self._name, split, number)
 
   def _link(self, split: str, part: epath.Path, done: clip_shards.Written) -> None:
     """Takes a split of another data set over."""
@@ -361,12 +417,20 @@ class _Writer:
       )
     first = sum(done.shard_lengths)
     done.clips += [dataclasses.replace(c, first_record=c.first_record + first) for c in data.clips]
-    for number, shard in enumerate(data.shards.files):
-      path = self._shard(split, len(done.shard_lengths))
-      _link_file(data.shards.path(number), path)
-      done.described.append(dataclasses.replace(shard, name=path.name))
-      done.shard_lengths.append(shard.records)
-    done.num_bytes += info.num_bytes
+    before = len(done.shard_lengths)
+    copies: list[futures.Future[None]] = []
+    with futures.ThreadPoolExecutor(_COPIES) as pool:
+      for number, shard in enumerate(data.shards.files):
+        source = data.shards.path(number)
+        target = self._place / self._shard(split, before + number).name
+        if source != target:  # It stays where it is while a set in a bucket grows.
+          copies.append(pool.submit(storage.copy, source, target))
+        done.described.append(dataclasses.replace(shard, name=target.name))
+        done.shard_lengths.append(shard.records)
+    for copy in copies:
+      copy.result()
+    # In a bucket, TFDS's file may know of clips already that were being added.
+    done.num_bytes += round(len(data.shards) / sum(info.shard_lengths) * info.num_bytes)
 
   def _add(
     self,
@@ -385,7 +449,7 @@ class _Writer:
       planned = clip_shards.plan_shards([first, *checked])
       new = clip_shards.written_of(planned)
       side_by_side.run(
-        [(shard(number), clips) for number, clips in enumerate(planned)],
+        [(shard(number), self._place, clips) for number, clips in enumerate(planned)],
         _copy_shard,
         processes=self._processes,
         label=f"{split}: clips put together",
@@ -394,19 +458,39 @@ class _Writer:
       )
     else:
       rest = progress.Progress(f"{split}: clips written", checked, unit="clip")
-      new = clip_shards.write_clips(_chain(first, rest), tuple(self._tasks), shard)
+      new = clip_shards.write_clips(
+        _chain(first, rest),
+        tuple(self._tasks),
+        shard,
+        finished=lambda path: hand_over(path, self._place),
+      )
+    self._extend(split, new, done)
+
+  def _append(self, split: str, new: clip_shards.Written, done: clip_shards.Written) -> None:
+    """Takes shards that were uploaded by themselves."""
+    for _ in self._checked(split, new.clips, {clip.clip_id for clip in done.clips}):
+      pass
+    self._extend(split, new, done)
+
+  def _extend(self, split: str, new: clip_shards.Written, done: clip_shards.Written) -> None:
+    """Takes over what new shards hold, which lie in their place."""
     records_before = sum(done.shard_lengths)
     done.clips += [
       dataclasses.replace(c, first_record=c.first_record + records_before) for c in new.clips
     ]
-    done.described += [
-      shards.Shard.of(shard(number), length) for number, length in enumerate(new.shard_lengths)
+    before = len(done.shard_lengths)
+    done.described += new.described or [
+      shards.Shard.of(self._place / self._shard(split, before + number).name, length)
+      for number, length in enumerate(new.shard_lengths)
     ]
     done.shard_lengths += new.shard_lengths
     done.num_bytes += new.num_bytes
 
   def _checked(
-    self, split: str, clips: Iterable[types.Clip | clip_shards.Packed], seen: set[str]
+    self,
+    split: str,
+    clips: Iterable[types.Clip | clip_shards.Packed | records.ClipInfo],
+    seen: set[str],
   ) -> Iterator[Any]:
     unlabelled = split in self._card.get("unlabelled", ())
     tasks = {} if unlabelled else self._tasks
@@ -420,6 +504,10 @@ class _Writer:
     import tensorflow_datasets as tfds
 
     card, about = self._card, self._about
+    # TFDS looks whether there are shards; some may be in a bucket already.
+    absent = [p for name in self._shards if not (p := self._folder / name).exists()]
+    for path in absent:
+      storage.write_bytes(path, b"")
     splits = [
       tfds.core.SplitInfo(
         name=split,
@@ -446,6 +534,8 @@ class _Writer:
       citation=about.citation or None,
       disable_shuffling=True,
     )
+    for path in absent:
+      storage.remove(path)
 
 
 def _chain(first: Any, rest: Iterable[Any]) -> Iterator[Any]:
@@ -453,14 +543,42 @@ def _chain(first: Any, rest: Iterable[Any]) -> Iterator[Any]:
   yield from rest
 
 
-def _copy_shard(task: tuple[epath.Path, Sequence[clip_shards.Packed]]) -> None:
-  path, clips = task
+def _copy_shard(task: tuple[epath.Path, epath.Path, Sequence[clip_shards.Packed]]) -> None:
+  path, place, clips = task
   clip_shards.copy_shard(path, clips)
+  hand_over(path, place)
 
 
-def _link_file(source: epath.Path, target: epath.Path) -> None:
-  """Makes a second name for a file, or a copy where the disk knows no links."""
-  try:
-    os.link(source, target)
-  except OSError:
-    shutil.copy2(source, target)
+def shard_path(folder: epath.Path, name: str, split: str, number: int) -> epath.Path:
+  """The path of a shard.
+
+  Args:
+    folder: folder of the shard.
+    name: `builder_name` of the data set.
+    split: split of the shard.
+    number: its number.
+  """
+  template = _file_template(folder, name, split)
+  return epath.Path(template.sharded_filepath(shard_index=number, num_shards=None))
+
+
+def _file_template(folder: Any, name: str, split: str | None) -> Any:
+  import tensorflow_datasets as tfds
+
+  return tfds.core.ShardedFileTemplate(
+    data_dir=folder,
+    template=_TEMPLATE,
+    dataset_name=name,
+    split=split,
+    filetype_suffix="array_record",
+  )
+
+
+def hand_over(path: epath.Path, place: epath.Path) -> None:
+  """Uploads a complete shard into its folder, if that is in a bucket, and removes it here."""
+  if storage.is_remote(place):
+    target = place / path.name
+    storage.copy(path, target)
+    if not storage.is_uploaded(path, target):
+      raise OSError(f"{str(target)!r} is not what was uploaded. Run the same command again.")
+    storage.remove(path)

@@ -182,7 +182,10 @@ class Written:
 
 
 def write_clips(
-  clips: Iterable[types.Clip], tasks: Sequence[str], shard: Callable[[int], epath.Path]
+  clips: Iterable[types.Clip],
+  tasks: Sequence[str],
+  shard: Callable[[int], epath.Path],
+  finished: Callable[[epath.Path], object] = lambda path: None,
 ) -> Written:
   """Writes clips one after the other.
 
@@ -190,13 +193,16 @@ def write_clips(
     clips: the clips.
     tasks: names of the tasks.
     shard: path of the shard by number.
+    finished: function that is called with each shard that is complete.
   """
   done = Written()
   with contextlib.ExitStack() as stack:
     writer: FileWriter | None = None
+    path = shard(0)
     for clip in clips:
       if writer is None:
-        writer = FileWriter(shard(len(done.shard_lengths)))
+        path = shard(len(done.shard_lengths))
+        writer = FileWriter(path)
         stack.callback(writer.close)
         done.shard_lengths.append(0)
       first = sum(done.shard_lengths)
@@ -207,7 +213,10 @@ def write_clips(
         done.num_bytes += len(record)
       if writer.size >= SHARD_BYTES:
         stack.pop_all().close()
+        finished(path)
         writer = None
+  if writer is not None:
+    finished(path)
   return done
 
 
@@ -224,13 +233,17 @@ def plan_shards(clips: Sequence[Packed]) -> list[list[Packed]]:
   return shards
 
 
-def copy_shard(path: epath.Path, clips: Sequence[Packed]) -> None:
-  """Writes a shard of packed clips."""
+def copy_shard(
+  path: epath.Path,
+  clips: Sequence[Packed],
+  report: Callable[[], object] = side_by_side.report,
+) -> None:
+  """Writes a shard of packed clips; calls `report` after each."""
   with contextlib.closing(FileWriter(path)) as writer:
     for chunks in read_packed(clips):
       for record in chunks:
         writer.write(record)
-      side_by_side.report()
+      report()
 
 
 def written_of(shards: Sequence[Sequence[Packed]]) -> Written:

@@ -5,17 +5,21 @@ finished group lies in an ArrayRecord file, whose name has a hash of all that it
 was cut from, and a `.json` file beside it; the next run of the same command
 finds it by that name. On a full data set, cutting takes hours and copying the
 records into shards minutes.
+
+Groups of a video in a bucket are cut by one process, which fetches the video once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
+from typing import Any
 
 from etils import epath
 
@@ -25,6 +29,7 @@ from data_prep.clips import side_by_side
 from data_prep.sources import clip_specs
 from sum_l_jax.data import records
 from sum_l_jax.system import storage
+from sum_l_jax.video import fetched
 
 # Clips of a group. One goes on beyond where clips overlap, since each stretch of
 # a video is decoded once.
@@ -35,6 +40,7 @@ _ERRORS = {"ValueError": ValueError, "FileNotFoundError": FileNotFoundError}
 
 Group = Sequence[clip_specs.ClipSpec]
 _Task = tuple[Group, epath.Path]
+Bundle = Sequence[_Task]
 
 
 def make_groups(specs: Sequence[clip_specs.ClipSpec]) -> list[list[clip_specs.ClipSpec]]:
@@ -55,18 +61,77 @@ def make_groups(specs: Sequence[clip_specs.ClipSpec]) -> list[list[clip_specs.Cl
   return groups
 
 
-def _digest(group: Group, output: clip_reader.Output) -> str:
-  """A hash of everything that the result depends on: clips, options, footage."""
+class _Footage(dict[epath.Path, str | None]):
+  """The versions of videos and folders of frames, each looked up once."""
+
+  def __missing__(self, path: epath.Path) -> str | None:
+    found = self[path] = storage.version(path) if storage.exists(path) else None
+    return found
+
+
+def digest(group: Group, output: clip_reader.Output, footage_of: Mapping[epath.Path, Any]) -> str:
+  """A hash of everything that the result depends on: clips, options, footage.
+
+  Args:
+    group: the clips.
+    output: how they are stored.
+    footage_of: `footage()`.
+  """
   media = sorted({spec.media for spec in group})
-  footage = [storage.version(path) if path.exists() else None for path in media]
+  footage = [footage_of[path] for path in media]
   content = [[dataclasses.asdict(s) for s in group], dataclasses.asdict(output), footage]
   text = json.dumps(content, sort_keys=True, default=str)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def footage() -> Mapping[epath.Path, Any]:
+  """A text for each video and folder of frames, which changes with its contents."""
+  return _Footage()
+
+
+def plan(
+  specs: Group,
+  output: clip_reader.Output,
+  folder: epath.Path,
+  label: str,
+  footage_of: Mapping[epath.Path, Any],
+) -> list[Bundle]:
+  """Divides clips into groups, and groups into bundles that one process cuts.
+
+  Args:
+    specs: the clips.
+    output: how to store them.
+    folder: folder of the groups' files.
+    label: beginning of the files' names.
+    footage_of: `footage()`.
+  """
+  bundles: list[list[_Task]] = []
+  last = None
+  for group in make_groups(specs):
+    task = (group, folder / f"{label}-{digest(group, output, footage_of)}.array_record")
+    video = group[0].media
+    if storage.is_remote(video) and video == last:
+      bundles[-1].append(task)
+    else:
+      bundles.append([task])
+    last = video
+  return bundles
+
+
 def _notes(path: epath.Path) -> epath.Path:
   """The file beside a group's records; with it, the group is complete."""
   return path.with_suffix(".json")
+
+
+def cut_bundle(
+  output: clip_reader.Output, tasks: Sequence[str], keep_errors: bool, bundle: Bundle
+) -> None:
+  """Cuts groups into files; an error ends it unless errors are kept."""
+  try:
+    for task in bundle:
+      _cut(output, tasks, keep_errors, task)
+  finally:
+    fetched.forget()
 
 
 def _cut(output: clip_reader.Output, tasks: Sequence[str], keep_errors: bool, task: _Task) -> None:
@@ -80,7 +145,7 @@ def _cut(output: clip_reader.Output, tasks: Sequence[str], keep_errors: bool, ta
       if isinstance(item, Exception):
         if not keep_errors:
           raise item
-        notes.append({"error": type(item).__name__, "text": str(item)})
+        notes.append(note_of(item))
       else:
         info = clip_shards.clip_info(item, tasks, first_record=writer.num_records)
         before = writer.size
@@ -91,16 +156,32 @@ def _cut(output: clip_reader.Output, tasks: Sequence[str], keep_errors: bool, ta
   storage.write_text(_notes(path), json.dumps(notes))
 
 
-def _load(path: epath.Path) -> list[clip_shards.Packed | Exception]:
-  """Reads what `_cut` wrote."""
+def load(path: epath.Path) -> list[clip_shards.Packed | Exception]:
+  """Reads what was cut into a group's file, or the errors of its clips."""
   items: list[clip_shards.Packed | Exception] = []
   for note in json.loads(storage.read_text(_notes(path))):
     if "error" in note:
-      items.append(_ERRORS[note["error"]](note["text"]))
+      items.append(error_of(note))
     else:
       info = records.ClipInfo.from_json(note["clip"])
       items.append(clip_shards.Packed(info, path, note["size"]))
   return items
+
+
+def error_of(note: Mapping[str, Any]) -> Exception:
+  """The error of a clip that could not be cut, from the note of it."""
+  return _ERRORS[note["error"]](note["text"])
+
+
+def note_of(error: Exception) -> dict[str, str]:
+  """The note of an error that `error_of` reads."""
+  return {"error": type(error).__name__, "text": str(error)}
+
+
+def forget(path: epath.Path) -> None:
+  """Removes the files of a group, for whoever has copied its clips."""
+  storage.remove(path)
+  storage.remove(_notes(path))
 
 
 def read_clips(
@@ -132,22 +213,22 @@ def read_clips(
     FileNotFoundError: a video or frame is missing.
     ValueError: a clip can't be cut; the error names annotation, file and time.
   """
-  folder.mkdir(parents=True, exist_ok=True)
-  groups = [
-    (group, folder / f"{label}-{_digest(group, output)}.array_record")
-    for group in make_groups(specs)
-  ]
-  left = [task for task in groups if not _notes(task[1]).exists()]
-  cut = functools.partial(_cut, output, tasks, problems.skip)
+  storage.make_folder(folder)
+  with storage.listings_kept():
+    bundles = plan(specs, output, folder, label, footage())
+  groups = [task for bundle in bundles for task in bundle]
+  missing = [[task for task in bundle if not _notes(task[1]).exists()] for bundle in bundles]
+  left = [bundle for bundle in missing if bundle]
+  cut = functools.partial(cut_bundle, output, tasks, problems.skip)
   side_by_side.run(
     left,
     cut,
     processes=processes,
     label=f"{label}: clips cut",
-    total=sum(len(group) for group, _ in left),
+    total=sum(len(group) for bundle in left for group, _ in bundle),
     unit="clip",
   )
-  found = {spec.clip_id: item for group, path in groups for spec, item in zip(group, _load(path))}
+  found = {spec.clip_id: item for group, path in groups for spec, item in zip(group, load(path))}
   for spec in specs:
     item = found[spec.clip_id]
     if isinstance(item, Exception):

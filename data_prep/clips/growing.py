@@ -14,6 +14,7 @@ from data_prep.clips import clip_dataset
 from data_prep.sources import clip_specs
 from sum_l_jax.data import records
 from sum_l_jax.system import command_line
+from sum_l_jax.system import storage
 
 _HASH = "annotations_sha256"
 # What may differ between two builds into one folder.
@@ -39,7 +40,7 @@ class Existing:
   @classmethod
   def read(cls, directory: epath.Path) -> Existing:
     """Reads it, or says that there is none yet, by a card without splits."""
-    if not directory.exists():
+    if not storage.exists(directory) or clip_dataset.is_unfinished(directory):
       return cls(directory, {}, {})
     return cls(directory, records.read_card(directory), clip_dataset.built_clips(directory))
 
@@ -47,6 +48,10 @@ class Existing:
   def video_splits(self) -> dict[str, str]:
     """Split of each video."""
     return {clip.video_id: split for split, clip in self.clips.values()}
+
+  def num_shards(self, split: str) -> int:
+    """Number of shards of a split that is there; 0 where it isn't."""
+    return len(self.card.get("shards", {}).get(split, ()))
 
   def fingerprints(self) -> dict[str, str]:
     """Fingerprint of each split."""

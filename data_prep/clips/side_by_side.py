@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
 import concurrent.futures
 import multiprocessing
@@ -62,12 +63,42 @@ def run(
     total: number of pieces of all tasks.
     unit: name of a piece.
   """
+  for _ in stream(tasks, work, processes=processes, label=label, total=total, unit=unit):
+    pass
+
+
+def stream(
+  tasks: Sequence[_Task],
+  work: Callable[[_Task], None],
+  *,
+  processes: int,
+  label: str,
+  total: int,
+  unit: str,
+  ahead: int | None = None,
+) -> Iterator[int]:
+  """Does tasks, while the caller uses what those before have made.
+
+  Args:
+    tasks: see `run`, as for the others.
+    work: function that does a task.
+    processes: number of processes.
+    label: name of the work.
+    total: number of pieces of all tasks.
+    unit: name of a piece.
+    ahead: how many tasks may be begun beyond the one that is yielded next; None is
+      all of them.
+
+  Yields:
+    The number of each task, in order, once it is done.
+  """
   with progress.Progress(label, total=total, unit=unit) as bar:
     if processes < 2 or len(tasks) < 2:
       _use(bar.update)
       try:
-        for task in tasks:
+        for number, task in enumerate(tasks):
           work(task)
+          yield number
       finally:
         _use(None)
       return
@@ -79,13 +110,21 @@ def run(
     )
     with pool:
       try:
-        running = {pool.submit(work, task) for task in tasks}
-        while running:
-          done, running = concurrent.futures.wait(
-            running, _LOOK_SECONDS, concurrent.futures.FIRST_EXCEPTION
-          )
-          for future in done:
-            future.result()
-          bar.update(count.value - bar.n)
+        running: dict[concurrent.futures.Future[None], int] = {}
+        done: set[int] = set()
+        begun = 0
+        for number in range(len(tasks)):
+          while begun < len(tasks) and (ahead is None or begun <= number + ahead):
+            running[pool.submit(work, tasks[begun])] = begun
+            begun += 1
+          while number not in done:
+            finished, _ = concurrent.futures.wait(
+              running, _LOOK_SECONDS, concurrent.futures.FIRST_COMPLETED
+            )
+            for future in finished:
+              future.result()
+              done.add(running.pop(future))
+            bar.update(count.value - bar.n)
+          yield number
       finally:
         pool.shutdown(cancel_futures=True)

@@ -114,11 +114,13 @@ def _gigabytes(size: float) -> str:
 
 def estimate(specs: Sequence[clip_specs.ClipSpec], output: clip_reader.Output) -> Estimate | None:
   """Cuts the beginning of a few clips to estimate all; None if none can be cut."""
-  step = max(1, len(specs) // _SAMPLES)
+  # Videos of a bucket are fetched whole: one must do.
+  samples = 1 if any(storage.is_remote(spec.media) for spec in specs) else _SAMPLES
+  step = max(1, len(specs) // samples)
   frames = size = 0
   rates, spans = [], []
   with contextlib.closing(clip_reader.ClipReader(output)) as reader:
-    for spec in specs[::step][:_SAMPLES]:
+    for spec in specs[::step][:samples]:
       with contextlib.suppress(ValueError, FileNotFoundError):
         clip = reader.read(_beginning(spec))
         frames += len(clip.frames)

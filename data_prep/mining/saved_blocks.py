@@ -48,8 +48,8 @@ class SavedBlocks:
     if others or found not in ("", wanted):
       _say(f"{folder} is of other work and begins again.")
     for old in others:
-      old.unlink()
-    folder.mkdir(parents=True, exist_ok=True)
+      storage.remove(old)
+    storage.make_folder(folder)
     storage.write_text(path, wanted)
 
   def load(self, first: int, shape: tuple[int, int]) -> np.ndarray | None:
@@ -63,7 +63,8 @@ class SavedBlocks:
     if not path.is_file():
       return None
     try:
-      ranks = np.load(path, allow_pickle=False)
+      with storage.open_binary(path) as file:
+        ranks = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
       _say(f"{path} can't be read ({error}); computed again.")
       return None

@@ -270,9 +270,15 @@ def read(path: str | epath.Path, *, prefix: str = "") -> WeightFile:
     FileNotFoundError: there is no such file.
     ValueError: the file has no weights, is damaged, or would execute something.
   """
-  path = epath.Path(path)
-  if not path.is_file():
+  path = storage.path(path)
+  if not storage.is_file(path):
     raise FileNotFoundError(f"There is no file {str(path)!r}.")
+  with storage.local_copy(path) as copy:
+    return dataclasses.replace(_read(epath.Path(copy), prefix), path=path)
+
+
+def _read(path: epath.Path, prefix: str) -> WeightFile:
+  """Reads a local file; see `read`."""
   try:
     zipped = zipfile.is_zipfile(path)
     if zipped:
@@ -351,4 +357,5 @@ def write_torch(path: str | epath.Path, tensors: Mapping[str, np.ndarray], card:
   import torch
 
   state = {name: torch.from_numpy(np.array(v)) for name, v in tensors.items()}
-  torch.save({"epoch": 0, "model_state": state, "sum_l_jax_card": card}, path)
+  with storage.replacing(path) as scratch:
+    torch.save({"epoch": 0, "model_state": state, "sum_l_jax_card": card}, scratch)

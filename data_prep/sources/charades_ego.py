@@ -74,7 +74,7 @@ def read_classes(directory: epath.Path) -> tuple[str, ...]:
     ValueError: the file doesn't have the 157 classes in order.
   """
   path = directory / CLASSES_FILE
-  if not path.is_file():
+  if not storage.is_file(path):
     raise FileNotFoundError(
       f"{str(path)!r} is missing. It lies in the official annotation archive"
       " beside the CSV files; give the folder with --annotations or"
@@ -178,7 +178,7 @@ def parse_actions(cell: str, where: str, dropped: list[str] | None = None) -> li
 def _label_files(path: epath.Path, view: str) -> dict[str, epath.Path]:
   """The CSV file of each split: of this view alone, or of both views."""
   if path.name.startswith("CharadesEgo_v0") or (
-    path.is_dir()
+    storage.is_dir(path)
     and not storage.matching(path, "CharadesEgo_v1_*.csv")
     and storage.matching(path, "*_v0_*.csv")
   ):
@@ -187,12 +187,12 @@ def _label_files(path: epath.Path, view: str) -> dict[str, epath.Path]:
       " not those of any published score. Take CharadesEgo_v1_train.csv and"
       " CharadesEgo_v1_test.csv from the data set's page."
     )
-  if not path.is_dir():
+  if not storage.is_dir(path):
     return {"": path}
   files = {}
   for split in ("train", "test"):
     tried = [path / f"CharadesEgo_v1_{split}{ending}.csv" for ending in (f"_{_SUFFIX[view]}", "")]
-    found = next((file for file in tried if file.is_file()), None)
+    found = next((file for file in tried if storage.is_file(file)), None)
     if found is None:
       raise FileNotFoundError(
         f"--annotations={str(path)!r} has neither"
@@ -247,9 +247,9 @@ def read_annotations(
   if examples not in EXAMPLES:
     raise ValueError(f"--examples must be one of {EXAMPLES}, got {examples!r}.")
   problems = problems or clip_specs.Problems()
-  if not storage.matching(path, "CharadesEgo_v*.csv") and (path / _LABELS).is_dir():
+  if not storage.matching(path, "CharadesEgo_v*.csv") and storage.is_dir(path / _LABELS):
     path /= _LABELS
-  directory = path if path.is_dir() else path.parent
+  directory = path if storage.is_dir(path) else path.parent
   names = read_classes(class_lists or directory)
   files = _label_files(path, view)
   clips, empty, quirks = [], 0, Quirks()

@@ -224,7 +224,7 @@ def read_rows(
     ValueError: the file isn't text, a column is missing, repeated or lacks its
       name, or there is no row.
   """
-  if not path.is_file():
+  if not storage.is_file(path):
     raise FileNotFoundError(f"There is no annotation file {str(path)!r}.")
   try:
     # utf-8-sig: spreadsheets put a byte order mark before the first column.
@@ -286,7 +286,7 @@ def _check_unnamed(path: epath.Path, position: int, cells: Sequence[str]) -> Non
 def _line_that_is_no_text(path: epath.Path) -> str:
   """The text ", line 3," of the first line that isn't UTF-8, or ""."""
   # The file's own decoder counts bytes from the start of its buffer.
-  for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+  for number, line in enumerate(storage.read_bytes(path).split(b"\n"), start=1):
     try:
       line.decode("utf-8")
     except UnicodeDecodeError:
@@ -392,9 +392,9 @@ def find_media(
   for root in roots:
     for name in itertools.chain(*frames.values()):
       packed = root / f"{name}.tar"
-      if (root / name).is_dir():
+      if storage.is_dir(root / name):
         return root / name
-      if packed.is_file():
+      if storage.is_file(packed):
         return packed
     for name in itertools.chain(*videos.values()):
       if (path := file_names.find_video(root, name)) is not None:
@@ -402,7 +402,7 @@ def find_media(
   what = f"no frames and no video of {video_id} were found."
   names = itertools.product(roots, itertools.chain(*frames.values()), _COMPRESSED)
   for path in (root / f"{name}{suffix}" for root, name, suffix in names):
-    if path.is_file():
+    if storage.is_file(path):
       what += f" {str(path)!r} is there, compressed: unpack it."
       break
   tried = []
@@ -498,5 +498,5 @@ def sha256(paths: Sequence[epath.Path]) -> str:
   """The hex digest of the bytes of files, in order."""
   digest = hashlib.sha256()
   for path in paths:
-    digest.update(path.read_bytes())
+    digest.update(storage.read_bytes(path))
   return digest.hexdigest()

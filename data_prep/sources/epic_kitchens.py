@@ -17,6 +17,7 @@ from data_prep.sources import clip_specs
 from sum_l_jax import types
 from sum_l_jax.data import frame_rates
 from sum_l_jax.system import progress
+from sum_l_jax.system import storage
 from sum_l_jax.video import frame_files
 
 # Columns of every official file, and of those with labels.
@@ -116,7 +117,7 @@ def read_class_names(directory: epath.Path, task: str, release: Release) -> tupl
     ValueError: the ids are not 0, 1, 2 and so on.
   """
   paths = [directory / name.format(task=task) for name in release.class_files]
-  path = next((path for path in paths if path.is_file()), None)
+  path = next((path for path in paths if storage.is_file(path)), None)
   if path is None:
     return None
   id_column, key = (c.format(task=task) for c in release.class_columns)
@@ -211,10 +212,10 @@ def _files(path: epath.Path, names: Mapping[str, str]) -> dict[str, epath.Path]:
   Raises:
     FileNotFoundError: the folder lacks one.
   """
-  if not path.is_dir():
+  if not storage.is_dir(path):
     return {"": path}
   files = {split: path / name for split, name in names.items()}
-  missing = [str(file) for file in files.values() if not file.is_file()]
+  missing = [str(file) for file in files.values() if not storage.is_file(file)]
   if missing:
     raise FileNotFoundError(
       f"--annotations={str(path)!r} lacks {', '.join(missing)}. Give the"
@@ -250,11 +251,11 @@ def read_annotations(
     FileNotFoundError: the file, a class list, frames or a video is missing.
     ValueError: a column is missing, or a row is unusable.
   """
-  if test_sets and not path.is_dir():
+  if test_sets and not storage.is_dir(path):
     raise ValueError(
       f"--test_sets needs the folder of the official annotations, and {str(path)!r} is a file."
     )
-  directory = path if path.is_dir() else path.parent
+  directory = path if storage.is_dir(path) else path.parent
   tasks = make_tasks(directory, class_lists, release)
   reader = _Reader(release, tasks, media_roots, problems or clip_specs.Problems())
   files = _files(path, release.label_files)
@@ -302,7 +303,7 @@ def _read_groups(directory: epath.Path, release: Release) -> tuple[dict, list[st
     ("EPIC_100_tail_nouns.csv", "noun", "noun"),
   ):
     path = directory / name
-    if not path.is_file():
+    if not storage.is_file(path):
       absent.append(
         f"{name} is missing beside the annotations: the official scores of unseen"
         " participants or tail classes will not be computed."

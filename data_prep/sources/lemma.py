@@ -132,7 +132,7 @@ class _Package:
     """Finds a file; the FileNotFoundError lists the places."""
     tried = [self._directory / "annotations" / name, self._directory / name]
     for path in tried:
-      if path.is_file():
+      if storage.is_file(path):
         self.files.append(path)
         return path
     lines = "\n".join(f"  {path}" for path in tried)
@@ -417,7 +417,7 @@ class _FrameFinder:
   def _has(self, path: epath.Path) -> bool:
     folder = path.parent
     if folder not in self._names:
-      names = storage.names(folder) if folder.is_dir() else ()
+      names = storage.names(folder) if storage.is_dir(folder) else ()
       self._names[folder] = frozenset(names)
     return path.name in self._names[folder]
 

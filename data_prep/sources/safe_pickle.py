@@ -483,7 +483,8 @@ def load(path: epath.Path, *, kind: Kind = DATA) -> object:
   """
   try:
     with (
-      storage.open_binary(path) as file,
+      storage.local_copy(path) as copy,
+      copy.open("rb") as file,
       # Reads no further than the file goes, whatever length it claims.
       mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
     ):

@@ -9,8 +9,6 @@ import dataclasses
 import functools
 from typing import Any
 
-from etils import epath
-
 from data_prep.clips import clip_dataset
 from data_prep.sources import charades_ego
 from data_prep.sources import clip_specs
@@ -21,6 +19,7 @@ from data_prep.sources import manifest
 from data_prep.sources import source_pages
 from sum_l_jax import types
 from sum_l_jax.system import command_line
+from sum_l_jax.system import storage
 
 EPIC55 = epic_kitchens.EPIC55.name
 MANIFEST = "manifest"
@@ -143,9 +142,9 @@ def read(args: argparse.Namespace, problems: clip_specs.Problems) -> clip_specs.
     FileNotFoundError: a folder of --media isn't there.
     ValueError: an option of another data set is given; or as the reader says.
   """
-  roots = [epath.Path(root) for root in command_line.names(args.media)]
+  roots = [storage.path(root, what="--media") for root in command_line.names(args.media)]
   for root in roots:
-    if not root.is_dir():
+    if not storage.is_dir(root):
       raise FileNotFoundError(f"--media names {str(root)!r}, which is no folder.")
   given = args.annotations
   source = SOURCES[args.dataset]
@@ -156,7 +155,7 @@ def read(args: argparse.Namespace, problems: clip_specs.Problems) -> clip_specs.
     keywords["view"] = view(args)
   return source.read(
     given,
-    media_roots=roots or [given if given.is_dir() else given.parent],
+    media_roots=roots or [given if storage.is_dir(given) else given.parent],
     problems=problems,
     **keywords,
   )

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import functools
+import os
 import pathlib
 from typing import Any
 
@@ -23,6 +24,7 @@ import numpy as np
 from data_prep.clips import clip_dataset
 from sum_l_jax import types
 from sum_l_jax.system import command_line
+from sum_l_jax.system import storage
 from sum_l_jax.video import jpeg
 
 PREFIX = "tfds:"
@@ -58,8 +60,8 @@ def find(address: str) -> epath.Path:
       f"--dataset={address!r} must be tfds:NAME/VERSION@DIR, for example"
       " tfds:ucf101/2.0.0@~/tensorflow_datasets."
     )
-  path = epath.Path(folder).expanduser() / name
-  if not (path / "dataset_info.json").is_file():
+  path = storage.path(os.path.expanduser(folder), what="--dataset") / name
+  if not storage.is_file(path / "dataset_info.json"):
     raise FileNotFoundError(
       f"{str(path)!r} holds no TFDS data set: there is no dataset_info.json. Prepare it with"
       f" TFDS first (tfds build {name.partition('/')[0]}), or correct the address."

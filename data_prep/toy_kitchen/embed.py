@@ -19,6 +19,7 @@ import numpy as np
 from data_prep import embed_narrations
 from data_prep.toy_kitchen import narrations
 from sum_l_jax.system import command_line
+from sum_l_jax.system import npz_files
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 COMMAND = "python -m data_prep.toy_kitchen.embed"
@@ -28,7 +29,7 @@ def embed(args: argparse.Namespace) -> None:
   """Writes the table; ValueError where the model can't be loaded."""
   texts = narrations.all_narrations()
   vectors = embed_narrations.load_encoder(MODEL)(texts)
-  np.savez_compressed(
+  npz_files.write_npz(
     args.output,
     narrations=np.array(texts),
     vectors=vectors.astype(np.float16),

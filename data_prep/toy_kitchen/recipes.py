@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 
 from absl import logging
 from etils import epath
@@ -28,9 +26,9 @@ def prepare(recipe: str, directory: epath.Path, *, seed: int) -> None:
   recipes = {"toy_kitchen": _prepare_toy_kitchen, "toy_kitchen_generic": _prepare_generic}
   if recipe not in recipes:
     raise ValueError(f"Unknown recipe {recipe!r}; there are {sorted(recipes)}.")
-  directory.mkdir(parents=True, exist_ok=True)
+  storage.make_folder(directory)
   # Two runs that start together would render into each other's files.
-  writable = os.access(directory, os.W_OK)  # Data that are complete need not be.
+  writable = storage.is_writable(directory)  # Data that are complete need not be.
   with (
     lease.waited_for(directory, what=f"rendering {recipe}")
     if writable
@@ -57,15 +55,15 @@ def _prepare_toy_kitchen(directory: epath.Path, seed: int) -> None:
   package = epath.Path(toy_kitchen.__file__).parent
   for shipped in ("narrations.npz", "pretrained_tiny.npz"):
     path = directory / shipped
+    content = storage.read_bytes(package / shipped)
     # Another run may be reading it.
-    if not path.is_file() or path.read_bytes() != (package / shipped).read_bytes():
-      with storage.replacing(path) as scratch:
-        shutil.copyfile(package / shipped, scratch)
+    if not storage.is_file(path) or storage.read_bytes(path) != content:
+      storage.write_bytes(path, content)
   table = narration_table.NarrationTable.load(directory / "narrations.npz")
   ego = records.ClipDataset(directory / "ego", "train")
   exo = [records.ClipDataset(directory / "exo", "train")]
   pairs_file = directory / "pairs.npz"
-  if pairs_file.exists():
+  if storage.is_file(pairs_file):
     pairing.PairTable.load(pairs_file).check(ego, exo, table)
     return
   pairs = pseudo_pairs.mine(ego, exo, table)

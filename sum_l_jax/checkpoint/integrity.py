@@ -129,7 +129,7 @@ def check(folder: str | epath.Path, *, contents: bool = True) -> None:
     DamagedCheckpointError: a file is missing, or has another size or other
       contents; names it.
   """
-  folder = epath.Path(folder)
+  folder = storage.path(folder)
   listed = _read_list(folder)
   if listed is None:
     if not (folder / _ITEMS[0]).is_dir():

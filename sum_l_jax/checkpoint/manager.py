@@ -80,7 +80,7 @@ class Checkpoints:
     # Steps that couldn't be removed yet.
     self._old: list[int] = []
     try:
-      self._directory.mkdir(parents=True, exist_ok=True)
+      storage.make_folder(self._directory)
     except OSError as error:
       raise SaveError(
         f"The checkpoint folder {str(self._directory)!r} can't be made"

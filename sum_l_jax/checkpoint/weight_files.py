@@ -206,7 +206,7 @@ def file_digest(path: str | epath.Path) -> str:
   Args:
     path: workdir, stage or checkpoint folder, or `.npz` file.
   """
-  path = epath.Path(path)
+  path = storage.path(path)
   try:
     file = path if path.is_file() else find_checkpoint(path) / integrity.MANIFEST
     return storage.sha256(file)[:16]
@@ -276,7 +276,7 @@ def read_weights(path: str | epath.Path) -> Weights:
     FileNotFoundError: there are no weights.
     ValueError: the file isn't one of weights, or the checkpoint is damaged.
   """
-  path = epath.Path(path)
+  path = storage.path(path)
   if path.suffix == ".npz":
     if not path.is_file():
       raise FileNotFoundError(f"No weights file {str(path)!r}.")

@@ -45,7 +45,7 @@ def open_builder(directory: str | epath.Path) -> Any:
     ValueError: its description is damaged, or names a class that is none of TFDS's
       own features.
   """
-  path = epath.Path(directory) / _FEATURES
+  path = storage.path(directory) / _FEATURES
   if not storage.is_file(path):
     raise FileNotFoundError(f"{str(path)!r} is missing. {_MEND}")
   for name in _class_names(checked_json.read(path, checked_json.Object, mend=_MEND)):

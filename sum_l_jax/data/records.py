@@ -137,7 +137,7 @@ def read_card(directory: str | epath.Path) -> dict[str, Any]:
     FileNotFoundError, ValueError: there is none, or it is damaged; says what to
       do.
   """
-  path = epath.Path(directory) / CARD_FILE
+  path = storage.path(directory) / CARD_FILE
   if not storage.is_file(path):
     raise FileNotFoundError(
       f"No clip data set in {str(directory)!r}: {CARD_FILE} is missing. Give"
@@ -214,7 +214,7 @@ class ClipDataset:
       FileNotFoundError: there is no data set.
       ValueError: there is no such split, or a file is damaged.
     """
-    self.directory = epath.Path(directory)
+    self.directory = storage.path(directory)
     self.split = split
     card = read_card(directory)
     if split not in card["splits"]:
@@ -230,6 +230,9 @@ class ClipDataset:
     }
     self.labelled = bool(self.tasks) and split not in card.get("unlabelled", ())
     self.clips = _read_clips(self.directory, split)
+    if storage.is_remote(directory):
+      # More are being added: the card counts once their shards are there.
+      self.clips = self.clips[: card["splits"][split]]
     if len(self.clips) != card["splits"][split]:
       raise ValueError(
         f"{self.directory / clips_file(split)} has {len(self.clips)} clips,"

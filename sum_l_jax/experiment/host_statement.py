@@ -109,7 +109,7 @@ def code_digest() -> str:
   digest = hashlib.sha256()
   for name, path in storage.files_below(root).items():
     if name.endswith(".py"):
-      content = hashlib.sha256(path.read_bytes()).hexdigest()
+      content = storage.sha256(path)
       digest.update(f"{name} {content}\n".encode())
   return digest.hexdigest()[:16]
 
@@ -120,4 +120,4 @@ def _backbone_digest(name: str) -> str:
     file = inspect.getsourcefile(inspect.unwrap(backbones.BACKBONES[name].make))
   except TypeError:  # It was defined in a notebook.
     return ""
-  return hashlib.sha256(epath.Path(file).read_bytes()).hexdigest()[:16] if file else ""
+  return storage.sha256(file)[:16] if file else ""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
-import pathlib
 import re
 import tempfile
 from typing import Any
@@ -159,8 +158,8 @@ class Recorder:
     with scratch as local:
       jax.profiler.stop_trace()
       try:
-        target.mkdir(parents=True, exist_ok=True)
-        written = [self._move(path, target) for path in pathlib.Path(local).rglob("*.*")]
+        storage.make_folder(target)
+        written = [self._move(path, target) for path in storage.files_below(local).values()]
       except OSError as error:  # It costs no training.
         logging.warning("--profile: the recording can't be written to %s: %s", target, error)
         return
@@ -169,13 +168,14 @@ class Recorder:
     else:
       logging.warning("--profile: the profiler recorded nothing.")
 
-  def _move(self, path: pathlib.Path, target: epath.Path) -> bool:
+  def _move(self, path: epath.Path, target: epath.Path) -> bool:
     """Writes a file of the profiler to the workdir; whether it is one of `_SUFFIXES`.
 
     The profiler names files after the host, which may have several processes.
     """
     for suffix in _SUFFIXES:
       if path.name.endswith(suffix):
-        storage.write_bytes(target / f"process_{jax.process_index()}{suffix}", path.read_bytes())
+        name = f"process_{jax.process_index()}{suffix}"
+        storage.write_bytes(target / name, storage.read_bytes(path))
         return True
     return False

@@ -13,6 +13,7 @@ from typing import Any
 from etils import epath
 import numpy as np
 
+from sum_l_jax.system import storage
 from sum_l_jax.video import cutting
 from sum_l_jax.video import file_names
 from sum_l_jax.video import frame_files
@@ -142,15 +143,13 @@ def find(paths: Iterable[str | epath.Path]) -> tuple[list[epath.Path], list[epat
     ValueError: a folder without videos and frames.
   """
   found, left_out = [], []
-  for path in map(epath.Path, paths):
-    if not path.is_dir():
+  for path in map(storage.path, paths):
+    if not storage.is_dir(path):
       found.append(path)
       continue
     inside = []
-    for folder, below, names in os.walk(path):
-      below[:] = [name for name in below if not file_names.is_side_file(name)]
-      folder = epath.Path(folder)
-      names = [name for name in names if not file_names.is_side_file(name)]
+    for below, names in _by_folder(path):
+      folder = path / below
       videos = [folder / name for name in names if file_names.is_video(name)]
       others = [name for name in names if not file_names.is_video(name)]
       # JPEGs beside videos are their thumbnails.
@@ -168,6 +167,16 @@ def find(paths: Iterable[str | epath.Path]) -> tuple[list[epath.Path], list[epat
   return found, sorted(left_out)
 
 
+def _by_folder(path: epath.Path) -> Iterator[tuple[str, list[str]]]:
+  """The files below a folder, without those of operating systems, folder by folder."""
+  folders: dict[str, list[str]] = {}
+  for text in storage.names_below(path):
+    *parts, name = text.split("/")
+    if not any(map(file_names.is_side_file, (*parts, name))):
+      folders.setdefault("/".join(parts), []).append(name)
+  yield from folders.items()
+
+
 def name_of(video: Any) -> str:
   """Name for results and messages: the path, or "array"."""
   return str(video) if isinstance(video, (str, os.PathLike)) else "array"
@@ -177,8 +186,8 @@ def has_no_rate(video: Any) -> bool:
   """Whether something is frames, which don't say their rate, not a video file."""
   if not isinstance(video, (str, os.PathLike)):
     return True
-  path = epath.Path(video)
-  return path.exists() and frame_files.is_frames(path)
+  path = storage.path(video)
+  return storage.exists(path) and frame_files.is_frames(path)
 
 
 def open_source(
@@ -200,7 +209,7 @@ def open_source(
     if fps is None:
       raise ValueError("An array has no frame rate of its own: give fps.")
     return ArraySource(np.asarray(video), fps)
-  path = epath.Path(video)
+  path = storage.path(video)
   if has_no_rate(path):
     return FrameSource(path, fps or default_fps)
   return VideoSource(path)

@@ -79,8 +79,8 @@ def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
     path: the file; its folder is made when missing.
     **arrays: the arrays by name. Strings become numpy strings, never pickles.
   """
-  path = epath.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
+  path = storage.path(path)
+  storage.make_folder(path.parent)
   # A handle, since numpy appends ".npz" to names that lack it.
   with storage.replacing(path) as scratch, scratch.open("wb") as handle:
     # numpy's stub takes the keyword allow_pickle for one that any array may have.
@@ -132,7 +132,7 @@ def read_npz(
     FileNotFoundError: there is no such file.
     ValueError: the file is damaged, or of another kind.
   """
-  path = epath.Path(path)
+  path = storage.path(path)
   if not storage.is_file(path):
     raise FileNotFoundError(f"There is no {what} at {str(path)!r}. Make it with `{command}`.")
   try:

@@ -59,6 +59,12 @@ _ANY_OTHER = "Mount it, or copy it to a disk or to gs://."
 # Requests at the same time, where one folder needs many.
 _REQUESTS = 16
 
+# Options of commands that can't lie in a bucket, and why.
+LOCAL_OPTIONS = {
+  "--config": "it is a program, and would run whatever somebody else put there",
+  "--scratch": "it is for what is on its way into a bucket, or out of one",
+}
+
 PathLike = str | os.PathLike[str]
 
 
@@ -107,7 +113,11 @@ def check(text: str, *, what: str = "") -> None:
 
 
 def check_arguments(arguments: Iterable[str]) -> None:
-  """Applies `check` to everything on a command line that looks like an address."""
+  """Applies `check` to everything on a command line that looks like an address.
+
+  Raises:
+    ValueError: see `path`; or an option of `LOCAL_OPTIONS` leads into a bucket.
+  """
   name = "argument"
   for argument in arguments:
     own, equals, value = argument.partition("=")
@@ -117,6 +127,11 @@ def check_arguments(arguments: Iterable[str]) -> None:
     else:
       texts = argument.split(",")
     for text in texts:
+      if name in LOCAL_OPTIONS and is_remote(text):
+        raise ValueError(
+          f"{name}={text!r} must be on a local or mounted disk: {LOCAL_OPTIONS[name]}. Copy it to"
+          " a disk, or name a folder of one."
+        )
       check(text, what=name)
 
 
@@ -127,11 +142,13 @@ def is_remote(path: PathLike) -> bool:
 
 def absolute(path: PathLike) -> epath.Path:
   """The path from the root, as a user would write it; links stay as they are."""
+  check(os.fspath(path))
   return epath.Path(path if is_remote(path) else os.path.abspath(path))
 
 
 def resolved(path: PathLike) -> epath.Path:
   """The path from the root, with links followed: one spelling for one place."""
+  check(os.fspath(path))
   return epath.Path(path if is_remote(path) else os.path.realpath(path))
 
 
@@ -143,6 +160,7 @@ def local(path: PathLike) -> pathlib.Path:
   """
   if is_remote(path):
     raise ValueError(f"{os.fspath(path)!r} is in a bucket; a path on a disk is needed here.")
+  check(os.fspath(path))
   return pathlib.Path(path)
 
 
@@ -233,27 +251,108 @@ def sha256(path: PathLike) -> str:
 
 
 @retries.retried
+def _ask(path: str) -> dict[str, Any]:
+  return _client().info(path)
+
+
 def _info(path: PathLike) -> dict[str, Any]:
   """What a bucket says of an object.
 
   Raises:
     FileNotFoundError: there is none; a folder is none.
   """
-  found = _client().info(os.fspath(path))
+  text = os.fspath(path).rstrip("/")
+  folder, _, name = text.rpartition("/")
+  if _kept is not None and is_remote(folder):
+    found = _entries(folder).get(name, {"type": "nothing"})
+  else:
+    found = _ask(text)
   if found["type"] != "file":
-    raise FileNotFoundError(f"There is no object {os.fspath(path)!r}.")
+    raise FileNotFoundError(f"There is no object {text!r}.")
   return found
+
+
+# What folders of buckets hold, by folder and name, while `listings_kept`; the oldest
+# go when they are too many.
+_kept: dict[str, dict[str, dict[str, Any]]] | None = None
+_MOST_KEPT = 2_000_000
+_FIELDS = ("type", "size", "generation", "crc32c")
+
+
+@contextlib.contextmanager
+def listings_kept() -> Iterator[None]:
+  """Lists each folder of a bucket once within a `with`, however often it is asked.
+
+  For commands that look for many files that nobody writes meanwhile, such as the
+  videos of annotations: `is_file`, `is_dir`, `exists`, `names`, `size` and `version`
+  then answer from the listing of the folder, one request for a thousand files.
+  """
+  global _kept
+  before = _kept
+  _kept = {} if before is None else before
+  try:
+    yield
+  finally:
+    _kept = before
+
+
+def _entries(folder: str) -> dict[str, dict[str, Any]]:
+  """What a folder of a bucket holds, by name; empty where there is no folder."""
+  prefix = folder.rstrip("/")
+  if _kept is not None and prefix in _kept:
+    return _kept[prefix]
+  entries = {
+    entry["name"].rstrip("/").rpartition("/")[2]: {key: entry.get(key) for key in _FIELDS}
+    for entry in _list(prefix)
+    if entry["name"].rstrip("/") != prefix.removeprefix(SCHEME)
+  }
+  if _kept is not None:
+    while _kept and sum(map(len, _kept.values())) + len(entries) > _MOST_KEPT:
+      del _kept[next(iter(_kept))]
+    _kept[prefix] = entries
+  return entries
+
+
+@retries.retried
+def _list(folder: str) -> list[dict[str, Any]]:
+  try:
+    return _client().ls(folder, detail=True)
+  except FileNotFoundError:
+    return []
 
 
 def is_file(path: PathLike) -> bool:
   """Whether there is a file, with one request."""
-  if not is_remote(path):
-    return os.path.isfile(path)
+  text = os.fspath(path)  # Takes `epath` longer than the answer.
+  if not is_remote(text):
+    return os.path.isfile(text)
   try:
-    _info(path)
+    _info(text)
   except FileNotFoundError:
     return False
   return True
+
+
+def is_dir(path: PathLike) -> bool:
+  """Whether there is a folder; in a bucket, one that holds something."""
+  text = os.fspath(path)
+  if not is_remote(text):
+    return os.path.isdir(text)
+  text = text.rstrip("/")
+  folder, _, name = text.rpartition("/")
+  if _kept is not None and is_remote(folder):
+    return _entries(folder).get(name, {}).get("type") == "directory"
+  try:
+    # Not `isdir`, which answers False when the server doesn't answer.
+    return _ask(text)["type"] == "directory"
+  except FileNotFoundError:
+    return False
+
+
+def exists(path: PathLike) -> bool:
+  """Whether there is a file or a folder."""
+  text = os.fspath(path)
+  return (is_file(text) or is_dir(text)) if is_remote(text) else os.path.exists(text)
 
 
 def size(path: PathLike) -> int:
@@ -268,11 +367,22 @@ def size(path: PathLike) -> int:
 
 
 def version(path: PathLike) -> str:
-  """A text that changes whenever the file is written."""
-  if is_remote(path):
+  """A text that changes whenever a file is written, or what a folder holds changes.
+
+  Raises:
+    FileNotFoundError: there is nothing.
+  """
+  if not is_remote(path):
+    status = os.stat(path)
+    return f"{status.st_mtime_ns} {status.st_size}"
+  try:
     return str(_info(path)["generation"])
-  status = os.stat(path)
-  return f"{status.st_mtime_ns} {status.st_size}"
+  except FileNotFoundError:
+    held = _entries(os.fspath(path))
+    if not held:
+      raise
+  stated = sorted((name, str(entry.get("generation"))) for name, entry in held.items())
+  return hashlib.sha256(repr(stated).encode()).hexdigest()
 
 
 def read_generation(path: PathLike) -> tuple[int, bytes]:
@@ -348,11 +458,10 @@ def entries(folder: PathLike) -> dict[str, Entry]:
 
 
 @retries.retried
-def files_below(folder: PathLike) -> dict[str, epath.Path]:
-  """All files of a folder and the folders in it, by their names relative to it.
+def names_below(folder: PathLike) -> list[str]:
+  """Names of all files of a folder and the folders in it, relative to it, sorted.
 
-  Returns:
-    The paths in the order of their names; nothing where there is no folder.
+  There are none where there is no folder.
   """
   if is_remote(folder):
     prefix = os.fspath(folder).rstrip("/") + "/"
@@ -364,7 +473,16 @@ def files_below(folder: PathLike) -> dict[str, epath.Path]:
       for place, _, below in os.walk(folder)
       for name in below
     ]
-  return {name: epath.Path(folder) / name for name in sorted(names) if name}
+  return sorted(filter(None, names))
+
+
+def files_below(folder: PathLike) -> dict[str, epath.Path]:
+  """All files of a folder and the folders in it, by their names relative to it.
+
+  Returns:
+    The paths in the order of their names; nothing where there is no folder.
+  """
+  return {name: epath.Path(folder) / name for name in names_below(folder)}
 
 
 @retries.retried
@@ -386,7 +504,6 @@ def sizes_and_checksums(folder: PathLike) -> dict[str, tuple[int, str]]:
   return dict(sorted(facts.items()))
 
 
-@retries.retried
 def names(folder: PathLike) -> list[str]:
   """Names of the files and folders in a folder, sorted.
 
@@ -394,10 +511,16 @@ def names(folder: PathLike) -> list[str]:
     FileNotFoundError, NotADirectoryError: there is no such folder.
   """
   if not is_remote(folder):
-    return sorted(os.listdir(folder))
-  prefix = os.fspath(folder).rstrip("/")
-  found = _client().ls(prefix, detail=False)
-  return sorted(name.rstrip("/").rpartition("/")[2] for name in found if name.rstrip("/") != prefix)
+    return _local_names(folder)
+  found = _entries(os.fspath(folder))
+  if not found:
+    raise FileNotFoundError(f"There is no folder {os.fspath(folder)!r}.")
+  return sorted(found)
+
+
+@retries.retried
+def _local_names(folder: PathLike) -> list[str]:
+  return sorted(os.listdir(folder))
 
 
 def matching(folder: PathLike, pattern: str) -> list[epath.Path]:
@@ -421,6 +544,16 @@ def _remote_matching(folder: str, pattern: str) -> list[epath.Path]:
 
 
 # Writing.
+
+
+def make_folder(folder: PathLike) -> None:
+  """Makes a folder, and those above it, where they are missing.
+
+  A bucket has no folders, so nothing is to be done there. (Its client would make the
+  bucket itself if there was none of that name.)
+  """
+  if not is_remote(folder):
+    local(folder).mkdir(parents=True, exist_ok=True)
 
 
 @contextlib.contextmanager
@@ -578,6 +711,50 @@ def upload(source: PathLike, target: PathLike) -> None:
   _client().put_file(os.fspath(source), os.fspath(target))
 
 
+def is_uploaded(source: PathLike, target: PathLike) -> bool:
+  """Whether a bucket has a local file already, by its size and checksum."""
+  try:
+    found = _info(target)
+  except FileNotFoundError:
+    return False
+  return int(found["size"]) == os.stat(source).st_size and found["crc32c"] == crc32c(source)
+
+
+def copy(source: PathLike, target: PathLike) -> None:
+  """Copies a file; one of a bucket into a bucket without coming here.
+
+  On a disk, the copy is a second name for the file where the disk knows links. What
+  is there already, by size and checksum, is not copied again.
+  """
+  if is_remote(source) and is_remote(target):
+    _copy_remote(os.fspath(source), os.fspath(target))
+  elif is_remote(target):
+    if not is_uploaded(source, target):
+      upload(source, target)
+  elif is_remote(source):
+    with replacing(target) as scratch:
+      download(source, scratch)
+  else:
+    try:
+      os.link(source, target)
+    except OSError:
+      shutil.copy2(source, target)
+
+
+def _copy_remote(source: str, target: str) -> None:
+  wanted = _info(source)
+  with contextlib.suppress(FileNotFoundError):
+    found = _info(target)
+    if (found["size"], found["crc32c"]) == (wanted["size"], wanted["crc32c"]):
+      return
+  _copy_inside(source, target)
+
+
+@retries.retried
+def _copy_inside(source: str, target: str) -> None:
+  _client().cp_file(source, target)
+
+
 def upload_folder(source: PathLike, target: PathLike, *, last: str) -> None:
   """Copies a local folder into a bucket; the file `last` follows all others."""
   below = files_below(source)
@@ -597,16 +774,38 @@ def local_copy(path: PathLike) -> Iterator[pathlib.Path]:
 
   Libraries that open files for themselves need one. A file of a disk is given as
   it is; an object of a bucket is downloaded, and the copy is removed at the end.
+  Errors that name the copy name the object instead.
 
   Raises:
     FileNotFoundError: there is no such file.
   """
   if not is_remote(path):
+    if not os.path.exists(path):
+      raise FileNotFoundError(f"There is no file {os.fspath(path)!r}.")
     yield pathlib.Path(path)
     return
   with tempfile.TemporaryDirectory(prefix="sum_l_") as folder:
     copy = pathlib.Path(folder) / epath.Path(path).name
     download(path, copy)
+    try:
+      yield copy
+    except (FileNotFoundError, ValueError) as error:
+      if type(error) not in (FileNotFoundError, ValueError) or str(copy) not in str(error):
+        raise
+      raise type(error)(str(error).replace(str(copy), os.fspath(path))) from error
+
+
+@contextlib.contextmanager
+def local_folder(folder: PathLike) -> Iterator[pathlib.Path]:
+  """Gives a local folder with the same contents, for a `with`; see `local_copy`."""
+  if not is_remote(folder):
+    yield pathlib.Path(folder)
+    return
+  with tempfile.TemporaryDirectory(prefix="sum_l_") as scratch:
+    copy = pathlib.Path(scratch) / epath.Path(folder).name
+    for name, path in files_below(folder).items():
+      (copy / name).parent.mkdir(parents=True, exist_ok=True)
+      download(path, copy / name)
     yield copy
 
 
@@ -633,6 +832,16 @@ def remove_tree(folder: PathLike) -> None:
   # A request each; a checkpoint has hundreds of objects.
   with concurrent.futures.ThreadPoolExecutor(_REQUESTS) as pool:
     list(pool.map(_remove_remote, map(os.fspath, files_below(folder).values())))
+
+
+def move_folder(source: PathLike, target: PathLike) -> None:
+  """Gives a local folder another name; an empty folder there gives way.
+
+  Raises:
+    OSError: there is another file or folder.
+    ValueError: one of them is in a bucket, where nothing can be renamed.
+  """
+  local(source).rename(local(target))
 
 
 def free_bytes(folder: PathLike) -> int | None:

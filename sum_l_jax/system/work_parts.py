@@ -246,7 +246,7 @@ class Parts:
       yield
     except Exception as error:
       with contextlib.suppress(OSError):
-        self.folder.mkdir(parents=True, exist_ok=True)
+        storage.make_folder(self.folder)
         storage.write_text(note, f"{type(error).__name__}: {error}")
       raise
     storage.remove(note)

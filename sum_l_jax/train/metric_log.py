@@ -62,7 +62,7 @@ class MetricLog:
       start_step: step of the restored checkpoint, or 0 for a new stage.
     """
     self._path = storage.local(folder) / run_files.METRICS
-    self._path.parent.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(self._path.parent)
     _keep_until(self._path, start_step)
 
   def write(self, step: int, values: Mapping[str, float]) -> None:

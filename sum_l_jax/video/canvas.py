@@ -130,7 +130,10 @@ def write(path: epath.Path, pictures: Sequence[np.ndarray], *, fps: float = 6.0)
     storage.write_bytes(path, encoded(pictures[0], "PNG"))
   elif suffix == ".gif":
     first, *others = [Image.fromarray(p) for p in pictures]
-    first.save(path, "GIF", save_all=True, append_images=others, loop=0, duration=round(1000 / fps))
+    with storage.replacing(path) as scratch:
+      first.save(
+        scratch, "GIF", save_all=True, append_images=others, loop=0, duration=round(1000 / fps)
+      )
   else:
     film.write(path, ((i / fps, _padded(p)) for i, p in enumerate(pictures)), fps=fps)
 

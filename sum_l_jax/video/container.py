@@ -34,6 +34,7 @@ from etils import epath
 import numpy as np
 
 from sum_l_jax.system import storage
+from sum_l_jax.video import fetched
 from sum_l_jax.video import jpeg
 
 # FFmpeg's names of the containers that are read, and what people call them.
@@ -130,16 +131,17 @@ class Container:
       ValueError: it is empty, damaged, has no video, or too large frames; or it
         is of a kind that is not opened.
     """
-    self.name = str(storage.local(path))
-    if not path.is_file():
+    self.name = str(path)
+    if not storage.is_file(path):
       raise FileNotFoundError(f"There is no video {self.name!r}.")
-    self._bytes = storage.size(path)
+    file = fetched.local_file(path)
+    self._bytes = storage.size(file)
     if not self._bytes:
       raise ValueError(f"{self.name!r} is empty (0 bytes). Copy or download it again.")
     try:
       self.file = av.open(
         # Without the protocol's name, a colon in a file's name ends one.
-        f"file:{self.name}",
+        f"file:{file}",
         options=_OPTIONS,
         # Titles may be in any encoding; nothing here reads them.
         metadata_errors="replace",

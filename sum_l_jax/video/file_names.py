@@ -60,7 +60,7 @@ def find_video(folder: epath.Path, stem: str) -> epath.Path | None:
   """The video of that name in a folder, whatever its suffix; None if there is none."""
   name = pathlib.PurePosixPath(stem)
   place = folder / name.parent
-  if not place.is_dir():
+  if not storage.is_dir(place):
     return None
   found = _videos(place, storage.version(place)).get(name.name)
   return place / found if found else None

@@ -10,6 +10,7 @@ import collections
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
+from concurrent import futures
 import functools
 import math
 import pathlib
@@ -22,6 +23,7 @@ import numpy as np
 from sum_l_jax.system import storage
 from sum_l_jax.video import cutting
 from sum_l_jax.video import decode
+from sum_l_jax.video import fetched
 from sum_l_jax.video import file_names
 from sum_l_jax.video import jpeg
 
@@ -30,6 +32,8 @@ FRAME_NAME = "frame_{:010d}.jpg"
 # A number in a name; that of a file named by its time has a point.
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _FLOW = "flow"
+# Frames of a bucket, each of which takes a request.
+_READ_AT_ONCE = 16
 
 
 class Folder:
@@ -51,7 +55,7 @@ class Folder:
 
   def has(self, name: str) -> bool:
     """Whether there is such a file, also in folders below."""
-    return (self.path / name).is_file()
+    return storage.is_file(self.path / name)
 
   def where(self, name: str) -> str:
     """How an error names a frame."""
@@ -60,6 +64,14 @@ class Folder:
   def read(self, name: str) -> bytes:
     """The bytes of a file."""
     return storage.read_bytes(self.path / name)
+
+  def read_all(self, names: Sequence[str]) -> Iterator[bytes]:
+    """Yields the bytes of files; those of a bucket are read side by side."""
+    if not storage.is_remote(self.path):
+      yield from map(self.read, names)
+      return
+    with futures.ThreadPoolExecutor(_READ_AT_ONCE) as pool:
+      yield from pool.map(self.read, names)
 
 
 class Tar:
@@ -77,8 +89,9 @@ class Tar:
     """
     self.path = path
     self._places: dict[str, tuple[int, int]] = {}
+    self._file = fetched.local_file(path)
     try:
-      with tarfile.open(path, mode="r:") as tar:
+      with tarfile.open(self._file, mode="r:") as tar:
         for member in tar:
           parts = [part for part in pathlib.PurePosixPath(member.name).parts if part != "."]
           if member.isfile() and not any(map(file_names.is_side_file, parts)):
@@ -106,21 +119,27 @@ class Tar:
   def read(self, name: str) -> bytes:
     """The bytes of a file; fewer where the tar file is cut off."""
     offset, size = self._places[name]
-    with storage.open_binary(self.path) as file:
+    if not self._file.is_file():  # The copy had to make room.
+      self._file = fetched.local_file(self.path)
+    with storage.open_binary(self._file) as file:
       file.seek(offset)
       return file.read(size)
+
+  def read_all(self, names: Sequence[str]) -> Iterator[bytes]:
+    """Yields the bytes of files."""
+    yield from map(self.read, names)
 
 
 # Few are kept, since the clips of a video come one after the other.
 @functools.lru_cache(maxsize=4)
 def open_frames(path: epath.Path) -> Folder | Tar:
   """The frames of a folder or tar file."""
-  return Folder(path) if path.is_dir() else Tar(path)
+  return Folder(path) if storage.is_dir(path) else Tar(path)
 
 
 def is_frames(path: epath.Path) -> bool:
   """Whether a path holds frames, and isn't a video file."""
-  return file_names.is_packed(path.name) or path.is_dir()
+  return file_names.is_packed(path.name) or storage.is_dir(path)
 
 
 def has_frames(names: Iterable[str]) -> bool:
@@ -129,7 +148,7 @@ def has_frames(names: Iterable[str]) -> bool:
 
 
 def _stem(name: str) -> str:
-  return epath.Path(name).stem
+  return pathlib.PurePosixPath(name).stem
 
 
 def _numbers_in(name: str) -> tuple[float, ...]:
@@ -264,10 +283,10 @@ class FrameSeries:
 
 
 @functools.lru_cache(maxsize=4)
-def _listed(path: epath.Path, modified: int) -> tuple[Folder | Tar, list[str]]:
+def _listed(path: epath.Path, modified: str) -> tuple[Folder | Tar, list[str]]:
   """The frames of a folder or file in order, kept until it changes."""
   del modified  # Part of the key alone.
-  store = Folder(path) if path.is_dir() else Tar(path)
+  store = Folder(path) if storage.is_dir(path) else Tar(path)
   return store, in_order(store.names, str(path))
 
 
@@ -391,9 +410,8 @@ def _read(store: Folder | Tar, names: Sequence[str], short_side: int) -> list[by
   """Reads frames, checks them and, where needed, shrinks them."""
   frames = []
   sizes = set()
-  for name in names:
+  for name, data in zip(names, store.read_all(names)):
     what = f"Frame {store.where(name)}"
-    data = store.read(name)
     sizes.add(jpeg.jpeg_size(data, what))
     if len(sizes) > 1:
       raise ValueError(

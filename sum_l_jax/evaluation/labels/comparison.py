@@ -16,6 +16,7 @@ import numpy as np
 
 from sum_l_jax.evaluation.labels import bootstrap
 from sum_l_jax.evaluation.labels import result_files
+from sum_l_jax.system import storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ def read_run(workdir: str | epath.Path, split: str) -> Run:
     FileNotFoundError: the run has not been evaluated.
     ValueError: the split has no labels, or a file is damaged.
   """
-  workdir = epath.Path(workdir)
+  workdir = storage.path(workdir)
   ids, scores, labels = result_files.read_scores(workdir, split)
   result = result_files.read_result(workdir, split)
   if not result["splits"][split].get("metrics"):

@@ -207,7 +207,7 @@ def read_scores(
     FileNotFoundError: there are no scores of this split; says which there are.
     ValueError: the file is damaged.
   """
-  workdir = epath.Path(workdir)
+  workdir = storage.path(workdir)
   path = workdir / run_files.scores(split)
   if not storage.is_file(path):
     found = sorted(
@@ -315,7 +315,7 @@ def read_result(workdir: str | epath.Path, split: str) -> dict[str, Any]:
     FileNotFoundError: there is no result.
     ValueError: the result is damaged, or of other splits.
   """
-  path = epath.Path(workdir) / run_files.RESULT
+  path = storage.path(workdir) / run_files.RESULT
   again = _AGAIN
   if not storage.is_file(path):
     raise FileNotFoundError(f"There is no {str(path)!r}. {again}")

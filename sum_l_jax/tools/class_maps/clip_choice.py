@@ -11,6 +11,7 @@ from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import records
 from sum_l_jax.evaluation.labels import result_files
+from sum_l_jax.system import storage
 from sum_l_jax.tools.class_maps import explain
 from sum_l_jax.tools.class_maps import map_overlay
 
@@ -59,7 +60,7 @@ def _stored_scores(
   explainer: explain.Explainer, source: str | epath.Path, dataset: records.ClipDataset
 ) -> np.ndarray | None:
   """`[N, K]` from the workdir's evaluation, or None where it does not fit."""
-  workdir = epath.Path(source)
+  workdir = storage.path(source)
   if explainer.view != types.EGO or not workdir.is_dir():
     return None
   try:

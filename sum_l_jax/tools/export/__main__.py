@@ -61,10 +61,10 @@ def export_model(
   from sum_l_jax.tools.export import export_readme
   from sum_l_jax.tools.export import exported_model
 
-  output = epath.Path(output)
+  output = storage.path(output, what="--output")
   if file_format not in export_format.FORMATS:
     raise ValueError(f"format must be one of {export_format.FORMATS}, got {file_format!r}.")
-  if output.exists() and (not output.is_dir() or any(output.iterdir())):
+  if storage.exists(output) and (not storage.is_dir(output) or storage.names(output)):
     raise ValueError(
       f"--output={str(output)!r} exists and is not an empty folder. Give a new folder."
     )

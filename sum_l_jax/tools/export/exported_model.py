@@ -198,7 +198,7 @@ def read_card(folder: epath.Path) -> dict[str, Any]:
       " sum_l_jax.tools.export` wrote; it writes the card last."
     )
   try:
-    card = checked_json.decode(path.read_bytes(), checked_json.Object)
+    card = checked_json.decode(storage.read_bytes(path), checked_json.Object)
     checked_json.check(card.get("format"), str)
     known = card["format"] in export_format.FORMATS
     if known:
@@ -226,11 +226,12 @@ def load_exported(folder: str | epath.Path, *, batch_size: int = 8) -> predictor
     ImportError: TensorFlow is wanted and missing; says how to install it.
     ValueError: its files are damaged.
   """
-  folder = epath.Path(folder)
+  folder = storage.path(folder)
   card = read_card(folder)
   if card["format"] == export_format.SAVED_MODEL:
     try:
-      score = saved_model.read(folder / export_format.SAVED_MODEL)
+      with storage.local_folder(folder / export_format.SAVED_MODEL) as copy:
+        score = saved_model.read(epath.Path(copy))
     except ImportError as error:
       raise ImportError(extras.advice(error) or str(error), name=error.name) from error
   else:
@@ -258,8 +259,11 @@ def _read_jax(folder: epath.Path, hashes: Mapping[str, str]) -> predictor.Score:
         f"{str(path)!r} is not the file that was exported: its SHA-256 differs from that in"
         f" {export_format.CARD}. Copy or export it again."
       )
-  data = bytearray((folder / export_format.MODEL).read_bytes())
+  data = bytearray(storage.read_bytes(folder / export_format.MODEL))
   call = jax.jit(jax.export.deserialize(data).call)
-  with np.load(folder / export_format.ARRAYS, allow_pickle=False) as file:
+  with (
+    storage.open_binary(folder / export_format.ARRAYS) as stored,
+    np.load(stored, allow_pickle=False) as file,
+  ):
     arrays = jax.device_put({name: file[name] for name in file.files})
   return lambda video: call(arrays, video)

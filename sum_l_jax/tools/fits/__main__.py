@@ -22,6 +22,7 @@ from etils import epath
 
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import command_line
+from sum_l_jax.system import storage
 from sum_l_jax.system import text_tables
 from sum_l_jax.tools import chips
 from sum_l_jax.tools import program_costs
@@ -112,7 +113,7 @@ def read_programs(paths: Sequence[epath.Path]) -> list[dict[str, Any]]:
   programs = []
   for path in paths:
     try:
-      found = checked_json.decode(path.read_bytes(), _Programs).programs
+      found = checked_json.decode(storage.read_bytes(path), _Programs).programs
       table(found)  # Has all that it needs.
     except (OSError, ValueError, LookupError, TypeError) as error:
       raise ValueError(

@@ -94,7 +94,7 @@ def _run(options: argparse.Namespace, fields: Sequence[str]) -> str:
   plan = launch_plan.make(values, options.kind)
   note = _check_config(plan)
   folder = storage.path(options.output, what="--output")
-  folder.mkdir(parents=True, exist_ok=True)
+  storage.make_folder(folder)
   made = files(plan, options.kind)
   description = json.dumps(launch_plan.to_json(plan), indent=2) + "\n"
   for name, text in {**made, f"{plan.name}.json": description}.items():

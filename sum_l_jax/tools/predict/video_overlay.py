@@ -106,7 +106,7 @@ def write_overlay(
     FileNotFoundError, ValueError: the video can't be read, there is no
       prediction, or the output can't be written.
   """
-  video, output = epath.Path(video), epath.Path(output)
+  video, output = storage.path(video), storage.path(output)
   check_output(video, output)
   middles, lines = captions(predictions)
   if not middles:

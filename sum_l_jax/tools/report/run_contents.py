@@ -122,7 +122,7 @@ def read_run(
     ValueError: a damaged file, a split that was not evaluated, or a baseline on
       other clips.
   """
-  workdir = epath.Path(workdir)
+  workdir = storage.path(workdir)
   path = workdir / run_files.CONFIG
   if not storage.is_file(path):
     raise FileNotFoundError(
@@ -140,7 +140,7 @@ def read_run(
     weights = weight_files.read_weights(workdir)
   except (ValueError, OSError) as error:
     no_weights = str(error)
-  other = epath.Path(baseline) if baseline else None
+  other = storage.path(baseline) if baseline else None
   scores, no_scores = _try_scores(workdir, split, other)
   command = workdir / run_files.COMMAND
   return RunContents(

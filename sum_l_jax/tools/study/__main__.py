@@ -97,7 +97,7 @@ def _register(path: epath.Path, content: dict[str, Any]) -> None:
   else:
     now = datetime.datetime.now(datetime.UTC)
     content = {**content, "begun": now.isoformat(timespec="seconds")}
-  path.parent.mkdir(parents=True, exist_ok=True)
+  storage.make_folder(path.parent)
   storage.write_text(path, json.dumps(content, indent=1))
 
 
@@ -128,7 +128,7 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
       command = shlex.join(("python", *cell.command))
       print(f"# {cell.name} is {cell.reused}" if cell.reused else command)
     return 0
-  options.workdir.mkdir(parents=True, exist_ok=True)
+  storage.make_folder(options.workdir)
   command = shlex.join(["python", "-m", "sum_l_jax.tools.study", *sys.argv[1:]])
   with lease.held(options.workdir, what=command):
     return _run_cells(options, overrides, study, cells, seeds, command)

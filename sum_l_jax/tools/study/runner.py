@@ -35,7 +35,7 @@ class _CellLog:
     if storage.is_remote(folder):
       self._mirror = mirror.Mirror(folder, seconds=_UPLOAD_SECONDS, begin_with=(_LOG,))
     else:
-      folder.mkdir(parents=True, exist_ok=True)
+      storage.make_folder(folder)
     place = self._mirror.folder if self._mirror else storage.local(folder)
     self.file: IO[bytes] = (place / _LOG).open("ab")
 

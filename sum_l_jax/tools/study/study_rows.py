@@ -11,10 +11,9 @@ from collections.abc import Sequence
 import dataclasses
 import functools
 
-from etils import epath
-
 from sum_l_jax import loss_options
 from sum_l_jax.system import checked_json
+from sum_l_jax.system import storage
 
 Figures = Mapping[str, float]
 
@@ -284,9 +283,9 @@ def read(name: str) -> Study:
         f"--study must be one of {', '.join(STUDIES)} or a .json file, got {name!r}."
       )
     return STUDIES[name]
-  path = epath.Path(name)
+  path = storage.path(name)
   try:
-    content = checked_json.decode(path.read_bytes(), checked_json.Object)
+    content = checked_json.decode(storage.read_bytes(path), checked_json.Object)
     unknown = content.keys() - {field.name for field in dataclasses.fields(Study)}
     if unknown:
       raise checked_json.JsonError(f"unknown keys {sorted(unknown)}")

@@ -162,7 +162,7 @@ def read_ids(path: str | epath.Path, challenge: Challenge) -> tuple[str, ...]:
     FileNotFoundError: no such file.
     ValueError: it lacks the column of ids, or has no rows.
   """
-  path = epath.Path(path)
+  path = storage.path(path)
   if not path.is_file():
     raise FileNotFoundError(f"There is no annotation file {str(path)!r}.")
   with storage.open_text(path) as file:

@@ -137,8 +137,8 @@ def write_submission(
     )
   for member, predictions in members.items():
     _check_predictions(member, predictions, challenge)
-  path = epath.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
+  path = storage.path(path)
+  storage.make_folder(path.parent)
   head = {"version": challenge.version, "challenge": _TASK, **levels}
   with storage.replacing(path) as scratch, zipfile.ZipFile(scratch, "w") as archive:
     for member in challenge.members:
@@ -187,7 +187,7 @@ def read_submission(
       outside 0..5; a clip that lacks a class or has another one; a score that
       is not a finite number; other entries than `ids`.
   """
-  path = epath.Path(path)
+  path = storage.path(path)
   members, supervision = {}, {}
   for member, text in _read_members(path, challenge).items():
     where = f"{path}, {member}"
@@ -205,12 +205,12 @@ def read_submission(
 
 
 def _read_members(path: epath.Path, challenge: challenges.Challenge) -> dict[str, bytes]:
-  if not path.is_file():
+  if not storage.is_file(path):
     raise FileNotFoundError(f"There is no submission {str(path)!r}.")
   if storage.size(path) > MAX_BYTES:
     raise ValueError(f"{path} is larger than {MAX_BYTES:,} bytes.")
   try:
-    with zipfile.ZipFile(path) as archive:
+    with storage.open_binary(path) as stored, zipfile.ZipFile(stored) as archive:
       found = archive.infolist()
       names = sorted(info.filename for info in found)
       if names != sorted(challenge.members):

@@ -97,7 +97,7 @@ def test_other_options_cut_anew(source, tmp_path, cut_groups, monkeypatch):
     raise KeyboardInterrupt
 
   with monkeypatch.context() as patch:
-    patch.setattr(cut_clips, "_load", interrupted)
+    patch.setattr(cut_clips, "load", interrupted)
     with pytest.raises(KeyboardInterrupt):
       build_dataset.main([*source, f"--output={tmp_path / 'out'}"])
   assert len(cut_groups) == 3
