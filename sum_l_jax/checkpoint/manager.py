@@ -228,8 +228,10 @@ class Checkpoints:
     """
     target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     folder = self._directory / str(step)
-    items: Any = self._checkpointer.metadata(folder).item_metadata
-    saved = items["state"].tree
+    # The checkpointer's own `metadata` refuses after a save in a bucket, in all
+    # processes but the first.
+    handler: Any = ocp.StandardCheckpointHandler()
+    saved = handler.metadata(folder / "state").tree
     check_same_arrays(saved, target, where=str(folder))
     restored = self._checkpointer.restore(
       folder, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))

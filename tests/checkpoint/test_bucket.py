@@ -7,6 +7,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 from etils import epath
 import jax
@@ -22,6 +23,8 @@ from sum_l_jax.checkpoint import manager
 from sum_l_jax.checkpoint import tensorstore_retries
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.system import storage
+from tests.support import fault_proxy
+from tests.support import free_ports
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -278,3 +281,90 @@ def test_the_pauses_of_tensorstore_have_a_bound(monkeypatch):
   monkeypatch.setattr(tensorstore_utils, "_BASE_TS_CONTEXT", None)
   with pytest.raises(RuntimeError, match="_BASE_TS_CONTEXT isn't what it was"):
     tensorstore_retries.limit()
+
+
+# Two processes with two devices each save arrays that are spread over all of them.
+_TOGETHER = """
+import sys, time
+import jax
+folder, address, index, steps = sys.argv[1:]
+jax.config.update("jax_num_cpu_devices", 2)
+jax.distributed.initialize(address, 2, int(index))
+from jax.experimental import multihost_utils
+import numpy as np
+from sum_l_jax.checkpoint import manager
+from sum_l_jax.system import peers
+from tests.support import short_back_offs
+
+short_back_offs.install()
+others = peers.joined()
+mesh = jax.sharding.Mesh(jax.devices(), "data")
+spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+
+def state(step):
+  whole = np.random.default_rng(step).standard_normal((8, 1000)).astype(np.float32)
+  return {"w": jax.make_array_from_callback(whole.shape, spread, lambda i: whole[i])}
+
+try:
+  with manager.Checkpoints(folder, keep=2) as checkpoints:
+    for step in map(int, steps.split(",")):
+      checkpoints.save(step, state(step), {"step": step})
+      for _ in range(30):  # The steps of a training.
+        multihost_utils.sync_global_devices("step")
+        time.sleep(0.05)
+        checkpoints.poll()
+    latest = checkpoints.latest_step
+    restored, wanted = checkpoints.restore(latest, state(0)), state(latest)
+    for one, other in zip(restored["w"].addressable_shards, wanted["w"].addressable_shards):
+      assert np.asarray(one.data).tobytes() == np.asarray(other.data).tobytes()
+  print("good", latest, flush=True)
+except Exception as error:
+  others.end(others.explain(error), 2)
+"""
+
+
+def _together(folder, *, steps: str, environments=({}, {})) -> list[tuple[int, str]]:
+  address = f"127.0.0.1:{free_ports.free_port()}"
+  started = [
+    subprocess.Popen(
+      [sys.executable, "-c", _TOGETHER, str(folder), address, str(index), steps],
+      cwd=ROOT,
+      env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+    for index, environment in enumerate(environments)
+  ]
+  try:
+    said = [one.communicate(timeout=200)[0] for one in started]
+  finally:
+    for one in started:
+      one.kill()
+  return [(one.returncode, text) for one, text in zip(started, said)]
+
+
+def test_two_processes_save_to_a_bucket(bucket):
+  for index, (code, said) in enumerate(_together(bucket / "c", steps="1,2,3")):
+    assert code == 0 and "good 3" in said, (index, said)
+  assert storage.names(bucket / "c") == ["2", "3"]
+  below = storage.files_below(bucket / "c" / "3" / "state")
+  assert {name.split("/")[0] for name in below} >= {"ocdbt.process_0", "ocdbt.process_1"}
+  integrity.check(bucket / "c" / "3")
+
+
+def test_a_bucket_that_fails_for_one_process_ends_both_with_a_message(bucket, storage_url):
+  """Its arrays can't be written; the other one would wait for 20 minutes."""
+  with fault_proxy.FaultProxy(storage_url, share=1.0, kinds=("503",)) as proxy:
+    environment = {"TENSORSTORE_GCS_HTTP_URL": proxy.url, "SUM_L_STORAGE_SECONDS": "1"}
+    start = time.monotonic()
+    (first, words), (second, own) = _together(
+      bucket / "c", steps="1,2", environments=({}, environment)
+    )
+    assert proxy.requests > 3
+  assert (first, second) == (1, 2)
+  assert "The checkpoint of step 1 can't be written" in own.splitlines()[-1]
+  assert "Process 1 of 2" in words.splitlines()[-1]
+  assert "The checkpoint of step 1 can't be written" in words.splitlines()[-1]
+  assert time.monotonic() - start < 100
+  assert integrity.steps(bucket / "c") == []
