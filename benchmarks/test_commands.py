@@ -8,6 +8,7 @@ import pathlib
 import numpy as np
 import pytest
 
+from benchmarks import checkpoints
 from benchmarks import exact_search
 from benchmarks import growth
 from benchmarks import host_input
@@ -91,3 +92,15 @@ def test_the_table_of_cores_is_that_of_the_committed_results():
   assert host_input.table({"places": [rates]}, [program]).endswith(
     "| `x`, 8 pairs of 32 x 224 x 224, v5e | 200 ms | 80 | 40.0 | 2.0 |"
   )
+
+
+def test_checkpoints_are_timed(tmp_path, capsys):
+  output = tmp_path / "checkpoints.json"
+  assert checkpoints.main(["--quick", f"--folder={tmp_path}", f"--output={output}"]) == 0
+  assert capsys.readouterr().out.startswith("0.02 GB: save ")
+  (size,) = json.loads(output.read_text("utf-8"))["results"]["sizes"]
+  seconds = size["seconds"]
+  assert [len(seconds[name]) for name in ("save", "complete", "checksums")] == [3, 3, 3]
+  assert len(seconds["remove"]) == 1  # Two of three stay.
+  assert all(a < b for a, b in zip(seconds["checksums"], seconds["complete"]))
+  assert 0.015 < size["gigabytes_written"] < 0.025
