@@ -50,8 +50,9 @@ def advice(error: BaseException) -> str:
     return (
       f"{place}: this account has no access ({words}). Grant it: `gcloud storage buckets"
       " add-iam-policy-binding gs://BUCKET --member=serviceAccount:ACCOUNT"
-      " --role=roles/storage.objectUser` (reading alone: roles/storage.objectViewer). A machine"
-      " also needs the access scope cloud-platform."
+      " --role=roles/storage.objectUser` (reading alone: roles/storage.objectViewer), and for"
+      " checkpoints roles/storage.legacyBucketReader. A machine also needs the access scope"
+      " cloud-platform."
     )
   if status == 404:
     return (
