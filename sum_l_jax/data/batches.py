@@ -12,6 +12,8 @@ from collections.abc import Generator
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from concurrent import futures
+import contextlib
 from typing import NamedTuple
 
 import numpy as np
@@ -82,6 +84,28 @@ class BatchMaker:
 
   def __call__(self, step: int) -> Made:
     """Makes this host's rows of batch `step`."""
+    with self._read_ahead(step):
+      return self._make(step)
+
+  @contextlib.contextmanager
+  def _read_ahead(self, step: int) -> Iterator[None]:
+    """Asks a bucket for all records of a batch, many at a time."""
+    remote = any(p.shards.is_remote for r in self.readers.values() for p in r.pools)
+    if not remote or any(reader.keeps_frames for reader in self.readers.values()):
+      yield
+      return
+    uses = [use for use in dict.fromkeys(self.uses(step)) if use[0].is_remote]
+    pool = futures.ThreadPoolExecutor(shards.REQUESTS)
+    try:
+      # Raises the first error, after which the rest isn't worth a request.
+      list(pool.map(lambda use: use[0].read_ahead(use[1]), uses))
+      yield
+    finally:
+      pool.shutdown(cancel_futures=True)
+      for split, record in uses:
+        split.forget(record)
+
+  def _make(self, step: int) -> Made:
     positions = self._positions(step)
     made = Made({}, {view: [] for view in self.readers})
     leading = next(iter(self.readers))

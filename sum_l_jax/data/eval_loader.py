@@ -18,6 +18,7 @@ from sum_l_jax.data import examples
 from sum_l_jax.data import input_options
 from sum_l_jax.data import records
 from sum_l_jax.data import shard_filler
+from sum_l_jax.data import shards
 from sum_l_jax.data import transforms
 
 
@@ -108,12 +109,12 @@ class EvalStream:
     self._passes = 0
     self._copies = options.copies
     self._num_batches = -(-share * views.crops // self._rows)
+    # A thread that waits for a bucket takes no core.
+    threads = max(options.num_threads, shards.REQUESTS if dataset.shards.is_remote else 0)
     self._options = grain.ReadOptions(
-      num_threads=options.num_threads,
+      num_threads=threads,
       # Grain starts no more threads than samples fit in its buffer.
-      prefetch_buffer_size=max(
-        options.num_threads, -(-options.prefetch * self._rows // views.crops)
-      ),
+      prefetch_buffer_size=max(threads, -(-options.prefetch * self._rows // views.crops)),
     )
 
   def __len__(self) -> int:

@@ -179,6 +179,11 @@ class ClipReader:
     pool = int(np.searchsorted(self._starts, number, side="right")) - 1
     return pool, int(number - self._starts[pool])
 
+  @property
+  def keeps_frames(self) -> bool:
+    """Whether decoded frames are kept, so that not all that is shown is read."""
+    return bool(self._cache or self._cache_left)
+
   def clip_id(self, pool: int, clip: int) -> str:
     """The id of a clip."""
     return self.pools[pool].clips[clip].clip_id

@@ -30,6 +30,9 @@ from sum_l_jax.system import storage
 
 _Result = TypeVar("_Result")
 
+# Requests to a bucket at the same time; each answer takes its time to come.
+REQUESTS = 16
+
 # ArrayRecord's words for an answer that isn't worth another request.
 _REFUSED = "Permanent error"
 
@@ -93,10 +96,12 @@ class Shards:
   def _start(self) -> None:
     # Reader, and whether it reads a local copy, by number of the file.
     self._readers: dict[int, tuple[Any, bool]] = {}
+    # Records that were read before they were asked for.
+    self._ahead: dict[int, bytes] = {}
 
   def __getstate__(self) -> dict[str, Any]:
     state = dict(self.__dict__)
-    del state["_readers"]
+    del state["_readers"], state["_ahead"]
     return state
 
   def __setstate__(self, state: dict[str, Any]) -> None:
@@ -136,6 +141,9 @@ class Shards:
       UnreachableError: a bucket doesn't answer.
       IndexError, OSError, RuntimeError, ValueError: the file is damaged, or gone.
     """
+    ahead = self._ahead.pop(record, None)
+    if ahead is not None:
+      return ahead
     number = self.file_of(record)
     position = record - (self._ends[number] - self.files[number].records)
     found = self._read_copy(number, position)
@@ -158,6 +166,25 @@ class Shards:
         f" last checkpoint once it can. config.storage.patience_seconds (or the variable"
         f" {retries.PATIENCE_VARIABLE}) says how long to wait."
       ) from error
+
+  def read_ahead(self, record: int) -> None:
+    """Reads a record of a bucket that will be asked for next.
+
+    Raises:
+      ShardError: the bucket doesn't answer. Other errors wait until it is asked for.
+    """
+    if record in self._ahead or self._readers.get(self.file_of(record), (None, False))[1]:
+      return
+    try:
+      self._ahead[record] = self.read(record)
+    except ShardError:
+      raise
+    except (OSError, RuntimeError, ValueError):
+      pass
+
+  def forget(self, record: int) -> None:
+    """Drops a record that was read ahead and not asked for."""
+    self._ahead.pop(record, None)
 
   def _read_copy(self, number: int, position: int) -> bytes | None:
     """Reads from the local copy of a file; None where there is none that is whole."""

@@ -9,6 +9,7 @@ import functools
 import itertools
 import logging
 import os
+import threading
 import time
 
 import pytest
@@ -99,6 +100,21 @@ def test_worker_processes_read_copies_and_the_bucket(many, remote, tmp_path):
   cache = cache_in(tmp_path)
   found = take(remote, 4, num_workers=1, copies=cache)
   streams.assert_equal(found, take(many, 4))
+
+
+def test_records_are_asked_for_many_at_a_time(remote, monkeypatch):
+  """Each waits for another one; one after the other none would come."""
+  together = threading.Barrier(2)
+  original = shards.Shards._read
+
+  def read(self, number, position):
+    together.wait(10)
+    return original(self, number, position)
+
+  monkeypatch.setattr(shards.Shards, "_read", read)
+  (batch,) = take(remote, 1, num_threads=1, prefetch=1)
+  assert len(set(batch["ego"]["clip"].tolist())) == 4
+  assert len(list(_test_views(records.ClipDataset(remote, "val")))) == 3
 
 
 def test_faults_change_no_batch(many, storage_url, remote, monkeypatch):
