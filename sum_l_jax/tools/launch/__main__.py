@@ -117,13 +117,13 @@ def _check_config(plan: launch_plan.Plan) -> str:
   file = read.find_file(plan.config).partition(":")[0]
   if not storage.path(file).is_file():
     return f"There is no {file} here, so it is unchecked. The image must have it.\n"
-  config = read.read_file(plan.config, plan.fields)
-  for stage in config.stages:
-    name = f"{stage}_stage"
-    if not config.num_devices and config[name].batch_size % plan.devices:
+  values = read.flatten(read.read_file(plan.config, plan.fields))
+  for stage in values["stages"]:
+    name = f"{stage}_stage.batch_size"
+    if not values["num_devices"] and values[name] % plan.devices:
       raise ValueError(
-        f"config.{name}.batch_size must be a multiple of the {plan.devices} devices, got"
-        f" {config[name].batch_size}. Give --config.{name}.batch_size, or other machines."
+        f"config.{name} must be a multiple of the {plan.devices} devices, got {values[name]}. Give"
+        f" --config.{name}, or other machines."
       )
   return ""
 

@@ -30,18 +30,18 @@ class _Key(str):
   """A key of a dict: a name of Kubernetes, which needs no quotes."""
 
 
-def _quoted(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+def _quoted(dumper: yaml.representer.BaseRepresenter, text: str) -> yaml.Node:
   return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
 
 
-def _plain(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+def _plain(dumper: yaml.representer.BaseRepresenter, text: str) -> yaml.Node:
   return dumper.represent_scalar("tag:yaml.org,2002:str", str(text))
 
 
 class _Dumper(yaml.SafeDumper):
   """Quotes all texts: readers of YAML disagree on 1e3, 0o7, 1:30, no and y."""
 
-  yaml_representers: ClassVar = {
+  yaml_representers: ClassVar[dict[Any, Any]] = {
     **yaml.SafeDumper.yaml_representers,
     str: _quoted,
     _Key: _plain,
