@@ -17,12 +17,11 @@ import pytest
 
 from data_prep import build_dataset
 from data_prep import mine_pairs
+from sum_l_jax import __main__
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import narration_table
 from sum_l_jax.system import retries
 from sum_l_jax.system import storage
-from sum_l_jax.tools.predict import __main__ as predict
-from sum_l_jax.tools.report import __main__ as report
 from tests.support import environments
 from tests.support import fault_proxy
 from tests.support import numbered_video
@@ -135,11 +134,14 @@ def test_a_whole_small_run(bucket, tmp_path, capsys):
 
   capsys.readouterr()
   video = str(tmp_path / "ego" / "b.mp4")
-  assert predict.main([f"--checkpoint={workdir}", "--output=json", "--window=0.5", video]) == 0
+  assert (
+    __main__.main(["predict", f"--checkpoint={workdir}", "--output=json", "--window=0.5", video])
+    == 0
+  )
   lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
   assert lines and all(line["classes"][0] in VERBS for line in lines)
 
-  assert report.main([str(workdir)]) == 0
+  assert __main__.main(["report", str(workdir)]) == 0
   assert "<html" in storage.read_text(workdir / "report.html")
 
 

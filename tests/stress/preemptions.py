@@ -190,7 +190,7 @@ def _train(arguments: list[str], environment: dict[str, str], *, faults: bool) -
   """What `python -m sum_l_jax.main` does; in a child."""
   from absl import app
 
-  from sum_l_jax import main as training
+  from sum_l_jax import main
 
   os.environ.clear()
   os.environ.update(environment)
@@ -200,7 +200,7 @@ def _train(arguments: list[str], environment: dict[str, str], *, faults: bool) -
 
     short_back_offs.install()
   sys.argv = ["sum_l_jax.main", *arguments]
-  app.run(training.main, flags_parser=training._parse)
+  app.run(main.main, flags_parser=main._parse)
 
 
 def _cache_programs() -> None:
