@@ -7,6 +7,7 @@ statistics by view, and a card that says what they are for.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
@@ -266,11 +267,13 @@ def _read_meta(folder: epath.Path) -> dict[str, Any]:
   return meta
 
 
-def read_weights(path: str | epath.Path) -> Weights:
+def read_weights(path: str | epath.Path, *, views: Collection[str] = types.VIEWS) -> Weights:
   """Reads parameters and statistics to the host, without the optimizer.
 
   Args:
     path: workdir, stage or checkpoint folder, or `.npz` file.
+    views: views that are needed; of a checkpoint the others aren't read. One that
+      has none of them is read whole.
 
   Raises:
     FileNotFoundError: there are no weights.
@@ -289,7 +292,14 @@ def read_weights(path: str | epath.Path) -> Weights:
   # Any, since they take paths of pathlib, whatever their types say.
   handler: Any = ocp.PyTreeCheckpointHandler()
   tree = handler.metadata(folder / "state").tree
-  wanted = {name: tree[name] for name in ("params", "stats") if name in tree}
+  left_out = set(types.VIEWS) - set(views)
+  if not tree["params"].keys() - left_out:
+    left_out = set()
+  wanted = {
+    name: {view: part for view, part in tree[name].items() if view not in left_out}
+    for name in ("params", "stats")
+    if name in tree
+  }
   restored = handler.restore(
     folder / "state",
     args=ocp.args.PyTreeRestore(

@@ -100,7 +100,8 @@ def evaluate_checkpoint(
     FileNotFoundError, ValueError: no such checkpoint or split, or one that
       does not fit the data or the config.
   """
-  weights = weight_files.read_weights(source)
+  views = types.VIEWS if settings.eval.retrieval else (types.EGO,)
+  weights = weight_files.read_weights(source, views=views)
   folder = settings.ego.dataset
   # Clips to evaluate may come without those to train on.
   there = settings.ego.train_split in records.read_card(folder)["splits"]

@@ -20,6 +20,7 @@ from etils import epath
 import jax
 import numpy as np
 
+from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.prediction import best_labels
 from sum_l_jax.prediction import score_network
@@ -307,6 +308,6 @@ def load(checkpoint: str | epath.Path, *, batch_size: int = 8) -> Predictor:
     FileNotFoundError, ValueError: no such checkpoint, or one without an ego
       encoder or class head.
   """
-  weights = weight_files.read_weights(checkpoint)
+  weights = weight_files.read_weights(checkpoint, views=(types.EGO,))
   score = score_network.checkpoint_score(weights)
   return Predictor(score_network.checkpoint_recipe(weights.card), score, batch_size=batch_size)

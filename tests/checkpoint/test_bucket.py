@@ -230,6 +230,20 @@ def test_weights_are_read_from_a_bucket(folder, bucket, tmp_path):
   assert weight_files.file_digest(bucket / "w.npz") not in ("", weight_files.file_digest(folder))
 
 
+def test_views_that_are_not_needed_are_not_read(bucket):
+  trees = {view: {"w": jnp.full(3, value)} for view, value in (("ego", 1.0), ("exo", 2.0))}
+  with manager.Checkpoints(bucket / "c") as checkpoints:
+    checkpoints.save(1, {"params": trees, "stats": trees, "momentum": trees}, {})
+  weights = weight_files.read_weights(bucket / "c", views=("ego",))
+  for tree in (weights.params, weights.stats):
+    assert {view: value["w"].tolist() for view, value in tree.items()} == {"ego": [1.0] * 3}
+  assert sorted(weight_files.read_weights(bucket / "c").params) == ["ego", "exo"]
+  # Whoever needs a view that isn't there is told what there is.
+  with manager.Checkpoints(bucket / "d") as checkpoints:
+    checkpoints.save(1, {"params": {"exo": trees["exo"]}, "stats": {}}, {})
+  assert sorted(weight_files.read_weights(bucket / "d", views=("ego",)).params) == ["exo"]
+
+
 def test_a_copy_from_a_bucket_to_a_disk_is_checked_and_back(folder, bucket, tmp_path):
   for name, path in storage.files_below(folder).items():
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from etils import epath
 
+from sum_l_jax import types
 from sum_l_jax.system import command_line
 from sum_l_jax.system import storage
 from sum_l_jax.tools import shared_options
@@ -68,7 +69,7 @@ def export_model(
     raise ValueError(
       f"--output={str(output)!r} exists and is not an empty folder. Give a new folder."
     )
-  weights = weight_files.read_weights(checkpoint)
+  weights = weight_files.read_weights(checkpoint, views=(types.EGO,))
   run, arrays = exported_model.make_function(weights)
   card = exported_model.make_card(weights, file_format=file_format, batch=batch)
   with storage.new_folder(output, last=export_format.CARD) as folder:
