@@ -104,6 +104,9 @@ def write(folder: epath.Path) -> None:
   """
   listed = _files(folder, contents=True)
   storage.write_text(folder / MANIFEST, json.dumps({"files": listed}, indent=1))
+  if not storage.is_remote(folder):
+    # For whoever copies it into a bucket; not all versions of Orbax write it here.
+    storage.write_text(folder / COMMITTED, "Written with the checksums.")
 
 
 def _read_list(folder: epath.Path) -> dict[str, tuple[int, str]] | None:

@@ -228,22 +228,19 @@ class Checkpoints:
     """
     target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     folder = self._directory / str(step)
-    # The checkpointer's own `metadata` refuses after a save in a bucket, in all
-    # processes but the first.
+    # The checkpointer itself asks Orbax once more whether the checkpoint is complete,
+    # and after a save in a bucket it refuses in all processes but the first.
     handler: Any = ocp.StandardCheckpointHandler()
     saved = handler.metadata(folder / "state").tree
     check_same_arrays(saved, target, where=str(folder))
-    restored = self._checkpointer.restore(
-      folder, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
-    )
-    return restored["state"]
+    return handler.restore(folder / "state", args=ocp.args.StandardRestore(target))
 
   def meta(self, step: int) -> dict[str, Any]:
     """Reads the card of a saved checkpoint."""
     folder = self._directory / str(step)
-    args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+    handler: Any = ocp.JsonCheckpointHandler()
     try:
-      meta = self._checkpointer.restore(folder, args=args)["meta"]
+      meta = handler.restore(folder / "meta")
       return checked_json.decode(json.dumps(meta), checked_json.Object)
     except (ValueError, RecursionError) as error:
       raise ValueError(f"The card of the checkpoint {folder} is damaged: {error}") from error
