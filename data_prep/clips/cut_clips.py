@@ -95,7 +95,7 @@ def plan(
   folder: epath.Path,
   label: str,
   footage_of: Mapping[epath.Path, Any],
-) -> list[Bundle]:
+) -> Sequence[Bundle]:
   """Divides clips into groups, and groups into bundles that one process cuts.
 
   Args:

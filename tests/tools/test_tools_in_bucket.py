@@ -47,7 +47,7 @@ def test_weights_videos_and_what_is_made_of_them(finished, bucket, tiny_ego, tmp
   output = bucket / "embeddings.npz"
   options = [f"--checkpoint={weights}", f"--datasets={bucket / 'ego'}:val", f"--output={output}"]
   _tool("embed", options)
-  assert len(npz_files.load(output)[1]["id"]) == 5
+  assert len(npz_files.load(output)[1]["clip_id"]) == 5
   dataset = f"--dataset={bucket / 'ego'}"
   for suffix in ("png", "gif", "mp4"):
     output = bucket / f"cam.{suffix}"
