@@ -150,7 +150,7 @@ def test_test_set_without_labels(official, tmp_path, capsys):
   assert len(test.read_frames(0, range(50))) == 50
   assert doctor.main([str(tmp_path / "out")]) == 0
   text = " ".join(capsys.readouterr().out.split())
-  assert "test: order, records, ids, frames" in text and "13,092" in text
+  assert "test: order, records, shards, ids, frames" in text and "13,092" in text
   assert "67,217" in text  # A warning: the official number of clips.
   assert build_dataset.main([*options, f"--annotations={labels / 'EPIC_100_train.csv'}"]) == 2
   assert "--test_sets needs the folder" in capsys.readouterr().err
