@@ -25,6 +25,8 @@ import tempfile
 import time
 from typing import Any
 
+from etils import epath
+
 from benchmarks import measure
 from sum_l_jax.system import command_line
 from tests.support import storage_server
@@ -133,7 +135,7 @@ def _prepare() -> None:
 
   config = build.read_settings(_CONFIG, ())
   recipes.prepare(
-    config.prepare.recipe, pathlib.Path(config.prepare.directory), seed=config.prepare.seed
+    config.prepare.recipe, epath.Path(config.prepare.directory), seed=config.prepare.seed
   )
 
 
