@@ -10,6 +10,7 @@ import pytest
 
 from data_prep import build_dataset
 from data_prep.clips import cut_clips
+from sum_l_jax.system import storage
 from tests.support import annotation_files
 from tests.support import clip_bytes
 from tests.support import numbered_video
@@ -140,6 +141,18 @@ def test_a_data_set_grows_by_parts(source, whole, tmp_path, capsys):
   assert "added 4 clips of 1 videos to" in capsys.readouterr().out
   assert clip_bytes.content(tmp_path / "out") == clip_bytes.content(tmp_path / "one")
   assert clip_bytes.content(tmp_path / "out")["validation"] == whole["validation"]
+
+
+def test_parts_in_a_bucket(source, whole, bucket, tmp_path):
+  options = [*source, f"--output={bucket / 'out'}"]
+  for option in ("--part=1/2", "--part=0/2", "--merge=2"):
+    assert build_dataset.main([*options, option]) == 0
+  copied = tmp_path / "copied"
+  for name, path in storage.files_below(bucket).items():
+    assert name.startswith("out/"), "the parts are gone"
+    (copied / name).parent.mkdir(parents=True, exist_ok=True)
+    (copied / name).write_bytes(storage.read_bytes(path))
+  assert clip_bytes.content(copied / "out") == whole
 
 
 def test_parts_of_other_annotations_are_refused(source, tmp_path, capsys):
