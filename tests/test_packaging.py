@@ -108,7 +108,7 @@ def test_no_requirement_is_named_twice(wheel):
 @pytest.mark.parametrize(
   "package, with_extras",
   [
-    ("sum_l_jax", ("gcs", "report", "tensorboard")),
+    ("sum_l_jax", ("data_prep", "gcs", "report", "tensorboard")),
     ("data_prep", ("data_prep", "beam", "report", "text")),
   ],
 )
