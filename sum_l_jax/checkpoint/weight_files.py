@@ -25,6 +25,7 @@ import orbax.checkpoint as ocp
 
 from sum_l_jax import types
 from sum_l_jax.checkpoint import integrity
+from sum_l_jax.checkpoint import tensorstore_retries
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import npz_files
 from sum_l_jax.system import storage
@@ -287,6 +288,7 @@ def read_weights(path: str | epath.Path, *, views: Collection[str] = types.VIEWS
   folder = find_checkpoint(path)
   integrity.check(folder)
   meta = _read_meta(folder)
+  tensorstore_retries.limit()
   # The handlers are used directly: a Checkpointer around them warns that the
   # item has no metadata of its own, which a manager's items never have. They are
   # Any, since they take paths of pathlib, whatever their types say.
