@@ -12,6 +12,7 @@ import importlib
 import pathlib
 import shutil
 
+from etils import epath
 import numpy as np
 import pytest
 
@@ -19,6 +20,7 @@ from sum_l_jax import main
 from sum_l_jax.config import read
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
+from sum_l_jax.system import storage
 from tests.support import numbered_video
 from tests.support import pages
 from tests.support import runs
@@ -145,6 +147,42 @@ def test_command_runs(code, command, folder, capsys):
     name, _, value = argument.partition("=")
     if name in ("--output", "--overlay") and value not in ("csv", "json"):
       assert list(folder.glob(f"{value}*")), f"{code}: no {value}"
+
+
+# Places in the folder of which README's commands speak; `configs/` stays on the disk.
+_PLACES = ("data", "my", "runs", "video.mp4", "maps.png", "retrieval.html")
+_README = [
+  (code, command)
+  for code, command in pages.COMMANDS
+  if str(code).startswith("README.md")
+  and ((code, command) in WALKED or command[0] == "sum_l_jax.tools.compare")
+]
+
+
+def _in_bucket(argument: str, root: epath.Path) -> str:
+  """The argument with gs:// in front of each path."""
+  name, equals, value = argument.rpartition("=")
+  paths = value.split(",")
+  if name == "--config" or pathlib.PurePath(paths[0]).parts[0] not in _PLACES:
+    return argument
+  return name + equals + ",".join(f"{root}/{path}" for path in paths)
+
+
+def test_commands_of_the_readme_run_in_a_bucket(folder, bucket, capsys):
+  """All of them, one after the other, with every path in a bucket."""
+  for place in ("data/toy_kitchen", "runs/demo", "runs/demo_fpv", "my"):
+    for name, path in storage.files_below(folder / place).items():
+      storage.upload(path, bucket / place / name)
+  storage.upload(folder / "video.mp4", bucket / "video.mp4")
+  assert len(_README) == 8
+  for code, command in _README:
+    moved = [_in_bucket(argument, bucket) for argument in command]
+    assert any("gs://" in argument for argument in moved)
+    with contextlib.chdir(folder):
+      status = _run(moved)
+    assert status in (0, None), f"{code}: {capsys.readouterr().err}"
+  for path in ("maps.png", "retrieval.html", "data/my/ego/card.json", "data/my/pairs.npz"):
+    assert storage.size(bucket / path)
 
 
 def test_which_commands_are_not_run():
