@@ -155,15 +155,17 @@ def _embed(data: pathlib.Path, output: pathlib.Path) -> None:
   """Embeds as the command does with --append, twice; the model is a hash."""
   # Its import takes seconds, and is not what gets killed.
   sys.modules["tensorflow_text"] = None
+  embed_narrations.CHUNK = 64
   texts = embed_narrations.read_texts(data / "texts.txt")
   path = output / "narrations.npz"
   for part in (texts[:200], texts):
     existing = None
     if path.exists():
       existing = narration_table.NarrationTable.load(path)
-    embed_narrations.embed_narrations(
-      part, model="hash", existing=existing, encoder=_hash_encoder, chunk=64
-    ).save(path, command="soak")
+    table = embed_narrations.embed_narrations(
+      part, model="hash", existing=existing, encoder=_hash_encoder
+    )
+    table.save(path, command="soak")
 
 
 def _describe_embedding(output: pathlib.Path) -> dict[str, str]:
