@@ -272,7 +272,7 @@ def _read_window(
 
 def run(
   config: read.Config,
-  workdir: str | epath.Path,
+  workdir: storage.PathLike,
   *,
   mode: str = "train",
   checkpoint: str = "",

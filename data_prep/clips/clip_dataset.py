@@ -174,7 +174,7 @@ def make_card(
 
 
 def write_clip_dataset(
-  directory: str | epath.Path,
+  directory: storage.PathLike,
   *,
   name: str,
   view: str,

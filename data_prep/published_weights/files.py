@@ -103,7 +103,7 @@ _BESIDE = {
 # The rest of Python's own library is never left beside weights by accident.
 _HARMLESS = {
   *("argparse.Namespace", "types.SimpleNamespace", "functools.partial", "copyreg._reconstructor"),
-  *("epath.Path", "pathlib.PosixPath", "pathlib.WindowsPath", "pathlib.PurePosixPath"),
+  *("pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath", "pathlib.PurePosixPath"),
   *("pathlib._local.Path", "pathlib._local.PosixPath", "pathlib._local.WindowsPath"),
   *("datetime.date", "datetime.datetime", "datetime.timedelta", "datetime.timezone"),
   *("collections.deque", "decimal.Decimal", "fractions.Fraction", "uuid.UUID", "enum.Enum"),
@@ -256,7 +256,7 @@ def _unwrap(
   return out, notes
 
 
-def read(path: str | epath.Path, *, prefix: str = "") -> WeightFile:
+def read(path: storage.PathLike, *, prefix: str = "") -> WeightFile:
   """Reads a PyTorch, safetensors or Caffe2 file, which its content tells apart.
 
   Args:
@@ -346,7 +346,7 @@ def _is_safetensors(path: epath.Path) -> bool:
   return start[8:] == b"{" and length + 8 <= storage.size(path)
 
 
-def write_torch(path: str | epath.Path, tensors: Mapping[str, np.ndarray], card: str) -> None:
+def write_torch(path: storage.PathLike, tensors: Mapping[str, np.ndarray], card: str) -> None:
   """Writes a `.pyth` file as PySlowFast does.
 
   Args:

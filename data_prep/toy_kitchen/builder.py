@@ -19,7 +19,7 @@ CONTENT_VERSION = 1
 
 
 def build(
-  root: str | epath.Path,
+  root: storage.PathLike,
   *,
   seed: int = 0,
   views: Sequence[str] = types.VIEWS,

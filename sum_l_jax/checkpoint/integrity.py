@@ -13,7 +13,6 @@ is complete has Orbax's file `commit_success.txt`, and what is damaged has a not
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import json
 import re
@@ -21,7 +20,6 @@ from typing import Annotated
 
 from absl import logging
 from etils import epath
-import google_crc32c
 import msgspec
 
 from sum_l_jax.system import checked_json
@@ -39,7 +37,6 @@ UNFINISHED = ".orbax-checkpoint-tmp"
 # are still written afterwards.
 _ITEMS = ("state", "meta")
 _DAMAGED = ".damaged"
-_AT_ONCE = 1 << 22
 _MEND = (
   "so the checkpoint isn't what was written. Copy it again from where it is"
   " whole; or run its training command, which sets it aside and goes on from"
@@ -62,16 +59,6 @@ class _Manifest:
   files: Annotated[dict[str, tuple[checked_json.Index, _Crc32c]], msgspec.Meta(min_length=1)]
 
 
-@retries.retried
-def _crc32c(path: epath.Path) -> str:
-  """The CRC32C of a file of a disk, which is read."""
-  value = 0
-  with storage.open_binary(path) as file:
-    while data := file.read(_AT_ONCE):
-      value = google_crc32c.extend(value, data)
-  return base64.b64encode(value.to_bytes(4, "big")).decode("ascii")
-
-
 def _files(folder: epath.Path, *, contents: bool) -> dict[str, tuple[int, str]]:
   """Size and CRC32C of the items' files, by names relative to the checkpoint's folder.
 
@@ -86,7 +73,7 @@ def _files(folder: epath.Path, *, contents: bool) -> dict[str, tuple[int, str]]:
       below = storage.sizes_and_checksums(folder / item)
     else:
       below = {
-        name: (storage.size(path), _crc32c(path) if contents else "")
+        name: (storage.size(path), storage.crc32c(path) if contents else "")
         for name, path in storage.files_below(folder / item).items()
       }
     found.update({f"{item}/{name}": facts for name, facts in below.items()})
@@ -120,7 +107,7 @@ def _read_list(folder: epath.Path) -> dict[str, tuple[int, str]] | None:
     raise DamagedCheckpointError(f"{path} can't be read ({error}), {_MEND}") from error
 
 
-def check(folder: str | epath.Path, *, contents: bool = True) -> None:
+def check(folder: storage.PathLike, *, contents: bool = True) -> None:
   """Compares a checkpoint with its checksums.
 
   Args:
@@ -154,7 +141,7 @@ def check(folder: str | epath.Path, *, contents: bool = True) -> None:
     if found != size:
       raise DamagedCheckpointError(f"{path} has {found} bytes, {size} were written, {_MEND}")
     if not stored and contents:
-      stored = _crc32c(path)
+      stored = storage.crc32c(path)
     if stored and stored != checksum:
       raise DamagedCheckpointError(
         f"{path} has the right size, but not the contents that were written, {_MEND}"

@@ -21,7 +21,6 @@ from typing import Any
 from typing import NoReturn
 
 from absl import logging
-from etils import epath
 import jax
 import orbax.checkpoint as ocp
 
@@ -61,7 +60,7 @@ def _is_of_disk(error: BaseException | None) -> bool:
 class Checkpoints:
   """The checkpoints of one stage; close it, or use it in a `with`."""
 
-  def __init__(self, directory: str | epath.Path, *, keep: int = 2) -> None:
+  def __init__(self, directory: storage.PathLike, *, keep: int = 2) -> None:
     """Removes unfinished checkpoints, and sets damaged ones aside with a warning.
 
     Args:

@@ -181,7 +181,7 @@ def check_card(card: Mapping[str, Any], source: str = "the weights", view: str =
     )
 
 
-def find_checkpoint(path: str | epath.Path) -> epath.Path:
+def find_checkpoint(path: storage.PathLike) -> epath.Path:
   """Finds the step folder that a workdir, stage or checkpoint path means.
 
   Raises:
@@ -202,7 +202,7 @@ def find_checkpoint(path: str | epath.Path) -> epath.Path:
   )
 
 
-def file_digest(path: str | epath.Path) -> str:
+def file_digest(path: storage.PathLike) -> str:
   """Digest of a source's contents, wherever it lies; "" if it isn't there.
 
   Args:
@@ -244,7 +244,7 @@ def _read_npz(path: epath.Path) -> Weights:
   return Weights(as_float32(tree["params"]), as_float32(tree.get("stats", {})), card, str(path))
 
 
-def read_card(path: str | epath.Path) -> dict[str, Any]:
+def read_card(path: storage.PathLike) -> dict[str, Any]:
   """Reads the card of a checkpoint, without its arrays.
 
   Args:
@@ -268,7 +268,7 @@ def _read_meta(folder: epath.Path) -> dict[str, Any]:
   return meta
 
 
-def read_weights(path: str | epath.Path, *, views: Collection[str] = types.VIEWS) -> Weights:
+def read_weights(path: storage.PathLike, *, views: Collection[str] = types.VIEWS) -> Weights:
   """Reads parameters and statistics to the host, without the optimizer.
 
   Args:
@@ -396,7 +396,7 @@ def check_trained_with(weights: Weights, *facts: tuple[str, Any, Any]) -> None:
       )
 
 
-def write_weights(path: str | epath.Path, weights: Weights) -> None:
+def write_weights(path: storage.PathLike, weights: Weights) -> None:
   """Writes an `.npz` file that `read_weights` reads, whole or not at all."""
   flat = flatten({"params": weights.params, "stats": weights.stats})
   arrays = {name: np.asarray(value) for name, value in flat.items()}

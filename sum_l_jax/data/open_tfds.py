@@ -10,8 +10,6 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 
-from etils import epath
-
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import storage
 
@@ -34,7 +32,7 @@ def _class_names(value: object) -> Iterator[str]:
       yield from _class_names(item)
 
 
-def open_builder(directory: str | epath.Path) -> Any:
+def open_builder(directory: storage.PathLike) -> Any:
   """Opens a data set that TFDS wrote, for reading.
 
   Args:

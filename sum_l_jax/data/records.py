@@ -130,7 +130,7 @@ def num_records(num_frames: int) -> int:
   return -(-num_frames // FRAMES_PER_RECORD)
 
 
-def read_card(directory: str | epath.Path) -> dict[str, Any]:
+def read_card(directory: storage.PathLike) -> dict[str, Any]:
   """Reads `card.json`.
 
   Raises:
@@ -201,7 +201,7 @@ class ClipDataset:
       set built at another size or frame rate keeps its pairs.
   """
 
-  def __init__(self, directory: str | epath.Path, split: str, *, check_labels: bool = True) -> None:
+  def __init__(self, directory: storage.PathLike, split: str, *, check_labels: bool = True) -> None:
     """Reads card and index, and no shard.
 
     Args:

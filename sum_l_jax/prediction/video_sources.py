@@ -129,7 +129,7 @@ class ArraySource(Source):
       yield number / self._fps, lambda frame=frame: frame
 
 
-def find(paths: Iterable[str | epath.Path]) -> tuple[list[epath.Path], list[epath.Path]]:
+def find(paths: Iterable[storage.PathLike]) -> tuple[list[epath.Path], list[epath.Path]]:
   """Finds all videos and folders of frames below folders; files stay.
 
   Args:
@@ -191,7 +191,7 @@ def has_no_rate(video: Any) -> bool:
 
 
 def open_source(
-  video: str | epath.Path | np.ndarray, *, fps: float | None = None, default_fps: float
+  video: storage.PathLike | np.ndarray, *, fps: float | None = None, default_fps: float
 ) -> Source:
   """Opens a video file, a folder or `.tar` file of frames, or an array.
 

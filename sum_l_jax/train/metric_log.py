@@ -118,7 +118,7 @@ def _lines(text: str, last_step: float = math.inf) -> Iterator[dict[str, Any]]:
 _read_line = checked_json.decoder(dict[str, checked_json.Finite | None])
 
 
-def read(folder: str | epath.Path) -> dict[str, Series]:
+def read(folder: storage.PathLike) -> dict[str, Series]:
   """Reads everything that a stage has logged.
 
   Args:

@@ -89,7 +89,6 @@ _GRACE_SECONDS = 60.0
 _PATIENCE = 30.0
 _PR_SET_PDEATHSIG = 1  # Of Linux's prctl.h.
 _SAVED = re.compile(r"Saved: (.+)$", re.MULTILINE)
-_STOPPED = 75
 
 
 @dataclasses.dataclass

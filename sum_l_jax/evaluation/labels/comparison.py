@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 
-from etils import epath
 import numpy as np
 
 from sum_l_jax.evaluation.labels import bootstrap
@@ -38,7 +37,7 @@ class Run:
   labels: Mapping[str, np.ndarray]
 
 
-def read_run(workdir: str | epath.Path, split: str) -> Run:
+def read_run(workdir: storage.PathLike, split: str) -> Run:
   """Reads the scores of one split.
 
   Clips that could not be read when the run was evaluated are left out.

@@ -191,7 +191,7 @@ def write_scores(
 
 
 def read_scores(
-  workdir: str | epath.Path, split: str
+  workdir: storage.PathLike, split: str
 ) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
   """Reads what `write_scores` wrote.
 
@@ -304,7 +304,7 @@ def load_result(path: epath.Path, *, shown: bool = False) -> dict[str, Any]:
   return result
 
 
-def read_result(workdir: str | epath.Path, split: str) -> dict[str, Any]:
+def read_result(workdir: storage.PathLike, split: str) -> dict[str, Any]:
   """Reads `result.json`, which must hold the split.
 
   Args:

@@ -32,7 +32,7 @@ def most_changed(change: np.ndarray, number: int) -> np.ndarray:
 
 
 def right_probability(
-  explainer: explain.Explainer, source: str | epath.Path, dataset: records.ClipDataset
+  explainer: explain.Explainer, source: storage.PathLike, dataset: records.ClipDataset
 ) -> np.ndarray:
   """Computes the mean probability of each clip's labels, float32 `[N]`.
 
@@ -57,7 +57,7 @@ def right_probability(
 
 
 def _stored_scores(
-  explainer: explain.Explainer, source: str | epath.Path, dataset: records.ClipDataset
+  explainer: explain.Explainer, source: storage.PathLike, dataset: records.ClipDataset
 ) -> np.ndarray | None:
   """`[N, K]` from the workdir's evaluation, or None where it does not fit."""
   workdir = storage.path(source)
@@ -77,7 +77,7 @@ def _stored_scores(
   return scores.get(explainer.task) if fits else None
 
 
-def network_names(methods: Sequence[str], sources: Sequence[str | epath.Path]) -> tuple[str, ...]:
+def network_names(methods: Sequence[str], sources: Sequence[storage.PathLike]) -> tuple[str, ...]:
   """Names networks for pictures and tables.
 
   They are called by their methods; where two have one method, by as much of the

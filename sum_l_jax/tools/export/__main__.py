@@ -35,8 +35,8 @@ README = "README.md"
 
 
 def export_model(
-  checkpoint: str | epath.Path,
-  output: str | epath.Path,
+  checkpoint: storage.PathLike,
+  output: storage.PathLike,
   *,
   file_format: str = "jax",
   batch: int | str = export_format.DYNAMIC,

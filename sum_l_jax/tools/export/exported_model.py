@@ -213,7 +213,7 @@ def read_card(folder: epath.Path) -> dict[str, Any]:
   return card
 
 
-def load_exported(folder: str | epath.Path, *, batch_size: int = 8) -> predictor.Predictor:
+def load_exported(folder: storage.PathLike, *, batch_size: int = 8) -> predictor.Predictor:
   """Loads an exported network, ready for videos.
 
   Args:

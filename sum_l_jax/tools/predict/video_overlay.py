@@ -80,9 +80,9 @@ def check_output(video: epath.Path, output: epath.Path) -> None:
 
 
 def write_overlay(
-  video: str | epath.Path,
+  video: storage.PathLike,
   predictions: Iterable[best_labels.Prediction],
-  output: str | epath.Path,
+  output: storage.PathLike,
   *,
   fps: float = 30.0,
   progress: predictor.Progress | None = None,

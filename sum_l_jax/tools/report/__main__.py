@@ -42,12 +42,12 @@ def _defaults(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_report(
-  workdir: str | epath.Path,
+  workdir: storage.PathLike,
   *,
-  baseline: str | epath.Path = "",
+  baseline: storage.PathLike = "",
   split: str = "",
   number: int = 4,
-  output: str | epath.Path = "",
+  output: storage.PathLike = "",
 ) -> epath.Path:
   """Writes `report.html` into a workdir, or another file.
 

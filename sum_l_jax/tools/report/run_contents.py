@@ -108,7 +108,7 @@ def open_dataset(folder: str, split: str) -> records.ClipDataset:
 
 
 def read_run(
-  workdir: str | epath.Path, *, split: str = "", baseline: str | epath.Path = ""
+  workdir: storage.PathLike, *, split: str = "", baseline: storage.PathLike = ""
 ) -> RunContents:
   """Reads a workdir.
 

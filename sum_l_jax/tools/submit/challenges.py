@@ -13,8 +13,6 @@ import csv
 import dataclasses
 from typing import Any
 
-from etils import epath
-
 from sum_l_jax.system import storage
 
 # How many entries of a list of problems are shown.
@@ -155,7 +153,7 @@ def check_ids(found: Collection[str], wanted: Collection[str], where: str) -> No
     )
 
 
-def read_ids(path: str | epath.Path, challenge: Challenge) -> tuple[str, ...]:
+def read_ids(path: storage.PathLike, challenge: Challenge) -> tuple[str, ...]:
   """Reads the entries that an official annotation file (CSV) asks for.
 
   Raises:

@@ -111,7 +111,7 @@ def _check_predictions(
 
 
 def write_submission(
-  path: str | epath.Path,
+  path: storage.PathLike,
   members: Mapping[str, Predictions],
   *,
   challenge: challenges.Challenge,
@@ -168,7 +168,7 @@ def _class_keys(classes: int) -> tuple[str, ...]:
 
 
 def read_submission(
-  path: str | epath.Path,
+  path: storage.PathLike,
   *,
   challenge: challenges.Challenge = challenges.EPIC100,
   ids: Mapping[str, Sequence[str]] | None = None,

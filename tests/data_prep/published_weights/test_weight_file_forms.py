@@ -59,6 +59,7 @@ _BESIDE = {
   "array of objects": np.array([{}, None], dtype=object),
   "scalar": np.float64(0.5),
   "path": pathlib.PurePosixPath("a/b"),
+  "class of paths": pathlib.Path,
   "own class": Meter([1.0]),
   "own dict": _config(),
   "classes": [Meter, collections.deque([1])][:1],
