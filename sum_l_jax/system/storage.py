@@ -10,7 +10,8 @@ the path itself. This module has the rest, because of these differences:
 - Opening for appending on a bucket replaces the object, and says nothing.
 - `epath` leaves out names that end in "~", takes `gs://a` for a relative path in
   `absolute`, and can't ask for the size of a file whose owner has no name here.
-- Listings and sizes are never cached: other processes write there.
+- Listings and sizes are not cached, since other processes write there; a command
+  that knows better says so by `listings_kept`.
 - A bucket keeps a CRC32C of each object, which is compared without reading it.
 
 Supported are local and mounted paths and `gs://`. The client of a bucket is
@@ -323,7 +324,7 @@ def _list(folder: str) -> list[dict[str, Any]]:
 
 def is_file(path: PathLike) -> bool:
   """Whether there is a file, with one request."""
-  text = os.fspath(path)  # Takes `epath` longer than the answer.
+  text = os.fspath(path)  # An `epath.Path` would take longer than the answer.
   if not is_remote(text):
     return os.path.isfile(text)
   try:
@@ -386,7 +387,7 @@ def version(path: PathLike) -> str:
 
 
 def read_generation(path: PathLike) -> tuple[int, bytes]:
-  """Reads an object of a bucket, and the number that it has until it is written anew.
+  """Reads an object of a bucket, and the number that it has until it is written again.
 
   One request, which isn't tried again.
 
@@ -755,8 +756,8 @@ def _copy_inside(source: str, target: str) -> None:
   _client().cp_file(source, target)
 
 
-def upload_folder(source: PathLike, target: PathLike, *, last: str) -> None:
-  """Copies a local folder into a bucket; the file `last` follows all others."""
+def upload_folder(source: PathLike, target: PathLike, *, last: str = "") -> None:
+  """Copies a local folder into a bucket; the file `last`, if any, follows all others."""
   below = files_below(source)
   for name in sorted(below, key=lambda name: name == last):
     upload(below[name], epath.Path(target) / name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
-import pathlib
 import re
 import subprocess
 import sys
@@ -73,12 +72,6 @@ def test_the_pool_of_gpus_on_the_page_is_the_one_that_the_jobset_asks_for(writte
   assert job["replicas"] * job["template"]["spec"]["completions"] == int(nodes)
 
 
-def _upload(folder: pathlib.Path, address: str) -> None:
-  for path in sorted(folder.rglob("*")):
-    if path.is_file():
-      storage.upload(path, f"{address}/{path.relative_to(folder)}")
-
-
 def test_the_run_on_the_page_trains_from_and_to_a_bucket(
   written, storage_url, bucket, finished, tiny_ego, tiny_exo, tiny_tables, tmp_path
 ):
@@ -88,11 +81,11 @@ def test_the_run_on_the_page_trains_from_and_to_a_bucket(
   name = re.match(r"gs://([^/]+)/", plan["workdir"])[1]
   storage_server.make_bucket(storage_url, name)
   root = f"gs://{name}"
-  _upload(tiny_ego, f"{root}/data/epic55/ego")
-  _upload(tiny_exo, f"{root}/data/lemma/exo")
-  _upload(tiny_tables, f"{root}/data/epic55")
+  storage.upload_folder(tiny_ego, f"{root}/data/epic55/ego")
+  storage.upload_folder(tiny_exo, f"{root}/data/lemma/exo")
+  storage.upload_folder(tiny_tables, f"{root}/data/epic55")
   for place in ("weights/slowfast_r50", "runs/lemma"):
-    _upload(pathlib.Path(finished[0]), f"{root}/{place}")
+    storage.upload_folder(finished[0], f"{root}/{place}")
   config = runs.write_config(
     tmp_path / "small.py", ego=tmp_path / "ego", exo=tmp_path / "exo", tables=tmp_path
   )

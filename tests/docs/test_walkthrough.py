@@ -171,8 +171,7 @@ def _in_bucket(argument: str, root: epath.Path) -> str:
 def test_commands_of_the_readme_run_in_a_bucket(folder, bucket, capsys):
   """All of them, one after the other, with every path in a bucket."""
   for place in ("data/toy_kitchen", "runs/demo", "runs/demo_fpv", "my"):
-    for name, path in storage.files_below(folder / place).items():
-      storage.upload(path, bucket / place / name)
+    storage.upload_folder(folder / place, bucket / place)
   storage.upload(folder / "video.mp4", bucket / "video.mp4")
   assert len(_README) == 8
   for code, command in _README:
