@@ -37,7 +37,7 @@ CONVOLUTIONS = {
   "s4 c": Layer((4, 8, 7, 7, 256), (1, 1, 1, 256, 1024)),
   "fast s1": Layer((4, 32, 112, 112, 3), (5, 7, 7, 3, 8), (1, 2, 2), of_pixels=True),
 }
-# Those of which there are several ways; of the others, the one that is used.
+# All ways of the kinds that have several; the one that is used of the others.
 WAYS = {"fast s1": ("stack", "taps")}
 NORMS = {"s2 c norm": (4, 8, 28, 28, 256), "s4 c norm": (4, 8, 7, 7, 1024)}
 

@@ -73,7 +73,7 @@ def _timed(
   start = time.perf_counter()
   process = subprocess.Popen(
     [sys.executable, *arguments],
-    # A cache of elsewhere would be warm from the start.
+    # A cache that is named in the environment may be warm from the start.
     env={k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
     | dict(variables or {}),
     text=True,

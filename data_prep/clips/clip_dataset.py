@@ -391,7 +391,7 @@ class _Writer:
     for name in storage.names(self._folder):
       if name not in last:
         storage.upload(self._folder / name, self._place / name)
-    # Of a build that was interrupted, and is not this one.
+    # An interrupted build of another data set may have left files.
     for name in storage.names(self._place):
       if _SHARD.fullmatch(name) and name not in self._shards:
         storage.remove(self._place / name)

@@ -114,7 +114,7 @@ def _gigabytes(size: float) -> str:
 
 def estimate(specs: Sequence[clip_specs.ClipSpec], output: clip_reader.Output) -> Estimate | None:
   """Cuts the beginning of a few clips to estimate all; None if none can be cut."""
-  # Videos of a bucket are fetched whole: one must do.
+  # A video of a bucket is fetched whole for its sample: one sample must do.
   samples = 1 if any(storage.is_remote(spec.media) for spec in specs) else _SAMPLES
   step = max(1, len(specs) // samples)
   frames = size = 0

@@ -8,7 +8,7 @@ save nor before a use. A checkpoint without a list is used with a warning.
 On a disk Orbax completes a checkpoint by giving its folder the final name, and a
 damaged one is set aside by another name. In a bucket nothing can be renamed: what
 is complete has Orbax's file `commit_success.txt`, and what is damaged has a note,
-`damaged.txt`. All that lists checkpoints does it by `steps`.
+`damaged.txt`. Whatever lists checkpoints calls `steps`.
 """
 
 from __future__ import annotations

@@ -88,8 +88,8 @@ class Checkpoints:
     # One process looks, for all.
     self._steps: list[int] = json.loads(peers.from_first(self._look))
     tensorstore_retries.limit()
-    # Given outright: what Orbax chooses for a mounted bucket is to change, and
-    # checkpoints that were saved in another way would be unfinished ones there.
+    # Orbax's own choice for a mounted bucket is to change, and it takes checkpoints
+    # that were saved in the other way for unfinished ones.
     atomicity = ocp.path.atomicity
     kind = (
       atomicity.CommitFileTemporaryPath
@@ -98,8 +98,8 @@ class Checkpoints:
     )
     options = ocp.AsyncOptions(
       post_finalization_callback=self._seal,
-      # Made in the background, a folder that can't be made leaves threads of Orbax
-      # behind that wait for it for five minutes, also at the end of the process.
+      # In the background, a folder that can't be made would leave threads of Orbax
+      # behind, which wait for it for five minutes, also at the end of the process.
       create_directories_asynchronously=False,
     )
     self._checkpointer = ocp.AsyncCheckpointer(

@@ -8,7 +8,8 @@ from orbax.checkpoint._src.serialization import tensorstore_utils
 
 from sum_l_jax.system import retries
 
-# Of TensorStore: first and longest pause, each about twice as long as the last.
+# TensorStore's first and longest pause, in seconds; each one is about twice as long
+# as the one before.
 _FIRST, _LONGEST = 1.0, 32.0
 # Orbax copies them for each of its contexts, and has no setting for the tries.
 _CONTEXTS = ("_BASE_TS_CONTEXT", "_DEFAULT_OCDBT_TS_CONTEXT")

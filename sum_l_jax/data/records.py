@@ -231,7 +231,7 @@ class ClipDataset:
     self.labelled = bool(self.tasks) and split not in card.get("unlabelled", ())
     self.clips = _read_clips(self.directory, split)
     if storage.is_remote(directory):
-      # More are being added: the card counts once their shards are there.
+      # Clips beyond the card's number are being added; their shards may be missing.
       self.clips = self.clips[: card["splits"][split]]
     if len(self.clips) != card["splits"][split]:
       raise ValueError(

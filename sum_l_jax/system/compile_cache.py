@@ -3,7 +3,7 @@
 What lies there is executed. It is therefore never taken from a workdir, which
 may come from somebody else, but from the user's own cache folder, from what the
 settings name or from `JAX_COMPILATION_CACHE_DIR`, and only where nobody else can
-write. Who can write into a bucket is its owner's to decide.
+write. The owner of a bucket decides who can write into it.
 """
 
 from __future__ import annotations

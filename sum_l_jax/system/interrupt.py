@@ -34,7 +34,7 @@ _asked_at = 0.0
 
 
 def asked_at() -> float:
-  """When it was last asked, by the monotonic clock: before a step or a batch; 0 for never."""
+  """When a step or a batch was last begun, by the monotonic clock; 0 for never."""
   return _asked_at
 
 

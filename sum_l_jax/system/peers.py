@@ -34,7 +34,7 @@ BEAT_SECONDS = 3.0
 SILENT_SECONDS = 20.0
 # How long a process waits for the others at a point that all must reach.
 WAIT_SECONDS = 3600.0
-# How long what is called before this process ends may take.
+# Seconds that each function of `at_leaving` may take.
 LEAVE_SECONDS = 10.0
 _MOST_SHOWN = 8
 # Exit status where another process failed or is lost.
@@ -66,13 +66,13 @@ os.write(2, ("\nerror: " + word + "\n").encode())
 """
 
 
-# Called with the last line where this process ends because of another one, while it
-# may be anywhere in its work: what can still be written is written there.
+# Functions that are called with the last line when this process ends because of
+# another one, wherever it is in its work. They write what can still be written.
 at_leaving: list[Callable[[str], object]] = []
 
 
 def _call_before_leaving(text: str) -> None:
-  """Calls these, each for `LEAVE_SECONDS` at most."""
+  """Calls the functions of `at_leaving`, each for `LEAVE_SECONDS` at most."""
 
   def call(function: Callable[[str], object]) -> None:
     with contextlib.suppress(Exception):  # The last line says what matters.

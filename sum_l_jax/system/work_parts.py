@@ -207,7 +207,7 @@ class Parts:
     if isinstance(found := self._look(part), Made):
       return f"part {part} is there already, {len(found.items)} items: {place}"
     items = part.share(self._weights)
-    # What somebody left who was killed, or what is damaged, or of other work.
+    # It is unfinished, damaged, or a part of other work.
     storage.remove_tree(place)
     with self._noting(part):
       try:
@@ -324,7 +324,9 @@ class Parts:
     if len(wrong) == of:
       others = sorted(self._others())
       if others:
-        lines.append(f"There are parts of {', '.join(map(str, others))}: say --merge={others[0]}?")
+        lines.append(
+          f"There are parts of {', '.join(map(str, others))}: did you mean --merge={others[0]}?"
+        )
       elif self._output.exists():
         lines.append("The output is there; if these parts made it, nothing is left to do.")
     first = next(iter(wrong))

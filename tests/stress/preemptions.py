@@ -74,7 +74,8 @@ HOSTS = {1: 0.75, 2: 0.17, 4: 0.08}
 STAGES = ("exo", "joint")
 FAULTS = 0.1
 TOLERANCE = 1e-6
-# Of arrays that differ in a sign of zero, or less than can be subtracted.
+# Difference of arrays that differ in a sign of zero, or by less than a subtraction
+# shows.
 TINY = 1e-300
 _FOLDER = pathlib.Path(__file__).parents[2] / ".cache" / "preemptions"
 # A run that was killed so often is left to finish.
@@ -496,7 +497,7 @@ class Soak:
       "largest_difference_of_these": max([line["difference"] for line in changed], default=0.0),
       "saves_reported_and_found": sum(line["saves"] for line in starts),
       "share_of_faults": FAULTS if self._setting.server else 0.0,
-      # Of this start of the soak.
+      # Counted since this start of the soak.
       "faults_injected": proxy,
       "lost": 0,
       "seed": self._seed,

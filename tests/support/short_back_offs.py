@@ -1,7 +1,7 @@
 """Pauses between tries, made short: for tests whose storage fails often.
 
 `install` shortens those of this project and of the clients that it uses. How
-often they try stays as it is. As a module it runs another one so:
+often they try stays as it is. Run as a module, it shortens them for another one:
 
   python -m tests.support.short_back_offs sum_l_jax.main --config=... --workdir=...
 """
@@ -23,7 +23,7 @@ def install() -> None:
   import gcsfs.retry
 
   retries.FIRST_PAUSE = 0.01
-  # Of asyncio, that module uses nothing else.
+  # That module uses nothing else of asyncio.
   gcsfs.retry.asyncio = types.SimpleNamespace(
     sleep=lambda seconds: asyncio.sleep(_FACTOR * seconds)
   )

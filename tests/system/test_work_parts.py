@@ -96,7 +96,9 @@ def test_missing_parts_are_named_with_their_command(tmp_path):
 def test_another_number_of_parts_is_named(tmp_path):
   work = _work(tmp_path)
   _make(work, 0, of=8)
-  with pytest.raises(work_parts.MissingPartsError, match=r"There are parts of 8: say --merge=8\?"):
+  with pytest.raises(
+    work_parts.MissingPartsError, match=r"There are parts of 8: did you mean --merge=8\?"
+  ):
     work.collect(3, COMMAND)
 
 

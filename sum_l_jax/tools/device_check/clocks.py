@@ -1,4 +1,4 @@
-"""Times what runs beside the host."""
+"""Times work that goes on beside the host."""
 
 from __future__ import annotations
 

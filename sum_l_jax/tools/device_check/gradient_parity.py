@@ -15,7 +15,7 @@ from sum_l_jax.tools.device_check import synthetic_trainer
 from sum_l_jax.train.state import Tree
 
 _BATCH = 4
-# Of float32 with all its digits.
+# Bounds of the relative differences in float32 with all its digits.
 LOSS_BOUND, GRADIENT_BOUND = 1e-4, 1e-3
 # Standard deviations by which BatchNorm moves what a ReLU sees away from its
 # kink, where one rounding turns a gradient on or off: two right answers would

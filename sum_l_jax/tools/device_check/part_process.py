@@ -23,7 +23,7 @@ from typing import Any
 
 from sum_l_jax.tools.device_check import check_parts
 
-_LAST_LINES = 400
+_LONGEST_REASON = 400
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ def _last_words(text: str) -> str:
   """The line of an output that says what went wrong."""
   lines = [line.strip() for line in text.splitlines() if line.strip()]
   telling = [line for line in lines if "Error" in line or line.startswith("error:")] or lines
-  return telling[-1][:_LAST_LINES] if telling else "It said nothing."
+  return telling[-1][:_LONGEST_REASON] if telling else "It said nothing."
 
 
 def _read(text: str) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def find(name: str) -> TpuType | None:
     ValueError: a TPU of a size that is not in the tables.
   """
   prefix, _, number = name.rpartition("-")
-  # What everybody calls it.
+  # Everybody calls it v5e.
   prefix = "v5litepod" if prefix == "v5e" else prefix
   generation = _GENERATIONS.get(prefix)
   if generation is None:
@@ -127,7 +127,7 @@ def find(name: str) -> TpuType | None:
   return TpuType(
     name=f"{prefix}-{number}",
     chips=chips,
-    # The two cores of a chip are one device, but for the latest.
+    # The two cores of a chip are one device, except on TPU7x.
     devices=2 * chips if prefix == "tpu7x" else chips,
     topology=generation.topologies[chips],
     runtime=generation.runtime,
