@@ -1,4 +1,4 @@
-"""`status.json`: what a run is doing, for people, babysitters and probes.
+"""`status.json`: what a run is doing, for people and for probes.
 
 Process 0 writes it to the workdir from a thread: at the start, every few seconds,
 and at the end. A process that goes on in the workdir reads it first, so that the

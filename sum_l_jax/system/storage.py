@@ -820,7 +820,7 @@ def remove(path: PathLike) -> None:
 
 @retries.retried
 def _remove_remote(path: str) -> None:
-  # Of two tries, the second one may find nothing.
+  # A first try may have removed it before its answer was lost.
   with contextlib.suppress(FileNotFoundError):
     _client().rm_file(path)
 

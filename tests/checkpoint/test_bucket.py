@@ -270,7 +270,7 @@ def mount_fixture(monkeypatch):
 def test_checkpoints_on_a_mounted_bucket_are_not_cleaned_away(tmp_path, mount):
   folder = tmp_path / "c"
   _save(folder, 2, 4)
-  # Of an Orbax that did not write it on a disk (0.11).
+  # As Orbax 0.11 leaves it, which writes no such file on a disk.
   (folder / "2" / integrity.COMMITTED).unlink(missing_ok=True)
   (folder / "5.orbax-checkpoint-tmp").mkdir()
   _save(folder, 6)

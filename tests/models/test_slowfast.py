@@ -82,7 +82,7 @@ def test_stages_fill_the_lanes(count, slow, fast):
 
 @pytest.mark.parametrize("name, slow", [("slow_r50", (2, 2, 1, 1, 1)), ("tiny", (1, 1, 1, 1))])
 def test_the_only_pathway_fills_the_lanes(name, slow):
-  """But that of `tiny`, whose stem has a convolution of its own."""
+  """Except in `tiny`, whose stem has a convolution of its own."""
   spec = backbones.BACKBONES[name].spec
   network = nnx.eval_shape(lambda: _network("tpu", 8, spec=spec))
   assert _packs(network, 48) == (slow, ())

@@ -28,7 +28,7 @@ def test_every_bit_counts(tmp_path):
   one = {"joint 6 params/a": np.array([1.0, 0.0, 3.0], np.float32)}
   assert 0.0 < _compare(tmp_path, one) < 1e-6
   one["joint 6 params/a"][2] += 3e-6
-  assert 0.8e-6 < _compare(tmp_path, one) < 1.2e-6  # Of the array's largest value.
+  assert 0.8e-6 < _compare(tmp_path, one) < 1.2e-6  # Relative to its largest value.
 
 
 def test_the_optimizer_counts_where_it_is_asked_for(tmp_path):

@@ -126,7 +126,7 @@ def test_every_fault_at_every_request(task, bucket, proxy, storage_url, monkeypa
     before = proxy.faults[kind]
     for at in range(requests):
       run(kind, at)
-    # Of two requests side by side, the second one is sometimes not needed.
+    # The second of two requests side by side is sometimes not needed.
     assert before + requests // 2 < proxy.faults[kind] <= before + requests
 
 

@@ -1,4 +1,4 @@
-"""Says how a training goes on, for people, babysitters and probes.
+"""Says how a training goes on, for people and for probes.
 
   python -m sum_l_jax status gs://bucket/run
   python -m sum_l_jax status gs://bucket/run --max_age=900 --json

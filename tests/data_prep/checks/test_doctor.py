@@ -45,7 +45,7 @@ def test_verify_finds_frames_of_another_build(examine, ego, tmp_path):
   other = damaged_sets.write(tmp_path / "other", {"train": _resize(ego, quality=50)})
   (shard,), (better,) = (list(f.glob("*-train.array_record*")) for f in (ego, other))
   shutil.copy(better, shard)
-  # Of the other checks one sees the size: names, order and numbers are the same.
+  # One other check sees it, by the size: names, order and numbers are the same.
   _, _, found = examine(ego)
   assert {f["check"] for f in found if f["severity"] == "error"} == {"shards"}
   status, _, found = examine(ego, "--verify")
