@@ -9,9 +9,8 @@ its checksums, and to remove the oldest one. Then the same files are read for th
 CRC32C and for their SHA-256, in turn.
 
 The arrays of a state share their memory, and 2 GB of them are under way at a time,
-so that this runs in 4 GB: the disk is the subject. The second
-reading finds in memory what the system still keeps of the files, as it does after
-a save.
+so that this runs in 4 GB: the disk is the subject. The second reading finds in
+memory what the system still keeps of the files, as it does after a save.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
   python -m benchmarks.host_input --output=benchmarks/results/host_input.json
   python -m benchmarks.host_input --table
 
-measures what a clip costs a core from each place, in turn in one thread, for the
-clips of the published networks, and then a stream with threads. The bucket is a
-server on this machine: it answers without the way to a real one, and its own time
-is not in the processor time of a clip. What a real bucket gives is for
+The first command measures what a clip costs a core from each place, in turn in one
+thread, for the clips of the published networks, and then a stream with threads. The
+bucket is a server on this machine: it answers without the way to a real one, and
+its own time is not in the processor time of a clip. What a real bucket gives is for
 `python -m sum_l_jax doctor --data=gs://...` to say.
 
 `--table` prints how many cores a chip needs, from the committed results of this

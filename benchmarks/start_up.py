@@ -2,10 +2,10 @@
 
   python -m benchmarks.start_up --output=benchmarks/results/start_up.json
 
-The first training step of `configs/demo.py` as a process of its own, with an
-empty compilation cache and then with what that left there; and `--help` of the
-commands. With `--bucket`, the first step as a pod that was replaced begins: with
-workdir and cache (`config.storage.compilation_cache`) on a disk and in a bucket,
+It times the first training step of `configs/demo.py` as a process of its own, with
+an empty compilation cache and then with what that left there, and `--help` of the
+commands. With `--bucket` it times the first step as a pod that was replaced begins:
+with workdir and cache (`config.storage.compilation_cache`) on a disk and in a bucket,
 which a server on loopback keeps. The data are rendered first where they are absent,
 untimed. The first step is seen by its line in the log.
 """

@@ -32,6 +32,7 @@ from tests.support import fault_proxy
 from tests.support import runs
 from tests.support import streams
 from tests.support import tiny_data
+from tests.support import waiting
 
 FULL, THERE, BUSY = shard_cache.Outcome.FULL, shard_cache.Outcome.THERE, shard_cache.Outcome.BUSY
 
@@ -62,13 +63,6 @@ def take(folder, count=9, split="train", **more):
   return streams.take(count, ego=records.ClipDataset(folder, split), **more)
 
 
-def wait_for(condition, seconds=20):
-  end = time.monotonic() + seconds
-  while not condition():
-    assert time.monotonic() < end
-    time.sleep(0.02)
-
-
 def copies(cache):
   return sorted(name for name in os.listdir(cache.folder) if name.endswith(".shard"))
 
@@ -90,7 +84,7 @@ def test_batches_are_the_same_from_wherever_they_come(many, remote, tmp_path, op
   with streams.open_stream(ego=records.ClipDataset(remote, "train"), copies=cache) as stream:
     streams.assert_equal(list(itertools.islice(stream, 9)), expected)
     number = len(records.ClipDataset(many, "train").shards.files)
-    wait_for(lambda: len(copies(cache)) == number)
+    waiting.wait_for(lambda: len(copies(cache)) == number)
   opened.clear()
   streams.assert_equal(take(remote, copies=cache), expected)
   assert opened and not any(path.startswith("gs://") for path in opened)
@@ -177,7 +171,7 @@ def test_evaluation_copies_what_is_read_often(many, remote, tmp_path, opened):
   expected = list(_test_views(records.ClipDataset(many, "val")))
   streams.assert_equal(list(stream), expected)
   for _ in stream:
-    wait_for(lambda: len(copies(cache)) == 2)
+    waiting.wait_for(lambda: len(copies(cache)) == 2)
   opened.clear()
   streams.assert_equal(
     list(_test_views(records.ClipDataset(remote, "val"), copies=cache)), expected
@@ -207,7 +201,7 @@ def test_hosts_copy_what_they_read_and_no_more(remote, tmp_path, monkeypatch):
     for _ in range(5):
       list(stream)
     for _ in stream:
-      wait_for(functools.partial(asked.issuperset, own))
+      waiting.wait_for(functools.partial(asked.issuperset, own))
     assert asked == own
 
 
@@ -290,7 +284,7 @@ def test_what_has_no_room_is_read_from_the_bucket(many, remote, tmp_path, caplog
       lambda self, shard, *a, **k: fetched.append(original(self, shard, *a, **k)) or fetched[-1],
     )
     with streams.open_stream(ego=data, copies=cache) as stream:
-      wait_for(lambda: FULL in fetched)
+      waiting.wait_for(lambda: FULL in fetched)
       streams.assert_equal(list(itertools.islice(stream, 13)), take(many, 13))
   assert 1 <= fetched.count(THERE) < len(sizes)
   assert sum(os.path.getsize(os.path.join(cache.folder, n)) for n in copies(cache)) <= 2 * max(
@@ -333,7 +327,7 @@ def test_a_damaged_copy_is_made_again(damage, many, remote, tmp_path, monkeypatc
     place.write_bytes(whole[:position])
   with streams.open_stream(ego=data, copies=cache) as stream:
     streams.assert_equal(list(itertools.islice(stream, 9)), take(many))
-    wait_for(lambda: place.exists() and place.read_bytes() == whole)
+    waiting.wait_for(lambda: place.exists() and place.read_bytes() == whole)
 
 
 def test_another_file_in_the_bucket_is_not_copied(remote, tmp_path):

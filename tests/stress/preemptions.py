@@ -6,10 +6,10 @@
 A run is what a user starts: `python -m sum_l_jax.main` with its workdir,
 checkpoints, data sets, narrations and pairs in a bucket (a storage server on
 loopback), by one process or by two or four that find each other by
-`--coordinator_address`, with one device each. At a random moment all
-of them, or one of them, get SIGKILL, or one gets SIGTERM as from a scheduler that
-wants the machine back. Then the same command is started again, by as many
-processes or by another number of them, until it is done.
+`--coordinator_address`, with one device each. At a random moment all of them, or
+one of them, get SIGKILL, or one gets SIGTERM as from a scheduler that wants the
+machine back. Then the same command is started again, by as many processes or by
+another number of them, until it is done.
 
 A run whose number of processes stays the same must end with the parameters,
 statistics and optimizer of the uninterrupted run bit for bit; one whose number

@@ -18,6 +18,7 @@ from sum_l_jax.system import lease
 from sum_l_jax.system import retries
 from sum_l_jax.system import storage
 from tests.support import fault_proxy
+from tests.support import waiting
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -148,24 +149,17 @@ def _renewals(bucket) -> int:
   return lease.Holder.from_json(lease.BucketStore(bucket).latest()[1]).renewals
 
 
-def _wait_for(condition) -> None:
-  end = time.monotonic() + 20
-  while not condition():
-    assert time.monotonic() < end
-    time.sleep(0.01)
-
-
 def test_a_renewal_is_one_request_and_outlives_lost_answers(bucket, proxy):
   lost = []
   taken = lease.take(bucket, what="one", lost=lost.append)
   before = proxy.requests
-  _wait_for(lambda: taken._holder.renewals >= 5)
+  waiting.wait_for(lambda: taken._holder.renewals >= 5)
   assert proxy.requests - before <= taken._holder.renewals + 2
   # The next renewals are done without an answer, and then meet their own objects.
   for kind in ("lost", "503", "cut", "lost"):
     renewals = taken._holder.renewals
     proxy.planned.append(kind)
-    _wait_for(lambda renewals=renewals: taken._holder.renewals > renewals + 1)
+    waiting.wait_for(lambda renewals=renewals: taken._holder.renewals > renewals + 1)
   assert proxy.faults == {"lost": 2, "503": 1, "cut": 1} and not lost
   taken.close()
   assert _renewals(bucket) == taken._holder.renewals
@@ -176,7 +170,7 @@ def test_a_renewal_that_meets_another_object_ends_the_run(bucket):
   first = lease.take(bucket, what="paused", lost=lost.append)
   store = lease.BucketStore(bucket)
   holder = dataclasses.replace(lease.Holder.this_process("another"), host="far")
-  _wait_for(lambda: store.create(store.latest()[0], holder.to_json()))
+  waiting.wait_for(lambda: store.create(store.latest()[0], holder.to_json()))
   first._thread.join(timeout=10)
   assert len(lost) == 1 and "took its folder over: process" in str(lost[0])
   first.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
@@ -14,6 +13,7 @@ from sum_l_jax.system import peers
 from sum_l_jax.system import storage
 from sum_l_jax.train import metric_log
 from sum_l_jax.train import metrics
+from tests.support import waiting
 
 _CODE = """
 import sys
@@ -76,25 +76,18 @@ def test_without_tensorflow_one_line_says_what_to_install(tmp_path):
     assert [p.name for p in (tmp_path / stage).iterdir()] == ["metrics.jsonl"]
 
 
-def _wait_for(condition, seconds=20.0):
-  end = time.monotonic() + seconds
-  while not condition():
-    assert time.monotonic() < end
-    time.sleep(0.02)
-
-
 def test_in_a_bucket_numbers_appear_at_the_period_and_at_the_end(bucket):
   writer = metrics.Writer(bucket, upload_seconds=0.1)
   writer.write_scalars(1, {"loss": 1.5})
-  _wait_for(lambda: metric_log.read(bucket))
+  waiting.wait_for(lambda: metric_log.read(bucket))
   assert metric_log.read(bucket)["loss"].values.tolist() == [1.5]
-  _wait_for(lambda: storage.matching(bucket, "events*"))
+  waiting.wait_for(lambda: storage.matching(bucket, "events*"))
   writer.close()
   patient = metrics.Writer(bucket, start_step=1, upload_seconds=3600)
   patient.write_scalars(2, {"loss": 2.5})
   assert metric_log.read(bucket)["loss"].steps.tolist() == [1]
   patient.upload_soon()  # As with a checkpoint.
-  _wait_for(lambda: metric_log.read(bucket)["loss"].steps.tolist() == [1, 2])
+  waiting.wait_for(lambda: metric_log.read(bucket)["loss"].steps.tolist() == [1, 2])
   patient.write_scalars(3, {"loss": 3.5})
   patient.close()
   assert metric_log.read(bucket)["loss"].values.tolist() == [1.5, 2.5, 3.5]
