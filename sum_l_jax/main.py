@@ -181,6 +181,8 @@ def _alone_in(workdir: epath.Path, what: str) -> Iterator[None]:
 
 
 def _lost(error: lease.LostError) -> None:
+  # The other threads go on until all processes know it.
+  storage.refuse_writes(error)
   others = peers.known()
   if others:
     others.end(str(error), 2)

@@ -212,6 +212,7 @@ def remove(directory: epath.Path, step: int) -> None:
   Raises:
     OSError: that fails.
   """
+  storage.check_may_write()
   folder = directory / str(step)
   if storage.is_remote(directory):
     storage.remove(folder / COMMITTED)

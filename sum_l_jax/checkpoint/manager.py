@@ -151,6 +151,7 @@ class Checkpoints:
     self.wait()
     if step in self._steps:
       return
+    storage.check_may_write()
     # Fails here; within the save, its error would race with those it causes.
     json.dumps(meta)
     self._pending = step

@@ -79,6 +79,8 @@ _PASSING_WORDS = (
   "Service Unavailable",
   _EXPIRED,
 )
+# Attribute of errors for which the patience was already spent.
+_GIVEN_UP = "_sum_l_given_up"
 
 _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
@@ -124,23 +126,39 @@ def _is_expired(error: BaseException) -> bool:
   return _status(error) == 401 and _EXPIRED in str(error)
 
 
+def _is_worth_a_try(error: BaseException) -> bool:
+  return passes(error) and not hasattr(error, _GIVEN_UP)
+
+
 def retried(function: Callable[_Args, _Result]) -> Callable[_Args, _Result]:
   """Makes a function that is called again after errors that pass.
 
-  The pauses between the tries grow; `patience` bounds them all together. The
-  function must do the same whenever it is called. Its last error is raised as it
-  is.
+  The pauses between the tries grow; `patience` bounds them all together, from the
+  first error on: a transfer may have gone well for longer before. The function must
+  do the same whenever it is called. Its last error is raised as it is, and a retried
+  function that has called this one doesn't begin again.
   """
 
   @functools.wraps(function)
   def call(*args: _Args.args, **kwargs: _Args.kwargs) -> _Result:
     import tenacity
 
+    first: float | None = None
+
+    def is_over(state: tenacity.RetryCallState) -> bool:
+      nonlocal first
+      assert state.outcome is not None and state.outcome_timestamp is not None
+      first = state.outcome_timestamp if first is None else first
+      over = state.outcome_timestamp - first + state.upcoming_sleep >= patience()
+      if over and (error := state.outcome.exception()) is not None:
+        setattr(error, _GIVEN_UP, True)
+      return over
+
     again = tenacity.Retrying(
-      retry=tenacity.retry_if_exception(passes),
+      retry=tenacity.retry_if_exception(_is_worth_a_try),
       # Jitter, so that the processes of a pod don't all come back at once.
       wait=tenacity.wait_exponential_jitter(FIRST_PAUSE, _LONGEST_PAUSE, jitter=FIRST_PAUSE),
-      stop=tenacity.stop_before_delay(patience()),
+      stop=is_over,
       before_sleep=_say,
       reraise=True,
     )

@@ -546,6 +546,25 @@ def _remote_matching(folder: str, pattern: str) -> list[epath.Path]:
 
 # Writing.
 
+# What ends this process, because the folder in which it wrote is somebody else's.
+_refused: Exception | None = None
+
+
+def refuse_writes(error: Exception) -> None:
+  """Has everything fail from now on that would write or remove something.
+
+  Args:
+    error: why this process may not write any more; it is raised there.
+  """
+  global _refused
+  _refused = error
+
+
+def check_may_write() -> None:
+  """Raises the error of `refuse_writes`, if there is one."""
+  if _refused is not None:
+    raise _refused
+
 
 def make_folder(folder: PathLike) -> None:
   """Makes a folder, and those above it, where they are missing.
@@ -570,6 +589,7 @@ def replacing(path: PathLike) -> Iterator[pathlib.Path]:
   Yields:
     The path to write to.
   """
+  check_may_write()
   if is_remote(path):
     with tempfile.TemporaryDirectory(prefix="sum_l_") as folder:
       scratch = pathlib.Path(folder) / epath.Path(path).name
@@ -589,6 +609,7 @@ def replacing(path: PathLike) -> Iterator[pathlib.Path]:
 @retries.retried
 def write_bytes(path: PathLike, data: bytes) -> None:
   """Writes a file, which appears whole or not at all."""
+  check_may_write()
   if is_remote(path):
     _client().pipe_file(os.fspath(path), data)
     return
@@ -613,6 +634,7 @@ def create(path: PathLike, data: bytes) -> bool:
   Returns:
     Whether this call made it.
   """
+  check_may_write()
   try:
     if is_remote(path):
       _client().pipe_file(os.fspath(path), data, mode="create")
@@ -709,6 +731,7 @@ def _made_meanwhile(path: PathLike) -> FileExistsError:
 @retries.retried
 def upload(source: PathLike, target: PathLike) -> None:
   """Copies a local file into a bucket, where it appears whole or not at all."""
+  check_may_write()
   _client().put_file(os.fspath(source), os.fspath(target))
 
 
@@ -753,6 +776,7 @@ def _copy_remote(source: str, target: str) -> None:
 
 @retries.retried
 def _copy_inside(source: str, target: str) -> None:
+  check_may_write()
   _client().cp_file(source, target)
 
 
@@ -812,6 +836,7 @@ def local_folder(folder: PathLike) -> Iterator[pathlib.Path]:
 
 def remove(path: PathLike) -> None:
   """Removes a file, if it is there."""
+  check_may_write()
   if is_remote(path):
     _remove_remote(os.fspath(path))
   else:
@@ -820,6 +845,7 @@ def remove(path: PathLike) -> None:
 
 @retries.retried
 def _remove_remote(path: str) -> None:
+  check_may_write()
   # A first try may have removed it before its answer was lost.
   with contextlib.suppress(FileNotFoundError):
     _client().rm_file(path)
@@ -827,6 +853,7 @@ def _remove_remote(path: str) -> None:
 
 def remove_tree(folder: PathLike) -> None:
   """Removes a folder with all that is in it, as far as that can be removed."""
+  check_may_write()
   if not is_remote(folder):
     shutil.rmtree(folder, ignore_errors=True)
     return
@@ -842,6 +869,7 @@ def move_folder(source: PathLike, target: PathLike) -> None:
     OSError: there is another file or folder.
     ValueError: one of them is in a bucket, where nothing can be renamed.
   """
+  check_may_write()
   local(source).rename(local(target))
 
 

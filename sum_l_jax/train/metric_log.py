@@ -75,6 +75,7 @@ class MetricLog:
 
 @retries.retried
 def _append(path: pathlib.Path, text: str) -> None:
+  storage.check_may_write()
   with path.open("a", encoding="utf-8") as file:
     file.write(text)
 

@@ -12,9 +12,16 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 
+from sum_l_jax import main
+from sum_l_jax.checkpoint import integrity
+from sum_l_jax.checkpoint import manager
 from sum_l_jax.system import lease
+from sum_l_jax.system import peers
+from sum_l_jax.system import storage
+from sum_l_jax.train import metric_log
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -116,6 +123,43 @@ def test_who_was_silent_for_too_long_is_told_and_writes_nothing(tmp_path):
   assert len(lost) == 1 and "took its folder over: process" in str(lost[0])
   first.close()
   assert lease.FolderStore(tmp_path).latest() == (2, holder.to_json())
+
+
+def test_while_the_others_are_told_nothing_is_written_any_more(tmp_path, monkeypatch):
+  """Process 0 of several lives on for seconds, with all its threads."""
+  monkeypatch.setattr(storage, "_refused", None)
+  theirs = tmp_path / "status.json"
+  theirs.write_text("theirs")
+  (tmp_path / "1").mkdir()
+  log = metric_log.MetricLog(tmp_path, start_step=0)
+  checkpoints = manager.Checkpoints(tmp_path / "checkpoints")
+  writes = [
+    lambda: storage.write_text(theirs, "mine"),
+    lambda: storage.write_text("gs://bucket/status.json", "mine"),
+    lambda: storage.upload(theirs, "gs://bucket/a"),
+    lambda: storage.create(tmp_path / "new", b"mine"),
+    lambda: storage.remove(theirs),
+    lambda: storage.remove_tree(tmp_path),
+    lambda: integrity.remove(tmp_path, 1),
+    lambda: log.write(1, {"loss": 1.0}),
+    lambda: checkpoints.save(1, {"w": np.zeros(3)}, {}),
+  ]
+  done = []
+
+  class Others:
+    def end(self, text, status):
+      for write_now in writes:
+        with pytest.raises(lease.LostError, match="taken over"):
+          write_now()
+      done.append((text, status))
+
+  monkeypatch.setattr(peers, "known", Others)
+  monkeypatch.setattr(lease, "end_process", lambda error: None)
+  before = sorted(tmp_path.rglob("*"))
+  main._lost(lease.LostError("taken over"))
+  checkpoints.close()
+  assert done == [("taken over", 2)]
+  assert theirs.read_text() == "theirs" and sorted(tmp_path.rglob("*")) == before
 
 
 def test_of_many_that_start_together_one_gets_it(tmp_path):

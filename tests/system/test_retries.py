@@ -177,6 +177,40 @@ def test_pauses_double(monkeypatch):
     assert min(0.5 * 2**number, 30) <= pause <= min(0.5 * 2**number + 0.5, 30)
 
 
+@pytest.fixture(name="clock")
+def clock_fixture(monkeypatch):
+  """Time passes only in the pauses, and where a test says so."""
+  clock = []
+  monkeypatch.setattr("tenacity.nap.time.sleep", clock.append)
+  monkeypatch.setattr("time.monotonic", lambda: sum(clock))
+  return clock
+
+
+def test_patience_begins_with_the_first_error(clock):
+  """Transfers of large files go well for longer than that, and then break."""
+  calls = []
+
+  @retries.retried
+  def transfer():
+    calls.append(1)
+    clock.append(1000.0)
+    if len(calls) == 1:
+      raise TimeoutError("cut")
+    return "whole"
+
+  assert transfer() == "whole" and len(calls) == 2
+
+
+def test_retried_functions_within_each_other_have_one_patience(clock):
+  @retries.retried
+  def inner():
+    raise TimeoutError("no answer")
+
+  with pytest.raises(TimeoutError):
+    retries.retried(lambda: inner())()
+  assert sum(clock) <= 120.0
+
+
 def test_records_are_read_again(tiny_ego, monkeypatch):
   """The library in C++ raises a RuntimeError; its reader is opened again."""
   monkeypatch.setattr(retries, "FIRST_PAUSE", 0.001)
