@@ -32,6 +32,9 @@ from sum_l_jax.system import storage
 
 # What TensorStore says of a disk or a bucket.
 _SYSTEM_ERROR = re.compile(r"os_error_code|OS error \d|HTTP response|CURL|gs://")
+# Orbax looks for what each process has written by a pattern that begins with the
+# folder: these characters of its name lead elsewhere.
+_IN_PATTERNS, _IN_PATTERNS_OF_BUCKETS = re.compile(r"\["), re.compile(r"[][*?#]")
 # Packages whose errors are those of a bucket.
 _CLIENTS = ("aiohttp", "gcsfs", "google", "requests", "urllib3")
 
@@ -57,6 +60,16 @@ def _is_of_disk(error: BaseException | None) -> bool:
   return False
 
 
+def _check_name(folder: str) -> None:
+  meant = _IN_PATTERNS_OF_BUCKETS if storage.is_remote(folder) else _IN_PATTERNS
+  if found := meant.search(folder):
+    raise ValueError(
+      f"The folder {folder!r} can't hold checkpoints: Orbax, which writes them, takes {found[0]!r}"
+      " in a name for a part of a pattern, and what is saved there can't be read again. Give a"
+      " --workdir without any of '[', ']', '*', '?' and '#'."
+    )
+
+
 class Checkpoints:
   """The checkpoints of one stage; close it, or use it in a `with`."""
 
@@ -69,10 +82,12 @@ class Checkpoints:
         newest is written, and until an old one is removed.
 
     Raises:
-      ValueError: there are checkpoints, and none is whole.
+      ValueError: there are checkpoints, and none is whole; or the directory has a
+        name under which none could be read again.
       SaveError: the directory can't be made.
     """
     self._directory = storage.absolute(directory)
+    _check_name(str(self._directory))
     self._keep = keep
     self._pending: int | None = None
     self._finishing: concurrent.futures.Future[None] | None = None

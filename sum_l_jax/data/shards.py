@@ -12,6 +12,7 @@ import bisect
 from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
+import errno
 import itertools
 import os
 import queue
@@ -32,6 +33,9 @@ _Result = TypeVar("_Result")
 
 # Requests to a bucket at the same time; each answer takes its time to come.
 REQUESTS = 16
+
+# What the system says where a process has as many open files as it may have.
+_TOO_MANY = os.strerror(errno.EMFILE)
 
 # ArrayRecord's words for an answer that isn't worth another request.
 _REFUSED = "Permanent error"
@@ -200,7 +204,10 @@ class Shards:
         reader = _open(copy)
         self._readers[number] = reader, True
       return reader.read([position])[0]
-    except (RuntimeError, ValueError, IndexError, OSError):
+    except (RuntimeError, ValueError, IndexError, OSError) as error:
+      if _TOO_MANY in str(error):  # The copy is whole; others are closed for it.
+        self._readers.clear()
+        return None
       # ArrayRecord has checksums of its own, so that damage doesn't pass unseen.
       self._readers.pop(number, None)
       self.cache.discard(self.path(number), shard.crc32c)

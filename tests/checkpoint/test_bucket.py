@@ -67,6 +67,20 @@ def test_a_state_comes_back_bit_for_bit_and_old_ones_go(folder):
   _check_state(folder, 4)
 
 
+@pytest.mark.parametrize("name", ["a [1]", "a*b", "a?b", "a#1", "a]", "ü %20 & 'b' a"])
+@pytest.mark.parametrize("where", ["a bucket", "a disk"])
+def test_what_a_folder_is_called(where, name, bucket, tmp_path):
+  """Orbax takes some characters for patterns, and would lose the arrays without a word."""
+  folder = (bucket if where == "a bucket" else epath.Path(tmp_path)) / name / "c"
+  if name.startswith("ü") or (where == "a disk" and "[" not in name):
+    _save(folder, 1)
+    _check_state(folder, 1)
+    return
+  with pytest.raises(ValueError, match="can't hold checkpoints.*Give a --workdir without"):
+    _save(folder, 1)
+  assert not folder.exists()
+
+
 def test_nothing_is_read_back(bucket, monkeypatch):
   """The arrays are written, and none of their objects is asked for."""
   read = []

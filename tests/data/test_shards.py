@@ -330,6 +330,32 @@ def test_a_damaged_copy_is_made_again(damage, many, remote, tmp_path, monkeypatc
     waiting.wait_for(lambda: place.exists() and place.read_bytes() == whole)
 
 
+def test_copies_outlive_a_lack_of_open_files(many, remote, tmp_path, monkeypatch, opened):
+  """Each copy that is read is an open file; a process may have 1024 of them, or fewer."""
+  cache, data = cache_in(tmp_path), records.ClipDataset(remote, "train")
+  for number, shard in enumerate(data.shards.files):
+    assert cache.fetch(data.shards.path(number), shard.size, shard.crc32c) is THERE
+  before, original = copies(cache), shards._open
+  local = records.ClipDataset(many, "train")
+  wanted = [local.read_frames(index, [0]) for index in range(len(local))]
+
+  class NoReader:
+    """As ArrayRecord's own, which says nothing before it is to read."""
+
+    def read(self, positions):
+      raise RuntimeError(f"open() failed: Too many open files; reading {positions}")
+
+  def open_some(path):
+    full = len(data.shards._readers) >= 2 and not str(path).startswith("gs://")
+    return NoReader() if full else original(path)
+
+  monkeypatch.setattr(shards, "_open", open_some)
+  data.shards.cache = cache
+  assert [data.read_frames(index, [0]) for index in range(len(data))] == wanted
+  assert copies(cache) == before
+  assert len([path for path in opened if path.endswith(".shard")]) > 2
+
+
 def test_another_file_in_the_bucket_is_not_copied(remote, tmp_path):
   data = records.ClipDataset(remote, "train")
   path, shard = data.shards.path(0), data.shards.files[0]
