@@ -22,6 +22,7 @@ from sum_l_jax.checkpoint import integrity
 from sum_l_jax.checkpoint import manager
 from sum_l_jax.checkpoint import tensorstore_retries
 from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.system import retries
 from sum_l_jax.system import storage
 from tests.support import fault_proxy
 from tests.support import free_ports
@@ -309,6 +310,26 @@ def test_the_pauses_of_tensorstore_have_a_bound(monkeypatch):
   monkeypatch.setattr(tensorstore_utils, "_BASE_TS_CONTEXT", None)
   with pytest.raises(RuntimeError, match="_BASE_TS_CONTEXT isn't what it was"):
     tensorstore_retries.limit()
+
+
+def test_a_login_that_runs_out_while_saving(bucket, storage_url, monkeypatch):
+  """TensorStore's token; the clients of other files have one of their own."""
+  state = {"w": np.arange(1000.0)}
+  with fault_proxy.FaultProxy(storage_url, kinds=("401",)) as proxy:
+    monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", proxy.url)
+    monkeypatch.setenv(retries.PATIENCE_VARIABLE, "1")
+    with manager.Checkpoints(bucket / "c") as checkpoints:
+      checkpoints.save(1, state, {})
+      checkpoints.wait()
+      assert proxy.requests and not proxy.faults
+      proxy.share = 1.0
+      with pytest.raises(manager.SaveError, match="step 2 can't .*Complete is step 1[.]"):
+        checkpoints.save(2, state, {})
+        checkpoints.wait()
+      assert proxy.faults["401"]
+  assert integrity.steps(bucket / "c") == [1]
+  with manager.Checkpoints(bucket / "c") as checkpoints:
+    assert checkpoints.latest_step == 1
 
 
 # Two processes with two devices each save arrays that are spread over all of them.
