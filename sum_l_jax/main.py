@@ -412,8 +412,11 @@ def _report(workdir: epath.Path) -> None:
     if not extras.advice(error):
       raise
     absl.logging.info("There is no report; %s", extras.advice(error))
-  except (ValueError, OSError) as error:
-    absl.logging.warning("There is no report: %s", error)
+  except Exception as error:
+    reason = storage_errors.advice(error)  # The clients of buckets have errors of their own.
+    if not reason and not isinstance(error, (ValueError, OSError)):
+      raise
+    absl.logging.warning("There is no report: %s", reason or error)
 
 
 def _check_arguments(arguments: list[str]) -> None:

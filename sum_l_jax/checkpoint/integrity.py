@@ -101,9 +101,11 @@ def _read_list(folder: epath.Path) -> dict[str, tuple[int, str]] | None:
   path = folder / MANIFEST
   if not storage.is_file(path):
     return None
+  # That a bucket or disk refuses to tell says nothing about the checkpoint.
+  data = storage.read_bytes(path)
   try:
-    return checked_json.decode(storage.read_text(path), _Manifest).files
-  except (OSError, ValueError) as error:
+    return checked_json.decode(data.decode("utf-8"), _Manifest).files
+  except ValueError as error:
     raise DamagedCheckpointError(f"{path} can't be read ({error}), {_MEND}") from error
 
 

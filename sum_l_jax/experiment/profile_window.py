@@ -160,7 +160,7 @@ class Recorder:
       try:
         storage.make_folder(target)
         written = [self._move(path, target) for path in storage.files_below(local).values()]
-      except OSError as error:  # It costs no training.
+      except Exception as error:  # It costs no training, whatever a bucket answers.
         logging.warning("--profile: the recording can't be written to %s: %s", target, error)
         return
     if any(written):

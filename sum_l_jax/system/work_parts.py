@@ -245,7 +245,7 @@ class Parts:
     try:
       yield
     except Exception as error:
-      with contextlib.suppress(OSError):
+      with contextlib.suppress(Exception):  # The error itself says what matters.
         storage.make_folder(self.folder)
         storage.write_text(note, f"{type(error).__name__}: {error}")
       raise

@@ -133,6 +133,22 @@ def test_damage_is_named_and_the_one_before_is_used(damage, words, folder, caplo
   assert not storage.is_file(folder / "4" / integrity.NOTE)
 
 
+@pytest.mark.parametrize(
+  "error", [OSError("Forbidden: b/x\nno access"), ValueError("Bad Request: b/x\ninvalid")]
+)
+def test_a_bucket_that_refuses_damages_no_checkpoint(error, folder, monkeypatch):
+  def refuse(path):
+    raise error
+
+  before = storage.names_below(folder)
+  with monkeypatch.context() as patch:
+    patch.setattr(storage, "read_bytes", refuse)
+    with pytest.raises(type(error), match=str(error).partition(":")[0]):
+      manager.Checkpoints(folder)
+  assert storage.names_below(folder) == before
+  _check_state(folder, 4)
+
+
 def test_none_is_whole(folder):
   for step in (2, 4):
     _flip(_largest(folder / str(step)))

@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 
+from etils import epath
+import gcsfs.retry
 import jax
 import numpy as np
 import pytest
@@ -97,6 +99,19 @@ def test_a_run_ends_with_its_report(config, finished, tmp_path):
     "verb_top1"
   ]
   assert f"{100 * accuracy:.1f}" in page
+
+
+def test_a_bucket_that_stays_away_from_the_report_costs_no_run(tmp_path, monkeypatch, caplog):
+  def refuse(workdir):
+    raise gcsfs.retry.HttpError({"code": 503, "message": "away"})
+
+  monkeypatch.setattr("sum_l_jax.tools.report.__main__.write_report", refuse)
+  with caplog.at_level("WARNING"):
+    main._report(epath.Path(tmp_path))
+  assert "There is no report" in caplog.text and "away" in caplog.text
+  monkeypatch.setattr("sum_l_jax.tools.report.__main__.write_report", lambda workdir: 1 / 0)
+  with pytest.raises(ZeroDivisionError):
+    main._report(epath.Path(tmp_path))
 
 
 def test_the_first_input_pairs_are_shown(finished):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from etils import epath
+import gcsfs.retry
 import jax
 import jax.numpy as jnp
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from sum_l_jax import main
 from sum_l_jax.config import read
 from sum_l_jax.experiment import profile_window
+from sum_l_jax.system import storage
 from tests.support import recordings
 from tests.support import runs
 
@@ -89,6 +91,16 @@ def test_a_recording_that_cannot_be_written_costs_no_training(tmp_path, caplog):
   with caplog.at_level("WARNING"):
     _record(profile_window.Window("joint", 1, 2), tmp_path)
   assert "the recording can't be written" in caplog.text
+
+
+def test_a_bucket_that_stays_away_costs_no_recorded_training(tmp_path, caplog, monkeypatch):
+  def refuse(path, data):
+    raise gcsfs.retry.HttpError({"code": 503, "message": "away"})
+
+  monkeypatch.setattr(storage, "write_bytes", refuse)
+  with caplog.at_level("WARNING"):
+    _record(profile_window.Window("joint", 1, 2), tmp_path)
+  assert "the recording can't be written" in caplog.text and "away" in caplog.text
 
 
 @pytest.mark.parametrize(
