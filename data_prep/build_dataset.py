@@ -289,12 +289,17 @@ def build_part(directory: epath.Path, request: Request, part: work_parts.Part) -
     problems = clip_specs.Problems(skip=request.problems.skip)
     with clip_parts.finished_groups(place) as finished:
       chosen = clip_parts.choose(plan.wanted, items)
+      cut_from = clip_parts.footage(chosen)
       new = _cut(place, chosen, finished, request, problems)
       clip_parts.write(folder, plan.card, new, request.about, request.processes)
-    return clip_parts.state(new, problems)
+    return clip_parts.state(new, problems, cut_from)
+
+  def outdated(made: work_parts.Made) -> bool:
+    chosen = clip_parts.choose(plan.wanted, made.items)
+    return clip_parts.is_outdated(made, clip_parts.footage(chosen))
 
   with request.alone(work.place(part)):
-    return work.make(part, make)
+    return work.make(part, make, outdated=outdated)
 
 
 def merge_parts(directory: epath.Path, request: Request, of: int, command: str) -> Result:

@@ -21,6 +21,7 @@ from etils import epath
 from data_prep.clips import clip_dataset
 from data_prep.clips import clip_reader
 from data_prep.clips import clip_shards
+from data_prep.clips import cut_clips
 from data_prep.sources import clip_specs
 from sum_l_jax.system import lease
 from sum_l_jax.system import storage
@@ -132,12 +133,42 @@ def write(
     )
 
 
+def footage(chosen: Specs) -> dict[str, list[str]]:
+  """The versions of the videos of a part that are there, by the videos' names."""
+  known, found = cut_clips.footage(), {}
+  with storage.listings_kept():
+    for media in sorted({spec.media for specs in chosen.values() for spec in specs}):
+      if (version := known[media]) is not None:
+        found.setdefault(media.name, []).append(version)
+  return found
+
+
+def is_outdated(made: work_parts.Made, now: Mapping[str, Sequence[str]]) -> bool:
+  """Whether a video was replaced since a part was cut.
+
+  Args:
+    made: the part.
+    now: its `footage`.
+  """
+  noted = made.result["footage"]
+  return any(noted[name] != versions for name, versions in now.items() if name in noted)
+
+
 def state(
-  new: Mapping[str, Sequence[clip_shards.Packed]], problems: clip_specs.Problems
+  new: Mapping[str, Sequence[clip_shards.Packed]],
+  problems: clip_specs.Problems,
+  cut_from: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
-  """What is noted of a part; `Cut` reads it."""
+  """What is noted of a part; `Cut` reads it.
+
+  Args:
+    new: the clips, by split.
+    problems: what could not be cut.
+    cut_from: the part's `footage` before it was cut.
+  """
   counts = {split: len(clips) for split, clips in new.items() if clips}
-  return {"clips": counts, "skipped": [list(one) for one in problems.skipped]}
+  skipped = [list(one) for one in problems.skipped]
+  return {"clips": counts, "skipped": skipped, "footage": dict(cut_from)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -192,22 +192,29 @@ class Parts:
     """The folder of a part."""
     return self.folder / part.name
 
-  def make(self, part: Part, do: Callable[[range, epath.Path], Mapping[str, Any]]) -> str:
+  def make(
+    self,
+    part: Part,
+    do: Callable[[range, epath.Path], Mapping[str, Any]],
+    *,
+    outdated: Callable[[Made], bool] = lambda made: False,
+  ) -> str:
     """Makes a part, unless it is there.
 
     Args:
       part: the part.
       do: function that is called with the items and an empty local folder, writes
         files there, and returns JSON values to be noted.
+      outdated: whether a part that is there is made again, by what was noted.
 
     Returns:
       A line that says what was done.
     """
     place = self.place(part)
-    if isinstance(found := self._look(part), Made):
+    if isinstance(found := self._look(part), Made) and not outdated(found):
       return f"part {part} is there already, {len(found.items)} items: {place}"
     items = part.share(self._weights)
-    # It is unfinished, damaged, or a part of other work.
+    # It is unfinished, damaged, outdated, or a part of other work.
     storage.remove_tree(place)
     with self._noting(part):
       try:

@@ -124,6 +124,24 @@ def test_a_killed_part_is_made_again_alone(source, whole, tmp_path, monkeypatch,
   assert clip_bytes.content(tmp_path / "out") == whole
 
 
+def test_parts_of_a_video_that_was_replaced_are_made_again(source, tmp_path, capsys):
+  options = [*source, f"--output={tmp_path / 'out'}"]
+  parts = range(8)
+  for number in parts:
+    assert build_dataset.main([*options, f"--part={number}/8"]) == 0
+  numbered_video.write_video(tmp_path / "b.mp4", list(range(70, 130)))
+  capsys.readouterr()
+  for number in parts:
+    assert build_dataset.main([*options, f"--part={number}/8"]) == 0
+  said = capsys.readouterr().out
+  # The 7 clips of one of four videos.
+  assert 2 <= said.count("wrote part") <= 4
+  assert said.count("wrote part") + said.count("is there already") == 8
+  assert build_dataset.main([*options, "--merge=8"]) == 0
+  assert build_dataset.main([*source, f"--output={tmp_path / 'again'}"]) == 0
+  assert clip_bytes.content(tmp_path / "out") == clip_bytes.content(tmp_path / "again")
+
+
 def test_a_data_set_grows_by_parts(source, whole, tmp_path, capsys):
   video = tmp_path / "d.mp4"
   data = video.read_bytes()
