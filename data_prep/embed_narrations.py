@@ -395,6 +395,9 @@ def embed(args: argparse.Namespace) -> None:
   if args.texts is not None:
     texts += read_texts(args.texts)
   existing = None
+  if storage.is_remote(args.output):
+    # Before a model is fetched and all is embedded.
+    storage.check_writable(args.output.parent)
   if args.append and args.output.exists():
     existing = narration_table.NarrationTable.load(args.output)
   if args.part or args.merge:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
+import itertools
 import logging
 import os
 import pathlib
@@ -230,6 +231,24 @@ def _start(settings: Settings) -> jax.sharding.Mesh:
   return mesh
 
 
+def _check_what_follows(settings: Settings) -> None:
+  """Looks for what is needed only after hours: data of later stages, splits to score.
+
+  Raises:
+    FileNotFoundError, ValueError: something is missing, or belongs to other data.
+  """
+  from sum_l_jax import build
+  from sum_l_jax.data import records
+
+  datasets: list[records.ClipDataset] = []
+  for stage in settings.stages[1:]:
+    datasets += itertools.chain(*build.open_data(settings, stage).pools.values())
+  if JOINT_STAGE in settings.stages and settings.ego.dataset:
+    datasets += [records.ClipDataset(settings.ego.dataset, s) for s in settings.eval.splits]
+  for dataset in datasets:
+    dataset.shards.check_files()
+
+
 def _train(
   settings: Settings,
   workdir: epath.Path,
@@ -243,6 +262,7 @@ def _train(
 
   if window:  # Before hours of another stage.
     window.check_end(loop.end_of(build.Trainer.open(settings, window.stage, mesh)))
+  _check_what_follows(settings)
   for stage in settings.stages:
     start = time.monotonic()
     result = loop.train_stage(
@@ -520,6 +540,8 @@ def _fail(error: BaseException) -> NoReturn:
   if advice and not _DEBUG.value:
     error = ValueError(advice)
   ours = isinstance(error, (ValueError, FileNotFoundError))
+  if ours and not _DEBUG.value and (hint := storage_errors.bucket_hint(error)):
+    error = ValueError(f"{error}{hint}")
   others = peers.known()
   if others:
     text = others.explain(error)

@@ -238,17 +238,32 @@ class Shards:
     """
     if isinstance(error, ShardError):
       return
+    if lost := self._lost():
+      raise LostShardError(f"{lost} ({error})") from error
+
+  def check_files(self) -> None:
+    """Looks for all files, by one listing; reads none.
+
+    Raises:
+      LostShardError: a file is missing, or has another size than the card says.
+    """
+    if lost := self._lost():
+      raise LostShardError(lost)
+
+  def _lost(self) -> str:
+    """What is wrong with the first file that is not the one of the card, or ""."""
     there = storage.entries(self.directory)
     for shard in self.files:
       found = there.get(shard.name)
       if found is None or found.size != shard.size:
         what = "is gone" if found is None else f"has {found.size} bytes now"
-        raise LostShardError(
+        return (
           f"The shard {self.directory / shard.name} {what}; it had {shard.size} bytes when it was"
           " written. Put it back (copy it from where it is whole, mount its disk again), or build"
           " the data set again. A training's checkpoints are whole: the same command then goes on"
-          f" from the last one. ({error})"
-        ) from error
+          " from the last one."
+        )
+    return ""
 
 
 def _open(path: str | os.PathLike[str]) -> Any:

@@ -48,11 +48,14 @@ def check_output(
 
   Raises:
     ValueError: another suffix, or a folder that is not there.
+    OSError: a bucket that is not there, or that refuses.
   """
   if suffixes and path.suffix.lower() not in suffixes:
     wanted = suffixes[0] if len(suffixes) == 1 else f"one of {tuple(suffixes)}"
     raise ValueError(f"{option} must end in {wanted}, got {str(path)!r}.")
-  if not storage.is_remote(path) and not storage.absolute(path).parent.is_dir():
+  if storage.is_remote(path):
+    storage.check_writable(path.parent)
+  elif not storage.absolute(path).parent.is_dir():
     raise ValueError(f"{option}: there is no folder {str(path.parent)!r}.")
 
 
@@ -143,7 +146,9 @@ def _run_cleanly(
         sys.stdout.write(result + "\n")
   except Exception as error:
     ours = isinstance(error, (ValueError, OSError)) and str(error)
-    text = storage_errors.advice(error) or platform_errors.advice(error) or ours
+    text = storage_errors.advice(error) or platform_errors.advice(error)
+    if not text and ours:
+      text = f"{ours}{storage_errors.bucket_hint(error)}"
     if isinstance(error, ImportError):
       text = extras.advice(error)
     if debug or not text:

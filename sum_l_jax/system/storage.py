@@ -59,6 +59,8 @@ _INSTEAD = {
 _ANY_OTHER = "Mount it, or copy it to a disk or to gs://."
 # Requests at the same time, where one folder needs many.
 _REQUESTS = 16
+# How long a hint may be looked for after an error.
+_HINT_SECONDS = 10
 
 # Options of commands that can't lie in a bucket, and why.
 LOCAL_OPTIONS = {
@@ -167,7 +169,11 @@ def local(path: PathLike) -> pathlib.Path:
 
 @functools.cache
 def _check_client() -> None:
-  """Raises ValueError where the packages for buckets are missing; imports none."""
+  """Prepares for paths of buckets, without an import.
+
+  Raises:
+    ValueError: the packages for them are missing.
+  """
   for name in ("gcsfs", "google.cloud.storage"):
     try:
       found = importlib.util.find_spec(name)
@@ -177,15 +183,16 @@ def _check_client() -> None:
       raise ValueError(
         f"{SCHEME} paths need {name}, which is not installed: pip install 'sum_l_jax[gcs]'"
       )
+  # It logs a stack trace for each error that it also raises, to `epath` as well.
+  logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
 
 
 @functools.cache
 def _client() -> Any:
   """The client of buckets, the same one that `epath` uses."""
+  _check_client()
   import gcsfs
 
-  # It logs a stack trace for each error that it also raises.
-  logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
   # `epath` asks for the same one, so that both share their connections.
   return gcsfs.GCSFileSystem(finalize_on_close=True)
 
@@ -700,6 +707,7 @@ def new_folder(path: PathLike, *, last: str) -> Iterator[epath.Path]:
     FileExistsError: something else is there by now.
   """
   if is_remote(path):
+    check_writable(epath.Path(path).parent)  # Before the work.
     with tempfile.TemporaryDirectory(prefix="sum_l_") as folder:
       yield epath.Path(folder)
       if files_below(path):
@@ -881,6 +889,25 @@ def free_bytes(folder: PathLike) -> int | None:
   while not place.exists():
     place = place.parent
   return shutil.disk_usage(place).free
+
+
+def missing_bucket(text: str) -> str:
+  """The first bucket that a text names, if the server says that there is none.
+
+  Returns:
+    `gs://NAME`, or "" where the bucket is there, or nobody knows. A process that
+    has not asked a bucket for anything yet doesn't begin with this.
+  """
+  found = re.search(rf"{SCHEME}({_BUCKET.pattern})", text)
+  if not found or not _client.cache_info().currsize:
+    return ""
+  try:
+    _client().call("GET", "b/{}/o", found[1], maxResults=1, json_out=True, timeout=_HINT_SECONDS)
+  except FileNotFoundError:
+    return found[0]
+  except Exception:  # It is asked for a hint, after another error.
+    pass
+  return ""
 
 
 def is_writable(folder: PathLike) -> bool:

@@ -6,9 +6,11 @@ interface that users have never seen, or what a server said, in several lines.
 
 from __future__ import annotations
 
+import json
 import re
 
 from sum_l_jax.system import retries
+from sum_l_jax.system import storage
 from sum_l_jax.system import text_cleaning
 
 _BUCKET = re.compile(r"(?:^|/)b/([^/?\s]+)(?:/o|\?|$|\s)")
@@ -19,6 +21,7 @@ _ADDED = re.compile(
   r"|\A[A-Z_]+: ",
   re.DOTALL,
 )
+_ADDRESS = re.compile(r"https?://\S+")
 _LOG_IN = (
   "On a machine of your own: `gcloud auth application-default login`. On Google Cloud: give the"
   " machine or pod a service account. GOOGLE_APPLICATION_CREDENTIALS=FILE names a key."
@@ -32,7 +35,10 @@ def advice(error: BaseException) -> str:
     One line, or "" where the error is about something else, or says it itself.
   """
   status, text = _status(error), str(error)
-  words = text_cleaning.without_secrets(" ".join(_ADDED.sub("", text).split()))[:500].rstrip(". ")
+  said = _message(_ADDED.sub("", text))
+  if _ADDRESS.fullmatch(said):
+    said = f"HTTP {status}"
+  words = text_cleaning.without_secrets(" ".join(said.split()))[:500].rstrip(". ")
   bucket = _BUCKET.search(text)
   place = f"gs://{bucket[1]}" if bucket else "the bucket"
   if status == 401:
@@ -70,6 +76,24 @@ def advice(error: BaseException) -> str:
       " --config.storage.patience_seconds=SECONDS, waits longer; the same command goes on."
     )
   return ""
+
+
+def bucket_hint(error: BaseException) -> str:
+  """Says so if something is missing because its whole bucket is; else "".
+
+  What isn't there is not there in a bucket with a misspelt name either.
+  """
+  missing = "" if retries.passes(error) else storage.missing_bucket(str(error))
+  return f" There is no bucket {missing} at all: see `gcloud storage ls`." if missing else ""
+
+
+def _message(text: str) -> str:
+  """The words of a server in its whole answer, with which some clients begin."""
+  try:
+    answer, _ = json.JSONDecoder().raw_decode(text)
+    return str(answer["error"]["message"])
+  except (ValueError, TypeError, KeyError):
+    return text
 
 
 def _kinds(error: BaseException) -> set[tuple[str, str]]:

@@ -378,6 +378,26 @@ def test_missing_paths_are_named(config, tmp_path):
       main.run(wrong, tmp_path)
 
 
+def test_what_a_later_stage_lacks_is_said_before_the_first(config, tiny_ego, tmp_path):
+  """It would cost all of stage one, which may be hours."""
+  config.stages = ("exo", "joint")
+  whole = config.pairs.table
+  table = pairing.PairTable.load(whole)
+  config.pairs.table = str(tmp_path / "pairs.npz")
+  dataclasses.replace(table, ego_fingerprint="of another").save(config.pairs.table)
+  with pytest.raises(ValueError, match="The pair table does not match"):
+    main.run(config, tmp_path / "run")
+  config.pairs.table = whole
+  config.ego.dataset = str(shutil.copytree(tiny_ego, tmp_path / "ego"))
+  next((tmp_path / "ego").glob("*-train.array_record*")).unlink()
+  with pytest.raises(ValueError, match="The shard .* is gone"):
+    main.run(config, tmp_path / "run")
+  config.ego.dataset, config.eval.splits = str(tiny_ego), ("vaildation",)
+  with pytest.raises(ValueError, match="has no split 'vaildation'"):
+    main.run(config, tmp_path / "run")
+  assert not (tmp_path / "run" / "exo").exists()
+
+
 def test_narration_without_embedding(config, tiny_narrations, tmp_path, capsys):
   rows = slice(1, None)
   narration_table.NarrationTable(

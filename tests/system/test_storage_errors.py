@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import http.server
 import io
 import json
 import logging
 import threading
 
+from etils import epath
+import google.api_core.exceptions
 from google.auth import exceptions
 import pytest
 import tensorstore
 
+from sum_l_jax.system import command_line
 from sum_l_jax.system import storage
 from sum_l_jax.system import storage_errors
 from sum_l_jax.system import text_cleaning
@@ -89,6 +93,55 @@ def test_refusals_are_one_line_with_a_way_out(refusing, status, use):
   # The server's own words, which name the account and the right that is missing.
   if status != 404:
     assert ANSWERS[status][0].rstrip(".")[:60] in line
+
+
+@pytest.mark.parametrize("status", (400, 401, 403, 404))
+def test_a_client_that_repeats_the_whole_answer(status):
+  """As google-cloud-storage does where it uploads."""
+  words, way_out = ANSWERS[status]
+  answer = json.dumps({"error": {"code": status, "message": words, "errors": []}})
+  line = storage_errors.advice(
+    google.api_core.exceptions.from_http_status(
+      status,
+      f"POST https://host/upload/storage/v1/b/tests/o?uploadType=multipart: {answer}:"
+      f" ('Request failed with status code', {status}, 'Expected one of', <HTTPStatus.OK: 200>)",
+    )
+  )
+  assert words.rstrip(".") in line and way_out in line
+  assert '"message"' not in line and "Request failed" not in line
+
+
+def test_a_misspelt_bucket_is_named_where_something_is_missing(bucket, capsys):
+  def look(place):
+    if not storage.is_file(place):
+      raise ValueError(f"There is no file {place!r}.")
+
+  said = {}
+  for place in ("gs://misspelt/run/a", f"{bucket}/a"):
+    assert command_line.run(argparse.ArgumentParser(), lambda _, place=place: look(place), []) == 2
+    said[place] = capsys.readouterr().err
+  missing = "There is no bucket gs://misspelt at all: see `gcloud storage ls`."
+  assert said["gs://misspelt/run/a"] == (
+    f"error: There is no file 'gs://misspelt/run/a'. {missing}\n"
+  )
+  assert said[f"{bucket}/a"] == f"error: There is no file '{bucket}/a'.\n"
+
+
+def test_an_output_in_a_misspelt_bucket_is_refused_before_the_work(bucket):
+  command_line.check_output(bucket / "a.npz")
+  assert not storage.names_below(bucket)
+  with pytest.raises(FileNotFoundError) as error:
+    command_line.check_output(epath.Path("gs://misspelt/a.npz"))
+  assert "gs://misspelt: there is no such bucket" in storage_errors.advice(error.value)
+
+
+def test_whoever_asks_first_shows_no_stack_trace_of_the_client():
+  """Also `epath`, which makes a client before this library does."""
+  logger = logging.getLogger("gcsfs")
+  logger.setLevel(logging.NOTSET)
+  storage._check_client.cache_clear()
+  storage.path("gs://tests/a")
+  assert logger.getEffectiveLevel() > logging.ERROR
 
 
 def test_nobody_is_logged_in():

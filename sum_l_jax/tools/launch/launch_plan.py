@@ -190,6 +190,7 @@ def _check_machines(plan: Plan, kind: str) -> None:
   # XPK puts them into YAML as they are.
   if kind == "xpk" and any(re.search(r'["\\]|\$\(', text) for text in plan.environment):
     raise ValueError(f'With xpk, --environment can have no ", \\ and $(, got {plan.environment}.')
+  _check_account(plan, kind)
   if kind in ("jobset", "xpk") and tpu and plan.slices > 1 and tpu.hosts == 1:
     raise ValueError(
       f"--slices={plan.slices}: Kubernetes Engine connects slices of several machines only, and"
@@ -203,6 +204,21 @@ def _check_machines(plan: Plan, kind: str) -> None:
     raise ValueError(
       f"--workdir={plan.workdir!r} would lie in each container and be lost with it. Give an address"
       " in a bucket, gs://bucket/run."
+    )
+
+
+def _check_account(plan: Plan, kind: str) -> None:
+  """Refuses an account of the other kind, such as a description for --from may hold."""
+  given = plan.service_account
+  if kind == "queued_resource" and given and "@" not in given:
+    raise ValueError(
+      f"--service_account={given!r}: machines of Cloud TPU need the address of an account,"
+      " NAME@PROJECT.iam.gserviceaccount.com."
+    )
+  if kind == "jobset" and "@" in given:
+    raise ValueError(
+      f"--service_account={given!r}: a JobSet needs the name of an account of Kubernetes, such as"
+      " trainer, which stands for that one (docs/tpu_pods.md, Kubernetes Engine)."
     )
 
 

@@ -35,6 +35,7 @@ PLAIN = {
   "cluster": "cluster",
 }
 TPU = {"accelerator": "v5litepod-32", "slices": 2, "spot": True, "service_account": "trainer"}
+MACHINES = {**TPU, "service_account": "trainer@project.iam.gserviceaccount.com"}
 GPU = {"accelerator": "nvidia-h100-80gb", "slices": 2, "hosts": 3}
 HOSTILE = """a 'b' "c" $(HOME) $$(HOME) $HOME ${HOME} `id` \\ # ; & | > * ! é"""
 EVIL = {
@@ -58,9 +59,9 @@ def text_of(kind, *parts, end=""):
 SCRIPTS = [
   ("slurm", {"hosts": 2, "cpus": 8}, ".sbatch"),
   ("xpk", TPU, ".sh"),
-  ("queued_resource", TPU, "epic55.sh"),
-  ("queued_resource", {**TPU, "slices": 1}, "epic55.sh"),
-  ("queued_resource", TPU, "start.sh"),
+  ("queued_resource", MACHINES, "epic55.sh"),
+  ("queued_resource", {**MACHINES, "slices": 1}, "epic55.sh"),
+  ("queued_resource", MACHINES, "start.sh"),
 ]
 
 
@@ -274,7 +275,7 @@ def test_xpk_gets_what_was_given(tmp_path):
 
 
 def test_workers_get_what_was_given(tmp_path):
-  plan = make("queued_resource", TPU, EVIL, {"max_restarts": 2})
+  plan = make("queued_resource", MACHINES, EVIL, {"max_restarts": 2})
   text = __main__.files(plan, "queued_resource")["epic55-start.sh"]
   text = text.replace("/run/sum_l", str(tmp_path / "run")).replace(
     "/var/log/sum_l.log", str(tmp_path / "log")
@@ -297,7 +298,7 @@ def _starts(text, tmp_path, **variables):
 
 
 def test_workers_start_again_what_did_not_end_well(tmp_path):
-  text = text_of("queued_resource", TPU, {"max_restarts": 2}, end="start.sh")
+  text = text_of("queued_resource", MACHINES, {"max_restarts": 2}, end="start.sh")
   run = tmp_path / "run"
   text = text.replace("/run/sum_l", str(run)).replace("/var/log/sum_l.log", str(tmp_path / "log"))
   text = text.replace("until docker pull", "true || until docker pull")
@@ -326,7 +327,7 @@ def test_gcloud_gets_what_was_given(tmp_path):
   for slices, nodes in ((1, ["epic55"]), (2, ["epic55-0", "epic55-1"])):
     folder = tmp_path / str(slices)
     folder.mkdir()
-    text = text_of("queued_resource", TPU, {"slices": slices}, end="epic55.sh")
+    text = text_of("queued_resource", MACHINES, {"slices": slices}, end="epic55.sh")
     status, (create,) = _noted(f"set -- create\n{text}", folder, "gcloud")
     assert not status
     assert create[:6] == ["gcloud", "compute", "tpus", "queued-resources", "create", "epic55"]
@@ -344,7 +345,7 @@ def test_gcloud_gets_what_was_given(tmp_path):
 
 
 def test_machines_that_were_taken_away_are_created_again_until_the_run_is_finished(tmp_path):
-  text = text_of("queued_resource", TPU, EVIL, end="epic55.sh")
+  text = text_of("queued_resource", MACHINES, EVIL, end="epic55.sh")
   script = tmp_path / "script"
   script.write_text(text, encoding="utf-8")
   path = launchers.fake_path(tmp_path / "bin", "gcloud", "python", "sleep")
@@ -425,6 +426,8 @@ def test_rows_of_the_tables(name, topology, hosts, label):
     ("xpk", GPU, "take jobset"),
     ("xpk", {**TPU, "environment": ['A="b"']}, "With xpk"),
     ("queued_resource", GPU, "take jobset"),
+    ("queued_resource", TPU, "NAME@PROJECT.iam.gserviceaccount.com"),
+    ("jobset", MACHINES, "an account of Kubernetes"),
     ("queued_resource", {"accelerator": "tpu7x-64"}, "don't offer tpu7x-64"),
     ("jobset", {**TPU, "slices": "two"}, "slices"),
   ],
