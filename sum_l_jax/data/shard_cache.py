@@ -88,9 +88,14 @@ class ShardCache:
     try:
       if place.stat().st_size != size:
         return None
-      os.utime(place)
     except OSError:
       return None
+    try:
+      os.utime(place)
+    except FileNotFoundError:
+      return None
+    except OSError:  # It is another user's; whoever made it keeps it or not.
+      pass
     return place
 
   def discard(self, shard: storage.PathLike, crc32c: str) -> None:

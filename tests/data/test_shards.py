@@ -330,6 +330,21 @@ def test_a_damaged_copy_is_made_again(damage, many, remote, tmp_path, monkeypatc
     waiting.wait_for(lambda: place.exists() and place.read_bytes() == whole)
 
 
+def test_copies_of_another_user_are_read(many, remote, tmp_path, monkeypatch, opened):
+  cache, data = cache_in(tmp_path), records.ClipDataset(remote, "train")
+  for number, shard in enumerate(data.shards.files):
+    assert cache.fetch(data.shards.path(number), shard.size, shard.crc32c) is THERE
+
+  def refuse(path):
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+
+  monkeypatch.setattr(os, "utime", refuse)
+  data.shards.cache = cache
+  frames = data.read_frames(0, [0])
+  assert len(opened) == 1 and opened[0].endswith(".shard")
+  assert frames == records.ClipDataset(many, "train").read_frames(0, [0])
+
+
 def test_copies_outlive_a_lack_of_open_files(many, remote, tmp_path, monkeypatch, opened):
   """Each copy that is read is an open file; a process may have 1024 of them, or fewer."""
   cache, data = cache_in(tmp_path), records.ClipDataset(remote, "train")
