@@ -339,20 +339,21 @@ def run(
     )
   _make_workdir(workdir)
   mesh = _start(settings)
-  with (
-    _alone_in(workdir, command or f"sum_l_jax.main.run, mode {mode!r}"),
-    _status(workdir if mode == "train" else None, mesh, began) as status,
-  ):
-    return _run(
-      settings,
-      workdir,
-      mesh,
-      mode=mode,
-      checkpoint=checkpoint,
-      command=command,
-      window=window,
-      status=status,
-    )
+  with _alone_in(workdir, command or f"sum_l_jax.main.run, mode {mode!r}"):
+    if mode == "train":
+      # A command that is refused here is no start of the run that is there.
+      _check_workdir(workdir, settings.to_json())
+    with _status(workdir if mode == "train" else None, mesh, began) as status:
+      return _run(
+        settings,
+        workdir,
+        mesh,
+        mode=mode,
+        checkpoint=checkpoint,
+        command=command,
+        window=window,
+        status=status,
+      )
 
 
 def _status(
@@ -390,8 +391,6 @@ def _run(
   from sum_l_jax.experiment import goodput
 
   text = settings.to_json()
-  if mode == "train":
-    _check_workdir(workdir, text)
   _prepare_data(settings)
   if peers.joined():
     from sum_l_jax.experiment import host_statement

@@ -185,15 +185,17 @@ def test_commands_of_the_readme_run_in_a_bucket(folder, bucket, capsys):
 
 
 def test_which_commands_are_not_run():
-  """Hours, official data, libtpu, and weights of networks for GPUs."""
+  """Hours, official data, libtpu, Apache Beam, and weights of networks for GPUs."""
   run = {command[0] for _, command in WALKED}
   all_named = {
     command[0] for code, command in pages.COMMANDS if code.whole and command[0] not in pages.FOREIGN
   }
   assert all_named - run == {
     "benchmarks.tpu_layers",
+    "data_prep.beam",
     "data_prep.convert_weights",
     "sum_l_jax.tools.aot",
+    "sum_l_jax.tools.device_check",
     "sum_l_jax.tools.profile_input",
     "sum_l_jax.tools.study",
     "sum_l_jax.tools.submit",

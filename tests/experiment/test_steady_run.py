@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import multiprocessing
 import os
@@ -21,8 +22,17 @@ _EVERY = 5
 _WARM = 15
 
 
-def _open_files() -> int:
-  return len(os.listdir("/proc/self/fd"))
+def _open_files() -> set[str]:
+  """What is open, by number and name; a name that is used again has another number."""
+  found = set()
+  for number in os.listdir("/proc/self/fd"):
+    with contextlib.suppress(FileNotFoundError):  # The listing itself was one.
+      found.add(f"{number} {os.readlink(f'/proc/self/fd/{number}')}")
+  return found
+
+
+def _threads() -> set[str]:
+  return set(os.listdir("/proc/self/task"))
 
 
 def _settle(folder) -> None:
@@ -34,7 +44,7 @@ def _settle(folder) -> None:
   until = time.monotonic() + 60
   while list(folder.glob("*tmp*")) and time.monotonic() < until:
     time.sleep(0.05)
-  same, before = 0, -1
+  same, before = 0, set()
   while same < 10 and time.monotonic() < until:
     gc.collect()
     now = _open_files()
@@ -52,6 +62,8 @@ def samples_fixture(tiny_ego, tiny_exo, tiny_tables, tmp_path_factory):
   config.checkpoint.every = config.eval.every = f"{_EVERY} steps"
   config.log_every_steps = 2
   compiled, samples = [], {}
+  # What other tests of this process have left is theirs, and may go at any moment.
+  others = _open_files(), _threads()
   names = ("/jax/core/compile/jaxpr_trace_duration", "/jax/core/compile/backend_compile_duration")
 
   def listen(event, seconds, **more):
@@ -67,8 +79,8 @@ def samples_fixture(tiny_ego, tiny_exo, tiny_tables, tmp_path_factory):
         _settle(workdir / "joint" / "checkpoints")
         samples[number] = {
           "compiled": len(compiled),
-          "files": _open_files(),
-          "threads": len(os.listdir("/proc/self/task")),
+          "files": len(_open_files() - others[0]),
+          "threads": len(_threads() - others[1]),
           "processes": len(multiprocessing.active_children()),
         }
       yield batch

@@ -74,8 +74,9 @@ def read_code(page: pathlib.Path) -> Iterator[Code]:
   for first, block in _blocks(text):
     joined, start, needs = "", first, ""
     for number, line in enumerate(block, first):
-      if line.startswith("# "):
-        needs = line.removeprefix("# needs ") if "# needs " in line else ""
+      comment = line.strip()
+      if comment.startswith("# "):
+        needs = comment.removeprefix("# needs ") if "# needs " in comment else ""
       start = start if joined else number
       joined += line.removesuffix("\\")
       if not line.endswith("\\"):

@@ -19,6 +19,7 @@ import os
 import pathlib
 import platform
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -189,6 +190,8 @@ def main() -> int:
   for name, value in sorted(server.environment().items()):
     print(f"export {name}={shlex.quote(value)}")
   sys.stdout.flush()
+  # Shells start what runs in the background with Ctrl-C ignored.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
   try:
     server.wait()
   except KeyboardInterrupt:

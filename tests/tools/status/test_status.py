@@ -102,6 +102,9 @@ def test_a_run_in_a_bucket_says_how_it_ended(config, bucket, capsys):
   assert status.clips_per_second > 0 and "cpu" in status.devices
   config.stop_at = ""
   config.joint_stage.learning_rate = 1e30
+  with pytest.raises(ValueError, match="holds a run with another config"):
+    main.run(config, str(bucket))
+  assert run_status.read(bucket) == status  # A command that was refused is no start.
   (bucket / "config.json").unlink()
   with pytest.raises(ValueError, match="not finite|NaN|infinite"):
     main.run(config, str(bucket))
