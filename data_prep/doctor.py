@@ -303,7 +303,7 @@ def make_parser() -> argparse.ArgumentParser:
 def _check_options(args: argparse.Namespace) -> None:
   """Raises ValueError or FileNotFoundError for options that can't be followed."""
   for path in args.directories:
-    if not path.is_dir():
+    if not storage.is_dir(path):
       raise FileNotFoundError(
         f"There is no folder {str(path)!r}. Give folders that `python -m"
         " data_prep.build_dataset --output=DIR` wrote."
@@ -316,7 +316,7 @@ def _check_options(args: argparse.Namespace) -> None:
     raise ValueError(f"--frames must be 0 or more, got {args.frames}.")
   for option in ("narrations", "pairs"):
     path = getattr(args, option)
-    if path and not path.is_file():
+    if path and not storage.is_file(path):
       raise FileNotFoundError(f"--{option}: there is no file {str(path)!r}.")
   for path in filter(None, (args.report, args.skip_list)):
     storage.make_folder(path.parent)

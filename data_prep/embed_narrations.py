@@ -398,7 +398,7 @@ def embed(args: argparse.Namespace) -> None:
   if storage.is_remote(args.output):
     # Before a model is fetched and all is embedded.
     storage.check_writable(args.output.parent)
-  if args.append and args.output.exists():
+  if args.append and storage.exists(args.output):
     existing = narration_table.NarrationTable.load(args.output)
   if args.part or args.merge:
     texts = missing_texts(texts, args.model, existing)

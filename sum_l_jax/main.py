@@ -332,7 +332,7 @@ def run(
   window = _read_window(settings, mode, profile, profile_hosts)
   if mode == "train":
     _check_start(settings)
-  if mode == "eval" and not (checkpoint or workdir.exists()):
+  if mode == "eval" and not (checkpoint or storage.exists(workdir)):
     raise FileNotFoundError(
       f"--mode=eval: there is no workdir {str(workdir)!r}. Give the workdir"
       " of a trained run, or --checkpoint."

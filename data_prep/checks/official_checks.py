@@ -154,7 +154,7 @@ def _wrong_number(
     skipped = data.directory / build_dataset.SKIPPED_FILE
     hint = (
       f"{skipped} lists the clips that were left out, with the reasons."
-      if skipped.is_file()
+      if storage.is_file(skipped)
       else f"There is no {build_dataset.SKIPPED_FILE} beside the data set, so"
       " the annotations had fewer: take the complete official file."
     )
@@ -172,7 +172,7 @@ def check_skipped(splits: index_checks.Splits) -> Iterator[Finding]:
   """Nothing was left out when the data set was built."""
   data = next(iter(splits.values()))
   path = data.directory / build_dataset.SKIPPED_FILE
-  if not path.is_file():
+  if not storage.is_file(path):
     return
   try:
     with storage.open_text(path, errors="replace") as handle:

@@ -262,7 +262,7 @@ def standing(directory: epath.Path) -> epath.Path:
   if storage.is_remote(directory):
     return directory
   before = _before(directory)
-  return before if before.exists() and not directory.exists() else directory
+  return before if storage.exists(before) and not storage.exists(directory) else directory
 
 
 def recover(directory: epath.Path) -> None:
@@ -273,7 +273,7 @@ def recover(directory: epath.Path) -> None:
   if storage.is_remote(directory):
     return
   before = _before(directory)
-  if before.exists() and not directory.exists():
+  if storage.exists(before) and not storage.exists(directory):
     storage.move_folder(before, directory)
   storage.remove_tree(before)
 
@@ -323,7 +323,7 @@ def put_together(
   storage.make_folder(scratch)
   try:
     _Writer(scratch, scratch, card, about, processes).write(parts, new, {})
-    if directory.exists():
+    if storage.exists(directory):
       storage.move_folder(directory, _before(directory))
     storage.move_folder(scratch, directory)
   except BaseException:

@@ -43,7 +43,7 @@ class SavedBlocks:
     }
     wanted = json.dumps(work, sort_keys=True, indent=1)
     path = folder / _WORK
-    found = storage.read_text(path) if path.is_file() else ""
+    found = storage.read_text(path) if storage.is_file(path) else ""
     others = [] if found == wanted else storage.matching(folder, "block_*.npy")
     if others or found not in ("", wanted):
       _say(f"{folder} is of other work and begins again.")
@@ -60,7 +60,7 @@ class SavedBlocks:
       shape: shape of the ranks.
     """
     path = self._path(first)
-    if not path.is_file():
+    if not storage.is_file(path):
       return None
     try:
       with storage.open_binary(path) as file:

@@ -172,7 +172,7 @@ class Checkpoints:
     self._pending = step
     folder = self._directory / str(step)
     try:
-      if jax.process_index() == 0 and folder.exists():
+      if jax.process_index() == 0 and storage.exists(folder):
         storage.remove_tree(folder)  # Damaged, and noted as such.
       self._checkpointer.save(
         folder,

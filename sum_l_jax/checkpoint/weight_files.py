@@ -210,7 +210,7 @@ def file_digest(path: storage.PathLike) -> str:
   """
   path = storage.path(path)
   try:
-    file = path if path.is_file() else find_checkpoint(path) / integrity.MANIFEST
+    file = path if storage.is_file(path) else find_checkpoint(path) / integrity.MANIFEST
     return storage.sha256(file)[:16]
   except FileNotFoundError:
     return ""
@@ -282,7 +282,7 @@ def read_weights(path: storage.PathLike, *, views: Collection[str] = types.VIEWS
   """
   path = storage.path(path)
   if path.suffix == ".npz":
-    if not path.is_file():
+    if not storage.is_file(path):
       raise FileNotFoundError(f"No weights file {str(path)!r}.")
     return _read_npz(path)
   folder = find_checkpoint(path)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import copy
 import difflib
 
-from etils import epath
 import numpy as np
 
 from sum_l_jax.data import records
+from sum_l_jax.system import storage
 
 
 def open_dataset(text: str, split: str = "") -> records.ClipDataset:
@@ -23,7 +23,7 @@ def open_dataset(text: str, split: str = "") -> records.ClipDataset:
     FileNotFoundError, ValueError: no such data set or split.
   """
   folder, colon, own = text.rpartition(":")
-  if not colon or "/" in own or epath.Path(text).is_dir():
+  if not colon or "/" in own or storage.is_dir(text):
     folder, own = text, split
   if not own:
     found = sorted(records.read_card(folder)["splits"])

@@ -334,7 +334,7 @@ class Parts:
         lines.append(
           f"There are parts of {', '.join(map(str, others))}: did you mean --merge={others[0]}?"
         )
-      elif self._output.exists():
+      elif storage.exists(self._output):
         lines.append("The output is there; if these parts made it, nothing is left to do.")
     first = next(iter(wrong))
     lines.append("This makes one of them, and another number another one:")

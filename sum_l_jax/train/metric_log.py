@@ -82,7 +82,7 @@ def _append(path: pathlib.Path, text: str) -> None:
 
 def _keep_until(path: pathlib.Path, step: int) -> None:
   """Rewrites a log without damaged lines and those of steps after `step`."""
-  if not path.exists():
+  if not storage.exists(path):
     return
   text = storage.read_text(path)
   kept = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in _lines(text, step))

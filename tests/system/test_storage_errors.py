@@ -15,10 +15,14 @@ from google.auth import exceptions
 import pytest
 import tensorstore
 
+from data_prep import doctor
+from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.data import clip_selection
 from sum_l_jax.system import command_line
 from sum_l_jax.system import storage
 from sum_l_jax.system import storage_errors
 from sum_l_jax.system import text_cleaning
+from sum_l_jax.tools.export import exported_model
 from tests.support import storage_server
 
 # What Cloud Storage answers, and what users are told to do.
@@ -133,6 +137,25 @@ def test_an_output_in_a_misspelt_bucket_is_refused_before_the_work(bucket):
   with pytest.raises(FileNotFoundError) as error:
     command_line.check_output(epath.Path("gs://misspelt/a.npz"))
   assert "gs://misspelt: there is no such bucket" in storage_errors.advice(error.value)
+
+
+@pytest.mark.parametrize(
+  "look",
+  [
+    lambda: doctor.main(["gs://tests/a"]),
+    lambda: exported_model.read_card(epath.Path("gs://tests/a")),
+    lambda: weight_files.read_weights("gs://tests/a.npz"),
+    lambda: clip_selection.open_dataset("gs://tests/a:train"),
+  ],
+)
+def test_no_access_is_not_taken_for_nothing_there(refusing, look, capsys):
+  refusing.status = 403
+  try:
+    look()
+    said = capsys.readouterr().err
+  except OSError as error:
+    said = storage_errors.advice(error)
+  assert "this account has no access" in said
 
 
 def test_whoever_asks_first_shows_no_stack_trace_of_the_client():

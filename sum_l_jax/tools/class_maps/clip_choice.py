@@ -61,7 +61,7 @@ def _stored_scores(
 ) -> np.ndarray | None:
   """`[N, K]` from the workdir's evaluation, or None where it does not fit."""
   workdir = storage.path(source)
-  if explainer.view != types.EGO or not workdir.is_dir():
+  if explainer.view != types.EGO or not storage.is_dir(workdir):
     return None
   try:
     result = result_files.read_result(workdir, dataset.split)

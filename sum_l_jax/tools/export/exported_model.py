@@ -192,7 +192,7 @@ def read_card(folder: epath.Path) -> dict[str, Any]:
     ValueError: it is not the card of an exported network.
   """
   path = folder / export_format.CARD
-  if not path.is_file():
+  if not storage.is_file(path):
     raise FileNotFoundError(
       f"There is no {export_format.CARD} in {str(folder)!r}. Give a folder that `python -m"
       " sum_l_jax.tools.export` wrote; it writes the card last."
@@ -252,7 +252,7 @@ def _read_jax(folder: epath.Path, hashes: Mapping[str, str]) -> predictor.Score:
   for name in (export_format.MODEL, export_format.ARRAYS):
     expected = hashes.get(name)
     path = folder / name
-    if not path.is_file():
+    if not storage.is_file(path):
       raise FileNotFoundError(f"{str(path)!r} is missing. Copy it again.")
     if storage.sha256(path) != expected:
       raise ValueError(

@@ -161,7 +161,7 @@ def read_ids(path: storage.PathLike, challenge: Challenge) -> tuple[str, ...]:
     ValueError: it lacks the column of ids, or has no rows.
   """
   path = storage.path(path)
-  if not path.is_file():
+  if not storage.is_file(path):
     raise FileNotFoundError(f"There is no annotation file {str(path)!r}.")
   with storage.open_text(path) as file:
     rows = csv.DictReader(file)
