@@ -332,6 +332,29 @@ def put_together(
   storage.remove_tree(_before(directory))
 
 
+def _open_all(parts: Sequence[epath.Path], split: str) -> list[records.ClipDataset]:
+  """Opens a split of the data sets that have it, before any of them is copied.
+
+  Raises:
+    ValueError: an id occurs in two of them.
+  """
+  found: list[records.ClipDataset] = []
+  ids: set[str] = set()
+  for part in parts:
+    if split not in records.read_card(part)["splits"]:
+      continue
+    data = records.ClipDataset(part, split)
+    twice = [clip.clip_id for clip in data.clips if clip.clip_id in ids]
+    if twice:
+      raise ValueError(
+        f"Split {split!r}: {len(twice)} ids of {str(part)!r}, such as {twice[0]!r}, occur"
+        " in another of the data sets; ids must be unique within a split."
+      )
+    ids.update(clip.clip_id for clip in data.clips)
+    found.append(data)
+  return found
+
+
 class _Writer:
   """Writes the files of one data set into a folder."""
 
@@ -360,12 +383,12 @@ class _Writer:
   ) -> None:
     """Writes all files; see `put_together`."""
     written: dict[str, clip_shards.Written] = {}
+    linked = {split: _open_all(parts, split) for split in self._card["splits"]}
     self._card["shards"] = {}
     for split in self._card["splits"]:
       done = written[split] = clip_shards.Written()
-      for part in parts:
-        if split in records.read_card(part)["splits"]:
-          self._link(split, part, done)
+      for data in linked[split]:
+        self._link(split, data, done)
       if split in new:
         self._add(split, new[split](), done)
       if split in uploaded:
@@ -404,17 +427,9 @@ class _Writer:
   def _shard(self, split: str, number: int) -> epath.Path:
     return shard_path(self._folder, self._name, split, number)
 
-  def _link(self, split: str, part: epath.Path, done: clip_shards.Written) -> None:
+  def _link(self, split: str, data: records.ClipDataset, done: clip_shards.Written) -> None:
     """Takes a split of another data set over."""
-    data = records.ClipDataset(part, split)
-    info = open_tfds.open_builder(part).info.splits[split]
-    ids = {clip.clip_id for clip in done.clips}
-    twice = [clip.clip_id for clip in data.clips if clip.clip_id in ids]
-    if twice:
-      raise ValueError(
-        f"Split {split!r}: {len(twice)} ids of {str(part)!r}, such as {twice[0]!r}, occur"
-        " in another of the data sets; ids must be unique within a split."
-      )
+    info = open_tfds.open_builder(data.directory).info.splits[split]
     first = sum(done.shard_lengths)
     done.clips += [dataclasses.replace(c, first_record=c.first_record + first) for c in data.clips]
     before = len(done.shard_lengths)

@@ -199,6 +199,9 @@ def test_merging_copies_inside_the_bucket(media, bucket, tmp_path, monkeypatch):
   assert merged.read_frames(_CLIPS, [1]) == parts[1].read_frames(0, [1])
   with pytest.raises(ValueError, match="exists. Give a new folder"):
     merge_datasets.merge_datasets(places, bucket / "both")
+  with pytest.raises(ValueError, match="occur in another"):
+    merge_datasets.merge_datasets([places[0], places[0]], bucket / "twice")
+  assert not storage.names_below(bucket / "twice")
 
 
 def test_a_folder_of_something_else_is_refused(media, bucket, tmp_path, capsys):
