@@ -417,6 +417,9 @@ class Soak:
         codes=[pod.codes[i] for i in range(hosts)],
         saves=len(reported),
       )
+      if done and not kills:
+        # A whole run in which nothing was compiled: later kills are to meet it.
+        self._setting.seconds[hosts] = min(seconds, self._setting.seconds[hosts])
       if not done:
         kills += 1
         left = max(0.3, left - place / 2)
