@@ -59,6 +59,8 @@ def _unreadable(error: Exception) -> str:
   """Says what an error of reading means."""
   if isinstance(error, KeyError):
     return f"The card or an index line lacks {error}. {REBUILD}"
+  if isinstance(error, FileNotFoundError):
+    return f"{error} Copy what is missing, or build the data set again."
   return f"{type(error).__name__}: {error} {REBUILD}"
 
 

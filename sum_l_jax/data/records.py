@@ -142,7 +142,8 @@ def read_card(directory: storage.PathLike) -> dict[str, Any]:
     raise FileNotFoundError(
       f"No clip data set in {str(directory)!r}: {CARD_FILE} is missing. Give"
       " the folder that `python -m data_prep.build_dataset --output=DIR` or"
-      " `python -m data_prep.toy_kitchen` wrote."
+      " `python -m data_prep.toy_kitchen` wrote; one that is still being built or"
+      " copied gets its card last."
     )
   card = checked_json.read(path, checked_json.Object, mend=_REBUILD)
   if card.get("format") != FORMAT:

@@ -127,6 +127,7 @@ def test_no_data_set_there(examine, tmp_path):
   assert status == 1 and "1 error(s)" in text
   finding = damaged_sets.only(found, "readable", "", "error", 1)
   assert "card.json is missing" in finding["message"]
+  assert finding["message"].endswith("Copy what is missing, or build the data set again.")
   assert finding["dataset"] == str(tmp_path / "empty")
 
 
