@@ -9,7 +9,6 @@ loads the run imports this file first, which registers the encoder.
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Mapping
 
 from flax import nnx
 import jax
@@ -34,12 +33,18 @@ class FrameEncoder(nnx.Module):
     self.mix = nnx.Conv(32, self.feature_dim, (3, 3), dtype=options.dtype, rngs=rngs)
 
   def __call__(
-    self, video: jax.Array, *, train: bool, prepare: Callable[[jax.Array], jax.Array]
-  ) -> tuple[jax.Array, Mapping[str, Mapping[str, jax.Array]]]:
-    """Bytes [B, T, H, W, 3] to features [B, C]; shows no stages."""
+    self,
+    video: jax.Array,
+    *,
+    train: bool,
+    prepare: Callable[[jax.Array], jax.Array],
+    key: jax.Array | None = None,
+  ) -> models.Encoding:
+    """Bytes [B, T, H, W, 3] to features [B, C] and tokens; shows no stages."""
     x = self.norm(self.patches(prepare(video)), use_running_average=not train)
     x = nnx.relu(self.mix(nnx.relu(x)))
-    return jnp.mean(x, axis=(1, 2, 3), dtype=jnp.float32), {}
+    feature = jnp.mean(x, axis=(1, 2, 3), dtype=jnp.float32)
+    return models.Encoding(feature, tokens=x.reshape(len(x), -1, self.feature_dim))
 
 
 models.register_backbone("frames", FrameEncoder, num_frames=8, stride=2)

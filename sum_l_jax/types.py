@@ -42,12 +42,21 @@ if typing.TYPE_CHECKING:  # Commands print their help without either.
   import numpy as np
 
 # Mean and standard deviation of the pixels in [0, 1] that encoders see, RGB:
-# PySlowFast's and the SUM-L authors', and ImageNet's, which mmaction2 uses.
+# PySlowFast's and the SUM-L authors' ("video"); ImageNet's, of mmaction2, V-JEPA,
+# VideoMAE and DINOv2; none ("unit", VideoPrism); those that bring pixels to
+# [-1, 1] ("half", SigLIP); and LaViLa's and AVION's, whose first mean is not
+# CLIP's 122.77 ("lavila").
 NORMALIZATIONS = {
   "video": ((0.45, 0.45, 0.45), (0.225, 0.225, 0.225)),
   "imagenet": (
     (123.675 / 255, 116.28 / 255, 103.53 / 255),
     (58.395 / 255, 57.12 / 255, 57.375 / 255),
+  ),
+  "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+  "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+  "lavila": (
+    (108.327 / 255, 116.746 / 255, 104.094 / 255),
+    (68.501 / 255, 66.632 / 255, 70.323 / 255),
   ),
 }
 

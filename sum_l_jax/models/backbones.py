@@ -5,6 +5,7 @@ that imports the module and sets `config.model.backbone = "mine"` trains it.
 
     from flax import nnx
     from sum_l_jax.models import backbones
+    from sum_l_jax.models import encoder
 
     class Mine(nnx.Module):  # An `encoder.Encoder`.
       feature_dim = 64
@@ -13,9 +14,9 @@ that imports the module and sets `config.model.backbone = "mine"` trains it.
         patch, rngs = (2, 8, 8), nnx.Rngs(int(rng.integers(2**31)))
         self.patches = nnx.Conv(3, 64, patch, patch, dtype=options.dtype, rngs=rngs)
 
-      def __call__(self, video, *, train, prepare):
+      def __call__(self, video, *, train, prepare, key=None):
         x = nnx.gelu(self.patches(prepare(video)))  # [B, T / 2, H / 8, W / 8, 64]
-        return x.mean((1, 2, 3), dtype="float32"), {}
+        return encoder.Encoding(x.mean((1, 2, 3), dtype="float32"))
 
     backbones.register_backbone("mine", Mine, num_frames=8, stride=4, frames_multiple=2)
 """
@@ -27,13 +28,17 @@ import dataclasses
 
 import numpy as np
 
+from sum_l_jax import types
 from sum_l_jax.models import network_spec
 from sum_l_jax.models import resnet3d
 from sum_l_jax.models import slowfast
+from sum_l_jax.models import vit
+from sum_l_jax.models import vit_spec
 from sum_l_jax.models.encoder import Encoder
 from sum_l_jax.models.encoder import EncoderFactory
 from sum_l_jax.models.encoder import EncoderOptions
 from sum_l_jax.models.network_spec import NetworkSpec
+from sum_l_jax.models.vit_spec import VitSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +55,10 @@ class Backbone:
     spec: stage tables of the networks of this library, None for others.
     windows: whether its authors score windows at test time that span the map of
       the training crop, and average these scores; else the whole map is pooled.
+    vit: row of a vision transformer of this library, None for others.
+    crop_size: side in pixels of the clips that it was designed for.
+    normalization: mean and standard deviation of the pixels that it was designed
+      for, a key of `types.NORMALIZATIONS`.
   """
 
   make: EncoderFactory
@@ -59,6 +68,9 @@ class Backbone:
   stage_names: tuple[str, ...] = ()
   spec: NetworkSpec | None = None
   windows: bool = False
+  vit: VitSpec | None = None
+  crop_size: int = 224
+  normalization: str = "video"
 
   def pool_window(self, window: int, *, train_crop: int, test_crop: int) -> int:
     """Side of the windows that are pooled at test time; 0 is the whole map.
@@ -85,6 +97,45 @@ def from_tables(
   return Backbone(make, num_frames, stride, spec.alpha, spec.stage_names, spec, windows)
 
 
+def from_vit(spec: VitSpec, *, stride: int, normalization: str) -> Backbone:
+  """Makes the entry of a vision transformer."""
+
+  def make(options: EncoderOptions, rng: np.random.Generator) -> Encoder:
+    return vit.Vit(spec, options, rng)
+
+  return Backbone(
+    make,
+    spec.frames,
+    stride,
+    spec.patch[0],
+    vit=spec,
+    crop_size=spec.image,
+    normalization=normalization,
+  )
+
+
+# Stored frames between two of a clip, and pixels, by the first part of the name.
+_VIT_INPUTS: dict[str, tuple[int, str]] = {
+  "vit_tiny": (2, "video"),
+  "videoprism": (2, "unit"),
+  "vjepa2": (4, "imagenet"),
+  "vjepa21": (4, "imagenet"),
+  "videomae": (4, "imagenet"),
+  "avion": (4, "lavila"),
+  "lavila": (4, "lavila"),
+  "siglip2": (8, "half"),
+  "dinov2": (8, "imagenet"),
+}
+
+
+def _vits() -> dict[str, Backbone]:
+  inputs = lambda name: _VIT_INPUTS.get(name) or _VIT_INPUTS[name.split("_")[0]]
+  return {
+    name: from_vit(spec, stride=inputs(name)[0], normalization=inputs(name)[1])
+    for name, spec in vit_spec.SPECS.items()
+  }
+
+
 BACKBONES: dict[str, Backbone] = {
   "tiny": from_tables(network_spec.TINY, num_frames=8, stride=2),
   # The SUM-L authors' networks of one pathway score windows (as Ego-Exo's of one
@@ -103,6 +154,7 @@ BACKBONES: dict[str, Backbone] = {
   "mmaction2_slowfast_r101": from_tables(
     network_spec.MMACTION2_SLOWFAST_R101, num_frames=32, stride=2
   ),
+  **_vits(),
 }
 _OURS = frozenset(BACKBONES)
 
@@ -125,11 +177,35 @@ def register_backbone(
   Raises:
     ValueError: the name is one of this library's own.
   """
+  _add(name, Backbone(make, num_frames, stride, frames_multiple, tuple(stage_names)))
+
+
+def register_vit(name: str, spec: VitSpec, *, stride: int, normalization: str = "video") -> None:
+  """Adds a vision transformer to the registry; `models/vit_spec.py` has an example.
+
+  Args:
+    name: value of `config.model.backbone`.
+    spec: its row.
+    stride: distance of the frames, in stored frames.
+    normalization: a key of `types.NORMALIZATIONS`.
+
+  Raises:
+    ValueError: the name is one of this library's own, or there is no such
+      normalization.
+  """
+  if normalization not in types.NORMALIZATIONS:
+    raise ValueError(
+      f"normalization must be one of {tuple(types.NORMALIZATIONS)}, got {normalization!r}."
+    )
+  _add(name, from_vit(spec, stride=stride, normalization=normalization))
+
+
+def _add(name: str, entry: Backbone) -> None:
   if name in _OURS:
     raise ValueError(
       f"The backbone {name!r} is part of this library; register yours under another name."
     )
-  BACKBONES[name] = Backbone(make, num_frames, stride, frames_multiple, tuple(stage_names))
+  BACKBONES[name] = entry
 
 
 def find(name: str) -> Backbone:

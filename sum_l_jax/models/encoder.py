@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 from typing import Any
+from typing import NamedTuple
 from typing import Protocol
 
 import jax
@@ -34,6 +35,12 @@ class EncoderOptions:
     pool_window: side of the windows that evaluation averages instead of the
       whole map; 0 is the whole map. With windows the feature is `[B, P, C]` and
       the logits are `[B, P, K]`, P positions, whose scores are averaged.
+    attention: way of computing attention, of `models/layers/attention.py`; "auto"
+      is the best one of this process's backend.
+    drop_path: share of the residual branches that training drops in the last
+      block, or in each one (see `VitSpec.constant_drop_path`).
+    lora_rank: rank of the low-rank updates of attention and MLP; 0 is none.
+    lora_alpha: their scale is lora_alpha / lora_rank.
     pack_clips: most clips that thin stages compute side by side in
       training on a TPU: a divisor of the batch, or 0, which chooses as many as
       divide the clips of a chip, up to 8.
@@ -45,6 +52,10 @@ class EncoderOptions:
   remat: str = "none"
   pool_window: int = 0
   pack_clips: int = 0
+  attention: str = "auto"
+  drop_path: float = 0.0
+  lora_rank: int = 0
+  lora_alpha: float = 16.0
 
   def remat_stages(self, stage_names: Sequence[str]) -> tuple[str, ...]:
     """Those of an encoder's stages that `remat` names.
@@ -65,6 +76,22 @@ class EncoderOptions:
     return names
 
 
+class Encoding(NamedTuple):
+  """What an encoder gives for a batch of clips.
+
+  Attributes:
+    feature: the pooled feature `[B, C]`, float32; `[B, P, C]` with windows.
+    stages: activations of the stages by name and pathway, `[B, T', H', W', C']`
+      each; {} if there are none to show.
+    tokens: what a head that attends reads, `[B, N, C]`, time first; None where
+      there are none.
+  """
+
+  feature: jax.Array
+  stages: Mapping[str, Mapping[str, jax.Array]] = {}
+  tokens: jax.Array | None = None
+
+
 class Encoder(Protocol):
   """What a registered encoder is: an `nnx.Module` with these members.
 
@@ -78,8 +105,13 @@ class Encoder(Protocol):
   feature_dim: int
 
   def __call__(
-    self, video: jax.Array, *, train: bool, prepare: Callable[[jax.Array], jax.Array]
-  ) -> tuple[jax.Array, Mapping[str, Mapping[str, jax.Array]]]:
+    self,
+    video: jax.Array,
+    *,
+    train: bool,
+    prepare: Callable[[jax.Array], jax.Array],
+    key: jax.Array | None = None,
+  ) -> Encoding:
     """Encodes clips.
 
     Args:
@@ -87,10 +119,10 @@ class Encoder(Protocol):
       train: whether batch statistics are used, which moves the running ones.
       prepare: normalises frames, `[B, T', H, W, 3]` to float32. An encoder
         that leaves frames out calls it after choosing: bytes are cheaper.
+      key: random key of what it drops; None where nothing is.
 
     Returns:
-      The pooled feature `[B, C]`, float32, and the activations of the stages by
-      name and pathway, `[B, T', H', W', C']` each; {} if there are none to show.
+      The feature, and what else there is of it.
     """
     ...
 

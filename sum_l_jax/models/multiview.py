@@ -27,6 +27,7 @@ from sum_l_jax.models import backbones
 from sum_l_jax.models import pixel_format
 from sum_l_jax.models.encoder import Encoder
 from sum_l_jax.models.encoder import EncoderOptions
+from sum_l_jax.models.encoder import Encoding
 
 
 def l2_normalize(x: jax.Array) -> jax.Array:
@@ -118,14 +119,20 @@ class Tower(nnx.Module):
     self, inputs: Mapping[str, jax.Array], *, train: bool, key: jax.Array | None
   ) -> dict[str, Any]:
     """See `MultiviewModel.__call__`."""
-    feature, stages = self.encoder(
-      inputs["video"],
-      train=train and not self.frozen,
-      prepare=lambda video: pixel_format.normalize(video, self.pixels, inputs.get("color_offset")),
+    encoding = Encoding(
+      *self.encoder(
+        inputs["video"],
+        train=train and not self.frozen,
+        prepare=lambda video: pixel_format.normalize(
+          video, self.pixels, inputs.get("color_offset")
+        ),
+        key=None if key is None else jax.random.fold_in(key, _number("encoder")),
+      )
     )
+    feature = encoding.feature
     if self.frozen:
       feature = jax.lax.stop_gradient(feature)
-    outputs = {"features": feature, "stages": stages}
+    outputs = {"features": feature, "stages": encoding.stages}
     if self.projection is not None:
       with jax.named_scope("projection"):
         outputs["embedding"] = self.projection(feature)

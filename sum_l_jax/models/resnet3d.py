@@ -20,6 +20,7 @@ import numpy as np
 
 from sum_l_jax.models import network_spec
 from sum_l_jax.models.encoder import EncoderOptions
+from sum_l_jax.models.encoder import Encoding
 from sum_l_jax.models.layers import packing
 from sum_l_jax.models.layers import pool
 from sum_l_jax.models.layers import remat
@@ -145,14 +146,21 @@ class ResNet3D(nnx.Module):
     )
 
   def __call__(
-    self, video: jax.Array, *, train: bool, prepare: Callable[[jax.Array], jax.Array]
-  ) -> tuple[jax.Array, Stages]:
+    self,
+    video: jax.Array,
+    *,
+    train: bool,
+    prepare: Callable[[jax.Array], jax.Array],
+    key: jax.Array | None = None,
+  ) -> Encoding:
     """Encodes clips, see `Encoder`.
 
     Returns:
       The feature `[B, C]`, float32, the mean over time and space (see
-      `pool.mean_pool` for windows), and {stage: {"slow": activation}}.
+      `pool.mean_pool` for windows), {stage: {"slow": activation}}, and the last
+      activation as tokens.
     """
+    del key
     x = prepare(video)
     table = self.spec.slow
     stages: Stages = {}
@@ -161,4 +169,6 @@ class ResNet3D(nnx.Module):
         x = packing.fit_stage(x, table, index - 1)
       x = self.slow.run_stage(name, x, train=train)
       stages[name] = {network_spec.SLOW: packing.apart(x, table.widths[index])}
-    return pool.mean_pool(stages[self.stage_names[-1]][network_spec.SLOW], self.pool_window), stages
+    last = stages[self.stage_names[-1]][network_spec.SLOW]
+    tokens = last.reshape(len(last), -1, self.feature_dim)
+    return Encoding(pool.mean_pool(last, self.pool_window), stages, tokens)

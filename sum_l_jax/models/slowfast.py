@@ -24,6 +24,7 @@ from sum_l_jax.models import network_spec
 from sum_l_jax.models import pixel_format
 from sum_l_jax.models import resnet3d
 from sum_l_jax.models.encoder import EncoderOptions
+from sum_l_jax.models.encoder import Encoding
 from sum_l_jax.models.layers import packing
 from sum_l_jax.models.layers import pool
 from sum_l_jax.models.layers.conv_norm import ConvNorm
@@ -67,15 +68,23 @@ class SlowFast(nnx.Module):
     )
 
   def __call__(
-    self, video: jax.Array, *, train: bool, prepare: Callable[[jax.Array], jax.Array]
-  ) -> tuple[jax.Array, resnet3d.Stages]:
+    self,
+    video: jax.Array,
+    *,
+    train: bool,
+    prepare: Callable[[jax.Array], jax.Array],
+    key: jax.Array | None = None,
+  ) -> Encoding:
     """Encodes clips, see `Encoder`; T is a multiple of alpha.
 
     Returns:
       The feature `[B, C]`, float32, the mean over time and space, slow channels
-      first (see `pool.mean_pool` for windows), and {stage: {pathway:
-      activation}}, before the lateral connection.
+      first (see `pool.mean_pool` for windows), {stage: {pathway: activation}},
+      before the lateral connection, and the last activations as tokens: the
+      fast pathway's, averaged over the frames of each slow one, stand beside
+      the slow pathway's.
     """
+    del key
     fast = prepare(video)
     # In slices: XLA reads all frames to gather some.
     indices = pixel_format.slow_indices(
@@ -95,5 +104,9 @@ class SlowFast(nnx.Module):
         with jax.named_scope(f"fusion/{name}"):
           fused = self.fusion[index](fast, train=train)
           slow, fast = packing.append(slow, fused, fast, self.spec, index)
-    pooled = [pool.mean_pool(x, self.pool_window) for x in stages[self.stage_names[-1]].values()]
-    return jnp.concatenate(pooled, axis=-1), stages
+    last = stages[self.stage_names[-1]]
+    pooled = [pool.mean_pool(x, self.pool_window) for x in last.values()]
+    slow, fast = last[network_spec.SLOW], last[network_spec.FAST]
+    fast = fast.reshape(*slow.shape[:2], -1, *fast.shape[2:]).mean(2)
+    tokens = jnp.concatenate([slow, fast], axis=-1).reshape(len(slow), -1, self.feature_dim)
+    return Encoding(jnp.concatenate(pooled, axis=-1), stages, tokens)

@@ -97,7 +97,7 @@ def _value_and_gradient(network, x):
   def run(params, x):
     def loss(params):
       copy = nnx.merge(graphdef, params, stats, copy=True)
-      y, stages = copy(x, train=True, prepare=lambda x: x)
+      y, stages, _ = copy(x, train=True, prepare=lambda x: x)
       weight = jnp.sin(jnp.arange(y.shape[-1]))
       return (y * weight).sum(), (y, stages, nnx.state(copy, nnx.BatchStat))
 

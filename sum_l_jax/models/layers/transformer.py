@@ -1,0 +1,394 @@
+"""The parts of a transformer: Dense, LayerNorm, Attention, Mlp, Block, Stack.
+
+A `Stack` holds the parameters of all its blocks in one array each, whose first
+axis counts the blocks, and runs them with `lax.scan`: a network of 40 blocks
+compiles as fast as one of two. LayerNorm and softmax are float32 whatever the
+type of the activations is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+import functools
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sum_l_jax.models.layers import attention
+
+# Cosines and sines [N, Dh] of what queries and keys are turned by.
+Rotary = tuple[jax.Array, jax.Array]
+
+
+class Keys:
+  """A stream of random keys for initial values.
+
+  The values are drawn by JAX: under `eval_shape`, and where they are created
+  sharded, no array of their size is made on the host.
+  """
+
+  def __init__(self, rng: np.random.Generator):
+    self._key = jax.random.key(int(rng.integers(2**31)))
+
+  def __call__(self) -> jax.Array:
+    """The next key."""
+    self._key, key = jax.random.split(self._key)
+    return key
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockOptions:
+  """What the blocks of a stack have in common.
+
+  Attributes:
+    width: D.
+    mlp: channels within the MLP.
+    heads: H.
+    activation: a key of `ACTIVATIONS`.
+    eps: epsilon of the LayerNorms.
+    cap: bound of the attention logits; 0 is none.
+    key_bias: whether keys have a bias, as queries and values have.
+    layer_scale: whether branches are multiplied by learned factors.
+    divided: whether an attention through time precedes the one in space.
+    dtype: type of the activations.
+    attend: how attention is computed, of `layers.attention`.
+    lora_rank: rank of the low-rank updates beside each matrix; 0 is none.
+    lora_alpha: their scale is lora_alpha / lora_rank.
+  """
+
+  width: int
+  mlp: int
+  heads: int
+  activation: str = "gelu"
+  eps: float = 1e-6
+  cap: float = 0.0
+  key_bias: bool = True
+  layer_scale: bool = False
+  divided: bool = False
+  dtype: Any = np.float32
+  attend: attention.Attend = attention.plain
+  lora_rank: int = 0
+  lora_alpha: float = 16.0
+
+
+ACTIVATIONS = {
+  "gelu": functools.partial(jax.nn.gelu, approximate=False),
+  "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+  "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+  "relu": jax.nn.relu,
+}
+
+
+def normal(key: jax.Array, shape: tuple[int, ...], std: float = 0.02) -> nnx.Param:
+  """A parameter drawn from N(0, std) cut at two deviations."""
+  return nnx.Param(std * jax.random.truncated_normal(key, -2.0, 2.0, shape, jnp.float32))
+
+
+class Dense(nnx.Module):
+  """x @ kernel + bias, with a low-rank update where it is asked for (LoRA).
+
+  Attributes:
+    kernel: `[..., I, O]`.
+    bias: `[..., O]`, or None.
+    lora_a, lora_b: `[..., I, r]` and `[..., r, O]`, or None. lora_b starts at
+      zero, so that the layer starts as it was (Hu et al., LoRA, 2021).
+  """
+
+  def __init__(
+    self,
+    inputs: int,
+    outputs: int,
+    *,
+    keys: Keys,
+    lead: tuple[int, ...] = (),
+    bias: bool = True,
+    dtype: Any = np.float32,
+    lora_rank: int = 0,
+    lora_alpha: float = 16.0,
+  ):
+    self.kernel = normal(keys(), (*lead, inputs, outputs))
+    self.bias = nnx.Param(jnp.zeros((*lead, outputs), jnp.float32)) if bias else None
+    self.dtype = dtype
+    self.lora_scale = lora_alpha / lora_rank if lora_rank else 0.0
+    low = bool(lora_rank)
+    self.lora_a = normal(keys(), (*lead, inputs, lora_rank), inputs**-0.5) if low else None
+    self.lora_b = nnx.Param(jnp.zeros((*lead, lora_rank, outputs), jnp.float32)) if low else None
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """`[..., I]` -> `[..., O]`."""
+    x = x.astype(self.dtype)
+    y = x @ self.kernel[...].astype(self.dtype)
+    if self.lora_a is not None and self.lora_b is not None:
+      low = x @ self.lora_a[...].astype(self.dtype)
+      y = y + self.lora_scale * (low @ self.lora_b[...].astype(self.dtype))
+    return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+
+
+class LayerNorm(nnx.Module):
+  """(x - mean) / sqrt(variance + eps) * scale + bias over the last axis.
+
+  The variance is the mean square of what is left after the mean is taken away;
+  E[x^2] - E[x]^2 would cancel.
+  """
+
+  def __init__(
+    self, width: int, *, eps: float, lead: tuple[int, ...] = (), dtype: Any = np.float32
+  ):
+    self.scale = nnx.Param(jnp.ones((*lead, width), jnp.float32))
+    self.bias = nnx.Param(jnp.zeros((*lead, width), jnp.float32))
+    self.eps = eps
+    self.dtype = dtype
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """`[..., D]` -> `[..., D]`."""
+    x = x.astype(jnp.float32)
+    x = x - x.mean(-1, keepdims=True)
+    x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + self.eps)
+    return (x * self.scale[...] + self.bias[...]).astype(self.dtype)
+
+
+def rotate(x: jax.Array, rotary: Rotary) -> jax.Array:
+  """Turns adjacent channels of `[B, N, H, Dh]` by the angles of their tokens.
+
+  out[2k] = x[2k] cos[2k] - x[2k+1] sin[2k] and
+  out[2k+1] = x[2k+1] cos[2k+1] + x[2k] sin[2k+1].
+  """
+  cos, sin = (table[:, None] for table in rotary)
+  pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
+  turned = jnp.stack([-pairs[..., 1], pairs[..., 0]], axis=-1).reshape(x.shape)
+  return (x * cos + turned * sin).astype(x.dtype)
+
+
+class Attention(nnx.Module):
+  """Multi-head self-attention.
+
+  Attributes:
+    query, key, value, out: `Dense` layers `[D, D]`.
+  """
+
+  def __init__(self, options: BlockOptions, *, keys: Keys, lead: tuple[int, ...] = ()):
+    dense = functools.partial(
+      Dense,
+      options.width,
+      options.width,
+      keys=keys,
+      lead=lead,
+      dtype=options.dtype,
+      lora_rank=options.lora_rank,
+      lora_alpha=options.lora_alpha,
+    )
+    self.query = dense()
+    self.key = dense(bias=options.key_bias)
+    self.value = dense()
+    self.out = dense()
+    self.options = options
+
+  def project(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`[B, N, D]` -> queries, keys and values `[B, N, H, Dh]`."""
+    split = lambda y: y.reshape(*y.shape[:-1], self.options.heads, -1)
+    return split(self.query(x)), split(self.key(x)), split(self.value(x))
+
+  def __call__(self, x: jax.Array, rotary: Rotary | None = None) -> jax.Array:
+    """`[B, N, D]` -> `[B, N, D]`; all tokens see each other."""
+    query, key, value = self.project(x)
+    if rotary is not None:
+      query, key = rotate(query, rotary), rotate(key, rotary)
+    return self._join(self.options.attend(query, key, value, cap=self.options.cap))
+
+  def cross(self, queries: jax.Array, tokens: jax.Array) -> jax.Array:
+    """Queries `[B, M, D]` over tokens `[B, N, D]` -> `[B, M, D]`."""
+    split = lambda y: y.reshape(*y.shape[:-1], self.options.heads, -1)
+    query, key, value = (
+      split(self.query(queries)),
+      split(self.key(tokens)),
+      split(self.value(tokens)),
+    )
+    return self._join(self.options.attend(query, key, value, cap=self.options.cap))
+
+  def along(self, x: jax.Array, grid: tuple[int, int], axis: int) -> jax.Array:
+    """Attention along one axis of a grid of tokens, after a class token.
+
+    The class token's query sees all tokens; a patch's query sees the class token
+    and the patches of its own line.
+
+    Args:
+      x: `[B, 1 + T n, D]`.
+      grid: T and n.
+      axis: 0 is through time, at one place; 1 within a frame.
+
+    Returns:
+      `[B, 1 + T n, D]`.
+    """
+    query, key, value = self.project(x)
+    attend = functools.partial(self.options.attend, cap=self.options.cap)
+    first = attend(query[:, :1], key, value)
+    batch, lines = len(x), grid[1 - axis]
+
+    def fold(y: jax.Array) -> jax.Array:  # [B, T n, H, Dh] -> [B lines, length, H, Dh]
+      y = y.reshape(batch, *grid, *y.shape[2:])
+      y = jnp.swapaxes(y, 1, 2) if axis == 0 else y
+      return y.reshape(batch * lines, -1, *y.shape[3:])
+
+    def with_class(y: jax.Array) -> jax.Array:
+      return jnp.concatenate([jnp.repeat(y[:, :1], lines, axis=0), fold(y[:, 1:])], axis=1)
+
+    rest = attend(fold(query[:, 1:]), with_class(key), with_class(value))
+    rest = rest.reshape(batch, lines, -1, *rest.shape[2:])
+    rest = jnp.swapaxes(rest, 1, 2) if axis == 0 else rest
+    rest = rest.reshape(batch, -1, *rest.shape[3:])
+    return self._join(jnp.concatenate([first, rest], axis=1))
+
+  def _join(self, y: jax.Array) -> jax.Array:
+    return self.out(y.reshape(*y.shape[:-2], -1))
+
+
+class Mlp(nnx.Module):
+  """Two `Dense` layers with an activation between them."""
+
+  def __init__(
+    self,
+    options: BlockOptions,
+    *,
+    keys: Keys,
+    lead: tuple[int, ...] = (),
+  ):
+    dense = functools.partial(
+      Dense,
+      keys=keys,
+      lead=lead,
+      dtype=options.dtype,
+      lora_rank=options.lora_rank,
+      lora_alpha=options.lora_alpha,
+    )
+    self.up = dense(options.width, options.mlp)
+    self.down = dense(options.mlp, options.width)
+    self.activation = ACTIVATIONS[options.activation]
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """`[B, N, D]` -> `[B, N, D]`."""
+    return self.down(self.activation(self.up(x)))
+
+
+class Block(nnx.Module):
+  """x + Attention(LN(x)), then x + MLP(LN(x)); or the divided block.
+
+  The divided block (TimeSformer, as Frozen in Time and LaViLa have it) is
+  t = x + TimeAttention(LN(x)); s = x + SpaceAttention(LN(t)); s + MLP(LN(s)).
+
+  Attributes:
+    norm1, attention, norm2, mlp: the two branches.
+    scale1, scale2: factors of the branches `[D]`, or None.
+    time_norm, time_attention: the first of the divided attentions, or None.
+  """
+
+  def __init__(self, options: BlockOptions, *, keys: Keys, lead: tuple[int, ...] = ()):
+    norm = functools.partial(
+      LayerNorm, options.width, eps=options.eps, lead=lead, dtype=options.dtype
+    )
+    self.norm1, self.norm2 = norm(), norm()
+    self.attention = Attention(options, keys=keys, lead=lead)
+    self.mlp = Mlp(options, keys=keys, lead=lead)
+    factors = lambda: nnx.Param(jnp.ones((*lead, options.width), jnp.float32))
+    self.scale1 = factors() if options.layer_scale else None
+    self.scale2 = factors() if options.layer_scale else None
+    self.time_norm = norm() if options.divided else None
+    self.time_attention = Attention(options, keys=keys, lead=lead) if options.divided else None
+
+  def __call__(
+    self,
+    x: jax.Array,
+    *,
+    rotary: Rotary | None = None,
+    grid: tuple[int, int] = (1, 1),
+    keep: jax.Array | None = None,
+  ) -> jax.Array:
+    """`[B, N, D]` -> `[B, N, D]`.
+
+    Args:
+      x: tokens.
+      rotary: what queries and keys are turned by, or None.
+      grid: frames and places, of the divided block.
+      keep: factors `[2, B]` of the two branches, 0 where a path is dropped.
+    """
+    if self.time_attention is not None and self.time_norm is not None:
+      through_time = x + self.time_attention.along(self.time_norm(x), grid, 0)
+      branch = self.attention.along(self.norm1(through_time), grid, 1)
+    else:
+      branch = self.attention(self.norm1(x), rotary)
+    x = x + _branch(branch, self.scale1, keep, 0)
+    return x + _branch(self.mlp(self.norm2(x)), self.scale2, keep, 1)
+
+
+def _branch(y: jax.Array, scale: nnx.Param | None, keep: jax.Array | None, index: int) -> jax.Array:
+  if scale is not None:
+    y = y * scale[...].astype(y.dtype)
+  return y if keep is None else y * keep[index, :, None, None].astype(y.dtype)
+
+
+def drop_rates(depth: int, rate: float, *, constant: bool = False) -> tuple[float, ...]:
+  """Share of the paths that each block drops: from 0 to `rate`, or `rate` in all."""
+  if constant or depth == 1:
+    return (rate,) * depth
+  return tuple(rate * index / (depth - 1) for index in range(depth))
+
+
+class Stack(nnx.Module):
+  """Blocks of one kind, one after the other.
+
+  Attributes:
+    block: a `Block` whose parameters have a first axis, the number of the block.
+    depth: number of blocks.
+  """
+
+  def __init__(self, options: BlockOptions, depth: int, *, keys: Keys):
+    self.block = Block(options, keys=keys, lead=(depth,))
+    self.depth = depth
+
+  def __call__(
+    self,
+    x: jax.Array,
+    *,
+    rates: tuple[float, ...] = (),
+    key: jax.Array | None = None,
+    remat: bool = False,
+    frozen: int = 0,
+    **inputs: Any,
+  ) -> jax.Array:
+    """`[B, N, D]` -> `[B, N, D]`.
+
+    Args:
+      x: tokens.
+      rates: share of the paths that each block drops; () is none.
+      key: random key of dropping, where there are rates.
+      remat: whether the backward pass computes each block again.
+      frozen: number of blocks at the start that get no gradient.
+      **inputs: what each block is called with.
+    """
+    graph, params = nnx.split(self.block)
+    drops = any(rates)
+
+    def run(x: jax.Array, given: Mapping[str, Any]) -> tuple[jax.Array, None]:
+      block = nnx.merge(graph, given["params"])
+      keep = None
+      if drops:
+        share = 1.0 - given["rate"]
+        keep = jax.random.bernoulli(given["key"], share, (2, len(x))) / share
+      return block(x, keep=keep, **inputs), None
+
+    if remat:
+      run = jax.checkpoint(run)
+    given: dict[str, Any] = {"params": params}
+    if drops:
+      if key is None:
+        raise ValueError("Dropping paths needs a key.")
+      given["rate"] = jnp.asarray(rates, jnp.float32)
+      given["key"] = jax.random.split(key, self.depth)
+    if frozen:
+      first = jax.tree.map(lambda leaf: leaf[:frozen], given)
+      x = jax.lax.stop_gradient(jax.lax.scan(run, x, first)[0])
+      given = jax.tree.map(lambda leaf: leaf[frozen:], given)
+    return jax.lax.scan(run, x, given)[0]
