@@ -61,6 +61,8 @@ from data_prep.sources import tfds_source
 from sum_l_jax import types
 from sum_l_jax.data import frame_rates
 from sum_l_jax.data import records
+from sum_l_jax.system import addresses
+from sum_l_jax.system import buckets
 from sum_l_jax.system import command_line
 from sum_l_jax.system import lease
 from sum_l_jax.system import processes
@@ -195,7 +197,7 @@ def build_dataset(directory: epath.Path, request: Request) -> Result:
     finished = clip_dataset.parts_folder(directory)
     new: dict[str, list[clip_shards.Packed]] = {}
     uploaded: dict[str, clip_shards.Written] = {}
-    if storage.is_remote(directory):
+    if addresses.is_remote(directory):
       uploaded = _cut_into_bucket(directory, plan, request)
     else:
       new = _cut(directory, plan.wanted, finished, request, request.problems)
@@ -549,7 +551,7 @@ def _use_scratch(folder: epath.Path | None) -> None:
     ValueError: the folder is in a bucket.
   """
   if folder is not None:
-    place = storage.local(storage.absolute(folder))
+    place = addresses.local(addresses.absolute(folder))
     storage.make_folder(place)
     os.environ["TMPDIR"] = tempfile.tempdir = str(place)
 
@@ -566,7 +568,7 @@ def build(args: argparse.Namespace) -> None:
     raise ValueError(f"--tfds_{given[0]} is for --dataset=tfds:NAME/VERSION@DIR. Leave it out.")
   view = source_table.view(args)
   problems = clip_specs.Problems(skip=args.on_error == "skip" or args.list)
-  with storage.listings_kept():
+  with buckets.listings_kept():
     source = source_table.read(args, problems)
   for text in source.warnings:
     print(f"warning: {text}", file=sys.stderr)

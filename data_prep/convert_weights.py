@@ -18,6 +18,7 @@ import sys
 from data_prep.published_weights import choices
 from sum_l_jax import types
 from sum_l_jax.data import records
+from sum_l_jax.system import addresses
 from sum_l_jax.system import command_line
 from sum_l_jax.system import storage
 
@@ -43,7 +44,7 @@ def _import(args: argparse.Namespace) -> None:
   from sum_l_jax.checkpoint import manager
   from sum_l_jax.checkpoint import weight_files
 
-  output = storage.path(args.output, what="--output")
+  output = addresses.path(args.output, what="--output")
   if storage.exists(output) and (not storage.is_dir(output) or storage.names(output)):
     raise ValueError(
       f"--output={str(output)!r} exists and is not an empty folder. Give a new folder."

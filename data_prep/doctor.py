@@ -33,6 +33,7 @@ from data_prep.checks import official_checks
 from data_prep.checks import shard_checks
 from data_prep.checks import table_checks
 from data_prep.checks.finding import Finding
+from sum_l_jax.system import addresses
 from sum_l_jax.system import command_line
 from sum_l_jax.system import storage
 
@@ -308,7 +309,7 @@ def _check_options(args: argparse.Namespace) -> None:
         f"There is no folder {str(path)!r}. Give folders that `python -m"
         " data_prep.build_dataset --output=DIR` wrote."
       )
-  if len({storage.resolved(path) for path in args.directories}) < len(args.directories):
+  if len({addresses.resolved(path) for path in args.directories}) < len(args.directories):
     raise ValueError("A folder is given twice. Give each data set once.")
   if args.pairs and not args.narrations:
     raise ValueError("--pairs needs --narrations, the table they were mined with.")

@@ -39,6 +39,7 @@ import numpy as np
 from data_prep.mining import narration_keys
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
+from sum_l_jax.system import addresses
 from sum_l_jax.system import command_line
 from sum_l_jax.system import progress
 from sum_l_jax.system import storage
@@ -145,9 +146,9 @@ def load_encoder(model: str, *, device: str = "cpu") -> Encoder:
   """
   import sentence_transformers  # Takes 6 s, and brings torch.
 
-  storage.check(model, what="--model")
+  addresses.check(model, what="--model")
   with storage.local_folder(model) as folder:
-    place = str(folder) if storage.is_remote(model) else model
+    place = str(folder) if addresses.is_remote(model) else model
     package = PACKAGED_MODELS.get(model_name(model))
     if package and not storage.is_dir(model) and importlib.util.find_spec(package):
       place = str(importlib.import_module(package).get_model_path())
@@ -391,11 +392,11 @@ def embed(args: argparse.Namespace) -> None:
   directories = command_line.names(args.datasets)
   if not directories and args.texts is None:
     raise ValueError("Give --datasets=DIR[,DIR...], --texts=FILE.txt, or both.")
-  texts = read_narrations(map(storage.path, directories))
+  texts = read_narrations(map(addresses.path, directories))
   if args.texts is not None:
     texts += read_texts(args.texts)
   existing = None
-  if storage.is_remote(args.output):
+  if addresses.is_remote(args.output):
     # Before a model is fetched and all is embedded.
     storage.check_writable(args.output.parent)
   if args.append and storage.exists(args.output):

@@ -21,6 +21,7 @@ import sys
 from etils import epath
 
 from data_prep.sources import manifest
+from sum_l_jax.system import buckets
 from sum_l_jax.system import command_line
 from sum_l_jax.system import storage
 from sum_l_jax.system import text_cleaning
@@ -164,7 +165,7 @@ def write_manifest(
 
 def _run(args: argparse.Namespace) -> None:
   output = args.output or args.folder / "manifest.csv"
-  with storage.listings_kept():
+  with buckets.listings_kept():
     found = write_manifest(args.folder, output, label=args.label, fps=args.fps)
   if found.left_out:
     print(

@@ -24,6 +24,7 @@ from etils import epath
 from data_prep.clips import clip_dataset
 from sum_l_jax.data import moments
 from sum_l_jax.data import records
+from sum_l_jax.system import addresses
 from sum_l_jax.system import command_line
 from sum_l_jax.system import storage
 
@@ -124,7 +125,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> str:
   """Runs the command; errors as in `merge_datasets`."""
-  inputs = [storage.path(folder, what="--inputs") for folder in command_line.names(args.inputs)]
+  inputs = [addresses.path(folder, what="--inputs") for folder in command_line.names(args.inputs)]
   card = merge_datasets(inputs, args.output, name=args.name)
   parts = ", ".join(f"{n} {split}" for split, n in card["splits"].items())
   return (

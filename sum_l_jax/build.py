@@ -43,6 +43,7 @@ from sum_l_jax.data import shard_cache
 from sum_l_jax.losses.objective import Objective
 from sum_l_jax.models import backbones
 from sum_l_jax.models.encoder import EncoderOptions
+from sum_l_jax.system import addresses
 from sum_l_jax.system import devices
 from sum_l_jax.system import storage
 from sum_l_jax.train.optimizer import Schedule
@@ -216,7 +217,7 @@ def _skip_lists(settings: Settings, *views: str) -> dict[str, frozenset[str]]:
     if not path:
       continue
     try:
-      text = storage.read_text(storage.path(path), encoding="utf-8-sig")
+      text = storage.read_text(addresses.path(path), encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
       raise ValueError(
         f"config.{view}.skip_list={path!r} can't be read ({error}). Give the"

@@ -38,6 +38,7 @@ from sum_l_jax.config import read
 from sum_l_jax.config import starting_weights
 from sum_l_jax.config.schema import JOINT_STAGE
 from sum_l_jax.config.schema import Settings
+from sum_l_jax.system import addresses
 from sum_l_jax.system import compile_cache
 from sum_l_jax.system import extras
 from sum_l_jax.system import lease
@@ -294,7 +295,7 @@ def _read_window(
 
 def run(
   config: read.Config,
-  workdir: storage.PathLike,
+  workdir: addresses.PathLike,
   *,
   mode: str = "train",
   checkpoint: str = "",
@@ -324,8 +325,8 @@ def run(
   """
   from sum_l_jax import build
 
-  workdir = storage.path(workdir, what="--workdir")
-  storage.check(str(checkpoint), what="--checkpoint")
+  workdir = addresses.path(workdir, what="--workdir")
+  addresses.check(str(checkpoint), what="--checkpoint")
   settings = build.resolve(config)
   if settings.storage.patience_seconds:
     retries.set_patience(settings.storage.patience_seconds)
@@ -440,7 +441,7 @@ def _report(workdir: epath.Path) -> None:
 
 def _check_arguments(arguments: list[str]) -> None:
   """Names what ml_collections would answer with a bare traceback."""
-  storage.check_arguments(arguments)
+  addresses.check_arguments(arguments)
   for argument in arguments:
     name, _, value = argument.lstrip("-").partition("=")
     name = name.removeprefix("no") if name.startswith("noconfig.") else name

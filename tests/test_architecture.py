@@ -64,9 +64,12 @@ ALIASES = {
   "tensorflow_datasets": "tfds",
 }
 # What handles files past the door, `sum_l_jax/system/storage.py`, which knows how disks
-# and buckets differ. What is here never gets a path of a user, or only local ones.
+# and buckets differ. Apart from the first three, what is here never gets a path of a
+# user, or only local ones.
 LOCAL_FILES = {
   "sum_l_jax/system/storage.py": "the door itself",
+  "sum_l_jax/system/addresses.py": "makes paths of a disk, and opens none",
+  "sum_l_jax/system/buckets.py": "the side of the door that leads to buckets",
   "sum_l_jax/checkpoint/integrity.py": "sets folders of a disk aside; in a bucket otherwise",
   "sum_l_jax/data/shard_cache.py": "copies of shards on a local disk",
   "sum_l_jax/system/commands.py": "reads the package's own modules",
@@ -102,7 +105,10 @@ _METHODS = {
 }
 # What has methods of these names and is no path, and names of local paths: what the
 # door gives to be written or read is called so.
-_NO_PATHS = {"Trainer", "archive", "av", "build", "os", "read", "storage", "tarfile"}
+_NO_PATHS = {
+  *("Trainer", "addresses", "archive", "av", "buckets", "build", "os", "read", "storage"),
+  "tarfile",
+}
 _LOCAL_NAMES = {"copy", "scratch"}
 
 # Folders of tests that mirror no room, and tests of the project as a whole.

@@ -28,6 +28,8 @@ from data_prep.clips import side_by_side
 from data_prep.sources import clip_specs
 from sum_l_jax.data import records
 from sum_l_jax.data import shards
+from sum_l_jax.system import addresses
+from sum_l_jax.system import buckets
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import storage
 
@@ -97,7 +99,7 @@ class Build:
     notes: list[_Note] = []
     done = 0
     with tempfile.TemporaryDirectory(prefix="sum_l_") as folder:
-      with storage.listings_kept():
+      with buckets.listings_kept():
         known = cut_clips.footage()
         while done < len(specs):
           note = self._find(split, before + len(notes), specs[done:], known)
@@ -123,7 +125,7 @@ class Build:
     ]
     return done
 
-  def _shard(self, folder: storage.PathLike, split: str, number: int) -> epath.Path:
+  def _shard(self, folder: addresses.PathLike, split: str, number: int) -> epath.Path:
     name = clip_dataset.builder_name(self.name)
     return clip_dataset.shard_path(epath.Path(folder), name, split, number)
 

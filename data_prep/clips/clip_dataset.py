@@ -36,6 +36,7 @@ from sum_l_jax import types
 from sum_l_jax.data import open_tfds
 from sum_l_jax.data import records
 from sum_l_jax.data import shards
+from sum_l_jax.system import addresses
 from sum_l_jax.system import lease
 from sum_l_jax.system import progress
 from sum_l_jax.system import storage
@@ -174,7 +175,7 @@ def make_card(
 
 
 def write_clip_dataset(
-  directory: storage.PathLike,
+  directory: addresses.PathLike,
   *,
   name: str,
   view: str,
@@ -204,7 +205,7 @@ def write_clip_dataset(
     ValueError: a clip is unusable, a split is empty, `directory` holds another
       data set, or another process writes it.
   """
-  directory = storage.path(directory)
+  directory = addresses.path(directory)
   card = make_card(
     name=name, view=view, tasks=tasks, splits=splits, metadata=metadata, unlabelled=unlabelled
   )
@@ -251,7 +252,7 @@ def is_unfinished(directory: epath.Path) -> bool:
   They are of a build that was interrupted, and the same command goes on with them.
   """
   return (
-    storage.is_remote(directory)
+    addresses.is_remote(directory)
     and not storage.is_file(directory / records.CARD_FILE)
     and all(map(_PARTS.fullmatch, storage.names_below(directory)))
   )
@@ -259,7 +260,7 @@ def is_unfinished(directory: epath.Path) -> bool:
 
 def standing(directory: epath.Path) -> epath.Path:
   """Where a data set lies now: elsewhere while a larger one takes its place."""
-  if storage.is_remote(directory):
+  if addresses.is_remote(directory):
     return directory
   before = _before(directory)
   return before if storage.exists(before) and not storage.exists(directory) else directory
@@ -270,7 +271,7 @@ def recover(directory: epath.Path) -> None:
 
   For whoever holds the lease: another process may be replacing it.
   """
-  if storage.is_remote(directory):
+  if addresses.is_remote(directory):
     return
   before = _before(directory)
   if storage.exists(before) and not storage.exists(directory):
@@ -311,7 +312,7 @@ def put_together(
     ValueError: a clip is unusable, an id occurs twice in a split, or a split of
       the card is empty.
   """
-  if storage.is_remote(directory):
+  if addresses.is_remote(directory):
     with tempfile.TemporaryDirectory(prefix="sum_l_") as folder:
       writer = _Writer(epath.Path(folder), directory, card, about, processes)
       writer.write(parts, new, uploaded or {})
@@ -591,7 +592,7 @@ def _file_template(folder: Any, name: str, split: str | None) -> Any:
 
 def hand_over(path: epath.Path, place: epath.Path) -> None:
   """Uploads a complete shard into its folder, if that is in a bucket, and removes it here."""
-  if storage.is_remote(place):
+  if addresses.is_remote(place):
     target = place / path.name
     storage.copy(path, target)
     if not storage.is_uploaded(path, target):

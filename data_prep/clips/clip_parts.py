@@ -23,8 +23,9 @@ from data_prep.clips import clip_reader
 from data_prep.clips import clip_shards
 from data_prep.clips import cut_clips
 from data_prep.sources import clip_specs
+from sum_l_jax.system import addresses
+from sum_l_jax.system import buckets
 from sum_l_jax.system import lease
-from sum_l_jax.system import storage
 from sum_l_jax.system import work_parts
 
 _CLIPS = "clips"
@@ -96,7 +97,7 @@ def finished_groups(place: epath.Path) -> Iterator[epath.Path]:
   On a disk it stays after an interruption, and the part goes on from it. A part in
   a bucket is cut on the local disk, and begins again.
   """
-  if storage.is_remote(place):
+  if addresses.is_remote(place):
     with tempfile.TemporaryDirectory(prefix="sum_l_") as folder:
       yield epath.Path(folder)
     return
@@ -136,7 +137,7 @@ def write(
 def footage(chosen: Specs) -> dict[str, list[str]]:
   """The versions of the videos of a part that are there, by the videos' names."""
   known, found = cut_clips.footage(), {}
-  with storage.listings_kept():
+  with buckets.listings_kept():
     for media in sorted({spec.media for specs in chosen.values() for spec in specs}):
       if (version := known[media]) is not None:
         found.setdefault(media.name, []).append(version)

@@ -28,6 +28,8 @@ from data_prep.clips import clip_shards
 from data_prep.clips import side_by_side
 from data_prep.sources import clip_specs
 from sum_l_jax.data import records
+from sum_l_jax.system import addresses
+from sum_l_jax.system import buckets
 from sum_l_jax.system import storage
 from sum_l_jax.video import fetched
 
@@ -110,7 +112,7 @@ def plan(
   for group in make_groups(specs):
     task = (group, folder / f"{label}-{digest(group, output, footage_of)}.array_record")
     video = group[0].media
-    if storage.is_remote(video) and video == last:
+    if addresses.is_remote(video) and video == last:
       bundles[-1].append(task)
     else:
       bundles.append([task])
@@ -214,7 +216,7 @@ def read_clips(
     ValueError: a clip can't be cut; the error names annotation, file and time.
   """
   storage.make_folder(folder)
-  with storage.listings_kept():
+  with buckets.listings_kept():
     bundles = plan(specs, output, folder, label, footage())
   groups = [task for bundle in bundles for task in bundle]
   missing = [[task for task in bundle if not _notes(task[1]).exists()] for bundle in bundles]

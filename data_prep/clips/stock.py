@@ -12,6 +12,7 @@ from etils import epath
 
 from data_prep.clips import clip_reader
 from data_prep.sources import clip_specs
+from sum_l_jax.system import addresses
 from sum_l_jax.system import storage
 from sum_l_jax.video import frame_files
 
@@ -115,7 +116,7 @@ def _gigabytes(size: float) -> str:
 def estimate(specs: Sequence[clip_specs.ClipSpec], output: clip_reader.Output) -> Estimate | None:
   """Cuts the beginning of a few clips to estimate all; None if none can be cut."""
   # A video of a bucket is fetched whole for its sample: one sample must do.
-  samples = 1 if any(storage.is_remote(spec.media) for spec in specs) else _SAMPLES
+  samples = 1 if any(addresses.is_remote(spec.media) for spec in specs) else _SAMPLES
   step = max(1, len(specs) // samples)
   frames = size = 0
   rates, spans = [], []

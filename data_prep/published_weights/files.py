@@ -23,6 +23,7 @@ from etils import epath
 import numpy as np
 
 from data_prep.sources import safe_pickle
+from sum_l_jax.system import addresses
 from sum_l_jax.system import command_line
 from sum_l_jax.system import npz_files
 from sum_l_jax.system import storage
@@ -256,7 +257,7 @@ def _unwrap(
   return out, notes
 
 
-def read(path: storage.PathLike, *, prefix: str = "") -> WeightFile:
+def read(path: addresses.PathLike, *, prefix: str = "") -> WeightFile:
   """Reads a PyTorch, safetensors or Caffe2 file, which its content tells apart.
 
   Args:
@@ -270,7 +271,7 @@ def read(path: storage.PathLike, *, prefix: str = "") -> WeightFile:
     FileNotFoundError: there is no such file.
     ValueError: the file has no weights, is damaged, or would execute something.
   """
-  path = storage.path(path)
+  path = addresses.path(path)
   if not storage.is_file(path):
     raise FileNotFoundError(f"There is no file {str(path)!r}.")
   with storage.local_copy(path) as copy:
@@ -346,7 +347,7 @@ def _is_safetensors(path: epath.Path) -> bool:
   return start[8:] == b"{" and length + 8 <= storage.size(path)
 
 
-def write_torch(path: storage.PathLike, tensors: Mapping[str, np.ndarray], card: str) -> None:
+def write_torch(path: addresses.PathLike, tensors: Mapping[str, np.ndarray], card: str) -> None:
   """Writes a `.pyth` file as PySlowFast does.
 
   Args:

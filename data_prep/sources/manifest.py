@@ -25,6 +25,7 @@ from etils import epath
 from data_prep.sources import clip_specs
 from data_prep.sources import label_names
 from sum_l_jax import types
+from sum_l_jax.system import addresses
 from sum_l_jax.system import command_line
 from sum_l_jax.system import progress
 from sum_l_jax.system import storage
@@ -234,7 +235,7 @@ def _class_ids(cell: str, task: types.Task, ids: Mapping[str, int], where: str) 
 
 def _video_id(path: str) -> str:
   """The path without its suffix."""
-  if storage.is_remote(path):
+  if addresses.is_remote(path):
     return epath.Path(path).with_suffix("").as_posix()
   # A hundred thousand rows may have one: `epath` takes three times as long.
   return pathlib.PurePosixPath(path).with_suffix("").as_posix()
@@ -244,14 +245,14 @@ def _find_video(path: str, where: str, roots: Sequence[epath.Path]) -> epath.Pat
   if not path:
     raise ValueError(f"{where}: path is empty. Name the video file.")
   try:
-    storage.check(path)
+    addresses.check(path)
   except ValueError as error:
     raise ValueError(f"{where}: path {error}") from error
-  if path.startswith("/") or storage.is_remote(path):
+  if path.startswith("/") or addresses.is_remote(path):
     place = epath.Path(path)
-    below = [root for root in roots if place.is_relative_to(storage.absolute(root))]
+    below = [root for root in roots if place.is_relative_to(addresses.absolute(root))]
     if below and ".." not in place.parts:
-      path = str(place.relative_to(storage.absolute(below[0])))
+      path = str(place.relative_to(addresses.absolute(below[0])))
   clip_specs.check_inside(path, "path", where)
   tried = [root / path for root in roots]
   for candidate in tried:

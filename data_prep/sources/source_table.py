@@ -18,6 +18,7 @@ from data_prep.sources import lemma_narration
 from data_prep.sources import manifest
 from data_prep.sources import source_pages
 from sum_l_jax import types
+from sum_l_jax.system import addresses
 from sum_l_jax.system import command_line
 from sum_l_jax.system import storage
 
@@ -142,7 +143,7 @@ def read(args: argparse.Namespace, problems: clip_specs.Problems) -> clip_specs.
     FileNotFoundError: a folder of --media isn't there.
     ValueError: an option of another data set is given; or as the reader says.
   """
-  roots = [storage.path(root, what="--media") for root in command_line.names(args.media)]
+  roots = [addresses.path(root, what="--media") for root in command_line.names(args.media)]
   for root in roots:
     if not storage.is_dir(root):
       raise FileNotFoundError(f"--media names {str(root)!r}, which is no folder.")

@@ -23,6 +23,7 @@ import numpy as np
 
 from data_prep.clips import clip_dataset
 from sum_l_jax import types
+from sum_l_jax.system import addresses
 from sum_l_jax.system import command_line
 from sum_l_jax.system import storage
 from sum_l_jax.video import jpeg
@@ -60,7 +61,7 @@ def find(address: str) -> epath.Path:
       f"--dataset={address!r} must be tfds:NAME/VERSION@DIR, for example"
       " tfds:ucf101/2.0.0@~/tensorflow_datasets."
     )
-  path = storage.path(os.path.expanduser(folder), what="--dataset") / name
+  path = addresses.path(os.path.expanduser(folder), what="--dataset") / name
   if not storage.is_file(path / "dataset_info.json"):
     raise FileNotFoundError(
       f"{str(path)!r} holds no TFDS data set: there is no dataset_info.json. Prepare it with"

@@ -11,7 +11,7 @@ from data_prep.clips import clip_dataset
 from data_prep.toy_kitchen import clips
 from data_prep.toy_kitchen import vocabulary
 from sum_l_jax import types
-from sum_l_jax.system import storage
+from sum_l_jax.system import addresses
 
 NAME = "toy_kitchen"
 # Version of what is drawn. A folder of another version is not silently kept.
@@ -19,7 +19,7 @@ CONTENT_VERSION = 1
 
 
 def build(
-  root: storage.PathLike,
+  root: addresses.PathLike,
   *,
   seed: int = 0,
   views: Sequence[str] = types.VIEWS,
@@ -57,7 +57,7 @@ def build(
       f" combination that counts as seen) to {vocabulary.EGO_POOL}, got"
       f" {ego_train}."
     )
-  directories = {view: storage.path(root) / view for view in views}
+  directories = {view: addresses.path(root) / view for view in views}
   for view, directory in directories.items():
     counts = dict(vocabulary.COUNTS[view])
     if view == types.EGO:

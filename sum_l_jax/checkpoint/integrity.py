@@ -22,6 +22,7 @@ from absl import logging
 from etils import epath
 import msgspec
 
+from sum_l_jax.system import addresses
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import retries
 from sum_l_jax.system import storage
@@ -69,7 +70,7 @@ def _files(folder: epath.Path, *, contents: bool) -> dict[str, tuple[int, str]]:
   """
   found = {}
   for item in _ITEMS:
-    if storage.is_remote(folder):
+    if addresses.is_remote(folder):
       below = storage.sizes_and_checksums(folder / item)
     else:
       below = {
@@ -91,7 +92,7 @@ def write(folder: epath.Path) -> None:
   """
   listed = _files(folder, contents=True)
   storage.write_text(folder / MANIFEST, json.dumps({"files": listed}, indent=1))
-  if not storage.is_remote(folder):
+  if not addresses.is_remote(folder):
     # For whoever copies it into a bucket; not all versions of Orbax write it here.
     storage.write_text(folder / COMMITTED, "Written with the checksums.")
 
@@ -109,7 +110,7 @@ def _read_list(folder: epath.Path) -> dict[str, tuple[int, str]] | None:
     raise DamagedCheckpointError(f"{path} can't be read ({error}), {_MEND}") from error
 
 
-def check(folder: storage.PathLike, *, contents: bool = True) -> None:
+def check(folder: addresses.PathLike, *, contents: bool = True) -> None:
   """Compares a checkpoint with its checksums.
 
   Args:
@@ -121,7 +122,7 @@ def check(folder: storage.PathLike, *, contents: bool = True) -> None:
     DamagedCheckpointError: a file is missing, or has another size or other
       contents; names it.
   """
-  folder = storage.path(folder)
+  folder = addresses.path(folder)
   listed = _read_list(folder)
   if listed is None:
     if not (folder / _ITEMS[0]).is_dir():
@@ -152,7 +153,7 @@ def check(folder: storage.PathLike, *, contents: bool = True) -> None:
 
 def is_checkpoint(folder: epath.Path) -> bool:
   """Whether a folder is a complete checkpoint, damaged or not."""
-  if storage.is_remote(folder):
+  if addresses.is_remote(folder):
     return storage.is_file(folder / COMMITTED)
   return (folder / _ITEMS[0]).is_dir() or (folder / MANIFEST).is_file()
 
@@ -169,7 +170,7 @@ def _numbers(directory: epath.Path) -> list[int]:
 def steps(directory: epath.Path) -> list[int]:
   """Steps of complete checkpoints that weren't set aside, sorted."""
   numbers = _numbers(directory)
-  if not storage.is_remote(directory):
+  if not addresses.is_remote(directory):
     return [number for number in numbers if (directory / str(number)).is_dir()]
   found = []
   for number in numbers:
@@ -195,7 +196,7 @@ def remove_unfinished(directory: epath.Path) -> None:
   """
   for name in _names(directory):
     folder = directory / name
-    if storage.is_remote(directory):
+    if addresses.is_remote(directory):
       left = name.isdecimal() and COMMITTED not in _names(folder)
     else:
       left = bool(re.match(rf"[0-9]+{re.escape(UNFINISHED)}", name)) and folder.is_dir()
@@ -216,7 +217,7 @@ def remove(directory: epath.Path, step: int) -> None:
   """
   storage.check_may_write()
   folder = directory / str(step)
-  if storage.is_remote(directory):
+  if addresses.is_remote(directory):
     storage.remove(folder / COMMITTED)
   else:
     folder = folder.rename(directory / f"{step}{UNFINISHED}-removed")
@@ -250,7 +251,7 @@ def set_damaged_aside(directory: epath.Path) -> None:
       )
   for step, error in damaged:
     folder = directory / str(step)
-    if storage.is_remote(directory):
+    if addresses.is_remote(directory):
       aside = folder / NOTE
       storage.write_text(aside, f"{error}\n")
       logging.warning(

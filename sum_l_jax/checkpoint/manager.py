@@ -26,6 +26,7 @@ import orbax.checkpoint as ocp
 
 from sum_l_jax.checkpoint import integrity
 from sum_l_jax.checkpoint import tensorstore_retries
+from sum_l_jax.system import addresses
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import peers
 from sum_l_jax.system import storage
@@ -61,7 +62,7 @@ def _is_of_disk(error: BaseException | None) -> bool:
 
 
 def _check_name(folder: str) -> None:
-  meant = _IN_PATTERNS_OF_BUCKETS if storage.is_remote(folder) else _IN_PATTERNS
+  meant = _IN_PATTERNS_OF_BUCKETS if addresses.is_remote(folder) else _IN_PATTERNS
   if found := meant.search(folder):
     raise ValueError(
       f"The folder {folder!r} can't hold checkpoints: Orbax, which writes them, takes {found[0]!r}"
@@ -73,7 +74,7 @@ def _check_name(folder: str) -> None:
 class Checkpoints:
   """The checkpoints of one stage; close it, or use it in a `with`."""
 
-  def __init__(self, directory: storage.PathLike, *, keep: int = 2) -> None:
+  def __init__(self, directory: addresses.PathLike, *, keep: int = 2) -> None:
     """Removes unfinished checkpoints, and sets damaged ones aside with a warning.
 
     Args:
@@ -86,7 +87,7 @@ class Checkpoints:
         name under which none could be read again.
       SaveError: the directory can't be made.
     """
-    self._directory = storage.absolute(directory)
+    self._directory = addresses.absolute(directory)
     _check_name(str(self._directory))
     self._keep = keep
     self._pending: int | None = None
@@ -108,7 +109,7 @@ class Checkpoints:
     atomicity = ocp.path.atomicity
     kind = (
       atomicity.CommitFileTemporaryPath
-      if storage.is_remote(self._directory)
+      if addresses.is_remote(self._directory)
       else atomicity.AtomicRenameTemporaryPath
     )
     options = ocp.AsyncOptions(
@@ -184,7 +185,7 @@ class Checkpoints:
 
   def _seal(self) -> None:
     """Adds the checksums, just before Orbax completes the checkpoint."""
-    if storage.is_remote(self._directory):
+    if addresses.is_remote(self._directory):
       integrity.write(self._directory / str(self._pending))
       return
     pattern = f"{self._pending}{integrity.UNFINISHED}*"

@@ -26,6 +26,7 @@ import orbax.checkpoint as ocp
 from sum_l_jax import types
 from sum_l_jax.checkpoint import integrity
 from sum_l_jax.checkpoint import tensorstore_retries
+from sum_l_jax.system import addresses
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import npz_files
 from sum_l_jax.system import storage
@@ -181,13 +182,13 @@ def check_card(card: Mapping[str, Any], source: str = "the weights", view: str =
     )
 
 
-def find_checkpoint(path: storage.PathLike) -> epath.Path:
+def find_checkpoint(path: addresses.PathLike) -> epath.Path:
   """Finds the step folder that a workdir, stage or checkpoint path means.
 
   Raises:
     FileNotFoundError: there is no checkpoint.
   """
-  path = storage.absolute(path)
+  path = addresses.absolute(path)
   if path.name.isdigit() and integrity.is_checkpoint(path):
     return path
   tried = [path, path / CHECKPOINT_FOLDER]
@@ -202,13 +203,13 @@ def find_checkpoint(path: storage.PathLike) -> epath.Path:
   )
 
 
-def file_digest(path: storage.PathLike) -> str:
+def file_digest(path: addresses.PathLike) -> str:
   """Digest of a source's contents, wherever it lies; "" if it isn't there.
 
   Args:
     path: workdir, stage or checkpoint folder, or `.npz` file.
   """
-  path = storage.path(path)
+  path = addresses.path(path)
   try:
     file = path if storage.is_file(path) else find_checkpoint(path) / integrity.MANIFEST
     return storage.sha256(file)[:16]
@@ -244,7 +245,7 @@ def _read_npz(path: epath.Path) -> Weights:
   return Weights(as_float32(tree["params"]), as_float32(tree.get("stats", {})), card, str(path))
 
 
-def read_card(path: storage.PathLike) -> dict[str, Any]:
+def read_card(path: addresses.PathLike) -> dict[str, Any]:
   """Reads the card of a checkpoint, without its arrays.
 
   Args:
@@ -268,7 +269,7 @@ def _read_meta(folder: epath.Path) -> dict[str, Any]:
   return meta
 
 
-def read_weights(path: storage.PathLike, *, views: Collection[str] = types.VIEWS) -> Weights:
+def read_weights(path: addresses.PathLike, *, views: Collection[str] = types.VIEWS) -> Weights:
   """Reads parameters and statistics to the host, without the optimizer.
 
   Args:
@@ -280,7 +281,7 @@ def read_weights(path: storage.PathLike, *, views: Collection[str] = types.VIEWS
     FileNotFoundError: there are no weights.
     ValueError: the file isn't one of weights, or the checkpoint is damaged.
   """
-  path = storage.path(path)
+  path = addresses.path(path)
   if path.suffix == ".npz":
     if not storage.is_file(path):
       raise FileNotFoundError(f"No weights file {str(path)!r}.")
@@ -396,7 +397,7 @@ def check_trained_with(weights: Weights, *facts: tuple[str, Any, Any]) -> None:
       )
 
 
-def write_weights(path: storage.PathLike, weights: Weights) -> None:
+def write_weights(path: addresses.PathLike, weights: Weights) -> None:
   """Writes an `.npz` file that `read_weights` reads, whole or not at all."""
   flat = flatten({"params": weights.params, "stats": weights.stats})
   arrays = {name: np.asarray(value) for name, value in flat.items()}

@@ -23,8 +23,8 @@ from ml_collections import config_flags
 
 from sum_l_jax.config import presets
 from sum_l_jax.config import schema
+from sum_l_jax.system import addresses
 from sum_l_jax.system import checked_json
-from sum_l_jax.system import storage
 
 # A config file's values, which may still change.
 Config = config_dict.ConfigDict
@@ -200,7 +200,7 @@ def resolve(config: config_dict.ConfigDict, backbones: Mapping[str, Sampling]) -
     texts = value if isinstance(value, (tuple, list)) else (value,)
     for text in texts:
       if isinstance(text, str):
-        storage.check(text, what=f"config.{name}")
+        addresses.check(text, what=f"config.{name}")
   given = schema.Settings.from_flat(values)
   _check_ranges(given)
   _check_combinations(given)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 
+from sum_l_jax.system import addresses
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import storage
 
@@ -32,7 +33,7 @@ def _class_names(value: object) -> Iterator[str]:
       yield from _class_names(item)
 
 
-def open_builder(directory: storage.PathLike) -> Any:
+def open_builder(directory: addresses.PathLike) -> Any:
   """Opens a data set that TFDS wrote, for reading.
 
   Args:
@@ -43,7 +44,7 @@ def open_builder(directory: storage.PathLike) -> Any:
     ValueError: its description is damaged, or names a class that is none of TFDS's
       own features.
   """
-  path = storage.path(directory) / _FEATURES
+  path = addresses.path(directory) / _FEATURES
   if not storage.is_file(path):
     raise FileNotFoundError(f"{str(path)!r} is missing. {_MEND}")
   for name in _class_names(checked_json.read(path, checked_json.Object, mend=_MEND)):

@@ -32,6 +32,7 @@ from etils import epath
 from sum_l_jax import types
 from sum_l_jax.data import moments
 from sum_l_jax.data import shards
+from sum_l_jax.system import addresses
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import retries
 from sum_l_jax.system import storage
@@ -130,14 +131,14 @@ def num_records(num_frames: int) -> int:
   return -(-num_frames // FRAMES_PER_RECORD)
 
 
-def read_card(directory: storage.PathLike) -> dict[str, Any]:
+def read_card(directory: addresses.PathLike) -> dict[str, Any]:
   """Reads `card.json`.
 
   Raises:
     FileNotFoundError, ValueError: there is none, or it is damaged; says what to
       do.
   """
-  path = storage.path(directory) / CARD_FILE
+  path = addresses.path(directory) / CARD_FILE
   if not storage.is_file(path):
     raise FileNotFoundError(
       f"No clip data set in {str(directory)!r}: {CARD_FILE} is missing. Give"
@@ -202,7 +203,9 @@ class ClipDataset:
       set built at another size or frame rate keeps its pairs.
   """
 
-  def __init__(self, directory: storage.PathLike, split: str, *, check_labels: bool = True) -> None:
+  def __init__(
+    self, directory: addresses.PathLike, split: str, *, check_labels: bool = True
+  ) -> None:
     """Reads card and index, and no shard.
 
     Args:
@@ -215,7 +218,7 @@ class ClipDataset:
       FileNotFoundError: there is no data set.
       ValueError: there is no such split, or a file is damaged.
     """
-    self.directory = storage.path(directory)
+    self.directory = addresses.path(directory)
     self.split = split
     card = read_card(directory)
     if split not in card["splits"]:
@@ -231,7 +234,7 @@ class ClipDataset:
     }
     self.labelled = bool(self.tasks) and split not in card.get("unlabelled", ())
     self.clips = _read_clips(self.directory, split)
-    if storage.is_remote(directory):
+    if addresses.is_remote(directory):
       # Clips beyond the card's number are being added; their shards may be missing.
       self.clips = self.clips[: card["splits"][split]]
     if len(self.clips) != card["splits"][split]:

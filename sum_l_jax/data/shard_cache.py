@@ -28,6 +28,7 @@ import pathlib
 import shutil
 import time
 
+from sum_l_jax.system import addresses
 from sum_l_jax.system import storage
 
 # Seconds without a use after which a copy may make room for another run's.
@@ -50,10 +51,10 @@ def make(folder: str, gib: float = 0.0, *, what: str) -> ShardCache | None:
   """
   if not folder:
     return None
-  path = storage.path(folder, what=what)
-  if storage.is_remote(path):
+  path = addresses.path(folder, what=what)
+  if addresses.is_remote(path):
     raise ValueError(f"{what}={folder!r} is in a bucket; give a folder on a local disk.")
-  return ShardCache(os.fspath(storage.absolute(path)), round(gib * 2**30))
+  return ShardCache(os.fspath(addresses.absolute(path)), round(gib * 2**30))
 
 
 class Outcome(enum.Enum):
@@ -77,12 +78,12 @@ class ShardCache:
   folder: str
   limit_bytes: int = 0
 
-  def place(self, shard: storage.PathLike, crc32c: str) -> pathlib.Path:
+  def place(self, shard: addresses.PathLike, crc32c: str) -> pathlib.Path:
     """Where the copy of a shard is, or would be."""
     digest = hashlib.blake2b(f"{os.fspath(shard)}\n{crc32c}".encode(), digest_size=16)
     return pathlib.Path(self.folder) / f"{digest.hexdigest()}{_COPY}"
 
-  def find(self, shard: storage.PathLike, size: int, crc32c: str) -> pathlib.Path | None:
+  def find(self, shard: addresses.PathLike, size: int, crc32c: str) -> pathlib.Path | None:
     """The copy of a shard, if there is one; notes that it is used."""
     place = self.place(shard, crc32c)
     try:
@@ -98,13 +99,13 @@ class ShardCache:
       pass
     return place
 
-  def discard(self, shard: storage.PathLike, crc32c: str) -> None:
+  def discard(self, shard: addresses.PathLike, crc32c: str) -> None:
     """Removes a copy that turned out to be damaged."""
     with contextlib.suppress(OSError):
       self.place(shard, crc32c).unlink()
 
   def fetch(
-    self, shard: storage.PathLike, size: int, crc32c: str, *, keep: Collection[str] = ()
+    self, shard: addresses.PathLike, size: int, crc32c: str, *, keep: Collection[str] = ()
   ) -> Outcome:
     """Makes a copy of a shard, unless there is one.
 

@@ -25,6 +25,7 @@ from etils import epath
 import msgspec
 
 from sum_l_jax.data import shard_cache
+from sum_l_jax.system import addresses
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import retries
 from sum_l_jax.system import storage
@@ -119,7 +120,7 @@ class Shards:
   @property
   def is_remote(self) -> bool:
     """Whether the files are in a bucket."""
-    return storage.is_remote(self.directory)
+    return addresses.is_remote(self.directory)
 
   def path(self, number: int) -> epath.Path:
     """Path of a file."""

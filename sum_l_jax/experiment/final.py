@@ -23,8 +23,8 @@ from sum_l_jax.evaluation.labels import evaluate
 from sum_l_jax.evaluation.labels import evaluators
 from sum_l_jax.evaluation.labels import result_files
 from sum_l_jax.evaluation.retrieval import retrieval_run
+from sum_l_jax.system import addresses
 from sum_l_jax.system import devices
-from sum_l_jax.system import storage
 
 # What scores can depend on; `trained_with` is of the training's environment.
 _VERSIONS = ("jax", "jaxlib", "flax", "numpy", "simplejpeg")
@@ -82,7 +82,7 @@ def _intervals(scored: evaluate.Evaluation) -> dict[str, list[float]]:
 
 
 def evaluate_checkpoint(
-  settings: Settings, source: storage.PathLike, *, workdir: epath.Path, mesh: jax.sharding.Mesh
+  settings: Settings, source: addresses.PathLike, *, workdir: epath.Path, mesh: jax.sharding.Mesh
 ) -> str:
   """Scores the ego encoder of a checkpoint on `config.eval.splits`.
 

@@ -25,14 +25,14 @@ from sum_l_jax.prediction import best_labels
 from sum_l_jax.prediction import score_network
 from sum_l_jax.prediction import video_sources
 from sum_l_jax.prediction import windows
-from sum_l_jax.system import storage
+from sum_l_jax.system import addresses
 from sum_l_jax.video import decode
 from sum_l_jax.video import jpeg
 
 Prediction = best_labels.Prediction
 Failure = best_labels.Failure
 Score = Callable[[np.ndarray], Mapping[str, Any]]
-Video = storage.PathLike | np.ndarray
+Video = addresses.PathLike | np.ndarray
 # Takes a video's name, the seconds read, and those it lasts or None.
 Progress = Callable[[str, float, float | None], None]
 
@@ -296,7 +296,7 @@ class Predictor:
         yield Prediction(item.video, item.start, item.stop, task, classes, likely)
 
 
-def load(checkpoint: storage.PathLike, *, batch_size: int = 8) -> Predictor:
+def load(checkpoint: addresses.PathLike, *, batch_size: int = 8) -> Predictor:
   """Loads a checkpoint's ego encoder and heads, ready for videos.
 
   Args:

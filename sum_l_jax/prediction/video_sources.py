@@ -13,6 +13,7 @@ from typing import Any
 from etils import epath
 import numpy as np
 
+from sum_l_jax.system import addresses
 from sum_l_jax.system import storage
 from sum_l_jax.video import cutting
 from sum_l_jax.video import file_names
@@ -129,7 +130,7 @@ class ArraySource(Source):
       yield number / self._fps, lambda frame=frame: frame
 
 
-def find(paths: Iterable[storage.PathLike]) -> tuple[list[epath.Path], list[epath.Path]]:
+def find(paths: Iterable[addresses.PathLike]) -> tuple[list[epath.Path], list[epath.Path]]:
   """Finds all videos and folders of frames below folders; files stay.
 
   Args:
@@ -143,7 +144,7 @@ def find(paths: Iterable[storage.PathLike]) -> tuple[list[epath.Path], list[epat
     ValueError: a folder without videos and frames.
   """
   found, left_out = [], []
-  for path in map(storage.path, paths):
+  for path in map(addresses.path, paths):
     if not storage.is_dir(path):
       found.append(path)
       continue
@@ -186,12 +187,12 @@ def has_no_rate(video: Any) -> bool:
   """Whether something is frames, which don't say their rate, not a video file."""
   if not isinstance(video, (str, os.PathLike)):
     return True
-  path = storage.path(video)
+  path = addresses.path(video)
   return storage.exists(path) and frame_files.is_frames(path)
 
 
 def open_source(
-  video: storage.PathLike | np.ndarray, *, fps: float | None = None, default_fps: float
+  video: addresses.PathLike | np.ndarray, *, fps: float | None = None, default_fps: float
 ) -> Source:
   """Opens a video file, a folder or `.tar` file of frames, or an array.
 
@@ -209,7 +210,7 @@ def open_source(
     if fps is None:
       raise ValueError("An array has no frame rate of its own: give fps.")
     return ArraySource(np.asarray(video), fps)
-  path = storage.path(video)
+  path = addresses.path(video)
   if has_no_rate(path):
     return FrameSource(path, fps or default_fps)
   return VideoSource(path)

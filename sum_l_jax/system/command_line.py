@@ -17,6 +17,7 @@ from typing import Any
 
 from etils import epath
 
+from sum_l_jax.system import addresses
 from sum_l_jax.system import extras
 from sum_l_jax.system import platform_errors
 from sum_l_jax.system import storage
@@ -53,9 +54,9 @@ def check_output(
   if suffixes and path.suffix.lower() not in suffixes:
     wanted = suffixes[0] if len(suffixes) == 1 else f"one of {tuple(suffixes)}"
     raise ValueError(f"{option} must end in {wanted}, got {str(path)!r}.")
-  if storage.is_remote(path):
+  if addresses.is_remote(path):
     storage.check_writable(path.parent)
-  elif not storage.absolute(path).parent.is_dir():
+  elif not addresses.absolute(path).parent.is_dir():
     raise ValueError(f"{option}: there is no folder {str(path.parent)!r}.")
 
 
@@ -139,7 +140,7 @@ def _run_cleanly(
 ) -> int:
   result = None
   try:
-    storage.check_arguments(sys.argv[1:] if argv is None else argv)
+    addresses.check_arguments(sys.argv[1:] if argv is None else argv)
     with quiet_pipe():
       result = command()
       if isinstance(result, str) and result:

@@ -15,7 +15,7 @@ import pathlib
 import pwd
 import stat
 
-from sum_l_jax.system import storage
+from sum_l_jax.system import addresses
 
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 _ROOT = 0
@@ -112,11 +112,11 @@ def use(wanted: str = "", environ: Mapping[str, str] = os.environ) -> str:
     Why there is no cache, as a sentence; or "".
 
   Raises:
-    ValueError: an address that can't be used, see `storage.path`.
+    ValueError: an address that can't be used, see `addresses.path`.
   """
   import jax
 
-  storage.check(wanted, what="config.storage.compilation_cache")
+  addresses.check(wanted, what="config.storage.compilation_cache")
   wanted = wanted or jax.config.values["jax_compilation_cache_dir"] or ""
   try:
     folder, reason = prepare(wanted, environ), ""
@@ -126,7 +126,7 @@ def use(wanted: str = "", environ: Mapping[str, str] = os.environ) -> str:
       f"Compiled programs are not kept: {error}. {VARIABLE}=DIR names another folder of your own."
     )
   jax.config.update("jax_compilation_cache_dir", folder)
-  if folder and storage.is_remote(folder):
+  if folder and addresses.is_remote(folder):
     # XLA's own cache for GPUs can't lie there: its path would be a local "gs:/...".
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
   return reason

@@ -43,6 +43,8 @@ from typing import Protocol
 from absl import logging
 from etils import epath
 
+from sum_l_jax.system import addresses
+from sum_l_jax.system import buckets
 from sum_l_jax.system import retries
 from sum_l_jax.system import storage
 
@@ -187,7 +189,7 @@ class Store(Protocol):
 class FolderStore:
   """Leases as files of a folder, on a local or a mounted disk."""
 
-  def __init__(self, folder: storage.PathLike, *, stays: bool = True) -> None:
+  def __init__(self, folder: addresses.PathLike, *, stays: bool = True) -> None:
     """Names the place.
 
     Args:
@@ -255,14 +257,14 @@ class FolderStore:
 class BucketStore:
   """A lease as an object of a bucket; its number is the object's generation."""
 
-  def __init__(self, folder: storage.PathLike) -> None:
+  def __init__(self, folder: addresses.PathLike) -> None:
     self._path = epath.Path(folder) / FOLDER / "lease.json"
 
   @retries.retried
   def latest(self) -> tuple[int, str] | None:
     """See `Store`."""
     try:
-      number, data = storage.read_generation(self._path)
+      number, data = buckets.read_generation(self._path)
     except FileNotFoundError:
       return None
     return number, data[:_LONGEST_TEXT].decode("utf-8", errors="replace")
@@ -270,24 +272,24 @@ class BucketStore:
   @retries.retried
   def create(self, after: int, text: str) -> int | None:
     """See `Store`."""
-    return storage.replace_generation(self._path, text.encode("utf-8"), after)
+    return buckets.replace_generation(self._path, text.encode("utf-8"), after)
 
   def rewrite(self, number: int, text: str) -> int | None:
     """See `Store`; a request that fails isn't repeated, the next renewal does it."""
-    return storage.replace_generation(self._path, text.encode("utf-8"), number)
+    return buckets.replace_generation(self._path, text.encode("utf-8"), number)
 
 
-def store_of(folder: storage.PathLike, *, stays: bool = True) -> Store:
+def store_of(folder: addresses.PathLike, *, stays: bool = True) -> Store:
   """Where the lease on a folder is kept: within it.
 
   Args:
     folder: folder that is held.
     stays: whether the lease stays there after the end, see `FolderStore`.
   """
-  return BucketStore(folder) if storage.is_remote(folder) else FolderStore(folder, stays=stays)
+  return BucketStore(folder) if addresses.is_remote(folder) else FolderStore(folder, stays=stays)
 
 
-def _in_use(folder: storage.PathLike, holder: Holder | None) -> HeldError:
+def _in_use(folder: addresses.PathLike, holder: Holder | None) -> HeldError:
   who = str(holder) if holder else f"somebody whose lease in {FOLDER} can't be read"
   return HeldError(
     f"{str(folder)!r} is in use: {who}. Two commands that write there would destroy each other."
@@ -295,7 +297,7 @@ def _in_use(folder: storage.PathLike, holder: Holder | None) -> HeldError:
   )
 
 
-def _is_free(store: Store, number: int, text: str, folder: storage.PathLike) -> bool:
+def _is_free(store: Store, number: int, text: str, folder: addresses.PathLike) -> bool:
   """Whether a lease may be taken over; may watch it for `SILENT_SECONDS`.
 
   Returns:
@@ -394,7 +396,7 @@ def end_process(error: LostError) -> NoReturn:
 
 
 def take(
-  folder: storage.PathLike,
+  folder: addresses.PathLike,
   *,
   what: str,
   store: Store | None = None,
@@ -423,7 +425,7 @@ def take(
       return Lease(store, number, holder, lost)
 
 
-def is_seen(folder: storage.PathLike, nonce: str) -> bool:
+def is_seen(folder: addresses.PathLike, nonce: str) -> bool:
   """Whether this host finds a lease in a folder; waits for slow disks.
 
   Args:
@@ -441,7 +443,7 @@ def is_seen(folder: storage.PathLike, nonce: str) -> bool:
 
 
 @contextlib.contextmanager
-def held(folder: storage.PathLike, *, what: str) -> Iterator[Lease]:
+def held(folder: addresses.PathLike, *, what: str) -> Iterator[Lease]:
   """Holds the lease on a folder, which must exist, within a `with`.
 
   Raises:
@@ -455,7 +457,7 @@ def held(folder: storage.PathLike, *, what: str) -> Iterator[Lease]:
 
 
 @contextlib.contextmanager
-def held_for(output: storage.PathLike, parts: storage.PathLike, *, what: str) -> Iterator[None]:
+def held_for(output: addresses.PathLike, parts: addresses.PathLike, *, what: str) -> Iterator[None]:
   """Holds the lease on something that is made anew, within a `with`.
 
   Args:
@@ -468,7 +470,7 @@ def held_for(output: storage.PathLike, parts: storage.PathLike, *, what: str) ->
   Raises:
     HeldError: somebody holds it; says who, and since when.
   """
-  if storage.is_remote(parts):
+  if addresses.is_remote(parts):
     store = store_of(parts)
   else:
     parts = pathlib.Path(parts)
@@ -487,7 +489,7 @@ def held_for(output: storage.PathLike, parts: storage.PathLike, *, what: str) ->
     lease.close(remove=None if _parts(parts) else lambda: _remove(parts))
 
 
-def clear(parts: storage.PathLike) -> None:
+def clear(parts: addresses.PathLike) -> None:
   """Removes the finished parts that lie beside a lease of `held_for`."""
   for path in _parts(parts):
     storage.remove_tree(path)
@@ -495,7 +497,7 @@ def clear(parts: storage.PathLike) -> None:
       storage.remove(path)
 
 
-def _parts(folder: storage.PathLike) -> list[epath.Path]:
+def _parts(folder: addresses.PathLike) -> list[epath.Path]:
   try:
     names = storage.names(folder)
   except FileNotFoundError:
@@ -507,9 +509,9 @@ def _parts(folder: storage.PathLike) -> list[epath.Path]:
 _ASIDE = "[0-9a-f]" * 8
 
 
-def _remove(folder: storage.PathLike) -> None:
+def _remove(folder: addresses.PathLike) -> None:
   """Removes a folder; on a disk, all of it is gone for others in one moment."""
-  if storage.is_remote(folder):
+  if addresses.is_remote(folder):
     storage.remove_tree(folder)
     return
   place = pathlib.Path(folder)
@@ -519,7 +521,7 @@ def _remove(folder: storage.PathLike) -> None:
 
 
 @contextlib.contextmanager
-def waited_for(folder: storage.PathLike, *, what: str) -> Iterator[Lease]:
+def waited_for(folder: addresses.PathLike, *, what: str) -> Iterator[Lease]:
   """Like `held`, but waits until whoever holds the folder is done with it."""
   said = False
   while True:

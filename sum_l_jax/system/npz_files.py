@@ -13,6 +13,7 @@ import zlib
 from etils import epath
 import numpy as np
 
+from sum_l_jax.system import addresses
 from sum_l_jax.system import retries
 from sum_l_jax.system import storage
 
@@ -79,7 +80,7 @@ def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
     path: the file; its folder is made when missing.
     **arrays: the arrays by name. Strings become numpy strings, never pickles.
   """
-  path = storage.path(path)
+  path = addresses.path(path)
   storage.make_folder(path.parent)
   # A handle, since numpy appends ".npz" to names that lack it.
   with storage.replacing(path) as scratch, scratch.open("wb") as handle:
@@ -132,7 +133,7 @@ def read_npz(
     FileNotFoundError: there is no such file.
     ValueError: the file is damaged, or of another kind.
   """
-  path = storage.path(path)
+  path = addresses.path(path)
   if not storage.is_file(path):
     raise FileNotFoundError(f"There is no {what} at {str(path)!r}. Make it with `{command}`.")
   try:

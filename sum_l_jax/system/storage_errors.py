@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import re
 
+from sum_l_jax.system import buckets
 from sum_l_jax.system import retries
-from sum_l_jax.system import storage
 from sum_l_jax.system import text_cleaning
 
 _BUCKET = re.compile(r"(?:^|/)b/([^/?\s]+)(?:/o|\?|$|\s)")
@@ -83,7 +83,7 @@ def bucket_hint(error: BaseException) -> str:
 
   What isn't there is not there in a bucket with a misspelt name either.
   """
-  missing = "" if retries.passes(error) else storage.missing_bucket(str(error))
+  missing = "" if retries.passes(error) else buckets.missing_bucket(str(error))
   return f" There is no bucket {missing} at all: see `gcloud storage ls`." if missing else ""
 
 

@@ -23,6 +23,7 @@ from absl import logging
 from etils import epath
 import numpy as np
 
+from sum_l_jax.system import addresses
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import retries
 from sum_l_jax.system import run_files
@@ -61,7 +62,7 @@ class MetricLog:
       folder: where `metrics.jsonl` lies, on a disk; made where it is absent.
       start_step: step of the restored checkpoint, or 0 for a new stage.
     """
-    self._path = storage.local(folder) / run_files.METRICS
+    self._path = addresses.local(folder) / run_files.METRICS
     storage.make_folder(self._path.parent)
     _keep_until(self._path, start_step)
 
@@ -119,7 +120,7 @@ def _lines(text: str, last_step: float = math.inf) -> Iterator[dict[str, Any]]:
 _read_line = checked_json.decoder(dict[str, checked_json.Finite | None])
 
 
-def read(folder: storage.PathLike) -> dict[str, Series]:
+def read(folder: addresses.PathLike) -> dict[str, Series]:
   """Reads everything that a stage has logged.
 
   Args:

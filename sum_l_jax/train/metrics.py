@@ -22,11 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from sum_l_jax import types
+from sum_l_jax.system import addresses
 from sum_l_jax.system import extras
 from sum_l_jax.system import mirror
 from sum_l_jax.system import peers
 from sum_l_jax.system import run_files
-from sum_l_jax.system import storage
 from sum_l_jax.train import metric_log
 
 Sums = dict[str, metrics.Average]
@@ -142,7 +142,7 @@ class Writer:
     """
     self._mirror: mirror.Mirror | None = None
     self._summary: Any = None
-    if active and storage.is_remote(folder):
+    if active and addresses.is_remote(folder):
       self._mirror = mirror.Mirror(
         epath.Path(folder),
         seconds=upload_seconds,

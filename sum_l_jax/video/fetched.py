@@ -11,6 +11,7 @@ import pathlib
 import tempfile
 import threading
 
+from sum_l_jax.system import addresses
 from sum_l_jax.system import storage
 
 # One that is read, and one that is looked at beside it.
@@ -22,7 +23,7 @@ _folders: collections.OrderedDict[tuple[str, str], tempfile.TemporaryDirectory[s
 )
 
 
-def local_file(path: storage.PathLike) -> pathlib.Path:
+def local_file(path: addresses.PathLike) -> pathlib.Path:
   """The local file with the contents of a file.
 
   It may be removed once `_MOST` others were asked for; whoever has it open keeps it.
@@ -30,7 +31,7 @@ def local_file(path: storage.PathLike) -> pathlib.Path:
   Raises:
     FileNotFoundError: there is no such file.
   """
-  if not storage.is_remote(path):
+  if not addresses.is_remote(path):
     return pathlib.Path(path)
   if not storage.is_file(path):
     raise FileNotFoundError(f"There is no file {str(path)!r}.")

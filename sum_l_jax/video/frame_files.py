@@ -20,6 +20,7 @@ import tarfile
 from etils import epath
 import numpy as np
 
+from sum_l_jax.system import addresses
 from sum_l_jax.system import storage
 from sum_l_jax.video import cutting
 from sum_l_jax.video import decode
@@ -67,7 +68,7 @@ class Folder:
 
   def read_all(self, names: Sequence[str]) -> Iterator[bytes]:
     """Yields the bytes of files; those of a bucket are read side by side."""
-    if not storage.is_remote(self.path):
+    if not addresses.is_remote(self.path):
       yield from map(self.read, names)
       return
     with futures.ThreadPoolExecutor(_READ_AT_ONCE) as pool:

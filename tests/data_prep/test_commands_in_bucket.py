@@ -13,6 +13,7 @@ from data_prep import init_manifest
 from data_prep import mine_pairs
 from data_prep import similarity_report
 from data_prep.published_weights import files
+from sum_l_jax.system import addresses
 from sum_l_jax.system import npz_files
 from sum_l_jax.system import storage
 from tests.support import numbered_video
@@ -41,7 +42,7 @@ def test_from_the_data_sets_to_the_pairs(places, monkeypatch, capsys):
   written = []
   for place in places:
     ego, exo, texts = place / "ego", place / "exo", place / "out" / "narrations.npz"
-    if not storage.is_remote(place):
+    if not addresses.is_remote(place):
       storage.make_folder(place / "out")
     storage.write_text(place / "more.txt", "peel a mango\n")
     options = [f"--datasets={ego},{exo}", f"--texts={place / 'more.txt'}", f"--output={texts}"]
@@ -73,7 +74,7 @@ def test_a_manifest_of_videos(places):
   written = []
   for place in places:
     for name in ("train/cut_bread/a.mp4", "val/wash/b.mkv", "train/wash/frames/f_001.jpg"):
-      if not storage.is_remote(place):
+      if not addresses.is_remote(place):
         storage.make_folder((place / "videos" / name).parent)
       storage.write_bytes(place / "videos" / name, numbered_video.draw(1).tobytes())
     output = place / "manifest.csv"

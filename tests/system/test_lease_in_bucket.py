@@ -14,6 +14,7 @@ import time
 
 import pytest
 
+from sum_l_jax.system import buckets
 from sum_l_jax.system import lease
 from sum_l_jax.system import retries
 from sum_l_jax.system import storage
@@ -37,9 +38,9 @@ def proxy_fixture(bucket, storage_url, monkeypatch):
   del bucket
   with fault_proxy.FaultProxy(storage_url) as proxy:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
-    storage._conditional_client.cache_clear()
+    buckets.conditional_client.cache_clear()
     yield proxy
-  storage._conditional_client.cache_clear()
+  buckets.conditional_client.cache_clear()
 
 
 def _write(folder, **changes) -> tuple[int, lease.Holder]:

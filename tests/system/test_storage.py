@@ -15,6 +15,8 @@ import pytest
 
 import sum_l_jax
 from sum_l_jax.data import records
+from sum_l_jax.system import addresses
+from sum_l_jax.system import buckets
 from sum_l_jax.system import storage
 from tests.support import environments
 
@@ -137,7 +139,7 @@ NAMES = ["a~", "b [1].txt", "c*?.txt", "d#{x}%20.txt", "e ü.txt"]
 
 def test_names_are_taken_as_they_are(place):
   folder = place / "f [x]*"
-  if not storage.is_remote(place):
+  if not addresses.is_remote(place):
     folder.mkdir()
     (folder / "below").mkdir()
   for name in NAMES:
@@ -168,7 +170,7 @@ def test_a_folder_appears_with_its_last_file(place, monkeypatch):
     assert not storage.exists(place / "new")
   assert storage.names(place / "new") == ["card", "zzz"]
   assert storage.names(place) == ["new"]
-  assert uploads == (["zzz", "card"] if storage.is_remote(place) else [])
+  assert uploads == (["zzz", "card"] if addresses.is_remote(place) else [])
   with (
     pytest.raises(FileExistsError, match="another process"),
     storage.new_folder(place / "new", last="card") as folder,
@@ -191,18 +193,18 @@ def test_no_bucket_is_made(bucket):
     storage.names("gs://misspelt")
 
 
-@pytest.mark.parametrize("option", sorted(storage.LOCAL_OPTIONS))
+@pytest.mark.parametrize("option", sorted(addresses.LOCAL_OPTIONS))
 def test_what_must_be_local_says_so(option):
   for arguments in ([f"{option}=gs://tests/x"], [option, "gs://tests/x"]):
     with pytest.raises(ValueError, match=f"^{option}='gs://tests/x' must be on a local.*disk"):
-      storage.check_arguments(arguments)
+      addresses.check_arguments(arguments)
 
 
 def test_local_copies_and_their_errors(place):
   storage.write_text(place / "a.mp4", "film")
   with storage.local_copy(place / "a.mp4") as copy:
     assert copy.read_text() == "film" and copy.name == "a.mp4"
-  assert copy.exists() != storage.is_remote(place)
+  assert copy.exists() != addresses.is_remote(place)
   with (
     pytest.raises(ValueError, match=f"^{place}/a.mp4 is bad$"),
     storage.local_copy(place / "a.mp4") as copy,
@@ -234,22 +236,22 @@ def test_copies(to, place, bucket, tmp_path):
 
 def test_listings_are_kept_where_asked_for(place, monkeypatch):
   for name in ("a/x.mp4", "a/y.mp4", "b.mp4"):
-    if not storage.is_remote(place):
+    if not addresses.is_remote(place):
       (place / name).parent.mkdir(exist_ok=True)
     storage.write_text(place / name, name)
   version = storage.version(place / "a")
   asked = []
-  for name in ("_ask", "_list"):
-    original = getattr(storage, name)
-    monkeypatch.setattr(storage, name, lambda p, f=original: (asked.append(p), f(p))[1])
-  with storage.listings_kept():
+  for name in ("ask", "listed"):
+    original = getattr(buckets, name)
+    monkeypatch.setattr(buckets, name, lambda p, f=original: (asked.append(p), f(p))[1])
+  with buckets.listings_kept():
     for _ in range(3):
       assert storage.is_dir(place / "a") and not storage.is_dir(place / "a" / "x.mp4")
       assert storage.is_file(place / "a" / "x.mp4") and not storage.is_file(place / "c")
       assert storage.names(place / "a") == ["x.mp4", "y.mp4"]
       assert storage.size(place / "a" / "y.mp4") == 7
       assert storage.exists(place / "b.mp4") and not storage.exists(place / "a" / "z")
-  assert len(asked) == (2 if storage.is_remote(place) else 0)
+  assert len(asked) == (2 if addresses.is_remote(place) else 0)
   storage.write_text(place / "a" / "z.mp4", "new")
   assert storage.exists(place / "a" / "z.mp4") and storage.version(place / "a") != version
 
@@ -281,10 +283,10 @@ _OTHER = "s3://mine/set"
 @pytest.mark.parametrize(
   "enter",
   [
-    storage.path,
-    storage.absolute,
-    storage.resolved,
-    storage.local,
+    addresses.path,
+    addresses.absolute,
+    addresses.resolved,
+    addresses.local,
     sum_l_jax.load,
     sum_l_jax.load_exported,
     records.read_card,

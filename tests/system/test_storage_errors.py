@@ -18,6 +18,7 @@ import tensorstore
 from data_prep import doctor
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import clip_selection
+from sum_l_jax.system import addresses
 from sum_l_jax.system import command_line
 from sum_l_jax.system import storage
 from sum_l_jax.system import storage_errors
@@ -162,8 +163,8 @@ def test_whoever_asks_first_shows_no_stack_trace_of_the_client():
   """Also `epath`, which makes a client before this library does."""
   logger = logging.getLogger("gcsfs")
   logger.setLevel(logging.NOTSET)
-  storage._check_client.cache_clear()
-  storage.path("gs://tests/a")
+  addresses.check_client.cache_clear()
+  addresses.path("gs://tests/a")
   assert logger.getEffectiveLevel() > logging.ERROR
 
 

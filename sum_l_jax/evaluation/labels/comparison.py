@@ -15,7 +15,7 @@ import numpy as np
 
 from sum_l_jax.evaluation.labels import bootstrap
 from sum_l_jax.evaluation.labels import result_files
-from sum_l_jax.system import storage
+from sum_l_jax.system import addresses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Run:
   labels: Mapping[str, np.ndarray]
 
 
-def read_run(workdir: storage.PathLike, split: str) -> Run:
+def read_run(workdir: addresses.PathLike, split: str) -> Run:
   """Reads the scores of one split.
 
   Clips that could not be read when the run was evaluated are left out.
@@ -46,7 +46,7 @@ def read_run(workdir: storage.PathLike, split: str) -> Run:
     FileNotFoundError: the run has not been evaluated.
     ValueError: the split has no labels, or a file is damaged.
   """
-  workdir = storage.path(workdir)
+  workdir = addresses.path(workdir)
   ids, scores, labels = result_files.read_scores(workdir, split)
   result = result_files.read_result(workdir, split)
   if not result["splits"][split].get("metrics"):

@@ -13,6 +13,7 @@ from etils import epath
 import numpy as np
 
 from sum_l_jax.evaluation.retrieval import retrieval_table
+from sum_l_jax.system import addresses
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import npz_files
 from sum_l_jax.system import run_files
@@ -191,7 +192,7 @@ def write_scores(
 
 
 def read_scores(
-  workdir: storage.PathLike, split: str
+  workdir: addresses.PathLike, split: str
 ) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
   """Reads what `write_scores` wrote.
 
@@ -207,7 +208,7 @@ def read_scores(
     FileNotFoundError: there are no scores of this split; says which there are.
     ValueError: the file is damaged.
   """
-  workdir = storage.path(workdir)
+  workdir = addresses.path(workdir)
   path = workdir / run_files.scores(split)
   if not storage.is_file(path):
     found = sorted(
@@ -304,7 +305,7 @@ def load_result(path: epath.Path, *, shown: bool = False) -> dict[str, Any]:
   return result
 
 
-def read_result(workdir: storage.PathLike, split: str) -> dict[str, Any]:
+def read_result(workdir: addresses.PathLike, split: str) -> dict[str, Any]:
   """Reads `result.json`, which must hold the split.
 
   Args:
@@ -315,7 +316,7 @@ def read_result(workdir: storage.PathLike, split: str) -> dict[str, Any]:
     FileNotFoundError: there is no result.
     ValueError: the result is damaged, or of other splits.
   """
-  path = storage.path(workdir) / run_files.RESULT
+  path = addresses.path(workdir) / run_files.RESULT
   again = _AGAIN
   if not storage.is_file(path):
     raise FileNotFoundError(f"There is no {str(path)!r}. {again}")

@@ -11,6 +11,7 @@ from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import records
 from sum_l_jax.evaluation.labels import result_files
+from sum_l_jax.system import addresses
 from sum_l_jax.system import storage
 from sum_l_jax.tools.class_maps import explain
 from sum_l_jax.tools.class_maps import map_overlay
@@ -32,7 +33,7 @@ def most_changed(change: np.ndarray, number: int) -> np.ndarray:
 
 
 def right_probability(
-  explainer: explain.Explainer, source: storage.PathLike, dataset: records.ClipDataset
+  explainer: explain.Explainer, source: addresses.PathLike, dataset: records.ClipDataset
 ) -> np.ndarray:
   """Computes the mean probability of each clip's labels, float32 `[N]`.
 
@@ -57,10 +58,10 @@ def right_probability(
 
 
 def _stored_scores(
-  explainer: explain.Explainer, source: storage.PathLike, dataset: records.ClipDataset
+  explainer: explain.Explainer, source: addresses.PathLike, dataset: records.ClipDataset
 ) -> np.ndarray | None:
   """`[N, K]` from the workdir's evaluation, or None where it does not fit."""
-  workdir = storage.path(source)
+  workdir = addresses.path(source)
   if explainer.view != types.EGO or not storage.is_dir(workdir):
     return None
   try:
@@ -77,7 +78,7 @@ def _stored_scores(
   return scores.get(explainer.task) if fits else None
 
 
-def network_names(methods: Sequence[str], sources: Sequence[storage.PathLike]) -> tuple[str, ...]:
+def network_names(methods: Sequence[str], sources: Sequence[addresses.PathLike]) -> tuple[str, ...]:
   """Names networks for pictures and tables.
 
   They are called by their methods; where two have one method, by as much of the

@@ -24,6 +24,7 @@ import sys
 from etils import epath
 from packaging import requirements
 
+from sum_l_jax.system import addresses
 from sum_l_jax.system import command_line
 from sum_l_jax.system import multihost
 from sum_l_jax.system import platform_errors
@@ -151,8 +152,8 @@ def check_machine(workdir: epath.Path) -> Iterator[Finding]:
   policy = epath.Path("/sys/kernel/mm/transparent_hugepage/enabled")
   if policy.is_file():
     yield f"transparent huge pages: {storage.read_text(policy).strip()}", ""
-  place = storage.absolute(workdir)
-  if not storage.is_remote(place):
+  place = addresses.absolute(workdir)
+  if not addresses.is_remote(place):
     place = next(p for p in (place, *place.parents) if p.exists())
   free = storage.free_bytes(place)
   if free is not None:

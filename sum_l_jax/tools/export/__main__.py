@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from etils import epath
 
 from sum_l_jax import types
+from sum_l_jax.system import addresses
 from sum_l_jax.system import command_line
 from sum_l_jax.system import storage
 from sum_l_jax.tools import shared_options
@@ -35,8 +36,8 @@ README = "README.md"
 
 
 def export_model(
-  checkpoint: storage.PathLike,
-  output: storage.PathLike,
+  checkpoint: addresses.PathLike,
+  output: addresses.PathLike,
   *,
   file_format: str = "jax",
   batch: int | str = export_format.DYNAMIC,
@@ -62,7 +63,7 @@ def export_model(
   from sum_l_jax.tools.export import export_readme
   from sum_l_jax.tools.export import exported_model
 
-  output = storage.path(output, what="--output")
+  output = addresses.path(output, what="--output")
   if file_format not in export_format.FORMATS:
     raise ValueError(f"format must be one of {export_format.FORMATS}, got {file_format!r}.")
   if storage.exists(output) and (not storage.is_dir(output) or storage.names(output)):

@@ -32,6 +32,7 @@ from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.evaluation import towers
 from sum_l_jax.prediction import predictor
 from sum_l_jax.prediction import score_network
+from sum_l_jax.system import addresses
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import extras
 from sum_l_jax.system import storage
@@ -213,7 +214,7 @@ def read_card(folder: epath.Path) -> dict[str, Any]:
   return card
 
 
-def load_exported(folder: storage.PathLike, *, batch_size: int = 8) -> predictor.Predictor:
+def load_exported(folder: addresses.PathLike, *, batch_size: int = 8) -> predictor.Predictor:
   """Loads an exported network, ready for videos.
 
   Args:
@@ -226,7 +227,7 @@ def load_exported(folder: storage.PathLike, *, batch_size: int = 8) -> predictor
     ImportError: TensorFlow is wanted and missing; says how to install it.
     ValueError: its files are damaged.
   """
-  folder = storage.path(folder)
+  folder = addresses.path(folder)
   card = read_card(folder)
   if card["format"] == export_format.SAVED_MODEL:
     try:

@@ -21,6 +21,7 @@ import sys
 from typing import Any
 
 from sum_l_jax.config import read
+from sum_l_jax.system import addresses
 from sum_l_jax.system import command_line
 from sum_l_jax.system import storage
 from sum_l_jax.tools.launch import kubernetes_files
@@ -79,7 +80,7 @@ _NEXT = {
 def _run(options: argparse.Namespace, fields: Sequence[str]) -> str:
   values = {}
   if options.description:
-    path = storage.path(options.description, what="--from")
+    path = addresses.path(options.description, what="--from")
     if not storage.is_file(path):
       raise ValueError(
         f"--from: there is no {str(path)!r}; launch writes NAME.json beside its files."
@@ -93,7 +94,7 @@ def _run(options: argparse.Namespace, fields: Sequence[str]) -> str:
   values["fields"] = _merged(values.get("fields", ()), fields)
   plan = launch_plan.make(values, options.kind)
   note = _check_config(plan)
-  folder = storage.path(options.output, what="--output")
+  folder = addresses.path(options.output, what="--output")
   storage.make_folder(folder)
   made = files(plan, options.kind)
   description = json.dumps(launch_plan.to_json(plan), indent=2) + "\n"
@@ -115,7 +116,7 @@ def _check_config(plan: launch_plan.Plan) -> str:
       devices can't share.
   """
   file = read.find_file(plan.config).partition(":")[0]
-  if not storage.path(file).is_file():
+  if not addresses.path(file).is_file():
     return f"There is no {file} here, so it is unchecked. The image must have it.\n"
   values = read.flatten(read.read_file(plan.config, plan.fields))
   for stage in values["stages"]:

@@ -14,8 +14,8 @@ import numpy as np
 from sum_l_jax.prediction import best_labels
 from sum_l_jax.prediction import predictor
 from sum_l_jax.prediction import video_sources
+from sum_l_jax.system import addresses
 from sum_l_jax.system import command_line
-from sum_l_jax.system import storage
 from sum_l_jax.video import film
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -75,14 +75,14 @@ def check_output(video: epath.Path, output: epath.Path) -> None:
     ValueError: another suffix, a folder that is not there, or the video itself.
   """
   command_line.check_output(output, option="--overlay", suffixes=(".mp4",))
-  if storage.resolved(output) == storage.resolved(video):
+  if addresses.resolved(output) == addresses.resolved(video):
     raise ValueError(f"--overlay={str(output)!r} is the video itself. Give another name.")
 
 
 def write_overlay(
-  video: storage.PathLike,
+  video: addresses.PathLike,
   predictions: Iterable[best_labels.Prediction],
-  output: storage.PathLike,
+  output: addresses.PathLike,
   *,
   fps: float = 30.0,
   progress: predictor.Progress | None = None,
@@ -106,7 +106,7 @@ def write_overlay(
     FileNotFoundError, ValueError: the video can't be read, there is no
       prediction, or the output can't be written.
   """
-  video, output = storage.path(video), storage.path(output)
+  video, output = addresses.path(video), addresses.path(output)
   check_output(video, output)
   middles, lines = captions(predictions)
   if not middles:

@@ -23,6 +23,7 @@ from etils import epath
 
 from sum_l_jax.config import presets
 from sum_l_jax.config import read
+from sum_l_jax.system import addresses
 from sum_l_jax.system import command_line
 from sum_l_jax.system import lease
 from sum_l_jax.system import run_files
@@ -42,12 +43,12 @@ def _defaults(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_report(
-  workdir: storage.PathLike,
+  workdir: addresses.PathLike,
   *,
-  baseline: storage.PathLike = "",
+  baseline: addresses.PathLike = "",
   split: str = "",
   number: int = 4,
-  output: storage.PathLike = "",
+  output: addresses.PathLike = "",
 ) -> epath.Path:
   """Writes `report.html` into a workdir, or another file.
 

@@ -17,6 +17,7 @@ from sum_l_jax.evaluation.labels import bootstrap
 from sum_l_jax.evaluation.labels import comparison
 from sum_l_jax.evaluation.labels import result_files
 from sum_l_jax.experiment import run_status
+from sum_l_jax.system import addresses
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import run_files
 from sum_l_jax.system import storage
@@ -108,7 +109,7 @@ def open_dataset(folder: str, split: str) -> records.ClipDataset:
 
 
 def read_run(
-  workdir: storage.PathLike, *, split: str = "", baseline: storage.PathLike = ""
+  workdir: addresses.PathLike, *, split: str = "", baseline: addresses.PathLike = ""
 ) -> RunContents:
   """Reads a workdir.
 
@@ -122,7 +123,7 @@ def read_run(
     ValueError: a damaged file, a split that was not evaluated, or a baseline on
       other clips.
   """
-  workdir = storage.path(workdir)
+  workdir = addresses.path(workdir)
   path = workdir / run_files.CONFIG
   if not storage.is_file(path):
     raise FileNotFoundError(
@@ -140,7 +141,7 @@ def read_run(
     weights = weight_files.read_weights(workdir)
   except (ValueError, OSError) as error:
     no_weights = str(error)
-  other = storage.path(baseline) if baseline else None
+  other = addresses.path(baseline) if baseline else None
   scores, no_scores = _try_scores(workdir, split, other)
   command = workdir / run_files.COMMAND
   return RunContents(

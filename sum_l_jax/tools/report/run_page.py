@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sum_l_jax.system import storage
+from sum_l_jax.system import addresses
 from sum_l_jax.system import text_tables
 from sum_l_jax.tools import page
 from sum_l_jax.tools.report import clip_sections
@@ -36,7 +36,7 @@ def make_page(run: run_contents.RunContents, *, defaults: Mapping[str, Any], num
     page.Section("settings", "Settings", training_sections.settings(run, defaults)),
     page.Section("environment", "Environment", training_sections.environment(run)),
   ]
-  name = storage.absolute(run.workdir).name
+  name = addresses.absolute(run.workdir).name
   title = name if name == run.method else f"{name}: {run.method}"
   return page.render(title, _intro(run), sections)
 

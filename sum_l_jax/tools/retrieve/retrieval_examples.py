@@ -16,7 +16,7 @@ from sum_l_jax.evaluation.retrieval import cosine
 from sum_l_jax.evaluation.retrieval import embedding
 from sum_l_jax.evaluation.retrieval import relevance
 from sum_l_jax.evaluation.retrieval import retrieval_run
-from sum_l_jax.system import storage
+from sum_l_jax.system import addresses
 from sum_l_jax.tools import clip_pictures
 from sum_l_jax.tools import page
 
@@ -106,7 +106,7 @@ def clip_queries(
   """
   found = embedder(clips)
   same = (
-    storage.resolved(clips.directory) == storage.resolved(keys.dataset.directory)
+    addresses.resolved(clips.directory) == addresses.resolved(keys.dataset.directory)
     and clips.split == keys.dataset.split
   )
   good = np.flatnonzero(found.readable).tolist()

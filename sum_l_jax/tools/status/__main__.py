@@ -28,6 +28,7 @@ import time
 
 from sum_l_jax.experiment import goodput
 from sum_l_jax.experiment import run_status
+from sum_l_jax.system import addresses
 from sum_l_jax.system import command_line
 from sum_l_jax.system import processes
 from sum_l_jax.system import progress
@@ -98,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
   if not options.max_age > 0:
     raise ValueError(f"--max_age must be more than 0, got {options.max_age}.")
-  workdir = storage.path(options.workdir, what="WORKDIR")
+  workdir = addresses.path(options.workdir, what="WORKDIR")
   if not storage.is_file(workdir / run_files.STATUS):
     raise ValueError(
       f"There is no {run_files.STATUS} in {str(workdir)!r}: no training has begun there. Give the"

@@ -14,6 +14,7 @@ from typing import IO
 
 from etils import epath
 
+from sum_l_jax.system import addresses
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import mirror
 from sum_l_jax.system import storage
@@ -32,11 +33,11 @@ class _CellLog:
   def __init__(self, folder: epath.Path) -> None:
     """Opens the file."""
     self._mirror: mirror.Mirror | None = None
-    if storage.is_remote(folder):
+    if addresses.is_remote(folder):
       self._mirror = mirror.Mirror(folder, seconds=_UPLOAD_SECONDS, begin_with=(_LOG,))
     else:
       storage.make_folder(folder)
-    place = self._mirror.folder if self._mirror else storage.local(folder)
+    place = self._mirror.folder if self._mirror else addresses.local(folder)
     self.file: IO[bytes] = (place / _LOG).open("ab")
 
   def close(self) -> None:

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 
 from sum_l_jax import loss_options
+from sum_l_jax.system import addresses
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import storage
 
@@ -283,7 +284,7 @@ def read(name: str) -> Study:
         f"--study must be one of {', '.join(STUDIES)} or a .json file, got {name!r}."
       )
     return STUDIES[name]
-  path = storage.path(name)
+  path = addresses.path(name)
   try:
     content = checked_json.decode(storage.read_bytes(path), checked_json.Object)
     unknown = content.keys() - {field.name for field in dataclasses.fields(Study)}

@@ -18,14 +18,14 @@ import sys
 import numpy as np
 
 from sum_l_jax.evaluation.labels import result_files
+from sum_l_jax.system import addresses
 from sum_l_jax.system import command_line
-from sum_l_jax.system import storage
 from sum_l_jax.tools.submit import challenges
 from sum_l_jax.tools.submit import submission
 
 
 def read_run(
-  workdir: storage.PathLike, split: str, challenge: challenges.Challenge
+  workdir: addresses.PathLike, split: str, challenge: challenges.Challenge
 ) -> submission.Predictions:
   """Reads what a run scored on one split, under the challenge's ids.
 

@@ -13,6 +13,7 @@ import csv
 import dataclasses
 from typing import Any
 
+from sum_l_jax.system import addresses
 from sum_l_jax.system import storage
 
 # How many entries of a list of problems are shown.
@@ -153,14 +154,14 @@ def check_ids(found: Collection[str], wanted: Collection[str], where: str) -> No
     )
 
 
-def read_ids(path: storage.PathLike, challenge: Challenge) -> tuple[str, ...]:
+def read_ids(path: addresses.PathLike, challenge: Challenge) -> tuple[str, ...]:
   """Reads the entries that an official annotation file (CSV) asks for.
 
   Raises:
     FileNotFoundError: no such file.
     ValueError: it lacks the column of ids, or has no rows.
   """
-  path = storage.path(path)
+  path = addresses.path(path)
   if not storage.is_file(path):
     raise FileNotFoundError(f"There is no annotation file {str(path)!r}.")
   with storage.open_text(path) as file:

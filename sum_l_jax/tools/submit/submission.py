@@ -30,6 +30,7 @@ import zlib
 from etils import epath
 import numpy as np
 
+from sum_l_jax.system import addresses
 from sum_l_jax.system import storage
 from sum_l_jax.tools.submit import challenges
 
@@ -111,7 +112,7 @@ def _check_predictions(
 
 
 def write_submission(
-  path: storage.PathLike,
+  path: addresses.PathLike,
   members: Mapping[str, Predictions],
   *,
   challenge: challenges.Challenge,
@@ -137,7 +138,7 @@ def write_submission(
     )
   for member, predictions in members.items():
     _check_predictions(member, predictions, challenge)
-  path = storage.path(path)
+  path = addresses.path(path)
   storage.make_folder(path.parent)
   head = {"version": challenge.version, "challenge": _TASK, **levels}
   with storage.replacing(path) as scratch, zipfile.ZipFile(scratch, "w") as archive:
@@ -168,7 +169,7 @@ def _class_keys(classes: int) -> tuple[str, ...]:
 
 
 def read_submission(
-  path: storage.PathLike,
+  path: addresses.PathLike,
   *,
   challenge: challenges.Challenge = challenges.EPIC100,
   ids: Mapping[str, Sequence[str]] | None = None,
@@ -187,7 +188,7 @@ def read_submission(
       outside 0..5; a clip that lacks a class or has another one; a score that
       is not a finite number; other entries than `ids`.
   """
-  path = storage.path(path)
+  path = addresses.path(path)
   members, supervision = {}, {}
   for member, text in _read_members(path, challenge).items():
     where = f"{path}, {member}"
