@@ -18,6 +18,7 @@ import pathlib
 import sys
 
 import numpy as np
+import pytest
 
 from data_prep import build_dataset
 from data_prep import embed_narrations
@@ -153,19 +154,22 @@ def _prepare_embedding(data: pathlib.Path) -> None:
 
 def _embed(data: pathlib.Path, output: pathlib.Path) -> None:
   """Embeds as the command does with --append, twice; the model is a hash."""
-  # Its import takes seconds, and is not what gets killed.
-  sys.modules["tensorflow_text"] = None
-  embed_narrations.CHUNK = 64
   texts = embed_narrations.read_texts(data / "texts.txt")
   path = output / "narrations.npz"
-  for part in (texts[:200], texts):
-    existing = None
-    if path.exists():
-      existing = narration_table.NarrationTable.load(path)
-    table = embed_narrations.embed_narrations(
-      part, model="hash", existing=existing, encoder=_hash_encoder
-    )
-    table.save(path, command="soak")
+  # Undone at the end, since a test runs this in its own process. `mock.patch.dict`
+  # would also forget every module that is imported meanwhile.
+  with pytest.MonkeyPatch.context() as patch:
+    # Its import takes seconds, and is not what gets killed.
+    patch.setitem(sys.modules, "tensorflow_text", None)
+    patch.setattr(embed_narrations, "CHUNK", 64)
+    for part in (texts[:200], texts):
+      existing = None
+      if path.exists():
+        existing = narration_table.NarrationTable.load(path)
+      table = embed_narrations.embed_narrations(
+        part, model="hash", existing=existing, encoder=_hash_encoder
+      )
+      table.save(path, command="soak")
 
 
 def _describe_embedding(output: pathlib.Path) -> dict[str, str]:
