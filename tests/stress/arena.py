@@ -6,6 +6,7 @@ stopped itself goes on, with the run that it was in.
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable
 import ctypes
 import json
@@ -50,8 +51,20 @@ def append(path: pathlib.Path, line: dict) -> None:
     file.write(json.dumps(line) + "\n")
 
 
-def _fork(task: Callable[[], object], log: pathlib.Path) -> int:
-  """Runs a task in a child with its output in a file; returns its id."""
+def fork(task: Callable[[], object], log: pathlib.Path) -> int:
+  """Runs a task in a child with its output in a file.
+
+  The child ends as a program does that runs the task: with the status of
+  `sys.exit`, with 0 where the task returns, and with 1 after an error, which the
+  file then shows.
+
+  Args:
+    task: what the child does; its result is dropped.
+    log: the file, to which output is appended.
+
+  Returns:
+    The id of the child process.
+  """
   sys.stdout.flush()
   sys.stderr.flush()
   child = os.fork()
@@ -67,6 +80,10 @@ def _fork(task: Callable[[], object], log: pathlib.Path) -> int:
     os.dup2(file, 2)
     task()
     status = 0
+  except SystemExit as error:
+    # JAX's runtime says goodbye to the other processes here.
+    atexit._run_exitfuncs()
+    status = error.code if isinstance(error.code, int) else int(error.code is not None)
   except BaseException:
     traceback.print_exc()
   finally:
@@ -154,7 +171,7 @@ class Arena:
     return None
 
   def _complete(self, task: Callable[[], object], log: pathlib.Path) -> None:
-    if self._wait(_fork(task, log)):
+    if self._wait(fork(task, log)):
       raise LostError(f"It failed:\n{log.read_text(errors='replace')[-3000:]}")
 
   def _describe(self, output: pathlib.Path, log: pathlib.Path) -> dict:
@@ -180,7 +197,7 @@ class Arena:
         kill_at.Watch(re.escape(str(output)), count=count)
       self._victim.run(self._data, output)
 
-    child = _fork(task, log)
+    child = fork(task, log)
     status = self._wait(child, None if at_a_file else delay)
     if status is None:
       os.kill(child, signal.SIGKILL)

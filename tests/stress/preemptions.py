@@ -30,11 +30,9 @@ goes on.
 from __future__ import annotations
 
 import argparse
-import atexit
 import collections
 from collections.abc import Callable
 import contextlib
-import ctypes
 import dataclasses
 import json
 import os
@@ -44,7 +42,6 @@ import shutil
 import signal
 import sys
 import time
-import traceback
 import types
 import urllib.request
 
@@ -88,7 +85,6 @@ _CHANGING = 0.35  # Share of the runs whose number of processes changes.
 _GRACE_SECONDS = 60.0
 # A run that takes so many times what the uninterrupted one took hangs.
 _PATIENCE = 30.0
-_PR_SET_PDEATHSIG = 1  # Of Linux's prctl.h.
 _SAVED = re.compile(r"Saved: (.+)$", re.MULTILINE)
 
 
@@ -140,7 +136,7 @@ class Pod:
         **setting.environment(faults=faults),
       )
       task = lambda a=arguments, e=environment: _train(a, e, faults=faults)
-      self._children[_fork(task, self.logs[index])] = index
+      self._children[arena.fork(task, self.logs[index])] = index
 
   def wait(self, seconds: float) -> bool:
     """Waits until all have ended; returns whether they did in time."""
@@ -215,40 +211,13 @@ def _cache_programs() -> None:
   compiler.distributed = types.SimpleNamespace(global_state=first)
 
 
-def _fork(task: Callable[[], object], log: pathlib.Path) -> int:
-  """Runs a task in a child with its output in a file; returns its id."""
-  sys.stdout.flush()
-  sys.stderr.flush()
-  child = os.fork()
-  if child:
-    return child
-  status = 1
-  try:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    task()
-    status = 0
-  except SystemExit as error:
-    # JAX's runtime says goodbye to the other processes here.
-    atexit._run_exitfuncs()
-    status = error.code if isinstance(error.code, int) else int(error.code is not None)
-  except BaseException:
-    traceback.print_exc()
-  finally:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)  # What the parent would do at its exit is its own.
-
-
 def _do(task: Callable[[], object], log: pathlib.Path) -> None:
   """Runs a task that uses storage, in a child; the parent must not.
 
   Raises:
     arena.LostError: it failed.
   """
-  child = _fork(task, log)
+  child = arena.fork(task, log)
   _, status = os.waitpid(child, 0)
   if status:
     raise arena.LostError(log.read_text(errors="replace")[-5000:])

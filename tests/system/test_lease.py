@@ -60,27 +60,30 @@ def test_it_passes_on_and_numbers_never_start_over(tmp_path):
 
 
 _HOLD = """
-import pathlib, sys, time
+import sys, time
+from sum_l_jax.system import addresses
 from sum_l_jax.system import lease
-lease.take(pathlib.Path(sys.argv[1]), what="one that is killed")
+lease.take(addresses.path(sys.argv[1]), what="one that is killed")
 print("held", flush=True)
 time.sleep(300)
 """
 
 
-def test_after_a_kill_it_passes_on_at_once(tmp_path, monkeypatch):
+@pytest.mark.parametrize("place", ["tmp_path", "bucket"])
+def test_after_a_kill_it_passes_on_at_once(place, request, monkeypatch):
+  folder = request.getfixturevalue(place)
   monkeypatch.setattr(lease, "SILENT_SECONDS", 1000.0)
   process = subprocess.Popen(
-    [sys.executable, "-c", _HOLD, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    [sys.executable, "-c", _HOLD, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True
   )
   assert process.stdout.readline() == "held\n"
   with pytest.raises(lease.HeldError, match=f"process {process.pid} .*one that is killed"):
-    lease.take(tmp_path, what="too early")
+    lease.take(folder, what="too early")
   process.send_signal(signal.SIGKILL)
   # A zombie until its parent asks for it: it runs no more.
   while pathlib.Path(f"/proc/{process.pid}/stat").read_text().split()[2] != "Z":
     time.sleep(0.01)
-  lease.take(tmp_path, what="the next").close()
+  lease.take(folder, what="the next").close()
   process.wait()
 
 

@@ -5,10 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import os
-import pathlib
-import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -20,8 +16,6 @@ from sum_l_jax.system import retries
 from sum_l_jax.system import storage
 from tests.support import fault_proxy
 from tests.support import waiting
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -62,30 +56,6 @@ def test_the_second_is_told_who_and_the_next_gets_it(bucket):
   with lease.waited_for(bucket, what="the next") as second:
     assert second.nonce != first.nonce
   assert list(storage.files_below(bucket)) == [".lease/lease.json"]
-
-
-_HOLD = """
-import sys, time
-from sum_l_jax.system import lease
-lease.take(sys.argv[1], what="one that is killed")
-print("held", flush=True)
-time.sleep(300)
-"""
-
-
-def test_after_a_kill_it_passes_on_at_once(bucket, monkeypatch):
-  monkeypatch.setattr(lease, "SILENT_SECONDS", 1000.0)
-  process = subprocess.Popen(
-    [sys.executable, "-c", _HOLD, str(bucket)], cwd=ROOT, stdout=subprocess.PIPE, text=True
-  )
-  assert process.stdout.readline() == "held\n"
-  with pytest.raises(lease.HeldError, match=f"process {process.pid} .*one that is killed"):
-    lease.take(bucket, what="too early")
-  process.send_signal(signal.SIGKILL)
-  while pathlib.Path(f"/proc/{process.pid}/stat").read_text().split()[2] != "Z":
-    time.sleep(0.01)
-  lease.take(bucket, what="the next").close()
-  process.wait()
 
 
 def test_a_lease_of_another_machine_is_taken_once_its_heart_is_dead(bucket):
