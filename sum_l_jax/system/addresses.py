@@ -70,7 +70,7 @@ def check(text: str, *, what: str = "") -> None:
       raise ValueError(f"{given}: the address of a bucket begins with {SCHEME!r}.")
     raise ValueError(
       f"{given} is an address of the kind {scheme}:, which can't be read or written here."
-      f" {_INSTEAD.get(scheme, _ANY_OTHER)} Paths may be local, mounted, or {SCHEME}bucket/name."
+      f" {_INSTEAD.get(scheme, _ANY_OTHER)} Paths may be local, mounted, or {SCHEME}BUCKET/NAME."
     )
   bucket = text.removeprefix(SCHEME).partition("/")[0]
   if not BUCKET.fullmatch(bucket):

@@ -127,7 +127,7 @@ def test_every_fault_at_every_request(task, bucket, proxy, storage_url, monkeypa
     for at in range(requests):
       run(kind, at)
     # The second of two requests side by side is sometimes not needed.
-    assert before + requests // 2 < proxy.faults[kind] <= before + requests
+    assert before + max(requests // 2, 1) <= proxy.faults[kind] <= before + requests
 
 
 def _record_of_a_shard(path):
