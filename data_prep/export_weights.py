@@ -24,7 +24,7 @@ def export(args: argparse.Namespace) -> None:
   weights = weight_files.read_weights(args.checkpoint)
   if args.encoder_only:
     keep_encoder = lambda tree: {
-      view: {"encoder": tower["encoder"]} for view, tower in tree.items()
+      view: {"encoder": tower["encoder"]} for view, tower in tree.items() if "encoder" in tower
     }
     weights = dataclasses.replace(
       weights, params=keep_encoder(weights.params), stats=keep_encoder(weights.stats)

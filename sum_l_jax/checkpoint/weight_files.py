@@ -33,6 +33,8 @@ from sum_l_jax.system import storage
 
 Tree = dict[str, Any]
 CHECKPOINT_FOLDER = "checkpoints"
+# What the names of LoRA's matrices end with.
+_LOW_RANK = ("/lora_a", "/lora_b")
 # Stages whose weights a workdir may have; the last one is looked for first.
 _STAGES = ("joint", "exo")
 
@@ -407,10 +409,14 @@ def write_weights(path: addresses.PathLike, weights: Weights) -> None:
 def _graft_part(target: Tree, source: Tree, where: str) -> Tree:
   """Returns the arrays of `source` in the place of those of `target`.
 
+  Low-rank updates (LoRA) that the source does not have keep their values.
+
   Raises:
     ValueError: names or shapes differ.
   """
   have, want = flatten(source), flatten(target)
+  new = {name for name in want.keys() - have.keys() if name.endswith(_LOW_RANK)}
+  have |= {name: want[name] for name in new}
   missing = sorted(want.keys() - have.keys())
   left_over = sorted(have.keys() - want.keys())
   shapes = [
@@ -425,7 +431,7 @@ def _graft_part(target: Tree, source: Tree, where: str) -> Tree:
       f" {len(shapes)} of another shape {shapes[:4]}. The file belongs to"
       " another architecture: check config.model.backbone."
     )
-  return jax.tree.map(lambda value: np.asarray(value, np.float32), source)
+  return unflatten({name: np.asarray(have[name], np.float32) for name in want})
 
 
 def _compare_pixels(weights: Weights, origin: str, view: str, pixels: Mapping[str, str]) -> None:
@@ -520,9 +526,12 @@ def graft(
   params[view]["encoder"] = _graft_part(
     params[view]["encoder"], weights.params[origin]["encoder"], f"{view}/encoder"
   )
-  stats[view]["encoder"] = _graft_part(
-    stats[view]["encoder"], weights.stats[origin]["encoder"], f"the statistics of {view}/encoder"
-  )
+  # There is no tree of statistics for an encoder without BatchNorm.
+  own = stats.get(view, {}).get("encoder", {})
+  saved = weights.stats.get(origin, {}).get("encoder", {})
+  if own or saved:
+    saved = _graft_part(own, saved, f"the statistics of {view}/encoder")
+    stats[view] = {**stats.get(view, {}), "encoder": saved}
   kept, heads = [], []
   names = weights.card.get("tasks", {}).get(origin, {})
   for task in params[view].get("heads", {}):

@@ -117,6 +117,7 @@ class Vit(nnx.Module):
       heads=spec.heads,
       activation=spec.activation,
       eps=spec.norm_eps,
+      norm_offset=spec.norm_offset,
       cap=spec.logit_cap,
       key_bias=not spec.query_value_bias_only,
       layer_scale=spec.layer_scale,
@@ -136,7 +137,9 @@ class Vit(nnx.Module):
     self.space = transformer.normal(keys(), (extra + rows * columns, width)) if learned else None
     self.time = transformer.normal(keys(), (time, width)) if learned and time > 1 else None
     self.class_token = transformer.normal(keys(), (1, width)) if spec.class_token else None
-    norm = lambda eps: transformer.LayerNorm(width, eps=eps, dtype=options.dtype)
+    norm = lambda eps: transformer.LayerNorm(
+      width, eps=eps, offset=spec.norm_offset, dtype=options.dtype
+    )
     self.stem_norm = norm(spec.stem_eps) if spec.stem_norm else None
     self.norm = norm(spec.norm_eps) if spec.final_norm else None
     self.blocks = transformer.Stack(block, spec.depth, keys=keys)
@@ -266,7 +269,13 @@ class Vit(nnx.Module):
     if self.spec.pooling == "map":
       return token_pool.MapPool(block, keys=keys)
     if self.spec.pooling == "pooler":
-      return token_pool.Pooler(width, inner=4 * width, heads=self.spec.heads, keys=keys)
+      return token_pool.Pooler(
+        width,
+        inner=4 * width,
+        heads=self.spec.heads,
+        keys=keys,
+        norm_offset=self.spec.norm_offset,
+      )
     return None
 
   def _pool(self, classes: jax.Array, tokens: jax.Array) -> jax.Array:

@@ -65,6 +65,8 @@ class VitSpec:
     layer_scale: whether each branch is multiplied by learned factors [D].
     activation: the MLP's; "gelu" is the exact one, by erf.
     norm_eps: epsilon of the LayerNorms.
+    norm_offset: what is added to the scales of LayerNorms: 1 where the weights
+      hold what the scale differs from 1 by (VideoPrism).
     stem_eps: epsilon of the LayerNorm before the blocks.
     final_norm: what the last LayerNorm acts on: "tokens", "pooled" (VideoMAE's
       mean of the tokens), or "" for none.
@@ -97,6 +99,7 @@ class VitSpec:
   layer_scale: bool = False
   activation: Activation = "gelu"
   norm_eps: float = 1e-6
+  norm_offset: float = 0.0
   stem_eps: float = 1e-5
   final_norm: Literal["", "tokens", "pooled"] = "tokens"
   pooling: Pooling = "mean"
@@ -159,6 +162,7 @@ def _videoprism(size: _Size, *, frames: int, joint_depth: int = 0) -> VitSpec:
     time_depth=4,
     joint_depth=joint_depth,
     logit_cap=50.0,
+    norm_offset=1.0,
     interpolation="linear_antialias",
     pooling="pooler" if joint_depth else "mean",
   )

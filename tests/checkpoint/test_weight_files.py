@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import pathlib
 
@@ -163,6 +164,30 @@ def test_heads_of_several_pools_are_taken_class_by_class(report):
   kinds["verb"] = "softmax"
   found, _ = weight_files.graft({"ego": params}, {"ego": stats}, weights, **given, kinds=kinds)
   assert same(found["ego"]["heads"]["verb"], params["heads"]["verb"])
+
+
+def test_an_encoder_without_statistics():
+  """A vision transformer has none, in the network and in the source."""
+  params, _ = tower(9)
+  for stats in ({}, {"ego": {}}):
+    weights = dataclasses.replace(make_weights(ego=1), stats=stats)
+    found, statistics = weight_files.graft(
+      {"ego": params}, stats, weights, view="ego", tasks={"verb": VERBS, "noun": NOUNS}
+    )
+    assert same(found["ego"]["encoder"], weights.params["ego"]["encoder"])
+    assert not weight_files.flatten(statistics)
+  with pytest.raises(ValueError, match="the statistics of ego/encoder: 1 missing"):
+    graft(*tower(9), weights)
+
+
+def test_low_rank_updates_of_the_network_stay():
+  params, stats = tower(9)
+  low = {"lora_a": np.ones((4, 2), np.float32), "lora_b": np.zeros((2, 4), np.float32)}
+  params["encoder"]["stages"]["0"] |= low
+  weights = make_weights(ego=1)
+  new_params, _ = graft(params, stats, weights)
+  stage = weights.params["ego"]["encoder"]["stages"]["0"]
+  assert same(new_params["ego"]["encoder"]["stages"]["0"], {**stage, **low})
 
 
 def test_other_architectures_are_refused():

@@ -34,6 +34,7 @@ class Pooler(nnx.Module):
     heads: int,
     keys: transformer.Keys,
     eps: float = 1e-6,
+    norm_offset: float = 0.0,
     dtype: Any = np.float32,
   ):
     self.probe = transformer.normal(keys(), (1, width))
@@ -42,7 +43,7 @@ class Pooler(nnx.Module):
     )
     self.out = transformer.Dense(inner, width, keys=keys, dtype=dtype)
     self.scale = nnx.Param(jnp.zeros((inner // heads,), jnp.float32))
-    self.norm = transformer.LayerNorm(width, eps=eps)
+    self.norm = transformer.LayerNorm(width, eps=eps, offset=norm_offset)
     self.heads = heads
 
   def __call__(self, tokens: jax.Array) -> jax.Array:
@@ -68,7 +69,9 @@ class MapPool(nnx.Module):
   def __init__(self, options: transformer.BlockOptions, *, keys: transformer.Keys):
     self.probe = transformer.normal(keys(), (1, options.width))
     self.attention = transformer.Attention(options, keys=keys)
-    self.norm = transformer.LayerNorm(options.width, eps=options.eps, dtype=options.dtype)
+    self.norm = transformer.LayerNorm(
+      options.width, eps=options.eps, offset=options.norm_offset, dtype=options.dtype
+    )
     self.mlp = transformer.Mlp(options, keys=keys)
 
   def __call__(self, tokens: jax.Array) -> jax.Array:

@@ -50,6 +50,7 @@ class BlockOptions:
     heads: H.
     activation: a key of `ACTIVATIONS`.
     eps: epsilon of the LayerNorms.
+    norm_offset: what is added to their scales.
     cap: bound of the attention logits; 0 is none.
     key_bias: whether keys have a bias, as queries and values have.
     layer_scale: whether branches are multiplied by learned factors.
@@ -65,6 +66,7 @@ class BlockOptions:
   heads: int
   activation: str = "gelu"
   eps: float = 1e-6
+  norm_offset: float = 0.0
   cap: float = 0.0
   key_bias: bool = True
   layer_scale: bool = False
@@ -129,18 +131,26 @@ class Dense(nnx.Module):
 
 
 class LayerNorm(nnx.Module):
-  """(x - mean) / sqrt(variance + eps) * scale + bias over the last axis.
+  """(x - mean) / sqrt(variance + eps) * (scale + offset) + bias over the last axis.
 
   The variance is the mean square of what is left after the mean is taken away;
-  E[x^2] - E[x]^2 would cancel.
+  E[x^2] - E[x]^2 would cancel. VideoPrism's scales are stored with an offset of
+  1: as sums, the small ones would lose bits.
   """
 
   def __init__(
-    self, width: int, *, eps: float, lead: tuple[int, ...] = (), dtype: Any = np.float32
+    self,
+    width: int,
+    *,
+    eps: float,
+    offset: float = 0.0,
+    lead: tuple[int, ...] = (),
+    dtype: Any = np.float32,
   ):
-    self.scale = nnx.Param(jnp.ones((*lead, width), jnp.float32))
+    self.scale = nnx.Param(jnp.full((*lead, width), 1.0 - offset, jnp.float32))
     self.bias = nnx.Param(jnp.zeros((*lead, width), jnp.float32))
     self.eps = eps
+    self.offset = offset
     self.dtype = dtype
 
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -148,7 +158,8 @@ class LayerNorm(nnx.Module):
     x = x.astype(jnp.float32)
     x = x - x.mean(-1, keepdims=True)
     x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + self.eps)
-    return (x * self.scale[...] + self.bias[...]).astype(self.dtype)
+    scale = self.scale[...] + self.offset
+    return (x * scale + self.bias[...]).astype(self.dtype)
 
 
 def rotate(x: jax.Array, rotary: Rotary) -> jax.Array:
@@ -287,7 +298,12 @@ class Block(nnx.Module):
 
   def __init__(self, options: BlockOptions, *, keys: Keys, lead: tuple[int, ...] = ()):
     norm = functools.partial(
-      LayerNorm, options.width, eps=options.eps, lead=lead, dtype=options.dtype
+      LayerNorm,
+      options.width,
+      eps=options.eps,
+      offset=options.norm_offset,
+      lead=lead,
+      dtype=options.dtype,
     )
     self.norm1, self.norm2 = norm(), norm()
     self.attention = Attention(options, keys=keys, lead=lead)
