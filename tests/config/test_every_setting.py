@@ -67,7 +67,8 @@ class Pooled(nnx.Module):
     self.kernel = nnx.Param(jnp.asarray(rng.standard_normal((12, 8), np.float32)))
     self.mean = nnx.BatchStat(jnp.zeros(8))
 
-  def __call__(self, video, *, train, prepare):
+  def __call__(self, video, *, train, prepare, key=None):
+    del key
     x = prepare(video).astype(self.dtype)
     batch, frames, height, width, _ = x.shape
     grid = x.reshape(batch, frames, 2, height // 2, 2, width // 2, 3).mean((1, 3, 5))
