@@ -46,6 +46,7 @@ from sum_l_jax.models.encoder import EncoderOptions
 from sum_l_jax.system import addresses
 from sum_l_jax.system import devices
 from sum_l_jax.system import storage
+from sum_l_jax.train.chunks import Chunked
 from sum_l_jax.train.optimizer import Schedule
 from sum_l_jax.train.optimizer import make_optimizer
 from sum_l_jax.train.optimizer import make_schedule
@@ -516,8 +517,9 @@ class Trainer:
   @functools.cached_property
   def step(self) -> Step:
     """The compiled train step: state, batch -> state, sums of its metrics."""
+    network, chunks = self.network, self.section.chunks
     return make_train_step(
-      self.network,
+      Chunked(network, chunks, self.mesh) if chunks > 1 else network,
       self.objective,
       self.optimizer,
       self.schedule,

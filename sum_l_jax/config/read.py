@@ -380,6 +380,13 @@ def _check_groups(given: schema.Settings) -> None:
         f" config.{stage}_stage.batch_size={batch}, best the clips of a"
         " chip; 0 chooses, 1 is off."
       )
+  for stage in given.stages:
+    section = given.stage(stage)
+    if section.batch_size % section.chunks:
+      raise ValueError(
+        f"config.{stage}_stage.chunks must divide config.{stage}_stage.batch_size="
+        f"{section.batch_size}, got {section.chunks}."
+      )
   if group % pack:
     raise ValueError(
       f"config.model.bn_group_size={group} must be a multiple of"

@@ -256,6 +256,12 @@ class Stage:
   """How a stage is optimised (paper, section 4.1.2)."""
 
   batch_size: int = setting(64, "Clips of a step, over all devices and hosts.", allowed=at_least(1))
+  chunks: int = setting(
+    1,
+    "Parts of a batch that the encoders see one after the other, which bounds the memory; the loss"
+    " is that of the whole batch. For encoders without BatchNorm (docs/performance.md).",
+    allowed=at_least(1),
+  )
   total: str = setting(
     "30 epochs", "Length of the stage; an epoch counts ego clips, in the exo stage exo clips."
   )

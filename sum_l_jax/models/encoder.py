@@ -13,6 +13,8 @@ from typing import Protocol
 import jax
 import numpy as np
 
+from sum_l_jax.models import draws
+
 
 @dataclasses.dataclass(frozen=True)
 class EncoderOptions:
@@ -110,7 +112,7 @@ class Encoder(Protocol):
     *,
     train: bool,
     prepare: Callable[[jax.Array], jax.Array],
-    key: jax.Array | None = None,
+    key: draws.Key | None = None,
   ) -> Encoding:
     """Encodes clips.
 
@@ -119,7 +121,8 @@ class Encoder(Protocol):
       train: whether batch statistics are used, which moves the running ones.
       prepare: normalises frames, `[B, T', H, W, 3]` to float32. An encoder
         that leaves frames out calls it after choosing: bytes are cheaper.
-      key: random key of what it drops; None where nothing is.
+      key: random key of what it drops, which it draws by `models.draws`; None
+        where nothing is.
 
     Returns:
       The feature, and what else there is of it.

@@ -19,11 +19,13 @@ import zlib
 
 from flax import nnx
 import jax
+from jax import ad_checkpoint
 import jax.numpy as jnp
 import numpy as np
 
 from sum_l_jax import types
 from sum_l_jax.models import backbones
+from sum_l_jax.models import draws
 from sum_l_jax.models import pixel_format
 from sum_l_jax.models.encoder import Encoder
 from sum_l_jax.models.encoder import EncoderOptions
@@ -40,9 +42,9 @@ def l2_normalize(x: jax.Array) -> jax.Array:
   return x * jax.lax.rsqrt(jnp.maximum(squared, 1e-12))
 
 
-def dropout(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
+def dropout(x: jax.Array, rate: float, key: draws.Key) -> jax.Array:
   """Zeroes a fraction `rate` of x and scales the rest by 1 / (1 - rate)."""
-  keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+  keep = draws.bernoulli(key, 1.0 - rate, x.shape)
   return jnp.where(keep, x / (1.0 - rate), 0.0)
 
 
@@ -116,7 +118,7 @@ class Tower(nnx.Module):
     self.pixels = pixels
 
   def __call__(
-    self, inputs: Mapping[str, jax.Array], *, train: bool, key: jax.Array | None
+    self, inputs: Mapping[str, jax.Array], *, train: bool, key: draws.Key | None
   ) -> dict[str, Any]:
     """See `MultiviewModel.__call__`."""
     encoding = Encoding(
@@ -126,12 +128,13 @@ class Tower(nnx.Module):
         prepare=lambda video: pixel_format.normalize(
           video, self.pixels, inputs.get("color_offset")
         ),
-        key=None if key is None else jax.random.fold_in(key, _number("encoder")),
+        key=None if key is None else draws.fold_in(key, _number("encoder")),
       )
     )
     feature = encoding.feature
     if self.frozen:
-      feature = jax.lax.stop_gradient(feature)
+      # Named, so that whoever computes activations twice may keep this one.
+      feature = ad_checkpoint.checkpoint_name(jax.lax.stop_gradient(feature), "frozen")
     outputs = {"features": feature, "stages": encoding.stages}
     if self.projection is not None:
       with jax.named_scope("projection"):
@@ -159,7 +162,7 @@ class MultiviewModel(nnx.Module):
       setattr(self, view, towers[view])
 
   def __call__(
-    self, inputs: types.Batch, *, train: bool, key: jax.Array | None = None
+    self, inputs: types.Batch, *, train: bool, key: draws.Key | None = None
   ) -> types.Outputs:
     """Computes the views that are present in `inputs`.
 
@@ -195,7 +198,7 @@ class MultiviewModel(nnx.Module):
         raise ValueError(
           f"key is None, but {view} has dropout={tower.dropout}; training needs a key."
         )
-      view_key = key if key is None else jax.random.fold_in(key, _number(view))
+      view_key = key if key is None else draws.fold_in(key, _number(view))
       # Names of operations, in profiles and in what `sum_l_jax.tools.aot` prints.
       with jax.named_scope(view):
         outputs[view] = tower(inputs[view], train=train, key=view_key)

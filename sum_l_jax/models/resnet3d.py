@@ -18,6 +18,7 @@ from flax import nnx
 import jax
 import numpy as np
 
+from sum_l_jax.models import draws
 from sum_l_jax.models import network_spec
 from sum_l_jax.models.encoder import EncoderOptions
 from sum_l_jax.models.encoder import Encoding
@@ -151,7 +152,7 @@ class ResNet3D(nnx.Module):
     *,
     train: bool,
     prepare: Callable[[jax.Array], jax.Array],
-    key: jax.Array | None = None,
+    key: draws.Key | None = None,
   ) -> Encoding:
     """Encodes clips, see `Encoder`.
 

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sum_l_jax.models import draws
 from sum_l_jax.models import network_spec
 from sum_l_jax.models import pixel_format
 from sum_l_jax.models import resnet3d
@@ -73,7 +74,7 @@ class SlowFast(nnx.Module):
     *,
     train: bool,
     prepare: Callable[[jax.Array], jax.Array],
-    key: jax.Array | None = None,
+    key: draws.Key | None = None,
   ) -> Encoding:
     """Encodes clips, see `Encoder`; T is a multiple of alpha.
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sum_l_jax.models import draws
 from sum_l_jax.models.encoder import EncoderOptions
 from sum_l_jax.models.encoder import Encoding
 from sum_l_jax.models.layers import attention
@@ -155,7 +156,7 @@ class Vit(nnx.Module):
     *,
     train: bool,
     prepare: Callable[[jax.Array], jax.Array],
-    key: jax.Array | None = None,
+    key: draws.Key | None = None,
   ) -> Encoding:
     """Encodes clips, see `Encoder`.
 
@@ -203,7 +204,7 @@ class Vit(nnx.Module):
     grid: Grid,
     *,
     train: bool,
-    key: jax.Array | None,
+    key: draws.Key | None,
   ) -> jax.Array:
     """Runs a stack; drop path, recomputation and freezing are those of the options."""
     options, spec = self.options, self.spec
@@ -221,7 +222,7 @@ class Vit(nnx.Module):
       rates = transformer.drop_rates(
         stack.depth, options.drop_path, constant=spec.constant_drop_path
       )
-      key = key if key is None else jax.random.fold_in(key, len(name))
+      key = key if key is None else draws.fold_in(key, len(name))
     with jax.named_scope(name):
       return stack(
         x,

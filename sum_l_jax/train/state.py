@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import dataclasses
 from typing import Any
+from typing import Protocol
 
 from flax import nnx
 import jax
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import optax
 
 from sum_l_jax import types
+from sum_l_jax.models import draws
 
 Tree = dict[str, Any]
 
@@ -65,6 +67,22 @@ def _fill(abstract: nnx.State, tree: Tree) -> nnx.State:
   return filled
 
 
+class Applied(Protocol):
+  """What the step asks of a network: `Network.apply`."""
+
+  def apply(
+    self,
+    params: Tree,
+    stats: Tree,
+    inputs: types.Batch,
+    *,
+    train: bool,
+    key: draws.Key | None = None,
+  ) -> tuple[types.Outputs, Tree]:
+    """See `Network.apply`."""
+    ...
+
+
 class Network:
   """A model as pure functions of (params, stats, inputs).
 
@@ -101,7 +119,7 @@ class Network:
     inputs: types.Batch,
     *,
     train: bool,
-    key: jax.Array | None = None,
+    key: draws.Key | None = None,
   ) -> tuple[types.Outputs, Tree]:
     """Runs the model.
 

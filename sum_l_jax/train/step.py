@@ -14,7 +14,7 @@ from sum_l_jax import types
 from sum_l_jax.system import devices
 from sum_l_jax.train import metrics
 from sum_l_jax.train.optimizer import at_step
-from sum_l_jax.train.state import Network
+from sum_l_jax.train.state import Applied
 from sum_l_jax.train.state import TrainState
 from sum_l_jax.train.state import Tree
 
@@ -40,7 +40,7 @@ def _where_finite(finite: jax.Array, new: TrainState, old: TrainState) -> TrainS
 
 
 def make_train_step(
-  network: Network,
+  network: Applied,
   objective: Objective,
   optimizer: optax.GradientTransformation,
   schedule: Callable[[jax.Array], jax.Array],

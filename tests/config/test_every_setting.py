@@ -49,6 +49,7 @@ from sum_l_jax.experiment import hand_over
 from sum_l_jax.experiment import loop
 from sum_l_jax.models import backbones
 from sum_l_jax.models import network_spec
+from sum_l_jax.models import vit_spec
 from sum_l_jax.system import devices
 from sum_l_jax.system import retries
 from sum_l_jax.train import metrics
@@ -85,6 +86,8 @@ BLOCK = network_spec.NetworkSpec(
     stages=(network_spec.StageSpec(1, 4, 8, 3),),
   )
 )
+# Without statistics of a batch.
+TRANSFORMER = vit_spec.VitSpec(width=8, depth=1, mlp=8, heads=1, patch=(2, 4, 4), image=8, frames=4)
 TWO_PATHWAYS = dataclasses.replace(BLOCK, fast=BLOCK.slow, alpha=4, fusion_kernel=5)
 
 
@@ -95,6 +98,8 @@ def _encoders(monkeypatch):
   monkeypatch.setitem(table, "pooled_6", backbones.Backbone(Pooled, 6, 1))
   for name, spec in (("block", BLOCK), ("pathways", TWO_PATHWAYS)):
     monkeypatch.setitem(table, name, backbones.from_tables(spec, num_frames=8, stride=1))
+  vit = backbones.from_vit(TRANSFORMER, stride=1, normalization="video")
+  monkeypatch.setitem(table, "transformer", vit)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,6 +241,18 @@ def program(world, fields):
     return trainer.objective(outputs, batch)[0]
 
   return str(jax.make_jaxpr(jax.grad(loss))(params, stats))
+
+
+@functools.cache
+def step_program(stage):
+  """The program of a step, before the compiler."""
+
+  def look(world, fields):
+    trainer = world.trainer(fields, stage)
+    with trainer.stream(start_step=0) as stream:
+      return trainer.step.lower(trainer.abstract_state(), next(stream)).as_text()
+
+  return look
 
 
 def starting(world, fields):
@@ -407,6 +424,7 @@ def _stage(stage: str) -> dict[str, Entry]:
   warm = {at + "warmup": "2 steps"}
   return {
     at + "batch_size": Entry(2, steps),
+    at + "chunks": Entry(2, step_program(stage), {"model.backbone": "transformer"}),
     at + "total": Entry("2 steps", stage_run(stage)),
     at + "optimizer": Entry("adamw", steps),
     at + "learning_rate": Entry(0.02, steps),

@@ -133,6 +133,7 @@ def test_choices_are_listed(field):
     ({"model.dropout": 1.5}, "config.model.dropout"),
     ({"joint_stage.factors": (1.0,)}, "same length"),
     ({"model.bn_group_size": 24}, "bn_group_size must be 0 .*joint_stage.batch_size=64, got 24"),
+    ({"joint_stage.chunks": 24}, "joint_stage.chunks must divide .*got 24"),
     ({"loss.negatives_group": 24}, "negatives_group must be 0 .*got 24"),
     ({"loss.negatives_group": 1}, "at least 2 .*got 1"),
   ],

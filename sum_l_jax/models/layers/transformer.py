@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sum_l_jax.models import draws
 from sum_l_jax.models.layers import attention
 
 # Cosines and sines [N, Dh] of what queries and keys are turned by.
@@ -369,7 +370,7 @@ class Stack(nnx.Module):
     x: jax.Array,
     *,
     rates: tuple[float, ...] = (),
-    key: jax.Array | None = None,
+    key: draws.Key | None = None,
     remat: bool = False,
     frozen: int = 0,
     **inputs: Any,
@@ -392,7 +393,7 @@ class Stack(nnx.Module):
       keep = None
       if drops:
         share = 1.0 - given["rate"]
-        keep = jax.random.bernoulli(given["key"], share, (2, len(x))) / share
+        keep = draws.bernoulli(given["key"], share, (2, len(x)), axis=1) / share
       return block(x, keep=keep, **inputs), None
 
     if remat:
@@ -402,7 +403,7 @@ class Stack(nnx.Module):
       if key is None:
         raise ValueError("Dropping paths needs a key.")
       given["rate"] = jnp.asarray(rates, jnp.float32)
-      given["key"] = jax.random.split(key, self.depth)
+      given["key"] = draws.split(key, self.depth)
     if frozen:
       first = jax.tree.map(lambda leaf: leaf[:frozen], given)
       x = jax.lax.stop_gradient(jax.lax.scan(run, x, first)[0])

@@ -1,0 +1,145 @@
+"""The contrast of a whole batch where the memory holds the activations of a part.
+
+The encoders run over chunks of the batch in one `lax.scan`, and the loss is that
+of all embeddings. Nothing but inputs is kept of a chunk: the backward pass runs
+the encoder again. Differentiated as a whole this is gradient caching (Gao et al.,
+"Scaling deep contrastive learning batch size under memory limited setup",
+RepL4NLP 2021), for a third more arithmetic.
+
+The gradient is that of the batch at once, with the same dropout, as long as no
+example sees another one before the loss. Where BatchNorm uses the statistics of
+the batch, it does, and such a network is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sum_l_jax import types
+from sum_l_jax.models import draws
+from sum_l_jax.system import devices
+from sum_l_jax.train.state import Applied
+from sum_l_jax.train.state import Tree
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+  """Equal parts of a batch, each of them with rows of every device.
+
+  A part that lay on one device alone would leave the others idle, and moving
+  its rows to them takes time.
+
+  Attributes:
+    count: number of parts.
+    mesh: devices that the batch is split over.
+  """
+
+  count: int
+  mesh: jax.sharding.Mesh
+
+  def split(self, tree: Any) -> Any:
+    """Arrays `[B, ...]` -> `[count, B / count, ...]`.
+
+    Raises:
+      ValueError: the devices can't have equally many rows of each part.
+    """
+    stretches = self.mesh.size
+
+    def one(x: jax.Array) -> jax.Array:
+      if len(x) % (stretches * self.count):
+        raise ValueError(
+          f"A batch of {len(x)} can't be cut into {self.count} parts that {stretches} devices"
+          f" share. Take a multiple of {stretches * self.count}."
+        )
+      rows = len(x) // self.count
+      x = x.reshape(stretches, self.count, rows // stretches, *x.shape[1:])
+      x = jnp.swapaxes(x, 0, 1).reshape(self.count, rows, *x.shape[3:])
+      return self._laid_out(x, None)
+
+    return jax.tree.map(one, tree)
+
+  def join(self, tree: Any) -> Any:
+    """The inverse of `split`."""
+    stretches = self.mesh.size
+
+    def one(x: jax.Array) -> jax.Array:
+      count, rows = x.shape[:2]
+      x = self._laid_out(x, None).reshape(count, stretches, rows // stretches, *x.shape[2:])
+      return self._laid_out(jnp.swapaxes(x, 0, 1).reshape(count * rows, *x.shape[3:]))
+
+    return jax.tree.map(one, tree)
+
+  def key(self, key: jax.Array, part: jax.Array) -> draws.PartKey:
+    """The key of a part."""
+    return draws.PartKey(key, part, self.count, self.mesh.size)
+
+  def _laid_out(self, x: jax.Array, *before: None) -> jax.Array:
+    """The array with its rows split over the devices."""
+    spec = jax.sharding.PartitionSpec(*before, *devices.batch_sharding(self.mesh).spec)
+    return jax.lax.with_sharding_constraint(x, jax.sharding.NamedSharding(self.mesh, spec))
+
+
+class Chunked:
+  """A network that encodes a batch in chunks.
+
+  Args:
+    network: the network.
+    count: number of chunks.
+    mesh: devices that the batch is split over.
+  """
+
+  def __init__(self, network: Applied, count: int, mesh: jax.sharding.Mesh):
+    self._network = network
+    self._parts = Parts(count, mesh)
+
+  def apply(
+    self,
+    params: Tree,
+    stats: Tree,
+    inputs: types.Batch,
+    *,
+    train: bool,
+    key: draws.Key | None = None,
+  ) -> tuple[types.Outputs, Tree]:
+    """See `Network.apply`; the activations of the stages are left out.
+
+    Raises:
+      ValueError: the batch can't be cut, or BatchNorm uses its statistics.
+    """
+    assert not isinstance(key, draws.PartKey)  # Chunks have no chunks.
+
+    def encode(params: Tree, inputs: types.Batch, part: jax.Array) -> types.Outputs:
+      part_key = None if key is None else self._parts.key(key, part)
+      outputs, moved = self._network.apply(params, stats, inputs, train=train, key=part_key)
+      _check_kept(stats, moved)
+      return {view: {**out, "stages": {}} for view, out in outputs.items()}
+
+    # Within a scan nothing can be merged with the first run, so that XLA needs
+    # no barriers.
+    again = jax.checkpoint(
+      encode, policy=jax.checkpoint_policies.save_only_these_names("frozen"), prevent_cse=False
+    )
+    _, outputs = jax.lax.scan(
+      lambda _, chunk: (None, again(params, *chunk)),
+      None,
+      (self._parts.split(inputs), jnp.arange(self._parts.count)),
+    )
+    return self._parts.join(outputs), stats
+
+
+def _check_kept(before: Tree, after: Tree) -> None:
+  """Raises ValueError where a network has put other statistics in the place of its own."""
+  old = jax.tree_util.tree_leaves_with_path(before)
+  moved = [path for (path, x), y in zip(old, jax.tree.leaves(after), strict=True) if x is not y]
+  if moved:
+    name = "/".join(str(entry.key) for entry in moved[0])
+    raise ValueError(
+      f"A batch can't be encoded in chunks where BatchNorm uses its statistics, as in {name}"
+      f" ({len(moved)} in all): each chunk would have others. Use an encoder without BatchNorm"
+      " or a frozen one, set chunks to 1, or take accumulate, whose micro-batches are batches"
+      " of their own."
+    )
