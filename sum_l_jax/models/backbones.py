@@ -97,8 +97,10 @@ def from_tables(
   return Backbone(make, num_frames, stride, spec.alpha, spec.stage_names, spec, windows)
 
 
-def from_vit(spec: VitSpec, *, stride: int, normalization: str) -> Backbone:
-  """Makes the entry of a vision transformer."""
+def from_vit(
+  spec: VitSpec, *, stride: int, normalization: str, crop_size: int | None = None
+) -> Backbone:
+  """Makes the entry of a vision transformer; its crop is its table's unless it is given."""
 
   def make(options: EncoderOptions, rng: np.random.Generator) -> Encoder:
     return vit.Vit(spec, options, rng)
@@ -109,7 +111,7 @@ def from_vit(spec: VitSpec, *, stride: int, normalization: str) -> Backbone:
     stride,
     spec.patch[0],
     vit=spec,
-    crop_size=spec.image,
+    crop_size=crop_size or spec.image,
     normalization=normalization,
   )
 
@@ -126,14 +128,19 @@ _VIT_INPUTS: dict[str, tuple[int, str]] = {
   "siglip2": (8, "half"),
   "dinov2": (8, "imagenet"),
 }
+# Its positions are made for 518 pixels, and published scores are of 224.
+_VIT_CROPS = {"dinov2": 224}
 
 
 def _vits() -> dict[str, Backbone]:
-  inputs = lambda name: _VIT_INPUTS.get(name) or _VIT_INPUTS[name.split("_")[0]]
-  return {
-    name: from_vit(spec, stride=inputs(name)[0], normalization=inputs(name)[1])
-    for name, spec in vit_spec.SPECS.items()
-  }
+  entries = {}
+  for name, spec in vit_spec.SPECS.items():
+    family = name.split("_")[0]
+    stride, normalization = _VIT_INPUTS.get(name) or _VIT_INPUTS[family]
+    entries[name] = from_vit(
+      spec, stride=stride, normalization=normalization, crop_size=_VIT_CROPS.get(family)
+    )
+  return entries
 
 
 BACKBONES: dict[str, Backbone] = {

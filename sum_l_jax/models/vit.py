@@ -252,7 +252,10 @@ class Vit(nnx.Module):
     """Learned positions in time, `[T', D]`."""
     if self.time is None:
       return jnp.zeros((count, self.spec.width), jnp.float32)
-    return resize.resize(self.time[...], (count,), self.spec.interpolation)
+    table = self.time[...]
+    if self.spec.time_positions == "truncate" and count < len(table):
+      return table[:count]
+    return resize.resize(table, (count,), self.spec.interpolation)
 
   def _first(self, rows: int) -> jax.Array:
     """The class tokens with their position, `[rows, 1, D]`, or none of them."""

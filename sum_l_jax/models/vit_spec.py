@@ -29,6 +29,7 @@ AttentionPattern = Literal["joint", "space_then_time", "divided", "frame"]
 Pooling = Literal["mean", "class", "map", "pooler"]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu"]
 Interpolation = Literal["linear_antialias", "linear", "cubic"]
+TimePositions = Literal["interpolate", "truncate"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +75,9 @@ class VitSpec:
       token, SigLIP's attention with one probe ("map"), or VideoPrism's
       attention with one query ("pooler").
     interpolation: how tables of positions are resized to other inputs.
+    time_positions: what becomes of the table of time where a clip has fewer
+      frames. "interpolate" resizes it; "truncate" takes its first rows, as
+      LaViLa and AVION do. For more frames both resize it.
     rotary_grid: patches of a side on which row and column positions are
       stretched to, as V-JEPA 2.1 does; 0 leaves them as they are.
     constant_drop_path: whether every block drops paths at the same rate (AVION),
@@ -104,6 +108,7 @@ class VitSpec:
   final_norm: Literal["", "tokens", "pooled"] = "tokens"
   pooling: Pooling = "mean"
   interpolation: Interpolation = "linear"
+  time_positions: TimePositions = "interpolate"
   rotary_grid: int = 0
   constant_drop_path: bool = False
 
@@ -116,6 +121,26 @@ class VitSpec:
       )
     if self.pooling == "class" and not self.class_token:
       raise ValueError('pooling="class" needs class_token=True.')
+    if self.positions.startswith("rotary") and (self.attention != "joint" or self.class_token):
+      raise ValueError(
+        f"positions={self.positions!r} turns the patches of a whole clip: it needs"
+        ' attention="joint" and class_token=False.'
+      )
+    if self.positions.startswith("rotary") and self.width // self.heads not in range(6, 4096, 2):
+      raise ValueError(
+        f"positions={self.positions!r} needs an even number of channels a head, six or more, got"
+        f" width / heads = {self.width // self.heads}."
+      )
+    if self.class_token and self.attention == "space_then_time":
+      raise ValueError(
+        'attention="space_then_time" has no use for class_token=True, which does not reach the'
+        " second stack."
+      )
+    if self.joint_depth and self.attention != "space_then_time":
+      raise ValueError(
+        f'joint_depth={self.joint_depth} goes with attention="space_then_time" alone, got'
+        f" {self.attention!r}: add blocks to depth."
+      )
     if bool(self.time_depth) != (self.attention == "space_then_time"):
       raise ValueError(
         f'time_depth={self.time_depth} goes with attention="space_then_time" alone, got'
@@ -199,6 +224,7 @@ def _clip(size: _Size, *, patch: int, **fields: object) -> VitSpec:
     patch_bias=False,
     stem_norm=True,
     pooling="class",
+    time_positions="truncate",
     **fields,
   )
 

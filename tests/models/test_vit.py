@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -85,6 +87,18 @@ def test_dropping_a_path_drops_it_for_the_clip_and_keeps_the_mean():
   assert np.abs(dropped.feature - plain.feature).max() > 0.1
 
 
+def test_divided_attention_starts_without_attention_through_time():
+  """So that a network of images becomes one of videos, as LaViLa's does."""
+  spec = dataclasses.replace(SMALL, attention="divided", class_token=True)
+  encoder = _encoder(spec)
+  before = _features(encoder, _video()).tokens
+  random = lambda: jnp.asarray(np.random.default_rng(2).standard_normal((3, 24, 24)), "float32")
+  encoder.blocks.block.time_attention.value.kernel[...] = random()
+  np.testing.assert_array_equal(_features(encoder, _video()).tokens, before)
+  encoder.blocks.block.time_attention.out.kernel[...] = random()
+  assert np.abs(_features(encoder, _video()).tokens - before).max() > 1e-2
+
+
 def test_rates_of_dropping():
   np.testing.assert_allclose(transformer.drop_rates(5, 0.2), [0, 0.05, 0.1, 0.15, 0.2])
   assert transformer.drop_rates(3, 0.2, constant=True) == (0.2, 0.2, 0.2)
@@ -132,9 +146,20 @@ def test_low_rank_updates_start_at_nothing_and_then_count():
     ({"pooling": "class"}, "needs class_token"),
     ({"attention": "divided"}, "needs class_token"),
     ({"time_depth": 2}, "goes with"),
+    ({"joint_depth": 2}, "joint_depth=2 goes with"),
+    ({"positions": "rotary", "attention": "frame"}, "'rotary' turns the patches"),
+    ({"positions": "rotary", "class_token": True}, "'rotary' turns the patches"),
+    ({"positions": "rotary", "heads": 6}, "width / heads = 4"),
+    ({"attention": "space_then_time", "class_token": True}, "no use for class_token"),
   ],
 )
 def test_a_row_that_contradicts_itself_is_refused(fields, message):
   values = {"width": 24, "depth": 1, "mlp": 8, "heads": 2, "patch": (2, 4, 4)}
   with pytest.raises(ValueError, match=message):
     vit_spec.VitSpec(**{**values, "image": 8, "frames": 4, **fields})
+
+
+def test_clips_have_the_size_of_published_scores():
+  """DINOv2's table is of 518 pixels, and its scores are of 224."""
+  sizes = {name: models.BACKBONES[name].crop_size for name in ("dinov2_b", "vjepa2_l", "lavila_b")}
+  assert sizes == {"dinov2_b": 224, "vjepa2_l": 256, "lavila_b": 224}

@@ -290,6 +290,10 @@ class Block(nnx.Module):
 
   The divided block (TimeSformer, as Frozen in Time and LaViLa have it) is
   t = x + TimeAttention(LN(x)); s = x + SpaceAttention(LN(t)); s + MLP(LN(s)).
+  It starts as the block without attention through time, so that a network of
+  images can become one of videos: the projection after that attention is zero.
+  (Its authors have ones there, and zeros in queries, keys and values, from where
+  queries and keys get no gradient.)
 
   Attributes:
     norm1, attention, norm2, mlp: the two branches.
@@ -314,6 +318,8 @@ class Block(nnx.Module):
     self.scale2 = factors() if options.layer_scale else None
     self.time_norm = norm() if options.divided else None
     self.time_attention = Attention(options, keys=keys, lead=lead) if options.divided else None
+    if self.time_attention is not None:
+      self.time_attention.out.kernel[...] = jnp.zeros_like(self.time_attention.out.kernel[...])
 
   def __call__(
     self,
