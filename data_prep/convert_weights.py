@@ -1,12 +1,17 @@
-r"""Converts published PyTorch and Caffe2 weights, or ours to PyTorch's.
+r"""Converts published weights, or ours to the names of others.
 
   python -m data_prep.convert_weights --model=slowfast_r50_8x8 \
       --input=SLOWFAST_8x8_R50.pyth --output=weights/slowfast_r50
+  python -m data_prep.convert_weights --input=vitl.pt --output=weights/vjepa2_l
   python -m data_prep.convert_weights --export=pyth \
       --input=runs/epic55 --output=epic55.pyth
+  python -m data_prep.convert_weights --export=safetensors \
+      --input=runs/tuned --output=vjepa2_tuned
 
 The result is a checkpoint that `--config.init.ego`, `--config.init.exo`,
-`--mode=eval --checkpoint` and prediction take. See docs/pytorch_weights.md.
+`--mode=eval --checkpoint` and prediction take. See docs/pytorch_weights.md, and
+docs/encoders.md for vision transformers, whose files say which network they
+hold.
 """
 
 from __future__ import annotations
@@ -53,7 +58,7 @@ def _import(args: argparse.Namespace) -> None:
   weights, report = convert.convert(
     file,
     convert.Options(
-      backbone=choices.MODELS[args.model],
+      backbone=choices.MODELS[args.model] if args.model else args.backbone,
       view=args.view,
       head=args.head,
       classes=_classes(args.dataset),
@@ -76,20 +81,28 @@ def _import(args: argparse.Namespace) -> None:
       f" {frames['count']} frames at stride {frames['stride']} of"
       f" {frames.get('fps_by_view', {}).get(view, frames['fps']):g} a second"
     )
-  print(f"scores       {f'windows of {window} x {window}' if window else 'the whole map'}")
+  if weights.card["backbone"] not in choices.TRANSFORMERS:
+    print(f"scores       {f'windows of {window} x {window}' if window else 'the whole map'}")
   print(f"wrote {output}")
 
 
 def _export(args: argparse.Namespace) -> None:
   from data_prep.published_weights import convert
   from data_prep.published_weights import files
+  from data_prep.published_weights import transformers_export
   from sum_l_jax.checkpoint import weight_files
 
   weights = weight_files.read_weights(args.input)
   has = [v for v in types.VIEWS if "encoder" in weights.params.get(v, {})]
   views = has if args.view in ("", "both") else [args.view]
-  tensors, card = convert.export(weights, views)
-  files.write_torch(args.output, tensors, card)
+  if args.export == "safetensors":
+    exported = transformers_export.export(weights, views)
+    files.write_safetensors(args.output, exported.tensors, exported.card, exported.config)
+    tensors = exported.tensors
+    print("\n".join(exported.notes))
+  else:
+    tensors, card = convert.export(weights, views)
+    files.write_torch(args.output, tensors, card)
   print(f"wrote {args.output}: {len(tensors)} arrays of {', '.join(views)}, from {weights.source}")
 
 
@@ -97,8 +110,8 @@ def _command(args: argparse.Namespace) -> None:
   if args.export:
     _export(args)
     return
-  if not args.model:
-    raise ValueError(f"--model is needed: one of {', '.join(choices.MODELS)}.")
+  if args.model and args.backbone:
+    raise ValueError("--model and --backbone both name the network; give one of them.")
   _import(args)
 
 
@@ -106,12 +119,29 @@ def main(argv: list[str] | None = None) -> int:
   """Runs the command and returns its exit status."""
   parser = command_line.make_parser("data_prep.convert_weights", __doc__)
   parser.add_argument(
-    "--input", required=True, metavar="PATH", help="the file; with --export a workdir or checkpoint"
+    "--input",
+    required=True,
+    metavar="PATH",
+    help="the file, or a folder or index of .safetensors files; with --export a workdir or"
+    " checkpoint",
   )
   parser.add_argument(
-    "--output", required=True, metavar="PATH", help="a new folder; with --export the file"
+    "--output",
+    required=True,
+    metavar="PATH",
+    help="a new folder; with --export the file, or a folder for transformers",
   )
-  parser.add_argument("--model", choices=tuple(choices.MODELS))
+  parser.add_argument(
+    "--model",
+    choices=tuple(choices.MODELS),
+    help="which network of one or two pathways; vision transformers need none",
+  )
+  parser.add_argument(
+    "--backbone",
+    choices=choices.TRANSFORMERS,
+    default="",
+    help="which vision transformer (default: the one whose arrays the file has)",
+  )
   parser.add_argument(
     "--view",
     choices=("ego", "exo", "both"),
@@ -162,7 +192,11 @@ def main(argv: list[str] | None = None) -> int:
     " arrays without it are left behind",
   )
   parser.add_argument(
-    "--export", choices=("pyth",), default="", help="the other way: write PySlowFast names"
+    "--export",
+    choices=("pyth", "safetensors"),
+    default="",
+    help="the other way: write PySlowFast's names, or those of Hugging Face's transformers for"
+    " vision transformers",
   )
   return command_line.run(parser, _command, argv)
 

@@ -132,8 +132,7 @@ def _check_start(settings: Settings) -> None:
   # A table of names; the offline scripts behind it are not imported.
   from data_prep.published_weights import choices
 
-  published = {backbone: model for model, backbone in choices.MODELS.items()}
-  warning = starting_weights.check(settings, published)
+  warning = starting_weights.check(settings, choices.OPTIONS)
   if warning:
     absl.logging.warning("%s", warning)
 

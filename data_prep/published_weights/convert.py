@@ -15,14 +15,18 @@ import json
 import re
 from typing import Any
 
+from etils import epath
 import numpy as np
 
 from data_prep.published_weights import choices
 from data_prep.published_weights import files
 from data_prep.published_weights import names
+from data_prep.published_weights import vit_arrays
+from data_prep.published_weights import vit_names
 from sum_l_jax import models
 from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.models import backbones
 from sum_l_jax.models.layers import norm
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import command_line
@@ -34,7 +38,8 @@ class Options:
   """What the user may decide.
 
   Attributes:
-    backbone: name of our backbone, see `choices.MODELS`.
+    backbone: name of our backbone, see `choices.MODELS`; "" where the file says
+      it, as those of vision transformers do.
     view: "ego", "exo" or "both"; "" for what the file has.
     head: "keep": the class heads come along, with the names of `classes`
       where the numbers agree, else with numbers for names. "reinit": heads
@@ -47,7 +52,7 @@ class Options:
     skip: patterns of names to leave behind.
   """
 
-  backbone: str
+  backbone: str = ""
   view: str = ""
   head: str = "keep"
   classes: Mapping[str, Mapping[str, Sequence[str]]] = dataclasses.field(default_factory=dict)
@@ -64,13 +69,21 @@ class Report:
   Attributes:
     loaded: number of arrays of each part, such as "ego/encoder".
     skipped: names of the arrays left behind, by reason.
+    backbone: our name of the network.
     inflated: names of 2-D kernels that were repeated along time.
+    resized: tables of positions that were brought to another length.
+    new: arrays of the encoder that the file lacks, and what they start with.
+    notes: lines of their own.
     initialised: parts that training will initialise.
   """
 
   loaded: dict[str, int] = dataclasses.field(default_factory=dict)
   skipped: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+  backbone: str = ""
   inflated: list[str] = dataclasses.field(default_factory=list)
+  resized: list[str] = dataclasses.field(default_factory=list)
+  new: dict[str, str] = dataclasses.field(default_factory=dict)
+  notes: list[str] = dataclasses.field(default_factory=list)
   initialised: list[str] = dataclasses.field(default_factory=list)
 
   def skip(self, reason: str, name: str) -> None:
@@ -79,7 +92,10 @@ class Report:
 
   def lines(self) -> list[str]:
     """The report for the terminal."""
-    out = [f"loaded       {part}: {n} arrays" for part, n in self.loaded.items()]
+    out = [f"backbone     {self.backbone}", *self.notes]
+    out += [f"loaded       {part}: {n} arrays" for part, n in self.loaded.items()]
+    out += [f"resized      {text}" for text in self.resized]
+    out += [f"not in file  {name}, which starts as {kind}" for name, kind in self.new.items()]
     if self.inflated:
       out.append(f"inflated     {len(self.inflated)} 2-D kernels, along time")
     out += [f"left behind  {len(n)} {reason}: {_some(n)}" for reason, n in self.skipped.items()]
@@ -103,6 +119,19 @@ def _clean(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   return out
 
 
+def _canonical(
+  form: vit_names.Format, tensors: Mapping[str, np.ndarray], path: epath.Path
+) -> dict[str, np.ndarray]:
+  """The arrays by the names of the format's table."""
+  out: dict[str, np.ndarray] = {}
+  for name, value in tensors.items():
+    plain = form.canonical(name)
+    if plain in out:
+      raise ValueError(f"{path} has two arrays that are {plain!r} of {form.title}.")
+    out[plain] = value
+  return out
+
+
 def _towers(tensors: Mapping[str, np.ndarray], file: files.WeightFile) -> dict[str, str]:
   """The family that names the arrays of each view; view "" may be either."""
   if "conv1_w" in tensors:
@@ -120,7 +149,8 @@ def _towers(tensors: Mapping[str, np.ndarray], file: files.WeightFile) -> dict[s
     f"{file.path} has names of no known network: {_some(list(tensors))}."
     " Known are PySlowFast and Ego-Exo (s1.pathway0_stem...), the joint"
     " SUM-L checkpoint (s1_t...), Caffe2 (conv1_w ...), pytorchvideo"
-    " (blocks.0...) and mmaction2 (backbone.conv1..., backbone.slow_path...)."
+    " (blocks.0...), mmaction2 (backbone.conv1..., backbone.slow_path...), and"
+    f" {'; '.join(form.title for form in vit_names.FORMATS.values())}."
   )
 
 
@@ -136,6 +166,11 @@ def _choose_views(towers: Mapping[str, str], view: str) -> dict[str, str]:
   return {view: view if view in towers else next(iter(towers))}
 
 
+def encoder_shapes(backbone: str) -> dict[str, tuple[int, ...]]:
+  """The shape of each parameter of a backbone's encoder, by flat name."""
+  return _expected(backbone)[0]
+
+
 def _expected(backbone: str) -> list[dict[str, tuple[int, ...]]]:
   """The shapes of an encoder's parameters and of its statistics, flat."""
   network = Network(
@@ -143,7 +178,10 @@ def _expected(backbone: str) -> list[dict[str, tuple[int, ...]]]:
   )
   params, stats = network.shapes
   return [
-    {k: v.shape for k, v in weight_files.flatten(tree[types.EGO]["encoder"]).items()}
+    {
+      k: v.shape
+      for k, v in weight_files.flatten(tree.get(types.EGO, {}).get("encoder", {})).items()
+    }
     for tree in (params, stats)
   ]
 
@@ -179,9 +217,13 @@ class _Conversion:
   def __init__(self, file: files.WeightFile, options: Options) -> None:
     self._file, self._options = file, options
     self._tensors = _clean(file.tensors)
+    # The format of a vision transformer, or None.
+    self._form = vit_names.FORMATS.get(vit_names.detect(self._tensors))
+    if self._form:
+      self._tensors = _canonical(self._form, self._tensors, file.path)
     # What `export` wrote beside the arrays.
     self._card = _read_card(file)
-    self._heads = _known_heads(self._card)
+    self._heads = _known_heads(self._card, self._form)
     self._used: set[str] = set()
     self._wrong: dict[str, list[str]] = collections.defaultdict(list)
     self._hint = ""
@@ -189,21 +231,30 @@ class _Conversion:
 
   def weights(self) -> weight_files.Weights:
     """Finds a place for every array; ValueError where one is lacking."""
+    if self._form:
+      self._check_network(self._form)
+    self._backbone = self.report.backbone = self._choose_backbone()
     self._leave_behind()
-    towers = _towers(self._tensors, self._file)
+    towers = {"": self._form.title} if self._form else _towers(self._tensors, self._file)
     # A single tower that we exported knows whose it is.
     exported = self._card.get("exported_views", ())
     known = exported[0] if len(exported) == 1 else ""
     views = _choose_views(towers, self._options.view or known)
     params, stats, heads = {}, {}, {}
-    window = names.pool_window(self._options.backbone, towers.values())
-    self._check_family(towers.values())
+    if not self._form:
+      self._check_family(towers.values())
     for view, origin in views.items():
-      encoder, statistics = self._encoder(towers[origin])
-      params[view], stats[view] = {"encoder": encoder}, {"encoder": statistics}
-      self.report.loaded[f"{view}/encoder"] = sum(
-        len(weight_files.flatten(tree)) for tree in (encoder, statistics)
-      )
+      if self._form:
+        params[view] = {"encoder": self._transformer(self._form)}
+        loaded = weight_files.flatten(params[view]).keys() - self.report.new.keys()
+        self.report.loaded[f"{view}/encoder"] = len(loaded)
+        self._take_projection(self._form, view, params[view])
+      else:
+        encoder, statistics = self._encoder(towers[origin])
+        params[view], stats[view] = {"encoder": encoder}, {"encoder": statistics}
+        self.report.loaded[f"{view}/encoder"] = sum(
+          len(weight_files.flatten(tree)) for tree in (encoder, statistics)
+        )
       heads[view] = self._take_heads(view, origin, params[view])
     # The towers and heads of a view that was not asked for.
     other = next(iter({view for view in towers if view} - set(views.values())), "")
@@ -213,12 +264,64 @@ class _Conversion:
       else:
         self._wrong["in the file without a place"].append(name)
     self._check()
-    card = self._make_card(params, heads, window, names.normalization(towers.values()))
+    entry = models.BACKBONES[self._backbone]
+    if self._form:
+      network, normalization, crop = {}, entry.normalization, entry.crop_size
+    else:
+      network = _network_facts(self._backbone, towers.values())
+      normalization, crop = names.normalization(towers.values()), 256
+    card = self._make_card(params, heads, network, normalization, crop)
     return weight_files.Weights(params, stats, card, str(self._file.path))
+
+  def _check_network(self, form: vit_names.Format) -> None:
+    """Raises ValueError where there are arrays of a network that is none of ours."""
+    for pattern, what in form.refused.items():
+      other = [name for name in self._tensors if re.fullmatch(pattern, name)]
+      if other:
+        raise ValueError(
+          f"{self._file.path} holds a network that is none of ours, {what}: it has"
+          f" {_some(other)}, which {form.title} has not."
+        )
+
+  def _choose_backbone(self) -> str:
+    """The backbone that the user names or the arrays fit."""
+    name, form = self._options.backbone, self._form
+    if form is None:
+      if name and backbones.find(name).spec is None:
+        _towers(self._tensors, self._file)  # Raises where the names are unknown too.
+        raise ValueError(
+          f"{self._file.path} holds no vision transformer, which {name!r} is; choose --model from"
+          f" {', '.join(choices.MODELS)}."
+        )
+      if not name:
+        _towers(self._tensors, self._file)
+        raise ValueError(
+          f"{self._file.path} holds no vision transformer, and does not say which network it holds."
+          f" --model is needed: one of {', '.join(choices.MODELS)}."
+        )
+      return name
+    self.report.notes.append(f"format       {form.title}")
+    if name:
+      if backbones.find(name).vit is None:
+        raise ValueError(
+          f"{self._file.path} holds a vision transformer, {form.title}, and {name!r} is none: leave"
+          " --model out."
+        )
+      return name
+    size = self._file.config.get("crop_size", 0)
+    name, notes = vit_arrays.choose(
+      form,
+      self._tensors,
+      encoder_shapes,
+      source=str(self._file.path),
+      side=size if isinstance(size, int) else 0,
+    )
+    self.report.notes += notes
+    return name
 
   def _check_family(self, families: Iterable[str]) -> None:
     """Raises ValueError where the networks of a file and of --model differ in kind."""
-    spec = names.network_spec(self._options.backbone)
+    spec = names.network_spec(self._backbone)
     theirs = "mmaction2" in families
     if spec.fast is None or theirs == (not spec.fusion_norm):
       return
@@ -228,7 +331,7 @@ class _Conversion:
       if names.network_spec(name).fast and names.network_spec(name).fusion_norm != spec.fusion_norm
     ]
     raise ValueError(
-      f"{self._file.path} does not fit {self._options.backbone!r}: mmaction2's SlowFast has no"
+      f"{self._file.path} does not fit {self._backbone!r}: mmaction2's SlowFast has no"
       " BatchNorm and ReLU after the convolutions between its pathways and feeds its slow pathway"
       f" other frames, so that its networks are models of their own. Choose --model from"
       f" {', '.join(wanted)}."
@@ -237,6 +340,8 @@ class _Conversion:
   def _leave_behind(self) -> None:
     """Drops what is of no use, and what the user doesn't want."""
     skip = {**names.SKIPPED, **dict.fromkeys(self._options.skip, "as --skip says")}
+    if self._form:
+      skip |= self._form.skipped
     own = {head.weight for head in self._heads if head not in names.HEADS}
     distilled = names.ego_exo_distilled(
       {
@@ -256,21 +361,54 @@ class _Conversion:
 
   def _check(self) -> None:
     """Raises ValueError with everything that is wrong."""
-    if self._wrong:
-      found = [f"{len(items)} {what}: {_some(items)}." for what, items in self._wrong.items()]
+    wrong = {what: sorted(set(items)) for what, items in self._wrong.items() if items}
+    if wrong:
+      found = [f"{len(items)} {what}: {_some(items)}." for what, items in wrong.items()]
       hint = self._hint or (
         "Choose another --model; what is known to be of no use can be left behind with"
         " --skip=PATTERN."
       )
-      head = f"{self._file.path} does not fit {self._options.backbone!r}."
+      head = f"{self._file.path} does not fit {self._backbone!r}."
       raise ValueError(" ".join([head, *found, hint]))
+
+  def _transformer(self, form: vit_names.Format) -> dict[str, Any]:
+    """The parameters of a vision transformer, nested."""
+    spec = models.BACKBONES[self._backbone].vit
+    assert spec is not None
+    found = vit_arrays.read(form, spec, encoder_shapes(self._backbone), self._tensors)
+    self._used |= found.used
+    self._wrong["missing in the file"] += found.missing
+    self._wrong["of another shape"] += found.other_shapes
+    self.report.new = {f"encoder/{name}": kind for name, kind in found.new.items()}
+    self.report.resized = found.resized
+    if not found.fits:
+      self._hint = (
+        "Leave --backbone out, and the network is chosen by the shapes; what is known to be of no"
+        " use can be left behind with --skip=PATTERN."
+      )
+    return weight_files.unflatten(found.arrays)
+
+  def _take_projection(self, form: vit_names.Format, view: str, tower: dict[str, Any]) -> None:
+    """Puts a projection without bias into `tower`, where it reads the encoder's feature."""
+    kernel = self._tensors.get(form.projection)
+    if kernel is None:
+      return
+    self._used.add(form.projection)
+    spec = models.BACKBONES[self._backbone].vit
+    assert spec is not None
+    if kernel.ndim != 2 or len(kernel) != spec.width:
+      self.report.skip(f"projection of {kernel.shape}, not of {spec.width} rows", form.projection)
+      return
+    bias = np.zeros(kernel.shape[1], np.float32)
+    tower["projection"] = {"kernel": kernel.astype(np.float32), "bias": bias}
+    self.report.loaded[f"{view}/projection"] = 1
 
   def _encoder(self, family: str) -> list[dict]:
     """The encoder's parameters and statistics, nested."""
     trees = []
-    for expected in _expected(self._options.backbone):
+    for expected in _expected(self._backbone):
       filled = {}
-      theirs = names.encoder_names(self._options.backbone, family, expected)
+      theirs = names.encoder_names(self._backbone, family, expected)
       for ours, shape in expected.items():
         name = theirs[ours]
         if name not in self._tensors:
@@ -286,7 +424,7 @@ class _Conversion:
           wanted = to_theirs(np.empty(shape)).shape
           text = f"{name} {self._tensors[name].shape}, wanted {wanted}"
           self._wrong["of another shape"].append(text)
-          self._hint = self._hint or _kernel_hint(ours, value, self._options.backbone)
+          self._hint = self._hint or _kernel_hint(ours, value, self._backbone)
           continue
         filled[ours] = value
       trees.append(weight_files.unflatten(filled))
@@ -328,8 +466,8 @@ class _Conversion:
       # Caffe2 keeps linear layers as they are; PyTorch's fully convolutional
       # ones have trailing ones.
       weight = weight.reshape(weight.shape[0], -1)
-      fast = names.network_spec(self._options.backbone).fast
-      if head.fast_first and fast:
+      fast = head.fast_first and names.network_spec(self._backbone).fast
+      if fast:
         weight = np.roll(weight, -fast.widths[-1], axis=1)
       layer = {"kernel": to_ours(weight, 2), "bias": to_ours(bias, 1)}
       if not head.task:
@@ -369,16 +507,17 @@ class _Conversion:
     self,
     params: Mapping[str, Any],
     heads: Mapping[str, Mapping[names.Head, list[str]]],
-    window: int,
+    network: Mapping[str, Any],
     normalization: str,
+    crop_size: int,
   ) -> dict[str, Any]:
     """What `build.Trainer.card` says of a trained checkpoint, and more."""
     options, old = self._options, self._card
     if options.pool_window >= 0:
       window = options.pool_window
     else:
-      window = old.get("network", {}).get("pool_window", window)
-    entry, spec = models.BACKBONES[options.backbone], names.network_spec(options.backbone)
+      window = old.get("network", {}).get("pool_window", network.get("pool_window", 0))
+    entry = models.BACKBONES[self._backbone]
     order = {
       view: options.channel_order
       or old.get("pixels", {}).get(view, {}).get("channel_order")
@@ -399,7 +538,7 @@ class _Conversion:
     dim = len(biases[0]) if biases else None
     return {
       "stage": "joint" if types.EGO in params else "exo",
-      "backbone": options.backbone,
+      "backbone": self._backbone,
       "embedding_dim": dim,
       "tasks": {v: {head.task: own[head] for head in own} for v, own in heads.items()},
       "kinds": {v: {head.task: head.kind for head in own} for v, own in heads.items()},
@@ -419,7 +558,7 @@ class _Conversion:
       "frames": {
         "count": entry.num_frames,
         "stride": frames.get("stride", entry.stride),
-        "crop_size": frames.get("crop_size", 256),
+        "crop_size": frames.get("crop_size", crop_size),
         "fps": rates.get(types.EGO) or next(iter(rates.values()), known_fps),
         # The towers of one file may have seen other rates: 60 for EPIC, 24 for LEMMA.
         **({"fps_by_view": rates} if len(set(rates.values())) > 1 else {}),
@@ -427,18 +566,29 @@ class _Conversion:
         **({"rates": frames["rates"]} if frames.get("rates") else {}),
       },
       "network": {
-        "alpha": spec.alpha,
-        "fusion_kernel": spec.fusion_kernel,
-        "fusion_norm": spec.fusion_norm,
-        "bn_epsilon": norm.EPSILON,
-        # The released projections were trained on unit features.
-        "projection_prenorm": old.get("network", {}).get("projection_prenorm", dim is not None),
+        **network,
+        # The released projections of SUM-L were trained on unit features.
+        "projection_prenorm": old.get("network", {}).get(
+          "projection_prenorm", dim is not None and self._form is None
+        ),
         "pool_window": window,
       },
       "data": {"ego": None, "exo": [], "narrations": None, "text_model": None},
       "config": old.get("config", "{}"),
       "versions": {"converted_from": self._file.path.name, "container": self._file.container},
     }
+
+
+def _network_facts(backbone: str, families: Iterable[str]) -> dict[str, Any]:
+  """What a card says of a network of one or two pathways."""
+  spec = names.network_spec(backbone)
+  return {
+    "alpha": spec.alpha,
+    "fusion_kernel": spec.fusion_kernel,
+    "fusion_norm": spec.fusion_norm,
+    "bn_epsilon": norm.EPSILON,
+    "pool_window": names.pool_window(backbone, families),
+  }
 
 
 def _kernel_hint(ours: str, value: np.ndarray, backbone: str) -> str:
@@ -491,14 +641,15 @@ def _read_card(file: files.WeightFile) -> dict[str, Any]:
     ) from error
 
 
-def _known_heads(card: Mapping[str, Any]) -> list[names.Head]:
+def _known_heads(card: Mapping[str, Any], form: vit_names.Format | None) -> list[names.Head]:
   """The heads of published files, and those that a card of ours names."""
   own = [
     names.Head.of(view, task, name, kind=kind)
     for name, (view, task, kind) in card.get("head_names", {}).items()
   ]
   taken = {head.weight for head in own}
-  return own + [head for head in names.HEADS if head.weight not in taken]
+  known = names.HEADS if form is None else names.TRANSFORMER_HEADS if form.heads else ()
+  return own + [head for head in known if head.weight not in taken]
 
 
 def convert(file: files.WeightFile, options: Options) -> tuple[weight_files.Weights, Report]:

@@ -3,7 +3,8 @@
 A pickle is a program: `torch.load` and `pickle.load` run whatever the file says.
 Here PyTorch files go through its weights-only loader, with stand-ins for all
 objects beside the tensors, and Caffe2 files through `safe_pickle`, which admits
-numpy arrays and plain containers alone.
+numpy arrays and plain containers alone. Files of safetensors and `.npz` files,
+which are read without pickle, hold nothing but arrays.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 
 from data_prep.sources import safe_pickle
 from sum_l_jax.system import addresses
+from sum_l_jax.system import checked_json
 from sum_l_jax.system import command_line
 from sum_l_jax.system import npz_files
 from sum_l_jax.system import storage
@@ -34,13 +36,24 @@ _PICKLES_OF_OLD_FILES = 5
 # What an old-style PyTorch file begins with, pickled.
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 
+_AGAIN = "Download it again."
+# Where `--export` keeps a card.
+_CARD = "sum_l_jax_card"
+
 _WEIGHTS = safe_pickle.Kind(
   "weights",
-  "a PyTorch file (.pyth, .pth, .pt, .ckpt), a .safetensors file or a Caffe2 pickle (.pkl)",
+  "a PyTorch file (.pyth, .pth, .pt, .ckpt), a .safetensors file, an .npz file or a Caffe2 pickle"
+  " (.pkl)",
 )
 
 # Keys under which training scripts keep the arrays; the first that is there counts.
-_KEYS = ("model_state", "state_dict", "model_state_dict", "model", "net", "network", "module")
+_KEYS = (
+  *("model_state", "state_dict", "model_state_dict", "model", "net", "network", "module"),
+  # V-JEPA evaluates the averaged encoder.
+  *("ema_encoder", "target_encoder", "encoder"),
+)
+# Files of transformers' save_pretrained.
+_INDEX, _SINGLE, _CONFIG = "model.safetensors.index.json", "model.safetensors", "config.json"
 # What wrappers put before all names: DataParallel, Lightning modules and the like.
 _OUTER = ("module.", "model.", "net.", "network.")
 # What compiled, sharded and checkpointed modules put before names at any depth.
@@ -54,11 +67,13 @@ class WeightFile:
 
   Attributes:
     path: path of the file, for messages.
-    container: "torch", "safetensors" or "caffe2".
+    container: "torch", "safetensors", "npz" or "caffe2".
     tensors: arrays by flat name, without what wrappers put before it.
     card: what `--export` of this library wrote beside them, as JSON; or "".
     notes: lines for a report: what was taken off the names, and what beside the
       arrays was left behind.
+    config: what a config.json says that lies beside them in a folder of
+      transformers; {} where there is none.
   """
 
   path: epath.Path
@@ -66,6 +81,7 @@ class WeightFile:
   tensors: Mapping[str, np.ndarray]
   card: str = ""
   notes: Sequence[str] = ()
+  config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def _broken(path: epath.Path, detail: str) -> ValueError:
@@ -169,15 +185,64 @@ def _more_than_weights(path: epath.Path, names: Sequence[str]) -> ValueError:
   )
 
 
-def _load_safetensors(path: epath.Path) -> dict[str, Any]:
-  """Reads a file of the safetensors library."""
+def _load_safetensors(path: epath.Path) -> tuple[dict[str, Any], str]:
+  """Reads a file of the safetensors library: its tensors, and our card in it or ""."""
   import safetensors
   import safetensors.torch
 
   try:
-    return safetensors.torch.load_file(path)
+    with safetensors.safe_open(path, framework="np") as file:
+      card = (file.metadata() or {}).get(_CARD, "")
+    return safetensors.torch.load_file(path), card
   except (safetensors.SafetensorError, *npz_files.DAMAGED) as error:
     raise _broken(path, str(error).strip() or type(error).__name__) from error
+
+
+def _load_npz(path: epath.Path) -> dict[str, np.ndarray]:
+  """Reads numpy's arrays; numpy writes bfloat16 as bytes without a type."""
+  import ml_dtypes
+
+  try:
+    arrays = npz_files.load(path)[1]
+    return {
+      name: value.view(ml_dtypes.bfloat16).astype(np.float32) if value.dtype == "V2" else value
+      for name, value in arrays.items()
+    }
+  except npz_files.TooLargeError:
+    raise
+  except npz_files.DAMAGED as error:
+    raise _broken(path, str(error) or type(error).__name__) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class _ShardIndex:
+  """An index of transformers: the file of each array."""
+
+  weight_map: dict[str, checked_json.Name]
+
+
+def _load_shards(path: epath.Path) -> dict[str, Any]:
+  """Reads all files of an index."""
+  index = checked_json.read(path, _ShardIndex, mend=_AGAIN)
+  tensors: dict[str, Any] = {}
+  names = sorted(set(index.weight_map.values()))
+  for name in names:
+    if name != epath.Path(name).name or name in (".", ".."):
+      raise _broken(path, f"it names {name!r}, which is not beside it")
+    if not storage.is_file(path.parent / name):
+      raise FileNotFoundError(f"{path} names the file {name!r}, which is not beside it.")
+  for name in names:
+    shard = path.parent / name
+    with storage.local_copy(shard) as copy:
+      if not _is_safetensors(epath.Path(copy)):
+        raise _broken(shard, "it is no .safetensors file")
+      found, _ = _load_safetensors(epath.Path(copy))
+    wanted = {key for key, file in index.weight_map.items() if file == name}
+    if found.keys() != wanted:
+      differing = command_line.some(sorted(found.keys() ^ wanted), 6)
+      raise _broken(shard, f"its arrays are not those that {path.name} names: {differing}")
+    tensors |= found
+  return tensors
 
 
 def _as_arrays(state: Any, path: epath.Path) -> dict[str, np.ndarray]:
@@ -193,6 +258,8 @@ def _as_arrays(state: Any, path: epath.Path) -> dict[str, np.ndarray]:
     if not isinstance(value, np.ndarray | np.generic | float | int):
       raise _broken(path, f"{name!r} is a {type(value).__name__}, no array")
     arrays[str(name)] = np.asarray(value)
+    if arrays[str(name)].dtype.kind not in "fiub":
+      raise _broken(path, f"{name!r} is an array of {arrays[str(name)].dtype}, no numbers")
   return arrays
 
 
@@ -218,6 +285,17 @@ def _choose(content: Any, opened: Sequence[object], path: epath.Path) -> tuple[s
       " the dict of weights alone, or under one of those keys, into a new one."
     )
   return "", content
+
+
+def _other_weights(content: Any, key: str) -> list[str]:
+  """A line for the report where other networks lie beside the one that is taken."""
+  others = [
+    repr(name)
+    for name, value in content.items()
+    if name != key and isinstance(value, Mapping) and value
+    if all(map(_is_array, value.values()))
+  ]
+  return [f"left behind  weights under {command_line.some(others)}"] if others else []
 
 
 def _unwrap(
@@ -258,12 +336,13 @@ def _unwrap(
 
 
 def read(path: addresses.PathLike, *, prefix: str = "") -> WeightFile:
-  """Reads a PyTorch, safetensors or Caffe2 file, which its content tells apart.
+  """Reads a PyTorch, safetensors, .npz or Caffe2 file, which its content tells apart.
 
   Args:
-    path: path of the file. PyTorch: a dict with the arrays, or with a dict of
-      them under one of `_KEYS` (`model_state` by PySlowFast and pytorchvideo).
-      Caffe2: a dict with `blobs`.
+    path: path of the file, of an index of several .safetensors files, or of a
+      folder of transformers with either. PyTorch: a dict with the arrays, or
+      with a dict of them under one of `_KEYS` (`model_state` by PySlowFast and
+      pytorchvideo). Caffe2: a dict with `blobs`.
     prefix: what the names of the arrays begin with. Others are left behind. What
       common wrappers put before names is taken off in any case.
 
@@ -272,10 +351,30 @@ def read(path: addresses.PathLike, *, prefix: str = "") -> WeightFile:
     ValueError: the file has no weights, is damaged, or would execute something.
   """
   path = addresses.path(path)
+  config: Mapping[str, Any] = {}
+  if storage.is_dir(path):
+    path, config = _look_into(path)
   if not storage.is_file(path):
     raise FileNotFoundError(f"There is no file {str(path)!r}.")
+  if path.suffix == ".json":
+    tensors, notes = _unwrap(_as_arrays(_load_shards(path), path), prefix, path)
+    return WeightFile(path, "safetensors", tensors, notes=tuple(notes), config=config)
   with storage.local_copy(path) as copy:
-    return dataclasses.replace(_read(epath.Path(copy), prefix), path=path)
+    return dataclasses.replace(_read(epath.Path(copy), prefix), path=path, config=config)
+
+
+def _look_into(folder: epath.Path) -> tuple[epath.Path, Mapping[str, Any]]:
+  """The file of weights in a folder of transformers, and its config."""
+  found = [name for name in (_INDEX, _SINGLE) if storage.is_file(folder / name)]
+  if len(found) != 1:
+    raise FileNotFoundError(
+      f"The folder {str(folder)!r} must hold either {_SINGLE} or {_INDEX}; it has"
+      f" {' and '.join(found) or 'neither'}. Give the file itself."
+    )
+  config = folder / _CONFIG
+  if not storage.is_file(config):
+    return folder / found[0], {}
+  return folder / found[0], checked_json.read(config, checked_json.Object, mend=_AGAIN)
 
 
 def _read(path: epath.Path, prefix: str) -> WeightFile:
@@ -291,11 +390,13 @@ def _read(path: epath.Path, prefix: str) -> WeightFile:
   opened: list[object] = []
   classes: list[str] = []
   key, card = "", ""
-  if zipped:
+  if zipped and _is_npz(path):
+    content, container = _load_npz(path), "npz"
+  elif zipped:
     _check_zipped(path)
     (content, classes, opened), container = _load_torch(path), "torch"
   elif _is_safetensors(path):
-    content, container = _load_safetensors(path), "safetensors"
+    (content, card), container = _load_safetensors(path), "safetensors"
   else:
     content, container = safe_pickle.load(path, kind=_WEIGHTS), "caffe2"
     if type(content) is int and content == _TORCH_MAGIC:
@@ -310,8 +411,8 @@ def _read(path: epath.Path, prefix: str) -> WeightFile:
       raise _broken(path, f"it holds a {type(content).__name__}, no dict")
     arrays = _as_arrays(content.get("blobs", content), path)
   else:
-    if isinstance(content, Mapping):
-      card = content.get("sum_l_jax_card", "")
+    if container == "torch" and isinstance(content, Mapping):
+      card = content.get(_CARD, "")
     key, state = _choose(content, opened, path)
     arrays = _as_arrays(state, path)
   if not isinstance(card, str):
@@ -319,9 +420,20 @@ def _read(path: epath.Path, prefix: str) -> WeightFile:
   tensors, notes = _unwrap(arrays, prefix, path)
   if key:
     notes.insert(0, f"weights      under {key!r}")
+    notes[1:1] = _other_weights(content, key)
   if classes:
     notes.append(f"left behind  objects of {command_line.some(classes, 6)}, unopened")
   return WeightFile(path, container, tensors, card, tuple(notes))
+
+
+def _is_npz(path: epath.Path) -> bool:
+  """Whether a zip file holds numpy's arrays and nothing else."""
+  try:
+    with zipfile.ZipFile(path) as archive:
+      names = archive.namelist()
+  except npz_files.DAMAGED as error:
+    raise _broken(path, str(error) or type(error).__name__) from error
+  return bool(names) and all(name.endswith(".npy") for name in names)
 
 
 def _check_zipped(path: epath.Path) -> None:
@@ -359,4 +471,30 @@ def write_torch(path: addresses.PathLike, tensors: Mapping[str, np.ndarray], car
 
   state = {name: torch.from_numpy(np.array(v)) for name, v in tensors.items()}
   with storage.replacing(path) as scratch:
-    torch.save({"epoch": 0, "model_state": state, "sum_l_jax_card": card}, scratch)
+    torch.save({"epoch": 0, "model_state": state, _CARD: card}, scratch)
+
+
+def write_safetensors(
+  path: addresses.PathLike, tensors: Mapping[str, np.ndarray], card: str, config: str = ""
+) -> None:
+  """Writes arrays as transformers does.
+
+  Args:
+    path: a file that ends in .safetensors, or a folder, in which the file and a
+      config.json are then put.
+    tensors: arrays with its names and layouts.
+    card: JSON that is kept beside them for `read`.
+    config: text of config.json; "" writes none.
+  """
+  import safetensors.numpy
+
+  path = addresses.path(path)
+  if path.suffix != ".safetensors":
+    storage.make_folder(path)
+    if config:
+      storage.write_text(path / _CONFIG, config)
+    path = path / _SINGLE
+  arrays = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+  with storage.replacing(path) as scratch:
+    # "pt" is what transformers asks for.
+    safetensors.numpy.save_file(arrays, scratch, metadata={"format": "pt", _CARD: card})

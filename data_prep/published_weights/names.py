@@ -244,6 +244,21 @@ HEADS = (
   Head.of("exo", "", "global_con_head.tpv_global_proj"),
 )
 
+# The linear layers of vision transformers that act on the feature of a clip.
+TRANSFORMER_HEADS = (
+  # VideoMAE, of its authors and of transformers.
+  Head.of("", "action", "head"),
+  Head.of("", "action", "classifier"),
+  # VideoMAE tuned on EPIC-100 (TIM).
+  Head.of("", "verb", "verb_head"),
+  Head.of("", "noun", "noun_head"),
+  # LaViLa and AVION tuned on EPIC-100; several heads are LaViLa's.
+  Head.of("", "action", "fc_cls"),
+  Head.of("", "verb", "fc_cls.0"),
+  Head.of("", "noun", "fc_cls.1"),
+  Head.of("", "action", "fc_cls.2"),
+)
+
 # Ego-Exo's class for Kinetics (HandObjKd...), which made its "EE" weights, has
 # the action head and two that are distilled: whether a clip is egocentric (2)
 # and what it shows (1000 ImageNet classes). Published copies may lack the two.

@@ -20,8 +20,8 @@ def check(settings: Settings, published: Mapping[str, str]) -> str:
 
   Args:
     settings: resolved settings.
-    published: backbone -> name of its published weights for
-      `data_prep.convert_weights --model`.
+    published: backbone -> option of `data_prep.convert_weights` that names its
+      published weights; "" where their file does.
 
   Returns:
     A warning for the log where an encoder with published weights starts from
@@ -35,18 +35,24 @@ def check(settings: Settings, published: Mapping[str, str]) -> str:
   if JOINT_STAGE in settings.stages and own_exo:
     _check_exo(settings)
   empty = [view for view in types.VIEWS if _starts_random(settings, view, own_exo)]
-  model = published.get(settings.model.backbone)
-  if not empty or model is None:
+  option = published.get(settings.model.backbone)
+  if not empty or option is None:
     return ""
   fields = " and ".join(f"config.init.{view}" for view in empty)
   verb, who = ("is", "encoder starts") if len(empty) == 1 else ("are", "encoders start")
   folder = f"weights/{settings.model.backbone}"
   given = " ".join(f"--config.init.{view}={folder}" for view in empty)
+  instead, page = "there are published weights of the same network", "encoders"
+  if option:
+    instead = "the paper starts from Kinetics-400 weights of the same network"
+    page = "pytorch_weights"
+  command = " ".join(
+    part for part in ("python -m data_prep convert_weights", option, "--input=FILE") if part
+  )
   return (
     f"{fields} {verb} empty: the {' and the '.join(empty)} {who}"
-    " from random weights, while the paper starts from Kinetics-400 weights of the same"
-    f" network. Get them with `python -m data_prep convert_weights --model={model} --input=FILE"
-    f" --output={folder}` (docs/pytorch_weights.md lists the files), and give {given}."
+    f" from random weights, while {instead}. Get them with `{command} --output={folder}`"
+    f" (docs/{page}.md lists the files), and give {given}."
   )
 
 

@@ -14,7 +14,7 @@ from sum_l_jax.config import read
 from sum_l_jax.config import starting_weights
 from tests.support import runs
 
-PUBLISHED = {backbone: model for model, backbone in choices.MODELS.items()}
+PUBLISHED = choices.OPTIONS
 PAPER = ("epic55", "epic100", "charades_ego")
 STAGE_ONE = {"init.exo": "runs/lemma"}
 
@@ -38,6 +38,14 @@ def test_a_random_start_is_one_line_with_the_way_out(name):
   assert check(name, **STAGE_ONE, **{"init.ego": "weights/slow_r50"}) == ""
   assert check(name, "backbone=tiny", **STAGE_ONE) == ""
   assert "init.exo" not in check(name, "method=fpv_only")
+
+
+def test_a_vision_transformer_has_files_that_say_what_they_are():
+  text = check("epic100", "backbone=vjepa2_l", **STAGE_ONE)
+  assert "while there are published weights of the same network" in text
+  assert "data_prep convert_weights --input=FILE --output=weights/vjepa2_l`" in text
+  assert "docs/encoders.md" in text
+  assert check("epic100", "backbone=vit_tiny", **STAGE_ONE) == ""
 
 
 def test_stage_one_starts_from_kinetics_too():

@@ -398,7 +398,9 @@ def test_damaged_files(tmp_path, error):
     assert "download it again" in text
   text = error(save(tmp_path / "none.pyth", {}))
   assert "can't be read as weights" in text
-  assert "--model is needed: one of slow_r50_8x8" in error(whole, model="")
+  assert "names of no known network" in error(whole, model="")
+  named = save(tmp_path / "named.pyth", {"s1.pathway0_stem.conv.weight": torch.ones(1)})
+  assert "--model is needed: one of slow_r50_8x8" in error(named, model="")
 
 
 def test_output_that_exists_is_not_touched(tmp_path, capsys):
