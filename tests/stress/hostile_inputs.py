@@ -383,6 +383,22 @@ def _safetensors() -> bytes:
   return safetensors.numpy.save({"a.weight": np.ones((2, 3), np.float32)})
 
 
+def _published_npz() -> bytes:
+  """Arrays of VideoPrism's kind, one of them in bfloat16 as numpy writes it."""
+  arrays = {"params/a/w": np.ones((2, 3), np.float32), "b": np.ones(3, np.uint16).view("V2")}
+  return _saved(lambda path: np.savez(path, **arrays), "p.npz")
+
+
+def _shard_index() -> bytes:
+  return json.dumps({"weight_map": {"a.weight": "one.safetensors"}, "metadata": {}}).encode()
+
+
+def _read_shards(path: pathlib.Path) -> object:
+  folder = _beside(path, "model.safetensors.index.json")
+  (folder / "one.safetensors").write_bytes(_safetensors())
+  return files.read(folder)
+
+
 def _torch() -> bytes:
   return _saved(
     lambda path: files.write_torch(path, {"a.weight": np.ones((2, 3), np.float32)}, "{}"), "w.pyth"
@@ -550,6 +566,9 @@ TARGETS = {
     Target("list.m3u8", _film, _read_list, _with_list),
     Target("weights.pyth", _torch, files.read),
     Target("weights.safetensors", _safetensors, files.read),
+    Target("published.npz", _published_npz, files.read),
+    Target("model.safetensors.index.json", _shard_index, _read_shards),
+    Target("index, by value", _shard_index, _read_shards, change_json),
     Target("pickle.p", _pickle, safe_pickle.load),
     Target("card, by value", _CARD.encode, _read_card, change_json),
     Target("clips, by value", _CLIPS.encode, _read_clips, change_json),

@@ -7,6 +7,7 @@ could not be downloaded where this was written.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 
@@ -28,6 +29,7 @@ from data_prep.published_weights import vit_names
 from sum_l_jax import models
 from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.evaluation import towers
 from sum_l_jax.models import backbones
 from sum_l_jax.models import vit_spec
 from sum_l_jax.models.encoder import EncoderOptions
@@ -206,14 +208,19 @@ def test_positions_of_other_sizes(name, frames, side, network, tmp_path):
 
 
 def test_class_scores_of_videomae(network, tmp_path):
+  """From bytes, normalised as the card says, in the network that predicts."""
   theirs = network("videomae_tiny")
-  weights, _ = convert_file(save_network(theirs, tmp_path / "theirs"))
-  video = draw_video(FAMILIES["videomae_tiny"].row)
+  converted, _ = convert_file(save_network(theirs, tmp_path / "theirs"))
+  weight_files.write_weights(tmp_path / "ours.npz", converted)
+  weights = weight_files.read_weights(tmp_path / "ours.npz")
+  video = np.random.default_rng(4).integers(0, 256, (2, 4, 32, 32, 3), np.uint8)
+  mean, std = (np.array(x) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
   with torch.no_grad():
-    logits = theirs.double()(as_torch(video)).logits
-  head = weights.params["ego"]["heads"]["action"]
-  _, feature = encode("videomae_tiny", weights.params["ego"]["encoder"], video)
-  close(feature @ head["kernel"] + head["bias"], logits)
+    logits = theirs.double()(as_torch((video / 255 - mean) / std)).logits
+  model = Network(lambda: towers.class_model(weights.card, "ego"))
+  params, stats = towers.arrays(weights, "ego", model)
+  out, _ = model.apply(params, stats, {"ego": {"video": video}}, train=False)
+  close(out["ego"]["logits"]["action"], logits)
   assert weights.card["tasks"]["ego"] == {"action": [f"class {i}" for i in range(7)]}
 
 
@@ -422,6 +429,19 @@ def meta_blocks(state):
   return out
 
 
+def meta_file(state, positions):
+  """transformers' V-JEPA 2 under Meta's names, with a table that is of no use."""
+  state = {key: value.numpy() for key, value in state.items()}
+  return {
+    **meta_blocks(state),
+    "norm.weight": state["vjepa2.encoder.layernorm.weight"],
+    "norm.bias": state["vjepa2.encoder.layernorm.bias"],
+    "patch_embed.proj.weight": state["vjepa2.encoder.embeddings.patch_embeddings.proj.weight"],
+    "patch_embed.proj.bias": state["vjepa2.encoder.embeddings.patch_embeddings.proj.bias"],
+    "pos_embed": np.zeros((1, positions, 40), np.float32),
+  }
+
+
 def as_tensors(arrays, start=""):
   return {start + key: torch.from_numpy(np.array(value)) for key, value in arrays.items()}
 
@@ -429,15 +449,7 @@ def as_tensors(arrays, start=""):
 def test_vjepa2_of_its_authors(network, tmp_path):
   theirs = network("vjepa2_tiny")
   wanted, _ = convert_file(save_network(theirs, tmp_path / "theirs"))
-  state = {key: value.numpy() for key, value in theirs.float().state_dict().items()}
-  meta = {
-    **meta_blocks(state),
-    "norm.weight": state["vjepa2.encoder.layernorm.weight"],
-    "norm.bias": state["vjepa2.encoder.layernorm.bias"],
-    "patch_embed.proj.weight": state["vjepa2.encoder.embeddings.patch_embeddings.proj.weight"],
-    "patch_embed.proj.bias": state["vjepa2.encoder.embeddings.patch_embeddings.proj.bias"],
-    "pos_embed": np.zeros((1, 8, 40), np.float32),
-  }
+  meta = meta_file(theirs.float().state_dict(), 8)
   other = {key: value + 1 for key, value in meta.items()}
   content = {
     "encoder": as_tensors(other, "module.backbone."),
@@ -650,6 +662,48 @@ def test_what_is_printed_and_the_card(network, tmp_path, capsys):
     one = weight_files.flatten(params[view]["encoder"])
     two = weight_files.flatten(weights.params["ego"]["encoder"])
     assert all(np.array_equal(one[key], two[key]) for key in two) and one.keys() == two.keys()
+
+
+def test_networks_with_the_same_arrays(network, tmp_path, monkeypatch):
+  """As V-JEPA 2 g at 256 and at 384: a config decides, or a table that was left over."""
+  larger = dataclasses.replace(ROWS["vjepa2_tiny"][0], image=64)
+  entry = backbones.from_vit(larger, stride=4, normalization="imagenet")
+  monkeypatch.setitem(backbones.BACKBONES, "vjepa2_tiny_64", entry)
+  folder = save_network(network("vjepa2_tiny"), tmp_path / "theirs")
+  config = json.loads((folder / "config.json").read_text())
+  for size, name in ((32, "vjepa2_tiny"), (64, "vjepa2_tiny_64"), (48, "vjepa2_tiny")):
+    (folder / "config.json").write_text(json.dumps({**config, "crop_size": size}))
+    weights, report = convert_file(folder)
+    assert weights.card["backbone"] == name
+    assert weights.card["frames"]["crop_size"] == backbones.BACKBONES[name].crop_size
+    other = "vjepa2_tiny" if name.endswith("64") else "vjepa2_tiny_64"
+    assert f"note         the same arrays fit {other}: choose with --backbone" in report.lines()
+  for rows, name in ((8, "vjepa2_tiny"), (32, "vjepa2_tiny_64")):
+    state = meta_file(network("vjepa2_tiny").float().state_dict(), rows)
+    torch.save({"encoder": as_tensors(state)}, tmp_path / "vitg.pt")
+    assert convert_file(tmp_path / "vitg.pt")[1].backbone == name
+  weights, report = convert_file(tmp_path / "vitg.pt", backbone="vjepa2_tiny")
+  assert weights.card["backbone"] == report.backbone == "vjepa2_tiny"
+
+
+def test_what_can_not_be_written_for_transformers(network, tmp_path):
+  weights, _ = convert_file(save_network(network("vjepa2_tiny"), tmp_path / "theirs"), view="both")
+  with pytest.raises(
+    ValueError, match=r"encoders of \['ego', 'exo'\], and .* choose it with --view"
+  ):
+    transformers_export.export(weights, ["ego", "exo"])
+  name = ("blocks", "block", "attention", "query")
+  node = weights.params["exo"]["encoder"]
+  for part in name:
+    node = node[part]
+  node["lora_a"] = np.ones((2, 40, 1), np.float32)
+  with pytest.raises(ValueError, match="has low-rank updates"):
+    transformers_export.export(weights, ["exo"])
+  convolutional = dataclasses.replace(weights, card={**weights.card, "backbone": "slow_r50"})
+  with pytest.raises(ValueError, match="'slow_r50', which is no vision transformer: --export=pyth"):
+    transformers_export.export(convolutional, ["ego"])
+  with pytest.raises(ValueError, match="has no PyTorch counterpart"):
+    convert.export(weights, ["ego"])
 
 
 def test_published_rows_are_choices():
