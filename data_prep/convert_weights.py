@@ -68,11 +68,13 @@ def _import(args: argparse.Namespace) -> None:
       skip=args.skip,
     ),
   )
+  notes = file.notes
+  del file  # Gigabytes that saving has a use for.
   stage = weights.card["stage"]
   folder = output / stage / weight_files.CHECKPOINT_FOLDER
   with manager.Checkpoints(folder) as checkpoints:
     checkpoints.save(0, {"params": weights.params, "stats": weights.stats}, weights.card)
-  print("\n".join([*file.notes, *report.lines()]))
+  print("\n".join([*notes, *report.lines()]))
   frames, window = weights.card["frames"], weights.card["network"]["pool_window"]
   for view, pixels in weights.card["pixels"].items():
     print(
