@@ -347,6 +347,7 @@ def build_network(
       prenorm=settings.model.projection_prenorm == "true",
       options=EncoderOptions(
         conv=settings.model.conv,
+        attention=settings.model.attention,
         dtype=jnp.dtype(settings.precision),
         bn_group_size=settings.model.bn_group_size,
         remat=settings.model.remat,

@@ -156,6 +156,11 @@ class Model:
   conv: str = setting(
     AUTO, "How convolutions are computed (sum_l_jax/models/layers/convolution.py)."
   )
+  attention: str = setting(
+    AUTO,
+    'How attention is computed: "plain", "xla", "cudnn", "blocks" or "splash"'
+    ' (sum_l_jax/models/layers/attention.py); "auto" chooses by the backend and the shapes.',
+  )
   remat: str = setting(
     "none",
     'What the backward pass computes again instead of keeping it: "none", "blocks" (in all'

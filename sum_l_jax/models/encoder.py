@@ -38,7 +38,7 @@ class EncoderOptions:
       whole map; 0 is the whole map. With windows the feature is `[B, P, C]` and
       the logits are `[B, P, K]`, P positions, whose scores are averaged.
     attention: way of computing attention, of `models/layers/attention.py`; "auto"
-      is the best one of this process's backend.
+      is the best one of `backend`.
     drop_path: share of the residual branches that training drops in the last
       block, or in each one (see `VitSpec.constant_drop_path`).
     lora_rank: rank of the low-rank updates of attention and MLP; 0 is none.
@@ -58,6 +58,11 @@ class EncoderOptions:
   drop_path: float = 0.0
   lora_rank: int = 0
   lora_alpha: float = 16.0
+
+  @property
+  def backend(self) -> str:
+    """The backend that is computed on: that of `conv`, or else of this process."""
+    return self.conv if self.conv in ("cpu", "gpu", "tpu") else jax.default_backend()
 
   def remat_stages(self, stage_names: Sequence[str]) -> tuple[str, ...]:
     """Those of an encoder's stages that `remat` names.

@@ -124,7 +124,7 @@ class Vit(nnx.Module):
       layer_scale=spec.layer_scale,
       divided=spec.attention == "divided",
       dtype=options.dtype,
-      attend=attention.choose(options.attention),
+      attend=attention.choose(options.attention, options.backend),
       lora_rank=options.lora_rank,
       lora_alpha=options.lora_alpha,
     )
