@@ -45,6 +45,7 @@ from sum_l_jax.models import backbones
 from sum_l_jax.models.encoder import EncoderOptions
 from sum_l_jax.system import addresses
 from sum_l_jax.system import devices
+from sum_l_jax.system import sharding
 from sum_l_jax.system import storage
 from sum_l_jax.train.chunks import Chunked
 from sum_l_jax.train.optimizer import Schedule
@@ -359,6 +360,20 @@ def build_network(
   )
 
 
+def make_mesh(settings: Settings) -> jax.sharding.Mesh:
+  """Makes the mesh of the devices that the settings ask for.
+
+  Raises:
+    ValueError: there are fewer devices, or they can't share copies evenly.
+  """
+  return devices.make_mesh(settings.num_devices or None, fsdp=settings.mesh.fsdp)
+
+
+def make_layout(settings: Settings, mesh: jax.sharding.Mesh) -> sharding.Layout:
+  """Says where the arrays of a state lie on a mesh."""
+  return sharding.Layout(mesh, settings.mesh.rules, settings.mesh.whole_below)
+
+
 def _pool_card(data: StageData) -> list[dict[str, Any]]:
   """What a card says of each exo pool: its name, and its classes in the heads."""
   union = data.labels[types.EXO]
@@ -526,13 +541,37 @@ class Trainer:
       self.schedule,
       seed=self.settings.seed,
       mesh=self.mesh,
+      shardings=self.shardings if self.layout.divided else None,
       skip_non_finite=self.settings.on_non_finite == "skip",
     )
 
   @property
   def everywhere(self) -> jax.sharding.NamedSharding:
-    """The sharding of the state: a copy on each device."""
+    """The sharding of what each device has a copy of."""
     return devices.replicated(self.mesh)
+
+  @functools.cached_property
+  def layout(self) -> sharding.Layout:
+    """Where the arrays of the state lie."""
+    return make_layout(self.settings, self.mesh)
+
+  @functools.cached_property
+  def shardings(self) -> TrainState:
+    """The sharding of each array of the state."""
+    return self.layout.shardings(self._shapes)
+
+  @functools.cached_property
+  def _shapes(self) -> TrainState:
+    return jax.eval_shape(lambda weights: self._create(weights), self.network.shapes)
+
+  def _create(self, weights: tuple[Tree, Tree]) -> TrainState:
+    return create_state(*weights, self.optimizer)
+
+  def initial_weights(self) -> tuple[Tree, Tree]:
+    """Drawn parameters and statistics; where devices share them, in their places."""
+    if not self.layout.divided:
+      return self.network.init()
+    return self.network.init((self.shardings.params, self.shardings.stats))
 
   def initial_state(self, weights: tuple[Tree, Tree] | None = None) -> TrainState:
     """The state at step 0 on all devices.
@@ -540,16 +579,18 @@ class Trainer:
     Args:
       weights: parameters and statistics to start from; None draws them.
     """
-    params, stats = weights or self.network.init()
-    return jax.device_put(create_state(params, stats, self.optimizer), self.everywhere)
+    weights = weights or self.initial_weights()
+    if not self.layout.divided:
+      return self.layout.put(self._create(weights))
+    weights = self.layout.put(weights)
+    return devices.jit_over(self.mesh, self._create, out_shardings=self.shardings)(weights)
 
   def abstract_state(self) -> TrainState:
     """The state as shapes, for a checkpoint to fill or for the compiler."""
-    shapes = jax.eval_shape(
-      lambda params, stats: create_state(params, stats, self.optimizer), *self.network.shapes
-    )
     return jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.everywhere), shapes
+      lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+      self._shapes,
+      self.shardings,
     )
 
   def stream(self, *, start_step: int) -> loader.TrainStream:

@@ -252,7 +252,7 @@ def build_checkpoint_retrieval(
     return None
   source = functools.partial(_source, settings, table, mesh, views=final_views(settings))
   return retrieval_run.CheckpointRetrieval(
-    trees=jax.device_put((weights.params, weights.stats), devices.replicated(mesh)),
+    trees=build.make_layout(settings, mesh).put((weights.params, weights.stats)),
     exo=source(types.EXO, pools),
     ego_source=lambda dataset: source(types.EGO, [dataset]),
     about={

@@ -213,11 +213,11 @@ def _start(settings: Settings) -> jax.sharding.Mesh:
   """Starts JAX: its compilation cache and the mesh of all devices."""
   import jax
 
-  from sum_l_jax.system import devices
+  from sum_l_jax import build
 
   if reason := compile_cache.use(settings.storage.compilation_cache):
     absl.logging.warning("%s", reason)
-  mesh = devices.make_mesh(settings.num_devices or None)
+  mesh = build.make_mesh(settings)
   platform_errors.check(mesh.devices.flat[0].platform)
   unused = multihost.count_gpus(os.environ) or multihost.has_tpu()
   if unused and mesh.devices.flat[0].platform == "cpu" and "JAX_PLATFORMS" not in os.environ:

@@ -29,6 +29,7 @@ from sum_l_jax.checkpoint import tensorstore_retries
 from sum_l_jax.system import addresses
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import npz_files
+from sum_l_jax.system import sharding
 from sum_l_jax.system import storage
 
 Tree = dict[str, Any]
@@ -474,7 +475,7 @@ def _graft_columns(target: Tree, source: Tree, columns: Sequence[tuple[int, int]
   own, other = (np.array(side, np.int64) for side in zip(*columns)) if columns else ([], [])
 
   def put(mine: Any, theirs: Any) -> np.ndarray:
-    mine = np.array(mine, np.float32)
+    mine = np.array(sharding.fetch(mine), np.float32)
     mine[..., own] = np.asarray(theirs, np.float32)[..., other]
     return mine
 

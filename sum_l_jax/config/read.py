@@ -25,6 +25,7 @@ from sum_l_jax.config import presets
 from sum_l_jax.config import schema
 from sum_l_jax.system import addresses
 from sum_l_jax.system import checked_json
+from sum_l_jax.system import sharding_rules
 
 # A config file's values, which may still change.
 Config = config_dict.ConfigDict
@@ -313,6 +314,11 @@ def _check_ranges(given: schema.Settings) -> None:
         f"config.{name}_stage.boundaries and .factors must have the same length, got"
         f" {len(stage.boundaries)} and {len(stage.factors)}."
       )
+  for rule in given.mesh.rules:
+    try:
+      sharding_rules.read_rule(rule)
+    except ValueError as error:
+      raise ValueError(f"config.mesh.rules: {error}") from error
   if not _STOP_AT.fullmatch(given.stop_at):
     raise ValueError(
       f"config.stop_at must be empty or <stage>:<step> such as 'joint:200', got {given.stop_at!r}."

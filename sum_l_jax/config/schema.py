@@ -28,6 +28,7 @@ from sum_l_jax.config.fields import section
 from sum_l_jax.config.fields import setting
 from sum_l_jax.config.fields import walk
 from sum_l_jax.config.fields import walk_sections
+from sum_l_jax.system import sharding_rules
 
 AUTO = "auto"
 EXO_STAGE = "exo"
@@ -424,6 +425,30 @@ class Storage:
 
 
 @dataclasses.dataclass(frozen=True)
+class Mesh:
+  """How devices share one copy of the state (docs/performance.md)."""
+
+  fsdp: int = setting(
+    1,
+    "Number of devices that share one copy of parameters and optimizer state, each with a part of"
+    " every large array; 1 gives each device a copy of its own.",
+    allowed=at_least(1),
+  )
+  rules: tuple[str, ...] = setting(
+    sharding_rules.RULES,
+    'Which axis of an array is divided. A rule is a regular expression, "->", and an axis: its'
+    ' number, "largest", "largest_inner" (not the first) or "whole". The first one found in the'
+    " array's path holds; without any an array is whole.",
+  )
+  whole_below: int = setting(
+    sharding_rules.WHOLE_BELOW,
+    "Elements of an array, or of its part in one block of a transformer, below which each device"
+    " has it whole.",
+    allowed=at_least(0),
+  )
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
   """All settings of a run; `config.read.resolve` makes them from a config."""
 
@@ -474,6 +499,7 @@ class Settings:
   pairs: Pairs = section(Pairs)
   frames: Frames = section(Frames)
   model: Model = section(Model)
+  mesh: Mesh = section(Mesh, runtime=True)
   loss: Loss = section(Loss)
   exo_stage: Stage = section(Stage)
   joint_stage: Stage = section(Stage)

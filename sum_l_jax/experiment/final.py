@@ -24,7 +24,6 @@ from sum_l_jax.evaluation.labels import evaluators
 from sum_l_jax.evaluation.labels import result_files
 from sum_l_jax.evaluation.retrieval import retrieval_run
 from sum_l_jax.system import addresses
-from sum_l_jax.system import devices
 
 # What scores can depend on; `trained_with` is of the training's environment.
 _VERSIONS = ("jax", "jaxlib", "flax", "numpy", "simplejpeg")
@@ -119,7 +118,7 @@ def evaluate_checkpoint(
   _check_card(settings, weights, known)
   network = build.build_network(settings, {types.EGO: known.tasks}, embedding_dim=None)
   trees = towers.arrays(weights, types.EGO, network)
-  params, stats = jax.device_put(trees, devices.replicated(mesh))
+  params, stats = build.make_layout(settings, mesh).put(trees)
   retrieval = build_evaluation.build_checkpoint_retrieval(settings, weights, mesh)
   entries = {}
   for split in settings.eval.splits:

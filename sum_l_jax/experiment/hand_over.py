@@ -43,7 +43,9 @@ def starting_weights(trainer: build.Trainer, workdir: epath.Path) -> tuple[Tree,
   (paper, section 3, step 3).
   """
   settings = trainer.settings
-  params, stats = jax.device_get(trainer.network.init())
+  params, stats = trainer.initial_weights()
+  if not trainer.layout.divided:  # Else nobody has them whole.
+    params, stats = jax.device_get((params, stats))
   several = trainer.data is not None and len(trainer.data.exo) > 1
   for view, tasks in trainer.tasks.items():
     source = {types.EGO: settings.init.ego, types.EXO: settings.init.exo}[view]

@@ -1,7 +1,9 @@
 """Data parallelism: host batches become arrays over all devices.
 
-The mesh has one axis, "data". Batches are split along their first dimension,
-everything else is on every device.
+The mesh has two axes, "data" and "fsdp". Batches are split along their first
+dimension over both. Parameters and what else belongs to a state lie whole on
+every device, or are divided among the devices of the axis "fsdp", which then
+share one copy (`system/sharding.py`).
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import collections
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Sequence
 import functools
 import os
 from typing import Any
@@ -19,17 +22,40 @@ import jax
 import numpy as np
 
 DATA_AXIS = "data"
+FSDP_AXIS = "fsdp"
+# What a batch is split over.
+BATCH_AXES = (DATA_AXIS, FSDP_AXIS)
 
 
-def make_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
-  """Makes a mesh of one axis over the first `num_devices` devices.
+def mesh_over(devices: Sequence[Any], *, fsdp: int = 1) -> jax.sharding.Mesh:
+  """Makes the mesh of these devices; neighbours in the list share a copy of the state.
+
+  Args:
+    devices: devices of JAX.
+    fsdp: number of devices that share one copy of parameters and optimizer state;
+      1 gives each device its own.
+
+  Raises:
+    ValueError: `fsdp` does not divide the number of devices.
+  """
+  if fsdp < 1 or len(devices) % fsdp:
+    raise ValueError(
+      f"mesh.fsdp must divide the number of devices, {len(devices)}, so that each copy of the"
+      f" state has as many; got {fsdp}."
+    )
+  return jax.sharding.Mesh(np.array(devices).reshape(-1, fsdp), BATCH_AXES)
+
+
+def make_mesh(num_devices: int | None = None, *, fsdp: int = 1) -> jax.sharding.Mesh:
+  """Makes a mesh of the first `num_devices` devices.
 
   Args:
     num_devices: number of devices; None takes all.
+    fsdp: see `mesh_over`.
 
   Raises:
-    ValueError: more devices than there are, or fewer than all with several
-      processes (some process would be left without).
+    ValueError: more devices than there are, fewer than all with several processes
+      (some process would be left without), or a number that `fsdp` does not divide.
   """
   devices = jax.devices()
   if num_devices is None:
@@ -44,7 +70,7 @@ def make_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
       f"With {jax.process_count()} processes all {len(devices)} devices must"
       f" take part, got num_devices={num_devices}. Leave it out."
     )
-  return jax.sharding.Mesh(np.array(devices[:num_devices]), (DATA_AXIS,))
+  return mesh_over(devices[:num_devices], fsdp=fsdp)
 
 
 def padded(batch_size: int, mesh: jax.sharding.Mesh) -> int:
@@ -54,7 +80,7 @@ def padded(batch_size: int, mesh: jax.sharding.Mesh) -> int:
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
   """The sharding of arrays that are split along their first dimension."""
-  return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(DATA_AXIS))
+  return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(BATCH_AXES))
 
 
 def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
@@ -96,9 +122,13 @@ def _is_known(name: str, value: str) -> bool:
 
 
 def jit_over(
-  mesh: jax.sharding.Mesh, function: Callable[..., Any], *, donate: bool = False
+  mesh: jax.sharding.Mesh,
+  function: Callable[..., Any],
+  *,
+  donate: bool = False,
+  out_shardings: Any = None,
 ) -> Callable[..., Any]:
-  """Compiles a function that returns the same arrays on every device.
+  """Compiles a function of arrays over all devices.
 
   Args:
     mesh: devices. They are known while the function is traced: layers ask how
@@ -106,6 +136,7 @@ def jit_over(
     function: function of pytrees of arrays.
     donate: whether the first argument is not needed afterwards. Its memory is
       then used again, except on CPU, where XLA would copy each array first.
+    out_shardings: where the results lie; None is whole on every device.
   """
 
   @functools.wraps(function)
@@ -117,7 +148,7 @@ def jit_over(
   return jax.jit(
     traced,
     donate_argnums=(0,) if donate and platform != "cpu" else (),
-    out_shardings=replicated(mesh),
+    out_shardings=replicated(mesh) if out_shardings is None else out_shardings,
     compiler_options=compiler_options(platform),
   )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+import functools
 from typing import Any
 from typing import Protocol
 
@@ -20,6 +21,7 @@ import optax
 
 from sum_l_jax import types
 from sum_l_jax.models import draws
+from sum_l_jax.system import sharding
 
 Tree = dict[str, Any]
 
@@ -102,10 +104,14 @@ class Network:
     """ShapeDtypeStructs of (params, stats)."""
     return _to_tree(self._params), _to_tree(self._stats)
 
-  def init(self) -> tuple[Tree, Tree]:
-    """Initial (params, stats); the seed is part of `make`."""
+  def init(self, shardings: Any = None) -> tuple[Tree, Tree]:
+    """Initial (params, stats); the seed is part of `make`.
 
-    @jax.jit
+    Args:
+      shardings: where they are made; None is on one device.
+    """
+
+    @functools.partial(jax.jit, out_shardings=shardings)
     def initialise() -> tuple[Tree, Tree]:
       _, params, stats = nnx.split(self._make(), nnx.Param, nnx.BatchStat)
       return _to_tree(params), _to_tree(stats)
@@ -135,6 +141,7 @@ class Network:
       The outputs per view (see `models.multiview`), and the new statistics,
       equal to `stats` where `train` is False.
     """
+    params = sharding.whole_outside_blocks(params)
     # copy=True: without it updating the statistics inside value_and_grad
     # raises TraceContextError.
     model = nnx.merge(

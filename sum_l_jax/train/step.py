@@ -47,13 +47,14 @@ def make_train_step(
   *,
   seed: int,
   mesh: jax.sharding.Mesh,
+  shardings: TrainState | None = None,
   skip_non_finite: bool = False,
 ) -> Step:
   """Compiles the step: state, batch -> state, sums of the step's metrics.
 
-  The state is donated, except on CPU, and replicated; the batch is split over
-  the mesh's `data` axis; nothing waits for the host. Under `jit` every mean, the
-  BatchNorm statistics and the negatives are over the global batch.
+  The state is donated, except on CPU; the batch is split over all devices; nothing
+  waits for the host. Under `jit` every mean, the BatchNorm statistics and the
+  negatives are over the global batch.
 
   Args:
     network: the model as pure functions.
@@ -61,7 +62,8 @@ def make_train_step(
     optimizer: an optimizer of `make_optimizer`.
     schedule: step -> learning rate, for the log.
     seed: dropout keys are derived from (seed, step, view).
-    mesh: a one-dimensional mesh named `data`.
+    mesh: the devices, of `devices.make_mesh`.
+    shardings: where each array of the state lies; None is on every device.
     skip_non_finite: whether a step that is not finite changes nothing but the
       number of steps, which the learning rate follows.
   """
@@ -77,6 +79,8 @@ def make_train_step(
       return total, (terms, outputs, stats)
 
     (total, (terms, outputs, stats)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+    if shardings:  # Each device needs the sum of its own parameters' gradients alone.
+      grads = jax.lax.with_sharding_constraint(grads, shardings.params)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     finite = _finite(total, grads, updates)
     sums = metrics.step_sums(total, terms, outputs, batch)
@@ -89,4 +93,6 @@ def make_train_step(
       new_state = _where_finite(finite, new_state, state)
     return new_state, sums
 
-  return devices.jit_over(mesh, step, donate=True)
+  everywhere = devices.replicated(mesh)
+  out = (shardings or everywhere, everywhere)
+  return devices.jit_over(mesh, step, donate=True, out_shardings=out)

@@ -261,6 +261,15 @@ def starting(world, fields):
   return hand_over.starting_weights(world.trainer(fields), world.folder / "nothing")
 
 
+def places(world, fields):
+  """How the parameters are divided between two devices."""
+  mesh = jax.sharding.AbstractMesh((1, 2), devices.BATCH_AXES)
+  layout = build.make_layout(world.settings(fields), mesh)
+  params, _ = world.trainer(fields).network.shapes
+  flat = weight_files.flatten(params)
+  return {name: str(layout.spec(name, leaf.shape)) for name, leaf in flat.items()}
+
+
 def calendar(world, fields):
   """What is due before each step."""
   steps = loop.Calendar.of(world.trainer(fields), 0, 8)
@@ -447,6 +456,9 @@ FIELDS: dict[str, Entry] = {
   "stages": Entry(("exo", "joint"), whole_run, _ALONE),
   "precision": Entry("bfloat16", _STEPS),
   "num_devices": Entry(2, whole_run, _RUN),
+  "mesh.fsdp": Entry(2, whole_run, _RUN),
+  "mesh.rules": Entry(("encoder/kernel -> 1", ". -> largest"), places),
+  "mesh.whole_below": Entry(10, places),
   "log_every_steps": Entry(3, calendar),
   "report": Entry(True, whole_run, _ALONE),
   "on_non_finite": Entry("skip", _STEPS, {"joint_stage.learning_rate": 3e38}),

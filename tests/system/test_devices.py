@@ -23,7 +23,8 @@ from sum_l_jax.system import devices
 from sum_l_jax.models.layers import packing
 
 mesh = devices.make_mesh()
-assert mesh.shape == {"data": 4}, mesh
+assert mesh.shape == {"data": 4, "fsdp": 1}, mesh
+assert devices.make_mesh(fsdp=2).devices.tolist() == [jax.devices()[:2], jax.devices()[2:]]
 seen = []
 def step(state, batch):
   seen.append(packing.clips_of_a_chip(64))
@@ -173,5 +174,9 @@ def test_prefetch_keeps_order_and_stays_bounded():
 def test_bad_arguments():
   with pytest.raises(ValueError, match="num_devices must be between 1 and"):
     devices.make_mesh(10_000)
+  with pytest.raises(
+    ValueError, match=r"mesh\.fsdp must divide the number of devices, 1, .* got 2"
+  ):
+    devices.make_mesh(1, fsdp=2)
   with pytest.raises(ValueError, match="size must be at least 1"):
     next(devices.prefetch_to_device([], devices.make_mesh(1), size=0))

@@ -20,6 +20,7 @@ import numpy as np
 
 from sum_l_jax.models import draws
 from sum_l_jax.models.layers import attention
+from sum_l_jax.system import sharding
 
 # Cosines and sines [N, Dh] of what queries and keys are turned by.
 Rotary = tuple[jax.Array, jax.Array]
@@ -370,6 +371,17 @@ class Stack(nnx.Module):
   def __init__(self, options: BlockOptions, depth: int, *, keys: Keys):
     self.block = Block(options, keys=keys, lead=(depth,))
     self.depth = depth
+    self.dtype = options.dtype
+
+  def _whole(self, params: Any) -> Any:
+    """One block's parameters, put together where devices share them.
+
+    Matrices are exchanged in the type that they are multiplied in.
+    """
+    if not sharding.divided():
+      return params
+    cast = lambda leaf: leaf.astype(self.dtype) if leaf.ndim > 1 else leaf
+    return sharding.whole(jax.tree.map(cast, params))
 
   def __call__(
     self,
@@ -395,7 +407,7 @@ class Stack(nnx.Module):
     drops = any(rates)
 
     def run(x: jax.Array, given: Mapping[str, Any]) -> tuple[jax.Array, None]:
-      block = nnx.merge(graph, given["params"])
+      block = nnx.merge(graph, self._whole(given["params"]))
       keep = None
       if drops:
         share = 1.0 - given["rate"]
@@ -404,6 +416,8 @@ class Stack(nnx.Module):
 
     if remat:
       run = jax.checkpoint(run)
+    elif sharding.divided():
+      run = jax.checkpoint(run, policy=sharding.keep_divided, prevent_cse=False)
     given: dict[str, Any] = {"params": params}
     if drops:
       if key is None:

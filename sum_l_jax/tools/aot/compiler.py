@@ -149,7 +149,7 @@ def compile_step(
   Raises:
     ValueError: a topology, data set or batch size that is not possible.
   """
-  mesh, chip = topologies.make_mesh(topology)
+  mesh, chip = topologies.make_mesh(topology, fsdp=settings.mesh.fsdp)
   batch_size = settings.stage(stage).batch_size
   if batch_size % mesh.size:
     raise ValueError(

@@ -42,6 +42,14 @@ _CHANNEL = re.compile(r"\bchannel_id=(\d+)")
 _TILE = re.compile(r"\AT\(([\d,]+)\)")
 _SPACE = re.compile(r"S\((\d+)\)")
 _TARGET = re.compile(r'custom_call_target="([^"]*)"')
+# Chips that exchange with each other, in the three ways that XLA writes them:
+# {{0,1},{2,3}}, [2,2]<=[4] and mesh['a'=2,'b'=2] {'b'}; of an axis, 'b':(1)2, it may be a part.
+_GROUPS = re.compile(
+  r"\breplica_groups=(?:\{\{(?P<listed>[\d,]*)\}|\[\d+,(?P<counted>\d+)\]<="
+  r"|@?mesh\w*\[(?P<mesh>[^\]]*)\][^{]*\{(?P<axes>[^}]*)\})"
+)
+_MESH_AXIS = re.compile(r"'(\w+)'=(\d+)")
+_GROUP_AXIS = re.compile(r"'(\w+)'(?::\(\d+\)(\d+))?")
 # They name what others have written side by side, or a place to write to.
 _FREE_TARGETS = ("ConcatBitcast", "AllocateBuffer")
 
@@ -54,6 +62,20 @@ def _first(pattern: re.Pattern[str], text: str) -> str:
 
 def _numbers(text: str) -> tuple[int, ...]:
   return tuple(int(number) for number in text.split(",") if number)
+
+
+def read_group(text: str) -> int:
+  """Reads how many chips exchange with each other; 0 where it isn't said, for all."""
+  found = _GROUPS.search(text)
+  if not found:
+    return 0
+  if found["listed"] is not None:
+    return len(_numbers(found["listed"]))
+  if found["counted"]:
+    return int(found["counted"])
+  sizes = dict(_MESH_AXIS.findall(found["mesh"]))
+  axes = _GROUP_AXIS.findall(found["axes"])
+  return math.prod(int(part or sizes[axis]) for axis, part in axes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +161,7 @@ class Instruction:
     trips: how often a loop runs; 1 for all else, and where it isn't said.
     channel: number of an exchange between chips; "" where there is none.
     target: name of a custom call; "" where there is none.
+    group: chips that an exchange is between; 0 is all.
   """
 
   name: str
@@ -151,6 +174,7 @@ class Instruction:
   trips: int
   channel: str
   target: str
+  group: int
 
 
 def _closing(text: str, start: int) -> int:
@@ -184,6 +208,7 @@ def _read_instruction(name: str, text: str) -> Instruction | None:
     trips=int(_first(_TRIPS, rest) or 1),
     channel=_first(_CHANNEL, rest),
     target=_first(_TARGET, rest),
+    group=read_group(rest),
   )
 
 
@@ -240,6 +265,7 @@ class Collective:
     bytes: bytes of the result on one chip, in all runs.
     elements: elements of the result on one chip, in all runs.
     times: number of runs in a step.
+    group: chips that exchange with each other; 0 is all.
   """
 
   kind: str
@@ -247,6 +273,7 @@ class Collective:
   bytes: int
   elements: int
   times: int
+  group: int = 0
 
 
 class Program:
@@ -336,7 +363,9 @@ class Program:
       for dtype in dict.fromkeys(array.dtype for array in arrays):
         own = [array for array in arrays if array.dtype == dtype]
         size, elements = sum(a.bytes for a in own), sum(a.elements for a in own)
-        found.append(Collective(kind, dtype, times * size, times * elements, times))
+        found.append(
+          Collective(kind, dtype, times * size, times * elements, times, instruction.group)
+        )
     return tuple(sorted(found, key=lambda c: -c.bytes))
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 from jax.experimental import topologies
-import numpy as np
 
 from sum_l_jax.system import devices
 from sum_l_jax.tools import chips
@@ -76,15 +75,17 @@ def _gpu_devices(name: str) -> tuple[chips.Chip, list[Any]]:
   return chip, described.devices
 
 
-def make_mesh(name: str) -> tuple[jax.sharding.Mesh, chips.Chip]:
+def make_mesh(name: str, *, fsdp: int = 1) -> tuple[jax.sharding.Mesh, chips.Chip]:
   """Makes the mesh of all chips of a topology; also says what one can do.
 
   Args:
     name: "v5e:4x8", "gpu:h100:8", or "cpu:1" for devices of this machine,
       through the same code.
+    fsdp: number of chips that share one copy of the state.
 
   Raises:
-    ValueError: no such topology, or no compiler for it.
+    ValueError: no such topology, no compiler for it, or a number of chips that
+      `fsdp` does not divide.
   """
   kind, _, rest = name.partition(":")
   if kind == "gpu":
@@ -99,4 +100,4 @@ def make_mesh(name: str) -> tuple[jax.sharding.Mesh, chips.Chip]:
     chip, found = chips.CPU, found[: int(rest)]
   else:
     chip, found = _tpu_devices(name)
-  return jax.sharding.Mesh(np.array(found), (devices.DATA_AXIS,)), chip
+  return devices.mesh_over(found, fsdp=fsdp), chip

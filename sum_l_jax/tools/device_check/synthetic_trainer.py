@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import numpy as np
 
 from sum_l_jax import build
 from sum_l_jax import types
@@ -91,4 +90,4 @@ def make_batch(trainer: build.Trainer) -> _Batch:
 
 def mesh_of(device: Any) -> jax.sharding.Mesh:
   """The mesh of one device."""
-  return jax.sharding.Mesh(np.array([device]), (devices.DATA_AXIS,))
+  return devices.mesh_over([device])

@@ -22,7 +22,7 @@ _SETTINGS = ("num_threads", "num_workers", "prefetch", "cache_mib", "shard_cache
 def _open(settings: Settings, stage: str) -> build.Trainer:
   """Opens a stage's data; says what to do where a run would render them."""
   try:
-    return build.Trainer.open(settings, stage, devices.make_mesh(settings.num_devices or None))
+    return build.Trainer.open(settings, stage, build.make_mesh(settings))
   except FileNotFoundError as error:
     if not settings.prepare.recipe:
       raise
