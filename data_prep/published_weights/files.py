@@ -200,12 +200,12 @@ def _load_safetensors(path: epath.Path) -> tuple[dict[str, Any], str]:
 
 def _load_npz(path: epath.Path) -> dict[str, np.ndarray]:
   """Reads numpy's arrays; numpy writes bfloat16 as bytes without a type."""
-  import ml_dtypes
+  import jax.numpy as jnp
 
   try:
     arrays = npz_files.load(path)[1]
     return {
-      name: value.view(ml_dtypes.bfloat16).astype(np.float32) if value.dtype == "V2" else value
+      name: value.view(jnp.bfloat16).astype(np.float32) if value.dtype == "V2" else value
       for name, value in arrays.items()
     }
   except npz_files.TooLargeError:
