@@ -221,8 +221,9 @@ class _Conversion:
     self._form = vit_names.FORMATS.get(vit_names.detect(self._tensors))
     if self._form:
       self._tensors = _canonical(self._form, self._tensors, file.path)
-    # What `export` wrote beside the arrays.
+    # What `export` wrote beside the arrays, and what transformers did.
     self._card = _read_card(file)
+    self._config = _read_config(file)
     self._heads = _known_heads(self._card, self._form)
     self._used: set[str] = set()
     self._wrong: dict[str, list[str]] = collections.defaultdict(list)
@@ -308,13 +309,12 @@ class _Conversion:
           " --model out."
         )
       return name
-    size = self._file.config.get("crop_size", 0)
     name, notes = vit_arrays.choose(
       form,
       self._tensors,
       encoder_shapes,
       source=str(self._file.path),
-      side=size if isinstance(size, int) else 0,
+      side=self._config.crop_size,
     )
     self.report.notes += notes
     return name
@@ -500,8 +500,19 @@ class _Conversion:
     saved = self._card.get("tasks", {}).get(head.view, {}).get(head.task)
     if wanted is None and saved is not None:
       return list(saved), ""
+    labels = [self._config.id2label.get(str(i), "LABEL_") for i in range(count)]
+    named = len(set(labels)) == count and not any(x.startswith("LABEL_") for x in labels)
+    if wanted is None and named:
+      return labels, ""
     reason = "classes without names" if wanted is None else f"classes, the data set {len(wanted)}"
     return [f"class {i}" for i in range(count)], f"{head.weight} has {count} {reason}"
+
+  def _frame_count(self, entry: models.Backbone) -> int:
+    """Frames of a clip; without a table of positions, what the network was tuned with."""
+    given = self._config.frames_per_clip
+    if entry.vit and entry.vit.positions.startswith("rotary") and given:
+      return given - given % entry.frames_multiple or entry.num_frames
+    return entry.num_frames
 
   def _make_card(
     self,
@@ -556,7 +567,7 @@ class _Conversion:
         for view in params
       },
       "frames": {
-        "count": entry.num_frames,
+        "count": self._frame_count(entry),
         "stride": frames.get("stride", entry.stride),
         "crop_size": frames.get("crop_size", crop_size),
         "fps": rates.get(types.EGO) or next(iter(rates.values()), known_fps),
@@ -625,6 +636,26 @@ class _Exported:
   head_names: dict[str, tuple[str, str, str]] = dataclasses.field(default_factory=dict)
   exported_views: list[str] = dataclasses.field(default_factory=list)
   config: str = "{}"
+
+
+@dataclasses.dataclass(frozen=True)
+class _TheirConfig:
+  """What a config of transformers says, as far as it is read."""
+
+  crop_size: checked_json.Index = 0
+  frames_per_clip: checked_json.Index = 0
+  id2label: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def _read_config(file: files.WeightFile) -> _TheirConfig:
+  """The config of transformers beside the arrays; empty where there is none."""
+  try:
+    return checked_json.check(dict(file.config), _TheirConfig)
+  except checked_json.JsonError as error:
+    raise ValueError(
+      f"The config.json beside {file.path} is damaged: {error}. Download it again, or give the file"
+      " of weights itself."
+    ) from error
 
 
 def _read_card(file: files.WeightFile) -> dict[str, Any]:

@@ -686,6 +686,24 @@ def test_networks_with_the_same_arrays(network, tmp_path, monkeypatch):
   assert weights.card["backbone"] == report.backbone == "vjepa2_tiny"
 
 
+def test_what_a_config_says(network, tmp_path):
+  """Names of classes, and the frames of a network that has no table of them."""
+  folder = save_network(network("videomae_tiny"), tmp_path / "videomae")
+  config = json.loads((folder / "config.json").read_text())
+  config["id2label"] = {str(i): f"label {i}" for i in range(7)}
+  (folder / "config.json").write_text(json.dumps(config))
+  weights, _ = convert_file(folder)
+  assert weights.card["tasks"] == {"ego": {"action": [f"label {i}" for i in range(7)]}}
+  (folder / "config.json").write_text(json.dumps({**config, "id2label": [1]}))
+  with pytest.raises(ValueError, match="config.json beside .* is damaged: .*id2label"):
+    convert_file(folder)
+  folder = save_network(network("vjepa2_tiny"), tmp_path / "vjepa2")
+  config = json.loads((folder / "config.json").read_text())
+  (folder / "config.json").write_text(json.dumps({**config, "frames_per_clip": 16}))
+  assert convert_file(folder)[0].card["frames"]["count"] == 16
+  assert convert_file(folder / "model.safetensors")[0].card["frames"]["count"] == 4
+
+
 def test_what_can_not_be_written_for_transformers(network, tmp_path):
   weights, _ = convert_file(save_network(network("vjepa2_tiny"), tmp_path / "theirs"), view="both")
   with pytest.raises(
