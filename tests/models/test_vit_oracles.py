@@ -53,7 +53,7 @@ def make(spec: vit_spec.VitSpec, **options) -> vit.Vit:
     if "stem_norm" in name and "scale" in name:
       value = 0.1 + 0.03 * value  # So small that the blocks' epsilon counts.
     elif "scale" in name:
-      value = 1 + 0.3 * value
+      value = 1 - spec.norm_offset + 0.3 * value
     elif "kernel" in name:
       value = 1.4 * value / math.sqrt(shape[-2])
     else:
@@ -346,11 +346,16 @@ def test_positions_of_other_sizes(name, side, frames, space, time):
 
 
 def test_pooler():
-  """VideoPrism's: logits q k 1.442695041 softplus(s) / sqrt(256), no cap, no residual."""
+  """VideoPrism's: logits q k 1.442695041 softplus(s) / sqrt(256), no cap, no residual.
+
+  The norm's scale is stored less 1.
+  """
   width, heads, inner = 8, 2, 32
   rng = np.random.default_rng(4)
   pool = nnx.eval_shape(
-    lambda: token_pool.Pooler(width, inner=inner, heads=heads, keys=transformer.Keys(rng))
+    lambda: token_pool.Pooler(
+      width, inner=inner, heads=heads, norm_offset=1.0, keys=transformer.Keys(rng)
+    )
   )
   graph, params = nnx.split(pool)
   draw = lambda x: jnp.asarray(0.5 * rng.standard_normal(x.shape), jnp.float32)
@@ -370,7 +375,7 @@ def test_pooler():
     logits = np.einsum("hd,nhd->hn", query, keys)
     weights = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     y = project(np.einsum("hn,nhd->hd", weights, values).reshape(-1), "out")
-    y = (y - y.mean()) / np.sqrt(y.var() + 1e-6) * p["norm/scale"] + p["norm/bias"]
+    y = (y - y.mean()) / np.sqrt(y.var() + 1e-6) * (1 + p["norm/scale"]) + p["norm/bias"]
     close(got, y)
 
 
