@@ -318,6 +318,12 @@ def pixel_specs(settings: Settings, views: Mapping[str, Any]) -> dict[str, model
   }
 
 
+def probe_options(settings: Settings) -> models.ProbeOptions | None:
+  """What reads the encoders' tokens; None where heads read the pooled feature."""
+  model = settings.model
+  return models.ProbeOptions.of_head(model.head, depth=model.probe_depth, heads=model.probe_heads)
+
+
 def build_network(
   settings: Settings, tasks: Tasks, *, embedding_dim: int | None, pool_window: int = 0
 ) -> Network:
@@ -346,6 +352,7 @@ def build_network(
       # Stage one trains the exo encoder, whatever the joint stage does.
       freeze_exo=settings.model.freeze_exo and both,
       prenorm=settings.model.projection_prenorm == "true",
+      probe=probe_options(settings),
       options=EncoderOptions(
         conv=settings.model.conv,
         attention=settings.model.attention,

@@ -66,6 +66,8 @@ def pool_window(settings: Settings, card: towers.Card | None = None) -> int:
     settings: resolved settings.
     card: card of the checkpoint that is scored; None for that of a training.
   """
+  if settings.model.head != types.LINEAR_HEAD:
+    return 0  # A probe reads tokens, of which there are no windows.
   window = settings.eval.pool_window
   if card is not None and "pool_window" in card.get("network", {}):
     saved = towers.pool_window(card)

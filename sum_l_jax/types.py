@@ -107,7 +107,8 @@ class ViewOutputs(TypedDict):
   Attributes:
     logits: by task, float32 `[B, K]`; with a pooling window float32
       `[B, positions, K]`.
-    features: float32 `[B, C]`, what the heads and the projection read.
+    features: float32 `[B, C]`, the encoder's pooled feature, which the heads and
+      the projection read where there is no probe.
     stages: by stage and pathway, `[B, T', H', W', C']`.
     embedding: float32 `[B, D]` of unit norm, where there is a projection.
   """
@@ -137,6 +138,11 @@ TERMS = ("ego_cls", "exo_cls", "ego_exo", "ego_text", "exo_text")
 
 # How an epoch of stage one is divided among the pools, `data.pool_sampling`.
 POOL_SAMPLING = ("clips", "square_root", "equal")
+
+# What class heads and projection read of an encoder, `models.probes`: its pooled
+# feature, or what a probe makes of its tokens.
+LINEAR_HEAD = "linear"
+HEADS = (LINEAR_HEAD, "attentive", "pooler")
 
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "relative_steps")

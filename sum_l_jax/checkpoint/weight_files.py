@@ -128,6 +128,9 @@ class _Network:
   """What converted weights say of their network."""
 
   projection_prenorm: bool = False
+  head: Literal["linear", "attentive", "pooler"] = "linear"
+  probe_depth: checked_json.Count = 4
+  probe_heads: checked_json.Count = 16
   pool_window: checked_json.Index = 0
 
 
@@ -147,6 +150,9 @@ class _Card:
   versions: checked_json.Object = dataclasses.field(default_factory=dict)
   config: str = "{}"
 
+
+# The parts of a probe that belong to single readers.
+_QUERIES = ("queries", "projection_query")
 
 _NO_CARD = "Copy the weights again, or make them again with the command that wrote them."
 
@@ -482,6 +488,12 @@ def _graft_columns(target: Tree, source: Tree, columns: Sequence[tuple[int, int]
   return jax.tree.map(put, target, source) if columns else target
 
 
+def _graft_probe(target: Tree, source: Tree) -> Tree:
+  """A probe with the source's arrays, but for the queries, which go with what reads them."""
+  shared = lambda probe: {n: x for n, x in probe.items() if n not in _QUERIES}
+  return {**target, **_graft_part(shared(target), shared(source), "the probe")}
+
+
 def graft(
   params: Tree,
   stats: Tree,
@@ -491,6 +503,7 @@ def graft(
   tasks: Mapping[str, tuple[str, ...]],
   pixels: Mapping[str, str] | None = None,
   kinds: Mapping[str, str] | None = None,
+  same_probe: bool = True,
 ) -> tuple[Tree, Tree]:
   """Starts one view of a network from other weights.
 
@@ -498,7 +511,8 @@ def graft(
   that is all it has; every encoder array must be used and filled. A head is
   taken only from the same view and for the same class names; with `kinds`, also
   class by class from a head of the same task and kind, for the classes that both
-  have by name. The rest keeps its initialisation. The log says what was taken.
+  have by name. A probe comes with them, with the queries of these heads. The
+  rest keeps its initialisation. The log says what was taken.
 
   Args:
     params: parameters of the network.
@@ -510,6 +524,8 @@ def graft(
       trained on. They may differ from the source's, which the log warns about.
     kinds: kind of each task, where heads may have the classes of several pools
       of clips, here or in the source.
+    same_probe: whether the source's heads read what this network's do: the
+      pooled feature, or a probe of the same form. Otherwise none is taken.
 
   Returns:
     Copies of the parameters and statistics, with the source's arrays in them.
@@ -534,17 +550,26 @@ def graft(
     saved = _graft_part(own, saved, f"the statistics of {view}/encoder")
     stats[view] = {**stats.get(view, {}), "encoder": saved}
   kept, heads = [], []
+  readable = origin == view and same_probe
+  probe = weights.params[origin].get("probe", {}) if readable else {}
+  queries = probe.get("queries", {})
+  if "probe" in params[view] and probe:
+    params[view]["probe"] = _graft_probe(params[view]["probe"], probe)
+  elif "probe" in params[view]:
+    kept.append("probe")
   names = weights.card.get("tasks", {}).get(origin, {})
   for task in params[view].get("heads", {}):
     saved = weights.params[origin].get("heads", {}).get(task)
-    same = origin == view and tuple(names.get(task, ())) == tuple(tasks[task])
+    same = readable and tuple(names.get(task, ())) == tuple(tasks[task])
     if saved is not None and same:
       params[view]["heads"][task] = _graft_part(
         params[view]["heads"][task], saved, f"{view}/heads/{task}"
       )
       heads.append(task)
+      if task in queries:
+        params[view]["probe"]["queries"][task] = np.asarray(queries[task], np.float32)
       continue
-    kind = kinds.get(task, "") if kinds and origin == view else ""
+    kind = kinds.get(task, "") if kinds and readable else ""
     source = _find_head(weights, view, task, kind) if kind else None
     if source is None:
       kept.append(f"heads/{task}")
@@ -554,9 +579,12 @@ def graft(
     params[view]["heads"][task] = _graft_columns(
       params[view]["heads"][task], weights.params[view]["heads"][source], columns
     )
+    if source in queries:
+      params[view]["probe"]["queries"][task] = np.asarray(queries[source], np.float32)
     heads.append(f"{task} ({len(columns)} of {len(tasks[task])} classes, from {source!r})")
   if "projection" in params[view]:
     kept.append("projection")
+  taken = {"encoder", *(["heads"] if heads else []), *(["probe"] if probe else [])}
   logging.info(
     "%s starts from %s (%s): encoder %d arrays, heads %s; initialised afresh: %s; not taken: %s",
     view,
@@ -565,7 +593,6 @@ def graft(
     len(flatten(params[view]["encoder"])),
     heads or "none",
     kept or "none",
-    sorted(k for k in weights.params[origin] if k != "encoder" and not (k == "heads" and heads))
-    or "none",
+    sorted(weights.params[origin].keys() - taken) or "none",
   )
   return params, stats

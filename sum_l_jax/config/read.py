@@ -21,6 +21,7 @@ from etils import epath
 from ml_collections import config_dict
 from ml_collections import config_flags
 
+from sum_l_jax import types
 from sum_l_jax.config import presets
 from sum_l_jax.config import schema
 from sum_l_jax.system import addresses
@@ -348,6 +349,11 @@ def _check_combinations(given: schema.Settings) -> None:
       "config.model.freeze_exo=True needs an exo encoder of its own, which"
       f" config.model.share_encoder={model.share_encoder} with"
       f" config.method={given.method!r} does not have. Drop one."
+    )
+  if model.head != types.LINEAR_HEAD and given.eval.pool_window > 0:
+    raise ValueError(
+      f"config.eval.pool_window={given.eval.pool_window} pools the encoder's map, which"
+      f" config.model.head={model.head!r} does not read. Drop one."
     )
   implied = presets.METHODS[given.method].get("loss.cross_view")
   if implied and given.loss.cross_view not in (schema.AUTO, implied):

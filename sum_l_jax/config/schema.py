@@ -136,6 +136,25 @@ class Model:
     "slowfast_r50",
     "Architecture of both encoders; a config file may register one of its own (docs/library.md).",
   )
+  head: str = setting(
+    types.LINEAR_HEAD,
+    'What class heads and projection read: "linear" the encoder\'s pooled feature; "attentive" what'
+    " V-JEPA's probe makes of its tokens, with one query for each; \"pooler\" what VideoPrism's"
+    " pooler does, with one query for all.",
+    choices=types.HEADS,
+  )
+  probe_depth: int = setting(
+    4,
+    "Blocks of the attentive probe; the last one has the queries.",
+    allowed=at_least(1),
+  )
+  probe_heads: int = setting(
+    16,
+    "Attention heads of a probe; where they don't divide the width of the tokens, the largest"
+    " number below that does. V-JEPA has 16 at every width; VideoPrism's pooler as many as its"
+    " encoder, 12 in B and 16 in L.",
+    allowed=at_least(1),
+  )
   dropout: float = setting(0.5, "Dropout rate before the class heads.", allowed=between(0, 1))
   projection_prenorm: str = setting(
     AUTO,

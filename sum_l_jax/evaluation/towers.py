@@ -41,6 +41,7 @@ def class_model(
     tasks={view: {task: len(names) for task, names in card["tasks"][view].items()}},
     embedding_dim=None,
     pixels={view: models.PixelSpec.from_json(card["pixels"][view])},
+    probe=probe_options(card),
     options=options,
   )
 
@@ -53,7 +54,21 @@ def embedding_model(card: Card, view: str, dim: int) -> models.MultiviewModel:
     tasks={view: {}},
     embedding_dim=dim,
     prenorm=prenorm(card),
+    probe=probe_options(card),
     pixels={view: models.PixelSpec.from_json(card["pixels"][view])},
+  )
+
+
+def probe_options(card: Card) -> models.ProbeOptions | None:
+  """What reads the tokens; None where heads read the pooled feature."""
+  # A converted file says it in `network`, a run in its config, and neither if it
+  # is older than probes.
+  said = {**read_config(card)}
+  said.update({f"model.{name}": value for name, value in card.get("network", {}).items()})
+  return models.ProbeOptions.of_head(
+    said.get("model.head", types.LINEAR_HEAD),
+    depth=said.get("model.probe_depth", models.ProbeOptions.depth),
+    heads=said.get("model.probe_heads", models.ProbeOptions.heads),
   )
 
 
@@ -68,6 +83,8 @@ def prenorm(card: Card) -> bool:
 
 def pool_window(card: Card) -> int:
   """Side of the windows that evaluation pools; 0 is the whole map."""
+  if probe_options(card) is not None:
+    return 0
   # A converted file says it in `network`, a run in its config.
   network, config = card.get("network", {}), read_config(card)
   if "pool_window" in network:
@@ -98,19 +115,24 @@ def select(
   """Selects parts of one view's tower.
 
   An exo tower that shares the ego encoder gets its parameters; its statistics
-  are always its own.
+  are always its own. A probe is selected with what reads it, with their queries
+  alone.
 
   Args:
     params: parameters of a run, by view.
     stats: statistics of a run, by view.
     view: "ego" or "exo".
-    parts: such as "encoder" and "projection".
+    parts: "encoder", and "heads" or "projection" or both.
 
   Returns:
     Parameters and statistics, `{view: {part: ...}}` each, of those parts that
     the run has.
   """
   own = {"encoder": params.get(types.EGO, {}).get("encoder"), **params.get(view, {})}
+  if "probe" in own and {"heads", "projection"} & {*parts}:
+    reader = {"queries": "heads", "projection_query": "projection"}
+    own["probe"] = {n: x for n, x in own["probe"].items() if reader.get(n) in (None, *parts)}
+    parts = {*parts, "probe"}
   of_view = lambda tree: {view: {part: tree[part] for part in parts if part in tree}}
   return of_view(own), of_view(stats.get(view, {}))
 

@@ -59,6 +59,7 @@ def _check_card(
     ("frames.count", card["frames"]["count"], settings.frames.count),
     ("frames.stride", card["frames"]["stride"], settings.frames.stride),
     ("ego.channel_order and normalization", saved_pixels, pixels),
+    ("model.head and its size", towers.probe_options(card), build.probe_options(settings)),
   )
 
 

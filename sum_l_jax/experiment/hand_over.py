@@ -13,6 +13,7 @@ from sum_l_jax import build
 from sum_l_jax import types
 from sum_l_jax.checkpoint import manager
 from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.evaluation import towers
 from sum_l_jax.train.state import TrainState
 from sum_l_jax.train.state import Tree
 
@@ -71,6 +72,7 @@ def starting_weights(trainer: build.Trainer, workdir: epath.Path) -> tuple[Tree,
         name: getattr(settings.view(view), name) for name in ("channel_order", "normalization")
       },
       kinds={name: task.kind for name, task in tasks.items()} if united else None,
+      same_probe=towers.probe_options(weights.card) == build.probe_options(settings),
     )
   return params, stats
 

@@ -10,6 +10,7 @@ from sum_l_jax.models.multiview import MultiviewModel
 from sum_l_jax.models.multiview import count_parameters
 from sum_l_jax.models.multiview import make_model
 from sum_l_jax.models.pixel_format import PixelSpec
+from sum_l_jax.models.probes import ProbeOptions
 from sum_l_jax.models.vit_spec import VitSpec
 
 __all__ = (
@@ -19,6 +20,7 @@ __all__ = (
   "Encoding",
   "MultiviewModel",
   "PixelSpec",
+  "ProbeOptions",
   "VitSpec",
   "count_parameters",
   "make_model",

@@ -4,10 +4,14 @@
                                               '- projection (Eq. 5) ------- embedding
     exo video -- the same, with parameters of its own
 
+With a probe (`models/probes.py`), heads and projection read what it makes of the
+encoder's tokens instead of the feature.
+
 The parameter tree is `ego/{encoder,heads,projection}` and
-`exo/{encoder,heads,projection}`; only the views asked for exist. Evaluation
-uses the ego tower alone (paper, section 3). In the ablation of Table 6 the exo
-encoder shares the ego encoder's parameters, or is frozen.
+`exo/{encoder,heads,projection}`, with a `probe` in each if there is one; only the
+views asked for exist. Evaluation uses the ego tower alone (paper, section 3). In
+the ablation of Table 6 the exo encoder shares the ego encoder's parameters, or is
+frozen.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from sum_l_jax import types
 from sum_l_jax.models import backbones
 from sum_l_jax.models import draws
 from sum_l_jax.models import pixel_format
+from sum_l_jax.models import probes
 from sum_l_jax.models.encoder import Encoder
 from sum_l_jax.models.encoder import EncoderOptions
 from sum_l_jax.models.encoder import Encoding
@@ -96,6 +101,7 @@ class Tower(nnx.Module):
   Attributes:
     encoder: encoder of the view; its parameters may be the other view's too.
     frozen: whether the encoder gets no gradient and keeps its statistics.
+    probe: what reads the encoder's tokens, or None.
     heads: `nnx.Dict` of `Linear` by task name.
     projection: the projection of Eq. 5, or None.
   """
@@ -104,6 +110,7 @@ class Tower(nnx.Module):
     self,
     encoder: Encoder,
     *,
+    probe: probes.Probe | None,
     heads: Mapping[str, Linear],
     projection: Projection | None,
     frozen: bool,
@@ -111,6 +118,7 @@ class Tower(nnx.Module):
     pixels: pixel_format.PixelSpec,
   ):
     self.encoder = encoder
+    self.probe = probe
     self.heads = nnx.Dict(heads)
     self.projection = projection
     self.frozen = frozen
@@ -131,21 +139,41 @@ class Tower(nnx.Module):
         key=None if key is None else draws.fold_in(key, _number("encoder")),
       )
     )
-    feature = encoding.feature
     if self.frozen:
-      # Named, so that whoever computes activations twice may keep this one.
-      feature = ad_checkpoint.checkpoint_name(jax.lax.stop_gradient(feature), "frozen")
-    outputs = {"features": feature, "stages": encoding.stages}
-    if self.projection is not None:
+      # Named, so that whoever computes activations twice may keep these.
+      encoding = jax.tree.map(
+        lambda x: ad_checkpoint.checkpoint_name(jax.lax.stop_gradient(x), "frozen"), encoding
+      )
+    outputs = {"features": encoding.feature, "stages": encoding.stages}
+    read = self._read(encoding, train=train)
+    if self.projection is not None and read.projection is not None:
       with jax.named_scope("projection"):
-        outputs["embedding"] = self.projection(feature)
+        outputs["embedding"] = self.projection(read.projection)
+    seen = read.tasks
     # One mask for all tasks, as in the reference's multi-task head.
     if train and self.dropout > 0:
       assert key is not None  # The model has checked it.
-      feature = dropout(feature, self.dropout, key)
+      seen = {task: dropout(x, self.dropout, key) for task, x in seen.items()}
     with jax.named_scope("heads"):
-      outputs["logits"] = {task: head(feature) for task, head in self.heads.items()}
+      outputs["logits"] = {task: head(seen[task]) for task, head in self.heads.items()}
     return outputs
+
+  def _read(self, encoding: Encoding, *, train: bool) -> probes.Readings:
+    """What heads and projection stand on: the feature, or what the probe makes of tokens."""
+    if self.probe is None:
+      return probes.Readings(dict.fromkeys(self.heads, encoding.feature), encoding.feature)
+    if encoding.tokens is None:
+      raise ValueError(
+        f"The encoder {type(self.encoder).__name__} gives no tokens, which a probe attends to. Its"
+        " Encoding must have them, or choose model.head='linear'."
+      )
+    if encoding.tokens.shape[-1] != self.encoder.feature_dim:
+      raise ValueError(
+        f"The encoder {type(self.encoder).__name__} gives tokens of {encoding.tokens.shape[-1]}"
+        f" channels, and features of {self.encoder.feature_dim}; a probe needs both alike."
+      )
+    with jax.named_scope("probe"):
+      return self.probe(encoding.tokens, train=train)
 
 
 class MultiviewModel(nnx.Module):
@@ -237,13 +265,14 @@ def make_model(
   share_encoder: bool = False,
   freeze_exo: bool = False,
   prenorm: bool = False,
+  probe: probes.ProbeOptions | None = None,
   options: EncoderOptions | None = None,
   seed: int = 0,
 ) -> MultiviewModel:
   """Builds the model.
 
-  Parameters of an encoder or projection depend on (seed, view) alone, those of
-  a head on (seed, view, task): every method starts from the same ego tower.
+  Parameters of an encoder, probe or projection depend on (seed, view) alone,
+  those of a head on (seed, view, task): every method starts from the same ego tower.
 
   Args:
     backbone: name of the encoder, a key of `BACKBONES`.
@@ -258,13 +287,15 @@ def make_model(
       statistics (Table 6, "frozen").
     prenorm: whether the feature is normalised before the projection too, as in
       the released code.
+    probe: what reads the encoders' tokens for heads and projection, in each view
+      with parameters of its own; None reads the pooled feature.
     options: how the encoders compute; None is `EncoderOptions()`.
     seed: seed of the initial parameters.
 
   Raises:
     ValueError: an argument is out of range; names it and the choices.
   """
-  pixels = pixels or {}
+  pixels, options = pixels or {}, options or EncoderOptions()
   entry = backbones.find(backbone)
   _check(tasks, pixels, dropout, share_encoder)
 
@@ -277,14 +308,25 @@ def make_model(
     if view == types.EXO and share_encoder:
       encoder = _with_own_statistics(towers[types.EGO].encoder)
     else:
-      encoder = entry.make(options or EncoderOptions(), generator(view, "encoder"))
+      encoder = entry.make(options, generator(view, "encoder"))
     width = encoder.feature_dim
     projection = None
     if embedding_dim is not None:
       rng = generator(view, "projection")
       projection = Projection(width, embedding_dim, prenorm=prenorm, rng=rng)
+    reader = None
+    if probe is not None and (tasks[view] or projection is not None):
+      reader = probes.make_probe(
+        width,
+        probe,
+        options,
+        tasks={task: generator(view, "probe", "queries", task) for task in tasks[view]},
+        projection=None if projection is None else generator(view, "probe", "projection"),
+        rng=generator(view, "probe"),
+      )
     towers[view] = Tower(
       encoder,
+      probe=reader,
       heads={
         task: Linear(width, num_classes, rng=generator(view, "heads", task))
         for task, num_classes in tasks[view].items()

@@ -126,6 +126,45 @@ def test_same_view_gives_encoder_and_heads(report):
   assert "initialised afresh: ['projection']" in report.text
 
 
+def _probed(seed: int, *tasks: str):
+  """(params, stats) of a tower whose heads read a probe, with a query each."""
+  params, stats = tower(seed)
+  draw = lambda number: np.random.default_rng([seed, number]).standard_normal((1, 4))
+  queries = {task: np.float32(draw(number)) for number, task in enumerate(tasks)}
+  params["probe"] = {"cross": {"norm": {"scale": np.float32(draw(7)[0])}}, "queries": queries}
+  return {**params, "probe": {**params["probe"], "projection_query": np.float32(draw(8))}}, stats
+
+
+def test_a_probe_comes_with_the_queries_of_its_heads(report):
+  params, stats = _probed(2, "verb", "noun")
+  weights = dataclasses.replace(make_weights(ego=1), params={"ego": params}, stats={"ego": stats})
+  before = _probed(9, "verb", "noun")
+  new_params, _ = graft(*before, weights, verbs=("put", "take", "cut"))
+  own, theirs, found = before[0]["probe"], params["probe"], new_params["ego"]["probe"]
+  assert same(found["cross"], theirs["cross"])
+  # The verbs are others, so that their head and query start afresh.
+  np.testing.assert_array_equal(found["queries"]["noun"], theirs["queries"]["noun"])
+  np.testing.assert_array_equal(found["queries"]["verb"], own["queries"]["verb"])
+  np.testing.assert_array_equal(found["projection_query"], own["projection_query"])
+  assert same(before[0], _probed(9, "verb", "noun")[0])
+  assert "heads ['noun']; initialised afresh: ['heads/verb', 'projection']" in report.text
+
+
+@pytest.mark.parametrize("saved, wanted", [(_probed, _probed), (_probed, tower), (tower, _probed)])
+def test_heads_that_read_something_else_stay_behind(saved, wanted, report):
+  """Another probe, one where there is none, or none where there is one."""
+  make = lambda kind, seed: kind(seed, "verb", "noun") if kind is _probed else kind(seed)
+  params, stats = make(saved, 2)
+  weights = dataclasses.replace(make_weights(ego=1), params={"ego": params}, stats={"ego": stats})
+  before = make(wanted, 9)[0]
+  given = {"view": "ego", "tasks": {"verb": VERBS, "noun": NOUNS}, "same_probe": False}
+  found, _ = weight_files.graft({"ego": before}, {"ego": stats}, weights, **given)
+  assert same(found["ego"]["encoder"], params["encoder"])
+  assert same({**found["ego"], "encoder": {}}, {**before, "encoder": {}})
+  assert "heads none" in report.text
+  assert ("'probe'" in report.text.split("not taken")[0]) == (wanted is _probed)
+
+
 def test_other_view_gives_the_encoder_alone(report):
   weights = make_weights(exo=2)
   new_params, _ = graft(*tower(9), weights)

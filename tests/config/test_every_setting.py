@@ -59,7 +59,10 @@ from tests.support import tiny_data
 
 
 class Pooled(nnx.Module):
-  """An encoder that compiles in a moment: means of a 2 x 2 grid, one layer."""
+  """An encoder that compiles in a moment: means of a 2 x 2 grid, one layer.
+
+  A clip has two tokens.
+  """
 
   feature_dim = 8
 
@@ -77,7 +80,7 @@ class Pooled(nnx.Module):
     feature = jnp.tanh(grid.reshape(batch, 12).astype(jnp.float32) @ self.kernel[...])
     if train:
       self.mean[...] = 0.9 * self.mean[...] + 0.1 * jax.lax.stop_gradient(feature).mean(0)
-    return feature, {}
+    return feature, {}, jnp.stack([feature, feature**2], axis=1)
 
 
 BLOCK = network_spec.NetworkSpec(
@@ -493,6 +496,9 @@ FIELDS: dict[str, Entry] = {
   "frames.short_side": Entry((12, 12), batches()),
   "frames.flip": Entry(1.0, batches()),
   "model.backbone": Entry("pooled_6", batches(), {"frames.count": 0}),
+  "model.head": Entry("attentive", _STEPS),
+  "model.probe_depth": Entry(2, _STEPS, {"model.head": "attentive"}),
+  "model.probe_heads": Entry(2, _STEPS, {"model.head": "pooler"}),
   "model.dropout": Entry(0.5, _STEPS),
   "model.projection_prenorm": Entry("true", _STEPS),
   "model.share_encoder": Entry(True, _STEPS),
@@ -602,6 +608,7 @@ ELSEWHERE = [
   ("frames.short_side", (12, 12), batches("exo"), {}),
   ("frames.flip", 1.0, batches("exo"), {}),
   ("ego.channel_order", "BGR", watched, {}),
+  ("model.head", "pooler", watched, {}),
   ("exo.channel_order", "BGR", learned("exo"), {}),
   ("model.dropout", 0.5, learned("exo"), {}),
   ("loss.negatives", "cross_and_same", _STEPS, {"loss.weights.ego_exo": 0.0}),

@@ -123,6 +123,7 @@ def test_choices_are_listed(field):
     ({"stages": ("later",)}, "config.stages"),
     ({"stop_at": "joint"}, "config.stop_at"),
     ({"frames.crop_size": 300}, "a crop must fit"),
+    ({"model.head": "attentive", "eval.pool_window": 7}, "config.eval.pool_window=7"),
     ({"loss.temperature": 0.0}, "config.loss.temperature must be finite and greater than 0"),
     ({"loss.target_temperature": -0.1}, "config.loss.target_temperature must be .*greater than 0"),
     ({"loss.mask_duplicates": 1.1}, "mask_duplicates must be 0 .*got 1.1"),

@@ -180,10 +180,18 @@ class Attention(nnx.Module):
   """Multi-head self-attention.
 
   Attributes:
-    query, key, value, out: `Dense` layers `[D, D]`.
+    query, key, value: `Dense` layers `[D, D]`.
+    out: the same after the attention, or None.
   """
 
-  def __init__(self, options: BlockOptions, *, keys: Keys, lead: tuple[int, ...] = ()):
+  def __init__(
+    self,
+    options: BlockOptions,
+    *,
+    keys: Keys,
+    lead: tuple[int, ...] = (),
+    project_out: bool = True,
+  ):
     dense = functools.partial(
       Dense,
       options.width,
@@ -197,7 +205,7 @@ class Attention(nnx.Module):
     self.query = dense()
     self.key = dense(bias=options.key_bias)
     self.value = dense()
-    self.out = dense()
+    self.out = dense() if project_out else None
     self.options = options
 
   def project(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -256,7 +264,8 @@ class Attention(nnx.Module):
     return self._join(jnp.concatenate([first, rest], axis=1))
 
   def _join(self, y: jax.Array) -> jax.Array:
-    return self.out(y.reshape(*y.shape[:-2], -1))
+    y = y.reshape(*y.shape[:-2], -1)
+    return y if self.out is None else self.out(y)
 
 
 class Mlp(nnx.Module):

@@ -242,9 +242,15 @@ def _check_method(card: towers.Card, method: str, stage: str) -> str:
     raise ValueError(f"method must be one of {cam.METHODS}, got {method!r}.")
   entry = backbones.find(card["backbone"])
   if entry.spec is None:
+    kind = "an encoder of your own" if entry.vit is None else "a vision transformer, without stages"
     raise ValueError(
-      f"Class maps need the stages of this library's networks, and {card['backbone']!r} is an"
-      " encoder of your own."
+      "Class maps need the stages of this library's convolutional networks, and"
+      f" {card['backbone']!r} is {kind}."
+    )
+  if towers.probe_options(card) is not None:
+    raise ValueError(
+      "Class maps need class heads on the pooled feature, and those of this checkpoint read a probe"
+      " (config.model.head)."
     )
   names = entry.stage_names
   if stage and stage not in names:
