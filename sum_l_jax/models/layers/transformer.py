@@ -328,7 +328,7 @@ class Block(nnx.Module):
     self.scale2 = factors() if options.layer_scale else None
     self.time_norm = norm() if options.divided else None
     self.time_attention = Attention(options, keys=keys, lead=lead) if options.divided else None
-    if self.time_attention is not None:
+    if self.time_attention is not None and self.time_attention.out is not None:
       self.time_attention.out.kernel[...] = jnp.zeros_like(self.time_attention.out.kernel[...])
 
   def __call__(

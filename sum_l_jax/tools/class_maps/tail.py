@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from sum_l_jax import types
+from sum_l_jax.models import draws
 from sum_l_jax.models import multiview
 from sum_l_jax.models import network_spec
 from sum_l_jax.models.layers import pool
@@ -28,7 +29,7 @@ class Tail(multiview.MultiviewModel):
     self.stage = stage
 
   def __call__(
-    self, inputs: types.Batch, *, train: bool, key: jax.Array | None = None
+    self, inputs: types.Batch, *, train: bool, key: draws.Key | None = None
   ) -> types.Outputs:
     """Computes class logits.
 
