@@ -126,7 +126,7 @@ class AttentiveProbe(nnx.Module):
       heads=options.heads_of(width),
       eps=_EPS,
       dtype=encoder.dtype,
-      attend=attention.choose(encoder.attention),
+      attend=attention.choose(encoder.attention, encoder.backend),
     )
     depth = options.depth - 1
     self.blocks = transformer.Stack(block, depth, keys=keys) if depth else None
