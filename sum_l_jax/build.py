@@ -48,6 +48,7 @@ from sum_l_jax.system import devices
 from sum_l_jax.system import sharding
 from sum_l_jax.system import storage
 from sum_l_jax.train.chunks import Chunked
+from sum_l_jax.train.mixing import Mixing
 from sum_l_jax.train.optimizer import Schedule
 from sum_l_jax.train.optimizer import make_optimizer
 from sum_l_jax.train.optimizer import make_schedule
@@ -274,6 +275,8 @@ def train_transform(settings: Settings, view: str) -> transforms.ClipTransform:
     short_side=settings.frames.short_side,
     flip=settings.frames.flip,
     color_lighting=settings.view(view).color_lighting,
+    rand_augment=settings.frames.rand_augment,
+    erase=settings.frames.erase,
   )
 
 
@@ -506,6 +509,7 @@ class Trainer:
       negatives_group=loss.negatives_group,
       mask_duplicates=loss.mask_duplicates,
       triplet_margin=loss.triplet_margin,
+      label_smoothing=self.section.label_smoothing,
     )
 
   @functools.cached_property
@@ -540,15 +544,16 @@ class Trainer:
   @functools.cached_property
   def step(self) -> Step:
     """The compiled train step: state, batch -> state, sums of its metrics."""
-    network, chunks = self.network, self.section.chunks
+    network, section = self.network, self.section
     return make_train_step(
-      Chunked(network, chunks, self.mesh) if chunks > 1 else network,
+      Chunked(network, section.chunks, self.mesh) if section.chunks > 1 else network,
       self.objective,
       self.optimizer,
       self.schedule,
       seed=self.settings.seed,
       mesh=self.mesh,
       shardings=self.shardings if self.layout.divided else None,
+      mixing=Mixing(section.mixup, section.cutmix, section.cutmix_share),
       skip_non_finite=self.settings.on_non_finite == "skip",
     )
 

@@ -75,6 +75,7 @@ RULES: Mapping[str, Rule] = {
   "sigma": _POSITIVE,
   "target_temperature": _POSITIVE,
   "triplet_margin": _POSITIVE,
+  "label_smoothing": Rule(lambda value: 0 <= value < 1, "lie in [0, 1)"),
   "threshold": Rule(
     lambda value: -1 <= value <= 1, "lie in [-1, 1], because it is compared with a cosine"
   ),

@@ -76,6 +76,22 @@ class ViewInputs(TypedDict):
   color_offset: NotRequired[Array]
 
 
+class Mixed(TypedDict):
+  """The clips that were mixed into those of a batch (`train.mixing`).
+
+  Attributes:
+    share: float32 `[B]`, the clip's own share of its row.
+    labels: labels of the other clip, as in `ViewBatch`.
+    known: classes that were looked for in the other clip.
+    mask: 1 for a row whose other clip counts.
+  """
+
+  share: Array
+  labels: Mapping[str, Array]
+  known: NotRequired[Mapping[str, Array]]
+  mask: Array
+
+
 class ViewBatch(ViewInputs):
   """One view of a batch, padded to B rows.
 
@@ -90,6 +106,7 @@ class ViewBatch(ViewInputs):
     pool: int32 `[B]`, which exo data set; of the exo view in training.
     view: int32 `[B]`, which test view; at test time.
     narration: float32 `[B, D]` of unit norm, where there is a narration table.
+    mixed: labels of the clips that were mixed into these, in training.
   """
 
   labels: Mapping[str, Array]
@@ -99,6 +116,7 @@ class ViewBatch(ViewInputs):
   pool: NotRequired[Array]
   view: NotRequired[Array]
   narration: NotRequired[Array]
+  mixed: NotRequired[Mixed]
 
 
 class ViewOutputs(TypedDict):
@@ -143,6 +161,9 @@ POOL_SAMPLING = ("clips", "square_root", "equal")
 # feature, or what a probe makes of its tokens.
 LINEAR_HEAD = "linear"
 HEADS = (LINEAR_HEAD, "attentive", "pooler")
+
+# Policies of RandAugment in timm's notation, `data.rand_augment`.
+RAND_AUGMENT = r"rand(-(m(10|\d)|n[1-9]|mstd\d+(\.\d+)?|inc[01]))*"
 
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "relative_steps")

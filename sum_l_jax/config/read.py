@@ -291,6 +291,15 @@ def _check_terms(given: schema.Settings, settings: schema.Settings) -> None:
       "All of config.loss.weights are 0, which leaves nothing to train. Give one of"
       f" {', '.join(weights.by_term())} a weight above 0."
     )
+  mixed = [f for f in ("mixup", "cutmix") if getattr(settings.joint_stage, f)]
+  aligned = [t for t in ("ego_exo", "ego_text", "exo_text") if getattr(weights, t)]
+  if mixed and aligned:
+    raise ValueError(
+      f"config.joint_stage.{mixed[0]}={getattr(settings.joint_stage, mixed[0])} shows two clips in"
+      " one, which no narration describes and no clip is the partner of, but"
+      f" config.loss.weights.{aligned[0]}={getattr(weights, aligned[0])} aligns it. Set one to 0;"
+      " the exo stage may mix, and so may a joint stage of ego_cls and exo_cls alone."
+    )
   for field in ("share_encoder", "freeze_exo"):
     if getattr(settings.model, field) and not settings.uses_exo:
       raise ValueError(
@@ -394,6 +403,11 @@ def _check_groups(given: schema.Settings) -> None:
       )
   for stage in given.stages:
     section = given.stage(stage)
+    if (section.mixup or section.cutmix) and section.batch_size % 2:
+      raise ValueError(
+        f"config.{stage}_stage.mixup and cutmix mix clips two by two, so that batch_size must be"
+        f" even, got {section.batch_size}."
+      )
     if section.batch_size % section.chunks:
       raise ValueError(
         f"config.{stage}_stage.chunks must divide config.{stage}_stage.batch_size="

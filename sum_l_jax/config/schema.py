@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import dataclasses
 import functools
 import json
+import re
 from typing import Any
 
 from sum_l_jax import loss_options
@@ -28,6 +29,7 @@ from sum_l_jax.config.fields import section
 from sum_l_jax.config.fields import setting
 from sum_l_jax.config.fields import walk
 from sum_l_jax.config.fields import walk_sections
+from sum_l_jax.loss_options import Rule
 from sum_l_jax.system import sharding_rules
 
 AUTO = "auto"
@@ -126,6 +128,20 @@ class Frames:
     (256, 320), "Range of the short side in pixels; it is drawn uniformly, before the crop."
   )
   flip: float = setting(0.5, "Probability of a mirrored clip.", allowed=between(0, 1))
+  rand_augment: str = setting(
+    "",
+    'Policy of RandAugment in timm\'s notation, such as "rand-m7-n4-mstd0.5-inc1", which changes'
+    " all frames of a clip alike; empty is off.",
+    allowed=Rule(
+      lambda value: not value or bool(re.fullmatch(types.RAND_AUGMENT, value)),
+      "be empty or a policy such as 'rand-m7-n4-mstd0.5-inc1'",
+    ),
+  )
+  erase: float = setting(
+    0.0,
+    "Probability that a rectangle of a clip shows noise, the same one in all frames.",
+    allowed=between(0, 1),
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -312,6 +328,24 @@ class Stage:
   )
   warmup: str = setting("0 epochs", "Length of the linear warm-up from warmup_start.")
   warmup_start: float = setting(0.0, "Learning rate at step 0 of a warm-up.")
+  label_smoothing: float = _loss(
+    "label_smoothing",
+    0.0,
+    "Share of a softmax task's target that is spread over all classes; multi-label tasks have"
+    " none.",
+  )
+  mixup: float = setting(
+    0.0,
+    "Parameter of the Beta distribution of mixup's shares; 0 is off. Mixed clips have two labels"
+    " and no narration: only the classification terms may have a weight.",
+    allowed=at_least(0),
+  )
+  cutmix: float = setting(
+    0.0, "The same for CutMix, which shows one clip in a window of the other.", allowed=at_least(0)
+  )
+  cutmix_share: float = setting(
+    0.5, "Share of the batches with CutMix where there is mixup too.", allowed=between(0, 1)
+  )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,8 @@ import functools
 import cv2
 import numpy as np
 
+from sum_l_jax.data import erasing
+from sum_l_jax.data import rand_augment
 from sum_l_jax.data import sampling
 
 # Principal components of RGB in ImageNet (Krizhevsky et al. 2012), as the
@@ -40,6 +42,9 @@ class ClipTransform:
       make a difference to the labels.
     color_lighting: standard deviation of the PCA lighting of training (Ego-Exo
       and LEMMA use 0.1 for the exo view); 0 turns it off.
+    rand_augment: policy that changes the frames as they are stored, in training,
+      see `rand_augment.parse`; empty is none.
+    erase: probability of a rectangle of noise in training, see `erasing`.
   """
 
   num_frames: int
@@ -48,6 +53,8 @@ class ClipTransform:
   short_side: tuple[int, int] = (256, 320)
   flip: float = 0.5
   color_lighting: float = 0.0
+  rand_augment: str = ""
+  erase: float = 0.0
 
   def __post_init__(self) -> None:
     object.__setattr__(self, "short_side", tuple(self.short_side))
@@ -59,11 +66,13 @@ class ClipTransform:
         f" and short_side ascending; got crop_size={self.crop_size} and"
         f" short_side={self.short_side}."
       )
-    if not 0.0 <= self.flip <= 1.0 or self.color_lighting < 0.0:
+    if not (0.0 <= self.flip <= 1.0 and 0.0 <= self.erase <= 1.0) or self.color_lighting < 0.0:
       raise ValueError(
-        "flip must be in [0, 1] and color_lighting at least 0; got flip="
-        f"{self.flip} and color_lighting={self.color_lighting}."
+        "flip and erase must be in [0, 1] and color_lighting at least 0; got flip="
+        f"{self.flip}, erase={self.erase} and color_lighting={self.color_lighting}."
       )
+    if self.rand_augment:
+      rand_augment.parse(self.rand_augment)
 
   @classmethod
   def for_testing(cls, num_frames: int, stride: int, crop_size: int) -> ClipTransform:
@@ -97,13 +106,14 @@ class ClipTransform:
   ) -> tuple[np.ndarray, np.ndarray]:
     """Resizes to a random short side, crops at random, flips at random.
 
+    RandAugment comes before, erasing after, as in the recipes that have them.
     Crop offsets are uniform over `[0, side - crop_size)`: the upper end never
     occurs, as in the reference.
 
     Args:
       frames: uint8 `[H, W, 3]` each, all of one size.
-      rng: generator, consumed by size, rows, columns, flip and lighting, in
-        this order.
+      rng: generator, consumed by size, rows, columns, flip, lighting, RandAugment
+        and erasing, in this order.
 
     Returns:
       Video uint8 `[len(frames), crop_size, crop_size, 3]`, and the lighting
@@ -115,9 +125,15 @@ class ClipTransform:
     left = _random_offset(width - self.crop_size, rng)
     flip = rng.random() < self.flip
     alpha = self.color_lighting * rng.standard_normal(3)
-    video = _resize_and_crop(frames, (height, width), [(top, left)], self.crop_size, flip)
+    _turn_off_threads()
+    if self.rand_augment:
+      for change in rand_augment.parse(self.rand_augment).draw(rng):
+        frames = [change(frame) for frame in frames]
+    video = _resize_and_crop(frames, (height, width), [(top, left)], self.crop_size, flip)[0]
+    if self.erase and rng.random() < self.erase:
+      erasing.erase(video, rng)
     offset = _EIGENVECTORS @ (alpha * _EIGENVALUES)
-    return video[0], offset.astype(np.float32)
+    return video, offset.astype(np.float32)
 
   def test(self, frames: Sequence[np.ndarray], num_crops: int = 1) -> np.ndarray:
     """Resizes the short side to `crop_size` and cuts 1 or 3 crops.

@@ -18,11 +18,16 @@ def softmax_cross_entropy(
   labels: jax.Array,
   mask: jax.Array | None = None,
   known: jax.Array | None = None,
+  *,
+  smoothing: float = 0.0,
 ) -> jax.Array:
   """Cross entropy of a task in which each clip has exactly one class.
 
   The loss is `-log( exp(x_y) / sum over k of exp(x_k) )` for logits x and the
-  class y.
+  class y. With label smoothing e (Szegedy et al., "Rethinking the Inception
+  architecture for computer vision", CVPR 2016) the target is no longer the class
+  y alone: it has 1 - e of the weight, and e is spread over the known classes, y
+  included.
 
   Args:
     logits: `[B, K]`.
@@ -31,6 +36,7 @@ def softmax_cross_entropy(
       anything, even NaN.
     known: `[B, K]` bool, the classes that were looked for; None is all. A row
       without any is as one whose mask is 0.
+    smoothing: e, in [0, 1).
 
   Returns:
     `[B]` float32 in nats, 0 where the mask is 0. In a kept row a label outside
@@ -63,8 +69,14 @@ def softmax_cross_entropy(
     logits = jnp.where(known | ~rows[:, None], logits, -jnp.inf)
     # The loss of an unknown class would be infinite, and its gradient NaN.
     index = jnp.where(valid[:, None], index, jnp.argmax(known, axis=1)[:, None])
-  values = -jnp.take_along_axis(jax.nn.log_softmax(logits), index, axis=1)
-  return jnp.where(rows, jnp.where(valid, values[:, 0], jnp.nan), 0.0)
+  logs = jax.nn.log_softmax(logits)
+  values = -jnp.take_along_axis(logs, index, axis=1)[:, 0]
+  if smoothing:
+    classes_of = jnp.ones_like(logits, bool) if known is None else known
+    # The logarithm of a class that is not known is infinite.
+    spread = -reduction.row_means(logs, classes_of)
+    values = (1.0 - smoothing) * values + smoothing * spread
+  return jnp.where(rows, jnp.where(valid, values, jnp.nan), 0.0)
 
 
 def sigmoid_cross_entropy(
@@ -108,8 +120,7 @@ def sigmoid_cross_entropy(
   values = labels * jax.nn.softplus(-logits) + (1.0 - labels) * jax.nn.softplus(logits)
   if known is None:
     return jnp.where(rows, jnp.mean(values, axis=1), 0.0)
-  total = jnp.sum(jnp.where(known, values, 0.0), axis=1)
-  return jnp.where(rows, total / jnp.maximum(jnp.sum(known, axis=1), 1), 0.0)
+  return jnp.where(rows, reduction.row_means(values, known), 0.0)
 
 
 def labelled_rows(mask: jax.Array | None, known: jax.Array | None, batch: int) -> jax.Array:

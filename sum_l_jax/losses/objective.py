@@ -79,6 +79,8 @@ class Objective:
     mask_duplicates: cosine of narrations from which a clip is no negative, in
       every contrastive term; 0 is off, as in the paper.
     triplet_margin: margin of `cross_view = "triplet"`.
+    label_smoothing: share of the target of a softmax task that is spread over its
+      classes. A multi_label task has no such target, and stays as it is.
 
   >>> objective = Objective(tasks={}, weights={"ego_text": 1.0}, temperature=0.5)
   >>> outputs = {"ego": {"embedding": jnp.array([[1.0, 0.0], [0.0, 1.0]])}}
@@ -103,6 +105,7 @@ class Objective:
   negatives_group: int = 0
   mask_duplicates: float = 0.0
   triplet_margin: float = loss_options.TRIPLET_MARGIN
+  label_smoothing: float = 0.0
 
   def __post_init__(self) -> None:
     """Raises ValueError for a field outside its choices or range."""
@@ -126,6 +129,12 @@ class Objective:
         f" use one of {tuple(k for k in loss_options.CROSS_VIEW if k != 'triplet')}."
       )
 
+    kinds = {kind for of_view in tasks.values() for kind in of_view.values()}
+    if self.label_smoothing and types.SOFTMAX not in kinds:
+      raise ValueError(
+        f"label_smoothing={self.label_smoothing} spreads the target of a softmax task over its"
+        f" classes, and there is no such task in {tasks}. Set it to 0."
+      )
     if self.average_over == "all" and self.cross_view not in loss_options.SELECTING_KINDS:
       raise ValueError(
         "average_over='all' says what a mean over selected pairs is over; the cross-view term"
@@ -170,7 +179,9 @@ class Objective:
         [B, D] of unit norm, "mask": [B] in {0, 1}, "known": {task: [B, K]
         bool}}}`. Without a mask every row counts; without "known" every class
         was looked for in every row. The loss of a task is the mean over the
-        rows in which some class of it was.
+        rows in which some class of it was. Where a view has "mixed" (see
+        `types.Mixed`), each of its rows has the labels of two clips, and the
+        mean is weighted by their shares.
 
     Returns:
       The weighted sum `[]`, and `{name: []}` with the unweighted terms by
@@ -209,9 +220,7 @@ class Objective:
     self, view: str, outputs: Mapping[str, Any], batch: Mapping[str, Any]
   ) -> jax.Array:
     """L_f or L_t: sum over the view's tasks of the mean over its labelled examples."""
-    mask = batch.get("mask")
     all_logits = _entry(outputs, "logits", f"outputs[{view!r}]")
-    all_labels = _entry(batch, "labels", f"batch[{view!r}]")
     if not self.tasks.get(view):
       raise ValueError(
         f"The weight of {view}_cls is {self._weight(f'{view}_cls')}, but"
@@ -221,15 +230,32 @@ class Objective:
     total = jnp.zeros((), jnp.float32)
     for task, kind in self.tasks[view].items():
       logits = _entry(all_logits, task, f"outputs[{view!r}]['logits']")
-      labels = _entry(all_labels, task, f"batch[{view!r}]['labels']")
-      known = batch.get("known", {}).get(task)
-      if kind == types.SOFTMAX:
-        values = classification.softmax_cross_entropy(logits, labels, mask, known)
-      else:
-        values = classification.sigmoid_cross_entropy(logits, labels, mask, known)
-      rows = classification.labelled_rows(mask, known, len(logits))
-      total += reduction.masked_mean(values, rows)
+      values, rows = self._label_losses(task, kind, logits, batch, f"batch[{view!r}]")
+      if "mixed" not in batch:
+        total += reduction.masked_mean(values, rows)
+        continue
+      # The loss is linear in the target: that of a mixed one is a mean of two.
+      mixed = batch["mixed"]
+      others, other_rows = self._label_losses(task, kind, logits, mixed, f"batch[{view!r}].mixed")
+      total += reduction.weighted_mean(
+        jnp.concatenate([values, others]),
+        jnp.concatenate([rows * mixed["share"], other_rows * (1.0 - mixed["share"])]),
+      )
     return total
+
+  def _label_losses(
+    self, task: str, kind: str, logits: jax.Array, labelled: Mapping[str, Any], where: str
+  ) -> tuple[jax.Array, jax.Array]:
+    """The loss of each row of a task `[B]`, and which rows have one `[B]`."""
+    mask, known = labelled.get("mask"), labelled.get("known", {}).get(task)
+    labels = _entry(_entry(labelled, "labels", where), task, f"{where}['labels']")
+    if kind == types.SOFTMAX:
+      values = classification.softmax_cross_entropy(
+        logits, labels, mask, known, smoothing=self.label_smoothing
+      )
+    else:
+      values = classification.sigmoid_cross_entropy(logits, labels, mask, known)
+    return values, classification.labelled_rows(mask, known, len(logits))
 
   def _ego_exo(
     self, outputs: types.Outputs, batch: types.Batch

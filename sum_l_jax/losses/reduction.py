@@ -41,6 +41,29 @@ def masked_mean(values: jax.Array, mask: jax.Array | None = None) -> jax.Array:
   return total / jnp.maximum(jnp.sum(rows), 1)
 
 
+def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
+  """Mean of the values `[B]` by weights `[B]` of at least 0; exactly 0 if all are.
+
+  >>> weighted_mean(jnp.array([1.0, 3.0, 100.0]), jnp.array([0.5, 1.5, 0.0])).item()
+  2.5
+  """
+  total = jnp.sum(weights)
+  # A value without a weight may be infinite.
+  values = jnp.where(weights > 0, values.astype(jnp.float32), 0.0)
+  return jnp.sum(weights * values) / jnp.where(total > 0, total, 1.0)
+
+
+def row_means(values: jax.Array, mask: jax.Array) -> jax.Array:
+  """Mean of the selected values of each row, `[B]`; 0 where there are none.
+
+  Args:
+    values: `[B, K]`.
+    mask: `[B, K]` bool.
+  """
+  total = jnp.sum(jnp.where(mask, values, 0.0), axis=1)
+  return total / jnp.maximum(jnp.sum(mask, axis=1), 1)
+
+
 def masked_softmax(logits: jax.Array, mask: jax.Array) -> jax.Array:
   """Softmax along the last axis over the entries whose mask is True.
 

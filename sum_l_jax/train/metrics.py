@@ -28,6 +28,7 @@ from sum_l_jax.system import mirror
 from sum_l_jax.system import peers
 from sum_l_jax.system import run_files
 from sum_l_jax.train import metric_log
+from sum_l_jax.train import mixing
 
 Sums = dict[str, metrics.Average]
 
@@ -51,6 +52,17 @@ def _top1(logits: jax.Array, labels: jax.Array) -> jax.Array:
   return (hit > 0).astype(jnp.float32)
 
 
+def _top1_of(
+  task: str, logits: jax.Array, labelled: Mapping[str, Any], weights: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Hits of the rows, float32 `[B]`, and how much each counts, `[B]`."""
+  known = labelled.get("known", {}).get(task)
+  if known is not None:
+    logits = jnp.where(known, logits, -jnp.inf)
+    weights = weights * jnp.any(jnp.asarray(known), axis=1)
+  return _top1(logits, jnp.asarray(labelled["labels"][task])), weights
+
+
 def step_sums(
   total: jax.Array, terms: Mapping[str, jax.Array], outputs: types.Outputs, batch: types.Batch
 ) -> Sums:
@@ -64,21 +76,18 @@ def step_sums(
 
   Returns:
     `loss`, `loss/<term>` and `<view>/<task>_top1`, which counts the examples
-    that are labelled for the task, and compares the classes that are known.
+    that are labelled for the task, and compares the classes that are known. Of
+    a mixed clip each label counts by its share.
   """
   sums = {"loss": scalar(total)}
   sums.update({f"loss/{name}": scalar(v) for name, v in terms.items()})
   for view, out in outputs.items():
     for task, logits in out["logits"].items():
-      part = batch[view]
-      known = part.get("known", {}).get(task)
-      mask = jnp.asarray(part["mask"])
-      if known is not None:
-        logits = jnp.where(known, logits, -jnp.inf)
-        mask = mask * jnp.any(jnp.asarray(known), axis=1)
-      sums[f"{view}/{task}_top1"] = metrics.Average.from_model_output(
-        _top1(logits, jnp.asarray(part["labels"][task])), mask=mask
-      )
+      sides = [_top1_of(task, logits, *side) for side in mixing.shares(batch[view])]
+      hits, weights = (jnp.stack(values) for values in zip(*sides))
+      count = weights.sum(0)
+      hit = (weights * hits).sum(0) / jnp.where(count > 0, count, 1.0)
+      sums[f"{view}/{task}_top1"] = metrics.Average.from_model_output(hit, mask=count > 0)
   return sums
 
 

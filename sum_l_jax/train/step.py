@@ -13,6 +13,8 @@ import optax
 from sum_l_jax import types
 from sum_l_jax.system import devices
 from sum_l_jax.train import metrics
+from sum_l_jax.train.mixing import NOT_MIXED
+from sum_l_jax.train.mixing import Mixing
 from sum_l_jax.train.optimizer import at_step
 from sum_l_jax.train.state import Applied
 from sum_l_jax.train.state import TrainState
@@ -48,6 +50,7 @@ def make_train_step(
   seed: int,
   mesh: jax.sharding.Mesh,
   shardings: TrainState | None = None,
+  mixing: Mixing = NOT_MIXED,
   skip_non_finite: bool = False,
 ) -> Step:
   """Compiles the step: state, batch -> state, sums of the step's metrics.
@@ -61,17 +64,19 @@ def make_train_step(
     objective: outputs, batch -> total [], terms; see `losses.objective`.
     optimizer: an optimizer of `make_optimizer`.
     schedule: step -> learning rate, for the log.
-    seed: dropout keys are derived from (seed, step, view).
+    seed: keys of dropout and mixing are derived from (seed, step, view).
     mesh: the devices, of `devices.make_mesh`.
     shardings: where each array of the state lies; None is on every device.
+    mixing: how clips of different labels are mixed.
     skip_non_finite: whether a step that is not finite changes nothing but the
       number of steps, which the learning rate follows.
   """
 
   def step(state: TrainState, batch: types.Batch) -> tuple[TrainState, metrics.Sums]:
     key = jax.random.fold_in(jax.random.key(seed), state.step)
-    # Only half of the key is needed; drawing from the whole would change every run.
-    dropout_key, _ = jax.random.split(key)
+    dropout_key, mixing_key = jax.random.split(key)
+    if mixing:
+      batch = mixing(batch, mixing_key)
 
     def loss(params: Tree) -> tuple[jax.Array, Any]:
       outputs, stats = network.apply(params, state.stats, batch, train=True, key=dropout_key)

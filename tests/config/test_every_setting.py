@@ -423,6 +423,8 @@ _RUN = {"stop_at": "joint:0"}
 _FPV = {"method": "fpv_only"}
 # Some pairs of each batch are above the threshold and some below.
 _PAIRS = {"pairs.top_k": 3, "loss.threshold": 0.2, "joint_stage.batch_size": 8}
+# The terms that a mixed clip may have.
+_LABELS = {f"loss.weights.{term}": 0.0 for term in ("ego_exo", "ego_text", "exo_text")}
 _ALONE = {"eval.during_split": "", "eval.splits": ("val",), "joint_stage.total": "1 steps"}
 _RETRIEVAL = {"eval.retrieval": True, "narrations": "{folder}/all_narrations.npz"}
 _KITCHEN = {**_RUN, "prepare.recipe": "toy_kitchen_generic"}
@@ -434,9 +436,10 @@ def _stage(stage: str) -> dict[str, Entry]:
   steps = learned(stage)
   plateaus = {at + "boundaries": ("0 steps", "1 steps", "2 steps")}
   warm = {at + "warmup": "2 steps"}
+  program = step_program(stage)
   return {
     at + "batch_size": Entry(2, steps),
-    at + "chunks": Entry(2, step_program(stage), {"model.backbone": "transformer"}),
+    at + "chunks": Entry(2, program, {"model.backbone": "transformer"}),
     at + "total": Entry("2 steps", stage_run(stage)),
     at + "optimizer": Entry("adamw", steps),
     at + "learning_rate": Entry(0.02, steps),
@@ -449,6 +452,10 @@ def _stage(stage: str) -> dict[str, Entry]:
     at + "factors": Entry((1.0, 0.3, 0.1), steps, plateaus),
     at + "warmup": Entry("2 steps", steps),
     at + "warmup_start": Entry(0.005, steps, warm),
+    at + "label_smoothing": Entry(0.1, steps),
+    at + "mixup": Entry(0.8, program, _LABELS),
+    at + "cutmix": Entry(1.0, program, _LABELS),
+    at + "cutmix_share": Entry(1.0, program, {**_LABELS, at + "mixup": 0.8, at + "cutmix": 1.0}),
   }
 
 
@@ -495,6 +502,8 @@ FIELDS: dict[str, Entry] = {
   "frames.crop_size": Entry(6, batches()),
   "frames.short_side": Entry((12, 12), batches()),
   "frames.flip": Entry(1.0, batches()),
+  "frames.rand_augment": Entry("rand-m7-n4-mstd0.5-inc1", batches()),
+  "frames.erase": Entry(1.0, batches()),
   "model.backbone": Entry("pooled_6", batches(), {"frames.count": 0}),
   "model.head": Entry("attentive", _STEPS),
   "model.probe_depth": Entry(2, _STEPS, {"model.head": "attentive"}),
@@ -772,7 +781,7 @@ STAGE = {
   "warmup_start": 0.01,
 }
 # What the gradient is of has tests of its own (tests/train, tests/losses).
-NO_FORMULAS = ("chunks",)
+NO_FORMULAS = ("chunks", "cutmix", "cutmix_share", "label_smoothing", "mixup")
 
 
 @pytest.mark.parametrize("stage", schema.STAGES)

@@ -12,6 +12,7 @@ from sum_l_jax.losses import classification
 from sum_l_jax.losses import reduction
 from sum_l_jax.losses.objective import Objective
 from sum_l_jax.train import metrics
+from sum_l_jax.train import mixing
 
 MASK = np.array([1, 1, 0, 1, 0])
 
@@ -65,6 +66,92 @@ def test_sigmoid_against_torch_and_numpy():
   np.testing.assert_allclose(mean, literal, rtol=1e-5)
   np.testing.assert_allclose(mean, oracle.item(), rtol=1e-5)
   np.testing.assert_allclose(gradient, tensor.grad.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_label_smoothing_against_torch():
+  """Also where some classes are known alone: the loss of a head that has these."""
+  rng = np.random.default_rng(2)
+  logits, labels = rng.normal(size=(5, 4)) * 3, np.array([3, 0, -1, 1, 99])
+  keep = np.flatnonzero(MASK)
+  known = np.array([[0, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]], bool)
+
+  def loss(x, known):
+    values = classification.softmax_cross_entropy(
+      x, jnp.asarray(labels), jnp.asarray(MASK), known, smoothing=0.3
+    )
+    return reduction.masked_mean(values, jnp.asarray(MASK))
+
+  for classes in (None, known):
+    mean, gradient = jax.jit(jax.value_and_grad(loss))(
+      logits, None if classes is None else jnp.asarray(classes)
+    )
+    tensor = torch.tensor(logits, requires_grad=True)
+    rows = []
+    for row in keep:
+      columns = np.arange(4) if classes is None else np.flatnonzero(classes[row])
+      target = torch.tensor(int(np.flatnonzero(columns == labels[row])[0]))
+      rows.append(
+        torch.nn.functional.cross_entropy(tensor[row, columns], target, label_smoothing=0.3)
+      )
+    oracle = torch.stack(rows).mean()
+    oracle.backward()
+    np.testing.assert_allclose(mean, oracle.item(), rtol=1e-5)
+    np.testing.assert_allclose(gradient, tensor.grad.numpy(), rtol=1e-4, atol=1e-6)
+  assert np.isnan(
+    classification.softmax_cross_entropy(
+      jnp.zeros((1, 3)), jnp.array([2]), None, jnp.array([[True, True, False]]), smoothing=0.3
+    )[0]
+  )
+
+
+def test_mixed_clips_have_the_loss_of_mixed_targets():
+  """Against torch with soft targets, of which multi-label tasks have them too."""
+  rng = np.random.default_rng(3)
+  hot = lambda ids: np.eye(5)[ids]
+  share = np.array([0.3, 0.3, 0.8, 0.8])
+  verbs = rng.integers(0, 5, (2, 4))
+  nouns = rng.integers(0, 2, (2, 4, 5)).astype(np.float32)
+  logits = {"verb": rng.normal(size=(4, 5)), "noun": rng.normal(size=(4, 5))}
+  side = lambda i: {
+    "labels": {"verb": jnp.asarray(verbs[i]), "noun": jnp.asarray(nouns[i])},
+    "mask": jnp.ones(4),
+  }
+  batch = {"ego": {**side(0), "mixed": {**side(1), "share": jnp.asarray(share)}}}
+  objective = Objective(
+    tasks={"ego": {"verb": "softmax", "noun": "multi_label"}},
+    weights={"ego_cls": 1.0},
+    label_smoothing=0.1,
+  )
+  total, _ = objective({"ego": {"logits": jax.tree.map(jnp.asarray, logits)}}, batch)
+  soft = lambda x: torch.tensor(share[:, None] * x[0] + (1 - share[:, None]) * x[1])
+  target = 0.9 * soft(hot(verbs)) + 0.1 / 5
+  expected = torch.nn.functional.cross_entropy(torch.tensor(logits["verb"]), target)
+  expected += torch.nn.functional.binary_cross_entropy_with_logits(
+    torch.tensor(logits["noun"]), soft(nouns)
+  )
+  assert float(total) == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_mixed_clip_counts_by_the_share_that_is_labelled():
+  """Clip 0 is labelled, the one mixed into it isn't; clip 2 and its other one don't count."""
+  known = np.array([[1, 1, 0], [0, 0, 0], [1, 1, 1], [1, 1, 1]], bool)
+  logits = np.array([[1.0, 2, 3], [2, 0, 1], [0, 0, 9], [1, 1, 0]])
+  labels = np.array([1, 0, 0, 0])
+  part = {
+    "labels": {"verb": jnp.asarray(labels)},
+    "known": {"verb": jnp.asarray(known)},
+    "mask": jnp.array([1.0, 1, 0, 0]),
+  }
+  swapped = mixing.neighbours(part)
+  assert swapped["labels"]["verb"].tolist() == [0, 1, 0, 0]
+  batch = {"ego": {**part, "mixed": {**swapped, "share": jnp.full(4, 0.25)}}}
+  outputs = {"ego": {"logits": {"verb": jnp.asarray(logits)}}}
+  objective = Objective(tasks={"ego": {"verb": "softmax"}}, weights={"ego_cls": 1.0})
+  # Row 0 shows a quarter of clip 0, row 1 three quarters: of classes 0 and 1, class 1.
+  rows = [np.log1p(np.exp(-1.0)), np.log1p(np.exp(2.0))]
+  assert float(objective(outputs, batch)[0]) == pytest.approx(0.25 * rows[0] + 0.75 * rows[1])
+  sums = metrics.compute([metrics.step_sums(jnp.float32(0), {}, outputs, batch)])
+  assert sums["ego/verb_top1"] == 0.5  # Right in row 0, wrong in row 1.
 
 
 @pytest.mark.parametrize("label", [-1, 3])
