@@ -390,12 +390,18 @@ class _Conversion:
 
   def _take_projection(self, form: vit_names.Format, view: str, tower: dict[str, Any]) -> None:
     """Puts a projection without bias into `tower`, where it reads the encoder's feature."""
-    kernel = self._tensors.get(form.projection)
-    if kernel is None:
-      return
-    self._used.add(form.projection)
     spec = models.BACKBONES[self._backbone].vit
     assert spec is not None
+    kernel = self._tensors.get(form.projection)
+    if kernel is None:
+      if spec.pooling in ("pooler", "map"):
+        # The feature of VideoPrism's video-text networks and of SigLIP lies in the
+        # space of their texts as it is.
+        identity, bias = np.eye(spec.width, dtype=np.float32), np.zeros(spec.width, np.float32)
+        tower["projection"] = {"kernel": identity, "bias": bias}
+        self.report.new["projection"] = "the identity"
+      return
+    self._used.add(form.projection)
     if kernel.ndim != 2 or len(kernel) != spec.width:
       self.report.skip(f"projection of {kernel.shape}, not of {spec.width} rows", form.projection)
       return

@@ -326,6 +326,18 @@ def test_several_files_and_their_index(network, tmp_path):
     assert all(np.array_equal(one[key], two[key]) for key in one) and one.keys() == two.keys()
 
 
+@pytest.mark.parametrize(
+  "name, has", [("videoprism_lvt_tiny", True), ("siglip2_tiny", True), ("videoprism_tiny", False)]
+)
+def test_features_in_the_space_of_texts_are_projected_as_they_are(network, tmp_path, name, has):
+  weights, report = convert_file(save_network(network(name), tmp_path / "theirs"))
+  ego, width = weights.params["ego"], ROWS[name][0].width
+  assert ("projection" in ego) == has == (weights.card["embedding_dim"] == width)
+  if has:
+    np.testing.assert_array_equal(ego["projection"]["kernel"], np.eye(width))
+    assert not ego["projection"]["bias"].any() and report.new["projection"] == "the identity"
+
+
 # --- The authors' own files.
 
 
