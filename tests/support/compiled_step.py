@@ -16,6 +16,12 @@ MATMUL = (_TEXTS / "matmul.txt").read_text()
 LOOP = (_TEXTS / "loop.txt").read_text()
 # Copies beside other work; S(1) is the chip's fast memory.
 ASYNC = (_TEXTS / "async.txt").read_text()
+# A scan over three blocks with a Pallas kernel, as the TPU compiler leaves it, shortened:
+# the kernel's attributes go over several lines, the text has no number of turns, and the
+# body reads and writes slices of stacks in main memory.
+KERNEL = (_TEXTS / "kernel.txt").read_text()
+# A convolution with padding, and products of a batch as the TPU compiler writes them.
+CONVOLUTIONS = (_TEXTS / "convolutions.txt").read_text()
 
 
 def compiled(numbers=1_023_750_000, **changes):

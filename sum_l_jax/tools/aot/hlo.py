@@ -1,19 +1,23 @@
 """Reads the text of a compiled program: its operations, costs, collectives.
 
-XLA prints an optimised program as computations of one instruction a line. The
-TPU compiler notes its own estimate of cycles beside most of them. Inside a
-fusion nothing is counted but collectives: the fusion is one operation. Bodies
-of loops count as often as they run, where the text says how often.
+XLA prints an optimised program as computations of one instruction a line; only
+a kernel's attributes may go over several. The TPU compiler notes its own
+estimate of cycles beside most of them. Inside a fusion nothing is counted but
+collectives and the arithmetic of matrix products: the fusion is one operation.
+Bodies of loops count as often as they run, where the text says how often.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 import dataclasses
 import functools
 import math
 import re
+
+import numpy as np
 
 _COLLECTIVE = re.compile(
   "(all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast)(-start)?"
@@ -25,7 +29,9 @@ _FREE = re.compile(
 _CALLS = re.compile("while|conditional|call|async-.*")
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
+# Nothing but this ends one: a kernel's attributes have lines such as "}}, metadata=".
+_END = re.compile(r"^\}(?:, execution_thread=.*| *//.*)?$")
+_INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
 _OPCODE = re.compile(r"(?:^|\s)([a-z][a-z0-9\-]*)\(")
 _ARRAY = re.compile(
   r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\]"
@@ -41,6 +47,13 @@ _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CHANNEL = re.compile(r"\bchannel_id=(\d+)")
 _TILE = re.compile(r"\AT\(([\d,]+)\)")
 _SPACE = re.compile(r"S\((\d+)\)")
+_CONTRACTED = re.compile(r"\blhs_contracting_dims=\{([\d,]*)\}")
+_WINDOW = re.compile(r"\bwindow=\{([^}]*)\}")
+_LABELS = re.compile(r"\bdim_labels=(\w+)_(\w+)->(\w+)")
+_CONDITION = re.compile(r"\bcondition=%?([\w.\-]+)")
+_BODY = re.compile(r"\bbody=%?([\w.\-]+)")
+_DIRECTION = re.compile(r"\bdirection=(\w+)")
+_INDEX = re.compile(r"\bindex=(\d+)")
 _TARGET = re.compile(r'custom_call_target="([^"]*)"')
 # Chips that exchange with each other, in the three ways that XLA writes them:
 # {{0,1},{2,3}}, [2,2]<=[4] and mesh['a'=2,'b'=2] {'b'}; of an axis, 'b':(1)2, it may be a part.
@@ -158,10 +171,12 @@ class Instruction:
     called: computations that it names.
     op_name: path of scopes and the primitive that it comes from.
     cycles: the compiler's estimate, or None.
-    trips: how often a loop runs; 1 for all else, and where it isn't said.
+    trips: how often a loop runs, where it is said beside it; else 0.
     channel: number of an exchange between chips; "" where there is none.
     target: name of a custom call; "" where there is none.
     group: chips that an exchange is between; 0 is all.
+    given: what stands in the parentheses, of a constant its value.
+    attributes: what stands behind them.
   """
 
   name: str
@@ -175,6 +190,8 @@ class Instruction:
   channel: str
   target: str
   group: int
+  given: str
+  attributes: str
 
 
 def _closing(text: str, start: int) -> int:
@@ -205,10 +222,12 @@ def _read_instruction(name: str, text: str) -> Instruction | None:
     called=tuple(called),
     op_name=_first(_NAME, rest),
     cycles=int(cycles) if cycles else None,
-    trips=int(_first(_TRIPS, rest) or 1),
+    trips=int(_first(_TRIPS, rest) or 0),
     channel=_first(_CHANNEL, rest),
     target=_first(_TARGET, rest),
     group=read_group(rest),
+    given=text[opcode.end() : end],
+    attributes=rest,
   )
 
 
@@ -219,12 +238,15 @@ class Operation:
   Attributes:
     instruction: the line.
     times: number of runs in a step.
-    operands: arrays that it reads.
+    operands: arrays that it reads; of an array that it reads by dynamic slices
+      these slices.
+    results: arrays that it writes; of an array that it updates the update.
   """
 
   instruction: Instruction
   times: int
   operands: tuple[Array, ...]
+  results: tuple[Array, ...]
 
   @property
   def cycles(self) -> int:
@@ -234,16 +256,17 @@ class Operation:
   @property
   def bytes(self) -> int:
     """Bytes read and written in all runs, without padding."""
-    return self.times * sum(a.bytes for a in (*self.operands, *self.instruction.arrays))
+    return self.times * sum(a.bytes for a in (*self.operands, *self.results))
 
   @property
   def main_bytes(self) -> int:
     """Bytes between the chip and its main memory in all runs, with padding.
 
-    An operand counts whole, also where only a slice of it is read. When a copy
-    runs beside other work, its start counts and its end doesn't.
+    An operand counts whole, also where only a part of it is read, unless the part
+    is a dynamic slice. When a copy runs beside other work, its start counts and
+    its end doesn't.
     """
-    opcode, arrays = self.instruction.opcode, self.instruction.arrays
+    opcode, arrays = self.instruction.opcode, self.results
     if opcode.endswith("-done") or self.instruction.target in _FREE_TARGETS:
       return 0
     operands = self.operands
@@ -276,6 +299,69 @@ class Collective:
   group: int = 0
 
 
+def _like(arrays: Sequence[Array], part: Array) -> Array:
+  """A part of an array: its own sizes, in the memory and in the tiles of the whole."""
+  whole = arrays[0]
+  if len(whole.shape) != len(part.shape):
+    return dataclasses.replace(part, space=whole.space)
+  return dataclasses.replace(whole, shape=part.shape)
+
+
+def _value(computation: Mapping[str, Instruction], name: str) -> int | None:
+  """The number that an instruction is, where it is a constant or a copy of one."""
+  while name in computation and computation[name].opcode in ("copy", "bitcast"):
+    name = computation[name].operands[0]
+  found = computation.get(name)
+  is_number = found and found.opcode == "constant" and found.given.lstrip("-").isdecimal()
+  return int(found.given) if found and is_number else None
+
+
+def _operations(computation: Mapping[str, Instruction], instruction: Instruction) -> int:
+  """Operations of a matrix product or a convolution; 0 of all else."""
+  if instruction.opcode not in ("dot", "convolution"):
+    return 0
+  shapes = [computation[n].arrays[0].shape for n in instruction.operands if n in computation]
+  if len(shapes) < 2:
+    return 0
+  out = instruction.arrays[0].shape
+  if instruction.opcode == "dot":
+    contracted = _numbers(_first(_CONTRACTED, instruction.attributes))
+    return 2 * math.prod(out) * math.prod(shapes[0][d] for d in contracted)
+  return _of_convolution(instruction.attributes, shapes[0], shapes[1], out)
+
+
+def _of_convolution(
+  attributes: str, inputs: tuple[int, ...], kernel: tuple[int, ...], out: tuple[int, ...]
+) -> int:
+  """Operations of a convolution without those on padding and dilation.
+
+  The TPU compiler makes convolutions of all matrix products; those of a batch
+  have the batch as a dimension of space, dilated and padded so that each part
+  meets its own.
+  """
+  labels = _LABELS.search(attributes)
+  if not labels:
+    return 0
+  of_inputs, of_kernel, of_out = labels.groups()
+  window = dict(field.split("=") for field in _first(_WINDOW, attributes).split())
+
+  def spatial(name: str, place: int, default: str) -> str:
+    return window[name].split("x")[place] if name in window else default
+
+  total = 2 * kernel[of_kernel.index("i")]
+  total *= out[of_out.index("f")] * out[of_out.index("b")]
+  for place, label in enumerate(sorted(set(of_kernel) - {"i", "o"})):
+    low = int(spatial("pad", place, "0_0").split("_")[0])
+    dilation = int(spatial("lhs_dilate", place, "1"))
+    at = np.add.outer(
+      np.arange(out[of_out.index(label)]) * int(spatial("stride", place, "1")),
+      np.arange(kernel[of_kernel.index(label)]) * int(spatial("rhs_dilate", place, "1")) - low,
+    )
+    last = (inputs[of_inputs.index(label)] - 1) * dilation
+    total *= int(((at >= 0) & (at <= last) & (at % dilation == 0)).sum())
+  return total
+
+
 class Program:
   """A compiled program, from its text."""
 
@@ -286,23 +372,39 @@ class Program:
       ValueError: it is no HLO.
     """
     self._computations: dict[str, dict[str, Instruction]] = {}
+    self._roots: dict[str, Instruction] = {}
     self._entry = ""
-    current = None
+    name, lines = "", []
     for line in text.splitlines():
-      if current is None:
+      if not name:
         head = _COMPUTATION.match(line)
         if head:
-          current = self._computations.setdefault(head.group(2), {})
-          self._entry = head.group(2) if head.group(1) else self._entry
-      elif line.startswith("}"):
-        current = None
+          name, lines = head.group(2), []
+          self._entry = name if head.group(1) else self._entry
+      elif _END.match(line):
+        self._read(name, lines)
+        name = ""
       else:
-        item = _INSTRUCTION.match(line)
-        found = item and _read_instruction(*item.groups())
-        if found:
-          current[found.name] = found
+        lines.append(line)
     if not self._entry:
       raise ValueError("The text has no ENTRY computation: it is no HLO.")
+
+  def _read(self, name: str, lines: Sequence[str]) -> None:
+    """Reads a computation; a line that begins no instruction continues the last one."""
+    whole: list[tuple[bool, str, list[str]]] = []
+    for line in lines:
+      item = _INSTRUCTION.match(line)
+      if item:
+        whole.append((bool(item.group(1)), item.group(2), [item.group(3)]))
+      elif whole:
+        whole[-1][2].append(line)
+    computation = self._computations.setdefault(name, {})
+    for root, instruction, parts in whole:
+      found = _read_instruction(instruction, "".join(parts))
+      if found:
+        computation[instruction] = found
+        if root:
+          self._roots[name] = found
 
   def _walk(
     self, name: str, times: int, fused: bool
@@ -315,7 +417,67 @@ class Program:
       inside = fused or instruction.opcode == "fusion"
       if inside or _CALLS.fullmatch(instruction.opcode):
         for called in instruction.called:
-          yield from self._walk(called, times * instruction.trips, inside)
+          yield from self._walk(called, times * self._trips(computation, instruction), inside)
+
+  def _trips(self, computation: Mapping[str, Instruction], instruction: Instruction) -> int:
+    """How often the computations of an instruction run; 1 where nothing says it."""
+    if instruction.opcode != "while":
+      return 1
+    return instruction.trips or self._counted(computation, instruction) or 1
+
+  def _counted(self, computation: Mapping[str, Instruction], loop: Instruction) -> int | None:
+    """Turns of a loop over a number that grows by one, as `lax.scan` makes them."""
+    condition, body = (_first(pattern, loop.attributes) for pattern in (_CONDITION, _BODY))
+    compare, root = self._roots.get(condition), self._roots.get(body)
+    start = computation.get(loop.operands[0]) if loop.operands else None
+    if not (compare and root and start):
+      return None
+    test = self._computations[condition]
+    sides = [test[name] for name in compare.operands if name in test]
+    if compare.opcode != "compare" or len(sides) != 2 or sides[0].opcode != "get-tuple-element":
+      return None
+    place = int(_first(_INDEX, sides[0].attributes) or 0)
+    limit, first = _value(test, sides[1].name), None
+    if start.opcode == "tuple":
+      first = _value(computation, start.operands[place])
+    step = self._step(body, root, place)
+    if limit is None or first is None or step != 1:
+      return None
+    more = {"LT": 0, "LE": 1}.get(_first(_DIRECTION, compare.attributes))
+    return None if more is None else max(limit - first + more, 0)
+
+  def _step(self, body: str, root: Instruction, place: int) -> int | None:
+    """What the body of a loop adds to an entry of its tuple."""
+    inside = self._computations[body]
+    if root.opcode != "tuple" or root.operands[place] not in inside:
+      return None
+    total = inside[root.operands[place]]
+    if total.opcode != "add" or len(total.operands) != 2:
+      return None
+    return _value(inside, total.operands[1])
+
+  @functools.cached_property
+  def uncounted_loops(self) -> int:
+    """Loops of which nothing says how often they run, whose bodies count once."""
+    return sum(
+      instruction.opcode == "while"
+      and not instruction.trips
+      and self._counted(computation, instruction) is None
+      for computation, instruction, *_ in self._walk(self._entry, 1, False)
+    )
+
+  @functools.cached_property
+  def products(self) -> tuple[tuple[Instruction, int], ...]:
+    """Matrix products and convolutions with their operations, in all runs.
+
+    A multiplication and an addition are two operations. Kernels are not among
+    them.
+    """
+    return tuple(
+      (instruction, times * operations)
+      for computation, instruction, times, _ in self._walk(self._entry, 1, False)
+      if (operations := _operations(computation, instruction))
+    )
 
   @functools.cached_property
   def operations(self) -> tuple[Operation, ...]:
@@ -323,10 +485,77 @@ class Program:
     found = []
     for computation, instruction, times, fused in self._walk(self._entry, 1, False):
       if not fused and not _FREE.fullmatch(instruction.opcode):
-        names = [name for name in instruction.operands if name in computation]
-        operands = tuple(array for name in names for array in computation[name].arrays)
-        found.append(Operation(instruction, times, operands))
+        operands = tuple(
+          array
+          for place, name in enumerate(instruction.operands)
+          if name in computation
+          for array in self._read_of(instruction, place, computation[name].arrays)
+        )
+        found.append(
+          Operation(instruction, times, operands, self._written(computation, instruction))
+        )
     return tuple(sorted(found, key=lambda o: (-o.cycles, -o.bytes)))
+
+  def _read_of(
+    self, instruction: Instruction, place: int, arrays: tuple[Array, ...]
+  ) -> tuple[Array, ...]:
+    """What an instruction reads of an operand: of a stack over blocks only the block's part.
+
+    Where a loop turns over the first axis of arrays, its body reads and writes
+    slices of them; whole, they would count as often as the loop runs.
+    """
+    opcode = instruction.opcode
+    if opcode == "dynamic-slice" and not place:
+      return tuple(_like(arrays, part) for part in instruction.arrays)
+    if opcode == "dynamic-update-slice" and not place:
+      return ()
+    if opcode != "fusion" or len(arrays) != 1:
+      return arrays
+    found: list[Array] = []
+    for user, position in self._users(instruction, place):
+      if user.opcode not in ("dynamic-slice", "dynamic-update-slice") or position:
+        return arrays
+      found += self._read_of(user, position, arrays)
+    return tuple(dict.fromkeys(found))
+
+  def _users(self, fusion: Instruction, place: int) -> Iterator[tuple[Instruction, int]]:
+    """Instructions within a fusion that use an operand, and as which of theirs."""
+    inside = self._computations.get(fusion.called[0], {}) if fusion.called else {}
+    names = {n for n, i in inside.items() if i.opcode == "parameter" and i.given == str(place)}
+    for instruction in inside.values():  # Operands stand above what uses them.
+      for position, name in enumerate(instruction.operands):
+        if name not in names:
+          continue
+        if instruction.opcode == "bitcast":
+          names.add(instruction.name)
+        elif instruction.opcode == "fusion":
+          yield from self._users(instruction, position)
+        else:
+          yield instruction, position
+
+  def _written(
+    self, computation: Mapping[str, Instruction], instruction: Instruction
+  ) -> tuple[Array, ...]:
+    """What an instruction writes of its results: what it updates, where it updates in place."""
+    if instruction.opcode == "bitcast" and instruction.operands[0] in computation:
+      inner = self._written(computation, computation[instruction.operands[0]])
+      return instruction.arrays if inner == computation[instruction.operands[0]].arrays else inner
+    if instruction.opcode == "dynamic-update-slice":
+      update = computation.get(instruction.operands[1])
+      return tuple(_like(instruction.arrays, a) for a in update.arrays) if update else ()
+    root = self._roots.get(instruction.called[0]) if instruction.called else None
+    if instruction.opcode != "fusion" or not root:
+      return instruction.arrays
+    inside = self._computations[instruction.called[0]]
+    if root.opcode != "tuple":
+      parts = [self._written(inside, root)]
+    else:
+      parts = [self._written(inside, inside[name]) for name in root.operands if name in inside]
+    if len(parts) != len(instruction.arrays):
+      return instruction.arrays
+    return tuple(
+      _like((array,), part) for array, found in zip(instruction.arrays, parts) for part in found
+    )
 
   @property
   def cycles(self) -> int | None:

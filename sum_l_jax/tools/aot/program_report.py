@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+import dataclasses
 import math
 from typing import Any
 
 from sum_l_jax.tools import chips
 from sum_l_jax.tools import program_costs
+from sum_l_jax.tools.aot import attention_times
 from sum_l_jax.tools.aot import compiler
 from sum_l_jax.tools.aot import hlo
 
@@ -66,18 +68,47 @@ def _collectives(program: hlo.Program) -> list[dict[str, Any]]:
   return sorted(out.values(), key=lambda row: -row["bytes"])
 
 
-def _costs(compiled: compiler.Compiled, program: hlo.Program) -> dict[str, float]:
-  """XLA's costs, or none where it counted the body of a loop only once."""
+def _costs(
+  compiled: compiler.Compiled, program: hlo.Program, attention: attention_times.Times | None
+) -> dict[str, float]:
+  """XLA's costs; where it left something out, the arithmetic of matrix products.
+
+  XLA counts the body of a loop once, and kernels not at all.
+  """
   looped = sum(o.bytes for o in program.operations if o.times > 1)
   total = sum(o.bytes for o in program.operations)
-  return {} if looped > 0.01 * total else dict(compiled.costs)
+  if looped <= 0.01 * total and not (attention and attention.kernels):
+    return dict(compiled.costs)
+  flops = sum(operations for _, operations in program.products)
+  if attention:
+    flops = attention.operations + attention.rest_operations
+  return {"flops": flops} if flops else {}
 
 
-def _times(chip: chips.Chip, flops: float | None, program: hlo.Program) -> dict[str, Any]:
-  """Seconds of a step by three estimates; None where one can't be made."""
+def _times(
+  chip: chips.Chip,
+  flops: float | None,
+  program: hlo.Program,
+  attention: attention_times.Times | None,
+) -> dict[str, Any]:
+  """Seconds of a step by three estimates; None where one can't be made.
+
+  The time by cycles contains that of kernels by a model.
+  """
   work = (program.cycles, flops, program.main_bytes)
   rates = (chip.clock_hz, chip.peak_flops, chip.bandwidth)
-  return {name: w / r if w and r else None for name, w, r in zip(_ESTIMATES, work, rates)}
+  times = {name: w / r if w and r else None for name, w, r in zip(_ESTIMATES, work, rates)}
+  if attention and attention.kernels and times["cycles"] is not None:
+    of_kernels = attention.kernel_seconds
+    times["cycles"] = None if of_kernels is None else times["cycles"] + of_kernels
+  return times
+
+
+def _attention(attention: attention_times.Times) -> dict[str, Any]:
+  """Attention and all else apart, and how far the latter is from its floor."""
+  rest, floor = attention.rest_seconds, attention.rest_floor
+  over = rest / floor if rest and floor else None
+  return {**dataclasses.asdict(attention), "rest_over_floor": over}
 
 
 def summarize(compiled: compiler.Compiled) -> dict[str, Any]:
@@ -107,8 +138,9 @@ def summarize(compiled: compiler.Compiled) -> dict[str, Any]:
   program = hlo.Program(compiled.text)
   memory = compiled.memory
   needed = max(memory["total"], memory["peak"])
-  costs = _costs(compiled, program)
-  seconds = _times(chip, costs.get("flops"), program)
+  attention = attention_times.read_times(program, chip)
+  costs = _costs(compiled, program, attention)
+  seconds = _times(chip, costs.get("flops"), program, attention)
   steps = compiled.clips / compiled.batch_size
   collectives = _collectives(program)
   return {
@@ -121,6 +153,8 @@ def summarize(compiled: compiler.Compiled) -> dict[str, Any]:
     "main_bytes": program.main_bytes,
     "cycles": program.cycles,
     "step_seconds": seconds,
+    **({"attention": _attention(attention)} if attention else {}),
+    "uncounted_loops": program.uncounted_loops,
     "clips": compiled.clips or None,
     "epoch_seconds": {
       name: value * steps if value and steps else None for name, value in seconds.items()
@@ -157,6 +191,11 @@ _ROWS = (
   ("", "step_seconds.arithmetic", "floor by arithmetic", 1e3, "ms"),
   ("", "step_seconds.memory", "floor by main memory", 1e3, "ms"),
   ("", "exchange_seconds", "floor by exchanges", 1e3, "ms"),
+  ("attention and all else (estimates)", "attention.seconds", "attention", 1e3, "ms"),
+  ("", "attention.kernel_seconds", "of it kernels, by a model", 1e3, "ms"),
+  ("", "attention.rest_seconds", "all else, by cycles", 1e3, "ms"),
+  ("", "attention.rest_floor", "its floor by arithmetic", 1e3, "ms"),
+  ("", "attention.rest_over_floor", "all else over its floor", 1.0, ""),
   ("time of an epoch (estimates)", "epoch_seconds.cycles", "the compiler's cycles", 1 / 60, "min"),
   ("", "epoch_seconds.arithmetic", "floor by arithmetic", 1 / 60, "min"),
   ("", "epoch_seconds.memory", "floor by main memory", 1 / 60, "min"),
@@ -171,15 +210,17 @@ def _cell(summary: Mapping[str, Any], path: str, factor: float, unit: str) -> st
     return "not known"
   value *= factor
   if not value:
-    return f"0 {unit}"
+    return f"0 {unit}".rstrip()
   digits = max(0, 2 - math.floor(math.log10(abs(value))))
-  return f"{value:,.{min(digits, 6)}f} {unit}"
+  return f"{value:,.{min(digits, 6)}f} {unit}".rstrip()
 
 
 def _table(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
   """The scalar numbers, a column per program, and the ratio of two."""
   lines = []
   for section, path, label, factor, unit in _ROWS:
+    if path.startswith("attention.") and not any(s.get("attention") for s in summaries):
+      continue
     if section:
       lines.append(section)
     cells = [_cell(s, path, factor, unit) for s in summaries]
@@ -256,6 +297,12 @@ def format_report(summaries: Sequence[Mapping[str, Any]]) -> str:
   if len(good) > 1:
     lines.append(" " * 30 + f"{'A':>16}{'B':>16}   B / A")
   lines += _table(good)
+  uncounted = sum(summary.get("uncounted_loops", 0) for summary in good)
+  if uncounted:
+    lines.append(
+      f"The text does not say how often {uncounted} loop(s) run: their bodies count once, and time,"
+      " traffic and arithmetic are too small."
+    )
   for letter, summary in zip("AB", summaries):
     if not summary["fits"]:
       continue

@@ -156,7 +156,7 @@ def test_a_matrix_product_costs_what_it_costs():
   assert memory["arguments"] == 4 * (64 * 128 + 128 * 32)
   assert memory["outputs"] == 4 * 64 * 32
   assert memory["total"] == sum(memory[k] for k in ("arguments", "outputs", "temporaries", "code"))
-  text = hlo.Program(program.as_text())
+  text = hlo.Program(program.as_text() or "")
   assert text.cycles is None and not text.collectives
   assert sum(o.bytes for o in text.operations) == costs["bytes_accessed"]
 
@@ -197,7 +197,45 @@ def test_two_programs_side_by_side():
   assert line.split()[-6:] == ["8.19", "GB", "4.10", "GB", "x", "0.50"]
 
 
-def test_arithmetic_is_not_known_of_a_program_with_loops():
+def test_attention_and_all_else_are_told_apart():
+  """Kernels by the model: twice the time of products whose heads fill the matrix unit."""
+  compiled = compiled_step.compiled(text=compiled_step.KERNEL, costs={"flops": 5.0})
+  summary = program_report.summarize(compiled)
+  clock, peak = 1.5e9, 197e12
+  # Two products of 256 queries with 256 keys, two clips, two heads of 64 channels.
+  operations = 3 * 2 * 2 * (2 * 2 * 256 * 256) * 64
+  of_kernels = 2 * (2 * operations) / peak
+  rest = 3 * 2 * (2 * 256) * 128 * 128
+  assert summary["attention"] == {
+    "kernels": 3,
+    "operations": operations,
+    "kernel_seconds": pytest.approx(of_kernels),
+    "seconds": pytest.approx(3 * 1000 / clock + of_kernels),
+    "rest_operations": rest,
+    "rest_seconds": pytest.approx((3 * 2300 + 7) / clock),
+    "rest_floor": pytest.approx(rest / peak),
+    "rest_over_floor": pytest.approx((3 * 2300 + 7) / clock / (rest / peak)),
+  }
+  assert summary["flops"] == operations + rest
+  assert summary["step_seconds"]["cycles"] == pytest.approx((3 * 3300 + 7) / clock + of_kernels)
+  lines = program_report.format_report([summary]).splitlines()
+  assert any(line.startswith("  of it kernels, by a model") for line in lines)
+
+
+def test_a_kernel_that_is_not_known_leaves_the_time_open():
+  text = compiled_step.KERNEL.replace("splash_mha_fwd_residuals", "another")
+  summary = program_report.summarize(compiled_step.compiled(text=text))
+  assert summary["step_seconds"]["cycles"] is None
+  assert summary["attention"]["seconds"] is None and summary["attention"]["kernels"] == 3
+
+
+def test_loops_that_nothing_counts_are_told():
+  text = compiled_step.KERNEL.replace("direction=LT", "direction=NE")
+  summary = program_report.summarize(compiled_step.compiled(text=text))
+  assert "how often 1 loop(s) run" in program_report.format_report([summary])
+
+
+def test_arithmetic_is_not_known_of_a_program_with_loops_and_no_products():
   """XLA counts the body of a loop once, however often it runs."""
   summary = program_report.summarize(compiled_step.compiled(text=compiled_step.LOOP))
   assert summary["step_seconds"] == {

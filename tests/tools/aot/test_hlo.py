@@ -53,6 +53,59 @@ def test_a_loop_counts_as_often_as_it_runs():
   assert turned[0].bytes == 3 * 3 * 8 * 4
 
 
+def test_a_kernel_s_attributes_end_no_computation():
+  """They have lines that begin with "}}", and what stands behind them counts."""
+  program = hlo.Program(compiled_step.KERNEL)
+  # Each turn: 2000 + 500 + 300 + 500; and the copy of the first number.
+  assert program.cycles == 3 * 3300 + 7
+  (kernel,) = (o for o in program.operations if o.instruction.opcode == "custom-call")
+  assert kernel.instruction.target == "tpu_custom_call" and kernel.times == 3
+  assert hlo.read_origin(kernel.instruction.op_name).layer[:3] == ("ego", "blocks", "attend")
+
+
+def test_a_scan_is_counted_by_its_condition():
+  program = hlo.Program(compiled_step.KERNEL)
+  assert {o.times for o in program.operations if o.instruction.opcode == "fusion"} == {3}
+  assert not program.uncounted_loops
+  # In each of three turns two clips of 256 tokens meet a matrix of 128 x 128.
+  assert sum(n for _, n in program.products) == 3 * 2 * (2 * 256) * 128 * 128
+
+
+@pytest.mark.parametrize(
+  "before, after",
+  [
+    ("direction=LT", "direction=NE"),
+    ("%limit = s32[]{:T(128)} constant(3)", "%limit = s32[]{:T(128)} negate(%turn.1)"),
+    ("%one = s32[]{:T(128)} constant(1)", "%one = s32[]{:T(128)} constant(2)"),
+  ],
+)
+def test_a_loop_that_nothing_counts_is_told(before, after):
+  assert before in compiled_step.KERNEL
+  program = hlo.Program(compiled_step.KERNEL.replace(before, after))
+  assert program.uncounted_loops == 1
+  assert program.cycles == 3300 + 7 and {o.times for o in program.operations} == {1}
+
+
+def test_a_stack_over_blocks_counts_once_in_all_turns():
+  """Each turn reads the matrix of its block, and writes its own tokens."""
+  found = {o.instruction.name: o for o in hlo.Program(compiled_step.KERNEL).operations}
+  assert found["projected"].main_bytes == 3 * (2 * 128 * 128 + 4)
+  assert found["projected"].bytes == 3 * (2 * 128 * 128 + 4 + 2 * 2 * (2 * 256 * 128))
+  # 64 channels take the place of 128.
+  assert found["keep"].main_bytes == 3 * (2 * (2 * 2 * 256 * 128) + 4)
+  assert found["keep"].bytes == 3 * (4 + 2 * 2 * (2 * 2 * 256 * 64))
+
+
+def test_operations_of_convolutions():
+  """Of padding and dilation none count; a batch of products is a dilated dimension."""
+  found = {i.name: n for i, n in hlo.Program(compiled_step.CONVOLUTIONS).products}
+  # At the edges a row of three meets two.
+  assert found["same"] == 2 * (2 * 3 * 7) * (3 * 8 - 2) * (3 * 10 - 2)
+  assert found["dot"] == 2 * 4 * 16 * 32 * 8
+  assert found["batch"] == found["dot"]
+  assert found["shared"] == 2 * 4 * 16 * 32 * 8
+
+
 def test_each_exchange_counts_once():
   found = {(c.kind, c.dtype, c.elements): c for c in hlo.Program(compiled_step.LOOP).collectives}
   assert set(found) == {
