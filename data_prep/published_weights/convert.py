@@ -171,6 +171,20 @@ def encoder_shapes(backbone: str) -> dict[str, tuple[int, ...]]:
   return _expected(backbone)[0]
 
 
+def _probe_shapes(backbone: str, depth: int) -> dict[str, tuple[int, ...]]:
+  """The shape of each parameter of an attentive probe, by flat name."""
+  network = Network(
+    lambda: models.make_model(
+      backbone=backbone,
+      tasks={types.EGO: {vit_names.PROBE_TASK: 1}},
+      embedding_dim=None,
+      probe=models.ProbeOptions(depth=depth),
+    )
+  )
+  tree = network.shapes[0][types.EGO]["probe"]
+  return {name: leaf.shape for name, leaf in weight_files.flatten(tree).items()}
+
+
 def _expected(backbone: str) -> list[dict[str, tuple[int, ...]]]:
   """The shapes of an encoder's parameters and of its statistics, flat."""
   network = Network(
@@ -242,6 +256,7 @@ class _Conversion:
     known = exported[0] if len(exported) == 1 else ""
     views = _choose_views(towers, self._options.view or known)
     params, stats, heads = {}, {}, {}
+    network: dict[str, Any] = {}
     if not self._form:
       self._check_family(towers.values())
     for view, origin in views.items():
@@ -257,6 +272,8 @@ class _Conversion:
           len(weight_files.flatten(tree)) for tree in (encoder, statistics)
         )
       heads[view] = self._take_heads(view, origin, params[view])
+      if self._form and self._form.probe:
+        network |= self._take_probe(self._form, view, params[view])
     # The towers and heads of a view that was not asked for.
     other = next(iter({view for view in towers if view} - set(views.values())), "")
     for name in sorted(self._tensors.keys() - self._used):
@@ -267,7 +284,7 @@ class _Conversion:
     self._check()
     entry = models.BACKBONES[self._backbone]
     if self._form:
-      network, normalization, crop = {}, entry.normalization, entry.crop_size
+      normalization, crop = entry.normalization, entry.crop_size
     else:
       network = _network_facts(self._backbone, towers.values())
       normalization, crop = names.normalization(towers.values()), 256
@@ -408,6 +425,36 @@ class _Conversion:
     bias = np.zeros(kernel.shape[1], np.float32)
     tower["projection"] = {"kernel": kernel.astype(np.float32), "bias": bias}
     self.report.loaded[f"{view}/projection"] = 1
+
+  def _take_probe(self, form: vit_names.Format, view: str, tower: dict[str, Any]) -> dict[str, Any]:
+    """Puts a probe into `tower`, with what reads it.
+
+    Returns:
+      What the card says of it; {} where there is none.
+    """
+    form = dataclasses.replace(form, arrays=form.probe)
+    query = vit_names.find(form, f"queries/{vit_names.PROBE_TASK}")
+    assert query is not None
+    if query.name not in self._tensors:
+      return {}
+    start = query.name.partition(".")[0]
+    own = {name for name in self._tensors if name.startswith(f"{start}.")}
+    if vit_names.PROBE_TASK not in tower.get("heads", {}):
+      self._used |= own
+      for name in own:
+        self.report.skip("of a probe whose classifier is left behind", name)
+      return {}
+    spec = models.BACKBONES[self._backbone].vit
+    assert spec is not None
+    depth = 1 + vit_arrays.blocks(form, self._tensors)[0]
+    shapes = _probe_shapes(self._backbone, depth)
+    found = vit_arrays.read(form, spec, shapes, self._tensors)
+    self._used |= found.used
+    self._wrong["missing in the file"] += found.missing
+    self._wrong["of another shape"] += found.other_shapes
+    tower["probe"] = weight_files.unflatten(found.arrays)
+    self.report.loaded[f"{view}/probe"] = len(found.arrays)
+    return {"head": "attentive", "probe_depth": depth, "probe_heads": models.ProbeOptions.heads}
 
   def _encoder(self, family: str) -> list[dict]:
     """The encoder's parameters and statistics, nested."""

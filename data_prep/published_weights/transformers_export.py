@@ -112,6 +112,7 @@ class _Target:
     config: the other fields of the config, from our row.
     prefix: what all names of the encoder begin with in its files.
     unprefixed: beginnings of names that have no prefix.
+    classifier: whether it has a class head on the feature of a clip.
   """
 
   architecture: str
@@ -119,6 +120,7 @@ class _Target:
   config: Callable[[VitSpec], dict[str, Any]]
   prefix: str = ""
   unprefixed: tuple[str, ...] = ()
+  classifier: bool = False
 
 
 # By format of `vit_names`, the one that each family is written in.
@@ -132,6 +134,7 @@ TARGETS = {
     _videomae,
     prefix="videomae.",
     unprefixed=("fc_norm.", "classifier.", vit_arrays.OWN),
+    classifier=True,
   ),
   "siglip": _Target("SiglipVisionModel", "siglip_vision_model", _siglip),
   "dinov2": _Target("Dinov2Model", "dinov2", _dinov2),
@@ -201,7 +204,7 @@ def export(weights: weight_files.Weights, views: Sequence[str]) -> Exported:
   }
   card = {**weights.card, "exported_views": [view], "head_names": {}}
   heads, left = tower.get("heads", {}), [part for part in ("projection", "probe") if part in tower]
-  if form.heads and len(heads) == 1:
+  if target.classifier and len(heads) == 1 and "probe" not in tower:
     ((task, head),) = heads.items()
     tensors["classifier.weight"] = np.ascontiguousarray(np.asarray(head["kernel"]).T)
     tensors["classifier.bias"] = np.asarray(head["bias"])

@@ -74,7 +74,9 @@ class Format:
       or "sinusoids" for a table of positions.
     resized: arrays whose first axis is brought to the network's length, as the
       authors do: interpolated where it is too short, cut where it is too long.
-    heads: whether linear layers of the file act on the feature of a clip.
+    heads: whether linear layers of the file act on the feature of a clip, or on
+      what a probe reads.
+    probe: table of the attentive probe that the file may have, {} for none.
     projection: name of the projection into a space shared with text, or "".
     skipped: patterns of names that are left behind, and what they are.
     refused: patterns of names that other networks have, and what those are.
@@ -94,6 +96,7 @@ class Format:
   start: Mapping[str, str] = dataclasses.field(default_factory=dict)
   resized: frozenset[str] = frozenset()
   heads: bool = False
+  probe: Mapping[str, str] = dataclasses.field(default_factory=dict)
   projection: str = ""
   skipped: Mapping[str, str] = dataclasses.field(default_factory=dict)
   refused: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -158,6 +161,26 @@ _HF_BLOCK = (
 )
 _TEXT = {r"(text_model|textual|text_encoder)[./].*": "the text tower"}
 
+# The task of a probe's only query.
+PROBE_TASK = "action"
+_CROSS = "pooler.cross_attention_layer."
+_VJEPA_PROBE = {
+  **_blocks(
+    "blocks",
+    "pooler.self_attention_layers.{n}.",
+    "layer_norm1 self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.out_proj"
+    " layer_norm2 mlp.fc1 mlp.fc2",
+  ),
+  "cross/norm1": f"{_CROSS}layer_norm1",
+  "cross/attention/query": f"{_CROSS}cross_attn.q_proj",
+  "cross/attention/key": f"{_CROSS}cross_attn.k_proj",
+  "cross/attention/value": f"{_CROSS}cross_attn.v_proj",
+  "cross/norm2": f"{_CROSS}layer_norm2",
+  "cross/mlp/up": f"{_CROSS}mlp.fc1",
+  "cross/mlp/down": f"{_CROSS}mlp.fc2",
+  f"queries/{PROBE_TASK}": "pooler.query_tokens",
+}
+
 FORMATS: dict[str, Format] = {
   "videoprism_lvt": Format(
     title="VideoPrism's video-text network of transformers",
@@ -201,10 +224,9 @@ FORMATS: dict[str, Format] = {
       ),
       "norm": "encoder.layernorm",
     },
-    skipped={
-      r"predictor\..*": "the predictor",
-      r"(pooler|classifier)\..*": "the probe and its classifier",
-    },
+    heads=True,
+    probe=_VJEPA_PROBE,
+    skipped={r"predictor\..*": "the predictor"},
   ),
   # Before VideoMAE, whose names it shares.
   "dinov2": Format(

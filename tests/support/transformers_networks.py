@@ -17,6 +17,7 @@ from transformers.models import siglip
 from transformers.models import videomae
 from transformers.models import videoprism
 from transformers.models import vjepa2
+from transformers.models.vjepa2 import modeling_vjepa2
 
 from sum_l_jax.models import vit_spec
 from tests.support import clip_networks
@@ -106,7 +107,13 @@ def _vjepa2():
     pred_num_hidden_layers=1,
     num_labels=7,
   )
-  return vjepa2.VJEPA2ForVideoClassification(config)
+  network = vjepa2.VJEPA2ForVideoClassification(config)
+  # Meta's probes have other heads, epsilon and MLP than transformers gives them.
+  probe = dataclasses.replace(
+    config, num_attention_heads=10, layer_norm_eps=1e-5, mlp_ratio=4.0, attn_implementation="eager"
+  )
+  network.pooler = modeling_vjepa2.VJEPA2AttentivePooler(probe)
+  return network
 
 
 def _run_vjepa2(network, video):

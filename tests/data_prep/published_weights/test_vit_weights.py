@@ -207,9 +207,10 @@ def test_positions_of_other_sizes(name, frames, side, network, tmp_path):
   close(pooled, feature)
 
 
-def test_class_scores_of_videomae(network, tmp_path):
-  """From bytes, normalised as the card says, in the network that predicts."""
-  theirs = network("videomae_tiny")
+@pytest.mark.parametrize("name", ["videomae_tiny", "vjepa2_tiny"])
+def test_class_scores(name, network, tmp_path):
+  """From bytes, normalised as the card says, in the network that predicts; V-JEPA's by a probe."""
+  theirs = network(name)
   converted, _ = convert_file(save_network(theirs, tmp_path / "theirs"))
   weight_files.write_weights(tmp_path / "ours.npz", converted)
   weights = weight_files.read_weights(tmp_path / "ours.npz")
@@ -247,7 +248,7 @@ def test_round_trip_to_the_bit(name, network, tmp_path, capsys):
   # And in again.
   first = weight_files.read_weights(tmp_path / "ours")
   again, _ = convert_file(tmp_path / "back")
-  one, two = weight_files.flatten(first.params), weight_files.flatten(again.params)
+  one, two = (weight_files.flatten(weights.params["ego"]["encoder"]) for weights in (first, again))
   assert one.keys() == two.keys()
   assert all(np.array_equal(one[key], two[key]) for key in one)
   # transformers loads it whole, and it is the same network.
@@ -313,6 +314,37 @@ def test_one_class_head_goes_out_and_comes_in(network, tmp_path):
   np.testing.assert_array_equal(
     again.params["ego"]["heads"]["verb"]["kernel"], ego["heads"]["verb"]["kernel"]
   )
+
+
+def test_heads_that_read_a_probe_stay_behind(network, tmp_path):
+  """transformers gives probes other heads, and a classifier of VideoMAE reads the feature."""
+  weights, _ = convert_file(save_network(network("vjepa2_tiny"), tmp_path / "theirs"))
+  assert weights.card["network"]["head"] == "attentive"
+  for backbone in ("vjepa2_tiny", "videomae_tiny"):
+    tower = dict(weights.params["ego"])
+    if backbone == "videomae_tiny":
+      source, _ = convert_file(save_network(network(backbone), tmp_path / backbone))
+      tower["encoder"] = source.params["ego"]["encoder"]
+    card = {**weights.card, "backbone": backbone}
+    changed = dataclasses.replace(weights, params={"ego": tower}, card=card)
+    exported = transformers_export.export(changed, ["ego"])
+    assert not any("classifier" in name or "pooler" in name for name in exported.tensors)
+    left = [line for line in exported.notes if line.startswith("left behind")]
+    assert [line.split()[2] for line in left] == ["ego/probe,", "ego/heads/action,"]
+
+
+def test_a_probe_goes_with_its_classifier(network, tmp_path):
+  folder = save_network(network("vjepa2_tiny"), tmp_path / "theirs")
+  classes = {"ego": {"action": ["cut", "put"]}}
+  weights, report = convert_file(folder, head="reinit", classes=classes)
+  assert weights.params["ego"].keys() == {"encoder"}
+  assert "head" not in weights.card["network"]
+  assert len(report.skipped["of a probe whose classifier is left behind"]) == 31
+  weights, report = convert_file(folder, skip=[r"(pooler|classifier)\..*"])
+  assert weights.params["ego"].keys() == {"encoder"}
+  assert len(report.skipped["as --skip says"]) == 33
+  with pytest.raises(ValueError, match="missing in the file: pooler.cross_attention_layer.mlp.fc1"):
+    convert_file(folder, skip=[r"pooler\.cross_attention_layer\.mlp\.fc1\..*"])
 
 
 def test_several_files_and_their_index(network, tmp_path):
@@ -656,9 +688,9 @@ def test_what_is_printed_and_the_card(network, tmp_path, capsys):
     "backbone     vjepa2_tiny",
     "format       V-JEPA 2 of transformers",
     "loaded       ego/encoder: 20 arrays",
-    "left behind  33 the probe and its classifier",
+    "loaded       ego/heads/action: 2 arrays",
+    "loaded       ego/probe: 31 arrays",
     "needs        ego: RGB, mean 0.485 0.456 0.406, std 0.229 0.224 0.225, 4 frames at stride 4",
-    "to be initialised by training: ego/heads",
   ):
     assert line in out, out
   weights = weight_files.read_weights(tmp_path / "ours")
