@@ -75,13 +75,13 @@ def _import(args: argparse.Namespace) -> None:
   with manager.Checkpoints(folder) as checkpoints:
     checkpoints.save(0, {"params": weights.params, "stats": weights.stats}, weights.card)
   print("\n".join([*notes, *report.lines()]))
-  frames, window = weights.card["frames"], weights.card["network"]["pool_window"]
+  window = weights.card["network"]["pool_window"]
   for view, pixels in weights.card["pixels"].items():
+    frames = weight_files.frames_of(weights.card, view)
     print(
       f"needs        {view}: {pixels['channel_order']}, mean {_numbers(pixels['mean'])},"
       f" std {_numbers(pixels['std'])},"
-      f" {frames['count']} frames at stride {frames['stride']} of"
-      f" {frames.get('fps_by_view', {}).get(view, frames['fps']):g} a second"
+      f" {frames['count']} frames at stride {frames['stride']} of {frames['fps']:g} a second"
     )
   if weights.card["backbone"] not in choices.TRANSFORMERS:
     print(f"scores       {f'windows of {window} x {window}' if window else 'the whole map'}")

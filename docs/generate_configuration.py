@@ -195,16 +195,28 @@ def page() -> str:
     "\n## What `exo_encoder=` sets\n\n`exo_encoder=` is an argument of the config files: a row of"
     " the paper's Table 6. With `same_init`, `init.exo` also follows `init.ego`.\n\n",
     _presets("`exo_encoder=`", presets.TABLE_6),
-    "\n## The frames of each backbone\n\nA backbone is fed with these where `frames.count` and"
-    " `frames.stride` are 0.\n\n",
+    "\n## The frames of each backbone\n\nA backbone is fed with these where the fields are 0, and"
+    ' `normalization` is "auto".\n\n',
     _table(
-      ("`model.backbone`", "`frames.count`", "`frames.stride`"),
-      ((f"`{n}`", str(b.num_frames), str(b.stride)) for n, b in backbones.BACKBONES.items()),
+      (
+        *("`model.backbone`", "`frames.count`", "`frames.stride`", "`frames.crop_size`"),
+        *("`frames.short_side`", "`eval.crop_size`", "`normalization`"),
+      ),
+      map(_inputs, backbones.BACKBONES),
     ),
     "\n",
     *_config_files(),
   ]
   return "".join(out).rstrip("\n") + "\n"
+
+
+def _inputs(name: str) -> tuple[str, ...]:
+  entry = backbones.BACKBONES[name]
+  numbers = (
+    *(entry.num_frames, entry.stride, entry.crop_size),
+    *(entry.short_sides_of(entry.crop_size), entry.eval_crop_of(entry.crop_size)),
+  )
+  return (f"`{name}`", *map(str, numbers), f'`"{entry.normalization}"`')
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -268,11 +268,12 @@ def train_transform(settings: Settings, view: str) -> transforms.ClipTransform:
   """Sampling and augmentation of one view in training."""
   from sum_l_jax.data import transforms
 
+  clip = settings.clip(view)
   return transforms.ClipTransform(
-    num_frames=settings.frames.count,
-    stride=settings.frames.stride,
-    crop_size=settings.frames.crop_size,
-    short_side=settings.frames.short_side,
+    num_frames=clip.count,
+    stride=clip.stride,
+    crop_size=clip.crop_size,
+    short_side=clip.short_side,
     flip=settings.frames.flip,
     color_lighting=settings.view(view).color_lighting,
     rand_augment=settings.frames.rand_augment,
@@ -280,13 +281,12 @@ def train_transform(settings: Settings, view: str) -> transforms.ClipTransform:
   )
 
 
-def eval_transform(settings: Settings) -> transforms.ClipTransform:
-  """Sampling at test time: no augmentation, and a crop size of its own."""
+def eval_transform(settings: Settings, view: str) -> transforms.ClipTransform:
+  """Sampling of one view at test time: no augmentation, and a crop size of its own."""
   from sum_l_jax.data import transforms
 
-  return transforms.ClipTransform.for_testing(
-    settings.frames.count, settings.frames.stride, settings.eval.crop_size
-  )
+  clip = settings.clip(view)
+  return transforms.ClipTransform.for_testing(clip.count, clip.stride, clip.eval_crop_size)
 
 
 def input_options_of(settings: Settings) -> input_options.Input:
@@ -343,7 +343,7 @@ def build_network(
   return Network(
     functools.partial(
       models.make_model,
-      backbone=settings.model.backbone,
+      backbone={view: settings.backbone(view) for view in tasks},
       tasks={
         view: {name: task.num_classes for name, task in named.items()}
         for view, named in tasks.items()
@@ -558,6 +558,12 @@ class Trainer:
     )
 
   @property
+  def clips(self) -> dict[str, tuple[int, int]]:
+    """Frames of a clip and pixels of their sides in training, by view."""
+    clips = {view: self.settings.clip(view) for view in self.tasks}
+    return {view: (clip.count, clip.crop_size) for view, clip in clips.items()}
+
+  @property
   def everywhere(self) -> jax.sharding.NamedSharding:
     """The sharding of what each device has a copy of."""
     return devices.replicated(self.mesh)
@@ -641,7 +647,7 @@ class Trainer:
     settings, data = self.settings, self.opened
     return {
       "stage": self.stage,
-      "backbone": settings.model.backbone,
+      **self._card_of_encoders(),
       "embedding_dim": self.embedding_dim,
       "tasks": {
         view: {name: list(t.class_names) for name, t in named.items()}
@@ -655,16 +661,34 @@ class Trainer:
       "pixels": {
         view: dataclasses.asdict(spec) for view, spec in pixel_specs(settings, self.tasks).items()
       },
-      "frames": {
-        "count": settings.frames.count,
-        "stride": settings.frames.stride,
-        "crop_size": settings.eval.crop_size,
-        # The rate of the stored frames, in which the stride counts.
-        "fps": data.leading.clips[0].fps,
-        # All rates, so that prediction reads a video at its own, as it was stored.
-        "rates": sorted({clip.fps for clip in data.leading.clips}),
-      },
       "data": {**data.fingerprints, "init": init_digests(settings)},
       "config": settings.to_json(),
       "versions": {p: importlib.metadata.version(p) for p in _VERSIONS},
+    }
+
+  def _card_of_encoders(self) -> dict[str, Any]:
+    """Names of the encoders and the frames that they take; exo's where they are others."""
+    settings, leading = self.settings, self.opened.leading
+    numbers = {}
+    for view in self.tasks:
+      clip = settings.clip(view)
+      numbers[view] = {
+        "count": clip.count,
+        "stride": clip.stride,
+        "crop_size": clip.eval_crop_size,
+      }
+    names = {view: settings.backbone(view) for view in self.tasks}
+    first = next(view for view in types.VIEWS if view in self.tasks)
+    others = {view: given for view, given in numbers.items() if given != numbers[first]}
+    return {
+      "backbone": names[first],
+      **({"backbones": names} if len(set(names.values())) > 1 else {}),
+      "frames": {
+        **numbers[first],
+        # The rate of the stored frames, in which the stride counts.
+        "fps": leading.clips[0].fps,
+        # All rates, so that prediction reads a video at its own, as it was stored.
+        "rates": sorted({clip.fps for clip in leading.clips}),
+        **({"by_view": others} if others else {}),
+      },
     }

@@ -45,12 +45,12 @@ def final_views(settings: Settings) -> eval_loader.TestViews:
 
 
 def _stream_opener(
-  settings: Settings, views: eval_loader.TestViews, mesh: jax.sharding.Mesh
+  settings: Settings, view: str, views: eval_loader.TestViews, mesh: jax.sharding.Mesh
 ) -> Callable[[records.ClipDataset], eval_loader.EvalStream]:
-  """Returns what makes the test views of a data set."""
+  """Returns what makes the test views of a data set of this view."""
   return functools.partial(
     eval_loader.EvalStream,
-    transform=build.eval_transform(settings),
+    transform=build.eval_transform(settings, view),
     views=views,
     # The last batches are padded in any case.
     batch_size=devices.padded(settings.eval.batch_size, mesh),
@@ -59,18 +59,19 @@ def _stream_opener(
   )
 
 
-def pool_window(settings: Settings, card: towers.Card | None = None) -> int:
+def pool_window(settings: Settings, view: str, card: towers.Card | None = None) -> int:
   """Side of the windows that evaluation pools; 0 is the whole map.
 
   Args:
     settings: resolved settings.
+    view: view that is scored.
     card: card of the checkpoint that is scored; None for that of a training.
   """
   if settings.model.head != types.LINEAR_HEAD:
     return 0  # A probe reads tokens, of which there are no windows.
   window = settings.eval.pool_window
   if card is not None and "pool_window" in card.get("network", {}):
-    saved = towers.pool_window(card)
+    saved = towers.pool_window(card, view)
     if window not in (-1, saved):
       logging.warning(
         "config.eval.pool_window=%d, but these weights are scored with pool_window=%d by those who"
@@ -79,8 +80,9 @@ def pool_window(settings: Settings, card: towers.Card | None = None) -> int:
         saved,
       )
     return saved if window < 0 else window
-  return backbones.find(settings.model.backbone).pool_window(
-    window, train_crop=settings.frames.crop_size, test_crop=settings.eval.crop_size
+  clip = settings.clip(view)
+  return backbones.find(settings.backbone(view)).pool_window(
+    window, train_crop=clip.crop_size, test_crop=clip.eval_crop_size
   )
 
 
@@ -121,12 +123,12 @@ def build_evaluator(
     settings,
     {view: dataset.tasks if tasks is None else tasks},
     embedding_dim=None,
-    pool_window=pool_window(settings, card),
+    pool_window=pool_window(settings, view, card),
   )
   return evaluators.Evaluator(
     dataset=dataset,
     view=view,
-    stream=_stream_opener(settings, views, mesh)(dataset),
+    stream=_stream_opener(settings, view, views, mesh)(dataset),
     score=evaluate.make_score_step(
       network,
       view=view,
@@ -281,7 +283,7 @@ def _source(
     datasets,
     table,
     embedding.make_embed_step(network, view=view, mesh=mesh),
-    open_stream=_stream_opener(settings, views, mesh),
+    open_stream=_stream_opener(settings, view, views, mesh),
     mesh=mesh,
     at_most=settings.eval.retrieval_clips,
   )

@@ -782,12 +782,24 @@ def export(
   Raises:
     ValueError: there is no counterpart, or a view is not there.
   """
-  backbone = weights.card["backbone"]
+  of_views = {view: weight_files.backbone_of(weights.card, view) for view in views}
+  if len(set(of_views.values())) > 1:
+    raise ValueError(
+      f"{weights.source} has an encoder of its own kind in each view ({of_views}), and a file of"
+      " PySlowFast is for one network: choose a view with --view."
+    )
+  backbone = next(iter(of_views.values()))
   theirs = [name for name in choices.MODELS.values() if names.network_spec(name).fusion_norm]
   if backbone not in theirs:
     raise ValueError(
       f"{weights.source} holds a {backbone!r}, which has no PyTorch"
       f" counterpart in PySlowFast; there is one of {sorted(theirs)}."
+    )
+  if any("probe" in weights.params.get(view, {}) for view in views):
+    raise ValueError(
+      f"The class heads of {weights.source} read a probe (config.model.head), which PySlowFast's"
+      " networks lack. Export the encoder alone: `python -m data_prep export_weights"
+      " --encoder_only` first."
     )
   out, head_names = {}, {}
   for view in views:
@@ -824,8 +836,8 @@ def export(
       "projection_prenorm": settings["model.projection_prenorm"] == "true",
       "pool_window": models.BACKBONES[backbone].pool_window(
         settings["eval.pool_window"],
-        train_crop=settings["frames.crop_size"],
-        test_crop=card["frames"]["crop_size"],
+        train_crop=settings.get(f"{views[0]}.frames.crop_size") or settings["frames.crop_size"],
+        test_crop=weight_files.frames_of(card, views[0])["crop_size"],
       ),
     }
   return out, json.dumps(card)

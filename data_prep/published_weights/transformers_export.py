@@ -180,7 +180,8 @@ def export(weights: weight_files.Weights, views: Sequence[str]) -> Exported:
       f"{weights.source} has encoders of {own}, and a model of transformers has one: choose it"
       " with --view."
     )
-  backbone, view = weights.card["backbone"], views[0]
+  view = views[0]
+  backbone = weight_files.backbone_of(weights.card, view)
   spec = backbones.find(backbone).vit
   if spec is None:
     raise ValueError(

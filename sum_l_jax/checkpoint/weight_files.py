@@ -101,6 +101,13 @@ class _Pixels:
 
 
 @dataclasses.dataclass(frozen=True)
+class _ViewFrames:
+  count: checked_json.Count
+  stride: checked_json.Count
+  crop_size: checked_json.Count
+
+
+@dataclasses.dataclass(frozen=True)
 class Frames:
   """What a card says of the frames that the network takes.
 
@@ -111,6 +118,7 @@ class Frames:
     fps: stored frames a second; with two views, that of ego.
     rates: rates of the clips that a run was trained on.
     fps_by_view: rate of each view, where they differ.
+    by_view: number, distance and pixels of a view's frames, where they are others.
   """
 
   count: checked_json.Count
@@ -121,6 +129,7 @@ class Frames:
   fps_by_view: dict[Literal["ego", "exo"], checked_json.Positive] = dataclasses.field(
     default_factory=dict
   )
+  by_view: dict[Literal["ego", "exo"], _ViewFrames] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +152,9 @@ class _Card:
   kinds: dict[str, dict[str, Literal["softmax", "multi_label"]]]
   pixels: dict[str, _Pixels]
   frames: Frames
+  backbones: dict[Literal["ego", "exo"], checked_json.Name] = dataclasses.field(
+    default_factory=dict
+  )
   stage: str = ""
   embedding_dim: checked_json.Count | None = None
   network: _Network = _Network()
@@ -189,6 +201,20 @@ def check_card(card: Mapping[str, Any], source: str = "the weights", view: str =
       f"The card of {source} is damaged: it has the tasks {sorted(tasks)} of view {view!r}"
       f" without their kinds or pixels, or none. {_NO_CARD}"
     )
+
+
+def backbone_of(card: Mapping[str, Any], view: str) -> str:
+  """Name of a view's encoder; a card has names by view where they differ."""
+  return card.get("backbones", {}).get(view, card["backbone"])
+
+
+def frames_of(card: Mapping[str, Any], view: str) -> dict[str, Any]:
+  """The fields of `Frames` for one view: what a card says of all, and of the view."""
+  said = dict(card["frames"])
+  rates, own = said.pop("fps_by_view", {}), said.pop("by_view", {})
+  if view in rates:
+    said["fps"] = rates[view]
+  return said | own.get(view, {})
 
 
 def find_checkpoint(path: addresses.PathLike) -> epath.Path:

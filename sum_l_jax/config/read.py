@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+import dataclasses
 import difflib
 import json
 import re
@@ -50,6 +51,29 @@ class Sampling(Protocol):
   @property
   def frames_multiple(self) -> int:
     """What the number of frames must be a multiple of."""
+    ...
+
+  @property
+  def crop_size(self) -> int:
+    """Side of the training crop in pixels."""
+    ...
+
+  @property
+  def crop_multiple(self) -> int:
+    """What the side of a crop must be a multiple of."""
+    ...
+
+  @property
+  def normalization(self) -> str:
+    """A key of `types.NORMALIZATIONS`."""
+    ...
+
+  def short_sides_of(self, crop: int) -> tuple[int, int]:
+    """Range of the short side before a training crop of this side."""
+    ...
+
+  def eval_crop_of(self, crop: int) -> int:
+    """Side of the crop at test time, where `crop` is that of training."""
     ...
 
 
@@ -190,8 +214,9 @@ def resolve(config: config_dict.ConfigDict, backbones: Mapping[str, Sampling]) -
     backbones: the encoders there are, by name.
 
   Returns:
-    Settings without "auto" in `loss` and `model.projection_prenorm`, and with
-    the backbone's frames where the config gives none.
+    Settings without "auto" in `loss`, `model.projection_prenorm` and the views,
+    and with the backbones' frames where the config gives none. What the views
+    share is ego's; exo has numbers of its own where they differ.
 
   Raises:
     ValueError: names the field, what it must be and what it was.
@@ -207,24 +232,113 @@ def resolve(config: config_dict.ConfigDict, backbones: Mapping[str, Sampling]) -
   _check_ranges(given)
   _check_combinations(given)
   _check_groups(given)
-  if given.model.backbone not in backbones:
-    raise ValueError(
-      f"config.model.backbone must be one of {tuple(backbones)}, got {given.model.backbone!r}."
-      " The config file must import the module that registers an encoder of your own"
-      " (sum_l_jax.models.register_backbone)."
-    )
   values.update(_implied(given, values))
-  sampling = backbones[given.model.backbone]
-  values["frames.count"] = count = given.frames.count or sampling.num_frames
-  values["frames.stride"] = given.frames.stride or sampling.stride
-  if count % sampling.frames_multiple:
-    raise ValueError(
-      f"config.frames.count={count} must be a multiple of {sampling.frames_multiple}, the frame"
-      f" ratio of the pathways of {given.model.backbone}."
-    )
+  values.update(_inputs(given, backbones))
   settings = schema.Settings.from_flat(values)
   _check_terms(given, settings)
   return settings
+
+
+def _inputs(given: schema.Settings, backbones: Mapping[str, Sampling]) -> dict[str, Any]:
+  """The encoders of the views by dotted name, and what they are fed with.
+
+  Raises:
+    ValueError: there is no such encoder, or it can't take these clips.
+  """
+  clips = {}
+  found: dict[str, Any] = {}
+  for view in types.VIEWS:
+    name = given.backbone(view)
+    if name not in backbones:
+      field = f"{view}.backbone" if given.view(view).backbone else "model.backbone"
+      raise ValueError(
+        f"config.{field} must be one of {tuple(backbones)}, got {name!r}."
+        " The config file must import the module that registers an encoder of your own"
+        " (sum_l_jax.models.register_backbone)."
+      )
+    clips[view] = _clip(given, view, backbones[name])
+    if given.view(view).normalization == schema.AUTO:
+      found[f"{view}.normalization"] = backbones[name].normalization
+  ego, exo = given.backbone(types.EGO), given.backbone(types.EXO)
+  found["model.backbone"] = ego
+  if exo != ego:
+    _check_different(given)
+    found["exo.backbone"] = exo
+  for name, number in dataclasses.asdict(clips[types.EGO]).items():
+    found["eval.crop_size" if name == "eval_crop_size" else f"frames.{name}"] = number
+    own = getattr(clips[types.EXO], name)
+    if own != number:
+      found[f"exo.frames.{name}"] = own
+  return found
+
+
+def _clip(given: schema.Settings, view: str, encoder: Sampling) -> schema.ViewFrames:
+  """What a view's encoder is fed with, checked.
+
+  Raises:
+    ValueError: patches or pathways do not divide it, or a crop is larger than
+      the frame.
+  """
+  clip, name = given.clip(view), given.backbone(view)
+  crop = clip.crop_size or encoder.crop_size
+  low, high = clip.short_side if any(clip.short_side) else encoder.short_sides_of(crop)
+  clip = schema.ViewFrames(
+    count=clip.count or encoder.num_frames,
+    stride=clip.stride or encoder.stride,
+    crop_size=crop,
+    short_side=(low, high),
+    eval_crop_size=clip.eval_crop_size or encoder.eval_crop_of(crop),
+  )
+  if not crop <= low <= high:
+    raise ValueError(
+      f"{_place(given, view, 'short_side').rpartition('.')[0]} needs crop_size <= short_side[0] <="
+      f" short_side[1], got crop_size={crop}, short_side={(low, high)}: a crop must fit the resized"
+      " frame."
+    )
+  what = "the frames of its patches, or the frame ratio of its pathways"
+  multiples = {
+    "count": (encoder.frames_multiple, what),
+    "crop_size": (encoder.crop_multiple, "the side of its patches"),
+    "eval_crop_size": (encoder.crop_multiple, "the side of its patches"),
+  }
+  for field, (multiple, what) in multiples.items():
+    number = getattr(clip, field)
+    if number % multiple:
+      raise ValueError(
+        f"{_place(given, view, field)}={number} must be a multiple of {multiple} for the encoder"
+        f" {name!r}: {what}."
+      )
+  return clip
+
+
+def _place(given: schema.Settings, view: str, field: str) -> str:
+  """The setting that a view's number comes from: its own or the shared one."""
+  if getattr(given.view(view).frames, field) not in (0, (0, 0)):
+    return f"config.{view}.frames.{field}"
+  return "config.eval.crop_size" if field == "eval_crop_size" else f"config.frames.{field}"
+
+
+def _check_different(given: schema.Settings) -> None:
+  """Checks what two encoders of different kinds can't do.
+
+  Raises:
+    ValueError: they are to share parameters, or to start from the same.
+  """
+  names = " and ".join(f"{view} {given.backbone(view)!r}" for view in types.VIEWS)
+  if given.model.share_encoder:
+    raise ValueError(
+      f"config.model.share_encoder=True needs one backbone for both views, got {names}. Drop one."
+    )
+  if given.init.ego == "exo_stage":
+    raise ValueError(
+      "config.init.ego='exo_stage' starts the ego encoder from the exo encoder, but they are"
+      f" different: {names}. Give weights of its own."
+    )
+  if given.init.exo_from == "ego":
+    raise ValueError(
+      "config.init.exo_from='ego' starts the exo encoder from the ego encoder's weights, but they"
+      f" are different: {names}. Give config.init.exo and another exo_from."
+    )
 
 
 def _cross_view(given: schema.Settings) -> tuple[str, str]:
@@ -310,13 +424,6 @@ def _check_terms(given: schema.Settings, settings: schema.Settings) -> None:
 
 def _check_ranges(given: schema.Settings) -> None:
   """Ranges that depend on another field."""
-  low, high = given.frames.short_side
-  if not given.frames.crop_size <= low <= high:
-    raise ValueError(
-      "config.frames needs crop_size <= short_side[0] <= short_side[1], got"
-      f" crop_size={given.frames.crop_size},"
-      f" short_side={(low, high)}: a crop must fit the resized frame."
-    )
   for name in schema.STAGES:
     stage = given.stage(name)
     if len(stage.boundaries) != len(stage.factors):

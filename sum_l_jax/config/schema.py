@@ -50,8 +50,33 @@ class Prepare:
 
 
 @dataclasses.dataclass(frozen=True)
+class ViewFrames:
+  """How clips of one view become what its encoder sees; 0 is what both views have."""
+
+  count: int = setting(0, "Frames of a clip; 0 is `frames.count`.", allowed=at_least(0))
+  stride: int = setting(
+    0, "Distance between two frames, in stored frames; 0 is `frames.stride`.", allowed=at_least(0)
+  )
+  crop_size: int = setting(
+    0, "Side in pixels of the random square; 0 is `frames.crop_size`.", allowed=at_least(0)
+  )
+  short_side: tuple[int, int] = setting(
+    (0, 0), "Range of the short side in pixels; zeros are `frames.short_side`."
+  )
+  eval_crop_size: int = setting(
+    0,
+    "Pixels that the short side is resized to at test time; 0 is `eval.crop_size`.",
+    allowed=at_least(0),
+    runtime=True,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
 class View:
   """What the settings of both views have in common."""
+
+  backbone: str = setting("", "Architecture of the view's encoder; empty is `model.backbone`.")
+  frames: ViewFrames = section(ViewFrames)
 
   train_split: str = setting("train", "Split to train on.")
   skip_list: str = setting(
@@ -63,10 +88,13 @@ class View:
     "RGB", "Order of the colour channels that the encoder sees.", choices=("RGB", "BGR")
   )
   normalization: str = setting(
-    "video",
-    'Mean and standard deviation of the pixels that the encoder sees: "video" is 0.45 and 0.225, as'
-    ' in PySlowFast and SUM-L, "imagenet" that of ImageNet for each channel, as in mmaction2.',
-    choices=tuple(types.NORMALIZATIONS),
+    AUTO,
+    "Mean and standard deviation of the pixels that the encoder sees:"
+    ' "auto" is what the backbone was designed for; "video" is 0.45 and 0.225, as'
+    ' in PySlowFast and SUM-L; "imagenet" that of ImageNet for each channel, as in mmaction2;'
+    ' "unit" leaves pixels between 0 and 1, "half" brings them to -1 and 1; "lavila" is that of'
+    " LaViLa and AVION.",
+    choices=(AUTO, *types.NORMALIZATIONS),
   )
   color_lighting: float = setting(
     0.0, "Standard deviation of the random PCA lighting; 0 is off.", allowed=at_least(0)
@@ -110,7 +138,7 @@ class Pairs:
 
 @dataclasses.dataclass(frozen=True)
 class Frames:
-  """How clips become what the network sees."""
+  """How clips become what the network sees; a view may have numbers of its own."""
 
   count: int = setting(
     0, "Frames of a clip; 0 is the number that the backbone was designed for.", allowed=at_least(0)
@@ -122,10 +150,15 @@ class Frames:
     allowed=at_least(0),
   )
   crop_size: int = setting(
-    224, "Side in pixels of the random square that is cut out in training.", allowed=at_least(1)
+    0,
+    "Side in pixels of the random square that is cut out in training; 0 is the side that the"
+    " backbone was designed for, 224 for convolutional networks.",
+    allowed=at_least(0),
   )
   short_side: tuple[int, int] = setting(
-    (256, 320), "Range of the short side in pixels; it is drawn uniformly, before the crop."
+    (0, 0),
+    "Range of the short side in pixels; it is drawn uniformly, before the crop. Zeros are 256 to"
+    " 320 for convolutional networks, and 8/7 to 10/7 of the crop for vision transformers.",
   )
   flip: float = setting(0.5, "Probability of a mirrored clip.", allowed=between(0, 1))
   rand_augment: str = setting(
@@ -150,7 +183,8 @@ class Model:
 
   backbone: str = setting(
     "slowfast_r50",
-    "Architecture of both encoders; a config file may register one of its own (docs/library.md).",
+    "Architecture of the encoders of both views, where these name none of their own; a config file"
+    " may register one (docs/library.md).",
   )
   head: str = setting(
     types.LINEAR_HEAD,
@@ -381,7 +415,12 @@ class Eval:
   crops: int = setting(3, "Spatial views of a temporal view.", choices=(1, 3))
   during_clips: int = setting(1, "Temporal views while training.", allowed=at_least(1))
   during_crops: int = setting(1, "Spatial views while training.", choices=(1, 3))
-  crop_size: int = setting(256, "Pixels that the short side is resized to.", allowed=at_least(1))
+  crop_size: int = setting(
+    0,
+    "Pixels that the short side is resized to; 0 is 256 for convolutional networks, and the crop of"
+    " training for vision transformers.",
+    allowed=at_least(0),
+  )
   pool_window: int = setting(
     -1,
     "0 pools the whole map. 7 pools windows of 7 x 7 and averages their scores, which gives"
@@ -569,6 +608,21 @@ class Settings:
   def view(self, name: str) -> View:
     """The settings of the view "ego" or "exo"."""
     return {types.EGO: self.ego, types.EXO: self.exo}[name]
+
+  def backbone(self, view: str) -> str:
+    """Name of a view's encoder."""
+    return self.view(view).backbone or self.model.backbone
+
+  def clip(self, view: str) -> ViewFrames:
+    """How clips of a view become what its encoder sees; of resolved settings, without zeros."""
+    own, shared = self.view(view).frames, self.frames
+    return ViewFrames(
+      count=own.count or shared.count,
+      stride=own.stride or shared.stride,
+      crop_size=own.crop_size or shared.crop_size,
+      short_side=own.short_side if any(own.short_side) else shared.short_side,
+      eval_crop_size=own.eval_crop_size or self.eval.crop_size,
+    )
 
   @property
   def uses_exo(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 
 from sum_l_jax import types
 from sum_l_jax.config.schema import EXO_STAGE
@@ -35,12 +36,20 @@ def check(settings: Settings, published: Mapping[str, str]) -> str:
   if JOINT_STAGE in settings.stages and own_exo:
     _check_exo(settings)
   empty = [view for view in types.VIEWS if _starts_random(settings, view, own_exo)]
-  option = published.get(settings.model.backbone)
-  if not empty or option is None:
-    return ""
+  warnings = []
+  for backbone in dict.fromkeys(map(settings.backbone, empty)):
+    option = published.get(backbone)
+    if option is not None:
+      own = [view for view in empty if settings.backbone(view) == backbone]
+      warnings.append(_warning(backbone, option, own))
+  return " ".join(warnings)
+
+
+def _warning(backbone: str, option: str, empty: Sequence[str]) -> str:
+  """Says how to get the published weights of the views that start without."""
   fields = " and ".join(f"config.init.{view}" for view in empty)
   verb, who = ("is", "encoder starts") if len(empty) == 1 else ("are", "encoders start")
-  folder = f"weights/{settings.model.backbone}"
+  folder = f"weights/{backbone}"
   given = " ".join(f"--config.init.{view}={folder}" for view in empty)
   instead, page = "there are published weights of the same network", "encoders"
   if option:

@@ -37,7 +37,7 @@ def class_model(
   """
   weight_files.check_card(card, view=view)
   return models.make_model(
-    backbone=card["backbone"],
+    backbone=weight_files.backbone_of(card, view),
     tasks={view: {task: len(names) for task, names in card["tasks"][view].items()}},
     embedding_dim=None,
     pixels={view: models.PixelSpec.from_json(card["pixels"][view])},
@@ -50,7 +50,7 @@ def embedding_model(card: Card, view: str, dim: int) -> models.MultiviewModel:
   """Makes the encoder and projection of a view, without class heads."""
   weight_files.check_card(card)
   return models.make_model(
-    backbone=card["backbone"],
+    backbone=weight_files.backbone_of(card, view),
     tasks={view: {}},
     embedding_dim=dim,
     prenorm=prenorm(card),
@@ -81,7 +81,7 @@ def prenorm(card: Card) -> bool:
   return read_config(card)["model.projection_prenorm"] == "true"
 
 
-def pool_window(card: Card) -> int:
+def pool_window(card: Card, view: str) -> int:
   """Side of the windows that evaluation pools; 0 is the whole map."""
   if probe_options(card) is not None:
     return 0
@@ -89,10 +89,11 @@ def pool_window(card: Card) -> int:
   network, config = card.get("network", {}), read_config(card)
   if "pool_window" in network:
     return int(network["pool_window"])
-  return models.BACKBONES[card["backbone"]].pool_window(
+  own = config.get(f"{view}.frames.crop_size", 0)
+  return models.BACKBONES[weight_files.backbone_of(card, view)].pool_window(
     config.get("eval.pool_window", 0),
-    train_crop=config.get("frames.crop_size", 0),
-    test_crop=card["frames"]["crop_size"],
+    train_crop=own or config.get("frames.crop_size", 0),
+    test_crop=weight_files.frames_of(card, view)["crop_size"],
   )
 
 
@@ -101,12 +102,10 @@ def read_config(card: Card) -> dict[str, Any]:
   return checked_json.decode(card.get("config") or "{}", checked_json.Object)
 
 
-def eval_transform(card: Card) -> transforms.ClipTransform:
-  """Sampling and cropping at test time, as the checkpoint's card says."""
-  frames = card["frames"]
-  return transforms.ClipTransform.for_testing(
-    frames["count"], frames["stride"], frames["crop_size"]
-  )
+def eval_transform(card: Card, view: str) -> transforms.ClipTransform:
+  """Sampling and cropping of a view at test time, as the checkpoint's card says."""
+  said = weight_files.frames_of(card, view)
+  return transforms.ClipTransform.for_testing(said["count"], said["stride"], said["crop_size"])
 
 
 def select(

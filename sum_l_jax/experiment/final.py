@@ -38,10 +38,10 @@ def _check_card(
   weight_files.check_card(card, weights.source)
   weight_files.require_view(weights, types.EGO)
   weight_files.check_card(card, weights.source, types.EGO)
-  if card["backbone"] != settings.model.backbone:
+  saved_backbone, backbone = weight_files.backbone_of(card, types.EGO), settings.backbone(types.EGO)
+  if saved_backbone != backbone:
     raise ValueError(
-      f"{weights.source} holds a {card['backbone']!r}, but"
-      f" config.model.backbone={settings.model.backbone!r}."
+      f"{weights.source} holds a {saved_backbone!r}, but config.model.backbone={backbone!r}."
     )
   names = {t: tuple(n) for t, n in card["tasks"][types.EGO].items()}
   wanted = {n: t.class_names for n, t in dataset.tasks.items()}
@@ -53,11 +53,12 @@ def _check_card(
       " Evaluate on data with the classes it was trained for."
     )
   pixels = dataclasses.asdict(build.pixel_specs(settings, card["pixels"])[types.EGO])
+  frames, clip = weight_files.frames_of(card, types.EGO), settings.clip(types.EGO)
   saved_pixels = dataclasses.asdict(models.PixelSpec.from_json(card["pixels"][types.EGO]))
   weight_files.check_trained_with(
     weights,
-    ("frames.count", card["frames"]["count"], settings.frames.count),
-    ("frames.stride", card["frames"]["stride"], settings.frames.stride),
+    ("frames.count", frames["count"], clip.count),
+    ("frames.stride", frames["stride"], clip.stride),
     ("ego.channel_order and normalization", saved_pixels, pixels),
     ("model.head and its size", towers.probe_options(card), build.probe_options(settings)),
   )
@@ -142,7 +143,7 @@ def evaluate_checkpoint(
       "skipped": [clip.clip_id for clip, good in zip(dataset.clips, scored.evaluated) if not good],
       "views": evaluator.stream.num_views,
       "ensemble": settings.eval.ensemble,
-      "pool_window": build_evaluation.pool_window(settings, weights.card),
+      "pool_window": build_evaluation.pool_window(settings, types.EGO, weights.card),
       "seconds": round(scored.seconds, 1),
       "metrics": scored.metrics,
       "intervals": _intervals(scored) if dataset.labelled else {},

@@ -13,6 +13,7 @@ from etils import epath
 import jax
 
 from sum_l_jax import build
+from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config import read
 from sum_l_jax.config import schema
@@ -67,7 +68,10 @@ def make(settings: Settings, *, mode: str, checkpoint: str) -> dict[str, Any]:
     "checkpoint": weight_files.file_digest(checkpoint) if checkpoint else "",
     "sum_l_jax": _version("sum_l_jax"),
     "code of sum_l_jax": code_digest(),
-    "code of the backbone": _backbone_digest(settings.model.backbone),
+    **{
+      f"code of the backbone of {view}": _backbone_digest(settings.backbone(view))
+      for view in types.VIEWS
+    },
     "python": platform.python_version(),
     **{name: _version(name) for name in _LIBRARIES},
     **{name: str(getattr(jax.config, name, None)) for name in _OPTIONS},

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import math
 
 import numpy as np
 
@@ -57,6 +58,10 @@ class Backbone:
       the training crop, and average these scores; else the whole map is pooled.
     vit: row of a vision transformer of this library, None for others.
     crop_size: side in pixels of the clips that it was designed for.
+    crop_multiple: number that this side must be a multiple of.
+    short_sides: range of the short side in pixels before the random crop; None
+      is 8/7 to 10/7 of the crop, which are 256 to 320 for 224.
+    eval_crop_size: side in pixels at test time; 0 is that of training.
     normalization: mean and standard deviation of the pixels that it was designed
       for, a key of `types.NORMALIZATIONS`.
   """
@@ -70,7 +75,18 @@ class Backbone:
   windows: bool = False
   vit: VitSpec | None = None
   crop_size: int = 224
+  crop_multiple: int = 1
+  short_sides: tuple[int, int] | None = (256, 320)
+  eval_crop_size: int = 256
   normalization: str = "video"
+
+  def short_sides_of(self, crop: int) -> tuple[int, int]:
+    """Range of the short side in pixels before a random crop of this side."""
+    return self.short_sides or (crop * 8 // 7, crop * 10 // 7)
+
+  def eval_crop_of(self, crop: int) -> int:
+    """Side in pixels at test time, where `crop` is that of training."""
+    return self.eval_crop_size or crop
 
   def pool_window(self, window: int, *, train_crop: int, test_crop: int) -> int:
     """Side of the windows that are pooled at test time; 0 is the whole map.
@@ -112,6 +128,9 @@ def from_vit(
     spec.patch[0],
     vit=spec,
     crop_size=crop_size or spec.image,
+    crop_multiple=math.lcm(*spec.patch[1:]),
+    short_sides=None,
+    eval_crop_size=0,
     normalization=normalization,
   )
 
@@ -174,6 +193,11 @@ def register_backbone(
   stride: int,
   frames_multiple: int = 1,
   stage_names: Sequence[str] = (),
+  crop_size: int = 224,
+  crop_multiple: int = 1,
+  short_sides: tuple[int, int] | None = (256, 320),
+  eval_crop_size: int = 256,
+  normalization: str = "video",
 ) -> None:
   """Adds an encoder to the registry; this module's docstring has an example.
 
@@ -182,9 +206,22 @@ def register_backbone(
   a name replaces the first, as when a notebook's cell runs again.
 
   Raises:
-    ValueError: the name is one of this library's own.
+    ValueError: the name is one of this library's own, or there is no such
+      normalization.
   """
-  _add(name, Backbone(make, num_frames, stride, frames_multiple, tuple(stage_names)))
+  entry = Backbone(
+    make,
+    num_frames,
+    stride,
+    frames_multiple,
+    tuple(stage_names),
+    crop_size=crop_size,
+    crop_multiple=crop_multiple,
+    short_sides=short_sides,
+    eval_crop_size=eval_crop_size,
+    normalization=normalization,
+  )
+  _add(name, entry)
 
 
 def register_vit(name: str, spec: VitSpec, *, stride: int, normalization: str = "video") -> None:
@@ -200,14 +237,14 @@ def register_vit(name: str, spec: VitSpec, *, stride: int, normalization: str = 
     ValueError: the name is one of this library's own, or there is no such
       normalization.
   """
-  if normalization not in types.NORMALIZATIONS:
-    raise ValueError(
-      f"normalization must be one of {tuple(types.NORMALIZATIONS)}, got {normalization!r}."
-    )
   _add(name, from_vit(spec, stride=stride, normalization=normalization))
 
 
 def _add(name: str, entry: Backbone) -> None:
+  if entry.normalization not in types.NORMALIZATIONS:
+    raise ValueError(
+      f"normalization must be one of {tuple(types.NORMALIZATIONS)}, got {entry.normalization!r}."
+    )
   if name in _OURS:
     raise ValueError(
       f"The backbone {name!r} is part of this library; register yours under another name."

@@ -257,7 +257,7 @@ def _with_own_statistics(encoder: Encoder) -> Encoder:
 
 def make_model(
   *,
-  backbone: str,
+  backbone: str | Mapping[str, str],
   tasks: Mapping[str, Mapping[str, int]],
   embedding_dim: int | None,
   dropout: float = 0.5,
@@ -275,7 +275,7 @@ def make_model(
   those of a head on (seed, view, task): every method starts from the same ego tower.
 
   Args:
-    backbone: name of the encoder, a key of `BACKBONES`.
+    backbone: name of the encoder, a key of `BACKBONES`, or names by view.
     tasks: {view: {task name: number of classes}}; only these views are built.
       A view may have no tasks.
     embedding_dim: D, the width of the text vectors; None builds no projection.
@@ -296,8 +296,14 @@ def make_model(
     ValueError: an argument is out of range; names it and the choices.
   """
   pixels, options = pixels or {}, options or EncoderOptions()
-  entry = backbones.find(backbone)
+  names = dict.fromkeys(tasks, backbone) if isinstance(backbone, str) else backbone
+  entries = {view: backbones.find(names[view]) for view in tasks if view in names}
   _check(tasks, pixels, dropout, share_encoder)
+  if tasks.keys() - names.keys() or (share_encoder and len({names[view] for view in tasks}) > 1):
+    raise ValueError(
+      f"backbone must name an encoder of each view {tuple(tasks)}, and the same one where the views"
+      f" share it; got {dict(names)}."
+    )
 
   def generator(*part: str) -> np.random.Generator:
     """The random generator of one part of the model, by its place in the tree."""
@@ -308,7 +314,7 @@ def make_model(
     if view == types.EXO and share_encoder:
       encoder = _with_own_statistics(towers[types.EGO].encoder)
     else:
-      encoder = entry.make(options, generator(view, "encoder"))
+      encoder = entries[view].make(options, generator(view, "encoder"))
     width = encoder.feature_dim
     projection = None
     if embedding_dim is not None:

@@ -97,7 +97,8 @@ def make_recipe(
 def checkpoint_recipe(card: towers.Card) -> Recipe:
   """Makes the recipe of a checkpoint's ego view."""
   weight_files.check_card(card)
-  return make_recipe(card["tasks"][types.EGO], card["kinds"][types.EGO], card["frames"])
+  frames = weight_files.frames_of(card, types.EGO)
+  return make_recipe(card["tasks"][types.EGO], card["kinds"][types.EGO], frames)
 
 
 def make_score(card: towers.Card, *, conv: str = "auto") -> tuple[evaluate.Score, Network]:
@@ -110,7 +111,7 @@ def make_score(card: towers.Card, *, conv: str = "auto") -> tuple[evaluate.Score
   Returns:
     The function of `evaluate.make_score` and its network.
   """
-  options = models.EncoderOptions(conv=conv, pool_window=towers.pool_window(card))
+  options = models.EncoderOptions(conv=conv, pool_window=towers.pool_window(card, types.EGO))
   network = Network(lambda: towers.class_model(card, types.EGO, options))
   return evaluate.make_score(network, view=types.EGO, kinds=card["kinds"][types.EGO]), network
 

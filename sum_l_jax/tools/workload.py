@@ -135,8 +135,7 @@ def abstract_batch(
   tasks: Mapping[str, Mapping[str, types.Task]],
   *,
   batch_size: int,
-  num_frames: int,
-  crop_size: int,
+  clips: Mapping[str, tuple[int, int]],
   embedding_dim: int | None,
   sharding: jax.sharding.Sharding,
   united: Collection[str] = (),
@@ -146,8 +145,7 @@ def abstract_batch(
   Args:
     tasks: label sets by view.
     batch_size: clips of each view over all chips, B.
-    num_frames: frames of a clip, T.
-    crop_size: height and width of a frame.
+    clips: frames of a clip, T, and height and width of a frame, by view.
     embedding_dim: width D of the narrations' vectors; None for none.
     sharding: sharding of every array.
     united: views that have several pools with different classes.
@@ -169,7 +167,7 @@ def abstract_batch(
         else array(jnp.float32, task.num_classes)
         for name, task in named.items()
       },
-      "video": array(jnp.uint8, num_frames, crop_size, crop_size, 3),
+      "video": array(jnp.uint8, clips[view][0], clips[view][1], clips[view][1], 3),
       "color_offset": array(jnp.float32, 3),
       "mask": array(jnp.float32),
     }

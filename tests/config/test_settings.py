@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 import pathlib
 
+import numpy as np
 import pytest
 
 from sum_l_jax import build
@@ -122,7 +124,22 @@ def test_choices_are_listed(field):
     ({"stages": ()}, "config.stages"),
     ({"stages": ("later",)}, "config.stages"),
     ({"stop_at": "joint"}, "config.stop_at"),
-    ({"frames.crop_size": 300}, "a crop must fit"),
+    ({"frames.crop_size": 300}, "config.frames needs .*: a crop must fit"),
+    ({"exo.frames.short_side": (100, 320)}, "config.exo.frames needs .*: a crop must fit"),
+    ({"ego.backbone": "nonsense"}, "config.ego.backbone must be one of"),
+    ({"exo.backbone": "vit_tiny", "model.share_encoder": True}, "one backbone for both views"),
+    (
+      {"exo.backbone": "tiny", "init.ego": "exo_stage", "stages": ("exo", "joint")},
+      "init.ego='exo_stage' starts the ego encoder from .*exo 'tiny'",
+    ),
+    ({"exo.backbone": "tiny", "init.exo_from": "ego"}, "init.exo_from='ego' starts"),
+    ({"model.backbone": "videoprism_b", "frames.crop_size": 224}, "crop_size=224 .* 18 .*patches"),
+    ({"model.backbone": "vjepa2_l", "eval.crop_size": 250}, "eval.crop_size=250 .* multiple of 16"),
+    (
+      {"model.backbone": "vjepa2_l", "ego.frames.count": 15},
+      "ego.frames.count=15 .* multiple of 2",
+    ),
+    ({"exo.backbone": "vit_tiny", "exo.frames.eval_crop_size": 60}, "exo.frames.eval_crop_size=60"),
     ({"model.head": "attentive", "eval.pool_window": 7}, "config.eval.pool_window=7"),
     ({"loss.temperature": 0.0}, "config.loss.temperature must be finite and greater than 0"),
     ({"loss.target_temperature": -0.1}, "config.loss.target_temperature must be .*greater than 0"),
@@ -317,3 +334,55 @@ def test_switches_beyond_the_paper_are_off_and_older_runs_had_none():
     "loss.cross_view: 'weighted' -> 'graded'",
     "loss.mask_duplicates: 0.0 -> 1.0",
   ]
+
+
+def _resolved(**changes):
+  config = read.default_config()
+  config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+  return build.resolve(config)
+
+
+@pytest.mark.parametrize(
+  "backbone, clip, normalization",
+  [
+    # What they were before encoders had crops of their own.
+    ("slowfast_r50", (32, 2, 224, (256, 320), 256), "video"),
+    ("slow_r50", (8, 8, 224, (256, 320), 256), "video"),
+    ("tiny", (8, 2, 224, (256, 320), 256), "video"),
+    # As published: 292 is the short side of V-JEPA 2's test, int(256 / 224 * 256).
+    ("vjepa2_l", (64, 4, 256, (292, 365), 256), "imagenet"),
+    ("videoprism_b", (16, 2, 288, (329, 411), 288), "unit"),
+    ("avion_b", (16, 4, 224, (256, 320), 224), "lavila"),
+  ],
+)
+def test_clips_follow_the_encoder(backbone, clip, normalization):
+  settings = _resolved(model__backbone=backbone)
+  for view in ("ego", "exo"):
+    assert dataclasses.astuple(settings.clip(view)) == clip
+    assert settings.view(view).normalization == normalization
+  # Both views have them from what they share.
+  assert not any(any(np.ravel(x)) for x in dataclasses.astuple(settings.exo.frames))
+  assert settings.frames.count == clip[0] and settings.eval.crop_size == clip[-1]
+
+
+def test_each_view_follows_its_own_encoder():
+  settings = _resolved(
+    model__backbone="slowfast_r50",
+    exo__backbone="videoprism_b",
+    exo__frames__count=8,
+    exo__normalization="imagenet",
+  )
+  assert [settings.backbone(view) for view in ("ego", "exo")] == ["slowfast_r50", "videoprism_b"]
+  assert dataclasses.astuple(settings.clip("ego")) == (32, 2, 224, (256, 320), 256)
+  # The strides are alike, and the number of frames was given.
+  assert dataclasses.astuple(settings.clip("exo")) == (8, 2, 288, (329, 411), 288)
+  assert (settings.ego.normalization, settings.exo.normalization) == ("video", "imagenet")
+
+
+def test_what_views_share_is_what_ego_has():
+  """So that settings which know no views, as of earlier runs, say what evaluation sees."""
+  settings = _resolved(ego__backbone="tiny", ego__frames__count=4, frames__stride=3)
+  assert (settings.model.backbone, settings.frames.count) == ("tiny", 4)
+  assert settings.exo.backbone == "slowfast_r50"
+  assert dataclasses.astuple(settings.clip("exo"))[:2] == (32, 3)
+  assert settings.exo.frames.stride == 0

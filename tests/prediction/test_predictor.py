@@ -154,8 +154,8 @@ def test_pooling_of_a_run_is_that_of_the_authors(backbone, train_crop, test_crop
     "config": settings.to_json(),
     "frames": {"crop_size": test_crop},
   }
-  assert build_evaluation.pool_window(settings) == window
-  assert towers.pool_window(card) == window
+  assert build_evaluation.pool_window(settings, "ego") == window
+  assert towers.pool_window(card, "ego") == window
 
 
 @pytest.mark.parametrize("rate", [30, 60])

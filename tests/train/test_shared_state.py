@@ -85,8 +85,7 @@ def _batch(trainer: build.Trainer):
   shapes = workload.abstract_batch(
     trainer.tasks,
     batch_size=BATCH,
-    num_frames=4,
-    crop_size=16,
+    clips=trainer.clips,
     embedding_dim=None,
     sharding=devices.batch_sharding(trainer.mesh),
   )

@@ -189,7 +189,6 @@ class Embedder:
     self._mesh = devices.make_mesh()
     self._batch_size = devices.padded(batch_size, self._mesh)
     self._options = input_options.Input(num_threads, prefetch=2)
-    self._transform = towers.eval_transform(weights.card)
     self._ready: dict[str, tuple] = {}
 
   def __call__(self, dataset: records.ClipDataset) -> Embeddings:
@@ -201,7 +200,7 @@ class Embedder:
     step, params, stats = self._tower(dataset)
     stream = eval_loader.EvalStream(
       dataset,
-      self._transform,
+      towers.eval_transform(self._weights.card, dataset.view),
       views=self._views,
       batch_size=self._batch_size,
       options=self._options,

@@ -115,8 +115,7 @@ def lower_step(
   batch = workload.abstract_batch(
     tasks,
     batch_size=trainer.section.batch_size,
-    num_frames=settings.frames.count,
-    crop_size=settings.frames.crop_size,
+    clips=trainer.clips,
     embedding_dim=width,
     sharding=devices.batch_sharding(mesh),
     united=united,

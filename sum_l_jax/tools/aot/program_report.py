@@ -8,6 +8,8 @@ import dataclasses
 import math
 from typing import Any
 
+from sum_l_jax import types
+from sum_l_jax.config import schema
 from sum_l_jax.tools import chips
 from sum_l_jax.tools import program_costs
 from sum_l_jax.tools.aot import attention_times
@@ -118,15 +120,24 @@ def summarize(compiled: compiler.Compiled) -> dict[str, Any]:
   except that of compiling are estimates.
   """
   settings, chip = compiled.settings, compiled.chip
+  names = (types.EXO,) if compiled.stage == schema.EXO_STAGE else types.VIEWS
+  if not settings.uses_exo and compiled.stage == schema.JOINT_STAGE:
+    names = (types.EGO,)
+  sizes = {view: settings.clip(view) for view in names}
+  clips = {view: [size.count, size.crop_size] for view, size in sizes.items()}
+  views = {view: {"backbone": settings.backbone(view), "clip": clips[view]} for view in names}
+  first = names[0]
   out = {
     "fits": not compiled.problem,
-    "backbone": settings.model.backbone,
+    "backbone": settings.backbone(first),
     "method": settings.method,
     "stage": compiled.stage,
     "precision": settings.precision,
     "remat": str(settings.model.remat),
     "conv": settings.model.conv,
-    "clip": [settings.frames.count, settings.frames.crop_size],
+    "clip": clips[first],
+    # Only where they differ; `fits` and the doctor take them from here then.
+    **({"views": views} if len(set(map(str, views.values()))) > 1 else {}),
     "topology": compiled.topology,
     "chips": compiled.num_chips,
     "batch_size": compiled.batch_size,

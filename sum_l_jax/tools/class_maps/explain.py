@@ -32,7 +32,7 @@ from sum_l_jax.train.state import Network
 SHOW = ("predicted", "label")
 
 # What a card says of the network, and no more: weights are arguments.
-_NETWORK = ("backbone", "frames", "kinds", "pixels", "tasks")
+_NETWORK = ("backbone", "backbones", "frames", "kinds", "pixels", "tasks")
 
 # (params, stats, pixels, classes) -> probabilities, class, map.
 _Step = Callable[..., tuple[jax.Array, jax.Array, jax.Array]]
@@ -116,9 +116,9 @@ class Explainer:
         f"The {view} tower of {weights.source} has no task {task!r}; it has {sorted(tasks)}."
       )
     self.class_names = tuple(tasks[self.task])
-    stage = _check_method(weights.card, method, stage)
+    stage = _check_method(weights.card, view, method, stage)
     self._batch_size, self._num_threads = batch_size, num_threads
-    card = json.dumps({k: weights.card[k] for k in _NETWORK}, sort_keys=True)
+    card = json.dumps({k: weights.card[k] for k in _NETWORK if k in weights.card}, sort_keys=True)
     network, self._step = _compiled(card, view, self.task, stage, method)
     self._trees = jax.device_put(towers.arrays(weights, view, network))
 
@@ -197,7 +197,7 @@ class Explainer:
   ) -> Explanation:
     clip, best = dataset.clips[row], int(probabilities.argmax())
     # A map has the frames of the slow pathway.
-    spec = backbones.find(self.weights.card["backbone"]).spec
+    spec = backbones.find(weight_files.backbone_of(self.weights.card, self.view)).spec
     positions = pixel_format.slow_indices(
       len(video), len(video) // len(maps), regular=spec is not None and spec.regular_frames
     )
@@ -221,7 +221,7 @@ class Explainer:
     """Yields row, probabilities [K], class, map [T', H', W'], video."""
     stream = eval_loader.EvalStream(
       clip_selection.subset(dataset, np.asarray(rows, np.int64)),
-      towers.eval_transform(self.weights.card),
+      towers.eval_transform(self.weights.card, self.view),
       views=eval_loader.TestViews(1, 1),
       batch_size=self._batch_size,
       options=input_options.Input(self._num_threads),
@@ -236,16 +236,17 @@ class Explainer:
         yield int(rows[batch["clip"][i]]), probabilities, int(shown), maps, batch["video"][i]
 
 
-def _check_method(card: towers.Card, method: str, stage: str) -> str:
+def _check_method(card: towers.Card, view: str, method: str, stage: str) -> str:
   """The stage that a map is made of."""
   if method not in cam.METHODS:
     raise ValueError(f"method must be one of {cam.METHODS}, got {method!r}.")
-  entry = backbones.find(card["backbone"])
+  backbone = weight_files.backbone_of(card, view)
+  entry = backbones.find(backbone)
   if entry.spec is None:
     kind = "an encoder of your own" if entry.vit is None else "a vision transformer, without stages"
     raise ValueError(
       "Class maps need the stages of this library's convolutional networks, and"
-      f" {card['backbone']!r} is {kind}."
+      f" {backbone!r} is {kind}."
     )
   if towers.probe_options(card) is not None:
     raise ValueError(
@@ -254,7 +255,7 @@ def _check_method(card: towers.Card, method: str, stage: str) -> str:
     )
   names = entry.stage_names
   if stage and stage not in names:
-    raise ValueError(f"The stage of {card['backbone']!r} must be one of {names}, got {stage!r}.")
+    raise ValueError(f"The stage of {backbone!r} must be one of {names}, got {stage!r}.")
   if stage and method == "cam" and stage != names[-1]:
     raise ValueError(
       f"A class activation map is of the last stage, {names[-1]!r}, got {stage!r}. Use method"

@@ -64,7 +64,11 @@ def _backbones(options: argparse.Namespace) -> list[str]:
     from sum_l_jax.models import backbones
 
     for name in names:
-      backbones.find(name)
+      if backbones.find(name).spec is None:
+        raise ValueError(
+          f"--backbones: the checks compare convolutional networks of this library with PyTorch's,"
+          f" and {name!r} is none."
+        )
   if len(set(names)) < len(names):
     twice = next(name for name in names if names.count(name) > 1)
     raise ValueError(f"--backbones={options.backbones} names {twice} twice.")

@@ -71,8 +71,7 @@ def abstract_batch(trainer: build.Trainer) -> _Batch:
   return workload.abstract_batch(
     trainer.tasks,
     batch_size=trainer.section.batch_size,
-    num_frames=trainer.settings.frames.count,
-    crop_size=trainer.settings.frames.crop_size,
+    clips=trainer.clips,
     embedding_dim=trainer.embedding_dim,
     sharding=devices.batch_sharding(trainer.mesh),
   )

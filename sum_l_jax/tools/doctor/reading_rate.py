@@ -45,12 +45,14 @@ class Need:
     frames: frames of a clip.
     crop: their side in pixels.
     about: words for the step.
+    by_view: frames and side of the clips of a view, where the views differ.
   """
 
   clips_per_second: float
   frames: int
   crop: int
   about: str
+  by_view: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
 
 def clips_of_a_step(program: Mapping[str, Any]) -> int:
@@ -78,14 +80,16 @@ def read_need(path: epath.Path) -> Need:
       program = found["programs"][0]
       rate = clips_of_a_step(program) / step_seconds(program)
       frames, crop = program["clip"]
+      views = {view: tuple(own["clip"]) for view, own in program.get("views", {}).items()}
       about = f"{program['backbone']} on {program['topology']}, ahead of time"
     else:
       rate = found["clips_of_a_batch"] * found["processes"] / found["training"]["step_seconds"]
       frames, crop = found["frames"]["count"], found["frames"]["crop_size"]
+      views = {view: tuple(own) for view, own in found["frames"].get("by_view", {}).items()}
       about = f"{found['device']}, measured"
   except (KeyError, TypeError, IndexError, ValueError) as error:
     raise ValueError(f"{str(path)!r} says nothing of a step ({error!r}). {_MEND}") from error
-  return Need(rate, frames, crop, about)
+  return Need(rate, frames, crop, about, views)
 
 
 def _draws(
@@ -165,7 +169,9 @@ def check(text: str, need: Need | None, *, hosts: int, seconds: float) -> Iterat
     seconds: length of each measurement.
   """
   data = clip_selection.open_dataset(text, "train")
-  frames, crop = (need.frames, need.crop) if need else (_FRAMES, _CROP)
+  frames, crop = _FRAMES, _CROP
+  if need:
+    frames, crop = need.by_view.get(data.view, (need.frames, need.crop))
   transform = transforms.ClipTransform(
     num_frames=frames,
     stride=_STRIDE,

@@ -92,7 +92,7 @@ def make_card(
   return {
     "format": file_format,
     "platforms": list(export_format.PLATFORMS),
-    "backbone": weights.card["backbone"],
+    "backbone": weight_files.backbone_of(weights.card, types.EGO),
     "input": {
       "name": "video",
       "dtype": "uint8",
@@ -118,7 +118,7 @@ def make_card(
     },
     # The program applies them; they are here to be looked up.
     "pixels": weights.card["pixels"][types.EGO],
-    "pool_window": towers.pool_window(weights.card),
+    "pool_window": towers.pool_window(weights.card, types.EGO),
     "checkpoint": {"step": weights.step, "sha256": weight_files.weights_sha256(weights, types.EGO)},
     "versions": {"jax": importlib.metadata.version("jax")},
   }

@@ -73,15 +73,16 @@ def _times(program: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _cells(program: Mapping[str, Any]) -> tuple[str, ...]:
-  frames, side = program["clip"]
+  views = list(program.get("views", {"": program}).values())
+  sizes = " and ".join(dict.fromkeys("{0} x {1} x {1}".format(*view["clip"]) for view in views))
   memory = program.get("memory", {})
   recomputed = program["remat"] if program["remat"] != "none" else "-"
   return (
-    f"`{program['backbone']}`",
+    " and ".join(dict.fromkeys(f"`{view['backbone']}`" for view in views)),
     program["stage"],
     recomputed,
     program["topology"],
-    f"{program['batch_per_chip']} of {frames} x {side} x {side}",
+    f"{program['batch_per_chip']} of {sizes}",
     _gigabytes(memory.get("total")),
     _gigabytes(memory.get("peak")),
     _gigabytes(program.get("hbm")),

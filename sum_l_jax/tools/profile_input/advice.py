@@ -94,9 +94,8 @@ def _speed_advice(found: Mapping[str, Any]) -> Iterator[str]:
         "Reading waits for the disk: copy the shards to a local one, or raise input.num_threads,"
         " for reads side by side."
       )
-  high = frames["short_side"][1]
   for view, (height, width) in frames["stored"].items():
-    low = min(height, width)
+    low, high = min(height, width), frames.get("short_sides", {}).get(view, frames["short_side"])[1]
     if low > 1.1 * high:
       yield (
         f"The {view} frames are stored at {height} x {width} and shrunk to a short side of {high}"

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from sum_l_jax import build
+from sum_l_jax import types
 from sum_l_jax.config.schema import Settings
 from sum_l_jax.system import devices
 from sum_l_jax.system import processes
@@ -112,11 +113,13 @@ def measure(
   if with_step:
     with trainer.stream(start_step=0) as stream:
       trained = _run_stream(stream, mesh, rows, seconds, _train_step(trainer))
+  clips = {view: settings.clip(view) for view in batch}
+  first = clips.get(types.EGO) or next(iter(clips.values()))
   largest = max(height * width * 3 for height, width in stored.values())
   memory = parts.memory_bound(
     parts.nbytes(batch),
     build.input_options_of(settings),
-    clip_bytes=settings.frames.count * largest,
+    clip_bytes=max(clip.count for clip in clips.values()) * largest,
     views=len(batch),
   )
   frames = {
@@ -133,9 +136,11 @@ def measure(
     "bucket": any(pool.shards.is_remote for named in pools.values() for pool in named),
     "clips_of_a_batch": rows,
     "frames": {
-      "count": settings.frames.count,
-      "crop_size": settings.frames.crop_size,
-      "short_side": list(settings.frames.short_side),
+      "count": first.count,
+      "crop_size": first.crop_size,
+      "short_side": list(first.short_side),
+      "by_view": {v: [clip.count, clip.crop_size] for v, clip in clips.items()},
+      "short_sides": {v: list(clip.short_side) for v, clip in clips.items()},
       "stored": {v: list(map(int, shape)) for v, shape in stored.items()},
       "decoded_bytes": sum(n * stored[v][0] * stored[v][1] * 3 for v, n in frames.items()),
     },

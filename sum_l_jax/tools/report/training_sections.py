@@ -28,18 +28,30 @@ _TERM_NAMES = {
 }
 
 
+def _of_both(values: Mapping[str, str]) -> str:
+  """One text where the views have the same, else each with its view."""
+  if len(set(values.values())) == 1:
+    return next(iter(values.values()))
+  return "; ".join(f"{view}: {value}" for view, value in values.items())
+
+
 def trained(run: run_contents.RunContents) -> list[page.Block]:
   """Shows method, stages, data and sizes."""
   get = lambda name: str(run.fields.get(name))
-  frames = (
-    f"{get('frames.count')} at stride {get('frames.stride')}, crops of {get('frames.crop_size')}"
-    " pixels"
-  )
+  networks, frames = {}, {}
+  for view in types.VIEWS:
+    # A view has its own where it differs from what both share.
+    own = lambda name: run.fields.get(f"{view}.{name}") or run.fields.get(name)  # noqa: B023
+    networks[view] = str(run.fields.get(f"{view}.backbone") or get("model.backbone"))
+    frames[view] = (
+      f"{own('frames.count')} at stride {own('frames.stride')}, crops of"
+      f" {own('frames.crop_size')} pixels"
+    )
   rows = [
     ["method", get("method")],
     ["objective", get("objective")],
-    ["network", get("model.backbone")],
-    ["frames", frames],
+    ["network", _of_both(networks)],
+    ["frames", _of_both(frames)],
     ["seed", get("seed")],
     *([f"{view} starts from", run.fields.get(f"init.{view}") or "random"] for view in types.VIEWS),
   ]

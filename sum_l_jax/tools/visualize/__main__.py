@@ -112,7 +112,7 @@ def _run(options: argparse.Namespace) -> str:
     explainers, names, dataset, rows, show=show, class_name=options.class_name
   )
   film = options.output.suffix.lower() != ".png"
-  frames = weights[-1].card["frames"]
+  frames = weight_files.frames_of(weights[-1].card, dataset.view)
   canvas.write(
     options.output,
     map_overlay.film(blocks) if film else [map_overlay.sheet(blocks)],

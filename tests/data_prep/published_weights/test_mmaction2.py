@@ -83,7 +83,7 @@ def test_what_the_card_says(converted, tmp_path, capsys):
   card = weight_files.read_weights(tmp_path / "out").card
   assert card["network"]["pool_window"] == 0
   assert not card["network"]["fusion_norm"]
-  assert towers.pool_window(card) == 0
+  assert towers.pool_window(card, "ego") == 0
 
 
 def test_the_head_has_its_columns_where_the_feature_has_them(converted):

@@ -72,8 +72,7 @@ def test_several_pools_have_the_heads_of_all():
   batch = workload.abstract_batch(
     {"exo": tasks},
     batch_size=4,
-    num_frames=2,
-    crop_size=8,
+    clips={"exo": (2, 8)},
     embedding_dim=None,
     sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]),
     united=["exo"],

@@ -40,7 +40,7 @@ def by_hand(config, weights, dataset, clips):
   network = build.build_network(
     config, {"ego": dataset.tasks, "exo": dataset.tasks}, embedding_dim=16
   )
-  transform = build.eval_transform(config)
+  transform = build.eval_transform(config, "ego")
   apply = jax.jit(
     lambda pixels: network.apply(
       weights.params, weights.stats, {dataset.view: pixels}, train=False
