@@ -10,7 +10,8 @@ Arguments: method=sum_l|fpv_only|typical_cl|triplet,
 objective=paper|released|released_intended,
 terms=auto|aw_m|a_m|aw|m|none (Table 5),
 exo_encoder=original|same_init|shared|frozen (Table 6); world=0|1|... renders
-other clips of the same classes.
+other clips of the same classes; backbone=tiny|vit_tiny, of which the vision
+transformer starts from random weights.
 """
 
 from sum_l_jax.config import presets
@@ -20,7 +21,13 @@ from sum_l_jax.config import read
 def get_config(argument: str = ""):
   """Small enough for a laptop, with nothing left out."""
   choice = read.parse_arguments(
-    argument, method="sum_l", objective="paper", terms="auto", exo_encoder="original", world="0"
+    argument,
+    method="sum_l",
+    objective="paper",
+    terms="auto",
+    exo_encoder="original",
+    world="0",
+    backbone="tiny",
   )
   world = read.parse_whole_number("world", choice["world"])
   root = f"data/toy_kitchen_{world}" if world else "data/toy_kitchen"
@@ -31,7 +38,7 @@ def get_config(argument: str = ""):
   config.prepare.recipe = "toy_kitchen"
   config.prepare.directory = root
   config.prepare.seed = world
-  config.model.backbone = "tiny"
+  config.model.backbone = choice["backbone"]
 
   config.ego.dataset = f"{root}/ego"
   config.exo.datasets = (f"{root}/exo",)
@@ -40,7 +47,8 @@ def get_config(argument: str = ""):
   # Several exo clips share a narration, or nearly; one is drawn each time.
   config.pairs.tie_tolerance = 0.02
   # Both encoders start from a common pretraining (configs/toy_pretrain.py).
-  config.init.ego = config.init.exo = f"{root}/pretrained_tiny.npz"
+  if choice["backbone"] == "tiny":
+    config.init.ego = config.init.exo = f"{root}/pretrained_tiny.npz"
 
   config.frames.crop_size = 56
   config.frames.short_side = (64, 64)
