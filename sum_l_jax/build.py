@@ -554,6 +554,7 @@ class Trainer:
       mesh=self.mesh,
       shardings=self.shardings if self.layout.divided else None,
       mixing=Mixing(section.mixup, section.cutmix, section.cutmix_share),
+      accumulate=section.accumulate,
       skip_non_finite=self.settings.on_non_finite == "skip",
     )
 

@@ -488,37 +488,44 @@ def _check_combinations(given: schema.Settings) -> None:
     )
 
 
+def _check_parts(name: str, section: schema.Stage) -> None:
+  """What a batch is cut into must divide it."""
+  batch, count = section.batch_size, section.accumulate
+  if batch % count:
+    raise ValueError(f"{name}.accumulate must divide {name}.batch_size={batch}, got {count}.")
+  micro = f"{name}.batch_size={batch}" + (f" / accumulate={count}" if count > 1 else "")
+  if batch // count % section.chunks:
+    raise ValueError(f"{name}.chunks must divide {micro}, got {section.chunks}.")
+  if (section.mixup or section.cutmix) and batch // count % 2:
+    raise ValueError(
+      f"{name}.mixup and cutmix mix clips two by two, so that {micro} must be even, got"
+      f" {batch // count}."
+    )
+
+
 def _check_groups(given: schema.Settings) -> None:
   """Groups within a batch must divide it."""
   group, pack = given.model.bn_group_size, given.model.pack_clips or 1
   groups = [(stage, "model.bn_group_size", group) for stage in given.stages]
   if schema.JOINT_STAGE in given.stages:
     groups.append((schema.JOINT_STAGE, "loss.negatives_group", given.loss.negatives_group))
+  for stage in given.stages:
+    _check_parts(f"config.{stage}_stage", given.stage(stage))
   for stage, field, size in groups:
-    batch = given.stage(stage).batch_size
+    section = given.stage(stage)
+    batch = section.batch_size // section.accumulate
+    name = f"config.{stage}_stage.batch_size={section.batch_size}"
+    if section.accumulate > 1:
+      name += f" / accumulate={section.accumulate}"
     if size and batch % size:
       raise ValueError(
-        f"config.{field} must be 0 (the global batch) or divide"
-        f" config.{stage}_stage.batch_size={batch}, got {size}. The batch of"
+        f"config.{field} must be 0 (the global batch) or divide {name}, got {size}. The batch of"
         " one device reproduces training without communication."
       )
     if batch % pack:
       raise ValueError(
-        f"config.model.pack_clips={pack} must divide"
-        f" config.{stage}_stage.batch_size={batch}, best the clips of a"
+        f"config.model.pack_clips={pack} must divide {name}, best the clips of a"
         " chip; 0 chooses, 1 is off."
-      )
-  for stage in given.stages:
-    section = given.stage(stage)
-    if (section.mixup or section.cutmix) and section.batch_size % 2:
-      raise ValueError(
-        f"config.{stage}_stage.mixup and cutmix mix clips two by two, so that batch_size must be"
-        f" even, got {section.batch_size}."
-      )
-    if section.batch_size % section.chunks:
-      raise ValueError(
-        f"config.{stage}_stage.chunks must divide config.{stage}_stage.batch_size="
-        f"{section.batch_size}, got {section.chunks}."
       )
   if group % pack:
     raise ValueError(

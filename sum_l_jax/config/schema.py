@@ -337,6 +337,12 @@ class Stage:
     " is that of the whole batch. For encoders without BatchNorm (docs/performance.md).",
     allowed=at_least(1),
   )
+  accumulate: int = setting(
+    1,
+    "Micro-batches of a step, whose gradients are averaged. Each has negatives and BatchNorm"
+    " statistics of its own, which chunks have not (docs/performance.md).",
+    allowed=at_least(1),
+  )
   total: str = setting(
     "30 epochs", "Length of the stage; an epoch counts ego clips, in the exo stage exo clips."
   )

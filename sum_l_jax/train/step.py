@@ -13,6 +13,8 @@ import optax
 from sum_l_jax import types
 from sum_l_jax.system import devices
 from sum_l_jax.train import metrics
+from sum_l_jax.train.accumulation import Gradient
+from sum_l_jax.train.accumulation import accumulated
 from sum_l_jax.train.mixing import NOT_MIXED
 from sum_l_jax.train.mixing import Mixing
 from sum_l_jax.train.optimizer import at_step
@@ -41,6 +43,30 @@ def _where_finite(finite: jax.Array, new: TrainState, old: TrainState) -> TrainS
   return dataclasses.replace(state, opt_state=at_step(state.opt_state, state.step))
 
 
+def make_gradient(network: Applied, objective: Objective, mixing: Mixing) -> Gradient:
+  """Makes the gradient of Eq. 12 as a function of parameters, statistics, batch and key.
+
+  It returns the gradient, the new statistics and the sums of the metrics.
+  """
+
+  def gradient(
+    params: Tree, stats: Tree, batch: types.Batch, key: jax.Array
+  ) -> tuple[Tree, Tree, metrics.Sums]:
+    dropout_key, mixing_key = jax.random.split(key)
+    if mixing:
+      batch = mixing(batch, mixing_key)
+
+    def loss(params: Tree) -> tuple[jax.Array, Any]:
+      outputs, new_stats = network.apply(params, stats, batch, train=True, key=dropout_key)
+      total, terms = objective(outputs, batch)
+      return total, (new_stats, metrics.step_sums(total, terms, outputs, batch))
+
+    grads, (new_stats, sums) = jax.grad(loss, has_aux=True)(params)
+    return grads, new_stats, sums
+
+  return gradient
+
+
 def make_train_step(
   network: Applied,
   objective: Objective,
@@ -51,6 +77,7 @@ def make_train_step(
   mesh: jax.sharding.Mesh,
   shardings: TrainState | None = None,
   mixing: Mixing = NOT_MIXED,
+  accumulate: int = 1,
   skip_non_finite: bool = False,
 ) -> Step:
   """Compiles the step: state, batch -> state, sums of the step's metrics.
@@ -68,27 +95,21 @@ def make_train_step(
     mesh: the devices, of `devices.make_mesh`.
     shardings: where each array of the state lies; None is on every device.
     mixing: how clips of different labels are mixed.
+    accumulate: number of micro-batches whose gradients are averaged.
     skip_non_finite: whether a step that is not finite changes nothing but the
       number of steps, which the learning rate follows.
   """
+  gradient = make_gradient(network, objective, mixing)
+  if accumulate > 1:
+    gradient = accumulated(gradient, accumulate, mesh)
 
   def step(state: TrainState, batch: types.Batch) -> tuple[TrainState, metrics.Sums]:
     key = jax.random.fold_in(jax.random.key(seed), state.step)
-    dropout_key, mixing_key = jax.random.split(key)
-    if mixing:
-      batch = mixing(batch, mixing_key)
-
-    def loss(params: Tree) -> tuple[jax.Array, Any]:
-      outputs, stats = network.apply(params, state.stats, batch, train=True, key=dropout_key)
-      total, terms = objective(outputs, batch)
-      return total, (terms, outputs, stats)
-
-    (total, (terms, outputs, stats)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+    grads, stats, sums = gradient(state.params, state.stats, batch, key)
     if shardings:  # Each device needs the sum of its own parameters' gradients alone.
       grads = jax.lax.with_sharding_constraint(grads, shardings.params)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    finite = _finite(total, grads, updates)
-    sums = metrics.step_sums(total, terms, outputs, batch)
+    finite = _finite(sums["loss"].total, grads, updates)
     sums["finite"] = metrics.scalar(finite)
     sums["grad_norm"] = metrics.scalar(optax.global_norm(grads))
     sums["learning_rate"] = metrics.scalar(schedule(state.step))

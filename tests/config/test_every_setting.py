@@ -439,6 +439,7 @@ def _stage(stage: str) -> dict[str, Entry]:
   program = step_program(stage)
   return {
     at + "batch_size": Entry(2, steps),
+    at + "accumulate": Entry(2, steps),
     at + "chunks": Entry(2, program, {"model.backbone": "transformer"}),
     at + "total": Entry("2 steps", stage_run(stage)),
     at + "optimizer": Entry("adamw", steps),
@@ -793,7 +794,7 @@ STAGE = {
   "warmup_start": 0.01,
 }
 # What the gradient is of has tests of its own (tests/train, tests/losses).
-NO_FORMULAS = ("chunks", "cutmix", "cutmix_share", "label_smoothing", "mixup")
+NO_FORMULAS = ("accumulate", "chunks", "cutmix", "cutmix_share", "label_smoothing", "mixup")
 
 
 @pytest.mark.parametrize("stage", schema.STAGES)

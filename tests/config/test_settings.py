@@ -152,6 +152,15 @@ def test_choices_are_listed(field):
     ({"joint_stage.factors": (1.0,)}, "same length"),
     ({"model.bn_group_size": 24}, "bn_group_size must be 0 .*joint_stage.batch_size=64, got 24"),
     ({"joint_stage.chunks": 24}, "joint_stage.chunks must divide .*got 24"),
+    ({"joint_stage.accumulate": 24}, "joint_stage.accumulate must divide .*got 24"),
+    (
+      {"joint_stage.accumulate": 4, "joint_stage.chunks": 32},
+      "chunks must divide .*batch_size=64 / accumulate=4, got 32",
+    ),
+    (
+      {"joint_stage.accumulate": 4, "loss.negatives_group": 32},
+      "negatives_group must .*batch_size=64 / accumulate=4, got 32",
+    ),
     ({"loss.negatives_group": 24}, "negatives_group must be 0 .*got 24"),
     ({"loss.negatives_group": 1}, "at least 2 .*got 1"),
   ],
