@@ -44,8 +44,9 @@ def get_config(argument: str = ""):
   config.pairs.table = "data/epic100/pairs.npz"
 
   config.model.dropout = 0.4
-  config.frames.crop_size = 256
-  config.eval.crop_size = 280
+  if "slow" in choice["backbone"]:  # Other encoders have crops of their own.
+    config.frames.crop_size = 256
+    config.eval.crop_size = 280
   config.joint_stage.batch_size = 64
   config.joint_stage.total = "30 epochs"
   config.joint_stage.learning_rate = 0.01
