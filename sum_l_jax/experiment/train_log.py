@@ -16,6 +16,7 @@ from sum_l_jax.data import frame_rates
 from sum_l_jax.evaluation.labels import evaluators
 from sum_l_jax.experiment import non_finite
 from sum_l_jax.system import progress
+from sum_l_jax.system import sharding
 from sum_l_jax.train import metrics
 from sum_l_jax.train.state import TrainState
 
@@ -53,6 +54,13 @@ class TrainLog:
       trainer.mesh.size,
       trainer.mesh.devices.flat[0].device_kind,
     )
+    if trainer.layout.divided:
+      logging.info(
+        "%s: %d devices share one copy of the state, %.3g of its %.3g MB on each",
+        trainer.stage,
+        trainer.settings.mesh.fsdp,
+        *(size / 1e6 for size in sharding.count_bytes(state)),
+      )
     for view, pools in trainer.opened.pools.items():
       if text := frame_rates.describe(pools):
         logging.warning("%s: %s: %s", trainer.stage, view, text)

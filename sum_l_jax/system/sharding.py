@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 import dataclasses
 import functools
+import math
 import re
 from typing import Any
 
@@ -113,6 +114,13 @@ def fetch(array: Any) -> np.ndarray:
   if isinstance(array, jax.Array) and not array.is_fully_addressable:
     array = multihost_utils.process_allgather(array, tiled=True)
   return np.asarray(array)
+
+
+def count_bytes(tree: Any) -> tuple[int, int]:
+  """Bytes of a tree's arrays on one device, and of all of them whole."""
+  leaves = jax.tree.leaves(tree)
+  here = [math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves]
+  return sum(here), sum(x.nbytes for x in leaves)
 
 
 def divided() -> bool:

@@ -60,9 +60,9 @@ def exchange_seconds(
   Nothing is known of latencies, nor of how many exchanges hide behind work.
 
   Args:
-    collectives: kinds of exchanges with "kind" and "bytes", the size of the
-      results on one chip.
-    count: number of chips that take part.
+    collectives: kinds of exchanges with "kind", "bytes", the size of the results on
+      one chip, and "group", the number of chips that take part.
+    count: number of chips that take part where a kind doesn't say it.
     chip: what one can do.
 
   Returns:
@@ -70,4 +70,5 @@ def exchange_seconds(
   """
   if not chip.links or any(row["kind"] not in _SENT for row in collectives):
     return None
-  return sum(_SENT[row["kind"]](count) * row["bytes"] for row in collectives) / chip.links
+  sent = (_SENT[row["kind"]](row.get("group", count)) * row["bytes"] for row in collectives)
+  return sum(sent) / chip.links

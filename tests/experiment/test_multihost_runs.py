@@ -133,15 +133,26 @@ def pair_fixture(config, tmp_path_factory):
   """Two processes with two devices each, stopped twice before they end.
 
   Within the first stage, and by a signal that comes with its last batch: too
-  late for it, so they stop early in the second.
+  late for it, so they stop early in the second. All four devices share one copy of
+  the state, so that no process has it whole, or two of each process do.
 
   Returns:
     The workdir, and the three runs.
   """
   workdir = tmp_path_factory.mktemp("pair")
   return workdir, [
-    launch(config, workdir, 2, "--profile=4:5", "--profile_hosts=all", sigterm=sigterm)
-    for sigterm in ("exo:0", "exo:5", "")
+    launch(
+      config,
+      workdir,
+      2,
+      "--profile=4:5",
+      "--profile_hosts=all",
+      f"--config.mesh.fsdp={fsdp}",
+      # Tiny networks have small arrays alone.
+      "--config.mesh.whole_below=16",
+      sigterm=sigterm,
+    )
+    for sigterm, fsdp in (("exo:0", 4), ("exo:5", 2), ("", 4))
   ]
 
 
@@ -176,6 +187,9 @@ def test_two_processes_train_like_one(pair, single):
   workdir, launched = pair
   assert launched[-1].codes == [0, 0], str(launched[-1])
   _assert_alike(single, workdir)
+  told = r"joint: 4 devices share one copy of the state, (\S+) of its (\S+) MB on each"
+  here, whole = map(float, re.search(told, launched[-1].said[0]).groups())
+  assert here / whole == pytest.approx(0.25, abs=0.01)
 
 
 def test_four_processes_train_like_one(config, single, tmp_path):

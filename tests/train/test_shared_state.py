@@ -26,6 +26,7 @@ from sum_l_jax.models import backbones
 from sum_l_jax.models import network_spec
 from sum_l_jax.models import vit_spec
 from sum_l_jax.system import devices
+from sum_l_jax.system import sharding
 from sum_l_jax.tools import workload
 from sum_l_jax.tools.aot import hlo
 from tests.support import environments
@@ -125,7 +126,7 @@ def measure(folder: str) -> None:
       state = trainer.initial_state()
       arrays |= {f"{key}/start/{path}": leaf for path, leaf in _named(state).items()}
       batch = _batch(trainer)
-      fact = {"shares": _shares(state)}
+      fact = {"shares": _shares(state), "bytes": sharding.count_bytes(state)}
       program = trainer.step.lower(state, batch).compile()
       fact["exchanges"] = _exchanges(program)
       for _ in range(2):
@@ -241,11 +242,15 @@ def test_training_is_that_of_one_device(name, count, fsdp, measured):
 def test_a_device_has_its_share_of_all_that_is_large(name, measured):
   arrays, facts = measured
   assert not facts[f"{name}/8/1"]["shares"]
-  sizes = {path: a.shape for path, a in _below(arrays, f"{name}/8/8/start/").items()}
+  start = _below(arrays, f"{name}/8/8/start/")
+  sizes, total = {path: a.shape for path, a in start.items()}, sum(a.nbytes for a in start.values())
+  assert facts[f"{name}/8/1"]["bytes"] == [total, total]
   for fsdp in (8, 4):
     shares = dict(facts[f"{name}/8/{fsdp}"]["shares"])
     assert set(shares.values()) == {1 / fsdp}
     whole = set(sizes) - set(shares)
+    here = sum(start[path].nbytes * shares.get(path, 1) for path in start)
+    assert facts[f"{name}/8/{fsdp}"]["bytes"] == [here, total] and here < total / 2
     inner = lambda path: sizes[path][1:] if "/block/" in path else sizes[path]
     for path in whole:
       assert np.prod(inner(path)) < 64 or all(side % fsdp for side in inner(path)), path

@@ -56,13 +56,14 @@ def _layers(program: hlo.Program) -> dict[str, dict[str, float]]:
   return dict(sorted(out.items(), key=lambda item: -sum(item[1].values())))
 
 
-def _collectives(program: hlo.Program) -> list[dict[str, Any]]:
-  """Number and size of exchanges by kind and type, the largest first."""
-  out: dict[tuple[str, str], dict[str, Any]] = {}
+def _collectives(program: hlo.Program, chips_in_all: int) -> list[dict[str, Any]]:
+  """Number and size of exchanges by kind, type and chips that take part, the largest first."""
+  out: dict[tuple[str, str, int], dict[str, Any]] = {}
   for found in program.collectives:
+    kind, dtype, group = found.kind, found.dtype, found.group or chips_in_all
     row = out.setdefault(
-      (found.kind, found.dtype),
-      {"kind": found.kind, "dtype": found.dtype, "count": 0, "elements": 0, "bytes": 0},
+      (kind, dtype, group),
+      {"kind": kind, "dtype": dtype, "group": group, "count": 0, "elements": 0, "bytes": 0},
     )
     row["count"] += found.times
     row["elements"] += found.elements
@@ -140,6 +141,7 @@ def summarize(compiled: compiler.Compiled) -> dict[str, Any]:
     **({"views": views} if len(set(map(str, views.values()))) > 1 else {}),
     "topology": compiled.topology,
     "chips": compiled.num_chips,
+    "fsdp": settings.mesh.fsdp,
     "batch_size": compiled.batch_size,
     "batch_per_chip": compiled.batch_size // compiled.num_chips,
     "compile_seconds": compiled.seconds,
@@ -153,7 +155,7 @@ def summarize(compiled: compiler.Compiled) -> dict[str, Any]:
   costs = _costs(compiled, program, attention)
   seconds = _times(chip, costs.get("flops"), program, attention)
   steps = compiled.clips / compiled.batch_size
-  collectives = _collectives(program)
+  collectives = _collectives(program, compiled.num_chips)
   return {
     **out,
     "memory": memory,
@@ -246,9 +248,10 @@ def _table(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
 def _describe(summary: Mapping[str, Any]) -> str:
   frames, side = summary["clip"]
   remat = f", remat {summary['remat']}" if summary["remat"] != "none" else ""
+  shared = f", state shared by {summary['fsdp']}" if summary["fsdp"] > 1 else ""
   return (
     f"{summary['backbone']}, {summary['method']}, {summary['stage']} stage,"
-    f" {summary['precision']}, conv {summary['conv']}{remat};"
+    f" {summary['precision']}, conv {summary['conv']}{remat}{shared};"
     f" {summary['batch_per_chip']} clips a chip of {frames} x {side} x {side}"
   )
 
@@ -286,7 +289,7 @@ def _collective_lines(summary: Mapping[str, Any]) -> list[str]:
   if not summary["collectives"]:
     return ["exchanges between chips in a step: none"]
   return ["exchanges between chips in a step"] + [
-    f"  {row['count']:4} {row['kind']:<20} {row['dtype']:<6}"
+    f"  {row['count']:4} {row['kind']:<20} {row['dtype']:<6} of {row['group']:<4}"
     f"{row['elements'] / 1e6:10.3f} M numbers {row['bytes'] / 1e6:10.2f} MB"
     for row in summary["collectives"]
   ]

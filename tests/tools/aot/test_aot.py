@@ -257,6 +257,9 @@ def test_what_exchanges_take_at_least():
   found = program_costs.exchange_seconds(rows, 8, chip)
   assert found == pytest.approx((2 * 7 / 8 * 400e6 + 7 / 8 * 100e6) / 200e9)
   assert program_costs.exchange_seconds([], 8, chip) == 0
+  # Two of the eight exchange halves.
+  row = {"kind": "all-gather", "bytes": 100e6, "group": 2}
+  assert program_costs.exchange_seconds([row], 8, chip) == pytest.approx(50e6 / chip.links)
   assert program_costs.exchange_seconds(rows, 8, chips.CPU) is None
   assert program_costs.exchange_seconds([{"kind": "new", "bytes": 1}], 8, chip) is None
 
@@ -304,6 +307,8 @@ def test_the_step_is_compiled_for_two_devices(tmp_path):
       "--topology=cpu:2",
       "--config=configs/demo.py:method=fpv_only",
       "--batch_per_chip=2",
+      "--compare.mesh.fsdp=2",
+      "--compare.mesh.whole_below=64",
       f"--output={output}",
       *SMALL,
     ],
@@ -315,7 +320,7 @@ def test_the_step_is_compiled_for_two_devices(tmp_path):
     | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
   )
   assert done.returncode == 0, done.stderr
-  (program,) = json.loads(output.read_text())["programs"]
+  program, shared = json.loads(output.read_text())["programs"]
   assert (program["chips"], program["batch_size"]) == (2, 4)
   assert program["fits"] and program["flops"] > 0
   config = build.read_settings("configs/demo.py:method=fpv_only", SMALL)
@@ -330,8 +335,17 @@ def test_the_step_is_compiled_for_two_devices(tmp_path):
   state = 4 * (3 * size(params) + size(stats))
   batch = 2 * 2 * 16 * 16 * 3
   assert state + batch <= program["memory"]["arguments"] <= state + batch + 256
+  # Where both share one state, each has half of what is large and has an even side.
+  halves = lambda tree: [
+    x.size for x in jax.tree.leaves(tree) if x.size >= 64 and any(n % 2 == 0 for n in x.shape)
+  ]
+  state -= 2 * (3 * sum(halves(params)) + sum(halves(stats)))
+  assert state + batch <= shared["memory"]["arguments"] <= state + batch + 256
+  gathered = [row for row in shared["collectives"] if row["kind"] == "all-gather"]
+  assert sum(row["elements"] for row in gathered) >= sum(halves(params))
+  assert {row["group"] for row in gathered} == {2} and shared["fsdp"] == 2
   layers = set(program["layers"])
   assert {"ego/slow/s1", "ego/slow/s4", "ego/heads", "loss"} <= layers
   assert "error" not in done.stderr.lower()
-  for part in ("floor by main memory", "exchanges between chips"):
+  for part in ("floor by main memory", "exchanges between chips", "state shared by 2;"):
     assert part in done.stdout

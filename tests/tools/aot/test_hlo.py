@@ -120,6 +120,23 @@ def test_each_exchange_counts_once():
 
 
 @pytest.mark.parametrize(
+  "text, chips",
+  [
+    ("replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%add", 4),
+    ("channel_id=2, replica_groups=[2,4]<=[8], dimensions={0}", 4),
+    ("replica_groups=[4,2]<=[2,4]T(1,0)", 2),
+    ("replica_groups=mesh['axis_0'=2,'axis_1'=4,'axis_2'=3] {'axis_1'}, dimensions={1}", 4),
+    ("replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_0','axis_1'}", 8),
+    ("replica_groups=mesh['axis_0'=8] {'axis_0':(2)4}", 4),
+    ("replica_groups={}", 0),
+    ("channel_id=3", 0),
+  ],
+)
+def test_how_many_chips_exchange(text, chips):
+  assert hlo.read_group(text) == chips
+
+
+@pytest.mark.parametrize(
   "text, dense, padded",
   [
     ("f32[]", 4, 4),
