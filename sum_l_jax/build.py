@@ -31,6 +31,7 @@ from sum_l_jax import types
 from sum_l_jax.config import durations
 from sum_l_jax.config import read
 from sum_l_jax.config import schema
+from sum_l_jax.config import trained_layers
 from sum_l_jax.config.schema import EXO_STAGE
 from sum_l_jax.config.schema import JOINT_STAGE
 from sum_l_jax.config.schema import Settings
@@ -47,6 +48,7 @@ from sum_l_jax.system import addresses
 from sum_l_jax.system import devices
 from sum_l_jax.system import sharding
 from sum_l_jax.system import storage
+from sum_l_jax.train import parameter_rules
 from sum_l_jax.train.chunks import Chunked
 from sum_l_jax.train.mixing import Mixing
 from sum_l_jax.train.optimizer import Schedule
@@ -327,8 +329,35 @@ def probe_options(settings: Settings) -> models.ProbeOptions | None:
   return models.ProbeOptions.of_head(model.head, depth=model.probe_depth, heads=model.probe_heads)
 
 
+def encoder_options(
+  settings: Settings, view: str, *, pool_window: int = 0, lora: bool = True
+) -> EncoderOptions:
+  """How the encoder of a view computes; see `build_network`."""
+  freeze = settings.view(view).freeze
+  # What is wholly frozen would not train low-rank updates.
+  rank = settings.model.lora_rank if lora and freeze != schema.ALL_FROZEN else 0
+  return EncoderOptions(
+    conv=settings.model.conv,
+    attention=settings.model.attention,
+    dtype=jnp.dtype(settings.precision),
+    bn_group_size=settings.model.bn_group_size,
+    remat=settings.model.remat,
+    pool_window=pool_window,
+    pack_clips=settings.model.pack_clips,
+    drop_path=settings.model.drop_path,
+    lora_rank=rank,
+    lora_alpha=settings.model.lora_alpha,
+    frozen=int(freeze) if freeze.isdecimal() else 0,
+  )
+
+
 def build_network(
-  settings: Settings, tasks: Tasks, *, embedding_dim: int | None, pool_window: int = 0
+  settings: Settings,
+  tasks: Tasks,
+  *,
+  embedding_dim: int | None,
+  pool_window: int = 0,
+  lora: bool = True,
 ) -> Network:
   """Builds the model with the towers that `tasks` names.
 
@@ -338,8 +367,12 @@ def build_network(
     embedding_dim: width of the text vectors; None builds no projections.
     pool_window: side of the windows that evaluation pools, see
       `models.EncoderOptions`.
+    lora: whether encoders have the low-rank updates that the settings ask for.
+      Weights that were read from a checkpoint have them in their kernels.
   """
   both = len(tasks) == 2
+  stage = JOINT_STAGE if both else EXO_STAGE
+  frozen = [v for v in tasks if trained_layers.frozen(settings, stage, v) == schema.ALL_FROZEN]
   return Network(
     functools.partial(
       models.make_model,
@@ -352,19 +385,12 @@ def build_network(
       dropout=settings.model.dropout,
       pixels=pixel_specs(settings, tasks),
       share_encoder=settings.model.share_encoder and both,
-      # Stage one trains the exo encoder, whatever the joint stage does.
-      freeze_exo=settings.model.freeze_exo and both,
+      frozen=frozen,
       prenorm=settings.model.projection_prenorm == "true",
       probe=probe_options(settings),
-      options=EncoderOptions(
-        conv=settings.model.conv,
-        attention=settings.model.attention,
-        dtype=jnp.dtype(settings.precision),
-        bn_group_size=settings.model.bn_group_size,
-        remat=settings.model.remat,
-        pool_window=pool_window,
-        pack_clips=settings.model.pack_clips,
-      ),
+      options={
+        view: encoder_options(settings, view, pool_window=pool_window, lora=lora) for view in tasks
+      },
       seed=settings.seed,
     )
   )
@@ -524,21 +550,58 @@ class Trainer:
       factors=section.factors,
       warmup_steps=self.clock.steps(section.warmup, f"{name}.warmup"),
       warmup_start=section.warmup_start,
+      final_rate=section.final_rate,
     )
 
   @functools.cached_property
+  def factors(self) -> Tree | None:
+    """Factors of the learning rate by parameter, 0 where it is frozen; None where all are 1.
+
+    Raises:
+      ValueError: an encoder that was to have low-rank updates has none.
+    """
+    section, model = self.section, self.settings.model
+    shapes, _ = self.network.shapes
+    rates = {}
+    for view in (view for view, tower in shapes.items() if "encoder" in tower):
+      entry = backbones.find(self.settings.backbone(view))
+      freeze = trained_layers.frozen(self.settings, self.stage, view)
+      has_lora = parameter_rules.has_lora(shapes[view]["encoder"])
+      if model.lora_rank and freeze != schema.ALL_FROZEN and not (has_lora or entry.convolutional):
+        raise ValueError(
+          f"config.model.lora_rank={model.lora_rank} asks for low-rank updates, but the {view}"
+          " encoder makes none of EncoderOptions.lora_rank. Leave it at 0."
+        )
+      rates[view] = parameter_rules.EncoderRates(
+        entry.order,
+        factor=section.encoder_factor,
+        decay=section.layer_decay,
+        frozen=int(freeze) if freeze.isdecimal() else 0,
+        all_frozen=freeze == schema.ALL_FROZEN,
+        lora_only=has_lora,
+      )
+    return parameter_rules.factors(shapes, rates)
+
+  @functools.cached_property
   def optimizer(self) -> optax.GradientTransformation:
-    """The optimizer; a frozen exo encoder takes no updates in the joint stage."""
+    """The optimizer of what is trained."""
     section = self.section
-    frozen = self.settings.model.freeze_exo and self.stage == JOINT_STAGE
+    decays = parameter_rules.decay_mask(
+      self.network.shapes[0],
+      section.decay_rule,
+      also=section.decay_also,
+      never=section.decay_never,
+    )
     return make_optimizer(
       section.optimizer,
       self.schedule,
       momentum=section.momentum,
       nesterov=section.nesterov,
+      betas=section.betas,
       weight_decay=section.weight_decay,
+      decays=decays,
       clip_norm=section.clip_norm,
-      frozen=(types.EXO, "encoder") if frozen else (),
+      factors=self.factors,
     )
 
   @functools.cached_property
@@ -555,6 +618,8 @@ class Trainer:
       shardings=self.shardings if self.layout.divided else None,
       mixing=Mixing(section.mixup, section.cutmix, section.cutmix_share),
       accumulate=section.accumulate,
+      factors=self.factors,
+      ema=self.section.ema,
       skip_non_finite=self.settings.on_non_finite == "skip",
     )
 
@@ -584,7 +649,8 @@ class Trainer:
     return jax.eval_shape(lambda weights: self._create(weights), self.network.shapes)
 
   def _create(self, weights: tuple[Tree, Tree]) -> TrainState:
-    return create_state(*weights, self.optimizer)
+    averaged = bool(self.section.ema)
+    return create_state(*weights, self.optimizer, factors=self.factors, averaged=averaged)
 
   def initial_weights(self) -> tuple[Tree, Tree]:
     """Drawn parameters and statistics; where devices share them, in their places."""
@@ -650,6 +716,7 @@ class Trainer:
       "stage": self.stage,
       **self._card_of_encoders(),
       "embedding_dim": self.embedding_dim,
+      **({"lora_alpha": settings.model.lora_alpha} if settings.model.lora_rank else {}),
       "tasks": {
         view: {name: list(t.class_names) for name, t in named.items()}
         for view, named in self.tasks.items()

@@ -124,6 +124,7 @@ def build_evaluator(
     {view: dataset.tasks if tasks is None else tasks},
     embedding_dim=None,
     pool_window=pool_window(settings, view, card),
+    lora=card is None,
   )
   return evaluators.Evaluator(
     dataset=dataset,
@@ -216,7 +217,9 @@ def build_stage_retrieval(
   if not settings.eval.during_split:
     return None
   dataset = records.ClipDataset(ego.directory, settings.eval.during_split)
-  source = functools.partial(_source, settings, data.narrations, mesh, views=during_views(settings))
+  source = functools.partial(
+    _source, settings, data.narrations, mesh, views=during_views(settings), lora=True
+  )
   pools = _exo_pools(settings)
   if not pools or not retrieval_source.is_labelled(dataset):
     return None
@@ -254,7 +257,9 @@ def build_checkpoint_retrieval(
   pools = _exo_pools(settings)
   if not pools:
     return None
-  source = functools.partial(_source, settings, table, mesh, views=final_views(settings))
+  source = functools.partial(
+    _source, settings, table, mesh, views=final_views(settings), lora=False
+  )
   return retrieval_run.CheckpointRetrieval(
     trees=build.make_layout(settings, mesh).put((weights.params, weights.stats)),
     exo=source(types.EXO, pools),
@@ -276,8 +281,9 @@ def _source(
   datasets: Sequence[records.ClipDataset],
   *,
   views: eval_loader.TestViews,
+  lora: bool,
 ) -> retrieval_source.Source:
-  network = build.build_network(settings, {view: {}}, embedding_dim=table.dim)
+  network = build.build_network(settings, {view: {}}, embedding_dim=table.dim, lora=lora)
   return retrieval_source.make_source(
     view,
     datasets,

@@ -166,7 +166,9 @@ HEADS = (LINEAR_HEAD, "attentive", "pooler")
 RAND_AUGMENT = r"rand(-(m(10|\d)|n[1-9]|mstd\d+(\.\d+)?|inc[01]))*"
 
 OPTIMIZERS = ("sgd", "adamw")
-SCHEDULES = ("cosine", "relative_steps")
+# What decays, `train.parameter_rules`.
+DECAY_RULES = ("all_but_norm", "matrices")
+SCHEDULES = ("cosine", "cosine_after_warmup", "relative_steps")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,6 +25,7 @@ import orbax.checkpoint as ocp
 
 from sum_l_jax import types
 from sum_l_jax.checkpoint import integrity
+from sum_l_jax.checkpoint import low_rank
 from sum_l_jax.checkpoint import tensorstore_retries
 from sum_l_jax.system import addresses
 from sum_l_jax.system import checked_json
@@ -34,8 +35,6 @@ from sum_l_jax.system import storage
 
 Tree = dict[str, Any]
 CHECKPOINT_FOLDER = "checkpoints"
-# What the names of LoRA's matrices end with.
-_LOW_RANK = ("/lora_a", "/lora_b")
 # Stages whose weights a workdir may have; the last one is looked for first.
 _STAGES = ("joint", "exo")
 
@@ -84,6 +83,26 @@ def unflatten(flat: Mapping[str, Any]) -> Tree:
       node = node.setdefault(parent, {})
     node[last] = value
   return tree
+
+
+def _without(tree: Mapping[str, Any], other: Mapping[str, Any]) -> Tree:
+  """The leaves of a tree that another one has not."""
+  left: Tree = {}
+  for name, node in tree.items():
+    if name not in other:
+      left[name] = node
+    elif isinstance(node, Mapping) and (part := _without(node, other[name])):
+      left[name] = part
+  return left
+
+
+def _with(tree: Mapping[str, Any], other: Mapping[str, Any]) -> Tree:
+  """A tree with the leaves of another one in it."""
+  added = {
+    name: _with(tree.get(name, {}), node) if isinstance(node, Mapping) else node
+    for name, node in other.items()
+  }
+  return {**tree, **added}
 
 
 def _steps(folder: epath.Path) -> list[int]:
@@ -157,6 +176,7 @@ class _Card:
   )
   stage: str = ""
   embedding_dim: checked_json.Count | None = None
+  lora_alpha: checked_json.Positive | None = None
   network: _Network = _Network()
   data: checked_json.Object = dataclasses.field(default_factory=dict)
   versions: checked_json.Object = dataclasses.field(default_factory=dict)
@@ -304,13 +324,19 @@ def _read_meta(folder: epath.Path) -> dict[str, Any]:
   return meta
 
 
-def read_weights(path: addresses.PathLike, *, views: Collection[str] = types.VIEWS) -> Weights:
+def read_weights(
+  path: addresses.PathLike, *, views: Collection[str] = types.VIEWS, averaged: bool = True
+) -> Weights:
   """Reads parameters and statistics to the host, without the optimizer.
+
+  Low-rank updates are added to the kernels that they belong to, see `low_rank`.
 
   Args:
     path: workdir, stage or checkpoint folder, or `.npz` file.
     views: views that are needed; of a checkpoint the others aren't read. One that
       has none of them is read whole.
+    averaged: whether moving averages stand in the place of parameters where a
+      checkpoint has them.
 
   Raises:
     FileNotFoundError: there are no weights.
@@ -335,9 +361,12 @@ def read_weights(path: addresses.PathLike, *, views: Collection[str] = types.VIE
     left_out = set()
   wanted = {
     name: {view: part for view, part in tree[name].items() if view not in left_out}
-    for name in ("params", "stats")
+    for name in ("params", "stats", *(["ema"] if averaged else []))
     if name in tree
   }
+  if "ema" in wanted:  # What is averaged would be read twice.
+    wanted["params"] = _without(wanted["params"], wanted["ema"])
+    wanted = {name: tree for name, tree in wanted.items() if tree}
   restored = handler.restore(
     folder / "state",
     args=ocp.args.PyTreeRestore(
@@ -346,9 +375,9 @@ def read_weights(path: addresses.PathLike, *, views: Collection[str] = types.VIE
       partial_restore=True,
     ),
   )
-  return Weights(
-    restored["params"], restored.get("stats", {}), meta, str(folder), step=int(folder.name)
-  )
+  params = _with(restored.get("params", {}), restored.get("ema", {}))
+  params, meta = low_rank.merge(params, meta, str(folder))
+  return Weights(params, restored.get("stats", {}), meta, str(folder), step=int(folder.name))
 
 
 def weights_sha256(weights: Weights, view: str) -> str:
@@ -448,7 +477,7 @@ def _graft_part(target: Tree, source: Tree, where: str) -> Tree:
     ValueError: names or shapes differ.
   """
   have, want = flatten(source), flatten(target)
-  new = {name for name in want.keys() - have.keys() if name.endswith(_LOW_RANK)}
+  new = {name for name in want.keys() - have.keys() if low_rank.is_update(name)}
   have |= {name: want[name] for name in new}
   missing = sorted(want.keys() - have.keys())
   left_over = sorted(have.keys() - want.keys())

@@ -48,6 +48,11 @@ def at_least(low: float) -> Rule:
   return Rule(lambda value: value >= low, f"be {low:g} or more")
 
 
+def above(low: float) -> Rule:
+  """Allows everything above a value."""
+  return Rule(lambda value: value > low, f"be above {low:g}")
+
+
 def between(low: float, high: float) -> Rule:
   """Allows two values and everything between them."""
   return Rule(lambda value: low <= value <= high, f"be between {low:g} and {high:g}")

@@ -25,6 +25,7 @@ from ml_collections import config_flags
 from sum_l_jax import types
 from sum_l_jax.config import presets
 from sum_l_jax.config import schema
+from sum_l_jax.config import trained_layers
 from sum_l_jax.system import addresses
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import sharding_rules
@@ -35,8 +36,8 @@ Config = config_dict.ConfigDict
 _STOP_AT = re.compile(rf"(({'|'.join(schema.STAGES)}):\d+)?")
 
 
-class Sampling(Protocol):
-  """The clips that a backbone was designed for."""
+class Sampling(trained_layers.Layered, Protocol):
+  """The clips that a backbone was designed for, and what its layers are."""
 
   @property
   def num_frames(self) -> int:
@@ -236,6 +237,7 @@ def resolve(config: config_dict.ConfigDict, backbones: Mapping[str, Sampling]) -
   values.update(_inputs(given, backbones))
   settings = schema.Settings.from_flat(values)
   _check_terms(given, settings)
+  trained_layers.check(settings, {v: backbones[settings.backbone(v)] for v in types.VIEWS})
   return settings
 
 

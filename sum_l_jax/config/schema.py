@@ -21,6 +21,7 @@ from sum_l_jax import loss_options
 from sum_l_jax import types
 from sum_l_jax.config import presets
 from sum_l_jax.config.fields import Field
+from sum_l_jax.config.fields import above
 from sum_l_jax.config.fields import assemble
 from sum_l_jax.config.fields import at_least
 from sum_l_jax.config.fields import between
@@ -36,6 +37,13 @@ AUTO = "auto"
 EXO_STAGE = "exo"
 JOINT_STAGE = "joint"
 STAGES = (EXO_STAGE, JOINT_STAGE)
+# What `freeze` of a view may be, besides a number of layers.
+NOTHING_FROZEN = ""
+ALL_FROZEN = "all"
+
+
+def _is_freeze(value: str) -> bool:
+  return value in (NOTHING_FROZEN, ALL_FROZEN) or (value.isdecimal() and int(value) > 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +106,12 @@ class View:
   )
   color_lighting: float = setting(
     0.0, "Standard deviation of the random PCA lighting; 0 is off.", allowed=at_least(0)
+  )
+  freeze: str = setting(
+    NOTHING_FROZEN,
+    'What of the encoder is not trained, and keeps its BatchNorm statistics: "all", or a number'
+    ' of layers at its start, blocks or stages, such as "3"; empty is nothing.',
+    allowed=Rule(_is_freeze, 'be "", "all" or a number of layers such as "3"'),
   )
 
 
@@ -219,6 +233,21 @@ class Model:
     False,
     "Whether the joint stage leaves the exo encoder and its BatchNorm statistics as they are"
     " (Table 6).",
+  )
+  lora_rank: int = setting(
+    0,
+    "Rank of the low-rank updates (LoRA) that are trained in the place of a transformer's own"
+    " parameters; 0 is none.",
+    allowed=at_least(0),
+  )
+  lora_alpha: float = setting(
+    16.0, "Scale of the low-rank updates, which is divided by the rank.", allowed=above(0)
+  )
+  drop_path: float = setting(
+    0.0,
+    "Share of the residual branches that a transformer drops in training, in its last block, or in"
+    " all blocks where its family does so (AVION).",
+    allowed=Rule(lambda value: 0 <= value < 1, "be 0 or more and below 1"),
   )
   bn_group_size: int = setting(
     0, "Clips that share batch statistics; 0 is the global batch.", allowed=at_least(0)
@@ -352,8 +381,23 @@ class Stage:
   )
   momentum: float = setting(0.9, 'Momentum of "sgd".')
   nesterov: bool = setting(True, 'Whether "sgd" uses Nesterov\'s momentum.')
-  weight_decay: float = setting(
-    1e-4, "Weight decay; BatchNorm's parameters have none.", allowed=at_least(0)
+  betas: tuple[float, float] = setting(
+    (0.9, 0.999),
+    'Decay of the two moments of "adamw".',
+    allowed=Rule(lambda value: all(0 <= beta < 1 for beta in value), "be 0 or more and below 1"),
+  )
+  weight_decay: float = setting(1e-4, "Weight decay; see decay_rule.", allowed=at_least(0))
+  decay_rule: str = setting(
+    "all_but_norm",
+    'What decays: "all_but_norm" is everything but the scales and biases of normalisations, as in'
+    ' PySlowFast, "matrices" no biases, positions, class tokens or queries either, as in VideoMAE.',
+    choices=types.DECAY_RULES,
+  )
+  decay_also: tuple[str, ...] = setting(
+    (), 'Parameters that decay too, by patterns of their paths, such as "*/encoder/space".'
+  )
+  decay_never: tuple[str, ...] = setting(
+    (), "Parameters that never decay, by patterns of their paths."
   )
   clip_norm: float = setting(0.0, "Bound of the global gradient norm; 0 is off.")
   schedule: str = setting(
@@ -385,6 +429,24 @@ class Stage:
   )
   cutmix_share: float = setting(
     0.5, "Share of the batches with CutMix where there is mixup too.", allowed=between(0, 1)
+  )
+  final_rate: float = setting(0.0, "Learning rate at the end of a cosine.", allowed=at_least(0))
+  encoder_factor: float = setting(
+    1.0,
+    "Factor of the learning rate in the encoders; heads and projections have the rate itself.",
+    allowed=above(0),
+  )
+  layer_decay: float = setting(
+    1.0,
+    "Factor of the learning rate from each layer of an encoder, block or stage, to the one before;"
+    " the last has this factor once.",
+    allowed=Rule(lambda value: 0 < value <= 1, "be above 0 and at most 1"),
+  )
+  ema: float = setting(
+    0.0,
+    "Decay of a moving average of the parameters, such as 0.9999, which is saved beside them and"
+    " evaluated in their place; 0 is none.",
+    allowed=Rule(lambda value: 0 <= value < 1, "be 0 or more and below 1"),
   )
 
 
@@ -442,6 +504,12 @@ class Eval:
   )
   ensemble: str = setting(
     "sum", 'How the scores of the views are joined; "max" for Charades-Ego.', choices=("sum", "max")
+  )
+  parameters: str = setting(
+    "ema",
+    'Which parameters are evaluated: "ema" are their moving averages where a stage has them, and'
+    ' "trained" those that are trained.',
+    choices=("ema", "trained"),
   )
   retrieval: bool = setting(
     False,

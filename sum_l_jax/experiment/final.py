@@ -103,7 +103,8 @@ def evaluate_checkpoint(
       does not fit the data or the config.
   """
   views = types.VIEWS if settings.eval.retrieval else (types.EGO,)
-  weights = weight_files.read_weights(source, views=views)
+  averaged = settings.eval.parameters == "ema"
+  weights = weight_files.read_weights(source, views=views, averaged=averaged)
   folder = settings.ego.dataset
   # Clips to evaluate may come without those to train on.
   there = settings.ego.train_split in records.read_card(folder)["splits"]
@@ -118,7 +119,7 @@ def evaluate_checkpoint(
       raise ValueError("config.eval.splits is empty: name a split to evaluate.")
   known = train or records.ClipDataset(folder, settings.eval.splits[0])
   _check_card(settings, weights, known)
-  network = build.build_network(settings, {types.EGO: known.tasks}, embedding_dim=None)
+  network = build.build_network(settings, {types.EGO: known.tasks}, embedding_dim=None, lora=False)
   trees = towers.arrays(weights, types.EGO, network)
   params, stats = build.make_layout(settings, mesh).put(trees)
   retrieval = build_evaluation.build_checkpoint_retrieval(settings, weights, mesh)

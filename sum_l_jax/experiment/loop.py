@@ -288,9 +288,11 @@ class _Loop:
 
   def _evaluate(self, step: int, state: TrainState) -> None:
     values: dict[str, float] = {}
+    averaged = self._trainer.settings.eval.parameters == "ema"
     with self._clock.within(goodput.EVALUATING):
+      params = state.averaged() if averaged else state.params
       for watcher in self._watched:
-        values |= watcher.scalars(state.params, state.stats)
+        values |= watcher.scalars(params, state.stats)
       self._log.evaluated(step, values)
 
   def _next(self, batches: Iterator[types.Batch], step: int, state: TrainState) -> types.Batch:

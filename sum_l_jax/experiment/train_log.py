@@ -18,6 +18,7 @@ from sum_l_jax.experiment import non_finite
 from sum_l_jax.system import progress
 from sum_l_jax.system import sharding
 from sum_l_jax.train import metrics
+from sum_l_jax.train import parameter_rules
 from sum_l_jax.train.state import TrainState
 
 
@@ -45,6 +46,14 @@ class TrainLog:
     for view, tower in state.params.items():
       sizes = {part: models.count_parameters(tree) for part, tree in tower.items()}
       logging.info("%s: %s parameters %s", trainer.stage, view, sizes)
+    trained, frozen = parameter_rules.split(state.params, trainer.factors)
+    if frozen:
+      logging.info(
+        "%s: %d parameters are trained, %d are frozen",
+        trainer.stage,
+        models.count_parameters(trained),
+        models.count_parameters(frozen),
+      )
     logging.info(
       "%s: %d steps, %d clips an epoch (%r), %d device(s) (%s)",
       trainer.stage,

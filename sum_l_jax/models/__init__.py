@@ -6,6 +6,7 @@ from sum_l_jax.models.backbones import register_backbone
 from sum_l_jax.models.backbones import register_vit
 from sum_l_jax.models.encoder import EncoderOptions
 from sum_l_jax.models.encoder import Encoding
+from sum_l_jax.models.layer_order import LayerOrder
 from sum_l_jax.models.multiview import MultiviewModel
 from sum_l_jax.models.multiview import count_parameters
 from sum_l_jax.models.multiview import make_model
@@ -18,6 +19,7 @@ __all__ = (
   "Backbone",
   "EncoderOptions",
   "Encoding",
+  "LayerOrder",
   "MultiviewModel",
   "PixelSpec",
   "ProbeOptions",

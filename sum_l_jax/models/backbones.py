@@ -38,6 +38,7 @@ from sum_l_jax.models import vit_spec
 from sum_l_jax.models.encoder import Encoder
 from sum_l_jax.models.encoder import EncoderFactory
 from sum_l_jax.models.encoder import EncoderOptions
+from sum_l_jax.models.layer_order import LayerOrder
 from sum_l_jax.models.network_spec import NetworkSpec
 from sum_l_jax.models.vit_spec import VitSpec
 
@@ -57,6 +58,8 @@ class Backbone:
     windows: whether its authors score windows at test time that span the map of
       the training crop, and average these scores; else the whole map is pooled.
     vit: row of a vision transformer of this library, None for others.
+    order: which layer each parameter belongs to, for layers that are frozen or
+      trained at rates of their own; None where nobody knows.
     crop_size: side in pixels of the clips that it was designed for.
     crop_multiple: number that this side must be a multiple of.
     short_sides: range of the short side in pixels before the random crop; None
@@ -79,6 +82,17 @@ class Backbone:
   short_sides: tuple[int, int] | None = (256, 320)
   eval_crop_size: int = 256
   normalization: str = "video"
+  order: LayerOrder | None = None
+
+  @property
+  def num_layers(self) -> int:
+    """Blocks or stages, which can be frozen one by one; 0 where nobody knows."""
+    return self.order.count if self.order else 0
+
+  @property
+  def convolutional(self) -> bool:
+    """Whether it is known to have neither low-rank updates nor paths to drop."""
+    return self.spec is not None
 
   def short_sides_of(self, crop: int) -> tuple[int, int]:
     """Range of the short side in pixels before a random crop of this side."""
@@ -110,7 +124,16 @@ def from_tables(
     family = resnet3d.ResNet3D if spec.fast is None else slowfast.SlowFast
     return family(spec, options, rng)
 
-  return Backbone(make, num_frames, stride, spec.alpha, spec.stage_names, spec, windows)
+  return Backbone(
+    make,
+    num_frames,
+    stride,
+    spec.alpha,
+    spec.stage_names,
+    spec,
+    windows,
+    order=spec.order,
+  )
 
 
 def from_vit(
@@ -132,6 +155,7 @@ def from_vit(
     short_sides=None,
     eval_crop_size=0,
     normalization=normalization,
+    order=spec.order,
   )
 
 
@@ -198,6 +222,7 @@ def register_backbone(
   short_sides: tuple[int, int] | None = (256, 320),
   eval_crop_size: int = 256,
   normalization: str = "video",
+  order: LayerOrder | None = None,
 ) -> None:
   """Adds an encoder to the registry; this module's docstring has an example.
 
@@ -220,6 +245,7 @@ def register_backbone(
     short_sides=short_sides,
     eval_crop_size=eval_crop_size,
     normalization=normalization,
+    order=order,
   )
   _add(name, entry)
 

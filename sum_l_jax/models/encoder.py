@@ -43,6 +43,9 @@ class EncoderOptions:
       block, or in each one (see `VitSpec.constant_drop_path`).
     lora_rank: rank of the low-rank updates of attention and MLP; 0 is none.
     lora_alpha: their scale is lora_alpha / lora_rank.
+    frozen: number of layers at the start, blocks or stages, that are not trained,
+      nor is what precedes them: they get no gradient, drop nothing, and keep
+      their running statistics.
     pack_clips: most clips that thin stages compute side by side in
       training on a TPU: a divisor of the batch, or 0, which chooses as many as
       divide the clips of a chip, up to 8.
@@ -58,6 +61,7 @@ class EncoderOptions:
   drop_path: float = 0.0
   lora_rank: int = 0
   lora_alpha: float = 16.0
+  frozen: int = 0
 
   @property
   def backend(self) -> str:

@@ -16,6 +16,7 @@ frozen.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Mapping
 import math
 from typing import Any
@@ -263,10 +264,10 @@ def make_model(
   dropout: float = 0.5,
   pixels: Mapping[str, pixel_format.PixelSpec] | None = None,
   share_encoder: bool = False,
-  freeze_exo: bool = False,
+  frozen: Collection[str] = (),
   prenorm: bool = False,
   probe: probes.ProbeOptions | None = None,
-  options: EncoderOptions | None = None,
+  options: EncoderOptions | Mapping[str, EncoderOptions] | None = None,
   seed: int = 0,
 ) -> MultiviewModel:
   """Builds the model.
@@ -283,19 +284,22 @@ def make_model(
     pixels: normalisation by view; `PixelSpec()` where absent.
     share_encoder: whether the exo tower uses the ego encoder's parameters
       (Table 6, "shared weights"); running statistics are each view's own.
-    freeze_exo: whether the exo encoder gets no gradient and runs on its running
-      statistics (Table 6, "frozen").
+    frozen: views whose encoder gets no gradient and runs as at test time, on its
+      running statistics (Table 6, "frozen", for the exo view).
     prenorm: whether the feature is normalised before the projection too, as in
       the released code.
     probe: what reads the encoders' tokens for heads and projection, in each view
       with parameters of its own; None reads the pooled feature.
-    options: how the encoders compute; None is `EncoderOptions()`.
+    options: how the encoders compute, also by view; `EncoderOptions()` where
+      absent.
     seed: seed of the initial parameters.
 
   Raises:
     ValueError: an argument is out of range; names it and the choices.
   """
-  pixels, options = pixels or {}, options or EncoderOptions()
+  pixels = pixels or {}
+  by_view = options if isinstance(options, Mapping) else dict.fromkeys(types.VIEWS, options)
+  computing = {view: by_view.get(view) or EncoderOptions() for view in types.VIEWS}
   names = dict.fromkeys(tasks, backbone) if isinstance(backbone, str) else backbone
   entries = {view: backbones.find(names[view]) for view in tasks if view in names}
   _check(tasks, pixels, dropout, share_encoder)
@@ -314,7 +318,7 @@ def make_model(
     if view == types.EXO and share_encoder:
       encoder = _with_own_statistics(towers[types.EGO].encoder)
     else:
-      encoder = entries[view].make(options, generator(view, "encoder"))
+      encoder = entries[view].make(computing[view], generator(view, "encoder"))
     width = encoder.feature_dim
     projection = None
     if embedding_dim is not None:
@@ -325,7 +329,7 @@ def make_model(
       reader = probes.make_probe(
         width,
         probe,
-        options,
+        computing[view],
         tasks={task: generator(view, "probe", "queries", task) for task in tasks[view]},
         projection=None if projection is None else generator(view, "probe", "projection"),
         rng=generator(view, "probe"),
@@ -338,7 +342,7 @@ def make_model(
         for task, num_classes in tasks[view].items()
       },
       projection=projection,
-      frozen=freeze_exo and view == types.EXO,
+      frozen=view in frozen,
       dropout=dropout,
       pixels=pixels.get(view, pixel_format.PixelSpec()),
     )

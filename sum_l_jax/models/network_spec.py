@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from sum_l_jax.models.layer_order import LayerOrder
+
 SLOW = "slow"
 FAST = "fast"
 
@@ -97,6 +99,18 @@ class NetworkSpec:
   def stage_names(self) -> tuple[str, ...]:
     """The stages in order: "s1", "s2" ..."""
     return tuple(f"s{i + 1}" for i in range(len(self.slow.widths)))
+
+  @property
+  def order(self) -> LayerOrder:
+    """The stages as layers; a lateral connection belongs to the stage that it follows."""
+    numbers = {name: number for number, name in enumerate(self.stage_names, 1)}
+    places = {
+      f"{pathway}/{'stem' if name == 's1' else name}": number
+      for pathway in self.pathways
+      for name, number in numbers.items()
+    }
+    fusions = {f"fusion/{i}": i + 1 for i in range(len(numbers) - 1)} if self.fast else {}
+    return LayerOrder(len(numbers), {**places, **fusions})
 
   @property
   def feature_dim(self) -> int:

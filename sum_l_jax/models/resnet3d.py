@@ -135,6 +135,7 @@ class ResNet3D(nnx.Module):
     self.stage_names = spec.stage_names
     self.feature_dim = spec.feature_dim
     self.pool_window = options.pool_window
+    self.frozen = options.frozen
     self.spec = spec
     if spec.slow.stem.differences:  # It has a convolution of its own.
       options = dataclasses.replace(options, pack_clips=1)
@@ -168,7 +169,9 @@ class ResNet3D(nnx.Module):
     for index, name in enumerate(self.stage_names):
       if index:
         x = packing.fit_stage(x, table, index - 1)
-      x = self.slow.run_stage(name, x, train=train)
+      x = self.slow.run_stage(name, x, train=train and index >= self.frozen)
+      if index < self.frozen:
+        x = jax.lax.stop_gradient(x)
       stages[name] = {network_spec.SLOW: packing.apart(x, table.widths[index])}
     last = stages[self.stage_names[-1]][network_spec.SLOW]
     tokens = last.reshape(len(last), -1, self.feature_dim)

@@ -48,6 +48,7 @@ class SlowFast(nnx.Module):
     self.feature_dim = spec.feature_dim
     self.alpha = spec.alpha
     self.pool_window = options.pool_window
+    self.frozen = options.frozen
     self.spec = spec
     fused = tuple(2 * width for width in spec.fast.widths[:-1])
     pathway = functools.partial(
@@ -95,16 +96,19 @@ class SlowFast(nnx.Module):
     tables = self.spec.pathways
     stages: resnet3d.Stages = {}
     for index, name in enumerate(self.stage_names):
-      slow = self.slow.run_stage(name, slow, train=train)
-      fast = self.fast.run_stage(name, fast, train=train)
+      trained = train and index >= self.frozen
+      slow = self.slow.run_stage(name, slow, train=trained)
+      fast = self.fast.run_stage(name, fast, train=trained)
       stages[name] = {
         pathway: packing.apart(x, tables[pathway].widths[index])
         for pathway, x in ((network_spec.SLOW, slow), (network_spec.FAST, fast))
       }
       if index < len(self.fusion):
         with jax.named_scope(f"fusion/{name}"):
-          fused = self.fusion[index](fast, train=train)
+          fused = self.fusion[index](fast, train=trained)
           slow, fast = packing.append(slow, fused, fast, self.spec, index)
+      if index < self.frozen:
+        slow, fast = jax.lax.stop_gradient((slow, fast))
     last = stages[self.stage_names[-1]]
     pooled = [pool.mean_pool(x, self.pool_window) for x in last.values()]
     slow, fast = last[network_spec.SLOW], last[network_spec.FAST]

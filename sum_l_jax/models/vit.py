@@ -208,6 +208,7 @@ class Vit(nnx.Module):
   ) -> jax.Array:
     """Runs a stack; drop path, recomputation and freezing are those of the options."""
     options, spec = self.options, self.spec
+    earlier = spec.order.stacks[name] - 1
     rotary = None
     if spec.positions.startswith("rotary"):
       tables = rotary_tables(
@@ -229,6 +230,7 @@ class Vit(nnx.Module):
         rates=rates,
         key=key,
         remat=train and options.remat == "blocks",
+        frozen=min(max(options.frozen - earlier, 0), stack.depth),
         rotary=rotary,
         grid=(grid[0], grid[1] * grid[2]),
       )

@@ -24,6 +24,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from sum_l_jax.models.layer_order import LayerOrder
+
 Positions = Literal["learned", "sincos", "rotary", "rotary_tiled"]
 AttentionPattern = Literal["joint", "space_then_time", "divided", "frame"]
 Pooling = Literal["mean", "class", "map", "pooler"]
@@ -154,6 +156,26 @@ class VitSpec:
     """Patches in time, rows and columns that the tables of positions have."""
     time, rows, columns = self.patch
     return self.frames // time, self.image // rows, self.image // columns
+
+  @property
+  def order(self) -> LayerOrder:
+    """The blocks as layers; the stacks continue each other's count.
+
+    What stands between two stacks belongs to the last block of the first one.
+    """
+    second = self.depth + self.time_depth
+    count = second + self.joint_depth
+    places: dict[str, int] = {"patches": 0, "space": 0, "class_token": 0, "stem_norm": 0}
+    if self.attention in ("joint", "divided"):
+      places["time"] = 0  # It is added to the patches.
+    elif self.time_depth:
+      places["time"] = self.depth
+    if count > self.depth:
+      places["norm"] = self.depth
+    if count > second:
+      places["time_norm"] = second
+    stacks = {"blocks": 1, "time_blocks": self.depth + 1, "joint_blocks": second + 1}
+    return LayerOrder(count, places, stacks)
 
 
 @dataclasses.dataclass(frozen=True)

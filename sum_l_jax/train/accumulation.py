@@ -18,8 +18,9 @@ from sum_l_jax.train import metrics
 from sum_l_jax.train.batch_parts import Parts
 from sum_l_jax.train.state import Tree
 
-# Parameters, statistics, batch, key -> gradient, new statistics, sums of the metrics.
-Gradient = Callable[[Tree, Tree, types.Batch, jax.Array], tuple[Tree, Tree, metrics.Sums]]
+# Trained and frozen parameters, statistics, batch, key -> gradient with respect to the
+# trained ones, new statistics, sums of the metrics.
+Gradient = Callable[[Tree, Tree, Tree, types.Batch, jax.Array], tuple[Tree, Tree, metrics.Sums]]
 
 
 def accumulated(gradient: Gradient, count: int, mesh: jax.sharding.Mesh) -> Gradient:
@@ -36,16 +37,17 @@ def accumulated(gradient: Gradient, count: int, mesh: jax.sharding.Mesh) -> Grad
   """
 
   def of_batch(
-    params: Tree, stats: Tree, batch: types.Batch, key: jax.Array
+    trained: Tree, frozen: Tree, stats: Tree, batch: types.Batch, key: jax.Array
   ) -> tuple[Tree, Tree, metrics.Sums]:
     def add(
       so_far: tuple[Tree, Tree], micro: tuple[types.Batch, jax.Array]
     ) -> tuple[tuple[Tree, Tree], metrics.Sums]:
       (total, stats), (part, number) = so_far, micro
-      grads, stats, sums = gradient(params, stats, part, jax.random.fold_in(key, number))
+      draw = jax.random.fold_in(key, number)
+      grads, stats, sums = gradient(trained, frozen, stats, part, draw)
       return (jax.tree.map(jnp.add, total, grads), stats), sums
 
-    zero = jax.tree.map(jnp.zeros_like, params)
+    zero = jax.tree.map(jnp.zeros_like, trained)
     parts = Parts(count, mesh).split(batch), jnp.arange(count)
     (total, stats), sums = jax.lax.scan(add, (zero, stats), parts)
     mean = jax.tree.map(lambda x: x / count, total)

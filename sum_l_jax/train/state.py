@@ -22,6 +22,7 @@ import optax
 from sum_l_jax import types
 from sum_l_jax.models import draws
 from sum_l_jax.system import sharding
+from sum_l_jax.train import parameter_rules
 
 Tree = dict[str, Any]
 
@@ -35,13 +36,60 @@ class TrainState:
     step: int32 [], steps taken in this stage.
     params: trainable arrays, float32.
     stats: running BatchNorm statistics, float32.
-    opt_state: state of the optimizer.
+    opt_state: state of the optimizer, for what is trained.
   """
 
   step: jax.Array
   params: Tree
   stats: Tree
   opt_state: optax.OptState
+
+  def averaged(self) -> Tree:
+    """The parameters to evaluate where averages are wanted: here the trained ones."""
+    return self.params
+
+  def after(
+    self, trained: Tree, frozen: Tree, stats: Tree, opt_state: optax.OptState, *, ema: float
+  ) -> TrainState:
+    """The state after a step.
+
+    Args:
+      trained: new parameters.
+      frozen: the others, which stay.
+      stats: new statistics.
+      opt_state: new state of the optimizer.
+      ema: d of the average, d * average + (1 - d) * trained, where there is one.
+    """
+    del ema
+    params = parameter_rules.join(trained, frozen)
+    return TrainState(step=self.step + 1, params=params, stats=stats, opt_state=opt_state)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class AveragedState(TrainState):
+  """A state with a moving average of the parameters.
+
+  It is a class of its own so that a state without one has no place for it, in
+  memory or in a checkpoint.
+
+  Attributes:
+    ema: averages of what is trained, a part of the tree `params`.
+  """
+
+  ema: Tree
+
+  def averaged(self) -> Tree:
+    """The parameters with averages in the place of what is trained."""
+    return parameter_rules.join(self.ema, self.params)
+
+  def after(
+    self, trained: Tree, frozen: Tree, stats: Tree, opt_state: optax.OptState, *, ema: float
+  ) -> AveragedState:
+    """The state after a step, see `TrainState.after`."""
+    moved = super().after(trained, frozen, stats, opt_state, ema=ema)
+    average = jax.tree.map(lambda old, new: ema * old + (1 - ema) * new, self.ema, trained)
+    return AveragedState(**vars(moved), ema=average)
 
 
 def _to_tree(state: nnx.State) -> Tree:
@@ -151,8 +199,28 @@ class Network:
     return outputs, _to_tree(nnx.state(model, nnx.BatchStat))
 
 
-def create_state(params: Tree, stats: Tree, optimizer: optax.GradientTransformation) -> TrainState:
-  """Makes the state at step 0."""
-  return TrainState(
-    step=jnp.zeros((), jnp.int32), params=params, stats=stats, opt_state=optimizer.init(params)
+def create_state(
+  params: Tree,
+  stats: Tree,
+  optimizer: optax.GradientTransformation,
+  *,
+  factors: Tree | None = None,
+  averaged: bool = False,
+) -> TrainState:
+  """Makes the state at step 0.
+
+  Args:
+    params: parameters.
+    stats: BatchNorm statistics.
+    optimizer: an optimizer of `make_optimizer`.
+    factors: factors of the learning rate; what is frozen has no optimizer state.
+    averaged: whether it has a moving average, which starts at the parameters.
+  """
+  trained, _ = parameter_rules.split(params, factors)
+  state = TrainState(
+    step=jnp.zeros((), jnp.int32), params=params, stats=stats, opt_state=optimizer.init(trained)
   )
+  if not averaged:
+    return state
+  # Copies: the step gives its arguments away, and no array can be given twice.
+  return AveragedState(**vars(state), ema=jax.tree.map(jnp.copy, trained))

@@ -13,6 +13,7 @@ import optax
 from sum_l_jax import types
 from sum_l_jax.system import devices
 from sum_l_jax.train import metrics
+from sum_l_jax.train import parameter_rules
 from sum_l_jax.train.accumulation import Gradient
 from sum_l_jax.train.accumulation import accumulated
 from sum_l_jax.train.mixing import NOT_MIXED
@@ -44,24 +45,22 @@ def _where_finite(finite: jax.Array, new: TrainState, old: TrainState) -> TrainS
 
 
 def make_gradient(network: Applied, objective: Objective, mixing: Mixing) -> Gradient:
-  """Makes the gradient of Eq. 12 as a function of parameters, statistics, batch and key.
-
-  It returns the gradient, the new statistics and the sums of the metrics.
-  """
+  """Makes the gradient of Eq. 12 with respect to what is trained, see `Gradient`."""
 
   def gradient(
-    params: Tree, stats: Tree, batch: types.Batch, key: jax.Array
+    trained: Tree, frozen: Tree, stats: Tree, batch: types.Batch, key: jax.Array
   ) -> tuple[Tree, Tree, metrics.Sums]:
     dropout_key, mixing_key = jax.random.split(key)
     if mixing:
       batch = mixing(batch, mixing_key)
 
-    def loss(params: Tree) -> tuple[jax.Array, Any]:
+    def loss(trained: Tree) -> tuple[jax.Array, Any]:
+      params = parameter_rules.join(trained, frozen)
       outputs, new_stats = network.apply(params, stats, batch, train=True, key=dropout_key)
       total, terms = objective(outputs, batch)
       return total, (new_stats, metrics.step_sums(total, terms, outputs, batch))
 
-    grads, (new_stats, sums) = jax.grad(loss, has_aux=True)(params)
+    grads, (new_stats, sums) = jax.grad(loss, has_aux=True)(trained)
     return grads, new_stats, sums
 
   return gradient
@@ -78,6 +77,8 @@ def make_train_step(
   shardings: TrainState | None = None,
   mixing: Mixing = NOT_MIXED,
   accumulate: int = 1,
+  factors: Tree | None = None,
+  ema: float = 0.0,
   skip_non_finite: bool = False,
 ) -> Step:
   """Compiles the step: state, batch -> state, sums of the step's metrics.
@@ -96,6 +97,8 @@ def make_train_step(
     shardings: where each array of the state lies; None is on every device.
     mixing: how clips of different labels are mixed.
     accumulate: number of micro-batches whose gradients are averaged.
+    factors: those of `make_optimizer`; what is frozen gets no gradient.
+    ema: decay of the moving average; 0 where the state has none.
     skip_non_finite: whether a step that is not finite changes nothing but the
       number of steps, which the learning rate follows.
   """
@@ -105,20 +108,21 @@ def make_train_step(
 
   def step(state: TrainState, batch: types.Batch) -> tuple[TrainState, metrics.Sums]:
     key = jax.random.fold_in(jax.random.key(seed), state.step)
-    grads, stats, sums = gradient(state.params, state.stats, batch, key)
+    trained, frozen = parameter_rules.split(state.params, factors)
+    grads, stats, sums = gradient(trained, frozen, state.stats, batch, key)
     if shardings:  # Each device needs the sum of its own parameters' gradients alone.
-      grads = jax.lax.with_sharding_constraint(grads, shardings.params)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+      places, _ = parameter_rules.split(shardings.params, factors)
+      grads = jax.lax.with_sharding_constraint(grads, places)
+    updates, opt_state = optimizer.update(grads, state.opt_state, trained)
     finite = _finite(sums["loss"].total, grads, updates)
     sums["finite"] = metrics.scalar(finite)
     sums["grad_norm"] = metrics.scalar(optax.global_norm(grads))
     sums["learning_rate"] = metrics.scalar(schedule(state.step))
-    params: Any = optax.apply_updates(state.params, updates)
-    new_state = TrainState(step=state.step + 1, params=params, stats=stats, opt_state=opt_state)
+    trained: Any = optax.apply_updates(trained, updates)
+    new_state = state.after(trained, frozen, stats, opt_state, ema=ema)
     if skip_non_finite:
       new_state = _where_finite(finite, new_state, state)
     return new_state, sums
 
-  everywhere = devices.replicated(mesh)
-  out = (shardings or everywhere, everywhere)
-  return devices.jit_over(mesh, step, donate=True, out_shardings=out)
+  whole = devices.replicated(mesh)
+  return devices.jit_over(mesh, step, donate=True, out_shardings=(shardings or whole, whole))

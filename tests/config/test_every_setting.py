@@ -48,6 +48,7 @@ from sum_l_jax.experiment import final
 from sum_l_jax.experiment import hand_over
 from sum_l_jax.experiment import loop
 from sum_l_jax.models import backbones
+from sum_l_jax.models import layer_order
 from sum_l_jax.models import network_spec
 from sum_l_jax.models import vit_spec
 from sum_l_jax.system import devices
@@ -97,7 +98,8 @@ TWO_PATHWAYS = dataclasses.replace(BLOCK, fast=BLOCK.slow, alpha=4, fusion_kerne
 @pytest.fixture(autouse=True)
 def _encoders(monkeypatch):
   table = backbones.BACKBONES
-  monkeypatch.setitem(table, "pooled", backbones.Backbone(Pooled, 4, 2))
+  order = layer_order.LayerOrder(1, {"kernel": 1})
+  monkeypatch.setitem(table, "pooled", backbones.Backbone(Pooled, 4, 2, order=order))
   monkeypatch.setitem(table, "pooled_6", backbones.Backbone(Pooled, 6, 1))
   for name, spec in (("block", BLOCK), ("pathways", TWO_PATHWAYS)):
     monkeypatch.setitem(table, name, backbones.from_tables(spec, num_frames=8, stride=1))
@@ -218,7 +220,7 @@ def batches(stage="joint", count=3):
 
 @functools.cache
 def learned(stage="joint", steps=3):
-  """The numbers that steps report, and the weights after them."""
+  """The numbers that steps report, and the weights and their averages after them."""
 
   def look(world, fields):
     trainer = world.trainer(fields, stage)
@@ -227,7 +229,8 @@ def learned(stage="joint", steps=3):
       for _ in range(steps):
         state, found = trainer.step(state, devices.put_batch(next(stream), trainer.mesh))
         sums.append(found)
-    return [metrics.compute([s]) for s in sums], jax.device_get((state.params, state.stats))
+    after = state.params, state.stats, state.averaged()
+    return [metrics.compute([s]) for s in sums], jax.device_get(after)
 
   return look
 
@@ -312,6 +315,13 @@ def whole_run(world, fields):
     except ValueError as error:
       return str(error)
   return sorted(path.name for path in workdir.iterdir()), bool(table), repr(render.call_args_list)
+
+
+def scored_run(world, fields):
+  """The scores that a run ends with."""
+  workdir = world.new_folder()
+  assert main.run(world.config(fields), workdir)
+  return dict(np.load(workdir / "scores_val.npz"))
 
 
 def storage_of_run(world, fields):
@@ -427,6 +437,8 @@ _PAIRS = {"pairs.top_k": 3, "loss.threshold": 0.2, "joint_stage.batch_size": 8}
 _LABELS = {f"loss.weights.{term}": 0.0 for term in ("ego_exo", "ego_text", "exo_text")}
 _ALONE = {"eval.during_split": "", "eval.splits": ("val",), "joint_stage.total": "1 steps"}
 _RETRIEVAL = {"eval.retrieval": True, "narrations": "{folder}/all_narrations.npz"}
+_VIT = {"model.backbone": "transformer"}
+_AVERAGED = {**_ALONE, "joint_stage.ema": 0.5}
 _KITCHEN = {**_RUN, "prepare.recipe": "toy_kitchen_generic"}
 
 
@@ -437,6 +449,7 @@ def _stage(stage: str) -> dict[str, Entry]:
   plateaus = {at + "boundaries": ("0 steps", "1 steps", "2 steps")}
   warm = {at + "warmup": "2 steps"}
   program = step_program(stage)
+  decay = {at + "weight_decay": 0.1}
   return {
     at + "batch_size": Entry(2, steps),
     at + "accumulate": Entry(2, steps),
@@ -457,6 +470,14 @@ def _stage(stage: str) -> dict[str, Entry]:
     at + "mixup": Entry(0.8, program, _LABELS),
     at + "cutmix": Entry(1.0, program, _LABELS),
     at + "cutmix_share": Entry(1.0, program, {**_LABELS, at + "mixup": 0.8, at + "cutmix": 1.0}),
+    at + "final_rate": Entry(0.005, steps, {at + "schedule": "cosine"}),
+    at + "betas": Entry((0.5, 0.9), steps, {at + "optimizer": "adamw"}),
+    at + "decay_rule": Entry("matrices", steps, {at + "weight_decay": 0.1}),
+    at + "decay_also": Entry(("*bias",), steps, {**decay, at + "decay_rule": "matrices"}),
+    at + "decay_never": Entry(("*bias",), steps, decay),
+    at + "encoder_factor": Entry(0.5, steps),
+    at + "layer_decay": Entry(0.5, steps),
+    at + "ema": Entry(0.5, steps),
   }
 
 
@@ -486,6 +507,7 @@ FIELDS: dict[str, Entry] = {
   "ego.channel_order": Entry("BGR", _STEPS),
   "ego.normalization": Entry("imagenet", _STEPS),
   "ego.color_lighting": Entry(0.2, batches()),
+  "ego.freeze": Entry("all", _STEPS),
   "exo.datasets": Entry(("{folder}/exo",), batches("exo")),
   "exo.train_split": Entry("val", batches("exo"), {"exo.datasets": ("{folder}/exo",)}),
   "exo.skip_list": Entry("{folder}/skip_exo.txt", batches("exo")),
@@ -507,6 +529,7 @@ FIELDS: dict[str, Entry] = {
   "exo.frames.crop_size": Entry(6, batches()),
   "exo.frames.short_side": Entry((12, 12), batches()),
   "exo.frames.eval_crop_size": Entry(12, evaluated, _RETRIEVAL),
+  "exo.freeze": Entry("1", _STEPS),
   "pairs.table": Entry("{folder}/other_pairs.npz", batches()),
   "pairs.top_k": Entry(3, batches()),
   "pairs.tie_tolerance": Entry(1.5, batches()),
@@ -524,6 +547,9 @@ FIELDS: dict[str, Entry] = {
   "model.dropout": Entry(0.5, _STEPS),
   "model.projection_prenorm": Entry("true", _STEPS),
   "model.share_encoder": Entry(True, _STEPS),
+  "model.lora_rank": Entry(2, _STEPS, _VIT),
+  "model.lora_alpha": Entry(4.0, _STEPS, {**_VIT, "model.lora_rank": 2}),
+  "model.drop_path": Entry(0.5, _STEPS, _VIT),
   "model.freeze_exo": Entry(True, _STEPS),
   "model.bn_group_size": Entry(2, learned(steps=1), {"model.backbone": "block"}),
   "model.conv": Entry("native", program, {"model.backbone": "block"}),
@@ -560,6 +586,7 @@ FIELDS: dict[str, Entry] = {
   "eval.pool_window": Entry(1, watched, {"model.backbone": "block"}),
   "eval.batch_size": Entry(2, watched),
   "eval.ensemble": Entry("max", evaluated),
+  "eval.parameters": Entry("trained", scored_run, _AVERAGED),
   "eval.retrieval": Entry(True, evaluated),
   "eval.retrieval_exo_split": Entry(
     "val", evaluated, {**_RETRIEVAL, "exo.datasets": ("{folder}/exo",)}
@@ -792,6 +819,14 @@ STAGE = {
   "factors": (0.8, 0.3),
   "warmup": "2 steps",
   "warmup_start": 0.01,
+  "final_rate": 0.002,
+  "betas": (0.8, 0.95),
+  "decay_rule": "matrices",
+  "decay_also": ("*/heads/verb/bias",),
+  "decay_never": ("*/heads/noun/kernel",),
+  "encoder_factor": 0.5,
+  "layer_decay": 0.6,
+  "ema": 0.7,
 }
 # What the gradient is of has tests of its own (tests/train, tests/losses).
 NO_FORMULAS = ("accumulate", "chunks", "cutmix", "cutmix_share", "label_smoothing", "mixup")
@@ -800,7 +835,11 @@ NO_FORMULAS = ("accumulate", "chunks", "cutmix", "cutmix_share", "label_smoothin
 @pytest.mark.parametrize("stage", schema.STAGES)
 @pytest.mark.parametrize(
   "optimizer, schedule, nesterov",
-  [("sgd", "relative_steps", False), ("sgd", "cosine", True), ("adamw", "cosine", False)],
+  [
+    ("sgd", "relative_steps", False),
+    ("sgd", "cosine", True),
+    ("adamw", "cosine_after_warmup", False),
+  ],
 )
 def test_a_stage_moves_the_weights_as_torch_does(stage, optimizer, schedule, nesterov, world):
   chosen = {**STAGE, "optimizer": optimizer, "schedule": schedule, "nesterov": nesterov}
@@ -810,8 +849,9 @@ def test_a_stage_moves_the_weights_as_torch_does(stage, optimizer, schedule, nes
   trainer = world.trainer({f"{stage}_stage.{name}": v for name, v in chosen.items()}, stage)
 
   def policy(step):
-    if schedule == "cosine":
-      return 0.05 * (np.cos(np.pi * step / 10) + 1) / 2
+    begin = 2 if schedule == "cosine_after_warmup" else 0
+    if schedule != "relative_steps":
+      return 0.002 + 0.048 * (np.cos(np.pi * (step - begin) / (10 - begin)) + 1) / 2
     return 0.05 * (0.3 if step >= 3 else 0.8)
 
   def rate(step):
@@ -827,12 +867,21 @@ def test_a_stage_moves_the_weights_as_torch_does(stage, optimizer, schedule, nes
   state = trainer.initial_state()
   flat = weight_files.flatten(jax.device_get(state.params))
   weights = {name: torch.tensor(np.array(value)) for name, value in flat.items()}
+  averages = {name: np.array(value, np.float64) for name, value in flat.items()}
+
+  def decays(name):
+    kernel = name.endswith("kernel") and not name.endswith("heads/noun/kernel")
+    return kernel or name.endswith("heads/verb/bias")
+
+  # The encoder has one layer, and the heads come after it.
+  factors = [0.5 * 0.6 if "/encoder/" in name else 1.0 for name in weights]
+  groups = [
+    {"params": [weight], "weight_decay": 0.03 * decays(name)} for name, weight in weights.items()
+  ]
   if optimizer == "sgd":
-    moved = torch.optim.SGD(
-      weights.values(), 1.0, momentum=0.7, nesterov=nesterov, weight_decay=0.03
-    )
+    moved = torch.optim.SGD(groups, 1.0, momentum=0.7, nesterov=nesterov)
   else:
-    moved = torch.optim.AdamW(weights.values(), 1.0, weight_decay=0.03)
+    moved = torch.optim.AdamW(groups, 1.0, betas=(0.8, 0.95))
   with trainer.stream(start_step=0) as stream:
     for step in range(5):
       batch = next(stream)
@@ -842,15 +891,20 @@ def test_a_stage_moves_the_weights_as_torch_does(stage, optimizer, schedule, nes
         weight.grad = torch.tensor(np.array(grads[name]))
       norm = torch.nn.utils.clip_grad_norm_(weights.values(), 0.2)
       assert norm > 0.2
-      moved.param_groups[0]["lr"] = rate(step)
+      for group, factor in zip(moved.param_groups, factors, strict=True):
+        group["lr"] = rate(step) * factor
       moved.step()
+      for name, weight in weights.items():
+        averages[name] = 0.7 * averages[name] + 0.3 * weight.numpy()
       state, sums = trainer.step(state, devices.put_batch(batch, trainer.mesh))
       found = metrics.compute([sums])
       assert found["learning_rate"] == pytest.approx(rate(step), rel=1e-5)
       assert found["grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
   after = weight_files.flatten(jax.device_get(state.params))
+  averaged = weight_files.flatten(jax.device_get(state.ema))
   for name, weight in weights.items():
     np.testing.assert_allclose(after[name], weight, rtol=2e-3, atol=2e-5, err_msg=name)
+    np.testing.assert_allclose(averaged[name], averages[name], rtol=2e-3, atol=2e-5, err_msg=name)
     assert not np.array_equal(after[name], flat[name]), name
   assert trainer.total_steps == 10
 

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 
 from sum_l_jax import build
+from sum_l_jax import models
 from sum_l_jax.config import durations
 from sum_l_jax.config import presets
 from sum_l_jax.config import read
 from sum_l_jax.config import schema
+from sum_l_jax.config import trained_layers
 from sum_l_jax.models import backbones
+from sum_l_jax.models import layer_order
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -110,6 +113,9 @@ def test_choices_are_listed(field):
   assert str(CHOICES[field][0]) in str(e.value)
 
 
+ALL_FROZEN = {"ego.freeze": "all", "exo.freeze": "all"}
+
+
 @pytest.mark.parametrize(
   "changes, words",
   [
@@ -163,6 +169,29 @@ def test_choices_are_listed(field):
     ),
     ({"loss.negatives_group": 24}, "negatives_group must be 0 .*got 24"),
     ({"loss.negatives_group": 1}, "at least 2 .*got 1"),
+    ({"ego.freeze": "some"}, 'config.ego.freeze must be "", "all" or a number .*got .some'),
+    ({"ego.freeze": "0"}, "config.ego.freeze must be"),
+    ({"exo.freeze": "6"}, "config.exo.freeze='6' must be at most 5"),
+    ({"model.lora_rank": 4}, "config.model.lora_rank=4 acts on transformers"),
+    ({"model.drop_path": 0.1}, "config.model.drop_path=0.1 acts on transformers"),
+    (
+      {"model.backbone": "vit_tiny", "model.lora_rank": 4, **ALL_FROZEN},
+      "lora_rank=4 acts on transformers .* there is none: ego has .*freeze='all'",
+    ),
+    ({"joint_stage.layer_decay": 0.9, **ALL_FROZEN}, "joint_stage.layer_decay=0.9 acts on layers"),
+    (
+      {"joint_stage.layer_decay": 0.9, "ego.freeze": "5", "model.freeze_exo": True},
+      "joint_stage.layer_decay=0.9 acts on layers that are trained",
+    ),
+    (
+      {"joint_stage.encoder_factor": 0.1, **ALL_FROZEN},
+      "joint_stage.encoder_factor=0.1 acts on encoders that are trained",
+    ),
+    ({"joint_stage.layer_decay": 0.0}, "layer_decay must be above 0 and at most 1"),
+    ({"joint_stage.ema": 1.0}, "ema must be 0 or more and below 1"),
+    ({"joint_stage.betas": (0.9, 1.0)}, "betas must be 0 or more and below 1"),
+    ({"model.share_encoder": True, "exo.freeze": "all"}, "exo.freeze='all' needs an exo encoder"),
+    ({"model.share_encoder": True, "ego.freeze": "1"}, "ego.freeze='1' keeps the running"),
   ],
 )
 def test_contradictions_and_ranges(changes, words):
@@ -171,6 +200,39 @@ def test_contradictions_and_ranges(changes, words):
     config.update_from_flattened_dict(changes)
   with pytest.raises(ValueError, match=words):
     build.resolve(config)
+
+
+def test_an_encoder_whose_layers_nobody_knows():
+  """It can be frozen as a whole; numbers of layers need `order`."""
+
+  def changed(**fields):
+    config = read.default_config()
+    config.update_from_flattened_dict({"model.backbone": "unknown", **fields})
+    return config
+
+  order = layer_order.LayerOrder(2, {"kernel": 1})
+  for options, known in (({}, False), ({"order": order}, True)):
+    models.register_backbone("unknown", lambda *_: None, num_frames=4, stride=1, **options)
+    assert build.resolve(changed(**ALL_FROZEN)).ego.freeze == "all"
+    for fields in ({"ego.freeze": "1"}, {"joint_stage.layer_decay": 0.5}):
+      if known:
+        build.resolve(changed(**fields))
+      else:
+        with pytest.raises(ValueError, match="registered without `order`"):
+          build.resolve(changed(**fields))
+
+
+def test_frozen_layers_by_stage():
+  """`model.freeze_exo` is of the joint stage, `exo.freeze` of both."""
+  config = read.default_config()
+  config.stages = ("exo", "joint")
+  config.model.freeze_exo, config.exo.freeze, config.ego.freeze = True, "2", "all"
+  settings = build.resolve(config)
+  found = {
+    (stage, view): trained_layers.frozen(settings, stage, view)
+    for stage, view in (("exo", "exo"), ("joint", "exo"), ("joint", "ego"))
+  }
+  assert found == {("exo", "exo"): "2", ("joint", "exo"): "all", ("joint", "ego"): "all"}
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,7 @@ def test_no_dropout_in_evaluation():
 
 def test_a_frozen_encoder_gets_no_gradient_and_what_stands_on_it_does():
   """Whatever the optimizer does: nothing of the loss flows into it."""
-  model = _model(freeze_exo=True)
+  model = _model(frozen=("exo",))
   for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param)):
     if path[-1] == "scale":
       leaf[...] = jnp.ones_like(leaf[...])

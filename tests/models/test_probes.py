@@ -288,7 +288,7 @@ def test_a_probe_reads_a_convolutional_network():
 
 
 def test_a_frozen_encoder_passes_no_gradient_from_its_probe():
-  graph, params = nnx.split(_model(probe=models.ProbeOptions(depth=2), freeze_exo=True))
+  graph, params = nnx.split(_model(probe=models.ProbeOptions(depth=2), frozen=("exo",)))
 
   def loss(params):
     out = nnx.merge(graph, params)(_inputs(), train=True, key=jax.random.key(0))

@@ -147,4 +147,4 @@ def test_a_batch_that_can_not_be_cut_is_refused(network):
   del network
   gradient = accumulation.accumulated(lambda *_: None, 5, devices.make_mesh(1))
   with pytest.raises(ValueError, match="12 can't be cut into 5 parts that 1 devices share"):
-    jax.eval_shape(gradient, {}, {}, {"x": jnp.zeros(12)}, jax.random.key(0))
+    jax.eval_shape(gradient, {}, {}, {}, {"x": jnp.zeros(12)}, jax.random.key(0))

@@ -224,7 +224,7 @@ def test_batch_statistics_are_refused():
 def test_a_frozen_encoder_may_have_batchnorm_and_runs_once():
   """Its feature is kept, so that its head needs no second run."""
   convolutions = lambda text: text.count("conv_general_dilated[")
-  frozen = _traced("tiny", freeze_exo=True)
+  frozen = _traced("tiny", frozen=("exo",))
   forward = _forward_convolutions("tiny")
   assert convolutions(frozen) == forward > 0
 

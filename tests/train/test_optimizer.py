@@ -10,9 +10,9 @@ import numpy as np
 import optax
 import pytest
 
-from sum_l_jax.train.optimizer import decay_mask
 from sum_l_jax.train.optimizer import make_optimizer
 from sum_l_jax.train.optimizer import make_schedule
+from sum_l_jax.train.parameter_rules import decay_mask
 
 
 def test_cosine():
@@ -59,7 +59,7 @@ def test_bad_boundaries(boundaries):
 
 
 def test_unknown_kinds():
-  with pytest.raises(ValueError, match=r"\('cosine', 'relative_steps'\)"):
+  with pytest.raises(ValueError, match=r"'cosine_after_warmup', 'relative_steps'\)"):
     make_schedule("linear", learning_rate=1.0, total_steps=3)
   with pytest.raises(ValueError, match=r"\('sgd', 'adamw'\)"):
     make_optimizer("lamb", lambda step: 0.1)

@@ -406,13 +406,15 @@ class Stack(nnx.Module):
 
     Args:
       x: tokens.
-      rates: share of the paths that each block drops; () is none.
+      rates: share of the paths that each block drops; () is none. Frozen blocks
+        drop none.
       key: random key of dropping, where there are rates.
       remat: whether the backward pass computes each block again.
       frozen: number of blocks at the start that get no gradient.
       **inputs: what each block is called with.
     """
     graph, params = nnx.split(self.block)
+    rates = tuple(0.0 if index < frozen else rate for index, rate in enumerate(rates))
     drops = any(rates)
 
     def run(x: jax.Array, given: Mapping[str, Any]) -> tuple[jax.Array, None]:
@@ -434,7 +436,8 @@ class Stack(nnx.Module):
       given["rate"] = jnp.asarray(rates, jnp.float32)
       given["key"] = draws.split(key, self.depth)
     if frozen:
-      first = jax.tree.map(lambda leaf: leaf[:frozen], given)
-      x = jax.lax.stop_gradient(jax.lax.scan(run, x, first)[0])
+      # Before the scan too, or the backward pass of these blocks is traced and kept.
+      first = jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf[:frozen]), given)
+      x = jax.lax.stop_gradient(jax.lax.scan(run, jax.lax.stop_gradient(x), first)[0])
       given = jax.tree.map(lambda leaf: leaf[frozen:], given)
     return jax.lax.scan(run, x, given)[0]
