@@ -153,7 +153,7 @@ class AttentiveProbe(nnx.Module):
       queries.append(self.projection_query[...])
     stacked = jnp.concatenate(queries).astype(dtype)
     with jax.named_scope("cross"):
-      y = self.cross(jnp.broadcast_to(stacked, (len(x), *stacked.shape)), x)
+      y = self.cross(jnp.broadcast_to(stacked, (x.shape[0], *stacked.shape)), x)
     y = y.astype(jnp.float32)
     tasks = {task: y[:, index] for index, task in enumerate(self.queries)}
     return Readings(tasks, y[:, -1] if self.projection_query is not None else None)

@@ -174,5 +174,5 @@ class ResNet3D(nnx.Module):
         x = jax.lax.stop_gradient(x)
       stages[name] = {network_spec.SLOW: packing.apart(x, table.widths[index])}
     last = stages[self.stage_names[-1]][network_spec.SLOW]
-    tokens = last.reshape(len(last), -1, self.feature_dim)
+    tokens = last.reshape(last.shape[0], -1, self.feature_dim)
     return Encoding(pool.mean_pool(last, self.pool_window), stages, tokens)

@@ -113,5 +113,5 @@ class SlowFast(nnx.Module):
     pooled = [pool.mean_pool(x, self.pool_window) for x in last.values()]
     slow, fast = last[network_spec.SLOW], last[network_spec.FAST]
     fast = fast.reshape(*slow.shape[:2], -1, *fast.shape[2:]).mean(2)
-    tokens = jnp.concatenate([slow, fast], axis=-1).reshape(len(slow), -1, self.feature_dim)
+    tokens = jnp.concatenate([slow, fast], axis=-1).reshape(slow.shape[0], -1, self.feature_dim)
     return Encoding(jnp.concatenate(pooled, axis=-1), stages, tokens)

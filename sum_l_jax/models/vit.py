@@ -173,7 +173,7 @@ class Vit(nnx.Module):
       x = x.reshape(batch * time, rows * columns, width)
     else:
       x = x.reshape(batch, time * rows * columns, width)
-    first = self._first(len(x))
+    first = self._first(x.shape[0])
     x = jnp.concatenate([first.astype(x.dtype), x], axis=1)
     if self.stem_norm is not None:
       x = self.stem_norm(x)

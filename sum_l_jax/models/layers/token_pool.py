@@ -49,12 +49,12 @@ class Pooler(nnx.Module):
   def __call__(self, tokens: jax.Array) -> jax.Array:
     """`[B, N, D]` -> `[B, D]`, float32."""
     split = lambda y: y.reshape(*y.shape[:-1], self.heads, -1)
-    probe = jnp.broadcast_to(self.probe[...], (len(tokens), 1, tokens.shape[-1]))
+    probe = jnp.broadcast_to(self.probe[...], (tokens.shape[0], 1, tokens.shape[-1]))
     factors = jax.nn.softplus(self.scale[...]) / np.log(2.0)
     query = split(self.query(probe))
     query = query * factors.astype(query.dtype)
     pooled = attention.plain(query, split(self.key(tokens)), split(self.value(tokens)))
-    return self.norm(self.out(pooled.reshape(len(tokens), 1, -1)))[:, 0]
+    return self.norm(self.out(pooled.reshape(tokens.shape[0], 1, -1)))[:, 0]
 
 
 class MapPool(nnx.Module):
@@ -76,7 +76,7 @@ class MapPool(nnx.Module):
 
   def __call__(self, tokens: jax.Array) -> jax.Array:
     """`[B, N, D]` -> `[B, D]`, float32."""
-    probe = jnp.broadcast_to(self.probe[...], (len(tokens), 1, tokens.shape[-1]))
+    probe = jnp.broadcast_to(self.probe[...], (tokens.shape[0], 1, tokens.shape[-1]))
     y = self.attention.cross(probe, tokens)
     y = y + self.mlp(self.norm(y))
     return y[:, 0].astype(jnp.float32)

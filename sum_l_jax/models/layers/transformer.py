@@ -247,7 +247,7 @@ class Attention(nnx.Module):
     query, key, value = self.project(x)
     attend = functools.partial(self.options.attend, cap=self.options.cap)
     first = attend(query[:, :1], key, value)
-    batch, lines = len(x), grid[1 - axis]
+    batch, lines = x.shape[0], grid[1 - axis]
 
     def fold(y: jax.Array) -> jax.Array:  # [B, T n, H, Dh] -> [B lines, length, H, Dh]
       y = y.reshape(batch, *grid, *y.shape[2:])
