@@ -260,7 +260,7 @@ def replace_generation(path: addresses.PathLike, data: bytes, generation: int) -
   Args:
     path: the object.
     data: what it is to hold; no other process may write the same.
-    generation: of `read_generation`; 0 if there must be none.
+    generation: number that `read_generation` gave; 0 if there must be no object.
 
   Returns:
     The generation that it has now; None if somebody else has written it.

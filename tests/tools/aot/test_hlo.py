@@ -97,7 +97,7 @@ def test_a_stack_over_blocks_counts_once_in_all_turns():
 
 
 def test_operations_of_convolutions():
-  """Of padding and dilation none count; a batch of products is a dilated dimension."""
+  """Padding and dilation do not count; a batch of products is a dilated dimension."""
   found = {i.name: n for i, n in hlo.Program(compiled_step.CONVOLUTIONS).products}
   # At the edges a row of three meets two.
   assert found["same"] == 2 * (2 * 3 * 7) * (3 * 8 - 2) * (3 * 10 - 2)
