@@ -80,10 +80,8 @@ class EncoderOptions:
       return ()
     names = tuple(name.strip() for name in self.remat.split(","))
     if set(names) - set(stage_names):
-      raise ValueError(
-        f"remat must be 'none', 'blocks' or some of {tuple(stage_names)}, separated by"
-        f" commas; got {self.remat!r}."
-      )
+      stages = f" or some of {tuple(stage_names)}, separated by commas" if stage_names else ""
+      raise ValueError(f"remat must be 'none', 'blocks'{stages}; got {self.remat!r}.")
     return names
 
 

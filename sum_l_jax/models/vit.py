@@ -109,6 +109,7 @@ class Vit(nnx.Module):
   """
 
   def __init__(self, spec: VitSpec, options: EncoderOptions, rng: np.random.Generator):
+    options.remat_stages(())  # It has no stages that could be named.
     keys = transformer.Keys(rng)
     self.spec, self.options = spec, options
     self.feature_dim = width = spec.width

@@ -163,3 +163,8 @@ def test_clips_have_the_size_of_published_scores():
   """DINOv2's table is of 518 pixels, and its scores are of 224."""
   sizes = {name: models.BACKBONES[name].crop_size for name in ("dinov2_b", "vjepa2_l", "lavila_b")}
   assert sizes == {"dinov2_b": 224, "vjepa2_l": 256, "lavila_b": 224}
+
+
+def test_recomputation_of_stages_is_refused():
+  with pytest.raises(ValueError, match="remat must be 'none', 'blocks'.*got 's1,s2'"):
+    _encoder(remat="s1,s2")

@@ -44,7 +44,7 @@ class Outcome:
 def _why_not(part: check_parts.Part, found: Mapping[str, Any], left: float) -> str:
   """Why a part isn't begun; "" where it is."""
   if part.kind == "attention":
-    return "The library has no attention yet."
+    return "The ways of computing attention are not timed yet."
   if part.kind in ("torch", "peer") and importlib.util.find_spec("torch") is None:
     return "PyTorch is not installed."
   step = dataclasses.replace(part, kind="step", choice="").name

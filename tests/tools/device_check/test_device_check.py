@@ -229,7 +229,7 @@ def test_without_time_each_part_says_why_it_is_left_out(tmp_path, capsys):
   assert list(record["parts"]) == ["device"]
   assert set(record["skipped"]) == set(PLAN) - {"device"} and not record["failed"]
   assert "s of --minutes were left" in record["skipped"]["step/tiny/bfloat16"]
-  assert record["skipped"]["attention"] == "The library has no attention yet."
+  assert record["skipped"]["attention"] == "The ways of computing attention are not timed yet."
   assert "| network | precision |" in capsys.readouterr().out
 
 
