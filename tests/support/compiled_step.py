@@ -14,6 +14,9 @@ _TEXTS = pathlib.Path(__file__).parent / "hlo"
 MATMUL = (_TEXTS / "matmul.txt").read_text()
 # Three turns of a loop; exchanges in pairs, within fusions, and of a tuple.
 LOOP = (_TEXTS / "loop.txt").read_text()
+# Parameters that are gathered and gradients that are scattered, in the ways that the
+# compilers for TPUs and GPUs have of writing them; shortened likewise.
+SHARED = (_TEXTS / "shared.txt").read_text()
 # Copies beside other work; S(1) is the chip's fast memory.
 ASYNC = (_TEXTS / "async.txt").read_text()
 # A scan over three blocks with a Pallas kernel, as the TPU compiler leaves it, shortened:

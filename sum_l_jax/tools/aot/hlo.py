@@ -16,6 +16,7 @@ import dataclasses
 import functools
 import math
 import re
+from typing import Any
 
 import numpy as np
 
@@ -55,6 +56,8 @@ _BODY = re.compile(r"\bbody=%?([\w.\-]+)")
 _DIRECTION = re.compile(r"\bdirection=(\w+)")
 _INDEX = re.compile(r"\bindex=(\d+)")
 _TARGET = re.compile(r'custom_call_target="([^"]*)"')
+# The TPU compiler's name for a sum of which each chip keeps a part: an all-reduce and slices.
+_SCATTERING = "all-reduce-scatter"
 # Chips that exchange with each other, in the three ways that XLA writes them:
 # {{0,1},{2,3}}, [2,2]<=[4] and mesh['a'=2,'b'=2] {'b'}; of an axis, 'b':(1)2, it may be a part.
 _GROUPS = re.compile(
@@ -426,7 +429,7 @@ class Program:
     return instruction.trips or self._counted(computation, instruction) or 1
 
   def _counted(self, computation: Mapping[str, Instruction], loop: Instruction) -> int | None:
-    """Turns of a loop over a number that grows by one, as `lax.scan` makes them."""
+    """Turns of a loop over a number that grows evenly, as `lax.scan` makes them."""
     condition, body = (_first(pattern, loop.attributes) for pattern in (_CONDITION, _BODY))
     compare, root = self._roots.get(condition), self._roots.get(body)
     start = computation.get(loop.operands[0]) if loop.operands else None
@@ -441,10 +444,10 @@ class Program:
     if start.opcode == "tuple":
       first = _value(computation, start.operands[place])
     step = self._step(body, root, place)
-    if limit is None or first is None or step != 1:
-      return None
     more = {"LT": 0, "LE": 1}.get(_first(_DIRECTION, compare.attributes))
-    return None if more is None else max(limit - first + more, 0)
+    if limit is None or first is None or more is None or not step or step < 0:
+      return None
+    return max(-(-(limit - first + more) // step), 0)
 
   def _step(self, body: str, root: Instruction, place: int) -> int | None:
     """What the body of a loop adds to an entry of its tuple."""
@@ -573,22 +576,16 @@ class Program:
     """Every exchange, the largest first; one of several types counts per type.
 
     The TPU compiler copies an exchange into every fusion that runs beside it;
-    its channel tells that it is one.
+    its channel tells that it is one. Outside of fusions, a channel may have several.
     """
-    found, channels = [], set()
-    for _, instruction, times, _ in self._walk(self._entry, 1, False):
-      match = _COLLECTIVE.fullmatch(instruction.opcode)
-      channel = (match and match.group(1), instruction.channel)
-      if not match or channel in channels:
+    found, seen = [], set()
+    for kind, arrays, instruction, times, fused in self._exchanges():
+      same: tuple[Any, ...] = (id(instruction),)  # Start and end of a pair may both name it.
+      if fused and instruction.channel:
+        same = kind, instruction.channel, *map(str, arrays)
+      if same in seen:
         continue
-      if instruction.channel:
-        channels.add(channel)
-      kind, start = match.groups()
-      arrays = instruction.arrays
-      if start and kind != "all-reduce":
-        # The start of a pair has its operands as well, and then its results.
-        count = len(instruction.operands)
-        arrays = arrays[count:][: max(count, 1)]
+      seen.add(same)
       for dtype in dict.fromkeys(array.dtype for array in arrays):
         own = [array for array in arrays if array.dtype == dtype]
         size, elements = sum(a.bytes for a in own), sum(a.elements for a in own)
@@ -596,6 +593,28 @@ class Program:
           Collective(kind, dtype, times * size, times * elements, times, instruction.group)
         )
     return tuple(sorted(found, key=lambda c: -c.bytes))
+
+  def _exchanges(self) -> Iterator[tuple[str, tuple[Array, ...], Instruction, int, bool]]:
+    """Yields kinds, results, instructions, runs, and whether they are copies in fusions."""
+    scattering = {
+      id(part): part for name, part in self._computations.items() if name.startswith(_SCATTERING)
+    }
+    for computation, instruction, times, fused in self._walk(self._entry, 1, False):
+      called = instruction.called[0] if instruction.opcode == "fusion" else ""
+      if called.startswith(_SCATTERING):
+        inside = self._computations[called].values()
+        total = next((i for i in inside if i.opcode == "all-reduce"), instruction)
+        yield "reduce-scatter", instruction.arrays, total, times, False
+      match = _COLLECTIVE.fullmatch(instruction.opcode)
+      if not match or id(computation) in scattering:
+        continue
+      kind, start = match.groups()
+      arrays = instruction.arrays
+      if start and kind != "all-reduce":
+        # The start of a pair has its operands as well, and then its results.
+        count = len(instruction.operands)
+        arrays = arrays[count:][: max(count, 1)]
+      yield kind, arrays, instruction, times, fused
 
 
 # Transformations around a scope, jit(step)/transpose(jvp(ego))/fast/...

@@ -76,7 +76,7 @@ def test_a_scan_is_counted_by_its_condition():
   [
     ("direction=LT", "direction=NE"),
     ("%limit = s32[]{:T(128)} constant(3)", "%limit = s32[]{:T(128)} negate(%turn.1)"),
-    ("%one = s32[]{:T(128)} constant(1)", "%one = s32[]{:T(128)} constant(2)"),
+    ("%one = s32[]{:T(128)} constant(1)", "%one = s32[]{:T(128)} constant(0)"),
   ],
 )
 def test_a_loop_that_nothing_counts_is_told(before, after):
@@ -117,6 +117,27 @@ def test_each_exchange_counts_once():
   }
   assert found["all-reduce", "f32", 24].times == 3
   assert found["all-reduce", "bf16", 4].bytes == 8
+
+
+def test_exchanges_of_a_state_that_chips_share():
+  program = hlo.Program(compiled_step.SHARED)
+  assert program.uncounted_loops == 0
+  found = sorted(
+    (c.kind, c.dtype, c.group, c.times, c.elements, c.bytes) for c in program.collectives
+  )
+  assert found == [
+    # In two fusions.
+    ("all-gather", "bf16", 8, 1, 96 * 96, 2 * 96 * 96),
+    # Two on one channel, and two turns of a product in parts.
+    ("collective-permute", "bf16", 0, 1, 12 * 96, 2 * 12 * 96),
+    ("collective-permute", "bf16", 0, 1, 12 * 96, 2 * 12 * 96),
+    ("collective-permute", "bf16", 0, 2, 2 * 12 * 96, 4 * 12 * 96),
+    # Of two chips, a pair; of eight, what an async-start calls; and a sum of which
+    # parts are kept.
+    ("reduce-scatter", "f32", 2, 1, 64, 256),
+    ("reduce-scatter", "f32", 8, 1, 64, 256),
+    ("reduce-scatter", "f32", 8, 1, 96 * 48 + 16 * 125, 4 * (96 * 48 + 16 * 125)),
+  ]
 
 
 @pytest.mark.parametrize(
