@@ -112,6 +112,53 @@ def set_stage_one(config: config_dict.ConfigDict) -> None:
   stage.warmup_start = 0.00875
 
 
+def set_avion_stage(stage: Any) -> None:
+  """Sets AVION's fine-tuning for classification (configs/epic100_avion.py)."""
+  stage.batch_size = 512
+  stage.total = "100 epochs"
+  stage.optimizer = "sgd"
+  stage.nesterov = False
+  stage.learning_rate = 3e-3 * stage.batch_size / 128
+  stage.final_rate = 1e-5 * stage.batch_size / 128
+  stage.schedule = "cosine_after_warmup"
+  stage.warmup = "2 epochs"
+  stage.warmup_start = 1e-6 * stage.batch_size / 128
+  stage.weight_decay = 4e-5
+  stage.decay_rule = "matrices"
+  stage.decay_also = ("*/encoder/time",)
+
+
+def set_lavila_stage(stage: Any) -> None:
+  """Sets LaViLa's fine-tuning for classification (configs/charades_ego_lavila.py)."""
+  stage.batch_size = 128
+  stage.total = "100 epochs"
+  stage.optimizer = "sgd"
+  stage.nesterov = False
+  # A tenth of the script's 3e-3 in the heads too, as its loop sets it.
+  stage.learning_rate = 3e-4
+  stage.final_rate = 1e-6
+  stage.schedule = "cosine_after_warmup"
+  stage.warmup = "1 epochs"
+  stage.warmup_start = 1e-7
+  stage.weight_decay = 4e-5
+  stage.decay_rule = "matrices"
+  stage.decay_also = ("*/encoder/space", "*/encoder/time", "*/encoder/class_token")
+
+
+def set_probe_stage(stage: Any, head: str) -> None:
+  """Sets the training of V-JEPA 2's probes (configs/epic100_probe.py)."""
+  stage.batch_size = 128
+  stage.total = "20 epochs"
+  stage.optimizer = "adamw"
+  stage.learning_rate = 1e-4 if head == "pooler" else 1e-3
+  stage.weight_decay = 0.01
+  stage.decay_rule = "matrices"
+  # V-JEPA 2 decays whatever has two axes.
+  stage.decay_also = () if head == "pooler" else ("*/probe/queries/*",)
+  stage.schedule = "cosine"
+  stage.warmup = "0 epochs"
+
+
 def set_ablation(config: config_dict.ConfigDict, *, terms: str, exo_encoder: str) -> None:
   """Sets a row of the paper's Table 5 and one of Table 6.
 

@@ -10,6 +10,8 @@ import pytest
 from sum_l_jax import build
 from sum_l_jax import main
 from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.models import backbones
+from tests.support import mini_vits
 from tests.support import runs
 
 FOLDER = pathlib.Path(__file__).parents[2] / "configs"
@@ -99,7 +101,10 @@ def test_arguments_pick_rows_of_the_ablations(name):
 def test_steps_once(name, tiny_ego, tiny_exo, tiny_tables, tmp_path):
   """The config with a small network, data and length; the rest is its own."""
   _, config = load(name)
+  backbone = config.model.backbone
   runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
+  if backbones.find(backbone).vit:  # Its settings would act on nothing elsewhere.
+    config.model.backbone, _ = mini_vits.register(backbone)
   config.exo_stage.total = config.joint_stage.total = "1 steps"
   table = main.run(config, tmp_path)
   stage = config.stages[-1]

@@ -1,0 +1,55 @@
+r"""EPIC-KITCHENS-100 on a frozen encoder, with V-JEPA 2's attentive probe.
+
+  python -m sum_l_jax.main --workdir=runs/epic100_probe \
+      --config=configs/epic100_probe.py:backbone=vjepa2_l \
+      --config.init.ego=weights/vjepa2_l
+
+Data: by default `data/epic100/ego`; with `method=sum_l` also `data/lemma/exo`,
+`data/epic100/narrations.npz` and `data/epic100/pairs.npz`.
+
+Start: published weights of the encoder (docs/encoders.md).
+
+Values are those of V-JEPA 2's probes (configs/eval): four blocks, the last of
+which has a query for each task, AdamW without warm-up, a cosine to zero in 20
+epochs, batch 128, bfloat16. V-JEPA 2 trains twenty probes at once, with learning
+rates of 5e-3 to 1e-4 and weight decays of 1e-4 to 0.1, and reports the best on
+the validation set; this config has one of them. Its own probe on EPIC-KITCHENS
+anticipates actions; this one recognises them. `head=pooler` is VideoPrism's
+pooler, which its authors train with Adam at 1e-4.
+
+Hardware: V-JEPA 2 trained on 64 GPUs. This config has not been run on its data.
+Score: none is published for this task.
+
+Arguments: method=fpv_only|sum_l, backbone=vjepa2_l|vjepa2_h|vjepa2_g|
+videoprism_b|videoprism_l|..., head=attentive|pooler.
+"""
+
+from sum_l_jax.config import presets
+from sum_l_jax.config import read
+
+
+def get_config(argument: str = ""):
+  """A probe on a frozen encoder for EPIC-KITCHENS-100."""
+  choice = read.parse_arguments(argument, method="fpv_only", backbone="vjepa2_l", head="attentive")
+  config = read.default_config()
+  config.method = choice["method"]
+  config.model.backbone = choice["backbone"]
+  config.model.head = choice["head"]
+  config.ego.freeze = "all"
+  if config.method != "fpv_only":
+    config.exo.freeze = "all"
+
+  config.ego.dataset = "data/epic100/ego"
+  config.exo.datasets = ("data/lemma/exo",)
+  config.narrations = "data/epic100/narrations.npz"
+  config.pairs.table = "data/epic100/pairs.npz"
+
+  config.precision = "bfloat16"
+  config.model.dropout = 0.0
+  config.frames.rand_augment = "rand-m7-n4-mstd0.5-inc1"
+  config.frames.erase = 0.25
+  presets.set_probe_stage(config.joint_stage, choice["head"])
+  presets.set_stage_one(config)
+  config.eval.clips = 1
+  config.eval.crops = 1
+  return config
