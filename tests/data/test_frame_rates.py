@@ -75,6 +75,8 @@ def test_training_warns(tiny_ego, tiny_exo, caplog):
     total_steps=1,
     num_clips=17,
     opened=stage,
+    factors=None,
+    layout=SimpleNamespace(divided=False),
     mesh=SimpleNamespace(size=1, devices=np.array([SimpleNamespace(device_kind="cpu")])),
   )
   logger = logging.getLogger("absl")
