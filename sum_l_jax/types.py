@@ -128,12 +128,14 @@ class ViewOutputs(TypedDict):
     features: float32 `[B, C]`, the encoder's pooled feature, which the heads and
       the projection read where there is no probe.
     stages: by stage and pathway, `[B, T', H', W', C']`.
+    tokens: `[B, N, C]`, the encoder's tokens, time first, where it has any.
     embedding: float32 `[B, D]` of unit norm, where there is a projection.
   """
 
   logits: Mapping[str, jax.Array]
   features: jax.Array
   stages: Mapping[str, Mapping[str, jax.Array]]
+  tokens: NotRequired[jax.Array]
   embedding: NotRequired[jax.Array]
 
 

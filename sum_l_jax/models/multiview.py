@@ -146,6 +146,8 @@ class Tower(nnx.Module):
         lambda x: ad_checkpoint.checkpoint_name(jax.lax.stop_gradient(x), "frozen"), encoding
       )
     outputs = {"features": encoding.feature, "stages": encoding.stages}
+    if encoding.tokens is not None:
+      outputs["tokens"] = encoding.tokens
     read = self._read(encoding, train=train)
     if self.projection is not None and read.projection is not None:
       with jax.named_scope("projection"):
@@ -206,7 +208,8 @@ class MultiviewModel(nnx.Module):
     Returns:
       {view: {"logits": {task: float32 `[B, K]`}, "embedding": float32
       `[B, D]` of unit length (with a projection), "features": float32
-      `[B, C]`, "stages": {"s1": {pathway: `[B, T', H', W', C']`} ...}}}.
+      `[B, C]`, "stages": {"s1": {pathway: `[B, T', H', W', C']`} ...},
+      "tokens": `[B, N, C]` (of encoders that have them)}}.
 
     Raises:
       ValueError: a view was not built, none is given, or `train` lacks a key

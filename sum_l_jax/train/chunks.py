@@ -13,6 +13,8 @@ the batch, it does, and such a network is refused.
 
 from __future__ import annotations
 
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 
@@ -45,7 +47,7 @@ class Chunked:
     train: bool,
     key: draws.Key | None = None,
   ) -> tuple[types.Outputs, Tree]:
-    """See `Network.apply`; the activations of the stages are left out.
+    """See `Network.apply`; the activations of stages and the tokens are left out.
 
     Raises:
       ValueError: the batch can't be cut, or BatchNorm uses its statistics.
@@ -56,7 +58,7 @@ class Chunked:
       part_key = None if key is None else self._parts.key(key, part)
       outputs, moved = self._network.apply(params, stats, inputs, train=train, key=part_key)
       _check_kept(stats, moved)
-      return {view: {**out, "stages": {}} for view, out in outputs.items()}
+      return {view: _without_activations(out) for view, out in outputs.items()}
 
     # Within a scan nothing can be merged with the first run, so that XLA needs
     # no barriers.
@@ -69,6 +71,13 @@ class Chunked:
       (self._parts.split(inputs), jnp.arange(self._parts.count)),
     )
     return self._parts.join(outputs), stats
+
+
+def _without_activations(outputs: types.ViewOutputs) -> types.ViewOutputs:
+  """The outputs without what would fill the memory where all chunks are put together."""
+  kept = {**outputs, "stages": {}}
+  kept.pop("tokens", None)
+  return cast(types.ViewOutputs, kept)
 
 
 def _check_kept(before: Tree, after: Tree) -> None:

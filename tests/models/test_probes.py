@@ -263,6 +263,7 @@ def test_heads_and_projection_read_the_probe(kind):
     tokens = tower.encoder(
       _inputs()[view]["video"], train=False, prepare=lambda x: (x / 255 - 0.45) / 0.225
     ).tokens
+    np.testing.assert_allclose(outputs[view]["tokens"], tokens, atol=1e-6)
     read = tower.probe(tokens, train=False)
     for task in tasks:
       kernel, bias = (params[f"{view}/heads/{task}/{name}"] for name in ("kernel", "bias"))
@@ -282,6 +283,7 @@ def test_a_probe_reads_a_convolutional_network():
   outputs = jax.jit(lambda model, inputs: model(inputs, train=False))(model, _inputs(16, 8))
   last = outputs["ego"]["stages"]["s4"]["slow"]
   tokens = last.reshape(2, -1, last.shape[-1])
+  np.testing.assert_array_equal(outputs["ego"]["tokens"], tokens)
   read = model.ego.probe(tokens, train=False)
   expected = model.ego.heads["noun"](read.tasks["noun"])
   np.testing.assert_allclose(outputs["ego"]["logits"]["noun"], expected, atol=1e-5)
