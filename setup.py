@@ -76,6 +76,8 @@ setuptools.setup(
     "importlib_resources>=6.1",
     "jax>=0.8,<0.13",
     "ml-collections>=1.0,<2",
+    # Gives bfloat16 to NumPy; JAX needs it as well.
+    "ml-dtypes>=0.5,<1",
     # Checks what JSON files hold.
     "msgspec>=0.19,<0.23",
     "numpy>=2.0,<3",

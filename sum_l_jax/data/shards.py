@@ -149,16 +149,42 @@ class Shards:
     ahead = self._ahead.pop(record, None)
     if ahead is not None:
       return ahead
+    return self._read_file(*self._place(record))[0]
+
+  def read_many(self, records: Sequence[int]) -> list[bytes]:
+    """Reads records in any order, those of a file by one call of ArrayRecord's client.
+
+    Raises:
+      UnreachableError: a bucket doesn't answer.
+      IndexError, OSError, RuntimeError, ValueError: a file is damaged, or gone.
+    """
+    by_file: dict[int, tuple[list[int], list[int]]] = {}
+    for row, record in enumerate(records):
+      number, (position,) = self._place(record)
+      rows, positions = by_file.setdefault(number, ([], []))
+      rows.append(row)
+      positions.append(position)
+    found = [b""] * len(records)
+    for number, (rows, positions) in by_file.items():
+      for row, data in zip(rows, self._read_file(number, positions), strict=True):
+        found[row] = data
+    return found
+
+  def _place(self, record: int) -> tuple[int, list[int]]:
+    """The file of a record, and the record's position in it."""
     number = self.file_of(record)
-    position = record - (self._ends[number] - self.files[number].records)
-    found = self._read_copy(number, position)
+    return number, [record - (self._ends[number] - self.files[number].records)]
+
+  def _read_file(self, number: int, positions: list[int]) -> list[bytes]:
+    """Reads records of a file; errors as in `read_many`."""
+    found = self._read_copy(number, positions)
     if found is not None:
       return found
     if not self.is_remote:
-      return self._read(number, position)
+      return self._read(number, positions)
     seconds = retries.patience()
     try:
-      return _within(seconds, lambda: self._read(number, position))
+      return _within(seconds, lambda: self._read(number, positions))
     except Exception as error:
       if retries.passes(error):
         reason = f"the bucket didn't answer for {seconds:g} s ({error})"
@@ -191,7 +217,7 @@ class Shards:
     """Drops a record that was read ahead and not asked for."""
     self._ahead.pop(record, None)
 
-  def _read_copy(self, number: int, position: int) -> bytes | None:
+  def _read_copy(self, number: int, positions: list[int]) -> list[bytes] | None:
     """Reads from the local copy of a file; None where there is none that is whole."""
     if self.cache is None:
       return None
@@ -204,7 +230,7 @@ class Shards:
       if copy is not None:
         reader = _open(copy)
         self._readers[number] = reader, True
-      return reader.read([position])[0]
+      return _records(reader, positions)
     except (RuntimeError, ValueError, IndexError, OSError) as error:
       if _TOO_MANY in str(error):  # The copy is whole; others are closed for it.
         self._readers.clear()
@@ -215,15 +241,15 @@ class Shards:
       return None
 
   @retries.retried
-  def _read(self, number: int, position: int) -> bytes:
-    """Reads a record of the file itself."""
+  def _read(self, number: int, positions: list[int]) -> list[bytes]:
+    """Reads records of the file itself."""
     reader, _ = self._readers.get(number, (None, False))
     try:
       if reader is None:
         # Threads may open a file twice, which costs less than waiting in turn.
         reader = _open(self.path(number))
         self._readers[number] = reader, False
-      return reader.read([position])[0]
+      return _records(reader, positions)
     except (RuntimeError, ValueError):  # A reader that failed once fails for ever.
       self._readers.pop(number, None)
       raise
@@ -270,10 +296,21 @@ class Shards:
 def _open(path: str | os.PathLike[str]) -> Any:
   from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
-  # As ArrayRecordDataSource opens files that are read record by record.
+  # As ArrayRecordDataSource opens files that are read record by record. Threads of its
+  # own hide a bucket's answering time, and slow the reading from a disk down.
+  options = "readahead_buffer_size:0"
+  if not addresses.is_remote(path):
+    options += ",max_parallelism:0"
   return array_record_module.ArrayRecordReader(
-    os.fspath(path), options="readahead_buffer_size:0", file_reader_buffer_size=1 << 15
+    os.fspath(path), options=options, file_reader_buffer_size=1 << 15
   )
+
+
+def _records(reader: Any, positions: list[int]) -> list[bytes]:
+  found = reader.read(positions)
+  if len(found) != len(positions):
+    raise IndexError(f"the file gives {len(found)} records instead of {len(positions)}")
+  return found
 
 
 def _within(seconds: float, function: Callable[[], _Result]) -> _Result:
