@@ -218,6 +218,7 @@ def _start(settings: Settings) -> jax.sharding.Mesh:
   if reason := compile_cache.use(settings.storage.compilation_cache):
     absl.logging.warning("%s", reason)
   mesh = build.make_mesh(settings)
+  multihost.meet()
   platform_errors.check(mesh.devices.flat[0].platform)
   unused = multihost.count_gpus(os.environ) or multihost.has_tpu()
   if unused and mesh.devices.flat[0].platform == "cpu" and "JAX_PLATFORMS" not in os.environ:

@@ -387,6 +387,20 @@ def connect(job: Job, *, timeout: int = 300, heartbeat: int = 100, shared: str =
   logging.info("process %d of %d is connected", jax.process_index(), jax.process_count())
 
 
+def meet() -> None:
+  """Makes the connections of the processes' computations; all processes call it.
+
+  On CPU, Gloo makes them at the first computation that all take part in, and
+  gives up where one comes half a minute after another. That would be the first
+  step of a training, for which some compile longer than others.
+  """
+  import jax
+  from jax.experimental import multihost_utils
+
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices("sum_l_jax: all processes are there")
+
+
 @contextlib.contextmanager
 def _watch(job: Job, shared: str) -> Iterator[None]:
   """Logs who is missing while `connect` waits.

@@ -256,6 +256,8 @@ class Peers:
         self._ended = ended
         ending = self._ending
       if ended.keys() - {self.index} and not ending:
+        # JAX ends this process at once when process 0 is gone.
+        self.last_words.say(self.verdict() or "")
         # This process may be about to find out for itself.
         self._over.wait(2 * BEAT_SECONDS)
         with self._lock:
@@ -317,18 +319,18 @@ class Peers:
     # The service may be gone, and with it who could read.
     with contextlib.suppress(Exception):
       self._client.key_value_set(f"{_ROOT}/ended/{self.index}", text, True)
-      # The others read it in this process, and JAX ends them once it is gone.
-      end = time.monotonic() + 4 * BEAT_SECONDS
-      while self.index == 0 and time.monotonic() < end:
-        if len(self._read("ended").keys() | self._read("left").keys()) == self.count:
-          break
-        time.sleep(0.1)
     self._leave(text, status)
 
   def _leave(self, text: str, status: int = STATUS) -> NoReturn:
     # Leaving in order would wait for the others, who wait in a computation.
     with contextlib.suppress(Exception):
       self._client.key_value_set(f"{_ROOT}/left/{self.index}", "", True)
+      # The others read in process 0 who ended, and JAX ends them once it is gone.
+      end = time.monotonic() + 4 * BEAT_SECONDS
+      while self.index == 0 and time.monotonic() < end:
+        if len(self._read("ended").keys() | self._read("left").keys()) == self.count:
+          break
+        time.sleep(0.1)
     self.last_words.close()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -93,6 +94,31 @@ def test_of_two_the_first_is_the_measure(monkeypatch):
   assert "Process 1 of 2" in str(errors[0]) and "x is 1, not 0" in str(errors[0])
 
 
+@pytest.mark.parametrize("own_error", [True, False])
+def test_the_first_leaves_after_the_others(monkeypatch, own_error):
+  """They read who ended in process 0, also where it ends because of another one."""
+  monkeypatch.setattr(peers, "BEAT_SECONDS", 1.0)
+  monkeypatch.setattr(peers.os, "_exit", lambda status: None)
+  may_read = threading.Event()
+
+  def work(one, index):
+    if index == 2:
+      assert may_read.wait(20)
+      time.sleep(0.3)  # A process that does not wait would be gone by now.
+      one._leave("process 1 failed")
+    elif index == 1:
+      one.end("damaged", 2)
+      may_read.set()
+    elif own_error:
+      one.end("damaged as well", 2)
+    else:
+      one._leave("process 1 failed")
+    return one._read("ended").keys() | one._read("left").keys()
+
+  (gone, *_) = together(monkeypatch, work)
+  assert gone == {0, 1, 2}
+
+
 def test_what_the_first_makes_and_its_errors_reach_all(monkeypatch):
   def fails():
     raise OSError("no space")
@@ -114,10 +140,13 @@ from sum_l_jax import main
 from sum_l_jax.system import multihost, peers
 peers.BEAT_SECONDS, peers.SILENT_SECONDS = 0.3, 3.0
 multihost.connect(multihost.Job(f"127.0.0.1:{port}", 3, index), heartbeat=10)
+import jax
 from jax.experimental import multihost_utils
 main.flags.FLAGS.mark_as_parsed()
 try:
-  multihost_utils.sync_global_devices("all are there")
+  multihost.meet()
+  # The addresses that Gloo connects: a process that compiles for long is not waited for.
+  assert jax._src.distributed.global_state.client.key_value_dir_get_bytes("cpu:gloo/")
   if what == f"kill {index}":
     os.kill(os.getpid(), signal.SIGKILL)
   if what == f"fail {index}":
