@@ -70,6 +70,16 @@ def test_own_training_takes_the_steps_of_the_training(
     assert logged[f"train/{name}"].values[0] == pytest.approx(mean, rel=1e-5), name
 
 
+def test_the_attentive_probe_scores_each_task():
+  found = _load("attentive_probe").main()
+  assert {task: values.shape for task, values in found.items()} == {
+    "verb": (2, 97),
+    "noun": (2, 300),
+  }
+  for values in found.values():
+    assert np.isfinite(values).all()
+
+
 def test_own_encoder_trains_and_predicts(tiny_ego, tiny_exo, tiny_tables, tmp_path):
   example = _load("own_encoder")
   config = read.read_file(str(EXAMPLES / "own_encoder.py"), ["--config.seed=3"])
