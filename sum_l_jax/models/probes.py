@@ -151,9 +151,11 @@ class AttentiveProbe(nnx.Module):
     queries = [query[...] for query in self.queries.values()]
     if self.projection_query is not None:
       queries.append(self.projection_query[...])
-    stacked = jnp.concatenate(queries).astype(dtype)
+    stacked = jnp.concatenate(queries)
+    # Rounded after they were repeated, so that their gradients are float32 sums.
+    stacked = jnp.broadcast_to(stacked, (x.shape[0], *stacked.shape)).astype(dtype)
     with jax.named_scope("cross"):
-      y = self.cross(jnp.broadcast_to(stacked, (x.shape[0], *stacked.shape)), x)
+      y = self.cross(stacked, x)
     y = y.astype(jnp.float32)
     tasks = {task: y[:, index] for index, task in enumerate(self.queries)}
     return Readings(tasks, y[:, -1] if self.projection_query is not None else None)

@@ -20,6 +20,7 @@ from sum_l_jax.models import draws
 from sum_l_jax.models.encoder import EncoderOptions
 from sum_l_jax.models.encoder import Encoding
 from sum_l_jax.models.layers import attention
+from sum_l_jax.models.layers import product
 from sum_l_jax.models.layers import resize
 from sum_l_jax.models.layers import token_pool
 from sum_l_jax.models.layers import transformer
@@ -169,7 +170,7 @@ class Vit(nnx.Module):
       x = self.patches(cut_patches(prepare(video), spec.patch))
     batch, time, rows, columns, width = x.shape
     grid = (time, rows, columns)
-    x = x.reshape(batch, time, rows * columns, width) + self._places(grid).astype(x.dtype)
+    x = product.shifted(x.reshape(batch, time, rows * columns, width), self._places(grid))
     if spec.attention in ("frame", "space_then_time"):
       x = x.reshape(batch * time, rows * columns, width)
     else:
@@ -184,7 +185,7 @@ class Vit(nnx.Module):
     classes, x = x[:, : first.shape[1]], x[:, first.shape[1] :]
     if self.time_blocks is not None and self.time_norm is not None:
       x = x.reshape(batch, time, -1, width).swapaxes(1, 2).reshape(-1, time, width)
-      x = x + self._times(time).astype(x.dtype)
+      x = product.shifted(x, self._times(time))
       x = self.time_norm(self._run(self.time_blocks, "time_blocks", x, grid, train=train, key=key))
       x = x.reshape(batch, -1, time, width).swapaxes(1, 2).reshape(batch, -1, width)
     if self.joint_blocks is not None:
@@ -194,7 +195,7 @@ class Vit(nnx.Module):
     if spec.attention == "frame":
       feature = feature.reshape(batch, time, width).mean(1)
       # What tells the frames apart for a head that reads tokens.
-      x = x.reshape(batch, time, -1, width) + self._times(time)[:, None].astype(x.dtype)
+      x = product.shifted(x.reshape(batch, time, -1, width), self._times(time)[:, None])
     return Encoding(feature, {}, x.reshape(batch, -1, width))
 
   def _run(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sum_l_jax.models.layers import attention
+from sum_l_jax.models.layers import product
 from sum_l_jax.models.layers import transformer
 
 
@@ -52,7 +53,7 @@ class Pooler(nnx.Module):
     probe = jnp.broadcast_to(self.probe[...], (tokens.shape[0], 1, tokens.shape[-1]))
     factors = jax.nn.softplus(self.scale[...]) / np.log(2.0)
     query = split(self.query(probe))
-    query = query * factors.astype(query.dtype)
+    query = product.scaled(query, factors)
     pooled = attention.plain(query, split(self.key(tokens)), split(self.value(tokens)))
     return self.norm(self.out(pooled.reshape(tokens.shape[0], 1, -1)))[:, 0]
 

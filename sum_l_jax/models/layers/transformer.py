@@ -20,6 +20,7 @@ import numpy as np
 
 from sum_l_jax.models import draws
 from sum_l_jax.models.layers import attention
+from sum_l_jax.models.layers import product
 from sum_l_jax.system import sharding
 
 # Cosines and sines [N, Dh] of what queries and keys are turned by.
@@ -125,11 +126,11 @@ class Dense(nnx.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """`[..., I]` -> `[..., O]`."""
     x = x.astype(self.dtype)
-    y = x @ self.kernel[...].astype(self.dtype)
+    y = product.product(x, self.kernel[...])
     if self.lora_a is not None and self.lora_b is not None:
-      low = x @ self.lora_a[...].astype(self.dtype)
-      y = y + self.lora_scale * (low @ self.lora_b[...].astype(self.dtype))
-    return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+      low = product.product(x, self.lora_a[...])
+      y = y + self.lora_scale * product.product(low, self.lora_b[...])
+    return y if self.bias is None else product.shifted(y, self.bias[...])
 
 
 class LayerNorm(nnx.Module):
@@ -358,7 +359,7 @@ class Block(nnx.Module):
 
 def _branch(y: jax.Array, scale: nnx.Param | None, keep: jax.Array | None, index: int) -> jax.Array:
   if scale is not None:
-    y = y * scale[...].astype(y.dtype)
+    y = product.scaled(y, scale[...])
   return y if keep is None else y * keep[index, :, None, None].astype(y.dtype)
 
 
@@ -380,17 +381,13 @@ class Stack(nnx.Module):
   def __init__(self, options: BlockOptions, depth: int, *, keys: Keys):
     self.block = Block(options, keys=keys, lead=(depth,))
     self.depth = depth
-    self.dtype = options.dtype
 
   def _whole(self, params: Any) -> Any:
     """One block's parameters, put together where devices share them.
 
-    Matrices are exchanged in the type that they are multiplied in.
+    Matrices are left to the products that they are in (`layers.product`).
     """
-    if not sharding.divided():
-      return params
-    cast = lambda leaf: leaf.astype(self.dtype) if leaf.ndim > 1 else leaf
-    return sharding.whole(jax.tree.map(cast, params))
+    return jax.tree.map(lambda leaf: leaf if leaf.ndim > 1 else sharding.whole(leaf), params)
 
   def __call__(
     self,
