@@ -263,7 +263,8 @@ class Model:
   remat: str = setting(
     "none",
     'What the backward pass computes again instead of keeping it: "none", "blocks" (in all'
-    ' stages), or stages such as "s1,s2".',
+    " stages; of a transformer's blocks all but what attention gave), or stages such as"
+    ' "s1,s2".',
     runtime=True,
   )
   pack_clips: int = setting(

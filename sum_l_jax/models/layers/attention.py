@@ -17,6 +17,7 @@ the network asks for it, and its gradient.
 from __future__ import annotations
 
 from collections.abc import Callable
+import dataclasses
 import functools
 import math
 from typing import Any
@@ -26,7 +27,8 @@ import jax.numpy as jnp
 
 from sum_l_jax.models.layers import block_attention
 
-Attend = Callable[..., jax.Array]
+# The name of what an attention leaves for its backward pass, for `jax.checkpoint`.
+KEPT = block_attention.KEPT
 
 AUTO = "auto"
 WAYS = ("plain", "xla", "cudnn", "blocks", "splash")
@@ -141,8 +143,69 @@ def way_of(
   return "blocks"
 
 
+@dataclasses.dataclass(frozen=True)
+class Attend:
+  """How attention is computed, see `choose`.
+
+  Attributes:
+    name: one of `WAYS`, or "auto".
+    backend: backend that is computed on.
+  """
+
+  name: str
+  backend: str
+
+  def _way(self, queries: int, keys: int, head: int, dtype: Any, cap: float) -> str:
+    if self.name != AUTO:
+      return self.name
+    return way_of(self.backend, queries=queries, keys=keys, head=head, dtype=dtype, cap=cap)
+
+  def padded(self, count: int, *, head: int, dtype: Any, cap: float) -> int:
+    """Number of tokens to give to an attention of `count` tokens over each other.
+
+    A kernel that takes whole blocks pads queries, keys and values. It is cheaper
+    to pad the tokens that these are made from, once and before there are heads.
+    """
+    if self._way(count, count, head, dtype, cap) != "splash":
+      return count
+    from sum_l_jax.models.layers import splash_attention
+
+    side = splash_attention.block_size(count)
+    return math.ceil(count / side) * side
+
+  def __call__(
+    self,
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    *,
+    cap: float = 0.0,
+    count: int | None = None,
+  ) -> jax.Array:
+    """Arguments as those of `plain`.
+
+    Args:
+      query: `[B, N, H, Dh]`.
+      key: `[B, M, H, Dh]`.
+      value: `[B, M, H, Dh]`.
+      cap: bound of the logits; 0 is none.
+      count: number of tokens, where they were padded (`padded`): the keys behind
+        them are not seen.
+    """
+    way = self._way(
+      count or query.shape[1], count or key.shape[1], query.shape[-1], query.dtype, cap
+    )
+    own = {} if count is None else {"count": count}
+    # A name of operations, by which what prints programs tells attention apart.
+    with jax.named_scope("attend"):
+      return _computed(way, self.backend)(query, key, value, cap=cap, **own)
+
+
+PLAIN = Attend("plain", "cpu")  # The formula is the same for every backend.
+
+
 def choose(name: str, backend: str) -> Attend:
-  """How attention is computed: a function with the arguments of `plain`.
+  """How attention is computed.
 
   Args:
     name: one of `WAYS`, or "auto", see `way_of`.
@@ -154,22 +217,10 @@ def choose(name: str, backend: str) -> Attend:
   """
   if name != AUTO and name not in WAYS:
     raise ValueError(f"attention must be one of {(AUTO, *WAYS)}, got {name!r}.")
-
-  def attend(query: jax.Array, key: jax.Array, value: jax.Array, *, cap: float = 0.0) -> jax.Array:
-    way = name
-    if way == AUTO:
-      queries, keys = query.shape[1], key.shape[1]
-      way = way_of(
-        backend, queries=queries, keys=keys, head=query.shape[-1], dtype=query.dtype, cap=cap
-      )
-    # A name of operations, by which what prints programs tells attention apart.
-    with jax.named_scope("attend"):
-      return _computed(way, backend)(query, key, value, cap=cap)
-
-  return attend
+  return Attend(name, backend)
 
 
-def _computed(way: str, backend: str) -> Attend:
+def _computed(way: str, backend: str) -> Callable[..., jax.Array]:
   if way == "splash":
     # Not above: who has no TPU need not load Pallas.
     from sum_l_jax.models.layers import splash_attention
@@ -182,7 +233,7 @@ def _computed(way: str, backend: str) -> Attend:
   return {"plain": plain, "xla": xla, "cudnn": cudnn}[way]
 
 
-def _on_each_chip(attend: Attend) -> Attend:
+def _on_each_chip(attend: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
   """Lets each chip compute the attention of its own clips.
 
   The compiler can't divide a kernel among chips, and a loop over clips only by
@@ -191,8 +242,8 @@ def _on_each_chip(attend: Attend) -> Attend:
   computes all.
   """
 
-  def run(query: jax.Array, key: jax.Array, value: jax.Array, *, cap: float = 0.0) -> jax.Array:
-    function = functools.partial(attend, cap=cap)
+  def run(query: jax.Array, key: jax.Array, value: jax.Array, **options: Any) -> jax.Array:
+    function = functools.partial(attend, **options)
     mesh = jax.sharding.get_abstract_mesh()
     axes = tuple(mesh.axis_names)
     if mesh.size <= 1 or jax.sharding.AxisType.Manual in mesh.axis_types:

@@ -15,8 +15,12 @@ import math
 from typing import Any
 
 import jax
+from jax import ad_checkpoint
 import jax.numpy as jnp
 
+# Name of what the forward pass leaves for the backward pass beside its arguments, by
+# which `jax.checkpoint` may keep it.
+KEPT = "attention"
 # Most queries and keys of a block: 4 MiB of logits a head in float32.
 QUERIES = 512
 KEYS = 2048
@@ -109,6 +113,7 @@ def _attend_forward(
   plan: _Plan, query: jax.Array, key: jax.Array, value: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
   out, total = _each(plan, _forward, query, key, value)
+  out, total = (ad_checkpoint.checkpoint_name(x, KEPT) for x in (out, total))
   return out, (query, key, value, out, total)
 
 

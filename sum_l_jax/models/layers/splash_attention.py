@@ -10,6 +10,8 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask
 import jax.numpy as jnp
 
+from sum_l_jax.models.layers import block_attention
+
 # Sides of blocks are multiples of this, of which a register has as many lanes.
 LANES = 128
 # The largest block that was compiled forwards and backwards for a v5e chip.
@@ -34,6 +36,7 @@ def splash(
   value: jax.Array,
   *,
   cap: float = 0.0,
+  count: int | None = None,
   interpret: bool = False,
 ) -> jax.Array:
   """softmax(q k^T / sqrt(Dh)) v.
@@ -43,15 +46,17 @@ def splash(
     key: `[B, M, H, Dh]`.
     value: `[B, M, H, Dh]`.
     cap: c, where logits become c tanh(logit / c); 0 is off.
+    count: number of tokens, of which both queries and keys are, where they were
+      padded to whole blocks already; None where they weren't.
     interpret: whether the kernel is interpreted, slowly, in XLA's operations, as
       where there is no TPU.
 
   Returns:
     `[B, N, H, Dh]` in the type of `value`.
   """
-  count, heads, width = query.shape[1:]
-  num_keys = key.shape[1]
-  sides = block_size(count), block_size(num_keys)
+  num_queries, heads, width = query.shape[1:]
+  num_keys = count or key.shape[1]
+  sides = block_size(count or num_queries), block_size(num_keys)
   query, key, value = (
     _padded(x.swapaxes(1, 2), side)
     for x, side in ((query * width**-0.5, sides[0]), (key, sides[1]), (value, sides[1]))
@@ -63,6 +68,7 @@ def splash(
     head_shards=1,
     q_seq_shards=1,
     attn_logits_soft_cap=cap or None,
+    residual_checkpoint_name=block_attention.KEPT,
     interpret=interpret,
   )
   segments = None
@@ -72,7 +78,7 @@ def splash(
       q=jnp.ones(shape[:1], jnp.int32), kv=(jnp.arange(shape[1]) < num_keys).astype(jnp.int32)
     )
   out: Any = jax.vmap(kernel, in_axes=(0, 0, 0, None))(query, key, value, segments)
-  return out.swapaxes(1, 2)[:, :count].astype(value.dtype)
+  return out.swapaxes(1, 2)[:, :num_queries].astype(value.dtype)
 
 
 def _padded(x: jax.Array, side: int) -> jax.Array:

@@ -75,7 +75,7 @@ class BlockOptions:
   layer_scale: bool = False
   divided: bool = False
   dtype: Any = np.float32
-  attend: attention.Attend = attention.plain
+  attend: attention.Attend = attention.PLAIN
   lora_rank: int = 0
   lora_alpha: float = 16.0
 
@@ -216,10 +216,17 @@ class Attention(nnx.Module):
 
   def __call__(self, x: jax.Array, rotary: Rotary | None = None) -> jax.Array:
     """`[B, N, D]` -> `[B, N, D]`; all tokens see each other."""
-    query, key, value = self.project(x)
+    options, count = self.options, x.shape[1]
+    length = options.attend.padded(
+      count, head=options.width // options.heads, dtype=options.dtype, cap=options.cap
+    )
+    padding = ((0, length - count), (0, 0))
+    query, key, value = self.project(jnp.pad(x, ((0, 0), *padding)))
     if rotary is not None:
+      rotary = jnp.pad(rotary[0], padding), jnp.pad(rotary[1], padding)
       query, key = rotate(query, rotary), rotate(key, rotary)
-    return self._join(self.options.attend(query, key, value, cap=self.options.cap))
+    known = count if length > count else None
+    return self._join(options.attend(query, key, value, cap=options.cap, count=known))[:, :count]
 
   def cross(self, queries: jax.Array, tokens: jax.Array) -> jax.Array:
     """Queries `[B, M, D]` over tokens `[B, N, D]` -> `[B, M, D]`."""
@@ -406,7 +413,8 @@ class Stack(nnx.Module):
       rates: share of the paths that each block drops; () is none. Frozen blocks
         drop none.
       key: random key of dropping, where there are rates.
-      remat: whether the backward pass computes each block again.
+      remat: whether the backward pass computes each block again, but for what its
+        attention gave.
       frozen: number of blocks at the start that get no gradient.
       **inputs: what each block is called with.
     """
@@ -423,7 +431,8 @@ class Stack(nnx.Module):
       return block(x, keep=keep, **inputs), None
 
     if remat:
-      run = jax.checkpoint(run)
+      kept = jax.checkpoint_policies.save_only_these_names(attention.KEPT)
+      run = jax.checkpoint(run, policy=kept)
     elif sharding.divided():
       run = jax.checkpoint(run, policy=sharding.keep_divided, prevent_cse=False)
     given: dict[str, Any] = {"params": params}

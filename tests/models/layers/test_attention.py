@@ -6,6 +6,7 @@ import functools
 import subprocess
 import sys
 
+from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from sum_l_jax.models.layers import attention
 from sum_l_jax.models.layers import block_attention
 from sum_l_jax.models.layers import splash_attention
+from sum_l_jax.models.layers import transformer
 from sum_l_jax.system import devices
 from tests.support import environments
 
@@ -125,6 +127,60 @@ def test_blocks_that_are_larger_than_one_of_the_kernel(monkeypatch):
   """Several blocks of queries and of keys, the last of them padded."""
   monkeypatch.setattr(splash_attention, "LARGEST", 128)
   _check(attention.choose("splash", "cpu"), (1, 200, 300, 1, 64), 3.0, 5e-5)
+
+
+@pytest.mark.parametrize("rotary", [False, True])
+def test_tokens_are_padded_before_there_are_heads(rotary):
+  """A layer over 20 tokens, which the kernel needs 128 of, is that of the formula."""
+  x, dy = np.random.default_rng(0).standard_normal((2, 2, 20, 16)).astype(np.float32)
+  tables = np.random.default_rng(1).standard_normal((2, 20, 8)).astype(np.float32)
+  found = []
+  for way in ("plain", "splash"):
+    attend = attention.choose(way, "cpu")
+    options = transformer.BlockOptions(width=16, mlp=16, heads=2, attend=attend)
+    assert attend.padded(20, head=8, dtype=np.float32, cap=0.0) == {"plain": 20, "splash": 128}[way]
+    keys = transformer.Keys(np.random.default_rng(2))
+    graph, params = nnx.split(transformer.Attention(options, keys=keys))
+    params = jax.tree.map(lambda p: 10 * p + 0.1, params)
+
+    def run(params, x, graph=graph):
+      return nnx.merge(graph, params)(x, tuple(tables) if rotary else None)
+
+    y, back = jax.vjp(run, params, x)
+    found.append(jax.tree.leaves((y, back(dy))))
+    assert y.shape == x.shape
+  for wanted, got in zip(*found):
+    np.testing.assert_allclose(got, wanted, atol=2e-5 * max(1.0, np.abs(wanted).max()))
+
+
+def _used_kernels(program) -> int:
+  """Kernels whose results something reads; JAX leaves the others to the compiler."""
+  found = 0
+  for equation in program.eqns:
+    if equation.primitive.name == "pallas_call":
+      read = {v for e in program.eqns for v in e.invars if not hasattr(v, "val")}
+      found += any(v in read or v in program.outvars for v in equation.outvars)
+      continue
+    for inner in jax.tree.leaves(
+      list(equation.params.values()), is_leaf=lambda x: hasattr(x, "jaxpr") or hasattr(x, "eqns")
+    ):
+      inner = getattr(inner, "jaxpr", inner)
+      found += _used_kernels(inner) if hasattr(inner, "eqns") else 0
+  return found
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_no_attention_is_computed_again(remat):
+  """Blocks that are computed again have what their attention gave."""
+  options = transformer.BlockOptions(
+    width=16, mlp=16, heads=2, attend=attention.choose("splash", "cpu")
+  )
+  stack = transformer.Stack(options, 2, keys=transformer.Keys(np.random.default_rng(0)))
+  graph, params = nnx.split(stack)
+  loss = lambda params, x: nnx.merge(graph, params)(x, remat=remat).sum()
+  program = jax.make_jaxpr(jax.grad(loss))(params, np.ones((1, 20, 16), np.float32))
+  # Forwards, and the gradients of queries and of keys and values, each in a loop.
+  assert _used_kernels(program.jaxpr) == 3
 
 
 @pytest.mark.parametrize("way", ["blocks", "splash"])
