@@ -7,6 +7,12 @@ line of Markdown for each program in them. Times are the compiler's estimates
 for one step; "floor" is the larger of arithmetic and main memory traffic at the
 chip's peaks, "of it" its share of the time by cycles, and "exchanges" what the
 links between the chips need at least.
+
+Programs with attention have a second table, where attention and all else stand
+apart: "kernels" is the time of attention's kernels by a model, "attention" this
+and the cycles of what surrounds them, "all else" the cycles of the other
+operations, "its floor" the arithmetic of these at the chip's peak. "mesh" is data x
+fsdp; after it come the exchanges of a step, as bytes of their results on one chip.
 """
 
 from __future__ import annotations
@@ -42,6 +48,23 @@ _COLUMNS = (
   "of it",
   "exchanges",
 )
+
+
+_ATTENTION_COLUMNS = (
+  "network",
+  "chips",
+  "mesh",
+  "clips a chip",
+  "total",
+  "kernels",
+  "attention",
+  "all else",
+  "its floor",
+  "over it",
+  "exchanges, bytes on a chip",
+)
+# Exchanges below this share of all are left out.
+_SMALL = 0.01
 
 
 def _gigabytes(value: float | None) -> str:
@@ -100,6 +123,42 @@ def table(programs: Sequence[Mapping[str, Any]]) -> str:
   return text_tables.markdown([_COLUMNS, *map(_cells, programs)])
 
 
+def _exchanges(program: Mapping[str, Any]) -> str:
+  """The exchanges of a step by kind and type, without the small ones."""
+  rows = program["collectives"]
+  least = _SMALL * sum(row["bytes"] for row in rows)
+  return ", ".join(
+    f"{row['kind']} {row['dtype']} {_gigabytes(row['bytes'])}"
+    for row in rows
+    if row["bytes"] > least
+  )
+
+
+def _attention_cells(program: Mapping[str, Any]) -> tuple[str, ...]:
+  found = program["attention"]
+  over, fsdp = found["rest_over_floor"], program["fsdp"]
+  cells = _cells(program)
+  return (
+    cells[_COLUMNS.index("network")],
+    program["topology"],
+    f"{program['chips'] // fsdp} x {fsdp}",
+    cells[_COLUMNS.index("clips a chip")],
+    cells[_COLUMNS.index("total")],
+    *(
+      _milliseconds(found[name])
+      for name in ("kernel_seconds", "seconds", "rest_seconds", "rest_floor")
+    ),
+    f"{over:.2f}" if over else "-",
+    _exchanges(program) or "-",
+  )
+
+
+def attention_table(programs: Sequence[Mapping[str, Any]]) -> str:
+  """Makes the second table, of programs with attention; "" where there are none."""
+  rows = [_attention_cells(program) for program in programs if program.get("attention")]
+  return text_tables.markdown([_ATTENTION_COLUMNS, *rows]) if rows else ""
+
+
 @dataclasses.dataclass(frozen=True)
 class _Programs:
   programs: list[checked_json.Object]
@@ -115,7 +174,8 @@ def read_programs(paths: Sequence[epath.Path]) -> list[dict[str, Any]]:
   for path in paths:
     try:
       found = checked_json.decode(storage.read_bytes(path), _Programs).programs
-      table(found)  # Has all that it needs.
+      table(found)  # Has all that it needs, and so has the second one.
+      attention_table(found)
     except (OSError, ValueError, LookupError, TypeError) as error:
       raise ValueError(
         f"{path} isn't a file that `python -m sum_l_jax.tools.aot --output=FILE` writes: {error}"
@@ -125,7 +185,8 @@ def read_programs(paths: Sequence[epath.Path]) -> list[dict[str, Any]]:
 
 
 def _run(options: argparse.Namespace) -> str:
-  return table(read_programs(options.files))
+  programs = read_programs(options.files)
+  return "\n\n".join(filter(None, (table(programs), attention_table(programs))))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

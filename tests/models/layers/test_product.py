@@ -99,12 +99,12 @@ def test_no_parameter_gets_a_gradient_of_bfloat16(name, lora):
     lambda p: p + 0.02 * np.random.default_rng(1).standard_normal(p.shape), params
   )
   params = jax.tree.map(jnp.float32, params)
-  video = np.random.default_rng(2).standard_normal((7, 4, 8, 8, 3)).astype(np.float32)
+  video = jnp.float32(np.random.default_rng(2).standard_normal((7, 4, 8, 8, 3)))
 
   def loss(params: nnx.State, rest: nnx.State) -> jax.Array:
     built = nnx.merge(graph, params, rest, copy=True)
     found = built(video, train=True, prepare=lambda x: x)
-    tokens = 0.0 if convolves else found.tokens.astype(jnp.float32).std()
+    tokens = 0.0 if found.tokens is None else found.tokens.astype(jnp.float32).std()
     factors = np.random.default_rng(3).standard_normal(found.feature.shape)
     return (factors * found.feature).sum() + tokens
 
@@ -123,10 +123,11 @@ def test_no_query_of_a_probe_gets_a_gradient_of_bfloat16():
     rng=np.random.default_rng(2),
   )
   graph, params = nnx.split(network)
-  tokens = np.random.default_rng(3).standard_normal((7, 9, 16)).astype(np.float32)
+  tokens = jnp.float32(np.random.default_rng(3).standard_normal((7, 9, 16)))
 
   def loss(params: nnx.State) -> jax.Array:
     read = nnx.merge(graph, params)(tokens, train=True)
+    assert read.projection is not None
     return jnp.sin(read.tasks["verb"]).sum() + jnp.cos(read.projection).sum()
 
   shares = _share_of_bfloat16(jax.jit(jax.grad(loss))(params))
