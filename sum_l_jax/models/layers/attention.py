@@ -30,6 +30,8 @@ from sum_l_jax.models.layers import block_attention
 # The name of what an attention leaves for its backward pass, for `jax.checkpoint`.
 KEPT = block_attention.KEPT
 
+# A name of operations, by which what prints programs tells attention apart.
+SCOPE = "attend"
 AUTO = "auto"
 WAYS = ("plain", "xla", "cudnn", "blocks", "splash")
 
@@ -196,8 +198,7 @@ class Attend:
       count or query.shape[1], count or key.shape[1], query.shape[-1], query.dtype, cap
     )
     own = {} if count is None else {"count": count}
-    # A name of operations, by which what prints programs tells attention apart.
-    with jax.named_scope("attend"):
+    with jax.named_scope(SCOPE):
       return _computed(way, self.backend)(query, key, value, cap=cap, **own)
 
 

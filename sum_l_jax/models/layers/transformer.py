@@ -211,8 +211,7 @@ class Attention(nnx.Module):
 
   def project(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`[B, N, D]` -> queries, keys and values `[B, N, H, Dh]`."""
-    split = lambda y: y.reshape(*y.shape[:-1], self.options.heads, -1)
-    return split(self.query(x)), split(self.key(x)), split(self.value(x))
+    return self._split(self.query(x)), self._split(self.key(x)), self._split(self.value(x))
 
   def __call__(self, x: jax.Array, rotary: Rotary | None = None) -> jax.Array:
     """`[B, N, D]` -> `[B, N, D]`; all tokens see each other."""
@@ -230,11 +229,10 @@ class Attention(nnx.Module):
 
   def cross(self, queries: jax.Array, tokens: jax.Array) -> jax.Array:
     """Queries `[B, M, D]` over tokens `[B, N, D]` -> `[B, M, D]`."""
-    split = lambda y: y.reshape(*y.shape[:-1], self.options.heads, -1)
     query, key, value = (
-      split(self.query(queries)),
-      split(self.key(tokens)),
-      split(self.value(tokens)),
+      self._split(self.query(queries)),
+      self._split(self.key(tokens)),
+      self._split(self.value(tokens)),
     )
     return self._join(self.options.attend(query, key, value, cap=self.options.cap))
 
@@ -271,8 +269,13 @@ class Attention(nnx.Module):
     rest = rest.reshape(batch, -1, *rest.shape[3:])
     return self._join(jnp.concatenate([first, rest], axis=1))
 
+  def _split(self, y: jax.Array) -> jax.Array:
+    with jax.named_scope(attention.SCOPE):  # The copies that it may take are attention's.
+      return y.reshape(*y.shape[:-1], self.options.heads, -1)
+
   def _join(self, y: jax.Array) -> jax.Array:
-    y = y.reshape(*y.shape[:-2], -1)
+    with jax.named_scope(attention.SCOPE):
+      y = y.reshape(*y.shape[:-2], -1)
     return y if self.out is None else self.out(y)
 
 
