@@ -1,10 +1,11 @@
-"""Metrics of the ranking of keys by cosine to queries; numpy only.
+"""Metrics of the ranking of keys by their scores for queries; numpy only.
 
-Cosines are exact (`cosine.py`). Equal cosines are a tie, and the keys of a tie
-have no order: every metric is its expectation over all orders of them (McSherry
-and Najork, "Computing Information Retrieval Performance Measures Efficiently in
-the Presence of Tied Scores", ECIR 2008). An encoder that maps all clips to one
-point therefore scores what chance scores, however the data set orders its clips.
+Scores are cosines, which are exact (`cosine.py`), or any numbers that are given
+as a matrix. Equal scores are a tie, and the keys of a tie have no order: every
+metric is its expectation over all orders of them (McSherry and Najork,
+"Computing Information Retrieval Performance Measures Efficiently in the Presence
+of Tied Scores", ECIR 2008). An encoder that maps all clips to one point therefore
+scores what chance scores, however the data set orders its clips.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ def evaluate(
       block.
     block: queries at a time; the result doesn't depend on it.
     cut: whether to sum the DCG over the first k ranks alone, k being the number
-      of keys of relevance above 0, as EPIC-KITCHENS-100 multi-instance
-      retrieval does.
+      of keys of relevance above 0, and to add `graded_map`, as EPIC-KITCHENS-100
+      multi-instance retrieval does, see `multi_instance`.
 
   Raises:
     ValueError: shapes don't fit, vectors don't have unit norm, there is nothing
@@ -80,6 +81,39 @@ def evaluate(
   queries, keys = cosine.round_both(queries, keys)
   units = lambda first, stop: cosine.units(queries[first:stop], keys)
   return _evaluate(units, len(queries), len(keys), relevance, block, cut)
+
+
+def evaluate_scores(
+  scores: np.ndarray, relevance: Relevance, *, block: int = cosine.BLOCK, cut: bool = False
+) -> dict[str, float]:
+  """The metrics of `evaluate` for scores of any kind, which are taken as they are.
+
+  Protocols whose vectors have no unit norm rank by products of them, and two
+  scores are a tie only where they are the same number.
+
+  Args:
+    scores: float `[Q, M]`, of all keys for each query; higher is better.
+    relevance: as in `evaluate`.
+    block: as in `evaluate`.
+    cut: as in `evaluate`.
+
+  Raises:
+    ValueError: as `evaluate`, or a score is not finite.
+
+  >>> found = evaluate_scores(np.array([[3.0, 7.0]]), dense(np.array([[0.5, 1.0]])))
+  >>> found["recall_at_1"], found["ndcg"]
+  (1.0, 1.0)
+  """
+  scores = np.asarray(scores, np.float64)
+  if scores.ndim != 2 or not scores.size:
+    raise ValueError(f"Scores must be a matrix [queries, keys], got shape {scores.shape}.")
+  if not np.isfinite(scores).all():
+    row, column = np.argwhere(~np.isfinite(scores))[0]
+    raise ValueError(
+      f"Scores must be finite, got {scores[row, column]} in row {row}, column {column}."
+    )
+  part = lambda first, stop: scores[first:stop]
+  return _evaluate(part, len(scores), scores.shape[1], relevance, block, cut)
 
 
 def chance(
@@ -121,43 +155,88 @@ def multi_instance(
   *,
   block: int = cosine.BLOCK,
 ) -> dict[str, float]:
-  """Computes mAP and nDCG of EPIC-KITCHENS-100 multi-instance retrieval.
+  """Computes mAP and nDCG of EPIC-KITCHENS-100 multi-instance retrieval by cosines.
 
-  mAP counts relevance 1 alone, nDCG takes the graded relevance over as many
-  ranks as there are keys with any. Both are given from video to text, from text
-  to video, and as their mean (Damen et al., "Rescaling Egocentric Vision", IJCV
-  2022, multi-instance retrieval). The relevance is `relevance.class_overlap`.
+  See `multi_instance_scores`, which takes the scores themselves.
 
   Args:
     videos: `[N, D]`, unit norm.
     texts: `[M, D]`, unit norm; each distinct narration once.
-    video_to_text: relevance `[N, M]` by blocks.
+    video_to_text: relevance `[N, M]` by blocks, `relevance.class_overlap`.
     text_to_video: its transpose, by blocks.
     block: as in `evaluate`.
 
   Returns:
-    `video_to_text_map`, `text_to_video_map`, `mean_map`, the mean of a random
-    order `random_mean_map`, and the same of `ndcg`; in [0, 1].
+    As `multi_instance_scores`.
   """
+  return _both_directions(
+    (evaluate(videos, texts, video_to_text, block=block, cut=True), video_to_text),
+    (evaluate(texts, videos, text_to_video, block=block, cut=True), text_to_video),
+    block,
+  )
+
+
+def multi_instance_scores(
+  scores: np.ndarray, relevance: np.ndarray, *, block: int = cosine.BLOCK
+) -> dict[str, float]:
+  """Computes mAP and nDCG of EPIC-KITCHENS-100 multi-instance retrieval.
+
+  As the challenge's scorer does (Wray et al., "Fine-Grained Action Retrieval
+  Through Multiple Parts-of-Speech Embeddings", ICCV 2019, `evaluation/mAP.py` of
+  JPoSE), mAP takes the precision at the ranks of the keys of relevance 1, where
+  the precision at rank k is the sum of the graded relevances of the first k keys
+  over k. So a random order has an mAP of several percent. `strict_map` counts
+  relevance 1 alone. nDCG takes the graded relevance over as many ranks as there
+  are keys with any (Damen et al., "Rescaling Egocentric Vision", IJCV 2022).
+
+  Args:
+    scores: float `[N, M]`, videos against texts; higher is better.
+    relevance: float `[N, M]` in [0, 1].
+    block: as in `evaluate`.
+
+  Returns:
+    `video_to_text_map`, `text_to_video_map`, `mean_map`, the mean of a random
+    order `random_mean_map`, and the same of `strict_map` and `ndcg`; in [0, 1].
+
+  Raises:
+    ValueError: as `evaluate_scores`.
+  """
+  scores, relevance = np.asarray(scores), np.asarray(relevance)
+  there, back = dense(relevance), dense(relevance.T)
+  return _both_directions(
+    (evaluate_scores(scores, there, block=block, cut=True), there),
+    (evaluate_scores(scores.T, back, block=block, cut=True), back),
+    block,
+  )
+
+
+# Names of the metrics of multi-instance retrieval, by those of `evaluate`.
+_MULTI_INSTANCE = {"graded_map": "map", "map": "strict_map", "ndcg": "ndcg"}
+
+
+def _both_directions(
+  there: tuple[dict[str, float], Relevance],
+  back: tuple[dict[str, float], Relevance],
+  block: int,
+) -> dict[str, float]:
+  """Names the metrics of both directions, with their means and those of chance."""
   found, random = {}, {}
-  for name, queries, keys, measure in (
-    ("video_to_text", videos, texts, video_to_text),
-    ("text_to_video", texts, videos, text_to_video),
-  ):
-    found[name] = evaluate(queries, keys, measure, block=block, cut=True)
-    random[name] = chance(len(queries), len(keys), measure, block=block, cut=True)
+  for name, (metrics, measure) in (("video_to_text", there), ("text_to_video", back)):
+    found[name] = metrics
+    queries, keys = int(metrics["queries"]), int(metrics["keys"])
+    random[name] = chance(queries, keys, measure, block=block, cut=True)
   out = {}
-  for metric in ("map", "ndcg"):
+  for metric, shown in _MULTI_INSTANCE.items():
     if all(metric in metrics for metrics in found.values()):
-      out.update({f"{n}_{metric}": m[metric] for n, m in found.items()})
+      out.update({f"{n}_{shown}": m[metric] for n, m in found.items()})
       for prefix, both in (("", found), ("random_", random)):
         values = [metrics[metric] for metrics in both.values()]
-        out[f"{prefix}mean_{metric}"] = float(np.mean(values))
+        out[f"{prefix}mean_{shown}"] = float(np.mean(values))
   return out
 
 
 def _evaluate(
-  units: Callable[[int, int], np.ndarray],
+  scores: Callable[[int, int], np.ndarray],
   num_queries: int,
   num_keys: int,
   relevance: Relevance,
@@ -177,7 +256,7 @@ def _evaluate(
       )
     if not np.all((gains >= 0.0) & (gains <= 1.0)):
       raise ValueError(f"Relevance must lie in [0, 1], got {gains.min()} to {gains.max()}.")
-    parts.append(_per_query(units(first, stop), gains, cut))
+    parts.append(_per_query(scores(first, stop), gains, cut))
   return _summarise(
     {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, num_keys
   )
@@ -198,28 +277,34 @@ def _summarise(columns: Mapping[str, np.ndarray], num_keys: int) -> dict[str, fl
   return out
 
 
-def _per_query(units: np.ndarray, gains: np.ndarray, cut: bool) -> dict[str, np.ndarray]:
+def _per_query(scores: np.ndarray, gains: np.ndarray, cut: bool) -> dict[str, np.ndarray]:
   """Metrics of each query `[b]`, NaN where it has nothing to find."""
   width = gains.shape[1]
-  order = np.argsort(-units, axis=1, kind="stable")
-  units = np.take_along_axis(units, order, axis=1)
+  order = np.argsort(-scores, axis=1, kind="stable")
   ranked = np.take_along_axis(gains, order, axis=1)
-  ties = _Ties(units)
+  ties = _Ties(np.take_along_axis(scores, order, axis=1))
   # The tie that each place belongs to: its size, the place within it from 1,
   # the matches in it and before it.
   size = ties.stop - ties.start
   place = np.arange(width) - ties.start + 1
   inside, before = ties.sums(ranked == 1.0)
   total = (gains == 1.0).sum(axis=1)
+
+  def average_precision(inside_sum: np.ndarray, before_sum: np.ndarray) -> np.ndarray:
+    # What is summed up to this place, if a match is here.
+    others = np.where(size > 1, (place - 1) * (inside_sum - 1) / (size - 1), 0.0)
+    reached = before_sum + 1 + others
+    # The probability that a match is here.
+    precision = inside / size * reached / np.arange(1, width + 1)
+    return precision.sum(axis=1) / total
+
   with np.errstate(divide="ignore", invalid="ignore"):
-    # How many matches there are up to this place, if one is here.
-    others = np.where(size > 1, (place - 1) * (inside - 1) / (size - 1), 0.0)
-    hits = before + 1 + others
-    precision = inside / size * hits / np.arange(1, width + 1)
-    average = precision.sum(axis=1) / total
-    ndcg = _ndcg(ties, ranked, size, gains, cut)
+    columns = {"map": average_precision(inside, before)}
+    if cut:
+      columns["graded_map"] = average_precision(*ties.sums(ranked))
+    columns["ndcg"] = _ndcg(ties, ranked, size, gains, cut)
   rank, recalls = _first_match(ties, inside, before, total)
-  return {**recalls, "median_rank": rank, "map": average, "ndcg": ndcg}
+  return {**recalls, "median_rank": rank, **columns}
 
 
 class _Ties:

@@ -34,6 +34,8 @@ def naive(order, gains, cut):
     out[f"recall_at_{k}"] = float(any(r <= k for r in ranks))
   out["median_rank"] = ranks[0]
   out["map"] = sum((i + 1) / r for i, r in enumerate(ranks)) / len(ranks)
+  if cut:
+    out["graded_map"] = sum(sum(gains[:r]) / r for r in ranks) / len(ranks)
   stop = sum(g > 0 for g in gains) if cut else len(gains)
   gain = sum(g / math.log2(r + 1) for r, g in enumerate(gains[:stop], start=1))
   best = sum(g / math.log2(r + 1) for r, g in enumerate(sorted(gains, reverse=True), start=1))
@@ -301,7 +303,8 @@ def official(similarity, rel):
 
   Written again from the definitions of the challenge's scorer: relevance in the
   order of the similarity, of which as many places count as the query has keys
-  of relevance above 0; average precision over the places of relevance 1.
+  of relevance above 0; average precision over the places of relevance 1, in
+  which all relevances count as they are, and that of relevance 1 alone.
   """
   order = np.argsort(-similarity, axis=1)
   ordered = np.take_along_axis(rel, order, axis=1)
@@ -309,8 +312,11 @@ def official(similarity, rel):
   ideal = -np.sort(-rel, axis=1)
   ndcg = ((ordered * (ideal > 0)) @ weight / (ideal @ weight)).mean()
   match = ordered == 1
-  precision = match.cumsum(axis=1) / np.arange(1, rel.shape[1] + 1)
-  return ndcg, ((precision * match).sum(axis=1) / match.sum(axis=1)).mean()
+  averages = [
+    ((counted.cumsum(axis=1) * match / (np.arange(len(rel.T)) + 1)).sum(axis=1) / match.sum(axis=1))
+    for counted in (ordered, match)
+  ]
+  return ndcg, *(average.mean() for average in averages)
 
 
 def test_multi_instance_retrieval():
@@ -334,16 +340,41 @@ def test_multi_instance_retrieval():
       for i in range(len(keep))
     ]
   )
-  for name, (ndcg, precision) in (
+  for name, (ndcg, precision, strict) in (
     ("video_to_text", official(v @ t.T, matrix)),
     ("text_to_video", official(t @ v.T, matrix.T)),
   ):
     assert found[f"{name}_ndcg"] == pytest.approx(ndcg)
     assert found[f"{name}_map"] == pytest.approx(precision)
-  for metric in ("map", "ndcg"):
+    assert found[f"{name}_strict_map"] == pytest.approx(strict)
+    assert strict < precision
+  # Products of vectors of any length rank alike where only the queries are longer.
+  scores = v @ t.T
+  assert ranking.multi_instance_scores(scores, matrix) == pytest.approx(found)
+  for metric in ("map", "strict_map", "ndcg"):
     assert found[f"mean_{metric}"] == pytest.approx(
       np.mean([found[f"{n}_{metric}"] for n in ("video_to_text", "text_to_video")])
     )
+
+
+def test_scores_are_taken_as_they_are():
+  """Cosines count in units of 2^-20; scores differ where any bit of them does."""
+  gains = ranking.dense(np.array([[1.0, 0.0]]))
+  close = np.array([[1.0, 1.0 + 1e-12]])
+  assert ranking.evaluate_scores(close, gains)["recall_at_1"] == 0.0
+  assert ranking.evaluate_scores(close[:, ::-1], gains)["recall_at_1"] == 1.0
+  assert ranking.evaluate_scores(close.round(6), gains)["recall_at_1"] == 0.5
+  rng = np.random.default_rng(8)
+  scores, graded = 1e3 * rng.standard_normal((9, 12)), rng.choice(GRADES, (9, 12))
+  graded[:, 3] = 1.0
+  rows = [naive(np.argsort(-s), g, True) for s, g in zip(scores, graded)]
+  found = ranking.evaluate_scores(scores, ranking.dense(graded), cut=True, block=4)
+  for name in ("map", "graded_map", "ndcg"):
+    assert found[name] == pytest.approx(np.mean([row[name] for row in rows]))
+  with pytest.raises(ValueError, match="got nan in row 1, column 0"):
+    ranking.evaluate_scores(np.array([[1.0], [np.nan]]), gains)
+  with pytest.raises(ValueError, match=r"got shape \(3,\)"):
+    ranking.evaluate_scores(np.zeros(3), gains)
 
 
 def test_memory_is_bounded_by_the_block():
