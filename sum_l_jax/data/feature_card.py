@@ -83,12 +83,15 @@ class FeatureViews:
     samples: temporal samples of a clip.
     crops: crops of each of them; 1 where they are drawn.
     seed: seed of the drawing.
+    augmentation: how views are drawn: the range "short_side" in pixels, and the
+      probability "flip"; {} of test views.
   """
 
   drawn: Literal["test", "train"] = TEST_VIEWS
   samples: checked_json.Count = 1
   crops: checked_json.Count = 1
   seed: checked_json.Index = 0
+  augmentation: checked_json.Object = dataclasses.field(default_factory=dict)
 
   @property
   def count(self) -> int:
