@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import checkpoints
 from benchmarks import exact_search
+from benchmarks import feature_rate
 from benchmarks import growth
 from benchmarks import host_input
 from benchmarks import input_rate
@@ -104,3 +105,17 @@ def test_checkpoints_are_timed(tmp_path, capsys):
   assert len(seconds["remove"]) == 1  # Two of three stay.
   assert all(a < b for a, b in zip(seconds["checksums"], seconds["complete"]))
   assert 0.015 < size["gigabytes_written"] < 0.025
+
+
+def test_an_epoch_of_stored_features_reads_every_value(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(feature_rate, "QUICK", {"pooled": (70, 1, 32), "tokens": (9, 5, 4)})
+  output = tmp_path / "rate.json"
+  assert feature_rate.main(["--quick", f"--folder={tmp_path}", f"--output={output}"]) == 0
+  assert len(capsys.readouterr().out.splitlines()) == 12
+  found = json.loads(output.read_text("utf-8"))["results"]
+  assert {kind: of["bytes"] > of["clips"] * of["tokens"] * 2048 for kind, of in found.items()} == {
+    "pooled": True,
+    "tokens": True,
+  }
+  feature_rate.write_set(tmp_path / "set", "tokens", 9, 5)
+  assert feature_rate.Epochs(tmp_path / "set", 4, 0)() == 9 * 5 * 2048

@@ -16,7 +16,8 @@ r"""Runs an encoder over a built data set, and stores what it makes of the clips
   ... --part=3/40          ... --merge=40
 
 Training reads the features in the place of frames, see docs/features.md. The same
-command goes on after an interruption. --encoder imports the module that you name.
+command goes on after an interruption. --encoder and --register import the module
+that you name.
 """
 
 from __future__ import annotations
@@ -68,6 +69,12 @@ def make_parser() -> argparse.ArgumentParser:
     " one)",
   )
   add(
+    "--register",
+    default="",
+    metavar="MODULE",
+    help="a module that registers the encoder of --weights where it is your own; it is imported",
+  )
+  add(
     "--kind",
     required=True,
     choices=("tokens", "pooled"),
@@ -106,9 +113,11 @@ def _encoder(args: argparse.Namespace, view: str, stored: Any) -> Any:
   from data_prep.features import feature_encoders
 
   if args.encoder:
-    if args.tower:
-      raise ValueError("--tower chooses an encoder of --weights, and --encoder was given.")
+    if args.tower or args.register:
+      raise ValueError("--tower and --register are for --weights, and --encoder was given.")
     return feature_encoders.NamedFunction(args.encoder, stored)
+  if args.register:
+    feature_encoders.import_module(args.register, what="--register")
   return feature_encoders.OwnEncoder(
     args.weights, view, stored, tower=args.tower, precision=args.precision
   )

@@ -20,6 +20,7 @@ from sum_l_jax import types
 from sum_l_jax.checkpoint import manager
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import feature_card
+from sum_l_jax.models import backbones
 from sum_l_jax.system import addresses
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import devices
@@ -110,7 +111,7 @@ class OwnEncoder:
     said = weight_files.frames_of(card, tower)
     self.frames = feature_card.FeatureFrames(said["count"], said["stride"], said["crop_size"])
     self.pixels = dict(card["pixels"][tower])
-    self.short_side = models.BACKBONES[backbone].short_sides_of(self.frames.crop_size)
+    self.short_side = backbones.find(backbone).short_sides_of(self.frames.crop_size)
     alone = weight_files.Weights({types.EGO: encoder}, {types.EGO: stats}, card, weights.source)
     self.about = feature_card.FeatureEncoder(
       backbone,
@@ -266,21 +267,35 @@ class NamedFunction:
     return found
 
 
+def import_module(name: str, *, what: str) -> Any:
+  """Imports a module of the user's.
+
+  Args:
+    name: its name.
+    what: option that names it, for the message.
+
+  Raises:
+    ValueError: there is no such module.
+  """
+  try:
+    return importlib.import_module(name)
+  except ModuleNotFoundError as error:
+    if error.name != name.split(".")[0] and error.name != name:
+      raise  # The module is there, and lacks one that it imports.
+    raise ValueError(
+      f"{what}: there is no module {name!r}. Run the command where the file lies, or add its folder"
+      " to PYTHONPATH."
+    ) from error
+
+
 def _load(name: str) -> Any:
   module, colon, attribute = name.partition(":")
   if not colon or not module or not attribute:
     raise ValueError(f"--encoder={name!r} must be MODULE:FUNCTION, such as my_encoder:encode.")
-  try:
-    function = getattr(importlib.import_module(module), attribute)
-  except ModuleNotFoundError as error:
-    if error.name != module.split(".")[0] and error.name != module:
-      raise  # The module is there, and lacks one that it imports.
-    raise ValueError(
-      f"--encoder={name!r}: there is no module {module!r}. Run the command where the file lies, or"
-      " add its folder to PYTHONPATH."
-    ) from error
-  except AttributeError as error:
-    raise ValueError(f"--encoder={name!r}: the module has no {attribute!r}.") from error
+  found = import_module(module, what="--encoder")
+  if not hasattr(found, attribute):
+    raise ValueError(f"--encoder={name!r}: the module has no {attribute!r}.")
+  function = getattr(found, attribute)
   if isinstance(function, type):
     function = function()
   if not callable(function):

@@ -268,8 +268,9 @@ def test_into_a_bucket(tiny_ego, tmp_path, bucket):
     (["--kind=pooled", QUARTERS], "gives 4 tokens, and --kind=pooled keeps one"),
     (["--kind=tokens", QUARTERS, "--splits=test"], "no split 'test'"),
     (["--kind=tokens", QUARTERS, "--threads=0"], "--threads must be 1 or more"),
-    (["--kind=tokens", QUARTERS, "--tower=ego"], "--tower chooses an encoder of --weights"),
+    (["--kind=tokens", QUARTERS, "--tower=ego"], "--tower and --register are for --weights"),
     (["--kind=tokens", "--weights=nowhere.npz"], "No weights file"),
+    (["--kind=tokens", "--weights=x.npz", "--register=nowhere"], "there is no module 'nowhere'"),
   ],
 )
 def test_wrong_inputs_are_told(tiny_ego, tmp_path, capsys, options, reason):
@@ -282,6 +283,23 @@ def test_a_tower_that_is_not_there_is_told(weights, tiny_ego, tmp_path, capsys):
   options = [f"--weights={weights}", "--kind=tokens", "--tower=exo"]
   assert extract(tmp_path / "set", *options, dataset=tiny_ego) == 2
   assert "has encoders of the views ['ego']" in capsys.readouterr().err
+
+
+def test_an_encoder_that_a_module_registers(weights, tiny_ego, tmp_path, monkeypatch, capsys):
+  held = weight_files.read_weights(weights)
+  held.card["backbone"] = "mine"
+  weight_files.write_weights(tmp_path / "mine.npz", held)
+  (tmp_path / "registers_mine.py").write_text(
+    "from sum_l_jax.models import backbones, vit_spec\n"
+    "backbones.register_vit('mine', vit_spec.SPECS['vit_tiny'], stride=2)\n",
+    encoding="utf-8",
+  )
+  monkeypatch.syspath_prepend(tmp_path)
+  options = [f"--weights={tmp_path / 'mine.npz'}", "--kind=pooled", "--splits=val"]
+  assert extract(tmp_path / "set", *options, dataset=tiny_ego) == 2
+  assert "backbone must be one of" in capsys.readouterr().err
+  assert extract(tmp_path / "set", *options, "--register=registers_mine", dataset=tiny_ego) == 0
+  assert feature_card.read(tmp_path / "set").encoder.name == "mine"
 
 
 @pytest.mark.slow
