@@ -13,8 +13,9 @@ Values are those of LaViLa's fine-tuning for classification
 not the script's 3e-3), 100 epochs, one of warm-up, a cosine to 1e-6, weight decay
 4e-5 on all but norms and biases, drop path 0.1, dropout 0.5. LaViLa gives no such
 settings for Charades-Ego, and these are of EPIC-KITCHENS, where it smooths labels
-too; tasks of several classes have no smoothing. LaViLa samples its 16 frames over
-the whole segment; this config does so at a fixed stride.
+too; tasks of several classes have no smoothing. A frame comes from each of 16
+equal parts of the segment, and crops are between half of a frame and all of it, as
+there. The segment is a window of the video in training, and at test time all of it.
 
 Hardware: LaViLa trained on 8 to 32 GPUs. This config has not been run on its data.
 Score: none is published for this training.
@@ -42,6 +43,8 @@ def get_config(argument: str = ""):
   config.model.dropout = 0.5
   config.model.drop_path = 0.1
   config.model.remat = "blocks"
+  config.frames.crop_area = (0.5, 1.0)
+  config.frames.sampling = "parts"
   presets.set_lavila_stage(config.joint_stage)
   presets.set_stage_one(config)
   config.eval.splits = ("test",)

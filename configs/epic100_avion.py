@@ -12,10 +12,10 @@ Values are those of AVION's scripts (main_lavila_finetune_cls.py and its model
 zoo): SGD at 3e-3 * batch / 128, of which the end of the cosine is scaled too,
 100 epochs, 2 of warm-up, drop path 0.1, dropout 0.5, label smoothing 0.1, mixup
 0.8, CutMix 1, no mirrored clips, one view at test time; positions in space don't
-decay. Three things differ. AVION has one head of 3,806 actions, this config the
-heads of the data set. AVION samples its 16 frames over the whole segment, this
-config at a fixed stride. And AVION cuts out between half of a frame and all of
-it, while this config resizes before it crops.
+decay. A frame comes from each of 16 equal parts of the segment, and crops are
+between half of a frame and all of it (avion/data/clip_dataset.py). One thing
+differs: AVION has one head of 3,806 actions, this config the heads of the data
+set.
 
 With `method=sum_l` there are no mixup and no CutMix, since a mixed clip has no
 narration.
@@ -47,6 +47,8 @@ def get_config(argument: str = ""):
   config.model.drop_path = 0.1
   config.model.remat = "blocks"
   config.frames.flip = 0.0
+  config.frames.crop_area = (0.5, 1.0)
+  config.frames.sampling = "parts"
   config.joint_stage.label_smoothing = 0.1
   if config.method == "fpv_only":
     config.joint_stage.mixup = 0.8

@@ -9,13 +9,14 @@ Data: by default `data/epic100/ego`; with `method=sum_l` also `data/lemma/exo`,
 
 Start: published weights of the encoder (docs/encoders.md).
 
-Values are those of V-JEPA 2's probes (configs/eval): four blocks, the last of
-which has a query for each task, AdamW without warm-up, a cosine to zero in 20
-epochs, batch 128, bfloat16. V-JEPA 2 trains twenty probes at once, with learning
-rates of 5e-3 to 1e-4 and weight decays of 1e-4 to 0.1, and reports the best on
-the validation set; this config has one of them. Its own probe on EPIC-KITCHENS
-anticipates actions; this one recognises them. `head=pooler` is VideoPrism's
-pooler, which its authors train with Adam at 1e-4.
+Values are those of V-JEPA 2's probes (configs/eval, and evals/
+video_classification_frozen): four blocks, the last of which has a query for each
+task, AdamW without warm-up, a cosine to zero in 20 epochs, batch 128, bfloat16,
+crops between 8 % of a frame and all of it. V-JEPA 2 trains twenty probes at once,
+with learning rates of 5e-3 to 1e-4 and weight decays of 1e-4 to 0.1, and reports
+the best on the validation set; this config has one of them. Its own probe on
+EPIC-KITCHENS anticipates actions; this one recognises them. `head=pooler` is
+VideoPrism's pooler, which its authors train with Adam at 1e-4.
 
 Hardware: V-JEPA 2 trained on 64 GPUs. This config has not been run on its data.
 Score: none is published for this task.
@@ -48,6 +49,7 @@ def get_config(argument: str = ""):
   config.model.dropout = 0.0
   config.frames.rand_augment = "rand-m7-n4-mstd0.5-inc1"
   config.frames.erase = 0.25
+  config.frames.crop_area = (0.08, 1.0)
   presets.set_probe_stage(config.joint_stage, choice["head"])
   presets.set_stage_one(config)
   config.eval.clips = 1

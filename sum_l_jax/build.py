@@ -280,6 +280,9 @@ def train_transform(settings: Settings, view: str) -> transforms.ClipTransform:
     color_lighting=settings.view(view).color_lighting,
     rand_augment=settings.frames.rand_augment,
     erase=settings.frames.erase,
+    crop_area=clip.crop_area,
+    crop_aspect=clip.crop_aspect,
+    sampling=clip.sampling,
   )
 
 
@@ -288,7 +291,9 @@ def eval_transform(settings: Settings, view: str) -> transforms.ClipTransform:
   from sum_l_jax.data import transforms
 
   clip = settings.clip(view)
-  return transforms.ClipTransform.for_testing(clip.count, clip.stride, clip.eval_crop_size)
+  return transforms.ClipTransform.for_testing(
+    clip.count, clip.stride, clip.eval_crop_size, clip.sampling
+  )
 
 
 def input_options_of(settings: Settings) -> input_options.Input:
@@ -743,6 +748,7 @@ class Trainer:
       numbers[view] = {
         "count": clip.count,
         "stride": clip.stride,
+        "sampling": clip.sampling,
         "crop_size": clip.eval_crop_size,
       }
     names = {view: settings.backbone(view) for view in self.tasks}

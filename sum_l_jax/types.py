@@ -156,6 +156,12 @@ TASK_KINDS = (SOFTMAX, MULTI_LABEL)
 # The terms of Eq. 12, as keys of weights, losses and logs.
 TERMS = ("ego_cls", "exo_cls", "ego_exo", "ego_text", "exo_text")
 
+# Which frames of a clip an encoder sees, `data.sampling`: frames at a distance, or
+# one of each of equal parts.
+BY_STRIDE = "stride"
+IN_PARTS = "parts"
+FRAME_SAMPLING = (BY_STRIDE, IN_PARTS)
+
 # How an epoch of stage one is divided among the pools, `data.pool_sampling`.
 POOL_SAMPLING = ("clips", "square_root", "equal")
 

@@ -14,6 +14,7 @@ import dataclasses
 import json
 import re
 from typing import Any
+from typing import Literal
 
 from etils import epath
 import numpy as np
@@ -622,6 +623,7 @@ class _Conversion:
       "frames": {
         "count": self._frame_count(entry),
         "stride": frames.get("stride", entry.stride),
+        **({"sampling": frames["sampling"]} if frames.get("sampling") else {}),
         "crop_size": frames.get("crop_size", crop_size),
         "fps": rates.get(types.EGO) or next(iter(rates.values()), known_fps),
         # The towers of one file may have seen other rates: 60 for EPIC, 24 for LEMMA.
@@ -672,6 +674,7 @@ def _kernel_hint(ours: str, value: np.ndarray, backbone: str) -> str:
 class _ExportedFrames:
   count: checked_json.Count | None = None
   stride: checked_json.Count | None = None
+  sampling: Literal["", "stride", "parts"] = ""
   crop_size: checked_json.Count | None = None
   fps: checked_json.Positive | None = None
   fps_by_view: dict[str, checked_json.Positive] = dataclasses.field(default_factory=dict)

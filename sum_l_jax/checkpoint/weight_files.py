@@ -119,11 +119,16 @@ class _Pixels:
   std: tuple[checked_json.Positive, checked_json.Positive, checked_json.Positive] = (1.0, 1.0, 1.0)
 
 
+# The literals of `types.FRAME_SAMPLING`.
+_Sampling = Literal["stride", "parts"]
+
+
 @dataclasses.dataclass(frozen=True)
 class _ViewFrames:
   count: checked_json.Count
   stride: checked_json.Count
   crop_size: checked_json.Count
+  sampling: _Sampling = types.BY_STRIDE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +140,7 @@ class Frames:
     stride: stored frames between two of them.
     crop_size: pixels of a side.
     fps: stored frames a second; with two views, that of ego.
+    sampling: whether frames are a stride apart, or one of each of equal parts.
     rates: rates of the clips that a run was trained on.
     fps_by_view: rate of each view, where they differ.
     by_view: number, distance and pixels of a view's frames, where they are others.
@@ -144,6 +150,7 @@ class Frames:
   stride: checked_json.Count
   crop_size: checked_json.Count
   fps: checked_json.Positive
+  sampling: _Sampling = types.BY_STRIDE
   rates: tuple[checked_json.Positive, ...] = ()
   fps_by_view: dict[Literal["ego", "exo"], checked_json.Positive] = dataclasses.field(
     default_factory=dict

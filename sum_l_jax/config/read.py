@@ -283,15 +283,30 @@ def _clip(given: schema.Settings, view: str, encoder: Sampling) -> schema.ViewFr
   """
   clip, name = given.clip(view), given.backbone(view)
   crop = clip.crop_size or encoder.crop_size
-  low, high = clip.short_side if any(clip.short_side) else encoder.short_sides_of(crop)
-  clip = schema.ViewFrames(
+  by_area = any(clip.crop_area)
+  if by_area and any(clip.short_side):
+    raise ValueError(
+      f"{_place(given, view, 'crop_area')}={clip.crop_area} cuts crops out of frames as they are"
+      f" stored, so that {_place(given, view, 'short_side')}={clip.short_side} has no effect. Set"
+      " one of them to (0, 0)."
+    )
+  if clip.sampling == types.IN_PARTS and clip.stride:
+    raise ValueError(
+      f"{_place(given, view, 'stride')}={clip.stride} has no effect on frames of equal parts."
+      f" Leave it 0, or set {_place(given, view, 'sampling')} to {types.BY_STRIDE!r}."
+    )
+  low, high = clip.short_side
+  if not by_area and not high:
+    low, high = encoder.short_sides_of(crop)
+  clip = dataclasses.replace(
+    clip,
     count=clip.count or encoder.num_frames,
     stride=clip.stride or encoder.stride,
     crop_size=crop,
     short_side=(low, high),
     eval_crop_size=clip.eval_crop_size or encoder.eval_crop_of(crop),
   )
-  if not crop <= low <= high:
+  if not by_area and not crop <= low <= high:
     raise ValueError(
       f"{_place(given, view, 'short_side').rpartition('.')[0]} needs crop_size <= short_side[0] <="
       f" short_side[1], got crop_size={crop}, short_side={(low, high)}: a crop must fit the resized"
@@ -315,7 +330,7 @@ def _clip(given: schema.Settings, view: str, encoder: Sampling) -> schema.ViewFr
 
 def _place(given: schema.Settings, view: str, field: str) -> str:
   """The setting that a view's number comes from: its own or the shared one."""
-  if getattr(given.view(view).frames, field) not in (0, (0, 0)):
+  if getattr(given.view(view).frames, field) not in (0, (0, 0), ""):
     return f"config.{view}.frames.{field}"
   return "config.eval.crop_size" if field == "eval_crop_size" else f"config.frames.{field}"
 

@@ -57,6 +57,17 @@ class Prepare:
   seed: int = setting(0, "Seed of the clips; another seed renders other clips.")
 
 
+def _is_range_or_off(value: tuple[float, float]) -> bool:
+  return value == (0.0, 0.0) or 0.0 < value[0] <= value[1]
+
+
+_RANGE_OR_OFF = "be two positive numbers, ascending, or (0, 0)"
+_AREA = Rule(
+  lambda value: _is_range_or_off(value) and value[1] <= 1.0,
+  "be two shares of a frame, ascending, above 0 and at most 1, or (0, 0)",
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class ViewFrames:
   """How clips of one view become what its encoder sees; 0 is what both views have."""
@@ -69,13 +80,29 @@ class ViewFrames:
     0, "Side in pixels of the random square; 0 is `frames.crop_size`.", allowed=at_least(0)
   )
   short_side: tuple[int, int] = setting(
-    (0, 0), "Range of the short side in pixels; zeros are `frames.short_side`."
+    (0, 0),
+    "Range of the short side in pixels; zeros are `frames.short_side`, or that of the encoder where"
+    " both views have `frames.crop_area`.",
   )
   eval_crop_size: int = setting(
     0,
     "Pixels that the short side is resized to at test time; 0 is `eval.crop_size`.",
     allowed=at_least(0),
     runtime=True,
+  )
+  crop_area: tuple[float, float] = setting(
+    (0.0, 0.0),
+    "Range of the share of a frame that is cut out; zeros are `frames.crop_area`, or off where the"
+    " view has a `short_side`.",
+    allowed=_AREA,
+  )
+  crop_aspect: tuple[float, float] = setting(
+    (0.0, 0.0),
+    "Range of width by height of such a crop; zeros are `frames.crop_aspect`.",
+    allowed=Rule(_is_range_or_off, _RANGE_OR_OFF),
+  )
+  sampling: str = setting(
+    "", "Which frames of a clip; empty is `frames.sampling`.", choices=("", *types.FRAME_SAMPLING)
   )
 
 
@@ -173,6 +200,25 @@ class Frames:
     (0, 0),
     "Range of the short side in pixels; it is drawn uniformly, before the crop. Zeros are 256 to"
     " 320 for convolutional networks, and 8/7 to 10/7 of the crop for vision transformers.",
+  )
+  crop_area: tuple[float, float] = setting(
+    (0.0, 0.0),
+    "Range of the share of a frame's area that is cut out in training and resized to the crop,"
+    " in place of resizing to `short_side` first, by the rule of torchvision's RandomResizedCrop;"
+    " zeros are off.",
+    allowed=_AREA,
+  )
+  crop_aspect: tuple[float, float] = setting(
+    (3 / 4, 4 / 3),
+    "Range of width by height of such a crop, before it is resized.",
+    allowed=Rule(lambda value: 0.0 < value[0] <= value[1], "be two positive numbers, ascending"),
+  )
+  sampling: str = setting(
+    types.BY_STRIDE,
+    'Which frames of a clip: "stride" takes them at `stride` from a random place, "parts" one of'
+    " each of `count` equal parts of the clip (of an untrimmed video, in training, of a window as"
+    " long as those that are narrated), a random one in training and the middle at test time.",
+    choices=types.FRAME_SAMPLING,
   )
   flip: float = setting(0.5, "Probability of a mirrored clip.", allowed=between(0, 1))
   rand_augment: str = setting(
@@ -691,12 +737,17 @@ class Settings:
   def clip(self, view: str) -> ViewFrames:
     """How clips of a view become what its encoder sees; of resolved settings, without zeros."""
     own, shared = self.view(view).frames, self.frames
+    # Short side and area are two ways of one crop: a view that names one has its own.
+    crop = own if any(own.short_side) or any(own.crop_area) else shared
     return ViewFrames(
       count=own.count or shared.count,
       stride=own.stride or shared.stride,
       crop_size=own.crop_size or shared.crop_size,
-      short_side=own.short_side if any(own.short_side) else shared.short_side,
+      short_side=crop.short_side,
       eval_crop_size=own.eval_crop_size or self.eval.crop_size,
+      crop_area=crop.crop_area,
+      crop_aspect=own.crop_aspect if any(own.crop_aspect) else shared.crop_aspect,
+      sampling=own.sampling or shared.sampling,
     )
 
   @property

@@ -218,17 +218,19 @@ class ClipReader:
     Args:
       pool: data set of the clip.
       clip: the clip.
-      rng: generator, consumed by the start.
+      rng: generator, consumed by the start, and by the frames where one is drawn
+        from each part of the segment.
       moment: what the sample must show of the clip; None draws from all of it.
 
     Returns:
       What was drawn, and positions of its frames, int64 `[T]`.
     """
-    data, span = self.pools[pool], self.transform.span
+    data = self.pools[pool]
     info = data.clips[clip]
+    span = self.transform.span(data.moments.segment(clip))
     allowed = None if moment is None else data.moments.allows(moment, span)
-    start = self.transform.train_start(info.num_frames, rng, allowed)
-    indices = self.transform.indices_from(start, info.num_frames)
+    start = self.transform.train_start(info.num_frames, span, rng, allowed)
+    indices = self.transform.train_indices(start, info.num_frames, span, rng)
     if info.actions:
       ends = int(indices[0]), int(indices[-1])
       touched = {task: moments.touched(a, *ends) for task, a in info.actions.items()}

@@ -150,6 +150,13 @@ class Moments:
     self.clip, self.pairable = np.array(owners, np.int64), np.array(pairable, bool)
     self.clips, self._first = found, np.array(firsts, np.int64)
 
+  def segment(self, clip: int) -> int:
+    """Frames of what a sample shows at most: the clip, or a window of an untrimmed video."""
+    info = self.clips[self._first[clip]]
+    if self._of_window[clip] is None:
+      return info.num_frames
+    return min(self._frames(info), info.num_frames)
+
   def at(self, clip: int, start: int, span: int) -> int:
     """The moment of a sample.
 

@@ -15,6 +15,8 @@ import functools
 import cv2
 import numpy as np
 
+from sum_l_jax import types
+from sum_l_jax.data import area_crop
 from sum_l_jax.data import erasing
 from sum_l_jax.data import rand_augment
 from sum_l_jax.data import sampling
@@ -38,6 +40,10 @@ class ClipTransform:
     crop_size: side of the square crop, pixels.
     short_side: smallest and largest length that the short side is resized to
       in training. At test time the short side becomes `crop_size`.
+    crop_area: smallest and largest share of a frame's area that is cut out in
+      training, in place of a square of the resized frame; zeros turn it off, see
+      `area_crop`.
+    crop_aspect: smallest and largest ratio of width to height of such a crop.
     flip: probability of a horizontal flip in training; 0 where left and right
       make a difference to the labels.
     color_lighting: standard deviation of the PCA lighting of training (Ego-Exo
@@ -45,6 +51,8 @@ class ClipTransform:
     rand_augment: policy that changes the frames as they are stored, in training,
       see `rand_augment.parse`; empty is none.
     erase: probability of a rectangle of noise in training, see `erasing`.
+    sampling: "stride" for frames at that distance, or "parts" for one frame of
+      each of `num_frames` equal parts of the segment, see `sampling`.
   """
 
   num_frames: int
@@ -55,12 +63,17 @@ class ClipTransform:
   color_lighting: float = 0.0
   rand_augment: str = ""
   erase: float = 0.0
+  crop_area: tuple[float, float] = area_crop.OFF
+  crop_aspect: tuple[float, float] = area_crop.ASPECT
+  sampling: str = types.BY_STRIDE
 
   def __post_init__(self) -> None:
     object.__setattr__(self, "short_side", tuple(self.short_side))
     sampling.clip_span(self.num_frames, self.stride)
     low, high = self.short_side
-    if not 1 <= self.crop_size <= low <= high:
+    if any(self.crop_area):
+      area_crop.check(self.crop_area, self.crop_aspect)
+    elif not 1 <= self.crop_size <= low <= high:
       raise ValueError(
         "crop_size must be at least 1 and at most the smallest short_side,"
         f" and short_side ascending; got crop_size={self.crop_size} and"
@@ -71,34 +84,51 @@ class ClipTransform:
         "flip and erase must be in [0, 1] and color_lighting at least 0; got flip="
         f"{self.flip}, erase={self.erase} and color_lighting={self.color_lighting}."
       )
+    if self.sampling not in types.FRAME_SAMPLING:
+      raise ValueError(f"sampling must be one of {types.FRAME_SAMPLING}, got {self.sampling!r}.")
     if self.rand_augment:
       rand_augment.parse(self.rand_augment)
 
   @classmethod
-  def for_testing(cls, num_frames: int, stride: int, crop_size: int) -> ClipTransform:
+  def for_testing(
+    cls, num_frames: int, stride: int, crop_size: int, sampling: str = types.BY_STRIDE
+  ) -> ClipTransform:
     """Makes a transform that is used at test time only."""
-    return cls(num_frames, stride, crop_size, short_side=(crop_size, crop_size), flip=0.0)
+    side = (crop_size, crop_size)
+    return cls(num_frames, stride, crop_size, short_side=side, flip=0.0, sampling=sampling)
 
-  @property
-  def span(self) -> int:
-    """Frames from the first to the last of a sample, both included."""
+  def span(self, segment: int) -> int:
+    """Frames from the first to the last of a sample, both included.
+
+    Args:
+      segment: frames of the segment that is divided, where samples are of parts.
+    """
+    if self.sampling == types.IN_PARTS:
+      return segment
     return sampling.clip_span(self.num_frames, self.stride)
 
   def train_start(
     self,
     length: int,
+    span: int,
     rng: np.random.Generator,
     allowed: Callable[[np.ndarray], np.ndarray] | None = None,
   ) -> int:
     """Where a sample starts; see `sampling.draw_start`."""
-    return sampling.draw_start(length, self.num_frames, self.stride, rng, allowed)
+    return sampling.draw_start(length, span, rng, allowed)
 
-  def indices_from(self, start: int, length: int) -> np.ndarray:
-    """Frames to decode, int64 `[T]`; see `sampling.positions`."""
+  def train_indices(
+    self, start: int, length: int, span: int, rng: np.random.Generator
+  ) -> np.ndarray:
+    """Frames to decode, int64 `[T]`; only parts draw from the generator, see `sampling`."""
+    if self.sampling == types.IN_PARTS:
+      return sampling.draw_part_positions(start, span, self.num_frames, rng)
     return sampling.positions(start, length, self.num_frames, self.stride)
 
   def test_indices(self, length: int, clip: int, num_clips: int) -> np.ndarray:
-    """Frames to decode, int64 `[T]`; see `sampling.test_frame_indices`."""
+    """Frames to decode at test time, int64 `[T]`; see `sampling`."""
+    if self.sampling == types.IN_PARTS:
+      return sampling.test_part_positions(length, self.num_frames, clip, num_clips)
     return sampling.test_frame_indices(length, self.num_frames, self.stride, clip, num_clips)
 
   def train(
@@ -106,30 +136,36 @@ class ClipTransform:
   ) -> tuple[np.ndarray, np.ndarray]:
     """Resizes to a random short side, crops at random, flips at random.
 
-    RandAugment comes before, erasing after, as in the recipes that have them.
-    Crop offsets are uniform over `[0, side - crop_size)`: the upper end never
-    occurs, as in the reference.
+    With `crop_area`, a random window of the frame is cut out and resized in place
+    of the first two. RandAugment comes before, erasing after, as in the recipes
+    that have them. Crop offsets in the resized frame are uniform over
+    `[0, side - crop_size)`: the upper end never occurs, as in the reference.
 
     Args:
       frames: uint8 `[H, W, 3]` each, all of one size.
-      rng: generator, consumed by size, rows, columns, flip, lighting, RandAugment
-        and erasing, in this order.
+      rng: generator, consumed by size, rows, columns (or by the window), flip,
+        lighting, RandAugment and erasing, in this order.
 
     Returns:
       Video uint8 `[len(frames), crop_size, crop_size, 3]`, and the lighting
       offset float32 `[3]`, to be added to RGB on the scale 0..1.
     """
-    size = round(rng.uniform(*self.short_side))
-    height, width = _resized_shape(frames[0].shape, size)
-    top = _random_offset(height - self.crop_size, rng)
-    left = _random_offset(width - self.crop_size, rng)
+    if any(self.crop_area):
+      window = area_crop.draw(frames[0].shape, self.crop_area, self.crop_aspect, rng)
+      cut = functools.partial(_cut_and_resize, window=window)
+    else:
+      size = round(rng.uniform(*self.short_side))
+      height, width = _resized_shape(frames[0].shape, size)
+      top = _random_offset(height - self.crop_size, rng)
+      left = _random_offset(width - self.crop_size, rng)
+      cut = functools.partial(_resize_and_crop, shape=(height, width), corners=[(top, left)])
     flip = rng.random() < self.flip
     alpha = self.color_lighting * rng.standard_normal(3)
     _turn_off_threads()
     if self.rand_augment:
       for change in rand_augment.parse(self.rand_augment).draw(rng):
         frames = [change(frame) for frame in frames]
-    video = _resize_and_crop(frames, (height, width), [(top, left)], self.crop_size, flip)[0]
+    video = cut(frames, crop=self.crop_size, flip=flip)[0]
     if self.erase and rng.random() < self.erase:
       erasing.erase(video, rng)
     offset = _EIGENVECTORS @ (alpha * _EIGENVALUES)
@@ -181,6 +217,17 @@ def _turn_off_threads() -> None:
   processes begin with OpenCV's threads turned on.
   """
   cv2.setNumThreads(0)
+
+
+def _cut_and_resize(
+  frames: Sequence[np.ndarray], window: area_crop.Window, crop: int, flip: bool
+) -> np.ndarray:
+  """Resizes the same window of all frames; uint8 `[1, len(frames), crop, crop, 3]`."""
+  height, width = window.height, window.width
+  parts = [
+    frame[window.top : window.top + height, window.left : window.left + width] for frame in frames
+  ]
+  return _resize_and_crop(parts, (crop, crop), [(0, 0)], crop, flip)
 
 
 def _resize_and_crop(

@@ -105,7 +105,9 @@ def read_config(card: Card) -> dict[str, Any]:
 def eval_transform(card: Card, view: str) -> transforms.ClipTransform:
   """Sampling and cropping of a view at test time, as the checkpoint's card says."""
   said = weight_files.frames_of(card, view)
-  return transforms.ClipTransform.for_testing(said["count"], said["stride"], said["crop_size"])
+  return transforms.ClipTransform.for_testing(
+    said["count"], said["stride"], said["crop_size"], said.get("sampling", types.BY_STRIDE)
+  )
 
 
 def select(

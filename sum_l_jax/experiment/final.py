@@ -55,10 +55,14 @@ def _check_card(
   pixels = dataclasses.asdict(build.pixel_specs(settings, card["pixels"])[types.EGO])
   frames, clip = weight_files.frames_of(card, types.EGO), settings.clip(types.EGO)
   saved_pixels = dataclasses.asdict(models.PixelSpec.from_json(card["pixels"][types.EGO]))
+  # Converted weights don't say how frames were sampled. In parts there is no stride.
+  sampling = frames.get("sampling", clip.sampling)
+  in_parts = types.IN_PARTS in (sampling, clip.sampling)
   weight_files.check_trained_with(
     weights,
     ("frames.count", frames["count"], clip.count),
-    ("frames.stride", frames["stride"], clip.stride),
+    ("frames.sampling", sampling, clip.sampling),
+    ("frames.stride", frames["stride"], frames["stride"] if in_parts else clip.stride),
     ("ego.channel_order and normalization", saved_pixels, pixels),
     ("model.head and its size", towers.probe_options(card), build.probe_options(settings)),
   )

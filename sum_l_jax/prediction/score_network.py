@@ -40,6 +40,8 @@ class Recipe:
     fps: frame rate that the stride counts in; with several, that of most videos
       that say nothing.
     rates: all frame rates of the training data.
+    sampling: "stride", or "parts" where the stride has no effect, see
+      `data.sampling`.
   """
 
   class_names: Mapping[str, tuple[str, ...]]
@@ -49,6 +51,7 @@ class Recipe:
   crop_size: int
   fps: float
   rates: tuple[float, ...] = ()
+  sampling: str = types.BY_STRIDE
 
   def rate_of(self, own: Callable[[], float]) -> float:
     """The frame rate at which a video is read, as it was stored for training.
@@ -74,7 +77,9 @@ class Recipe:
   @property
   def transform(self) -> transforms.ClipTransform:
     """Sampling and cropping at test time, as evaluation does it."""
-    return transforms.ClipTransform.for_testing(self.num_frames, self.stride, self.crop_size)
+    return transforms.ClipTransform.for_testing(
+      self.num_frames, self.stride, self.crop_size, self.sampling
+    )
 
 
 def make_recipe(
@@ -91,6 +96,7 @@ def make_recipe(
     fps=frames["fps"],
     # Converted checkpoints have the one rate of their publication.
     rates=tuple(frames.get("rates") or [frames["fps"]]),
+    sampling=frames.get("sampling", types.BY_STRIDE),
   )
 
 

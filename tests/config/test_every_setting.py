@@ -437,6 +437,7 @@ _PAIRS = {"pairs.top_k": 3, "loss.threshold": 0.2, "joint_stage.batch_size": 8}
 _LABELS = {f"loss.weights.{term}": 0.0 for term in ("ego_exo", "ego_text", "exo_text")}
 _ALONE = {"eval.during_split": "", "eval.splits": ("val",), "joint_stage.total": "1 steps"}
 _RETRIEVAL = {"eval.retrieval": True, "narrations": "{folder}/all_narrations.npz"}
+_BY_AREA = {"frames.short_side": (0, 0), "frames.crop_area": (0.2, 0.9)}
 _VIT = {"model.backbone": "transformer"}
 _AVERAGED = {**_ALONE, "joint_stage.ema": 0.5}
 _KITCHEN = {**_RUN, "prepare.recipe": "toy_kitchen_generic"}
@@ -523,12 +524,18 @@ FIELDS: dict[str, Entry] = {
   "ego.frames.crop_size": Entry(6, batches()),
   "ego.frames.short_side": Entry((12, 12), batches()),
   "ego.frames.eval_crop_size": Entry(12, evaluated),
+  "ego.frames.crop_area": Entry((0.2, 0.9), batches(), {"frames.short_side": (0, 0)}),
+  "ego.frames.crop_aspect": Entry((2.0, 2.0), batches(), _BY_AREA),
+  "ego.frames.sampling": Entry("parts", batches(), {"frames.stride": 0}),
   "exo.backbone": Entry("pooled_6", batches(), {"frames.count": 0}),
   "exo.frames.count": Entry(6, batches()),
   "exo.frames.stride": Entry(1, batches()),
   "exo.frames.crop_size": Entry(6, batches()),
   "exo.frames.short_side": Entry((12, 12), batches()),
   "exo.frames.eval_crop_size": Entry(12, evaluated, _RETRIEVAL),
+  "exo.frames.crop_area": Entry((0.2, 0.9), batches(), {"frames.short_side": (0, 0)}),
+  "exo.frames.crop_aspect": Entry((2.0, 2.0), batches(), _BY_AREA),
+  "exo.frames.sampling": Entry("parts", batches(), {"frames.stride": 0}),
   "exo.freeze": Entry("1", _STEPS),
   "pairs.table": Entry("{folder}/other_pairs.npz", batches()),
   "pairs.top_k": Entry(3, batches()),
@@ -537,6 +544,9 @@ FIELDS: dict[str, Entry] = {
   "frames.stride": Entry(1, batches()),
   "frames.crop_size": Entry(6, batches()),
   "frames.short_side": Entry((12, 12), batches()),
+  "frames.crop_area": Entry((0.2, 0.9), batches(), {"frames.short_side": (0, 0)}),
+  "frames.crop_aspect": Entry((2.0, 2.0), batches(), _BY_AREA),
+  "frames.sampling": Entry("parts", batches(), {"frames.stride": 0}),
   "frames.flip": Entry(1.0, batches()),
   "frames.rand_augment": Entry("rand-m7-n4-mstd0.5-inc1", batches()),
   "frames.erase": Entry(1.0, batches()),
@@ -655,6 +665,7 @@ ELSEWHERE = [
   ("frames.count", 6, watched, {}),
   ("frames.stride", 1, watched, {}),
   ("frames.short_side", (12, 12), batches("exo"), {}),
+  ("frames.sampling", "parts", watched, {"frames.stride": 0}),
   ("frames.flip", 1.0, batches("exo"), {}),
   ("ego.channel_order", "BGR", watched, {}),
   ("model.head", "pooler", watched, {}),

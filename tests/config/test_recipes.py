@@ -24,7 +24,6 @@ def _trainer(recipe, backbone, tasks):
     f"configs/{recipe}.py:backbone={name},method={method}",
     [
       f"--config.frames.crop_size={image}",
-      f"--config.frames.short_side=({image},{image})",
       f"--config.eval.crop_size={image}",
       f"--config.joint_stage.batch_size={BATCH}",
       "--config.joint_stage.warmup=0 epochs",
@@ -89,3 +88,14 @@ def test_the_rates_are_those_of_the_sources():
   assert (avion.mixup, avion.cutmix, avion.weight_decay) == (0.8, 1.0, 4e-5)
   assert (lavila.learning_rate, lavila.final_rate, lavila.total) == (3e-4, 1e-6, "100 epochs")
   assert (probe.optimizer, probe.final_rate, probe.total) == ("adamw", 0.0, "20 epochs")
+
+
+def test_frames_and_crops_are_those_of_the_sources():
+  """AVION's and LaViLa's data sets, and V-JEPA 2's transforms of probes."""
+  clips = {
+    name: build.resolve(read.read_file(f"configs/{name}.py")).clip("ego")
+    for name in ("epic100_avion", "charades_ego_lavila", "epic100_probe")
+  }
+  assert [clip.crop_area for clip in clips.values()] == [(0.5, 1.0), (0.5, 1.0), (0.08, 1.0)]
+  assert [clip.sampling for clip in clips.values()] == ["parts", "parts", "stride"]
+  assert {clip.crop_aspect for clip in clips.values()} == {(3 / 4, 4 / 3)}

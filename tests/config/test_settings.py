@@ -132,6 +132,18 @@ ALL_FROZEN = {"ego.freeze": "all", "exo.freeze": "all"}
     ({"stop_at": "joint"}, "config.stop_at"),
     ({"frames.crop_size": 300}, "config.frames needs .*: a crop must fit"),
     ({"exo.frames.short_side": (100, 320)}, "config.exo.frames needs .*: a crop must fit"),
+    (
+      {"frames.crop_area": (0.5, 1.0), "exo.frames.short_side": (256, 320), "frames.stride": 2}
+      | {"exo.frames.sampling": "parts"},
+      "config.frames.stride=2 has no effect",
+    ),
+    (
+      {"frames.crop_area": (0.5, 1.0), "frames.short_side": (256, 320)},
+      r"config.frames.crop_area=.* cuts .* config.frames.short_side=\(256, 320\) has no effect",
+    ),
+    ({"frames.crop_area": (0.0, 1.0)}, "config.frames.crop_area must be two shares"),
+    ({"ego.frames.crop_area": (0.5, 1.1)}, "config.ego.frames.crop_area must be two shares"),
+    ({"frames.crop_aspect": (2.0, 1.0)}, "config.frames.crop_aspect must be two positive"),
     ({"ego.backbone": "nonsense"}, "config.ego.backbone must be one of"),
     ({"exo.backbone": "vit_tiny", "model.share_encoder": True}, "one backbone for both views"),
     (
@@ -429,7 +441,7 @@ def _resolved(**changes):
 def test_clips_follow_the_encoder(backbone, clip, normalization):
   settings = _resolved(model__backbone=backbone)
   for view in ("ego", "exo"):
-    assert dataclasses.astuple(settings.clip(view)) == clip
+    assert dataclasses.astuple(settings.clip(view))[:5] == clip
     assert settings.view(view).normalization == normalization
   # Both views have them from what they share.
   assert not any(any(np.ravel(x)) for x in dataclasses.astuple(settings.exo.frames))
@@ -444,9 +456,9 @@ def test_each_view_follows_its_own_encoder():
     exo__normalization="imagenet",
   )
   assert [settings.backbone(view) for view in ("ego", "exo")] == ["slowfast_r50", "videoprism_b"]
-  assert dataclasses.astuple(settings.clip("ego")) == (32, 2, 224, (256, 320), 256)
+  assert dataclasses.astuple(settings.clip("ego"))[:5] == (32, 2, 224, (256, 320), 256)
   # The strides are alike, and the number of frames was given.
-  assert dataclasses.astuple(settings.clip("exo")) == (8, 2, 288, (329, 411), 288)
+  assert dataclasses.astuple(settings.clip("exo"))[:5] == (8, 2, 288, (329, 411), 288)
   assert (settings.ego.normalization, settings.exo.normalization) == ("video", "imagenet")
 
 
@@ -457,3 +469,19 @@ def test_what_views_share_is_what_ego_has():
   assert settings.exo.backbone == "slowfast_r50"
   assert dataclasses.astuple(settings.clip("exo"))[:2] == (32, 3)
   assert settings.exo.frames.stride == 0
+
+
+def test_a_view_that_names_its_crop_has_its_own():
+  """Short side and area are two ways of one crop, so one of them turns the other off."""
+  area = (0.5, 1.0)
+  shared = _resolved(frames__crop_area=area)
+  assert {(shared.clip(v).crop_area, shared.clip(v).short_side) for v in ("ego", "exo")} == {
+    (area, (0, 0))
+  }
+  one = _resolved(frames__crop_area=area, exo__frames__short_side=(256, 288))
+  assert one.clip("ego").crop_area == area
+  assert (one.clip("exo").crop_area, one.clip("exo").short_side) == ((0.0, 0.0), (256, 288))
+  other = _resolved(exo__frames__crop_area=area, exo__frames__crop_aspect=(1.0, 2.0))
+  assert (other.clip("ego").crop_area, other.clip("ego").short_side) == ((0.0, 0.0), (256, 320))
+  assert (other.clip("exo").crop_area, other.clip("exo").short_side) == (area, (0, 0))
+  assert other.clip("exo").crop_aspect == (1.0, 2.0)

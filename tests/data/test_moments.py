@@ -95,6 +95,29 @@ def test_an_epoch_shows_each_video_once(ego):
   assert durations.Clock(len(ego), 3).steps("60 epochs", "x") == 60
 
 
+def test_parts_divide_a_window_of_a_video_and_at_test_time_all_of_it(ego):
+  """The narration is that of the very window; labels are of the frames that are seen."""
+  parts = transforms.ClipTransform(8, 1, 32, (36, 44), sampling="parts")
+  reader = examples.ClipReader(examples.ViewClips([ego], parts))
+  window = 63  # 2.625 s at 24 a second.
+  for number, (video, clip) in enumerate(zip(EGO, ego.clips, strict=True)):
+    span, firsts = min(window, clip.num_frames), set()
+    for seed in range(200):
+      drawn, places = reader.draw(0, number, np.random.default_rng(seed), None)
+      # The first of eight parts is the window's first eighth.
+      rng = np.random.default_rng(seed)
+      start = int(rng.integers(0, clip.num_frames - span + 1))
+      shares = (np.arange(8) + rng.random(8)) / 8
+      np.testing.assert_array_equal(places, start + np.floor(shares * span))
+      assert drawn.info.labels["action"] == classes_of_frames(video, places[0], places[-1])
+      text = text_of(video, classes_of_frames(video, start, start + span - 1))
+      assert ego.moments.clips[drawn.moment].narration == text
+      firsts.add(start)
+    assert {0, clip.num_frames - span} <= firsts
+    whole = np.floor((np.arange(8) + 0.5) * clip.num_frames / 8)
+    np.testing.assert_array_equal(reader.test_indices(0, number, 0, 1), whole)
+
+
 @pytest.mark.parametrize("span", sorted(SPANS))
 def test_spans_lie_anywhere_and_are_labelled_by_what_they_touch(ego, span):
   reader = examples.ClipReader(examples.ViewClips([ego], transform(span)))

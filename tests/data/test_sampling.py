@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import decimal
+from fractions import Fraction
+import math
 
 import numpy as np
 import pytest
@@ -97,11 +99,51 @@ def test_inside_the_clip_and_in_order(length):
       assert np.all(np.diff(indices) >= 0)
 
 
+@pytest.mark.parametrize("length", [1, 3, 4, 7, 16, 100, 12421])
+def test_parts_are_equal_and_each_gives_one_frame(length):
+  """A frame covers the time from k to k + 1; part i ends where part i + 1 begins."""
+  rng = np.random.default_rng(length)
+  seen = [set() for _ in range(4)]
+  for _ in range(400):
+    frames = sampling.draw_part_positions(10, length, 4, rng) - 10
+    for part, frame in enumerate(frames.tolist()):
+      low, high = Fraction(part * length, 4), Fraction((part + 1) * length, 4)
+      assert frame + 1 > low and frame < high
+      seen[part].add(frame)
+  if length <= 100:  # Each frame is shown, those in two parts by both.
+    for part, frames in enumerate(seen):
+      low, high = Fraction(part * length, 4), Fraction((part + 1) * length, 4)
+      assert frames == {k for k in range(length) if k + 1 > low and k < high}
+
+
+def test_parts_draw_uniformly_in_a_part():
+  rng = np.random.default_rng(0)
+  frames = np.stack([sampling.draw_part_positions(0, 40, 4, rng) for _ in range(4000)])
+  for part in range(4):
+    counts = np.bincount(frames[:, part] - 10 * part, minlength=10)
+    assert abs(counts - 400).max() < 100  # Five standard deviations.
+  assert abs(np.corrcoef(frames.T) - np.eye(4)).max() < 0.08
+
+
+@pytest.mark.parametrize("length", [1, 5, 16, 64, 100, 101])
+def test_the_middle_of_each_part_at_test_time(length):
+  """AVION's rule: the mean of a part's two ends, cut to a whole number."""
+  ends = np.linspace(0, length, 17)
+  expected = ((ends[1:] + ends[:-1]) / 2).astype(int)
+  np.testing.assert_array_equal(sampling.test_part_positions(length, 16, 0, 1), expected)
+  several = np.stack([sampling.test_part_positions(length, 16, k, 3) for k in range(3)])
+  for k, places in enumerate(several):
+    shares = [Fraction(2 * k + 1, 6) + part for part in range(16)]
+    assert places.tolist() == [math.floor(share * length / 16) for share in shares]
+
+
 @pytest.mark.parametrize(
   "call, text",
   [
     (lambda: sampling.clip_span(0, 1), "num_frames=0"),
     (lambda: sampling.test_frame_indices(9, 2, 1, 3, 3), "clip=3"),
+    (lambda: sampling.test_part_positions(9, 2, 3, 3), "clip=3"),
+    (lambda: sampling.test_part_positions(0, 2, 0, 3), "at least one"),
     (lambda: sampling.test_frame_indices(0, 2, 1, 0, 3), "at least one"),
   ],
 )

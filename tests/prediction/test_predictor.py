@@ -45,12 +45,13 @@ def _assert_close(first, second):
 # --- The same numbers as evaluation.
 
 
-def _evaluate(finished, data, workdir, **fields):
+def _evaluate(finished, data, workdir, frames=(), **fields):
   config = read.default_config()
   config.stages = ("exo", "joint")
   runs.small(config, ego=data[0], exo=data[1], tables=data[2])
   config.eval.clips = 1
   config.eval.update(fields)
+  config.frames.update(dict(frames))
   run(config, workdir, mode="eval", checkpoint=str(finished[0]))
   with np.load(workdir / "scores_val.npz", allow_pickle=False) as file:
     return {task: file[f"scores_{task}"] for task in ("verb", "noun")}
@@ -71,6 +72,21 @@ def test_scores_are_those_of_the_evaluation(
   expected = _evaluate(finished, (tiny_ego, tiny_exo, tiny_tables), tmp_path)
   for task, values in _score_clips(model, tiny_ego).items():
     np.testing.assert_allclose(values, expected[task], rtol=1e-4)
+
+
+def test_frames_of_equal_parts_are_those_of_the_evaluation(
+  finished, tiny_ego, tiny_exo, tiny_tables, tmp_path
+):
+  frames = weight_files.read_weights(finished[0]).card["frames"]
+  assert frames["sampling"] == "stride"
+  path = tmp_path / "parts.npz"
+  _with_card(finished, path, frames={**frames, "sampling": "parts"})
+  given = {"sampling": "parts", "stride": 0}
+  expected = _evaluate((path,), (tiny_ego, tiny_exo, tiny_tables), tmp_path / "run", frames=given)
+  for task, values in _score_clips(sum_l_jax.load(path), tiny_ego).items():
+    np.testing.assert_allclose(values, expected[task], rtol=1e-4)
+  with pytest.raises(ValueError, match="frames.sampling = stride, the config says parts"):
+    _evaluate(finished, (tiny_ego, tiny_exo, tiny_tables), tmp_path / "other", frames=given)
 
 
 def _with_card(finished, path, **changes):

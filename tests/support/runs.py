@@ -34,7 +34,8 @@ def small(config, *, ego, exo, tables: pathlib.Path, backbone="tiny"):
   config.model.backbone = backbone
   config.frames.count = 8
   config.frames.crop_size = 32
-  config.frames.short_side = (32, 40)
+  if not any(config.frames.crop_area):
+    config.frames.short_side = (32, 40)
   config.eval.crop_size = 32
   config.eval.splits = ("val",)
   config.eval.during_split = "val"

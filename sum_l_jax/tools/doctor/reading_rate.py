@@ -100,7 +100,9 @@ def _draws(
   while True:
     clip = int(rng.integers(len(data)))
     length = data.clips[clip].num_frames
-    yield clip, transform.indices_from(transform.train_start(length, rng, None), length)
+    span = transform.span(length)
+    start = transform.train_start(length, span, rng)
+    yield clip, transform.train_indices(start, length, span, rng)
 
 
 def reading(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sum_l_jax import types
+
 _TEXT = """# A video network, exported by sum_l_jax
 
 `card.json` has the class names (`class_names`: task -> names, position = class
@@ -32,9 +34,7 @@ The program is made for {platforms}.
 
 1. Read the window at {fps:g} frames a second: frame k is the one nearest to
    k / {fps:g} seconds after its start. That gives n frames.
-2. Take {count} of them, {stride} apart, from just after the middle: with
-   `start = round(max(n - {span}, 0) / 9 * 5)` the positions are
-   `np.clip(start + {stride} * np.arange({count}), 0, n - 1)`.
+2. {take}
 3. Resize each so that its short side is {crop} pixels (bilinear, half-pixel
    centres, no antialiasing: OpenCV's INTER_LINEAR), and cut the central
    {crop} x {crop}.
@@ -44,6 +44,13 @@ Before all this, the training frames had been shrunk to a short side of at most
 areas as OpenCV's INTER_AREA does, and stored as JPEG of quality 90. sum_l_jax
 does the same when it predicts.
 """
+
+_BY_STRIDE = """Take {count} of them, {stride} apart, from just after the middle: with
+   `start = round(max(n - {span}, 0) / 9 * 5)` the positions are
+   `np.clip(start + {stride} * np.arange({count}), 0, n - 1)`."""
+
+_IN_PARTS = """Take the middle of each of {count} equal parts: the positions are
+   `np.floor((np.arange({count}) + 0.5) * n / {count}).astype(int)`."""
 
 _JAX = """import json
 
@@ -93,6 +100,7 @@ def make_readme(card: Mapping[str, Any]) -> str:
   frames, shape = card["frames"], card["input"]["shape"]
   jax_format = card["format"] == "jax"
   fixed = isinstance(shape[0], int)
+  take = _IN_PARTS if frames["sampling"] == types.IN_PARTS else _BY_STRIDE
   return _TEXT.format(
     # jax.export reads and writes with flatbuffers, which jax doesn't require.
     install="pip install jax numpy flatbuffers" if jax_format else "pip install tensorflow numpy",
@@ -101,8 +109,11 @@ def make_readme(card: Mapping[str, Any]) -> str:
     size=f"{shape[0]} clips, no other number" if fixed else "any number of clips",
     crop=frames["crop_size"],
     count=frames["count"],
-    stride=frames["stride"],
-    span=(frames["count"] - 1) * frames["stride"] + 1,
+    take=take.format(
+      count=frames["count"],
+      stride=frames["stride"],
+      span=(frames["count"] - 1) * frames["stride"] + 1,
+    ),
     fps=frames["fps"],
     order=card["pixels"]["channel_order"],
     outputs="\n".join(

@@ -112,6 +112,7 @@ def make_card(
     "frames": {
       "count": recipe.num_frames,
       "stride": recipe.stride,
+      "sampling": recipe.sampling,
       "crop_size": recipe.crop_size,
       "fps": recipe.fps,
       "rates": list(recipe.rates),

@@ -96,7 +96,8 @@ def _speed_advice(found: Mapping[str, Any]) -> Iterator[str]:
       )
   for view, (height, width) in frames["stored"].items():
     low, high = min(height, width), frames.get("short_sides", {}).get(view, frames["short_side"])[1]
-    if low > 1.1 * high:
+    # A crop by area takes frames as they are stored.
+    if high and low > 1.1 * high:
       yield (
         f"The {view} frames are stored at {height} x {width} and shrunk to a short side of {high}"
         f" or less: build them with --short_side={high}, which decodes {(low / high) ** 2:.1f}"

@@ -43,10 +43,10 @@ def trained(run: run_contents.RunContents) -> list[page.Block]:
     # A view has its own where it differs from what both share.
     own = lambda name: run.fields.get(f"{view}.{name}") or run.fields.get(name)  # noqa: B023
     networks[view] = str(run.fields.get(f"{view}.backbone") or get("model.backbone"))
-    frames[view] = (
-      f"{own('frames.count')} at stride {own('frames.stride')}, crops of"
-      f" {own('frames.crop_size')} pixels"
-    )
+    apart = f"at stride {own('frames.stride')}"
+    if own("frames.sampling") == types.IN_PARTS:
+      apart = "of equal parts"
+    frames[view] = f"{own('frames.count')} {apart}, crops of {own('frames.crop_size')} pixels"
   rows = [
     ["method", get("method")],
     ["objective", get("objective")],

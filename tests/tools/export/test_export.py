@@ -17,7 +17,9 @@ import pytest
 import sum_l_jax
 from sum_l_jax import models
 from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.data import transforms
 from sum_l_jax.prediction import score_network
+from sum_l_jax.tools.export import export_readme
 from sum_l_jax.tools.export import exported_model
 from sum_l_jax.tools.export.__main__ import export_model
 from sum_l_jax.tools.export.__main__ import main
@@ -50,6 +52,21 @@ def folder_fixture(finished, tmp_path_factory):
 def _clips(model, count=3, seed=0):
   shape = (count, *model.recipe.video_shape)
   return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def test_the_readme_says_which_frames_are_taken(folder):
+  """Its expressions give what a prediction takes, at a distance and in parts."""
+  card = json.loads((folder / "card.json").read_text())
+  frames = card["frames"]
+  for sampling in ("stride", "parts"):
+    text = export_readme.make_readme({**card, "frames": {**frames, "sampling": sampling}})
+    steps = dict.fromkeys(re.findall(r"`((?:start|np)[^`]*\n?[^`]*)`", text))
+    take = transforms.ClipTransform.for_testing(frames["count"], frames["stride"], 8, sampling)
+    for n in (1, 9, 40, 177):
+      found = {"np": np, "n": n}
+      for step in steps:
+        exec(step if step.startswith("start") else f"positions = {step}", found)
+      np.testing.assert_array_equal(found["positions"], take.test_indices(n, 0, 1))
 
 
 def _run_readme(folder, clips, forbidden):
@@ -116,6 +133,7 @@ def test_card(model, folder, finished):
   assert card["outputs"]["noun"]["kind"] == "softmax"
   rates = model.recipe.rates
   wanted = {"count": 8, "stride": model.recipe.stride, "crop_size": 32, "fps": 12.0}
+  wanted["sampling"] = "stride"
   assert card["frames"] == {**wanted, "rates": list(rates)} and rates == (12.0,)
   assert card["pixels"]["channel_order"] == "RGB"
   assert card["platforms"] == ["cpu", "cuda", "tpu"]
