@@ -131,7 +131,7 @@ def checkpoint_score(weights: weight_files.Weights) -> Callable[[np.ndarray], di
   """
   weight_files.require_view(weights, types.EGO)
   function, network = make_score(weights.card)
-  step = devices.jit_over(devices.make_mesh(1), function)
+  step = devices.jit_over(devices.make_mesh(1), function, params=network.shapes)
   params, stats = jax.device_put(towers.arrays(weights, types.EGO, network))
 
   def score(video: np.ndarray) -> dict[str, jax.Array]:

@@ -88,27 +88,47 @@ def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
   return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
 
-# Options for XLA by platform. Its YNNPACK fusions leave small convolutions on
-# CPU to one thread, among them all of up to 128 channels on 28 x 28 positions:
-# on two cores a training step took up to a third longer with them.
-_OPTIONS = {"cpu": {"xla_cpu_experimental_ynn_fusion_type": ""}}
+# XLA's YNNPACK fusions leave small convolutions on CPU to one thread, among them
+# all of up to 128 channels on 28 x 28 positions: on two cores a training step
+# took up to a third longer with them. Without them, the product with a matrix of
+# 1,024 x 4,096 took twice its time, and a step of ViT-L a sixth more. For single
+# products alone they made the demo's steps a tenth longer, by the clock: programs
+# without large matrices have none.
+_FUSIONS = "xla_cpu_experimental_ynn_fusion_type"
+_OPTIONS = {"cpu": {_FUSIONS: ""}}
+_OPTIONS_OF_LARGE_MATRICES = {"cpu": {_FUSIONS: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}}
+# Those of ViT-B's blocks (768 x 3,072) have more elements, and no network of
+# convolutions has such a matrix.
+_LARGE_MATRIX = 2**21
 
 
-def compiler_options(platform: str) -> dict[str, str]:
+def compiler_options(platform: str, params: Any = ()) -> dict[str, str]:
   """XLA's options for a program on this platform, for `jax.jit`.
 
   Options that the user's `XLA_FLAGS` set are left out, and those that the
   installed XLA doesn't know.
+
+  Args:
+    platform: "cpu" or another one's name.
+    params: parameters of the program's network, or their shapes, in any pytree.
   """
   flags = os.environ.get("XLA_FLAGS", "")
+  table = _OPTIONS
+  if any(_is_large_matrix(leaf) for leaf in jax.tree.leaves(params)):
+    table = _OPTIONS_OF_LARGE_MATRICES
   options = {
     name: value
-    for name, value in _OPTIONS.get(platform, {}).items()
+    for name, value in table.get(platform, {}).items()
     if f"--{name}=" not in flags and _is_known(name, value)
   }
   if options:
     logging.log_first_n(logging.INFO, "XLA's options on %s: %s", 1, platform, options)
   return options
+
+
+def _is_large_matrix(leaf: Any) -> bool:
+  """Whether an array is a matrix, or a stack of them, that is large."""
+  return leaf.ndim in (2, 3) and leaf.shape[-2] * leaf.shape[-1] >= _LARGE_MATRIX
 
 
 @functools.cache
@@ -127,6 +147,7 @@ def jit_over(
   *,
   donate: bool = False,
   out_shardings: Any = None,
+  params: Any = (),
 ) -> Callable[..., Any]:
   """Compiles a function of arrays over all devices.
 
@@ -137,6 +158,7 @@ def jit_over(
     donate: whether the first argument is not needed afterwards. Its memory is
       then used again, except on CPU, where XLA would copy each array first.
     out_shardings: where the results lie; None is whole on every device.
+    params: see `compiler_options`.
   """
 
   @functools.wraps(function)
@@ -149,7 +171,7 @@ def jit_over(
     traced,
     donate_argnums=(0,) if donate and platform != "cpu" else (),
     out_shardings=replicated(mesh) if out_shardings is None else out_shardings,
-    compiler_options=compiler_options(platform),
+    compiler_options=compiler_options(platform, params),
   )
 
 

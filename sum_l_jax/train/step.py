@@ -125,4 +125,6 @@ def make_train_step(
     return new_state, sums
 
   whole = devices.replicated(mesh)
-  return devices.jit_over(mesh, step, donate=True, out_shardings=(shardings or whole, whole))
+  return devices.jit_over(
+    mesh, step, donate=True, out_shardings=(shardings or whole, whole), params=network.shapes
+  )

@@ -143,6 +143,25 @@ def test_programs_on_cpu_are_free_of_one_threaded_fusions(monkeypatch):
   assert "ynn" not in text(devices.jit_over(devices.make_mesh(1), convolve))
 
 
+def test_large_products_are_fusions_of_their_own(monkeypatch):
+  monkeypatch.delenv("XLA_FLAGS", raising=False)
+  shape = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.float32)
+  ones = {OPTION: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+  block = {"up": {"kernel": shape(12, 768, 3072), "bias": shape(12, 3072)}}
+  assert devices.compiler_options("cpu", block) == ones
+  assert not devices.compiler_options("tpu", block)
+  # Convolutions of a wide network, a projection, and the blocks of a small transformer.
+  for small in (shape(3, 1, 1, 2048, 1024), shape(2304, 384), shape(4, 96, 384)):
+    assert devices.compiler_options("cpu", {"kernel": small}) == {OPTION: ""}
+  mesh = devices.make_mesh(1)
+  x, kernel = shape(8, 1024), shape(1024, 2048)
+  text = lambda params: (
+    devices.jit_over(mesh, jnp.matmul, params=params).lower(x, kernel).compile().as_text()
+  )
+  assert "ynn" in text(kernel)
+  assert "ynn" not in text(())
+
+
 def test_flags_of_the_user_win(monkeypatch):
   monkeypatch.setenv("XLA_FLAGS", f"--xla_dump_to=x --{OPTION}=dot")
   assert not devices.compiler_options("cpu")

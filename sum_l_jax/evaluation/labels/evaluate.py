@@ -114,7 +114,8 @@ def make_score_step(
     mesh: devices; the batch is split over the `data` axis.
     heads: see `make_score`.
   """
-  return devices.jit_over(mesh, make_score(network, view=view, kinds=kinds, heads=heads))
+  score = make_score(network, view=view, kinds=kinds, heads=heads)
+  return devices.jit_over(mesh, score, params=network.shapes)
 
 
 def evaluate(

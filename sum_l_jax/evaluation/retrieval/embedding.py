@@ -72,7 +72,7 @@ def make_embed_step(network: Any, *, view: str, mesh: jax.sharding.Mesh) -> Step
     outputs, _ = network.apply(params, stats, {view: pixels}, train=False)
     return (outputs[view]["embedding"], batch["clip"], batch["view"], batch["mask"])
 
-  return devices.jit_over(mesh, step)
+  return devices.jit_over(mesh, step, params=network.shapes)
 
 
 def embed(
