@@ -165,8 +165,3 @@ def whole_outside_blocks(tree: Any) -> Any:
     return leaf if _BLOCK.search(name) else _gather(leaf)
 
   return jax.tree_util.tree_map_with_path(one, tree)
-
-
-def keep_divided(primitive: Any, *_: Any, **__: Any) -> bool:
-  """What the backward pass may keep, for `jax.checkpoint`: all but whole copies."""
-  return primitive.name != "sharding_constraint"

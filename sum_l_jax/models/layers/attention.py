@@ -5,7 +5,8 @@ the network asks for it, and its gradient.
 
   way     what it is                               where
   plain   the formula; keeps all logits            anywhere
-  xla     `jax.nn.dot_product_attention`; likewise anywhere, without a cap
+  xla     `jax.nn.dot_product_attention`; blocks   anywhere, without a cap
+          of a transformer compute it twice
   cudnn   cuDNN's fused attention                  NVIDIA GPUs, see `cudnn`
   blocks  blocks of queries and keys, no logits    anywhere
           kept (`block_attention`)
@@ -26,6 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from sum_l_jax.models.layers import block_attention
+from sum_l_jax.models.layers import kept
 
 # The name of what an attention leaves for its backward pass, for `jax.checkpoint`.
 KEPT = block_attention.KEPT
@@ -57,10 +59,11 @@ def plain(query: jax.Array, key: jax.Array, value: jax.Array, *, cap: float = 0.
   """
   scale = query.shape[-1] ** -0.5
   logits = jnp.einsum("bnhd,bmhd->bhnm", query * scale, key, preferred_element_type=jnp.float32)
+  logits = kept.keep(logits)
   if cap:
     logits = cap * jnp.tanh(logits / cap)
   weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
-  return jnp.einsum("bhnm,bmhd->bnhd", weights, value)
+  return kept.keep(jnp.einsum("bhnm,bmhd->bnhd", weights, value))
 
 
 def xla(query: jax.Array, key: jax.Array, value: jax.Array, *, cap: float = 0.0) -> jax.Array:

@@ -20,6 +20,7 @@ import numpy as np
 
 from sum_l_jax.models import draws
 from sum_l_jax.models.layers import attention
+from sum_l_jax.models.layers import kept
 from sum_l_jax.models.layers import product
 from sum_l_jax.system import sharding
 
@@ -209,9 +210,18 @@ class Attention(nnx.Module):
     self.out = dense() if project_out else None
     self.options = options
 
-  def project(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+  def project(
+    self, x: jax.Array, rotary: Rotary | None = None
+  ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`[B, N, D]` -> queries, keys and values `[B, N, H, Dh]`."""
-    return self._split(self.query(x)), self._split(self.key(x)), self._split(self.value(x))
+    query, key, value = (
+      self._split(self.query(x)),
+      self._split(self.key(x)),
+      self._split(self.value(x)),
+    )
+    if rotary is not None:
+      query, key = rotate(query, rotary), rotate(key, rotary)
+    return kept.keep(query), kept.keep(key), kept.keep(value)
 
   def __call__(self, x: jax.Array, rotary: Rotary | None = None) -> jax.Array:
     """`[B, N, D]` -> `[B, N, D]`; all tokens see each other."""
@@ -220,10 +230,9 @@ class Attention(nnx.Module):
       count, head=options.width // options.heads, dtype=options.dtype, cap=options.cap
     )
     padding = ((0, length - count), (0, 0))
-    query, key, value = self.project(jnp.pad(x, ((0, 0), *padding)))
     if rotary is not None:
       rotary = jnp.pad(rotary[0], padding), jnp.pad(rotary[1], padding)
-      query, key = rotate(query, rotary), rotate(key, rotary)
+    query, key, value = self.project(jnp.pad(x, ((0, 0), *padding)), rotary)
     known = count if length > count else None
     return self._join(options.attend(query, key, value, cap=options.cap, count=known))[:, :count]
 
@@ -276,7 +285,7 @@ class Attention(nnx.Module):
   def _join(self, y: jax.Array) -> jax.Array:
     with jax.named_scope(attention.SCOPE):
       y = y.reshape(*y.shape[:-2], -1)
-    return y if self.out is None else self.out(y)
+    return y if self.out is None else kept.keep(self.out(y))
 
 
 class Mlp(nnx.Module):
@@ -303,7 +312,8 @@ class Mlp(nnx.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """`[B, N, D]` -> `[B, N, D]`."""
-    return self.down(self.activation(self.up(x)))
+    # The second one is kept where layer scale needs it.
+    return kept.keep(self.down(self.activation(kept.keep(self.up(x)))))
 
 
 class Block(nnx.Module):
@@ -417,7 +427,7 @@ class Stack(nnx.Module):
         drop none.
       key: random key of dropping, where there are rates.
       remat: whether the backward pass computes each block again, but for what its
-        attention gave.
+        attention gave. Otherwise it keeps what `layers.kept` says.
       frozen: number of blocks at the start that get no gradient.
       **inputs: what each block is called with.
     """
@@ -434,10 +444,14 @@ class Stack(nnx.Module):
       return block(x, keep=keep, **inputs), None
 
     if remat:
-      kept = jax.checkpoint_policies.save_only_these_names(attention.KEPT)
-      run = jax.checkpoint(run, policy=kept)
-    elif sharding.divided():
-      run = jax.checkpoint(run, policy=sharding.keep_divided, prevent_cse=False)
+      run = jax.checkpoint(
+        run, policy=jax.checkpoint_policies.save_only_these_names(attention.KEPT)
+      )
+    else:
+      # Parameters that devices share are no part of what is kept: they are put
+      # together again. A scan's passes are two loops, between which nothing that
+      # is computed twice can be found and merged.
+      run = jax.checkpoint(run, policy=kept.policy, prevent_cse=False)
     given: dict[str, Any] = {"params": params}
     if drops:
       if key is None:
