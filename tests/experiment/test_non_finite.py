@@ -26,6 +26,9 @@ from tests.support import runs
 class _Line:
   """A network of one weight matrix and one statistic, on batch["x"]."""
 
+  # Of no large matrix.
+  shapes = ()
+
   def init(self):
     return {"w": jnp.arange(1.0, 7.0).reshape(3, 2)}, {"mean": jnp.zeros(2)}
 

@@ -34,6 +34,9 @@ FACTORS = {"w": 1.0, "still": 0.0}
 class Line:
   """A network whose loss is w . x + still, with statistics that move."""
 
+  # Of no large matrix.
+  shapes = ()
+
   def apply(self, params, stats, batch, *, train, key):
     del train, key
     out = jnp.sum(params["w"] * batch["ego"]["x"]) + params["still"]
