@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 
@@ -15,6 +16,7 @@ from benchmarks import growth
 from benchmarks import host_input
 from benchmarks import input_rate
 from benchmarks import mining_rate
+from benchmarks import vit
 from sum_l_jax.data import nearest
 
 
@@ -24,6 +26,13 @@ def test_the_reference_recipe_gives_our_pixels(tmp_path):
   assert 0 < input_rate.agreement(tmp_path, 3) <= 1.0
   reference = input_rate.ReferenceClips(tmp_path / "files")[0]
   assert reference.shape == (3, 32, 224, 224)
+
+
+def test_both_transformers_give_the_same_tokens():
+  """The one in PyTorch has our weights, and the update's loss is a function of these."""
+  spec = vit.row("videomae_b", depth=1, quick=True)
+  small = dataclasses.replace(spec, width=64, mlp=128, heads=2)
+  assert vit.difference(small) < 1e-5
 
 
 def test_numpy_finds_what_mining_finds():
