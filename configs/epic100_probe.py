@@ -22,7 +22,9 @@ Hardware: V-JEPA 2 trained on 64 GPUs. This config has not been run on its data.
 Score: none is published for this task.
 
 Arguments: method=fpv_only|sum_l, backbone=vjepa2_l|vjepa2_h|vjepa2_g|
-videoprism_b|videoprism_l|..., head=attentive|pooler.
+videoprism_b|videoprism_l|..., head=attentive|pooler, and features=DIR, with
+method=sum_l also exo_features=DIR, which take what data_prep.extract_features
+stored in the place of frames (docs/features.md).
 """
 
 from sum_l_jax.config import presets
@@ -31,14 +33,23 @@ from sum_l_jax.config import read
 
 def get_config(argument: str = ""):
   """A probe on a frozen encoder for EPIC-KITCHENS-100."""
-  choice = read.parse_arguments(argument, method="fpv_only", backbone="vjepa2_l", head="attentive")
+  choice = read.parse_arguments(
+    argument,
+    method="fpv_only",
+    backbone="vjepa2_l",
+    head="attentive",
+    features="",
+    exo_features="",
+  )
   config = read.default_config()
   config.method = choice["method"]
   config.model.backbone = choice["backbone"]
   config.model.head = choice["head"]
-  config.ego.freeze = "all"
-  if config.method != "fpv_only":
-    config.exo.freeze = "all"
+  for view, folder in ((config.ego, choice["features"]), (config.exo, choice["exo_features"])):
+    if folder:
+      view.input, view.features = "tokens", (folder,)
+    elif view is config.ego or config.method != "fpv_only":
+      view.freeze = "all"
 
   config.ego.dataset = "data/epic100/ego"
   config.exo.datasets = ("data/lemma/exo",)
@@ -47,11 +58,12 @@ def get_config(argument: str = ""):
 
   config.precision = "bfloat16"
   config.model.dropout = 0.0
-  config.frames.rand_augment = "rand-m7-n4-mstd0.5-inc1"
-  config.frames.erase = 0.25
-  config.frames.crop_area = (0.08, 1.0)
+  if not choice["features"]:
+    config.frames.rand_augment = "rand-m7-n4-mstd0.5-inc1"
+    config.frames.erase = 0.25
+    config.frames.crop_area = (0.08, 1.0)
+    config.eval.clips = 1
+    config.eval.crops = 1
   presets.set_probe_stage(config.joint_stage, choice["head"])
   presets.set_stage_one(config)
-  config.eval.clips = 1
-  config.eval.crops = 1
   return config

@@ -1,7 +1,8 @@
 """Writes a checkpoint's weights as one small `.npz` file, without pickle.
 
 The optimizer stays behind. `config.init.ego`, `config.init.exo` and
-`--checkpoint` take the file.
+`--checkpoint` take the file. Towers that were trained on stored features get the
+encoder that made them by --ego_encoder and --exo_encoder, and then read videos.
 """
 
 from __future__ import annotations
@@ -19,9 +20,13 @@ from sum_l_jax.system import command_line
 
 def export(args: argparse.Namespace) -> None:
   """Reads the weights, drops what is not asked for, and writes the rest."""
+  from sum_l_jax.checkpoint import stored_encoders
   from sum_l_jax.checkpoint import weight_files
 
   weights = weight_files.read_weights(args.checkpoint)
+  for view, path in (("ego", args.ego_encoder), ("exo", args.exo_encoder)):
+    if path:
+      weights = stored_encoders.with_encoder(weights, weight_files.read_weights(path), view)
   if args.encoder_only:
     keep_encoder = lambda tree: {
       view: {"encoder": tower["encoder"]} for view, tower in tree.items() if "encoder" in tower
@@ -46,6 +51,12 @@ def main(argv: list[str] | None = None) -> int:
   )
   parser.add_argument("--output", required=True, metavar="FILE.npz")
   parser.add_argument("--encoder_only", action="store_true", help="leave heads and projections out")
+  for view in ("ego", "exo"):
+    parser.add_argument(
+      f"--{view}_encoder",
+      metavar="WEIGHTS",
+      help=f"encoder of the stored features that the {view} tower was trained on",
+    )
   return command_line.run(parser, export, argv)
 
 

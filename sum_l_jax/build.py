@@ -12,6 +12,7 @@ that need them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
@@ -26,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sum_l_jax import build_features
 from sum_l_jax import models
 from sum_l_jax import types
 from sum_l_jax.config import durations
@@ -35,12 +37,14 @@ from sum_l_jax.config import trained_layers
 from sum_l_jax.config.schema import EXO_STAGE
 from sum_l_jax.config.schema import JOINT_STAGE
 from sum_l_jax.config.schema import Settings
+from sum_l_jax.data import feature_store
 from sum_l_jax.data import input_options
 from sum_l_jax.data import label_union
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
 from sum_l_jax.data import shard_cache
+from sum_l_jax.data import shards
 from sum_l_jax.losses.objective import Objective
 from sum_l_jax.models import backbones
 from sum_l_jax.models.encoder import EncoderOptions
@@ -98,6 +102,8 @@ class StageData:
     narrations: sentence vectors, or None.
     skip: ids of the clips that are never shown, by view, of the views that have
       a list.
+    features: what an encoder made of each data set, by view, of the views that read
+      it in the place of frames.
   """
 
   ego: records.ClipDataset | None
@@ -105,6 +111,15 @@ class StageData:
   pairs: pairing.PairTable | None
   narrations: narration_table.NarrationTable | None
   skip: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
+  features: Mapping[str, tuple[feature_store.FeatureStore, ...]] = dataclasses.field(
+    default_factory=dict
+  )
+
+  @property
+  def files(self) -> tuple[shards.Shards, ...]:
+    """The files that are read: those of features in the place of frames."""
+    sources = (self.features.get(view) or pools for view, pools in self.pools.items())
+    return tuple(source.shards for of_view in sources for source in of_view)
 
   @property
   def pools(self) -> dict[str, tuple[records.ClipDataset, ...]]:
@@ -143,6 +158,10 @@ class StageData:
       **{
         f"{view}_skip_list": hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]
         for view, ids in self.skip.items()
+      },
+      **{
+        f"{view}_features": list(map(build_features.digest, stores))
+        for view, stores in self.features.items()
       },
     }
 
@@ -242,17 +261,32 @@ def open_data(settings: Settings, stage: str) -> StageData:
   """
   if stage == EXO_STAGE:
     exo = _open_exo(settings, stage)
-    return StageData(None, exo, None, None, _skip_lists(settings, types.EXO))
+    skip = _skip_lists(settings, types.EXO)
+    return StageData(None, exo, None, None, skip, _open_features(settings, None, exo))
   ego = _open_ego(settings)
   if not settings.uses_exo:
-    return StageData(ego, (), None, None, _skip_lists(settings, types.EGO))
+    skip = _skip_lists(settings, types.EGO)
+    return StageData(ego, (), None, None, skip, _open_features(settings, ego, ()))
   exo = _open_exo(settings, stage)
   narrations = narration_table.NarrationTable.load(
     _required(settings.narrations, "narrations", "the narrations' embeddings")
   )
   pairs = pairing.PairTable.load(_required(settings.pairs.table, "pairs.table", "the mined pairs"))
   pairs.check(ego, exo, narrations)
-  return StageData(ego, exo, pairs, narrations, _skip_lists(settings, *types.VIEWS))
+  skip, features = _skip_lists(settings, *types.VIEWS), _open_features(settings, ego, exo)
+  return StageData(ego, exo, pairs, narrations, skip, features)
+
+
+def _open_features(
+  settings: Settings, ego: records.ClipDataset | None, exo: Sequence[records.ClipDataset]
+) -> dict[str, tuple[feature_store.FeatureStore, ...]]:
+  """Features of the training data by view, of the views that read them."""
+  pools = {types.EGO: (ego,) if ego else (), types.EXO: exo}
+  found = {
+    view: build_features.find_stores(settings, view, own, training=True)
+    for view, own in pools.items()
+  }
+  return {view: stores for view, stores in found.items() if stores}
 
 
 def init_digests(settings: Settings) -> dict[str, str]:
@@ -270,6 +304,8 @@ def train_transform(settings: Settings, view: str) -> transforms.ClipTransform:
   """Sampling and augmentation of one view in training."""
   from sum_l_jax.data import transforms
 
+  if settings.stored(view):
+    return build_features.transform(settings, view)
   clip = settings.clip(view)
   return transforms.ClipTransform(
     num_frames=clip.count,
@@ -290,6 +326,8 @@ def eval_transform(settings: Settings, view: str) -> transforms.ClipTransform:
   """Sampling of one view at test time: no augmentation, and a crop size of its own."""
   from sum_l_jax.data import transforms
 
+  if settings.stored(view):
+    return build_features.transform(settings, view)
   clip = settings.clip(view)
   return transforms.ClipTransform.for_testing(
     clip.count, clip.stride, clip.eval_crop_size, clip.sampling
@@ -317,15 +355,16 @@ def this_host() -> input_options.Host:
   return input_options.Host(jax.process_index(), jax.process_count())
 
 
-def pixel_specs(settings: Settings, views: Mapping[str, Any]) -> dict[str, models.PixelSpec]:
+def pixel_specs(settings: Settings, views: Iterable[str]) -> dict[str, models.PixelSpec]:
   """What the encoders' pixels look like, by view."""
-  return {
-    view: models.PixelSpec(
-      *types.NORMALIZATIONS[settings.view(view).normalization],
-      channel_order=settings.view(view).channel_order,
-    )
-    for view in views
-  }
+  return {view: _pixel_spec(settings, view) for view in views}
+
+
+def _pixel_spec(settings: Settings, view: str) -> models.PixelSpec:
+  if settings.stored(view):
+    return build_features.pixels(settings, view)
+  own = settings.view(view)
+  return models.PixelSpec(*types.NORMALIZATIONS[own.normalization], channel_order=own.channel_order)
 
 
 def probe_options(settings: Settings) -> models.ProbeOptions | None:
@@ -381,7 +420,8 @@ def build_network(
   return Network(
     functools.partial(
       models.make_model,
-      backbone={view: settings.backbone(view) for view in tasks},
+      backbone={view: settings.backbone(view) for view in tasks if not settings.stored(view)},
+      stored=build_features.specs(settings, tasks),
       tasks={
         view: {name: task.num_classes for name, task in named.items()}
         for view, named in tasks.items()
@@ -630,9 +670,19 @@ class Trainer:
 
   @property
   def clips(self) -> dict[str, tuple[int, int]]:
-    """Frames of a clip and pixels of their sides in training, by view."""
-    clips = {view: self.settings.clip(view) for view in self.tasks}
+    """Frames of a clip and pixels of their sides in training, by view that has frames."""
+    framed = [view for view in self.tasks if not self.settings.stored(view)]
+    clips = {view: self.settings.clip(view) for view in framed}
     return {view: (clip.count, clip.crop_size) for view, clip in clips.items()}
+
+  @property
+  def tokens(self) -> dict[str, tuple[int, int, str]]:
+    """Tokens of a clip, their channels and their type, by view that has features."""
+    found = {}
+    for view in (view for view in self.tasks if self.settings.stored(view)):
+      card = build_features.card(self.settings, view)
+      found[view] = (*card.shape[1:], card.dtype)
+    return found
 
   @property
   def everywhere(self) -> jax.sharding.NamedSharding:
@@ -692,7 +742,10 @@ class Trainer:
     return loader.TrainStream(
       {
         view: examples.ViewClips(
-          pools, train_transform(settings, view), data.skip.get(view, frozenset())
+          pools,
+          train_transform(settings, view),
+          data.skip.get(view, frozenset()),
+          data.features.get(view, ()),
         )
         for view, pools in data.pools.items()
       },
@@ -743,20 +796,30 @@ class Trainer:
     """Names of the encoders and the frames that they take; exo's where they are others."""
     settings, leading = self.settings, self.opened.leading
     numbers = {}
+    stored = build_features.described(settings, tuple(self.tasks))
     for view in self.tasks:
       clip = settings.clip(view)
-      numbers[view] = {
-        "count": clip.count,
-        "stride": clip.stride,
-        "sampling": clip.sampling,
-        "crop_size": clip.eval_crop_size,
-      }
-    names = {view: settings.backbone(view) for view in self.tasks}
+      numbers[view] = (
+        stored[view]["frames"]
+        if view in stored
+        else {
+          "count": clip.count,
+          "stride": clip.stride,
+          "sampling": clip.sampling,
+          "crop_size": clip.eval_crop_size,
+        }
+      )
+    names = {
+      view: stored[view]["encoder"]["name"] if view in stored else settings.backbone(view)
+      for view in self.tasks
+    }
     first = next(view for view in types.VIEWS if view in self.tasks)
     others = {view: given for view, given in numbers.items() if given != numbers[first]}
     return {
       "backbone": names[first],
       **({"backbones": names} if len(set(names.values())) > 1 else {}),
+      # The encoders of these views are not among the parameters.
+      **({"features": stored} if stored else {}),
       "frames": {
         **numbers[first],
         # The rate of the stored frames, in which the stride counts.

@@ -16,11 +16,14 @@ from absl import logging
 import jax
 
 from sum_l_jax import build
+from sum_l_jax import build_features
 from sum_l_jax import models
 from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.config import stored_features
 from sum_l_jax.config.schema import Settings
 from sum_l_jax.data import eval_loader
+from sum_l_jax.data import feature_store
 from sum_l_jax.data import label_union
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
@@ -34,29 +37,66 @@ from sum_l_jax.models import backbones
 from sum_l_jax.system import devices
 
 
-def during_views(settings: Settings) -> eval_loader.TestViews:
+@dataclasses.dataclass(frozen=True)
+class Views:
+  """Numbers of test views that a config asks for; 0 is as many as were stored.
+
+  Attributes:
+    clips: temporal samples of a clip.
+    crops: spatial crops of a temporal sample.
+  """
+
+  clips: int
+  crops: int
+
+  def of(
+    self, settings: Settings, view: str, features: feature_store.FeatureStore | None
+  ) -> eval_loader.TestViews:
+    """The test views of a data set.
+
+    Args:
+      settings: resolved settings.
+      view: view of the data set.
+      features: its features, where the view reads them.
+    """
+    if features is None:
+      return eval_loader.TestViews(self.clips, self.crops)
+    stored = features.card.views
+    if stored_features.framed(settings):  # The numbers are those of frames.
+      return eval_loader.TestViews(stored.samples, stored.crops)
+    return eval_loader.TestViews(self.clips or stored.samples, self.crops or stored.crops)
+
+
+def during_views(settings: Settings) -> Views:
   """The test views that are scored while a stage trains."""
-  return eval_loader.TestViews(settings.eval.during_clips, settings.eval.during_crops)
+  return Views(settings.eval.during_clips, settings.eval.during_crops)
 
 
-def final_views(settings: Settings) -> eval_loader.TestViews:
+def final_views(settings: Settings) -> Views:
   """The test views that are scored at the end."""
-  return eval_loader.TestViews(settings.eval.clips, settings.eval.crops)
+  return Views(settings.eval.clips, settings.eval.crops)
 
 
 def _stream_opener(
-  settings: Settings, view: str, views: eval_loader.TestViews, mesh: jax.sharding.Mesh
+  settings: Settings, view: str, views: Views, mesh: jax.sharding.Mesh
 ) -> Callable[[records.ClipDataset], eval_loader.EvalStream]:
   """Returns what makes the test views of a data set of this view."""
-  return functools.partial(
-    eval_loader.EvalStream,
-    transform=build.eval_transform(settings, view),
-    views=views,
-    # The last batches are padded in any case.
-    batch_size=devices.padded(settings.eval.batch_size, mesh),
-    options=build.input_options_of(settings),
-    host=build.this_host(),
-  )
+
+  def open_stream(dataset: records.ClipDataset) -> eval_loader.EvalStream:
+    stores = build_features.find_stores(settings, view, [dataset], training=False)
+    features = stores[0] if stores else None
+    return eval_loader.EvalStream(
+      dataset,
+      build.eval_transform(settings, view),
+      features=features,
+      views=views.of(settings, view, features),
+      # The last batches are padded in any case.
+      batch_size=devices.padded(settings.eval.batch_size, mesh),
+      options=build.input_options_of(settings),
+      host=build.this_host(),
+    )
+
+  return open_stream
 
 
 def pool_window(settings: Settings, view: str, card: towers.Card | None = None) -> int:
@@ -67,8 +107,8 @@ def pool_window(settings: Settings, view: str, card: towers.Card | None = None) 
     view: view that is scored.
     card: card of the checkpoint that is scored; None for that of a training.
   """
-  if settings.model.head != types.LINEAR_HEAD:
-    return 0  # A probe reads tokens, of which there are no windows.
+  if settings.model.head != types.LINEAR_HEAD or settings.stored(view):
+    return 0  # Of tokens there are no windows.
   window = settings.eval.pool_window
   if card is not None and "pool_window" in card.get("network", {}):
     saved = towers.pool_window(card, view)
@@ -92,7 +132,7 @@ def build_evaluator(
   *,
   view: str,
   mesh: jax.sharding.Mesh,
-  views: eval_loader.TestViews,
+  views: Views,
   train: records.ClipDataset | None = None,
   card: towers.Card | None = None,
   tasks: Mapping[str, types.Task] | None = None,
@@ -260,14 +300,15 @@ def build_checkpoint_retrieval(
   source = functools.partial(
     _source, settings, table, mesh, views=final_views(settings), lora=False
   )
+  exo = source(types.EXO, pools)
   return retrieval_run.CheckpointRetrieval(
     trees=build.make_layout(settings, mesh).put((weights.params, weights.stats)),
-    exo=source(types.EXO, pools),
+    exo=exo,
     ego_source=lambda dataset: source(types.EGO, [dataset]),
     about={
       "exo_split": settings.eval.retrieval_exo_split,
       "exo_fingerprints": [pool.fingerprint for pool in pools],
-      "views": final_views(settings).count,
+      "views": exo.streams[0].num_views if exo.streams else 0,
       "text_model": table.model,
     },
   )
@@ -280,7 +321,7 @@ def _source(
   view: str,
   datasets: Sequence[records.ClipDataset],
   *,
-  views: eval_loader.TestViews,
+  views: Views,
   lora: bool,
 ) -> retrieval_source.Source:
   network = build.build_network(settings, {view: {}}, embedding_dim=table.dim, lora=lora)
@@ -331,12 +372,18 @@ def _load_table(
 
 def _check_exo(settings: Settings, weights: weight_files.Weights) -> None:
   """Checks what class scores don't depend on, and `final` leaves unchecked."""
-  given = dataclasses.asdict(build.pixel_specs(settings, weights.card["pixels"])[types.EXO])
-  saved = dataclasses.asdict(models.PixelSpec.from_json(weights.card["pixels"][types.EXO]))
   prenorm = settings.model.projection_prenorm == "true"
+  weight_files.check_trained_with(
+    weights, ("model.projection_prenorm", towers.prenorm(weights.card), prenorm)
+  )
+  if settings.stored(types.EXO):
+    build_features.check_trained_on(settings, weights, types.EXO)
+    return
+  weight_files.require_encoder(weights, types.EXO)
+  given = dataclasses.asdict(build.pixel_specs(settings, (types.EXO,))[types.EXO])
+  saved = dataclasses.asdict(models.PixelSpec.from_json(weights.card["pixels"][types.EXO]))
   weight_files.check_trained_with(
     weights,
     ("exo.channel_order", saved.pop("channel_order"), given.pop("channel_order")),
     ("exo.normalization", saved, given),
-    ("model.projection_prenorm", towers.prenorm(weights.card), prenorm),
   )

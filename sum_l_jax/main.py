@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
-import itertools
 import logging
 import os
 import pathlib
@@ -33,6 +32,7 @@ import absl.logging
 from etils import epath
 from ml_collections import config_flags
 
+from sum_l_jax import types
 from sum_l_jax.checkpoint import integrity
 from sum_l_jax.config import read
 from sum_l_jax.config import starting_weights
@@ -239,15 +239,19 @@ def _check_what_follows(settings: Settings) -> None:
     FileNotFoundError, ValueError: something is missing, or belongs to other data.
   """
   from sum_l_jax import build
+  from sum_l_jax import build_features
   from sum_l_jax.data import records
+  from sum_l_jax.data import shards
 
-  datasets: list[records.ClipDataset] = []
+  needed: list[shards.Shards] = []
   for stage in settings.stages[1:]:
-    datasets += itertools.chain(*build.open_data(settings, stage).pools.values())
+    needed += build.open_data(settings, stage).files
   if JOINT_STAGE in settings.stages and settings.ego.dataset:
-    datasets += [records.ClipDataset(settings.ego.dataset, s) for s in settings.eval.splits]
-  for dataset in datasets:
-    dataset.shards.check_files()
+    splits = [records.ClipDataset(settings.ego.dataset, s) for s in settings.eval.splits]
+    stores = build_features.find_stores(settings, types.EGO, splits, training=False)
+    needed += [source.shards for source in stores or splits]
+  for files in needed:
+    files.check_files()
 
 
 def _train(

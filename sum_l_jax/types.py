@@ -33,6 +33,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import typing
+from typing import Any
 from typing import NotRequired
 from typing import TypeAlias
 from typing import TypedDict
@@ -65,15 +66,25 @@ Array: TypeAlias = "np.ndarray | jax.Array"
 
 
 class ViewInputs(TypedDict):
-  """What the model reads of one view.
+  """What the model reads of one view: a video, or what an encoder made of it.
 
   Attributes:
     video: uint8 `[B, T, H, W, 3]`, RGB. Pixels stay bytes until the device.
     color_offset: float32 `[B, 3]`, added to RGB on the scale 0..1.
+    tokens: bfloat16, float16 or float32 `[B, N, C]`, in the place of both.
   """
 
-  video: Array
+  video: NotRequired[Array]
   color_offset: NotRequired[Array]
+  tokens: NotRequired[Array]
+
+
+_INPUTS = ("video", "color_offset", "tokens")
+
+
+def inputs_of(part: Mapping[str, Any]) -> dict[str, Any]:
+  """What the model reads of one view of a batch."""
+  return {name: part[name] for name in _INPUTS if name in part}
 
 
 class Mixed(TypedDict):
@@ -169,6 +180,12 @@ POOL_SAMPLING = ("clips", "square_root", "equal")
 # feature, or what a probe makes of its tokens.
 LINEAR_HEAD = "linear"
 HEADS = (LINEAR_HEAD, "attentive", "pooler")
+
+# What the towers of a view get: videos, or what an encoder made of them before
+# (`data.feature_store`).
+FRAMES = "frames"
+TOKENS = "tokens"
+INPUTS = (FRAMES, TOKENS)
 
 # Policies of RandAugment in timm's notation, `data.rand_augment`.
 RAND_AUGMENT = r"rand(-(m(10|\d)|n[1-9]|mstd\d+(\.\d+)?|inc[01]))*"

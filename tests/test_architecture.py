@@ -23,6 +23,7 @@ FLOORS = (
   {"data", "losses", "models"},
   {"checkpoint", "train"},
   {"evaluation"},
+  {"build_features"},
   {"build"},
   {"build_evaluation", "prediction"},
   {"experiment"},
@@ -31,7 +32,7 @@ FLOORS = (
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # Only rooms from here up read settings; the others take keyword arguments.
-FIRST_THAT_KNOWS_CONFIG = FLOOR_OF["build"]
+FIRST_THAT_KNOWS_CONFIG = FLOOR_OF["build_features"]
 # data_prep stands on the library's floors below this one.
 ABOVE_DATA_PREP = FLOOR_OF["evaluation"]
 

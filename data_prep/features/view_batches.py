@@ -79,13 +79,13 @@ class ViewReader:
     try:
       if views.drawn == feature_card.TRAIN_VIEWS:
         rng = np.random.default_rng([views.seed, clip, sample])
-        _, video, offset = self._reader.train_example(0, clip, rng)
-        return Sample(clip, video[None], offset)
-      video = self._reader.test_example(0, clip, sample, views.samples, views.crops)
-      return Sample(clip, video, offset)
+        _, inputs = self._reader.train_example(0, clip, rng)
+        return Sample(clip, inputs["video"][None], inputs["color_offset"])
+      inputs = self._reader.test_example(0, clip, sample, views.samples, views.crops)
+      return Sample(clip, inputs["video"], offset)
     except examples.CorruptClipError as error:
       logging.warning("A clip can't be read, its features are zeros: %s", error)
-      video = np.zeros((views.crops, *self._reader.video_shape), np.uint8)
+      video = self._reader.blank(views.crops)["video"]
       return Sample(clip, video, offset, str(error))
 
 

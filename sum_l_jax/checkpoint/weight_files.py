@@ -170,6 +170,20 @@ class _Network:
 
 
 @dataclasses.dataclass(frozen=True)
+class _FeatureEncoder:
+  name: checked_json.Name
+  weights: str
+  source: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Features:
+  """What a card says of features that a view was trained on."""
+
+  encoder: _FeatureEncoder
+
+
+@dataclasses.dataclass(frozen=True)
 class _Card:
   """The fields of a card that other modules read."""
 
@@ -184,6 +198,7 @@ class _Card:
   stage: str = ""
   embedding_dim: checked_json.Count | None = None
   lora_alpha: checked_json.Positive | None = None
+  features: dict[Literal["ego", "exo"], _Features] = dataclasses.field(default_factory=dict)
   network: _Network = _Network()
   data: checked_json.Object = dataclasses.field(default_factory=dict)
   versions: checked_json.Object = dataclasses.field(default_factory=dict)
@@ -423,17 +438,48 @@ def weights_sha256(weights: Weights, view: str) -> str:
   return digest.hexdigest()
 
 
-def require_view(weights: Weights, view: str) -> None:
+def features_of(weights: Weights, view: str) -> dict[str, Any] | None:
+  """What the card says of the stored features that a view was trained on, if it was."""
+  return weights.card.get("features", {}).get(view)
+
+
+def require_encoder(weights: Weights, view: str) -> None:
+  """Makes sure that a view reads frames.
+
+  Raises:
+    ValueError: it was trained on stored features, and its encoder isn't there.
+  """
+  features = features_of(weights, view)
+  if features is None:
+    return
+  encoder = features["encoder"]
+  source = f", which came from {encoder['source']!r}" if encoder.get("source") else ""
+  raise ValueError(
+    f"The {view} view of {weights.source} was trained on stored features and has no encoder. Put"
+    f" {encoder['name']!r} in front of it, whose weights have the fingerprint"
+    f" {encoder['weights']!r}{source}: `python -m data_prep export_weights --checkpoint=RUN"
+    f" --{view}_encoder=WEIGHTS --output=FILE.npz`, and give FILE.npz."
+  )
+
+
+def require_view(weights: Weights, view: str, *, stored: bool = False) -> None:
   """Makes sure that a view can be scored.
+
+  Args:
+    weights: the weights.
+    view: "ego" or "exo".
+    stored: whether it is scored on stored features, which need no encoder.
 
   Raises:
     ValueError: no encoder of this view, its own or a shared one, or no trained
       head on it.
   """
+  if not stored:
+    require_encoder(weights, view)
   tower = weights.params.get(view, {})
   # An exo tower may share the ego encoder.
   shared = bool(tower) and "encoder" in weights.params.get("ego", {})
-  if "encoder" not in tower and not shared:
+  if "encoder" not in tower and not shared and not (stored and tower):
     advice = "Give a checkpoint of the joint stage."
     if view != types.EGO:  # The joint stage of a method without exo clips lacks it too.
       advice = f"Give a checkpoint that was trained on {view} clips, or clips of another view."
@@ -556,6 +602,28 @@ def _graft_probe(target: Tree, source: Tree) -> Tree:
   return {**target, **_graft_part(shared(target), shared(source), "the probe")}
 
 
+def _graft_encoder(
+  params: Tree, stats: Tree, weights: Weights, view: str, pixels: Mapping[str, str]
+) -> str:
+  """Puts the source's encoder into copied trees; returns the view that it is of there."""
+  has_encoder = [v for v in types.VIEWS if "encoder" in weights.params.get(v, {})]
+  if not has_encoder:
+    require_encoder(weights, view)
+    raise ValueError(f"{weights.source} has no encoder.")
+  origin = view if view in has_encoder else has_encoder[0]
+  _compare_pixels(weights, origin, view, pixels)
+  params[view]["encoder"] = _graft_part(
+    params[view]["encoder"], weights.params[origin]["encoder"], f"{view}/encoder"
+  )
+  # There is no tree of statistics for an encoder without BatchNorm.
+  own = stats.get(view, {}).get("encoder", {})
+  saved = weights.stats.get(origin, {}).get("encoder", {})
+  if own or saved:
+    saved = _graft_part(own, saved, f"the statistics of {view}/encoder")
+    stats[view] = {**stats.get(view, {}), "encoder": saved}
+  return origin
+
+
 def graft(
   params: Tree,
   stats: Tree,
@@ -570,7 +638,8 @@ def graft(
   """Starts one view of a network from other weights.
 
   The encoder comes from the same view of the source, or from its other view if
-  that is all it has; every encoder array must be used and filled. A head is
+  that is all it has; every encoder array must be used and filled. A network on
+  stored features has none, and takes heads and probe alone. A head is
   taken only from the same view and for the same class names; with `kinds`, also
   class by class from a head of the same task and kind, for the classes that both
   have by name. A probe comes with them, with the queries of these heads. The
@@ -593,24 +662,19 @@ def graft(
     Copies of the parameters and statistics, with the source's arrays in them.
 
   Raises:
-    ValueError: the source has no encoder, or one of another architecture.
+    ValueError: the source has no encoder, or one of another architecture; or
+      nothing for a network without one.
   """
-  has_encoder = [v for v in types.VIEWS if "encoder" in weights.params.get(v, {})]
-  if not has_encoder:
-    raise ValueError(f"{weights.source} has no encoder.")
-  origin = view if view in has_encoder else has_encoder[0]
-  _compare_pixels(weights, origin, view, pixels or {})
   params = jax.tree.map(lambda x: x, params)
   stats = jax.tree.map(lambda x: x, stats)
-  params[view]["encoder"] = _graft_part(
-    params[view]["encoder"], weights.params[origin]["encoder"], f"{view}/encoder"
-  )
-  # There is no tree of statistics for an encoder without BatchNorm.
-  own = stats.get(view, {}).get("encoder", {})
-  saved = weights.stats.get(origin, {}).get("encoder", {})
-  if own or saved:
-    saved = _graft_part(own, saved, f"the statistics of {view}/encoder")
-    stats[view] = {**stats.get(view, {}), "encoder": saved}
+  origin = view
+  if "encoder" in params[view]:
+    origin = _graft_encoder(params, stats, weights, view, pixels or {})
+  elif not {"heads", "probe"} & {*weights.params.get(view, {})}:
+    raise ValueError(
+      f"{weights.source} has neither heads nor a probe of the {view} view, which is all that a"
+      f" tower on stored features could take: leave config.init.{view} empty."
+    )
   kept, heads = [], []
   readable = origin == view and same_probe
   probe = weights.params[origin].get("probe", {}) if readable else {}
@@ -646,13 +710,17 @@ def graft(
     heads.append(f"{task} ({len(columns)} of {len(tasks[task])} classes, from {source!r})")
   if "projection" in params[view]:
     kept.append("projection")
-  taken = {"encoder", *(["heads"] if heads else []), *(["probe"] if probe else [])}
+  taken = {
+    *(["encoder"] if "encoder" in params[view] else []),
+    *(["heads"] if heads else []),
+    *(["probe"] if probe else []),
+  }
   logging.info(
     "%s starts from %s (%s): encoder %d arrays, heads %s; initialised afresh: %s; not taken: %s",
     view,
     weights.source,
     origin,
-    len(flatten(params[view]["encoder"])),
+    len(flatten(params[view].get("encoder", {}))),
     heads or "none",
     kept or "none",
     sorted(weights.params[origin].keys() - taken) or "none",

@@ -25,6 +25,7 @@ from ml_collections import config_flags
 from sum_l_jax import types
 from sum_l_jax.config import presets
 from sum_l_jax.config import schema
+from sum_l_jax.config import stored_features
 from sum_l_jax.config import trained_layers
 from sum_l_jax.system import addresses
 from sum_l_jax.system import checked_json
@@ -217,7 +218,8 @@ def resolve(config: config_dict.ConfigDict, backbones: Mapping[str, Sampling]) -
   Returns:
     Settings without "auto" in `loss`, `model.projection_prenorm` and the views,
     and with the backbones' frames where the config gives none. What the views
-    share is ego's; exo has numbers of its own where they differ.
+    share is ego's; exo has numbers of its own where they differ. What stored
+    features are made of is known when these are opened.
 
   Raises:
     ValueError: names the field, what it must be and what it was.
@@ -234,10 +236,15 @@ def resolve(config: config_dict.ConfigDict, backbones: Mapping[str, Sampling]) -
   _check_combinations(given)
   _check_groups(given)
   values.update(_implied(given, values))
-  values.update(_inputs(given, backbones))
+  implied = schema.Settings.from_flat(values)
+  stored_features.check(implied)
+  values.update(_inputs(implied, backbones))
   settings = schema.Settings.from_flat(values)
   _check_terms(given, settings)
-  trained_layers.check(settings, {v: backbones[settings.backbone(v)] for v in types.VIEWS})
+  trained_layers.check(
+    settings,
+    {v: backbones[settings.backbone(v)] for v in types.VIEWS if not settings.stored(v)},
+  )
   return settings
 
 
@@ -249,7 +256,8 @@ def _inputs(given: schema.Settings, backbones: Mapping[str, Sampling]) -> dict[s
   """
   clips = {}
   found: dict[str, Any] = {}
-  for view in types.VIEWS:
+  framed = stored_features.framed(given)
+  for view in (view for view in types.VIEWS if not given.stored(view)):
     name = given.backbone(view)
     if name not in backbones:
       field = f"{view}.backbone" if given.view(view).backbone else "model.backbone"
@@ -261,16 +269,20 @@ def _inputs(given: schema.Settings, backbones: Mapping[str, Sampling]) -> dict[s
     clips[view] = _clip(given, view, backbones[name])
     if given.view(view).normalization == schema.AUTO:
       found[f"{view}.normalization"] = backbones[name].normalization
-  ego, exo = given.backbone(types.EGO), given.backbone(types.EXO)
-  found["model.backbone"] = ego
-  if exo != ego:
-    _check_different(given)
-    found["exo.backbone"] = exo
-  for name, number in dataclasses.asdict(clips[types.EGO]).items():
+  found.update(stored_features.test_views(given))
+  if not framed:
+    return found
+  first, *others = framed
+  found["model.backbone"] = given.backbone(first)
+  for name, number in dataclasses.asdict(clips[first]).items():
     found["eval.crop_size" if name == "eval_crop_size" else f"frames.{name}"] = number
-    own = getattr(clips[types.EXO], name)
-    if own != number:
-      found[f"exo.frames.{name}"] = own
+    for view in others:
+      own = getattr(clips[view], name)
+      if own != number:
+        found[f"{view}.frames.{name}"] = own
+  if others and given.backbone(types.EXO) != given.backbone(types.EGO):
+    _check_different(given)
+    found["exo.backbone"] = given.backbone(types.EXO)
   return found
 
 

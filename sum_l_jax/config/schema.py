@@ -110,7 +110,23 @@ class ViewFrames:
 class View:
   """What the settings of both views have in common."""
 
-  backbone: str = setting("", "Architecture of the view's encoder; empty is `model.backbone`.")
+  input: str = setting(
+    types.FRAMES,
+    'What the view\'s tower gets: "frames" of videos, or "tokens", which an encoder that is not'
+    " trained made of them once (docs/features.md).",
+    choices=types.INPUTS,
+  )
+  features: tuple[str, ...] = setting(
+    (),
+    'With input "tokens", the folders that data_prep.extract_features wrote. Each split is read'
+    " from the one that was made of it; for training one with drawn views goes before.",
+    path=True,
+  )
+  backbone: str = setting(
+    "",
+    'Architecture of the view\'s encoder; empty is `model.backbone`. With input "tokens" it is the'
+    " encoder of the features.",
+  )
   frames: ViewFrames = section(ViewFrames)
 
   train_split: str = setting("train", "Split to train on.")
@@ -526,10 +542,26 @@ class Eval:
   every: str = setting(
     "5 epochs", "How often to evaluate while training; the end of a stage is evaluated always."
   )
-  clips: int = setting(10, "Temporal views of a clip.", allowed=at_least(1))
-  crops: int = setting(3, "Spatial views of a temporal view.", choices=(1, 3))
-  during_clips: int = setting(1, "Temporal views while training.", allowed=at_least(1))
-  during_crops: int = setting(1, "Spatial views while training.", choices=(1, 3))
+  clips: int = setting(
+    0,
+    'Temporal views of a clip; 0 is 10 and, with input "tokens", as many as were stored.',
+    allowed=at_least(0),
+  )
+  crops: int = setting(
+    0,
+    'Spatial views of a temporal view; 0 is 3 and, with input "tokens", as many as were stored.',
+    choices=(0, 1, 3),
+  )
+  during_clips: int = setting(
+    0,
+    'Temporal views while training; 0 is 1 and, with input "tokens", as many as were stored.',
+    allowed=at_least(0),
+  )
+  during_crops: int = setting(
+    0,
+    'Spatial views while training; 0 is 1 and, with input "tokens", as many as were stored.',
+    choices=(0, 1, 3),
+  )
   crop_size: int = setting(
     0,
     "Pixels that the short side is resized to; 0 is 256 for convolutional networks, and the crop of"
@@ -730,6 +762,10 @@ class Settings:
     """The settings of the view "ego" or "exo"."""
     return {types.EGO: self.ego, types.EXO: self.exo}[name]
 
+  def stored(self, view: str) -> bool:
+    """Whether a view gets features that an encoder made before."""
+    return self.view(view).input == types.TOKENS
+
   def backbone(self, view: str) -> str:
     """Name of a view's encoder."""
     return self.view(view).backbone or self.model.backbone
@@ -749,6 +785,13 @@ class Settings:
       crop_aspect=own.crop_aspect if any(own.crop_aspect) else shared.crop_aspect,
       sampling=own.sampling or shared.sampling,
     )
+
+  @property
+  def views(self) -> tuple[str, ...]:
+    """Views that the stages of the run have."""
+    ego = JOINT_STAGE in self.stages
+    exo = EXO_STAGE in self.stages or (ego and self.uses_exo)
+    return (types.EGO,) * ego + (types.EXO,) * exo
 
   @property
   def uses_exo(self) -> bool:

@@ -67,6 +67,8 @@ def _warning(backbone: str, option: str, empty: Sequence[str]) -> str:
 
 def _starts_random(settings: Settings, view: str, own_exo: bool) -> bool:
   """Whether an encoder that is trained starts from random weights."""
+  if settings.stored(view):
+    return False
   if view == types.EGO:
     return JOINT_STAGE in settings.stages and not settings.init.ego
   trained = EXO_STAGE in settings.stages or (JOINT_STAGE in settings.stages and own_exo)

@@ -48,17 +48,18 @@ def check(settings: schema.Settings, backbones: Mapping[str, Layered]) -> None:
 
   Args:
     settings: resolved settings.
-    backbones: the encoder of each view.
+    backbones: the encoder of each view that has one.
 
   Raises:
     ValueError: names the field, and what the encoder has.
   """
-  _check_shared(settings, backbones[types.EGO])
+  if types.EGO in backbones:
+    _check_shared(settings, backbones[types.EGO])
   trained = {
     (stage, view)
     for stage in settings.stages
     for view in encoders(settings, stage)
-    if frozen(settings, stage, view) != schema.ALL_FROZEN
+    if view in backbones and frozen(settings, stage, view) != schema.ALL_FROZEN
   }
   for _, view in sorted(trained):
     _check_number(settings.view(view).freeze, view, backbones[view])
@@ -131,8 +132,12 @@ def _check_rates(settings: schema.Settings, stage: str, trained: Mapping[str, La
 
 def _describe(settings: schema.Settings) -> str:
   """The settings that say what is trained."""
-  views = (
-    f"{view} has backbone={settings.backbone(view)!r} and freeze={settings.view(view).freeze!r}"
-    for view in types.VIEWS
-  )
+
+  def of(view: str) -> str:
+    if settings.stored(view):
+      return f"{view} has input={types.TOKENS!r}"
+    own = settings.view(view)
+    return f"{view} has backbone={settings.backbone(view)!r} and freeze={own.freeze!r}"
+
+  views = map(of, types.VIEWS)
   return f"{', '.join(views)}, and model.freeze_exo={settings.model.freeze_exo}"

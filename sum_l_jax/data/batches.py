@@ -90,11 +90,12 @@ class BatchMaker:
   @contextlib.contextmanager
   def _read_ahead(self, step: int) -> Iterator[None]:
     """Asks a bucket for all records of a batch, many at a time."""
-    remote = any(p.shards.is_remote for r in self.readers.values() for p in r.pools)
-    if not remote or any(reader.keeps_frames for reader in self.readers.values()):
+    readers = [reader for reader in self.readers.values() if reader.reads_ahead]
+    remote = {files for reader in readers for files in reader.shards if files.is_remote}
+    if not remote:
       yield
       return
-    uses = [use for use in dict.fromkeys(self.uses(step)) if use[0].is_remote]
+    uses = [use for use in dict.fromkeys(self.uses(step)) if use[0] in remote]
     pool = futures.ThreadPoolExecutor(shards.REQUESTS)
     try:
       # Raises the first error, after which the rest isn't worth a request.
@@ -138,10 +139,8 @@ class BatchMaker:
     while (pool, clip) in reader.skipped:
       clip, moment = spare(pool), None
     rng = examples.make_rng(self._seed, view, position)
-    drawn, indices = reader.draw(pool, clip, rng, moment)
-    data = reader.pools[pool]
-    for record in data.records_of(clip, indices):
-      yield data.shards, record
+    drawn, used = reader.uses(pool, clip, rng, moment)
+    yield from used
     return drawn
 
   def _positions(self, step: int) -> range:
@@ -177,15 +176,16 @@ class BatchMaker:
     `picked` has pool and clip, and the moment that must be shown of it, if any.
     """
     reader = self.readers[view]
-    video = np.empty((len(positions), *reader.video_shape), np.uint8)
-    offset = np.empty((len(positions), 3), np.float32)
+    inputs = reader.blank(len(positions))
     drawn = []
     for row, (position, wanted) in enumerate(zip(positions, picked)):
-      source, video[row], offset[row] = self._example(view, position, *wanted, made.failures[view])
+      source, example = self._example(view, position, *wanted, made.failures[view])
       drawn.append(source)
+      for name, value in example.items():
+        inputs[name][row] = value
     pools, clips = [d.pool for d in drawn], [d.clip for d in drawn]
     mask = np.ones(len(drawn), np.float32)
-    part = reader.batch(pools, clips, video=video, color_offset=offset, mask=mask, drawn=drawn)
+    part = reader.batch(pools, clips, inputs=inputs, mask=mask, drawn=drawn)
     if view == types.EXO:
       part["pool"] = np.array(pools, np.int32)
     made.batch[view] = part
@@ -210,7 +210,7 @@ class BatchMaker:
     clip: int,
     moment: int | None,
     failures: list[examples.Failure],
-  ) -> tuple[examples.Drawn, np.ndarray, np.ndarray]:
+  ) -> tuple[examples.Drawn, dict[str, np.ndarray]]:
     """Makes the example of a clip, or of another clip of its data set.
 
     Another clip takes the place of a corrupt one, which is noted as a failure,

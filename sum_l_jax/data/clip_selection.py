@@ -44,6 +44,8 @@ def subset(dataset: records.ClipDataset, rows: np.ndarray) -> records.ClipDatase
   for name in ("fingerprint", "annotation_fingerprint", "moments", "narrated"):
     part.__dict__.pop(name, None)
   part.clips = tuple(dataset.clips[row] for row in rows)
+  part.part_of = dataset.whole
+  part.rows = tuple(dataset.rows[row] for row in rows)
   return part
 
 

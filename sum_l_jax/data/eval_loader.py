@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import itertools
 from typing import Any
+from typing import NamedTuple
 
 from absl import logging
 import grain
@@ -15,10 +16,12 @@ import numpy as np
 
 from sum_l_jax import types
 from sum_l_jax.data import examples
+from sum_l_jax.data import feature_store
 from sum_l_jax.data import input_options
 from sum_l_jax.data import records
 from sum_l_jax.data import shard_filler
 from sum_l_jax.data import shards
+from sum_l_jax.data import stored_clips
 from sum_l_jax.data import transforms
 
 
@@ -58,6 +61,14 @@ class TestViews:
     return self.clips * self.crops
 
 
+class _Row(NamedTuple):
+  """A test view: what the model reads, or nothing where it can't be read."""
+
+  inputs: dict[str, np.ndarray]
+  clip: int
+  view: int
+
+
 class EvalStream:
   """Batches of the test views of a data set; can be iterated over again.
 
@@ -67,6 +78,7 @@ class EvalStream:
   decoded once for all its crops.
 
   Attributes:
+    features: stored features that are read in the place of frames, or None.
     skipped: ids of the corrupt clips met by this host in the latest pass.
     num_views: test views of a clip, V.
   """
@@ -76,6 +88,7 @@ class EvalStream:
     dataset: records.ClipDataset,
     transform: transforms.ClipTransform,
     *,
+    features: feature_store.FeatureStore | None = None,
     views: TestViews,
     batch_size: int,
     options: input_options.Input,
@@ -86,35 +99,38 @@ class EvalStream:
     Args:
       dataset: clips to show.
       transform: number of frames, stride and crop size.
-      views: test views of a clip.
+      features: what an encoder made of the clips, in the place of their frames.
+      views: test views of a clip; of features, those that were stored.
       batch_size: views of a batch over all hosts.
       options: threads, and batches' worth of samples held ready, which are at
         least one for each thread.
       host: this process.
 
     Raises:
-      ValueError: a batch that the hosts can't share.
+      ValueError: a batch that the hosts can't share, or views that were not stored.
       UnreadableError: while iterating, when no clip at all can be read.
     """
-    self._reader = examples.ClipReader(examples.ViewClips([dataset], transform))
-    self._views = views
+    clips = examples.ViewClips([dataset], transform, features=[features] if features else ())
+    self._reader = stored_clips.make_reader(clips)
+    self._times, self._each = self._reader.readings(views.clips, views.crops)
     self._rows = host.rows(batch_size)
+    self.features = features
     self.num_views = views.count
     self.skipped: list[str] = []
-    samples = len(dataset) * views.clips
+    samples = len(dataset) * self._times
     # The same number of batches on every host, since all hosts must take part
     # in every step; the last ones may be nothing but padding.
     share = -(-samples // host.count)
     self._samples = range(min(samples, host.index * share), min(samples, (host.index + 1) * share))
     self._passes = 0
     self._copies = options.copies
-    self._num_batches = -(-share * views.crops // self._rows)
+    self._num_batches = -(-share * self._each // self._rows)
     # A thread that waits for a bucket takes no core.
-    threads = max(options.num_threads, shards.REQUESTS if dataset.shards.is_remote else 0)
+    threads = max(options.num_threads, shards.REQUESTS if self._reader.shards[0].is_remote else 0)
     self._options = grain.ReadOptions(
       num_threads=threads,
       # Grain starts no more threads than samples fit in its buffer.
-      prefetch_buffer_size=max(threads, -(-options.prefetch * self._rows // views.crops)),
+      prefetch_buffer_size=max(threads, -(-options.prefetch * self._rows // self._each)),
     )
 
   def __len__(self) -> int:
@@ -127,7 +143,7 @@ class EvalStream:
     self._passes += 1
     (dataset,) = self._reader.pools
     filler = shard_filler.start(
-      self._copies, [dataset.shards], [self._uses()], num_rounds=self._passes
+      self._copies, self._reader.shards, [self._uses()], num_rounds=self._passes
     )
     try:
       with contextlib.closing(self._read()) as rows:
@@ -139,8 +155,8 @@ class EvalStream:
     if len(self.skipped) == self._reader.num_clips:
       raise UnreadableError(dataset)
 
-  def _read(self) -> Generator[tuple[np.ndarray, int, int, bool], None, None]:
-    """Yields pixels, clip, view, and whether they could be read."""
+  def _read(self) -> Generator[_Row, None, None]:
+    """Yields the test views one by one."""
     if not self._samples:
       return
     numbers = grain.MapDataset.range(self._samples.start, self._samples.stop)
@@ -151,42 +167,38 @@ class EvalStream:
         if sample["reason"] and clip_id not in self.skipped:
           logging.warning("Corrupt clip left out: %s", sample["reason"])
           self.skipped.append(clip_id)
-        for crop, video in enumerate(sample["video"]):
-          view = sample["sample"] * self._views.crops + crop
-          yield video, sample["clip"], view, not sample["reason"]
+        for number in range(self._each):
+          view = sample["sample"] * self._each + number
+          inputs = {name: values[number] for name, values in sample["inputs"].items()}
+          yield _Row(inputs, sample["clip"], view)
     finally:
       samples.close()
 
   def _uses(self) -> Iterator[shard_filler.Use]:
     """The records of this host's samples, in order."""
-    (dataset,) = self._reader.pools
     for number in self._samples:
-      clip, sample = divmod(number, self._views.clips)
-      indices = self._reader.test_indices(0, clip, sample, self._views.clips)
-      for record in dataset.records_of(clip, indices):
-        yield dataset.shards, record
+      clip, sample = divmod(number, self._times)
+      yield from self._reader.test_uses(0, clip, sample, self._times)
 
   def _sample(self, number: int) -> dict[str, Any]:
-    """Reads all crops of a temporal sample: "video", or zeros and "reason"."""
-    clip, sample = divmod(number, self._views.clips)
-    crops = self._views.crops
+    """Reads all crops of a temporal sample: "inputs", or none and "reason"."""
+    clip, sample = divmod(number, self._times)
+    inputs, reason = {}, ""
     try:
-      video = self._reader.test_example(0, clip, sample, self._views.clips, crops)
-      reason = ""
+      inputs = self._reader.test_example(0, clip, sample, self._times, self._each)
     except examples.CorruptClipError as error:
-      video, reason = np.zeros((crops, *self._reader.video_shape), np.uint8), str(error)
-    return {"clip": clip, "sample": sample, "video": video, "reason": reason}
+      reason = str(error)
+    return {"clip": clip, "sample": sample, "inputs": inputs, "reason": reason}
 
-  def _batch(self, rows: list[tuple[np.ndarray, int, int, bool]]) -> types.ViewBatch:
+  def _batch(self, rows: list[_Row]) -> types.ViewBatch:
     """Stacks rows, padded to the fixed shape."""
-    video = np.zeros((self._rows, *self._reader.video_shape), np.uint8)
+    inputs = self._reader.blank(self._rows)
     clip, view = np.zeros((2, self._rows), np.int32)
     mask = np.zeros(self._rows, np.float32)
     for i, row in enumerate(rows):
-      video[i], clip[i], view[i], mask[i] = row
-    offset = np.zeros((self._rows, 3), np.float32)
-    batch = self._reader.batch(
-      [0] * self._rows, clip.tolist(), video=video, color_offset=offset, mask=mask
-    )
+      clip[i], view[i], mask[i] = row.clip, row.view, bool(row.inputs)
+      for name, value in row.inputs.items():
+        inputs[name][i] = value
+    batch = self._reader.batch([0] * self._rows, clip.tolist(), inputs=inputs, mask=mask)
     batch["view"] = view
     return batch

@@ -11,11 +11,13 @@ from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+import typing
 from typing import Any
 
 import numpy as np
 
 from sum_l_jax import types
+from sum_l_jax.data import feature_store
 from sum_l_jax.data import label_union
 from sum_l_jax.data import moments
 from sum_l_jax.data import narration_table
@@ -97,11 +99,14 @@ class ViewClips:
     transform: sampling and augmentation.
     skip: ids of clips that are never shown, in whichever pool. Each is replaced
       as a corrupt clip is, but isn't counted as one.
+    features: what an encoder made of the clips of each pool, which is read in the
+      place of their frames (`stored_clips`); empty reads frames.
   """
 
   pools: Sequence[records.ClipDataset]
   transform: transforms.ClipTransform
   skip: Collection[str] = ()
+  features: Sequence[feature_store.FeatureStore] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,10 +174,26 @@ class ClipReader:
     return tuple(map(len, self.pools))
 
   @property
-  def video_shape(self) -> tuple[int, int, int, int]:
-    """`(T, H, W, 3)` of one example."""
+  def shards(self) -> tuple[shards.Shards, ...]:
+    """The files that examples are read from."""
+    return tuple(pool.shards for pool in self.pools)
+
+  @property
+  def reads_ahead(self) -> bool:
+    """Whether records of a bucket are asked for before they are read."""
+    return not self.keeps_frames
+
+  def blank(self, rows: int) -> dict[str, np.ndarray]:
+    """What the model reads of some rows, zeros: a batch to be filled in."""
     side = self.transform.crop_size
-    return self.transform.num_frames, side, side, 3
+    return {
+      "video": np.zeros((rows, self.transform.num_frames, side, side, 3), np.uint8),
+      "color_offset": np.zeros((rows, 3), np.float32),
+    }
+
+  def readings(self, samples: int, crops: int) -> tuple[int, int]:
+    """How many times a clip is read for its test views, and views of each reading."""
+    return samples, crops
 
   def locate(self, number: int) -> tuple[int, int]:
     """Pool and clip of clip `number` when all pools are lined up."""
@@ -190,7 +211,7 @@ class ClipReader:
 
   def train_example(
     self, pool: int, clip: int, rng: np.random.Generator, moment: int | None = None
-  ) -> tuple[Drawn, np.ndarray, np.ndarray]:
+  ) -> tuple[Drawn, dict[str, np.ndarray]]:
     """Makes an augmented sample.
 
     Args:
@@ -200,7 +221,8 @@ class ClipReader:
       moment: what the sample must show of the clip; None draws from all of it.
 
     Returns:
-      What was drawn, video uint8 `[T, H, W, 3]` and colour offset float32 `[3]`.
+      What was drawn, and what the model reads of it: "video" uint8 `[T, H, W, 3]`
+      and "color_offset" float32 `[3]`.
 
     Raises:
       CorruptClipError: the clip can't be read or decoded.
@@ -208,7 +230,15 @@ class ClipReader:
     drawn, indices = self.draw(pool, clip, rng, moment)
     frames, repeats = self._frames(pool, clip, indices)
     video, offset = self.transform.train(frames, rng)
-    return drawn, _repeat(video, repeats, axis=0), offset
+    return drawn, {"video": _repeat(video, repeats, axis=0), "color_offset": offset}
+
+  def uses(
+    self, pool: int, clip: int, rng: np.random.Generator, moment: int | None
+  ) -> tuple[Drawn, list[tuple[shards.Shards, int]]]:
+    """Draws a training sample, and says which records it reads."""
+    drawn, indices = self.draw(pool, clip, rng, moment)
+    data = self.pools[pool]
+    return drawn, [(data.shards, record) for record in data.records_of(clip, indices)]
 
   def draw(
     self, pool: int, clip: int, rng: np.random.Generator, moment: int | None
@@ -226,28 +256,49 @@ class ClipReader:
       What was drawn, and positions of its frames, int64 `[T]`.
     """
     data = self.pools[pool]
-    info = data.clips[clip]
+    length = data.clips[clip].num_frames
     span = self.transform.span(data.moments.segment(clip))
     allowed = None if moment is None else data.moments.allows(moment, span)
-    start = self.transform.train_start(info.num_frames, span, rng, allowed)
-    indices = self.transform.train_indices(start, info.num_frames, span, rng)
+    start = self.transform.train_start(length, span, rng, allowed)
+    indices = self.transform.train_indices(start, length, span, rng)
+    return self._shown(pool, clip, start, indices), indices
+
+  def _shown(self, pool: int, clip: int, start: int, indices: np.ndarray) -> Drawn:
+    """What a sample is of.
+
+    Args:
+      pool: data set of the clip.
+      clip: the clip.
+      start: frame at which the sample starts.
+      indices: positions of its frames.
+    """
+    data, info = self.pools[pool], self.pools[pool].clips[clip]
+    span = self.transform.span(data.moments.segment(clip))
     if info.actions:
       ends = int(indices[0]), int(indices[-1])
       touched = {task: moments.touched(a, *ends) for task, a in info.actions.items()}
       info = dataclasses.replace(info, labels=info.labels | touched)
-    return Drawn(pool, clip, data.moments.at(clip, start, span), info), indices
+    return Drawn(pool, clip, data.moments.at(clip, start, span), info)
 
   def test_example(
     self, pool: int, clip: int, sample: int, num_samples: int, num_crops: int
-  ) -> np.ndarray:
-    """Makes all crops of one temporal sample, `[num_crops, T, H, W, 3]`.
+  ) -> dict[str, np.ndarray]:
+    """Makes all crops of one temporal sample: "video" `[num_crops, T, H, W, 3]`.
 
     Raises:
       CorruptClipError: the clip can't be read or decoded.
     """
     indices = self.test_indices(pool, clip, sample, num_samples)
     frames, repeats = self._frames(pool, clip, indices)
-    return _repeat(self.transform.test(frames, num_crops), repeats, axis=1)
+    return {"video": _repeat(self.transform.test(frames, num_crops), repeats, axis=1)}
+
+  def test_uses(
+    self, pool: int, clip: int, sample: int, num_samples: int
+  ) -> list[tuple[shards.Shards, int]]:
+    """Says which records one temporal sample reads."""
+    data = self.pools[pool]
+    indices = self.test_indices(pool, clip, sample, num_samples)
+    return [(data.shards, record) for record in data.records_of(clip, indices)]
 
   def test_indices(self, pool: int, clip: int, sample: int, num_samples: int) -> np.ndarray:
     """Positions of the frames of one temporal sample, int64 `[T]`."""
@@ -292,20 +343,18 @@ class ClipReader:
     pools: Sequence[int],
     clips: Sequence[int],
     *,
-    video: np.ndarray,
-    color_offset: np.ndarray,
+    inputs: Mapping[str, np.ndarray],
     mask: np.ndarray,
     drawn: Sequence[Drawn] = (),
   ) -> types.ViewBatch:
-    """Adds to pixels what a batch says about its clips.
+    """Adds to what the model reads what a batch says about its clips.
 
     Args:
       pools: data set of each row.
       clips: clip of each row, in its data set.
-      drawn: what was drawn for each row, in training.
-      video: uint8 `[B, T, H, W, 3]`.
-      color_offset: float32 `[B, 3]`.
+      inputs: what the model reads, `[B, ...]` each; see `types.ViewInputs`.
       mask: float32 `[B]`.
+      drawn: what was drawn for each row, in training.
 
     Returns:
       The batch, with "narration" where there is a narration table, and with
@@ -314,8 +363,7 @@ class ClipReader:
     infos = [d.info for d in drawn] or [self.pools[p].clips[c] for p, c in zip(pools, clips)]
     labels, known = self.labels.labels(pools, infos)
     batch: types.ViewBatch = {
-      "video": video,
-      "color_offset": color_offset,
+      **typing.cast(types.ViewInputs, inputs),
       "mask": mask,
       "clip": np.array(clips, np.int32),
       "labels": labels,

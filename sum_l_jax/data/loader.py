@@ -28,6 +28,7 @@ from sum_l_jax.data import pairing
 from sum_l_jax.data import pool_sampling
 from sum_l_jax.data import reading
 from sum_l_jax.data import shard_filler
+from sum_l_jax.data import stored_clips
 
 # More batches than any run has steps.
 _FOREVER = 2**40
@@ -96,7 +97,7 @@ class TrainStream(Iterator[types.Batch]):
       partner = functools.partial(pairs.draw, top_k=top_k, tie_tolerance=tie_tolerance)
     self.maker = batches.BatchMaker(
       {
-        view: examples.ClipReader(views[view], narrations, options.cache_bytes)
+        view: stored_clips.make_reader(views[view], narrations, options.cache_bytes)
         for view in types.VIEWS
         if view in views
       },
@@ -118,7 +119,7 @@ class TrainStream(Iterator[types.Batch]):
     epoch = max(1, -(-self.num_clips // batch_size))
     self._filler = shard_filler.start(
       options.copies,
-      [pool.shards for reader in self.maker.readers.values() for pool in reader.pools],
+      [files for reader in self.maker.readers.values() for files in reader.shards],
       _rounds(self.maker, start_step, _FOREVER if stop_step is None else stop_step, epoch),
       num_rounds=math.inf if stop_step is None else (stop_step - start_step) / epoch,
     )

@@ -192,6 +192,8 @@ class ClipDataset:
       narrations aligned where it has any, but no class can be trained or scored.
     tasks: label sets by name.
     clips: the clips; positions in it are the clip indices used everywhere.
+    rows: positions of the clips in the whole split, of which this may be a part.
+    part_of: the whole split, where this is a part (`clip_selection.subset`).
     metadata: what the builder noted (seed, source, ...).
     shards: the files with the frames.
     fingerprint: hex digest of all that training sees of the clips: ids,
@@ -242,6 +244,8 @@ class ClipDataset:
         f"{self.directory / clips_file(split)} has {len(self.clips)} clips,"
         f" the card says {card['splits'][split]}. {_REBUILD}"
       )
+    self.rows: Sequence[int] = range(len(self.clips))
+    self.part_of: ClipDataset | None = None
     if check_labels:
       self._check_labels()
     try:
@@ -269,6 +273,11 @@ class ClipDataset:
 
   def __repr__(self) -> str:
     return f"{self.name}/{self.view}:{self.split} ({len(self)} clips)"
+
+  @property
+  def whole(self) -> ClipDataset:
+    """The whole split."""
+    return self.part_of or self
 
   @functools.cached_property
   def narrated(self) -> bool:

@@ -134,7 +134,7 @@ def select(
     reader = {"queries": "heads", "projection_query": "projection"}
     own["probe"] = {n: x for n, x in own["probe"].items() if reader.get(n) in (None, *parts)}
     parts = {*parts, "probe"}
-  of_view = lambda tree: {view: {part: tree[part] for part in parts if part in tree}}
+  of_view = lambda tree: {view: {part: tree[part] for part in parts if tree.get(part)}}
   return of_view(own), of_view(stats.get(view, {}))
 
 

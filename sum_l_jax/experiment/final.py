@@ -12,6 +12,7 @@ import jax
 
 from sum_l_jax import build
 from sum_l_jax import build_evaluation
+from sum_l_jax import build_features
 from sum_l_jax import models
 from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
@@ -36,13 +37,9 @@ def _check_card(
   """Refuses right weights with wrong classes, frames or pixels."""
   card = weights.card
   weight_files.check_card(card, weights.source)
-  weight_files.require_view(weights, types.EGO)
+  stored = settings.stored(types.EGO)
+  weight_files.require_view(weights, types.EGO, stored=stored)
   weight_files.check_card(card, weights.source, types.EGO)
-  saved_backbone, backbone = weight_files.backbone_of(card, types.EGO), settings.backbone(types.EGO)
-  if saved_backbone != backbone:
-    raise ValueError(
-      f"{weights.source} holds a {saved_backbone!r}, but config.model.backbone={backbone!r}."
-    )
   names = {t: tuple(n) for t, n in card["tasks"][types.EGO].items()}
   wanted = {n: t.class_names for n, t in dataset.tasks.items()}
   if names != wanted:
@@ -52,7 +49,19 @@ def _check_card(
       f" {str(dataset.directory)!r} has {sizes(wanted)}, or others by name."
       " Evaluate on data with the classes it was trained for."
     )
-  pixels = dataclasses.asdict(build.pixel_specs(settings, card["pixels"])[types.EGO])
+  weight_files.check_trained_with(
+    weights,
+    ("model.head and its size", towers.probe_options(card), build.probe_options(settings)),
+  )
+  if stored:
+    build_features.check_trained_on(settings, weights, types.EGO)
+    return
+  saved_backbone, backbone = weight_files.backbone_of(card, types.EGO), settings.backbone(types.EGO)
+  if saved_backbone != backbone:
+    raise ValueError(
+      f"{weights.source} holds a {saved_backbone!r}, but config.model.backbone={backbone!r}."
+    )
+  pixels = dataclasses.asdict(build.pixel_specs(settings, (types.EGO,))[types.EGO])
   frames, clip = weight_files.frames_of(card, types.EGO), settings.clip(types.EGO)
   saved_pixels = dataclasses.asdict(models.PixelSpec.from_json(card["pixels"][types.EGO]))
   # Converted weights don't say how frames were sampled. In parts there is no stride.
@@ -64,7 +73,6 @@ def _check_card(
     ("frames.sampling", sampling, clip.sampling),
     ("frames.stride", frames["stride"], frames["stride"] if in_parts else clip.stride),
     ("ego.channel_order and normalization", saved_pixels, pixels),
-    ("model.head and its size", towers.probe_options(card), build.probe_options(settings)),
   )
 
 
@@ -139,11 +147,13 @@ def evaluate_checkpoint(
       train=train,
       card=weights.card,
     )
+    features = evaluator.stream.features
     with jax.transfer_guard("disallow"):
       scored = evaluator(params, stats)
     entries[split] = {
       "dataset": dataset.name,
       "fingerprint": dataset.fingerprint,
+      **({"features": build_features.digest(features)} if features else {}),
       "clips": int(scored.evaluated.sum()),
       "skipped": [clip.clip_id for clip, good in zip(dataset.clips, scored.evaluated) if not good],
       "views": evaluator.stream.num_views,

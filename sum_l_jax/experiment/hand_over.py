@@ -56,7 +56,8 @@ def starting_weights(trainer: build.Trainer, workdir: epath.Path) -> tuple[Tree,
       and (view == types.EXO or source == "exo_stage")
     ):
       source = checkpoint_folder(workdir, build.EXO_STAGE)
-    if not source or "encoder" not in params[view]:
+    stored = settings.stored(view)
+    if not source or not (stored or "encoder" in params[view]):
       continue
     weights = weight_files.read_weights(source)
     if view == types.EXO and trainer.stage == build.JOINT_STAGE:
@@ -69,7 +70,8 @@ def starting_weights(trainer: build.Trainer, workdir: epath.Path) -> tuple[Tree,
       view=view,
       tasks={name: task.class_names for name, task in tasks.items()},
       pixels={
-        name: getattr(settings.view(view), name) for name in ("channel_order", "normalization")
+        name: getattr(settings.view(view), name)
+        for name in (() if stored else ("channel_order", "normalization"))
       },
       kinds={name: task.kind for name, task in tasks.items()} if united else None,
       same_probe=towers.probe_options(weights.card) == build.probe_options(settings),
@@ -135,4 +137,6 @@ _DATA = {
   "narrations": "the narration table",
   "text_model": "the sentence encoder",
   "pairs": "the pair table",
+  "ego_features": "the stored features of the ego clips",
+  "exo_features": "the stored features of the exo pools",
 }

@@ -71,6 +71,7 @@ def make(settings: Settings, *, mode: str, checkpoint: str) -> dict[str, Any]:
     **{
       f"code of the backbone of {view}": _backbone_digest(settings.backbone(view))
       for view in types.VIEWS
+      if not settings.stored(view)
     },
     "python": platform.python_version(),
     **{name: _version(name) for name in _LIBRARIES},

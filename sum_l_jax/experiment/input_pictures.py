@@ -46,7 +46,8 @@ def input_pictures(
     line of text and a row of frames for each view, and the cosine of the two
     narrations.
   """
-  rows = {view: _first_rows(batch[view], number) for view in types.VIEWS if view in batch}
+  shown = [view for view in types.VIEWS if "video" in batch.get(view, {})]
+  rows = {view: _first_rows(batch[view], number) for view in shown}
   pools = {types.EGO: [ego], types.EXO: exo}
   pictures = []
   for row in range(len(next(iter(rows.values()))["video"])):

@@ -136,8 +136,9 @@ class TrainLog:
     from sum_l_jax.experiment import input_pictures
 
     data = self._trainer.opened
-    pictures = input_pictures.input_pictures(batch, ego=data.ego, exo=data.exo)
-    self._writer.write_images(step, {"train/inputs": pictures})
+    if any("video" in part for part in batch.values()):
+      pictures = input_pictures.input_pictures(batch, ego=data.ego, exo=data.exo)
+      self._writer.write_images(step, {"train/inputs": pictures})
     if data.pairs:
       best = data.pairs.similarity[data.pairs.ego_rows, 0]
       self._writer.write_histograms(step, {"train/pair_similarity": best})

@@ -4,6 +4,9 @@
                                               '- projection (Eq. 5) ------- embedding
     exo video -- the same, with parameters of its own
 
+An encoder that ran before training (`models/stored_tokens.py`) has no parameters, and
+its view no video: heads, probe and projection stand on what it gave.
+
 With a probe (`models/probes.py`), heads and projection read what it makes of the
 encoder's tokens instead of the feature.
 
@@ -36,6 +39,8 @@ from sum_l_jax.models import probes
 from sum_l_jax.models.encoder import Encoder
 from sum_l_jax.models.encoder import EncoderOptions
 from sum_l_jax.models.encoder import Encoding
+from sum_l_jax.models.stored_tokens import StoredSpec
+from sum_l_jax.models.stored_tokens import StoredTokens
 
 
 def l2_normalize(x: jax.Array) -> jax.Array:
@@ -130,9 +135,14 @@ class Tower(nnx.Module):
     self, inputs: Mapping[str, jax.Array], *, train: bool, key: draws.Key | None
   ) -> dict[str, Any]:
     """See `MultiviewModel.__call__`."""
+    given = "tokens" if isinstance(self.encoder, StoredTokens) else "video"
+    if given not in inputs:
+      raise ValueError(
+        f"The encoder {type(self.encoder).__name__} reads {given!r}, and the batch has {[*inputs]}."
+      )
     encoding = Encoding(
       *self.encoder(
-        inputs["video"],
+        inputs[given],
         train=train and not self.frozen,
         prepare=lambda video: pixel_format.normalize(
           video, self.pixels, inputs.get("color_offset")
@@ -199,7 +209,8 @@ class MultiviewModel(nnx.Module):
 
     Args:
       inputs: {view: {"video": uint8 `[B, T, H, W, 3]`, "color_offset":
-        float32 `[B, 3]`, optional}}; other entries are ignored.
+        float32 `[B, 3]`, optional}}, or {view: {"tokens": `[B, N, C]`}} where the
+        encoder ran before; other entries are ignored.
       train: whether there is dropout and batch statistics are used, which
         moves the running ones.
       key: key of the dropout. Each view folds in its own name, so that one
@@ -271,6 +282,7 @@ def make_model(
   prenorm: bool = False,
   probe: probes.ProbeOptions | None = None,
   options: EncoderOptions | Mapping[str, EncoderOptions] | None = None,
+  stored: Mapping[str, StoredSpec] | None = None,
   seed: int = 0,
 ) -> MultiviewModel:
   """Builds the model.
@@ -295,6 +307,8 @@ def make_model(
       with parameters of its own; None reads the pooled feature.
     options: how the encoders compute, also by view; `EncoderOptions()` where
       absent.
+    stored: what an encoder gave before training, by view; such a view has no encoder
+      of its own, and `backbone` need not name one.
     seed: seed of the initial parameters.
 
   Raises:
@@ -303,14 +317,20 @@ def make_model(
   pixels = pixels or {}
   by_view = options if isinstance(options, Mapping) else dict.fromkeys(types.VIEWS, options)
   computing = {view: by_view.get(view) or EncoderOptions() for view in types.VIEWS}
+  stored = stored or {}
   names = dict.fromkeys(tasks, backbone) if isinstance(backbone, str) else backbone
-  entries = {view: backbones.find(names[view]) for view in tasks if view in names}
+  own = [view for view in tasks if view not in stored]
+  entries = {view: backbones.find(names[view]) for view in own if view in names}
   _check(tasks, pixels, dropout, share_encoder)
-  if tasks.keys() - names.keys() or (share_encoder and len({names[view] for view in tasks}) > 1):
+  if {*own} - names.keys() or (share_encoder and len({names[view] for view in own}) > 1):
     raise ValueError(
-      f"backbone must name an encoder of each view {tuple(tasks)}, and the same one where the views"
+      f"backbone must name an encoder of each view {tuple(own)}, and the same one where the views"
       f" share it; got {dict(names)}."
     )
+  if share_encoder and stored:
+    raise ValueError(f"share_encoder needs encoders, but these ran before: {sorted(stored)}.")
+  for view, spec in stored.items():
+    spec.check_head(probe is not None, view)
 
   def generator(*part: str) -> np.random.Generator:
     """The random generator of one part of the model, by its place in the tree."""
@@ -318,7 +338,9 @@ def make_model(
 
   towers: dict[str, Tower] = {}
   for view in (view for view in types.VIEWS if view in tasks):
-    if view == types.EXO and share_encoder:
+    if view in stored:
+      encoder = StoredTokens(stored[view])
+    elif view == types.EXO and share_encoder:
       encoder = _with_own_statistics(towers[types.EGO].encoder)
     else:
       encoder = entries[view].make(computing[view], generator(view, "encoder"))

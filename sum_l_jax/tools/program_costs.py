@@ -72,3 +72,16 @@ def exchange_seconds(
     return None
   sent = (_SENT[row["kind"]](row.get("group", count)) * row["bytes"] for row in collectives)
   return sum(sent) / chip.links
+
+
+def size_of(view: Mapping[str, Any]) -> str:
+  """What a step has of a clip, in words: frames, or stored tokens and their channels.
+
+  Args:
+    view: summary of a program, or of one of its views.
+  """
+  if view["clip"] is None:
+    tokens, channels = view["tokens"]
+    return f"{tokens} x {channels} tokens"
+  frames, side = view["clip"]
+  return f"{frames} x {side} x {side}"

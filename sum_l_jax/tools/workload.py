@@ -139,6 +139,7 @@ def abstract_batch(
   embedding_dim: int | None,
   sharding: jax.sharding.Sharding,
   united: Collection[str] = (),
+  tokens: Mapping[str, tuple[int, int, str]] | None = None,
 ) -> dict[str, dict[str, Any]]:
   """Makes a training batch of shapes, as `data.batches.BatchMaker` makes it.
 
@@ -149,10 +150,13 @@ def abstract_batch(
     embedding_dim: width D of the narrations' vectors; None for none.
     sharding: sharding of every array.
     united: views that have several pools with different classes.
+    tokens: tokens of a clip, their channels and their type, by view that has stored
+      features in the place of frames.
 
   Returns:
     ShapeDtypeStructs by view.
   """
+  tokens = tokens or {}
 
   def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=sharding)
@@ -167,10 +171,15 @@ def abstract_batch(
         else array(jnp.float32, task.num_classes)
         for name, task in named.items()
       },
-      "video": array(jnp.uint8, clips[view][0], clips[view][1], clips[view][1], 3),
-      "color_offset": array(jnp.float32, 3),
       "mask": array(jnp.float32),
     }
+    if view in tokens:
+      count, channels, dtype = tokens[view]
+      part["tokens"] = array(jnp.dtype(dtype), count, channels)
+    else:
+      frames, side = clips[view]
+      part["video"] = array(jnp.uint8, frames, side, side, 3)
+      part["color_offset"] = array(jnp.float32, 3)
     if view in united:
       part["known"] = {name: array(jnp.bool_, task.num_classes) for name, task in named.items()}
     if embedding_dim:
@@ -212,10 +221,14 @@ def random_batch(
         else (rng.random(part["labels"][name].shape) < 0.1).astype(np.float32)
         for name, task in tasks[view].items()
       },
-      "video": rng.integers(0, 256, part["video"].shape, np.uint8),
-      "color_offset": np.zeros(part["color_offset"].shape, np.float32),
       "mask": np.ones(part["mask"].shape, np.float32),
     }
+    if "tokens" in part:
+      shape, dtype = part["tokens"].shape, part["tokens"].dtype
+      made["tokens"] = rng.standard_normal(shape, np.float32).astype(dtype)
+    else:
+      made["video"] = rng.integers(0, 256, part["video"].shape, np.uint8)
+      made["color_offset"] = np.zeros(part["color_offset"].shape, np.float32)
     if "narration" in part:
       own = rng.standard_normal(part["narration"].shape)
       common = rng.standard_normal(own.shape) if common is None else common

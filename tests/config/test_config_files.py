@@ -68,7 +68,8 @@ def test_paper_settings(name, total, batch, rate, schedule):
   assert (stage.learning_rate, stage.schedule) == (rate, schedule)
   assert (stage.optimizer, stage.momentum, stage.nesterov) == ("sgd", 0.9, True)
   assert stage.weight_decay == 1e-4
-  assert (config.eval.clips, config.eval.crops) == (10, 3)
+  settings = build.resolve(config)
+  assert (settings.eval.clips, settings.eval.crops) == (10, 3)
   assert config.eval.ensemble == ("max" if name == "charades_ego" else "sum")
 
 

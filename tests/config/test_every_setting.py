@@ -39,6 +39,7 @@ from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config import read
 from sum_l_jax.config import schema
+from sum_l_jax.data import feature_card
 from sum_l_jax.data import loader
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
@@ -54,6 +55,7 @@ from sum_l_jax.models import vit_spec
 from sum_l_jax.system import devices
 from sum_l_jax.system import retries
 from sum_l_jax.train import metrics
+from tests.support import feature_sets
 from tests.support import loss_oracles
 from tests.support import runs
 from tests.support import tiny_data
@@ -196,6 +198,12 @@ def world_fixture(tiny_ego, tiny_exo, tiny_narrations, tiny_tables, tmp_path_fac
     folder / "all_narrations.npz", command="tests"
   )
   dataclasses.replace(table, text_fingerprint=turned.fingerprint).save(folder / "turned_pairs.npz")
+  for name, seed in (("first_tokens", 0), ("tokens", 1)):
+    rng = np.random.default_rng(seed)
+    for view, source, count in (("ego", tiny_ego, 17), ("exo", tiny_exo, 11)):
+      values = {"train": rng.standard_normal((count, 1, 2, 8))}
+      frames = feature_card.FeatureFrames(4, 2, 8)
+      feature_sets.write(folder / f"{view}_{name}", source, values, frames=frames)
   (folder / "skip_ego.txt").write_text("ego_train_003\nego_train_004\n")
   (folder / "skip_exo.txt").write_text("exo_train_001\nexo_train_002\nexo_train_003\n")
   return World(base, folder)
@@ -214,6 +222,20 @@ def batches(stage="joint", count=3):
         return [next(stream) for _ in range(count)]
     except ValueError as error:
       return str(error)
+
+  return look
+
+
+@functools.cache
+def stored(view):
+  """What the stream gives of a view, whose features are the first ones where none are named."""
+
+  def look(world, fields):
+    if fields.get(f"{view}.input") == "tokens" and not fields.get(f"{view}.features"):
+      fields = {**fields, f"{view}.features": (f"{{folder}}/{view}_first_tokens",)}
+    found = batches()(world, fields)
+    assert not isinstance(found, str), found
+    return found
 
   return look
 
@@ -443,6 +465,11 @@ _AVERAGED = {**_ALONE, "joint_stage.ema": 0.5}
 _KITCHEN = {**_RUN, "prepare.recipe": "toy_kitchen_generic"}
 
 
+# Ways of the test to ask for features; `stored` fills in what is missing.
+_EGO_TOKENS = {**_FPV, "ego.input": "tokens"}
+_EXO_TOKENS = {"exo.input": "tokens"}
+
+
 def _stage(stage: str) -> dict[str, Entry]:
   """The fields of a stage."""
   at = f"{stage}_stage."
@@ -518,6 +545,10 @@ FIELDS: dict[str, Entry] = {
   "exo.channel_order": Entry("BGR", _STEPS),
   "exo.normalization": Entry("imagenet", _STEPS),
   "exo.color_lighting": Entry(0.2, batches()),
+  "ego.input": Entry("tokens", stored("ego"), _FPV),
+  "ego.features": Entry(("{folder}/ego_tokens",), stored("ego"), _EGO_TOKENS),
+  "exo.input": Entry("tokens", stored("exo")),
+  "exo.features": Entry(("{folder}/exo_tokens",), stored("exo"), _EXO_TOKENS),
   "ego.backbone": Entry("pooled_6", batches(), {"frames.count": 0}),
   "ego.frames.count": Entry(6, batches()),
   "ego.frames.stride": Entry(1, batches()),

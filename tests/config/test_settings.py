@@ -165,7 +165,7 @@ ALL_FROZEN = {"ego.freeze": "all", "exo.freeze": "all"}
     ({"loss.mask_duplicates": -0.5}, r"cosine in \(0, 1\], .*got -0.5"),
     ({"method": "typical_cl", "loss.cross_view": "graded"}, "typical_cl"),
     ({"joint_stage.batch_size": 0}, "config.joint_stage.batch_size"),
-    ({"eval.crops": 2}, "config.eval.crops must be one of \\(1, 3\\), got 2"),
+    ({"eval.crops": 2}, "config.eval.crops must be one of \\(0, 1, 3\\), got 2"),
     ({"model.dropout": 1.5}, "config.model.dropout"),
     ({"joint_stage.factors": (1.0,)}, "same length"),
     ({"model.bn_group_size": 24}, "bn_group_size must be 0 .*joint_stage.batch_size=64, got 24"),

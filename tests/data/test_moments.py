@@ -127,11 +127,11 @@ def test_spans_lie_anywhere_and_are_labelled_by_what_they_touch(ego, span):
   for number, (video, clip) in enumerate(zip(EGO, ego.clips, strict=True)):
     starts = set()
     for seed in range(250):
-      drawn, pixels, _ = reader.train_example(0, number, np.random.default_rng(seed))
+      drawn, inputs = reader.train_example(0, number, np.random.default_rng(seed))
       first, last = min(asked[-1]), max(asked[-1])
       labels = classes_of_frames(video, first, last)
       assert drawn.info.labels["action"] == labels, (video, first)
-      assert len(pixels) == SPANS[span][0]
+      assert len(inputs["video"]) == SPANS[span][0]
       if span == 63:  # The length of the windows: the text is of the very span.
         assert ego.moments.clips[drawn.moment].narration == text_of(video, labels)
       starts.add(first)

@@ -139,9 +139,9 @@ def test_drawn_views_are_of_the_transform_of_training(tiny_ego, tmp_path):
   for clip in range(len(data)):
     for view in range(3):
       rng = np.random.default_rng([5, clip, view])
-      _, video, _ = reader.train_example(0, clip, rng)
+      _, inputs = reader.train_example(0, clip, rng)
       np.testing.assert_allclose(
-        store.read([clip])[0, view], named_encoder.encode(video[None])[0], rtol=1e-6
+        store.read([clip])[0, view], named_encoder.encode(inputs["video"][None])[0], rtol=1e-6
       )
   assert len({row.tobytes() for row in store.read(range(5)).reshape(15, -1)}) > 10
   assert store.card.views.augmentation == {"short_side": [36, 45], "flip": 0.5}
@@ -332,7 +332,7 @@ def test_the_pages_block_with_transformers(tiny_ego, tmp_path, monkeypatch):
   data = records.ClipDataset(tiny_ego, "val")
   transform = transforms.ClipTransform.for_testing(4, 4, 32)
   reader = examples.ClipReader(examples.ViewClips([data], transform))
-  clips = [reader.test_example(0, clip, 0, 1, 1)[0] for clip in range(5)]
+  clips = [reader.test_example(0, clip, 0, 1, 1)["video"][0] for clip in range(5)]
   pixels = processor([list(clip) for clip in clips], return_tensors="pt")["pixel_values"]
   with torch.inference_mode():
     wanted = model(pixel_values=pixels).last_hidden_state.numpy()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+import dataclasses
 import pathlib
+from typing import Any
 from typing import Literal
 
 import numpy as np
@@ -21,6 +23,7 @@ def write(
   *,
   dtype: Literal["bfloat16", "float32"] = "bfloat16",
   shape: Sequence[int] | None = None,
+  **about: Any,
 ) -> feature_card.FeatureCard:
   """Writes values `[clips, views, tokens, channels]` by split; returns the card.
 
@@ -30,6 +33,7 @@ def write(
     values: one row a clip.
     dtype: "bfloat16" or "float32".
     shape: what the card says; that of the values where absent.
+    **about: other fields of the card.
   """
   views, tokens, channels = shape or next(iter(values.values())).shape[1:]
   splits = {
@@ -51,4 +55,5 @@ def write(
     splits={},
     shards={},
   )
+  card = dataclasses.replace(card, **about)
   return feature_records.write_features(folder, card, {s: [v] for s, v in values.items()})

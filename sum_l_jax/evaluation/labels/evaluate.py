@@ -21,10 +21,8 @@ from sum_l_jax.system import progress
 
 # By task.
 Arrays = Mapping[str, np.ndarray]
-# (params, stats, pixels of one view) -> probabilities [B, K] by task.
+# (params, stats, what the model reads of one view) -> probabilities [B, K] by task.
 Score = Callable[[Any, Any, Mapping[str, Any]], Mapping[str, jax.Array]]
-
-_PIXELS = ("video", "color_offset")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +69,7 @@ def make_score(
   kinds: Mapping[str, str],
   heads: Mapping[str, Head] | None = None,
 ) -> Score:
-  """Makes the function from pixels to probabilities.
+  """Makes the function from pixels, or stored features, to probabilities.
 
   These are softmax or sigmoid by the task's kind, averaged over the positions
   where the network has a `pool_window`.
@@ -84,8 +82,8 @@ def make_score(
       name. With several pools in training, a head has the classes of all.
   """
 
-  def score(params: Any, stats: Any, pixels: Mapping[str, Any]) -> dict[str, jax.Array]:
-    outputs, _ = network.apply(params, stats, {view: pixels}, train=False)
+  def score(params: Any, stats: Any, inputs: Mapping[str, Any]) -> dict[str, jax.Array]:
+    outputs, _ = network.apply(params, stats, {view: inputs}, train=False)
     found = outputs[view]["logits"]
     if heads is not None:
       found = {task: found[head.name][..., head.columns] for task, head in heads.items()}
@@ -158,7 +156,7 @@ def evaluate(
   )
   with progress.Progress(f"{name} test views", total=count * num_views) as bar:
     for batch in batches:
-      scores = score(params, stats, {k: batch[k] for k in _PIXELS})
+      scores = score(params, stats, types.inputs_of(batch))
       scores, clip, view, mask = _fetch((scores, batch["clip"], batch["view"], batch["mask"]))
       views.add(scores, clip, view, mask)
       bar.update(int(np.sum(mask)))

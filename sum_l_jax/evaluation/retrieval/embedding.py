@@ -31,9 +31,9 @@ from sum_l_jax.evaluation import towers
 from sum_l_jax.system import devices
 from sum_l_jax.train.state import Network
 
-# What the compiled step takes from a batch. With the labels it would be compiled
-# for every data set.
-_FIELDS = ("video", "color_offset", "clip", "view", "mask")
+# What the compiled step takes from a batch beside what the model reads. With the
+# labels it would be compiled for every data set.
+_FIELDS = ("clip", "view", "mask")
 # 2^18 views of norm 1 still fit 63 bits.
 _UNITS = 2.0**40
 # The parts of a tower that embed its view.
@@ -68,8 +68,7 @@ def make_embed_step(network: Any, *, view: str, mesh: jax.sharding.Mesh) -> Step
   """
 
   def step(params: Any, stats: Any, batch: Mapping[str, Any]) -> tuple[jax.Array, ...]:
-    pixels = {name: batch[name] for name in ("video", "color_offset")}
-    outputs, _ = network.apply(params, stats, {view: pixels}, train=False)
+    outputs, _ = network.apply(params, stats, {view: types.inputs_of(batch)}, train=False)
     return (outputs[view]["embedding"], batch["clip"], batch["view"], batch["mask"])
 
   return devices.jit_over(mesh, step, params=network.shapes)
@@ -101,7 +100,7 @@ def embed(
   seen = seen_views.SeenViews(num_clips, num_views)
   for batch in batches:
     vectors, clip, view, mask = jax.device_get(
-      step(params, stats, {name: batch[name] for name in _FIELDS})
+      step(params, stats, types.inputs_of(batch) | {name: batch[name] for name in _FIELDS})
     )
     keep = mask > 0
     vectors, clip, view = vectors[keep], clip[keep], view[keep]
@@ -126,7 +125,8 @@ def why_not(weights: weight_files.Weights, view: str) -> str:
   own = weights.params.get(view)
   if own is None:
     return f"it has no {view} tower, but {sorted(weights.params)}"
-  if "encoder" not in own and "encoder" not in weights.params.get(types.EGO, {}):
+  stored = view in weights.card.get("features", {})
+  if "encoder" not in own and "encoder" not in weights.params.get(types.EGO, {}) and not stored:
     return f"it has no encoder for the {view} view"
   if "projection" not in own:
     return (
@@ -143,6 +143,7 @@ def check(weights: weight_files.Weights, dataset: records.ClipDataset) -> None:
   Raises:
     ValueError: there is no tower for its view, or only a part of one.
   """
+  weight_files.require_encoder(weights, dataset.view)
   if dataset.view not in types.VIEWS:
     raise ValueError(
       f"{dataset!r} is of view {dataset.view!r}; there are towers for {types.VIEWS} alone."

@@ -116,6 +116,7 @@ def lower_step(
     tasks,
     batch_size=trainer.section.batch_size,
     clips=trainer.clips,
+    tokens=trainer.tokens,
     embedding_dim=width,
     sharding=devices.batch_sharding(mesh),
     united=united,

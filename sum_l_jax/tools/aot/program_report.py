@@ -8,6 +8,7 @@ import dataclasses
 import math
 from typing import Any
 
+from sum_l_jax import build_features
 from sum_l_jax import types
 from sum_l_jax.config import schema
 from sum_l_jax.tools import chips
@@ -114,6 +115,15 @@ def _attention(attention: attention_times.Times) -> dict[str, Any]:
   return {**dataclasses.asdict(attention), "rest_over_floor": over}
 
 
+def view_of(settings: schema.Settings, view: str) -> dict[str, Any]:
+  """The encoder of a view and its clips; with stored features tokens, and no clip."""
+  if settings.stored(view):
+    card = build_features.card(settings, view)
+    return {"backbone": card.encoder.name, "clip": None, "tokens": list(card.shape[1:])}
+  clip = settings.clip(view)
+  return {"backbone": settings.backbone(view), "clip": [clip.count, clip.crop_size]}
+
+
 def summarize(compiled: compiler.Compiled) -> dict[str, Any]:
   """Sums up a compiled step: everything that is printed, as JSON values.
 
@@ -124,19 +134,18 @@ def summarize(compiled: compiler.Compiled) -> dict[str, Any]:
   names = (types.EXO,) if compiled.stage == schema.EXO_STAGE else types.VIEWS
   if not settings.uses_exo and compiled.stage == schema.JOINT_STAGE:
     names = (types.EGO,)
-  sizes = {view: settings.clip(view) for view in names}
-  clips = {view: [size.count, size.crop_size] for view, size in sizes.items()}
-  views = {view: {"backbone": settings.backbone(view), "clip": clips[view]} for view in names}
-  first = names[0]
+  views = {view: view_of(settings, view) for view in names}
+  first = views[names[0]]
   out = {
     "fits": not compiled.problem,
-    "backbone": settings.backbone(first),
+    "backbone": first["backbone"],
     "method": settings.method,
     "stage": compiled.stage,
     "precision": settings.precision,
     "remat": str(settings.model.remat),
     "conv": settings.model.conv,
-    "clip": clips[first],
+    "clip": first["clip"],
+    **({"tokens": first["tokens"]} if "tokens" in first else {}),
     # Only where they differ; `fits` and the doctor take them from here then.
     **({"views": views} if len(set(map(str, views.values()))) > 1 else {}),
     "topology": compiled.topology,
@@ -246,13 +255,12 @@ def _table(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _describe(summary: Mapping[str, Any]) -> str:
-  frames, side = summary["clip"]
   remat = f", remat {summary['remat']}" if summary["remat"] != "none" else ""
   shared = f", state shared by {summary['fsdp']}" if summary["fsdp"] > 1 else ""
   return (
     f"{summary['backbone']}, {summary['method']}, {summary['stage']} stage,"
     f" {summary['precision']}, conv {summary['conv']}{remat}{shared};"
-    f" {summary['batch_per_chip']} clips a chip of {frames} x {side} x {side}"
+    f" {summary['batch_per_chip']} clips a chip of {program_costs.size_of(summary)}"
   )
 
 

@@ -72,6 +72,7 @@ def abstract_batch(trainer: build.Trainer) -> _Batch:
     trainer.tasks,
     batch_size=trainer.section.batch_size,
     clips=trainer.clips,
+    tokens=trainer.tokens,
     embedding_dim=trainer.embedding_dim,
     sharding=devices.batch_sharding(trainer.mesh),
   )

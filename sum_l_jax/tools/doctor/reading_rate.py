@@ -55,6 +55,10 @@ class Need:
   by_view: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
 
+class _StoredError(Exception):
+  """A step reads no frames."""
+
+
 def clips_of_a_step(program: Mapping[str, Any]) -> int:
   """Clips of both views of one step, by what `aot` says of a program."""
   weights = presets.METHODS[program["method"]]
@@ -78,6 +82,9 @@ def read_need(path: epath.Path) -> Need:
   try:
     if "programs" in found:
       program = found["programs"][0]
+      described = [program, *program.get("views", {}).values()]
+      if any(own["clip"] is None for own in described):
+        raise _StoredError
       rate = clips_of_a_step(program) / step_seconds(program)
       frames, crop = program["clip"]
       views = {view: tuple(own["clip"]) for view, own in program.get("views", {}).items()}
@@ -87,6 +94,11 @@ def read_need(path: epath.Path) -> Need:
       frames, crop = found["frames"]["count"], found["frames"]["crop_size"]
       views = {view: tuple(own) for view, own in found["frames"].get("by_view", {}).items()}
       about = f"{found['device']}, measured"
+  except _StoredError as error:
+    raise ValueError(
+      f"{str(path)!r} is of a step on stored features, which decodes no frames: there is no rate of"
+      " frames that it needs. Leave --step out."
+    ) from error
   except (KeyError, TypeError, IndexError, ValueError) as error:
     raise ValueError(f"{str(path)!r} says nothing of a step ({error!r}). {_MEND}") from error
   return Need(rate, frames, crop, about, views)

@@ -97,7 +97,7 @@ def _times(program: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _cells(program: Mapping[str, Any]) -> tuple[str, ...]:
   views = list(program.get("views", {"": program}).values())
-  sizes = " and ".join(dict.fromkeys("{0} x {1} x {1}".format(*view["clip"]) for view in views))
+  sizes = " and ".join(dict.fromkeys(map(program_costs.size_of, views)))
   memory = program.get("memory", {})
   recomputed = program["remat"] if program["remat"] != "none" else "-"
   return (

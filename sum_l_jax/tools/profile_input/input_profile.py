@@ -102,6 +102,13 @@ def measure(
     FileNotFoundError, ValueError: data that are missing or don't fit.
   """
   trainer = _open(settings, stage)
+  if trainer.opened.features:
+    views = " and ".join(trainer.opened.features)
+    raise ValueError(
+      f"profile_input measures how frames are read and decoded, but the {views} view of this config"
+      f" reads stored features (config.{next(iter(trainer.opened.features))}.input='tokens'). The"
+      " training's own log says how long a step waits for its batch."
+    )
   mesh, pools = trainer.mesh, trainer.opened.pools
   with trainer.stream(start_step=0) as stream:
     make = stream.maker

@@ -101,6 +101,7 @@ def _of_run(folder: epath.Path, stages: Sequence[str]) -> dict[str, Any]:
   if schema.JOINT_STAGE in stages:
     splits = result_files.load_result(folder / run_files.RESULT)["splits"]
     found |= {f"split {name}": entry.get("fingerprint") for name, entry in splits.items()}
+    found |= {f"features of {name}": entry.get("features") for name, entry in splits.items()}
     of_retrieval = [e["retrieval_of"] for e in splits.values() if "retrieval_of" in e]
     if of_retrieval:
       found[_RETRIEVAL] = of_retrieval[0].get("exo_fingerprints")
@@ -118,6 +119,7 @@ def _of_settings(settings: Settings, *, retrieval: bool) -> dict[str, Any]:
     FileNotFoundError: data are not there.
   """
   from sum_l_jax import build
+  from sum_l_jax import build_features
   from sum_l_jax.data import records
 
   inits = build.init_digests(settings)
@@ -129,6 +131,8 @@ def _of_settings(settings: Settings, *, retrieval: bool) -> dict[str, Any]:
     for split in settings.eval.splits:
       data = records.ClipDataset(settings.ego.dataset, split)
       found[f"split {split}"] = data.fingerprint
+      stores = build_features.find_stores(settings, types.EGO, [data], training=False)
+      found[f"features of {split}"] = build_features.digest(stores[0]) if stores else None
   if retrieval:
     split = settings.eval.retrieval_exo_split
     pools = [records.ClipDataset(folder, split) for folder in settings.exo.datasets]
