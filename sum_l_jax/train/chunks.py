@@ -38,6 +38,11 @@ class Chunked:
     self._network = network
     self._parts = Parts(count, mesh)
 
+  @property
+  def shapes(self) -> tuple[Tree, Tree]:
+    """See `Network.shapes`."""
+    return self._network.shapes
+
   def apply(
     self,
     params: Tree,

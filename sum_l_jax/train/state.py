@@ -118,7 +118,12 @@ def _fill(abstract: nnx.State, tree: Tree) -> nnx.State:
 
 
 class Applied(Protocol):
-  """What the step asks of a network: `Network.apply`."""
+  """What the step asks of a network."""
+
+  @property
+  def shapes(self) -> tuple[Tree, Tree]:
+    """See `Network.shapes`."""
+    ...
 
   def apply(
     self,

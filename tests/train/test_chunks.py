@@ -16,7 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sum_l_jax import build
 from sum_l_jax import models
+from sum_l_jax.config import read
 from sum_l_jax.losses.objective import Objective
 from sum_l_jax.models import backbones
 from sum_l_jax.models import draws
@@ -24,6 +26,7 @@ from sum_l_jax.models import vit_spec
 from sum_l_jax.system import devices
 from sum_l_jax.train import chunks
 from sum_l_jax.train.state import Network
+from sum_l_jax.types import Task
 from tests.support import environments
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -236,3 +239,14 @@ def _forward_convolutions(backbone):
   batch = {"exo": _batch(2, frames=8, side=16)["exo"]}
   run = lambda p, s: network.apply(p, s, batch, train=False)[0]
   return str(jax.make_jaxpr(run)(*network.shapes)).count("conv_general_dilated[")
+
+
+def test_a_trainer_makes_a_step_of_chunks():
+  config = read.default_config()
+  config.update_from_flattened_dict(
+    {"method": "fpv_only", "model.backbone": "vit_tiny", "joint_stage.chunks": 2}
+  )
+  tasks = {"ego": {"verb": Task("verb", "softmax", ("take", "put"))}}
+  mesh = devices.make_mesh(1)
+  trainer = build.Trainer(build.resolve(config), "joint", mesh, tasks, None, num_clips=64)
+  assert callable(trainer.step)
