@@ -33,7 +33,7 @@ from sum_l_jax.data import feature_store
 from sum_l_jax.data import shards
 
 # Clips, tokens, clips of a batch.
-SETS = {"pooled": (67_217, 1, 256), "tokens": (4_096, 200, 16)}
+SETS = {"pooled": (67_217, 1, 256), "tokens": (2_560, 200, 16)}
 QUICK = {"pooled": (2_000, 1, 256), "tokens": (64, 200, 16)}
 CHANNELS = 1024
 _SPLIT = "train"
@@ -172,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   with tempfile.TemporaryDirectory(dir=args.folder) as folder:
     for kind, sizes in (QUICK if args.quick else SETS).items():
       place = pathlib.Path(folder) / kind
-      results[kind] = measure_set(place, kind, sizes, rounds=1 if args.quick else 5)
+      results[kind] = measure_set(place, kind, sizes, rounds=1 if args.quick else 3)
       for name, epoch in results[kind]["epochs"].items():
         print(
           f"{kind:6} {name:18} {epoch['MB_a_second']:7.0f} MB/s"
