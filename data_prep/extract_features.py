@@ -151,14 +151,21 @@ def make_extraction(args: argparse.Namespace) -> Any:
   frames = encoder.frames
   if args.train_views:
     transform = transforms.ClipTransform(
-      frames.count, frames.stride, frames.crop_size, encoder.short_side, args.flip
+      frames.count,
+      frames.stride,
+      frames.crop_size,
+      short_side=encoder.short_side,
+      flip=args.flip,
+      sampling=frames.sampling,
     )
     about = {"short_side": list(encoder.short_side), "flip": args.flip}
     views = feature_card.FeatureViews(
       feature_card.TRAIN_VIEWS, args.train_views, 1, args.seed, about
     )
   else:
-    transform = transforms.ClipTransform.for_testing(frames.count, frames.stride, frames.crop_size)
+    transform = transforms.ClipTransform.for_testing(
+      frames.count, frames.stride, frames.crop_size, frames.sampling
+    )
     views = feature_card.FeatureViews(feature_card.TEST_VIEWS, *args.views)
   return extraction.Extraction(args.output, datasets, encoder, stored, views, transform)
 

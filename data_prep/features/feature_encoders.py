@@ -109,7 +109,9 @@ class OwnEncoder:
     card = weights.card
     backbone = weight_files.backbone_of(card, tower)
     said = weight_files.frames_of(card, tower)
-    self.frames = feature_card.FeatureFrames(said["count"], said["stride"], said["crop_size"])
+    self.frames = feature_card.FeatureFrames(
+      said["count"], said["stride"], said["crop_size"], said.get("sampling", types.BY_STRIDE)
+    )
     self.pixels = dict(card["pixels"][tower])
     self.short_side = backbones.find(backbone).short_sides_of(self.frames.crop_size)
     alone = weight_files.Weights({types.EGO: encoder}, {types.EGO: stats}, card, weights.source)
@@ -204,6 +206,7 @@ class _FunctionCard:
   frames: checked_json.Count
   stride: checked_json.Count
   crop_size: checked_json.Count
+  sampling: Literal["stride", "parts"] = types.BY_STRIDE
   weights: str = ""
   options: checked_json.Object = dataclasses.field(default_factory=dict)
 
@@ -214,7 +217,7 @@ class NamedFunction:
   It is called with clips uint8 `[n, frames, crop_size, crop_size, 3]`, RGB, and
   returns `[n, tokens, channels]`, or `[n, channels]` for pooled features. Its
   attribute `card` says what it is: "name", "frames", "stride" and "crop_size", and
-  maybe "weights" (a fingerprint) and "options". A class is called once without
+  maybe "sampling", "weights" (a fingerprint) and "options". A class is called once without
   arguments, and what it gives is the function. The module is imported: it is code
   of whoever runs the command.
   """
@@ -228,7 +231,9 @@ class NamedFunction:
     self._name, self._stored = name, stored
     self._function = _load(name)
     said = _card_of(self._function, name)
-    self.frames = feature_card.FeatureFrames(said.frames, said.stride, said.crop_size)
+    self.frames = feature_card.FeatureFrames(
+      said.frames, said.stride, said.crop_size, said.sampling
+    )
     self.pixels = {}
     self.about = feature_card.FeatureEncoder(
       said.name, weights=said.weights, source=name, options=said.options

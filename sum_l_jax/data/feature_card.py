@@ -24,6 +24,7 @@ from etils import epath
 import ml_dtypes
 import numpy as np
 
+from sum_l_jax import types
 from sum_l_jax.data import shards
 from sum_l_jax.system import addresses
 from sum_l_jax.system import checked_json
@@ -65,11 +66,13 @@ class FeatureFrames:
     count: frames of a view.
     stride: distance of these frames, in stored frames.
     crop_size: side in pixels.
+    sampling: "stride", or "parts" for one frame of each of equal parts of the clip.
   """
 
   count: checked_json.Count
   stride: checked_json.Count
   crop_size: checked_json.Count
+  sampling: Literal["stride", "parts"] = types.BY_STRIDE
 
 
 @dataclasses.dataclass(frozen=True)

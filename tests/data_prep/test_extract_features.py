@@ -154,6 +154,21 @@ def test_a_class_is_called_once_and_one_vector_is_pooled(tiny_ego, tmp_path):
   assert store.shape == (1, 1, 3) and store.card.encoder.name == "means"
 
 
+def test_one_frame_of_each_part_of_a_clip(tiny_ego, tmp_path):
+  options = ["--encoder=tests.support.named_encoder:InParts", "--kind=pooled", "--dtype=float32"]
+  assert extract(tmp_path / "set", *options, "--splits=val", dataset=tiny_ego) == 0
+  store = feature_store.FeatureStore(tmp_path / "set", "val")
+  data = records.ClipDataset(tiny_ego, "val")
+  transform = transforms.ClipTransform.for_testing(4, 2, 32, "parts")
+  once = eval_loader.TestViews(1, 1)
+  (batch,) = eval_loader.EvalStream(
+    data, transform, views=once, batch_size=5, options=input_options.Input()
+  )
+  wanted = named_encoder.encode(np.asarray(batch["video"])).mean(1)
+  np.testing.assert_allclose(store.read(range(5))[:, 0, 0], wanted, rtol=1e-6)
+  assert store.card.frames.sampling == "parts"
+
+
 def test_parts_make_the_same_files_as_one(tiny_ego, tmp_path, capsys):
   options = [QUARTERS, "--kind=tokens"]
   assert extract(tmp_path / "one", *options, dataset=tiny_ego) == 0
@@ -288,6 +303,7 @@ def test_a_tower_that_is_not_there_is_told(weights, tiny_ego, tmp_path, capsys):
 def test_an_encoder_that_a_module_registers(weights, tiny_ego, tmp_path, monkeypatch, capsys):
   held = weight_files.read_weights(weights)
   held.card["backbone"] = "mine"
+  held.card["frames"]["sampling"] = "parts"
   weight_files.write_weights(tmp_path / "mine.npz", held)
   (tmp_path / "registers_mine.py").write_text(
     "from sum_l_jax.models import backbones, vit_spec\n"
@@ -299,7 +315,8 @@ def test_an_encoder_that_a_module_registers(weights, tiny_ego, tmp_path, monkeyp
   assert extract(tmp_path / "set", *options, dataset=tiny_ego) == 2
   assert "backbone must be one of" in capsys.readouterr().err
   assert extract(tmp_path / "set", *options, "--register=registers_mine", dataset=tiny_ego) == 0
-  assert feature_card.read(tmp_path / "set").encoder.name == "mine"
+  card = feature_card.read(tmp_path / "set")
+  assert (card.encoder.name, card.frames.sampling) == ("mine", "parts")
 
 
 @pytest.mark.slow

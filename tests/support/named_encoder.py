@@ -40,3 +40,10 @@ def whole_numbers(clips: np.ndarray) -> np.ndarray:
 
 
 whole_numbers.card = ABOUT  # pyright: ignore[reportFunctionMemberAccess]
+
+
+class InParts(Pooled):
+  """The same, of one frame of each of four parts of a clip."""
+
+  def __init__(self):
+    self.card = {**ABOUT, "sampling": "parts"}
