@@ -5,9 +5,10 @@
 Two synthetic sets: pooled vectors of EPIC-100's size (67,217 x 1 x 1024, bfloat16)
 and the first clips of one with 200 tokens a clip, which has 410 KB a clip. An epoch
 goes through all clips in a random order, in batches of 256 and 16. It is read by
-`FeatureStore`, and by a loop that reads the files from beginning to end into one
-buffer, which is all that a disk can give. "cold": the kernel is told to forget the
-files before; "warm": they are in its cache.
+`FeatureStore` in one thread, by the training stream in two, and by a loop that reads
+the files from beginning to end into one buffer, which is all that a disk can give.
+"cold": the kernel is told to forget the files before; "warm": they are in its cache.
+"later": another epoch of the same store or stream.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
+import itertools
 import os
 import pathlib
 import sys
@@ -25,12 +27,19 @@ from typing import Any
 from etils import epath
 import ml_dtypes
 import numpy as np
+import simplejpeg
 
 from benchmarks import measure
+from data_prep.clips import clip_dataset
 from data_prep.clips import feature_records
+from sum_l_jax import types
+from sum_l_jax.data import examples
 from sum_l_jax.data import feature_card
 from sum_l_jax.data import feature_store
+from sum_l_jax.data import loader
+from sum_l_jax.data import records
 from sum_l_jax.data import shards
+from sum_l_jax.data import transforms
 
 # Clips, tokens, clips of a batch.
 SETS = {"pooled": (67_217, 1, 256), "tokens": (2_560, 200, 16)}
@@ -71,6 +80,28 @@ def write_set(folder: pathlib.Path, kind: str, clips: int, tokens: int) -> None:
   (folder / feature_card.FILE).write_text(card.to_json(), encoding="utf-8")
 
 
+def write_clips(folder: pathlib.Path, count: int) -> records.ClipDataset:
+  """Writes and opens a data set of clips of one small frame, for their labels."""
+  jpeg = simplejpeg.encode_jpeg(np.zeros((16, 16, 3), np.uint8))
+  clip = lambda number: types.Clip(
+    clip_id=f"{number}",
+    frames=[jpeg],
+    fps=30.0,
+    narration="noise",
+    labels={"verb": (number % 2,)},
+    video_id="noise",
+  )
+  clip_dataset.write_clip_dataset(
+    folder,
+    name="noise",
+    view=types.EGO,
+    tasks={"verb": types.Task("verb", types.SOFTMAX, ("take", "put"))},
+    splits={_SPLIT: lambda: map(clip, range(count))},
+    metadata={},
+  )
+  return records.ClipDataset(folder, _SPLIT)
+
+
 def forget(folder: pathlib.Path) -> None:
   """Has the kernel forget the files of a folder."""
   for path in folder.iterdir():
@@ -108,6 +139,32 @@ class Epochs:
     return total
 
 
+class Loader:
+  """Epochs of the training stream, which reads in two threads."""
+
+  def __init__(
+    self, folder: pathlib.Path, data: records.ClipDataset, batch: int, keep_bytes: int
+  ) -> None:
+    store = feature_store.FeatureStore(folder, _SPLIT, keep_bytes=keep_bytes)
+    transform = transforms.ClipTransform.for_testing(16, 4, 224)
+    self._batches = len(data) // batch
+    self._stream = loader.TrainStream(
+      {types.EGO: examples.ViewClips([data], transform, features=[store])},
+      batch_size=batch,
+      seed=0,
+    )
+
+  def __call__(self) -> int:
+    """Reads an epoch; returns the bytes of its values."""
+    batches: Any = itertools.islice(self._stream, self._batches)
+    return sum(batch[types.EGO]["tokens"].nbytes for batch in batches)
+
+  def once(self) -> int:
+    """Reads one epoch, and ends."""
+    with self._stream:
+      return self()
+
+
 def _rate(function: Callable[[], int], clips: int, before: Callable[[], None]) -> dict[str, float]:
   before()
   start, processor = time.perf_counter(), time.process_time()
@@ -125,18 +182,25 @@ def measure_set(folder: pathlib.Path, kind: str, sizes: tuple[int, int, int], ro
   """Times all ways of reading a set, in turn."""
   clips, tokens, batch = sizes
   write_set(folder, kind, clips, tokens)
+  data = write_clips(folder.with_name(f"{kind}_clips"), clips)
   drop, nothing = lambda: forget(folder), lambda: None
   # A fresh store each time: the first epoch of one that keeps what it read.
   first = lambda keep: lambda: Epochs(folder, batch, keep)()
   keep = feature_store.KEEP_BYTES if kind == "pooled" else 0
   kept = Epochs(folder, batch, keep)
   kept()
+  stream = lambda: Loader(folder, data, batch, keep)
+  running = stream()
+  running()
   ways = {
     "plain_cold": (lambda: plain(folder), drop),
     "store_cold": (first(keep), drop),
     "plain_warm": (lambda: plain(folder), nothing),
     "store_warm": (first(keep), nothing),
-    "store_later_epoch": (kept, nothing),
+    "store_later": (kept, nothing),
+    "loader_cold": (lambda: stream().once(), drop),
+    "loader_warm": (lambda: stream().once(), nothing),
+    "loader_later": (running, nothing),
   }
   if kind == "pooled":
     ways["records_cold"] = (first(0), drop)
@@ -150,6 +214,7 @@ def measure_set(folder: pathlib.Path, kind: str, sizes: tuple[int, int, int], ro
     | {"all_seconds": [t["seconds"] for t in times]}
     for name, times in found.items()
   }
+  running.once()
   seconds = lambda name: np.median([t["seconds"] for t in found[name]])
   return {
     "clips": clips,
@@ -158,8 +223,10 @@ def measure_set(folder: pathlib.Path, kind: str, sizes: tuple[int, int, int], ro
     "batch": batch,
     "bytes": sum(path.stat().st_size for path in folder.iterdir()),
     "epochs": best,
-    "store_over_plain_cold": round(float(seconds("store_cold") / seconds("plain_cold")), 3),
-    "store_over_plain_warm": round(float(seconds("store_warm") / seconds("plain_warm")), 3),
+    "time_over_plain_cold": {
+      name: round(float(seconds(name) / seconds("plain_cold")), 3)
+      for name in ("store_cold", "loader_cold", "store_later", "loader_later")
+    },
   }
 
 

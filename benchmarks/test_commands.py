@@ -120,7 +120,7 @@ def test_an_epoch_of_stored_features_reads_every_value(tmp_path, monkeypatch, ca
   monkeypatch.setattr(feature_rate, "QUICK", {"pooled": (70, 1, 32), "tokens": (9, 5, 4)})
   output = tmp_path / "rate.json"
   assert feature_rate.main(["--quick", f"--folder={tmp_path}", f"--output={output}"]) == 0
-  assert len(capsys.readouterr().out.splitlines()) == 12
+  assert len(capsys.readouterr().out.splitlines()) == 18
   found = json.loads(output.read_text("utf-8"))["results"]
   assert {kind: of["bytes"] > of["clips"] * of["tokens"] * 2048 for kind, of in found.items()} == {
     "pooled": True,
