@@ -8,7 +8,7 @@ goes through all clips in a random order, in batches of 256 and 16. It is read b
 `FeatureStore` in one thread, by the training stream in two, and by a loop that reads
 the files from beginning to end into one buffer, which is all that a disk can give.
 "cold": the kernel is told to forget the files before; "warm": they are in its cache.
-"later": another epoch of the same store or stream.
+"later_epoch": another one of the same store or stream.
 """
 
 from __future__ import annotations
@@ -197,10 +197,10 @@ def measure_set(folder: pathlib.Path, kind: str, sizes: tuple[int, int, int], ro
     "store_cold": (first(keep), drop),
     "plain_warm": (lambda: plain(folder), nothing),
     "store_warm": (first(keep), nothing),
-    "store_later": (kept, nothing),
+    "store_later_epoch": (kept, nothing),
     "loader_cold": (lambda: stream().once(), drop),
     "loader_warm": (lambda: stream().once(), nothing),
-    "loader_later": (running, nothing),
+    "loader_later_epoch": (running, nothing),
   }
   if kind == "pooled":
     ways["records_cold"] = (first(0), drop)
@@ -223,9 +223,12 @@ def measure_set(folder: pathlib.Path, kind: str, sizes: tuple[int, int, int], ro
     "batch": batch,
     "bytes": sum(path.stat().st_size for path in folder.iterdir()),
     "epochs": best,
-    "time_over_plain_cold": {
-      name: round(float(seconds(name) / seconds("plain_cold")), 3)
-      for name in ("store_cold", "loader_cold", "store_later", "loader_later")
+    **{
+      f"{name}_over_plain_{how}": round(
+        float(seconds(f"{name}_{how}") / seconds(f"plain_{how}")), 3
+      )
+      for name in ("store", "loader")
+      for how in ("cold", "warm")
     },
   }
 

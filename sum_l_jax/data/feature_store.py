@@ -136,6 +136,16 @@ class FeatureStore:
       return self._whole()[self._checked(numbers)]
     return self._read(self._checked(numbers))
 
+  def read_one(self, position: int) -> np.ndarray:
+    """Reads one clip, `[views, tokens, channels]`, which must not be written to.
+
+    Raises:
+      IndexError, ValueError: as `read`.
+    """
+    if not 0 <= position < len(self):
+      raise IndexError(f"{self!r}: clip {position} was asked for.")
+    return self._whole()[position] if self._keeps else self._read(np.array([position]))[0]
+
   def _checked(self, numbers: np.ndarray) -> np.ndarray:
     outside = (numbers < 0) | (numbers >= len(self))
     if outside.any():
@@ -150,6 +160,7 @@ class FeatureStore:
         for first in range(0, len(self), _STEP):
           numbers = np.arange(first, min(first + _STEP, len(self)))
           kept[numbers[0] : numbers[-1] + 1] = self._read(numbers)
+        kept.flags.writeable = False
         self._kept = kept
       return self._kept
 

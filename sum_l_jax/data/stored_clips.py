@@ -110,14 +110,15 @@ class StoredReader(examples.ClipReader):
   ) -> tuple[examples.Drawn, np.ndarray]:
     """Draws a stored view; returns what it shows, and its number, int64 `[1]`."""
     data, stored = self.pools[pool], self.features[pool].card.views
-    samples = self._samples(pool, clip)
-    span = self.transform.span(data.moments.segment(clip))
-    allowed = None if moment is None else data.moments.allows(moment, span)
-    views = np.arange(stored.count)
-    if allowed is not None:
-      showing = views[allowed(samples[:, 0])[views // stored.crops]]
-      views = showing if len(showing) else views
-    view = int(views[rng.integers(len(views))])
+    samples, view = self._samples(pool, clip), 0
+    if stored.count > 1:
+      span = self.transform.span(data.moments.segment(clip))
+      allowed = None if moment is None else data.moments.allows(moment, span)
+      views = np.arange(stored.count)
+      if allowed is not None:
+        showing = views[allowed(samples[:, 0])[views // stored.crops]]
+        views = showing if len(showing) else views
+      view = int(views[rng.integers(len(views))])
     indices = samples[view // stored.crops]
     return self._shown(pool, clip, int(indices[0]), indices), np.array([view])
 
@@ -166,7 +167,7 @@ class StoredReader(examples.ClipReader):
         " were extracted."
       )
     try:
-      return store.read([row])[0]
+      return store.read_one(row)
     except shards.ShardError:
       raise  # No other clip makes up for a lost shard.
     except examples.READ_ERRORS as error:

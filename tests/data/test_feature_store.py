@@ -45,7 +45,10 @@ def test_what_is_written_comes_back(folder, values, keep):
   np.testing.assert_array_equal(store.read(wanted), values[wanted])
   np.testing.assert_array_equal(pickle.loads(pickle.dumps(store)).read([3]), values[[3]])
   assert store.read([]).shape == (0, *SHAPE)
+  np.testing.assert_array_equal(store.read_one(16), values[16])
   for outside in (-1, 17):
+    with pytest.raises(IndexError, match=f"clip {outside} was asked for"):
+      store.read_one(outside)
     with pytest.raises(IndexError, match=f"clip {outside} was asked for"):
       store.read([0, outside])
 
