@@ -21,12 +21,16 @@ from data_prep.mining import pair_summary
 from data_prep.mining import pseudo_pairs
 from sum_l_jax.config import durations
 from sum_l_jax.data import examples
+from sum_l_jax.data import feature_card
+from sum_l_jax.data import feature_store
 from sum_l_jax.data import loader
 from sum_l_jax.data import moments
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
+from sum_l_jax.data import stored_clips
 from sum_l_jax.data import transforms
 from tests.support import charades_files
+from tests.support import feature_sets
 
 # Actions, seconds of film, and the text of each video.
 EGO = {
@@ -206,3 +210,28 @@ def test_touched_includes_both_ends():
   assert moments.touched(actions, 0, 10) == (5,)
   assert moments.touched(actions, 20, 20) == (5, 6)
   assert moments.touched(actions, 31, 39) == ()
+
+
+def test_stored_views_are_labelled_by_what_they_touch(ego, tmp_path):
+  """Of six stored views one is drawn that shows the moment, if any does."""
+  count, span = 6, 15
+  values = np.arange(count, dtype=np.float32)[None, :, None, None].repeat(len(ego), 0)
+  frames = feature_card.FeatureFrames(8, 2, 32)
+  feature_sets.write(tmp_path / "set", ego.directory, {"train": values}, frames=frames)
+  store = feature_store.FeatureStore(tmp_path / "set", "train")
+  shown = transforms.ClipTransform.for_testing(8, 2, 32)
+  reader = stored_clips.make_reader(examples.ViewClips([ego], shown, features=[store]))
+  found = 0
+  for moment, clip in enumerate(ego.moments.clip):
+    length = ego.clips[clip].num_frames
+    of = [shown.test_indices(length, view, count) for view in range(count)]
+    showing = {v for v in range(count) if ego.moments.at(clip, int(of[v][0]), span) == moment}
+    for seed in range(10):
+      drawn, inputs = reader.train_example(0, int(clip), np.random.default_rng(seed), moment)
+      view = int(inputs["tokens"][0, 0])
+      labels = classes_of_frames(list(EGO)[clip], of[view][0], of[view][-1])
+      assert drawn.info.labels["action"] == labels
+      if showing:
+        assert view in showing and drawn.moment == moment
+        found += 1
+  assert found > 30
