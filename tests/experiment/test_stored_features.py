@@ -273,7 +273,9 @@ def test_another_encoder_is_not_put_in_front(world, workdir):
 def test_views_may_be_mixed(world, tmp_path):
   """Frames of the ego view and tokens of the exo view, in one run."""
   fields = {"exo.input": "tokens", "exo.features": (str(world["exo_features"]),)}
-  config = _config(world, **{**_FRAMES, **fields, "joint_stage.total": "1 steps"})
+  fields |= {"ego.freeze": "all", "joint_stage.total": "1 steps"}
+  fields |= {"eval.during_split": "", "eval.retrieval": False, "eval.clips": 1}
+  config = _config(world, **{**_FRAMES, **fields})
   assert main.run(config, tmp_path / "run")
   params = weight_files.read_weights(tmp_path / "run").params
   assert ("encoder" in params["ego"], "encoder" in params["exo"]) == (True, False)
