@@ -150,7 +150,9 @@ def mean_is_pooled(backbone: str) -> bool:
 def transform(settings: Settings, view: str) -> transforms.ClipTransform:
   """Which frames a stored test view shows."""
   frames = card(settings, view).frames
-  return transforms.ClipTransform.for_testing(frames.count, frames.stride, frames.crop_size)
+  return transforms.ClipTransform.for_testing(
+    frames.count, frames.stride, frames.crop_size, frames.sampling
+  )
 
 
 def pixels(settings: Settings, view: str) -> models.PixelSpec:

@@ -301,6 +301,15 @@ def test_pixels_of_a_card_are_a_spec(world):
   )
 
 
+def test_frames_are_sampled_as_the_card_says(world, tmp_path):
+  values = {"train": np.zeros((17, 1, 1, 4), np.float32)}
+  frames = feature_card.FeatureFrames(4, 2, 16, "parts")
+  feature_sets.write(tmp_path / "set", world["ego"], values, frames=frames)
+  fields = {"ego.features": (str(tmp_path / "set"),), "model.head": "linear"}
+  transform = build.eval_transform(build.resolve(_stored(world, **fields)), "ego")
+  assert (transform.num_frames, transform.crop_size, transform.sampling) == (4, 16, "parts")
+
+
 def test_shapes_alone_make_a_step(world):
   """What `aot` compiles has the batches of training, and says what they are."""
   settings = build.resolve(_stored(world))
