@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import checkpoints
 from benchmarks import exact_search
+from benchmarks import feature_extraction
 from benchmarks import feature_rate
 from benchmarks import growth
 from benchmarks import host_input
@@ -128,3 +129,13 @@ def test_an_epoch_of_stored_features_reads_every_value(tmp_path, monkeypatch, ca
   }
   feature_rate.write_set(tmp_path / "set", "tokens", 9, 5)
   assert feature_rate.Epochs(tmp_path / "set", 4, 0)() == 9 * 5 * 2048
+
+
+def test_feature_extraction_gives_what_transformers_gives(tmp_path, capsys):
+  output = tmp_path / "features.json"
+  assert feature_extraction.main(["--quick", f"--output={output}"]) == 0
+  assert capsys.readouterr().out.startswith("114 x 64: ")
+  (found,) = json.loads(output.read_text("utf-8"))["results"]["videos"]
+  assert found["windows"] == 3
+  # Their resizing is another, and a little of the texture goes with it.
+  assert min(found["correlation"].values()) > 0.99

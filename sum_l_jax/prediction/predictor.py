@@ -24,6 +24,7 @@ from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.prediction import best_labels
 from sum_l_jax.prediction import score_network
 from sum_l_jax.prediction import video_sources
+from sum_l_jax.prediction import window_batches
 from sum_l_jax.prediction import windows
 from sum_l_jax.system import addresses
 from sum_l_jax.video import decode
@@ -212,7 +213,10 @@ class Predictor:
       windows.WindowCutter, window=window, stride=stride, short_side=short_side
     )
     waiting = None
-    for items, rows in self._batches(self._read(videos, fps, cutter, progress)):
+    read = self._read(videos, fps, cutter, progress)
+    for items, rows in window_batches.in_batches(
+      read, self.batch_size, lambda item: isinstance(item, _Clip)
+    ):
       clips = [item.pixels for item in items if isinstance(item, _Clip)]
       scored = self._dispatch(clips, rows) if clips else {}
       if waiting:
@@ -249,25 +253,6 @@ class Predictor:
     # In a clip shorter than the sample an index comes several times.
     distinct = {i: frame(i) for i in dict.fromkeys(indices)}
     return self._transform.test([distinct[i] for i in indices], 1)[0]
-
-  def _batches(
-    self, items: Iterable[_Clip | Failure]
-  ) -> Iterator[tuple[list[_Clip | Failure], int]]:
-    """Yields items of at most `batch_size` clips, and the rows to score.
-
-    Rows are the same in all batches, so there is one compilation. Where there
-    is only one batch, and it is not full, they are the next power of two.
-    """
-    held, clips, first = [], 0, True
-    for item in items:
-      held.append(item)
-      clips += isinstance(item, _Clip)
-      if clips == self.batch_size:
-        yield held, self.batch_size
-        held, clips, first = [], 0, False
-    if held:
-      small = 1 << max(clips - 1, 0).bit_length()
-      yield held, min(small, self.batch_size) if first else self.batch_size
 
   def _dispatch(self, clips: Sequence[np.ndarray], rows: int) -> Mapping[str, Any]:
     """Scores clips in a batch of `rows`; doesn't wait for the result."""

@@ -25,7 +25,7 @@ from sum_l_jax.video import video_stream
 class Source(abc.ABC):
   """What sources have in common; a context manager.
 
-  Both iterators read once, from the first to the last frame.
+  The iterators read once, from the first to the last frame.
 
   Attributes:
     name: name for results and messages.
@@ -60,6 +60,11 @@ class Source(abc.ABC):
   @abc.abstractmethod
   def images(self) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
     """Yields seconds, and a function that returns uint8 RGB `[H, W, 3]`."""
+
+  def small_images(self, short_side: int) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
+    """Yields like `images`, with larger frames shrunk to this short side in pixels."""
+    for moment, image in self.images():
+      yield moment, lambda image=image: jpeg.shrink(image(), short_side)
 
   def jpegs(self, short_side: int) -> Iterator[cutting.TimedFrame]:
     """Yields seconds, and a function that returns the frame as a JPEG.

@@ -107,23 +107,39 @@ class WindowCutter:
     self, cutter: cutting.Cutter, held: list[Window], begin: float, newest: float
   ) -> Iterator[Window]:
     """Fills up to the end of the video and yields what is left."""
-    end = newest + self._source.frame_seconds
-    told = self._source.duration
-    length = end if told is None or newest > told + _ROUNDING else told
-    missing = end < length - self._source.end_tolerance
+    length, error = find_end(self._source, newest)
     for window in itertools.chain(held, cutter.finish(self._source.frame_seconds)):
       if window.error is not None:
         raise window.error
       if window.start > begin and window.stop > length + _ROUNDING:
         break
-      if missing and not window.done:
+      if error and not window.done:
         break
       window.stop = min(window.stop, length)
       window.jpegs = window.jpegs[: cutting.count_frames(window.stop - window.start, self._fps)]
       if window.jpegs:
         yield window
-    if missing:
-      raise ValueError(
-        f"{self._source.name!r} is cut off or damaged: it should last {length:.2f} s, decoding ends"
-        f" at {end:.2f} s. Copy or download the video again."
-      )
+    if error:
+      raise error
+
+
+def find_end(source: video_sources.Source, newest: float) -> tuple[float, ValueError | None]:
+  """When a video ends that was read to its newest frame.
+
+  Args:
+    source: the video.
+    newest: time of the last frame, in seconds.
+
+  Returns:
+    The end in seconds, and the error if frames before it are missing.
+  """
+  end = newest + source.frame_seconds
+  told = source.duration
+  # Frames count more than a container that says less.
+  length = end if told is None or newest > told + _ROUNDING else told
+  if end >= length - source.end_tolerance:
+    return length, None
+  return length, ValueError(
+    f"{source.name!r} is cut off or damaged: it should last {length:.2f} s, decoding ends"
+    f" at {end:.2f} s. Copy or download the video again."
+  )

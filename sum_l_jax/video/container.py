@@ -335,6 +335,17 @@ class Container:
     """
     return self.oriented(frame, frame.to_ndarray(format="rgb24"))
 
+  def upright_small(self, frame: av.VideoFrame, short_side: int) -> np.ndarray:
+    """The frame like `upright`, with a short side of at most `short_side` pixels.
+
+    It is shrunk by averaging over areas before its colours are converted, which for
+    1920 x 1080 takes a fifth of the time of the other order.
+    """
+    height, width = jpeg.kept_size(frame.height, frame.width, short_side)
+    how = None if (height, width) == (frame.height, frame.width) else Interpolation.AREA
+    small = self._shrinker.reformat(frame, width, height, "rgb24", interpolation=how)
+    return self.oriented(frame, small.to_ndarray())
+
   def upright_jpeg(self, frame: av.VideoFrame, short_side: int) -> bytes:
     """The same as a JPEG with a short side of at most `short_side` pixels.
 

@@ -121,6 +121,14 @@ class VideoStream:
       else:
         yield moment, functools.partial(self._container.upright, frame)
 
+  def small_images(self, short_side: int) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
+    """Yields the frames, larger ones shrunk to this short side; see `images`."""
+    for moment, frame in self._frames(None):
+      if frame is None:
+        yield moment, functools.partial(self._refuse, moment)
+      else:
+        yield moment, functools.partial(self._container.upright_small, frame, short_side)
+
   def jpegs(self, short_side: int, start: float | None = None) -> Iterator[cutting.TimedFrame]:
     """Yields the frames as JPEG, larger ones shrunk; see `images`."""
     for moment, frame in self._frames(start):

@@ -22,6 +22,7 @@ from etils import epath
 
 from sum_l_jax.system import command_line
 from sum_l_jax.tools import shared_options
+from sum_l_jax.tools import video_progress
 from sum_l_jax.tools.predict import prediction_files
 
 # jax, and what decodes videos, are imported once the options are read.
@@ -47,11 +48,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-  with contextlib.closing(prediction_files.VideoProgress()) as progress:
+  with contextlib.closing(video_progress.VideoProgress()) as progress:
     return _predict(options, progress)
 
 
-def _predict(options: argparse.Namespace, progress: prediction_files.VideoProgress) -> int:
+def _predict(options: argparse.Namespace, progress: video_progress.VideoProgress) -> int:
   """Writes the predictions of all videos; returns the exit status."""
   from sum_l_jax.prediction import predictor
   from sum_l_jax.prediction import video_sources

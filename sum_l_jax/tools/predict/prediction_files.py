@@ -1,4 +1,4 @@
-"""Predictions as lines, and how far a long prediction is."""
+"""Predictions as lines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 from typing import TextIO
 
 from sum_l_jax.prediction import best_labels
-from sum_l_jax.system import progress
 from sum_l_jax.system import text_cleaning
 
 FORMATS = ("text", "json", "csv")
@@ -45,32 +44,3 @@ class Writer:
       self._out.write(f"{item.video} {item.start:.1f}-{item.stop:.1f} s {item.task}: {named}\n")
     # A pipe's reader sees it now, not after some thousands.
     self._out.flush()
-
-
-class VideoProgress:
-  """Shows how far the reading of one video after the other is."""
-
-  def __init__(self) -> None:
-    """Shows nothing yet."""
-    self._bar: progress.Progress | None = None
-    self._video = ""
-
-  def __call__(self, video: str, seconds: float, duration: float | None) -> None:
-    """Takes what `predictor.Predictor.stream` reports."""
-    if self._bar is None or video != self._video:
-      self.close()
-      # The speed, in seconds a second, is how many times faster than real time.
-      total = round(duration) if duration else None
-      self._bar, self._video = progress.Progress(video, total=total, unit="s"), video
-    self._bar.update(int(seconds) - self._bar.n)
-
-  def clear(self) -> None:
-    """Makes room on the terminal for other text."""
-    if self._bar is not None:
-      self._bar.clear()
-
-  def close(self) -> None:
-    """Takes the bar away."""
-    if self._bar is not None:
-      self._bar.close()
-    self._bar = None

@@ -14,7 +14,7 @@ import pytest
 
 from sum_l_jax.prediction import best_labels
 from sum_l_jax.system import progress
-from sum_l_jax.tools.predict import prediction_files
+from sum_l_jax.tools import video_progress
 from sum_l_jax.tools.predict import video_overlay
 from sum_l_jax.tools.predict.__main__ import main
 from sum_l_jax.video import jpeg
@@ -113,7 +113,7 @@ def test_a_pipe_that_closes_is_no_error(finished, video):
 def test_progress(monkeypatch):
   log = io.StringIO()
   monkeypatch.setattr("sys.stderr", log)
-  bars = prediction_files.VideoProgress()
+  bars = video_progress.VideoProgress()
   bars("w.mp4", 61.0, None)
   assert log.getvalue() == ""  # Not before some seconds are over.
   bars.close()
