@@ -158,9 +158,11 @@ def their_network(case: Case, way: str) -> torch.nn.Module:
   network = videomae.VideoMAEModel(config).eval()
   arrays = weight_files.flatten(case.weights.params[types.EGO]["encoder"])
   tensors = vit_arrays.write(vit_names.FORMATS["videomae"], spec, arrays)
+  # Files have other names for these two than the network itself.
+  rename = lambda name: name.replace(".q_bias", ".query.bias").replace(".v_bias", ".value.bias")
   network.load_state_dict(
     {
-      name: torch.from_numpy(np.array(value))
+      rename(name): torch.from_numpy(np.array(value))
       for name, value in tensors.items()
       if not name.startswith("fc_norm.")
     }
