@@ -104,6 +104,9 @@ class FeatureFiles:
     """The file of features of this name."""
     return self._folder / f"{name}{self._layout.suffix}"
 
+  def _card(self, name: str) -> epath.Path:
+    return self._folder / f"{name}.json"
+
   def done(self, named: Mapping[str, epath.Path]) -> set[str]:
     """The names of videos whose features are there, whole, and of these videos.
 
@@ -118,7 +121,7 @@ class FeatureFiles:
       return {name for name, done in zip(named, found) if done}
 
   def _is_done(self, name: str, video: epath.Path) -> bool:
-    place = self._folder / f"{name}.json"
+    place = self._card(name)
     try:
       card = checked_json.decode(storage.read_bytes(place), _Card)
     except (FileNotFoundError, checked_json.JsonError):
@@ -159,6 +162,8 @@ class FeatureFiles:
     """
     starts, ends = grid.seconds(rows.frames, rows.begin)
     path = self.path(name)
+    # An older card must not stand beside a newer file.
+    storage.remove(self._card(name))
     with storage.replacing(path) as scratch:
       self._write_rows(scratch, rows.vectors, starts, ends)
       size = storage.size(scratch)
@@ -193,7 +198,7 @@ class FeatureFiles:
       "end_seconds": ends.tolist(),
     }
     text = json.dumps(card, ensure_ascii=False, indent=1)
-    storage.write_text(self._folder / f"{name}.json", text + "\n")
+    storage.write_text(self._card(name), text + "\n")
     return path
 
   def _write_rows(

@@ -17,8 +17,8 @@ SAMPLINGS = (SPREAD, STRIDE)
 # Types of the arithmetic, and of what is stored.
 COMPUTED_IN = ("float32", "bfloat16")
 DTYPES = ("float32", "float16")
-# Most frames of one window.
-MAX_FRAMES = 20_000
+# Most frames of one window, whose crops are held: 300 MB at 224 pixels.
+MAX_FRAMES = 2_000
 
 
 @dataclasses.dataclass(frozen=True)

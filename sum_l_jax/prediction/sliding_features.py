@@ -323,7 +323,7 @@ class Extractor:
 
   def _results(
     self,
-    items: Sequence[WindowPixels | VideoEnd | Failure],
+    items: Sequence[Item],
     encoded: jax.Array | None,
     held: _Spool,
   ) -> Iterator[Rows | Failure]:

@@ -142,7 +142,11 @@ def test_a_video_that_was_changed_is_read_again(weights, videos, tmp_path, capsy
   assert json.loads((tmp_path / "out" / "a.json").read_text("utf-8"))["video"]["frames"] == 36
 
 
-def test_features_of_two_kinds_do_not_mix(weights, videos, tmp_path, capsys):
+def _refuse(*_):
+  raise KeyboardInterrupt
+
+
+def test_features_of_two_kinds_do_not_mix(weights, videos, tmp_path, monkeypatch, capsys):
   video, output = videos / "P01_01.mp4", tmp_path / "out"
   assert _run(weights, output, video) == 0
   for change in ("--stride=4", "--feature=projection", "--layout=npz", "--crops=3"):
@@ -152,6 +156,10 @@ def test_features_of_two_kinds_do_not_mix(weights, videos, tmp_path, capsys):
   assert "crops was 1, and is 3 now" in said
   assert _run(weights, output, "--stride=4", "--dtype=float16", "--overwrite", video) == 0
   found = np.load(output / "P01_01.npy")
+  monkeypatch.setattr(storage, "write_text", _refuse)
+  with pytest.raises(KeyboardInterrupt):  # No card of before stands beside what is new.
+    _run(weights, output, "--stride=2", "--overwrite", video)
+  assert sorted(_contents(output)) == ["P01_01.npy"]
   assert found.dtype == np.float16 and found.shape == (8, 24)
 
 
