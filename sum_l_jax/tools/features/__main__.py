@@ -87,6 +87,7 @@ def _extract(options: argparse.Namespace, progress: video_progress.VideoProgress
   from sum_l_jax.video import file_names
 
   videos, left_out = video_sources.find(options.videos)
+  left_out = [path for path in left_out if options.output not in path.parents]
   if left_out:
     sys.stderr.write(f"not videos, left out: {file_names.shortened(left_out)}\n")
   named = feature_files.name_videos(videos)
@@ -117,7 +118,7 @@ def _extract(options: argparse.Namespace, progress: video_progress.VideoProgress
   written = len(todo) - failed
   there = f", {len(done)} were there" if done else ""
   lost = f", {failed} could not be read, or not to their end" if failed else ""
-  print(f"{written} of {len(named)} videos written to {options.output}{there}{lost}")
+  print(f"{written} of {len(named)} video(s) written to {options.output}{there}{lost}")
   if failed:
     return 1 if written or done else 2
   return 0
@@ -153,7 +154,7 @@ def _announce(extractor: sliding_features.Extractor, videos: int, done: int) -> 
   span = extractor.positions[-1] - extractor.positions[0]
   trained = (count - 1) * said["stride"] / said["fps"]
   sys.stderr.write(
-    f"{videos} videos, {done} of them done; {about['backbone']} ({about['view']}),"
+    f"{videos} video{'s' * (videos != 1)}, {done} done; {about['backbone']} ({about['view']}),"
     f" {about['feature']}, {extractor.network.width} numbers a window\n"
     f"windows of {grid.window} frames ({grid.window / grid.fps:.2f} s), every {grid.stride}"
     f" ({grid.stride / grid.fps:.2f} s); the encoder sees {count} frames over"

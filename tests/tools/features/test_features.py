@@ -118,17 +118,17 @@ def test_an_interrupted_run_goes_on(weights, videos, tmp_path, monkeypatch, caps
   (output / "P01_02.npy").write_bytes(b"without a card")
   capsys.readouterr()
   assert _run(weights, output, videos) == 0
-  assert "2 of 3 videos written" in capsys.readouterr().out
+  assert "2 of 3 video(s) written" in capsys.readouterr().out
   assert _contents(output) == wanted
   before = {path: path.stat().st_mtime_ns for path in output.iterdir()}
   assert _run(weights, output, videos) == 0
-  assert "0 of 3 videos written" in capsys.readouterr().out
+  assert "0 of 3 video(s) written" in capsys.readouterr().out
   assert {path: path.stat().st_mtime_ns for path in output.iterdir()} == before
   # A file that was cut off, and a card that can't be read, are made again.
   (output / "short.npy").write_bytes(wanted["short.npy"][:-4])
   (output / "P01_02.json").write_text("{", "utf-8")
   assert _run(weights, output, videos) == 0
-  assert "2 of 3 videos written" in capsys.readouterr().out
+  assert "2 of 3 video(s) written" in capsys.readouterr().out
   assert _contents(output) == wanted
 
 
@@ -138,7 +138,7 @@ def test_a_video_that_was_changed_is_read_again(weights, videos, tmp_path, capsy
   assert _run(weights, tmp_path / "out", video) == 0
   numbered_video.write_video(video, list(range(90)))
   assert _run(weights, tmp_path / "out", video) == 0
-  assert "1 of 1 videos written" in capsys.readouterr().out.splitlines()[-1]
+  assert "1 of 1 video(s) written" in capsys.readouterr().out.splitlines()[-1]
   assert json.loads((tmp_path / "out" / "a.json").read_text("utf-8"))["video"]["frames"] == 36
 
 
@@ -191,7 +191,7 @@ def test_bad_files_do_not_lose_the_others(weights, videos, tmp_path, capsys):
   ):
     assert f"{name}.mp4" in line and reason in line
   assert len(errors) == 4 and "notes.txt" in err
-  assert "2 of 6 videos written" in out and "4 could not be read" in out
+  assert "2 of 6 video(s) written" in out and "4 could not be read" in out
   # Once more, only the bad ones are tried; without any good one the status is 2.
   assert _run(weights, output, folder) == 1
   assert _run(weights, tmp_path / "none", folder / "2.mp4", folder / "4.mp4") == 2
@@ -252,7 +252,7 @@ def test_in_a_bucket(weights, videos, bucket, tmp_path, capsys):
   assert _run(weights, tmp_path, "--layout=npz", videos) == 0
   for written in (3, 0):
     assert _run(weights, bucket / "out", "--layout=npz", bucket / "videos") == 0
-    assert f"{written} of 3 videos written" in capsys.readouterr().out.splitlines()[-1]
+    assert f"{written} of 3 video(s) written" in capsys.readouterr().out.splitlines()[-1]
   found = storage.files_below(bucket / "out")
   assert sorted(found) == sorted(_contents(tmp_path))
   for name in ("P01_02.npz", "short.npz"):
