@@ -136,7 +136,7 @@ class FeatureNetwork:
       name = "embedding" if self.feature == PROJECTION else "features"
       return found[name].astype(jnp.float32)
 
-    return devices.jit_over(self._mesh, step)
+    return devices.jit_over(self._mesh, step, params=self._params)
 
   def _find_width(self) -> int:
     rows = self.rows(1)
