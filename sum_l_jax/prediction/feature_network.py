@@ -11,6 +11,7 @@ import numpy as np
 
 from sum_l_jax import models
 from sum_l_jax import types
+from sum_l_jax.checkpoint import stored_encoders
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.evaluation import towers
 from sum_l_jax.evaluation.retrieval import embedding
@@ -86,16 +87,16 @@ class FeatureNetwork:
     )
     self._step: Any = self._make_step(network, backbone)
     self.width = self._find_width()
-    # An exo tower may share the ego encoder.
-    owners = {view} if "encoder" in weights.params[view] else {view, types.EGO}
     self.about: dict[str, Any] = {
       "backbone": backbone,
       "view": view,
       "feature": feature,
-      "sha256": {name: weight_files.weights_sha256(weights, name) for name in sorted(owners)},
+      "encoder_sha256": stored_encoders.fingerprint(weights, view),
       "pixels": card["pixels"][view],
       "computed_in": computed_in,
     }
+    if feature == PROJECTION:
+      self.about["sha256"] = weight_files.weights_sha256(weights, view)
 
   @property
   def video_shape(self) -> tuple[int, int, int, int]:
@@ -155,9 +156,13 @@ def _choose_view(weights: weight_files.Weights, view: str | None, feature: str) 
   """
   if view is not None:
     check_choice("view", view, types.VIEWS)
+    weight_files.require_encoder(weights, view)
   owners = [v for v in types.VIEWS if "encoder" in weights.params.get(v, {})]
   # An exo tower may share the ego encoder.
   have = [v for v in types.VIEWS if v in owners or (weights.params.get(v) and types.EGO in owners)]
+  if not have:
+    for trained in types.VIEWS:
+      weight_files.require_encoder(weights, trained)
   if not have or (view or have[0]) not in have:
     advice = f"Take view {have[0]}." if have else "Give weights of an encoder."
     raise ValueError(
