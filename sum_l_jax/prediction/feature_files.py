@@ -6,6 +6,7 @@ last, so that what has a card is whole, and it says what the features were made 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from concurrent import futures
@@ -206,8 +207,10 @@ class FeatureFiles:
   ) -> None:
     """Writes a local file; the vectors go through memory block by block."""
     if not self._layout.key:
-      with path.open("wb") as file:
-        self._write_array(file, vectors)
+      rows = np.lib.format.open_memmap(path, "w+", np.dtype(self._dtype), vectors.shape)
+      for first, block in self._blocks(vectors):
+        rows[first : first + len(block)] = block
+      rows.flush()
       return
     # Not compressed: vectors hardly shrink, and readers are faster without.
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
@@ -224,12 +227,17 @@ class FeatureFiles:
       "shape": vectors.shape,
     }
     np.lib.format.write_array_header_1_0(file, header)
+    for _, block in self._blocks(vectors):
+      file.write(block.tobytes())
+
+  def _blocks(self, vectors: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields rows in the stored type, and the first one's number."""
     for first in range(0, len(vectors), _BLOCK):
       with np.errstate(over="ignore"):
         block = vectors[first : first + _BLOCK].astype(self._dtype)
       if not np.isfinite(block).all():
         raise ValueError(f"A feature is too large for {self._dtype}. Take float32.")
-      file.write(block.tobytes())
+      yield first, block
 
 
 def _difference(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
