@@ -14,7 +14,8 @@ video_classification_frozen): four blocks, the last of which has a query for eac
 task, AdamW without warm-up, a cosine to zero in 20 epochs, batch 128, bfloat16,
 crops between 8 % of a frame and all of it. V-JEPA 2 trains twenty probes at once,
 with learning rates of 5e-3 to 1e-4 and weight decays of 1e-4 to 0.1, and reports
-the best on the validation set; this config has one of them. Its own probe on
+the best on the validation set: `grid=vjepa2` does so too, and without it there is
+one probe. Its own probe on
 EPIC-KITCHENS anticipates actions; this one recognises them. `head=pooler` is
 VideoPrism's pooler, which its authors train with Adam at 1e-4.
 
@@ -22,9 +23,9 @@ Hardware: V-JEPA 2 trained on 64 GPUs. This config has not been run on its data.
 Score: none is published for this task.
 
 Arguments: method=fpv_only|sum_l, backbone=vjepa2_l|vjepa2_h|vjepa2_g|
-videoprism_b|videoprism_l|..., head=attentive|pooler, and features=DIR, with
-method=sum_l also exo_features=DIR, which take what data_prep.extract_features
-stored in the place of frames (docs/features.md).
+videoprism_b|videoprism_l|..., head=attentive|pooler, grid=none|vjepa2, and
+features=DIR, with method=sum_l also exo_features=DIR, which take what
+data_prep.extract_features stored in the place of frames (docs/features.md).
 """
 
 from sum_l_jax.config import presets
@@ -38,6 +39,7 @@ def get_config(argument: str = ""):
     method="fpv_only",
     backbone="vjepa2_l",
     head="attentive",
+    grid="none",
     features="",
     exo_features="",
   )
@@ -65,5 +67,6 @@ def get_config(argument: str = ""):
     config.eval.clips = 1
     config.eval.crops = 1
   presets.set_probe_stage(config.joint_stage, choice["head"])
+  presets.set_grid(config.joint_stage, choice["grid"])
   presets.set_stage_one(config)
   return config

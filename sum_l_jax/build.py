@@ -53,6 +53,7 @@ from sum_l_jax.system import devices
 from sum_l_jax.system import sharding
 from sum_l_jax.system import storage
 from sum_l_jax.train import parameter_rules
+from sum_l_jax.train import probe_grid
 from sum_l_jax.train.chunks import Chunked
 from sum_l_jax.train.mixing import Mixing
 from sum_l_jax.train.optimizer import Schedule
@@ -63,6 +64,7 @@ from sum_l_jax.train.state import TrainState
 from sum_l_jax.train.state import Tree
 from sum_l_jax.train.state import create_state
 from sum_l_jax.train.step import Step
+from sum_l_jax.train.step import compile_step
 from sum_l_jax.train.step import make_train_step
 
 if TYPE_CHECKING:
@@ -584,12 +586,26 @@ class Trainer:
     )
 
   @functools.cached_property
+  def probes(self) -> tuple[probe_grid.Probe, ...]:
+    """The probes that are trained at once; empty where there is one network alone."""
+    section = self.section
+    if not (isinstance(section, schema.JointStage) and section.has_grid):
+      return ()
+    return probe_grid.grid(
+      section.grid_learning_rates or (section.learning_rate,),
+      section.grid_weight_decays or (section.weight_decay,),
+    )
+
+  @functools.cached_property
   def schedule(self) -> Schedule:
     """The learning rate of each step."""
+    return self._schedule(self.section.learning_rate)
+
+  def _schedule(self, learning_rate: float) -> Schedule:
     section, name = self.section, f"{self.stage}_stage"
     return make_schedule(
       section.schedule,
-      learning_rate=section.learning_rate,
+      learning_rate=learning_rate,
       total_steps=self.total_steps,
       boundaries=[self.clock.steps(b, f"{name}.boundaries") for b in section.boundaries],
       factors=section.factors,
@@ -630,6 +646,9 @@ class Trainer:
   @functools.cached_property
   def optimizer(self) -> optax.GradientTransformation:
     """The optimizer of what is trained."""
+    return self._optimizer(self.schedule, self.section.weight_decay)
+
+  def _optimizer(self, schedule: Schedule, weight_decay: Any) -> optax.GradientTransformation:
     section = self.section
     decays = parameter_rules.decay_mask(
       self.network.shapes[0],
@@ -639,11 +658,11 @@ class Trainer:
     )
     return make_optimizer(
       section.optimizer,
-      self.schedule,
+      schedule,
       momentum=section.momentum,
       nesterov=section.nesterov,
       betas=section.betas,
-      weight_decay=section.weight_decay,
+      weight_decay=weight_decay,
       decays=decays,
       clip_norm=section.clip_norm,
       factors=self.factors,
@@ -651,13 +670,28 @@ class Trainer:
 
   @functools.cached_property
   def step(self) -> Step:
-    """The compiled train step: state, batch -> state, sums of its metrics."""
+    """The compiled train step: state, batch -> state, sums of its metrics.
+
+    The sums are `[P]` where there are P probes.
+    """
+    if not self.probes:
+      return self._step(self.schedule, self.section.weight_decay, compiled=True)
+    # The rate is that of the step that is taken, so a schedule need not know it.
+    step = probe_grid.make_step(
+      lambda rate, decay: self._step(lambda _: rate, decay, compiled=False),
+      self.probes,
+      [self._schedule(probe.learning_rate) for probe in self.probes],
+      self.factors,
+    )
+    return compile_step(step, self.network, self.mesh)
+
+  def _step(self, schedule: Schedule, weight_decay: Any, *, compiled: bool) -> Step:
     network, section = self.network, self.section
     return make_train_step(
       Chunked(network, section.chunks, self.mesh) if section.chunks > 1 else network,
       self.objective,
-      self.optimizer,
-      self.schedule,
+      self._optimizer(schedule, weight_decay),
+      schedule,
       seed=self.settings.seed,
       mesh=self.mesh,
       shardings=self.shardings if self.layout.divided else None,
@@ -666,6 +700,7 @@ class Trainer:
       factors=self.factors,
       ema=self.section.ema,
       skip_non_finite=self.settings.on_non_finite == "skip",
+      compiled=compiled,
     )
 
   @property
@@ -705,7 +740,11 @@ class Trainer:
 
   def _create(self, weights: tuple[Tree, Tree]) -> TrainState:
     averaged = bool(self.section.ema)
-    return create_state(*weights, self.optimizer, factors=self.factors, averaged=averaged)
+    state = create_state(*weights, self.optimizer, factors=self.factors, averaged=averaged)
+    if not self.probes:
+      return state
+    probe_grid.check_trained(parameter_rules.split(state.params, self.factors)[0])
+    return probe_grid.spread(state, len(self.probes), self.factors)
 
   def initial_weights(self) -> tuple[Tree, Tree]:
     """Drawn parameters and statistics; where devices share them, in their places."""
@@ -790,6 +829,7 @@ class Trainer:
       "data": {**data.fingerprints, "init": init_digests(settings)},
       "config": settings.to_json(),
       "versions": {p: importlib.metadata.version(p) for p in _VERSIONS},
+      **({"probes": [dataclasses.asdict(probe) for probe in self.probes]} if self.probes else {}),
     }
 
   def _card_of_encoders(self) -> dict[str, Any]:

@@ -138,6 +138,7 @@ def build_evaluator(
   tasks: Mapping[str, types.Task] | None = None,
   heads: Mapping[str, evaluate.Head] | None = None,
   pool: str = "",
+  probes: Sequence[str] = (),
 ) -> evaluators.Evaluator:
   """Builds an evaluator of a split.
 
@@ -155,6 +156,7 @@ def build_evaluator(
     heads: where the data set's tasks lie in these heads, see
       `evaluate.make_score`.
     pool: name of the data set among several of its view, or "".
+    probes: names of the probes that are scored at once; empty is one network.
 
   Raises:
     ValueError: a batch size that the devices can't share.
@@ -176,20 +178,32 @@ def build_evaluator(
       kinds={n: t.kind for n, t in dataset.tasks.items()},
       mesh=mesh,
       heads=heads,
+      probes=bool(probes),
     ),
     mesh=mesh,
     rule=settings.eval.ensemble,
     groups=evaluators.clip_groups(train, dataset) if train and dataset.labelled else {},
     pool=pool,
+    probes=tuple(probes),
   )
 
 
 def build_stage_evaluators(
-  settings: Settings, data: build.StageData, mesh: jax.sharding.Mesh
+  settings: Settings,
+  data: build.StageData,
+  mesh: jax.sharding.Mesh,
+  *,
+  probes: Sequence[str] = (),
 ) -> list[evaluators.Evaluator]:
   """Builds the evaluators that a stage watches while it trains, if any.
 
   The exo stage watches each of its pools that has the split, with labels.
+
+  Args:
+    settings: resolved settings.
+    data: data of the stage.
+    mesh: the devices.
+    probes: names of the probes that a joint stage trains at once, if any.
   """
   split = settings.eval.during_split
   if not split:
@@ -197,7 +211,14 @@ def build_stage_evaluators(
   views = during_views(settings)
   if data.ego:
     dataset = records.ClipDataset(data.ego.directory, split)
-    return [build_evaluator(settings, dataset, view=types.EGO, mesh=mesh, views=views)]
+    if probes and not dataset.labelled:
+      raise ValueError(
+        f"config.eval.during_split={split!r} has no labels, by which the best of {len(probes)}"
+        " probes could be chosen. Name a split that has."
+      )
+    return [
+      build_evaluator(settings, dataset, view=types.EGO, mesh=mesh, views=views, probes=probes)
+    ]
   found = []
   union, several = data.labels[types.EXO], len(data.exo) > 1
   names = label_union.pool_names(data.exo)

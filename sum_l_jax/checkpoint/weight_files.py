@@ -372,6 +372,11 @@ def read_weights(
   folder = find_checkpoint(path)
   integrity.check(folder)
   meta = _read_meta(folder)
+  if "probes" in meta:
+    raise ValueError(
+      f"{folder} holds the states of {len(meta['probes'])} probes at once. The best of them is in"
+      f" {folder.parents[2]} once the run is complete; give that."
+    )
   tensorstore_retries.limit()
   # The handlers are used directly: a Checkpointer around them warns that the
   # item has no metadata of its own, which a manager's items never have. They are

@@ -159,6 +159,25 @@ def set_probe_stage(stage: Any, head: str) -> None:
   stage.warmup = "0 epochs"
 
 
+# Learning rates and weight decays of probes that are trained at once: those of
+# V-JEPA 2 on EPIC-KITCHENS-100 (configs/eval/*/ek100.yaml).
+GRIDS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+  "none": ((), ()),
+  "vjepa2": ((5e-3, 3e-3, 1e-3, 3e-4, 1e-4), (1e-4, 1e-3, 1e-2, 1e-1)),
+}
+
+
+def set_grid(stage: Any, name: str) -> None:
+  """Sets the probes that a stage trains at once.
+
+  Raises:
+    ValueError: the name is unknown.
+  """
+  if name not in GRIDS:
+    raise ValueError(f"grid must be one of {tuple(GRIDS)}, got {name!r}.")
+  stage.grid_learning_rates, stage.grid_weight_decays = GRIDS[name]
+
+
 def set_ablation(config: config_dict.ConfigDict, *, terms: str, exo_encoder: str) -> None:
   """Sets a row of the paper's Table 5 and one of Table 6.
 

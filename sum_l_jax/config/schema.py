@@ -513,6 +513,34 @@ class Stage:
   )
 
 
+def _is_list_of(values: tuple[float, ...]) -> bool:
+  return len(set(values)) == len(values) and all(value >= 0 for value in values)
+
+
+_DISTINCT = Rule(_is_list_of, "be different numbers of 0 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class JointStage(Stage):
+  """The joint stage, which may train many probes at once."""
+
+  grid_learning_rates: tuple[float, ...] = setting(
+    (),
+    "Learning rates of probes that are trained at once on frozen encoders, each with each of"
+    " grid_weight_decays; the best on eval.during_split is kept (docs/fine_tuning.md). Empty is"
+    " learning_rate.",
+    allowed=_DISTINCT,
+  )
+  grid_weight_decays: tuple[float, ...] = setting(
+    (), "Weight decays of these probes; empty is weight_decay.", allowed=_DISTINCT
+  )
+
+  @property
+  def has_grid(self) -> bool:
+    """Whether several probes are trained at once."""
+    return bool(self.grid_learning_rates or self.grid_weight_decays)
+
+
 @dataclasses.dataclass(frozen=True)
 class Init:
   """Starting weights: a checkpoint folder or an .npz file; empty is random."""
@@ -747,7 +775,7 @@ class Settings:
   mesh: Mesh = section(Mesh, runtime=True)
   loss: Loss = section(Loss)
   exo_stage: Stage = section(Stage)
-  joint_stage: Stage = section(Stage)
+  joint_stage: JointStage = section(JointStage)
   init: Init = section(Init)
   eval: Eval = section(Eval, runtime=True)
   checkpoint: Checkpoint = section(Checkpoint, runtime=True)

@@ -55,6 +55,8 @@ def check(settings: schema.Settings, backbones: Mapping[str, Layered]) -> None:
   """
   if types.EGO in backbones:
     _check_shared(settings, backbones[types.EGO])
+  if schema.JOINT_STAGE in settings.stages and settings.joint_stage.has_grid:
+    _check_grid(settings, backbones)
   trained = {
     (stage, view)
     for stage in settings.stages
@@ -88,6 +90,27 @@ def _check_shared(settings: schema.Settings, backbone: Layered) -> None:
     raise ValueError(
       f"config.ego.freeze={ego!r} keeps the running statistics of BatchNorm, and the exo view of a"
       " shared encoder (config.model.share_encoder=True) has none to start from. Drop one."
+    )
+
+
+def _check_grid(settings: schema.Settings, backbones: Mapping[str, Layered]) -> None:
+  """What a grid of probes needs."""
+  what = "config.joint_stage.grid_learning_rates and grid_weight_decays train probes at once"
+  for view in encoders(settings, schema.JOINT_STAGE):
+    if view in backbones and frozen(settings, schema.JOINT_STAGE, view) != schema.ALL_FROZEN:
+      raise ValueError(
+        f"{what}, on encoders that they share, but the {view} encoder is trained:"
+        f" {_describe(settings)}. Set config.{view}.freeze to 'all', or leave them empty."
+      )
+  if not settings.eval.during_split:
+    raise ValueError(
+      f"{what}, of which the best on config.eval.during_split is kept, which is empty. Name a"
+      " split, or leave them empty."
+    )
+  if settings.mesh.fsdp > 1:
+    raise ValueError(
+      f"{what}, which config.mesh.fsdp={settings.mesh.fsdp} can't divide between devices. Set it to"
+      " 1, or leave them empty."
     )
 
 

@@ -23,6 +23,15 @@ def checkpoint_folder(workdir: epath.Path, stage: str) -> epath.Path:
   return workdir / stage / weight_files.CHECKPOINT_FOLDER
 
 
+def state_folder(trainer: build.Trainer, workdir: epath.Path) -> epath.Path:
+  """Where the states are from which a stage goes on.
+
+  With several probes they are apart from the chosen one's checkpoint, which is that
+  of an ordinary run, see `probe_choice`.
+  """
+  return checkpoint_folder(workdir, f"{trainer.stage}_grid" if trainer.probes else trainer.stage)
+
+
 def first_state(
   trainer: build.Trainer,
   workdir: epath.Path,

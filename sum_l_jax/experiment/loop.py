@@ -25,6 +25,7 @@ from sum_l_jax.checkpoint import manager
 from sum_l_jax.config.schema import Settings
 from sum_l_jax.experiment import goodput
 from sum_l_jax.experiment import hand_over
+from sum_l_jax.experiment import probe_choice
 from sum_l_jax.experiment import profile_window
 from sum_l_jax.experiment import run_status
 from sum_l_jax.experiment import train_log
@@ -32,6 +33,7 @@ from sum_l_jax.system import devices
 from sum_l_jax.system import interrupt
 from sum_l_jax.system import processes
 from sum_l_jax.train import metrics
+from sum_l_jax.train import probe_grid
 from sum_l_jax.train.state import TrainState
 
 
@@ -158,7 +160,7 @@ def _train_stage(
   """Does the work of `train_stage`."""
   trainer = build.Trainer.open(settings, stage, mesh)
   total = trainer.total_steps
-  folder = hand_over.checkpoint_folder(workdir, stage)
+  folder = hand_over.state_folder(trainer, workdir)
   stop = end_of(trainer)
   with manager.Checkpoints(folder, keep=settings.checkpoint.keep) as checkpoints:
     start = checkpoints.latest_step
@@ -168,12 +170,16 @@ def _train_stage(
       hand_over.check_same_data(trainer.card, checkpoints.meta(start), where)
       if start >= stop:
         logging.info("%s: complete at step %d", stage, start)
+        probe_choice.choose(trainer, checkpoints, workdir)
         return StageResult(start >= total, start)
     complete = lambda: max(integrity.steps(folder), default=None)
     status.stage(stage, start=start, steps=total, saved=complete)
     state = hand_over.first_state(trainer, workdir, checkpoints, start)
     calendar = Calendar.of(trainer, start or 0, stop)
     _Loop(trainer, checkpoints, calendar, workdir / stage, recorder, status).run(state)
+    del state
+    with status.clock.within(goodput.EVALUATING):
+      probe_choice.choose(trainer, checkpoints, workdir)
   return StageResult(stop >= total, stop)
 
 
@@ -195,9 +201,11 @@ class _Loop:
     self._checkpoints = checkpoints
     self._calendar = calendar
     settings, data, mesh = trainer.settings, trainer.opened, trainer.mesh
-    retrieval = build_evaluation.build_stage_retrieval(settings, data, mesh)
+    names = probe_grid.names(trainer.probes)
+    # Retrieval is measured at the end, of the probe that is chosen.
+    retrieval = None if names else build_evaluation.build_stage_retrieval(settings, data, mesh)
     self._watched = [
-      *build_evaluation.build_stage_evaluators(settings, data, mesh),
+      *build_evaluation.build_stage_evaluators(settings, data, mesh, probes=names),
       *([retrieval] if retrieval else []),
     ]
     writer = metrics.Writer(

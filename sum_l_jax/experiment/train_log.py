@@ -19,6 +19,7 @@ from sum_l_jax.system import progress
 from sum_l_jax.system import sharding
 from sum_l_jax.train import metrics
 from sum_l_jax.train import parameter_rules
+from sum_l_jax.train import probe_grid
 from sum_l_jax.train.state import TrainState
 
 
@@ -54,6 +55,8 @@ class TrainLog:
         models.count_parameters(trained),
         models.count_parameters(frozen),
       )
+    if trainer.probes:
+      logging.info("%s: these are %d probes at once", trainer.stage, len(trainer.probes))
     logging.info(
       "%s: %d steps, %d clips an epoch (%r), %d device(s) (%s)",
       trainer.stage,
@@ -102,7 +105,10 @@ class TrainLog:
     count = len(self._pending)
     good = []
     steps = jax.device_get([sums for sums, _ in self._pending])
+    probes = probe_grid.names(self._trainer.probes)
     for number, (sums, (_, batch)) in enumerate(zip(steps, self._pending)):
+      if probes:
+        sums = metrics.named_sums(sums, probes, tolerant=self._watch.skip)
       finite = bool(sums.pop("finite").total)
       loss = float(sums["loss"].total)
       self._watch.look(step - count + number, finite, loss, batch, self._saved)
@@ -170,5 +176,10 @@ def _progress_line(
     for name, value in values.items()
     if name.startswith("loss")
   )
-  hits = " ".join(f"{name} {value:.3f}" for name, value in values.items() if name.endswith("_top1"))
+  # The many numbers of probes are in the files.
+  hits = " ".join(
+    f"{name} {value:.3f}"
+    for name, value in values.items()
+    if name.endswith("_top1") and not name.startswith("probe_")
+  )
   return f"{stage} {step}/{total}  {losses}  {hits}  {rate:.2f} steps/s  {left} left"

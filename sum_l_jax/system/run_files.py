@@ -9,6 +9,7 @@ REPORT = "report.html"
 STATUS = "status.json"
 # In the folder of each stage.
 METRICS = "metrics.jsonl"
+PROBES = "probes.json"
 _SCORES, _NPZ = "scores_", ".npz"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 import contextlib
 import functools
 import os
@@ -102,6 +103,35 @@ def compute(steps: Iterable[Sums]) -> dict[str, float]:
     for name, value in sums.items():
       merged[name] = merged[name].merge(value) if name in merged else value
   return {name: float(v.compute()) for name, v in merged.items() if v.count}
+
+
+def named_sums(sums: Sums, names: Sequence[str], *, tolerant: bool) -> Sums:
+  """The sums of a step of several probes, under their names and of all together.
+
+  Args:
+    sums: sums `[P]` on the host.
+    names: names of the P probes.
+    tolerant: whether the step counts as finite where that of any probe is, and the
+      others are left out; else that of each must be.
+
+  Returns:
+    Sums [] by name, over all probes, and by "<probe>/<name>".
+  """
+  finite = np.asarray(sums["finite"].total) > 0
+  counted = finite if tolerant and finite.any() else np.ones_like(finite)
+  found: Sums = {}
+  for name, value in sums.items():
+    total, count = np.asarray(value.total), np.asarray(value.count)
+    found[name] = _average(total[counted].sum(), count[counted].sum())
+    if name != "finite":
+      for number in np.flatnonzero(counted).tolist():
+        found[f"{names[number]}/{name}"] = _average(total[number], count[number])
+  return found | {"finite": _average(finite.any() if tolerant else finite.all(), 1)}
+
+
+def _average(total: Any, count: Any) -> metrics.Average:
+  make: Any = metrics.Average  # A dataclass of flax, which type checkers don't know.
+  return make(total=np.float32(total), count=np.int32(count))
 
 
 @contextlib.contextmanager

@@ -39,7 +39,8 @@ def _finite(*trees: Any) -> jax.Array:
 def _where_finite(finite: jax.Array, new: TrainState, old: TrainState) -> TrainState:
   """The new state if it is finite, or else the old one with the new step."""
   kept = dataclasses.replace(old, step=new.step)
-  state = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, kept)
+  # What a step leaves alone is the same array before and after.
+  state = jax.tree.map(lambda n, o: n if n is o else jnp.where(finite, n, o), new, kept)
   # A step that was left out still counts for the learning rate.
   return dataclasses.replace(state, opt_state=at_step(state.opt_state, state.step))
 
@@ -80,12 +81,12 @@ def make_train_step(
   factors: Tree | None = None,
   ema: float = 0.0,
   skip_non_finite: bool = False,
+  compiled: bool = True,
 ) -> Step:
   """Compiles the step: state, batch -> state, sums of the step's metrics.
 
-  The state is donated, except on CPU; the batch is split over all devices; nothing
-  waits for the host. Under `jit` every mean, the BatchNorm statistics and the
-  negatives are over the global batch.
+  The batch is split over all devices; nothing waits for the host. Under `jit` every
+  mean, the BatchNorm statistics and the negatives are over the global batch.
 
   Args:
     network: the model as pure functions.
@@ -101,6 +102,7 @@ def make_train_step(
     ema: decay of the moving average; 0 where the state has none.
     skip_non_finite: whether a step that is not finite changes nothing but the
       number of steps, which the learning rate follows.
+    compiled: whether it is compiled here, and not with others (`train.probe_grid`).
   """
   gradient = make_gradient(network, objective, mixing)
   if accumulate > 1:
@@ -124,6 +126,13 @@ def make_train_step(
       new_state = _where_finite(finite, new_state, state)
     return new_state, sums
 
+  return compile_step(step, network, mesh, shardings) if compiled else step
+
+
+def compile_step(
+  step: Step, network: Applied, mesh: jax.sharding.Mesh, shardings: TrainState | None = None
+) -> Step:
+  """Compiles a step; its state is donated, except on CPU. See `make_train_step`."""
   whole = devices.replicated(mesh)
   return devices.jit_over(
     mesh, step, donate=True, out_shardings=(shardings or whole, whole), params=network.shapes

@@ -90,6 +90,20 @@ def test_the_rates_are_those_of_the_sources():
   assert (probe.optimizer, probe.final_rate, probe.total) == ("adamw", 0.0, "20 epochs")
 
 
+def test_the_grid_is_v_jepa_2s():
+  """Five learning rates and four decays, as configs/eval/vitl/ek100.yaml lists them."""
+  settings = build.resolve(read.read_file("configs/epic100_probe.py:grid=vjepa2"))
+  trainer = build.Trainer(settings, "joint", devices.make_mesh(1), TASKS, None, 64)
+  assert len(set(trainer.probes)) == 20
+  rates = {probe.learning_rate for probe in trainer.probes}
+  decays = {probe.weight_decay for probe in trainer.probes}
+  assert rates == {5e-3, 3e-3, 1e-3, 3e-4, 1e-4} and decays == {1e-4, 1e-3, 1e-2, 1e-1}
+  alone = build.resolve(read.read_file("configs/epic100_probe.py"))
+  assert not alone.joint_stage.has_grid
+  with pytest.raises(ValueError, match="grid must be one of"):
+    read.read_file("configs/epic100_probe.py:grid=vjepa1")
+
+
 def test_frames_and_crops_are_those_of_the_sources():
   """AVION's and LaViLa's data sets, and V-JEPA 2's transforms of probes."""
   clips = {

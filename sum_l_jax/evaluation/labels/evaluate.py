@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
+import jax.numpy as jnp
 import numpy as np
 
 from sum_l_jax import types
@@ -95,6 +96,18 @@ def make_score(
   return score
 
 
+def _of_probes(network: Any, score: Score) -> Score:
+  """The scores `[P, B, K]` of P probes, whose parameters have a first axis more than others."""
+  shapes, _ = network.shapes
+
+  def scores(params: Any, stats: Any, pixels: Mapping[str, Any]) -> Mapping[str, jax.Array]:
+    extra = lambda x, shape: 0 if jnp.ndim(x) > len(shape.shape) else None
+    axes = jax.tree.map(extra, params, shapes)
+    return jax.vmap(score, in_axes=(axes, None, None))(params, stats, pixels)
+
+  return scores
+
+
 def make_score_step(
   network: Any,
   *,
@@ -102,6 +115,7 @@ def make_score_step(
   kinds: Mapping[str, str],
   mesh: jax.sharding.Mesh,
   heads: Mapping[str, Head] | None = None,
+  probes: bool = False,
 ) -> Score:
   """Compiles the function of `make_score`; its result is on every host.
 
@@ -111,12 +125,22 @@ def make_score_step(
     kinds: see `make_score`.
     mesh: devices; the batch is split over the `data` axis.
     heads: see `make_score`.
+    probes: whether the parameters are of several probes (`train.probe_grid`); the
+      probabilities then are `[P, B, K]`.
   """
   score = make_score(network, view=view, kinds=kinds, heads=heads)
+  if probes:
+    score = _of_probes(network, score)
   return devices.jit_over(mesh, score, params=network.shapes)
 
 
-def evaluate(
+def evaluate(*args: Any, **options: Any) -> Evaluation:
+  """Scores one network; see `evaluate_probes`."""
+  (found,) = evaluate_probes(*args, **options)
+  return found
+
+
+def evaluate_probes(
   score: Score,
   params: Any,
   stats: Any,
@@ -129,7 +153,8 @@ def evaluate(
   groups: Mapping[str, Arrays] | None = None,
   labelled: bool = True,
   name: str = "",
-) -> Evaluation:
+  count: int = 0,
+) -> list[Evaluation]:
   """Scores every test view once and combines the views of each clip.
 
   Args:
@@ -145,31 +170,58 @@ def evaluate(
       "action"; their metrics are called `<task>_..._<group>`.
     labelled: whether there are labels; without them there are no metrics.
     name: name of the evaluation in progress lines.
+    count: number of probes that the function scores at once; 0 is one network,
+      whose scores have no axis for that.
+
+  Returns:
+    What was found of each probe, or of the one network.
   """
   start = time.monotonic()
-  count = len(next(iter(labels.values())))
-  views = ensemble.ViewEnsemble(
-    num_clips=count,
-    num_views=num_views,
-    num_classes={t: task.num_classes for t, task in tasks.items()},
-    rule=rule,
-  )
-  with progress.Progress(f"{name} test views", total=count * num_views) as bar:
+  clips = len(next(iter(labels.values())))
+  ensembles = [
+    ensemble.ViewEnsemble(
+      num_clips=clips,
+      num_views=num_views,
+      num_classes={t: task.num_classes for t, task in tasks.items()},
+      rule=rule,
+    )
+    for _ in range(count or 1)
+  ]
+  with progress.Progress(f"{name} test views", total=clips * num_views) as bar:
     for batch in batches:
       scores = score(params, stats, types.inputs_of(batch))
       scores, clip, view, mask = _fetch((scores, batch["clip"], batch["view"], batch["mask"]))
-      views.add(scores, clip, view, mask)
+      for number, views in enumerate(ensembles):
+        own = {task: values[number] for task, values in scores.items()} if count else scores
+        views.add(own, clip, view, mask)
       bar.update(int(np.sum(mask)))
+  seconds = time.monotonic() - start
+  return [
+    _evaluation(views, labels, tasks, groups or {}, labelled=labelled, seconds=seconds)
+    for views in ensembles
+  ]
+
+
+def _evaluation(
+  views: ensemble.ViewEnsemble,
+  labels: Arrays,
+  tasks: Mapping[str, types.Task],
+  groups: Mapping[str, Arrays],
+  *,
+  labelled: bool,
+  seconds: float,
+) -> Evaluation:
+  """The metrics of what was scored; see `evaluate_probes`."""
   combined, view_counts = views.scores()
   evaluated = view_counts > 0
   numbers = summarise(combined, labels, tasks, evaluated) if labelled else {}
-  for group, masks in (groups or {}).items():
+  for group, masks in groups.items():
     for task, mask in masks.items():
       if labelled and np.any(evaluated & mask):
         part = summarise(combined, labels, tasks, evaluated & mask)
         own = {metric: value for metric, value in part.items() if metric.startswith(f"{task}_")}
         numbers.update({f"{metric}_{group}": value for metric, value in own.items()})
-  return Evaluation(combined, labels, evaluated, numbers, time.monotonic() - start)
+  return Evaluation(combined, labels, evaluated, numbers, seconds)
 
 
 def _fetch(tree: Any) -> Any:

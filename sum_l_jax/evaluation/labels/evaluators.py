@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
@@ -78,6 +79,7 @@ class Evaluator:
     rule: "sum" or "max" over test views.
     groups: clips that are also scored apart, see `clip_groups`.
     pool: name of the data set among several of its view, or "".
+    probes: names of the probes that are scored at once; empty is one network.
   """
 
   dataset: records.ClipDataset
@@ -88,6 +90,7 @@ class Evaluator:
   rule: str
   groups: Mapping[str, evaluate.Arrays]
   pool: str = ""
+  probes: tuple[str, ...] = ()
 
   @property
   def prefix(self) -> str:
@@ -103,7 +106,12 @@ class Evaluator:
       params: parameters that hold this view; other parts are ignored.
       stats: BatchNorm statistics, likewise.
     """
-    return evaluate.evaluate(
+    (found,) = self.each(params, stats)
+    return found
+
+  def each(self, params: Any, stats: Any) -> list[evaluate.Evaluation]:
+    """Runs over the split once, for all probes; see `__call__`."""
+    return evaluate.evaluate_probes(
       self.score,
       *towers.select(params, stats, self.view, ("encoder", "heads")),
       interrupt.stoppable(devices.prefetch_to_device(self.stream, self.mesh)),
@@ -114,18 +122,40 @@ class Evaluator:
       groups=self.groups,
       labelled=self.dataset.labelled,
       name=self.prefix.rstrip("/"),
+      count=len(self.probes),
     )
 
   def scalars(self, params: Any, stats: Any) -> dict[str, float]:
-    """Scores a state: its metrics by their full names, in [0, 1]."""
-    return {self.prefix + k: v for k, v in self(params, stats).metrics.items()}
+    """Scores a state: its metrics by their full names, in [0, 1].
+
+    Of several probes these are the best one's, and `<prefix><probe>/<metric>` of each.
+    """
+    found = [evaluation.metrics for evaluation in self.each(params, stats)]
+    best = best_of(found, self.dataset.tasks)
+    named = {f"{p}/{k}": v for p, own in zip(self.probes, found) for k, v in own.items()}
+    return {self.prefix + k: v for k, v in {**found[best], **named}.items()}
+
+
+def overall(metrics: Mapping[str, float], tasks: Mapping[str, types.Task]) -> float:
+  """Mean over the tasks of top-1 accuracy or, with several labels a clip, mAP."""
+  main = {types.SOFTMAX: "top1"}
+  values = [metrics[f"{name}_{main.get(t.kind, 'map_sklearn')}"] for name, t in tasks.items()]
+  return sum(values) / len(values)
+
+
+def best_of(found: Sequence[Mapping[str, float]], tasks: Mapping[str, types.Task]) -> int:
+  """Number of the best of several metrics by `overall`; of equal ones the first."""
+  if len(found) == 1:
+    return 0  # There may be no metrics without labels.
+  values = [overall(metrics, tasks) for metrics in found]
+  return values.index(max(values))
 
 
 def headline(metrics: Mapping[str, float]) -> str:
-  """Picks the few metrics of a progress line."""
+  """Picks the few metrics of a progress line; of several probes the best one's."""
   short = [
     (name, value)
     for name, value in metrics.items()
-    if name.endswith(("_top1", "_map_sklearn", "/ego_to_exo_recall_at_1"))
+    if "/probe_" not in name and name.endswith(("_top1", "_map_sklearn", "/ego_to_exo_recall_at_1"))
   ]
   return "  ".join(f"{name} {value:.3f}" for name, value in short)

@@ -148,6 +148,8 @@ def _stage_charts(stage: str, logged: Mapping[str, metric_log.Series]) -> list[p
   }
   training, watched, retrieval = {}, {}, {}
   for tag, line in logged.items():
+    if "/probe_" in tag:  # Of many probes the charts show the mean, and the best one's scores.
+      continue
     if "/retrieval/" in tag:
       if tag.endswith("_ndcg"):
         retrieval[tag.split("/")[-1].replace("_", " ")] = line
