@@ -47,6 +47,15 @@ def _views(text: str) -> tuple[int, int]:
   return int(found[1]), int(found[2])
 
 
+def _sides(text: str) -> tuple[int, int]:
+  found = re.fullmatch(r"([1-9]\d{0,3}),([1-9]\d{0,3})", text)
+  if not found or int(found[1]) > int(found[2]):
+    raise argparse.ArgumentTypeError(
+      f"{text!r} must be two numbers of pixels, the smaller one first, such as 256,320."
+    )
+  return int(found[1]), int(found[2])
+
+
 def make_parser() -> argparse.ArgumentParser:
   """The options of the command."""
   parser = command_line.make_parser("data_prep.extract_features", __doc__)
@@ -98,6 +107,12 @@ def make_parser() -> argparse.ArgumentParser:
   views("--train_views", type=int, default=0, metavar="N", help="draw N views as training does")
   add("--seed", type=int, default=0, help="seed of drawn views")
   add("--flip", type=float, default=0.5, help="probability of a flip of drawn views (0.5)")
+  add(
+    "--short_side",
+    type=_sides,
+    metavar="LOW,HIGH",
+    help="short side of a frame before the crop of a drawn view (default: the encoder's)",
+  )
   add("--batch_size", type=int, default=32, help="views at a time, over all devices (32)")
   add(
     "--threads",
@@ -121,6 +136,21 @@ def _encoder(args: argparse.Namespace, view: str, stored: Any) -> Any:
   return feature_encoders.OwnEncoder(
     args.weights, view, stored, tower=args.tower, precision=args.precision
   )
+
+
+def _check_sides(short_side: tuple[int, int], crop: int) -> None:
+  """Refuses crops outside the frame, and defaults that are those of another crop.
+
+  Rows of convolutional networks name the sides of their authors, for crops of
+  224; weights that were trained with crops of 64 would see a corner.
+  """
+  if not crop <= short_side[0] <= short_side[1] < 2 * crop:
+    raise ValueError(
+      f"A crop of {crop} pixels can't be drawn as training draws it from frames with a short side"
+      f" of {short_side[0]} to {short_side[1]}: it would leave the frame, or show less than a"
+      f" quarter of it. Give --short_side=LOW,HIGH between {crop} and {2 * crop - 1}, such as"
+      " the config.frames.short_side of the encoder's training."
+    )
 
 
 def make_extraction(args: argparse.Namespace) -> Any:
@@ -150,15 +180,17 @@ def make_extraction(args: argparse.Namespace) -> Any:
   encoder = _encoder(args, next(iter(datasets.values())).view, stored)
   frames = encoder.frames
   if args.train_views:
+    short_side = args.short_side or encoder.short_side
+    _check_sides(short_side, frames.crop_size)
     transform = transforms.ClipTransform(
       frames.count,
       frames.stride,
       frames.crop_size,
-      short_side=encoder.short_side,
+      short_side=short_side,
       flip=args.flip,
       sampling=frames.sampling,
     )
-    about = {"short_side": list(encoder.short_side), "flip": args.flip}
+    about = {"short_side": list(short_side), "flip": args.flip}
     views = feature_card.FeatureViews(
       feature_card.TRAIN_VIEWS, args.train_views, 1, args.seed, about
     )

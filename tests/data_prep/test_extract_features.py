@@ -129,12 +129,13 @@ def test_pooled_views_of_the_evaluation_in_bfloat16(weights, tiny_exo, tmp_path)
   np.testing.assert_allclose(found.astype(np.float32), wanted, rtol=2**-8, atol=1e-6)
 
 
-def test_drawn_views_are_of_the_transform_of_training(tiny_ego, tmp_path):
-  options = [QUARTERS, "--kind=tokens", "--dtype=float32", "--train_views=3", "--seed=5"]
+@pytest.mark.parametrize("given, sides", [([], (36, 45)), (["--short_side=32,63"], (32, 63))])
+def test_drawn_views_are_of_the_transform_of_training(tiny_ego, tmp_path, given, sides):
+  options = [QUARTERS, "--kind=tokens", "--dtype=float32", "--train_views=3", "--seed=5", *given]
   assert extract(tmp_path / "set", *options, "--splits=val", dataset=tiny_ego) == 0
   store = feature_store.FeatureStore(tmp_path / "set", "val")
   data = records.ClipDataset(tiny_ego, "val")
-  transform = transforms.ClipTransform(4, 2, 32, (36, 45), flip=0.5)
+  transform = transforms.ClipTransform(4, 2, 32, sides, flip=0.5)
   reader = examples.ClipReader(examples.ViewClips([data], transform))
   for clip in range(len(data)):
     for view in range(3):
@@ -144,7 +145,7 @@ def test_drawn_views_are_of_the_transform_of_training(tiny_ego, tmp_path):
         store.read([clip])[0, view], named_encoder.encode(inputs["video"][None])[0], rtol=1e-6
       )
   assert len({row.tobytes() for row in store.read(range(5)).reshape(15, -1)}) > 10
-  assert store.card.views.augmentation == {"short_side": [36, 45], "flip": 0.5}
+  assert store.card.views.augmentation == {"short_side": list(sides), "flip": 0.5}
 
 
 def test_a_class_is_called_once_and_one_vector_is_pooled(tiny_ego, tmp_path):
@@ -284,6 +285,10 @@ def test_into_a_bucket(tiny_ego, tmp_path, bucket):
     (["--kind=tokens", QUARTERS, "--splits=test"], "no split 'test'"),
     (["--kind=tokens", QUARTERS, "--threads=0"], "--threads must be 1 or more"),
     (["--kind=tokens", QUARTERS, "--tower=ego"], "--tower and --register are for --weights"),
+    (
+      ["--kind=tokens", QUARTERS, "--train_views=1", "--short_side=256,320"],
+      "A crop of 32 pixels can't be drawn",
+    ),
     (["--kind=tokens", "--weights=nowhere.npz"], "No weights file"),
     (["--kind=tokens", "--weights=x.npz", "--register=nowhere"], "there is no module 'nowhere'"),
   ],
