@@ -12,17 +12,21 @@ from collections.abc import Sequence
 import dataclasses
 import hashlib
 import json
+from typing import TYPE_CHECKING
 from typing import Any
 
 from sum_l_jax import models
-from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config import stored_features
 from sum_l_jax.config.schema import Settings
 from sum_l_jax.data import feature_card
 from sum_l_jax.data import feature_store
 from sum_l_jax.data import records
-from sum_l_jax.data import transforms
 from sum_l_jax.models.stored_tokens import StoredSpec
+
+# A step is assembled where there is nothing to read clips or checkpoints with.
+if TYPE_CHECKING:
+  from sum_l_jax.checkpoint import weight_files
+  from sum_l_jax.data import transforms
 
 
 def card(settings: Settings, view: str) -> feature_card.FeatureCard:
@@ -149,6 +153,8 @@ def mean_is_pooled(backbone: str) -> bool:
 
 def transform(settings: Settings, view: str) -> transforms.ClipTransform:
   """Which frames a stored test view shows."""
+  from sum_l_jax.data import transforms
+
   frames = card(settings, view).frames
   return transforms.ClipTransform.for_testing(
     frames.count, frames.stride, frames.crop_size, frames.sampling
@@ -183,6 +189,8 @@ def check_trained_on(settings: Settings, weights: weight_files.Weights, view: st
   Raises:
     ValueError: they were trained on frames, or on features of another encoder or form.
   """
+  from sum_l_jax.checkpoint import weight_files
+
   saved = weight_files.features_of(weights, view)
   if saved is None:
     raise ValueError(

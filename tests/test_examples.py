@@ -80,6 +80,18 @@ def test_the_attentive_probe_scores_each_task():
     assert np.isfinite(values).all()
 
 
+def test_frozen_features_are_those_of_the_world():
+  path = str(EXAMPLES / "frozen_features.py")
+  settings = build.resolve(read.read_file(f"{path}:world=2,terms=m"))
+  assert settings.stored("ego") and settings.stored("exo")
+  assert settings.ego.features == ("data/toy_kitchen_2/frozen/ego",)
+  assert settings.exo.features == ("data/toy_kitchen_2/frozen/exo",)
+  weights = settings.loss.weights
+  assert (weights.ego_exo, weights.exo_text > 0) == (0.0, True)
+  other = build.resolve(read.read_file(f"{path}:method=fpv_only,features=other"))
+  assert other.ego.features == ("data/toy_kitchen/other/ego",)
+
+
 def test_own_encoder_trains_and_predicts(tiny_ego, tiny_exo, tiny_tables, tmp_path):
   example = _load("own_encoder")
   config = read.read_file(str(EXAMPLES / "own_encoder.py"), ["--config.seed=3"])

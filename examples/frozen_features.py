@@ -5,7 +5,7 @@ r"""The demo's method on features of its pretrained encoder, which stays frozen.
     python -m data_prep extract_features --dataset=data/toy_kitchen/$view --kind=tokens \
         --weights=data/toy_kitchen/pretrained_tiny.npz --output=data/toy_kitchen/frozen/$view
   done
-  python -m sum_l_jax.main --config=configs/demo_frozen.py --workdir=runs/frozen
+  python -m sum_l_jax.main --config=examples/frozen_features.py --workdir=runs/frozen
 
 The first command renders the data. A probe with a query for each task reads the
 tokens; only probes, heads and projections are trained.
@@ -25,7 +25,7 @@ def get_config(argument: str = ""):
     argument, method="sum_l", objective="paper", terms="auto", world="0", features="frozen"
   )
   features = choice.pop("features")
-  demo = pathlib.Path(__file__).with_name("demo.py")
+  demo = pathlib.Path(__file__).parents[1] / "configs" / "demo.py"
   config = read.read_file(f"{demo}:" + ",".join(f"{k}={v}" for k, v in choice.items()))
   plain = read.default_config()
   config.init = plain.init
