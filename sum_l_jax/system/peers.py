@@ -258,8 +258,9 @@ class Peers:
       if ended.keys() - {self.index} and not ending:
         # JAX ends this process at once when process 0 is gone.
         self.last_words.say(self.verdict() or "")
-        # This process may be about to find out for itself.
-        self._over.wait(2 * BEAT_SECONDS)
+        # This process may be about to find out for itself, or to end in order.
+        if self._over.wait(2 * BEAT_SECONDS):
+          return
         with self._lock:
           ending = self._ending
         if not ending:

@@ -119,6 +119,25 @@ def test_the_first_leaves_after_the_others(monkeypatch, own_error):
   assert gone == {0, 1, 2}
 
 
+def test_who_ends_in_order_is_not_ended(monkeypatch):
+  """The error of another process is found between two beats, and the work is done."""
+  monkeypatch.setattr(peers, "BEAT_SECONDS", 0.5)
+  ended = []
+  monkeypatch.setattr(peers.Peers, "_leave", lambda self, *_: ended.append(self.index))
+  table = Table(1)
+  one = peers.Peers(table, 0, 1, "127.0.0.1:1")
+  one.count = 2
+  one._hosts.append("host1")
+  table.key_value_set("sum_l_jax/ended/1", "damaged")
+  limit = time.monotonic() + 20
+  while not one._ended and time.monotonic() < limit:
+    time.sleep(0.01)
+  one.close()
+  one.last_words.close()
+  assert one._ended == {1: "damaged"} and not one._thread.is_alive()
+  assert not ended
+
+
 def test_what_the_first_makes_and_its_errors_reach_all(monkeypatch):
   def fails():
     raise OSError("no space")
