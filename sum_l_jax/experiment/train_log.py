@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 import time
 
 from absl import logging
@@ -13,6 +14,7 @@ from sum_l_jax import build
 from sum_l_jax import models
 from sum_l_jax import types
 from sum_l_jax.data import frame_rates
+from sum_l_jax.data import records
 from sum_l_jax.evaluation.labels import evaluators
 from sum_l_jax.experiment import non_finite
 from sum_l_jax.system import progress
@@ -21,6 +23,13 @@ from sum_l_jax.train import metrics
 from sum_l_jax.train import parameter_rules
 from sum_l_jax.train import probe_grid
 from sum_l_jax.train.state import TrainState
+
+
+def warn_of_frame_rates(stage: str, pools: Mapping[str, Sequence[records.ClipDataset]]) -> None:
+  """Warns where the clips of a view are stored at several rates."""
+  for view, datasets in pools.items():
+    if text := frame_rates.describe(datasets):
+      logging.warning("%s: %s: %s", stage, view, text)
 
 
 class TrainLog:
@@ -73,9 +82,7 @@ class TrainLog:
         trainer.settings.mesh.fsdp,
         *(size / 1e6 for size in sharding.count_bytes(state)),
       )
-    for view, pools in trainer.opened.pools.items():
-      if text := frame_rates.describe(pools):
-        logging.warning("%s: %s: %s", trainer.stage, view, text)
+    warn_of_frame_rates(trainer.stage, trainer.opened.pools)
 
   def add(self, sums: metrics.Sums, batch: types.Batch) -> None:
     """Keeps the sums of a step; does not wait for the device."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from sum_l_jax import build
@@ -69,21 +67,10 @@ def test_training_warns(tiny_ego, tiny_exo, caplog):
   stage = build.StageData(
     _data(tiny_ego, [60.0, 30.0]), (_data(tiny_exo, [30.0]),), pairs=None, narrations=None
   )
-  trainer = SimpleNamespace(
-    stage="joint",
-    settings=SimpleNamespace(on_non_finite="stop"),
-    total_steps=1,
-    num_clips=17,
-    opened=stage,
-    factors=None,
-    layout=SimpleNamespace(divided=False),
-    mesh=SimpleNamespace(size=1, devices=np.array([SimpleNamespace(device_kind="cpu")])),
-  )
   logger = logging.getLogger("absl")
   propagate, logger.propagate = logger.propagate, True
   try:
-    log = train_log.TrainLog(trainer, writer=None, saved=lambda: None)
-    log.overview(SimpleNamespace(params={}))
+    train_log.warn_of_frame_rates("joint", stage.pools)
   finally:
     logger.propagate = propagate
   (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
