@@ -33,7 +33,7 @@ def _objective(outputs, batch):
 
 def _step(seed, rate=0.0, **options):
   optimizer = make_optimizer("sgd", lambda step: rate, weight_decay=0.0)
-  network = SimpleNamespace(apply=_apply)
+  network = SimpleNamespace(apply=_apply, shapes={})  # No large matrix.
   step = make_train_step(
     network,
     _objective,
