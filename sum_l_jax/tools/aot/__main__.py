@@ -87,16 +87,17 @@ def set_environment() -> None:
 def _read(options: argparse.Namespace, path: str, overrides: Sequence[str]) -> tuple[Settings, str]:
   """Reads settings with the batch that was asked for, and their stage."""
   from sum_l_jax import build
+  from sum_l_jax.config import read
   from sum_l_jax.tools.aot import topologies
 
-  settings = build.read_settings(path, overrides)
-  stage = options.stage or settings.stages[-1]
+  # The file's own batch may not go with the user's fields.
+  stage = options.stage or read.flatten(read.read_file(path, overrides))["stages"][-1]
+  batch = []
   if options.batch_per_chip:
     mesh, _ = topologies.make_mesh(options.topology)
-    size = options.batch_per_chip * mesh.size
-    # Before the user's own, and checked with them.
-    settings = build.read_settings(path, [f"--config.{stage}_stage.batch_size={size}", *overrides])
-  return settings, stage
+    batch = [f"--config.{stage}_stage.batch_size={options.batch_per_chip * mesh.size}"]
+  # Before the user's own, and checked with them.
+  return build.read_settings(path, [*batch, *overrides]), stage
 
 
 def _check(options: argparse.Namespace) -> None:

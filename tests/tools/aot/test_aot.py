@@ -5,6 +5,7 @@ TPU programs need libtpu; here the same code compiles for this machine.
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import os
@@ -27,6 +28,7 @@ from sum_l_jax.tools.aot import compiler
 from sum_l_jax.tools.aot import hlo
 from sum_l_jax.tools.aot import program_report
 from sum_l_jax.tools.aot import topologies
+from sum_l_jax.tools.aot.__main__ import _read
 from sum_l_jax.tools.aot.__main__ import main
 from tests.support import compiled_step
 
@@ -294,6 +296,17 @@ def test_errors_are_one_block(arguments, message, capsys, monkeypatch):
   assert status == 2
   error = capsys.readouterr().err
   assert error.startswith("error: ") and message in error
+
+
+def test_the_batch_that_is_asked_for_is_the_one_that_is_checked():
+  """96 chunks do not divide the 32 pairs of the demo's own batch."""
+  asked = argparse.Namespace(topology="cpu:1", stage="", batch_per_chip=96)
+  path, fields = "configs/demo.py:backbone=vit_tiny", ["--config.joint_stage.chunks=96"]
+  settings, stage = _read(asked, path, fields)
+  assert (stage, settings.joint_stage.batch_size, settings.joint_stage.chunks) == ("joint", 96, 96)
+  with pytest.raises(ValueError, match="chunks must divide"):
+    asked.batch_per_chip = 64
+    _read(asked, path, fields)
 
 
 def test_the_step_is_compiled_for_two_devices(tmp_path):
