@@ -147,7 +147,7 @@ def whole_evaluation(
   tasks = {"action": types.Task("action", types.SOFTMAX, tuple(map(str, range(_CLASSES))))}
 
   def run():
-    return evaluate.evaluate(
+    (found,) = evaluate.evaluate(
       score,
       networks.params,
       networks.stats,
@@ -157,6 +157,7 @@ def whole_evaluation(
       num_views=stream.num_views,
       rule="sum",
     )
+    return found
 
   run()
   start = time.perf_counter()

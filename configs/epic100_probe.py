@@ -14,10 +14,9 @@ video_classification_frozen): four blocks, the last of which has a query for eac
 task, AdamW without warm-up, a cosine to zero in 20 epochs, batch 128, bfloat16,
 crops between 8 % of a frame and all of it. V-JEPA 2 trains twenty probes at once,
 with learning rates of 5e-3 to 1e-4 and weight decays of 1e-4 to 0.1, and reports
-the best on the validation set: `grid=vjepa2` does so too, and without it there is
-one probe. Its own probe on
-EPIC-KITCHENS anticipates actions; this one recognises them. `head=pooler` is
-VideoPrism's pooler, which its authors train with Adam at 1e-4.
+the best on the validation set. `grid=vjepa2` does the same; without it there is one
+probe. V-JEPA 2's own probe on EPIC-KITCHENS anticipates actions; this one recognises
+them. `head=pooler` is VideoPrism's pooler, which its authors train with Adam at 1e-4.
 
 Hardware: V-JEPA 2 trained on 64 GPUs. This config has not been run on its data.
 Score: none is published for this task.

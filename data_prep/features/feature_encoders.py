@@ -140,6 +140,7 @@ class OwnEncoder:
       self._mesh,
       _make_step(network, stored, backbone),
       out_shardings=devices.batch_sharding(self._mesh),
+      params=network.shapes,
     )
     side = self.frames.crop_size
     sizes = {"video": (self.frames.count, side, side, 3), "color_offset": (3,)}

@@ -70,9 +70,9 @@ class StoredTokens(nnx.Module):
 
     Args:
       video: tokens `[B, N, C]`.
-      train: of no use here.
-      prepare: of no use here.
-      key: of no use here.
+      train: not used; encoders are called alike.
+      prepare: not used, since there are no pixels.
+      key: not used, since nothing is dropped.
 
     Returns:
       Their mean, float32 `[B, C]`, and the tokens as they are.

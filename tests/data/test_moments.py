@@ -213,7 +213,7 @@ def test_touched_includes_both_ends():
 
 
 def test_stored_views_are_labelled_by_what_they_touch(ego, tmp_path):
-  """Of six stored views one is drawn that shows the moment, if any does."""
+  """A view that shows the moment is drawn of the six, if any does."""
   count, span = 6, 15
   values = np.arange(count, dtype=np.float32)[None, :, None, None].repeat(len(ego), 0)
   frames = feature_card.FeatureFrames(8, 2, 32)

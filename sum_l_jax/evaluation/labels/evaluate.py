@@ -134,13 +134,7 @@ def make_score_step(
   return devices.jit_over(mesh, score, params=network.shapes)
 
 
-def evaluate(*args: Any, **options: Any) -> Evaluation:
-  """Scores one network; see `evaluate_probes`."""
-  (found,) = evaluate_probes(*args, **options)
-  return found
-
-
-def evaluate_probes(
+def evaluate(
   score: Score,
   params: Any,
   stats: Any,
@@ -211,7 +205,7 @@ def _evaluation(
   labelled: bool,
   seconds: float,
 ) -> Evaluation:
-  """The metrics of what was scored; see `evaluate_probes`."""
+  """The metrics of what was scored; see `evaluate`."""
   combined, view_counts = views.scores()
   evaluated = view_counts > 0
   numbers = summarise(combined, labels, tasks, evaluated) if labelled else {}

@@ -111,7 +111,7 @@ class Evaluator:
 
   def each(self, params: Any, stats: Any) -> list[evaluate.Evaluation]:
     """Runs over the split once, for all probes; see `__call__`."""
-    return evaluate.evaluate_probes(
+    return evaluate.evaluate(
       self.score,
       *towers.select(params, stats, self.view, ("encoder", "heads")),
       interrupt.stoppable(devices.prefetch_to_device(self.stream, self.mesh)),

@@ -163,7 +163,7 @@ def test_groups_of_epic_kitchens_100(scored):
       }
     ]
   )
-  out = evaluate.evaluate(
+  (found,) = evaluate.evaluate(
     lambda params, stats, pixels: scores,
     None,
     None,
@@ -173,7 +173,8 @@ def test_groups_of_epic_kitchens_100(scored):
     num_views=1,
     rule="sum",
     groups=groups,
-  ).metrics
+  )
+  out = found.metrics
   right = {t: scores[t].argmax(axis=1) == labels[t] for t in TASKS}
   both = right["verb"] & right["noun"]
   stranger = np.array([v.startswith("P02") for v in videos])
@@ -261,7 +262,7 @@ def test_clips_that_cannot_be_read_are_in_no_number(scored):
       "mask": 1.0 - unread,
     }
   ]
-  found = evaluate.evaluate(
+  (found,) = evaluate.evaluate(
     lambda params, stats, pixels: scores,
     None,
     None,
