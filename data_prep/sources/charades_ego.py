@@ -29,6 +29,7 @@ from data_prep.sources import clip_specs
 from sum_l_jax import types
 from sum_l_jax.data import moments
 from sum_l_jax.system import command_line
+from sum_l_jax.system import csv_rows
 from sum_l_jax.system import progress
 from sum_l_jax.system import storage
 from sum_l_jax.video import frame_files
@@ -255,7 +256,7 @@ def read_annotations(
   clips, empty, quirks = [], 0, Quirks()
   seen: dict[str, str] = {}
   for split, file in files.items():
-    rows = clip_specs.read_rows(file, COLUMNS)[0]
+    rows = csv_rows.read_rows(file, COLUMNS)[0]
     for where, row in progress.Progress(f"{file.name}: rows read", rows, unit="row"):
       if row.get("id", "").endswith("EGO") != (view == types.EGO):
         continue
@@ -308,7 +309,7 @@ def _make_clips(
 
   A training video whose windows are 0 seconds long is one clip.
   """
-  clip_specs.check_cells(row, where)
+  csv_rows.check_cells(row, where)
   if not row["id"]:
     raise ValueError(f"{where}: id is empty. Take the official file.")
   quirks = quirks or Quirks()

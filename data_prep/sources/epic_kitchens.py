@@ -16,6 +16,7 @@ from etils import epath
 from data_prep.sources import clip_specs
 from sum_l_jax import types
 from sum_l_jax.data import frame_rates
+from sum_l_jax.system import csv_rows
 from sum_l_jax.system import progress
 from sum_l_jax.system import storage
 from sum_l_jax.video import frame_files
@@ -121,9 +122,9 @@ def read_class_names(directory: epath.Path, task: str, release: Release) -> tupl
   if path is None:
     return None
   id_column, key = (c.format(task=task) for c in release.class_columns)
-  rows, _ = clip_specs.read_rows(path, (id_column, key))
+  rows, _ = csv_rows.read_rows(path, (id_column, key))
   for expected, (where, row) in enumerate(rows):
-    found = clip_specs.parse_int(row[id_column], id_column, where)
+    found = csv_rows.parse_int(row[id_column], id_column, where)
     if found != expected:
       raise ValueError(
         f"{where}: {id_column} must count up from 0; expected {expected}, got"
@@ -309,11 +310,11 @@ def _read_groups(directory: epath.Path, release: Release) -> tuple[dict, list[st
         " participants or tail classes will not be computed."
       )
       continue
-    rows, _ = clip_specs.read_rows(path, (column,))
+    rows, _ = csv_rows.read_rows(path, (column,))
     found[key] = [
       row[column]
       if key == "unseen_participants"
-      else clip_specs.parse_int(row[column], column, where)
+      else csv_rows.parse_int(row[column], column, where)
       for where, row in rows
     ]
   people = found.pop("unseen_participants", None)
@@ -349,11 +350,11 @@ class _Reader:
     columns = self._release.columns(labelled=labelled)
     ids = self._release.id_columns
     clips = []
-    rows = clip_specs.read_rows(file, columns)[0]
+    rows = csv_rows.read_rows(file, columns)[0]
     for where, row in progress.Progress(f"{file.name}: rows read", rows, unit="row"):
       clip_id = "_".join(_whole(row.get(column, "")) for column in ids)
       with self._problems.of(clip_id, where):
-        (clip_specs.check_row if labelled else clip_specs.check_cells)(row, where)
+        (clip_specs.check_row if labelled else csv_rows.check_cells)(row, where)
         clip = self._make_clip(clip_id, row, where, labelled)
         if clip_id in self._seen:
           raise ValueError(
@@ -391,7 +392,7 @@ class _Reader:
     columns = ("start_timestamp", "stop_timestamp")
     seconds = clip_specs.parse_span(row, columns, where, clip_specs.parse_seconds)
     columns = ("start_frame", "stop_frame")
-    frames = clip_specs.parse_span(row, columns, where, clip_specs.parse_int)
+    frames = clip_specs.parse_span(row, columns, where, csv_rows.parse_int)
     if frames[0] < 0:
       raise ValueError(f"{where}: start_frame is negative: {frames[0]}.")
     labels = (
@@ -439,7 +440,7 @@ def _about_wrong_frames(clips: Sequence[clip_specs.ClipSpec], release: Release) 
 def _class_id(text: str, task: types.Task, where: str) -> int:
   """Reads a class id; ValueError for one that the task doesn't have."""
   column = f"{task.name}_class"
-  number = clip_specs.parse_int(text, column, where)
+  number = csv_rows.parse_int(text, column, where)
   if not 0 <= number < task.num_classes:
     raise ValueError(
       f"{where}: {column} {number} is out of range; the class list has"

@@ -27,6 +27,7 @@ from data_prep.sources import label_names
 from sum_l_jax import types
 from sum_l_jax.system import addresses
 from sum_l_jax.system import command_line
+from sum_l_jax.system import csv_rows
 from sum_l_jax.system import progress
 from sum_l_jax.system import storage
 from sum_l_jax.video import cutting
@@ -69,7 +70,7 @@ def read_annotations(
     ValueError: a column is missing, or a row is unusable.
   """
   problems = problems or clip_specs.Problems()
-  rows, columns = clip_specs.read_rows(path, COLUMNS, others_matter=True)
+  rows, columns = csv_rows.read_rows(path, COLUMNS, others_matter=True)
   own = (*COLUMNS, SPLIT_COLUMN, FPS_COLUMN)
   task_names = [c for c in columns if c not in own]
   _check_task_names(path, task_names, multi_label)

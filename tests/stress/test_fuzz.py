@@ -21,6 +21,7 @@ from sum_l_jax.config import schema
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
+from sum_l_jax.system import csv_rows
 from tests.stress import hostile_inputs
 
 _NUMBER = 40
@@ -67,7 +68,7 @@ def test_hois(text):
 @_FEW
 @given(strategies.text(max_size=30))
 def test_times_and_numbers(text):
-  for parse, least in ((clip_specs.parse_seconds, 0.0), (clip_specs.parse_int, float("-inf"))):
+  for parse, least in ((clip_specs.parse_seconds, 0.0), (csv_rows.parse_int, float("-inf"))):
     try:
       assert least <= parse(text, "column", "here") < float("inf")
     except ValueError as error:
