@@ -110,7 +110,7 @@ class BatchMaker:
     positions = self._positions(step)
     made = Made({}, {view: [] for view in self.readers})
     leading = next(iter(self.readers))
-    picked = [(*self._nth(leading, position), None) for position in positions]
+    picked = [(pool, clip, None) for pool, clip in self._at(leading, positions)]
     drawn = self._add(made, leading, positions, picked)
     if self._partner is not None:
       partners = [
@@ -125,8 +125,9 @@ class BatchMaker:
     They are known without reading any, as long as no clip is corrupt.
     """
     leading = next(iter(self.readers))
-    for position in self._positions(step):
-      drawn = yield from self._uses_of(leading, position, *self._nth(leading, position), None)
+    positions = self._positions(step)
+    for position, (pool, clip) in zip(positions, self._at(leading, positions)):
+      drawn = yield from self._uses_of(leading, position, pool, clip, None)
       if self._partner is not None:
         wanted = self._partner_of(self._partner, drawn, position)
         yield from self._uses_of(types.EXO, position, *wanted)
@@ -155,14 +156,18 @@ class BatchMaker:
     pool, moment, _ = partner(ego.moment, rng)
     return pool, int(self.readers[types.EXO].pools[pool].moments.clip[moment]), moment
 
-  def _nth(self, view: str, position: int) -> tuple[int, int]:
-    """Pool and clip at a position of the endless order."""
-    reader = self.readers[view]
-    epoch, offset = divmod(position, reader.num_clips)
-    order = pool_sampling.epoch_order(
-      reader.sizes, self._pool_rule, seed=self._seed, view=view, epoch=epoch
-    )
-    return reader.locate(int(order[offset]))
+  def _at(self, view: str, positions: range) -> list[tuple[int, int]]:
+    """Pools and clips at positions of the endless order."""
+    reader, found = self.readers[view], []
+    while positions:
+      epoch, first = divmod(positions[0], reader.num_clips)
+      order = pool_sampling.epoch_order(
+        reader.sizes, self._pool_rule, seed=self._seed, view=view, epoch=epoch
+      )
+      here = order[first : first + len(positions)]
+      found += reader.locate(here)
+      positions = positions[len(here) :]
+    return found
 
   def _add(
     self,
@@ -176,13 +181,17 @@ class BatchMaker:
     `picked` has pool and clip, and the moment that must be shown of it, if any.
     """
     reader = self.readers[view]
-    inputs = reader.blank(len(positions))
-    drawn = []
-    for row, (position, wanted) in enumerate(zip(positions, picked)):
-      source, example = self._example(view, position, *wanted, made.failures[view])
-      drawn.append(source)
-      for name, value in example.items():
-        inputs[name][row] = value
+    together = reader.read_together(picked)
+    if together is None:
+      inputs = reader.blank(len(positions))
+      drawn = []
+      for row, (position, wanted) in enumerate(zip(positions, picked)):
+        source, example = self._example(view, position, *wanted, made.failures[view])
+        drawn.append(source)
+        for name, value in example.items():
+          inputs[name][row] = value
+    else:
+      drawn, inputs = together
     pools, clips = [d.pool for d in drawn], [d.clip for d in drawn]
     mask = np.ones(len(drawn), np.float32)
     part = reader.batch(pools, clips, inputs=inputs, mask=mask, drawn=drawn)

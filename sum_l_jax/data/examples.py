@@ -195,10 +195,25 @@ class ClipReader:
     """How many times a clip is read for its test views, and views of each reading."""
     return samples, crops
 
-  def locate(self, number: int) -> tuple[int, int]:
-    """Pool and clip of clip `number` when all pools are lined up."""
-    pool = int(np.searchsorted(self._starts, number, side="right")) - 1
-    return pool, int(number - self._starts[pool])
+  def locate(self, numbers: np.ndarray) -> list[tuple[int, int]]:
+    """Pools and clips of the clips `numbers`, int64 `[n]`, when all pools are lined up."""
+    pools = np.searchsorted(self._starts, numbers, side="right") - 1
+    return list(zip(pools.tolist(), (numbers - self._starts[pools]).tolist()))
+
+  def read_together(
+    self, picked: Sequence[tuple[int, int, int | None]]
+  ) -> tuple[list[Drawn], dict[str, np.ndarray]] | None:
+    """Reads the training samples of many clips at once, if nothing is drawn for them.
+
+    Args:
+      picked: pool and clip of each, and the moment that must be shown, if any.
+
+    Returns:
+      What `train_example` gives for each, the arrays stacked; None where every
+      sample must be made by itself, as those of frames.
+    """
+    del picked
+    return None
 
   @property
   def keeps_frames(self) -> bool:

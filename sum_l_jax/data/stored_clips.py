@@ -8,6 +8,8 @@ time all stored views of a clip are read at once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from sum_l_jax.data import examples
@@ -56,6 +58,9 @@ class StoredReader(examples.ClipReader):
           " encoder and views."
         )
 
+    actions = any(clip.actions for data in self.pools for clip in data.clips)
+    self._draws = first.card.views.count > 1 or actions
+
   @property
   def reads_ahead(self) -> bool:
     """Whether records of a bucket are worth asking for one by one, before they are read."""
@@ -86,6 +91,40 @@ class StoredReader(examples.ClipReader):
         f" extract others ({feature_card.COMMAND})."
       )
     return 1, views.count
+
+  def read_together(
+    self, picked: Sequence[tuple[int, int, int | None]]
+  ) -> tuple[list[examples.Drawn], dict[str, np.ndarray]] | None:
+    """See `examples.ClipReader.read_together`: "tokens" `[n, N, C]`.
+
+    One array is taken out of another for a whole batch, since a pooled vector is read
+    in a tenth of the time that its own generator and its own call would take.
+
+    Returns:
+      None where there are several views to draw from, or where one of the clips must
+      be replaced by another one.
+    """
+    if self._draws or any((pool, clip) in self.skipped for pool, clip, _ in picked):
+      return None
+    inputs = self.blank(len(picked))
+    pools = np.array([pool for pool, _, _ in picked], np.int64)
+    for pool in np.unique(pools).tolist():
+      here = np.flatnonzero(pools == pool)
+      store = self.features[pool]
+      rows = [self.pools[pool].rows[picked[i][1]] for i in here.tolist()]
+      if store.unreadable.intersection(rows):
+        return None
+      try:
+        inputs["tokens"][here] = store.read(rows)[:, 0]
+      except shards.ShardError:
+        raise  # No other clip makes up for a lost shard.
+      except examples.READ_ERRORS:
+        return None  # One by one, so that the damaged one is known and replaced.
+    drawn = []
+    for pool, clip, _ in picked:
+      data = self.pools[pool]
+      drawn.append(examples.Drawn(pool, clip, data.moments.at(clip, 0, 1), data.clips[clip]))
+    return drawn, inputs
 
   def train_example(
     self, pool: int, clip: int, rng: np.random.Generator, moment: int | None = None

@@ -116,3 +116,50 @@ def test_views_that_were_drawn_have_no_place_in_untrimmed_clips(tiny_ego, values
   )
   with pytest.raises(ValueError, match="nobody knows any more what they show"):
     stored_clips.make_reader(given)
+
+
+def _single_view(tiny_ego, folder, values, *, unreadable=(), skip=()):
+  """A reader of one view of each clip, from two pools of the same clips."""
+  pools, stores = [], []
+  for number in range(2):
+    place = folder / f"set_{number}"
+    feature_sets.write(
+      place,
+      tiny_ego,
+      {"train": values[:, :1] + number},
+      dtype="float32",
+      unreadable={"train": unreadable} if number else {},
+    )
+    pools.append(records.ClipDataset(tiny_ego, "train"))
+    stores.append(feature_store.FeatureStore(place, "train"))
+  return examples.ViewClips(pools, _TRANSFORM, features=stores, skip=skip)
+
+
+@pytest.mark.parametrize(
+  "unreadable, skip, together",
+  [((), (), True), ((3,), (), False), ((), ("ego_train_003",), False)],
+)
+def test_a_batch_read_at_once_is_that_of_single_examples(
+  tiny_ego, values, tmp_path, unreadable, skip, together, monkeypatch
+):
+  given = _single_view(tiny_ego, tmp_path, values, unreadable=unreadable, skip=skip)
+  reader = stored_clips.make_reader(given)
+  picked = [(1, 3, None), (0, 5, 5), (1, 0, None)]
+  assert (reader.read_together(picked) is not None) == together
+
+  def epoch():
+    with loader.TrainStream({"ego": given}, batch_size=4, seed=1) as batches:
+      return [next(batches)["ego"] for _ in range(9)]  # 34 clips: into the second epoch.
+
+  at_once = epoch()
+  monkeypatch.setattr(stored_clips.StoredReader, "read_together", lambda *_: None)
+  for one, other in zip(at_once, epoch(), strict=True):
+    assert one.keys() == other.keys()
+    for name in ("tokens", "mask", "clip"):
+      np.testing.assert_array_equal(one[name], other[name])
+    for task, labels in one["labels"].items():
+      np.testing.assert_array_equal(labels, other["labels"][task])
+
+
+def test_drawn_views_are_not_read_at_once(tiny_ego, folder):
+  assert stored_clips.make_reader(clips(tiny_ego, folder)).read_together([(0, 0, None)]) is None
