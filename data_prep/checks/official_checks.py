@@ -2,7 +2,8 @@
 
 The files of EPIC-KITCHENS-55 and the validation and test files of
 EPIC-KITCHENS-100 were counted. The training file of EPIC-KITCHENS-100 has the
-rest of its 89,977 segments. The numbers of Charades-Ego's videos are those that
+rest of its 89,977 segments. The caption files of EgoYC2 and YouCook2 were counted.
+The numbers of Charades-Ego's videos are those that
 papers state. No number is published for LEMMA's segments.
 """
 
@@ -92,6 +93,27 @@ OFFICIAL: Mapping[str, Official] = {
   "lemma": Official(
     {"verb": 25, "noun": 64},
     quirks=("the paper's own list of single-agent videos was not released; 1x1 and 1x2 are read",),
+  ),
+  "egoyc2": Official(
+    {"recipe": 89},
+    clips={split_rules.TRAIN: 964, split_rules.VALIDATION: 511},
+    files={"egoyc2_train_wacv25.json": 964, "egoyc2_eval_wacv25.json": 511},
+    quirks=(
+      "the steps are of 151 and 75 videos",
+      "21 of the 89 recipe types occur",
+      "each video re-enacts one of YouCook2 and has its sentences: train together with"
+      " --dataset=youcook2 by these splits, not by those of YouCook2's authors",
+    ),
+  ),
+  "youcook2": Official(
+    {"recipe": 89},
+    clips={split_rules.TRAIN: 13_324, split_rules.VALIDATION: 505},
+    files={"yc2_train_wacv25.json": 13_324, "yc2_eval_wacv25.json": 505},
+    quirks=(
+      "the steps are of 1,716 and 74 videos",
+      "the splits are those of EgoYC2, not those of YouCook2's authors",
+      "in 43 videos one step begins before the last one ends",
+    ),
   ),
 }
 

@@ -58,4 +58,27 @@ PAGES = {
   year = {2020}
 }""",
   ),
+  "egoyc2": clip_dataset.About(
+    homepage="https://github.com/tkhkaeio/Exo2EgoDVC",
+    license="MIT (annotations)",
+    citation="""@inproceedings{ohkawa2025exo2egodvc,
+  title = {{Exo2EgoDVC}: Dense Video Captioning of Egocentric Procedural Activities
+    Using Web Instructional Videos},
+  author = {Ohkawa, Takehiko and Yagi, Takuma and Nishimura, Taichi and
+    Furuta, Ryosuke and Hashimoto, Atsushi and Ushiku, Yoshitaka and
+    Sato, Yoichi},
+  booktitle = {IEEE/CVF Winter Conference on Applications of Computer Vision (WACV)},
+  year = {2025}
+}""",
+  ),
+  "youcook2": clip_dataset.About(
+    homepage="http://youcook2.eecs.umich.edu",
+    license=_SEE_PAGE,
+    citation="""@inproceedings{zhou2018towards,
+  title = {Towards Automatic Learning of Procedures from Web Instructional Videos},
+  author = {Zhou, Luowei and Xu, Chenliang and Corso, Jason J.},
+  booktitle = {AAAI Conference on Artificial Intelligence},
+  year = {2018}
+}""",
+  ),
 }

@@ -17,7 +17,9 @@ from data_prep.sources import lemma
 from data_prep.sources import lemma_narration
 from data_prep.sources import manifest
 from data_prep.sources import source_pages
+from data_prep.sources import youcook2
 from sum_l_jax import types
+from sum_l_jax.evaluation.benchmarks import caption_files
 from sum_l_jax.system import addresses
 from sum_l_jax.system import command_line
 from sum_l_jax.system import storage
@@ -72,6 +74,11 @@ def _epic(release: epic_kitchens.Release) -> Source:
   )
 
 
+def _captions(name: str, view: str) -> Source:
+  read = functools.partial(youcook2.read_annotations, dataset=name)
+  return Source(read, view, {}, about=source_pages.PAGES[name], group=lambda video_id: "")
+
+
 SOURCES: Mapping[str, Source] = {
   **{name: _epic(r) for name, r in epic_kitchens.RELEASES.items()},
   "charades_ego": Source(
@@ -95,6 +102,7 @@ SOURCES: Mapping[str, Source] = {
     about=source_pages.PAGES["lemma"],
     identifies=("narration",),
   ),
+  **{name: _captions(name, view) for name, view in caption_files.VIEWS.items()},
   MANIFEST: Source(manifest.read_annotations, None, {"class_lists": None, "multi_label": ""}),
 }
 # Arguments of the readers that have another name than the option.
