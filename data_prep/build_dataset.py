@@ -54,9 +54,11 @@ from data_prep.clips import growing
 from data_prep.clips import stock
 from data_prep.sources import charades_ego
 from data_prep.sources import clip_specs
+from data_prep.sources import ego_exo4d
 from data_prep.sources import lemma_narration
 from data_prep.sources import source_table
 from data_prep.sources import split_rules
+from data_prep.sources import take_cameras
 from data_prep.sources import tfds_source
 from sum_l_jax import types
 from sum_l_jax.data import frame_rates
@@ -75,7 +77,7 @@ _TFDS = ("video", "narration", "labels", "id")
 # A TFDS data set is decoded in its order, by one process.
 _NOT_FOR_TFDS = (
   *("annotations", "media", "split", "class_lists", "narration", "window", "list"),
-  *("part", "merge"),
+  *("examples", "window_rule", "cameras", "subjects", "unpaired", "part", "merge"),
 )
 
 
@@ -475,21 +477,45 @@ def make_parser() -> argparse.ArgumentParser:
     choices=(*charades_ego.NARRATIONS, *lemma_narration.RULES),
     help="charades_ego: the phrases of a clip's classes (default), or the"
     " video's description; lemma: sentences by per-verb templates (default),"
-    " or the rule of the authors' release",
+    " or the rule of the authors' release; egoexo4d: what the annotator wrote of a"
+    " segment (description, default), or the name of its keystep (classes)",
   )
   add(
     "--window",
     type=float,
     metavar="SECONDS",
     help="charades_ego: length of the windows that are narrated (default: 2.625, what"
-    " 32 frames at stride 2 span)",
+    " 32 frames at stride 2 span); egoexo4d: length of the clip around the point of"
+    " a description (default: 2.1, likewise at 30 frames a second)",
   )
   add(
     "--examples",
-    choices=charades_ego.EXAMPLES,
+    choices=(*charades_ego.EXAMPLES, *ego_exo4d.EXAMPLES),
     help="charades_ego: an epoch of training shows a random span of each video"
     " (videos, default, as the reference), or each window (windows), which are"
-    " about ten a video",
+    " about ten a video; egoexo4d: keystep segments (default), or atomic descriptions",
+  )
+  add(
+    "--window_rule",
+    choices=ego_exo4d.WINDOW_RULES,
+    help="egoexo4d: clips of descriptions are as long as --window says (fixed, default), or"
+    " longer where their annotator wrote seldom (gap, EgoVLP's rule)",
+  )
+  add(
+    "--cameras",
+    choices=take_cameras.CAMERAS,
+    help="egoexo4d, of the third person: the camera that shows the moment best (default), or all",
+  )
+  add(
+    "--subjects",
+    choices=ego_exo4d.SUBJECTS,
+    help="egoexo4d: descriptions of what anybody does (default), or only the wearer of the camera",
+  )
+  add(
+    "--unpaired",
+    action="store_true",
+    help="egoexo4d: give each capture to the ego or to the exo data set, by a hash of its id,"
+    " so that no moment is seen from both",
   )
   add(
     "--on_error",

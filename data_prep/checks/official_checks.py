@@ -3,8 +3,9 @@
 The files of EPIC-KITCHENS-55 and the validation and test files of
 EPIC-KITCHENS-100 were counted. The training file of EPIC-KITCHENS-100 has the
 rest of its 89,977 segments. The caption files of EgoYC2 and YouCook2 were counted.
-The numbers of Charades-Ego's videos are those that
-papers state. No number is published for LEMMA's segments.
+The numbers of Charades-Ego's videos are those that papers state. No number is
+published for LEMMA's segments, nor for those of Ego-Exo4D's takes whose annotations
+are published.
 """
 
 from __future__ import annotations
@@ -113,6 +114,14 @@ OFFICIAL: Mapping[str, Official] = {
       "the steps are of 1,716 and 74 videos",
       "the splits are those of EgoYC2, not those of YouCook2's authors",
       "in 43 videos one step begins before the last one ends",
+    ),
+  ),
+  "egoexo4d": Official(
+    {},
+    quirks=(
+      "both views of a take were filmed together; --unpaired gives each capture to one view",
+      "some steps are outside the taxonomy, and have no class",
+      "several annotators describe one take, so that its moments occur more than once",
     ),
   ),
 }

@@ -81,4 +81,17 @@ PAGES = {
   year = {2018}
 }""",
   ),
+  "egoexo4d": clip_dataset.About(
+    homepage="https://ego-exo4d-data.org",
+    license="Ego-Exo4D licence agreement, signed; neither videos nor annotations may be passed on",
+    citation="""@inproceedings{grauman2024egoexo4d,
+  title = {Ego-Exo4D: Understanding Skilled Human Activity from First- and
+    Third-Person Perspectives},
+  author = {Grauman, Kristen and Westbury, Andrew and Torresani, Lorenzo and
+    others},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition
+    (CVPR)},
+  year = {2024}
+}""",
+  ),
 }

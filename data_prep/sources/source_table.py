@@ -12,11 +12,13 @@ from typing import Any
 from data_prep.clips import clip_dataset
 from data_prep.sources import charades_ego
 from data_prep.sources import clip_specs
+from data_prep.sources import ego_exo4d
 from data_prep.sources import epic_kitchens
 from data_prep.sources import lemma
 from data_prep.sources import lemma_narration
 from data_prep.sources import manifest
 from data_prep.sources import source_pages
+from data_prep.sources import take_cameras
 from data_prep.sources import youcook2
 from sum_l_jax import types
 from sum_l_jax.evaluation.benchmarks import caption_files
@@ -103,6 +105,25 @@ SOURCES: Mapping[str, Source] = {
     identifies=("narration",),
   ),
   **{name: _captions(name, view) for name, view in caption_files.VIEWS.items()},
+  "egoexo4d": Source(
+    ego_exo4d.read_annotations,
+    types.EGO,
+    {
+      "examples": ego_exo4d.KEYSTEPS,
+      "narration": ego_exo4d.NARRATIONS[0],
+      "cameras": take_cameras.BEST,
+      "subjects": ego_exo4d.SUBJECTS[0],
+      "window": ego_exo4d.WINDOW_SECONDS,
+      "window_rule": ego_exo4d.FIXED,
+      "unpaired": False,
+    },
+    about=source_pages.PAGES["egoexo4d"],
+    group=lambda video_id: "",
+    views=True,
+    identifies=(
+      *("examples", "narration", "cameras", "subjects", "window", "window_rule", "unpaired"),
+    ),
+  ),
   MANIFEST: Source(manifest.read_annotations, None, {"class_lists": None, "multi_label": ""}),
 }
 # Arguments of the readers that have another name than the option.

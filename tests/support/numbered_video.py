@@ -49,8 +49,9 @@ def write_video(
   container_options: dict[str, str] | None = None,
   cell: int = 16,
   max_b_frames: int | None = None,
+  first: int = 0,
 ) -> None:
-  """Frame i carries the number i and is shown at times[i] * time_base."""
+  """Frame i carries the number first + i and is shown at times[i] * time_base."""
   with av.open(str(path), "w", options=container_options or {}) as container:
     stream = container.add_stream(codec, rate=round(1 / time_base))
     stream.width, stream.height = COLUMNS * cell, ROWS * cell
@@ -59,7 +60,7 @@ def write_video(
     if max_b_frames is not None:
       stream.codec_context.max_b_frames = max_b_frames
     stream.options = options or {}
-    for number, ticks in enumerate(times):
+    for number, ticks in enumerate(times, first):
       frame = av.VideoFrame.from_ndarray(draw(number, cell=cell), "rgb24")
       frame.pts, frame.time_base = ticks, time_base
       container.mux(stream.encode(frame))
