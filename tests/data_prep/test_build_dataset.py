@@ -203,8 +203,8 @@ def test_field_cases(tmp_path, capsys, monkeypatch, case, options, clips, words)
     (("--split=train", "--short_side=33"), "must be an even number"),
     (("--split=train", "--media=nowhere"), "'nowhere', which is no folder"),
     (("--split=train", "--multi_label=verb"), "is for --dataset=manifest"),
-    (("--split=train", "--window=3"), "is for --dataset=charades_ego, not"),
-    (("--narration=templates",), "--dataset=charades_ego or lemma, not"),
+    (("--split=train", "--window=3"), "--window is for --dataset=charades_ego"),
+    (("--narration=templates",), "--narration is for --dataset=charades_ego or lemma"),
   ],
 )
 def test_bad_options(tmp_path, capsys, options, message):
