@@ -381,6 +381,21 @@ def test_training_imports_no_torch_and_no_tensorflow():
   assert _run(code) == ["[]"]
 
 
+def test_official_definitions_know_no_model():
+  """They are functions of arrays; what they stand on may know no model either."""
+  above = {"checkpoint", "train", "models", "losses"}
+  below = ("sum_l_jax.evaluation.labels.", "sum_l_jax.evaluation.retrieval.ranking")
+  below += ("sum_l_jax.evaluation.retrieval.cosine", BENCHMARK_FILES)
+  wrong = []
+  for file in _files("sum_l_jax/evaluation/benchmarks"):
+    for imported in _imports(file):
+      own = imported.name.split(".")[0] == "sum_l_jax"
+      out = own and _room(imported.name) == "evaluation" and not imported.name.startswith(below)
+      if imported.name.split(".")[0] == "jax" or (own and _room(imported.name) in above) or out:
+        wrong.append(f"{file} imports {imported.name}")
+  assert not wrong, "\n".join(wrong)
+
+
 def test_help_of_a_command_waits_for_no_jax():
   """JAX, TensorFlow and PyTorch are imported after the options are read."""
   commands = [

@@ -102,6 +102,20 @@ def _mean(values: np.ndarray) -> Statistic:
   return lambda rows: values[rows].mean(axis=1)
 
 
+def drawn_means(values: np.ndarray, *, samples: int, rng: np.random.Generator) -> np.ndarray:
+  """The mean of each sample of values, float64 `[samples]`.
+
+  Args:
+    values: float `[N]`, one of each clip or query.
+    samples: number of samples.
+    rng: generator of the samples.
+  """
+  mean = _mean(values)
+  step = max(1, _CHUNK // len(values))
+  sizes = [min(step, samples - first) for first in range(0, samples, step)]
+  return np.concatenate([mean(rng.integers(len(values), size=(n, len(values)))) for n in sizes])
+
+
 def _class_mean(right: np.ndarray, labels: np.ndarray) -> Statistic:
   """Mean class accuracy over the classes that a sample holds."""
   classes = int(labels.max()) + 1
