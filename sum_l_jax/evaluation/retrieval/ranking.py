@@ -104,6 +104,20 @@ def evaluate_scores(
   >>> found["recall_at_1"], found["ndcg"]
   (1.0, 1.0)
   """
+  return _summarise(per_query(scores, relevance, block=block, cut=cut), np.asarray(scores).shape[1])
+
+
+def per_query(
+  scores: np.ndarray, relevance: Relevance, *, block: int = cosine.BLOCK, cut: bool = False
+) -> dict[str, np.ndarray]:
+  """The metrics of `evaluate_scores`, which has the same arguments, of each query.
+
+  Returns:
+    float64 `[Q]` by metric; NaN where a query has nothing to find.
+
+  Raises:
+    ValueError: as `evaluate_scores`.
+  """
   scores = np.asarray(scores, np.float64)
   if scores.ndim != 2 or not scores.size:
     raise ValueError(f"Scores must be a matrix [queries, keys], got shape {scores.shape}.")
@@ -113,7 +127,7 @@ def evaluate_scores(
       f"Scores must be finite, got {scores[row, column]} in row {row}, column {column}."
     )
   part = lambda first, stop: scores[first:stop]
-  return _evaluate(part, len(scores), scores.shape[1], relevance, block, cut)
+  return _columns(part, len(scores), scores.shape[1], relevance, block, cut)
 
 
 def chance(
@@ -243,6 +257,17 @@ def _evaluate(
   block: int,
   cut: bool,
 ) -> dict[str, float]:
+  return _summarise(_columns(scores, num_queries, num_keys, relevance, block, cut), num_keys)
+
+
+def _columns(
+  scores: Callable[[int, int], np.ndarray],
+  num_queries: int,
+  num_keys: int,
+  relevance: Relevance,
+  block: int,
+  cut: bool,
+) -> dict[str, np.ndarray]:
   if block < 1:
     raise ValueError(f"block must be at least 1, got {block}.")
   parts = []
@@ -256,10 +281,8 @@ def _evaluate(
       )
     if not np.all((gains >= 0.0) & (gains <= 1.0)):
       raise ValueError(f"Relevance must lie in [0, 1], got {gains.min()} to {gains.max()}.")
-    parts.append(_per_query(scores(first, stop), gains, cut))
-  return _summarise(
-    {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, num_keys
-  )
+    parts.append(_of_block(scores(first, stop), gains, cut))
+  return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _summarise(columns: Mapping[str, np.ndarray], num_keys: int) -> dict[str, float]:
@@ -277,7 +300,7 @@ def _summarise(columns: Mapping[str, np.ndarray], num_keys: int) -> dict[str, fl
   return out
 
 
-def _per_query(scores: np.ndarray, gains: np.ndarray, cut: bool) -> dict[str, np.ndarray]:
+def _of_block(scores: np.ndarray, gains: np.ndarray, cut: bool) -> dict[str, np.ndarray]:
   """Metrics of each query `[b]`, NaN where it has nothing to find."""
   width = gains.shape[1]
   order = np.argsort(-scores, axis=1, kind="stable")

@@ -1,0 +1,318 @@
+"""What a benchmark is scored from: official files, clips, sentences, or scores.
+
+Vectors come from a checkpoint, which embeds the clips of built data sets, or from
+files, so that nothing of this needs a network. A file's vectors are taken as they
+are, of any length, and are multiplied in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+import functools
+from typing import Any
+
+from etils import epath
+import numpy as np
+
+from sum_l_jax.evaluation.benchmarks import protocol
+from sum_l_jax.system import addresses
+from sum_l_jax.system import command_line
+from sum_l_jax.system import npz_files
+from sum_l_jax.system import storage
+
+STOP, ZERO = "stop", "zero"
+# What to do with a clip that has no vector.
+ON_MISSING = (STOP, ZERO)
+
+
+@dataclasses.dataclass(frozen=True)
+class Switch:
+  """A choice of a benchmark, set by --set=NAME=VALUE.
+
+  Attributes:
+    choices: what it may be; the first is the official choice.
+    about: what it decides.
+  """
+
+  choices: tuple[str, ...]
+  about: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+  """What the command has to know of a benchmark.
+
+  Attributes:
+    protocol: its definition.
+    annotations: what --annotations must name; "" where there is nothing to name.
+    views: views whose clips it embeds, among "ego" and "exo".
+    score: reads what it needs and scores it.
+    texts: the sentences that it embeds, or None where it embeds none.
+    switches: its choices by name.
+    templates: its official sentences with "{}" in place of a name, which --template
+      replaces; none where names have no place in its sentences.
+    matrix: whether --scores may replace clips and sentences, and which rows and
+      columns it has; "" where it can't.
+  """
+
+  protocol: protocol.Protocol
+  annotations: str
+  views: tuple[str, ...]
+  score: Callable[[Inputs], protocol.Outcome]
+  texts: Callable[[Inputs], Sequence[str]] | None = None
+  switches: Mapping[str, Switch] = dataclasses.field(default_factory=dict)
+  templates: tuple[str, ...] = ()
+  matrix: str = ""
+
+
+class Inputs:
+  """What the options of the command name, read when a benchmark asks for it.
+
+  Attributes:
+    annotations: the official file or folder.
+    switches: the benchmark's choices by name.
+    about: what `result.json` says of what was read.
+    notes: sentences for `result.json`, beside those of the scorer.
+  """
+
+  def __init__(
+    self,
+    *,
+    annotations: epath.Path | None = None,
+    switches: Mapping[str, str] | None = None,
+    datasets: Mapping[str, str] | None = None,
+    checkpoint: str = "",
+    narrations: str = "",
+    embeddings: str = "",
+    scores: str = "",
+    templates: Sequence[str] = (),
+    embedder: Mapping[str, int] | None = None,
+    on_missing: str = STOP,
+  ) -> None:
+    """Opens nothing yet.
+
+    Args:
+      annotations: the official file or folder.
+      switches: the benchmark's choices by name, all of them.
+      datasets: clip data sets by view, "DIR:SPLIT,...".
+      checkpoint: workdir, checkpoint folder or `.npz` file; "" for none.
+      narrations: `.npz` file of sentence vectors; "" for none.
+      embeddings: `.npz` files with clip_id and vector, separated by commas.
+      scores: `.npy` file of a matrix of scores; "" for none.
+      templates: sentences with "{}" in place of a name.
+      embedder: `clips`, `crops`, `batch_size`, `num_threads` of the embedder.
+      on_missing: what to do with clips without a vector, one of ON_MISSING.
+    """
+    self.annotations = annotations
+    self.switches = dict(switches or {})
+    self.templates = list(templates)
+    self.about: dict[str, Any] = {}
+    self.notes: list[str] = []
+    self._datasets = dict(datasets or {})
+    self._checkpoint = checkpoint
+    self._narrations = narrations
+    self._embeddings = embeddings
+    self._scores = scores
+    self._embedder_options = dict(embedder or {})
+    self._on_missing = on_missing
+
+  def scores(self, shape: tuple[int, int]) -> np.ndarray | None:
+    """The matrix of --scores, float64, or None where there is none.
+
+    Args:
+      shape: numbers of rows and columns that the benchmark has.
+
+    Raises:
+      FileNotFoundError, ValueError: no such file, another shape, or a value that
+        is not finite.
+    """
+    if not self._scores:
+      return None
+    path = addresses.path(self._scores)
+    if not storage.is_file(path):
+      raise FileNotFoundError(f"--scores: there is no file {self._scores!r}.")
+    try:
+      with storage.open_binary(path) as file:
+        found = np.load(file, allow_pickle=False)
+    except npz_files.DAMAGED as error:
+      raise ValueError(
+        f"--scores: {self._scores!r} can't be read ({error}). Write it with numpy.save, without"
+        " objects."
+      ) from error
+    if not isinstance(found, np.ndarray) or found.shape != shape or found.dtype.kind not in "fiu":
+      shown = getattr(found, "shape", "several arrays")
+      raise ValueError(
+        f"--scores must hold a matrix of numbers of shape {shape}, got {shown}"
+        f" {getattr(found, 'dtype', '')} in {self._scores!r}."
+      )
+    if not np.isfinite(found).all():
+      row, column = np.argwhere(~np.isfinite(found))[0]
+      raise ValueError(f"--scores must be finite, got {found[row, column]} at [{row}, {column}].")
+    self.about["scores"] = {"file": self._scores, "sha256": storage.sha256(path)}
+    return found.astype(np.float64)
+
+  def clips(self, view: str, ids: Sequence[str]) -> np.ndarray:
+    """The vectors of clips, float64 `[len(ids), D]`; zeros for --on_missing=zero.
+
+    They have unit norm where a checkpoint made them, and any where a file has them.
+
+    Args:
+      view: "ego" or "exo".
+      ids: ids of the clips, as the builder derives them; they may repeat.
+
+    Raises:
+      ValueError: nothing says where the vectors are, or clips are missing.
+    """
+    found = self._from_files(view) if self._embeddings else self._embedded(view)
+    missing = sorted({name for name in ids if name not in found})
+    if missing:
+      self._report(view, missing, len(set(ids)))
+    if len(missing) == len(set(ids)):
+      raise ValueError(
+        f"No {view} clip of the benchmark has a vector: clips are called like {ids[0]!r}, and"
+        f" {'--embeddings' if self._embeddings else f'--{view}'} has"
+        f" {command_line.some([repr(name) for name in found])}."
+      )
+    width = len(next(iter(found.values())))
+    nothing = np.zeros(width)
+    return np.stack([np.asarray(found.get(name, nothing), np.float64) for name in ids])
+
+  def texts(self, sentences: Sequence[str]) -> np.ndarray:
+    """The unit vectors of sentences, float64 `[n, D]`.
+
+    Raises:
+      ValueError: --narrations is not given, lacks a sentence, or is of another
+        model than the checkpoint.
+    """
+    return self.table.lookup(sentences).astype(np.float64)
+
+  @functools.cached_property
+  def table(self) -> Any:
+    """The `NarrationTable` of --narrations."""
+    from sum_l_jax.data import narration_table
+
+    if not self._narrations:
+      raise ValueError(
+        "The benchmark needs the vectors of its sentences: write these with --texts=FILE.txt,"
+        f" embed them with `{narration_table.EMBED_COMMAND} --texts=FILE.txt --model=...`, and"
+        " give --narrations=FILE.npz."
+      )
+    table = narration_table.NarrationTable.load(self._narrations)
+    if self._checkpoint:
+      from sum_l_jax.evaluation.retrieval import retrieval_run
+
+      retrieval_run.check_text_model(self._weights, table, self._narrations)
+    self.about["text_model"] = table.model
+    return table
+
+  def similarity(self, queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Products of vectors, float64 `[Q, M]`.
+
+    Those of a checkpoint's unit vectors are rounded to 2^-20, as everywhere in this
+    library, since embedding a clip in another batch moves them by less. Those of
+    a file's vectors are not rounded.
+
+    Args:
+      queries: `[Q, D]`.
+      keys: `[M, D]`.
+
+    Raises:
+      ValueError: the widths differ.
+    """
+    if queries.shape[1] != keys.shape[1]:
+      raise ValueError(
+        f"The vectors of one side have {queries.shape[1]} numbers, of the other {keys.shape[1]}:"
+        " they are of different models."
+      )
+    if self._embeddings:
+      return queries @ keys.T
+    from sum_l_jax.evaluation.retrieval import zero_shot
+
+    return zero_shot.scores(queries, keys)
+
+  @functools.cached_property
+  def _weights(self) -> Any:
+    from sum_l_jax.checkpoint import weight_files
+
+    weights = weight_files.read_weights(self._checkpoint)
+    self.about["checkpoint"] = weights.source
+    return weights
+
+  @functools.cached_property
+  def _embedder(self) -> Any:
+    from sum_l_jax.evaluation.retrieval import embedding
+
+    return embedding.Embedder(self._weights, **self._embedder_options)
+
+  def _embedded(self, view: str) -> dict[str, np.ndarray]:
+    """The vectors of the clips of a view's data sets, by id."""
+    from sum_l_jax.checkpoint import weight_files
+    from sum_l_jax.data import clip_selection
+
+    if not (self._checkpoint and self._datasets.get(view)):
+      raise ValueError(
+        f"The benchmark needs vectors of {view} clips: give --checkpoint and --{view}=DIR:SPLIT,"
+        " or --embeddings=FILE.npz with clip_id and vector."
+      )
+    found: dict[str, np.ndarray] = {}
+    for text in command_line.names(self._datasets[view]):
+      dataset = clip_selection.open_dataset(text)
+      if dataset.view != view:
+        raise ValueError(
+          f"--{view}={text}: {dataset!r} is of view {dataset.view!r}. Give it to --{dataset.view}."
+        )
+      made = self._embedder(dataset)
+      rows = np.flatnonzero(made.readable).tolist()
+      found |= {dataset.clips[i].clip_id: made.vectors[i] for i in rows}
+      self.about.setdefault("datasets", {})[repr(dataset)] = dataset.fingerprint
+      self.about["views"] = [self._embedder_options.get(n, 1) for n in ("clips", "crops")]
+      skipped = [c.clip_id for c, good in zip(dataset.clips, made.readable) if not good]
+      if skipped:
+        self.notes.append(
+          f"{len(skipped)} clips of {dataset!r} can't be read: {command_line.some(skipped)}."
+        )
+    sums = self.about.setdefault("checkpoint_sha256", {})
+    sums[view] = weight_files.weights_sha256(self._weights, view)
+    return found
+
+  def _from_files(self, view: str) -> dict[str, np.ndarray]:
+    """The vectors of --embeddings by id; those of a view where a file tells views."""
+    found: dict[str, np.ndarray] = {}
+    for name in command_line.names(self._embeddings):
+      arrays = npz_files.read_npz(
+        name,
+        ("clip_id", "vector"),
+        what="file of embeddings",
+        command="python -m sum_l_jax embed",
+      )
+      ids, vectors = arrays["clip_id"], arrays["vector"]
+      if vectors.ndim != 2 or ids.shape != vectors.shape[:1] or vectors.dtype.kind != "f":
+        raise ValueError(
+          f"--embeddings: {name!r} must hold clip_id [N] and vector [N, D] in floating point, got"
+          f" {ids.shape} and {vectors.shape} {vectors.dtype}."
+        )
+      if not np.isfinite(vectors).all():
+        row = int(np.argwhere(~np.isfinite(vectors))[0][0])
+        raise ValueError(f"--embeddings: {name!r} has a vector that is not finite, row {row}.")
+      _, more = npz_files.load(addresses.path(name), ("view",))
+      kept = more["view"] == view if "view" in more else np.ones(len(ids), bool)
+      found |= dict(zip(ids[kept].astype(str).tolist(), vectors[kept]))
+      sums = self.about.setdefault("embeddings", {})
+      sums[name] = storage.sha256(addresses.path(name))
+    widths = {len(vector) for vector in found.values()}
+    if len(widths) > 1:
+      raise ValueError(f"--embeddings: the files have vectors of {sorted(widths)} numbers.")
+    return found
+
+  def _report(self, view: str, missing: Sequence[str], number: int) -> None:
+    shown = command_line.some([repr(name) for name in missing])
+    text = f"{len(missing)} of the benchmark's {number} {view} clips have no vector: {shown}."
+    if self._on_missing == STOP:
+      raise ValueError(
+        f"{text} Its scores are of all clips. Build those that are missing, or give"
+        " --on_missing=zero, which takes zero vectors in their place and says so."
+      )
+    self.notes.append(f"{text} Zero vectors stand in their place.")

@@ -1,0 +1,102 @@
+"""The benchmarks of the command, one entry each."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+from sum_l_jax.evaluation.benchmarks import protocol
+from sum_l_jax.system import command_line
+from sum_l_jax.tools.benchmark import benchmark_inputs
+from sum_l_jax.tools.benchmark import epic100_entries
+
+# Each module of entries has ENTRIES, a `Benchmark` for each.
+_MODULES = (epic100_entries,)
+BENCHMARKS: Mapping[str, benchmark_inputs.Benchmark] = {
+  entry.protocol.name: entry for module in _MODULES for entry in module.ENTRIES
+}
+
+
+def read_switches(benchmark: benchmark_inputs.Benchmark, given: Sequence[str]) -> dict[str, str]:
+  """The choices of a benchmark: those of --set, and the official ones.
+
+  Args:
+    benchmark: the benchmark.
+    given: "NAME=VALUE" each.
+
+  Raises:
+    ValueError: an unknown name or value, or a name that is given twice.
+  """
+  chosen = {name: switch.choices[0] for name, switch in benchmark.switches.items()}
+  seen = set()
+  for text in given:
+    name, _, value = text.partition("=")
+    if name not in benchmark.switches:
+      hint = command_line.close_match(name, benchmark.switches)
+      raise ValueError(
+        f"--set={text}: {benchmark.protocol.name} has the choices"
+        f" {sorted(benchmark.switches)}, not {name!r}{hint}."
+      )
+    choices = benchmark.switches[name].choices
+    if value not in choices:
+      raise ValueError(f"--set={text}: {name} must be one of {list(choices)}, got {value!r}.")
+    if name in seen:
+      raise ValueError(f"--set={text}: {name} is given twice.")
+    seen.add(name)
+    chosen[name] = value
+  return chosen
+
+
+def check_options(benchmark: benchmark_inputs.Benchmark, options: argparse.Namespace) -> None:
+  """Refuses options that are missing, or that the benchmark would not read.
+
+  Raises:
+    ValueError: says which.
+  """
+  name = benchmark.protocol.name
+  if benchmark.annotations and options.annotations is None:
+    raise ValueError(f"{name} needs --annotations: {benchmark.annotations}.")
+  unused = [f"--{view}" for view in ("ego", "exo") if view not in benchmark.views]
+  unused += ["--annotations"] if not benchmark.annotations else []
+  unused += ["--scores"] if not benchmark.matrix else []
+  unused += ["--narrations"] if benchmark.texts is None else []
+  unused += ["--template"] if not benchmark.templates else []
+  unused += ["--checkpoint", "--embeddings"] if not benchmark.views else []
+  given = [option for option in unused if getattr(options, option.removeprefix("--"))]
+  if given:
+    raise ValueError(f"{name} does not read {given[0]}. Leave it out; --list says what it needs.")
+  sources = ("scores", "embeddings", "checkpoint")
+  several = [f"--{source}" for source in sources if getattr(options, source)]
+  if len(several) > 1:
+    raise ValueError(f"Give one of {' and '.join(several)}: each says where the scores are from.")
+
+
+def run(benchmark: benchmark_inputs.Benchmark, inputs: benchmark_inputs.Inputs) -> dict[str, Any]:
+  """Scores a benchmark; returns what `result.json` holds.
+
+  Raises:
+    ValueError: something that it needs isn't given, or is not as it must be.
+  """
+  outcome = benchmark.score(inputs)
+  if inputs.templates:
+    inputs.about["templates"] = inputs.templates
+  official = {name: switch.choices[0] for name, switch in benchmark.switches.items()}
+  changed = [
+    f"{name} is {value!r} where the official choice is {official[name]!r}: "
+    f"{benchmark.switches[name].about}."
+    for name, value in inputs.switches.items()
+    if value != official[name]
+  ]
+  result = protocol.entry(benchmark.protocol, outcome)
+  return {
+    "benchmark": benchmark.protocol.name,
+    **result,
+    "notes": [*result["notes"], *changed, *inputs.notes],
+    "switches": inputs.switches,
+    "of": {
+      **({} if inputs.annotations is None else {"annotations": str(inputs.annotations)}),
+      **inputs.about,
+    },
+  }

@@ -1,0 +1,131 @@
+"""Multi-instance retrieval against a statement of the official scorer's formulas."""
+
+from __future__ import annotations
+
+from etils import epath
+import numpy as np
+import pytest
+
+from sum_l_jax.evaluation.benchmarks import epic100_mir
+from tests.support import epic100_files
+
+CLIPS = [
+  epic100_files.row("P01_11_0", 0, [0]),
+  epic100_files.row("P01_11_1", 1, [0, 1]),
+  epic100_files.row("P02_01_0", 0, [0], "pick up cup, then\nthe rest"),
+  epic100_files.row("P02_01_1", 2, [2, 3]),
+  epic100_files.row("P02_01_2", 1, [1, 0]),
+  epic100_files.row("P02_02_10", 2, [2]),
+]
+# The last two texts are shifted against their ids; one id's text repeats another's.
+SENTENCES = [
+  ("P01_11_0", "take cup"),
+  ("P01_11_1", "put cup pan"),
+  ("P02_01_1", "cut apple knife"),
+  ("P02_02_10", "take cup"),
+  ("P01_11_0", "cut apple"),
+]
+
+
+@pytest.fixture(name="folder")
+def folder_fixture(tmp_path):
+  folder = tmp_path / "retrieval_annotations"
+  test, sentences = ("EPIC_100_retrieval_test.csv", "EPIC_100_retrieval_test_sentence.csv")
+  epic100_files.write_rows(folder / test, epic100_files.COLUMNS, CLIPS)
+  epic100_files.write_rows(folder / sentences, ("narration_id", "narration"), SENTENCES)
+  return epath.Path(tmp_path)
+
+
+def _relevance():
+  """Of the classes as they are written, by Python's sets."""
+  classes = {row[0]: (row[10], set(eval(row[14]))) for row in CLIPS}
+  out = np.zeros((len(CLIPS), len(SENTENCES)))
+  for i, row in enumerate(CLIPS):
+    for j, (name, _) in enumerate(SENTENCES):
+      (verb, nouns), (other, others) = classes[row[0]], classes[name]
+      out[i, j] = (verb == other) / 2 + len(nouns & others) / len(nouns | others) / 2
+  return out
+
+
+def _official(scores, relevance):
+  """mAP, nDCG and mAP of relevance 1 alone, query by query."""
+  averages, gains, strict = [], [], []
+  for own, graded in zip(scores, relevance):
+    ranked = graded[np.argsort(-own)]
+    places = [k for k, value in enumerate(ranked) if value == 1]
+    averages.append(np.mean([ranked[: k + 1].sum() / (k + 1) for k in places]))
+    strict.append(np.mean([(ranked[: k + 1] == 1).sum() / (k + 1) for k in places]))
+    discount = 1 / np.log2(np.arange((graded > 0).sum()) + 2)
+    both = [discount @ values[: len(discount)] for values in (ranked, -np.sort(-graded))]
+    gains.append(both[0] / both[1])
+  return np.array(averages), np.array(gains), np.array(strict)
+
+
+def test_the_gallery_keeps_repeats_and_takes_texts_by_id(folder):
+  gallery = epic100_mir.read_gallery(folder)
+  assert gallery.clip_ids == tuple(row[0] for row in CLIPS)
+  assert gallery.texts == ("take cup", "put cup pan", "cut apple knife", "cut apple", "take cup")
+  np.testing.assert_allclose(gallery.relevance, _relevance(), rtol=1e-15)
+  assert gallery.relevance[:, 0].tolist() == gallery.relevance[:, 4].tolist()
+  first, second = gallery.notes
+  assert "2 rows" in first and "'take cup' for 'cut apple'" in first and "id's clip is" in first
+  assert "1 of the 5 sentences are repeats" in second
+  written = epic100_mir.read_gallery(folder, texts="by_file")
+  assert written.texts == tuple(text for _, text in SENTENCES)
+  assert "The file's text is taken" in written.notes[0]
+  np.testing.assert_array_equal(written.relevance, gallery.relevance)
+  # The folder itself serves as well.
+  inner = epic100_mir.read_gallery(folder / "retrieval_annotations")
+  assert inner.texts == gallery.texts
+
+
+def test_scores_are_those_of_the_official_formulas(folder):
+  gallery = epic100_mir.read_gallery(folder)
+  scores = np.random.default_rng(1).standard_normal(gallery.relevance.shape)
+  found = epic100_mir.score(scores, gallery, block=4)
+  graded = _relevance()
+  directions = {
+    "video_to_text": _official(scores, graded),
+    "text_to_video": _official(scores.T, graded.T),
+  }
+  for place, metric in enumerate(("map", "ndcg", "strict_map")):
+    for name, each in directions.items():
+      score = found.metrics[f"{name}_{metric}"]
+      assert score.value == pytest.approx(each[place].mean(), abs=1e-12)
+      np.testing.assert_allclose(score.per_query, each[place], atol=1e-12)
+    mean = np.mean([each[place].mean() for each in directions.values()])
+    assert found.metrics[f"mean_{metric}"].value == pytest.approx(mean, abs=1e-12)
+  assert next(iter(found.metrics)) == "mean_map"
+  assert found.counts == {"clips": 6, "sentences": 5, "distinct_sentences": 4}
+
+
+def test_chance_is_the_mean_over_random_orders(folder):
+  gallery, rng = epic100_mir.read_gallery(folder), np.random.default_rng(3)
+  found = epic100_mir.score(np.zeros(gallery.relevance.shape), gallery).metrics
+  drawn = [_official(rng.random(gallery.relevance.shape), gallery.relevance) for _ in range(800)]
+  for place, metric in enumerate(("map", "ndcg", "strict_map")):
+    score = found[f"video_to_text_{metric}"]
+    mean = np.mean([each[place].mean() for each in drawn])
+    assert score.chance == pytest.approx(mean, abs=0.02)
+    # All scores are one tie here, which is chance.
+    assert score.value == pytest.approx(score.chance)
+
+
+def test_what_is_wrong_with_the_files_is_said(folder):
+  inner = folder / "retrieval_annotations"
+  with pytest.raises(ValueError, match=r"\(6, 5\), got \(5, 6\)"):
+    epic100_mir.score(np.zeros((5, 6)), epic100_mir.read_gallery(folder))
+  path = inner / "EPIC_100_retrieval_test_sentence.csv"
+  path.write_text("narration_id,narration\nP09_0,take cup\n")
+  with pytest.raises(ValueError, match=r"sentence.csv, line 2: narration_id 'P09_0' is of no clip"):
+    epic100_mir.read_gallery(folder)
+  path.write_text("narration_id\nP01_11_0\n")
+  with pytest.raises(ValueError, match="lacks column 'narration'"):
+    epic100_mir.read_gallery(folder)
+  path.unlink()
+  with pytest.raises(FileNotFoundError, match="no EPIC_100_retrieval_test_sentence.csv"):
+    epic100_mir.read_gallery(folder)
+  test = inner / "EPIC_100_retrieval_test.csv"
+  test.write_text(test.read_text().replace("[2]", "[2"))
+  with pytest.raises(ValueError, match=r"must be a list of class ids like \[17, 52\], got '\[2'"):
+    epic100_mir.read_gallery(folder)
