@@ -413,8 +413,8 @@ def make_parser() -> argparse.ArgumentParser:
   add(
     "--test_sets",
     action="store_true",
-    help="epic55, epic100: add the official test sets, whose labels are not"
-    " published, to be predicted; --annotations must be the folder",
+    help="epic55, epic100, egoexo4d_keysteps: add the official test sets, whose labels are"
+    " not published, to be predicted; --annotations must be the folder",
   )
   add(
     "--validation_videos",
@@ -504,7 +504,8 @@ def make_parser() -> argparse.ArgumentParser:
   add(
     "--cameras",
     choices=take_cameras.CAMERAS,
-    help="egoexo4d, of the third person: the camera that shows the moment best (default), or all",
+    help="egoexo4d, egoexo4d_keysteps, of the third person: the camera that shows the moment"
+    " best (default), or all",
   )
   add(
     "--subjects",

@@ -26,6 +26,8 @@ from data_prep.sources import source_table
 from data_prep.sources import split_rules
 from sum_l_jax import types
 from sum_l_jax.data import records
+from sum_l_jax.evaluation.benchmarks import ego2exo_files
+from sum_l_jax.evaluation.benchmarks import keystep_files
 from sum_l_jax.system import storage
 
 
@@ -41,6 +43,8 @@ class Official:
       set that is built from one alone.
     test_clips: numbers of clips of the splits that are files of their own,
       whatever the rule.
+    clips_of_view: numbers of clips of the splits of a view, by (view, split), for
+      a data set whose views have other clips.
     videos: numbers of videos of the splits of a view, and the share of them by
       which a data set may differ, by (view, split).
     quirks: what is odd about the official files, for the user to know.
@@ -51,6 +55,7 @@ class Official:
   clips: Mapping[str, int] = dataclasses.field(default_factory=dict)
   files: Mapping[str, int] = dataclasses.field(default_factory=dict)
   test_clips: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  clips_of_view: Mapping[tuple[str, str], int] = dataclasses.field(default_factory=dict)
   videos: Mapping[tuple[str, str], tuple[int, float]] = dataclasses.field(default_factory=dict)
   quirks: tuple[str, ...] = ()
 
@@ -124,6 +129,21 @@ OFFICIAL: Mapping[str, Official] = {
       "several annotators describe one take, so that its moments occur more than once",
     ),
   ),
+  "egoexo4d_keysteps": Official(
+    {keystep_files.TASK: keystep_files.NUM_CLASSES},
+    quirks=(
+      "classes are the keysteps with at least 20 instances",
+      "the test segments are of the first person alone, and their labels are not published",
+    ),
+  ),
+  "ego2exo": Official(
+    {ego2exo_files.TASK: ego2exo_files.NUM_CLASSES},
+    clips_of_view=ego2exo_files.CLIPS,
+    quirks=(
+      "one take may train in both views, with other segments",
+      "both views validate on the same segments, whose texts are empty",
+    ),
+  ),
 }
 
 
@@ -149,6 +169,7 @@ def check_number(data: records.ClipDataset) -> Iterator[Finding]:
   expected = official.test_clips.get(data.split)
   if expected is None and _rule(data) == official.rule:
     expected = official.clips.get(data.split)
+    expected = official.clips_of_view.get((data.view, data.split), expected)
   if expected is not None:
     if len(data) != expected:
       yield _wrong_number(data, len(data), expected, "clips")

@@ -11,7 +11,9 @@ An example is a keystep segment, or an atomic description:
     Video-Language Pretraining", NeurIPS 2022, Section 3.1): `window_seconds`
     times the mean gap between the annotator's points in the take, over the mean
     of these gaps over all takes. What annotators rejected, or were unsure of, is
-    left out, and of the first person's view what it doesn't show.
+    left out, and of the first person's view what it doesn't show. Descriptions
+    have no classes; the activity of their take is their only label, so that
+    first-person clips of them can be trained.
 
 The first person's clips come from all cameras that are worn; the third person's
 from the one that shows the moment best, or from all. The splits are the official
@@ -50,6 +52,8 @@ SUBJECTS = ("all", "wearer")
 # What 32 frames at stride 2 span at 30 frames a second.
 WINDOW_SECONDS = 63 / take_cameras.FPS
 TASK = "keystep"
+# The label of descriptions, which have none of their own.
+ACTIVITY = "activity"
 
 _SPLITS = {"train": split_rules.TRAIN, "val": split_rules.VALIDATION, "test": "test"}
 # Files of the two splits whose annotations are published.
@@ -242,7 +246,7 @@ def read_annotations(
       id, so that no moment is seen from both.
 
   Returns:
-    Clips with the softmax task "keystep", or without labels for descriptions.
+    Clips with the softmax task "keystep"; those of descriptions have "activity".
     Ids are those of `segment_ids`. All cameras of a take are one video, so that
     a take is never divided among splits.
 
@@ -266,6 +270,7 @@ def read_annotations(
     ids, tasks[TASK] = _classes(read, files)
     found = _keysteps(read, files, ids, tasks[TASK], chosen.narration, left_out)
   else:
+    tasks[ACTIVITY] = types.Task(ACTIVITY, types.SOFTMAX, takes.activities)
     described = {s: checked_json.read(f, _DescriptionFile, mend=_MEND) for s, f in files.items()}
     found = _descriptions(described, files, takes, chosen, left_out, problems)
   maker = _ClipMaker(takes, split_of, splits_file, chosen, left_out)
@@ -365,6 +370,7 @@ def _descriptions(
   # Of all points, so that both views give a description the same span.
   gaps = [_mean_gap([d.timestamp for d in one.descriptions]) for _, _, one, _ in kept]
   known = [gap for gap in gaps if gap]
+  activities = {name: number for number, name in enumerate(takes.activities)}
   usual = sum(known) / len(known) if known else 1.0
   for (split, take, one, chosen), gap in zip(kept, gaps, strict=True):
     uid = one.annotation_uid
@@ -375,7 +381,8 @@ def _descriptions(
       where = f"{files[split].name}, take {take}, annotation {uid}, description {number}"
       segment = f"{take}_{uid}_{number}"
       with problems.of(segment, where):
-        end = takes.get(take, where).seconds
+        found = takes.get(take, where)
+        end = found.seconds
         if not 0 <= description.timestamp <= end:
           raise ValueError(
             f"{where}: timestamp must lie in the take, 0 to {end:g} s, got"
@@ -383,13 +390,15 @@ def _descriptions(
           )
         if not (description.text or "").strip():
           raise ValueError(f"{where}: the text is empty. Leave it out with --on_error=skip.")
+        if not found.activity:
+          raise ValueError(f"{found.where}: take {found.name!r} has no parent_task_name. {_MEND}")
         yield _Example(
           segment=segment,
           take=take,
           start=max(0.0, description.timestamp - half),
           stop=min(end, description.timestamp + half),
           text=(description.text or "").strip(),
-          labels={},
+          labels={ACTIVITY: (activities[found.activity],)},
           best=(description.best_exo.cam_id or "") if description.best_exo else "",
           where=where,
           split=split,

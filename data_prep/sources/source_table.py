@@ -12,8 +12,10 @@ from typing import Any
 from data_prep.clips import clip_dataset
 from data_prep.sources import charades_ego
 from data_prep.sources import clip_specs
+from data_prep.sources import ego2exo
 from data_prep.sources import ego_exo4d
 from data_prep.sources import epic_kitchens
+from data_prep.sources import keystep_clips
 from data_prep.sources import lemma
 from data_prep.sources import lemma_narration
 from data_prep.sources import manifest
@@ -123,6 +125,23 @@ SOURCES: Mapping[str, Source] = {
     identifies=(
       *("examples", "narration", "cameras", "subjects", "window", "window_rule", "unpaired"),
     ),
+  ),
+  "egoexo4d_keysteps": Source(
+    keystep_clips.read_annotations,
+    types.EGO,
+    {"cameras": take_cameras.BEST, "test_sets": False},
+    about=source_pages.PAGES["egoexo4d"],
+    group=lambda video_id: "",
+    views=True,
+    identifies=("cameras",),
+  ),
+  "ego2exo": Source(
+    ego2exo.read_annotations,
+    types.EGO,
+    {},
+    about=source_pages.PAGES["egoexo4d"],
+    group=lambda video_id: "",
+    views=True,
   ),
   MANIFEST: Source(manifest.read_annotations, None, {"class_lists": None, "multi_label": ""}),
 }

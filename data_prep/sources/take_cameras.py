@@ -94,6 +94,7 @@ class _TakeEntry:
   capture: _Capture | None = None
   frame_aligned_videos: dict[str, dict[str, _Stream]] | None = None
   best_exo: str | None = None
+  parent_task_name: str | None = None
   duration_sec: checked_json.Positive | None = None
 
 
@@ -106,6 +107,7 @@ class Take:
     where: file and entry, for error texts.
     capture: id of the capture.
     best_exo: the third-person camera that shows the task best, or "".
+    activity: what is done in it, such as "Bike Repair", or "".
     seconds: length; infinite where it isn't known.
   """
 
@@ -113,6 +115,7 @@ class Take:
     self.uid, self.name, self.where = entry.take_uid, entry.take_name, where
     self.capture = "" if entry.capture_uid is None else str(entry.capture_uid)
     self.best_exo = entry.best_exo or ""
+    self.activity = (entry.parent_task_name or "").strip()
     self.seconds = entry.duration_sec or float("inf")
     self._entry = entry
     self._cameras: dict[str, list[str]] | None = None
@@ -224,6 +227,11 @@ class Takes:
         " all files from one release, or leave it out with --on_error=skip."
       )
     return self._takes[uid]
+
+  @property
+  def activities(self) -> tuple[str, ...]:
+    """The activities of all takes, sorted."""
+    return tuple(sorted({take.activity for take in self._takes.values()} - {""}))
 
   def named(self) -> Mapping[str, Take]:
     """The takes by name."""

@@ -63,6 +63,7 @@ def takes():
         "capture_uid": capture,
         "capture": {"capture_uid": capture, "cameras": cameras},
         "best_exo": best,
+        "parent_task_name": "Bike Repair" if uid == BIKE else "Cooking",
         "task_start_sec": None,
         "duration_sec": float(SECONDS),
         "frame_aligned_videos": videos,
@@ -168,6 +169,93 @@ def descriptions(split):
     },
   }[split]
   return {"annotations": found}
+
+
+def benchmark_segments(split):
+  """The segments of the keystep benchmark: (take, uid, start, stop, step, label, cameras)."""
+  return {
+    "train": [
+      (
+        *("uni_brew_1", BREW, 0.5, 1.5, 492, 1),
+        ("aria02_214-1", "cam01", "cam02"),
+      ),
+      ("uni_bike_2", BIKE, 0.0, 0.9, 843, 0, ("gp05", "gp01", "gp02")),
+    ],
+    "val": [("uni_salad_3", SALAD, 2.0, 4.02, 502, 2, ("aria01_214-1", "cam01"))],
+    "test": [("uni_salad_4", HIDDEN, 1.0, 2.0, None, None, ("aria01_214-1",))],
+  }[split]
+
+
+def write_benchmark(folder: pathlib.Path) -> pathlib.Path:
+  """Writes keystep_benchmark beside the annotations, and its clips; returns their folder."""
+  labels = folder / "annotations/keystep_benchmark"
+  labels.mkdir()
+  clips = folder / "keystep_benchmark/clips_448p"
+  (labels / "label_mapping.csv").write_text(
+    "label_id,step_unique_id,step_name,scenario_name\n"
+    '1,492,Brew coffee,cooking\n0,843,"Unbox package",covid\n2,502,Check paper recipe,cooking\n'
+    "3,811,Unbox package,bike\n"
+  )
+  number = 0
+  for split in ("train", "val", "test"):
+    entries = []
+    for take, uid, start, stop, step, label, cameras in benchmark_segments(split):
+      names = [f"{split}/{take}/start{start}_end{stop}_{camera}.mp4" for camera in cameras]
+      entry = {
+        "segment_name_list": names,
+        "ego_segment_name": names[0],
+        "take_uid": uid,
+        "take_name": take,
+        "start_time": start,
+        "end_time": stop,
+      }
+      if step is not None:
+        entry |= {"step_unique_id": step, "label_id": label, "step_name": VOCABULARY[str(step)]}
+      entries.append(entry)
+      for name in names:
+        (clips / name).parent.mkdir(parents=True, exist_ok=True)
+        numbered_video.write_video(clips / name, list(range(6)), first=10 * number)
+        number += 1
+    name = "test_unannotated" if split == "test" else split
+    content = {"date": "04/02/2024", "splits": split, "segments": entries}
+    write_json(labels / f"keystep_segment_{name}.json", content)
+  return clips
+
+
+def ego2exo():
+  """LaGTran's file: two classes, and the segments 11 to 15."""
+
+  def part(rows):
+    return {
+      "clips": [{"id": i, "video_file_name": path, "feature_indices": [0]} for i, path, *_ in rows],
+      # The lists may be in any order.
+      "annotations": [
+        {"segment_id": i, "category": label, "class_name": "x"} for i, _, label, *_ in rows[::-1]
+      ],
+      "metadata": [
+        {"segment_id": i, "start_time": a, "end_time": b, "take_uid": uid, "segment_index": 0}
+        for i, _, _, uid, a, b, _ in rows
+      ],
+      "descriptions": [{"segment_id": i, "text_caption": text} for i, *_, text in rows],
+    }
+
+  place = "frame_aligned_videos/downscaled/448"
+  brew, bike, salad = (f"takes/{name}/{place}" for name in list(CAMERAS)[:3])
+  return {
+    "categories": [
+      {"category_name": "Cook", "category_id": 1},
+      {"category_name": "Clean up", "category_id": 0},
+    ],
+    "ego_train": part(
+      [
+        (11, f"{brew}/aria02_214-1.mp4", 1, BREW, 0.5, 1.5, "pours water.stirs."),
+        (12, f"{bike}/gp05.mp4", 0, BIKE, 1.0, 1.5, "wipes it."),
+      ]
+    ),
+    "exo_train": part([(13, f"{brew}/cam02.mp4", 1, BREW, 1.5, 2.5, "fills a cup.")]),
+    "ego_val": part([(14, f"{salad}/aria01_214-1.mp4", 0, SALAD, 0.0, 1.0, "")]),
+    "exo_val": part([(14, f"{salad}/cam01.mp4", 0, SALAD, 0.0, 1.0, "")]),
+  }
 
 
 SPLIT_OF = {BREW: "train", BIKE: "train", SALAD: "val", HIDDEN: "test"}

@@ -136,7 +136,9 @@ def test_descriptions_and_their_windows(release):
     (f"{BIKE}_pass-3_0@gp01", 0.5, 1.5),
     (f"{SALAD}_pass-4_0@cam01", 3.4, 4.0),
   ]
-  assert not exo.tasks and [c.narration for c in exo.clips][1:3] == [
+  assert exo.tasks["activity"].class_names == ("Bike Repair", "Cooking")
+  assert [c.labels["activity"] for c in exo.clips] == [(1,), (1,), (1,), (0,), (1,)]
+  assert [c.narration for c in exo.clips][1:3] == [
     "C pours water.",
     "The man X walks.",
   ]

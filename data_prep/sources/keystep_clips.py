@@ -1,0 +1,155 @@
+"""Reads Ego-Exo4D's keystep recognition benchmark, whose clips are files of their own.
+
+The class of a segment is its label and its name is its narration. Segments train or
+validate as officially; the test segments have no labels and are added by option, to be
+predicted. `sum_l_jax/evaluation/benchmarks/keystep_files.py` reads the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import pathlib
+
+from etils import epath
+
+from data_prep.sources import clip_specs
+from data_prep.sources import ego_exo4d
+from data_prep.sources import take_cameras
+from sum_l_jax import types
+from sum_l_jax.data import segment_ids
+from sum_l_jax.evaluation.benchmarks import keystep_files
+from sum_l_jax.system import progress
+
+# Where the client puts the clips, below a folder of --media.
+_FOLDERS = ("", "keystep_benchmark/clips_448p/", "clips_448p/", "keystep_benchmark/")
+
+
+def read_annotations(
+  directory: epath.Path,
+  *,
+  view: str,
+  media_roots: Sequence[epath.Path],
+  cameras: str = take_cameras.BEST,
+  test_sets: bool = False,
+  problems: clip_specs.Problems | None = None,
+) -> clip_specs.Annotations:
+  """Reads the benchmark.
+
+  Args:
+    directory: folder of the download, or of the annotations, or the folder
+      `keystep_benchmark`. The third person's cameras are chosen by `takes.json`,
+      which must then be there too.
+    view: "ego" or "exo".
+    media_roots: folders of the part `keystep_benchmark/clips_448p`.
+    cameras: "best" takes the third-person camera that shows the take best, "all"
+      takes every one.
+    test_sets: whether to add the test segments, which only the first person has.
+    problems: what to do with a clip that isn't there; None raises.
+
+  Returns:
+    A clip for each file, with the task "keystep" of 278 classes.
+
+  Raises:
+    FileNotFoundError: an official file or a clip is missing.
+    ValueError: an official file is damaged, or an option doesn't fit the view.
+  """
+  problems = problems or clip_specs.Problems()
+  if cameras not in take_cameras.CAMERAS:
+    raise ValueError(
+      f"--cameras must be one of {', '.join(take_cameras.CAMERAS)}, got {cameras!r}."
+    )
+  if view == types.EGO and cameras != take_cameras.BEST:
+    raise ValueError("--cameras is for --view=exo, and would change nothing here. Leave it out.")
+  if view == types.EXO and test_sets:
+    raise ValueError("--test_sets is for --view=ego: the test is seen by the first person alone.")
+  classes_file = keystep_files.find_file(directory, keystep_files.CLASSES_FILE)
+  task = keystep_files.read_classes(classes_file)
+  names = {s: n for s, n in keystep_files.FILES.items() if s != keystep_files.TEST or test_sets}
+  files = {split: keystep_files.find_file(directory, name) for split, name in names.items()}
+  used = [classes_file, *files.values()]
+  chooser = None
+  if view == types.EXO:
+    found = ego_exo4d.find_file(directory, take_cameras.TAKES_FILE)
+    chooser = _Chooser(take_cameras.Takes(found, media_roots), cameras)
+    used.append(found)
+  clips: dict[str, list[clip_specs.ClipSpec]] = {split: [] for split in files}
+  for split, file in files.items():
+    segments = keystep_files.read_segments(file, task.num_classes)
+    for segment in progress.Progress(f"{file.name}: segments read", segments, unit="segment"):
+      with problems.of(segment.segment_id, segment.where):
+        if split != keystep_files.TEST and segment.label is None:
+          raise ValueError(f"{segment.where}: label_id is missing. Take the official file.")
+        for path in chooser.choose(segment) if chooser else (segment.ego,):
+          clips[split].append(_make_clip(segment, path, split, task, media_roots))
+  notes = []
+  if chooser and chooser.without:
+    notes.append(
+      f"{chooser.without:,} left out: segments without a clip of the take's best camera, or whose"
+      " take has none (--cameras=all takes every one)"
+    )
+  unlabelled = {s: c for s, c in clips.items() if s == keystep_files.TEST}
+  labelled = [c for s, found in clips.items() if s not in unlabelled for c in found]
+  warnings = []
+  if task.num_classes != keystep_files.NUM_CLASSES:
+    warnings.append(
+      f"{classes_file.name} has {task.num_classes} classes; the benchmark has"
+      f" {keystep_files.NUM_CLASSES}. Published results don't fit it."
+    )
+  return clip_specs.Annotations(
+    labelled,
+    {keystep_files.TASK: task},
+    tuple(used),
+    unlabelled,
+    warnings=warnings,
+    notes=notes,
+  )
+
+
+class _Chooser:
+  """Chooses the third person's clips of a segment.
+
+  Attributes:
+    without: number of segments of which it found none.
+  """
+
+  def __init__(self, takes: take_cameras.Takes, cameras: str) -> None:
+    self._takes = takes
+    self._cameras = cameras
+    self.without = 0
+
+  def choose(self, segment: keystep_files.Segment) -> list[str]:
+    """Paths of the clips."""
+    take = self._takes.get(segment.take_uid, segment.where)
+    wanted = take.chosen(types.EXO, self._cameras, "")
+    found = [p for p in segment.others if keystep_files.camera(p, segment.where) in wanted]
+    self.without += not found
+    return found
+
+
+def _make_clip(
+  segment: keystep_files.Segment,
+  path: str,
+  split: str,
+  task: types.Task,
+  roots: Sequence[epath.Path],
+) -> clip_specs.ClipSpec:
+  """The clip in a file, whole."""
+  clip_specs.check_inside(path, "the clip's path", segment.where)
+  stem = pathlib.PurePosixPath(path).with_suffix("")
+  camera = keystep_files.camera(path, segment.where)
+  places = {f"{folder}{stem}": [f"{folder}{stem}"] for folder in _FOLDERS}
+  clip_id = segment_ids.clip_id(segment.segment_id, camera)
+  label = segment.label if split != keystep_files.TEST else None
+  name = segment.step_name or ("" if label is None else task.class_names[label])
+  return clip_specs.ClipSpec(
+    clip_id=clip_id,
+    video_id=segment.take_name,
+    media=clip_specs.find_media(clip_id, roots, segment.where, frames={}, videos=places),
+    start_seconds=0.0,
+    stop_seconds=None,
+    narration=name,
+    labels={} if label is None else {keystep_files.TASK: (label,)},
+    where=segment.where,
+    split=split,
+    frames_fps=take_cameras.FPS,
+  )
