@@ -55,6 +55,7 @@ from data_prep.clips import stock
 from data_prep.sources import charades_ego
 from data_prep.sources import clip_specs
 from data_prep.sources import ego_exo4d
+from data_prep.sources import egoexolearn_source
 from data_prep.sources import lemma_narration
 from data_prep.sources import source_table
 from data_prep.sources import split_rules
@@ -78,6 +79,7 @@ _TFDS = ("video", "narration", "labels", "id")
 _NOT_FOR_TFDS = (
   *("annotations", "media", "split", "class_lists", "narration", "window", "list"),
   *("examples", "window_rule", "cameras", "subjects", "unpaired", "part", "merge"),
+  *("hold_out", "span"),
 )
 
 
@@ -147,12 +149,14 @@ class _Plan:
     """Compares the data set that is there with what it is to be; see `build_dataset`."""
     source, output = request.source, request.output
     existing = growing.Existing.read(directory)
-    divided = split_rules.split_clips(
-      source.clips,
-      request.rule,
-      missing=request.problems.missing,
-      built=existing.video_splits,
-    )
+    divided: split_rules.Splits = {}
+    if source.clips or not any(source.unlabelled.values()):
+      divided = split_rules.split_clips(
+        source.clips,
+        request.rule,
+        missing=request.problems.missing,
+        built=existing.video_splits,
+      )
     divided |= {split: list(c) for split, c in source.unlabelled.items()}
     card = clip_dataset.make_card(
       name=request.name,
@@ -401,7 +405,11 @@ def make_parser() -> argparse.ArgumentParser:
     help="folders with frames or videos (default: that of the annotations)",
   )
   add("--output", required=True, type=epath.Path, metavar="DIR")
-  add("--view", choices=types.VIEWS, help="default: ego, for lemma exo; a manifest needs it")
+  add(
+    "--view",
+    choices=types.VIEWS,
+    help="default: that of the data set; a manifest and egoexolearn need it",
+  )
   add("--name", help="default: that of --dataset; for a manifest the output folder's")
   add(
     "--split",
@@ -463,7 +471,8 @@ def make_parser() -> argparse.ArgumentParser:
     metavar="DIR",
     help="epic55: folder of EPIC_verb_classes.csv and EPIC_noun_classes.csv"
     " (default: beside the annotations); manifest: folder of <label column>.txt,"
-    " one class name a line (default: the names that occur, sorted)",
+    " one class name a line (default: the names that occur, sorted); egoexolearn: folder of"
+    " the taxonomies (default: annotations, beside the folders above)",
   )
   add(
     "--multi_label",
@@ -474,11 +483,17 @@ def make_parser() -> argparse.ArgumentParser:
   )
   add(
     "--narration",
-    choices=(*charades_ego.NARRATIONS, *lemma_narration.RULES),
+    choices=tuple(
+      dict.fromkeys(
+        (*charades_ego.NARRATIONS, *lemma_narration.RULES, *egoexolearn_source.NARRATIONS)
+      )
+    ),
     help="charades_ego: the phrases of a clip's classes (default), or the"
     " video's description; lemma: sentences by per-verb templates (default),"
     " or the rule of the authors' release; egoexo4d: what the annotator wrote of a"
-    " segment (description, default), or the name of its keystep (classes)",
+    " segment (description, default), or the name of its keystep (classes); egoexolearn: the"
+    " sentence (default), the same hand by hand (hands), without the hands (no_hands), in"
+    " Chinese, or the names of the classes",
   )
   add(
     "--window",
@@ -517,6 +532,18 @@ def make_parser() -> argparse.ArgumentParser:
     action="store_true",
     help="egoexo4d: give each capture to the ego or to the exo data set, by a hash of its id,"
     " so that no moment is seen from both",
+  )
+  add(
+    "--hold_out",
+    choices=egoexolearn_source.HOLD_OUTS,
+    help="egoexolearn: the official splits, which divide segments (default), or splits of"
+    " whole videos (videos) by a rule of ours",
+  )
+  add(
+    "--span",
+    choices=egoexolearn_source.SPANS,
+    help="egoexolearn: cut the annotated segments (action, default), or the 2 s that end"
+    " 1 s before each, from which it is to be anticipated (context)",
   )
   add(
     "--on_error",
@@ -605,7 +632,7 @@ def build(args: argparse.Namespace) -> None:
   if args.list:
     _list(args, source, problems, output)
     return
-  if not source.clips:
+  if not source.clips and not any(source.unlabelled.values()):
     raise ValueError(
       f"No clip is usable; {problems.number} were skipped. The first"
       f" reason: {problems.first_reason()}"

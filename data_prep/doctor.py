@@ -33,6 +33,7 @@ from data_prep.checks import official_checks
 from data_prep.checks import shard_checks
 from data_prep.checks import table_checks
 from data_prep.checks.finding import Finding
+from sum_l_jax.data import records
 from sum_l_jax.system import addresses
 from sum_l_jax.system import command_line
 from sum_l_jax.system import storage
@@ -85,6 +86,7 @@ def examine_dataset(
     The splits that can be read, and the findings.
   """
   splits, findings = index_checks.open_splits(directory)
+  predicted = records.read_card(directory).get("unlabelled", ()) if splits else ()
   for split, data in splits.items():
     steps = {
       "number": official_checks.check_number(data),
@@ -94,7 +96,7 @@ def examine_dataset(
     }
     if data.labelled:
       steps["labels"] = index_checks.check_labels(data)
-    if data.labelled or not data.tasks:
+    if data.labelled or (not data.tasks and split not in predicted):
       steps["narrations"] = index_checks.check_narrations(data)
     steps["ids"] = index_checks.check_ids(data)
     if frames:

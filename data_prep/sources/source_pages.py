@@ -58,6 +58,19 @@ PAGES = {
   year = {2020}
 }""",
   ),
+  "egoexolearn": clip_dataset.About(
+    homepage="https://egoexolearn.github.io",
+    license="MIT",
+    citation="""@inproceedings{huang2024egoexolearn,
+  title = {{EgoExoLearn}: A Dataset for Bridging Asynchronous Ego- and Exo-centric
+    View of Procedural Activities in Real World},
+  author = {Huang, Yifei and Chen, Guo and Xu, Jilan and Zhang, Mingfang and
+    Yang, Lijin and Pei, Baoqi and Zhang, Hongjie and Dong, Lu and Wang, Yali and
+    Wang, Limin and Qiao, Yu},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
+  year = {2024}
+}""",
+  ),
   "egoyc2": clip_dataset.About(
     homepage="https://github.com/tkhkaeio/Exo2EgoDVC",
     license="MIT (annotations)",

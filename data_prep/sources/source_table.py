@@ -14,6 +14,7 @@ from data_prep.sources import charades_ego
 from data_prep.sources import clip_specs
 from data_prep.sources import ego2exo
 from data_prep.sources import ego_exo4d
+from data_prep.sources import egoexolearn_source
 from data_prep.sources import epic_kitchens
 from data_prep.sources import keystep_clips
 from data_prep.sources import lemma
@@ -142,6 +143,20 @@ SOURCES: Mapping[str, Source] = {
     about=source_pages.PAGES["egoexo4d"],
     group=lambda video_id: "",
     views=True,
+  ),
+  egoexolearn_source.NAME: Source(
+    egoexolearn_source.read_annotations,
+    None,
+    {
+      "class_lists": None,
+      "narration": egoexolearn_source.SENTENCE,
+      "hold_out": egoexolearn_source.SEGMENTS,
+      "span": egoexolearn_source.ACTION,
+    },
+    about=source_pages.PAGES[egoexolearn_source.NAME],
+    group=lambda video_id: "",
+    views=True,
+    identifies=("narration", "hold_out", "span"),
   ),
   MANIFEST: Source(manifest.read_annotations, None, {"class_lists": None, "multi_label": ""}),
 }

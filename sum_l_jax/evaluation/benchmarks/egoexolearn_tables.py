@@ -18,18 +18,24 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+import io
 import math
 import re
+import tarfile
+import zlib
 
 from etils import epath
 
 from sum_l_jax import types
+from sum_l_jax.system import checked_json
 from sum_l_jax.system import command_line
 from sum_l_jax.system import csv_rows
 from sum_l_jax.system import storage
 
 FPS = 25.0
 NUM_CLASSES = {"verb": 125, "noun": 627}
+# Classes of the coarse annotations, from 1.
+NUM_STEPS = 27
 # Narrations by our name and by the official column: the annotators' sentence
 # translated, the same with each hand in a sentence of its own, the same without
 # the hands, and the annotators' own sentence.
@@ -45,6 +51,9 @@ _VIDEO = ("video_uid", "video_id")
 _ANNOTATION = ("annotation_id", "annotation_uid")
 _SCENE = ("scenario", "scene")
 _SPAN = ("start_sec", "end_sec")
+# Uids are of letters, digits and hyphens. The official archive unpacks to 1.6 MiB.
+_STEP_FILE = re.compile(r"l1/([\w-]{1,100})\.json")
+_MOST_UNPACKED = 64 << 20
 _LABEL_LIST = re.compile(r"\[\s*(?:\d{1,6}\s*(?:,\s*\d{1,6}\s*)*)?\]")
 
 
@@ -284,3 +293,130 @@ def read_valid(path: epath.Path, task: str) -> tuple[int, ...]:
       f" line; got {shown}. {_TAKE}"
     )
   return tuple(map(int, lines))
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """One segment of the coarse annotations.
+
+  Attributes:
+    step_id: official id of the segment.
+    video_id: official id of the video.
+    start_seconds: where the segment starts.
+    stop_seconds: where it stops; at the start in two segments.
+    number: class from 1 to 27; 0 where none is given, as in two segments.
+    narration: the English text, some steps in numbered lines.
+    where: file in the archive and position in it, for error texts.
+  """
+
+  step_id: str
+  video_id: str
+  start_seconds: float
+  stop_seconds: float
+  number: int
+  narration: str
+  where: str
+
+  @property
+  def clip_id(self) -> str:
+    """Id of the segment's clip in a data set."""
+    return annotation_clip_id(self.video_id, self.step_id)
+
+
+@dataclasses.dataclass(frozen=True)
+class _StepFields:
+  """An entry of `l1/<video_uid>.json`."""
+
+  id: checked_json.Name
+  start: checked_json.Finite
+  end: checked_json.Finite
+  attribute: str
+  textAttribute_en: str
+
+
+def read_steps(path: epath.Path) -> list[Step]:
+  """Reads `coarse_annotations.tar.gz`, or the folder that it unpacks to.
+
+  Nothing of the archive is written to a disk: its files are read one after the
+  other, and must be ordinary ones called `l1/<video_uid>.json`.
+
+  Args:
+    path: the archive, or a folder with `l1/`.
+
+  Returns:
+    The segments by file name and in the order of their file. The official files
+    have 6,691 of 316 kitchen videos; two are points in time, two have no class.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: it is no such archive, or an entry can't be read.
+  """
+  texts = _step_files(path) if storage.is_dir(path) else _step_archive(path)
+  if not texts:
+    raise ValueError(f"{str(path)!r} holds no file l1/<video_uid>.json. {_TAKE}")
+  steps = []
+  for name in sorted(texts):
+    try:
+      entries = checked_json.decode(texts[name], list[_StepFields])
+    except checked_json.JsonError as error:
+      raise ValueError(f"{str(path)!r}, {name} is damaged: {error}. {_TAKE}") from error
+    for position, entry in enumerate(entries):
+      where = f"{name}, entry {position + 1}"
+      number = entry.attribute or "0"
+      if not 0 <= entry.start <= entry.end or not re.fullmatch(r"\d{1,2}", number):
+        raise ValueError(
+          f"{str(path)!r}, {where}: start, end and attribute must be two times in this order and"
+          f" a class from 1 to {NUM_STEPS}; got {entry.start}, {entry.end} and"
+          f" {entry.attribute!r}. {_TAKE}"
+        )
+      if int(number) > NUM_STEPS:
+        raise ValueError(
+          f"{str(path)!r}, {where}: attribute must be a class from 1 to {NUM_STEPS}, got"
+          f" {number}. {_TAKE}"
+        )
+      steps.append(
+        Step(
+          step_id=entry.id,
+          video_id=_STEP_FILE.fullmatch(name)[1],
+          start_seconds=entry.start,
+          stop_seconds=entry.end,
+          number=int(number),
+          narration=entry.textAttribute_en.strip(),
+          where=where,
+        )
+      )
+  return steps
+
+
+def _step_files(folder: epath.Path) -> dict[str, bytes]:
+  """The files of an unpacked archive, by their names in it."""
+  places = storage.matching(folder / "l1", "*.json")
+  return {f"l1/{place.name}": storage.read_bytes(place) for place in places}
+
+
+def _step_archive(path: epath.Path) -> dict[str, bytes]:
+  """The files of the archive, by name, none of them unpacked."""
+  if not storage.is_file(path):
+    raise FileNotFoundError(f"There is no file {str(path)!r}.")
+  texts: dict[str, bytes] = {}
+  left = _MOST_UNPACKED
+  try:
+    with tarfile.open(fileobj=io.BytesIO(storage.read_bytes(path)), mode="r|gz") as archive:
+      for member in archive:
+        if member.isdir():
+          continue
+        if not member.isfile() or not _STEP_FILE.fullmatch(member.name) or member.name in texts:
+          raise ValueError(
+            f"{str(path)!r} must hold ordinary files l1/<video_uid>.json, each once; it has"
+            f" {member.name[:100]!r}. {_TAKE}"
+          )
+        left -= member.size
+        if left < 0:
+          raise ValueError(
+            f"{str(path)!r} unpacks to more than {_MOST_UNPACKED >> 20} MiB; the official archive"
+            f" has less than 2. {_TAKE}"
+          )
+        texts[member.name] = archive.extractfile(member).read()
+  except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+    raise ValueError(f"{str(path)!r} can't be read as a .tar.gz file ({error}). {_TAKE}") from error
+  return texts
