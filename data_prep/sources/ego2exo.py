@@ -14,12 +14,9 @@ from etils import epath
 
 from data_prep.sources import clip_specs
 from data_prep.sources import take_cameras
-from sum_l_jax.data import segment_ids
 from sum_l_jax.evaluation.benchmarks import ego2exo_files
 from sum_l_jax.system import progress
-from sum_l_jax.system import storage
 
-_FILE = "ego2exo.json"
 _SMALL = "downscaled/448/"
 
 
@@ -47,7 +44,7 @@ def read_annotations(
     ValueError: the file is damaged, or its lists contradict each other.
   """
   problems = problems or clip_specs.Problems()
-  file = path / _FILE if storage.is_dir(path) else path
+  file = ego2exo_files.find_file(path)
   task, parts = ego2exo_files.read(file)
   clips: list[clip_specs.ClipSpec] = []
   seen: dict[str, str] = {}
@@ -80,10 +77,8 @@ def _make_clip(
   paths = [str(stem), str(stem).replace(_SMALL, "")]
   paths += [path.removeprefix("takes/") for path in paths]
   places = {path: [path] for path in dict.fromkeys(paths)}
-  # What follows the camera's name is the stream.
-  camera = stem.name.partition("_")[0]
   return clip_specs.ClipSpec(
-    clip_id=segment_ids.clip_id(str(segment.number), camera),
+    clip_id=segment.clip_id,
     video_id=segment.take_uid,
     media=clip_specs.find_media(str(stem), roots, where, frames={}, videos=places),
     start_seconds=segment.start_seconds,

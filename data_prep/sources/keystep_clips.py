@@ -16,7 +16,6 @@ from data_prep.sources import clip_specs
 from data_prep.sources import ego_exo4d
 from data_prep.sources import take_cameras
 from sum_l_jax import types
-from sum_l_jax.data import segment_ids
 from sum_l_jax.evaluation.benchmarks import keystep_files
 from sum_l_jax.system import progress
 
@@ -136,9 +135,8 @@ def _make_clip(
   """The clip in a file, whole."""
   clip_specs.check_inside(path, "the clip's path", segment.where)
   stem = pathlib.PurePosixPath(path).with_suffix("")
-  camera = keystep_files.camera(path, segment.where)
   places = {f"{folder}{stem}": [f"{folder}{stem}"] for folder in _FOLDERS}
-  clip_id = segment_ids.clip_id(segment.segment_id, camera)
+  clip_id = segment.clip_id(path)
   label = segment.label if split != keystep_files.TEST else None
   name = segment.step_name or ("" if label is None else task.class_names[label])
   return clip_specs.ClipSpec(

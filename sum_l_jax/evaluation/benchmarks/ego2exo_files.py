@@ -21,12 +21,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
+import pathlib
 from typing import TypeVar
 
 from etils import epath
 
 from sum_l_jax import types
+from sum_l_jax.data import segment_ids
 from sum_l_jax.system import checked_json
+from sum_l_jax.system import storage
 
 TASK = "keystep"
 NUM_CLASSES = 24
@@ -37,6 +40,8 @@ CLIPS = {
   (types.EXO, "train"): 4_986,
   (types.EXO, "validation"): 3_168,
 }
+
+FILE = "ego2exo.json"
 
 _MEND = "Take the file as LaGTran's authors published it."
 
@@ -64,6 +69,12 @@ class Segment:
   label: int
   text: str
   where: str
+
+  @property
+  def clip_id(self) -> str:
+    """The id of the segment's clip: its number and the camera, without the stream."""
+    camera = pathlib.PurePosixPath(self.video).stem.partition("_")[0]
+    return segment_ids.clip_id(str(self.number), camera)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,8 +129,16 @@ class _File:
 _Row = TypeVar("_Row", _Label, _Span, _Text)
 
 
+def find_file(path: epath.Path) -> epath.Path:
+  """The file itself, or that of its usual name in a folder."""
+  return path / FILE if storage.is_dir(path) else path
+
+
 def read(path: epath.Path) -> tuple[types.Task, dict[tuple[str, str], list[Segment]]]:
   """Reads the file.
+
+  Args:
+    path: the file, or a folder with `ego2exo.json`.
 
   Returns:
     The task of 24 classes, and the segments by view and split ("train",
@@ -129,6 +148,7 @@ def read(path: epath.Path) -> tuple[types.Task, dict[tuple[str, str], list[Segme
     FileNotFoundError: there is no such file.
     ValueError: it is damaged, or its lists contradict each other.
   """
+  path = find_file(path)
   content = checked_json.read(path, _File, mend=_MEND)
   names = {c.category_id: c.category_name for c in content.categories}
   if (

@@ -71,6 +71,10 @@ class Segment:
   others: tuple[str, ...]
   where: str
 
+  def clip_id(self, path: str) -> str:
+    """The id of the clip in one of its files."""
+    return segment_ids.clip_id(self.segment_id, camera(path, self.where))
+
 
 @dataclasses.dataclass(frozen=True)
 class _Entry:

@@ -154,6 +154,71 @@ class Inputs:
     self.about["scores"] = {"file": self._scores, "sha256": storage.sha256(path)}
     return found.astype(np.float64)
 
+  def class_scores(self, ids: Sequence[str], task: str, num_classes: int) -> np.ndarray:
+    """The class scores of clips, float64 `[len(ids), num_classes]`, by --scores.
+
+    A `.npz` file is one that evaluation wrote (`scores_<split>.npz`), whose rows are
+    found by the ids of the clips. A `.npy` file is a matrix in the order of the ids.
+
+    Args:
+      ids: ids of the clips, as the builder derives them.
+      task: label set that the scores are of.
+      num_classes: number of its classes.
+
+    Raises:
+      FileNotFoundError, ValueError: there is no such file, it has other classes, or
+        a clip has no score.
+    """
+    if not self._scores:
+      raise ValueError(
+        "The benchmark needs the scores of classes: give --scores=scores_SPLIT.npz, which"
+        " `python -m sum_l_jax.main --mode=eval` writes into the workdir, or a matrix of them"
+        " with --scores=FILE.npy."
+      )
+    if not self._scores.endswith(".npz"):
+      found = self.scores((len(ids), num_classes))
+      assert found is not None
+      return found
+    key = f"scores_{task}"
+    arrays = npz_files.read_npz(
+      self._scores,
+      ("clip_id", key),
+      what="file of scores",
+      command="python -m sum_l_jax.main --mode=eval",
+    )
+    names, scores = arrays["clip_id"], arrays[key]
+    if scores.shape != (len(names), num_classes) or scores.dtype.kind != "f":
+      raise ValueError(
+        f"--scores: {key} in {self._scores!r} must be of {num_classes} classes,"
+        f" [{len(names)}, {num_classes}], got {scores.shape} {scores.dtype}. The checkpoint must"
+        " have been trained for the classes of the benchmark."
+      )
+    row_of = {name: row for row, name in enumerate(names.astype(str).tolist())}
+    scored = np.isfinite(scores).all(axis=1)
+    missing = [name for name in ids if name not in row_of or not scored[row_of[name]]]
+    if missing:
+      raise ValueError(
+        f"--scores: {len(missing)} of the benchmark's {len(ids)} clips have no scores in"
+        f" {self._scores!r}: {command_line.some([repr(name) for name in missing])}. Evaluate the"
+        " data set that has all of them."
+      )
+    self.about["scores"] = {
+      "file": self._scores,
+      "sha256": storage.sha256(addresses.path(self._scores)),
+    }
+    return scores[[row_of[name] for name in ids]].astype(np.float64)
+
+  def all_clips(self, view: str) -> tuple[list[str], np.ndarray]:
+    """The ids and vectors, float64 `[N, D]`, of all clips that are given of a view.
+
+    Raises:
+      ValueError: nothing says where the vectors are, or there are none.
+    """
+    found = self._from_files(view) if self._embeddings else self._embedded(view)
+    if not found:
+      raise ValueError(f"There is no {view} clip among what is given. Give its vectors too.")
+    return list(found), np.stack(list(found.values())).astype(np.float64)
+
   def clips(self, view: str, ids: Sequence[str]) -> np.ndarray:
     """The vectors of clips, float64 `[len(ids), D]`; zeros for --on_missing=zero.
 
