@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import optax
 
 from sum_l_jax import build_features
+from sum_l_jax import loss_options
 from sum_l_jax import models
 from sum_l_jax import types
 from sum_l_jax.config import durations
@@ -45,6 +46,7 @@ from sum_l_jax.data import pairing
 from sum_l_jax.data import records
 from sum_l_jax.data import shard_cache
 from sum_l_jax.data import shards
+from sum_l_jax.losses.many_positives import Matching
 from sum_l_jax.losses.objective import Objective
 from sum_l_jax.models import backbones
 from sum_l_jax.models.encoder import EncoderOptions
@@ -582,8 +584,28 @@ class Trainer:
       negatives_group=loss.negatives_group,
       mask_duplicates=loss.mask_duplicates,
       triplet_margin=loss.triplet_margin,
+      video_text=loss.video_text,
+      positives=loss.positives,
+      compared=loss.compared,
+      shared_tasks=self._shared_tasks(weights),
+      sigmoid_bias=loss.sigmoid_bias,
+      ranking_margin=loss.ranking_margin,
       label_smoothing=self.section.label_smoothing,
     )
+
+  def _shared_tasks(self, weights: Mapping[str, float]) -> tuple[types.SharedTask, ...]:
+    """The label sets by which a term of this stage compares clips; empty where none does.
+
+    Raises:
+      ValueError: the views do not have them.
+    """
+    loss = self.settings.loss
+    forms = {"ego_exo": loss.cross_view, "ego_text": loss.video_text, "exo_text": loss.video_text}
+    compared = [f for term, f in forms.items() if weights.get(term)]
+    wanted = [f for f in compared if f in loss_options.MANY_POSITIVES]
+    if not any(Matching(form, loss.positives).needs_labels for form in wanted):
+      return ()
+    return label_union.shared_tasks(self.tasks, loss.positive_tasks)
 
   @functools.cached_property
   def probes(self) -> tuple[probe_grid.Probe, ...]:

@@ -12,8 +12,21 @@ import math
 from typing import Any
 from typing import NamedTuple
 
+# Forms of a loss that take any number of positives (`losses.many_positives`).
+MANY_POSITIVES = ("ego_nce", "sup_con", "sigmoid", "max_margin", "adaptive_margin")
 # What the cross-view term is; `losses.objective` says what each kind computes.
-CROSS_VIEW = ("weighted", "filtered", "decoupled", "info_nce", "triplet", "graded")
+CROSS_VIEW = (
+  *("weighted", "filtered", "decoupled", "info_nce", "triplet", "graded"),
+  *MANY_POSITIVES,
+)
+# What the terms of video and text are: Eq. 6, or a form above.
+VIDEO_TEXT = ("decoupled", *MANY_POSITIVES)
+# What makes two clips positives of such a form: that they are a pair, that they share a
+# class in each task, either of both, or that their narrations are similar.
+POSITIVES = ("pair", "labels", "pair_or_labels", "narrations")
+# What such a form compares in the cross-view term: ego clips with exo clips, or the
+# clips of both views with the narrations of both.
+COMPARED = ("clips", "narrations")
 # Kinds that cannot be computed without narrations.
 NARRATION_KINDS = ("weighted", "filtered", "graded")
 # Which clips are an anchor's negatives: those of the other view, or also the
@@ -42,6 +55,9 @@ WEIGHTS: Mapping[str, float] = {
 }
 # Beyond the paper: the temperature of the targets of "graded".
 TARGET_TEMPERATURE = 0.06
+# Those of SigLIP (its first bias) and of EgoVLP's fine-tuning for retrieval.
+SIGMOID_BIAS = -10.0
+RANKING_MARGIN = 0.2
 
 
 class Rule(NamedTuple):
@@ -64,6 +80,9 @@ _POSITIVE = Rule(lambda value: value > 0 and math.isfinite(value), "be finite an
 
 RULES: Mapping[str, Rule] = {
   "cross_view": _one_of(CROSS_VIEW),
+  "video_text": _one_of(VIDEO_TEXT),
+  "positives": _one_of(POSITIVES),
+  "compared": _one_of(COMPARED),
   "negatives": _one_of(NEGATIVES),
   "negatives_from": _one_of(NEGATIVES_FROM),
   "average_over": _one_of(AVERAGE_OVER),
@@ -75,6 +94,8 @@ RULES: Mapping[str, Rule] = {
   "sigma": _POSITIVE,
   "target_temperature": _POSITIVE,
   "triplet_margin": _POSITIVE,
+  "ranking_margin": _POSITIVE,
+  "sigmoid_bias": Rule(math.isfinite, "be finite"),
   "label_smoothing": Rule(lambda value: 0 <= value < 1, "lie in [0, 1)"),
   "threshold": Rule(
     lambda value: -1 <= value <= 1, "lie in [-1, 1], because it is compared with a cosine"

@@ -34,6 +34,7 @@ from collections.abc import Sequence
 import dataclasses
 import typing
 from typing import Any
+from typing import NamedTuple
 from typing import NotRequired
 from typing import TypeAlias
 from typing import TypedDict
@@ -222,6 +223,22 @@ class Task:
   def num_classes(self) -> int:
     """K."""
     return len(self.class_names)
+
+
+class SharedTask(NamedTuple):
+  """One label set of all views, whose classes are compared by name.
+
+  Attributes:
+    name: name of the label set.
+    num_classes: number of class names of all views together.
+    heads: view, name of a head, and for each class of that head its position among
+      all class names. A view may have two heads of one label set, where its pools
+      have both kinds of it (`data.label_union`).
+  """
+
+  name: str
+  num_classes: int
+  heads: tuple[tuple[str, str, tuple[int, ...]], ...]
 
 
 @dataclasses.dataclass(frozen=True)

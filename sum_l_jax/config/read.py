@@ -22,6 +22,7 @@ from etils import epath
 from ml_collections import config_dict
 from ml_collections import config_flags
 
+from sum_l_jax import loss_options
 from sum_l_jax import types
 from sum_l_jax.config import presets
 from sum_l_jax.config import schema
@@ -434,6 +435,7 @@ def _check_terms(given: schema.Settings, settings: schema.Settings) -> None:
       "All of config.loss.weights are 0, which leaves nothing to train. Give one of"
       f" {', '.join(weights.by_term())} a weight above 0."
     )
+  _check_positives(settings)
   mixed = [f for f in ("mixup", "cutmix") if getattr(settings.joint_stage, f)]
   aligned = [t for t in ("ego_exo", "ego_text", "exo_text") if getattr(weights, t)]
   if mixed and aligned:
@@ -448,6 +450,37 @@ def _check_terms(given: schema.Settings, settings: schema.Settings) -> None:
       raise ValueError(
         f"config.model.{field}=True needs an exo view, but the weights of exo_cls, ego_exo and"
         " exo_text in config.loss.weights are 0. Drop one."
+      )
+
+
+def _check_positives(settings: schema.Settings) -> None:
+  """Checks that what forms with many positives are told reaches one.
+
+  Raises:
+    ValueError: a field is set, and no term with a weight looks at it.
+  """
+  loss, plain = settings.loss, schema.Loss()
+  weights = loss.weights
+  many = loss_options.MANY_POSITIVES
+  if loss.video_text in many and not (weights.ego_text or weights.exo_text):
+    raise ValueError(
+      f"config.loss.video_text={loss.video_text!r} is the form of the terms of video and text, but"
+      " config.loss.weights.ego_text and exo_text are 0. Give one a weight above 0, or drop it."
+    )
+  across = loss.cross_view in many and bool(weights.ego_exo)
+  reached = {
+    "positives": across or loss.video_text in many,
+    "positive_tasks": (across or loss.video_text in many)
+    and loss.positives in ("labels", "pair_or_labels"),
+    "compared": across,
+  }
+  for name, is_reached in reached.items():
+    if getattr(loss, name) != getattr(plain, name) and not is_reached:
+      by = f", with loss.positives={loss.positives!r}" if name == "positive_tasks" else ""
+      raise ValueError(
+        f"config.loss.{name}={getattr(loss, name)!r} is set, but no term of the loss looks at it:"
+        f" loss.cross_view={loss.cross_view!r} and loss.video_text={loss.video_text!r}{by}. Choose"
+        f" one of {many} for a term with a weight, or leave it at {getattr(plain, name)!r}."
       )
 
 

@@ -369,7 +369,8 @@ class Loss:
 
   cross_view: str = setting(
     AUTO,
-    'The cross-view term: "weighted" is Eq. 9, "filtered" Eq. 7, "decoupled" Eq. 6.',
+    'The cross-view term: "weighted" is Eq. 9, "filtered" Eq. 7, "decoupled" Eq. 6. The last five'
+    " take many positives and need no pairs (docs/method.md).",
     choices=(AUTO, *loss_options.CROSS_VIEW),
   )
   negatives: str = setting(
@@ -408,6 +409,38 @@ class Loss:
     loss_options.TARGET_TEMPERATURE,
     'Temperature of the narrations, for cross_view "graded"; beyond the paper'
     " (docs/paper_vs_released.md).",
+  )
+  video_text: str = setting(
+    "decoupled",
+    'The terms of video and text: "decoupled" is Eq. 11; the others take many positives.',
+    choices=loss_options.VIDEO_TEXT,
+  )
+  positives: str = setting(
+    "pair_or_labels",
+    "What makes two clips positives of a form with many of them: being a pair, sharing a class of"
+    " each of `positive_tasks`, either of both, or narrations above the threshold.",
+    choices=loss_options.POSITIVES,
+  )
+  positive_tasks: tuple[str, ...] = setting(
+    (),
+    'Label sets, such as "verb" and "noun", that positives share a class of; their classes are'
+    " compared by name. Empty is all that both views have.",
+  )
+  compared: str = setting(
+    "clips",
+    "What a form with many positives compares in the cross-view term: ego clips with exo clips, or"
+    " the clips of both views with the narrations of both, as EgoExoNCE does.",
+    choices=loss_options.COMPARED,
+  )
+  sigmoid_bias: float = _loss(
+    "sigmoid_bias",
+    loss_options.SIGMOID_BIAS,
+    'Bias of the form "sigmoid", which is not trained; its scale is 1 / temperature.',
+  )
+  ranking_margin: float = _loss(
+    "ranking_margin",
+    loss_options.RANKING_MARGIN,
+    'Margin of the forms "max_margin" and "adaptive_margin", in cosines.',
   )
   mask_duplicates: float = _loss(
     "mask_duplicates",

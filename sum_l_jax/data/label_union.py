@@ -169,3 +169,83 @@ def pool_names(pools: Sequence[records.ClipDataset]) -> list[str]:
     name if names.count(name) == 1 else f"{name}_{names[: place + 1].count(name)}"
     for place, name in enumerate(names)
   ]
+
+
+def shared_tasks(
+  tasks: Mapping[str, Mapping[str, types.Task]], names: Sequence[str] = ()
+) -> tuple[types.SharedTask, ...]:
+  """Label sets that all views have, with their classes lined up by name.
+
+  Args:
+    tasks: heads by view and name. A head "action_softmax" belongs to the label set
+      "action" where the view has "action_multi_label" too.
+    names: label sets that are wanted; empty takes all that every view has.
+
+  Returns:
+    The label sets, in the order of `names` or of the first view.
+
+  Raises:
+    ValueError: a label set that is wanted is not in every view, there is none at
+      all, two classes of a head have one name, or two views have no class in common.
+
+  >>> ego = types.Task("verb", types.SOFTMAX, ("cut", "stir"))
+  >>> exo = types.Task("verb", types.SOFTMAX, ("stir", "wash"))
+  >>> shared_tasks({"ego": {"verb": ego}, "exo": {"verb": exo}})[0].heads
+  (('ego', 'verb', (0, 1)), ('exo', 'verb', (1, 2)))
+  """
+  by_name: dict[str, dict[str, list[types.Task]]] = {}
+  for view, heads in tasks.items():
+    for head in heads.values():
+      by_name.setdefault(_label_set(head.name, heads), {}).setdefault(view, []).append(head)
+  common = [name for name, views in by_name.items() if views.keys() == tasks.keys()]
+  missing = [name for name in names if name not in common]
+  if missing or not common:
+    has = {
+      view: sorted({_label_set(name, heads) for name in heads}) for view, heads in tasks.items()
+    }
+    raise ValueError(
+      f"Clips are compared by their labels, but {missing or 'no label set'} is in all views, which"
+      f" have {has}. Name others in loss.positive_tasks, or choose loss.positives 'pair' or"
+      " 'narrations'."
+    )
+  return tuple(_line_up(name, by_name[name]) for name in names or common)
+
+
+def _label_set(head: str, heads: Mapping[str, types.Task]) -> str:
+  """Name of the label set of a head."""
+  for kind in types.TASK_KINDS:
+    name = head.removesuffix(f"_{kind}")
+    if name != head and all(head_name(name, k) in heads for k in types.TASK_KINDS):
+      return name
+  return head
+
+
+def _line_up(name: str, heads: Mapping[str, Sequence[types.Task]]) -> types.SharedTask:
+  """The classes of a label set of several views, by name."""
+  place: dict[str, int] = {}
+  for view, own in heads.items():
+    found = {label for head in own for label in head.class_names}
+    if place and not found & place.keys():
+      raise ValueError(
+        f"The classes of {name!r} are compared by name, but the view {view!r} has none of those"
+        f" before it: {sorted(found)[:5]} and {sorted(place)[:5]}. Rename them, name other tasks in"
+        " loss.positive_tasks, or choose loss.positives 'pair' or 'narrations'."
+      )
+    for head in own:
+      if len(set(head.class_names)) < len(head.class_names):
+        twice = sorted({n for n in head.class_names if head.class_names.count(n) > 1})
+        raise ValueError(
+          f"The classes of {name!r} are compared by name, but the view {view!r} has several of"
+          f" one name: {twice[:5]}. Give each class a name of its own, and build it again."
+        )
+      for label in head.class_names:
+        place.setdefault(label, len(place))
+  return types.SharedTask(
+    name,
+    len(place),
+    tuple(
+      (view, head.name, tuple(place[label] for label in head.class_names))
+      for view, own in heads.items()
+      for head in own
+    ),
+  )

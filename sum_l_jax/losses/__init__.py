@@ -1,13 +1,16 @@
 """Losses of SUM-L, as functions of arrays.
 
-`sum_l.py` has the paper's equations, `variants.py` what stands beside them,
-`classification.py` the label losses. An `Objective` adds them up as Eq. 12.
+`sum_l.py` has the paper's equations, `variants.py` and `many_positives.py` what stands
+beside them, `classification.py` the label losses. An `Objective` adds them up as Eq. 12.
 """
 
 from __future__ import annotations
 
 from sum_l_jax.losses.classification import sigmoid_cross_entropy
 from sum_l_jax.losses.classification import softmax_cross_entropy
+from sum_l_jax.losses.many_positives import Items
+from sum_l_jax.losses.many_positives import Matching
+from sum_l_jax.losses.many_positives import matching_loss
 from sum_l_jax.losses.negatives import Contrast
 from sum_l_jax.losses.objective import Objective
 from sum_l_jax.losses.sum_l import both_directions
@@ -27,6 +30,8 @@ from sum_l_jax.losses.variants import triplet_alignment
 
 __all__ = [
   "Contrast",
+  "Items",
+  "Matching",
   "Objective",
   "both_directions",
   "decoupled_contrastive",
@@ -34,6 +39,7 @@ __all__ = [
   "graded_alignment",
   "graded_contrastive",
   "info_nce",
+  "matching_loss",
   "pair_similarity",
   "select_pairs",
   "sigmoid_cross_entropy",

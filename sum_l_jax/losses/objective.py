@@ -11,6 +11,10 @@ The kinds of the cross-view term (`Objective.cross_view`):
 | triplet   | margin loss, one direction                | all             | sec. 4.1.2 |
 | graded    | cross entropy to soft targets, every ego  | above threshold | beyond it  |
 |           | clip compared with every exo clip         |                 |            |
+| ego_nce   | any number of positives, see              | all, which need | beyond it  |
+| sup_con   | `losses/many_positives.py`                | not be pairs    |            |
+| sigmoid   |                                           |                 |            |
+| max_margin, adaptive_margin                           |                 |            |
 
 The two published ways of setting the other options:
 
@@ -46,9 +50,13 @@ import jax.numpy as jnp
 from sum_l_jax import loss_options
 from sum_l_jax import types
 from sum_l_jax.losses import classification
+from sum_l_jax.losses import many_positives
+from sum_l_jax.losses import positives
 from sum_l_jax.losses import reduction
 from sum_l_jax.losses import sum_l
 from sum_l_jax.losses import variants
+from sum_l_jax.losses.many_positives import Items
+from sum_l_jax.losses.many_positives import Matching
 from sum_l_jax.losses.negatives import Contrast
 
 
@@ -79,6 +87,15 @@ class Objective:
     mask_duplicates: cosine of narrations from which a clip is no negative, in
       every contrastive term; 0 is off, as in the paper.
     triplet_margin: margin of `cross_view = "triplet"`.
+    video_text: form of the ego_text and exo_text terms: "decoupled" (Eq. 11), or one
+      of those with many positives.
+    positives: what makes two clips positives of a form with many of them, see
+      `Matching`.
+    compared: what such a form compares in the ego_exo term: "clips" of the two
+      views, or the clips of both with the "narrations" of both (EgoExoNCE).
+    shared_tasks: label sets by which clips are compared (`label_union.shared_tasks`).
+    sigmoid_bias: bias of the form "sigmoid".
+    ranking_margin: margin of the forms "max_margin" and "adaptive_margin".
     label_smoothing: share of the target of a softmax task that is spread over its
       classes. A multi_label task has no such target, and stays as it is.
 
@@ -105,6 +122,12 @@ class Objective:
   negatives_group: int = 0
   mask_duplicates: float = 0.0
   triplet_margin: float = loss_options.TRIPLET_MARGIN
+  video_text: str = "decoupled"
+  positives: str = "pair_or_labels"
+  compared: str = "clips"
+  shared_tasks: tuple[types.SharedTask, ...] = ()
+  sigmoid_bias: float = loss_options.SIGMOID_BIAS
+  ranking_margin: float = loss_options.RANKING_MARGIN
   label_smoothing: float = 0.0
 
   def __post_init__(self) -> None:
@@ -129,6 +152,12 @@ class Objective:
         f" use one of {tuple(k for k in loss_options.CROSS_VIEW if k != 'triplet')}."
       )
 
+    if self.compared != "clips" and self.cross_view not in loss_options.MANY_POSITIVES:
+      raise ValueError(
+        f"compared={self.compared!r} says what a form with many positives compares; the cross-view"
+        f" term {self.cross_view!r} is none. Leave it at 'clips' or use one of"
+        f" {loss_options.MANY_POSITIVES}."
+      )
     kinds = {kind for of_view in tasks.values() for kind in of_view.values()}
     if self.label_smoothing and types.SOFTMAX not in kinds:
       raise ValueError(
@@ -166,6 +195,23 @@ class Objective:
       mask_duplicates=self.mask_duplicates,
     )
 
+  def matching(self, form: str) -> Matching:
+    """What a form takes for positives.
+
+    Raises:
+      ValueError: clips are to be compared by labels, and `shared_tasks` is empty.
+    """
+    matching = Matching(
+      form, self.positives, self.threshold, self.sigmoid_bias, self.ranking_margin
+    )
+    if matching.needs_labels and not self.shared_tasks:
+      raise ValueError(
+        f"The form {form!r} with positives={self.positives!r} compares clips by their labels, but"
+        " shared_tasks is empty. Give those of `data.label_union.shared_tasks`, or choose"
+        " positives 'narrations'."
+      )
+    return matching
+
   @jax.named_scope("loss")
   def __call__(
     self, outputs: types.Outputs, batch: types.Batch
@@ -188,7 +234,8 @@ class Objective:
       name. Beside the cross-view term stand `selected_pairs`, the number K of
       pairs in it ("graded": of ego clips that have a positive), and, where
       there are narrations, `pair_similarity`, the mean similarity of all pairs
-      before the filter.
+      before the filter. With many positives, `selected_pairs` is the number of ego
+      clips that have a positive, and `positives` the mean number of these.
 
     Raises:
       ValueError: an entry that a term needs is missing, or no term applies.
@@ -270,7 +317,12 @@ class Objective:
     if ego_text is not None and exo_text is not None:
       similarity = sum_l.pair_similarity(ego_text, exo_text)
       diagnostics["pair_similarity"] = reduction.masked_mean(similarity, mask)
-    elif self.cross_view in loss_options.NARRATION_KINDS or self.mask_duplicates:
+    elif (
+      self.cross_view in loss_options.NARRATION_KINDS
+      or self.mask_duplicates
+      or self.compared == "narrations"
+      or (self.cross_view in loss_options.MANY_POSITIVES and self.positives == "narrations")
+    ):
       others = tuple(k for k in loss_options.CROSS_VIEW if k not in loss_options.NARRATION_KINDS)
       raise ValueError(
         f"The cross-view term {self.cross_view!r} with mask_duplicates="
@@ -278,11 +330,52 @@ class Objective:
         " and batch['exo']['narration']. Give them, or set mask_duplicates to 0"
         f" and use one of {others}."
       )
-    values, selected = reduction.per_group(
-      self._alignment, (ego, exo, ego_text, exo_text, mask), self.negatives_group
-    )
+    if self.cross_view in loss_options.MANY_POSITIVES:
+      labels = [self._labels(*side, mask) for side in zip(types.VIEWS, sides)]
+      values, counts = reduction.per_group(
+        self._many_positives, (ego, exo, ego_text, exo_text, *labels, mask), self.negatives_group
+      )
+      diagnostics["positives"] = jnp.sum(counts) / jnp.maximum(jnp.sum(mask), 1)
+      selected = counts > 0
+    else:
+      values, selected = reduction.per_group(
+        self._alignment, (ego, exo, ego_text, exo_text, mask), self.negatives_group
+      )
     diagnostics["selected_pairs"] = jnp.sum(selected.astype(jnp.float32))
     return jnp.mean(values), diagnostics
+
+  def _labels(self, view: str, batch: Mapping[str, Any], mask: jax.Array) -> dict[str, jax.Array]:
+    """Classes of a view's clips by label set, where they are compared by them."""
+    needs = (Matching(form, self.positives).needs_labels for form in self._forms)
+    if not any(needs):
+      return {}
+    labels = _entry(batch, "labels", f"batch[{view!r}]")
+    return positives.of_view(self.shared_tasks, view, labels, mask)
+
+  @property
+  def _forms(self) -> list[str]:
+    """Forms with many positives that this objective may have."""
+    return [f for f in (self.cross_view, self.video_text) if f in loss_options.MANY_POSITIVES]
+
+  def _many_positives(
+    self,
+    ego: jax.Array,
+    exo: jax.Array,
+    ego_text: Any,
+    exo_text: Any,
+    ego_labels: Any,
+    exo_labels: Any,
+    mask: jax.Array,
+  ) -> tuple[jax.Array, jax.Array]:
+    """The cross-view term `[]` of one group, and positives of its ego clips `[N]`."""
+    clips = [Items(ego, ego_labels, ego_text), Items(exo, exo_labels, exo_text)]
+    first, second = clips[:1], clips[1:]
+    if self.compared == "narrations":
+      first = clips
+      second = [item._replace(vectors=jax.lax.stop_gradient(item.text)) for item in clips]
+    return many_positives.matching_loss(
+      first, second, self.matching(self.cross_view), self.contrast, mask=mask
+    )
 
   def _alignment(
     self, ego: jax.Array, exo: jax.Array, ego_text: Any, exo_text: Any, mask: jax.Array
@@ -314,8 +407,20 @@ class Objective:
     video = _entry(outputs, "embedding", f"outputs[{view!r}]")
     text = _entry(batch, "narration", f"batch[{view!r}]")
     mask = reduction.row_mask(batch.get("mask"), len(video))
-    group_loss = lambda z, d, rows: sum_l.video_text(z, d, self.contrast, mask=rows)
-    return jnp.mean(reduction.per_group(group_loss, (video, text, mask), self.negatives_group))
+    if self.video_text == "decoupled":
+      group_loss = lambda z, d, rows: sum_l.video_text(z, d, self.contrast, mask=rows)
+      return jnp.mean(reduction.per_group(group_loss, (video, text, mask), self.negatives_group))
+    matching = self.matching(self.video_text)
+
+    def of_group(z: jax.Array, d: jax.Array, labels: Any, rows: jax.Array) -> jax.Array:
+      text = Items(jax.lax.stop_gradient(d), labels, d)
+      value, _ = many_positives.matching_loss(
+        [Items(z, labels, d)], [text], matching, self.contrast, mask=rows
+      )
+      return value
+
+    arrays = (video, text, self._labels(view, batch, mask), mask)
+    return jnp.mean(reduction.per_group(of_group, arrays, self.negatives_group))
 
 
 def _entry(mapping: Mapping[str, Any], name: str, where: str) -> Any:

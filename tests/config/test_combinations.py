@@ -117,6 +117,23 @@ def changed(**fields):
     ({"method": "triplet", "loss.weights.ego_text": 0.5}, "means loss.weights.ego_text=0.0, but"),
     ({f"loss.weights.{term}": 0.0 for term in types.TERMS}, "leaves nothing to train"),
     (
+      {"method": "triplet", "loss.video_text": "ego_nce"},
+      "video_text='ego_nce' is the form.*ego_text and exo_text are 0",
+    ),
+    ({"loss.positives": "labels"}, "positives='labels' is set, but no term.*'weighted'"),
+    (
+      {"loss.video_text": "sup_con", "loss.compared": "narrations"},
+      "compared='narrations' is set, but no term",
+    ),
+    (
+      {
+        "loss.cross_view": "sigmoid",
+        "loss.positives": "narrations",
+        "loss.positive_tasks": ("verb",),
+      },
+      "positive_tasks=.'verb',. is set.*with loss.positives='narrations'",
+    ),
+    (
       {
         "model.share_encoder": True,
         **{f"loss.weights.{t}": 0.0 for t in ("exo_cls", "ego_exo", "exo_text")},

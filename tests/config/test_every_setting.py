@@ -455,6 +455,7 @@ _RUN = {"stop_at": "joint:0"}
 _FPV = {"method": "fpv_only"}
 # Some pairs of each batch are above the threshold and some below.
 _PAIRS = {"pairs.top_k": 3, "loss.threshold": 0.2, "joint_stage.batch_size": 8}
+_MANY = {"loss.cross_view": "ego_nce", "joint_stage.batch_size": 8}
 # The terms that a mixed clip may have.
 _LABELS = {f"loss.weights.{term}": 0.0 for term in ("ego_exo", "ego_text", "exo_text")}
 _ALONE = {"eval.during_split": "", "eval.splits": ("val",), "joint_stage.total": "1 steps"}
@@ -615,6 +616,12 @@ FIELDS: dict[str, Entry] = {
   "loss.threshold": Entry(0.3, _STEPS, _PAIRS),
   "loss.triplet_margin": Entry(0.3, _STEPS, {"method": "triplet"}),
   "loss.target_temperature": Entry(0.3, _STEPS, {**_PAIRS, "loss.cross_view": "graded"}),
+  "loss.video_text": Entry("sup_con", _STEPS),
+  "loss.positives": Entry("labels", _STEPS, _MANY),
+  "loss.positive_tasks": Entry(("verb",), _STEPS, _MANY),
+  "loss.compared": Entry("narrations", _STEPS, _MANY),
+  "loss.sigmoid_bias": Entry(-3.0, _STEPS, {**_MANY, "loss.cross_view": "sigmoid"}),
+  "loss.ranking_margin": Entry(0.5, _STEPS, {**_MANY, "loss.cross_view": "max_margin"}),
   "loss.mask_duplicates": Entry(0.9, _STEPS, _PAIRS),
   **{f"loss.weights.{term}": Entry(0.37, _STEPS) for term in types.TERMS},
   **_stage("exo"),
@@ -740,8 +747,41 @@ LOSS = {
   "loss.average_over": "all",
   "loss.negatives_group": 4,
   "loss.mask_duplicates": 0.95,
+  "loss.video_text": "sup_con",
+  "loss.positives": "labels",
+  "loss.positive_tasks": ("noun",),
+  "loss.compared": "narrations",
+  "loss.sigmoid_bias": -2.5,
+  "loss.ranking_margin": 0.45,
   **{f"loss.weights.{term}": 0.9 - 0.1 * i for i, term in enumerate(types.TERMS)},
 }
+
+
+# What the terms of the paper do not look at.
+_NOT_MANY = {
+  f"loss.{name}": DEFAULTS[f"loss.{name}"]
+  for name in ("video_text", "positives", "positive_tasks", "compared")
+}
+# Tests of the losses have all the forms with many positives.
+KINDS = [k for k in loss_options.CROSS_VIEW if k not in loss_options.MANY_POSITIVES]
+KINDS += ["ego_nce", "adaptive_margin"]
+
+
+def _many(form, first, second, texts, labels, mask):
+  """A form with many positives by the config's values, in numpy."""
+  return loss_oracles.numpy_matching(
+    form,
+    first,
+    second,
+    texts=texts,
+    labels=labels,
+    positives=LOSS["loss.positives"],
+    mask=mask,
+    temperature=LOSS["loss.temperature"],
+    margin=LOSS["loss.ranking_margin"],
+    same_view=True,
+    cosine=LOSS["loss.mask_duplicates"],
+  )
 
 
 def test_every_field_of_the_loss_is_unlike_its_default():
@@ -750,9 +790,13 @@ def test_every_field_of_the_loss_is_unlike_its_default():
   assert all(DEFAULTS[name] != value for name, value in LOSS.items())
 
 
-def _cross_view(kind, z, texts, mask):
+def _cross_view(kind, z, texts, labels, mask):
   """The cross-view term of a group by the config's values, in numpy or torch."""
   cosine = LOSS["loss.mask_duplicates"]
+  if kind in loss_options.MANY_POSITIVES:
+    # The clips of both views with the narrations of both.
+    sides = [list(zip(part, (0, 1))) for part in (z, texts)]
+    return _many(kind, *sides, texts, labels, mask)
   if kind == "triplet":
     # Each ego clip of a pair against the next one, cyclically.
     a, p = (torch.tensor(x[mask > 0]) for x in z)
@@ -788,8 +832,10 @@ def _cross_view(kind, z, texts, mask):
   )
 
 
-def _video_text(z, text, mask):
+def _video_text(z, text, labels, mask):
   """Half of L_m in a group."""
+  if (form := LOSS["loss.video_text"]) != "decoupled":
+    return _many(form, [(z, 0)], [(text, 0)], [text], [labels], mask)
   options = dict(
     temperature=LOSS["loss.temperature"],
     decoupled=True,
@@ -802,7 +848,7 @@ def _video_text(z, text, mask):
   return both + loss_oracles.numpy_contrast(text, z, **options)
 
 
-@pytest.mark.parametrize("kind", loss_options.CROSS_VIEW)
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_step_reports_the_loss_of_the_config(kind, world):
   """From the config's values to the scalar of a compiled step on real batches.
 
@@ -814,6 +860,8 @@ def test_the_step_reports_the_loss_of_the_config(kind, world):
     fields["loss.mask_duplicates"] = 0.0
   if kind not in loss_oracles.SELECTING:
     fields["loss.average_over"] = "selected"
+  if kind not in loss_options.MANY_POSITIVES:
+    fields |= _NOT_MANY
   trainer = world.trainer(fields)
   with trainer.stream(start_step=0) as stream:
     batch = next(stream)
@@ -832,14 +880,20 @@ def test_the_step_reports_the_loss_of_the_config(kind, world):
   )
   groups = loss_oracles.groups(8, LOSS["loss.negatives_group"])
   pair = masks[0] * masks[1]
+  nouns = [
+    [({name},) for name in np.array(tiny_data.NOUNS.class_names)[batch[v]["labels"]["noun"]]]
+    for v in types.VIEWS
+  ]
   cut = lambda arrays, g: [x[g] for x in arrays]
   with mock.patch.dict(LOSS, fields):
     expected = {
-      "ego_exo": np.mean([_cross_view(kind, cut(z, g), cut(texts, g), pair[g]) for g in groups])
+      "ego_exo": np.mean(
+        [_cross_view(kind, *(cut(x, g) for x in (z, texts, nouns)), pair[g]) for g in groups]
+      )
     }
     for i, view in enumerate(types.VIEWS):
       expected[f"{view}_text"] = np.mean(
-        [_video_text(z[i][g], texts[i][g], masks[i][g]) for g in groups]
+        [_video_text(*(x[i][g] for x in (z, texts, nouns)), masks[i][g]) for g in groups]
       )
   for view, mask in zip(types.VIEWS, masks):
     rows = torch.tensor(mask > 0)

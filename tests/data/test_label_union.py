@@ -56,6 +56,37 @@ def test_one_task_of_both_kinds_has_two_heads():
   assert known["verb_multi_label"].tolist() == [[False, False], [True, True]]
 
 
+def test_classes_of_views_are_lined_up_by_name():
+  many, one = verbs("cut", "open"), verbs("open", "wash", kind=types.SOFTMAX)
+  nouns = types.Task("noun", types.SOFTMAX, ("tap",))
+  exo = label_union.unite([pool(many), pool(one)]).tasks
+  ego = {"verb": verbs("wash", "open", "peel", kind=types.SOFTMAX), "noun": nouns}
+  (shared,) = label_union.shared_tasks({"ego": ego, "exo": exo})
+  assert (shared.name, shared.num_classes) == ("verb", 4)  # wash, open, peel, cut
+  assert shared.heads == (
+    ("ego", "verb", (0, 1, 2)),
+    ("exo", "verb_multi_label", (3, 1)),
+    ("exo", "verb_softmax", (1, 0)),
+  )
+  both = label_union.shared_tasks({"ego": ego}, ["noun", "verb"])  # In the order asked for.
+  assert [task.name for task in both] == ["noun", "verb"]
+
+
+@pytest.mark.parametrize(
+  "exo, names, words",
+  [
+    ([verbs("cut")], ["noun"], "'noun'. is in all views, which have .*'exo': .'verb'"),
+    ([types.Task("noun", types.SOFTMAX, ("tap",))], [], "no label set is in all views"),
+    ([verbs("slice", "wash")], [], "none of those before it: .'slice', 'wash'. and .'cut', 'open'"),
+    ([verbs("cut", "cut")], [], "'exo' has several of one name: .'cut'"),
+  ],
+)
+def test_views_that_cannot_be_compared_say_why(exo, names, words):
+  tasks = {"ego": {"verb": verbs("cut", "open")}, "exo": {task.name: task for task in exo}}
+  with pytest.raises(ValueError, match=words):
+    label_union.shared_tasks(tasks, names)
+
+
 def test_pools_without_labels():
   noun = types.Task("noun", types.SOFTMAX, ("tap",))
   union = label_union.unite([pool(), pool(noun), pool(noun, labelled=False)])

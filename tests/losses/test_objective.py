@@ -19,6 +19,9 @@ from tests.support.loss_oracles import SHARP
 from tests.support.loss_oracles import SOFT
 from tests.support.loss_oracles import unit
 
+# Of the forms with many positives, which have tests of their own, two.
+KINDS = [k for k in loss_options.CROSS_VIEW if k not in loss_options.MANY_POSITIVES]
+KINDS += ["sup_con", "sigmoid"]
 TASKS = {"ego": {"verb": "softmax", "noun": "softmax"}, "exo": {"verb": "multi_label"}}
 LABEL_SETS = {
   view: {name: types.Task(name, kind, ("a", "b")) for name, kind in t.items()}
@@ -252,12 +255,17 @@ def test_cross_view_term_against_numpy(kind, same_view, negatives_from, cosine, 
     assert abs(value - expected(0.0)) > 1e-3
 
 
-@pytest.mark.parametrize("kind", loss_options.CROSS_VIEW)
+@pytest.mark.parametrize("kind", KINDS)
 def test_padding_changes_nothing(kind):
   rng = np.random.default_rng(3)
   arrays = [unit(rng, 4, 3), unit(rng, 4, 3), *loss_oracles.pairs([0.9, 0.6, 0.7, 0.1])]
   objective = Objective(
-    tasks={}, weights={"ego_exo": 1.0}, cross_view=kind, temperature=0.2, triplet_margin=0.4
+    tasks={},
+    weights={"ego_exo": 1.0},
+    cross_view=kind,
+    temperature=0.2,
+    triplet_margin=0.4,
+    positives="narrations",
   )
 
   def run(extra, mask):
@@ -269,7 +277,8 @@ def test_padding_changes_nothing(kind):
 
   (_, terms), gradients = run(0, None)
   (_, padded_terms), padded_gradients = run(2, np.array([1, 1, 1, 1, 0, 0]))
-  assert set(terms) == {"ego_exo", "selected_pairs", "pair_similarity"}
+  many = {"positives"} if kind in loss_options.MANY_POSITIVES else set()
+  assert set(terms) == {"ego_exo", "selected_pairs", "pair_similarity"} | many
   for name, expected in terms.items():
     np.testing.assert_allclose(padded_terms[name], expected, rtol=1e-6)
   for padded, plain in zip(jax.tree.leaves(padded_gradients), jax.tree.leaves(gradients)):
@@ -277,7 +286,7 @@ def test_padding_changes_nothing(kind):
     assert not np.any(padded[4:])
 
 
-@pytest.mark.parametrize("kind", loss_options.CROSS_VIEW)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("negatives_from", loss_options.NEGATIVES_FROM)
 def test_a_pair_needs_both_of_its_clips(kind, negatives_from):
   """Masked on either side it is left out, even if that side holds NaN."""
@@ -290,6 +299,7 @@ def test_a_pair_needs_both_of_its_clips(kind, negatives_from):
       cross_view=kind,
       temperature=0.2,
       triplet_margin=0.9,
+      positives="narrations",
       negatives_from=negatives_from,
     )
   )
@@ -399,8 +409,7 @@ def test_objectives_of_the_config():
 
 
 def test_every_field_of_the_loss_reaches_the_objective():
-  config = read.default_config()
-  changed = {
+  plain = {
     "cross_view": "filtered",
     "temperature": 0.07,
     "sigma": 0.2,
@@ -413,12 +422,25 @@ def test_every_field_of_the_loss_reaches_the_objective():
     "mask_duplicates": 0.99,
     "triplet_margin": 0.3,
   }
-  config.loss.update(changed)
-  objective = build.Trainer(
-    build.resolve(config), build.JOINT_STAGE, devices.make_mesh(1), LABEL_SETS, 16, 100
-  ).objective
-  assert {name: getattr(objective, name) for name in changed} == changed
-  assert set(changed) | {"weights"} == set(config.loss)
+  many = {
+    "cross_view": "sup_con",
+    "video_text": "ego_nce",
+    "positives": "labels",
+    "compared": "narrations",
+    "sigmoid_bias": -3.0,
+    "ranking_margin": 0.4,
+  }
+  for changed in (plain, many):
+    config = read.default_config()
+    config.loss.update(changed)
+    if changed is many:
+      config.loss.positive_tasks = ("verb",)
+    objective = build.Trainer(
+      build.resolve(config), build.JOINT_STAGE, devices.make_mesh(1), LABEL_SETS, 16, 100
+    ).objective
+    assert {name: getattr(objective, name) for name in changed} == changed
+  assert [task.name for task in objective.shared_tasks] == ["verb"]
+  assert {*plain, *many, "positive_tasks", "weights"} == set(config.loss)
 
 
 def test_zero_and_absent_weights_leave_terms_out():

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 import pytest
 
+from sum_l_jax import types
 from sum_l_jax.losses.objective import Objective
 from sum_l_jax.system import devices
 from tests.support.loss_oracles import unit
@@ -27,6 +28,9 @@ DEVICES = 8
 BATCH, DIM, CLASSES = 64, 8, 5
 TASKS = {"ego": {"verb": "softmax"}, "exo": {"verb": "multi_label"}}
 WEIGHTS = {"ego_exo": 1.0, "ego_text": 1.0, "exo_text": 1.0}
+SHARED = types.SharedTask(
+  "verb", 6, (("ego", "verb", (0, 1, 2, 3, 4)), ("exo", "verb", (1, 5, 0, 3, 2)))
+)
 LABELS = {"ego_cls": 1.0, "exo_cls": 0.5}
 CASES = {
   "global": dict(
@@ -39,6 +43,17 @@ CASES = {
   "small_groups": dict(cross_view="filtered", negatives="cross_and_same", negatives_group=2),
   "graded_groups": dict(
     cross_view="graded", negatives="cross_and_same", negatives_group=4, mask_duplicates=0.3
+  ),
+  "ego_exo_nce": dict(
+    cross_view="ego_nce", compared="narrations", video_text="sigmoid", shared_tasks=(SHARED,)
+  ),
+  "sup_con_groups": dict(
+    cross_view="sup_con",
+    positives="labels",
+    shared_tasks=(SHARED,),
+    negatives="cross_and_same",
+    negatives_group=4,
+    weights={"ego_exo": 1.0},
   ),
   "info_nce": dict(cross_view="info_nce", weights={"ego_exo": 1.0}),
   "triplet": dict(

@@ -211,3 +211,88 @@ def numpy_graded(
     p /= np.sum(np.exp(np.array(choice) / temperature))
     values.append(-np.sum(q / q.sum() * np.log(p)))
   return np.mean(values)
+
+
+def numpy_matching(
+  form,
+  first,
+  second,
+  *,
+  labels=(),
+  texts=(),
+  positives="pair",
+  mask=None,
+  temperature=1.0,
+  threshold=0.5,
+  bias=0.0,
+  margin=0.2,
+  same_view=False,
+  cosine=0.0,
+):
+  """Forms with many positives as loops over single items, both directions.
+
+  A side is a list of (vectors `[N, D]`, view); `labels[view][i]` has for each task the
+  names of the classes of a view's clip i, and `texts[view][i]` is its narration.
+  """
+  rows = [i for i in range(len(first[0][0])) if mask is None or mask[i]]
+  alike = lambda v, i, w, j: texts[v][i] @ texts[w][j]
+
+  def relevance(v, i, w, j):
+    if positives == "narrations":
+      return min(max(alike(v, i, w, j), 0.0), 1.0)
+    sets = zip(labels[v][i], labels[w][j])
+    return np.mean([len(x & y) / max(len(x | y), 1) for x, y in sets])
+
+  def is_positive(v, i, w, j, paired):
+    if positives == "narrations":
+      return alike(v, i, w, j) > threshold
+    shared = positives != "pair" and all(x & y for x, y in zip(labels[v][i], labels[w][j]))
+    return shared or (positives != "labels" and paired)
+
+  def of_anchor(side, other, g, i):
+    """Cosine, whether it is a positive and whether the own pair, of all that is compared."""
+    z, v = side[g]
+    found = []
+    for h, (x, w) in enumerate(other):
+      for j in rows:
+        hit = is_positive(v, i, w, j, i == j)
+        if hit or not cosine or alike(v, i, w, j) < cosine:
+          found.append((z[i] @ x[j], hit, (h, j) == (g, i)))
+    for h, (x, w) in enumerate(side if same_view else ()):
+      for j in rows:
+        hit = is_positive(v, i, w, j, i == j)
+        if (h, j) != (g, i) and (hit or not cosine or alike(v, i, w, j) < cosine):
+          found.append((z[i] @ x[j], hit, False))
+    return found
+
+  def one_way(side, other):
+    values = []
+    for g, i in ((g, i) for g in range(len(side)) for i in rows):
+      found = of_anchor(side, other, g, i)
+      s = np.array([entry[0] for entry in found])
+      hit = np.array([entry[1] for entry in found], bool)
+      p = np.exp(s / temperature) / np.sum(np.exp(s / temperature))
+      if form == "ego_nce" and hit.any():
+        values.append(-np.log(p[hit].sum()))
+      elif form == "sup_con":
+        values.append(-np.log(p[hit]).mean() if hit.any() else 0.0)
+      elif form == "sigmoid":
+        y = np.where(hit, 1.0, -1.0)
+        values.append(np.sum(np.log1p(np.exp(-y * (s / temperature + bias)))))
+      elif form.endswith("margin"):
+        (x, w), (z, v) = other[g], side[g]
+        wanted = margin * (relevance(v, i, w, i) if form == "adaptive_margin" else 1.0)
+        values += [
+          max(0.0, wanted - z[i] @ x[i] + score) for score, is_hit, own in found if not is_hit | own
+        ]
+    return np.mean(values) if values else 0.0
+
+  both = one_way(first, second) + one_way(second, first)
+  return both if form == "ego_nce" else both / 2
+
+
+def class_names(labels, names):
+  """For each clip the names of its classes as a set, of ids `[N]` or multi-hot `[N, K]`."""
+  if np.ndim(labels) == 1:
+    return [{names[k]} if k >= 0 else set() for k in labels]
+  return [{names[k] for k in np.flatnonzero(row)} for row in labels]

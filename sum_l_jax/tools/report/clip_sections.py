@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from etils import epath
 import numpy as np
 
+from sum_l_jax import loss_options
 from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import clip_selection
@@ -69,7 +70,11 @@ def pairs(run: run_contents.RunContents) -> list[page.Block]:
 def _threshold(run: run_contents.RunContents) -> float | None:
   """Threshold of the similarity filter, or None where this run has none."""
   fields = run.fields
-  if fields.get("loss.cross_view") not in _FILTERING or not fields.get("loss.weights.ego_exo"):
+  kind = fields.get("loss.cross_view")
+  by_narrations = (
+    kind in loss_options.MANY_POSITIVES and fields.get("loss.positives") == "narrations"
+  )
+  if not (kind in _FILTERING or by_narrations) or not fields.get("loss.weights.ego_exo"):
     return None
   return fields.get("loss.threshold")
 
