@@ -11,7 +11,8 @@ objective=paper|released|released_intended,
 terms=auto|aw_m|a_m|aw|m|none (Table 5),
 exo_encoder=original|same_init|shared|frozen (Table 6); world=0|1|... renders
 other clips of the same classes; backbone=tiny|vit_tiny, of which the vision
-transformer starts from random weights.
+transformer starts from random weights; exo_labels=own|text, of which "text" trains
+on the labels that the ego narrations give to the exo clips (LaGTran).
 """
 
 from sum_l_jax.config import presets
@@ -28,6 +29,7 @@ def get_config(argument: str = ""):
     exo_encoder="original",
     world="0",
     backbone="tiny",
+    exo_labels="own",
   )
   world = read.parse_whole_number("world", choice["world"])
   root = f"data/toy_kitchen_{world}" if world else "data/toy_kitchen"
@@ -44,6 +46,10 @@ def get_config(argument: str = ""):
   config.exo.datasets = (f"{root}/exo",)
   config.narrations = f"{root}/narrations.npz"
   config.pairs.table = f"{root}/pairs.npz"
+  labels = {"own": "", "text": f"{root}/pseudo_labels.npz"}
+  if choice["exo_labels"] not in labels:
+    raise ValueError(f"exo_labels must be one of {tuple(labels)}, got {choice['exo_labels']!r}.")
+  config.exo.pseudo_labels = labels[choice["exo_labels"]]
   # Several exo clips share a narration, or nearly; one is drawn each time.
   config.pairs.tie_tolerance = 0.02
   # Both encoders start from a common pretraining (configs/toy_pretrain.py).

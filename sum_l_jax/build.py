@@ -46,6 +46,7 @@ from sum_l_jax.data import pairing
 from sum_l_jax.data import records
 from sum_l_jax.data import shard_cache
 from sum_l_jax.data import shards
+from sum_l_jax.data import transferred_labels
 from sum_l_jax.losses.many_positives import Matching
 from sum_l_jax.losses.objective import Objective
 from sum_l_jax.models import backbones
@@ -164,6 +165,11 @@ class StageData:
         for view, ids in self.skip.items()
       },
       **{
+        f"{view}_labels": pools[0].relabelled
+        for view, pools in self.pools.items()
+        if pools[0].relabelled
+      },
+      **{
         f"{view}_features": list(map(build_features.digest, stores))
         for view, stores in self.features.items()
       },
@@ -187,7 +193,7 @@ def _required(value: Any, field: str, what: str) -> Any:
 def _open_ego(settings: Settings) -> records.ClipDataset:
   folder = _required(settings.ego.dataset, "ego.dataset", "the first-person data set's folder")
   split = settings.ego.train_split
-  dataset = records.ClipDataset(folder, split)
+  (dataset,) = _relabelled(settings, types.EGO, [records.ClipDataset(folder, split)])
   if not dataset.labelled:
     raise ValueError(
       f"The split {split!r} of {folder!r} has no labels to train on: they were not published, or"
@@ -204,7 +210,8 @@ def _open_exo(settings: Settings, stage: str) -> tuple[records.ClipDataset, ...]
   """
   folders = _required(settings.exo.datasets, "exo.datasets", "the third-person data sets' folders")
   split = settings.exo.train_split
-  pools = tuple(records.ClipDataset(folder, split) for folder in folders)
+  pools = [records.ClipDataset(folder, split) for folder in folders]
+  pools = _relabelled(settings, types.EXO, pools)
   labelled = tuple(pool for pool in pools if pool.labelled)
   bare = [str(pool.directory) for pool in pools if not pool.labelled]
   if stage == EXO_STAGE:
@@ -235,6 +242,20 @@ def _open_exo(settings: Settings, stage: str) -> tuple[records.ClipDataset, ...]
       "loss.weights.exo_cls=%s is left out: no exo data set has labels (%s).", weights.exo_cls, bare
     )
   return pools
+
+
+def _relabelled(
+  settings: Settings, view: str, pools: Sequence[records.ClipDataset]
+) -> tuple[records.ClipDataset, ...]:
+  """The data sets of a view with the labels that were transferred to them, if any."""
+  path = settings.view(view).pseudo_labels
+  if not path:
+    return tuple(pools)
+  labels = transferred_labels.TransferredLabels.load(addresses.path(path))
+  try:
+    return labels.relabel(pools)
+  except ValueError as error:
+    raise ValueError(f"config.{view}.pseudo_labels={path!r}: {error}") from error
 
 
 def _skip_lists(settings: Settings, *views: str) -> dict[str, frozenset[str]]:

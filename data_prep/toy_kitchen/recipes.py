@@ -15,8 +15,8 @@ def prepare(recipe: str, directory: epath.Path, *, seed: int) -> None:
   """Makes the data of a recipe where it is absent.
 
   Args:
-    recipe: "toy_kitchen" makes `ego/`, `exo/`, `narrations.npz`, `pairs.npz`
-      and `pretrained_tiny.npz`; "toy_kitchen_generic" makes `generic/`.
+    recipe: "toy_kitchen" makes `ego/`, `exo/`, `narrations.npz`, `pairs.npz`,
+      `pseudo_labels.npz` and `pretrained_tiny.npz`; "toy_kitchen_generic" makes `generic/`.
     directory: folder of the data.
     seed: seed of the rendering.
 
@@ -44,6 +44,7 @@ def _prepare_generic(directory: epath.Path, seed: int) -> None:
 
 
 def _prepare_toy_kitchen(directory: epath.Path, seed: int) -> None:
+  from data_prep import pseudo_labels
   from data_prep import toy_kitchen
   from data_prep.mining import pseudo_pairs
   from data_prep.toy_kitchen import builder
@@ -62,6 +63,12 @@ def _prepare_toy_kitchen(directory: epath.Path, seed: int) -> None:
   table = narration_table.NarrationTable.load(directory / "narrations.npz")
   ego = records.ClipDataset(directory / "ego", "train")
   exo = [records.ClipDataset(directory / "exo", "train")]
+  labels_file = directory / "pseudo_labels.npz"
+  # Data of earlier versions have none, and may be for reading alone.
+  if not storage.is_file(labels_file) and storage.is_writable(directory):
+    labels, lines = pseudo_labels.label(ego, exo, table)
+    labels.save(labels_file)
+    logging.info("labels of exo clips by ego narrations: %s", "; ".join(lines))
   pairs_file = directory / "pairs.npz"
   if storage.is_file(pairs_file):
     pairing.PairTable.load(pairs_file).check(ego, exo, table)

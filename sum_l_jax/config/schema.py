@@ -135,6 +135,12 @@ class View:
     "File of clip ids, one a line, that are never shown; data_prep.doctor writes one.",
     path=True,
   )
+  pseudo_labels: str = setting(
+    "",
+    "File of labels that data_prep.pseudo_labels wrote, which take the place of the training"
+    " clips' own; empty keeps these.",
+    path=True,
+  )
   channel_order: str = setting(
     "RGB", "Order of the colour channels that the encoder sees.", choices=("RGB", "BGR")
   )

@@ -194,6 +194,8 @@ class ClipDataset:
     clips: the clips; positions in it are the clip indices used everywhere.
     rows: positions of the clips in the whole split, of which this may be a part.
     part_of: the whole split, where this is a part (`clip_selection.subset`).
+    relabelled: digest of the labels that took the place of the data set's own
+      (`transferred_labels`), or empty.
     metadata: what the builder noted (seed, source, ...).
     shards: the files with the frames.
     fingerprint: hex digest of all that training sees of the clips: ids,
@@ -246,6 +248,7 @@ class ClipDataset:
       )
     self.rows: Sequence[int] = range(len(self.clips))
     self.part_of: ClipDataset | None = None
+    self.relabelled = ""
     if check_labels:
       self._check_labels()
     try:

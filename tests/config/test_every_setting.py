@@ -45,6 +45,7 @@ from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
 from sum_l_jax.data import shard_filler
+from sum_l_jax.data import transferred_labels
 from sum_l_jax.experiment import final
 from sum_l_jax.experiment import hand_over
 from sum_l_jax.experiment import loop
@@ -198,6 +199,12 @@ def world_fixture(tiny_ego, tiny_exo, tiny_narrations, tiny_tables, tmp_path_fac
     folder / "all_narrations.npz", command="tests"
   )
   dataclasses.replace(table, text_fingerprint=turned.fingerprint).save(folder / "turned_pairs.npz")
+  for view, folder_of in (("ego", tiny_ego), ("exo", tiny_exo)):
+    data = records.ClipDataset(folder_of, "train")
+    verbs = np.full(len(data), 1, np.int32)
+    transferred_labels.TransferredLabels(
+      {"verb": tiny_data.VERBS}, {"verb": verbs}, (data.annotation_fingerprint,)
+    ).save(folder / f"{view}_labels.npz")
   for name, seed in (("first_tokens", 0), ("tokens", 1)):
     rng = np.random.default_rng(seed)
     for view, source, count in (("ego", tiny_ego, 17), ("exo", tiny_exo, 11)):
@@ -538,6 +545,7 @@ FIELDS: dict[str, Entry] = {
   "prepare.seed": Entry(3, whole_run, _KITCHEN),
   "ego.dataset": Entry("{folder}/ego", batches(), _FPV),
   "ego.train_split": Entry("val", batches(), _FPV),
+  "ego.pseudo_labels": Entry("{folder}/ego_labels.npz", batches()),
   "ego.skip_list": Entry("{folder}/skip_ego.txt", batches(count=5)),
   "ego.channel_order": Entry("BGR", _STEPS),
   "ego.normalization": Entry("imagenet", _STEPS),
@@ -545,6 +553,7 @@ FIELDS: dict[str, Entry] = {
   "ego.freeze": Entry("all", _STEPS),
   "exo.datasets": Entry(("{folder}/exo",), batches("exo")),
   "exo.train_split": Entry("val", batches("exo"), {"exo.datasets": ("{folder}/exo",)}),
+  "exo.pseudo_labels": Entry("{folder}/exo_labels.npz", batches()),
   "exo.skip_list": Entry("{folder}/skip_exo.txt", batches("exo")),
   "exo.pool_sampling": Entry(
     "equal", batches("exo"), {"exo.datasets": ("{folder}/exo", "{folder}/ego")}
