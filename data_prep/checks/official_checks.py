@@ -4,9 +4,9 @@ The files of EPIC-KITCHENS-55 and the validation and test files of
 EPIC-KITCHENS-100 were counted. The training file of EPIC-KITCHENS-100 has the
 rest of its 89,977 segments. The caption files of EgoYC2 and YouCook2 were counted,
 and the tables of EgoExoLearn, except those of its fine annotations with narrations.
-The numbers of Charades-Ego's videos are those that papers state. No number is
-published for LEMMA's segments, nor for those of Ego-Exo4D's takes whose annotations
-are published.
+The numbers of Charades-Ego's videos and of EGTEA's clips are those that papers
+state. No number is published for LEMMA's segments, nor for those of Ego-Exo4D's
+takes whose annotations are published.
 """
 
 from __future__ import annotations
@@ -128,6 +128,11 @@ OFFICIAL: Mapping[str, Official] = {
       "some actions stop before they start",
       "test videos without an action are negatives of every class",
     ),
+  ),
+  "egtea": Official(
+    {"action": 106},
+    clips={split_rules.TRAIN: 8_299, lemma.TEST: 2_022},
+    quirks=("a folder is read by its first split; the others are read file by file",),
   ),
   "lemma": Official(
     {"verb": 25, "noun": 64},

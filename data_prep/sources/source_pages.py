@@ -107,4 +107,15 @@ PAGES = {
   year = {2024}
 }""",
   ),
+  "egtea": clip_dataset.About(
+    homepage="https://cbs.ic.gatech.edu/fpv",
+    license=_SEE_PAGE,
+    citation="""@inproceedings{li2018eye,
+  title = {In the Eye of Beholder: Joint Learning of Gaze and Actions in First Person
+    Video},
+  author = {Li, Yin and Liu, Miao and Rehg, James M.},
+  booktitle = {European Conference on Computer Vision (ECCV)},
+  year = {2018}
+}""",
+  ),
 }

@@ -15,6 +15,7 @@ from data_prep.sources import clip_specs
 from data_prep.sources import ego2exo
 from data_prep.sources import ego_exo4d
 from data_prep.sources import egoexolearn_source
+from data_prep.sources import egtea
 from data_prep.sources import epic_kitchens
 from data_prep.sources import keystep_clips
 from data_prep.sources import lemma
@@ -106,6 +107,13 @@ SOURCES: Mapping[str, Source] = {
     {"narration": lemma_narration.TEMPLATES},
     about=source_pages.PAGES["lemma"],
     identifies=("narration",),
+  ),
+  "egtea": Source(
+    egtea.read_annotations,
+    types.EGO,
+    {},
+    about=source_pages.PAGES["egtea"],
+    group=lambda video_id: video_id.partition("-")[0],
   ),
   **{name: _captions(name, view) for name, view in caption_files.VIEWS.items()},
   "egoexo4d": Source(
