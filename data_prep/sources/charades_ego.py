@@ -28,17 +28,17 @@ from etils import epath
 from data_prep.sources import clip_specs
 from sum_l_jax import types
 from sum_l_jax.data import moments
+from sum_l_jax.evaluation.benchmarks import charades_ego_map
 from sum_l_jax.system import command_line
 from sum_l_jax.system import csv_rows
 from sum_l_jax.system import progress
 from sum_l_jax.system import storage
 from sum_l_jax.video import frame_files
 
-NUM_CLASSES = 157
+NUM_CLASSES = charades_ego_map.NUM_CLASSES
 FRAMES_FPS = 24.0
 # What 32 frames at stride 2 span.
 WINDOW_SECONDS = 63 / FRAMES_FPS
-CLASSES_FILE = "Charades_v1_classes.txt"
 NARRATIONS = ("classes", "description")
 # What training draws from: an epoch shows a span of each video, or each window.
 VIDEOS, WINDOWS = "videos", "windows"
@@ -65,36 +65,6 @@ class Action:
   label: int
   start: float
   stop: float
-
-
-def read_classes(directory: epath.Path) -> tuple[str, ...]:
-  """Reads `Charades_v1_classes.txt`, whose lines are like "c000 Holding some clothes".
-
-  Raises:
-    FileNotFoundError: the file isn't there.
-    ValueError: the file doesn't have the 157 classes in order.
-  """
-  path = directory / CLASSES_FILE
-  if not storage.is_file(path):
-    raise FileNotFoundError(
-      f"{str(path)!r} is missing. It lies in the official annotation archive"
-      " beside the CSV files; give the folder with --annotations or"
-      " --class_lists."
-    )
-  names = []
-  for number, line in enumerate(storage.read_text(path).splitlines()):
-    code, _, name = line.strip().partition(" ")
-    if code != f"c{number:03d}" or not name.strip():
-      raise ValueError(
-        f"{path.name}, line {number + 1}: expected 'c{number:03d} <phrase>',"
-        f" got {line!r}. Take the official file."
-      )
-    names.append(name.strip())
-  if len(names) != NUM_CLASSES:
-    raise ValueError(
-      f"{path.name} has {len(names)} classes, the data set {NUM_CLASSES}. Take the official file."
-    )
-  return tuple(names)
 
 
 class Quirks:
@@ -251,7 +221,7 @@ def read_annotations(
   if not storage.matching(path, "CharadesEgo_v*.csv") and storage.is_dir(path / _LABELS):
     path /= _LABELS
   directory = path if storage.is_dir(path) else path.parent
-  names = read_classes(class_lists or directory)
+  names = charades_ego_map.read_class_names(class_lists or directory)
   files = _label_files(path, view)
   clips, empty, quirks = [], 0, Quirks()
   seen: dict[str, str] = {}

@@ -88,7 +88,7 @@ def read_gallery(folder: epath.Path, *, texts: str = BY_ID) -> Gallery:
   if texts not in TEXTS:
     raise ValueError(f"texts must be one of {list(TEXTS)}, got {texts!r}.")
   columns = ("narration_id", "narration", "verb_class", "all_noun_classes")
-  path = _find(folder, _CLIPS)
+  path = find_file(folder, _CLIPS)
   clips: dict[str, dict[str, str]] = {}
   verbs, nouns = [], []
   for where, row in csv_rows.read_rows(path, columns)[0]:
@@ -100,7 +100,7 @@ def read_gallery(folder: epath.Path, *, texts: str = BY_ID) -> Gallery:
     verbs.append(csv_rows.parse_int(row["verb_class"], "verb_class", where))
     nouns.append(parse_classes(row["all_noun_classes"], where))
   sentences = ("narration_id", "narration")
-  rows, _ = csv_rows.read_rows(_find(folder, (_SENTENCES,)), sentences)
+  rows, _ = csv_rows.read_rows(find_file(folder, (_SENTENCES,)), sentences)
   position = {name: i for i, name in enumerate(clips)}
   unknown = [(where, row) for where, row in rows if row["narration_id"] not in position]
   if unknown:
@@ -209,8 +209,16 @@ def score(scores: np.ndarray, gallery: Gallery, *, block: int = cosine.BLOCK) ->
   return protocol.Outcome({name: metrics[name] for name in order}, counts, (*gallery.notes, *notes))
 
 
-def _find(folder: epath.Path, names: Sequence[str]) -> epath.Path:
-  """The first file that is there, in the folder, below it or above it."""
+def find_file(folder: epath.Path, names: Sequence[str]) -> epath.Path:
+  """The first official file that is there, in the folder, below it or above it.
+
+  Args:
+    folder: the official annotations, or their folder retrieval_annotations.
+    names: names of the file, the first one first.
+
+  Raises:
+    FileNotFoundError: there is none.
+  """
   places = [folder / _FOLDER, folder, folder.parent]
   tried = [place / name for name in names for place in places]
   for path in tried:

@@ -47,7 +47,8 @@ class Embeddings:
   """Vectors of the clips of a data set.
 
   Attributes:
-    vectors: float32 [N, D], unit norm; zeros for a clip that can't be read.
+    vectors: float32 [N, D], unit norm; zeros for a clip that can't be read. Or
+      [N, V, D], those of each test view, zeros for a view that can't be read.
     readable: bool [N], whether at least one test view of a clip can be read.
   """
 
@@ -82,6 +83,7 @@ def embed(
   *,
   num_clips: int,
   num_views: int,
+  each_view: bool = False,
 ) -> Embeddings:
   """Embeds every test view once and averages those of a clip.
 
@@ -92,6 +94,7 @@ def embed(
     batches: test views on the devices; padding has mask 0.
     num_clips: number of clips, N.
     num_views: test views of a clip, V.
+    each_view: whether to keep the views apart instead.
 
   Raises:
     ValueError: an embedding is not finite, or a view comes a second time.
@@ -110,14 +113,14 @@ def embed(
       )
     seen.add(clip, view)
     if totals is None:
-      totals = np.zeros((num_clips, vectors.shape[1]), np.int64)
-    np.add.at(totals, clip, np.rint(vectors * _UNITS).astype(np.int64))
+      totals = np.zeros((num_clips, num_views if each_view else 1, vectors.shape[1]), np.int64)
+    np.add.at(totals, (clip, view if each_view else 0), np.rint(vectors * _UNITS).astype(np.int64))
   if totals is None:
     raise ValueError("There is no batch to embed.")
   mean = totals / _UNITS
-  norms = np.linalg.norm(mean, axis=1, keepdims=True)
+  norms = np.linalg.norm(mean, axis=2, keepdims=True)
   vectors = (mean / np.where(norms > 0, norms, 1.0)).astype(np.float32)
-  return Embeddings(vectors, seen.counts() > 0)
+  return Embeddings(vectors if each_view else vectors[:, 0], seen.counts() > 0)
 
 
 def why_not(weights: weight_files.Weights, view: str) -> str:
@@ -192,8 +195,12 @@ class Embedder:
     self._options = input_options.Input(num_threads, prefetch=2)
     self._ready: dict[str, tuple] = {}
 
-  def __call__(self, dataset: records.ClipDataset) -> Embeddings:
+  def __call__(self, dataset: records.ClipDataset, *, each_view: bool = False) -> Embeddings:
     """Embeds the clips of a data set with the tower of its view.
+
+    Args:
+      dataset: the clips.
+      each_view: whether to keep the test views apart instead of averaging them.
 
     Raises:
       ValueError: the checkpoint can't embed this view, or no clip is readable.
@@ -214,6 +221,7 @@ class Embedder:
       devices.prefetch_to_device(stream, self._mesh),
       num_clips=len(dataset),
       num_views=stream.num_views,
+      each_view=each_view,
     )
 
   def width(self, view: str) -> int:

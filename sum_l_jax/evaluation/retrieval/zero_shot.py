@@ -56,9 +56,27 @@ def class_vectors(
   Raises:
     ValueError: as `sentences`, or the table lacks a sentence.
   """
-  texts = sentences(class_names, templates)
-  vectors = table.lookup([text for own in texts for text in own])
-  mean = vectors.reshape(len(texts), len(templates), -1).mean(1, dtype=np.float64)
+  return mean_vectors(table, sentences(class_names, templates))
+
+
+def mean_vectors(
+  table: narration_table.NarrationTable, texts: Sequence[Sequence[str]]
+) -> np.ndarray:
+  """The mean vector of each class's sentences, float32 `[K, D]` of unit norm.
+
+  Args:
+    table: vectors of the sentences.
+    texts: sentences of each class, one or more.
+
+  Raises:
+    ValueError: the table lacks a sentence, or a class has none.
+  """
+  if not texts or not all(texts):
+    raise ValueError("Each class must have a sentence at least, and there must be a class.")
+  vectors = table.lookup([text for own in texts for text in own]).astype(np.float64)
+  sizes = np.array([len(own) for own in texts])
+  starts = np.cumsum(sizes) - sizes
+  mean = np.add.reduceat(vectors, starts, axis=0) / sizes[:, None]
   return (mean / np.linalg.norm(mean, axis=1, keepdims=True)).astype(np.float32)
 
 

@@ -119,6 +119,23 @@ class Inputs:
     self._embedder_options = dict(embedder or {})
     self._on_missing = on_missing
 
+  @property
+  def folder(self) -> epath.Path:
+    """The official files, which `check_options` has asked for."""
+    if self.annotations is None:
+      raise ValueError("--annotations must name the official files.")
+    return self.annotations
+
+  def sentences(self, names: Sequence[str]) -> list[list[str]]:
+    """The sentences about each name, one of each template.
+
+    Raises:
+      ValueError: a template has no place for the name.
+    """
+    from sum_l_jax.evaluation.retrieval import zero_shot
+
+    return zero_shot.sentences(names, self.templates)
+
   def scores(self, shape: tuple[int, int]) -> np.ndarray | None:
     """The matrix of --scores, float64, or None where there is none.
 
@@ -219,7 +236,7 @@ class Inputs:
       raise ValueError(f"There is no {view} clip among what is given. Give its vectors too.")
     return list(found), np.stack(list(found.values())).astype(np.float64)
 
-  def clips(self, view: str, ids: Sequence[str]) -> np.ndarray:
+  def clips(self, view: str, ids: Sequence[str], *, each_view: bool = False) -> np.ndarray:
     """The vectors of clips, float64 `[len(ids), D]`; zeros for --on_missing=zero.
 
     They have unit norm where a checkpoint made them, and any where a file has them.
@@ -227,23 +244,32 @@ class Inputs:
     Args:
       view: "ego" or "exo".
       ids: ids of the clips, as the builder derives them; they may repeat.
+      each_view: whether to keep the test views of a clip apart, `[len(ids), V, D]`.
+        A file has them so, or one vector a clip.
 
     Raises:
       ValueError: nothing says where the vectors are, or clips are missing.
     """
-    found = self._from_files(view) if self._embeddings else self._embedded(view)
+    found = self._from_files(view) if self._embeddings else self._embedded(view, each_view)
     missing = sorted({name for name in ids if name not in found})
-    if missing:
-      self._report(view, missing, len(set(ids)))
     if len(missing) == len(set(ids)):
       raise ValueError(
         f"No {view} clip of the benchmark has a vector: clips are called like {ids[0]!r}, and"
         f" {'--embeddings' if self._embeddings else f'--{view}'} has"
         f" {command_line.some([repr(name) for name in found])}."
       )
-    width = len(next(iter(found.values())))
-    nothing = np.zeros(width)
-    return np.stack([np.asarray(found.get(name, nothing), np.float64) for name in ids])
+    if missing:
+      self._report(view, missing, len(set(ids)))
+    nothing = np.zeros_like(next(iter(found.values())))
+    vectors = np.stack([found.get(name, nothing) for name in ids]).astype(np.float64)
+    if each_view and vectors.ndim == 2:
+      return vectors[:, None]
+    if vectors.ndim == 3 and not each_view:
+      raise ValueError(
+        "--embeddings has vectors of each test view [N, V, D], and the benchmark takes one a"
+        " clip, [N, D]."
+      )
+    return vectors
 
   def texts(self, sentences: Sequence[str]) -> np.ndarray:
     """The unit vectors of sentences, float64 `[n, D]`.
@@ -273,30 +299,47 @@ class Inputs:
     self.about["text_model"] = table.model
     return table
 
+  def class_vectors(self, texts: Sequence[Sequence[str]]) -> np.ndarray:
+    """The unit vector of each class, which is the mean of its sentences' vectors.
+
+    Args:
+      texts: sentences of each class.
+
+    Returns:
+      float64 `[K, D]`.
+
+    Raises:
+      ValueError: as `texts`.
+    """
+    from sum_l_jax.evaluation.retrieval import zero_shot
+
+    return zero_shot.mean_vectors(self.table, texts).astype(np.float64)
+
   def similarity(self, queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Products of vectors, float64 `[Q, M]`.
+    """Products of vectors, float64 `[Q, M]`, or `[Q, V, M]` of each test view.
 
     Those of a checkpoint's unit vectors are rounded to 2^-20, as everywhere in this
     library, since embedding a clip in another batch moves them by less. Those of
     a file's vectors are not rounded.
 
     Args:
-      queries: `[Q, D]`.
+      queries: `[Q, D]`, or `[Q, V, D]`.
       keys: `[M, D]`.
 
     Raises:
       ValueError: the widths differ.
     """
-    if queries.shape[1] != keys.shape[1]:
+    if queries.shape[-1] != keys.shape[-1]:
       raise ValueError(
-        f"The vectors of one side have {queries.shape[1]} numbers, of the other {keys.shape[1]}:"
+        f"The vectors of one side have {queries.shape[-1]} numbers, of the other {keys.shape[-1]}:"
         " they are of different models."
       )
     if self._embeddings:
       return queries @ keys.T
     from sum_l_jax.evaluation.retrieval import zero_shot
 
-    return zero_shot.scores(queries, keys)
+    found = zero_shot.scores(queries.reshape(-1, queries.shape[-1]), keys)
+    return found.reshape(*queries.shape[:-1], len(keys))
 
   @functools.cached_property
   def _weights(self) -> Any:
@@ -312,7 +355,7 @@ class Inputs:
 
     return embedding.Embedder(self._weights, **self._embedder_options)
 
-  def _embedded(self, view: str) -> dict[str, np.ndarray]:
+  def _embedded(self, view: str, each_view: bool = False) -> dict[str, np.ndarray]:
     """The vectors of the clips of a view's data sets, by id."""
     from sum_l_jax.checkpoint import weight_files
     from sum_l_jax.data import clip_selection
@@ -329,7 +372,7 @@ class Inputs:
         raise ValueError(
           f"--{view}={text}: {dataset!r} is of view {dataset.view!r}. Give it to --{dataset.view}."
         )
-      made = self._embedder(dataset)
+      made = self._embedder(dataset, each_view=each_view)
       rows = np.flatnonzero(made.readable).tolist()
       found |= {dataset.clips[i].clip_id: made.vectors[i] for i in rows}
       self.about.setdefault("datasets", {})[repr(dataset)] = dataset.fingerprint
@@ -354,10 +397,10 @@ class Inputs:
         command="python -m sum_l_jax embed",
       )
       ids, vectors = arrays["clip_id"], arrays["vector"]
-      if vectors.ndim != 2 or ids.shape != vectors.shape[:1] or vectors.dtype.kind != "f":
+      if vectors.ndim not in (2, 3) or ids.shape != vectors.shape[:1] or vectors.dtype.kind != "f":
         raise ValueError(
-          f"--embeddings: {name!r} must hold clip_id [N] and vector [N, D] in floating point, got"
-          f" {ids.shape} and {vectors.shape} {vectors.dtype}."
+          f"--embeddings: {name!r} must hold clip_id [N] and vector [N, D] or [N, V, D],"
+          f" floating point, got {ids.shape} and {vectors.shape} {vectors.dtype}."
         )
       if not np.isfinite(vectors).all():
         row = int(np.argwhere(~np.isfinite(vectors))[0][0])
@@ -367,9 +410,9 @@ class Inputs:
       found |= dict(zip(ids[kept].astype(str).tolist(), vectors[kept]))
       sums = self.about.setdefault("embeddings", {})
       sums[name] = storage.sha256(addresses.path(name))
-    widths = {len(vector) for vector in found.values()}
-    if len(widths) > 1:
-      raise ValueError(f"--embeddings: the files have vectors of {sorted(widths)} numbers.")
+    shapes = {vector.shape for vector in found.values()}
+    if len(shapes) > 1:
+      raise ValueError(f"--embeddings: the files have vectors of shapes {sorted(shapes)}.")
     return found
 
   def _report(self, view: str, missing: Sequence[str], number: int) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from sum_l_jax import types
 from sum_l_jax.evaluation.benchmarks import epic100_mir
+from sum_l_jax.evaluation.benchmarks import epic100_recognition
 from sum_l_jax.evaluation.benchmarks import protocol
 from sum_l_jax.tools.benchmark import benchmark_inputs
 
 
 def _gallery(inputs: benchmark_inputs.Inputs) -> epic100_mir.Gallery:
-  return epic100_mir.read_gallery(inputs.annotations, texts=inputs.switches["texts"])
+  return epic100_mir.read_gallery(inputs.folder, texts=inputs.switches["texts"])
 
 
 def _score_mir(inputs: benchmark_inputs.Inputs) -> protocol.Outcome:
@@ -19,6 +20,24 @@ def _score_mir(inputs: benchmark_inputs.Inputs) -> protocol.Outcome:
     texts = inputs.texts(gallery.texts)
     scores = inputs.similarity(inputs.clips(types.EGO, gallery.clip_ids), texts)
   return epic100_mir.score(scores, gallery)
+
+
+def _sentences(inputs: benchmark_inputs.Inputs) -> list[list[str]]:
+  """The sentences of each action: its distinct narrations in each template."""
+  actions = epic100_recognition.read_actions(inputs.folder)
+  return [
+    [text for narration in inputs.sentences(own) for text in narration]
+    for own in actions.narrations
+  ]
+
+
+def _score_recognition(inputs: benchmark_inputs.Inputs) -> protocol.Outcome:
+  actions = epic100_recognition.read_actions(inputs.folder)
+  scores = inputs.scores((len(actions.clip_ids), len(actions.names)))
+  if scores is None:
+    classes = inputs.class_vectors(_sentences(inputs))
+    scores = inputs.similarity(inputs.clips(types.EGO, actions.clip_ids), classes)
+  return epic100_recognition.score(scores, actions, parts=inputs.switches["parts"])
 
 
 ENTRIES = (
@@ -36,5 +55,20 @@ ENTRIES = (
       )
     },
     matrix="[clips, sentences], in the order of the two files",
+  ),
+  benchmark_inputs.Benchmark(
+    epic100_recognition.PROTOCOL,
+    annotations="folder with EPIC_100_train.csv and EPIC_100_validation.csv",
+    views=(types.EGO,),
+    score=_score_recognition,
+    texts=lambda inputs: [text for own in _sentences(inputs) for text in own],
+    switches={
+      "parts": benchmark_inputs.Switch(
+        epic100_recognition.PARTS,
+        "whether verbs and nouns are measured too, by sums of the actions' softmax",
+      )
+    },
+    templates=("{}",),
+    matrix="[validation clips in the file's order, actions sorted as texts]",
   ),
 )
