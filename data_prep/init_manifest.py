@@ -1,12 +1,19 @@
-"""Writes a `manifest.csv` for a tree of videos with one folder a class.
+"""Writes a `manifest.csv` for a tree of videos, or for a published list of them.
 
   python -m data_prep.init_manifest videos            # videos/<class>/<video>
   python -m data_prep.init_manifest kinetics --label=action
+
+  # videos that a published list names, wherever they lie below the folder
+  python -m data_prep.init_manifest videos --template=something_something \
+      --lists=something-something-v2-train.json,something-something-v2-validation.json
 
 Folders called train, val, validation or test above the class folders become the
 column `split`. The narration is the class name, made readable; edit it where
 you know better, for pairing rests on it. A folder of JPEG frames counts as a
 video; --fps gives its frame rate.
+
+With --template, classes, texts and splits are those of the list, and files are found
+by their names.
 """
 
 from __future__ import annotations
@@ -21,6 +28,8 @@ import sys
 from etils import epath
 
 from data_prep.sources import manifest
+from data_prep.sources import pool_templates
+from sum_l_jax.system import addresses
 from sum_l_jax.system import buckets
 from sum_l_jax.system import command_line
 from sum_l_jax.system import storage
@@ -114,6 +123,14 @@ def _clip_ids(places: Sequence[epath.Path], folders: Sequence[bool]) -> list[str
   return [name if count[name] == 1 else place.as_posix() for name, place in zip(short, places)]
 
 
+def _check_output(output: epath.Path) -> None:
+  """Raises ValueError where the file exists."""
+  if storage.exists(output):
+    raise ValueError(
+      f"{str(output)!r} exists; it may have been edited. Remove it, or give another --output."
+    )
+
+
 def write_manifest(
   folder: epath.Path, output: epath.Path, *, label: str, fps: float | None
 ) -> Found:
@@ -132,10 +149,7 @@ def write_manifest(
     FileNotFoundError: see `find_clips`.
     ValueError: see `find_clips`; or the file exists, or frames have no rate.
   """
-  if storage.exists(output):
-    raise ValueError(
-      f"{str(output)!r} exists; it may have been edited. Remove it, or give another --output."
-    )
+  _check_output(output)
   found = find_clips(folder)
   clips = found.clips
   with_split = any(split for split, _, _ in clips)
@@ -163,8 +177,156 @@ def write_manifest(
   return found
 
 
+@dataclasses.dataclass
+class Listed:
+  """What became of the rows of a published list.
+
+  Attributes:
+    videos: number of videos below the folder.
+    written: number of clips in the manifest.
+    classes: their classes.
+    missing: number of clips whose video isn't there.
+    repeated: number of times that a clip was named again.
+    examples: the first few of both, as one list may name millions.
+  """
+
+  videos: int = 0
+  written: int = 0
+  classes: set[str] = dataclasses.field(default_factory=set)
+  missing: int = 0
+  repeated: int = 0
+  examples: dict[str, list[str]] = dataclasses.field(
+    default_factory=lambda: {"missing": [], "repeated": []}
+  )
+
+  def count(self, what: str, clip_id: str) -> None:
+    """Counts a clip that is "missing" or "repeated"."""
+    setattr(self, what, getattr(self, what) + 1)
+    self.examples[what] += [repr(clip_id)] if len(self.examples[what]) < 3 else []
+
+
+def write_from_list(
+  folder: epath.Path,
+  output: epath.Path,
+  *,
+  template: str,
+  lists: Sequence[epath.Path],
+  label: str,
+  class_names: epath.Path | None = None,
+  keep_missing: bool = False,
+) -> Listed:
+  """Writes the manifest of the clips that a published list names.
+
+  Args:
+    folder: the folder of videos, of any layout up to three folders deep.
+    output: the CSV file; it must not exist.
+    template: one of `pool_templates.TEMPLATES`.
+    lists: its official files.
+    label: name of the label column.
+    class_names: file of the names of class numbers.
+    keep_missing: whether clips whose video isn't there get a row too, for a build
+      that goes on while videos arrive.
+
+  Raises:
+    FileNotFoundError: there is no such folder or list.
+    ValueError: the file exists, a list is damaged, or none of its videos is there.
+  """
+  _check_output(output)
+  chosen = pool_templates.TEMPLATES[template]
+  if chosen.class_names != (class_names is not None):
+    verb = "needs" if chosen.class_names else "has no use for"
+    raise ValueError(
+      f"--template={template} {verb} --class_names, the names of its class numbers in order."
+    )
+  videos = pool_templates.Videos(folder)
+  done = Listed(videos.number)
+  seen: set[str] = set()
+  rows: list[list[str]] = []
+  found_any = False
+  for row in chosen.read(lists, class_names):
+    found = videos.find(row)
+    found_any |= found is not None
+    if found is None:
+      done.count("missing", row.clip_id)
+      if not keep_missing:
+        continue
+      found = (f"{row.places[0].stem}{chosen.suffix}", row.places[0])
+    if row.clip_id in seen:
+      done.count("repeated", row.clip_id)
+      continue
+    seen.add(row.clip_id)
+    if any(sign in row.label for sign in ";|"):
+      raise ValueError(
+        f"{row.where}: a class must not hold ';' or '|', which separate several in a manifest;"
+        f" got {row.label!r}."
+      )
+    path, place = found
+    # A file that is the clip has no times.
+    times = ["" if t is None else f"{t:.3f}" for t in (place.start, place.stop)]
+    rows.append([row.clip_id, path, *times, row.text, row.label, row.split])
+    done.classes.add(row.label)
+  if not found_any:
+    raise ValueError(
+      f"None of the {done.missing} clips that the lists name is below {str(folder)!r}, which holds"
+      f" {videos.number} videos. They are looked for by name, such as"
+      f" {', '.join(done.examples['missing'])}."
+    )
+  done.written = len(rows)
+  with_split = any(row[-1] for row in rows)
+  header = [*manifest.COLUMNS, *[label] * chosen.classes, *[manifest.SPLIT_COLUMN] * with_split]
+  with (
+    storage.replacing(output) as scratch,
+    scratch.open("w", newline="", encoding="utf-8") as file,
+  ):
+    writer = text_cleaning.CsvWriter(file)
+    writer.writerow(header)
+    for row in rows:
+      writer.writerow([*row[:5], *row[5:6] * chosen.classes, *row[6:] * with_split])
+  return done
+
+
+def _run_list(args: argparse.Namespace, output: epath.Path) -> None:
+  lists = [addresses.path(name, what="--lists") for name in command_line.names(args.lists)]
+  if not lists:
+    wanted = pool_templates.TEMPLATES[args.template].lists
+    raise ValueError(f"--template={args.template} needs --lists=FILE[,FILE...]: {wanted}.")
+  if args.fps is not None:
+    raise ValueError("--fps is for folders of frames, which --template doesn't look for.")
+  with buckets.listings_kept():
+    done = write_from_list(
+      args.folder,
+      output,
+      template=args.template,
+      lists=lists,
+      label=args.label,
+      class_names=args.class_names,
+      keep_missing=args.missing == "keep",
+    )
+  for what, text in (("missing", "not there"), ("repeated", "named again, and left out")):
+    if number := getattr(done, what):
+      print(f"{number:,} clips of the lists are {text}, such as {', '.join(done.examples[what])}")
+  classes = f" of {len(done.classes)} classes" if done.classes - {""} else ""
+  print(f"wrote {output}: {done.written} clips{classes}. Next:\n  {_next(args.folder, output)}")
+  if args.missing == "keep" and done.missing:
+    print("with --on_error=skip, for the clips that are not there yet")
+
+
+def _next(folder: epath.Path, output: epath.Path) -> str:
+  """The command that builds the data set."""
+  return (
+    "python -m data_prep.build_dataset --dataset=manifest --view=exo"
+    f" --annotations={output} --media={folder} --output=DIR"
+  )
+
+
 def _run(args: argparse.Namespace) -> None:
   output = args.output or args.folder / "manifest.csv"
+  if args.template:
+    _run_list(args, output)
+    return
+  given = [n for n in ("lists", "class_names", "missing") if getattr(args, n)]
+  if given:
+    raise ValueError(f"--{given[0]} is for --template. Give that too, or leave it out.")
   with buckets.listings_kept():
     found = write_manifest(args.folder, output, label=args.label, fps=args.fps)
   if found.left_out:
@@ -178,9 +340,8 @@ def _run(args: argparse.Namespace) -> None:
     )
   classes = len({group for _, group, _ in found.clips})
   print(
-    f"wrote {output}: {len(found.clips)} clips of {classes} classes. Next:\n  python -m"
-    f" data_prep.build_dataset --dataset=manifest --view=exo"
-    f" --annotations={output} --media={args.folder} --output=DIR"
+    f"wrote {output}: {len(found.clips)} clips of {classes} classes. Next:\n"
+    f"  {_next(args.folder, output)}"
   )
 
 
@@ -195,6 +356,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     "--label", default="action", help="name of the label column (default: action)"
   )
   parser.add_argument("--fps", type=float, help="frame rate of folders of frames")
+  parser.add_argument(
+    "--template",
+    choices=tuple(pool_templates.TEMPLATES),
+    help="data set whose published lists name the clips",
+  )
+  needs = "; ".join(f"{name}: {t.lists}" for name, t in pool_templates.TEMPLATES.items())
+  parser.add_argument(
+    "--lists", default="", metavar="FILE[,FILE...]", help=f"its official files. {needs}"
+  )
+  parser.add_argument(
+    "--class_names",
+    type=epath.Path,
+    metavar="FILE",
+    help="pyslowfast: names of the class numbers, a line each or JSON {name: number}",
+  )
+  parser.add_argument(
+    "--missing",
+    choices=("leave_out", "keep"),
+    help="with --template: whether clips whose video isn't there get a row (default: no)",
+  )
   return command_line.run(parser, _run, argv)
 
 
