@@ -10,9 +10,9 @@ Arguments: method=sum_l|fpv_only|typical_cl|triplet,
 objective=paper|released|released_intended,
 terms=auto|aw_m|a_m|aw|m|none (Table 5),
 exo_encoder=original|same_init|shared|frozen (Table 6); world=0|1|... renders
-other clips of the same classes; backbone=tiny|vit_tiny, of which the vision
-transformer starts from random weights; exo_labels=own|text, of which "text" trains
-on the labels that the ego narrations give to the exo clips (LaGTran).
+other clips of the same classes; backbone=tiny|vit_tiny; exo_labels=own|text, of
+which "text" trains on the labels that the ego narrations give to the exo clips
+(LaGTran).
 """
 
 from sum_l_jax.config import presets
@@ -53,8 +53,8 @@ def get_config(argument: str = ""):
   # Several exo clips share a narration, or nearly; one is drawn each time.
   config.pairs.tie_tolerance = 0.02
   # Both encoders start from a common pretraining (configs/toy_pretrain.py).
-  if choice["backbone"] == "tiny":
-    config.init.ego = config.init.exo = f"{root}/pretrained_tiny.npz"
+  if choice["backbone"] in ("tiny", "vit_tiny"):
+    config.init.ego = config.init.exo = f"{root}/pretrained_{choice['backbone']}.npz"
 
   config.frames.crop_size = 56
   config.frames.short_side = (64, 64)

@@ -3,7 +3,7 @@ r"""The demo's method on features of its pretrained encoder, which stays frozen.
   python -m sum_l_jax.main --config=configs/demo.py --workdir=runs/demo
   for view in ego exo; do
     python -m data_prep extract_features --dataset=data/toy_kitchen/$view --kind=tokens \
-        --weights=data/toy_kitchen/pretrained_tiny.npz --output=data/toy_kitchen/frozen/$view
+        --weights=data/toy_kitchen/pretrained_vit_tiny.npz --output=data/toy_kitchen/frozen/$view
   done
   python -m sum_l_jax.main --config=examples/frozen_features.py --workdir=runs/frozen
 

@@ -16,7 +16,7 @@ def prepare(recipe: str, directory: epath.Path, *, seed: int) -> None:
 
   Args:
     recipe: "toy_kitchen" makes `ego/`, `exo/`, `narrations.npz`, `pairs.npz`,
-      `pseudo_labels.npz` and `pretrained_tiny.npz`; "toy_kitchen_generic" makes `generic/`.
+      `pseudo_labels.npz` and `pretrained_*.npz`; "toy_kitchen_generic" makes `generic/`.
     directory: folder of the data.
     seed: seed of the rendering.
 
@@ -54,7 +54,7 @@ def _prepare_toy_kitchen(directory: epath.Path, seed: int) -> None:
 
   builder.build(directory, seed=seed)
   package = epath.Path(toy_kitchen.__file__).parent
-  for shipped in ("narrations.npz", "pretrained_tiny.npz"):
+  for shipped in ("narrations.npz", "pretrained_tiny.npz", "pretrained_vit_tiny.npz"):
     path = directory / shipped
     content = storage.read_bytes(package / shipped)
     # Another run may be reading it.

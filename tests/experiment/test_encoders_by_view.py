@@ -22,7 +22,7 @@ _FIELDS = {
   "model.head": "attentive",
   "model.probe_depth": 2,
   "exo.backbone": "vit_tiny",
-  "exo.frames.count": 4,
+  "exo.frames.count": 8,
   "exo.frames.crop_size": 16,
   "exo.frames.short_side": (16, 20),
   "exo.frames.eval_crop_size": 24,
@@ -53,13 +53,13 @@ def test_the_card_says_what_each_view_takes(workdir):
   assert card["backbones"] == {"ego": "tiny", "exo": "vit_tiny"}
   ego, exo = (weight_files.frames_of(card, view) for view in ("ego", "exo"))
   assert (ego["count"], ego["crop_size"]) == (8, 32)
-  assert (exo["count"], exo["crop_size"], exo["fps"]) == (4, 24, ego["fps"])
+  assert (exo["count"], exo["crop_size"], exo["fps"]) == (8, 24, ego["fps"])
   assert set(weight_files.read_weights(workdir).params["exo"]) == {
     *("encoder", "heads", "probe", "projection"),
   }
   # Stage one is of the exo view alone.
   card = weight_files.read_card(workdir / "exo")
-  assert (card["backbone"], card["frames"]["count"], "backbones" in card) == ("vit_tiny", 4, False)
+  assert (card["backbone"], card["frames"]["count"], "backbones" in card) == ("vit_tiny", 8, False)
 
 
 def test_prediction_gives_the_scores_of_the_evaluation(workdir, tiny_ego):

@@ -43,9 +43,9 @@ _HEADS = {
   "exo_stage.total": "2 steps",
   "joint_stage.total": "4 steps",
 }
-# Two temporal samples of 4 frames of 16 x 16 pixels: 8 tokens.
+# Two temporal samples of 8 frames of 16 x 16 pixels: 4 tokens.
 _FRAMES = {
-  "frames.count": 4,
+  "frames.count": 8,
   "frames.crop_size": 16,
   "frames.short_side": (16, 20),
   "eval.crop_size": 16,
@@ -84,7 +84,7 @@ def _stored(world, **fields) -> read.Config:
 
 
 def _extract(network, trees, folder: pathlib.Path, split: str) -> np.ndarray:
-  """Tokens of two test views of each clip, float32 `[clips, 2, 8, 96]`."""
+  """Tokens of two test views of each clip, float32 `[clips, 2, 4, 96]`."""
   data = records.ClipDataset(folder, split)
   stream = eval_loader.EvalStream(
     data,
@@ -93,7 +93,7 @@ def _extract(network, trees, folder: pathlib.Path, split: str) -> np.ndarray:
     batch_size=4,
     options=input_options.Input(1),
   )
-  found = np.zeros((len(data), 2, 8, 96), np.float32)
+  found = np.zeros((len(data), 2, 4, 96), np.float32)
   apply = jax.jit(lambda inputs: network.apply(*trees, {"ego": inputs}, train=False)[0])
   for batch in stream:
     tokens = np.asarray(apply(types.inputs_of(batch))["ego"]["tokens"])
@@ -117,14 +117,14 @@ def world_fixture(tiny_ego, tiny_exo, tiny_tables, tmp_path_factory):
     "tasks": {"ego": {}},
     "kinds": {"ego": {}},
     "pixels": {"ego": pixels},
-    "frames": {"count": 4, "stride": 2, "crop_size": 16, "fps": 12.0},
+    "frames": {"count": 8, "stride": 2, "crop_size": 16, "fps": 12.0},
     "stage": "",
   }
   weights = weight_files.Weights(*trees, card, "the encoder")
   weight_files.write_weights(world["encoder"], weights)
   about = {
     "encoder": feature_card.FeatureEncoder("vit_tiny", stored_encoders.fingerprint(weights, "ego")),
-    "frames": feature_card.FeatureFrames(4, 2, 16),
+    "frames": feature_card.FeatureFrames(8, 2, 16),
     "pixels": pixels,
   }
   for view, splits in (("ego", ("train", "val")), ("exo", ("train",))):
@@ -215,9 +215,9 @@ def test_the_gradient_is_that_of_the_frozen_network(world):
 
 def test_a_run_says_what_it_was_trained_on(world, workdir):
   card = weight_files.read_card(workdir)
-  assert (card["backbone"], card["frames"]["count"]) == ("vit_tiny", 4)
+  assert (card["backbone"], card["frames"]["count"]) == ("vit_tiny", 8)
   said = card["features"]["ego"]
-  assert (said["kind"], said["tokens"], said["channels"]) == ("tokens", 8, 96)
+  assert (said["kind"], said["tokens"], said["channels"]) == ("tokens", 4, 96)
   assert set(card["data"]) >= {"ego_features", "exo_features"}
   params = weight_files.read_weights(workdir).params
   assert {view: set(tower) for view, tower in params.items()} == {
@@ -283,8 +283,8 @@ def test_views_may_be_mixed(world, tmp_path):
 
 
 def test_evaluation_refuses_features_of_another_encoder(world, workdir, tmp_path):
-  values = {"val": np.zeros((5, 2, 8, 96), np.float32)}
-  values["train"] = np.zeros((17, 2, 8, 96), np.float32)
+  values = {"val": np.zeros((5, 2, 4, 96), np.float32)}
+  values["train"] = np.zeros((17, 2, 4, 96), np.float32)
   other = tmp_path / "other"
   feature_sets.write(other, world["ego"], values, dtype="float32")
   config = _stored(world, **{"ego.features": (str(other),)})
@@ -329,8 +329,8 @@ def test_shapes_alone_make_a_step(world):
   random = workload.random_batch(made, opened.tasks)
   assert jax.tree.map(shape, random) == jax.tree.map(shape, batch)
   view = program_report.view_of(settings, "exo")
-  assert view == {"backbone": "vit_tiny", "clip": None, "tokens": [8, 96]}
-  assert program_costs.size_of(view) == "8 x 96 tokens"
+  assert view == {"backbone": "vit_tiny", "clip": None, "tokens": [4, 96]}
+  assert program_costs.size_of(view) == "4 x 96 tokens"
 
 
 def test_commands_that_need_frames_say_so(world, workdir, tiny_ego):
