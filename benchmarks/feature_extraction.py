@@ -34,8 +34,7 @@ import transformers
 from transformers.models import videomae
 
 from benchmarks import measure
-from data_prep.published_weights import vit_arrays
-from data_prep.published_weights import vit_names
+from benchmarks import videomae_peer
 from sum_l_jax import models
 from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
@@ -141,33 +140,8 @@ def their_clips(case: Case) -> Iterator[torch.Tensor]:
 
 def their_network(case: Case, way: str) -> torch.nn.Module:
   """The model of `transformers` with our values."""
-  spec = case.spec
-  config = videomae.VideoMAEConfig(
-    image_size=spec.image,
-    patch_size=spec.patch[1],
-    tubelet_size=spec.patch[0],
-    num_frames=spec.frames,
-    hidden_size=spec.width,
-    num_hidden_layers=spec.depth,
-    num_attention_heads=spec.heads,
-    intermediate_size=spec.mlp,
-    layer_norm_eps=spec.norm_eps,
-    use_mean_pooling=True,
-    attn_implementation=way,
-  )
-  network = videomae.VideoMAEModel(config).eval()
   arrays = weight_files.flatten(case.weights.params[types.EGO]["encoder"])
-  tensors = vit_arrays.write(vit_names.FORMATS["videomae"], spec, arrays)
-  # Files have other names for these two than the network itself.
-  rename = lambda name: name.replace(".q_bias", ".query.bias").replace(".v_bias", ".value.bias")
-  network.load_state_dict(
-    {
-      rename(name): torch.from_numpy(np.array(value))
-      for name, value in tensors.items()
-      if not name.startswith("fc_norm.")
-    }
-  )
-  return network
+  return videomae_peer.make(case.spec, arrays, way).eval()
 
 
 def their_vectors(network: torch.nn.Module, case: Case) -> np.ndarray:

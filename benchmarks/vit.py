@@ -32,11 +32,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
-from transformers.models import videomae
 
 from benchmarks import measure
-from data_prep.published_weights import vit_arrays
-from data_prep.published_weights import vit_names
+from benchmarks import videomae_peer
 from sum_l_jax.models import vit
 from sum_l_jax.models import vit_spec
 from sum_l_jax.models.encoder import EncoderOptions
@@ -104,22 +102,9 @@ def ours(spec: vit_spec.VitSpec, kind: str) -> Callable[[], Any]:
 
 def theirs(spec: vit_spec.VitSpec, kind: str, way: str) -> Callable[[], Any]:
   """The same call of `transformers`' network, with the same weights."""
-  config = videomae.VideoMAEConfig(
-    image_size=spec.image,
-    patch_size=spec.patch[1],
-    tubelet_size=spec.patch[0],
-    num_frames=spec.frames,
-    hidden_size=spec.width,
-    num_hidden_layers=spec.depth,
-    num_attention_heads=spec.heads,
-    intermediate_size=spec.mlp,
-    hidden_dropout_prob=0.0,
-    attention_probs_dropout_prob=0.0,
-    layer_norm_eps=spec.norm_eps,
-    use_mean_pooling=True,
-  )
-  network: Any = videomae.VideoMAEModel._from_config(config, attn_implementation=way)
-  network.load_state_dict(_named(spec))
+  params = nnx.to_flat_state(nnx.state(encoder(spec), nnx.Param))
+  arrays = {"/".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in params}
+  network: Any = videomae_peer.make(spec, arrays, way)
   video = torch.from_numpy(clip(spec).transpose(0, 1, 4, 2, 3)).contiguous()
   if kind == FORWARD:
     network.eval()
@@ -138,20 +123,6 @@ def theirs(spec: vit_spec.VitSpec, kind: str, way: str) -> Callable[[], Any]:
     optimizer.step()
 
   return update
-
-
-def _named(spec: vit_spec.VitSpec) -> dict[str, torch.Tensor]:
-  """Our initial values with the names of `VideoMAEModel`, which has no norm after the blocks."""
-  params = nnx.to_flat_state(nnx.state(encoder(spec), nnx.Param))
-  arrays = {"/".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in params}
-  tensors = vit_arrays.write(vit_names.FORMATS["videomae"], spec, arrays)
-  # Files have other names for these two than the network itself.
-  rename = lambda name: name.replace(".q_bias", ".query.bias").replace(".v_bias", ".value.bias")
-  return {
-    rename(name): torch.from_numpy(value.copy())
-    for name, value in tensors.items()
-    if not name.startswith("fc_norm.")
-  }
 
 
 def function(spec: vit_spec.VitSpec, kind: str, way: str) -> Callable[[], Any]:

@@ -88,7 +88,7 @@ def _extract(network, trees, folder: pathlib.Path, split: str) -> np.ndarray:
   data = records.ClipDataset(folder, split)
   stream = eval_loader.EvalStream(
     data,
-    transforms.ClipTransform.for_testing(4, 2, 16),
+    transforms.ClipTransform.for_testing(8, 2, 16),
     views=eval_loader.TestViews(2, 1),
     batch_size=4,
     options=input_options.Input(1),
