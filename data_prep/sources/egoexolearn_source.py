@@ -1,8 +1,8 @@
 """Reads the official annotations of EgoExoLearn as clips of one view.
 
-Four kinds of files are read: the fine annotations, the training tables of the
-association benchmark, the tables of the anticipation benchmark, and the archive
-of coarse steps. `egoexolearn_tables` says what they hold.
+Five kinds of files are read: the fine annotations, the training tables and the
+questions of the association benchmark, the tables of the anticipation benchmark, and
+the archive of coarse steps. `egoexolearn_tables` says what they hold.
 
 The official splits of the anticipation tables, and of the fine annotations, divide
 segments and not videos: each of the 421 first-person videos occurs in train and in
@@ -23,8 +23,11 @@ import hashlib
 from etils import epath
 
 from data_prep.sources import clip_specs
+from data_prep.sources import question_clips
 from data_prep.sources import split_rules
+from data_prep.sources import video_finder
 from sum_l_jax import types
+from sum_l_jax.evaluation.benchmarks import egoexolearn
 from sum_l_jax.evaluation.benchmarks import egoexolearn_tables
 from sum_l_jax.system import progress
 from sum_l_jax.system import storage
@@ -32,7 +35,8 @@ from sum_l_jax.system import storage
 NAME = "egoexolearn"
 # Kinds of tables, as the metadata of a data set names them.
 TABLE = "table"
-FINE, ASSOCIATION, ANTICIPATION, STEPS = "fine", "association", "anticipation", "steps"
+FINE, ASSOCIATION, ANTICIPATION = "fine", "association", "anticipation"
+STEPS, QUESTIONS = "steps", "questions"
 TEST = "test"
 
 SENTENCE = "sentence"
@@ -44,8 +48,6 @@ HOLD_OUTS = (SEGMENTS, VIDEOS)
 # What is cut: the annotated segment, or what anticipation sees before it.
 ACTION, CONTEXT = "action", "context"
 SPANS = (ACTION, CONTEXT)
-# Seconds from the start of the context, and from its end, to the start of the action.
-CONTEXT_SECONDS = (3.0, 1.0)
 
 TAXONOMY_FILE = "narration_{task}_taxonomy.csv"
 VALID_FILE = "valid_{task}s.txt"
@@ -54,7 +56,7 @@ _TRAINVAL_FINE = "fine_annotation_trainval_en.csv"
 _TEST_FINE = "fine_annotation_test.csv"
 _SPLITS = {"train": split_rules.TRAIN, "val": split_rules.VALIDATION, "test": TEST}
 # Where a video may lie in a folder of --media.
-_MEDIA = ("{video}", "{view}/{video}")
+_MEDIA = ("", "{view}/")
 
 
 def video_split(video_id: str) -> str:
@@ -90,8 +92,9 @@ def read_annotations(
   """Reads one official table, or the tables of one folder that belong together.
 
   Args:
-    path: a CSV file; `coarse_annotations.tar.gz`, or its folder `l1` unpacked; or
-      the folder of the fine annotations, of the association benchmark's training
+    path: a CSV file; `association_{val,test}_hard.json`, whose clips are of the
+      benchmark alone; `coarse_annotations.tar.gz`, or its folder `l1` unpacked; or the
+      folder of the fine annotations, of the association benchmark's training
       tables, or of the anticipation tables.
     view: "ego" or "exo"; rows of the other view are left out.
     media_roots: folders of `<video_uid>.mp4`, such as one of each view.
@@ -120,12 +123,31 @@ def read_annotations(
   ):
     if value not in choices:
       raise ValueError(f"--{name} must be one of {choices}, got {value!r}.")
+  steps = _steps_file(path)
+  if path.suffix == ".json" and (narration, hold_out, span) != (SENTENCE, SEGMENTS, ACTION):
+    raise ValueError(
+      f"The clips of {path.name} are those of the benchmark. Leave --narration, --hold_out and"
+      " --span out."
+    )
+  if steps is not None and (narration, view) != (SENTENCE, types.EGO):
+    raise ValueError(
+      "The coarse steps are of first-person videos, and have one narration. Give --view=ego, and"
+      " no --narration."
+    )
   problems = problems or clip_specs.Problems()
   reader = _Reader(view, media_roots, problems)
-  if (steps := _steps_file(path)) is not None:
-    if view != types.EGO:
-      raise ValueError("The coarse steps are of first-person videos. Give --view=ego.")
+  if steps is not None:
     return _read_steps(steps, reader, hold_out, span)
+  if path.suffix == ".json":
+    questions = egoexolearn.read_questions(path)
+    return question_clips.make_clips(
+      path,
+      egoexolearn.spans(questions, view),
+      reader.videos,
+      problems,
+      clamp=egoexolearn.official_span,
+      metadata={TABLE: QUESTIONS},
+    )
   return _Tables.find(path, view).read(reader, class_lists, narration, hold_out, span)
 
 
@@ -144,6 +166,7 @@ class _Reader:
   Attributes:
     view: view of the clips.
     problems: what to do with a row that can't be used.
+    videos: finds the videos.
     early: rows so near to the start that nothing lies before them.
   """
 
@@ -151,26 +174,7 @@ class _Reader:
     self.view = view
     self.problems = problems
     self.early = 0
-    self._roots = roots
-    # Where a video is, or what the error says of one that is nowhere.
-    self._found: dict[str, epath.Path | clip_specs.MissingMediaError] = {}
-
-  def find(self, video_id: str, where: str) -> epath.Path:
-    """Finds a video once, however many rows it has."""
-    if video_id not in self._found:
-      clip_specs.check_inside(video_id, "video_uid", where)
-      places = {place.format(video=video_id, view=self.view): place for place in _MEDIA}
-      videos = {name: [name] for name in places}
-      try:
-        self._found[video_id] = clip_specs.find_media(
-          video_id, self._roots, where, frames={}, videos=videos
-        )
-      except clip_specs.MissingMediaError as error:
-        self._found[video_id] = error
-    found = self._found[video_id]
-    if isinstance(found, clip_specs.MissingMediaError):
-      raise found
-    return found
+    self.videos = video_finder.VideoFinder(roots, [place.format(view=view) for place in _MEDIA])
 
   def clip(
     self,
@@ -183,14 +187,14 @@ class _Reader:
     """Makes the clip of a row; None where span is "context" and none lies before it."""
     start, stop = row.start_seconds, row.stop_seconds
     if span == CONTEXT:
-      if start < CONTEXT_SECONDS[0]:
+      if start < egoexolearn.EARLY_SECONDS:
         self.early += 1
         return None
-      start, stop = (start - seconds for seconds in CONTEXT_SECONDS)
+      start, stop = (start - seconds for seconds in egoexolearn.CONTEXT_SECONDS)
     return clip_specs.ClipSpec(
       clip_id=row.clip_id,
       video_id=row.video_id,
-      media=self.find(row.video_id, row.where),
+      media=self.videos.find(row.video_id, row.where),
       start_seconds=start,
       stop_seconds=stop,
       narration=narration,
@@ -205,9 +209,9 @@ class _Reader:
     if not self.early:
       return []
     return [
-      f"{self.early:,} segments begin in the first {CONTEXT_SECONDS[0]:g} s of their video, so the"
-      " context that anticipation sees doesn't lie in it. They are left out; the official score"
-      " counts none of their labels"
+      f"{self.early:,} segments begin in the first {egoexolearn.EARLY_SECONDS:g} s of their video,"
+      " so the context that anticipation sees doesn't lie in it. They are left out; the official"
+      " score counts none of their labels"
     ]
 
 

@@ -71,6 +71,20 @@ PAGES = {
   year = {2024}
 }""",
   ),
+  "egomcq": clip_dataset.About(
+    homepage="https://github.com/showlab/EgoVLP",
+    license="see the licence of Ego4D",
+    citation="""@inproceedings{lin2022egocentric,
+  title = {Egocentric Video-Language Pretraining},
+  author = {Lin, Kevin Qinghong and Wang, Alex Jinpeng and Soldan, Mattia and
+    Wray, Michael and Yan, Rui and Xu, Eric Zhongcong and Gao, Difei and
+    Tu, Rongcheng and Zhao, Wenzhe and Kong, Weijie and Cai, Chengfei and
+    Wang, Hongfa and Damen, Dima and Ghanem, Bernard and Liu, Wei and
+    Shou, Mike Zheng},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2022}
+}""",
+  ),
   "egoyc2": clip_dataset.About(
     homepage="https://github.com/tkhkaeio/Exo2EgoDVC",
     license="MIT (annotations)",

@@ -21,11 +21,13 @@ from data_prep.sources import keystep_clips
 from data_prep.sources import lemma
 from data_prep.sources import lemma_narration
 from data_prep.sources import manifest
+from data_prep.sources import question_clips
 from data_prep.sources import source_pages
 from data_prep.sources import take_cameras
 from data_prep.sources import youcook2
 from sum_l_jax import types
 from sum_l_jax.evaluation.benchmarks import caption_files
+from sum_l_jax.evaluation.benchmarks import egomcq
 from sum_l_jax.system import addresses
 from sum_l_jax.system import command_line
 from sum_l_jax.system import storage
@@ -165,6 +167,13 @@ SOURCES: Mapping[str, Source] = {
     group=lambda video_id: "",
     views=True,
     identifies=("narration", "hold_out", "span"),
+  ),
+  egomcq.PROTOCOL.name: Source(
+    question_clips.read_egomcq,
+    types.EGO,
+    {},
+    about=source_pages.PAGES[egomcq.PROTOCOL.name],
+    group=lambda video_id: "",
   ),
   MANIFEST: Source(manifest.read_annotations, None, {"class_lists": None, "multi_label": ""}),
 }

@@ -93,21 +93,8 @@ class Row:
 
 
 def annotation_clip_id(video_id: str, annotation_id: str) -> str:
-  """Id of the clip of an annotation; the builder and the benchmarks share it."""
+  """Id of the clip of an annotation; the builder and the benchmarks share this."""
   return f"{video_id}_{annotation_id}"
-
-
-def span_clip_id(video_id: str, start_seconds: float, stop_seconds: float) -> str:
-  """Id of the clip of a span; the builder and the benchmarks share it.
-
-  The clips of questions have ids of this kind, since a question names spans.
-
-  Args:
-    video_id: official id of the video.
-    start_seconds: start as the official file says, before any clamping.
-    stop_seconds: stop, likewise.
-  """
-  return f"{video_id}_{start_seconds:.3f}_{stop_seconds:.3f}"
 
 
 def parse_labels(cell: str, task: str, where: str) -> tuple[int, ...]:

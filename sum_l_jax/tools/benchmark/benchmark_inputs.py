@@ -136,6 +136,11 @@ class Inputs:
 
     return zero_shot.sentences(names, self.templates)
 
+  @property
+  def from_checkpoint(self) -> bool:
+    """Whether vectors of clips come from a checkpoint, which makes unit vectors."""
+    return not self._embeddings
+
   def scores(self, shape: tuple[int, int]) -> np.ndarray | None:
     """The matrix of --scores, float64, or None where there is none.
 

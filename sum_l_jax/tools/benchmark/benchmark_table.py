@@ -9,14 +9,19 @@ from typing import Any
 
 from sum_l_jax.evaluation.benchmarks import protocol
 from sum_l_jax.system import command_line
+from sum_l_jax.tools.benchmark import anticipation_entries
 from sum_l_jax.tools.benchmark import benchmark_inputs
+from sum_l_jax.tools.benchmark import choice_entries
 from sum_l_jax.tools.benchmark import class_name_entries
 from sum_l_jax.tools.benchmark import egoexo4d_entries
 from sum_l_jax.tools.benchmark import egoyc2_entries
 from sum_l_jax.tools.benchmark import epic100_entries
 
 # Each module of entries has ENTRIES, a `Benchmark` for each.
-_MODULES = (epic100_entries, class_name_entries, egoyc2_entries, egoexo4d_entries)
+_MODULES = (
+  *(epic100_entries, class_name_entries, egoyc2_entries, egoexo4d_entries, choice_entries),
+  anticipation_entries,
+)
 BENCHMARKS: Mapping[str, benchmark_inputs.Benchmark] = {
   entry.protocol.name: entry for module in _MODULES for entry in module.ENTRIES
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import collections
+import functools
 import hashlib
 import io
 import json
@@ -17,6 +18,9 @@ from data_prep import doctor
 from data_prep.checks import official_checks
 from data_prep.sources import egoexolearn_source
 from sum_l_jax.data import records
+from sum_l_jax.evaluation.benchmarks import egoexolearn
+from sum_l_jax.evaluation.benchmarks import egomcq
+from tests.support import choice_files
 from tests.support import numbered_video
 from tests.support import official_egoexolearn
 
@@ -264,17 +268,11 @@ def test_a_damaged_archive_is_named(tmp_path):
     egoexolearn_source.read_annotations(epath.Path(path), view="ego", media_roots=[])
 
 
-class _Everywhere(egoexolearn_source._Reader):
-  """Finds every video, so that official tables can be read without media."""
-
-  def find(self, video_id, where):
-    if video_id not in self._found:
-      self._found[video_id] = epath.Path(f"{video_id}.mp4")
-    return self._found[video_id]
-
-
 def _read_official(path, view, monkeypatch, **options):
-  monkeypatch.setattr(egoexolearn_source, "_Reader", _Everywhere)
+  """Reads official tables as if every video were there."""
+  found = functools.cache(lambda video_id: epath.Path(f"{video_id}.mp4"))
+  find = lambda self, video_id, where: found(video_id)
+  monkeypatch.setattr(egoexolearn_source.video_finder.VideoFinder, "find", find)
   return egoexolearn_source.read_annotations(epath.Path(path), view=view, media_roots=[], **options)
 
 
@@ -385,3 +383,44 @@ def test_official_files_with_a_tiny_video(tmp_path, annotations, view, video, ex
   skipped = official_egoexolearn.read(output / "skipped.csv")
   late = [row for row in skipped if "before the clip does" in row["reason"]]
   assert late and all(row["clip_id"].startswith(f"{video}_") for row in late)
+
+
+def test_clips_of_questions(place, tmp_path, capsys):
+  path = choice_files.write_association(tmp_path / "association_test_hard.json")
+  media = tmp_path / "media"
+  media.mkdir()
+  for video in ("2c-1", "2c-2", "bee-1", "bee-2"):
+    source = place["media"] / "exo/2c-1.mp4"
+    (media / f"{video}.mp4").symlink_to(source)
+  questions = egoexolearn.read_questions(epath.Path(path))
+  built = {}
+  for view in ("ego", "exo"):
+    assert _build(path, media, tmp_path / view, view=view) == 0
+    card = records.read_card(tmp_path / view)
+    assert (card["unlabelled"], card["metadata"]["table"]) == (["test"], "questions")
+    built[view] = records.ClipDataset(tmp_path / view, "test")
+    wanted = [span.clip_id for span in egoexolearn.spans(questions, view)]
+    assert [clip.clip_id for clip in built[view].clips] == wanted
+  told = capsys.readouterr().err
+  # One ends at 9.5 s of 8 s; another lasts half a second, and shows one.
+  assert told.count("1 of them end beyond their video, or are shorter than a second") == 2
+  assert _numbers(built["exo"], 3) == list(range(7 * FPS, 8 * FPS))
+  assert _numbers(built["ego"], 2) == list(range(FPS))
+  assert _build(path, media, tmp_path / "x", "--hold_out=videos") == 2
+  assert "Leave --narration, --hold_out and --span out" in capsys.readouterr().err
+
+
+def test_clips_of_egomcq(place, tmp_path, capsys):
+  path = choice_files.write_egomcq(tmp_path / "egomcq.json")
+  for video in ("v1", "v2"):
+    (tmp_path / f"{video}.mp4").symlink_to(place["media"] / "exo/2c-1.mp4")
+  command = ["--dataset=egomcq", f"--annotations={path}", f"--output={tmp_path / 'built'}"]
+  assert build_dataset.main([*command, "--processes=1"]) == 2
+  assert "no video of v3 were found" in capsys.readouterr().err
+  (tmp_path / "v3.mp4").symlink_to(place["media"] / "exo/2c-1.mp4")
+  assert build_dataset.main([*command, "--processes=1"]) == 0
+  data = records.ClipDataset(tmp_path / "built", "test")
+  spans = egomcq.spans(egomcq.read_questions(epath.Path(path)))
+  assert [clip.clip_id for clip in data.clips] == [span.clip_id for span in spans]
+  assert (data.view, data.labelled) == ("ego", False)
+  assert _numbers(data, 4) == list(range(4 * FPS, 5 * FPS))

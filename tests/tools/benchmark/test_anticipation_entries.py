@@ -1,0 +1,39 @@
+"""Anticipation through the command, from the scores that evaluating a run leaves."""
+
+from __future__ import annotations
+
+import json
+
+from etils import epath
+import numpy as np
+import pytest
+
+from sum_l_jax.evaluation.labels import result_files
+from sum_l_jax.tools.benchmark.__main__ import main
+from tests.support import official_egoexolearn
+
+
+def test_scores_of_an_evaluated_run(tmp_path, capsys):
+  folder = official_egoexolearn.write_repository(tmp_path / "repository")["anticipation"]
+  # The first segment begins at 0 s: it has no context, so no clip and no scores.
+  clips = ["bee-8_aaaa3333", "another", "2c-1_aaaa2222"]
+  scores = {task: np.full([3, 3], 0.5, np.float32) for task in ("verb", "noun")}
+  labels = {task: np.zeros([3, 3], np.float32) for task in scores}
+  result_files.write_scores(
+    epath.Path(tmp_path), "test", clip_ids=clips, scores=scores, labels=labels
+  )
+  command = ["egoexolearn_anticipation", f"--annotations={folder / 'exo_train_valid.csv'}"]
+  command += [f"--scores={tmp_path / 'scores_test.npz'}", f"--output={tmp_path / 'result.json'}"]
+  assert main(command) == 0
+  result = json.loads((tmp_path / "result.json").read_text("utf-8"))
+  # Of three classes all are predicted: each that counts is found, and the others count 0.
+  values = {name: entry["value"] for name, entry in result["metrics"].items()}
+  assert values == pytest.approx({"verb_recall_at_5": 1 / 3, "noun_recall_at_5": 2 / 3})
+  assert result["counts"]["verb_early"] == 1 and result["counts"]["noun_without_label"] == 1
+  assert result["switches"] == {"early": "unlabelled", "tasks": "both"}
+  assert main([*command, "--set=tasks=noun"]) == 0
+  result = json.loads((tmp_path / "result.json").read_text("utf-8"))
+  assert list(result["metrics"]) == ["noun_recall_at_5"]
+  capsys.readouterr()
+  assert main([*command, "--set=early=counted"]) == 2
+  assert "1 of the benchmark's 2 clips have no scores" in capsys.readouterr().err
