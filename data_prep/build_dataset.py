@@ -530,8 +530,8 @@ def make_parser() -> argparse.ArgumentParser:
   add(
     "--unpaired",
     action="store_true",
-    help="egoexo4d: give each capture to the ego or to the exo data set, by a hash of its id,"
-    " so that no moment is seen from both",
+    help="egoexo4d, egoexo4d_keysteps: give each capture to the ego or to the exo data set, by a"
+    " hash of its id, so that no moment is seen from both",
   )
   add(
     "--hold_out",

@@ -21,6 +21,7 @@ from data_prep import build_dataset
 from data_prep.checks import index_checks
 from data_prep.checks.finding import Finding
 from data_prep.sources import charades_ego
+from data_prep.sources import ego_exo4d
 from data_prep.sources import egoexolearn_source
 from data_prep.sources import epic_kitchens
 from data_prep.sources import lemma
@@ -45,6 +46,7 @@ class Official:
       set that is built from one alone.
     test_clips: numbers of clips of the splits that are files of their own,
       whatever the rule.
+    takes: numbers of takes that the official list of splits has, by split.
     clips_of_view: numbers of clips of the splits of a view, by (view, split), for
       a data set whose views have other clips.
     videos: numbers of videos of the splits of a view, and the share of them by
@@ -59,6 +61,7 @@ class Official:
   clips: Mapping[str, int] = dataclasses.field(default_factory=dict)
   files: Mapping[str, int] = dataclasses.field(default_factory=dict)
   test_clips: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  takes: Mapping[str, int] = dataclasses.field(default_factory=dict)
   clips_of_view: Mapping[tuple[str, str], int] = dataclasses.field(default_factory=dict)
   videos: Mapping[tuple[str, str], tuple[int, float]] = dataclasses.field(default_factory=dict)
   tables: Mapping[tuple[str, str, str], int] = dataclasses.field(default_factory=dict)
@@ -162,6 +165,7 @@ OFFICIAL: Mapping[str, Official] = {
   ),
   "egoexo4d": Official(
     {},
+    takes=ego_exo4d.OFFICIAL_TAKES,
     quirks=(
       "both views of a take were filmed together; --unpaired gives each capture to one view",
       "some steps are outside the taxonomy, and have no class",
@@ -239,6 +243,13 @@ def check_total(splits: index_checks.Splits) -> Iterator[Finding]:
   official = _of(data)
   if official is None:
     return
+  listed = data.metadata.get(ego_exo4d.TAKES)
+  if official.takes and listed != official.takes:
+    yield Finding.warning(
+      "takes",
+      f"splits.json lists takes {listed}; version 2 of Ego-Exo4D has {dict(official.takes)}."
+      " Results of other versions, or of a part, can't be compared with published ones.",
+    )
   if official.tables:
     yield from _check_tables(data, official, splits)
     return

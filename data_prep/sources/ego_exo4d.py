@@ -52,6 +52,9 @@ SUBJECTS = ("all", "wearer")
 # What 32 frames at stride 2 span at 30 frames a second.
 WINDOW_SECONDS = 63 / take_cameras.FPS
 TASK = "keystep"
+# Key of the metadata: numbers of takes that `splits.json` lists, by split.
+TAKES = "takes"
+OFFICIAL_TAKES = {"train": 3_072, "val": 842, "test": 1_121}
 # The label of descriptions, which have none of their own.
 ACTIVITY = "activity"
 
@@ -280,7 +283,11 @@ def read_annotations(
       clips += maker.make(example)
   notes = [f"{number:,} left out: {reason}" for reason, number in sorted(left_out.items())]
   return clip_specs.Annotations(
-    clips, tasks, (takes.file, splits_file, *files.values()), notes=notes
+    clips,
+    tasks,
+    (takes.file, splits_file, *files.values()),
+    metadata={TAKES: dict(collections.Counter(map(str, split_of.values())))},
+    notes=notes,
   )
 
 

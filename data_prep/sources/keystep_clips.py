@@ -7,6 +7,7 @@ predicted. `sum_l_jax/evaluation/benchmarks/keystep_files.py` reads the files.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Sequence
 import pathlib
 
@@ -22,6 +23,13 @@ from sum_l_jax.system import progress
 # Where the client puts the clips, below a folder of --media.
 _FOLDERS = ("", "keystep_benchmark/clips_448p/", "clips_448p/", "keystep_benchmark/")
 
+# Reasons for which segments are left out by rule, as notes say them.
+_NO_BEST = (
+  "segments without a clip of the take's best camera, or whose take has none (--cameras=all takes"
+  " every one)"
+)
+_OTHER_SIDE = "segments of captures on the other view's side (--unpaired)"
+
 
 def read_annotations(
   directory: epath.Path,
@@ -30,19 +38,22 @@ def read_annotations(
   media_roots: Sequence[epath.Path],
   cameras: str = take_cameras.BEST,
   test_sets: bool = False,
+  unpaired: bool = False,
   problems: clip_specs.Problems | None = None,
 ) -> clip_specs.Annotations:
   """Reads the benchmark.
 
   Args:
     directory: folder of the download, or of the annotations, or the folder
-      `keystep_benchmark`. The third person's cameras are chosen by `takes.json`,
-      which must then be there too.
+      `keystep_benchmark`. The third person's cameras and the sides of captures are
+      chosen by `takes.json`, which must then be there too.
     view: "ego" or "exo".
     media_roots: folders of the part `keystep_benchmark/clips_448p`.
     cameras: "best" takes the third-person camera that shows the take best, "all"
       takes every one.
     test_sets: whether to add the test segments, which only the first person has.
+    unpaired: whether each capture trains and validates in one view only, by a hash
+      of its id.
     problems: what to do with a clip that isn't there; None raises.
 
   Returns:
@@ -66,11 +77,11 @@ def read_annotations(
   names = {s: n for s, n in keystep_files.FILES.items() if s != keystep_files.TEST or test_sets}
   files = {split: keystep_files.find_file(directory, name) for split, name in names.items()}
   used = [classes_file, *files.values()]
-  chooser = None
-  if view == types.EXO:
-    found = ego_exo4d.find_file(directory, take_cameras.TAKES_FILE)
-    chooser = _Chooser(take_cameras.Takes(found, media_roots), cameras)
-    used.append(found)
+  takes = None
+  if view == types.EXO or unpaired:
+    takes = take_cameras.Takes(ego_exo4d.find_file(directory, take_cameras.TAKES_FILE), media_roots)
+    used.append(takes.file)
+  chooser = _Chooser(takes, view, cameras, unpaired)
   clips: dict[str, list[clip_specs.ClipSpec]] = {split: [] for split in files}
   for split, file in files.items():
     segments = keystep_files.read_segments(file, task.num_classes)
@@ -78,14 +89,9 @@ def read_annotations(
       with problems.of(segment.segment_id, segment.where):
         if split != keystep_files.TEST and segment.label is None:
           raise ValueError(f"{segment.where}: label_id is missing. Take the official file.")
-        for path in chooser.choose(segment) if chooser else (segment.ego,):
+        for path in chooser.choose(segment, tested=split == keystep_files.TEST):
           clips[split].append(_make_clip(segment, path, split, task, media_roots))
-  notes = []
-  if chooser and chooser.without:
-    notes.append(
-      f"{chooser.without:,} left out: segments without a clip of the take's best camera, or whose"
-      " take has none (--cameras=all takes every one)"
-    )
+  notes = [f"{number:,} left out: {why}" for why, number in chooser.left_out.items()]
   unlabelled = {s: c for s, c in clips.items() if s == keystep_files.TEST}
   labelled = [c for s, found in clips.items() if s not in unlabelled for c in found]
   warnings = []
@@ -105,23 +111,39 @@ def read_annotations(
 
 
 class _Chooser:
-  """Chooses the third person's clips of a segment.
+  """Chooses the clips of a segment.
 
   Attributes:
-    without: number of segments of which it found none.
+    left_out: numbers of segments of which there is none, by reason.
   """
 
-  def __init__(self, takes: take_cameras.Takes, cameras: str) -> None:
+  def __init__(
+    self, takes: take_cameras.Takes | None, view: str, cameras: str, unpaired: bool
+  ) -> None:
     self._takes = takes
+    self._view = view
     self._cameras = cameras
-    self.without = 0
+    self._unpaired = unpaired
+    self.left_out: collections.Counter[str] = collections.Counter()
 
-  def choose(self, segment: keystep_files.Segment) -> list[str]:
-    """Paths of the clips."""
+  def choose(self, segment: keystep_files.Segment, *, tested: bool) -> Sequence[str]:
+    """Paths of the clips.
+
+    Args:
+      segment: the segment.
+      tested: whether it is of the test, which the first person alone has.
+    """
+    if self._takes is None or tested:
+      return (segment.ego,)
     take = self._takes.get(segment.take_uid, segment.where)
+    if self._unpaired and take_cameras.side(take.capture_or_error()) != self._view:
+      self.left_out[_OTHER_SIDE] += 1
+      return ()
+    if self._view == types.EGO:
+      return (segment.ego,)
     wanted = take.chosen(types.EXO, self._cameras, "")
     found = [p for p in segment.others if keystep_files.camera(p, segment.where) in wanted]
-    self.without += not found
+    self.left_out.update({} if found else {_NO_BEST: 1})
     return found
 
 

@@ -140,11 +140,11 @@ SOURCES: Mapping[str, Source] = {
   "egoexo4d_keysteps": Source(
     keystep_clips.read_annotations,
     types.EGO,
-    {"cameras": take_cameras.BEST, "test_sets": False},
+    {"cameras": take_cameras.BEST, "test_sets": False, "unpaired": False},
     about=source_pages.PAGES["egoexo4d"],
     group=lambda video_id: "",
     views=True,
-    identifies=("cameras",),
+    identifies=("cameras", "unpaired"),
   ),
   "ego2exo": Source(
     ego2exo.read_annotations,

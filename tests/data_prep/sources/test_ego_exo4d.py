@@ -10,6 +10,7 @@ from etils import epath
 import pytest
 
 from data_prep import build_dataset
+from data_prep import doctor
 from data_prep.sources import clip_specs
 from data_prep.sources import ego_exo4d
 from data_prep.sources import take_cameras
@@ -101,6 +102,11 @@ def test_keysteps_of_the_first_person(release, tmp_path, capsys):
   assert "note: 1 left out: segments of no step of the taxonomy" in said
   assert "note: 1 left out: repetitions of a segment" in said
   assert train.metadata["source"] == "egoexo4d" and train.metadata["unpaired"] is False
+  # The doctor knows how many takes the release has.
+  assert doctor.main([str(tmp_path / "ego")]) == 0
+  said = " ".join(capsys.readouterr().out.split())
+  assert "splits.json lists takes {'train': 2, 'val': 1, 'test': 1}; version 2" in said
+  assert "{'train': 3072, 'val': 842, 'test': 1121}" in said
 
 
 def test_third_person_by_the_best_camera_or_all(release, tmp_path):

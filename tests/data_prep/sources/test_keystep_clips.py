@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 
@@ -91,6 +92,24 @@ def test_benchmark_clips_of_the_third_person(release):
     " (--cameras=all takes every one)"
   ]
   assert read(cameras="all") == (["cam01", "cam02", "gp01", "gp02", "cam01"], [])
+
+
+def test_no_capture_of_the_benchmark_is_in_both_views(release):
+  def takes(view, **options):
+    found = keystep_clips.read_annotations(
+      epath.Path(release), view=view, media_roots=[epath.Path(release)], unpaired=True, **options
+    )
+    return {c.video_id for c in found.clips}, {c.video_id for c in found.unlabelled.get("test", ())}
+
+  ego, tested = takes("ego", test_sets=True)
+  exo, _ = takes("exo", cameras="all")
+  # The rule, restated: the first byte of a hash of the capture's id.
+  ego_side = lambda n: hashlib.sha256(f"unpaired capture-{n}".encode()).digest()[0] < 128
+  names = {1: "uni_brew_1", 2: "uni_bike_2", 3: "uni_salad_3"}
+  assert ego == {name for n, name in names.items() if ego_side(n)}
+  assert exo == set(names.values()) - ego and ego and exo
+  # The test has no other view, and stays.
+  assert tested == {"uni_salad_4"}
 
 
 def test_a_segment_has_one_id_in_all_its_files(release):

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
+from data_prep.clips import clip_dataset
+from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.data import records
+from sum_l_jax.data import segment_ids
+from sum_l_jax.evaluation.retrieval import embedding
 from sum_l_jax.tools.benchmark.__main__ import main
 from tests.support import ego_exo_files
+from tests.support import tiny_data
 from tests.support.ego_exo_files import BREW
 from tests.support.ego_exo_files import SALAD
 
@@ -104,3 +111,43 @@ def test_retrieval_between_the_views(tmp_path, capsys):
   np.savez(path, clip_id=np.array(["a", "b"]), view=views[2:4], vector=vectors[:2])
   assert main(["egoexo4d_retrieval", f"--embeddings={path}"]) == 2
   assert "Clip 'a' doesn't say which segment it shows" in capsys.readouterr().err
+
+
+def _same_moments(folder, view, camera):
+  """Six clips of one view, whose ids name moments; the last one is of one view alone."""
+  clips = [
+    dataclasses.replace(clip, clip_id=segment_ids.clip_id(f"moment-{number}", camera))
+    for number, clip in enumerate(tiny_data.noise_clips(view, 6, seed=len(view)))
+  ]
+  clips[-1] = dataclasses.replace(clips[-1], clip_id=segment_ids.clip_id(view, camera))
+  clip_dataset.write_clip_dataset(
+    folder,
+    name="moments",
+    view=view,
+    tasks=tiny_data.SOFTMAX_TASKS,
+    splits={"validation": lambda: clips},
+    metadata={},
+  )
+  return folder
+
+
+def test_retrieval_with_both_towers_of_a_checkpoint(finished, tmp_path):
+  folders = {
+    view: _same_moments(tmp_path / view, view, camera)
+    for view, camera in (("ego", "aria01"), ("exo", "cam01"))
+  }
+  sets = [f"--{view}={folder}:validation" for view, folder in folders.items()]
+  result = run(tmp_path, "egoexo4d_retrieval", f"--checkpoint={finished[0]}", *sets)
+  embedder = embedding.Embedder(weight_files.read_weights(finished[0]))
+  vectors = {v: embedder(records.ClipDataset(f, "validation")).vectors for v, f in folders.items()}
+  cosines = np.round((vectors["ego"] @ vectors["exo"].T) * 2**20)
+  for name, scores in (("ego_to_exo", cosines), ("exo_to_ego", cosines.T)):
+    # The five moments that both views have; the rank of the own one among six.
+    ranks = [int((row > row[i]).sum()) for i, row in enumerate(scores[:5])]
+    ties = [int((row == row[i]).sum()) for i, row in enumerate(scores[:5])]
+    assert set(ties) == {1}
+    for k in (1, 5):
+      value = result["metrics"][f"{name}_recall_at_{k}"]["value"]
+      assert value == pytest.approx(np.mean([rank < k for rank in ranks]))
+  assert result["counts"]["segments_in_both"] == 5 and result["counts"]["ego_clips"] == 6
+  assert len(result["of"]["datasets"]) == 2
