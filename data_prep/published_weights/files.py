@@ -23,11 +23,11 @@ import zipfile
 from etils import epath
 import numpy as np
 
-from data_prep.sources import safe_pickle
 from sum_l_jax.system import addresses
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import command_line
 from sum_l_jax.system import npz_files
+from sum_l_jax.system import safe_pickle
 from sum_l_jax.system import storage
 
 # Old-style files hold the magic number, the version, the machine, the content and

@@ -30,11 +30,11 @@ from etils import epath
 
 from data_prep.sources import clip_specs
 from data_prep.sources import lemma_narration
-from data_prep.sources import safe_pickle
 from data_prep.sources import split_rules
 from sum_l_jax import types
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import progress
+from sum_l_jax.system import safe_pickle
 from sum_l_jax.system import storage
 
 FPS = 24.0

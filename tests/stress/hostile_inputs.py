@@ -27,7 +27,6 @@ import safetensors.numpy
 from data_prep.published_weights import files
 from data_prep.sources import lemma_narration
 from data_prep.sources import manifest
-from data_prep.sources import safe_pickle
 from sum_l_jax import build
 from sum_l_jax import types
 from sum_l_jax.checkpoint import integrity
@@ -41,6 +40,7 @@ from sum_l_jax.evaluation import towers
 from sum_l_jax.evaluation.labels import result_files
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import run_files
+from sum_l_jax.system import safe_pickle
 from sum_l_jax.system import text_cleaning
 from sum_l_jax.tools import page
 from sum_l_jax.tools.export import export_format

@@ -10,7 +10,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from data_prep.sources import safe_pickle
+from sum_l_jax.system import safe_pickle
 from tests.stress import hostile_inputs
 from tests.support import opcode_streams
 
