@@ -73,7 +73,8 @@ def _listing() -> str:
   parts = []
   for name, benchmark in benchmark_table.BENCHMARKS.items():
     needs = [f"--annotations: {benchmark.annotations}"] if benchmark.annotations else []
-    needs += [f"--{view}: its {view} clips, or --embeddings" for view in benchmark.views]
+    instead = "for the class heads of --checkpoint" if benchmark.heads else "or --embeddings"
+    needs += [f"--{view}: its {view} clips, {instead}" for view in benchmark.views]
     needs += ["--narrations: vectors of the sentences of --texts"] if benchmark.texts else []
     needs += [f"--scores: {benchmark.matrix}, in place of the above"] if benchmark.matrix else []
     for key, switch in benchmark.switches.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from sum_l_jax import types
 from sum_l_jax.evaluation.benchmarks import egoexolearn
 from sum_l_jax.evaluation.benchmarks import egoexolearn_tables
 from sum_l_jax.evaluation.benchmarks import protocol
@@ -35,7 +36,8 @@ ENTRIES = (
     egoexolearn.ANTICIPATION,
     annotations="ego_test_valid.csv or another table of balanced_full_annotation, with"
     " valid_verbs.txt and valid_nouns.txt beside it",
-    views=(),
+    views=types.VIEWS,
+    heads=True,
     score=_score,
     switches={
       "early": benchmark_inputs.Switch(

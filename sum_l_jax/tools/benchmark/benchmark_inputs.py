@@ -56,6 +56,8 @@ class Benchmark:
       replaces; none where names have no place in its sentences.
     matrix: whether --scores may replace clips and sentences, and which rows and
       columns it has; "" where it can't.
+    heads: whether the class heads of --checkpoint score the clips, and no vectors are
+      compared.
   """
 
   protocol: protocol.Protocol
@@ -66,6 +68,7 @@ class Benchmark:
   switches: Mapping[str, Switch] = dataclasses.field(default_factory=dict)
   templates: tuple[str, ...] = ()
   matrix: str = ""
+  heads: bool = False
 
 
 class Inputs:
@@ -177,10 +180,11 @@ class Inputs:
     return found.astype(np.float64)
 
   def class_scores(self, ids: Sequence[str], task: str, num_classes: int) -> np.ndarray:
-    """The class scores of clips, float64 `[len(ids), num_classes]`, by --scores.
+    """The class scores of clips, float64 `[len(ids), num_classes]`.
 
-    A `.npz` file is one that evaluation wrote (`scores_<split>.npz`), whose rows are
-    found by the ids of the clips. A `.npy` file is a matrix in the order of the ids.
+    They are those of the class heads of --checkpoint, or of --scores: a `.npz` file is
+    one that evaluation wrote (`scores_<split>.npz`), whose rows are found by the ids
+    of the clips. A `.npy` file is a matrix in the order of the ids.
 
     Args:
       ids: ids of the clips, as the builder derives them.
@@ -191,6 +195,16 @@ class Inputs:
       FileNotFoundError, ValueError: there is no such file, it has other classes, or
         a clip has no score.
     """
+    if not self._scores and self._checkpoint:
+      found = self._head_scores.get(task, {})
+      source = f"{self._checkpoint!r}"
+      if not found:
+        raise ValueError(
+          f"The benchmark needs the scores of {task}, and {source} has no such head. Give a"
+          " checkpoint that was trained for the classes of the benchmark."
+        )
+      names = np.array(list(found))
+      return self._rows_of(ids, names, np.stack(list(found.values())), num_classes, source, task)
     if not self._scores:
       raise ValueError(
         "The benchmark needs the scores of classes: give --scores=scores_SPLIT.npz, which"
@@ -208,10 +222,28 @@ class Inputs:
       what="file of scores",
       command="python -m sum_l_jax.main --mode=eval",
     )
-    names, scores = arrays["clip_id"], arrays[key]
+    found = self._rows_of(
+      ids, arrays["clip_id"], arrays[key], num_classes, f"{self._scores!r}", key
+    )
+    self.about["scores"] = {
+      "file": self._scores,
+      "sha256": storage.sha256(addresses.path(self._scores)),
+    }
+    return found
+
+  def _rows_of(
+    self,
+    ids: Sequence[str],
+    names: np.ndarray,
+    scores: np.ndarray,
+    num_classes: int,
+    source: str,
+    key: str,
+  ) -> np.ndarray:
+    """The rows of scores [N, K] that are of the clips, by their ids."""
     if scores.shape != (len(names), num_classes) or scores.dtype.kind != "f":
       raise ValueError(
-        f"--scores: {key} in {self._scores!r} must be of {num_classes} classes,"
+        f"{key} in {source} must be of {num_classes} classes,"
         f" [{len(names)}, {num_classes}], got {scores.shape} {scores.dtype}. The checkpoint must"
         " have been trained for the classes of the benchmark."
       )
@@ -220,14 +252,10 @@ class Inputs:
     missing = [name for name in ids if name not in row_of or not scored[row_of[name]]]
     if missing:
       raise ValueError(
-        f"--scores: {len(missing)} of the benchmark's {len(ids)} clips have no scores in"
-        f" {self._scores!r}: {command_line.some([repr(name) for name in missing])}. Evaluate the"
+        f"{len(missing)} of the benchmark's {len(ids)} clips have no scores in"
+        f" {source}: {command_line.some([repr(name) for name in missing])}. Evaluate the"
         " data set that has all of them."
       )
-    self.about["scores"] = {
-      "file": self._scores,
-      "sha256": storage.sha256(addresses.path(self._scores)),
-    }
     return scores[[row_of[name] for name in ids]].astype(np.float64)
 
   def all_clips(self, view: str) -> tuple[list[str], np.ndarray]:
@@ -359,6 +387,34 @@ class Inputs:
     from sum_l_jax.evaluation.retrieval import embedding
 
     return embedding.Embedder(self._weights, **self._embedder_options)
+
+  @functools.cached_property
+  def _head_scores(self) -> dict[str, dict[str, np.ndarray]]:
+    """The probabilities by the checkpoint's heads, by task and id of the clip."""
+    from sum_l_jax.checkpoint import weight_files
+    from sum_l_jax.data import clip_selection
+    from sum_l_jax.evaluation.labels import class_heads
+
+    if not any(self._datasets.values()):
+      raise ValueError("The benchmark needs the clips to be scored: give --ego or --exo=DIR:SPLIT.")
+    found: dict[str, dict[str, np.ndarray]] = {}
+    sums = self.about.setdefault("checkpoint_sha256", {})
+    for view, given in self._datasets.items():
+      for text in command_line.names(given):
+        dataset = clip_selection.open_dataset(text)
+        if dataset.view != view:
+          raise ValueError(
+            f"--{view}={text}: {dataset!r} is of view {dataset.view!r}. Give it to"
+            f" --{dataset.view}."
+          )
+        scores = class_heads.score_clips(self._weights, dataset, **self._embedder_options)
+        ids = [clip.clip_id for clip in dataset.clips]
+        for task, rows in scores.items():
+          found.setdefault(task, {}).update(zip(ids, rows, strict=True))
+        self.about.setdefault("datasets", {})[repr(dataset)] = dataset.fingerprint
+        self.about["views"] = [self._embedder_options.get(n, 1) for n in ("clips", "crops")]
+        sums[view] = weight_files.weights_sha256(self._weights, view)
+    return found
 
   def _embedded(self, view: str, each_view: bool = False) -> dict[str, np.ndarray]:
     """The vectors of the clips of a view's data sets, by id."""

@@ -71,7 +71,8 @@ def check_options(benchmark: benchmark_inputs.Benchmark, options: argparse.Names
   unused += ["--scores"] if not benchmark.matrix else []
   unused += ["--narrations"] if benchmark.texts is None else []
   unused += ["--template"] if not benchmark.templates else []
-  unused += ["--checkpoint", "--embeddings"] if not benchmark.views else []
+  unused += ["--checkpoint"] if not benchmark.views else []
+  unused += ["--embeddings"] if not benchmark.views or benchmark.heads else []
   given = [option for option in unused if getattr(options, option.removeprefix("--"))]
   if given:
     raise ValueError(f"{name} does not read {given[0]}. Leave it out; --list says what it needs.")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 from etils import epath
 import numpy as np
 import pytest
 
 from sum_l_jax.evaluation.labels import result_files
+from sum_l_jax.tools.benchmark import benchmark_inputs
 from sum_l_jax.tools.benchmark.__main__ import main
 from tests.support import official_egoexolearn
 
@@ -37,3 +39,40 @@ def test_scores_of_an_evaluated_run(tmp_path, capsys):
   capsys.readouterr()
   assert main([*command, "--set=early=counted"]) == 2
   assert "1 of the benchmark's 2 clips have no scores" in capsys.readouterr().err
+
+
+def test_the_heads_of_a_checkpoint_score_as_evaluation_does(finished, tiny_ego, tmp_path):
+  ids, stored, _ = result_files.read_scores(finished[0], "val")
+  inputs = benchmark_inputs.Inputs(
+    datasets={"ego": f"{tiny_ego}:val"},
+    checkpoint=str(finished[0]),
+    embedder={"clips": 2, "crops": 1, "batch_size": 3},
+  )
+  for task, scores in stored.items():
+    chosen = ids[::-1].tolist()
+    found = inputs.class_scores(chosen, task, scores.shape[1])
+    np.testing.assert_allclose(found, scores[::-1], atol=2e-6)
+    assert not np.allclose(found[0], found[1])
+    with pytest.raises(ValueError, match=f"must be of {scores.shape[1] + 1} classes"):
+      inputs.class_scores(chosen, task, scores.shape[1] + 1)
+  assert inputs.about["views"] == [2, 1] and inputs.about["checkpoint_sha256"].keys() == {"ego"}
+  with pytest.raises(ValueError, match="has no such head"):
+    inputs.class_scores(chosen, "step", 27)
+  with pytest.raises(ValueError, match="clips have no scores"):
+    inputs.class_scores(["absent"], "verb", stored["verb"].shape[1])
+  # Classes of other names are not those of the checkpoint.
+  other = tmp_path / "other"
+  shutil.copytree(tiny_ego, other)
+  card = json.loads((other / "card.json").read_text("utf-8"))
+  names = card["tasks"]["verb"]["class_names"]
+  card["tasks"]["verb"]["class_names"] = [*names[1:], names[0]]
+  (other / "card.json").write_text(json.dumps(card))
+  inputs = benchmark_inputs.Inputs(datasets={"ego": f"{other}:val"}, checkpoint=str(finished[0]))
+  with pytest.raises(ValueError, match="verb classes of .* are not those of"):
+    inputs.class_scores(chosen, "verb", len(names))
+
+
+def test_vectors_are_not_read(tmp_path, capsys):
+  command = ["egoexolearn_anticipation", f"--annotations={tmp_path}", "--embeddings=a.npz"]
+  assert main(command) == 2
+  assert "does not read --embeddings" in capsys.readouterr().err
