@@ -40,10 +40,6 @@ _DAYS = re.compile(r"(\d{1,6}) days? \+?(?=\d)")
 
 _Number = TypeVar("_Number", int, float)
 
-read_rows = csv_rows.read_rows
-check_cells = csv_rows.check_cells
-parse_int = csv_rows.parse_int
-
 
 @dataclasses.dataclass(frozen=True)
 class ClipSpec:
