@@ -6,6 +6,9 @@ from collections.abc import Sequence
 import csv
 import pathlib
 
+# The official annotations are CC BY-NC 4.0; who has them puts them here.
+OFFICIAL = pathlib.Path(__file__).parents[3] / "shared/data/crossview/epic-kitchens-100-annotations"
+
 COLUMNS = (
   *("narration_id", "participant_id", "video_id", "narration_timestamp", "start_timestamp"),
   *("stop_timestamp", "start_frame", "stop_frame", "narration", "verb", "verb_class", "noun"),

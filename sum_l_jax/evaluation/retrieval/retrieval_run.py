@@ -143,6 +143,7 @@ def definitions(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     "retrieval": "ranking by cosine of embeddings, see docs/retrieval.md;"
     " relevance by labels (same verb and noun 1, one of them"
     " 0.5), as text_... by the narrations' cosine; random_... of"
-    " keys in random order; mir: EPIC-KITCHENS-100"
-    " multi-instance retrieval of ego clips and narrations"
+    " keys in random order; mir: the measure of EPIC-KITCHENS-100"
+    " multi-instance retrieval on these ego clips and their distinct"
+    " narrations, which is not its benchmark (docs/benchmarks.md)"
   }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+
 from etils import epath
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from sum_l_jax.evaluation.benchmarks import epic100_mir
 from tests.support import epic100_files
 
+DIRECTIONS = ("video_to_text", "text_to_video")
 CLIPS = [
   epic100_files.row("P01_11_0", 0, [0]),
   epic100_files.row("P01_11_1", 1, [0, 1]),
@@ -129,3 +132,46 @@ def test_what_is_wrong_with_the_files_is_said(folder):
   test.write_text(test.read_text().replace("[2]", "[2"))
   with pytest.raises(ValueError, match=r"must be a list of class ids like \[17, 52\], got '\[2'"):
     epic100_mir.read_gallery(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+  not epic100_files.OFFICIAL.exists(),
+  reason=f"needs {'/'.join(epic100_files.OFFICIAL.parts[-4:])} (CC BY-NC 4.0)",
+)
+def test_the_official_gallery_and_its_golden_values():
+  """A lexical score without ties, by the official formulas in another program."""
+  gallery = epic100_mir.read_gallery(epath.Path(epic100_files.OFFICIAL))
+  assert gallery.relevance.shape == (9668, 3842) and len(set(gallery.texts)) == 3835
+  assert gallery.relevance.mean() == pytest.approx(0.0549, abs=5e-5)
+  assert gallery.notes[0].startswith("6 rows of EPIC_100_retrieval_test_sentence.csv have another")
+  text_of = dict(zip(gallery.clip_ids, _narrations(epic100_files.OFFICIAL), strict=True))
+  sides = [[set(text.split()) for text in texts] for texts in (text_of.values(), gallery.texts)]
+  words = {word: i for i, word in enumerate(sorted(set().union(*sides[0], *sides[1])))}
+  hot = [np.zeros((len(side), len(words))) for side in sides]
+  for array, side in zip(hot, sides):
+    for row, own in enumerate(side):
+      array[row, [words[word] for word in own]] = 1.0
+  shared = hot[0] @ hot[1].T
+  jaccard = shared / (hot[0].sum(1)[:, None] + hot[1].sum(1) - shared)
+  rows, columns = np.arange(9668)[:, None], np.arange(3842)
+  order = (7919 * rows + 104729 * columns) % 1000003 / 1000003
+  found = epic100_mir.score(jaccard + 1e-6 * order, gallery).metrics
+  for name, value in {
+    "video_to_text_map": 0.7330019965,
+    "text_to_video_map": 0.8069064444,
+    "video_to_text_strict_map": 0.5575351338,
+    "text_to_video_strict_map": 0.6755726635,
+    "video_to_text_ndcg": 0.6370901011,
+    "text_to_video_ndcg": 0.6355169627,
+  }.items():
+    assert found[name].value == pytest.approx(value, abs=1e-9), name
+  chances = [found[f"{n}_{m}"].chance for m in ("map", "ndcg") for n in DIRECTIONS]
+  # Published: 5.7, 5.6, 10.8 and 10.9 %; four draws of the official scorer agree.
+  assert chances == pytest.approx([0.0569, 0.0558, 0.1080, 0.1095], abs=1e-4)
+
+
+def _narrations(folder):
+  path = folder / "retrieval_annotations/EPIC_100_retrieval_test.csv"
+  with path.open(newline="", encoding="utf-8") as file:
+    return [row["narration"] for row in csv.DictReader(file)]
