@@ -183,7 +183,7 @@ def score(scores: np.ndarray, gallery: Gallery, *, block: int = cosine.BLOCK) ->
   ):
     relevance = ranking.dense(gains)
     found[name] = ranking.per_query(matrix, relevance, block=block, cut=True)
-    random[name] = ranking.chance(*gains.shape, relevance, block=block, cut=True)
+    random[name] = ranking.chance(len(gains), len(gains.T), relevance, block=block, cut=True)
   metrics = {}
   for key, shown in _METRICS.items():
     both = [found[name][key] for name in _DIRECTIONS]

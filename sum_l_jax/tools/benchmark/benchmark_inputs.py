@@ -248,7 +248,7 @@ class Inputs:
         " have been trained for the classes of the benchmark."
       )
     row_of = {name: row for row, name in enumerate(names.astype(str).tolist())}
-    scored = np.isfinite(scores).all(axis=1)
+    scored = np.all(np.isfinite(scores), axis=1)
     missing = [name for name in ids if name not in row_of or not scored[row_of[name]]]
     if missing:
       raise ValueError(

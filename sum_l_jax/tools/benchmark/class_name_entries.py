@@ -54,8 +54,9 @@ def largest(scores: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     vectors: `[N, V, D]`; a view that couldn't be read is zeros and doesn't count,
       unless the clip has no other.
   """
-  read = vectors.any(axis=2, keepdims=True)
-  return np.where(read | ~read.any(axis=1, keepdims=True), scores, -np.inf).max(axis=1)
+  read = np.any(vectors, axis=2, keepdims=True)
+  counted = read | ~np.any(read, axis=1, keepdims=True)
+  return np.where(counted, scores, -np.inf).max(axis=1)
 
 
 def _name_texts(inputs: benchmark_inputs.Inputs, names: list[str]) -> list[str]:
