@@ -25,7 +25,6 @@ import numpy as np
 
 from data_prep.mining import narration_classifier
 from sum_l_jax import types
-from sum_l_jax.data import examples
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
 from sum_l_jax.data import transferred_labels
@@ -114,7 +113,8 @@ def label(
       right = _agreement(fit(~held).predict(table.vectors[rows[held]]), hot[held])
       said += f"; of {int(held.sum())} clips with other narrations {right:.1%} are labelled rightly"
     labels[name] = fit(np.ones_like(held)).predict(vectors)
-    lines.append(said + _of_target(task, target, labels[name]))
+    taught = {task.class_names[k] for k in np.flatnonzero(hot.sum(0))}
+    lines.append(said + _of_target(task, taught, target, labels[name]))
   found = transferred_labels.TransferredLabels(
     {name: source.tasks[name] for name in names},
     labels,
@@ -139,30 +139,38 @@ def _agreement(found: np.ndarray, hot: np.ndarray) -> float:
   return float(np.mean(np.all(found == hot, axis=1)))
 
 
-def _of_target(task: types.Task, target: Sequence[records.ClipDataset], found: np.ndarray) -> str:
-  """How the labels go with those that the target has itself, by the classes' names."""
-  equal, start = [], 0
+def _of_target(
+  task: types.Task,
+  taught: set[str],
+  target: Sequence[records.ClipDataset],
+  found: np.ndarray,
+) -> str:
+  """How the labels go with those that the target has itself, by the classes' names.
+
+  Args:
+    task: the source's task.
+    taught: names of the classes that occur in the source.
+    target: data sets that were labelled.
+    found: labels of their clips.
+  """
+  equal, others, start = [], 0, 0
   for data in target:
     part, start = found[start : start + len(data)], start + len(data)
     own = data.tasks.get(task.name)
     if not data.labelled or own is None or own.kind != task.kind:
       continue
-    values = examples.label_arrays(data, range(len(data)))[task.name]
-    for given, mine in zip(part, values):
-      names = (
-        ({task.class_names[int(given)]}, {own.class_names[int(mine)]})
-        if task.kind == types.SOFTMAX
-        else (
-          {task.class_names[k] for k in np.flatnonzero(given)},
-          {own.class_names[k] for k in np.flatnonzero(mine)},
-        )
-      )
-      if names[1] <= set(task.class_names):
-        equal.append(names[0] == names[1])
+    for given, clip in zip(part, data.clips):
+      names = {own.class_names[k] for k in clip.labels.get(task.name, ())}
+      labels = [given] if task.kind == types.SOFTMAX else np.flatnonzero(given)
+      if names <= taught:
+        equal.append({task.class_names[k] for k in labels} == names)
+      else:
+        others += 1
   if not equal:
     return ""
   return (
-    f"; {np.mean(equal):.1%} of {len(equal)} target clips of these classes have their own label"
+    f"; {np.mean(equal):.1%} of {len(equal):,} target clips have their own label, and"
+    f" {others:,} show a class that the source does not teach"
   )
 
 

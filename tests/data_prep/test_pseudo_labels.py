@@ -93,7 +93,7 @@ def test_multi_label_sources_and_quality(made, tiny_ego):
   # The ego clips' own nouns are of the other kind, and are not compared.
   assert "own label" not in lines[0]
   same, lines = pseudo_labels.label(source=target, target=[target], table=table, tasks=["verb"])
-  assert "100.0% of 17 target clips of these classes have their own label" in lines[0]
+  assert "100.0% of 17 target clips have their own label, and 0 show a class" in lines[0]
   relabelled = same.relabel([target])[0]
   assert [c.labels for c in relabelled.clips] == [{"verb": c.labels["verb"]} for c in target.clips]
   assert relabelled.annotation_fingerprint == target.annotation_fingerprint

@@ -594,3 +594,12 @@ def test_whole_study(tiny_ego, tiny_exo, tiny_tables, finished, tmp_path, capsys
   monkeypatch.setattr(runner, "_start", None)
   assert main(ask) == 0
   assert "3 of 3 runs are there already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["objectives", "objectives_validation", "shared_encoder"])
+def test_the_plans_of_the_benchmarks_are_runs_of_the_demo(name):
+  """Each row resolves, so that no night is lost to a wrong field."""
+  study = study_rows.read(str(ROOT / f"benchmarks/{name}.json"))
+  cells = plan.Planner(study, DEMO, (), pathlib.Path("w")).cells([3])
+  assert [cell.row for cell in cells] == ["stage_one", *(row.name for row in study.rows)]
+  assert all("world=3" in cell.command[2] for cell in cells)
