@@ -194,6 +194,7 @@ def test_which_commands_are_not_run():
     "benchmarks.tpu_layers",
     "data_prep.beam",
     "data_prep.convert_weights",
+    "data_prep.mining_precision",
     "sum_l_jax.tools.aot",
     "sum_l_jax.tools.device_check",
     "sum_l_jax.tools.profile_input",

@@ -200,11 +200,10 @@ def _steps(name: str, video_id: str, entry: Any) -> list[Step]:
 
 
 def _span(span: Any, where: str) -> tuple[float, float]:
-  numbers = span if isinstance(span, list) and len(span) == 2 else [None]
-  if all(type(n) in (int, float) and math.isfinite(n) for n in numbers):
-    start, stop = map(float, numbers)
-    if 0 <= start < stop:
-      return start, stop
+  numbers: list[Any] = span if isinstance(span, list) else []
+  good = len(numbers) == 2 and all(type(n) in (int, float) and math.isfinite(n) for n in numbers)
+  if good and 0 <= numbers[0] < numbers[1]:
+    return float(numbers[0]), float(numbers[1])
   raise ValueError(
     f"{where}: the timestamps must be two numbers of seconds, the first below the second and"
     f" not negative; got {str(span)[:80]}. Correct them, or take the official file."

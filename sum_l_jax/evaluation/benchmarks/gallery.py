@@ -54,18 +54,28 @@ class Found:
       return protocol.Score(np.nan)
     return protocol.Score(float(np.median(values[answered])), float(np.median(chance[answered])))
 
-  def precision(self) -> protocol.Score:
-    """Share of queries whose best key is right; one without a right answer counts 0.
 
-    Queries without any key, which have no best one, are left out.
-    """
-    first = np.nan_to_num(self.metrics["recall_at_1"])
-    first[self.keys == 0] = np.nan
-    if np.isnan(first).all():
+@dataclasses.dataclass(frozen=True)
+class Best:
+  """What each query's best key is, which is all that mining takes.
+
+  Attributes:
+    right: float64 `[Q]`, share of the keys of the highest score that are right; NaN
+      where the gallery is empty.
+    chance: float64 `[Q]`, share of all keys that are right; likewise.
+    matches: int64 `[Q]`, number of right keys.
+  """
+
+  right: np.ndarray
+  chance: np.ndarray
+  matches: np.ndarray
+
+  def precision(self) -> protocol.Score:
+    """Share of queries whose best key is right; one without a right key counts 0."""
+    if np.isnan(self.right).all():
       return protocol.Score(np.nan)
-    chance = self.matches / np.maximum(self.keys, 1)
     return protocol.Score(
-      float(np.nanmean(first)), float(chance[self.keys > 0].mean()), per_query=first
+      float(np.nanmean(self.right)), float(np.nanmean(self.chance)), per_query=self.right
     )
 
 
@@ -82,6 +92,24 @@ def cosines(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
   return cosine.units(*cosine.round_both(queries, keys)).astype(np.float64)
 
 
+def best(scores: np.ndarray, right: np.ndarray, allowed: np.ndarray | None = None) -> Best:
+  """Finds the best key of each query, in far less time than `search`.
+
+  Args and errors are those of `search`.
+  """
+  scores, allowed = _checked(scores, right, allowed)
+  count = len(scores)
+  keys, matches = np.zeros(count, np.int64), np.zeros(count, np.int64)
+  found = np.full(count, np.nan)
+  for row in range(count):
+    columns = np.flatnonzero(allowed[row])
+    if columns.size:
+      own, hits = scores[row, columns], right[row, columns]
+      keys[row], matches[row] = columns.size, hits.sum()
+      found[row] = hits[own == own.max()].mean()
+  return Best(found, np.where(keys > 0, matches / np.maximum(keys, 1), np.nan), matches)
+
+
 def search(scores: np.ndarray, right: np.ndarray, allowed: np.ndarray | None = None) -> Found:
   """Ranks the keys that each query may find.
 
@@ -93,14 +121,7 @@ def search(scores: np.ndarray, right: np.ndarray, allowed: np.ndarray | None = N
   Raises:
     ValueError: shapes differ, or a score is not finite.
   """
-  scores = np.asarray(scores)
-  if allowed is None:
-    allowed = np.ones(scores.shape, bool)
-  if not scores.shape == right.shape == allowed.shape or scores.ndim != 2:
-    raise ValueError(
-      "scores, right and allowed must be matrices [queries, keys] of one shape, got"
-      f" {scores.shape}, {right.shape} and {allowed.shape}."
-    )
+  scores, allowed = _checked(scores, right, allowed)
   metrics = {name: np.full(len(scores), np.nan) for name in METRICS}
   keys = allowed.sum(axis=1)
   matches = (right & allowed).sum(axis=1)
@@ -114,6 +135,24 @@ def search(scores: np.ndarray, right: np.ndarray, allowed: np.ndarray | None = N
       for name in METRICS:
         metrics[name][rows] = found[name]
   return Found(metrics, _chance(keys, matches), keys, matches)
+
+
+def _checked(
+  scores: np.ndarray, right: np.ndarray, allowed: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+  """Scores and galleries; ValueError for other shapes, or a score that isn't finite."""
+  scores = np.asarray(scores)
+  if allowed is None:
+    allowed = np.ones(scores.shape, bool)
+  if not scores.shape == right.shape == allowed.shape or scores.ndim != 2:
+    raise ValueError(
+      "scores, right and allowed must be matrices [queries, keys] of one shape, got"
+      f" {scores.shape}, {right.shape} and {allowed.shape}."
+    )
+  if not np.isfinite(scores).all():
+    row, column = np.argwhere(~np.isfinite(scores))[0]
+    raise ValueError(f"Scores must be finite, got {scores[row, column]} at [{row}, {column}].")
+  return scores, allowed
 
 
 def _members(group: np.ndarray) -> list[np.ndarray]:

@@ -49,11 +49,16 @@ def test_every_query_has_its_own_gallery_and_ties_are_averaged():
       for name in gallery.METRICS:
         np.testing.assert_allclose(values[name][q], expected[name], atol=1e-12)
   assert 3 < answered < 12
-  # Means over the queries that have an answer; for precision over those with a key.
+  # Means over the queries that have an answer; for the best key over those with any.
   first = found.metrics["recall_at_1"]
   assert found.score("recall_at_1").value == pytest.approx(np.nansum(first) / answered)
-  assert found.precision().value == pytest.approx(np.nansum(first) / 11)
-  assert found.precision().chance == pytest.approx(
+  first = gallery.best(scores, right, allowed)
+  np.testing.assert_array_equal(first.matches, found.matches)
+  expected = np.nan_to_num(found.metrics["recall_at_1"])
+  np.testing.assert_allclose(np.delete(first.right, 5), np.delete(expected, 5), atol=1e-12)
+  assert np.isnan(first.right[5])
+  assert first.precision().value == pytest.approx(np.delete(expected, 5).mean())
+  assert first.precision().chance == pytest.approx(
     np.mean([right[q, allowed[q]].mean() for q in range(12) if q != 5])
   )
   assert found.median().value == np.nanmedian(found.metrics["median_rank"])
@@ -63,11 +68,14 @@ def test_a_gallery_without_answers_has_no_number():
   found = gallery.search(np.zeros((2, 3)), np.zeros((2, 3), bool))
   for score in (found.score("map"), found.median()):
     assert np.isnan(score.value) and score.chance is None
-  assert found.precision().value == 0.0
-  nothing = gallery.search(np.zeros((1, 2)), np.ones((1, 2), bool), np.zeros((1, 2), bool))
+  assert gallery.best(np.zeros((2, 3)), np.zeros((2, 3), bool)).precision().value == 0.0
+  nothing = gallery.best(np.zeros((1, 2)), np.ones((1, 2), bool), np.zeros((1, 2), bool))
   assert np.isnan(nothing.precision().value)
 
 
 def test_matrices_must_have_one_shape():
-  with pytest.raises(ValueError, match="of one shape, got"):
-    gallery.search(np.zeros((2, 3)), np.zeros((3, 2), bool))
+  for function in (gallery.search, gallery.best):
+    with pytest.raises(ValueError, match="of one shape, got"):
+      function(np.zeros((2, 3)), np.zeros((3, 2), bool))
+    with pytest.raises(ValueError, match=r"finite, got nan at \[0, 1\]"):
+      function(np.array([[0.0, np.nan]]), np.zeros((1, 2), bool))
