@@ -66,8 +66,8 @@ ANTICIPATION = protocol.Protocol(
 @dataclasses.dataclass(frozen=True)
 class _Clip:
   video_uid: checked_json.Name
-  start_sec: checked_json.Finite
-  end_sec: checked_json.Finite
+  start_sec: checked_json.Finite | str
+  end_sec: checked_json.Finite | str
   narration_en: str = ""
 
 
@@ -111,7 +111,11 @@ def read_questions(path: epath.Path) -> list[multiple_choice.Question]:
 
 def _span(clip: _Clip, where: str) -> multiple_choice.Span:
   text = " ".join(clip.narration_en.split())
-  return multiple_choice.Span(clip.video_uid, clip.start_sec, clip.end_sec, text, where)
+  start, stop = (
+    multiple_choice.seconds(value, name, where)
+    for value, name in ((clip.start_sec, "start_sec"), (clip.end_sec, "end_sec"))
+  )
+  return multiple_choice.Span(clip.video_uid, start, stop, text, where)
 
 
 def spans(questions: Sequence[multiple_choice.Question], view: str) -> list[multiple_choice.Span]:

@@ -37,8 +37,8 @@ PROTOCOL = protocol.Protocol(
 @dataclasses.dataclass(frozen=True)
 class _Clip:
   video_uid: checked_json.Name
-  clip_start: checked_json.Finite
-  clip_end: checked_json.Finite
+  clip_start: checked_json.Finite | str
+  clip_end: checked_json.Finite | str
   clip_text: str = ""
 
 
@@ -81,6 +81,11 @@ def _read(path: epath.Path) -> tuple[list[multiple_choice.Question], list[int]]:
   for key, entry in entries.items():
     where = f"{path.name}, question {key}"
     choices = multiple_choice.ordered_choices(entry.choices, entry.answer, where)
+    if choices != list(entry.choices.values()):  # EgoVLP reads them as they stand.
+      raise ValueError(
+        f"{where}: choices must stand in the order of their keys; got {list(entry.choices)[:8]}."
+        " Take the official file."
+      )
     if not entry.query.clip_text.strip():
       raise ValueError(f"{where}: clip_text of the query is empty. Take the official file.")
     one_video = len({choice.video_uid for choice in choices}) == 1
@@ -106,4 +111,8 @@ def spans(questions: Sequence[multiple_choice.Question]) -> list[multiple_choice
 
 def _span(clip: _Clip, where: str) -> multiple_choice.Span:
   text = " ".join(clip.clip_text.split())
-  return multiple_choice.Span(clip.video_uid, clip.clip_start, clip.clip_end, text, where)
+  start, stop = (
+    multiple_choice.seconds(value, name, where)
+    for value, name in ((clip.clip_start, "clip_start"), (clip.clip_end, "clip_end"))
+  )
+  return multiple_choice.Span(clip.video_uid, start, stop, text, where)

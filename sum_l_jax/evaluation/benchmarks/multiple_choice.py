@@ -15,6 +15,7 @@ import collections
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -92,9 +93,10 @@ def ordered_choices(choices: Mapping[str, Any], answer: int, where: str) -> list
     ValueError: the keys are others, there are fewer than two, or the answer is none
       of them.
   """
-  if list(choices) != [str(number) for number in range(len(choices))] or len(choices) < 2:
+  keys = [str(number) for number in range(len(choices))]
+  if set(choices) != set(keys) or len(choices) < 2:
     raise ValueError(
-      f"{where}: choices must have the keys '0', '1' and so on in order, at least two; got"
+      f"{where}: choices must have the keys '0', '1' and so on, at least two; got"
       f" {list(choices)[:8]}. Take the official file."
     )
   if not 0 <= answer < len(choices):
@@ -102,7 +104,22 @@ def ordered_choices(choices: Mapping[str, Any], answer: int, where: str) -> list
       f"{where}: answer must be one of 0 to {len(choices) - 1}, got {answer}. Take the official"
       " file."
     )
-  return list(choices.values())
+  return [choices[key] for key in keys]
+
+
+def seconds(value: float | str, name: str, where: str) -> float:
+  """A time of a file of questions, which may write it as a text.
+
+  Raises:
+    ValueError: it is no finite number.
+  """
+  try:
+    number = float(value)
+  except ValueError:
+    number = math.nan
+  if not math.isfinite(number):
+    raise ValueError(f"{where}: {name} must be seconds, got {value!r}. Take the official file.")
+  return number
 
 
 def chance(questions: Sequence[Question]) -> float:

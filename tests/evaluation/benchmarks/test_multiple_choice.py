@@ -110,6 +110,7 @@ def test_questions_of_association(tmp_path):
     ({"choices": {"1": {}, "0": {}}}, "is damaged"),
     ({"query": {"video_uid": "a", "start_sec": 0}}, "missing required field `end_sec`"),
     ({"types": None}, "is damaged"),
+    ({"query": {"video_uid": "a", "start_sec": "x", "end_sec": 1}}, "start_sec must be seconds"),
   ],
 )
 def test_damaged_questions_are_named(tmp_path, change, reason):
@@ -121,14 +122,30 @@ def test_damaged_questions_are_named(tmp_path, change, reason):
     egoexolearn.read_questions(epath.Path(path))
 
 
-def test_choices_stand_in_the_order_of_their_keys(tmp_path):
-  path = choice_files.write_association(tmp_path / "a.json")
-  entries = json.loads(path.read_text())
-  own = entries["0"]["choices"]
-  entries["0"]["choices"] = {key: own[key] for key in ("1", "0", "2")}
-  path.write_text(json.dumps(entries))
-  with pytest.raises(ValueError, match=r"question 0: choices must have the keys '0', '1'"):
-    egoexolearn.read_questions(epath.Path(path))
+def test_choices_have_the_order_of_their_keys(tmp_path):
+  """EgoExoLearn's reader takes choices by key, EgoVLP's as they stand in the file."""
+  for write, read in (
+    (choice_files.write_association, egoexolearn.read_questions),
+    (choice_files.write_egomcq, egomcq.read_questions),
+  ):
+    path = write(tmp_path / "questions.json")
+    before = read(epath.Path(path))
+    entries = json.loads(path.read_text())
+    own = entries["0"]["choices"]
+    entries["0"]["choices"] = {key: own[key] for key in ("1", "0", "2")}
+    # Times may be texts, which the official readers turn into numbers.
+    for name in ("start_sec", "clip_start"):
+      own["0"] = {key: str(value) if key == name else value for key, value in own["0"].items()}
+    path.write_text(json.dumps(entries))
+    if read is egoexolearn.read_questions:
+      assert read(epath.Path(path)) == before
+    else:
+      with pytest.raises(ValueError, match="question 0: choices must stand in the order"):
+        read(epath.Path(path))
+    entries["0"]["choices"] = {key: own[key] for key in ("1", "2")}
+    path.write_text(json.dumps(entries))
+    with pytest.raises(ValueError, match=r"question 0: choices must have the keys '0', '1'"):
+      read(epath.Path(path))
 
 
 def test_the_group_of_egomcq_is_derived_from_the_videos(tmp_path):
