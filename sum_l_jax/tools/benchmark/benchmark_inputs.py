@@ -311,7 +311,20 @@ class Inputs:
       ValueError: --narrations is not given, lacks a sentence, or is of another
         model than the checkpoint.
     """
+    self._note_shared(sentences)
     return self.table.lookup(sentences).astype(np.float64)
+
+  def _note_shared(self, sentences: Sequence[str]) -> None:
+    """Notes how many sentences are one narration to the table, whose keys are tidied."""
+    from sum_l_jax.data import narration_table
+
+    distinct = set(sentences)
+    shared = len(distinct) - len(set(map(narration_table.normalize_narration, distinct)))
+    if shared:
+      self.notes.append(
+        f"{shared} of {len(distinct)} distinct sentences differ from another one in case, spaces"
+        " or a final full stop alone, and have its vector."
+      )
 
   @functools.cached_property
   def table(self) -> Any:
@@ -346,6 +359,7 @@ class Inputs:
     """
     from sum_l_jax.evaluation.retrieval import zero_shot
 
+    self._note_shared([text for own in texts for text in own])
     return zero_shot.mean_vectors(self.table, texts).astype(np.float64)
 
   def similarity(self, queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
