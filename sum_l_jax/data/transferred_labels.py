@@ -98,6 +98,7 @@ class TransferredLabels:
       most = task.num_classes - 1 if softmax else 1
       if (
         values.dtype != (np.int32 if softmax else np.uint8)
+        or values.ndim != (1 if softmax else 2)
         or values.shape[1:] != (() if softmax else (task.num_classes,))
         or np.any(values > most)
         or np.any(values < 0)

@@ -36,6 +36,7 @@ from sum_l_jax.config import schema
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
+from sum_l_jax.data import transferred_labels
 from sum_l_jax.evaluation import towers
 from sum_l_jax.evaluation.labels import result_files
 from sum_l_jax.system import checked_json
@@ -225,6 +226,16 @@ def _pairs() -> pairing.PairTable:
     exo_fingerprints=("b",),
     text_model="m",
     text_fingerprint="c",
+  )
+
+
+def _labels() -> transferred_labels.TransferredLabels:
+  names = ("cut", "open", "wash")
+  kinds = {"verb": types.SOFTMAX, "noun": types.MULTI_LABEL}
+  return transferred_labels.TransferredLabels(
+    {name: types.Task(name, kind, names) for name, kind in kinds.items()},
+    {"verb": np.array([0, 2], np.int32), "noun": np.array([[0, 1, 1], [0, 0, 0]], np.uint8)},
+    ("a",),
   )
 
 
@@ -480,6 +491,16 @@ def _read_result(path: pathlib.Path) -> object:
   return result_files.format_table(result)
 
 
+def _read_labels(path: pathlib.Path) -> object:
+  """Labels that are read name classes that exist, of each clip."""
+  found = transferred_labels.TransferredLabels.load(path)
+  for row in range(min(map(len, found.labels.values()), default=0)):
+    for name, classes in found._of_clip(row).items():
+      if not all(0 <= k < found.tasks[name].num_classes for k in classes):
+        raise CrashError(f"a class that is none: {name}, {classes}")
+  return found.fingerprint
+
+
 def _read_pairs(path: pathlib.Path) -> object:
   """A table that is read draws partners that exist."""
   table = pairing.PairTable.load(path)
@@ -545,6 +566,10 @@ TARGETS = {
     Target("hoi", lambda: b"put${s0}@cup|bowl:{m1}@table:{s2}@hand", _read_hoi),
     Target("override", lambda: b"joint_stage.total=30 epochs", _read_override),
     Target("pairs.npz", lambda: _saved(_pairs().save, "p.npz"), pairing.PairTable.load),
+    Target("labels.npz", lambda: _saved(_labels().save, "l.npz"), _read_labels),
+    Target(
+      "labels.npz, by value", lambda: _saved(_labels().save, "l.npz"), _read_labels, change_array
+    ),
     Target(
       "narrations.npz",
       lambda: _saved(_narrations().save, "n.npz"),
