@@ -186,18 +186,19 @@ class FeatureFiles:
       },
       "settings": self._settings,
       **about,
+      "start_seconds": starts.tolist(),
+      "end_seconds": ends.tolist(),
+    }
+    if not grid.lead:  # It takes the middle of the first window for half a window's time.
       # The names of ActionFormer's settings.
-      "actionformer": {
+      card["actionformer"] = {
         "feat_stride": grid.stride,
         "num_frames": grid.window,
         "default_fps": grid.fps,
         "input_dim": width,
         "file_ext": self._layout.suffix,
         "file_prefix": None,
-      },
-      "start_seconds": starts.tolist(),
-      "end_seconds": ends.tolist(),
-    }
+      }
     text = json.dumps(card, ensure_ascii=False, indent=1)
     storage.write_text(self._card(name), text + "\n")
     return path

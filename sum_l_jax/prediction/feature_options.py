@@ -60,11 +60,15 @@ class Grid:
     window: frames of a window.
     stride: frames from the start of one window to the next.
     fps: frames a second at which videos are read.
+    lead: whether windows begin before the video, whose first frame is then repeated, so
+      that the first window ends with the first frame. With stride 1 there is one
+      window for each frame.
   """
 
   window: int = 32
   stride: int = 16
   fps: float = 30.0
+  lead: bool = False
 
   def __post_init__(self) -> None:
     if not (1 <= self.window <= MAX_FRAMES and self.stride >= 1):
@@ -76,13 +80,14 @@ class Grid:
       raise ValueError(f"fps must be a positive number below 1000, got {self.fps}.")
 
   def starts(self, frames: int) -> np.ndarray:
-    """First frame of each window of a video, int64 `[W]`.
+    """First frame of each window of a video, int64 `[W]`; negative before the video.
 
     Args:
       frames: frames of the video at `fps`, at least 1.
     """
-    last = max(frames - self.window, 0)
-    starts = np.arange(0, last + 1, self.stride)
+    first = 1 - self.window if self.lead else 0
+    last = frames - self.window if self.lead else max(frames - self.window, 0)
+    starts = np.arange(first, last + 1, self.stride)
     # As pytorchvideo's UniformClipSampler does it with backpad_last.
     return starts if starts[-1] == last else np.append(starts, last)
 
@@ -95,4 +100,4 @@ class Grid:
     """
     starts = self.starts(frames)
     ends = np.minimum(starts + self.window, frames)
-    return begin + starts / self.fps, begin + ends / self.fps
+    return begin + np.maximum(starts, 0) / self.fps, begin + ends / self.fps

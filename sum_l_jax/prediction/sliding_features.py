@@ -3,7 +3,9 @@
 A video is read at a constant rate. Window w has the frames from w times the stride
 on; the last window is moved back, so that it ends with the video, and a video that
 is shorter than a window has one, in which its last frame is repeated. Ego4D's
-features are cut in the same way. Of each window, the encoder sees the number of
+features are cut in the same way. Where the grid says `lead`, the windows end with
+frame 0, with that of the stride, and so on, and before the video its first frame is
+repeated. Of each window, the encoder sees the number of
 frames that it was made for.
 
 Each frame is decoded, shrunk and cropped once. In memory there are the crops of one
@@ -146,7 +148,9 @@ class SlidingWindows:
       self._held.append(self._held[-1] if image is before else self._cut(image()))
       before = image
       self.count += 1
-      past = self.count - grid.window
+      if grid.lead and self.count == 1:
+        self._held.extend([self._held[0]] * (grid.window - 1))
+      past = self.count - (1 if grid.lead else grid.window)
       complete = past >= 0 and past % grid.stride == 0
       if complete:
         yield moment, self._window()
@@ -243,7 +247,8 @@ class Extractor:
     """What features must have in common to be used together: JSON values."""
     return {
       **self.network.about,
-      **dataclasses.asdict(self.grid),
+      # Cards say it where it is so; those before it was a choice stay as they are.
+      **{k: v for k, v in dataclasses.asdict(self.grid).items() if k != "lead" or v},
       "frames_of_window": list(self.positions),
       "crop_size": self.network.frames["crop_size"],
       "crops": self.pixels.crops,

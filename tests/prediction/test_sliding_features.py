@@ -77,6 +77,22 @@ def test_number_and_times_of_windows(frames, window, stride):
   np.testing.assert_allclose(last - first, min(window, frames) / 25)
 
 
+@pytest.mark.parametrize("stride", [1, 4])
+@pytest.mark.parametrize("frames", [1, 5, 9, 30])
+def test_windows_that_lead_up_to_a_frame(frames, stride):
+  """Each ends with its frame; the first frame stands for those before the video."""
+  grid = feature_options.Grid(8, stride, 10.0, lead=True)
+  read = ((i / 10, lambda i=i: np.full((2, 2, 3), i, np.uint8)) for i in range(frames))
+  sliding = sliding_features.SlidingWindows(read, grid, range(8), lambda frame: frame[None])
+  clips = [clip[0, :, 0, 0, 0].tolist() for _, clip in sliding]
+  ends = sorted({*range(0, frames, stride), frames - 1})
+  assert clips == [[max(end - 7 + i, 0) for i in range(8)] for end in ends]
+  assert grid.starts(frames).tolist() == [end - 7 for end in ends]
+  first, last = grid.seconds(frames, begin=2.0)
+  np.testing.assert_allclose(first, [2.0 + max(end - 7, 0) / 10 for end in ends])
+  np.testing.assert_allclose(last, [2.1 + end / 10 for end in ends])
+
+
 def test_a_published_number_of_rows():
   # EPIC-Kitchens' P01_01 lasts 1652.152817 s; its features of 32/16 at 30 have 3,097 rows.
   assert len(feature_options.Grid().starts(int(1652.152817 * 30))) == 3097

@@ -46,6 +46,11 @@ def _parser() -> argparse.ArgumentParser:
   add("--output", required=True, type=epath.Path, metavar="FOLDER", help=output_help)
   add("--window", type=int, default=32, help="frames of a window, at --fps (32)")
   add("--stride", type=int, default=16, help="frames from one window to the next (16)")
+  lead_help = (
+    "windows end with the first frame, and every --stride frames from there on; before the video"
+    " its first frame is repeated. With --stride=1 each frame has a row"
+  )
+  add("--lead", action="store_true", help=lead_help)
   add("--fps", type=float, default=30.0, help="frames a second at which videos are read (30)")
   feature_help = "the pooled feature, the vector beside the text's, or the mean of the tokens"
   add("--feature", choices=feature_options.FEATURES, default="pooled", help=feature_help)
@@ -129,7 +134,7 @@ def _make_extractor(options: argparse.Namespace) -> sliding_features.Extractor:
   from sum_l_jax.prediction import feature_network
   from sum_l_jax.prediction import sliding_features
 
-  grid = feature_options.Grid(options.window, options.stride, options.fps)
+  grid = feature_options.Grid(options.window, options.stride, options.fps, options.lead)
   network = feature_network.FeatureNetwork(
     weight_files.read_weights(options.model),
     view=options.view,

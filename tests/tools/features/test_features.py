@@ -57,6 +57,20 @@ def _contents(folder):
   return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+def test_a_row_for_each_frame(network, weights, videos, tmp_path):
+  """What frame-wise measures take: the encoder sees frames up to this one."""
+  video = videos / "more" / "short.mkv"
+  options = ["--window=8", "--stride=1", "--fps=30", "--lead", str(video)]
+  assert main([f"--model={weights}", f"--output={tmp_path}", *options]) == 0
+  frames = predicted_videos.decoded(video)
+  assert len(frames) == 5
+  clips = [[network[1].crop(frames[max(t - 7 + i, 0)]) for i in (0, 2, 4, 7)] for t in range(5)]
+  expected = network[1].outputs(np.array(clips))["features"]
+  np.testing.assert_allclose(np.load(tmp_path / "short.npy"), expected, atol=2e-5)
+  card = json.loads((tmp_path / "short.json").read_text("utf-8"))
+  assert card["settings"]["lead"] is True and "actionformer" not in card
+
+
 def test_layouts(network, weights, videos, tmp_path, capsys):
   video = videos / "P01_01.mp4"
   for layout in feature_options.LAYOUTS:
