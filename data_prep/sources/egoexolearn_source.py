@@ -54,7 +54,11 @@ VALID_FILE = "valid_{task}s.txt"
 _ALL_FINE = "fine_annotation_trainvaltest_en.csv"
 _TRAINVAL_FINE = "fine_annotation_trainval_en.csv"
 _TEST_FINE = "fine_annotation_test.csv"
-_SPLITS = {"train": split_rules.TRAIN, "val": split_rules.VALIDATION, "test": TEST}
+_SPLITS: Mapping[str, str] = {
+  "train": split_rules.TRAIN,
+  "val": split_rules.VALIDATION,
+  "test": TEST,
+}
 # Where a video may lie in a folder of --media.
 _MEDIA = ("", "{view}/")
 
@@ -437,7 +441,7 @@ class _Labels:
     """
     found = {}
     for task, class_of in self.class_of.items():
-      labels = (row.labels or {})[task]
+      labels = row.classes(task)
       unknown = [label for label in labels if label not in class_of]
       if unknown:
         raise ValueError(

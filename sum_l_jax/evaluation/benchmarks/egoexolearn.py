@@ -175,9 +175,9 @@ class Anticipation:
     position = {label: number for number, label in enumerate(self.classes[task])}
     return [
       f"{row.video_id}|{row.start_seconds}|{row.stop_seconds}|"
-      f"{[position[label] for label in row.labels[task]]}"
+      f"{[position[label] for label in row.classes(task)]}"
       for row in self.rows
-      if row.labels[task]
+      if row.classes(task)
     ]
 
 
@@ -204,12 +204,12 @@ def read_anticipation(path: epath.Path) -> Anticipation:
     position = {label: number for number, label in enumerate(classes[task])}
     found = np.zeros([len(rows), len(position)], bool)
     for number, row in enumerate(rows):
-      unknown = [label for label in row.labels[task] if label not in position]
+      unknown = [label for label in row.classes(task) if label not in position]
       if unknown:
         raise ValueError(
           f"{row.where}: {task} {unknown[0]} is not in {str(file)!r}. Take the official files."
         )
-      found[number, [position[label] for label in row.labels[task]]] = True
+      found[number, [position[label] for label in row.classes(task)]] = True
     labels[task] = found
   return Anticipation(rows, classes, labels)
 

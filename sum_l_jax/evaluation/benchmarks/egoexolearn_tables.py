@@ -91,6 +91,10 @@ class Row:
     """Id of the segment's clip in a data set."""
     return annotation_clip_id(self.video_id, self.annotation_id)
 
+  def classes(self, task: str) -> tuple[int, ...]:
+    """The labels of a task; none where the table has no labels."""
+    return self.labels[task] if self.labels is not None else ()
+
 
 def annotation_clip_id(video_id: str, annotation_id: str) -> str:
   """Id of the clip of an annotation; the builder and the benchmarks share this."""
@@ -364,7 +368,7 @@ def read_steps(path: epath.Path) -> list[Step]:
       steps.append(
         Step(
           step_id=entry.id,
-          video_id=_STEP_FILE.fullmatch(name)[1],
+          video_id=name.removeprefix("l1/").removesuffix(".json"),
           start_seconds=entry.start,
           stop_seconds=entry.end,
           number=int(number),
@@ -403,7 +407,8 @@ def _step_archive(path: epath.Path) -> dict[str, bytes]:
             f"{str(path)!r} unpacks to more than {_MOST_UNPACKED >> 20} MiB; the official archive"
             f" has less than 2. {_TAKE}"
           )
-        texts[member.name] = archive.extractfile(member).read()
+        content = archive.extractfile(member)
+        texts[member.name] = content.read() if content is not None else b""
   except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
     raise ValueError(f"{str(path)!r} can't be read as a .tar.gz file ({error}). {_TAKE}") from error
   return texts

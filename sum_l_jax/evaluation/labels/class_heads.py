@@ -68,10 +68,11 @@ def score_clips(
     options=input_options.Input(num_threads, prefetch=2),
     host=input_options.Host(jax.process_index(), jax.process_count()),
   )
-  arrays = jax.device_put(towers.arrays(weights, view, network), devices.replicated(mesh))
+  params, stats = jax.device_put(towers.arrays(weights, view, network), devices.replicated(mesh))
   (found,) = evaluate.evaluate(
     evaluate.make_score_step(network, view=view, kinds=kinds, mesh=mesh),
-    *arrays,
+    params,
+    stats,
     devices.prefetch_to_device(stream, mesh),
     labels={task: np.zeros(len(dataset), np.int64) for task in tasks},
     tasks=tasks,

@@ -24,7 +24,7 @@ def _score(inputs: benchmark_inputs.Inputs) -> protocol.Outcome:
     counted = labels.any(axis=1)
     if early == egoexolearn.UNLABELLED:
       counted &= ~segments.early
-    rows = np.flatnonzero(counted)
+    rows = np.flatnonzero(counted).tolist()
     ids = [segments.rows[row].clip_id for row in rows]
     scores[task] = np.full(labels.shape, np.nan)
     scores[task][rows] = inputs.class_scores(ids, task, labels.shape[1])
