@@ -8,6 +8,8 @@ from setuptools.command import build_py
 
 _INIT = pathlib.Path("sum_l_jax/__init__.py").read_text(encoding="utf-8")
 (_VERSION,) = re.findall(r'(?m)^__version__ = "(.+)"$', _INIT)
+# AE2's measures are those of its classifier; tried with 1.5.0 and 1.9.1.
+_BENCHMARKS = ["scikit-learn>=1.5,<2"]
 _REPORT = ["jinja2>=3.1,<4", "matplotlib>=3.8,<4"]
 # clu's writers of event files import both, undeclared. TensorFlow before 2.20
 # wants protobuf below 6, with which tensorflow-metadata can't be imported.
@@ -103,6 +105,8 @@ setuptools.setup(
     "tqdm>=4.66,<5",
   ],
   extras_require={
+    # Of the official benchmarks, `ae2` needs it.
+    "benchmarks": _BENCHMARKS,
     # Not with the others: it holds protobuf below 7.
     "beam": ["apache-beam>=2.70,<3"],
     # The wheel of node spares pyright a download of its own.
@@ -129,6 +133,7 @@ setuptools.setup(
     "text": _NORMALISE,
     "tpu": ["jax[tpu]"],
     "test": [
+      *_BENCHMARKS,
       *_REPORT,
       *_GCS,
       *_NORMALISE,
@@ -151,7 +156,6 @@ setuptools.setup(
       "pytest-xdist>=3.6,<4",
       # The reference networks; unmaintained, and used as they are.
       "pytorchvideo==0.1.5",
-      "scikit-learn>=1.5",
       # The report in a browser.
       "selenium>=4.20,<5",
     ],

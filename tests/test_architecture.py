@@ -46,6 +46,7 @@ ONLY_IN = {
   "grain": ("sum_l_jax/data/",),
   "ml_collections": ("sum_l_jax/config/", "sum_l_jax/main.py", "configs/"),
   "orbax": ("sum_l_jax/checkpoint/",),
+  "sklearn": ("sum_l_jax/evaluation/benchmarks/frame_alignment.py",),
   "tensorflow": ("sum_l_jax/train/metrics.py", "data_prep/"),
   "torch": ("data_prep/",),
 }

@@ -9,6 +9,7 @@ EXTRAS = {
   "jinja2": "report",
   "matplotlib": "report",
   "sentence_transformers": "data_prep",
+  "sklearn": "benchmarks",
   "tensorboard": "tensorboard",
   "tensorflow": "tensorboard",
   "tensorflow_text": "text",

@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
   template_help = "sentence with {} for a class's name; may be given several times"
   add("--template", action="append", default=[], metavar="TEXT", help=template_help)
   add("--checkpoint", default="", help="workdir, checkpoint folder or .npz file")
-  embeddings_help = "vectors of the clips, in the place of a checkpoint"
+  embeddings_help = "vectors of the clips, in the place of a checkpoint; or a folder (--list)"
   add("--embeddings", default="", metavar="FILE.npz,...", help=embeddings_help)
   scores_help = "matrix of scores, in the place of clips and sentences"
   add("--scores", default="", metavar="FILE.npy", help=scores_help)
@@ -75,6 +75,7 @@ def _listing() -> str:
     needs = [f"--annotations: {benchmark.annotations}"] if benchmark.annotations else []
     instead = "for the class heads of --checkpoint" if benchmark.heads else "or --embeddings"
     needs += [f"--{view}: its {view} clips, {instead}" for view in benchmark.views]
+    needs += [f"--embeddings: {benchmark.frames}"] if benchmark.frames else []
     needs += ["--narrations: vectors of the sentences of --texts"] if benchmark.texts else []
     needs += [f"--scores: {benchmark.matrix}, in place of the above"] if benchmark.matrix else []
     for key, switch in benchmark.switches.items():

@@ -58,6 +58,8 @@ class Benchmark:
       columns it has; "" where it can't.
     heads: whether the class heads of --checkpoint score the clips, and no vectors are
       compared.
+    frames: what the folder that --embeddings must name has, where vectors are of
+      frames and not of clips; "" where they are of clips.
   """
 
   protocol: protocol.Protocol
@@ -69,6 +71,7 @@ class Benchmark:
   templates: tuple[str, ...] = ()
   matrix: str = ""
   heads: bool = False
+  frames: str = ""
 
 
 class Inputs:
@@ -128,6 +131,13 @@ class Inputs:
     if self.annotations is None:
       raise ValueError("--annotations must name the official files.")
     return self.annotations
+
+  @property
+  def frames_folder(self) -> epath.Path:
+    """The folder with vectors of frames, which `check_options` has asked for."""
+    if not self._embeddings:
+      raise ValueError("--embeddings must name the folder with vectors of frames.")
+    return addresses.path(self._embeddings)
 
   def sentences(self, names: Sequence[str]) -> list[list[str]]:
     """The sentences about each name, one of each template.

@@ -9,6 +9,7 @@ from typing import Any
 
 from sum_l_jax.evaluation.benchmarks import protocol
 from sum_l_jax.system import command_line
+from sum_l_jax.tools.benchmark import ae2_entries
 from sum_l_jax.tools.benchmark import anticipation_entries
 from sum_l_jax.tools.benchmark import benchmark_inputs
 from sum_l_jax.tools.benchmark import choice_entries
@@ -20,7 +21,7 @@ from sum_l_jax.tools.benchmark import epic100_entries
 # Each module of entries has ENTRIES, a `Benchmark` for each.
 _MODULES = (
   *(epic100_entries, class_name_entries, egoyc2_entries, egoexo4d_entries, choice_entries),
-  anticipation_entries,
+  *(anticipation_entries, ae2_entries),
 )
 BENCHMARKS: Mapping[str, benchmark_inputs.Benchmark] = {
   entry.protocol.name: entry for module in _MODULES for entry in module.ENTRIES
@@ -72,10 +73,13 @@ def check_options(benchmark: benchmark_inputs.Benchmark, options: argparse.Names
   unused += ["--narrations"] if benchmark.texts is None else []
   unused += ["--template"] if not benchmark.templates else []
   unused += ["--checkpoint"] if not benchmark.views else []
-  unused += ["--embeddings"] if not benchmark.views or benchmark.heads else []
+  of_clips = benchmark.views and not benchmark.heads
+  unused += ["--embeddings"] if not (of_clips or benchmark.frames) else []
   given = [option for option in unused if getattr(options, option.removeprefix("--"))]
   if given:
     raise ValueError(f"{name} does not read {given[0]}. Leave it out; --list says what it needs.")
+  if benchmark.frames and not options.embeddings:
+    raise ValueError(f"{name} needs --embeddings: {benchmark.frames}.")
   sources = ("scores", "embeddings", "checkpoint")
   several = [f"--{source}" for source in sources if getattr(options, source)]
   if len(several) > 1:
