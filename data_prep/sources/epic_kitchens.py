@@ -124,6 +124,7 @@ def read_class_names(directory: epath.Path, task: str, release: Release) -> tupl
   id_column, key = (c.format(task=task) for c in release.class_columns)
   rows, _ = csv_rows.read_rows(path, (id_column, key))
   for expected, (where, row) in enumerate(rows):
+    csv_rows.check_cells(row, where)
     found = csv_rows.parse_int(row[id_column], id_column, where)
     if found != expected:
       raise ValueError(
@@ -311,6 +312,8 @@ def _read_groups(directory: epath.Path, release: Release) -> tuple[dict, list[st
       )
       continue
     rows, _ = csv_rows.read_rows(path, (column,))
+    for where, row in rows:
+      csv_rows.check_cells(row, where)
     found[key] = [
       row[column]
       if key == "unseen_participants"

@@ -30,6 +30,7 @@ from sum_l_jax.system import command_line
 from sum_l_jax.system import csv_rows
 from sum_l_jax.system import progress
 from sum_l_jax.system import storage
+from sum_l_jax.system import text_lines
 from sum_l_jax.video import cutting
 from sum_l_jax.video import frame_files
 
@@ -148,8 +149,8 @@ def _read_class_list(path: epath.Path) -> tuple[str, ...]:
       f"There is no class list {str(path)!r}: --class_lists must be a folder"
       " with one such text file a label column, one class name a line."
     )
-  text = storage.read_text(path, encoding="utf-8-sig")
-  names = tuple(line.strip() for line in text.splitlines() if line.strip())
+  lines = text_lines.read_lines(path, mend="Save it as UTF-8, one class name a line.")
+  names = tuple(text for line in lines if (text := line.strip()))
   if not names or len(set(names)) < len(names):
     raise ValueError(
       f"{str(path)!r} must hold class names, one a line, each once; it has"

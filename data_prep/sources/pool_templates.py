@@ -23,6 +23,7 @@ from data_prep.sources import split_rules
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import csv_rows
 from sum_l_jax.system import storage
+from sum_l_jax.system import text_lines
 from sum_l_jax.video import file_names
 
 # Captions of HowTo100M are put together until a clip is this long.
@@ -133,13 +134,16 @@ def _kinetics(files: Sequence[epath.Path], _: epath.Path | None) -> Iterator[Row
       )
 
 
+_WHOLE_LIST = "Take the published list, or save it as UTF-8."
+
+
 def _pyslowfast(files: Sequence[epath.Path], classes: epath.Path | None) -> Iterator[Row]:
   """Rows of "path label", as PySlowFast's train.csv, val.csv and test.csv have them."""
   names = read_class_names(classes) if classes else ()
   for file in files:
     if not storage.is_file(file):
       raise FileNotFoundError(f"There is no list {str(file)!r}.")
-    for number, line in enumerate(storage.read_text(file).splitlines(), start=1):
+    for number, line in enumerate(text_lines.read_lines(file, mend=_WHOLE_LIST), start=1):
       if not line.strip():
         continue
       where = f"{file.name}, line {number}"
@@ -246,7 +250,9 @@ def _howto100m(files: Sequence[epath.Path], _: epath.Path | None) -> Iterator[Ro
   for file in files:
     if file.suffix.lower() == ".csv":
       rows, _columns = csv_rows.read_rows(file, ("video_id",))
-      wanted = (wanted or set()) | {row.get("video_id", "") for _, row in rows}
+      for where, row in rows:
+        csv_rows.check_cells(row, where)
+      wanted = (wanted or set()) | {row["video_id"] for _, row in rows}
   captions = [file for file in files if file.suffix.lower() != ".csv"]
   if not captions:
     raise ValueError("--lists must name the captions of HowTo100M, a JSON file.")
@@ -302,7 +308,8 @@ def read_class_names(path: epath.Path) -> tuple[str, ...]:
       raise ValueError(f"{str(path)!r}: the numbers must count from 0, each once. {mend}")
     ordered = [names[number] for number in range(len(names))]
   else:
-    ordered = [line.strip() for line in storage.read_text(path).splitlines() if line.strip()]
+    lines = text_lines.read_lines(path, mend="Save it as UTF-8, one class name a line.")
+    ordered = [text for line in lines if (text := line.strip())]
   if not ordered or len(set(ordered)) < len(ordered) or "" in ordered:
     raise ValueError(f"{str(path)!r} must hold class names, each once; it has {len(ordered)}.")
   return tuple(ordered)

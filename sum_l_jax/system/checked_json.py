@@ -44,6 +44,16 @@ def _reason(error: BaseException) -> str:
 _MOST_LEVELS = 64
 
 
+def _distinct(pairs: list[tuple[str, Any]]) -> Object:
+  """The object of a text; Python would keep the last of equal keys without a word."""
+  found = dict(pairs)
+  if len(found) < len(pairs):
+    seen: set[str] = set()
+    repeated = next(key for key, _ in pairs if key in seen or seen.add(key))
+    raise JsonError(f"the key {repeated[:80]!r} occurs twice in one object")
+  return found
+
+
 def _check_plain(value: object, levels: int = _MOST_LEVELS) -> None:
   """Refuses what Python takes and stumbles over when it writes or prints it."""
   if not levels:
@@ -83,12 +93,12 @@ def decode(text: str | bytes, kind: type[_Kind]) -> _Kind:
     kind: see `check`.
 
   Raises:
-    JsonError: it is no JSON, or of another kind.
+    JsonError: it is no JSON, it has a key twice, or it is of another kind.
   """
   try:
     if isinstance(text, bytes):
       text = text.decode("utf-8")
-    value = json.loads(text)
+    value = json.loads(text, object_pairs_hook=_distinct)
     _check_plain(value)
   except (ValueError, RecursionError) as error:
     raise JsonError(_reason(error)) from error
@@ -110,7 +120,7 @@ def decoder(kind: type[_Kind]) -> Callable[[str | bytes], _Kind]:
 
 
 def read(path: epath.Path, kind: type[_Kind], *, mend: str) -> _Kind:
-  """Reads a file.
+  """Reads a file, with or without a byte order mark.
 
   Args:
     path: the file.
@@ -122,6 +132,6 @@ def read(path: epath.Path, kind: type[_Kind], *, mend: str) -> _Kind:
     ValueError: it is damaged; names the file and the place in it.
   """
   try:
-    return decode(storage.read_text(path), kind)
+    return decode(storage.read_text(path, encoding="utf-8-sig"), kind)
   except ValueError as error:  # It may also not be UTF-8.
     raise ValueError(f"{str(path)!r} is damaged: {_reason(error)}. {mend}") from error

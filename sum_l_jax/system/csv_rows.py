@@ -13,6 +13,7 @@ from etils import epath
 from sum_l_jax.system import command_line
 from sum_l_jax.system import storage
 from sum_l_jax.system import text_cleaning
+from sum_l_jax.system import text_lines
 
 # How pandas calls a column that had no name when it read the file.
 _NO_NAME = re.compile(r"Unnamed: \d+(\.\d+)?")
@@ -56,11 +57,13 @@ def read_rows(
       ]
   except (UnicodeDecodeError, csv.Error) as error:
     raise ValueError(
-      f"{str(path)!r}{_line_that_is_no_text(path)} can't be read as a CSV"
+      f"{str(path)!r}{text_lines.not_utf8(path)} can't be read as a CSV"
       f" file in UTF-8 ({error}). Save it again as CSV, encoding UTF-8."
     ) from error
   if not lines:
-    raise ValueError(f"{str(path)!r} has a header and no rows.")
+    raise ValueError(
+      f"{str(path)!r} has a header and no rows. Give the whole file; it may have been cut off."
+    )
   if _begins_with_row_numbers(header, lines):
     header = ["", *header]
   named = [
@@ -98,17 +101,6 @@ def _check_unnamed(path: epath.Path, position: int, cells: Sequence[str]) -> Non
     f" {command_line.some([repr(cell) for cell in shown])}. Name it in the"
     " file's first line, or take the column out."
   )
-
-
-def _line_that_is_no_text(path: epath.Path) -> str:
-  """The text ", line 3," of the first line that isn't UTF-8, or ""."""
-  # The file's own decoder counts bytes from the start of its buffer.
-  for number, line in enumerate(storage.read_bytes(path).split(b"\n"), start=1):
-    try:
-      line.decode("utf-8")
-    except UnicodeDecodeError:
-      return f", line {number},"
-  return ""
 
 
 def _check_columns(path: epath.Path, columns: Sequence[str], required: Sequence[str]) -> None:

@@ -50,6 +50,7 @@ def test_values():
     ("[]", "got `array`"),
     ("", "Expecting value"),
     ('{"entries": {}} {}', "Extra data"),
+    ('{"entries": {}, "notes": {"b": 1, "a": 1, "b": 2}}', "the key 'b' occurs twice"),
     ('{"entries": {}, "notes": ' + '{"a":' * 100 + "1" + "}" * 100 + "}", "deeper than 64"),
     ('{"entries": {}, "notes": ' + "[" * 10**6, "too deeply"),
     ('{"entries": {}, "n": ' + "1" * 10**5 + "}", "4300 digits"),
@@ -64,6 +65,12 @@ def test_what_is_refused(tmp_path, text, said):
   path.write_bytes(text.encode("utf-8", "surrogatepass"))
   with pytest.raises(ValueError, match=r"f.json' is damaged: .*\. Make it again\.$"):
     checked_json.read(path, File, mend="Make it again.")
+
+
+def test_a_byte_order_mark_is_no_damage(tmp_path):
+  path = tmp_path / "f.json"
+  path.write_bytes(b"\xef\xbb\xbf" + _text().encode())
+  assert checked_json.read(path, File, mend="").entries["a"].row == 3
 
 
 def test_lines_are_as_strict():

@@ -16,14 +16,13 @@ id `r2_s20_1m17Yoh73uU` names it. That pairing says which answers are right
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 import re
 from typing import Any
 
 from etils import epath
 
 from sum_l_jax import types
+from sum_l_jax.system import checked_json
 from sum_l_jax.system import command_line
 from sum_l_jax.system import storage
 
@@ -50,6 +49,7 @@ RECIPES = tuple(
   if number not in absent
 )
 
+_MOST_SECONDS = 1e7
 # Recording, subject, and the 11 characters of an id of YouTube, which may have _ and -.
 _EGO_ID = re.compile(r"r\d+_s\d+_(.{11})")
 _FOLDERS = {
@@ -154,17 +154,10 @@ def read_steps(path: epath.Path) -> list[Step]:
   """
   if not storage.is_file(path):
     raise FileNotFoundError(f"There is no file {str(path)!r}. Give a caption file of {RELEASE}.")
-  try:
-    videos = json.loads(storage.read_text(path))
-  except (UnicodeDecodeError, ValueError, RecursionError) as error:
-    raise ValueError(
-      f"{str(path)!r} can't be read as JSON in UTF-8 ({error}). Take the caption file of"
-      f" {RELEASE} as it was released."
-    ) from error
-  if not isinstance(videos, dict) or not videos:
-    raise ValueError(
-      f"{str(path)!r} must hold an object of videos by id. Give a file of {RELEASE}."
-    )
+  mend = f"Take the caption file of {RELEASE} as it was released."
+  videos = checked_json.read(path, checked_json.Object, mend=mend)
+  if not videos:
+    raise ValueError(f"{str(path)!r} has no video. {mend}")
   return [step for video_id, entry in videos.items() for step in _steps(path.name, video_id, entry)]
 
 
@@ -193,7 +186,10 @@ def _steps(name: str, video_id: str, entry: Any) -> list[Step]:
   for number, (span, sentence) in enumerate(zip(spans, sentences)):
     here = f"{where}, step {number + 1}"
     if not isinstance(sentence, str) or not sentence.strip():
-      raise ValueError(f"{here}: the sentence must be a text that isn't empty, got {sentence!r}.")
+      raise ValueError(
+        f"{here}: the sentence must be a text that isn't empty, got {str(sentence)[:80]!r}."
+        f" Take the file of {RELEASE} as it was released."
+      )
     start, stop = _span(span, here)
     steps.append(Step(video_id, number, start, stop, sentence.strip(), recipe, here))
   return steps
@@ -201,7 +197,10 @@ def _steps(name: str, video_id: str, entry: Any) -> list[Step]:
 
 def _span(span: Any, where: str) -> tuple[float, float]:
   numbers: list[Any] = span if isinstance(span, list) else []
-  good = len(numbers) == 2 and all(type(n) in (int, float) and math.isfinite(n) for n in numbers)
+  # A whole number of JSON may be too large for a float.
+  good = len(numbers) == 2 and all(
+    type(n) in (int, float) and abs(n) < _MOST_SECONDS for n in numbers
+  )
   if good and 0 <= numbers[0] < numbers[1]:
     return float(numbers[0]), float(numbers[1])
   raise ValueError(

@@ -19,6 +19,7 @@ from sum_l_jax.evaluation.labels import label_metrics
 from sum_l_jax.system import command_line
 from sum_l_jax.system import csv_rows
 from sum_l_jax.system import storage
+from sum_l_jax.system import text_lines
 
 PROTOCOL = protocol.Protocol(
   name="charades_ego",
@@ -78,7 +79,7 @@ def read_class_names(directory: epath.Path) -> tuple[str, ...]:
       " --class_lists."
     )
   names = []
-  for number, line in enumerate(storage.read_text(path).splitlines()):
+  for number, line in enumerate(text_lines.read_lines(path, mend="Take the official file.")):
     code, _, name = line.strip().partition(" ")
     if code != f"c{number:03d}" or not name.strip():
       raise ValueError(
@@ -114,6 +115,8 @@ def read_videos(folder: epath.Path, *, names: str = CUT) -> Videos:
   videos: dict[str, np.ndarray] = {}
   for where, row in rows:
     csv_rows.check_cells(row, where)
+    if not row["id"]:
+      raise ValueError(f"{where}: id is empty. Take the official file.")
     if row["id"] in videos:
       raise ValueError(f"{where}: video {row['id']!r} occurs twice. Take the official file.")
     videos[row["id"]] = _classes(row["actions"], where)

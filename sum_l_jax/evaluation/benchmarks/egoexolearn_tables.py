@@ -31,6 +31,7 @@ from sum_l_jax.system import checked_json
 from sum_l_jax.system import command_line
 from sum_l_jax.system import csv_rows
 from sum_l_jax.system import storage
+from sum_l_jax.system import text_lines
 
 FPS = 25.0
 NUM_CLASSES = {"verb": 125, "noun": 627}
@@ -250,6 +251,8 @@ def read_taxonomy(path: epath.Path, task: str) -> tuple[str, ...]:
     ValueError: it has another number of classes, or one twice.
   """
   rows, _ = csv_rows.read_rows(path, ("label", "group"))
+  for where, row in rows:
+    csv_rows.check_cells(row, where)
   names = tuple(row["label"] for _, row in rows)
   if len(names) != NUM_CLASSES[task] or len(set(names)) < len(names) or not all(names):
     raise ValueError(
@@ -273,7 +276,7 @@ def read_valid(path: epath.Path, task: str) -> tuple[int, ...]:
     raise FileNotFoundError(
       f"There is no file {str(path)!r}. It lies in balanced_full_annotation, beside the tables."
     )
-  lines = [line.strip() for line in storage.read_text(path).splitlines() if line.strip()]
+  lines = [text for line in text_lines.read_lines(path, mend=_TAKE) if (text := line.strip())]
   wrong = [
     line for line in lines if not re.fullmatch(r"\d{1,6}", line) or int(line) >= NUM_CLASSES[task]
   ]

@@ -17,6 +17,7 @@ import numpy as np
 from sum_l_jax.evaluation.benchmarks import protocol
 from sum_l_jax.evaluation.labels import bootstrap
 from sum_l_jax.system import storage
+from sum_l_jax.system import text_lines
 
 PROTOCOL = protocol.Protocol(
   name="egtea",
@@ -40,6 +41,7 @@ ZERO, LEFT_OUT = "zero", "left_out"
 ABSENT = (ZERO, LEFT_OUT)
 
 _TAKE = "Take the official file."
+_MOST_DIGITS = 9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +78,7 @@ def read_actions(folder: epath.Path) -> dict[int, str]:
   path = folder / ACTIONS_FILE
   found: dict[int, str] = {}
   for where, words in _lines(path):
-    number = words[-1]
+    number = words[-1] if len(words[-1]) <= _MOST_DIGITS else ""
     name = " ".join(words[:-1]).replace("_", " ").strip()
     if not name or not (number.isascii() and number.isdecimal()) or int(number) in found:
       raise ValueError(
@@ -104,7 +106,8 @@ def read_split(path: epath.Path, actions: Sequence[int]) -> list[ActionClip]:
   position = {number: i for i, number in enumerate(actions)}
   clips: dict[str, ActionClip] = {}
   for where, words in _lines(path):
-    number = words[1] if len(words) > 1 and words[1].isascii() and words[1].isdecimal() else "-1"
+    number = words[1] if len(words) > 1 and len(words[1]) <= _MOST_DIGITS else ""
+    number = number if number.isascii() and number.isdecimal() else "-1"
     if int(number) not in position or words[0] in clips:
       raise ValueError(
         f"{where}: expected a clip of its own and the number of its action in {ACTIONS_FILE}, got"
@@ -210,7 +213,7 @@ def _lines(path: epath.Path) -> list[tuple[str, list[str]]]:
     )
   lines = [
     (f"{path.name}, line {number}", line.split())
-    for number, line in enumerate(storage.read_text(path).splitlines(), start=1)
+    for number, line in enumerate(text_lines.read_lines(path, mend=_TAKE), start=1)
     if line.strip()
   ]
   if not lines:

@@ -9,6 +9,7 @@ epic-kitchens/epic-kitchens-100-annotations.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import json
@@ -43,6 +44,8 @@ PROTOCOL = protocol.Protocol(
 # Where a sentence's text is from: the validation row of its id, or the file itself.
 BY_ID, BY_FILE = "by_id", "by_file"
 TEXTS = (BY_ID, BY_FILE)
+
+NUM_CLASSES = {"verb": 97, "noun": 300}
 
 _FOLDER = "retrieval_annotations"
 _SENTENCES = "EPIC_100_retrieval_test_sentence.csv"
@@ -97,10 +100,14 @@ def read_gallery(folder: epath.Path, *, texts: str = BY_ID) -> Gallery:
     if name in clips:
       raise ValueError(f"{where}: narration_id {name!r} occurs twice. Take the official file.")
     clips[name] = row
-    verbs.append(csv_rows.parse_int(row["verb_class"], "verb_class", where))
+    check_texts(row, where)
+    verbs.append(parse_class(row, "verb", where))
     nouns.append(parse_classes(row["all_noun_classes"], where))
   sentences = ("narration_id", "narration")
   rows, _ = csv_rows.read_rows(find_file(folder, (_SENTENCES,)), sentences)
+  for where, row in rows:
+    csv_rows.check_cells(row, where)
+    check_texts(row, where)
   position = {name: i for i, name in enumerate(clips)}
   unknown = [(where, row) for where, row in rows if row["narration_id"] not in position]
   if unknown:
@@ -121,6 +128,29 @@ def read_gallery(folder: epath.Path, *, texts: str = BY_ID) -> Gallery:
   )
 
 
+def check_texts(row: Mapping[str, str], where: str) -> None:
+  """Raises ValueError for a row without an id or a narration."""
+  for column in ("narration_id", "narration"):
+    if not row[column]:
+      raise ValueError(f"{where}: {column} is empty. Take the official file.")
+
+
+def parse_class(row: Mapping[str, str], task: str, where: str) -> int:
+  """Reads `verb_class` or `noun_class`.
+
+  Raises:
+    ValueError: it is no class of EPIC-KITCHENS-100.
+  """
+  column, number = f"{task}_class", NUM_CLASSES[task]
+  found = csv_rows.parse_int(row[column], column, where)
+  if not 0 <= found < number:
+    raise ValueError(
+      f"{where}: {column} must be from 0 to {number - 1}, got {row[column][:80]!r}. Take the"
+      " official file."
+    )
+  return found
+
+
 def parse_classes(cell: str, where: str) -> tuple[int, ...]:
   """Reads a cell of all_noun_classes, "[17, 52]"; "[]" is empty.
 
@@ -131,10 +161,11 @@ def parse_classes(cell: str, where: str) -> tuple[int, ...]:
     found = json.loads(cell)
   except (ValueError, RecursionError):
     found = None
-  if not isinstance(found, list) or not all(type(i) is int and 0 <= i < 10**6 for i in found):
+  number = NUM_CLASSES["noun"]
+  if not isinstance(found, list) or not all(type(i) is int and 0 <= i < number for i in found):
     raise ValueError(
-      f"{where}: all_noun_classes must be a list of class ids like [17, 52], got {cell[:80]!r}."
-      " Take the official file."
+      f"{where}: all_noun_classes must be a list of class ids from 0 to {number - 1}, like"
+      f" [17, 52]; got {cell[:80]!r}. Take the official file."
     )
   return tuple(found)
 

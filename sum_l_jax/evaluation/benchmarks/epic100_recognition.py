@@ -76,8 +76,9 @@ def read_actions(folder: epath.Path) -> Actions:
     rows, _ = csv_rows.read_rows(epic100_mir.find_file(folder, (name,)), columns)
     for where, row in rows:
       csv_rows.check_cells(row, where)
-      pair = [csv_rows.parse_int(row[c], c, where) for c in ("verb_class", "noun_class")]
-      action = f"{pair[0]}:{pair[1]}"
+      epic100_mir.check_texts(row, where)
+      verb, noun = (epic100_mir.parse_class(row, task, where) for task in ("verb", "noun"))
+      action = f"{verb}:{noun}"
       narrations.setdefault(action, {})[row["narration"]] = None
       if name == _FILES[1]:
         if row["narration_id"] in clips:

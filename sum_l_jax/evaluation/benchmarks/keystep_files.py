@@ -208,4 +208,6 @@ def read_segments(path: epath.Path, num_classes: int) -> list[Segment]:
       others=tuple(n for n in entry.segment_name_list if n != entry.ego_segment_name),
       where=where,
     )
+  if not segments:
+    raise ValueError(f"{str(path)!r} has no segment. {_MEND}")
   return list(segments.values())

@@ -154,6 +154,11 @@ class Inputs:
     """Whether vectors of clips come from a checkpoint, which makes unit vectors."""
     return not self._embeddings
 
+  @property
+  def takes_sentences(self) -> bool:
+    """Whether sentences are compared, and no matrix of scores stands in their place."""
+    return not self._scores
+
   def scores(self, shape: tuple[int, int]) -> np.ndarray | None:
     """The matrix of --scores, float64, or None where there is none.
 
@@ -181,11 +186,15 @@ class Inputs:
       shown = getattr(found, "shape", "several arrays")
       raise ValueError(
         f"--scores must hold a matrix of numbers of shape {shape}, got {shown}"
-        f" {getattr(found, 'dtype', '')} in {self._scores!r}."
+        f" {getattr(found, 'dtype', '')} in {self._scores!r}. Write one with numpy.save, whose rows"
+        " and columns are those that --list names."
       )
     if not np.isfinite(found).all():
       row, column = np.argwhere(~np.isfinite(found))[0]
-      raise ValueError(f"--scores must be finite, got {found[row, column]} at [{row}, {column}].")
+      raise ValueError(
+        f"--scores must be finite, got {found[row, column]} at [{row}, {column}] in"
+        f" {self._scores!r}. Score each row and column, and write the file again."
+      )
     self.about["scores"] = {"file": self._scores, "sha256": storage.sha256(path)}
     return found.astype(np.float64)
 
@@ -258,6 +267,8 @@ class Inputs:
         " have been trained for the classes of the benchmark."
       )
     row_of = {name: row for row, name in enumerate(names.astype(str).tolist())}
+    if len(row_of) < len(names):
+      raise ValueError(f"{source}: {_repeated(names)} Give the scores of each clip once.")
     scored = np.all(np.isfinite(scores), axis=1)
     missing = [name for name in ids if name not in row_of or not scored[row_of[name]]]
     if missing:
@@ -321,14 +332,22 @@ class Inputs:
       ValueError: --narrations is not given, lacks a sentence, or is of another
         model than the checkpoint.
     """
-    self._note_shared(sentences)
+    self._check_sentences(sentences)
     return self.table.lookup(sentences).astype(np.float64)
 
-  def _note_shared(self, sentences: Sequence[str]) -> None:
-    """Notes how many sentences are one narration to the table, whose keys are tidied."""
+  def _check_sentences(self, sentences: Sequence[str]) -> None:
+    """Refuses a table that lacks one, and notes how many are one narration to the table."""
     from sum_l_jax.data import narration_table
 
+    try:
+      self.table.rows(sentences)
+    except ValueError as error:
+      raise ValueError(
+        f"--narrations={self._narrations}: {str(error).partition(' Embed ')[0]} Write the"
+        " sentences of the benchmark with --texts=FILE.txt and the same choices, and embed these."
+      ) from error
     distinct = set(sentences)
+    # The table's keys are tidied.
     shared = len(distinct) - len(set(map(narration_table.normalize_narration, distinct)))
     if shared:
       self.notes.append(
@@ -369,7 +388,7 @@ class Inputs:
     """
     from sum_l_jax.evaluation.retrieval import zero_shot
 
-    self._note_shared([text for own in texts for text in own])
+    self._check_sentences([text for own in texts for text in own])
     return zero_shot.mean_vectors(self.table, texts).astype(np.float64)
 
   def similarity(self, queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
@@ -434,6 +453,7 @@ class Inputs:
         scores = class_heads.score_clips(self._weights, dataset, **self._embedder_options)
         ids = [clip.clip_id for clip in dataset.clips]
         for task, rows in scores.items():
+          self._check_new(found.get(task, {}), ids, view)
           found.setdefault(task, {}).update(zip(ids, rows, strict=True))
         self.about.setdefault("datasets", {})[repr(dataset)] = dataset.fingerprint
         self.about["views"] = [self._embedder_options.get(n, 1) for n in ("clips", "crops")]
@@ -459,6 +479,7 @@ class Inputs:
         )
       made = self._embedder(dataset, each_view=each_view)
       rows = np.flatnonzero(made.readable).tolist()
+      self._check_new(found, [dataset.clips[i].clip_id for i in rows], view)
       found |= {dataset.clips[i].clip_id: made.vectors[i] for i in rows}
       self.about.setdefault("datasets", {})[repr(dataset)] = dataset.fingerprint
       self.about["views"] = [self._embedder_options.get(n, 1) for n in ("clips", "crops")]
@@ -485,20 +506,49 @@ class Inputs:
       if vectors.ndim not in (2, 3) or ids.shape != vectors.shape[:1] or vectors.dtype.kind != "f":
         raise ValueError(
           f"--embeddings: {name!r} must hold clip_id [N] and vector [N, D] or [N, V, D],"
-          f" floating point, got {ids.shape} and {vectors.shape} {vectors.dtype}."
+          f" floating point, got {ids.shape} and {vectors.shape} {vectors.dtype}. Write them with"
+          " numpy.savez, one vector for each id."
         )
       if not np.isfinite(vectors).all():
         row = int(np.argwhere(~np.isfinite(vectors))[0][0])
-        raise ValueError(f"--embeddings: {name!r} has a vector that is not finite, row {row}.")
+        raise ValueError(
+          f"--embeddings: {name!r} has a vector that is not finite, row {row}"
+          f" (clip {str(ids[row])!r}). Leave the clip out, or embed it again."
+        )
       _, more = npz_files.load(addresses.path(name), ("view",))
-      kept = more["view"] == view if "view" in more else np.ones(len(ids), bool)
-      found |= dict(zip(ids[kept].astype(str).tolist(), vectors[kept]))
+      views = more.get("view", np.full(len(ids), view))
+      if views.shape != ids.shape:
+        raise ValueError(
+          f"--embeddings: view in {name!r} must be [{len(ids)}], 'ego' or 'exo' for each clip_id,"
+          f" got {views.shape}. Write it again, or without view."
+        )
+      own, rows = ids[views == view].astype(str), vectors[views == view]
+      if len(set(own.tolist())) < len(own):
+        raise ValueError(f"--embeddings: {name!r}: {_repeated(own)} Give each clip once.")
+      again = [clip for clip in own.tolist() if clip in found]
+      if again:
+        raise ValueError(
+          f"--embeddings: {len(again)} clips of {name!r} are in another file as well:"
+          f" {command_line.some([repr(clip) for clip in again])}. Give each clip once, or an array"
+          " view [N] of 'ego' and 'exo' where both views have it."
+        )
+      found |= dict(zip(own.tolist(), rows))
       sums = self.about.setdefault("embeddings", {})
       sums[name] = storage.sha256(addresses.path(name))
     shapes = {vector.shape for vector in found.values()}
     if len(shapes) > 1:
       raise ValueError(f"--embeddings: the files have vectors of shapes {sorted(shapes)}.")
     return found
+
+  def _check_new(self, found: Mapping[str, Any], ids: Sequence[str], view: str) -> None:
+    """Raises ValueError where a clip of a data set is in an earlier one as well."""
+    again = [name for name in ids if name in found]
+    if again:
+      raise ValueError(
+        f"{len(again)} clips are in several data sets of --{view}:"
+        f" {command_line.some([repr(name) for name in again])}. Give data sets that have no clip"
+        " in common."
+      )
 
   def _report(self, view: str, missing: Sequence[str], number: int) -> None:
     shown = command_line.some([repr(name) for name in missing])
@@ -509,3 +559,9 @@ class Inputs:
         " --on_missing=zero, which takes zero vectors in their place and says so."
       )
     self.notes.append(f"{text} Zero vectors stand in their place.")
+
+
+def _repeated(names: np.ndarray) -> str:
+  """The sentence that names an id which occurs more than once."""
+  ids, counts = np.unique(names.astype(str), return_counts=True)
+  return f"The clip {str(ids[counts.argmax()])!r} occurs {counts.max()} times in clip_id."

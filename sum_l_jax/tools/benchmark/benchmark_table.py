@@ -28,6 +28,14 @@ BENCHMARKS: Mapping[str, benchmark_inputs.Benchmark] = {
 }
 
 
+# What a file makes superfluous.
+_NOT_BESIDE = {
+  "scores": ("ego", "exo", "narrations", "template"),
+  "embeddings": ("ego", "exo"),
+  "checkpoint": (),
+}
+
+
 def read_switches(benchmark: benchmark_inputs.Benchmark, given: Sequence[str]) -> dict[str, str]:
   """The choices of a benchmark: those of --set, and the official ones.
 
@@ -84,6 +92,13 @@ def check_options(benchmark: benchmark_inputs.Benchmark, options: argparse.Names
   several = [f"--{source}" for source in sources if getattr(options, source)]
   if len(several) > 1:
     raise ValueError(f"Give one of {' and '.join(several)}: each says where the scores are from.")
+  if several:
+    ignored = [n for n in _NOT_BESIDE[several[0][2:]] if getattr(options, n)]
+    if ignored:
+      raise ValueError(
+        f"--{ignored[0]} is not read beside {several[0]}, which stands in its place. Leave one of"
+        " them out."
+      )
 
 
 def run(benchmark: benchmark_inputs.Benchmark, inputs: benchmark_inputs.Inputs) -> dict[str, Any]:
@@ -93,7 +108,7 @@ def run(benchmark: benchmark_inputs.Benchmark, inputs: benchmark_inputs.Inputs) 
     ValueError: something that it needs isn't given, or is not as it must be.
   """
   outcome = benchmark.score(inputs)
-  if inputs.templates:
+  if inputs.templates and inputs.takes_sentences:
     inputs.about["templates"] = inputs.templates
   official = {name: switch.choices[0] for name, switch in benchmark.switches.items()}
   changed = [

@@ -41,7 +41,10 @@ def _score_transfer(inputs: benchmark_inputs.Inputs) -> protocol.Outcome:
   task, parts = ego2exo_files.read(_official(inputs))
   segments = parts[inputs.switches["target"], _VALIDATION]
   if not segments:
-    raise ValueError(f"{inputs.annotations} has no segment to validate on.")
+    raise ValueError(
+      f"{str(inputs.annotations)!r} has no segment to validate on. Take the file as LaGTran's"
+      " authors published it."
+    )
   ids = [segment.clip_id for segment in segments]
   scores = inputs.class_scores(ids, ego2exo_files.TASK, task.num_classes)
   labels = np.array([segment.label for segment in segments])

@@ -13,6 +13,7 @@ from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
 from sum_l_jax.evaluation.benchmarks import epic100_mir
 from sum_l_jax.evaluation.retrieval import embedding
+from sum_l_jax.tools.benchmark import benchmark_inputs
 from sum_l_jax.tools.benchmark import benchmark_table
 from sum_l_jax.tools.benchmark.__main__ import main
 from tests.support import epic100_files
@@ -138,6 +139,48 @@ def test_wrong_options_are_named(official, tmp_path, capsys):
   assert "one of --scores and --embeddings" in _error(
     capsys, *command, "--scores=a.npy", "--embeddings=b.npz"
   )
+  for option in ("--ego=a:b", "--narrations=a.npz"):
+    text = _error(capsys, *command, "--scores=a.npy", option)
+    assert f"{option.partition('=')[0]} is not read beside --scores" in text
+  assert "--ego is not read beside" in _error(capsys, *command, "--embeddings=a.npz", "--ego=a:b")
+  np.save(tmp_path / "scores.npy", np.full((5, 4), np.nan))
+  text = _error(capsys, *command, f"--scores={tmp_path / 'scores.npy'}")
+  assert "must be finite, got nan at [0, 0] in" in text and "write the file again" in text
   np.save(tmp_path / "scores.npy", np.zeros((4, 5)))
   text = _error(capsys, *command, f"--scores={tmp_path / 'scores.npy'}")
   assert "of shape (5, 4), got (4, 5)" in text
+
+
+def test_a_clip_that_is_given_twice_is_named(official, tiny_ego, finished, tmp_path, capsys):
+  """None of two vectors is taken without a word."""
+  gallery = epic100_mir.read_gallery(epath.Path(official))
+  texts = dict.fromkeys(gallery.texts)
+  narration_table.NarrationTable(texts, np.eye(len(texts), 16), "m").save(tmp_path / "texts.npz")
+  command = ["epic100_mir", f"--annotations={official}", f"--narrations={tmp_path / 'texts.npz'}"]
+  ids = np.array(gallery.clip_ids)
+  np.savez(tmp_path / "one.npz", clip_id=ids, vector=np.eye(5, 16))
+  np.savez(tmp_path / "two.npz", clip_id=ids[[0, 1, 1]], vector=np.eye(3, 16))
+  text = _error(capsys, *command, f"--embeddings={tmp_path / 'two.npz'}")
+  assert f"The clip {str(ids[1])!r} occurs 2 times in clip_id" in text
+  files = f"{tmp_path / 'one.npz'},{tmp_path / 'one.npz'}"
+  text = _error(capsys, *command, f"--embeddings={files}")
+  assert "5 clips of" in text and "are in another file as well" in text
+  np.savez(tmp_path / "three.npz", clip_id=ids, vector=np.eye(5, 16), view=np.array(["ego"]))
+  text = _error(capsys, *command, f"--embeddings={tmp_path / 'three.npz'}")
+  assert "must be [5], 'ego' or 'exo' for each clip_id, got (1,)" in text
+  data = f"{tiny_ego}:val,{tiny_ego}:val"
+  table = narration_table.NarrationTable(texts, np.eye(len(texts), 16), "random-16")
+  table.save(tmp_path / "texts.npz")
+  text = _error(capsys, *command, f"--checkpoint={finished[0]}", f"--ego={data}")
+  assert "5 clips are in several data sets of --ego" in text
+  np.savez(tmp_path / "s.npz", clip_id=ids[[0, 0]], scores_keystep=np.ones((2, 3), np.float32))
+  inputs = benchmark_inputs.Inputs(scores=str(tmp_path / "s.npz"))
+  with pytest.raises(ValueError, match="occurs 2 times in clip_id. Give the scores of each clip"):
+    inputs.class_scores([str(ids[0])], "keystep", 3)
+
+
+def test_sentences_that_were_not_embedded(official, tmp_path, capsys):
+  narration_table.NarrationTable(["another"], np.ones((1, 16)), "m").save(tmp_path / "texts.npz")
+  command = ["epic100_mir", f"--annotations={official}", f"--narrations={tmp_path / 'texts.npz'}"]
+  text = _error(capsys, *command, "--embeddings=clips.npz")
+  assert "are not among the 1" in text and "Write the sentences of the benchmark with" in text
