@@ -303,8 +303,8 @@ class _Tables:
     raise error(
       f"--annotations={str(path)!r} {what} for --view={view}. Give the folder of"
       f" {_ALL_FINE} or {_TRAINVAL_FINE}, of {view}_train.csv (association_benchmark/annotations)"
-      f" or of {view}_train_valid.csv (balanced_full_annotation), one of these files, or"
-      " coarse_annotations.tar.gz."
+      f" or of {view}_train_valid.csv (balanced_full_annotation), one of these files,"
+      " association_{val,test}_hard.json, or coarse_annotations.tar.gz."
     )
 
   def read(

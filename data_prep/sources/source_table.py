@@ -202,9 +202,16 @@ def view(args: argparse.Namespace) -> str:
   """The view of the clips: the one given, or that of the data set.
 
   Raises:
-    ValueError: none is given, and the data set has none of its own.
+    ValueError: none is given, and the data set has none of its own; or the data set
+      has one view alone, and it is the other one.
   """
-  chosen = args.view or SOURCES[args.dataset].view
+  source = SOURCES[args.dataset]
+  chosen = args.view or source.view
+  if source.view is not None and not source.views and chosen != source.view:
+    raise ValueError(
+      f"--dataset={args.dataset} has clips of the view {source.view} alone, and --view={chosen}."
+      " Leave --view out."
+    )
   if chosen is None:
     raise ValueError(
       f"--dataset={args.dataset} needs --view=ego (first person) or --view=exo (third person)."

@@ -71,6 +71,8 @@ def test_a_byte_order_mark_is_no_damage(tmp_path):
   path = tmp_path / "f.json"
   path.write_bytes(b"\xef\xbb\xbf" + _text().encode())
   assert checked_json.read(path, File, mend="").entries["a"].row == 3
+  with pytest.raises(FileNotFoundError, match=r"There is no file '.*g.json'. Make it.$"):
+    checked_json.read(tmp_path / "g.json", File, mend="Make it.")
 
 
 def test_lines_are_as_strict():
