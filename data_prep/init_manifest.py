@@ -265,11 +265,15 @@ def write_from_list(
     times = ["" if t is None else f"{t:.3f}" for t in (place.start, place.stop)]
     rows.append([row.clip_id, path, *times, row.text, row.label, row.split])
     done.classes.add(row.label)
+  if not found_any and not done.missing:
+    raise ValueError(
+      "The lists name no clip that has a text and a span of time. Give the whole official lists."
+    )
   if not found_any:
     raise ValueError(
       f"None of the {done.missing} clips that the lists name is below {str(folder)!r}, which holds"
       f" {videos.number} videos. They are looked for by name, such as"
-      f" {', '.join(done.examples['missing'])}."
+      f" {', '.join(done.examples['missing'])}. Give the folder that holds the videos."
     )
   done.written = len(rows)
   with_split = any(row[-1] for row in rows)

@@ -311,7 +311,10 @@ def read_class_names(path: epath.Path) -> tuple[str, ...]:
     lines = text_lines.read_lines(path, mend="Save it as UTF-8, one class name a line.")
     ordered = [text for line in lines if (text := line.strip())]
   if not ordered or len(set(ordered)) < len(ordered) or "" in ordered:
-    raise ValueError(f"{str(path)!r} must hold class names, each once; it has {len(ordered)}.")
+    raise ValueError(
+      f"{str(path)!r} must hold class names, each once; it has {len(ordered)},"
+      f" {len(set(ordered))} of them different. Take the list that the class numbers are of."
+    )
   return tuple(ordered)
 
 

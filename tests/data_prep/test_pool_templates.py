@@ -231,7 +231,12 @@ def test_lists_that_are_none(tmp_path, capsys):
     "kinetics", head + "c,x,5,6,train\n"
   )
   text = error("kinetics", head + "c,z,5,6,train\n")
+  assert "Give the folder that holds the videos." in text
   assert "None of the 1 clips" in text and "holds 3 videos" in text and "'z_000005_000006'" in text
+  captions = tmp_path / "captions.json"
+  captions.write_text('{"y": {"start": [9], "end": [2], "text": ["backwards"]}}')
+  assert write(videos, "howto100m", [captions]) == 2
+  assert "name no clip that has a text and a span of time" in capsys.readouterr().err
   assert "has no use for --class_names" in error("kinetics", head, f"--class_names={lists}")
   assert "is damaged" in error("something_something", "[{]")
   assert "must name the captions of HowTo100M" in error("howto100m", "video_id\ny\n")
