@@ -133,7 +133,7 @@ def read(path: epath.Path, kind: type[_Kind], *, mend: str) -> _Kind:
   """
   try:
     return decode(storage.read_text(path, encoding="utf-8-sig"), kind)
-  except FileNotFoundError as error:
+  except (FileNotFoundError, IsADirectoryError) as error:
     raise FileNotFoundError(f"There is no file {str(path)!r}. {mend}") from error
   except ValueError as error:  # It may also not be UTF-8.
     raise ValueError(f"{str(path)!r} is damaged: {_reason(error)}. {mend}") from error

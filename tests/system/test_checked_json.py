@@ -73,6 +73,8 @@ def test_a_byte_order_mark_is_no_damage(tmp_path):
   assert checked_json.read(path, File, mend="").entries["a"].row == 3
   with pytest.raises(FileNotFoundError, match=r"There is no file '.*g.json'. Make it.$"):
     checked_json.read(tmp_path / "g.json", File, mend="Make it.")
+  with pytest.raises(FileNotFoundError, match="There is no file"):
+    checked_json.read(tmp_path, File, mend="Make it.")
 
 
 def test_lines_are_as_strict():

@@ -339,8 +339,9 @@ class Inputs:
     """Refuses a table that lacks one, and notes how many are one narration to the table."""
     from sum_l_jax.data import narration_table
 
+    table = self.table
     try:
-      self.table.rows(sentences)
+      table.rows(sentences)
     except ValueError as error:
       raise ValueError(
         f"--narrations={self._narrations}: {str(error).partition(' Embed ')[0]} Write the"
