@@ -153,6 +153,28 @@ TABLES = {
     head="difference, all from the exo encoder",
   ),
 }
+for _study_name in ("vit_tiny", "vit_tiny_frozen"):
+  TABLES[_study_name] = PageTable(
+    _study_name,
+    _rows(
+      fpv_only="FPV only",
+      typical_cl="Typical CL",
+      triplet="Triplet",
+      sum_l="SUM-L",
+      m="L_m alone",
+    ),
+  )
+  TABLES[f"{_study_name}_differences"] = PageTable(
+    _study_name,
+    {
+      "SUM-L - FPV only (primary: action)": ("sum_l", "fpv_only"),
+      "Typical CL - FPV only": ("typical_cl", "fpv_only"),
+      "Triplet - FPV only": ("triplet", "fpv_only"),
+      "L_m alone - FPV only": ("m", "fpv_only"),
+      "SUM-L - L_m alone": ("sum_l", "m"),
+    },
+    head="difference",
+  )
 
 
 def read_summary(path: pathlib.Path) -> dict[Key, dict[str, study_table.Summary]]:
