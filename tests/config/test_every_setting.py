@@ -610,7 +610,7 @@ FIELDS: dict[str, Entry] = {
   "model.freeze_exo": Entry(True, _STEPS),
   "model.bn_group_size": Entry(2, learned(steps=1), {"model.backbone": "block"}),
   "model.conv": Entry("native", program, {"model.backbone": "block"}),
-  "model.attention": Entry("blocks", program, {"model.backbone": "vit_tiny"}),
+  "model.attention": Entry("blocks", program, {"model.backbone": "vit_tiny", "frames.count": 8}),
   "model.remat": Entry("blocks", program, {"model.backbone": "block"}),
   "model.pack_clips": Entry(
     2, program, {"model.backbone": "pathways", "model.conv": "tpu", "frames.count": 8}
