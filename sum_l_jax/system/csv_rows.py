@@ -43,7 +43,10 @@ def read_rows(
       name, or there is no row.
   """
   if not storage.is_file(path):
-    raise FileNotFoundError(f"There is no annotation file {str(path)!r}.")
+    raise FileNotFoundError(
+      f"There is no annotation file {str(path)!r}. Give the CSV file that has the columns"
+      f" {', '.join(required)}, or the folder in which it lies."
+    )
   try:
     # utf-8-sig: spreadsheets put a byte order mark before the first column.
     with storage.open_text(path, encoding="utf-8-sig") as handle:

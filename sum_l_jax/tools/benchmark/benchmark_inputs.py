@@ -173,7 +173,10 @@ class Inputs:
       return None
     path = addresses.path(self._scores)
     if not storage.is_file(path):
-      raise FileNotFoundError(f"--scores: there is no file {self._scores!r}.")
+      raise FileNotFoundError(
+        f"--scores: there is no file {self._scores!r}. Give a matrix that numpy saved as .npy, of"
+        f" {shape[0]} rows and {shape[1]} columns."
+      )
     try:
       with storage.open_binary(path) as file:
         found = np.load(file, allow_pickle=False)
