@@ -7,6 +7,9 @@ from typing import Any
 
 from sum_l_jax.system import command_line
 
+# Options of `add_embedder`.
+EMBEDDER = ("clips", "crops", "batch_size", "num_threads")
+
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
   """Adds --checkpoint."""
@@ -36,7 +39,8 @@ def add_embedder(parser: argparse.ArgumentParser) -> None:
 
 def embedder_options(options: argparse.Namespace) -> dict[str, Any]:
   """What `add_embedder` read, as keyword arguments of an `Embedder`."""
-  return {n: getattr(options, n) for n in ("clips", "crops", "batch_size", "num_threads")}
+  found = {name: getattr(options, name) for name in EMBEDDER}
+  return {name: value for name, value in found.items() if value is not None}
 
 
 def make_config_parser(

@@ -59,12 +59,13 @@ def _parser() -> argparse.ArgumentParser:
   add(
     "--on_missing",
     choices=benchmark_inputs.ON_MISSING,
-    default=benchmark_inputs.STOP,
     help=missing_help,
   )
   output_help = "metrics, and what they are of (result.json)"
   add("--output", type=epath.Path, default="result.json", metavar="FILE.json", help=output_help)
   shared_options.add_embedder(parser)
+  # What was not given is known, so that no option is silently left aside.
+  parser.set_defaults(**dict.fromkeys(shared_options.EMBEDDER))
   return parser
 
 
@@ -108,7 +109,7 @@ def _run(options: argparse.Namespace) -> str:
     scores=options.scores,
     templates=options.template or benchmark.templates,
     embedder=shared_options.embedder_options(options),
-    on_missing=options.on_missing,
+    on_missing=options.on_missing or benchmark_inputs.STOP,
   )
   if options.texts is not None:
     return _write_texts(benchmark, inputs, options.texts)

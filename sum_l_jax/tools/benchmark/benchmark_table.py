@@ -9,6 +9,7 @@ from typing import Any
 
 from sum_l_jax.evaluation.benchmarks import protocol
 from sum_l_jax.system import command_line
+from sum_l_jax.tools import shared_options
 from sum_l_jax.tools.benchmark import ae2_entries
 from sum_l_jax.tools.benchmark import anticipation_entries
 from sum_l_jax.tools.benchmark import benchmark_inputs
@@ -30,8 +31,8 @@ BENCHMARKS: Mapping[str, benchmark_inputs.Benchmark] = {
 
 # What a file makes superfluous.
 _NOT_BESIDE = {
-  "scores": ("ego", "exo", "narrations", "template"),
-  "embeddings": ("ego", "exo"),
+  "scores": ("ego", "exo", "narrations", "template", "on_missing", *shared_options.EMBEDDER),
+  "embeddings": ("ego", "exo", *shared_options.EMBEDDER),
   "checkpoint": (),
 }
 
@@ -93,7 +94,7 @@ def check_options(benchmark: benchmark_inputs.Benchmark, options: argparse.Names
   if len(several) > 1:
     raise ValueError(f"Give one of {' and '.join(several)}: each says where the scores are from.")
   if several:
-    ignored = [n for n in _NOT_BESIDE[several[0][2:]] if getattr(options, n)]
+    ignored = [n for n in _NOT_BESIDE[several[0][2:]] if getattr(options, n) not in (None, "", [])]
     if ignored:
       raise ValueError(
         f"--{ignored[0]} is not read beside {several[0]}, which stands in its place. Leave one of"

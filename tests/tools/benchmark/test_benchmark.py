@@ -140,10 +140,12 @@ def test_wrong_options_are_named(official, tmp_path, capsys):
   assert "one of --scores and --embeddings" in _error(
     capsys, *command, "--scores=a.npy", "--embeddings=b.npz"
   )
-  for option in ("--ego=a:b", "--narrations=a.npz"):
+  for option in ("--ego=a:b", "--narrations=a.npz", "--clips=2", "--on_missing=zero"):
     text = _error(capsys, *command, "--scores=a.npy", option)
     assert f"{option.partition('=')[0]} is not read beside --scores" in text
-  assert "--ego is not read beside" in _error(capsys, *command, "--embeddings=a.npz", "--ego=a:b")
+  for option in ("--ego=a:b", "--crops=3"):
+    text = _error(capsys, *command, "--embeddings=a.npz", option)
+    assert f"{option.partition('=')[0]} is not read beside --embeddings" in text
   np.save(tmp_path / "scores.npy", np.full((5, 4), np.nan))
   text = _error(capsys, *command, f"--scores={tmp_path / 'scores.npy'}")
   assert "must be finite, got nan at [0, 0] in" in text and "write the file again" in text
