@@ -167,7 +167,7 @@ def matching_loss(
   >>> print(f"{f('max_margin'):.4f}")  # (0.1 + 0 + 0 + 0.3) / 4
   0.1000
   >>> print(f"{f('ego_nce'):.4f}")
-  0.9760
+  0.8978
   """
   rows = reduction.row_mask(mask, len(first[0].vectors))
   forward, counts = _one_way(first, second, matching, contrast, rows)
