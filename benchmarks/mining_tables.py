@@ -16,6 +16,7 @@ import pathlib
 import sys
 from typing import Any
 
+from benchmarks import page_tables
 from sum_l_jax.system import text_tables
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -104,22 +105,9 @@ def closest_table(result: Mapping[str, Any]) -> str:
   return text_tables.markdown(rows)
 
 
-def page(text: str, result: Mapping[str, Any]) -> str:
-  """The page with its tables, each between two comments, made again.
-
-  Raises:
-    ValueError: a table has no place, or a place no table.
-  """
-  made = {name: table(result, name) for name in TABLES} | {"closest": closest_table(result)}
-  parts = text.split("<!-- table: ")
-  found = [part.partition(" -->")[0] for part in parts[1:]]
-  if sorted(found) != sorted(made):
-    raise ValueError(f"{PAGE.name} must have a place for each of {sorted(made)}, has {found}.")
-  out = [parts[0]]
-  for name, part in zip(found, parts[1:]):
-    _, _, after = part.partition("<!-- end of table -->")
-    out.append(f"<!-- table: {name} -->\n\n{made[name].rstrip()}\n\n<!-- end of table -->{after}")
-  return "".join(out)
+def tables(result: Mapping[str, Any]) -> dict[str, str]:
+  """The tables of the page, by name."""
+  return {name: table(result, name) for name in TABLES} | {"closest": closest_table(result)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -129,14 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
   )
   parser.add_argument("--check", action="store_true", help="write nothing")
   check = parser.parse_args(arguments).check
-  text = PAGE.read_text(encoding="utf-8")
-  made = page(text, json.loads(RESULT.read_text(encoding="utf-8")))
-  if made == text:
-    return 0
-  print(f"{'Differs' if check else 'Written'}: {PAGE.relative_to(ROOT)}")
-  if not check:
-    PAGE.write_text(made, encoding="utf-8")
-  return 1 if check else 0
+  made = page_tables.fill(PAGE, tables(json.loads(RESULT.read_text(encoding="utf-8"))))
+  return page_tables.report(page_tables.put({PAGE: made}, check), ROOT, check)
 
 
 if __name__ == "__main__":

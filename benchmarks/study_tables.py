@@ -13,7 +13,6 @@ their tables are made from `study_NAME.csv`.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import csv
@@ -22,6 +21,7 @@ import json
 import pathlib
 import sys
 
+from benchmarks import page_tables
 from sum_l_jax.tools.study import study_rows
 from sum_l_jax.tools.study import study_table
 
@@ -268,25 +268,10 @@ def summaries(study: str) -> dict[pathlib.Path, str]:
   }
 
 
-def page(text: str) -> str:
-  """The page with its tables, each between two comments, made again.
-
-  Raises:
-    ValueError: a table has no place, or a place no table.
-  """
-  makers: dict[str, Callable[[], str]] = {
-    name: lambda table=table: page_table(table) for name, table in TABLES.items()
-  }
-  makers |= {f"{name}_by_seed": lambda name=name: seeds_table(name) for name in studies_by_seed()}
-  parts = text.split("<!-- table: ")
-  found = [part.partition(" -->")[0] for part in parts[1:]]
-  if sorted(found) != sorted(makers):
-    raise ValueError(f"{PAGE.name} must have a place for each of {sorted(makers)}, has {found}.")
-  out = [parts[0]]
-  for name, part in zip(found, parts[1:]):
-    _, _, after = part.partition("<!-- end of table -->")
-    out.append(f"<!-- table: {name} -->\n\n{makers[name]()}\n<!-- end of table -->{after}")
-  return "".join(out)
+def tables() -> dict[str, str]:
+  """The tables of the page, by name."""
+  made = {name: page_table(table) for name, table in TABLES.items()}
+  return made | {f"{name}_by_seed": seeds_table(name) for name in studies_by_seed()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -299,23 +284,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
   # Summaries first: the page is made from them.
   changed = []
   for study in studies_by_seed():
-    changed += _put(summaries(study), check)
-  changed += _put({PAGE: page(PAGE.read_text(encoding="utf-8"))}, check)
-  for path in changed:
-    print(f"{'Differs' if check else 'Written'}: {path.relative_to(ROOT)}")
-  return 1 if check and changed else 0
-
-
-def _put(files: Mapping[pathlib.Path, str], check: bool) -> list[pathlib.Path]:
-  """Writes the files whose text differs, unless they are only checked."""
-  changed = [
-    path
-    for path, text in files.items()
-    if not path.is_file() or path.read_text(encoding="utf-8") != text
-  ]
-  for path in () if check else changed:
-    path.write_text(files[path], encoding="utf-8")
-  return changed
+    changed += page_tables.put(summaries(study), check)
+  changed += page_tables.put({PAGE: page_tables.fill(PAGE, tables())}, check)
+  return page_tables.report(changed, ROOT, check)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ an anchor, `Matching.positives` says; the forms are
 with s_ij = <a_i, b_j>, p_ij its softmax at the temperature tau over all clips that
 anchor i is compared with, y_ij = 1 for a positive and -1 for another, P_i the
 positives of i, N_i the others, and s_i+ that of the anchor's own pair, whose
-relevance is w_i. None of them needs pairs: where positives are those that share
-labels, clips stand beside each other by chance.
+relevance is w_i. The margins are of pairs. The other forms need none: where positives
+are those that share labels, clips may stand beside each other by chance.
 
 As in `sum_l.py`, everything is computed in float32 with static shapes, rows whose
 mask is 0 may hold anything, and where nothing is left to compare the value is exactly
@@ -74,11 +74,6 @@ class Matching:
     """Whether clips are compared by their labels."""
     by_labels = self.positives in ("labels", "pair_or_labels")
     return by_labels or (self.form == "adaptive_margin" and self.positives == "pair")
-
-  @property
-  def needs_narrations(self) -> bool:
-    """Whether clips are compared by their narrations."""
-    return self.positives == "narrations"
 
 
 class Items(NamedTuple):

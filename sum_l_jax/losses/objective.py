@@ -326,9 +326,10 @@ class Objective:
       others = tuple(k for k in loss_options.CROSS_VIEW if k not in loss_options.NARRATION_KINDS)
       raise ValueError(
         f"The cross-view term {self.cross_view!r} with mask_duplicates="
-        f"{self.mask_duplicates} compares narrations: it needs batch['ego']['narration']"
-        " and batch['exo']['narration']. Give them, or set mask_duplicates to 0"
-        f" and use one of {others}."
+        f"{self.mask_duplicates}, positives={self.positives!r} and compared={self.compared!r}"
+        " compares narrations: it needs batch['ego']['narration'] and batch['exo']['narration']."
+        " Give them, or choose what needs none: mask_duplicates 0, positives 'pair' or 'labels',"
+        f" compared 'clips', and one of {others}."
       )
     if self.cross_view in loss_options.MANY_POSITIVES:
       labels = [self._labels(*side, mask) for side in zip(types.VIEWS, sides)]

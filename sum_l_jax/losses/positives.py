@@ -57,7 +57,8 @@ def label_matrix(
     own = jax.nn.one_hot(own, len(columns)) if own.ndim == 1 else own
     own = reduction.zero_rows(own, rows)
     # The last column, zeros, is that of a class which the head lacks.
-    source = [columns.index(k) if k in columns else len(columns) for k in range(task.num_classes)]
+    places = {label: place for place, label in enumerate(columns)}
+    source = [places.get(label, len(columns)) for label in range(task.num_classes)]
     total += jnp.pad(own, ((0, 0), (0, 1)))[:, jnp.array(source)]
   return (total > 0).astype(jnp.float32)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 
 from etils import epath
@@ -40,8 +41,8 @@ def folder_fixture(tmp_path):
 
 
 def _relevance():
-  """Of the classes as they are written, by Python's sets."""
-  classes = {row[0]: (row[10], set(eval(row[14]))) for row in CLIPS}
+  """Computes the relevance from the classes as they are written, by Python's sets."""
+  classes = {row[0]: (row[10], set(ast.literal_eval(row[14]))) for row in CLIPS}
   out = np.zeros((len(CLIPS), len(SENTENCES)))
   for i, row in enumerate(CLIPS):
     for j, (name, _) in enumerate(SENTENCES):
