@@ -8,6 +8,7 @@ are, of any length, and are multiplied in float64.
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
@@ -435,39 +436,47 @@ class Inputs:
 
     return embedding.Embedder(self._weights, **self._embedder_options)
 
+  def _open(self, view: str) -> Iterator[Any]:
+    """Yields the data sets that are given of a view, and says that they were read.
+
+    Raises:
+      ValueError: one is of the other view.
+    """
+    from sum_l_jax.data import clip_selection
+
+    for text in command_line.names(self._datasets[view]):
+      dataset = clip_selection.open_dataset(text)
+      if dataset.view != view:
+        raise ValueError(
+          f"--{view}={text}: {dataset!r} is of view {dataset.view!r}. Give it to --{dataset.view}."
+        )
+      self.about.setdefault("datasets", {})[repr(dataset)] = dataset.fingerprint
+      self.about["views"] = [self._embedder_options.get(n, 1) for n in ("clips", "crops")]
+      yield dataset
+
   @functools.cached_property
   def _head_scores(self) -> dict[str, dict[str, np.ndarray]]:
     """The probabilities by the checkpoint's heads, by task and id of the clip."""
     from sum_l_jax.checkpoint import weight_files
-    from sum_l_jax.data import clip_selection
     from sum_l_jax.evaluation.labels import class_heads
 
     if not any(self._datasets.values()):
       raise ValueError("The benchmark needs the clips to be scored: give --ego or --exo=DIR:SPLIT.")
     found: dict[str, dict[str, np.ndarray]] = {}
     sums = self.about.setdefault("checkpoint_sha256", {})
-    for view, given in self._datasets.items():
-      for text in command_line.names(given):
-        dataset = clip_selection.open_dataset(text)
-        if dataset.view != view:
-          raise ValueError(
-            f"--{view}={text}: {dataset!r} is of view {dataset.view!r}. Give it to"
-            f" --{dataset.view}."
-          )
+    for view in self._datasets:
+      for dataset in self._open(view):
         scores = class_heads.score_clips(self._weights, dataset, **self._embedder_options)
         ids = [clip.clip_id for clip in dataset.clips]
         for task, rows in scores.items():
           self._check_new(found.get(task, {}), ids, view)
           found.setdefault(task, {}).update(zip(ids, rows, strict=True))
-        self.about.setdefault("datasets", {})[repr(dataset)] = dataset.fingerprint
-        self.about["views"] = [self._embedder_options.get(n, 1) for n in ("clips", "crops")]
         sums[view] = weight_files.weights_sha256(self._weights, view)
     return found
 
   def _embedded(self, view: str, each_view: bool = False) -> dict[str, np.ndarray]:
     """The vectors of the clips of a view's data sets, by id."""
     from sum_l_jax.checkpoint import weight_files
-    from sum_l_jax.data import clip_selection
 
     if not (self._checkpoint and self._datasets.get(view)):
       raise ValueError(
@@ -475,18 +484,11 @@ class Inputs:
         " or --embeddings=FILE.npz with clip_id and vector."
       )
     found: dict[str, np.ndarray] = {}
-    for text in command_line.names(self._datasets[view]):
-      dataset = clip_selection.open_dataset(text)
-      if dataset.view != view:
-        raise ValueError(
-          f"--{view}={text}: {dataset!r} is of view {dataset.view!r}. Give it to --{dataset.view}."
-        )
+    for dataset in self._open(view):
       made = self._embedder(dataset, each_view=each_view)
       rows = np.flatnonzero(made.readable).tolist()
       self._check_new(found, [dataset.clips[i].clip_id for i in rows], view)
       found |= {dataset.clips[i].clip_id: made.vectors[i] for i in rows}
-      self.about.setdefault("datasets", {})[repr(dataset)] = dataset.fingerprint
-      self.about["views"] = [self._embedder_options.get(n, 1) for n in ("clips", "crops")]
       skipped = [c.clip_id for c, good in zip(dataset.clips, made.readable) if not good]
       if skipped:
         self.notes.append(

@@ -82,6 +82,8 @@ def check_options(benchmark: benchmark_inputs.Benchmark, options: argparse.Names
   unused += ["--narrations"] if benchmark.texts is None else []
   unused += ["--template"] if not benchmark.templates else []
   unused += ["--checkpoint"] if not benchmark.views else []
+  # A head's scores are of all clips, or the command stops.
+  unused += ["--on_missing"] if benchmark.heads else []
   of_clips = benchmark.views and not benchmark.heads
   unused += ["--embeddings"] if not (of_clips or benchmark.frames) else []
   given = [option for option in unused if getattr(options, option.removeprefix("--"))]

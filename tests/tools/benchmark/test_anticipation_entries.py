@@ -72,7 +72,7 @@ def test_the_heads_of_a_checkpoint_score_as_evaluation_does(finished, tiny_ego, 
     inputs.class_scores(chosen, "verb", len(names))
 
 
-def test_vectors_are_not_read(tmp_path, capsys):
-  command = ["egoexolearn_anticipation", f"--annotations={tmp_path}", "--embeddings=a.npz"]
-  assert main(command) == 2
-  assert "does not read --embeddings" in capsys.readouterr().err
+@pytest.mark.parametrize("option", ["--embeddings=a.npz", "--on_missing=zero"])
+def test_what_heads_do_not_read_is_refused(option, tmp_path, capsys):
+  assert main(["egoexolearn_anticipation", f"--annotations={tmp_path}", option]) == 2
+  assert f"does not read {option.partition('=')[0]}" in capsys.readouterr().err
