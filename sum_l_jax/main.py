@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
+import dataclasses
 import logging
 import os
 import pathlib
@@ -135,6 +136,17 @@ def _check_start(settings: Settings) -> None:
   warning = starting_weights.check(settings, choices.OPTIONS)
   if warning:
     absl.logging.warning("%s", warning)
+
+
+def _say_left_out(config: read.Config, settings: Settings) -> None:
+  """Says which stage of a config is not run, and why."""
+  whole = dataclasses.replace(settings, stages=tuple(config.stages))
+  if whole.stages != settings.stages:
+    absl.logging.info(
+      "Stage one (exo) is not needed and is left out: the joint stage takes nothing from it, since"
+      " %s.",
+      read.why_no_exo_stage(whole),
+    )
 
 
 def _make_workdir(workdir: epath.Path) -> None:
@@ -337,6 +349,7 @@ def run(
   window = _read_window(settings, mode, profile, profile_hosts)
   if mode == "train":
     _check_start(settings)
+    _say_left_out(config, settings)
   if mode == "eval" and not (checkpoint or storage.exists(workdir)):
     raise FileNotFoundError(
       f"--mode=eval: there is no workdir {str(workdir)!r}. Give the workdir"

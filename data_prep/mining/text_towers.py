@@ -16,6 +16,7 @@ from typing import Any
 from etils import epath
 import numpy as np
 
+from data_prep.mining import sentence_models
 from sum_l_jax.system import storage
 
 # Texts that a tower is given at a time.
@@ -104,15 +105,16 @@ class TextTower:
     if kind == "clip":  # The one within may still hold the default.
       text.projection_dim = config.projection_dim
     whole = name == "VideoPrismClipModel"
-    self._model, report = getattr(transformers, name).from_pretrained(
-      here,
-      config=config if whole else text,
-      local_files_only=True,
-      output_loading_info=True,
-      dtype=torch.float32,
-      # The capped logits of VideoPrism are in no other.
-      attn_implementation="eager",
-    )
+    with sentence_models.quiet():
+      self._model, report = getattr(transformers, name).from_pretrained(
+        here,
+        config=config if whole else text,
+        local_files_only=True,
+        output_loading_info=True,
+        dtype=torch.float32,
+        # The capped logits of VideoPrism are in no other.
+        attn_implementation="eager",
+      )
     # Others than these would be random: `transformers` only warns of it.
     lacking = sorted(key for key in report["missing_keys"] if "position_ids" not in key)
     if lacking or report["mismatched_keys"]:

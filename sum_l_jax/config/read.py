@@ -218,9 +218,10 @@ def resolve(config: config_dict.ConfigDict, backbones: Mapping[str, Sampling]) -
 
   Returns:
     Settings without "auto" in `loss`, `model.projection_prenorm` and the views,
-    and with the backbones' frames where the config gives none. What the views
-    share is ego's; exo has numbers of its own where they differ. What stored
-    features are made of is known when these are opened.
+    with the backbones' frames where the config gives none, and without an exo stage
+    of which the joint stage takes nothing. What the views share is ego's; exo has
+    numbers of its own where they differ. What stored features are made of is known
+    when these are opened.
 
   Raises:
     ValueError: names the field, what it must be and what it was.
@@ -238,6 +239,10 @@ def resolve(config: config_dict.ConfigDict, backbones: Mapping[str, Sampling]) -
   _check_groups(given)
   values.update(_implied(given, values))
   implied = schema.Settings.from_flat(values)
+  if why_no_exo_stage(implied):
+    values["stages"] = (schema.JOINT_STAGE,)
+    implied = schema.Settings.from_flat(values)
+  _check_stop(implied)
   stored_features.check(implied)
   values.update(_inputs(implied, backbones))
   settings = schema.Settings.from_flat(values)
@@ -247,6 +252,39 @@ def resolve(config: config_dict.ConfigDict, backbones: Mapping[str, Sampling]) -
     {v: backbones[settings.backbone(v)] for v in types.VIEWS if not settings.stored(v)},
   )
   return settings
+
+
+def why_no_exo_stage(given: schema.Settings) -> str:
+  """Why a run of both stages needs no exo stage; "" where it needs it, or has one stage.
+
+  The joint stage takes the exo tower, and with init.ego="exo_stage" the ego encoder,
+  from stage one (`experiment.hand_over.starting_weights`). Where it takes neither,
+  stage one would be trained for nothing.
+
+  Args:
+    given: settings in which method and objective have set the weights.
+  """
+  if given.stages != schema.STAGES or given.init.ego == "exo_stage":
+    return ""
+  if not given.uses_exo:
+    by = " by config.method='fpv_only'" if given.method == "fpv_only" else ""
+    return f"config.loss.weights.exo_cls, ego_exo and exo_text are 0{by}"
+  if given.model.share_encoder and not given.stored(types.EXO):
+    return (
+      "config.model.share_encoder=True has one encoder for both views, which starts like the ego"
+      f" encoder, from config.init.ego={given.init.ego!r}"
+    )
+  return ""
+
+
+def _check_stop(settings: schema.Settings) -> None:
+  """Checks that the run has the stage at which it is to stop."""
+  stage = settings.stop_at.partition(":")[0]
+  if stage and stage not in settings.stages:
+    raise ValueError(
+      f"config.stop_at={settings.stop_at!r} names a stage that this run doesn't have; it has"
+      f" {', '.join(settings.stages)}."
+    )
 
 
 def _inputs(given: schema.Settings, backbones: Mapping[str, Sampling]) -> dict[str, Any]:

@@ -777,7 +777,8 @@ class Settings:
   )
   stages: tuple[str, ...] = setting(
     (JOINT_STAGE,),
-    'Stages in their order: "exo" trains the third-person encoder alone, "joint" everything.',
+    'Stages in their order: "exo" trains the third-person encoder alone, "joint" everything. An exo'
+    " stage before a joint one that takes nothing from it is left out, as with method='fpv_only'.",
   )
   precision: str = setting(
     "float32", "Type of the activations; parameters stay float32.", choices=("float32", "bfloat16")

