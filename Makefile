@@ -19,10 +19,13 @@ PYTHON ?= python3
 # Processes of pytest; the tests of one file stay in one process.
 WORKERS ?= 2
 BIN := .venv/bin
+# A newer pip is nothing that anybody who waits for the demo must read of.
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test quick lowest newest check docs wheel beam ci soak storage bench device-check clean
 
 demo: .venv/demo.stamp
+	@echo "Rendering a small world of clips and training on it: two to four minutes on two cores."
 	$(BIN)/python -m sum_l_jax.main --config=configs/demo.py --workdir=runs/demo
 
 test: .venv/test.stamp
@@ -108,14 +111,15 @@ wheel: .venv/bin/python
 	@$(PYTHON) -c 'import sys; v = sys.version_info; \
 	  sys.exit(None if v >= (3, 11) else "Python 3.11 or newer is needed, %s is %d.%d. Say: make PYTHON=python3.12" % (sys.executable, v[0], v[1]))'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
 
 # Training, and the report at its end: no TensorFlow and no PyTorch.
 .venv/demo.stamp: setup.py constraints.txt | .venv/bin/python
+	@echo "Installing the library and what the demo needs into .venv: about a minute."
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[report]'
 	@touch $@
 
 .venv/test.stamp: setup.py constraints.txt | .venv/bin/python
+	@echo "Installing what the tests need into .venv, PyTorch and TensorFlow among it: minutes."
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	@touch $@ .venv/demo.stamp
 

@@ -1,6 +1,6 @@
-"""Makes the tables of docs/experiments.md from the committed results of studies.
+"""Makes the tables of docs/experiments.md and README.md from committed results of studies.
 
-  python -m benchmarks.study_tables          # writes summaries and page again
+  python -m benchmarks.study_tables          # writes summaries and pages again
   python -m benchmarks.study_tables --check  # ends with 1 where they differ
 
 `benchmarks/results/study_NAME_by_seed.csv` holds the numbers of single runs, as
@@ -28,10 +28,13 @@ from sum_l_jax.tools.study import study_table
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = pathlib.Path(__file__).parent / "results"
 PAGE = ROOT / "docs" / "experiments.md"
+README = ROOT / "README.md"
 BY_SEED = "_by_seed.csv"
 
 # Row and, for a difference, the row that it is compared with.
 Key = tuple[str, str]
+# The same in a study of its own, where a table shows several.
+InStudy = tuple[str, str, str]
 _COLUMNS = {
   "verb_top1": "verb",
   "noun_top1": "noun",
@@ -47,7 +50,7 @@ class PageTable:
 
   Attributes:
     study: name of the study.
-    lines: text of each line, and what it shows.
+    lines: text of each line, and what it shows; a third name is the study of the line.
     head: text above the first column.
     spread: whether means have their standard deviation.
     columns: metrics.
@@ -55,14 +58,21 @@ class PageTable:
   """
 
   study: str
-  lines: Mapping[str, Key]
+  lines: Mapping[str, Key | InStudy]
   head: str = ""
   spread: bool = True
   columns: Sequence[str] = tuple(_COLUMNS)
   best: str = ""
 
+  def places(self) -> dict[str, tuple[str, Key]]:
+    """The study of each line, and what the line shows of it."""
+    return {
+      label: (line[2] if len(line) == 3 else self.study, (line[0], line[1]))
+      for label, line in self.lines.items()
+    }
 
-def _rows(**labels: str) -> dict[str, Key]:
+
+def _rows(**labels: str) -> dict[str, Key | InStudy]:
   """Lines of rows alone, label by row."""
   return {label: (row, "") for row, label in labels.items()}
 
@@ -177,6 +187,24 @@ for _study_name in ("vit_tiny", "vit_tiny_frozen"):
   )
 
 
+README_TABLES = {
+  "gains": PageTable(
+    "table1",
+    {
+      "SUM-L": ("sum_l", "fpv_only"),
+      "L_m alone, which sees no exo clip": ("m", "fpv_only", "table5"),
+      "SUM-L with one encoder for both views": ("shared", "fpv_only", "table6"),
+      "SUM-L, both from the exo encoder": ("sum_l_exo_start", "fpv_only_exo_start"),
+      "L_m alone times 5, both from the exo encoder": ("m_5", "fpv_only", "exo_start_test"),
+      "SUM-L, vision transformer": ("sum_l", "fpv_only", "vit_tiny"),
+      "L_m alone, vision transformer": ("m", "fpv_only", "vit_tiny"),
+    },
+    head="over first-person training alone",
+    columns=_WITHOUT_UNSEEN,
+  ),
+}
+
+
 def read_summary(path: pathlib.Path) -> dict[Key, dict[str, study_table.Summary]]:
   """Reads `study_NAME.csv`: summaries by metric, of rows and differences."""
   found: dict[Key, dict[str, study_table.Summary]] = {}
@@ -198,19 +226,20 @@ def _cell(table: PageTable, key: Key, summary: study_table.Summary, best: bool) 
 
 def page_table(table: PageTable) -> str:
   """A table of the page, in Markdown."""
-  summaries = read_summary(RESULTS / f"study_{table.study}.csv")
-  top = max(summaries[key][table.best]["mean"] for key in table.lines.values()) if table.best else 0
+  places = table.places()
+  read = {study: read_summary(RESULTS / f"study_{study}.csv") for study, _ in places.values()}
+  summaries = {label: read[study][key] for label, (study, key) in places.items()}
+  top = max(row[table.best]["mean"] for row in summaries.values()) if table.best else 0
   text = [
     f"| {table.head} | {' | '.join(_COLUMNS[name] for name in table.columns)} |".replace(
       "|  |", "| |"
     ),
     "|" + "---|" * (1 + len(table.columns)),
   ]
-  for label, key in table.lines.items():
+  for label, (_, key) in places.items():
+    values = summaries[label]
     cells = [
-      _cell(
-        table, key, summaries[key][name], name == table.best and summaries[key][name]["mean"] == top
-      )
+      _cell(table, key, values[name], name == table.best and values[name]["mean"] == top)
       for name in table.columns
     ]
     text.append(f"| {label} | {' | '.join(cells)} |")
@@ -268,10 +297,12 @@ def summaries(study: str) -> dict[pathlib.Path, str]:
   }
 
 
-def tables() -> dict[str, str]:
-  """The tables of the page, by name."""
-  made = {name: page_table(table) for name, table in TABLES.items()}
-  return made | {f"{name}_by_seed": seeds_table(name) for name in studies_by_seed()}
+def pages() -> dict[pathlib.Path, str]:
+  """The pages with their tables."""
+  tables = {name: page_table(table) for name, table in TABLES.items()}
+  tables |= {f"{name}_by_seed": seeds_table(name) for name in studies_by_seed()}
+  first = {name: page_table(table) for name, table in README_TABLES.items()}
+  return {PAGE: page_tables.fill(PAGE, tables), README: page_tables.fill(README, first)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -281,11 +312,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
   )
   parser.add_argument("--check", action="store_true", help="write nothing")
   check = parser.parse_args(arguments).check
-  # Summaries first: the page is made from them.
+  # Summaries first: the pages are made from them.
   changed = []
   for study in studies_by_seed():
     changed += page_tables.put(summaries(study), check)
-  changed += page_tables.put({PAGE: page_tables.fill(PAGE, tables())}, check)
+  changed += page_tables.put(pages(), check)
   return page_tables.report(changed, ROOT, check)
 
 

@@ -1,4 +1,4 @@
-"""The page of experiments shows what the committed results hold."""
+"""The page of experiments and the README show what the committed results hold."""
 
 from __future__ import annotations
 
@@ -42,6 +42,9 @@ def test_a_number_that_was_changed_by_hand_is_found(tmp_path, monkeypatch, capsy
   page.write_text(text.replace("**+0.8** [+0.1, +1.6]", "**+0.9** [+0.1, +1.6]", 1))
   monkeypatch.setattr(study_tables, "PAGE", page)
   monkeypatch.setattr(study_tables, "ROOT", tmp_path)
+  readme = tmp_path / "README.md"
+  readme.write_bytes(study_tables.README.read_bytes())
+  monkeypatch.setattr(study_tables, "README", readme)
   assert study_tables.main(["--check"]) == 1
   assert "Differs: experiments.md" in capsys.readouterr().out
   assert study_tables.main([]) == 0
@@ -54,13 +57,15 @@ def test_a_number_that_was_changed_by_hand_is_found(tmp_path, monkeypatch, capsy
 def test_each_cell_rounds_a_committed_number():
   """Parsed once more, so that a format that loses a sign or a digit is found."""
   checked = 0
-  for name, lines in _tables(study_tables.PAGE.read_text(encoding="utf-8")):
+  tables = study_tables.TABLES | study_tables.README_TABLES
+  pages = [page.read_text(encoding="utf-8") for page in (study_tables.PAGE, study_tables.README)]
+  for name, lines in [table for text in pages for table in _tables(text)]:
     if name.endswith("_by_seed"):
       continue
-    table = study_tables.TABLES[name]
-    held = {(x["row"], x["against"], x["metric"]): x for x in _lines(table.study)}
-    for (label, key), (first, *cells) in zip(table.lines.items(), lines, strict=True):
+    table = tables[name]
+    for (label, (study, key)), (first, *cells) in zip(table.places().items(), lines, strict=True):
       assert first == label
+      held = {(x["row"], x["against"], x["metric"]): x for x in _lines(study)}
       for metric, cell in zip(table.columns, cells, strict=True):
         wanted = held[*key, metric]
         numbers = [float(x) for x in re.findall(_NUMBER, cell)] or [0.0, 0.0, 0.0]
@@ -75,7 +80,8 @@ def test_each_cell_rounds_a_committed_number():
 
 
 def test_each_difference_in_the_text_is_a_committed_one():
-  text = study_tables.PAGE.read_text(encoding="utf-8")
+  pages = (study_tables.PAGE, study_tables.README)
+  text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
   prose = re.sub(r"(?s)<!-- table: .*?<!-- end of table -->", "", text)
   held = {
     tuple(f"{100 * float(line[k]):+.1f}" for k in ("mean", "low", "high"))
