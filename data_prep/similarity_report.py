@@ -9,7 +9,8 @@ from each other. It counts twice. Over action classes (distinct narrations): the
 best cosine of each, beside the cosines of all pairs. Over clips, where a
 frequent narration weighs more: how many have a partner how similar, and what
 labels they share with it. The command writes a picture and, beside it, the
-numbers as JSON.
+numbers as JSON. The line in the picture is the threshold of the losses, below which a
+pair is left out: config.loss.threshold, or --threshold.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import numpy as np
 from data_prep.mining import pair_options
 from data_prep.mining import pair_summary
 from data_prep.mining import pseudo_pairs
+from sum_l_jax import loss_options
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
@@ -54,6 +56,7 @@ _BIN = 0.05
 _BINS = round(2 / _BIN)
 _BLOCK = 2048
 
+_THRESHOLD = "#c04a00"
 # From dark to light as the labels agree less.
 _COLORS = {
   "verb and noun": "#08306b",
@@ -69,6 +72,8 @@ def similarity_report(
   ego: records.ClipDataset,
   exo: Sequence[records.ClipDataset],
   table: narration_table.NarrationTable,
+  *,
+  threshold: float = loss_options.THRESHOLD,
 ) -> dict:
   """Computes all numbers of the report.
 
@@ -76,6 +81,7 @@ def similarity_report(
     ego: first-person clips.
     exo: pools of third-person clips, together one set.
     table: narration table of both sides.
+    threshold: cosine above which the losses take a pair.
 
   Returns:
     What the JSON file holds:
@@ -85,6 +91,8 @@ def similarity_report(
         percentiles of the best.
       clips: number of ego clips and a list of `bands`, each with its name, count,
         share, counts by shared labels (or None) and examples.
+      threshold: its `cosine`, and how many ego `clips` and `classes` have a partner
+        above it.
 
   Raises:
     ValueError: a narration is not in `table`, or nothing to compare.
@@ -108,6 +116,11 @@ def similarity_report(
       },
     },
     "clips": {"number": len(ego.moments), "bands": _bands(pairs, ego, exo)},
+    "threshold": {
+      "cosine": threshold,
+      "clips": int(np.sum(pairs.similarity[pairs.ego_rows, 0] > np.float32(threshold))),
+      "classes": int(np.sum(best > np.float32(threshold))),
+    },
   }
 
 
@@ -200,6 +213,7 @@ def as_text(report: dict) -> str:
     f" {report['sets']['sentence_model']}",
     f"action classes: {classes['ego']} ego, {classes['exo']} exo, {classes['in_common']} in common",
     f"best cosine of an ego class, percentiles: {percentiles}",
+    f"above the threshold of {report['threshold']['cosine']:g}: {_above(report)}",
     f"best cosine of the {clips['number']} ego clips:",
   ]
   labelled = clips["bands"][0]["shared_labels"] is not None
@@ -221,6 +235,15 @@ def as_text(report: dict) -> str:
   return "\n".join(lines)
 
 
+def _above(report: dict) -> str:
+  """How many clips and classes have a partner above the threshold."""
+  over, clips, classes = report["threshold"], report["clips"]["number"], report["classes"]["ego"]
+  return (
+    f"{over['clips']:,} of {clips:,} ego clips ({100 * over['clips'] / clips:.1f} %),"
+    f" {over['classes']:,} of {classes:,} ego classes ({100 * over['classes'] / classes:.1f} %)"
+  )
+
+
 def draw(report: dict, path: epath.Path) -> None:
   """Writes the picture, 1200 x 700 pixels.
 
@@ -231,14 +254,17 @@ def draw(report: dict, path: epath.Path) -> None:
   from matplotlib.figure import Figure  # Not pyplot, which chooses a backend for others.
 
   figure = Figure(figsize=(12, 7), dpi=100, facecolor="white")
-  grid = figure.add_gridspec(1, 2, left=0.075, right=0.965, bottom=0.11, top=0.75, wspace=0.28)
+  grid = figure.add_gridspec(1, 2, left=0.075, right=0.965, bottom=0.11, top=0.71, wspace=0.28)
   sets = report["sets"]
   title = "How similar are the narrations?"
   figure.text(0.075, 0.935, title, fontsize=19, weight="bold")
   names = _shortened(f"ego: {sets['ego']}     exo: {sets['exo']}", 110)
   figure.text(0.075, 0.893, names, fontsize=12, color="#555555")
-  _draw_classes(figure.add_subplot(grid[0]), report["classes"])
-  _draw_clips(figure.add_subplot(grid[1]), report["clips"])
+  threshold = report["threshold"]["cosine"]
+  above = f"above the threshold of {threshold:g}: {_above(report)}"
+  figure.text(0.075, 0.858, _shortened(above, 110), fontsize=12, color=_THRESHOLD)
+  _draw_classes(figure.add_subplot(grid[0]), report["classes"], threshold)
+  _draw_clips(figure.add_subplot(grid[1]), report["clips"], threshold)
   storage.make_folder(path.parent)
   with storage.replacing(path) as scratch:
     figure.savefig(scratch)
@@ -271,7 +297,7 @@ def _legend(axes: Axes) -> None:
   )
 
 
-def _draw_classes(axes: Axes, classes: dict) -> None:
+def _draw_classes(axes: Axes, classes: dict, threshold: float) -> None:
   """Draws two histograms, each as shares, since their sums differ greatly."""
   _plain(
     axes,
@@ -291,10 +317,37 @@ def _draw_classes(axes: Axes, classes: dict) -> None:
   axes.locator_params(axis="y", nbins=6)
   axes.set_xlabel("cosine of the sentence vectors", fontsize=13)
   axes.set_ylabel(f"share in bins of {_BIN} (%)", fontsize=13)
+  axes.axvline(threshold, color=_THRESHOLD, linewidth=1.8, linestyle="--")
+  axes.annotate(
+    f"threshold {threshold:g}",
+    (threshold, 1.0),
+    xycoords=("data", "axes fraction"),
+    xytext=(5, -4),
+    textcoords="offset points",
+    va="top",
+    fontsize=12,
+    color=_THRESHOLD,
+    # Bars may reach up to it.
+    bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5},
+  )
   _legend(axes)
 
 
-def _draw_clips(axes: Axes, clips: dict) -> None:
+def place_of(threshold: float) -> float:
+  """Where a cosine lies among the bars of the bands, which are at 0, 1, 2 ...
+
+  A cosine between two borders lies in the bar of their band, in proportion.
+
+  >>> place_of(0.5), place_of(0.6), place_of(1.0)
+  (3.5, 3.0, -0.5)
+  """
+  borders = [1.0, *(lowest for _, lowest in BANDS)]
+  edges = np.arange(len(borders)) - 0.5
+  # Ascending, as interpolation wants it.
+  return float(np.interp(threshold, borders[::-1], edges[::-1]))
+
+
+def _draw_clips(axes: Axes, clips: dict, threshold: float) -> None:
   """Draws one bar a band, made up of what the pairs' labels share."""
   bands = clips["bands"]
   labelled = bands[0]["shared_labels"] is not None
@@ -312,6 +365,21 @@ def _draw_clips(axes: Axes, clips: dict) -> None:
   axes.invert_yaxis()
   axes.set_xlim(0, left.max() * 1.16)
   axes.set_xlabel("share of ego clips (%)", fontsize=13)
+  axes.set_ylabel("cosine of the best partner", fontsize=13)
+  place = place_of(threshold)
+  axes.axhline(place, color=_THRESHOLD, linewidth=1.8, linestyle="--")
+  axes.annotate(
+    f"threshold {threshold:g}",
+    (1.0, place),
+    xycoords=("axes fraction", "data"),
+    # Below the line, where the bar of less similar pairs is the shorter one as a rule.
+    xytext=(0, -4),
+    textcoords="offset points",
+    va="top",
+    ha="right",
+    fontsize=12,
+    color=_THRESHOLD,
+  )
   if labelled:
     _legend(axes)
 
@@ -320,6 +388,12 @@ def make_parser() -> argparse.ArgumentParser:
   """The options of the command."""
   parser = command_line.make_parser("data_prep.similarity_report", __doc__)
   pair_options.add(parser)
+  parser.add_argument(
+    "--threshold",
+    type=float,
+    default=loss_options.THRESHOLD,
+    help=f"cosine above which the losses take a pair ({loss_options.THRESHOLD})",
+  )
   parser.add_argument(
     "--output",
     required=True,
@@ -337,8 +411,10 @@ def report(args: argparse.Namespace) -> None:
       f"--output must name a .png file, got {str(args.output)!r}; the"
       " numbers are written beside it, as .json."
     )
+  if not -1 <= args.threshold <= 1:
+    raise ValueError(f"--threshold must be a cosine, from -1 to 1, got {args.threshold}.")
   importlib.import_module("matplotlib")  # If it is missing, the work need not begin.
-  numbers = similarity_report(*pair_options.read(args))
+  numbers = similarity_report(*pair_options.read(args), threshold=args.threshold)
   draw(numbers, args.output)
   numbers_file = args.output.with_suffix(".json")
   storage.write_text(numbers_file, json.dumps(numbers, indent=2, ensure_ascii=False) + "\n")

@@ -407,6 +407,7 @@ def _run(
   import jax
 
   from sum_l_jax.experiment import goodput
+  from sum_l_jax.experiment import run_starts
 
   text = settings.to_json()
   _prepare_data(settings)
@@ -419,6 +420,7 @@ def _run(
       storage.write_text(workdir / run_files.CONFIG, text)
       if command:
         storage.write_text(workdir / run_files.COMMAND, command + "\n")
+      run_starts.record(workdir, command=command, mesh=mesh)
     if not _train(settings, workdir, mesh, window, status):
       return ""
   table = ""

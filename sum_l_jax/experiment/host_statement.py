@@ -22,7 +22,8 @@ from sum_l_jax.data import records
 from sum_l_jax.models import backbones
 from sum_l_jax.system import storage
 
-_LIBRARIES = (
+# Libraries that change what is computed.
+LIBRARIES = (
   "jax",
   "jaxlib",
   "flax",
@@ -66,15 +67,15 @@ def make(settings: Settings, *, mode: str, checkpoint: str) -> dict[str, Any]:
     **{f"config.{n}": v for n, v in read.without_places(settings.flatten()).items()},
     "mode": mode,
     "checkpoint": weight_files.file_digest(checkpoint) if checkpoint else "",
-    "sum_l_jax": _version("sum_l_jax"),
+    "sum_l_jax": version("sum_l_jax"),
     "code of sum_l_jax": code_digest(),
     **{
       f"code of the backbone of {view}": _backbone_digest(settings.backbone(view))
       for view in types.VIEWS
       if not settings.stored(view)
     },
-    "python": platform.python_version(),
-    **{name: _version(name) for name in _LIBRARIES},
+    "python": platform.pythonversion(),
+    **{name: version(name) for name in LIBRARIES},
     **{name: str(getattr(jax.config, name, None)) for name in _OPTIONS},
     "devices": f"{jax.local_device_count()} of {device.device_kind}",
     "driver of the devices": device.client.platform_version,
@@ -100,7 +101,8 @@ def _data(settings: Settings, mode: str) -> dict[str, Any]:
   return found
 
 
-def _version(library: str) -> str:
+def version(library: str) -> str:
+  """Version of an installed library, or "not installed"."""
   try:
     return importlib.metadata.version(library)
   except importlib.metadata.PackageNotFoundError:

@@ -42,6 +42,19 @@ def memory_bytes() -> int:
   return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def processor() -> str:
+  """What the processor calls itself; its kind where the system says no more."""
+  try:
+    text = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+  except OSError:
+    text = ""
+  for line in text.splitlines():
+    name, _, value = line.partition(":")
+    if name.strip() == "model name" and value.strip():
+      return value.strip()
+  return platform.processor() or platform.machine()
+
+
 def age() -> float:
   """Seconds since this process began; 0 where the system doesn't say."""
   try:

@@ -7,6 +7,7 @@ COMMAND = "command.txt"
 RESULT = "result.json"
 REPORT = "report.html"
 STATUS = "status.json"
+STARTS = "starts.json"
 # In the folder of each stage.
 METRICS = "metrics.jsonl"
 PROBES = "probes.json"

@@ -1,9 +1,9 @@
 """A page for people to read: what it is made of, and the HTML around it.
 
 Narrations, ids and class names come from data sets that others wrote; the
-template escapes every text. The page loads and runs nothing: pictures are data
-URIs, folded parts are `<details>`, and its content security policy forbids the
-rest.
+template escapes every text. The page loads and runs nothing: pictures and moving
+pictures are data URIs, folded parts are `<details>`, a choice of light and dark is
+a matter of CSS, and the content security policy forbids the rest.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import jinja2
 from sum_l_jax.system import text_cleaning
 
 UNREADABLE = "The frame can't be read."
+# Media type of drawings.
+DRAWING = "image/svg+xml"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,17 +30,35 @@ class Picture:
   Attributes:
     data: the file.
     alt: what it shows, for those who can't see it.
-    kind: media type of the file.
+    kind: media type of the file. A drawing (`DRAWING`) has no background of its own,
+      and its colours are turned round where the page is dark.
+    still: for a picture that moves, the JPEG file that those see who have asked
+      their device for less motion; empty where the picture stands still.
   """
 
   data: bytes
   alt: str
   kind: str = "image/jpeg"
+  still: bytes = b""
 
   @property
   def source(self) -> str:
     """The file as a data URI."""
-    return f"data:{self.kind};base64,{base64.b64encode(self.data).decode('ascii')}"
+    return _data_uri(self.data, self.kind)
+
+  @property
+  def still_source(self) -> str:
+    """The file that stands still, as a data URI; "" for none."""
+    return _data_uri(self.still, "image/jpeg") if self.still else ""
+
+  @property
+  def drawn(self) -> bool:
+    """Whether it is a drawing, and no photograph."""
+    return self.kind == DRAWING
+
+
+def _data_uri(data: bytes, kind: str) -> str:
+  return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +116,14 @@ class Charts:
 
 
 @dataclasses.dataclass(frozen=True)
+class Beside:
+  """Blocks beside each other where the window is wide enough, else below."""
+
+  kind: ClassVar = "beside"
+  blocks: Sequence[Table | Charts]
+
+
+@dataclasses.dataclass(frozen=True)
 class Card:
   """A small picture with lines of text below it.
 
@@ -127,7 +155,7 @@ class Strips:
   rows: Sequence[tuple[str, Picture]]
 
 
-Block = Texts | Missing | Code | Table | Charts | Gallery | Strips
+Block = Texts | Missing | Code | Table | Charts | Beside | Gallery | Strips
 
 
 @dataclasses.dataclass(frozen=True)

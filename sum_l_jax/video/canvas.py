@@ -91,12 +91,30 @@ def stacked(parts: Sequence[np.ndarray], *, gap: int = 0) -> np.ndarray:
   return np.concatenate(rows)
 
 
-def side_by_side(parts: Sequence[np.ndarray], *, gap: int = 0) -> np.ndarray:
-  """The pictures, which have one height, beside each other on white."""
-  white = np.full((parts[0].shape[0], gap, 3), 255, np.uint8)
+def labelled(picture: np.ndarray, text: str, *, size: int = 12) -> np.ndarray:
+  """The picture with a short text in its lower left corner, light on a dark ground."""
+  face = font(size)
+  image = Image.fromarray(picture)
+  draw = ImageDraw.Draw(image, "RGBA")
+  width, height = round(face.getlength(text)) + 6, round(1.35 * size)
+  top = picture.shape[0] - height
+  draw.rectangle((0, top, width, picture.shape[0]), fill=(0, 0, 0, 150))
+  draw.text((3, top), text, fill=(255, 255, 255, 255), font=face)
+  return np.asarray(image)
+
+
+def side_by_side(parts: Sequence[np.ndarray], *, gap: int = 0, fill: int = 255) -> np.ndarray:
+  """The pictures, which have one height, beside each other.
+
+  Args:
+    parts: the pictures, uint8 `[H, W, 3]` each.
+    gap: columns between two of them.
+    fill: gray of these columns, 255 is white.
+  """
+  between = np.full((parts[0].shape[0], gap, 3), fill, np.uint8)
   row = [parts[0]]
   for part in parts[1:]:
-    row += [white, part]
+    row += [between, part]
   return np.concatenate(row, axis=1)
 
 

@@ -119,6 +119,27 @@ def test_histogram_keeps_round_cosines_in_the_upper_bin():
   assert counts.tolist() == [1] * 40
 
 
+def test_the_threshold(tiny_ego, tiny_exo, tiny_narrations):
+  """Counts of what is strictly above it, as the losses take pairs."""
+  ego, exo = _datasets(tiny_ego, tiny_exo)
+  lookup = lambda data: tiny_narrations.lookup([clip.narration for clip in data.clips])
+  cosines = (lookup(ego) @ lookup(exo).T).max(axis=1).round(6)
+  for threshold in (0.5, 0.2, 1.0):
+    found = similarity_report.similarity_report(ego, [exo], tiny_narrations, threshold=threshold)
+    assert found["threshold"]["cosine"] == threshold
+    assert found["threshold"]["clips"] == int(np.sum(cosines > threshold + 1e-7))
+    line = f"above the threshold of {threshold:g}: {found['threshold']['clips']} of 17 ego clips"
+    assert line in similarity_report.as_text(found)
+
+
+@pytest.mark.parametrize(
+  "threshold, place", [(1.0, -0.5), (0.9, 1.5), (0.8, 2.0), (0.5, 3.5), (0.4, 4.0), (-1.0, 5.5)]
+)
+def test_the_place_of_the_threshold_among_the_bars(threshold, place):
+  """On the border of two bars, or inside one."""
+  assert similarity_report.place_of(threshold) == pytest.approx(place)
+
+
 def _arguments(tmp_path, ego, exo, table, name="report.png"):
   table.save(tmp_path / "n.npz")
   return [
@@ -165,6 +186,8 @@ def test_bad_input(tmp_path, tiny_ego, tiny_exo, tiny_narrations, capsys):
   assert "--ego needs a data set of view 'ego'" in error(arguments)
   arguments = _arguments(tmp_path, tiny_ego, tmp_path, tiny_narrations)
   assert "No clip data set" in error(arguments)
+  arguments = [*_arguments(tmp_path, tiny_ego, tiny_exo, tiny_narrations), "--threshold=50"]
+  assert "--threshold must be a cosine, from -1 to 1, got 50.0" in error(arguments)
   few = narration_table.NarrationTable(["fold towel"], tiny_narrations.vectors[:1], "m")
   arguments = _arguments(tmp_path, tiny_ego, tiny_exo, few)
   assert "data_prep.embed_narrations" in error(arguments)

@@ -6,7 +6,7 @@ import html.parser
 import re
 
 EVIL = "<script>alert('x')</script> \"cut\" & stir"
-_VOID = ("meta", "img", "link", "br", "hr", "input")
+_VOID = ("meta", "img", "link", "br", "hr", "input", "source")
 
 
 class Page(html.parser.HTMLParser):
@@ -64,7 +64,7 @@ def check_is_safe(text):
     assert tag not in ("script", "link", "iframe", "object", "base", "form")
     for name, value in attributes.items():
       assert not name.startswith("on")
-      if name in ("src", "href"):
+      if name in ("src", "href", "srcset"):
         assert value.startswith(("data:image/", "#")), value
   assert not re.search(r"url\(|@import|https?:", text)
   policy = [a["content"] for a in page.of("meta") if "http-equiv" in a]

@@ -46,7 +46,9 @@ class Explanation:
     clip_id: id of the clip.
     narration: its narration.
     labels: names of its classes in this task; empty where unknown.
+    task: task whose head was asked.
     frames: uint8 `[T, H, W, 3]`, what the network was given.
+    seconds: moment of each frame, from the start of the clip, `[T]`.
     strength: float32 `[T, H, W]` in [0, 1], see `cam.strength`.
     grid: `(T', H', W')`, the positions that the map was made of.
     shown: class that the map is of.
@@ -58,7 +60,9 @@ class Explanation:
   clip_id: str
   narration: str
   labels: tuple[str, ...]
+  task: str
   frames: np.ndarray
+  seconds: tuple[float, ...]
   strength: np.ndarray
   grid: tuple[int, int, int]
   shown: str
@@ -206,7 +210,9 @@ class Explainer:
       clip_id=clip.clip_id,
       narration=clip.narration,
       labels=tuple(self.class_names[i] for i in self.labels(dataset, row)),
+      task=self.task,
       frames=video,
+      seconds=self._moments(clip),
       strength=cam.on_frames(cam.strength(maps), positions, len(video), video.shape[1]),
       grid=(time, height, width),
       shown=self.class_names[shown],
@@ -214,6 +220,12 @@ class Explainer:
       predicted=self.class_names[best],
       predicted_probability=float(probabilities[best]),
     )
+
+  def _moments(self, clip: records.Clip) -> tuple[float, ...]:
+    """Seconds of the frames that `_run` takes of a clip."""
+    transform = towers.eval_transform(self.weights.card, self.view)
+    indices = transform.test_indices(clip.num_frames, 0, 1)
+    return tuple(float(index) / clip.fps for index in indices)
 
   def _run(
     self, dataset: records.ClipDataset, rows: Sequence[int], wanted: Sequence[int]

@@ -38,21 +38,32 @@ class Block:
 
   @property
   def heading(self) -> str:
-    """The clip and its labels, in words."""
+    """The clip, its labels and the time that is shown, in words."""
     first = self.seen[0]
-    label = f", label: {', '.join(first.labels)}" if first.labels else ""
-    return f"{first.clip_id}: {first.narration}{label}"
+    label = f", {first.task}: {', '.join(first.labels)}" if first.labels else ""
+    when = f"{first.seconds[0]:.2f} to {first.seconds[-1]:.2f} s"
+    return f"{first.clip_id}: {first.narration}{label}; {when}"
 
   def caption(self, number: int) -> str:
-    """What a network says about the clip, in words."""
+    """What a network says about the clip, and what the map is of, in words."""
+    return "; ".join(self.lines(number))
+
+  def lines(self, number: int) -> tuple[str, str]:
+    """The two parts of a caption: what the network says, and the map."""
     item = self.seen[number]
     verdict = ""
     if item.labels:
       verdict = " (right)" if item.right else " (wrong)"
-    text = f"{self.names[number]} says {item.predicted} {item.predicted_probability:.2f}{verdict}"
-    if item.shown != item.predicted:
-      text += f"; shown: {item.shown} {item.shown_probability:.2f}"
-    return text
+    score = f"{item.task} {item.predicted}, score {item.predicted_probability:.2f}"
+    said = f"{self.names[number]} says {score}{verdict}"
+    other = f", score {item.shown_probability:.2f}" if item.shown != item.predicted else ""
+    return said, f"map of {item.shown}{other}: {coarseness(item)}"
+
+
+def coarseness(item: explain.Explanation) -> str:
+  """Says how fine a map can be, at most."""
+  time, height, width = item.grid
+  return f"{time} x {height} x {width} cells over {len(item.frames)} frames"
 
 
 def colors(strength: np.ndarray) -> np.ndarray:
@@ -110,13 +121,16 @@ def chosen_frames(num_frames: int, columns: int = COLUMNS) -> np.ndarray:
   return np.linspace(0, num_frames - 1, count).astype(np.int64)
 
 
-def strips(block: Block, *, columns: int = COLUMNS, side: int = _SIDE) -> list[np.ndarray]:
-  """Draws rows of frames: the clip itself, then the map of each network.
+def strips(
+  block: Block, *, columns: int = COLUMNS, side: int = _SIDE, between: int = 255
+) -> list[np.ndarray]:
+  """Draws rows of frames: the clip itself, with times, then the map of each network.
 
   Args:
     block: one clip.
     columns: most frames in a row.
     side: side of a frame in the picture, in pixels.
+    between: gray of the gaps between frames, 0 to 255.
 
   Returns:
     uint8 `[side, W, 3]` each, one more than there are networks.
@@ -125,9 +139,17 @@ def strips(block: Block, *, columns: int = COLUMNS, side: int = _SIDE) -> list[n
   for item in block.seen:
     which = chosen_frames(len(item.frames), columns)
     if not rows:
-      rows.append(item.frames[which])
-    rows.append(blended(item.frames[which], item.strength[which]))
-  return [canvas.side_by_side([canvas.scaled(f, side) for f in row], gap=_GAP) for row in rows]
+      rows.append(
+        [_timed(canvas.scaled(item.frames[i], side), item.seconds[i]) for i in which.tolist()]
+      )
+    maps = blended(item.frames[which], item.strength[which])
+    rows.append([canvas.scaled(frame, side) for frame in maps])
+  return [canvas.side_by_side(row, gap=_GAP, fill=between) for row in rows]
+
+
+def _timed(frame: np.ndarray, seconds: float) -> np.ndarray:
+  """The frame with its moment in a corner."""
+  return canvas.labelled(frame, f"{seconds:.2f} s")
 
 
 def bar(width: int, height: int = 14) -> np.ndarray:
@@ -170,20 +192,27 @@ def film(blocks: Sequence[Block]) -> list[np.ndarray]:
   for time in range(count):
     parts = []
     for block in blocks:
-      tiles = [_tile(block.seen[0].frames[time], ["the clip", ""])]
+      first = block.seen[0]
+      tiles = [_tile(first.frames[time], [f"the clip at {first.seconds[time]:.2f} s", "", ""])]
       for number, item in enumerate(block.seen):
         # Another network may sample the clip with another number of frames.
         place = time * len(item.frames) // count
         now = slice(place, place + 1)
         (picture,) = blended(item.frames[now], item.strength[now])
-        said, _, shown = block.caption(number).partition("; ")
-        tiles.append(_tile(picture, [said, shown]))
+        said, shown = block.lines(number)
+        tiles.append(_tile(picture, [*_narrow(said), shown]))
       row = canvas.side_by_side(tiles, gap=8)
       heading = canvas.text_line(block.heading, row.shape[1], bold=True)
       parts.append(canvas.stacked([heading, row]))
     width = max(part.shape[1] for part in parts)
     pictures.append(canvas.framed(canvas.stacked([*parts, legend(width)], gap=12)))
   return pictures
+
+
+def _narrow(said: str) -> tuple[str, str]:
+  """What a network says, on two lines: its name, and the rest."""
+  name, _, rest = said.rpartition(" says ")
+  return f"{name} says", rest
 
 
 def _tile(frame: np.ndarray, lines: Sequence[str]) -> np.ndarray:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from etils import epath
 import numpy as np
 
 from sum_l_jax import loss_options
 from sum_l_jax import types
-from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import clip_selection
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
@@ -28,6 +26,8 @@ from sum_l_jax.video import canvas
 _FILTERING = ("weighted", "filtered", "graded")
 _SELECTED = "train/loss/selected_pairs"
 _SIDE = 96
+# Gray of the gaps between frames, which fits a light page and a dark one.
+_BETWEEN = 128
 _FRAME_HEIGHT = 120
 _LEGEND = (
   "Colours: the gray frame alone says nothing for the class; purple, orange and bright yellow say"
@@ -111,7 +111,16 @@ def _selected_chart(run: run_contents.RunContents, threshold: float | None) -> l
     return []
   what = "pairs that pass the filter" if threshold is not None else "pairs used"
   title = f"{what}, of a batch of {run.fields.get('joint_stage.batch_size')}"
-  return [charts.curves(title, {what: line}, unit="pairs a step", from_zero=True)]
+  other = run.baseline.scalars.get("joint", {}).get(_SELECTED) if run.baseline else None
+  picture = charts.curves(
+    title,
+    {what: line},
+    label="pairs a step",
+    from_zero=True,
+    baseline={what: other} if other else {},
+    baseline_name=run.baseline_name,
+  )
+  return [picture]
 
 
 def _pair(
@@ -122,7 +131,7 @@ def _pair(
   cards = []
   for dataset, row in ((ego, found.ego_row), (exo[found.pool], found.exo_row)):
     clip = int(dataset.moments.clip[row])
-    picture = clip_pictures.middle_frame(dataset, clip, height=_FRAME_HEIGHT)
+    picture = clip_pictures.moving(dataset, clip, height=_FRAME_HEIGHT)
     lines = [("what", dataset.view), ("text", dataset.moments.clips[row].narration)]
     cards.append(page.Card(lines, picture))
   return f"{found.group}, cosine {found.cosine:.3f}{clips}", cards
@@ -150,7 +159,7 @@ def maps(run: run_contents.RunContents, number: int) -> list[page.Block]:
       if other:
         explainers.insert(0, other)
         methods = [towers.read_config(e.weights.card).get("method", "") for e in explainers]
-        names = clip_choice.network_names(methods, [run.baseline, run.workdir])
+        names = clip_choice.network_names(methods, [run.baseline.workdir, run.workdir])
     rows, how = _choose(dataset, explainers, run.scores, number)
     show = "label" if len(explainers) > 1 else "predicted"
     blocks = clip_choice.blocks(explainers, names, dataset, rows, show=show)
@@ -164,12 +173,15 @@ def maps(run: run_contents.RunContents, number: int) -> list[page.Block]:
   ]
 
 
-def _baseline_explainer(baseline: epath.Path, task: str) -> tuple[explain.Explainer | None, str]:
+def _baseline_explainer(
+  baseline: run_contents.RunContents, task: str
+) -> tuple[explain.Explainer | None, str]:
   """The baseline's network, or None and why."""
+  if baseline.weights is None:
+    return None, f"The baseline's network can't be shown: {baseline.no_weights}"
   try:
-    weights = weight_files.read_weights(baseline)
-    return explain.Explainer(weights, view=types.EGO, task=task), ""
-  except (ValueError, OSError) as error:
+    return explain.Explainer(baseline.weights, view=types.EGO, task=task), ""
+  except ValueError as error:
     return None, f"The baseline's network can't be shown: {error}"
 
 
@@ -202,20 +214,27 @@ def _choose(
 
 
 def _map_text(block: map_overlay.Block, explainer: explain.Explainer) -> str:
-  time, height, width = block.seen[-1].grid
+  item = block.seen[-1]
+  time, height, width = item.grid
+  pixels = item.frames.shape[2]
   return (
     f"Class activation maps of the {explainer.task} head (Zhou et al., CVPR 2016), of the slow"
-    f" pathway where there are two. The last stage has {height} x {width} positions a frame and"
-    f" {time} time steps: nothing finer can be seen. One test view a clip, so probabilities can"
-    " differ from those of the evaluation. For earlier stages and films: python -m"
-    " sum_l_jax.tools.visualize"
+    f" pathway where there are two. The maps are coarse: the last stage has {time} time steps over"
+    f" {len(item.frames)} frames and {height} x {width} positions in a frame, so that a cell is"
+    f" {pixels // width} of {pixels} pixels wide. They are enlarged smoothly, and nothing finer can"
+    " be seen. Times are from the start of the clip. There is one test view a clip, so scores can"
+    " differ from those of the evaluation. For earlier stages and films:"
+    " python -m sum_l_jax visualize"
   )
 
 
 def _strips(block: map_overlay.Block) -> page.Strips:
-  own, *maps_of_networks = map_overlay.strips(block, side=_SIDE)
+  own, *maps_of_networks = map_overlay.strips(block, side=_SIDE, between=_BETWEEN)
   first = block.seen[0]
-  rows = [("the clip", _jpeg(own, f"Frames of the clip {first.clip_id}: {first.narration}"))]
+  when = ", ".join(f"{second:.2f}" for second in first.seconds)
+  rows = [
+    ("the clip", _jpeg(own, f"Frames of the clip {first.clip_id}, at {when} s: {first.narration}"))
+  ]
   for number, (item, picture) in enumerate(zip(block.seen, maps_of_networks)):
     alt = f"Map of {item.shown}: {map_overlay.where(item.strength)}."
     rows.append((block.caption(number), _jpeg(picture, alt)))

@@ -16,6 +16,7 @@ from sum_l_jax.data import records
 from sum_l_jax.evaluation.labels import bootstrap
 from sum_l_jax.evaluation.labels import comparison
 from sum_l_jax.evaluation.labels import result_files
+from sum_l_jax.experiment import run_starts
 from sum_l_jax.experiment import run_status
 from sum_l_jax.system import addresses
 from sum_l_jax.system import checked_json
@@ -23,6 +24,9 @@ from sum_l_jax.system import run_files
 from sum_l_jax.system import storage
 from sum_l_jax.tools.class_maps import clip_choice
 from sum_l_jax.train import metric_log
+
+# Metric -> interval of the baseline, and that of run minus baseline.
+Differences = Mapping[str, tuple[bootstrap.Interval, bootstrap.Interval]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,16 +36,17 @@ class Scores:
   Attributes:
     own: the run.
     baseline: the other run, or None.
-    baseline_name: how the report calls it.
-    differences: metric -> baseline's interval, and that of run minus baseline.
   """
 
   own: comparison.Run
   baseline: comparison.Run | None = None
-  baseline_name: str = ""
-  differences: Mapping[str, tuple[bootstrap.Interval, bootstrap.Interval]] = dataclasses.field(
-    default_factory=dict
-  )
+
+  def differences(self) -> Differences:
+    """Compares the two runs; {} without a baseline."""
+    if self.baseline is None:
+      return {}
+    first, second = comparison.compare([self.baseline, self.own])
+    return {metric: (first[metric][0], change) for metric, (_, change) in second.items() if change}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +64,13 @@ class RunContents:
     scalars: logged values by tag, by stage.
     scores: scores of the split, or None.
     no_scores: why there are none.
-    baseline: workdir of the run to compare with, or None.
     status: content of `status.json`, or None.
+    starts: what was recorded at each start.
+    probes: content of `probes.json`, by stage.
+    baseline: the run to compare with, or None; its scores are in `scores`.
+    differences: what differs between the two on the clips that both scored, by split.
+    name: how the report calls the run, beside its baseline.
+    baseline_name: how it calls the baseline.
   """
 
   workdir: epath.Path
@@ -73,8 +83,13 @@ class RunContents:
   scalars: Mapping[str, Mapping[str, metric_log.Series]]
   scores: Scores | None
   no_scores: str
-  baseline: epath.Path | None
   status: run_status.Status | None = None
+  starts: Sequence[run_starts.Start] = ()
+  probes: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+  baseline: RunContents | None = None
+  differences: Mapping[str, Differences] = dataclasses.field(default_factory=dict)
+  name: str = ""
+  baseline_name: str = ""
 
   @property
   def method(self) -> str:
@@ -130,37 +145,86 @@ def read_run(
       f"{str(workdir)!r} is no workdir of a run: {run_files.CONFIG} is missing. Give the --workdir"
       " of a training."
     )
-  result = None
-  if storage.is_file(workdir / run_files.RESULT):
-    result = result_files.load_result(workdir / run_files.RESULT, shown=True)
-    split = _find_split(result, split, workdir)
+  run = _read_files(workdir)
+  if run.result is not None:
+    split = _find_split(run.result, split, workdir)
   elif split:
     result_files.read_result(workdir, split)  # Says how to evaluate.
+  other = addresses.path(baseline) if baseline else None
+  if other and not any(
+    storage.is_file(other / name) for name in (run_files.CONFIG, run_files.RESULT)
+  ):
+    raise FileNotFoundError(
+      f"--baseline={str(other)!r} is no workdir of a run: it has neither {run_files.CONFIG} nor"
+      f" {run_files.RESULT}."
+    )
+  scores, no_scores = _try_scores(workdir, split, other)
+  run = dataclasses.replace(
+    run,
+    split=split,
+    scores=scores,
+    no_scores=no_scores,
+    name=run.method,
+  )
+  if other is None:
+    return run
+  against = dataclasses.replace(_read_files(other), split=split)
+  theirs, own = clip_choice.network_names([against.method, run.method], [other, workdir])
+  return dataclasses.replace(
+    run,
+    baseline=against,
+    differences=_all_differences(run, against),
+    name=own,
+    baseline_name=theirs,
+  )
+
+
+def _all_differences(run: RunContents, other: RunContents) -> dict[str, Differences]:
+  """Compares two runs on every split of which both have scores."""
+  found = {}
+  for split in run.result["splits"] if run.result else ():
+    try:
+      scores = run.scores if split == run.split else _read_scores(run.workdir, split, other.workdir)
+    except (ValueError, FileNotFoundError):  # The baseline was evaluated on other splits.
+      continue
+    found[split] = scores.differences() if scores else {}
+  return found
+
+
+def _read_files(workdir: epath.Path) -> RunContents:
+  """What the files of a workdir say, without scores."""
   weights, no_weights = None, ""
   try:
     weights = weight_files.read_weights(workdir)
   except (ValueError, OSError) as error:
     no_weights = str(error)
-  other = addresses.path(baseline) if baseline else None
-  scores, no_scores = _try_scores(workdir, split, other)
-  command = workdir / run_files.COMMAND
+  again = "Run the same command again to write it again."
+  config, command = workdir / run_files.CONFIG, workdir / run_files.COMMAND
+  result, status = workdir / run_files.RESULT, workdir / run_files.STATUS
+  found = result_files.load_result(result, shown=True) if storage.is_file(result) else None
+  fields: Mapping[str, Any] = (found or {}).get("config", {})
+  if storage.is_file(config):
+    fields = checked_json.read(config, checked_json.Object, mend=again)
   return RunContents(
     workdir=workdir,
-    fields=checked_json.read(
-      path, checked_json.Object, mend="Run the same command again to write it again."
-    ),
+    fields=fields,
     command=storage.read_text(command, errors="replace") if storage.is_file(command) else "",
-    result=result,
-    split=split,
+    result=found,
+    split="",
     weights=weights,
     no_weights=no_weights,
     scalars={
-      stage: found for stage in schema.STAGES if (found := metric_log.read(workdir / stage))
+      stage: logged for stage in schema.STAGES if (logged := metric_log.read(workdir / stage))
     },
-    scores=scores,
-    no_scores=no_scores,
-    baseline=other,
-    status=run_status.read(workdir) if storage.is_file(workdir / run_files.STATUS) else None,
+    scores=None,
+    no_scores="",
+    status=run_status.read(workdir) if storage.is_file(status) else None,
+    starts=run_starts.read(workdir),
+    probes={
+      stage: checked_json.read(path, checked_json.Object, mend=again)
+      for stage in schema.STAGES
+      if storage.is_file(path := workdir / stage / run_files.PROBES)
+    },
   )
 
 
@@ -176,13 +240,8 @@ def _find_split(result: Mapping[str, Any], split: str, workdir: epath.Path) -> s
 def _try_scores(
   workdir: epath.Path, split: str, baseline: epath.Path | None
 ) -> tuple[Scores | None, str]:
-  """Reads scores, or says why there are none; with a baseline there must be."""
+  """Reads scores, or says why there are none; both of two evaluated runs have them."""
   if not split:
-    if baseline:
-      raise ValueError(
-        f"{str(workdir)!r} has no labelled split to compare. Evaluate it first: python -m"
-        " sum_l_jax.main --mode=eval"
-      )
     return None, ""
   try:
     return _read_scores(workdir, split, baseline), ""
@@ -198,9 +257,4 @@ def _read_scores(workdir: epath.Path, split: str, baseline: epath.Path | None) -
   if baseline is None:
     return Scores(own)
   runs: Sequence[comparison.Run] = comparison.align([comparison.read_run(baseline, split), own])
-  first, second = comparison.compare(runs)
-  name, _ = clip_choice.network_names([run.method for run in runs], [baseline, workdir])
-  differences = {
-    metric: (first[metric][0], change) for metric, (_, change) in second.items() if change
-  }
-  return Scores(runs[1], runs[0], name, differences)
+  return Scores(runs[1], runs[0])

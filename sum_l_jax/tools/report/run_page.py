@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sum_l_jax.evaluation.labels import metric_words
+from sum_l_jax.experiment import run_status
 from sum_l_jax.system import addresses
 from sum_l_jax.system import text_tables
 from sum_l_jax.tools import page
@@ -42,20 +44,55 @@ def make_page(run: run_contents.RunContents, *, defaults: Mapping[str, Any], num
 
 
 def _intro(run: run_contents.RunContents) -> list[str]:
-  """The few numbers that a reader looks for first."""
+  """The few facts and numbers that a reader looks for first."""
+  lines = []
   if run.result is None or not run.split:
-    return [f"Method {run.method}; no labelled split has been evaluated."]
-  entry = run.result["splits"][run.split]
+    lines.append(f"Method {run.method}; no labelled split has been evaluated.")
+  else:
+    lines.append(_scores(run.result["splits"][run.split], run.split))
+  if run.baseline and run.scores and run.scores.baseline:
+    lines.append(
+      f"Compared with {run.baseline_name} ({run.baseline.workdir}) on"
+      f" {len(run.scores.own.clip_ids):,} clips that both scored."
+    )
+  elif run.baseline:
+    lines.append(f"Compared with {run.baseline_name} ({run.baseline.workdir}).")
+  return [*lines, *_circumstances(run)]
+
+
+def _scores(entry: Mapping[str, Any], split: str) -> str:
   numbers = []
   for name, value in entry["metrics"].items():
     if name.endswith(("_top1", "_map_sklearn")):
       bounds = entry.get("intervals", {}).get(name)
       interval = f" ({result_sections.interval(bounds)})" if bounds else ""
-      numbers.append(f"{name} {text_tables.percent(value)} %{interval}")
-  lines = [f"{entry['dataset']}, split {run.split}, {entry['clips']} clips: {'; '.join(numbers)}."]
-  if run.scores and run.scores.baseline:
-    lines.append(
-      f"Compared with {run.scores.baseline_name} on {len(run.scores.own.clip_ids)} clips that both"
-      " scored."
-    )
-  return lines
+      numbers.append(f"{metric_words.words(name)} {text_tables.percent(value)} %{interval}")
+  return f"{entry['dataset']}, split {split}, {entry['clips']:,} clips: {'; '.join(numbers)}."
+
+
+def _circumstances(run: run_contents.RunContents) -> list[str]:
+  """How long the run took, on what, by which code."""
+  said = []
+  if run.status:
+    said.append(f"{run.status.state} after {_lasted(sum(run.status.seconds.values()))}")
+    if run.status.state == run_status.FAILED and run.status.error:
+      said.append(f"its error: {run.status.error}")
+  if run.starts:
+    start = run.starts[-1]
+    hosts = f" on {start.hosts} machines" if start.hosts > 1 else ""
+    said.append(f"devices: {start.devices}{hosts}, {start.processor} with {start.cores} cores")
+    jax = start.versions.get("jax")
+    said.append(f"jax {jax}" if jax else "")
+    if start.commit:
+      said.append(f"commit {start.commit[:12]}{' with changes' if start.changed else ''}")
+  elif run.status and run.status.devices:
+    said.append(f"devices: {run.status.devices}")
+  said = [text for text in said if text]
+  return [f"Training {'; '.join(said)}."] if said else []
+
+
+def _lasted(seconds: float) -> str:
+  """A duration in words, "2 h 5 min" or "3 min 20 s"."""
+  minutes, seconds = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"

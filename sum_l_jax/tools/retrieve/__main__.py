@@ -5,9 +5,10 @@ r"""Shows example queries and the clips that they find, on a page to look at.
   python -m sum_l_jax.tools.retrieve --checkpoint=runs/demo --text="cut tomato" \
       --keys=data/toy_kitchen/ego:test --output=text.html
 
-Writes one HTML file with the middle frame of each clip, its narration, the
-cosine, and whether verb and noun are the same, by name. A data set's own view
-picks the encoder. Texts must be in the narration table of the run.
+Writes one HTML file in which each clip plays beside its narration, the cosine, and
+whether verb and noun are the same, by name. A data set's own view picks the encoder.
+Any sentence can be searched with: those that the narration table of the run lacks are
+embedded with its sentence model, which needs the extra data_prep.
 """
 
 from __future__ import annotations
@@ -31,10 +32,14 @@ def _parser() -> argparse.ArgumentParser:
   add("--queries", default="", metavar="DIR:SPLIT", help="data set of clips to query with")
   add("--number", type=int, default=12, help="number of query clips, evenly spaced (12)")
   add("--ids", default="", metavar="ID,...", help="query clips to take in their place")
-  text_help = "a narration to query with; may be given several times"
+  text_help = "a sentence to query with; may be given several times"
   add("--text", action="append", default=[], metavar="TEXT", help=text_help)
   narrations_help = "vectors of --text, in place of the run's own"
   add("--narrations", default="", metavar="FILE.npz", help=narrations_help)
+  model_help = "sentence model of new texts, its folder where it was one (that of the table)"
+  add("--text_model", default="", metavar="PATH_OR_NAME", help=model_help)
+  frames_help = "frames of each clip that play; 1 shows its middle frame"
+  add("--frames", type=int, default=12, help=f"{frames_help} (12)")
   add("--top", type=int, default=5, help="number of keys shown for a query (5)")
   add("--output", type=epath.Path, default=epath.Path("retrieval.html"), metavar="FILE.html")
   shared_options.add_embedder(parser)
@@ -55,18 +60,21 @@ def _run(options: argparse.Namespace) -> str:
   if options.top < 1:
     raise ValueError(f"--top must be 1 or more, got {options.top}.")
   command_line.check_output(options.output)
+  pictures = retrieval_examples.Pictures(frames=options.frames)
   weights = weight_files.read_weights(options.checkpoint)
   key_clips = clip_selection.open_dataset(options.keys)
   vectors, clips = None, None
   if options.text:
-    vectors = retrieval_examples.text_vectors(weights, options.text, options.narrations)
+    vectors = retrieval_examples.text_vectors(
+      weights, options.text, options.narrations, options.text_model
+    )
   if options.queries:
     dataset = clip_selection.open_dataset(options.queries)
     ids = command_line.names(options.ids)
     rows = clip_selection.choose(dataset, number=options.number, ids=ids)
     clips = clip_selection.subset(dataset, rows)
   embedder = embedding.Embedder(weights, **shared_options.embedder_options(options))
-  keys = retrieval_examples.embed_keys(embedder, key_clips)
+  keys = retrieval_examples.embed_keys(embedder, key_clips, pictures)
   queries = []
   if vectors is not None:
     queries += retrieval_examples.text_queries(options.text, vectors, keys, top=options.top)
@@ -74,7 +82,7 @@ def _run(options: argparse.Namespace) -> str:
     queries += retrieval_examples.clip_queries(embedder, clips, keys, top=options.top)
   source = " and ".join(["text"] * bool(options.text) + [options.queries] * bool(options.queries))
   sections = [
-    page.Section(f"query-{number}", f"Query {number}: {query.kind}", [query.gallery])
+    page.Section(f"query-{number}", f"Query {number}: {query.title}", [query.gallery])
     for number, query in enumerate(queries, start=1)
   ]
   at = f" at step {weights.step}" if weights.step is not None else ""
@@ -86,9 +94,22 @@ def _run(options: argparse.Namespace) -> str:
     " such keys have a double frame. A few queries are examples, no measurement: for that, set the"
     " config field eval.retrieval.",
   ]
+  if options.frames > 1:
+    intro.append(
+      f"Clips play by themselves, with {options.frames} frames each; where your device asks for"
+      f" less motion, they stand still. They take {_size(4 * pictures.num_bytes / 3)} of this page."
+    )
   text = page.render(f"Retrieval: {source} to {options.keys}", intro, sections)
   storage.write_text(options.output, text)
-  return f"wrote {options.output}: {len(queries)} queries, the best of {len(keys.rows)} keys"
+  return (
+    f"wrote {options.output}: {len(queries)} queries, the best of {len(keys.rows)} keys,"
+    f" {_size(len(text.encode()))}"
+  )
+
+
+def _size(count: float) -> str:
+  """A number of bytes in words."""
+  return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,6 +12,9 @@ import pytest
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
+from sum_l_jax.evaluation.labels import metric_words
+from sum_l_jax.tools import page as page_parts
+from sum_l_jax.tools.report import charts
 from sum_l_jax.tools.report.__main__ import main
 from sum_l_jax.tools.report.__main__ import write_report
 from sum_l_jax.train import metric_log
@@ -84,16 +87,19 @@ def test_numbers_of_the_result(alone, workdir):
   for name, value in entry["metrics"].items():
     if name.endswith(("_seen", "_unseen")):
       continue
-    row = page.row(name)
+    row = page.row(metric_words.words(name))
     assert row[1] == percent(value)
     low, high = entry["intervals"].get(name, (None, None))
     assert row[2] == ("-" if low is None else f"{percent(low)} to {percent(high)}")
     assert row[3] == percent(entry["constant_guess"][name])
   parts = [n.removesuffix("_seen") for n in entry["metrics"] if n.endswith("_seen")]
   for name in parts:
-    assert [name, percent(entry["metrics"][f"{name}_seen"])] in [r[:2] for r in page.rows]
+    shown = [metric_words.words(name), percent(entry["metrics"][f"{name}_seen"])]
+    assert shown in [r[:2] for r in page.rows]
+  # Every definition is there, beside the names of the page and of the file.
+  explained = [row[1:] for row in page.rows if len(row) == 3]
   for name, meaning in result["definitions"].items():
-    assert page.row(name, meaning)
+    assert any(meaning == text and found.endswith(name) for found, text in explained), name
   for package, version in result["versions"].items():
     assert page.row(package)[2] == version
   assert result["checkpoint_sha256"] in page.text("environment")
@@ -117,6 +123,20 @@ def test_what_was_trained(alone, workdir, tiny_ego):
   fields = [r[0] for r in page.rows]
   # Unchanged, or filled in by method and objective.
   assert "loss.sigma" not in fields and "loss.cross_view" not in fields
+
+
+def test_starts_and_circumstances(alone, workdir):
+  page = html_pages.Page(alone)
+  (start,) = json.loads((workdir / "starts.json").read_text())
+  row = page.row("start 1")
+  assert start["devices"] in row[3] and start["processor"] in row[4] and start["host"] in row[4]
+  assert row[2].startswith(start["commit"][:12] or "not known")
+  for name, version in start["versions"].items():
+    assert page.row(name)[1] == version
+  # The introduction says the most of it.
+  text = page.text("")
+  assert "Training finished after" in text and f"jax {start['versions']['jax']}" in text
+  assert start["processor"] in text
 
 
 def test_where_the_time_went(alone, workdir):
@@ -149,7 +169,7 @@ def test_comparison_with_a_baseline(compared, workdir, baseline):
       scores.append({k: np.delete(v, 2, axis=0) for k, v in stored.items()})
   assert "4 clips" in page.text("classes")
   heads = [r for r in page.rows if r[0] == "class"]
-  assert heads and heads[0][3:] == ["base, %", "gain"]
+  assert heads and heads[0][3:] == ["base, %", "gain, points"]
   for task, names in (("verb", ("take", "put", "cut")), ("noun", ("cup", "pan", "apple", "knife"))):
     labels = scores[0][f"labels_{task}"]
     right = [s[f"scores_{task}"].argmax(axis=1) == labels for s in scores]
@@ -161,15 +181,81 @@ def test_comparison_with_a_baseline(compared, workdir, baseline):
       row = page.row(name, str(own.sum()))
       assert row[2:] == [f"{a:.1f}", f"{b:.1f}", f"{a - b:+.1f}"]
     a, b = (100 * r.mean() for r in right)
-    row = page.row(f"{task}_top1")
+    row = page.row(f"{task}, top-1")
     assert row[4] == f"{b:.1f}" and row[5].split()[0] == f"{a - b:+.1f}"
   assert "probability of the right verb changes most" in page.text("maps")
+
+
+def test_a_baseline_is_beside_the_run_everywhere(compared, workdir):
+  page = html_pages.Page(compared)
+  encoder = page.row("ego parameters")
+  assert encoder[1] == encoder[2] != "-"
+  assert page.row("what") == ["what", "run", "base"]
+  assert page.row("joint, base")[1:4] == page.row("joint, run")[1:4]
+  assert page.row("wall clock")[2] == page.row("wall clock")[4] == "100.0"
+  assert page.row("package")[-1] == "training of base"
+  assert page.row("run, start 1")[1:] == page.row("base, start 1")[1:]
+  assert "0 config fields that differ between the two runs" in page.text("settings")
+  alts = [a["alt"] for a in page.of("img")]
+  assert any("Line chart, Stage joint: losses" in alt and "; of base: total" in alt for alt in alts)
+  # The baseline's own result is the same file; its scores are others.
+  result = json.loads((workdir / "result.json").read_text())["splits"]["val"]["metrics"]
+  chart = next(alt for alt in alts if alt.startswith("Bar chart in percent"))
+  assert f"verb, top-1 {100 * result['verb_top1']:.1f}, base " in chart
+
+
+def test_a_run_that_goes_on_beside_a_baseline(workdir, baseline, tmp_path):
+  """Its curves can be compared before it is evaluated."""
+  folder = tmp_path / "run"
+  shutil.copytree(workdir, folder)
+  (folder / "result.json").unlink()
+  page = html_pages.check_is_safe(
+    write_report(folder, baseline=baseline, number=0).read_text(encoding="utf-8")
+  )
+  assert "has not been evaluated" in page.text("results")
+  assert any("; of base: total" in a["alt"] for a in page.of("img"))
+
+
+def test_probes_of_a_grid(workdir, tmp_path):
+  folder = tmp_path / "run"
+  shutil.copytree(workdir, folder)
+  probes = [
+    {"learning_rate": rate, "weight_decay": 0.1, "score": score, "metrics": {"verb_top1": score}}
+    for rate, score in ((0.01, 0.25), (0.003, 0.5))
+  ]
+  table = {"split": "val", "chosen": 1, "chosen_by": "top-1", "probes": probes}
+  (folder / "joint" / "probes.json").write_text(json.dumps(table))
+  page = html_pages.Page(write_report(folder, number=0).read_text(encoding="utf-8"))
+  assert page.row("probe")[1:] == ["learning rate", "weight decay", "score, %", "verb, top-1, %"]
+  assert page.row("0")[1:] == ["0.01", "0.1", "25.0", "25.0"]
+  assert page.row("1, chosen")[1:] == ["0.003", "0.1", "50.0", "50.0"]
+
+
+def test_rows_of_the_confusion_have_their_counts(workdir, monkeypatch, tmp_path):
+  drawn = {}
+  monkeypatch.setattr(
+    charts,
+    "confusion",
+    lambda title, shares, clips, names, alt: (
+      drawn.update({title.partition(":")[0]: (clips, names)}) or page_parts.Picture(b"", alt)
+    ),
+  )
+  write_report(workdir, number=0, output=tmp_path / "page.html")
+  with np.load(workdir / "scores_val.npz") as stored:
+    labels = stored["labels_verb"]
+  clips, names = drawn["verb"]
+  verbs = ("take", "put", "cut")
+  assert dict(zip(names, clips.tolist())) == {
+    name: int((labels == i).sum()) for i, name in enumerate(verbs) if (labels == i).any()
+  }
 
 
 def test_maps_of_both_networks(compared, workdir, baseline):
   page = html_pages.Page(compared)
   # Equal methods are told apart by their folders.
-  says = [t.split(" says ")[0] for t in page.texts["maps"] if re.match(r"\w+ says \w+ 0\.", t)]
+  says = [
+    t.split(" says ")[0] for t in page.texts["maps"] if re.match(r"\w+ says verb \w+, score 0\.", t)
+  ]
   assert says == ["base", "run", "base", "run"]
   with np.load(workdir / "scores_val.npz") as a, np.load(baseline / "scores_val.npz") as b:
     rows = np.arange(5), a["labels_verb"]
@@ -197,15 +283,13 @@ def test_pairs_and_curves(alone, tiny_ego, tiny_exo, tiny_tables, workdir):
   for view, folder in (("ego", tiny_ego), ("exo", tiny_exo)):
     narrations = {clip.narration for clip in records.ClipDataset(folder, "train").clips}
     frames = [
-      image
-      for image in page.of("img")
-      if image["alt"].startswith(f"Middle frame of an {view} clip: ")
+      image for image in page.of("img") if image["alt"].startswith(f"{view.capitalize()} clip of ")
     ]
     assert len(frames) == text.count(", cosine ")
     for image in frames:
       narration = image["alt"].partition(": ")[2]
       assert narration in narrations and narration in text
-      assert image["src"].startswith("data:image/jpeg;base64,/9j/")
+      assert image["src"].startswith("data:image/webp;base64,UklGR")
   scalars = metric_log.read(workdir / "joint")
   used = scalars["train/loss/selected_pairs"].values
   # One evaluation at the end, so one interval of the log.
@@ -234,6 +318,7 @@ def test_unfinished_and_unusual_runs(workdir, tmp_path):
   assert "no ego encoder" in page.text("maps")
   # First-person training, nothing saved yet.
   shutil.rmtree(folder / "exo")
+  (folder / "starts.json").unlink()
   (folder / "config.json").write_text(
     json.dumps(fields | {"method": "fpv_only", "stages": ["joint"]})
   )
@@ -241,6 +326,7 @@ def test_unfinished_and_unusual_runs(workdir, tmp_path):
   assert "no exo clips, so no pairs" in page.text("pairs")
   assert "There is no checkpoint" in page.text("maps")
   assert "Neither a checkpoint nor a result" in page.text("environment")
+  assert "There is no starts.json" in page.text("environment")
   # Data that has gone.
   (folder / "config.json").write_text(
     json.dumps(fields | {"ego.dataset": "gone", "stages": ["joint"]})
@@ -263,7 +349,7 @@ def test_texts_of_others_are_escaped(workdir, tmp_path):
   (folder / "command.txt").write_text(html_pages.EVIL)
   page = html_pages.check_is_safe(write_report(folder, number=0).read_text())
   assert page.row("ego starts from")[1] == html_pages.EVIL
-  assert page.row(html_pages.EVIL)[1] == html_pages.EVIL
+  assert page.row("-", html_pages.EVIL)[2] == html_pages.EVIL
   assert html_pages.EVIL in page.text("settings")
 
 
@@ -273,7 +359,7 @@ def test_texts_of_others_are_escaped(workdir, tmp_path):
     (["nowhere"], "is no workdir of a run"),
     (["{run}", "--split=spring"], "no labelled split 'spring'; it has ['val']"),
     (["{run}", "--number=-1"], "must be 0 or more"),
-    (["{run}", "--baseline=nowhere"], "no scores of split 'val'"),
+    (["{run}", "--baseline=nowhere"], "has neither config.json nor result.json"),
   ],
 )
 def test_command_refuses(arguments, message, workdir, capsys):

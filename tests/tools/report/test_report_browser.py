@@ -114,6 +114,41 @@ def test_the_page_is_as_wide_as_the_window(page):
     assert moved, "no table is wider than a phone: what was tested?"
 
 
+def _theme(page):
+  """Brightness of the page and of its text, 0 to 255, and the filter of drawings."""
+  return page.execute_script("""
+      const gray = text => text.match(/[0-9.]+/g).slice(0, 3).map(Number)
+          .reduce((a, b) => a + b) / 3;
+      const body = getComputedStyle(document.body);
+      const head = getComputedStyle(document.querySelector('tbody th'));
+      const drawing = getComputedStyle(document.querySelector('img.drawing'));
+      return [gray(body.backgroundColor), gray(body.color), gray(head.backgroundColor),
+              drawing.filter];
+      """)
+
+
+@pytest.mark.parametrize("device", ["light", "dark"])
+@pytest.mark.parametrize("chosen", ["auto", "light", "dark"])
+def test_light_and_dark(page, device, chosen):
+  """As the device is, unless the reader chooses."""
+  scheme = {"name": "prefers-color-scheme", "value": device}
+  page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+  try:
+    _find(page, f"#theme-{chosen}")[0].click()
+    paper, ink, head, turned = _theme(page)
+    photographs = page.execute_script(
+      "return [...document.querySelectorAll('img:not(.drawing)')]"
+      ".map(e => getComputedStyle(e).filter)"
+    )
+  finally:
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+  dark = (device if chosen == "auto" else chosen) == "dark"
+  assert (paper < 40, ink > 200, turned != "none") == (dark, dark, dark)
+  assert abs(paper - ink) > 180
+  assert head == paper
+  assert photographs and set(photographs) == {"none"}
+
+
 def test_folded_parts_open_and_close(page):
   details = _find(page, "details")
   assert details

@@ -20,7 +20,7 @@ def test_charts_keep_names_that_mean_something_elsewhere():
   names = ["$\\frac$", "<b>", "_hidden", "a" * 99]
   picture = charts.bars("t", names, np.arange(4.0), label="points")
   assert picture.source.startswith("data:image/svg+xml;base64,")
-  assert charts.confusion("t", np.eye(4, 5), names, "alt").alt == "alt"
+  assert charts.confusion("t", np.eye(4, 5), np.arange(4), names, "alt").alt == "alt"
   series = {n: metric_log.Series(*np.ones((3, 2))) for n in names}
   assert "_hidden" in charts.curves("t", series).alt
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import io
 import json
 
 import numpy as np
+from PIL import Image
 import pytest
 
+from data_prep import embed_narrations
 from data_prep.clips import clip_dataset
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import narration_table
@@ -15,8 +19,10 @@ from sum_l_jax.data import records
 from sum_l_jax.evaluation.retrieval import embedding
 from sum_l_jax.tools import clip_pictures
 from sum_l_jax.tools import page
+from sum_l_jax.tools.retrieve import new_texts
 from sum_l_jax.tools.retrieve import retrieval_examples
 from sum_l_jax.tools.retrieve.__main__ import main
+from sum_l_jax.video import decode
 from tests.support import html_pages
 from tests.support import tiny_data
 
@@ -63,14 +69,48 @@ def test_page_shows_the_nearest_clips(finished, tiny_ego, tiny_exo, tmp_path, ca
       assert next(shown) == (f"{'✓ same' if verb == own_verb else '✗ other'} verb: {verb}")
       assert next(shown) == (f"{'✓ same' if noun == own_noun else '✗ other'} noun: {noun}")
 
-  images = page.of("img")
-  assert len(images) == 3 * 5
-  first = images[0]
+  images, stills = page.of("img"), page.of("source")
+  assert len(images) == len(stills) == 3 * 5
+  clip = ego.clips[0]
+  assert images[0]["alt"] == f"Ego clip of {clip.num_frames / clip.fps:.1f} s: {clip.narration}"
+  film, jpeg = (_file(x) for x in (images[0]["src"], stills[0]["srcset"]))
+  assert [jpeg] == ego.read_frames(0, [clip.num_frames // 2])
+  with Image.open(io.BytesIO(film)) as moving:
+    assert moving.format == "WEBP" and moving.info["loop"] == 0
+    assert moving.n_frames == 12
+    moving.seek(11)
+    assert moving.info["duration"] == pytest.approx(1000 * clip.num_frames / clip.fps / 12, abs=1)
+    last = np.asarray(moving.convert("RGB"), int)
+  # The last frame is the clip's own, but for what the format loses of noise.
+  stored = decode.decode_jpeg(ego.read_frames(0, [clip.num_frames - 1])[0]).astype(int)
+  other = decode.decode_jpeg(ego.read_frames(0, [0])[0]).astype(int)
+  assert np.abs(last - stored).mean() < 0.7 * np.abs(last - other).mean()
+  # The command says how large the page is.
+  assert f"{len(output.read_bytes()) / 1e3:.0f} kB" in out
+
+
+def _file(uri):
+  """The file of a data URI."""
+  return base64.b64decode(uri.partition(";base64,")[2])
+
+
+def test_pictures_that_stand_still(finished, tiny_ego, tiny_exo, tmp_path, capsys):
+  output = tmp_path / "page.html"
+  code, _, _ = run(
+    capsys,
+    f"--checkpoint={finished[0]}",
+    f"--queries={tiny_ego}:val",
+    f"--keys={tiny_exo}:train",
+    "--number=1",
+    "--frames=1",
+    f"--output={output}",
+  )
+  page, _ = read(output)
+  assert code == 0 and not page.of("source")
+  ego = records.ClipDataset(tiny_ego, "val")
+  first = page.of("img")[0]
   assert first["alt"] == f"Middle frame of an ego clip: {ego.clips[0].narration}"
-  prefix = "data:image/jpeg;base64,"
-  assert all(image["src"].startswith(prefix) for image in images)
-  jpeg = base64.b64decode(first["src"].removeprefix(prefix))
-  assert [jpeg] == ego.read_frames(0, [ego.clips[0].num_frames // 2])
+  assert [_file(first["src"])] == ego.read_frames(0, [ego.clips[0].num_frames // 2])
 
 
 def test_chosen_ids_and_a_query_never_finds_itself(finished, tiny_ego, tmp_path, capsys):
@@ -113,10 +153,6 @@ def test_text_queries(finished, tiny_exo, tiny_tables, tiny_narrations, tmp_path
   assert texts.count("✓ same narration") == same
   assert texts.count("✗ other narration") == 11 - same
 
-  code, _, err = run(capsys, *arguments, "--text=cut the tomato")
-  assert code == 2
-  assert "'cut the tomato' is not among the" in err
-  assert "'random-16'" in err and "data_prep.embed_narrations" in err
   # The lines of docs/retrieval.md, with another encoder.
   table = narration_table.NarrationTable.load(tiny_tables / "narrations.npz")
   narration_table.NarrationTable(
@@ -134,6 +170,77 @@ def test_text_queries(finished, tiny_exo, tiny_tables, tiny_narrations, tmp_path
   )
   code, _, err = run(capsys, *arguments, f"--text={text}", f"--narrations={tmp_path / 'other.npz'}")
   assert code == 2 and "16 numbers by model 'random-16'" in err
+
+
+def _embedding(monkeypatch, encoder):
+  """Lets the command that embeds run in this process, with an encoder of the test."""
+  monkeypatch.setattr(embed_narrations, "load_encoder", encoder)
+
+  def call(arguments):
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
+      code = embed_narrations.main(arguments)
+    return code, errors.getvalue()
+
+  monkeypatch.setattr(new_texts, "_call", call)
+
+
+def test_any_sentence(finished, tiny_exo, tiny_narrations, tmp_path, capsys, monkeypatch):
+  """Sentences that the table lacks are embedded with its model, and only those."""
+  asked = []
+
+  def encode(texts):
+    asked.extend(texts)
+    return np.stack([np.eye(16)[len(text) % 16] for text in texts])
+
+  loaded = []
+  _embedding(monkeypatch, lambda model, **_: loaded.append(model) or encode)
+  exo = records.ClipDataset(tiny_exo, "train")
+  known = exo.clips[4].narration
+  output = tmp_path / "page.html"
+  code, out, err = run(
+    capsys,
+    f"--checkpoint={finished[0]}",
+    f"--keys={tiny_exo}:train",
+    f"--output={output}",
+    "--text=Cut  the\ntomato.",
+    f"--text={known}",
+  )
+  assert code == 0, err
+  assert "2 queries" in out and loaded == ["random-16"] and asked == ["cut the tomato"]
+  vectors = embedding.Embedder(weight_files.read_weights(finished[0]))(exo).vectors
+  _, texts = read(output)
+  first = texts.index("1. cosine " + f"{(vectors @ np.eye(16)[14]).max():.3f}")
+  second = f"1. cosine {(vectors @ tiny_narrations.lookup([known])[0]).max():.3f}"
+  assert second in texts[first:]
+
+
+def test_a_sentence_whose_model_is_not_here(finished, tiny_exo, tmp_path, capsys, monkeypatch):
+  def absent(model, **_):
+    raise ValueError(f"The sentence model {model!r} can't be loaded.")
+
+  _embedding(monkeypatch, absent)
+  arguments = (
+    f"--checkpoint={finished[0]}",
+    f"--keys={tiny_exo}:train",
+    f"--output={tmp_path}/page.html",
+    "--text=cut the tomato",
+  )
+  code, _, err = run(capsys, *arguments)
+  assert code == 2 and "'cut the tomato' is not among the" in err
+  assert "can't be loaded." in err and "'random-16'" in err and "error: The sent" not in err
+  assert "pip install 'sum_l_jax[data_prep]'" in err and "data_prep.embed_narrations" in err
+  # Another model's vectors are not compared with the table's.
+  _embedding(monkeypatch, lambda *_, **__: lambda texts: np.ones((len(texts), 16)))
+  code, _, err = run(capsys, *arguments, "--text_model=models/other")
+  assert code == 2 and "by 'other', but those of" in err
+
+
+def test_the_command_that_embeds_is_there():
+  """It runs in a process of its own; that one imports no PyTorch for its help."""
+  code, said = new_texts._call(["--model=nowhere/at/all", "--output=x.npz"])
+  assert code == 2
+  assert new_texts._reason(said) == "Give --datasets=DIR[,DIR...], --texts=FILE.txt, or both."
 
 
 def test_narrations_and_ids_are_escaped(finished, tiny_exo, tmp_path, capsys):
@@ -181,8 +288,8 @@ def test_a_frame_that_cannot_be_read(finished, tiny_exo, tmp_path):
     splits={"val": lambda: clips},
   )
   dataset = records.ClipDataset(tmp_path / "ego", "val")
-  first, second = (clip_pictures.middle_frame(dataset, row) for row in (0, 1))
-  assert [first.data] == dataset.read_frames(0, [dataset.clips[0].num_frames // 2])
+  first, second = (clip_pictures.moving(dataset, row) for row in (0, 1))
+  assert [first.still] == dataset.read_frames(0, [dataset.clips[0].num_frames // 2])
   assert second == page.UNREADABLE
 
 
@@ -197,6 +304,7 @@ def test_errors(finished, tiny_ego, tiny_exo, tmp_path, capsys):
 
   assert "Give --queries=DIR:SPLIT" in error(checkpoint, keys)
   assert "--ids needs --queries" in error(checkpoint, keys, "--ids=a", "--text=b")
+  assert "frames must be 1 or more" in error(checkpoint, keys, queries, "--frames=0")
   assert "--top must be" in error(checkpoint, keys, queries, "--top=0")
   assert "--number must be" in error(checkpoint, keys, queries, "--number=0")
   assert "no folder" in error(checkpoint, keys, queries, f"--output={tmp_path}/x/y.html")

@@ -211,6 +211,50 @@ def test_where_a_map_is_strongest_in_words(place, words):
   assert "nothing" in map_overlay.where(np.zeros((8, 8, 8)))
 
 
+def _explanation(**changes):
+  """What a network of one slow step for two frames says of a clip of 4 frames."""
+  given = {
+    "clip_id": "c7",
+    "narration": "cut onion",
+    "labels": ("cut",),
+    "task": "verb",
+    "frames": np.zeros((4, 8, 8, 3), np.uint8),
+    "seconds": (0.5, 0.75, 1.0, 1.25),
+    "strength": np.zeros((4, 8, 8), np.float32),
+    "grid": (2, 3, 4),
+    "shown": "cut",
+    "shown_probability": 0.25,
+    "predicted": "cut",
+    "predicted_probability": 0.25,
+  }
+  return explain.Explanation(**{**given, **changes})
+
+
+def test_captions_say_task_class_score_time_and_coarseness():
+  wrong = _explanation(predicted="peel", predicted_probability=0.5)
+  unlabelled = _explanation(labels=())
+  block = map_overlay.Block(("a", "b", "c"), (_explanation(), wrong, unlabelled))
+  assert block.heading == "c7: cut onion, verb: cut; 0.50 to 1.25 s"
+  cells = "2 x 3 x 4 cells over 4 frames"
+  assert block.caption(0) == f"a says verb cut, score 0.25 (right); map of cut: {cells}"
+  assert (
+    block.caption(1) == f"b says verb peel, score 0.50 (wrong); map of cut, score 0.25: {cells}"
+  )
+  assert block.caption(2) == f"c says verb cut, score 0.25; map of cut: {cells}"
+
+
+def test_times_are_in_the_frames_of_the_clip_alone():
+  """And the gaps have the gray that a page asks for."""
+  own, maps = map_overlay.strips(map_overlay.Block(("a",), (_explanation(),)), side=64, between=128)
+  assert own.shape == maps.shape == (64, 4 * 64 + 3 * 4, 3)
+  for number in range(4):
+    left = number * 68
+    corner = own[48:, left : left + 64]
+    assert corner.max() > 200 and not own[:40, left : left + 64].any()
+    assert maps[:, left : left + 64].max() < 10
+  assert (own[:, 64:68] == 128).all()
+
+
 def test_most_changed():
   change = np.array([0.1, np.nan, -0.5, 0.5, 0.0, 0.2])
   assert clip_choice.most_changed(change, 3).tolist() == [2, 3, 5]
@@ -279,6 +323,11 @@ def test_explaining_a_checkpoint(view, task, finished, tiny_ego, tiny_exo):
     assert item.right == (own.argmax() == label)
     np.testing.assert_array_equal(item.frames, frames)
     assert item.strength.shape == (8, 32, 32) and item.grid[0] == 8
+    # 8 frames at stride 2, slightly after the middle of the clip.
+    first = round(max(clip.num_frames - 15, 0) / 9 * 5)
+    moments = np.minimum(first + 2 * np.arange(8), clip.num_frames - 1) / clip.fps
+    np.testing.assert_allclose(item.seconds, moments)
+    assert item.task == task
   everyone = explainer.right_probability(dataset)
   for row, own in zip(rows, probabilities):
     label = dataset.clips[row].labels[task][0]
