@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sum_l_jax.evaluation.labels import metric_words
+from sum_l_jax.experiment import goodput
 from sum_l_jax.experiment import run_status
 from sum_l_jax.system import addresses
 from sum_l_jax.system import text_tables
@@ -74,7 +75,11 @@ def _circumstances(run: run_contents.RunContents) -> list[str]:
   """How long the run took, on what, by which code."""
   said = []
   if run.status:
-    said.append(f"{run.status.state} after {_lasted(sum(run.status.seconds.values()))}")
+    worked = sum(s for kind, s in run.status.seconds.items() if kind != goodput.DOWN)
+    # A run writes its report shortly before it says that it has finished.
+    writing = run.status.state == run_status.RUNNING and run.result is not None
+    done = writing or run.status.state == run_status.FINISHED
+    said.append(f"{'took' if done else f'{run.status.state} after'} {_lasted(worked)}")
     if run.status.state == run_status.FAILED and run.status.error:
       said.append(f"its error: {run.status.error}")
   if run.starts:
@@ -84,7 +89,9 @@ def _circumstances(run: run_contents.RunContents) -> list[str]:
     jax = start.versions.get("jax")
     said.append(f"jax {jax}" if jax else "")
     if start.commit:
-      said.append(f"commit {start.commit[:12]}{' with changes' if start.changed else ''}")
+      said.append(
+        f"commit {start.commit[:12]}{' with uncommitted changes' if start.changed else ''}"
+      )
   elif run.status and run.status.devices:
     said.append(f"devices: {run.status.devices}")
   said = [text for text in said if text]

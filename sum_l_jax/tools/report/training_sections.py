@@ -327,7 +327,7 @@ def _moment(seconds: float) -> str:
 def _commit(start: run_starts.Start) -> str:
   if not start.commit:
     return f"not known; digest of the code {start.code or '-'}"
-  changed = f", changed since; digest of the code {start.code}" if start.changed else ""
+  changed = f" with uncommitted changes; digest of the code {start.code}" if start.changed else ""
   return f"{start.commit[:12]}{changed}"
 
 

@@ -86,14 +86,20 @@ def _run(options: argparse.Namespace) -> str:
     for number, query in enumerate(queries, start=1)
   ]
   at = f" at step {weights.step}" if weights.step is not None else ""
-  right = sum(query.first_is_same for query in queries)
+  compared = [query for query in queries if query.compared]
+  right = sum(query.first_is_same for query in compared)
   intro = [
     f"Checkpoint {options.checkpoint}{at}. Each query is compared with {len(keys.rows):,} clips by"
-    f" the cosine of their embeddings, and the best {options.top} are shown.",
-    f"{right} of {len(queries)} queries have a first key that is the same in everything compared;"
-    " such keys have a double frame. A few queries are examples, no measurement: for that, set the"
-    " config field eval.retrieval.",
+    f" the cosine of their embeddings, and the best {options.top} are shown."
   ]
+  if compared:
+    intro.append(
+      f"{right} of {len(compared)} queries that have labels or a narration of the data set find a"
+      " key first that is the same in everything compared; such keys have a double frame."
+    )
+  intro.append(
+    "A few queries are examples, no measurement: for that, set the config field eval.retrieval."
+  )
   if options.frames > 1:
     intro.append(
       f"Clips play by themselves, with {options.frames} frames each; where your device asks for"

@@ -103,10 +103,12 @@ class Query:
   Attributes:
     title: what the query is, such as "ego clip cut onion".
     cards: the query, then its keys, best first.
+    compared: whether anything but the cosine says how well they fit.
   """
 
   title: str
   cards: Sequence[page.Card]
+  compared: bool = True
 
   @property
   def first_is_same(self) -> bool:
@@ -248,11 +250,14 @@ def text_queries(texts: Sequence[str], vectors: np.ndarray, keys: Keys, *, top: 
     top: number of keys per query.
   """
   queries = []
+  clips, normal = keys.dataset.clips, narration_table.normalize_narration
+  narrations = {normal(clip.narration) for clip in clips}
   for text, pairs in zip(texts, keys.find(vectors, top, [""] * len(texts))):
-    clips = keys.dataset.clips
-    facts = [[_same_narration(text, clips[row].narration)] for row, _ in pairs]
+    # Of a sentence in words of its own, no clip has the same narration.
+    known = normal(text) in narrations
+    facts = [[_same_narration(text, clips[row].narration)] if known else [] for row, _ in pairs]
     query = page.Card([("what", "the query"), ("text", text)])
-    queries.append(Query(f"text, {text}", [query, *_hits(keys, pairs, facts)]))
+    queries.append(Query(f"text, {text}", [query, *_hits(keys, pairs, facts)], known))
   return queries
 
 

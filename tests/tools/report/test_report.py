@@ -135,7 +135,10 @@ def test_starts_and_circumstances(alone, workdir):
     assert page.row(name)[1] == version
   # The introduction says the most of it.
   text = page.text("")
-  assert "Training finished after" in text and f"jax {start['versions']['jax']}" in text
+  assert (
+    re.search(r"Training took \d+ min \d+ s; devices: ", text)
+    and f"jax {start['versions']['jax']}" in text
+  )
   assert start["processor"] in text
 
 

@@ -209,10 +209,13 @@ def test_any_sentence(finished, tiny_exo, tiny_narrations, tmp_path, capsys, mon
   assert code == 0, err
   assert "2 queries" in out and loaded == ["random-16"] and asked == ["cut the tomato"]
   vectors = embedding.Embedder(weight_files.read_weights(finished[0]))(exo).vectors
-  _, texts = read(output)
+  found, texts = read(output)
   first = texts.index("1. cosine " + f"{(vectors @ np.eye(16)[14]).max():.3f}")
   second = f"1. cosine {(vectors @ tiny_narrations.lookup([known])[0]).max():.3f}"
   assert second in texts[first:]
+  # No clip can have the narration of a new sentence; every one is compared with a known one.
+  assert sum("narration" in text for text in texts[first:]) == 5
+  assert "of 1 queries that have labels or a narration" in found.text("")
 
 
 def test_a_sentence_whose_model_is_not_here(finished, tiny_exo, tmp_path, capsys, monkeypatch):
