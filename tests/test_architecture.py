@@ -110,8 +110,8 @@ _METHODS = {
 # What has methods of these names and is no path, and names of local paths: what the
 # door gives to be written or read is called so.
 _NO_PATHS = {
-  *("Trainer", "addresses", "archive", "av", "buckets", "build", "os", "read", "storage"),
-  "tarfile",
+  *("Trainer", "addresses", "archive", "av", "buckets", "build", "distribution", "os", "read"),
+  *("storage", "tarfile"),
 }
 _LOCAL_NAMES = {"copy", "scratch"}
 

@@ -74,7 +74,7 @@ def make(settings: Settings, *, mode: str, checkpoint: str) -> dict[str, Any]:
       for view in types.VIEWS
       if not settings.stored(view)
     },
-    "python": platform.pythonversion(),
+    "python": platform.python_version(),
     **{name: version(name) for name in LIBRARIES},
     **{name: str(getattr(jax.config, name, None)) for name in _OPTIONS},
     "devices": f"{jax.local_device_count()} of {device.device_kind}",

@@ -64,7 +64,8 @@ def _git(folder: epath.Path, *arguments: str) -> str | None:
 
 def _noted(package: str) -> str:
   try:
-    text = importlib.metadata.distribution(package).read_text("direct_url.json")
+    distribution = importlib.metadata.distribution(package)
+    text = distribution.read_text("direct_url.json")
     origin = checked_json.decode(text or "{}", checked_json.Object).get("vcs_info", {})
     return str(origin.get("commit_id", ""))
   except (importlib.metadata.PackageNotFoundError, AttributeError, ValueError):

@@ -63,7 +63,7 @@ class Block:
 def coarseness(item: explain.Explanation) -> str:
   """Says how fine a map can be, at most."""
   time, height, width = item.grid
-  return f"{time} x {height} x {width} cells over {len(item.frames)} frames"
+  return f"{time} steps x {height} x {width} cells over {len(item.frames)} frames"
 
 
 def colors(strength: np.ndarray) -> np.ndarray:
@@ -193,14 +193,14 @@ def film(blocks: Sequence[Block]) -> list[np.ndarray]:
     parts = []
     for block in blocks:
       first = block.seen[0]
-      tiles = [_tile(first.frames[time], [f"the clip at {first.seconds[time]:.2f} s", "", ""])]
+      tiles = [_tile(first.frames[time], [f"the clip at {first.seconds[time]:.2f} s", "", "", ""])]
       for number, item in enumerate(block.seen):
         # Another network may sample the clip with another number of frames.
         place = time * len(item.frames) // count
         now = slice(place, place + 1)
         (picture,) = blended(item.frames[now], item.strength[now])
         said, shown = block.lines(number)
-        tiles.append(_tile(picture, [*_narrow(said), shown]))
+        tiles.append(_tile(picture, [*_halves(said, " says "), *_halves(shown, ": ")]))
       row = canvas.side_by_side(tiles, gap=8)
       heading = canvas.text_line(block.heading, row.shape[1], bold=True)
       parts.append(canvas.stacked([heading, row]))
@@ -209,10 +209,10 @@ def film(blocks: Sequence[Block]) -> list[np.ndarray]:
   return pictures
 
 
-def _narrow(said: str) -> tuple[str, str]:
-  """What a network says, on two lines: its name, and the rest."""
-  name, _, rest = said.rpartition(" says ")
-  return f"{name} says", rest
+def _halves(text: str, border: str) -> tuple[str, str]:
+  """A text on two lines, for a narrow place: up to the last border, and the rest."""
+  first, _, rest = text.rpartition(border)
+  return f"{first}{border}".rstrip(), rest
 
 
 def _tile(frame: np.ndarray, lines: Sequence[str]) -> np.ndarray:

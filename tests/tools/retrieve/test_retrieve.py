@@ -79,6 +79,7 @@ def test_page_shows_the_nearest_clips(finished, tiny_ego, tiny_exo, tmp_path, ca
     assert moving.format == "WEBP" and moving.info["loop"] == 0
     assert moving.n_frames == 12
     moving.seek(11)
+    moving.load()
     assert moving.info["duration"] == pytest.approx(1000 * clip.num_frames / clip.fps / 12, abs=1)
     last = np.asarray(moving.convert("RGB"), int)
   # The last frame is the clip's own, but for what the format loses of noise.

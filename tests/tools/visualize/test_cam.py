@@ -235,7 +235,7 @@ def test_captions_say_task_class_score_time_and_coarseness():
   unlabelled = _explanation(labels=())
   block = map_overlay.Block(("a", "b", "c"), (_explanation(), wrong, unlabelled))
   assert block.heading == "c7: cut onion, verb: cut; 0.50 to 1.25 s"
-  cells = "2 x 3 x 4 cells over 4 frames"
+  cells = "2 steps x 3 x 4 cells over 4 frames"
   assert block.caption(0) == f"a says verb cut, score 0.25 (right); map of cut: {cells}"
   assert (
     block.caption(1) == f"b says verb peel, score 0.50 (wrong); map of cut, score 0.25: {cells}"
