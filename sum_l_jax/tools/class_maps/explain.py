@@ -221,7 +221,7 @@ class Explainer:
       predicted_probability=float(probabilities[best]),
     )
 
-  def _moments(self, clip: records.Clip) -> tuple[float, ...]:
+  def _moments(self, clip: records.ClipInfo) -> tuple[float, ...]:
     """Seconds of the frames that `_run` takes of a clip."""
     transform = towers.eval_transform(self.weights.card, self.view)
     indices = transform.test_indices(clip.num_frames, 0, 1)

@@ -172,6 +172,10 @@ def curves(
   return _draw(title, 2.6 + 0.2 * rows, f"Line chart, {title} by step: {ends}.", plot)
 
 
+# Colour, place beside the middle of a row, and numbers with their intervals.
+_Bars = tuple[str, float, list[tuple[float | None, Sequence[float] | None]]]
+
+
 def results(title: str, rows: Sequence[Bar], *, name: str, baseline_name: str = "") -> page.Picture:
   """Draws numbers in percent as bars, with their intervals and what a guess scores.
 
@@ -188,7 +192,7 @@ def results(title: str, rows: Sequence[Bar], *, name: str, baseline_name: str = 
   def plot(ax: axes.Axes) -> None:
     handles: list[Any] = []
     names = [name]
-    drawn = [(BLUE, -0.19 if compared else 0.0, [(r.value, r.bounds) for r in rows])]
+    drawn: list[_Bars] = [(BLUE, -0.19 if compared else 0.0, [(r.value, r.bounds) for r in rows])]
     if compared:
       names.append(baseline_name)
       drawn.append((_GRAY, 0.19, [(r.baseline, r.baseline_bounds) for r in rows]))
