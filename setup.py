@@ -16,6 +16,8 @@ _REPORT = ["jinja2>=3.1,<4", "matplotlib>=3.8,<4"]
 _TENSORBOARD = ["tensorboard>=2.20", "tensorflow>=2.20,<3"]
 # Normalises narrations; the standard library does the same without it.
 _NORMALISE = ["tensorflow>=2.20,<3", "tensorflow-text>=2.20,<3"]
+# Versions before 0.26 want protobuf below 7, and TensorFlow's metadata more than that.
+_WANDB = ["wandb>=0.26,<0.32"]
 # Loading weights as mere numbers has known holes in torch before 2.10.
 # Transformers before 5 takes a TensorFlow that is there for its own.
 _TEXT = ["torch>=2.10,<2.15", "sentence-transformers>=5,<7", "transformers>=5,<6"]
@@ -132,6 +134,7 @@ setuptools.setup(
     # Not with data_prep: few platforms have it, and it brings TensorFlow.
     "text": _NORMALISE,
     "tpu": ["jax[tpu]"],
+    "wandb": _WANDB,
     "test": [
       *_BENCHMARKS,
       *_REPORT,
@@ -139,6 +142,7 @@ setuptools.setup(
       *_NORMALISE,
       *_TENSORBOARD,
       *_TEXT,
+      *_WANDB,
       # Has VideoPrism.
       "transformers>=5.15,<6",
       "safetensors>=0.5,<0.9",

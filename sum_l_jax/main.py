@@ -43,6 +43,8 @@ from sum_l_jax.system import addresses
 from sum_l_jax.system import compile_cache
 from sum_l_jax.system import extras
 from sum_l_jax.system import lease
+from sum_l_jax.system import library_noise
+from sum_l_jax.system import memory_errors
 from sum_l_jax.system import multihost
 from sum_l_jax.system import peers
 from sum_l_jax.system import platform_errors
@@ -78,7 +80,7 @@ _CHECKPOINT = flags.DEFINE_string(
   "checkpoint",
   "",
   "With --mode=eval: a workdir, checkpoint folder or .npz file to evaluate"
-  " in place of the workdir's own.",
+  " in place of the workdir's own; WORKDIR/best is its best checkpoint.",
 )
 _MULTIHOST = flags.DEFINE_enum(
   "multihost",
@@ -105,6 +107,11 @@ _PROFILE = flags.DEFINE_string(
 )
 _PROFILE_HOSTS = flags.DEFINE_enum(
   "profile_hosts", "first", ["first", "all"], "Whether process 0 records, or every process."
+)
+_VERBOSE = flags.DEFINE_bool(
+  "verbose",
+  False,
+  "Show what libraries log and what XLA advises; without it that is shown after an error.",
 )
 _DEBUG = flags.DEFINE_bool("debug", False, "Show the stack trace of an error in the input.")
 flags.mark_flags_as_required(["config", "workdir"])
@@ -232,12 +239,10 @@ def _start(settings: Settings) -> jax.sharding.Mesh:
   mesh = build.make_mesh(settings)
   multihost.meet()
   platform_errors.check(mesh.devices.flat[0].platform)
-  unused = multihost.count_gpus(os.environ) or multihost.has_tpu()
-  if unused and mesh.devices.flat[0].platform == "cpu" and "JAX_PLATFORMS" not in os.environ:
-    absl.logging.warning(
-      "This run computes on the processor, although this machine has a GPU or TPU: JAX doesn't use"
-      " it. `python -m sum_l_jax doctor` says more."
-    )
+  gpus, tpu = bool(multihost.count_gpus(os.environ)), multihost.has_tpu()
+  on_processor = mesh.devices.flat[0].platform == "cpu"
+  if (gpus or tpu) and on_processor and "JAX_PLATFORMS" not in os.environ:
+    absl.logging.warning("%s", platform_errors.unused(gpus=gpus, tpu=tpu))
   absl.logging.info(
     "process %d of %d, devices: %s", jax.process_index(), jax.process_count(), mesh.devices.tolist()
   )
@@ -275,11 +280,13 @@ def _train(
 ) -> bool:
   """Runs the stages in order; False where `stop_at` ended one early."""
   from sum_l_jax import build
+  from sum_l_jax.experiment import best_watch
   from sum_l_jax.experiment import loop
 
   if window:  # Before hours of another stage.
     window.check_end(loop.end_of(build.Trainer.open(settings, window.stage, mesh)))
   _check_what_follows(settings)
+  best_watch.check(settings)
   for stage in settings.stages:
     start = time.monotonic()
     result = loop.train_stage(
@@ -361,7 +368,7 @@ def run(
     if mode == "train":
       # A command that is refused here is no start of the run that is there.
       _check_workdir(workdir, settings.to_json())
-    with _status(workdir if mode == "train" else None, mesh, began) as status:
+    with _status(workdir if mode == "train" else None, mesh, began) as status, _trackers():
       return _run(
         settings,
         workdir,
@@ -372,6 +379,19 @@ def run(
         window=window,
         status=status,
       )
+
+
+@contextlib.contextmanager
+def _trackers() -> Iterator[None]:
+  """Ends what was begun at Weights & Biases, however the work ends."""
+  from sum_l_jax.train import wandb_writer
+
+  failed = True
+  try:
+    yield
+    failed = False
+  finally:
+    wandb_writer.close_all(failed=failed)
 
 
 def _status(
@@ -406,8 +426,10 @@ def _run(
   """Does the work of `run` in a workdir that is this run's own."""
   import jax
 
+  from sum_l_jax.experiment import final
   from sum_l_jax.experiment import goodput
   from sum_l_jax.experiment import run_starts
+  from sum_l_jax.train import wandb_writer
 
   text = settings.to_json()
   _prepare_data(settings)
@@ -425,16 +447,20 @@ def _run(
       return ""
   table = ""
   if JOINT_STAGE in settings.stages:
-    from sum_l_jax.experiment import final
+    from sum_l_jax.checkpoint import weight_files
 
     source = checkpoint or workdir
+    if not checkpoint and settings.eval.checkpoint == "best":
+      source = workdir / weight_files.BEST
     with status.clock.within(goodput.EVALUATING):
       table = final.evaluate_checkpoint(settings, source, workdir=workdir, mesh=mesh)
   else:
     absl.logging.info("This run has no ego encoder, the only one to be evaluated.")
   status.clock.enter(goodput.OTHER)
   if mode == "train" and jax.process_index() == 0:
+    wandb_writer.summarize(final.numbers(workdir) if table else {})
     absl.logging.info("Time since the first start of this run:\n%s", status.table())
+    absl.logging.info("%s", goodput.line(status.seconds()))
     if settings.report:
       status.write()
       _report(workdir)
@@ -480,13 +506,20 @@ def _check_arguments(arguments: list[str]) -> None:
 def _is_worth_reading(record: logging.LogRecord) -> bool:
   """Keeps our own lines, and errors of other libraries (Orbax logs 20 a save)."""
   ours = pathlib.PurePath(record.pathname).parts[-3:-1]
-  return record.levelno >= logging.ERROR or any(part in _OURS for part in ours)
+  if record.levelno >= logging.ERROR or any(part in _OURS for part in ours):
+    return True
+  library_noise.keep(record)
+  return False
 
 
-def _set_up_logging() -> None:
+def _set_up_logging(*, verbose: bool) -> None:
   absl.logging.set_verbosity(absl.logging.INFO)
   handler = absl.logging.get_absl_handler()
-  handler.addFilter(_is_worth_reading)
+  if not verbose:
+    handler.addFilter(_is_worth_reading)
+    library_noise.hide()
+    # A process that ends because of another one says so, and nothing more.
+    peers.at_leaving.append(lambda _: library_noise.close(failed=False))
   handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
 
 
@@ -520,7 +553,7 @@ def main(argv: Sequence[str]) -> None:
   """Runs the command; its exit status says how it ended."""
   if len(argv) > 1:
     raise app.UsageError(f"Unexpected arguments {argv[1:]}.")
-  _set_up_logging()
+  _set_up_logging(verbose=_VERBOSE.value)
   try:
     _connect()
     table = run(
@@ -534,11 +567,13 @@ def main(argv: Sequence[str]) -> None:
       began=time.time() - processes.age(),
     )
   except processes.StoppedError as error:
+    library_noise.close(failed=False)
     if _is_first():
       sys.stderr.write(f"\n{error}\n")
     sys.exit(processes.STOPPED)
   except (Exception, KeyboardInterrupt) as error:
     _fail(error)
+  library_noise.close(failed=False)
   if table and _is_first():
     names = [run_files.RESULT]
     if _CONFIG.value.report and _MODE.value == "train":
@@ -559,6 +594,7 @@ def _fail(error: BaseException) -> NoReturn:
   if advice and not _DEBUG.value:
     error = ValueError(advice)
   ours = isinstance(error, (ValueError, FileNotFoundError))
+  library_noise.close(failed=not ours or isinstance(error, memory_errors.OutOfMemoryError))
   if ours and not _DEBUG.value and (hint := storage_errors.bucket_hint(error)):
     error = ValueError(f"{error}{hint}")
   others = peers.known()

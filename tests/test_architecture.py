@@ -49,6 +49,7 @@ ONLY_IN = {
   "sklearn": ("sum_l_jax/evaluation/benchmarks/frame_alignment.py",),
   "tensorflow": ("sum_l_jax/train/metrics.py", "data_prep/"),
   "torch": ("data_prep/",),
+  "wandb": ("sum_l_jax/train/wandb_writer.py",),
 }
 # (file, what it imports): why. Three at most.
 EXEMPTIONS = {

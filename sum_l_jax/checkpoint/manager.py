@@ -4,7 +4,8 @@ Layout: `<directory>/<step>/state` (arrays), `/meta` (JSON) and `/checksums.json
 Saving is asynchronous: all but the copy of the state to the host's memory is done
 by other threads, and so is the removal of older checkpoints. A checkpoint is in
 place whole or not at all, see `integrity`, and an older one is removed only after
-a newer one is complete and was checked.
+a newer one is complete and was checked. The one that `best.json` names is not
+removed.
 
 Orbax's `CheckpointManager` isn't used, but the checkpointer that it uses itself:
 which folders are checkpoints and what may be removed is decided by `integrity`
@@ -24,6 +25,7 @@ from absl import logging
 import jax
 import orbax.checkpoint as ocp
 
+from sum_l_jax.checkpoint import best
 from sum_l_jax.checkpoint import integrity
 from sum_l_jax.checkpoint import tensorstore_retries
 from sum_l_jax.system import addresses
@@ -79,8 +81,8 @@ class Checkpoints:
 
     Args:
       directory: folder of the checkpoints, made if it is missing.
-      keep: number of recent checkpoints to keep; there is one more while the
-        newest is written, and until an old one is removed.
+      keep: number of recent checkpoints to keep, beside the best one; there is one
+        more while the newest is written, and until an old one is removed.
 
     Raises:
       ValueError: there are checkpoints, and none is whole; or the directory has a
@@ -102,7 +104,9 @@ class Checkpoints:
         f" ({error}). Give a --workdir that may be written to."
       ) from error
     # One process looks, for all.
-    self._steps: list[int] = json.loads(peers.from_first(self._look))
+    seen = json.loads(peers.from_first(self._look))
+    self._steps: list[int] = seen["steps"]
+    self._best = best.from_json(seen["best"]) if seen["best"] else None
     tensorstore_retries.limit()
     # Orbax's own choice for a mounted bucket is to change, and it takes checkpoints
     # that were saved in the other way for unfinished ones.
@@ -134,7 +138,10 @@ class Checkpoints:
   def _look(self) -> str:
     integrity.remove_unfinished(self._directory)
     integrity.set_damaged_aside(self._directory)
-    return json.dumps(integrity.steps(self._directory))
+    found = best.read(self._directory)
+    return json.dumps(
+      {"steps": integrity.steps(self._directory), "best": found.to_json() if found else ""}
+    )
 
   def __enter__(self) -> Checkpoints:
     return self
@@ -151,6 +158,27 @@ class Checkpoints:
     """
     self.wait()
     return max(self._steps, default=None)
+
+  @property
+  def best(self) -> best.Best | None:
+    """Which checkpoint is the best, as was said last; None where nobody has judged."""
+    return self._best
+
+  def mark_best(self, found: best.Best) -> None:
+    """Notes which checkpoint is the best; the one before it is then like any other.
+
+    Args:
+      found: what is known now. The checkpoint of its step must have been saved.
+
+    Raises:
+      SaveError: that checkpoint could not be written.
+      OSError: this can't be noted.
+    """
+    self.wait()
+    if jax.process_index() == 0:
+      best.write(self._directory, found)
+    self._best = found
+    self._retire()
 
   def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
     """Starts saving; does nothing if this step is already saved.
@@ -199,8 +227,14 @@ class Checkpoints:
       integrity.check(self._directory / str(step), contents=False)
     logging.info("Saved: %s", self._directory / str(step))
     self._steps.append(step)
-    self._old += sorted(self._steps)[: -self._keep]
-    self._steps = sorted(self._steps)[-self._keep :]
+    self._retire()
+
+  def _retire(self) -> None:
+    """Has the checkpoints removed that are neither recent nor the best."""
+    self._steps.sort()
+    kept = {*self._steps[-self._keep :], *([self._best.step] if self._best else [])}
+    self._old += [step for step in self._steps if step not in kept]
+    self._steps = [step for step in self._steps if step in kept]
     if jax.process_index() == 0:
       self._remover.submit(self._remove)
 

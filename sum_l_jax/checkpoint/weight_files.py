@@ -2,7 +2,8 @@
 
 There are three sources: a run's workdir, one stage's checkpoint folder, and an
 `.npz` file (flat names, no pickle). Each has parameters and BatchNorm
-statistics by view, and a card that says what they are for.
+statistics by view, and a card that says what they are for. Of a workdir or folder
+the last checkpoint is meant, and `<folder>/best` means the best one (`best`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from sum_l_jax import types
+from sum_l_jax.checkpoint import best
 from sum_l_jax.checkpoint import integrity
 from sum_l_jax.checkpoint import low_rank
 from sum_l_jax.checkpoint import tensorstore_retries
@@ -35,6 +37,8 @@ from sum_l_jax.system import storage
 
 Tree = dict[str, Any]
 CHECKPOINT_FOLDER = "checkpoints"
+# After a workdir or folder, as in "runs/demo/best".
+BEST = "best"
 # Stages whose weights a workdir may have; the last one is looked for first.
 _STAGES = ("joint", "exo")
 
@@ -262,22 +266,73 @@ def frames_of(card: Mapping[str, Any], view: str) -> dict[str, Any]:
 def find_checkpoint(path: addresses.PathLike) -> epath.Path:
   """Finds the step folder that a workdir, stage or checkpoint path means.
 
+  It is the last one, or the best one where the path ends in "best" and there is no
+  folder of that name.
+
   Raises:
     FileNotFoundError: there is no checkpoint.
   """
   path = addresses.absolute(path)
   if path.name.isdigit() and integrity.is_checkpoint(path):
     return path
-  tried = [path, path / CHECKPOINT_FOLDER]
-  tried += [path / stage / CHECKPOINT_FOLDER for stage in _STAGES]
-  for folder in tried:
+  for folder in _folders(path):
     steps = _steps(folder)
     if steps:
       return folder / str(steps[-1])
+  if path.name == BEST:
+    return _find_best(path.parent)
   raise FileNotFoundError(
     f"No checkpoint in {str(path)!r}. Give a workdir, its"
     " <stage>/checkpoints folder, one step folder, or an .npz file."
   )
+
+
+def _folders(path: epath.Path) -> list[epath.Path]:
+  """Folders in which the checkpoints of a path may be, in this order."""
+  stages = [path / stage / CHECKPOINT_FOLDER for stage in _STAGES]
+  return [path, path / CHECKPOINT_FOLDER, *stages]
+
+
+def _find_best(path: epath.Path) -> epath.Path:
+  """The best checkpoint of a workdir, stage or folder of checkpoints.
+
+  Raises:
+    FileNotFoundError: there is none, or it is not there any more.
+    ValueError: what says which it is is damaged.
+  """
+  for folder in _folders(path):
+    found = best.read(folder)
+    if found is None or found.step is None:
+      continue
+    if not integrity.is_checkpoint(folder / str(found.step)):
+      raise FileNotFoundError(
+        f"{folder / best.FILE} says that step {found.step} is the best, but there is no such"
+        f" checkpoint beside it. There are those of the steps {_steps(folder)}."
+      )
+    return folder / str(found.step)
+  raise FileNotFoundError(
+    f"{str(path)!r} has no best checkpoint: its training was not told by which metric to choose,"
+    " as in --config.checkpoint.best=eval/validation/verb_top1. Give the folder without '/best' for"
+    " the last checkpoint."
+  )
+
+
+def which(folder: epath.Path) -> dict[str, Any]:
+  """Says which checkpoint of its stage a step folder is.
+
+  Args:
+    folder: what `find_checkpoint` found.
+
+  Returns:
+    `last` and `best`, whether it is that one; and `best_metric`, `best_value` and
+    `best_step` of the best one, where a metric was to choose it.
+  """
+  steps, known = _steps(folder.parent), best.read(folder.parent)
+  said: dict[str, Any] = {"last": bool(steps) and folder.name == str(steps[-1])}
+  if known is not None and known.step is not None:
+    said |= {"best": folder.name == str(known.step), "best_metric": known.metric}
+    said |= {"best_value": known.value, "best_step": known.step}
+  return said
 
 
 def file_digest(path: addresses.PathLike) -> str:

@@ -237,6 +237,7 @@ def resolve(config: config_dict.ConfigDict, backbones: Mapping[str, Sampling]) -
   _check_ranges(given)
   _check_combinations(given)
   _check_groups(given)
+  _check_best(given)
   values.update(_implied(given, values))
   implied = schema.Settings.from_flat(values)
   if why_no_exo_stage(implied):
@@ -585,6 +586,46 @@ def _check_combinations(given: schema.Settings) -> None:
     raise ValueError(
       "config.model.share_encoder=True leaves no exo encoder to start from"
       f" config.init.exo={given.init.exo!r}. Drop one."
+    )
+
+
+def _check_best(given: schema.Settings) -> None:
+  """The best checkpoint is one by a metric that a stage measures.
+
+  Raises:
+    ValueError: it is not, or a field asks for a best checkpoint where there is none.
+  """
+  metric, split = given.checkpoint.best, given.eval.during_split
+  if not metric:
+    for field, value in (
+      ("checkpoint.patience", given.checkpoint.patience),
+      ("eval.checkpoint", "" if given.eval.checkpoint == "last" else given.eval.checkpoint),
+    ):
+      if value:
+        raise ValueError(
+          f"config.{field}={value!r} needs a metric by which checkpoints are judged. Give"
+          f" --config.checkpoint.best, such as eval/{split or 'validation'}/verb_top1."
+        )
+    return
+  views = {schema.EXO_STAGE: "exo_", schema.JOINT_STAGE: ""}
+  begins = [f"eval/{views[stage]}{split}/" for stage in given.stages]
+  if not split or not metric.startswith(tuple(begins)):
+    raise ValueError(
+      f"config.checkpoint.best={metric!r} must be a metric of the evaluations while training:"
+      f" with config.eval.during_split={split!r} and config.stages={given.stages} its name begins"
+      f" with {' or '.join(begins) if split else 'nothing, as none is made'}."
+    )
+  if given.eval.checkpoint == "best" and metric.startswith(f"eval/exo_{split}/"):
+    raise ValueError(
+      f"config.eval.checkpoint='best' evaluates the ego encoder of the joint stage, but"
+      f" config.checkpoint.best={metric!r} judges the exo stage. Name a metric that begins with"
+      f" eval/{split}/."
+    )
+  if schema.JOINT_STAGE in given.stages and given.joint_stage.has_grid:
+    raise ValueError(
+      f"config.checkpoint.best={metric!r} keeps the best state of one network, but"
+      " joint_stage.grid_learning_rates or grid_weight_decays train many probes, of which the best"
+      " is chosen at the end. Drop one."
     )
 
 

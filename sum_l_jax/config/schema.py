@@ -609,6 +609,12 @@ class Eval:
   every: str = setting(
     "5 epochs", "How often to evaluate while training; the end of a stage is evaluated always."
   )
+  checkpoint: str = setting(
+    "last",
+    'Which checkpoint of the workdir is evaluated after training and with --mode=eval; "best" needs'
+    " `checkpoint.best`.",
+    choices=("last", "best"),
+  )
   clips: int = setting(
     0,
     'Temporal views of a clip; 0 is 10 and, with input "tokens", as many as were stored.',
@@ -674,6 +680,18 @@ class Checkpoint:
 
   every: str = setting("1 epochs", "How often to save; the end of a stage is saved always.")
   keep: int = setting(2, "How many recent checkpoints to keep.", allowed=at_least(1))
+  best: str = setting(
+    "",
+    'Metric of the evaluations while training, such as "eval/validation/action_top1", by which the'
+    " best checkpoint of a stage is kept beside the recent ones; empty keeps none"
+    " (docs/following_a_run.md).",
+  )
+  patience: int = setting(
+    0,
+    "Number of evaluations in a row without a better `checkpoint.best` after which a stage ends"
+    " early; 0 never does.",
+    allowed=at_least(0),
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -790,6 +808,12 @@ class Settings:
     20,
     "Steps between two lines of the log, which gives their means.",
     allowed=at_least(1),
+    runtime=True,
+  )
+  wandb: str = setting(
+    "",
+    "Project at Weights & Biases that gets the numbers too, with the extra `wandb`; empty is none"
+    " (docs/following_a_run.md).",
     runtime=True,
   )
   report: bool = setting(True, "Whether report.html is written at the end.", runtime=True)

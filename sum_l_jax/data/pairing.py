@@ -210,6 +210,19 @@ class PairTable:
     entry = start + int(rng.random() * (stop - start))
     return (int(self.clip_pool[entry]), int(self.clip_index[entry]), float(cosines[rank]))
 
+  def count_partners(self, *, top_k: int = 1, tie_tolerance: float = 0.0) -> int:
+    """Number of exo clips that `draw` may give to some ego clip.
+
+    Args:
+      top_k: see `draw`.
+      tie_tolerance: see `draw`.
+    """
+    rows = np.unique(self.ego_rows)
+    ties = self.similarity[rows] >= self.similarity[rows, :1] - np.float32(tie_tolerance)
+    chosen = ties | (np.arange(ties.shape[1]) < top_k)
+    narrations = np.unique(self.neighbours[rows][chosen])
+    return int(np.diff(self.clip_offsets)[narrations].sum())
+
   def save(self, path: str | os.PathLike[str]) -> None:
     """Writes the table to an `.npz` file."""
     npz_files.write_npz(

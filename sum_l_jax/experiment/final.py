@@ -24,7 +24,9 @@ from sum_l_jax.evaluation.labels import evaluate
 from sum_l_jax.evaluation.labels import evaluators
 from sum_l_jax.evaluation.labels import result_files
 from sum_l_jax.evaluation.retrieval import retrieval_run
+from sum_l_jax.experiment import memory_advice
 from sum_l_jax.system import addresses
+from sum_l_jax.system import run_files
 
 # What scores can depend on; `trained_with` is of the training's environment.
 _VERSIONS = ("jax", "jaxlib", "flax", "numpy", "simplejpeg")
@@ -117,6 +119,8 @@ def evaluate_checkpoint(
   views = types.VIEWS if settings.eval.retrieval else (types.EGO,)
   averaged = settings.eval.parameters == "ema"
   weights = weight_files.read_weights(source, views=views, averaged=averaged)
+  which = weight_files.which(epath.Path(weights.source)) if weights.step is not None else {}
+  logging.info("Evaluates %s%s", weights.source, result_files.which_words(which, " ({})"))
   folder = settings.ego.dataset
   # Clips to evaluate may come without those to train on.
   there = settings.ego.train_split in records.read_card(folder)["splits"]
@@ -148,7 +152,7 @@ def evaluate_checkpoint(
       card=weights.card,
     )
     features = evaluator.stream.features
-    with jax.transfer_guard("disallow"):
+    with jax.transfer_guard("disallow"), memory_advice.for_evaluation(settings, mesh):
       scored = evaluator(params, stats)
     entries[split] = {
       "dataset": dataset.name,
@@ -183,6 +187,7 @@ def evaluate_checkpoint(
     "checkpoint": weights.source,
     "checkpoint_sha256": weight_files.weights_sha256(weights, types.EGO),
     "step": weights.step,
+    "which": which,
     "splits": entries,
     "bootstrap": {
       "samples": bootstrap.SAMPLES,
@@ -201,3 +206,14 @@ def evaluate_checkpoint(
   if jax.process_index() == 0:
     result_files.write_result(workdir, result)
   return result_files.format_table(result)
+
+
+def numbers(workdir: epath.Path) -> dict[str, float]:
+  """The metrics of the workdir's result, "final/<split>/<metric>"."""
+  result = result_files.load_result(workdir / run_files.RESULT)
+  return {
+    f"final/{split}/{name}": value
+    for split, entry in result["splits"].items()
+    for name, value in entry["metrics"].items()
+    if value is not None
+  }

@@ -192,3 +192,15 @@ def rows(seconds: Seconds) -> list[list[str]]:
 def table(seconds: Seconds) -> str:
   """The table as text."""
   return "\n".join(text_tables.aligned([["time", "h:m:s", "%"], *rows(seconds)]))
+
+
+def line(seconds: Seconds) -> str:
+  """The same in one line: the share of steps, and the other kinds from the longest on."""
+  total = sum(seconds.get(kind, 0.0) for kind in KINDS)
+  share = lambda kind: seconds.get(kind, 0.0) / total if total else 0.0
+  others = sorted((kind for kind in KINDS if kind != STEPS), key=share, reverse=True)
+  parts = [f"{KINDS[kind]} {share(kind):.1%}" for kind in others if share(kind) >= 0.0005]
+  return (
+    f"goodput {share(STEPS):.1%}: {progress.duration(seconds.get(STEPS, 0.0))} of"
+    f" {progress.duration(total)} were steps; {', '.join(parts)}"
+  )

@@ -164,7 +164,16 @@ class Recorder:
         logging.warning("--profile: the recording can't be written to %s: %s", target, error)
         return
     if any(written):
-      logging.info("--profile: written to %s", target)
+      logging.info(
+        "--profile: steps %d to %d are written to %s. Look at them with `xprof --logdir=%s` (pip"
+        " install xprof) or, for %s, at https://ui.perfetto.dev; docs/performance.md says what to"
+        " look for.",
+        self._first,
+        self._window.last,
+        target,
+        self._folder,
+        "*" + _SUFFIXES[1],
+      )
     else:
       logging.warning("--profile: the profiler recorded nothing.")
 

@@ -249,9 +249,10 @@ class RunStatus:
       return  # A checkpoint that the file doesn't know: nothing says what it took.
     self._carried = goodput.carried_on(self._carried, kept)
 
-  def reported(self, step: int, clips_per_second: float) -> None:
-    """Steps were reported."""
-    self._change(step=step, clips_per_second=round(clips_per_second, 3))
+  def reported(self, step: int, clips_per_second: float | None) -> None:
+    """Steps were reported; None where nothing is known of their rate."""
+    rate = {} if clips_per_second is None else {"clips_per_second": round(clips_per_second, 3)}
+    self._change(step=step, **rate)
 
   def saving(self, step: int) -> None:
     """The writing of a checkpoint is begun."""

@@ -14,6 +14,7 @@ EXTRAS = {
   "tensorflow": "tensorboard",
   "tensorflow_text": "text",
   "torch": "data_prep",
+  "wandb": "wandb",
 }
 
 

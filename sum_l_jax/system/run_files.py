@@ -10,6 +10,7 @@ STATUS = "status.json"
 STARTS = "starts.json"
 # In the folder of each stage.
 METRICS = "metrics.jsonl"
+TABLE = "metrics.csv"
 PROBES = "probes.json"
 _SCORES, _NPZ = "scores_", ".npz"
 

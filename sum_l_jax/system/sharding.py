@@ -117,10 +117,10 @@ def fetch(array: Any) -> np.ndarray:
 
 
 def count_bytes(tree: Any) -> tuple[int, int]:
-  """Bytes of a tree's arrays on one device, and of all of them whole."""
+  """Bytes of a tree's arrays, or their shapes, on one device, and of all of them whole."""
   leaves = jax.tree.leaves(tree)
   here = [math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves]
-  return sum(here), sum(x.nbytes for x in leaves)
+  return sum(here), sum(math.prod(x.shape) * x.dtype.itemsize for x in leaves)
 
 
 def divided() -> bool:

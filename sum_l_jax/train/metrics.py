@@ -30,6 +30,7 @@ from sum_l_jax.system import peers
 from sum_l_jax.system import run_files
 from sum_l_jax.train import metric_log
 from sum_l_jax.train import mixing
+from sum_l_jax.train import writers
 
 Sums = dict[str, metrics.Average]
 
@@ -151,13 +152,71 @@ def _quiet_stderr() -> Iterator[None]:
     os.close(nothing)
 
 
+class _Events:
+  """Event files for TensorBoard, see `writers.StageWriter`."""
+
+  def __init__(self, folder: str | os.PathLike[str]) -> None:
+    """Imports TensorFlow.
+
+    Raises:
+      ImportError: it is not installed.
+    """
+    with _quiet_stderr():
+      from clu import metric_writers  # Imports TensorFlow.
+      import tensorflow as tf
+    # TensorFlow only writes files here and must not take the accelerator.
+    tf.config.set_visible_devices([], "GPU")
+    self._summary: Any = metric_writers.SummaryWriter(str(folder))
+    self._writer = metric_writers.AsyncWriter(self._summary)
+
+  def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+    """Writes numbers by name."""
+    self._writer.write_scalars(step, scalars)
+
+  def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+    """Writes pictures by name."""
+    self._writer.write_images(step, images)
+
+  def write_histograms(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes histograms of arrays by name."""
+    self._writer.write_histograms(step, arrays)
+
+  def write_hyper_parameters(self, values: Mapping[str, writers.Value]) -> None:
+    """Writes what TensorBoard's tab of hyper-parameters shows."""
+    self._writer.write_hparams(dict(values))
+
+  def flush(self) -> None:
+    """Has the files hold all that was written."""
+    summary = self._summary
+    if summary is not None:
+      summary.flush()
+
+  def close(self) -> None:
+    """Waits until everything is written."""
+    self._writer.flush()
+    self._summary = None
+    self._writer.close()
+
+
+def _open_events(folder: str | os.PathLike[str]) -> _Events | None:
+  """Event files, or None, and a line that says why, where none are written."""
+  try:
+    return _Events(folder)
+  except ImportError as error:
+    text = "There are no event files for TensorBoard, only %s and %s; %s"
+    reason = extras.advice(error) or str(error)
+    logging.log_first_n(logging.INFO, text, 1, run_files.METRICS, run_files.TABLE, reason)
+    return None
+
+
 class Writer:
   """Writes what a stage measures, without making the loop wait.
 
-  Numbers always go to `metrics.jsonl`. Event files for TensorBoard hold the
-  same numbers, pictures and histograms; they are written where TensorFlow is
-  installed, which is imported when there is something to write: in a training,
-  while the devices take their first step.
+  Numbers always go to `metrics.jsonl` and `metrics.csv`. Event files for TensorBoard
+  hold the same numbers, pictures, histograms and hyper-parameters; they are written
+  where TensorFlow is installed, which is imported when there is something to write:
+  in a training, while the devices take their first step. Others may be given, such as
+  one of Weights & Biases.
 
   Where the folder is in a bucket, the files are written on the local disk and
   uploaded, see `mirror`.
@@ -170,6 +229,8 @@ class Writer:
     start_step: int = 0,
     active: bool = True,
     upload_seconds: float = 60.0,
+    hyper_parameters: Mapping[str, object] | None = None,
+    others: Sequence[writers.StageWriter] = (),
   ):
     """Opens the log of numbers.
 
@@ -178,15 +239,18 @@ class Writer:
       start_step: step of the restored checkpoint, or 0 for a new stage.
       active: False on all processes but one, whose writers drop everything.
       upload_seconds: pause between two uploads into a bucket.
+      hyper_parameters: settings by dotted name, for tables that compare runs.
+      others: what takes the same, beside the files.
     """
     self._mirror: mirror.Mirror | None = None
-    self._summary: Any = None
+    self._hyper_parameters = writers.plain(hyper_parameters or {})
+    self._others = tuple(others) if active else ()
     if active and addresses.is_remote(folder):
       self._mirror = mirror.Mirror(
         epath.Path(folder),
         seconds=upload_seconds,
         begin_with=(run_files.METRICS,),
-        flush=self._flush_events,
+        flush=self._flush,
       )
       peers.at_leaving.append(self._leave)
       folder = self._mirror.folder
@@ -198,33 +262,26 @@ class Writer:
     if self._mirror:
       self._mirror.close()
 
-  def _flush_events(self) -> None:
-    if self._summary is not None:
-      self._summary.flush()
+  def _flush(self) -> None:
+    for writer in self.__dict__.get("_writers", ()):
+      writer.flush()
 
   @functools.cached_property
-  def _events(self) -> Any | None:
-    """The clu writer of event files, or None where none are written."""
+  def _writers(self) -> tuple[writers.StageWriter, ...]:
+    """What writes beside the log; opened when there is something to write."""
     if self._log is None:
-      return None
-    try:
-      with _quiet_stderr():
-        from clu import metric_writers  # Imports TensorFlow.
-        import tensorflow as tf
-    except ImportError as error:
-      text = "There are no event files for TensorBoard, only %s; %s"
-      reason = extras.advice(error) or str(error)
-      logging.log_first_n(logging.INFO, text, 1, run_files.METRICS, reason)
-      return None
-    # TensorFlow only writes files here and must not take the accelerator.
-    tf.config.set_visible_devices([], "GPU")
-    self._summary = metric_writers.SummaryWriter(str(self._folder))
-    return metric_writers.AsyncWriter(self._summary)
+      return ()
+    events = _open_events(self._folder)
+    found = (*([events] if events else []), *self._others)
+    if self._hyper_parameters:
+      for writer in found:
+        writer.write_hyper_parameters(self._hyper_parameters)
+    return found
 
   @property
   def shows_pictures(self) -> bool:
     """Whether pictures and histograms are written, or dropped."""
-    return self._events is not None
+    return bool(self._writers)
 
   def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
     """Writes numbers by name.
@@ -236,18 +293,18 @@ class Writer:
       self._mirror.check()
     if self._log:
       self._log.write(step, scalars)
-    if self._events:
-      self._events.write_scalars(step, scalars)
+    for writer in self._writers:
+      writer.write_scalars(step, scalars)
 
   def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
     """Writes pictures by name, uint8 `[N, H, W, 3]` each."""
-    if self._events:
-      self._events.write_images(step, images)
+    for writer in self._writers:
+      writer.write_images(step, images)
 
   def write_histograms(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes histograms of arrays by name."""
-    if self._events:
-      self._events.write_histograms(step, arrays)
+    for writer in self._writers:
+      writer.write_histograms(step, arrays)
 
   def upload_soon(self) -> None:
     """Uploads what was written so far, without waiting for it."""
@@ -257,10 +314,8 @@ class Writer:
   def close(self) -> None:
     """Waits until everything is written."""
     try:
-      if "_events" in self.__dict__ and self._events:
-        self._events.flush()
-        self._summary = None
-        self._events.close()
+      for writer in self.__dict__.get("_writers", ()):
+        writer.close()
     finally:
       if self._mirror:
         with contextlib.suppress(ValueError):  # It may be closed already.

@@ -46,6 +46,7 @@ from sum_l_jax.data import pairing
 from sum_l_jax.data import records
 from sum_l_jax.data import shard_filler
 from sum_l_jax.data import transferred_labels
+from sum_l_jax.evaluation.labels import evaluators
 from sum_l_jax.experiment import final
 from sum_l_jax.experiment import hand_over
 from sum_l_jax.experiment import loop
@@ -56,6 +57,7 @@ from sum_l_jax.models import vit_spec
 from sum_l_jax.system import devices
 from sum_l_jax.system import retries
 from sum_l_jax.train import metrics
+from sum_l_jax.train import wandb_writer
 from tests.support import feature_sets
 from tests.support import loss_oracles
 from tests.support import runs
@@ -353,6 +355,29 @@ def scored_run(world, fields):
   return dict(np.load(workdir / "scores_val.npz"))
 
 
+def judged(world, fields):
+  """The checkpoints of a run that gets worse and worse, and which one it evaluates."""
+  worse = iter(range(9))
+
+  def scalars(self, params, stats):
+    del params, stats
+    return {f"{self.prefix}verb_top1": 1 - next(worse) / 10}
+
+  workdir = world.new_folder()
+  with mock.patch.object(evaluators.Evaluator, "scalars", scalars):
+    main.run(world.config(fields), workdir)
+  folder = hand_over.checkpoint_folder(workdir, "joint")
+  result = json.loads((workdir / "result.json").read_text())
+  return sorted(path.name for path in folder.iterdir() if path.name.isdigit()), result["step"]
+
+
+def tracked(world, fields):
+  """Which run is begun at Weights & Biases."""
+  with mock.patch.object(wandb_writer, "WandbRun") as begun:
+    main.run(world.config(fields), world.new_folder())
+  return [call.args[0] for call in begun.call_args_list]
+
+
 def storage_of_run(world, fields):
   """How long a run waits for disks, how often it uploads, where compiled programs are."""
   before = jax.config.values["jax_compilation_cache_dir"]
@@ -467,6 +492,12 @@ _MANY = {"loss.cross_view": "ego_nce", "joint_stage.batch_size": 8}
 _LABELS = {f"loss.weights.{term}": 0.0 for term in ("ego_exo", "ego_text", "exo_text")}
 _ALONE = {"eval.during_split": "", "eval.splits": ("val",), "joint_stage.total": "1 steps"}
 _RETRIEVAL = {"eval.retrieval": True, "narrations": "{folder}/all_narrations.npz"}
+_JUDGED = {
+  "joint_stage.total": "3 steps",
+  "eval.every": "1 steps",
+  "checkpoint.keep": 1,
+  "checkpoint.best": "eval/val/verb_top1",
+}
 _BY_AREA = {"frames.short_side": (0, 0), "frames.crop_area": (0.2, 0.9)}
 _VIT = {"model.backbone": "transformer"}
 _AVERAGED = {**_ALONE, "joint_stage.ema": 0.5}
@@ -534,6 +565,7 @@ FIELDS: dict[str, Entry] = {
   "mesh.rules": Entry(("encoder/kernel -> 1", ". -> largest"), places),
   "mesh.whole_below": Entry(10, places),
   "log_every_steps": Entry(3, calendar),
+  "wandb": Entry("tests", tracked, _RUN),
   "report": Entry(True, whole_run, _ALONE),
   "on_non_finite": Entry("skip", _STEPS, {"joint_stage.learning_rate": 3e38}),
   "stop_at": Entry("joint:0", whole_run, _ALONE),
@@ -641,6 +673,7 @@ FIELDS: dict[str, Entry] = {
   "eval.splits": Entry(("val", "test"), evaluated, {"ego.dataset": "{folder}/ego"}),
   "eval.during_split": Entry("", watched),
   "eval.every": Entry("3 steps", calendar),
+  "eval.checkpoint": Entry("best", judged, _JUDGED),
   "eval.clips": Entry(3, evaluated),
   "eval.crops": Entry(3, evaluated),
   "eval.during_clips": Entry(3, watched),
@@ -659,6 +692,8 @@ FIELDS: dict[str, Entry] = {
   "checkpoint.keep": Entry(
     3, stage_run(), {"checkpoint.every": "1 steps", "joint_stage.total": "3 steps"}
   ),
+  "checkpoint.best": Entry("eval/val/verb_top1", judged, {**_JUDGED, "checkpoint.best": ""}),
+  "checkpoint.patience": Entry(1, judged, _JUDGED),
   "input.num_threads": Entry(3, reading),
   "input.num_workers": Entry(2, reading),
   "input.prefetch": Entry(5, reading),

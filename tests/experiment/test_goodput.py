@@ -100,3 +100,11 @@ def test_while_the_devices_compute_nobody_waits():
   devices.begun(busy)
   assert devices.busy_until(1e9) == 1e9
   devices.close()
+
+
+def test_the_line_has_the_share_of_steps_and_what_took_longest():
+  seconds = {goodput.STEPS: 5400.0, goodput.COMPILING: 120.0, goodput.INPUT: 480.0}
+  assert goodput.line(seconds) == (
+    "goodput 90.0%: 1:30:00 of 1:40:00 were steps; waiting for input 8.0%, compiling 2.0%"
+  )
+  assert goodput.line({}).startswith("goodput 0.0%")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import pathlib
 import subprocess
 import sys
 
 import jax
+from jax._src import xla_bridge
 import pytest
 
 from sum_l_jax.system import command_line
@@ -69,6 +71,38 @@ def test_the_processor_is_taken_where_it_is_asked_for(monkeypatch):
     platform_errors.check("cpu")
   monkeypatch.setenv("JAX_PLATFORMS", "cuda,cpu")
   platform_errors.check("gpu")
+
+
+# What JAX notes of a platform that it can't use (jax issues 22070, 29068).
+_FAILURES = {
+  "no plugin": ("", "'sum_l_jax[cuda12]', or with a driver of 580"),
+  "no driver": (
+    "Unable to initialize backend 'cuda': INTERNAL: no supported devices found for platform CUDA",
+    "is installed and fails (Unable to initialize backend 'cuda': INTERNAL: no supported",
+  ),
+}
+
+
+@pytest.mark.parametrize("case", _FAILURES)
+def test_a_gpu_that_is_not_used_is_explained(case, monkeypatch):
+  reason, words = _FAILURES[case]
+  monkeypatch.setattr(xla_bridge, "_backend_errors", {"cuda": reason} if reason else {})
+  spec = lambda name: object() if reason and name == "jax_cuda12_plugin" else None
+  monkeypatch.setattr(importlib.util, "find_spec", spec)
+  said = platform_errors.unused(gpus=True, tpu=False)
+  assert "this machine has a GPU" in said and words in said and "\n" not in said
+
+
+def test_a_tpu_that_another_process_holds_is_explained(monkeypatch):
+  reason = (
+    "ABORTED: The TPU is already in use by process with pid 176028. Not attempting to load"
+    " libtpu.so in this process."
+  )
+  monkeypatch.setattr(xla_bridge, "_backend_errors", {"tpu": reason})
+  assert "process 176028 uses the TPU" in platform_errors.unused(gpus=False, tpu=True)
+  # With JAX_PLATFORMS=tpu it is an error.
+  error = RuntimeError(f"Unable to initialize backend 'tpu': {reason} (set JAX_PLATFORMS='')")
+  assert "kill 176028" in platform_errors.advice(error)
 
 
 @pytest.mark.parametrize("error", [AssertionError(), AssertionError("x"), RuntimeError("y")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import time
 
@@ -75,3 +76,42 @@ def test_a_log_that_is_not_whole(tmp_path):
   assert metric_log.read(tmp_path)["loss"].steps.tolist() == [0, 1, 2, 3]
   metric_log.MetricLog(tmp_path, start_step=3)
   assert path.read_text() == whole
+
+
+def _table(folder):
+  with (folder / "metrics.csv").open(newline="") as file:
+    return list(csv.DictReader(file))
+
+
+def test_the_table_has_a_row_a_line_and_a_column_a_name(tmp_path):
+  log = metric_log.MetricLog(tmp_path, start_step=0)
+  log.write(1, {"train/loss": 0.5, "train/odd": float("nan")})
+  log.write(2, {"train/loss": 0.25})
+  log.write(2, {"eval/val/verb_top1": 0.125})
+  log.write(3, {"train/loss": 0.1})
+  rows = _table(tmp_path)
+  assert list(rows[0]) == ["step", "time", "train/loss", "train/odd", "eval/val/verb_top1"]
+  assert [[row["step"], *list(row.values())[2:]] for row in rows] == [
+    ["1", "0.5", "nan", ""],
+    ["2", "0.25", "", ""],
+    ["2", "", "", "0.125"],
+    ["3", "0.1", "", ""],
+  ]
+  # Columns stay, and rows of steps that are taken again go.
+  again = metric_log.MetricLog(tmp_path, start_step=2)
+  again.write(3, {"train/loss": 0.2})
+  kept = _table(tmp_path)
+  assert kept[:3] == rows[:3] and list(kept[3]) == list(rows[0])
+  assert [row["train/loss"] for row in kept] == ["0.5", "0.25", "", "0.2"]
+  metric_log.MetricLog(tmp_path, start_step=0)
+  assert not (tmp_path / "metrics.csv").exists()
+
+
+def test_what_is_measured_again_of_the_first_step_stands_once(tmp_path):
+  """An evaluation that was logged, but not judged, before a kill."""
+  metric_log.MetricLog(tmp_path, start_step=0).write(4, {"eval/val/verb_top1": 0.5})
+  log = metric_log.MetricLog(tmp_path, start_step=4)
+  log.write(4, {"eval/val/verb_top1": 0.5})
+  log.write(5, {"eval/val/verb_top1": 0.75})
+  assert metric_log.read(tmp_path)["eval/val/verb_top1"].steps.tolist() == [4, 5]
+  assert len(_table(tmp_path)) == 2

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
+from tensorboard.plugins.hparams import metadata
+from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.util import tensor_util
 
 from sum_l_jax.system import peers
@@ -18,7 +20,7 @@ from tests.support import waiting
 _CODE = """
 import sys
 from sum_l_jax.train import metrics
-late = metrics.Writer(sys.argv[1])
+late = metrics.Writer(sys.argv[1], hyper_parameters={"seed": 3, "loss.sigma": 0.1, "x": (1, 2)})
 other = metrics.Writer(sys.argv[1] + "/other", active=False)
 other.write_scalars(1, {"loss": 1.0})
 assert not other.shows_pictures
@@ -66,6 +68,12 @@ def test_event_files_hold_what_the_log_holds(tmp_path):
   events.Reload()
   (entry,) = events.Tensors("loss")
   assert (entry.step, tensor_util.make_ndarray(entry.tensor_proto)) == (1, 1.5)
+  data = plugin_data_pb2.HParamsPluginData.FromString(
+    events.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
+  )
+  found = data.session_start_info.hparams
+  assert found["seed"].number_value == 3 and found["loss.sigma"].number_value == 0.1
+  assert found["x"].string_value == "(1, 2)"
 
 
 def test_without_tensorflow_one_line_says_what_to_install(tmp_path):
@@ -73,7 +81,8 @@ def test_without_tensorflow_one_line_says_what_to_install(tmp_path):
   assert said.count("pip install 'sum_l_jax[tensorboard]'") == 1
   for stage in ("exo", "joint"):
     assert metric_log.read(tmp_path / stage)["loss"].values.tolist() == [1.5]
-    assert [p.name for p in (tmp_path / stage).iterdir()] == ["metrics.jsonl"]
+    names = sorted(p.name for p in (tmp_path / stage).iterdir())
+    assert names == ["metrics.csv", "metrics.jsonl"]
 
 
 def test_in_a_bucket_numbers_appear_at_the_period_and_at_the_end(bucket):
@@ -92,7 +101,7 @@ def test_in_a_bucket_numbers_appear_at_the_period_and_at_the_end(bucket):
   patient.close()
   assert metric_log.read(bucket)["loss"].values.tolist() == [1.5, 2.5, 3.5]
   assert sorted(storage.files_below(bucket)) == sorted(
-    ["metrics.jsonl", *(path.name for path in storage.matching(bucket, "events*"))]
+    ["metrics.csv", "metrics.jsonl", *(path.name for path in storage.matching(bucket, "events*"))]
   )
 
 

@@ -292,3 +292,15 @@ def constant_guess(
     )
     scores[name] = np.tile(share.astype(np.float32), (count, 1))
   return summarise(scores, labels, tasks, np.ones(count, bool))
+
+
+def metric_names(labels: Arrays, tasks: Mapping[str, types.Task]) -> list[str]:
+  """Names of what `summarise` gives of these clips.
+
+  Args:
+    labels: labels of the clips by task.
+    tasks: label sets.
+  """
+  count = len(next(iter(labels.values())))
+  scores = {name: np.zeros((count, task.num_classes)) for name, task in tasks.items()}
+  return list(summarise(scores, labels, tasks, np.ones(count, bool)))

@@ -66,6 +66,11 @@ def clip_groups(
   return groups
 
 
+def metric_names(dataset: records.ClipDataset) -> list[str]:
+  """Names of the metrics of a split, without what goes before them; none without labels."""
+  return evaluate.metric_names(all_labels(dataset), dataset.tasks) if dataset.labelled else []
+
+
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
   """Scores a state on one split.
@@ -98,6 +103,11 @@ class Evaluator:
     view = "" if self.view == types.EGO else f"{self.view}_"
     pool = f"{self.pool}/" if self.pool else ""
     return f"eval/{view}{self.dataset.split}/{pool}"
+
+  @property
+  def names(self) -> list[str]:
+    """Full names of the metrics of all clips that `scalars` gives; none without labels."""
+    return [self.prefix + name for name in metric_names(self.dataset)]
 
   def __call__(self, params: Any, stats: Any) -> evaluate.Evaluation:
     """Runs over the split once.

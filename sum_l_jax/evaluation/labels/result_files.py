@@ -117,6 +117,25 @@ def _row(
   return [name, *map(text_tables.percent, cells)]
 
 
+def which_words(which: Mapping[str, Any], form: str = "{}") -> str:
+  """Says which checkpoint of its stage was evaluated.
+
+  Args:
+    which: what `weight_files.which` said; empty for exported weights.
+    form: text around the words.
+
+  Returns:
+    Such as "the last", or "the best by eval/val/verb_top1"; "" for one in between.
+  """
+  last, best = which.get("last", False), which.get("best", False)
+  words = "the last" * last + " and " * (last and best) + "the best" * best
+  if best:
+    words += f" by {which['best_metric']}"
+  elif last and "best_step" in which:
+    words += f"; the best by {which['best_metric']} is that of step {which['best_step']}"
+  return form.format(words) if words else ""
+
+
 def format_table(result: Mapping[str, Any]) -> str:
   """Formats the metrics of every split in percent, beside a constant guess.
 
@@ -143,6 +162,7 @@ def format_table(result: Mapping[str, Any]) -> str:
     skipped = len(entry["skipped"])
     step = result["step"]  # A file of weights doesn't say it.
     source = "exported weights" if step is None else f"checkpoint at step {step}"
+    source += which_words(result.get("which", {}), " ({})")
     title = (
       f"{entry['dataset']}, {split}: {entry['clips']} clips"
       f" ({skipped} skipped), {entry['views']} test views a clip,"
