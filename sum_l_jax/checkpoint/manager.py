@@ -171,14 +171,24 @@ class Checkpoints:
       found: what is known now. The checkpoint of its step must have been saved.
 
     Raises:
-      SaveError: that checkpoint could not be written.
-      OSError: this can't be noted.
+      SaveError: that checkpoint, or this note, can't be written.
     """
-    self.wait()
+    changed = self._best is None or self._best.step != found.step
+    if changed:
+      self.wait()
     if jax.process_index() == 0:
-      best.write(self._directory, found)
+      try:
+        best.write(self._directory, found)
+      except Exception as error:
+        if not _is_of_disk(error):
+          raise
+        raise SaveError(
+          f"{str(self._directory / best.FILE)!r} can't be written ({error}). Make sure that there"
+          " is space and that the folder may be written to; the same command then goes on."
+        ) from error
     self._best = found
-    self._retire()
+    if changed:
+      self._retire()
 
   def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
     """Starts saving; does nothing if this step is already saved.

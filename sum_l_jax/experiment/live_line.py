@@ -19,7 +19,7 @@ import threading
 import time
 from typing import Any
 
-from absl import logging as absl_logging
+import absl.logging
 
 from sum_l_jax.system import progress
 from sum_l_jax.system import text_cleaning
@@ -65,7 +65,7 @@ class LiveLine:
     *,
     active: bool = True,
     stream: Any = None,
-    log: Callable[..., object] = absl_logging.info,
+    log: Callable[..., object] = absl.logging.info,
     now: Callable[[], float] = time.monotonic,
   ) -> None:
     """Begins with nothing to tell.
@@ -93,7 +93,7 @@ class LiveLine:
   def __enter__(self) -> LiveLine:
     if self._active:
       if self._terminal:
-        absl_logging.get_absl_handler().addFilter(self._guard)
+        absl.logging.get_absl_handler().addFilter(self._guard)
       self._thread.start()
     return self
 
@@ -101,7 +101,7 @@ class LiveLine:
     self._ended.set()
     if self._active:
       self._thread.join()
-      absl_logging.get_absl_handler().removeFilter(self._guard)
+      absl.logging.get_absl_handler().removeFilter(self._guard)
     self.erase()
 
   @contextlib.contextmanager

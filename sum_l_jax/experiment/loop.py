@@ -26,7 +26,7 @@ from sum_l_jax import build_evaluation
 from sum_l_jax import types
 from sum_l_jax.checkpoint import integrity
 from sum_l_jax.checkpoint import manager
-from sum_l_jax.config import fields
+from sum_l_jax.config.fields import walk
 from sum_l_jax.config.schema import Settings
 from sum_l_jax.evaluation.labels import evaluators
 from sum_l_jax.evaluation.retrieval import retrieval_run
@@ -229,7 +229,7 @@ def hyper_parameters(settings: Settings, stage: str) -> dict[str, object]:
   plain = ("seed", "method", "objective", "precision")
   return {
     field.name: field.default
-    for field in fields.walk(settings)
+    for field in walk(settings)
     if not (field.about.path or field.about.runtime)
     and (field.name in plain or field.name.startswith(sections))
   }

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 import contextlib
 import math
+from typing import Any
 
 import jax
 
@@ -45,7 +46,7 @@ def clips_that_fit(needed: int, available: int, fixed: int, clips: int) -> int:
   return max(0, min(clips - 1, math.floor(clips * room / growing)))
 
 
-def _stats(device: jax.Device) -> dict[str, int]:
+def _stats(device: Any) -> dict[str, int]:
   """What the device knows of its memory; nothing where it doesn't count."""
   try:
     return device.memory_stats() or {}

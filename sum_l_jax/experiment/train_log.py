@@ -312,5 +312,6 @@ def _progress_line(
   )
   parts = [f"loss {sum_of_terms(values, weights)}", others, hits]
   if rate is not None:
-    parts += [f"{rate:.2f} steps/s", f"{progress.duration(steps_left / rate)} left"]
+    parts.append(f"{rate:.2f} steps/s")
+    parts += [f"{progress.duration(steps_left / rate)} left"] if steps_left else []
   return "  ".join(filter(None, parts))

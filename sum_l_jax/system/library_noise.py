@@ -19,7 +19,7 @@ import subprocess
 import sys
 from typing import Any
 
-from absl import logging as absl_logging
+import absl.logging
 
 from sum_l_jax.system import text_cleaning
 
@@ -82,7 +82,7 @@ class Noise:
       before, sys.stderr.stream = before.stream, stream  # pyright: ignore
     else:
       sys.stderr = stream
-    handler = absl_logging.get_absl_handler().python_handler
+    handler = absl.logging.get_absl_handler().python_handler
     if handler.stream is before:
       handler.stream = stream
 

@@ -6,7 +6,7 @@ import io
 import logging
 import re
 
-from absl import logging as absl_logging
+import absl.logging
 import pytest
 
 from sum_l_jax.experiment import live_line
@@ -112,11 +112,11 @@ def test_the_log_is_written_above_the_line(line):
     shown.tick()
     drawn = len(stream.getvalue())
     record = logging.LogRecord("x", logging.INFO, "x", 1, "a line", None, None)
-    absl_logging.get_absl_handler().filter(record)
+    absl.logging.get_absl_handler().filter(record)
     assert stream.getvalue()[drawn:].startswith("\r\x1b[K")
   # Nothing is left behind, neither on the terminal nor in the log's handler.
   assert stream.getvalue().endswith("\r\x1b[K")
-  assert shown._guard not in absl_logging.get_absl_handler().filters
+  assert shown._guard not in absl.logging.get_absl_handler().filters
 
 
 @pytest.mark.parametrize("name, value", [("NO_COLOR", "1"), ("TERM", "dumb")])

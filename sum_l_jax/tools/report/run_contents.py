@@ -195,7 +195,9 @@ def _read_files(workdir: epath.Path) -> RunContents:
   """What the files of a workdir say, without scores."""
   weights, no_weights = None, ""
   try:
-    weights = weight_files.read_weights(workdir)
+    # Maps shall be of what was evaluated.
+    best = (result or {}).get("which", {}).get("best", False)
+    weights = weight_files.read_weights(workdir / weight_files.BEST if best else workdir)
   except (ValueError, OSError) as error:
     no_weights = str(error)
   again = "Run the same command again to write it again."
