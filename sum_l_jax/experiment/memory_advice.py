@@ -17,6 +17,7 @@ import jax
 
 from sum_l_jax import build
 from sum_l_jax.config.schema import Settings
+from sum_l_jax.models import backbones
 from sum_l_jax.system import memory_errors
 from sum_l_jax.system import sharding
 
@@ -78,14 +79,15 @@ def of_step(trainer: build.Trainer, shortage: memory_errors.Shortage) -> str:
   state = trainer.abstract_state()
   held, _ = sharding.count_bytes(state)
   gradients, _ = sharding.count_bytes(state.params)
-  clips = math.ceil(section.batch_size / section.accumulate / devices)
+  parts_now = section.accumulate * section.chunks
+  clips = math.ceil(section.batch_size / parts_now / devices)
   lines = [
     f"The memory of the devices is too small for a step of stage {stage!r}:"
     f" {_said(shortage, trainer.mesh.devices.flat[0].device_kind)}. Parameters, optimizer and"
     f" gradients take {_gigabytes(held + gradients)} of it, whatever the batch; the rest grows with"
     f" the clips that a device computes at once, now {clips}."
   ]
-  # XLA's number is that of one micro-batch.
+  # XLA's number is that of one part of the batch.
   known = shortage.needed and shortage.available
   fitting = max(1, clips // 2)
   if shortage.needed and shortage.available:
@@ -93,17 +95,20 @@ def of_step(trainer: build.Trainer, shortage: memory_errors.Shortage) -> str:
   by = "by this estimate" if known else "the half, as a first try"
   if fitting:
     lines.append(f"At most {fitting} fit, {by}. One of these does it:")
-    smaller = fitting * devices * section.accumulate
+    smaller = fitting * devices * parts_now
     lines.append(f"  --{name}.batch_size={smaller} (instead of {section.batch_size})")
-    parts = [
-      part
-      for part in range(section.accumulate + 1, section.batch_size // devices + 1)
-      if section.batch_size % (part * devices) == 0
-      and section.batch_size // (part * devices) <= fitting
+    fewest = [
+      parts
+      for parts in range(parts_now + 1, section.batch_size // devices + 1)
+      if section.batch_size % (parts * devices) == 0
+      and section.batch_size // (parts * devices) <= fitting
     ]
-    if parts:
+    whole = not any(backbones.find(settings.backbone(v)).convolutional for v in trainer.clips)
+    if fewest and whole and section.accumulate == 1:
+      lines.append(f"  --{name}.chunks={fewest[0]} (the same batch, and the same loss, in parts)")
+    elif fewest and section.chunks == 1:
       lines.append(
-        f"  --{name}.accumulate={parts[0]} (the same batch in parts; negatives and BatchNorm then"
+        f"  --{name}.accumulate={fewest[0]} (the same batch in parts; negatives and BatchNorm then"
         " see one part)"
       )
   else:

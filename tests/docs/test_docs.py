@@ -201,7 +201,7 @@ def test_command_parses(code, command):
     ("sum_l_jax.main --config=configs/demo.py --workdir=a --config.loss.x=1", "no config field"),
     ("sum_l_jax.main --config=configs/demo.py --workdir=a --config.seed=x", "seed"),
     ("sum_l_jax.main --config=configs/demo.py --workdir=a --mode=x", "one of"),
-    ("sum_l_jax.main --config=configs/demo.py --workdir=a --verbose", "does not know"),
+    ("sum_l_jax.main --config=configs/demo.py --workdir=a --noisy", "does not know"),
     ("data_prep.mine_pairs --ego=a", "required"),
     ("data_prep.mine_pairs --ego=a --unknown=...", "unrecognized"),
     ("data_prep.init_manifest a b", "unrecognized"),

@@ -7,6 +7,7 @@ import pytest
 
 from sum_l_jax import build
 from sum_l_jax.config import read
+from sum_l_jax.config import schema
 from sum_l_jax.experiment import memory_advice
 from sum_l_jax.system import devices
 from sum_l_jax.system import memory_errors
@@ -79,3 +80,15 @@ def test_an_evaluation_that_does_not_fit_names_its_batch(settings):
   with pytest.raises(memory_errors.OutOfMemoryError, match=r"eval\.batch_size=1 \(instead of 4\)"):
     with memory_advice.for_evaluation(settings, devices.make_mesh(1)):
       raise _error(40, 16)
+
+
+def test_transformers_can_take_the_batch_in_chunks(settings):
+  fields = {"model.backbone": "vit_tiny", "frames.count": 8, "joint_stage.chunks": 2}
+  small = schema.Settings.from_flat({**settings.flatten(), **fields})
+  trainer = build.Trainer.open(small, "joint", devices.make_mesh(1))
+  with pytest.raises(memory_errors.OutOfMemoryError) as raised, memory_advice.for_step(trainer):
+    raise _error(40, 16)
+  # Of the eight clips at once, three fit; the batch of sixteen has parts of two then.
+  said = str(raised.value)
+  assert "now 8.\nAt most 3 fit" in said and "joint_stage.batch_size=6 (instead of 16)" in said
+  assert "--config.joint_stage.chunks=8 (the same batch, and the same loss" in said

@@ -14,9 +14,11 @@ import shutil
 import subprocess
 import sys
 
+from etils import epath
 import numpy as np
 import pytest
 
+from sum_l_jax.checkpoint import best
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import pairing
 from sum_l_jax.experiment import profile_window
@@ -84,6 +86,7 @@ def launch(config, workdir, processes, *more, sigterm="", last=()) -> Launched:
     "--config.checkpoint.every=3 steps",
     "--config.checkpoint.keep=9",
     "--config.log_every_steps=1",
+    "--config.checkpoint.best=eval/val/verb_top1",
     *more,
   ]
   port = free_ports.free_port()
@@ -227,6 +230,14 @@ def test_one_process_writes(pair):
   text = (workdir / "joint" / "metrics.jsonl").read_text(encoding="utf-8")
   trained = [line["step"] for line in map(json.loads, text.splitlines()) if "train/loss" in line]
   assert trained == [1, 2, 3, 4, 5, 6]
+
+
+def test_all_processes_judge_alike(pair, single):
+  """Else they would not save, and wait for each other, at the same steps."""
+  known = [
+    best.read(w / "joint" / "checkpoints") for w in (epath.Path(single), epath.Path(pair[0]))
+  ]
+  assert known[0] == known[1] and (known[0].step, known[0].evaluated) == (6, 6)
 
 
 def test_each_process_records_its_steps(pair):

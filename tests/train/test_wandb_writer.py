@@ -13,6 +13,7 @@ from wandb.proto import wandb_internal_pb2
 
 from sum_l_jax.train import metrics
 from sum_l_jax.train import wandb_writer
+from tests.support import waiting
 
 _BLOCK, _HEAD = 32768, 7
 
@@ -69,6 +70,8 @@ def test_two_stages_are_one_run_with_an_axis_each(tmp_path):
   # One run for W&B, as its id says.
   (identity,) = {file.stem for file in files}
   assert identity == "run-" + json.loads((tmp_path / "mine" / "wandb.json").read_text())["id"]
+  # wandb's own process writes.
+  waiting.wait_for(lambda: any(record.HasField("exit") for record in _records(files[1])))
   records = _records(files[1])
   (begun,) = [record.run for record in records if record.HasField("run")]
   settings = {item.key: json.loads(item.value_json) for item in begun.config.update}
