@@ -193,17 +193,17 @@ def _all_differences(run: RunContents, other: RunContents) -> dict[str, Differen
 
 def _read_files(workdir: epath.Path) -> RunContents:
   """What the files of a workdir say, without scores."""
-  weights, no_weights = None, ""
-  try:
-    # Maps shall be of what was evaluated.
-    best = (result or {}).get("which", {}).get("best", False)
-    weights = weight_files.read_weights(workdir / weight_files.BEST if best else workdir)
-  except (ValueError, OSError) as error:
-    no_weights = str(error)
   again = "Run the same command again to write it again."
   config, command = workdir / run_files.CONFIG, workdir / run_files.COMMAND
   result, status = workdir / run_files.RESULT, workdir / run_files.STATUS
   found = result_files.load_result(result, shown=True) if storage.is_file(result) else None
+  # Maps are of what was evaluated.
+  best = (found or {}).get("which", {}).get("best", False)
+  weights, no_weights = None, ""
+  try:
+    weights = weight_files.read_weights(workdir / weight_files.BEST if best else workdir)
+  except (ValueError, OSError) as error:
+    no_weights = str(error)
   fields: Mapping[str, Any] = (found or {}).get("config", {})
   if storage.is_file(config):
     fields = checked_json.read(config, checked_json.Object, mend=again)
