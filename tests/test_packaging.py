@@ -108,7 +108,7 @@ def test_no_requirement_is_named_twice(wheel):
 @pytest.mark.parametrize(
   "package, with_extras",
   [
-    ("sum_l_jax", ("benchmarks", "data_prep", "gcs", "report", "tensorboard")),
+    ("sum_l_jax", ("benchmarks", "data_prep", "gcs", "onnx", "report", "serve", "tensorboard")),
     ("data_prep", ("data_prep", "beam", "report", "text")),
   ],
 )

@@ -107,17 +107,22 @@ def checkpoint_recipe(card: towers.Card) -> Recipe:
   return make_recipe(card["tasks"][types.EGO], card["kinds"][types.EGO], frames)
 
 
-def make_score(card: towers.Card, *, conv: str = "auto") -> tuple[evaluate.Score, Network]:
+def make_score(
+  card: towers.Card, *, conv: str = "auto", attention: str = "auto"
+) -> tuple[evaluate.Score, Network]:
   """Makes `(params, stats, pixels) -> {task: [B, K]}`, to be compiled.
 
   Args:
     card: card of a checkpoint with an ego encoder and heads.
     conv: how convolutions are computed, see `models/layers/convolution.py`.
+    attention: how attention is computed, see `models/layers/attention.py`.
 
   Returns:
     The function of `evaluate.make_score` and its network.
   """
-  options = models.EncoderOptions(conv=conv, pool_window=towers.pool_window(card, types.EGO))
+  options = models.EncoderOptions(
+    conv=conv, attention=attention, pool_window=towers.pool_window(card, types.EGO)
+  )
   network = Network(lambda: towers.class_model(card, types.EGO, options))
   return evaluate.make_score(network, view=types.EGO, kinds=card["kinds"][types.EGO]), network
 

@@ -8,12 +8,16 @@ EXTRAS = {
   "gcsfs": "gcs",
   "jinja2": "report",
   "matplotlib": "report",
+  "onnx": "onnx",
+  "onnxruntime": "onnx",
   "sentence_transformers": "data_prep",
   "sklearn": "benchmarks",
+  "starlette": "serve",
   "tensorboard": "tensorboard",
   "tensorflow": "tensorboard",
   "tensorflow_text": "text",
   "torch": "data_prep",
+  "uvicorn": "serve",
   "wandb": "wandb",
 }
 

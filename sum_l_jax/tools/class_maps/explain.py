@@ -200,11 +200,6 @@ class Explainer:
     video: np.ndarray,
   ) -> Explanation:
     clip, best = dataset.clips[row], int(probabilities.argmax())
-    # A map has the frames of the slow pathway.
-    spec = backbones.find(weight_files.backbone_of(self.weights.card, self.view)).spec
-    positions = pixel_format.slow_indices(
-      len(video), len(video) // len(maps), regular=spec is not None and spec.regular_frames
-    )
     time, height, width = maps.shape
     return Explanation(
       clip_id=clip.clip_id,
@@ -213,7 +208,7 @@ class Explainer:
       task=self.task,
       frames=video,
       seconds=self._moments(clip),
-      strength=cam.on_frames(cam.strength(maps), positions, len(video), video.shape[1]),
+      strength=self._on_frames(maps, video),
       grid=(time, height, width),
       shown=self.class_names[shown],
       shown_probability=float(probabilities[shown]),
@@ -226,6 +221,31 @@ class Explainer:
     transform = towers.eval_transform(self.weights.card, self.view)
     indices = transform.test_indices(clip.num_frames, 0, 1)
     return tuple(float(index) / clip.fps for index in indices)
+
+  def of_pixels(self, video: np.ndarray) -> tuple[str, float, np.ndarray, tuple[int, ...]]:
+    """Explains one clip that is sampled and cropped already.
+
+    Args:
+      video: clip, uint8 RGB `[T, H, W, 3]`, as the checkpoint's card says.
+
+    Returns:
+      The class with the highest probability, that probability, the map's strength
+      `[T, H, W]`, and the positions `(T', H', W')` that the map was made of.
+    """
+    inputs = {"video": video[None], "color_offset": np.zeros((1, 3), np.float32)}
+    results = jax.device_get(self._step(*self._trees, inputs, np.array([-1], np.int32)))
+    probabilities, (best,), (maps,) = results[0][0], results[1], results[2]
+    name, probability = self.class_names[int(best)], float(probabilities[best])
+    return name, probability, self._on_frames(maps, video), maps.shape
+
+  def _on_frames(self, maps: np.ndarray, video: np.ndarray) -> np.ndarray:
+    """The strength of a map `[T', H', W']` on each frame, `[T, H, W]`."""
+    # A map has the frames of the slow pathway.
+    spec = backbones.find(weight_files.backbone_of(self.weights.card, self.view)).spec
+    positions = pixel_format.slow_indices(
+      len(video), len(video) // len(maps), regular=spec is not None and spec.regular_frames
+    )
+    return cam.on_frames(cam.strength(maps), positions, len(video), video.shape[1])
 
   def _run(
     self, dataset: records.ClipDataset, rows: Sequence[int], wanted: Sequence[int]

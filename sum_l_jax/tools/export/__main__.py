@@ -3,9 +3,10 @@ r"""Exports the ego encoder with its class heads as a file that runs elsewhere.
   python -m sum_l_jax.tools.export --checkpoint=runs/epic55 --output=epic55_model
   python -m sum_l_jax.tools.export --checkpoint=runs/epic55 --output=epic55_tf \
       --format=saved_model --batch=1
+  python -m sum_l_jax.tools.export --checkpoint=runs/epic55 --output=epic55_onnx --format=onnx
 
 The program maps uint8 frames to probabilities, normalisation and channel order
-included, for cpu, cuda and tpu; the folder's README.md says how to run it
+included; JAX's is for cpu, cuda and tpu. The folder's README.md says how to run it
 without this package. What was written is loaded and compared with the
 checkpoint.
 """
@@ -71,7 +72,7 @@ def export_model(
       f"--output={str(output)!r} exists and is not an empty folder. Give a new folder."
     )
   weights = weight_files.read_weights(checkpoint, views=(types.EGO,))
-  run, arrays = exported_model.make_function(weights)
+  run, arrays = exported_model.make_function(weights, file_format=file_format)
   card = exported_model.make_card(weights, file_format=file_format, batch=batch)
   with storage.new_folder(output, last=export_format.CARD) as folder:
     storage.write_text(folder / README, export_readme.make_readme(card))
@@ -80,7 +81,7 @@ def export_model(
     if not error <= TOLERANCE:
       raise ValueError(
         f"{str(output)!r} was not written: its probabilities are {error:.1e} off the checkpoint's,"
-        f" more than {TOLERANCE:g}. Export with other versions of JAX or TensorFlow."
+        f" more than {TOLERANCE:g}. Export with other versions of the libraries."
       )
   size = sum(map(storage.size, storage.files_below(output).values()))
   count = sum(array.size for array in arrays.values())
@@ -124,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
   shared_options.add_checkpoint(parser)
   add = parser.add_argument
   add("--output", required=True, metavar="DIR", help="a new folder")
-  format_help = "jax: jax.export; saved_model: TensorFlow's (jax)"
+  format_help = "jax: jax.export; saved_model: TensorFlow's; onnx: of ONNX (jax)"
   add("--format", choices=export_format.FORMATS, default="jax", help=format_help)
   batch_help = "clips at a time; dynamic: any number (dynamic)"
   add("--batch", type=_batch, default=export_format.DYNAMIC, metavar="N", help=batch_help)

@@ -28,7 +28,7 @@ Out, float32:
 
 {outputs}
 
-The program is made for {platforms}.
+{platforms}
 
 ## From a video to a clip
 
@@ -73,6 +73,21 @@ for task, values in scores.items():
     for k in np.argsort(-row, kind="stable")[:5]:
       print(number, task, card["class_names"][task][k], row[k])"""
 
+_ONNX = """import json
+
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx")
+names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
+
+video = np.load("clip.npy")
+scores = dict(zip(names, session.run(list(names), {"video": video})))
+for task, values in scores.items():
+  for number, row in enumerate(values):
+    for k in np.argsort(-row, kind="stable")[:5]:
+      print(number, task, names[task][k], row[k])"""
+
 _SAVED_MODEL = """import json
 
 import numpy as np
@@ -91,6 +106,18 @@ for task, values in scores.items():
       print(number, task, card["class_names"][task][k], row[k])"""
 
 
+# What to install, and the program.
+_PROGRAMS = {
+  # jax.export reads and writes with flatbuffers, which jax doesn't require.
+  "jax": ("pip install jax numpy flatbuffers", _JAX),
+  "saved_model": ("pip install tensorflow numpy", _SAVED_MODEL),
+  "onnx": ("pip install onnxruntime numpy", _ONNX),
+}
+_PLATFORMS = "The program is made for {}."
+_OPERATORS = """The file has the operators of ONNX 1.13 (set 18), and carries the entries of
+`card.json` as metadata. Tried was onnxruntime on CPU."""
+
+
 def make_readme(card: Mapping[str, Any]) -> str:
   """Makes the text, in Markdown.
 
@@ -98,13 +125,13 @@ def make_readme(card: Mapping[str, Any]) -> str:
     card: card from `exported_model.make_card`.
   """
   frames, shape = card["frames"], card["input"]["shape"]
-  jax_format = card["format"] == "jax"
+  install, code = _PROGRAMS[card["format"]]
+  platforms = _PLATFORMS.format(", ".join(card["platforms"]))
   fixed = isinstance(shape[0], int)
   take = _IN_PARTS if frames["sampling"] == types.IN_PARTS else _BY_STRIDE
   return _TEXT.format(
-    # jax.export reads and writes with flatbuffers, which jax doesn't require.
-    install="pip install jax numpy flatbuffers" if jax_format else "pip install tensorflow numpy",
-    code=_JAX if jax_format else _SAVED_MODEL,
+    install=install,
+    code=code,
     shape=f"[{', '.join(map(str, shape))}]",
     size=f"{shape[0]} clips, no other number" if fixed else "any number of clips",
     crop=frames["crop_size"],
@@ -120,5 +147,5 @@ def make_readme(card: Mapping[str, Any]) -> str:
       f"- `{task}` {output['shape']}: {output['meaning']}"
       for task, output in card["outputs"].items()
     ),
-    platforms=", ".join(card["platforms"]),
+    platforms=_OPERATORS if card["format"] == "onnx" else platforms,
   )

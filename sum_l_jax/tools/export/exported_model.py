@@ -6,14 +6,18 @@
   model.jax_export and weights.npz    the program (StableHLO) and its arrays
   saved_model/                        program and arrays for TensorFlow, in place
                                       of these two
+  model.onnx                          program and arrays for ONNX's runtimes,
+                                      likewise; large arrays are in
+                                      model.onnx.data
 
-The program is a function of the weights, which keeps it small and lets XLA
+JAX's program is a function of the weights, which keeps it small and lets XLA
 treat them as data; folding them as constants would take minutes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 import dataclasses
 import importlib.metadata
@@ -38,18 +42,23 @@ from sum_l_jax.system import extras
 from sum_l_jax.system import storage
 from sum_l_jax.tools import jax_config
 from sum_l_jax.tools.export import export_format
+from sum_l_jax.tools.export import onnx_file
 from sum_l_jax.tools.export import saved_model
 
 Arrays = Mapping[str, Any]
+_JAX_FILES = (export_format.MODEL, export_format.ARRAYS)
 
 
 def make_function(
-  weights: weight_files.Weights,
+  weights: weight_files.Weights, *, file_format: str = "jax"
 ) -> tuple[Callable[[Arrays, Any], dict[str, Any]], dict[str, np.ndarray]]:
-  """Makes the network as a function of arrays and video, for all platforms.
+  """Makes the network as a function of arrays and video.
+
+  It is made for all platforms at once, and for ONNX of operations that ONNX has.
 
   Args:
     weights: weights of a checkpoint with an ego encoder and heads.
+    file_format: one of `export_format.FORMATS`.
 
   Returns:
     (arrays by name, uint8 `[B, T, H, W, 3]`) -> {task: probabilities `[B, K]`},
@@ -60,8 +69,8 @@ def make_function(
   """
   weight_files.require_view(weights, types.EGO)
   made = {
-    platform: score_network.make_score(weights.card, conv=conv)
-    for platform, conv in export_format.PLATFORMS.items()
+    platform: score_network.make_score(weights.card, **options)
+    for platform, options in _ways(file_format).items()
   }
   steps = {platform: score for platform, (score, _) in made.items()}
   # The arrays are the same, whatever computes the convolutions.
@@ -70,13 +79,22 @@ def make_function(
 
   def run(arrays: Arrays, video: Any) -> dict[str, Any]:
     tree = weight_files.unflatten(arrays)
-    offset = jnp.zeros((video.shape[0], 3), jnp.float32)
-    pixels = {"video": video, "color_offset": offset}
-    scores = jax.lax.platform_dependent(tree["params"], tree["stats"], pixels, **steps)
-    return dict(scores)
+    # An encoder without BatchNorm has no statistics, and a flat tree no place for none.
+    inputs = tree["params"], tree.get("stats", {}), {"video": video}
+    if len(steps) == 1:
+      (step,) = steps.values()
+      return dict(step(*inputs))
+    return dict(jax.lax.platform_dependent(*inputs, **steps))
 
   flat = weight_files.flatten({"params": params, "stats": stats})
   return run, {name: np.asarray(value) for name, value in flat.items()}
+
+
+def _ways(file_format: str) -> dict[str, dict[str, str]]:
+  """How the network is computed, by platform."""
+  if file_format == export_format.ONNX:
+    return {"onnxruntime": {"conv": export_format.ONNX_CONV, "attention": "plain"}}
+  return {platform: {"conv": conv} for platform, conv in export_format.PLATFORMS.items()}
 
 
 def make_card(
@@ -91,7 +109,7 @@ def make_card(
   size = "batch" if batch == export_format.DYNAMIC else batch
   return {
     "format": file_format,
-    "platforms": list(export_format.PLATFORMS),
+    "platforms": list(_ways(file_format)),
     "backbone": weight_files.backbone_of(weights.card, types.EGO),
     "input": {
       "name": "video",
@@ -121,7 +139,10 @@ def make_card(
     "pixels": weights.card["pixels"][types.EGO],
     "pool_window": towers.pool_window(weights.card, types.EGO),
     "checkpoint": {"step": weights.step, "sha256": weight_files.weights_sha256(weights, types.EGO)},
-    "versions": {"jax": importlib.metadata.version("jax")},
+    "versions": {
+      name: importlib.metadata.version(name)
+      for name in ("jax", *(["onnx"] if file_format == export_format.ONNX else []))
+    },
   }
 
 
@@ -140,8 +161,8 @@ def write_model(
     card: card from `make_card`, to which the files' hashes are added.
 
   Raises:
-    ImportError: TensorFlow is wanted and missing.
-    ValueError: jax2tf is wanted and missing.
+    ImportError: TensorFlow or onnx is wanted and missing.
+    ValueError: jax2tf is wanted and missing, or the network can't be written as ONNX.
   """
   shape = tuple(card["input"]["shape"])
   platforms = tuple(export_format.PLATFORMS)
@@ -151,6 +172,8 @@ def write_model(
     if card["format"] == export_format.SAVED_MODEL:
       path = folder / export_format.SAVED_MODEL
       saved_model.write(path, run, arrays, video_shape=shape, platforms=platforms)
+    elif card["format"] == export_format.ONNX:
+      _add_hashes(card, folder, onnx_file.write(folder, run, arrays, card))
     else:
       video = jax.export.symbolic_shape(", ".join(map(str, shape)))
       abstract = {n: jax.ShapeDtypeStruct(a.shape, a.dtype) for n, a in arrays.items()}
@@ -158,11 +181,13 @@ def write_model(
       program = export(abstract, jax.ShapeDtypeStruct(video, jnp.uint8))
       storage.write_bytes(folder / export_format.MODEL, bytes(program.serialize()))
       np.savez(folder / export_format.ARRAYS, **arrays)
-      card["sha256"] = {
-        name: storage.sha256(folder / name) for name in (export_format.MODEL, export_format.ARRAYS)
-      }
+      _add_hashes(card, folder, _JAX_FILES)
   text = json.dumps(card, indent=1, ensure_ascii=False)
   storage.write_text(folder / export_format.CARD, text + "\n")
+
+
+def _add_hashes(card: dict[str, Any], folder: epath.Path, names: Iterable[str]) -> None:
+  card["sha256"] = {name: storage.sha256(folder / name) for name in names}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,19 +250,15 @@ def load_exported(folder: addresses.PathLike, *, batch_size: int = 8) -> predict
 
   Raises:
     FileNotFoundError: no exported network there.
-    ImportError: TensorFlow is wanted and missing; says how to install it.
+    ImportError: TensorFlow or onnxruntime is wanted and missing; says how to install it.
     ValueError: its files are damaged.
   """
   folder = addresses.path(folder)
   card = read_card(folder)
-  if card["format"] == export_format.SAVED_MODEL:
-    try:
-      with storage.local_folder(folder / export_format.SAVED_MODEL) as copy:
-        score = saved_model.read(epath.Path(copy))
-    except ImportError as error:
-      raise ImportError(extras.advice(error) or str(error), name=error.name) from error
-  else:
-    score = _read_jax(folder, card["sha256"])
+  try:
+    score = _READERS[card["format"]](folder, card.get("sha256", {}))
+  except ImportError as error:
+    raise ImportError(extras.advice(error) or str(error), name=error.name) from error
   recipe = score_network.make_recipe(
     card["class_names"],
     {task: output["kind"] for task, output in card["outputs"].items()},
@@ -250,17 +271,21 @@ def load_exported(folder: addresses.PathLike, *, batch_size: int = 8) -> predict
   )
 
 
-def _read_jax(folder: epath.Path, hashes: Mapping[str, str]) -> predictor.Score:
-  for name in (export_format.MODEL, export_format.ARRAYS):
-    expected = hashes.get(name)
+def _check_files(folder: epath.Path, names: Iterable[str], hashes: Mapping[str, str]) -> None:
+  """Raises an error where a file is missing, or not the one that was written."""
+  for name in names:
     path = folder / name
     if not storage.is_file(path):
       raise FileNotFoundError(f"{str(path)!r} is missing. Copy it again.")
-    if storage.sha256(path) != expected:
+    if storage.sha256(path) != hashes.get(name):
       raise ValueError(
         f"{str(path)!r} is not the file that was exported: its SHA-256 differs from that in"
         f" {export_format.CARD}. Copy or export it again."
       )
+
+
+def _read_jax(folder: epath.Path, hashes: Mapping[str, str]) -> predictor.Score:
+  _check_files(folder, _JAX_FILES, hashes)
   data = bytearray(storage.read_bytes(folder / export_format.MODEL))
   call = jax.jit(jax.export.deserialize(data).call)
   with (
@@ -269,3 +294,22 @@ def _read_jax(folder: epath.Path, hashes: Mapping[str, str]) -> predictor.Score:
   ):
     arrays = jax.device_put({name: file[name] for name in file.files})
   return lambda video: call(arrays, video)
+
+
+def _read_saved_model(folder: epath.Path, hashes: Mapping[str, str]) -> predictor.Score:
+  del hashes  # TensorFlow's folder has a fingerprint of its own.
+  with storage.local_folder(folder / export_format.SAVED_MODEL) as copy:
+    return saved_model.read(epath.Path(copy))
+
+
+def _read_onnx(folder: epath.Path, hashes: Mapping[str, str]) -> predictor.Score:
+  _check_files(folder, {onnx_file.MODEL, *hashes}, hashes)
+  with storage.local_folder(folder) as copy:
+    return onnx_file.read(epath.Path(copy))
+
+
+_READERS = {
+  "jax": _read_jax,
+  export_format.SAVED_MODEL: _read_saved_model,
+  export_format.ONNX: _read_onnx,
+}
