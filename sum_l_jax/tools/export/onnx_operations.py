@@ -109,7 +109,8 @@ def _broadcast(graph: Graph, equation: Any, inputs: Sequence[Value]) -> list[Val
 
 
 def _reshape(graph: Graph, equation: Any, inputs: Sequence[Value]) -> list[Value]:
-  return [graph.reshape(*_whole(graph, equation, inputs), _shape(equation))]
+  (x,) = _whole(graph, equation, inputs)
+  return [graph.reshape(x, _shape(equation))]
 
 
 def _transpose(graph: Graph, equation: Any, inputs: Sequence[Value]) -> list[Value]:
@@ -141,8 +142,9 @@ def _stack(graph: Graph, equation: Any, inputs: Sequence[Value]) -> list[Value]:
 def stacked(graph: Graph, values: Sequence[Value], axis: int, shape: Shape) -> Value:
   """Values along a new axis."""
   one = tuple(1 if place == axis else size for place, size in enumerate(shape))
-  if all(value.known is not None for value in values):
-    return known(np.stack([value.known for value in values], axis))
+  arrays = [value.known for value in values if value.known is not None]
+  if len(arrays) == len(values):
+    return known(np.stack(arrays, axis))
   return graph.add("Concat", [graph.reshape(value, one) for value in values], shape, axis=axis)
 
 
@@ -172,8 +174,8 @@ def _slice(graph: Graph, equation: Any, inputs: Sequence[Value]) -> list[Value]:
 
 
 def _dynamic_slice(graph: Graph, equation: Any, inputs: Sequence[Value]) -> list[Value]:
-  starts = [start.known for start in inputs[1:]]
-  if any(start is None for start in starts):
+  starts = [start.known for start in inputs[1:] if start.known is not None]
+  if len(starts) < len(inputs) - 1:
     raise Unsupported("where it cuts depends on the video")
   x = graph.full(inputs[0], equation.invars[0].aval.shape)
   for axis, (start, size) in enumerate(zip(starts, equation.params["slice_sizes"])):
@@ -298,7 +300,7 @@ def _convolution(graph: Graph, equation: Any, inputs: Sequence[Value]) -> list[V
     dilations=list(params["rhs_dilation"]),
     group=params["feature_group_count"],
   )
-  return [graph.transpose(y, np.argsort(numbers.out_spec))]
+  return [graph.transpose(y, np.argsort(numbers.out_spec).tolist())]
 
 
 def _pool(operator: str) -> Operation:
@@ -318,7 +320,8 @@ def _pool(operator: str) -> Operation:
     if dilations != {1} or len(others) < 2 or any(strides[axis] != 1 for axis in others):
       raise Unsupported("its windows have gaps, or span other axes")
     order = [*others, *inside]
-    x = graph.transpose(*_whole(graph, equation, inputs), order)
+    (x,) = _whole(graph, equation, inputs)
+    x = graph.transpose(x, order)
     options = {"count_include_pad": 1} if operator == "AveragePool" else {}
     y = graph.add(
       operator,
@@ -329,7 +332,7 @@ def _pool(operator: str) -> Operation:
       pads=[low for low, _ in padding] + [high for _, high in padding],
       **options,
     )
-    y = graph.transpose(y, np.argsort(order))
+    y = graph.transpose(y, np.argsort(order).tolist())
     if operator == "AveragePool":
       y = graph.elementwise("Mul", [y, _like(y, np.prod(window), equation)])
     return [y]

@@ -79,7 +79,8 @@ def _write(graph: onnx_graph.Graph, program: Any, inputs: Sequence[Value]) -> li
 
   def read(atom: Any) -> Value:
     if isinstance(atom, jax.extend.core.Literal):
-      return known(np.asarray(atom.val, atom.aval.dtype))
+      kind: Any = atom.aval
+      return known(np.asarray(atom.val, kind.dtype))
     return values[atom]
 
   for equation in _needed(jaxpr):
@@ -138,12 +139,12 @@ def _operation(graph: onnx_graph.Graph, equation: Any, inputs: list[Value]) -> l
 
 def _compute(equation: Any, inputs: Sequence[Value]) -> list[Value] | None:
   """The results where they follow from the weights alone, or None."""
-  arrays = [x.known for x in inputs]
+  arrays: list[Any] = [x.known for x in inputs if x.known is not None]
   shapes = [variable.aval.shape for variable in (*equation.invars, *equation.outvars)]
-  if any(array is None for array in arrays):
+  if len(arrays) < len(inputs):
     return None
   if equation.primitive.name in onnx_operations.ELEMENTWISE:
-    arrays = np.broadcast_arrays(*arrays)
+    arrays = list(np.broadcast_arrays(*arrays))
   elif all(isinstance(size, int) for shape in shapes for size in shape):
     arrays = [np.broadcast_to(a, v.aval.shape) for a, v in zip(arrays, equation.invars)]
   else:

@@ -116,7 +116,11 @@ def _serve(
 
 def read_page() -> str:
   """The HTML document."""
-  return importlib.resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+  return (
+    importlib.resources.files("sum_l_jax.tools.serve")
+    .joinpath("page.html")
+    .read_text(encoding="utf-8")
+  )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

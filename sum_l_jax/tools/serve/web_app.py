@@ -34,9 +34,11 @@ _CLIENT_GONE = 499
 
 def _policy(page: str) -> str:
   """Lets the page run and load what it has itself, and no more."""
-  digest = lambda tag: base64.b64encode(
-    hashlib.sha256(re.search(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)[1].encode()).digest()
-  ).decode()
+
+  def digest(tag: str) -> str:
+    (text,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
   return (
     f"default-src 'none'; script-src 'sha256-{digest('script')}';"
     f" style-src 'sha256-{digest('style')}'; img-src 'self' data:; media-src blob:;"
