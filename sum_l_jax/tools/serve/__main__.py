@@ -15,11 +15,13 @@ import argparse
 from collections.abc import Sequence
 import contextlib
 import errno
-import importlib.resources
 import socket
 import sys
 
+from etils import epath
+
 from sum_l_jax.system import command_line
+from sum_l_jax.system import storage
 from sum_l_jax.tools import shared_options
 from sum_l_jax.tools.serve import limits
 
@@ -93,6 +95,7 @@ def _serve(
   analyst = analysis.Analyst(
     weights,
     cut=cut,
+    name=str(options.checkpoint),
     clips=analysis.open_clips(options.clips),
     batch_size=options.batch_size,
     num_threads=options.num_threads,
@@ -116,11 +119,7 @@ def _serve(
 
 def read_page() -> str:
   """The HTML document."""
-  return (
-    importlib.resources.files("sum_l_jax.tools.serve")
-    .joinpath("page.html")
-    .read_text(encoding="utf-8")
-  )
+  return storage.read_text(epath.Path(__file__).parent / "page.html")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -98,6 +98,7 @@ class Analyst:
 
   Attributes:
     weights: the checkpoint.
+    name: what it is called on the page.
     model: its ego encoder and class heads.
     clips: data set of third-person clips that are searched, or None.
     why_no_clips: why none are searched, "" where they are.
@@ -109,6 +110,7 @@ class Analyst:
     weights: weight_files.Weights,
     *,
     cut: limits.Cut,
+    name: str = "",
     clips: records.ClipDataset | None = None,
     batch_size: int = 8,
     num_threads: int = 2,
@@ -118,6 +120,7 @@ class Analyst:
     Args:
       weights: weights of a checkpoint with an ego encoder and heads.
       cut: windows, and how much is shown of each.
+      name: what the checkpoint is called on the page; "" is its path.
       clips: clips to search; None searches none.
       batch_size: windows, or clips, at a time.
       num_threads: threads that read clips.
@@ -127,6 +130,7 @@ class Analyst:
         the clips are, or an argument is out of range.
     """
     self.weights, self.cut = weights, cut
+    self.name = name or weights.source
     self.model = predictor.Predictor(
       score_network.checkpoint_recipe(weights.card),
       score_network.checkpoint_score(weights),

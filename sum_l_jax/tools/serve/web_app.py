@@ -157,7 +157,7 @@ class _Handlers:
     clips = analyst.clips
     return responses.JSONResponse(
       {
-        "checkpoint": analyst.weights.source,
+        "checkpoint": analyst.name,
         "step": analyst.weights.step,
         "tasks": {task: len(names) for task, names in analyst.model.class_names.items()},
         "window": cut.window,
