@@ -43,6 +43,8 @@ def _parser() -> argparse.ArgumentParser:
   add("--top", type=int, default=limits.Cut.top, help="classes shown for a task (5)")
   near_help = "clips shown for a window (4)"
   add("--neighbours", type=int, default=limits.Cut.neighbours, metavar="N", help=near_help)
+  side_help = "larger frames are shrunk to it, as build_dataset did (320)"
+  add("--short_side", type=int, default=limits.Cut.short_side, help=side_help)
   large_help = "largest file that is taken (500)"
   add("--max_megabytes", type=float, default=limits.Limits.megabytes, help=large_help)
   long_help = "longest video that is taken (600)"
@@ -75,7 +77,9 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _run(options: argparse.Namespace) -> int:
   limit = limits.Limits(options.max_megabytes, options.max_seconds)
-  cut = limits.Cut(options.window, options.stride, options.top, options.neighbours)
+  cut = limits.Cut(
+    options.window, options.stride, options.top, options.neighbours, options.short_side
+  )
   with _listen(options.host, options.port) as listener:
     return _serve(options, limit, cut, listener)
 

@@ -33,7 +33,6 @@ from sum_l_jax.tools.class_maps import explain
 from sum_l_jax.tools.class_maps import map_overlay
 from sum_l_jax.tools.serve import limits
 from sum_l_jax.video import decode
-from sum_l_jax.video import jpeg
 
 # Takes the seconds read, and those the video lasts or None. It may raise an error to
 # end the work.
@@ -138,7 +137,6 @@ class Analyst:
     )
     recipe = self.model.recipe
     windows.check(cut.window, cut.stride, max([recipe.fps, *recipe.rates]))
-    self._short_side = jpeg.SHORT_SIDE
     self._explainers: dict[str, explain.Explainer] = {}
     self._lock = threading.Lock()
     self.why_no_maps = self._find_maps()
@@ -221,7 +219,7 @@ class Analyst:
         fps=recipe.rate_of(source.average_fps),
         window=self.cut.window,
         stride=self.cut.stride,
-        short_side=self._short_side,
+        short_side=self.cut.short_side,
       )
       for cut in cutter:
         if cut.start > longest:

@@ -43,16 +43,23 @@ class Cut:
     stride: seconds from one window to the next.
     top: classes shown for a task.
     neighbours: clips shown for a window.
+    short_side: short side that larger frames are shrunk to, as the training data
+      was when it was built.
   """
 
   window: float = 2.0
   stride: float = 1.0
   top: int = 5
   neighbours: int = 4
+  short_side: int = 320
 
   def __post_init__(self) -> None:
     if self.top < 1 or self.neighbours < 1:
-      raise ValueError(f"--top and --neighbours must be 1 or more, got {self}.")
+      raise ValueError(
+        f"--top and --neighbours must be 1 or more, got {self.top} and {self.neighbours}."
+      )
+    if self.short_side < 16 or self.short_side % 2:
+      raise ValueError(f"--short_side must be even and at least 16, got {self.short_side}.")
 
 
 class TooLong(ValueError):

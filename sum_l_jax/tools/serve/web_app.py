@@ -164,7 +164,9 @@ class _Handlers:
         "stride": cut.stride,
         "max_bytes": self._limit.bytes,
         "max_seconds": self._limit.seconds,
-        "clips": None if clips is None else {"name": repr(clips), "count": len(clips)},
+        "clips": None
+        if clips is None
+        else {"name": repr(clips), "count": len(clips), "view": clips.view},
         "why_no_clips": analyst.why_no_clips,
         "why_no_maps": analyst.why_no_maps,
       }

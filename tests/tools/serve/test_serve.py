@@ -377,7 +377,10 @@ def test_in_a_browser(driver, analyst, video, tmp_path):
     for number in (0, windows - 1):
       move = "const e = document.getElementById('window'); e.value = arguments[0];"
       driver.execute_script(move + "e.dispatchEvent(new Event('input'))", number)
-      wait(lambda: len(every("#maps img")) == 3 and len(every("#clips img")) == 2, "pictures")
+      own = f'#maps img[src*="/{number}/frames"]'
+      # The pictures of this window, not those of the one before.
+      wait(lambda own=own: every(own) and len(every("#maps img")) == 3, "pictures")
+      assert len(every("#clips img")) == 2
       wait(lambda: driver.execute_script(_LOADED), "pictures that are loaded")
       start = number * CUT.stride
       assert one("#window-title").text == f"0:{start:04.1f} to 0:{start + 1:04.1f}"
