@@ -18,6 +18,7 @@ from sum_l_jax.evaluation.retrieval import relevance
 from sum_l_jax.evaluation.retrieval import retrieval_run
 from sum_l_jax.system import addresses
 from sum_l_jax.tools import clip_pictures
+from sum_l_jax.tools import moving_pictures
 from sum_l_jax.tools import page
 from sum_l_jax.tools.retrieve import new_texts
 
@@ -33,7 +34,7 @@ class Pictures:
     num_bytes: size of the files that were given out, each time counted.
   """
 
-  def __init__(self, *, frames: int = clip_pictures.FRAMES, height: int = 128) -> None:
+  def __init__(self, *, frames: int = moving_pictures.FRAMES, height: int = 128) -> None:
     """Remembers nothing yet.
 
     Args:

@@ -34,6 +34,8 @@ from sum_l_jax.tools.class_maps import map_overlay
 from sum_l_jax.tools.serve import limits
 from sum_l_jax.video import decode
 
+# Of the pictures of clips, in pixels.
+_HEIGHT = 224
 # Takes the seconds read, and those the video lasts or None. It may raise an error to
 # end the work.
 Progress = Callable[[float, float | None], None]
@@ -268,12 +270,12 @@ class Analyst:
     return moving_pictures.webp(_shown(video, still), milliseconds=self._milliseconds)
 
   @property
-  def _milliseconds(self) -> int:
+  def _milliseconds(self) -> float:
     """How long a frame of a window is shown."""
     recipe = self.model.recipe
     if recipe.sampling == types.IN_PARTS:
-      return round(1000 * self.cut.window / recipe.num_frames)
-    return round(1000 * recipe.stride / recipe.fps)
+      return 1000 * self.cut.window / recipe.num_frames
+    return 1000 * recipe.stride / recipe.fps
 
   def map(self, video: np.ndarray, task: str, *, still: bool) -> tuple[bytes, str]:
     """The places that speak for the best class of a task, over the frames.
@@ -306,8 +308,8 @@ class Analyst:
       ValueError: it can't be read.
     """
     assert self.clips is not None
-    frames, milliseconds = moving_pictures.read_clip(self.clips, row, frames=1 if still else 12)
-    return moving_pictures.webp(frames, milliseconds=milliseconds)
+    frames = 1 if still else moving_pictures.FRAMES
+    return moving_pictures.of_clip(self.clips, row, height=_HEIGHT, frames=frames)
 
   def about_clip(self, row: int) -> dict[str, Any]:
     """What is said about a clip beside its picture."""
