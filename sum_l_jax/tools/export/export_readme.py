@@ -78,7 +78,8 @@ _ONNX = """import json
 import numpy as np
 import onnxruntime
 
-session = onnxruntime.InferenceSession("model.onnx")
+providers = onnxruntime.get_available_providers()
+session = onnxruntime.InferenceSession("model.onnx", providers=providers)
 names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
 
 video = np.load("clip.npy")
