@@ -79,7 +79,7 @@ _TFDS = ("video", "narration", "labels", "id")
 _NOT_FOR_TFDS = (
   *("annotations", "media", "split", "class_lists", "narration", "window", "list"),
   *("examples", "window_rule", "cameras", "subjects", "unpaired", "part", "merge"),
-  *("hold_out", "span"),
+  *("hold_out", "span", "cut_seconds", "validation_parts"),
 )
 
 
@@ -416,7 +416,7 @@ def make_parser() -> argparse.ArgumentParser:
     choices=split_rules.RULES,
     help="tbn: the 14 validation videos of EPIC-KITCHENS-55 (its default);"
     " column: as the manifest's column split says (default where it has one);"
-    " train: every clip trains; videos, share: see the next two options",
+    " train: every clip trains; videos, share, parts: see the next options",
   )
   add(
     "--test_sets",
@@ -436,7 +436,21 @@ def make_parser() -> argparse.ArgumentParser:
     metavar="SHARE",
     help="whole videos, drawn at random, validate until they hold this share of the clips",
   )
+  add(
+    "--validation_parts",
+    type=float,
+    metavar="SHARE",
+    help="of the clips of a video that have the same labels and narration, the last ones"
+    " validate, this share. It says whether a network learns from few videos at all, and nothing"
+    " about new ones",
+  )
   add("--seed", type=int, default=0, help="seed of --validation_share")
+  add(
+    "--cut_seconds",
+    type=float,
+    metavar="SECONDS",
+    help="manifest: cut longer clips into equal ones of about this length",
+  )
   add(
     "--processes",
     type=int,
@@ -571,16 +585,19 @@ def make_parser() -> argparse.ArgumentParser:
 def _split_rule(args: argparse.Namespace, has_column: bool) -> split_rules.SplitRule:
   """Reads the options of the split; those that contradict each other are errors."""
   videos = tuple(command_line.names(args.validation_videos))
-  share = args.validation_share
-  if videos and share is not None:
-    raise ValueError("Give --validation_videos or --validation_share, not both.")
-  implied = split_rules.VIDEOS if videos else None
-  implied = split_rules.SHARE if share is not None else implied
+  shares = {
+    split_rules.SHARE: args.validation_share,
+    split_rules.PARTS: args.validation_parts,
+  }
+  given = [split_rules.VIDEOS] * bool(videos) + [k for k, v in shares.items() if v is not None]
+  if len(given) > 1:
+    raise ValueError(f"Give --validation_{given[0]} or --validation_{given[1]}, not both.")
+  implied = given[0] if given else None
   if implied and args.split not in (None, implied):
     raise ValueError(
       f"--split={args.split} and --validation_{implied} contradict each other. Leave --split out."
     )
-  if args.split in (split_rules.VIDEOS, split_rules.SHARE) and not implied:
+  if args.split in (split_rules.VIDEOS, *shares) and not implied:
     raise ValueError(f"--split={args.split} needs --validation_{args.split}=...")
   if args.split == split_rules.COLUMN and not has_column:
     raise ValueError(
@@ -593,8 +610,8 @@ def _split_rule(args: argparse.Namespace, has_column: bool) -> split_rules.Split
   return split_rules.SplitRule(
     implied or args.split or default,
     validation_videos=videos,
-    validation_share=share or 0.0,
-    seed=args.seed if share is not None else 0,
+    validation_share=shares.get(implied or "") or 0.0,
+    seed=args.seed if implied == split_rules.SHARE else 0,
   )
 
 
@@ -638,6 +655,9 @@ def build(args: argparse.Namespace) -> None:
       f" reason: {problems.first_reason()}"
     )
   rule = _split_rule(args, any(clip.split for clip in source.clips))
+  if rule.kind == split_rules.PARTS:
+    for text in split_rules.parts_warnings(split_rules.split_clips(source.clips, rule)):
+      print(f"warning: {text}", file=sys.stderr)
   request = Request(
     name=args.name or (args.output.name if args.dataset == source_table.MANIFEST else args.dataset),
     view=view,

@@ -27,18 +27,17 @@ import textwrap
 
 from etils import epath
 
-from data_prep.checks import finding
 from data_prep.checks import index_checks
 from data_prep.checks import official_checks
 from data_prep.checks import shard_checks
 from data_prep.checks import table_checks
-from data_prep.checks.finding import Finding
+from sum_l_jax.data import finding
 from sum_l_jax.data import records
+from sum_l_jax.data.finding import Finding
 from sum_l_jax.system import addresses
 from sum_l_jax.system import command_line
 from sum_l_jax.system import storage
 
-_MAX_CLIPS = 1000  # As many ids a finding are in the JSON report.
 _WIDTH = 88
 
 Findings = list[Finding]
@@ -49,6 +48,7 @@ _OF_ALL_SPLITS = {
   "nothing skipped": official_checks.check_skipped,
   "class names": index_checks.check_class_names,
   "variety": index_checks.check_variety,
+  "narrations differ": index_checks.check_narrations_differ,
   "rates": index_checks.check_rates,
 }
 _OF_OFFICIAL = {
@@ -234,9 +234,9 @@ def _wrap(severity: str, text: str) -> list[str]:
 
 
 def as_json(findings: Sequence[Finding]) -> list[dict]:
-  """The errors and warnings as JSON values, each with at most 1000 clip ids."""
+  """The errors and warnings as JSON values, each with at most `finding.MOST_CLIPS` ids."""
   return [
-    {**dataclasses.asdict(f), "clips": list(f.clips[:_MAX_CLIPS])}
+    {**dataclasses.asdict(f), "clips": list(f.clips[: finding.MOST_CLIPS])}
     for f in findings
     if f.severity != finding.OK
   ]

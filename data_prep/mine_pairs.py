@@ -16,6 +16,7 @@ verb and noun labels, compared by class name, not by text.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from collections.abc import Sequence
 import sys
 
@@ -26,6 +27,10 @@ from data_prep.mining import pair_options
 from data_prep.mining import pair_parts
 from data_prep.mining import pair_summary
 from data_prep.mining import pseudo_pairs
+from sum_l_jax.data import data_rules
+from sum_l_jax.data import finding
+from sum_l_jax.data import pairing
+from sum_l_jax.data import records
 from sum_l_jax.system import command_line
 from sum_l_jax.system import work_parts
 
@@ -87,6 +92,28 @@ def mine(args: argparse.Namespace) -> None:
     kept = f"{len(pairs.clip_offsets) - 1} groups of candidates by labels"
   print(f"wrote {args.output}: {kept}")
   print(pair_summary.summarize(pairs, ego, exo, threshold=args.threshold).as_text())
+  for found in _doubts(pairs, ego, exo, args.threshold):
+    print(f"warning: {found}", file=sys.stderr)
+
+
+def _doubts(
+  pairs: pairing.PairTable,
+  ego: records.ClipDataset,
+  exo: Sequence[records.ClipDataset],
+  threshold: float,
+) -> Iterator[str]:
+  """What makes one doubt that training learns from the pairs; see `data_rules`."""
+  texts = {
+    "--ego": ego.moments.narrations,
+    "--exo": [text for data in exo for text in data.moments.narrations],
+  }
+  for option, narrations in texts.items():
+    for found in data_rules.check_narrations_differ(narrations):
+      yield f"{option}: {found.message}"
+  cosines = pairs.similarity[pairs.ego_rows, 0]
+  for found in data_rules.check_pairs(cosines, threshold):
+    if found.severity != finding.OK:
+      yield found.message
 
 
 def main(argv: Sequence[str] | None = None) -> int:

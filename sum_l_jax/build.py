@@ -22,7 +22,6 @@ import importlib.metadata
 from typing import TYPE_CHECKING
 from typing import Any
 
-from absl import logging
 import jax
 import jax.numpy as jnp
 import optax
@@ -220,8 +219,6 @@ def _open_exo(settings: Settings, stage: str) -> tuple[records.ClipDataset, ...]
         f"The exo stage trains on labels, but the split {split!r} of {bare} has none. Take 'exo'"
         " out of config.stages, choose another exo.train_split, or add a pool with labels."
       )
-    if bare:
-      logging.info("The exo stage trains on labels and leaves out %s, which have none.", bare)
     return labelled
   for pool in pools:
     if not pool.labelled and not pool.narrated:
@@ -231,17 +228,38 @@ def _open_exo(settings: Settings, stage: str) -> tuple[records.ClipDataset, ...]
         " exo.datasets."
       )
   weights = settings.loss.weights
-  if not labelled and weights.exo_cls:
-    if not (weights.ego_exo or weights.exo_text):
-      raise ValueError(
-        "The only exo term of the loss is exo_cls, the classification of exo clips, but the split"
-        f" {split!r} of {bare} has no labels. Give loss.weights.ego_exo or exo_text a weight, or"
-        " use data with labels."
-      )
-    logging.warning(
-      "loss.weights.exo_cls=%s is left out: no exo data set has labels (%s).", weights.exo_cls, bare
+  if not labelled and weights.exo_cls and not (weights.ego_exo or weights.exo_text):
+    raise ValueError(
+      "The only exo term of the loss is exo_cls, the classification of exo clips, but the split"
+      f" {split!r} of {bare} has no labels. Give loss.weights.ego_exo or exo_text a weight, or"
+      " use data with labels."
     )
   return pools
+
+
+def without_idle_stage(settings: Settings) -> Settings:
+  """The settings without stage one where it would have nothing to train.
+
+  Stage one is the classification of exo clips (paper, section 3, step 2), so that it
+  needs labels. Exo clips with captions alone are for the joint stage, whose L_m
+  trains the exo encoder on them.
+
+  Raises:
+    FileNotFoundError, ValueError: an exo data set can't be opened; or the ego
+      encoder was to start from stage one.
+  """
+  if settings.stages != (EXO_STAGE, JOINT_STAGE):
+    return settings
+  split = settings.exo.train_split
+  pools = [records.ClipDataset(folder, split) for folder in settings.exo.datasets]
+  if not pools or any(pool.labelled for pool in _relabelled(settings, types.EXO, pools)):
+    return settings
+  if settings.init.ego == "exo_stage":
+    raise ValueError(
+      "config.init.ego='exo_stage' starts the ego encoder from stage one, which trains on labels,"
+      f" but the exo clips of {', '.join(settings.exo.datasets)} have none. Give other weights."
+    )
+  return dataclasses.replace(settings, stages=(JOINT_STAGE,))
 
 
 def _relabelled(

@@ -33,7 +33,6 @@ import absl.logging
 from etils import epath
 from ml_collections import config_flags
 
-from sum_l_jax import types
 from sum_l_jax.checkpoint import integrity
 from sum_l_jax.config import read
 from sum_l_jax.config import starting_weights
@@ -249,28 +248,6 @@ def _start(settings: Settings) -> jax.sharding.Mesh:
   return mesh
 
 
-def _check_what_follows(settings: Settings) -> None:
-  """Looks for what is needed only after hours: data of later stages, splits to score.
-
-  Raises:
-    FileNotFoundError, ValueError: something is missing, or belongs to other data.
-  """
-  from sum_l_jax import build
-  from sum_l_jax import build_features
-  from sum_l_jax.data import records
-  from sum_l_jax.data import shards
-
-  needed: list[shards.Shards] = []
-  for stage in settings.stages[1:]:
-    needed += build.open_data(settings, stage).files
-  if JOINT_STAGE in settings.stages and settings.ego.dataset:
-    splits = [records.ClipDataset(settings.ego.dataset, s) for s in settings.eval.splits]
-    stores = build_features.find_stores(settings, types.EGO, splits, training=False)
-    needed += [source.shards for source in stores or splits]
-  for files in needed:
-    files.check_files()
-
-
 def _train(
   settings: Settings,
   workdir: epath.Path,
@@ -279,13 +256,19 @@ def _train(
   status: run_status.RunStatus,
 ) -> bool:
   """Runs the stages in order; False where `stop_at` ended one early."""
+  import jax
+
   from sum_l_jax import build
   from sum_l_jax.experiment import best_watch
   from sum_l_jax.experiment import loop
+  from sum_l_jax.experiment import run_findings
 
   if window:  # Before hours of another stage.
     window.check_end(loop.end_of(build.Trainer.open(settings, window.stage, mesh)))
-  _check_what_follows(settings)
+  found = run_findings.examine(settings)
+  if jax.process_index() == 0:
+    run_findings.tell(found, workdir)
+  settings = build.without_idle_stage(settings)
   best_watch.check(settings)
   for stage in settings.stages:
     start = time.monotonic()

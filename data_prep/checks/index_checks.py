@@ -15,15 +15,16 @@ import itertools
 
 from etils import epath
 
-from data_prep.checks.finding import Finding
-from data_prep.checks.finding import some
 from data_prep.sources import egoexolearn_source
 from data_prep.sources import label_names
 from data_prep.sources import split_rules
 from sum_l_jax import types
+from sum_l_jax.data import data_rules
 from sum_l_jax.data import examples
 from sum_l_jax.data import frame_rates
 from sum_l_jax.data import records
+from sum_l_jax.data.finding import Finding
+from sum_l_jax.data.finding import some
 from sum_l_jax.system import command_line
 
 REBUILD = "Move the folder away and build the data set again with the command that made it."
@@ -86,7 +87,7 @@ def check_order(data: records.ClipDataset) -> Iterator[Finding]:
 
 
 def check_labels(data: records.ClipDataset) -> Iterator[Finding]:
-  """Label ids are in range, and a task with one label a clip has one."""
+  """Label ids are in range, and a task with one label a clip has no more."""
   for name, task in data.tasks.items():
     labels = [(clip.clip_id, clip.labels.get(name, ())) for clip in data.clips]
     outside = [clip for clip, ids in labels if any(not 0 <= i < task.num_classes for i in ids)]
@@ -97,15 +98,16 @@ def check_labels(data: records.ClipDataset) -> Iterator[Finding]:
         f" {task.num_classes - 1} ({{clips}}). {REBUILD}",
         outside,
       )
-    several = [clip for clip, ids in labels if len(ids) != 1]
+    several = [clip for clip, ids in labels if len(ids) > 1]
     if several and task.kind == types.SOFTMAX:
       yield Finding.error(
         "labels",
-        f"{{n}} clips have none or several {name} labels, and the task needs"
-        f" exactly one ({{clips}}). Correct the annotations, or make it a"
+        f"{{n}} clips have several {name} labels, and the task has"
+        f" at most one ({{clips}}). Correct the annotations, or make it a"
         f" multi-label task (--multi_label={name}), and build again.",
         several,
       )
+  yield from data_rules.check_unlabelled_clips(data)
   declared = set(data.tasks)
   unknown = [c.clip_id for c in data.clips if not set(c.labels) <= declared]
   if unknown:
@@ -184,23 +186,16 @@ def check_classes(splits: Splits) -> Iterator[Finding]:
 
 
 def check_variety(splits: Splits) -> Iterator[Finding]:
-  """The clips that train don't all have the same label."""
-  train = splits.get(split_rules.TRAIN)
-  if train is None or len(train) < 2:
-    return
-  for name, task in train.tasks.items():
-    found = {tuple(sorted(clip.labels.get(name, ()))) for clip in train.clips}
-    if len(found) > 1:
-      continue
-    (ids,) = found
-    names = [task.class_names[i] for i in ids if 0 <= i < task.num_classes]
-    yield Finding.warning(
-      "variety",
-      f"All {len(train)} clips have the same {name}: {some(names) if names else 'none'}."
-      " There is nothing to learn, and any score is perfect. Add clips of other"
-      " classes, or take the label set out.",
-      split=split_rules.TRAIN,
-    )
+  """The clips that train don't all have the same label; see `data_rules`."""
+  if train := splits.get(split_rules.TRAIN):
+    yield from data_rules.check_variety(train)
+
+
+def check_narrations_differ(splits: Splits) -> Iterator[Finding]:
+  """The narrations of the clips that train tell them apart; see `data_rules`."""
+  if train := splits.get(split_rules.TRAIN):
+    for found in data_rules.check_narrations_differ(train.moments.narrations):
+      yield dataclasses.replace(found, split=train.split)
 
 
 def check_class_names(splits: Splits) -> Iterator[Finding]:
@@ -256,7 +251,10 @@ def _shared(first: records.ClipDataset, second: records.ClipDataset, one: str) -
   """What two splits have in common; `one` is the name of the first."""
   # Official splits of segments are what published results were measured on.
   official = first.metadata.get("hold_out") == egoexolearn_source.SEGMENTS
-  leak = Finding.error if one == split_rules.TRAIN and not official else Finding.warning
+  rule = first.metadata.get("split")
+  parts = isinstance(rule, dict) and rule.get("kind") == split_rules.PARTS
+  meant = official or parts
+  leak = Finding.error if one == split_rules.TRAIN and not meant else Finding.warning
   ids = {clip.clip_id for clip in first.clips}
   same = [clip.clip_id for clip in second.clips if clip.clip_id in ids]
   if same:
@@ -275,6 +273,11 @@ def _shared(first: records.ClipDataset, second: records.ClipDataset, one: str) -
     divide = (
       "The official splits divide segments, so a score says little about new videos. To hold out"
       " whole videos, build another data set with --hold_out=videos."
+    )
+  if parts:
+    divide = (
+      "--validation_parts holds out parts of videos, so a score says whether the network learns at"
+      " all, and nothing about new videos. To hold out whole ones, build with --validation_share."
     )
   spans = {_span(clip) for clip in first.clips}
   named = [clip for clip in second.clips if clip.video_id]

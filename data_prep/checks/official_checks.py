@@ -19,7 +19,6 @@ import itertools
 
 from data_prep import build_dataset
 from data_prep.checks import index_checks
-from data_prep.checks.finding import Finding
 from data_prep.sources import charades_ego
 from data_prep.sources import ego_exo4d
 from data_prep.sources import egoexolearn_source
@@ -29,6 +28,7 @@ from data_prep.sources import source_table
 from data_prep.sources import split_rules
 from sum_l_jax import types
 from sum_l_jax.data import records
+from sum_l_jax.data.finding import Finding
 from sum_l_jax.evaluation.benchmarks import ego2exo_files
 from sum_l_jax.evaluation.benchmarks import keystep_files
 from sum_l_jax.system import storage

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from google.protobuf import json_format
 
 from data_prep.checks import index_checks
-from data_prep.checks.finding import Finding
 from sum_l_jax import types
 from sum_l_jax.data import examples
 from sum_l_jax.data import open_tfds
 from sum_l_jax.data import records
+from sum_l_jax.data.finding import Finding
 from sum_l_jax.system import command_line
 from sum_l_jax.system import progress
 from sum_l_jax.system import storage

@@ -9,22 +9,19 @@ from etils import epath
 import numpy as np
 
 from data_prep.checks import index_checks
-from data_prep.checks.finding import Finding
-from data_prep.checks.finding import some
 from data_prep.mining import pair_summary
 from data_prep.sources import split_rules
 from sum_l_jax import types
+from sum_l_jax.data import data_rules
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
+from sum_l_jax.data.finding import Finding
+from sum_l_jax.data.finding import some
 from sum_l_jax.system import npz_files
 
 # Rows that were stored as float16 are this near to norm 1.
 _UNIT_TOLERANCE = 1e-3
-
-# With a smaller share of pairs above the threshold the cross-view term hardly
-# trains: it sees six clips of a batch of 64.
-_LOW_SHARE = 0.1
 
 # Sentence models read 128 word pieces or more, of one to some letters.
 _LONG_TEXT = 128
@@ -171,7 +168,8 @@ def check_pairs(
   except ValueError as error:
     yield Finding.error("belongs", str(error))
     return
-  yield from _check_share(pairs)
+  cosines = pairs.similarity[pairs.ego_rows, 0]
+  yield from data_rules.check_pairs(cosines, pair_summary.THRESHOLD)
 
 
 def _mined_split(splits: index_checks.Splits, fingerprints: set[str]) -> records.ClipDataset:
@@ -180,22 +178,3 @@ def _mined_split(splits: index_checks.Splits, fingerprints: set[str]) -> records
     if data.annotation_fingerprint in fingerprints:
       return data
   return splits.get(split_rules.TRAIN) or next(iter(splits.values()))
-
-
-def _check_share(pairs: pairing.PairTable) -> Iterator[Finding]:
-  cosines = pairs.similarity[pairs.ego_rows, 0]
-  good = int(np.sum(cosines > pair_summary.THRESHOLD))
-  text = (
-    f"{good / len(cosines):.1%} of {len(cosines)} pairs have a cosine above"
-    f" {pair_summary.THRESHOLD}"
-  )
-  if good >= _LOW_SHARE * len(cosines):
-    yield Finding.ok("share", text)
-    return
-  yield Finding.warning(
-    "share",
-    f"{text}; the cross-view loss leaves out the others. Check the narrations"
-    " of both sides (same language, whole phrases) and the sentence encoder,"
-    " or lower config.loss.threshold.",
-    count=len(cosines) - good,
-  )

@@ -7,14 +7,16 @@ Every column after the first five is a label set, except `split`, which names th
 split, and `fps`. `path` may also be a folder of JPEG frames, which come in the
 order of the numbers in their names; the column `fps` then says their rate.
 Several labels in a cell are separated by ";" or "|" and make the label set a
-multi-label one. Without a label column the clips have narrations alone: as
-third-person clips they are aligned by these, and are left out where labels are
-trained. Where both times are left empty, the clip is the whole file.
+multi-label one. An empty cell says that the label is not known, or, in a multi-label
+column, that none of its classes is shown. Without a label column the clips have
+narrations alone: as third-person clips they are aligned by these, and are left out
+where labels are trained. Where both times are left empty, the clip is the whole file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import pathlib
@@ -23,6 +25,7 @@ import re
 from etils import epath
 
 from data_prep.sources import clip_specs
+from data_prep.sources import clip_windows
 from data_prep.sources import label_names
 from sum_l_jax import types
 from sum_l_jax.system import addresses
@@ -51,6 +54,7 @@ def read_annotations(
   media_roots: Sequence[epath.Path],
   class_lists: epath.Path | None = None,
   multi_label: Collection[str] = (),
+  cut_seconds: float | None = None,
   problems: clip_specs.Problems | None = None,
 ) -> clip_specs.Annotations:
   """Reads a manifest.
@@ -61,10 +65,11 @@ def read_annotations(
     class_lists: folder in which `<task>.txt` lists the class names of a label
       set, one a line. Without it they are the sorted names that occur.
     multi_label: label sets that are multi-label even if no cell holds several.
+    cut_seconds: length of the clips into which longer ones are cut; None cuts none.
     problems: what to do with an unusable row; None raises.
 
   Returns:
-    One clip a row, in the file's order.
+    One clip a row, or several where it is cut, in the file's order.
 
   Raises:
     FileNotFoundError: the manifest, a class list or a video is missing.
@@ -77,19 +82,40 @@ def read_annotations(
   _check_task_names(path, task_names, multi_label)
   tasks = {name: _make_task(name, rows, class_lists, name in multi_label) for name in task_names}
   ids = {name: {c: i for i, c in enumerate(task.class_names)} for name, task in tasks.items()}
+  cutter = None if cut_seconds is None else clip_windows.Cutter(cut_seconds)
   seen: dict[str, str] = {}
   clips = []
   for where, row in progress.Progress(f"{path.name}: rows read", rows, unit="row"):
     with problems.of(row.get("clip_id", ""), where):
       clip = _make_clip(row, where, tasks, ids, media_roots)
-      if clip.clip_id in seen:
-        raise ValueError(
-          f"{where}: clip_id {clip.clip_id!r} is that of"
-          f" {seen[clip.clip_id]}. Give each row an id of its own."
-        )
-      seen[clip.clip_id] = where
-      clips.append(clip)
-  return clip_specs.Annotations(clips, tasks, (path,), warnings=_warnings(tasks, len(rows)))
+      parts = cutter.cut(clip) if cutter else [clip]
+      for part in parts:
+        if part.clip_id in seen:
+          raise ValueError(
+            f"{where}: clip_id {part.clip_id!r} is that of"
+            f" {seen[part.clip_id]}. Give each row an id of its own."
+          )
+        seen[part.clip_id] = where
+      clips += parts
+  return clip_specs.Annotations(
+    clips, tasks, (path,), warnings=_warnings(tasks, len(rows)), notes=list(_notes(tasks, clips))
+  )
+
+
+def _notes(tasks: Mapping[str, types.Task], clips: Sequence[clip_specs.ClipSpec]) -> Iterator[str]:
+  """Says what empty cells of label columns mean."""
+  for name, task in tasks.items():
+    number = sum(not clip.labels[name] for clip in clips)
+    if not number:
+      continue
+    text = f"{number} of {len(clips)} clips have no {name}"
+    if task.kind == types.SOFTMAX:
+      yield f"{text}. They don't train or score its classes; their narrations are used."
+    else:
+      yield (
+        f"{text}, which says that none of its classes is shown, for the column is a multi-label"
+        " one. Put clips whose labels are not known into a data set of their own."
+      )
 
 
 def _warnings(tasks: Mapping[str, types.Task], rows: int) -> list[str]:
@@ -219,11 +245,6 @@ def _frames_fps(
 
 def _class_ids(cell: str, task: types.Task, ids: Mapping[str, int], where: str) -> tuple[int, ...]:
   labels = _labels_of(cell)
-  if task.kind == types.SOFTMAX and not labels:
-    raise ValueError(
-      f"{where}: {task.name} is empty, and each clip needs one. Fill it in,"
-      f" or make it a set of any number with --multi_label={task.name}."
-    )
   for label in labels:
     if label not in ids:
       raise ValueError(

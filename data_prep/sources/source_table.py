@@ -175,7 +175,12 @@ SOURCES: Mapping[str, Source] = {
     about=source_pages.PAGES[egomcq.PROTOCOL.name],
     group=lambda video_id: "",
   ),
-  MANIFEST: Source(manifest.read_annotations, None, {"class_lists": None, "multi_label": ""}),
+  MANIFEST: Source(
+    manifest.read_annotations,
+    None,
+    {"class_lists": None, "multi_label": "", "cut_seconds": None},
+    identifies=("cut_seconds",),
+  ),
 }
 # Arguments of the readers that have another name than the option.
 _KEYWORDS = {"window": "window_seconds"}

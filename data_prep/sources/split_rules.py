@@ -1,4 +1,7 @@
-"""Decides which clips train and which validate, by rules that hold out whole videos."""
+"""Decides which clips train and which validate.
+
+All rules but "column" and "parts" hold out whole videos.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,11 @@ COLUMN = "column"
 TRAIN_ONLY = "train"
 VIDEOS = "videos"
 SHARE = "share"
-RULES = (TBN, COLUMN, TRAIN_ONLY, VIDEOS, SHARE)
+PARTS = "parts"
+RULES = (TBN, COLUMN, TRAIN_ONLY, VIDEOS, SHARE, PARTS)
+
+# Seconds by which clips that follow each other may overlap: times are rounded.
+_TOUCH = 0.005
 
 Splits = dict[str, list[clip_specs.ClipSpec]]
 
@@ -52,11 +59,12 @@ class SplitRule:
   Attributes:
     kind: "tbn" (EPIC-KITCHENS-55: `TBN_VALIDATION_VIDEOS` validate), "column"
       (the annotations say), "train" (all clips train), "videos"
-      (`validation_videos` validate) or "share" (videos drawn until they hold
-      `validation_share` of the clips validate).
+      (`validation_videos` validate), "share" (videos drawn until they hold
+      `validation_share` of the clips validate) or "parts" (of the clips of a video
+      that show the same, the last ones validate).
     validation_videos: videos that validate, by the rule "videos".
-    validation_share: share of the clips that validates by the rule "share", in
-      (0, 1).
+    validation_share: share of the clips that validates by the rules "share" and
+      "parts", in (0, 1).
     seed: seed of the draw, by the rule "share".
   """
 
@@ -68,9 +76,10 @@ class SplitRule:
   def __post_init__(self) -> None:
     if self.kind not in RULES:
       raise ValueError(f"The split rule must be one of {', '.join(RULES)}; got {self.kind!r}.")
-    if self.kind == SHARE and not 0 < self.validation_share < 1:
+    if self.kind in (SHARE, PARTS) and not 0 < self.validation_share < 1:
       raise ValueError(
-        f"validation_share must lie between 0 and 1, both excluded; got {self.validation_share}."
+        f"--validation_{self.kind} must lie between 0 and 1, both excluded; got"
+        f" {self.validation_share}."
       )
 
 
@@ -99,6 +108,8 @@ def split_clips(
     return {TRAIN: list(clips)}
   if rule.kind == COLUMN:
     return _split_by_column(clips)
+  if rule.kind == PARTS:
+    return _split_by_parts(clips, rule.validation_share)
   videos = sorted({clip.video_id for clip in clips})
   if rule.kind == TBN:
     held_out = set(TBN_VALIDATION_VIDEOS)
@@ -131,6 +142,65 @@ def _split_by_column(clips: Sequence[clip_specs.ClipSpec]) -> Splits:
       )
     splits.setdefault(clip.split, []).append(clip)
   return splits
+
+
+def _split_by_parts(clips: Sequence[clip_specs.ClipSpec], share: float) -> Splits:
+  """Holds out the last clips, in time, of those of a video that show the same.
+
+  Clips show the same if labels and narration are the same. One that is alone trains.
+  """
+  groups: dict[tuple, list[int]] = {}
+  for number, clip in enumerate(clips):
+    labels = tuple(sorted((task, tuple(ids)) for task, ids in clip.labels.items()))
+    groups.setdefault((clip.video_id, labels, clip.narration), []).append(number)
+  held_out: set[int] = set()
+  for numbers in groups.values():
+    ordered = sorted(numbers, key=lambda number: clips[number].start_seconds)
+    count = min(max(1, round(share * len(ordered))), len(ordered) - 1)
+    held_out.update(ordered[len(ordered) - count :])
+  if not held_out:
+    raise ValueError(
+      "--validation_parts holds out parts of what a video shows in several clips, but no two clips"
+      " of a video have the same labels and narration. Cut them into shorter ones, for example"
+      " with --cut_seconds=1, or hold out whole videos with --validation_share=0.1."
+    )
+  return {
+    TRAIN: [clip for number, clip in enumerate(clips) if number not in held_out],
+    VALIDATION: [clip for number, clip in enumerate(clips) if number in held_out],
+  }
+
+
+def parts_warnings(splits: Splits) -> list[str]:
+  """Says of a split by parts what is never held out, and what overlaps."""
+  lines = []
+  train, held_out = splits.get(TRAIN, []), splits.get(VALIDATION, [])
+  key = lambda clip: (clip.video_id, tuple(sorted(clip.labels.items())), clip.narration)
+  alone = {key(clip) for clip in train} - {key(clip) for clip in held_out}
+  if alone:
+    lines.append(
+      f"--validation_parts: {len(alone)} of {len({key(clip) for clip in train})} stretches of video"
+      " are one clip each, which trains, so that nothing of them is held out. --cut_seconds=1 cuts"
+      " them into several."
+    )
+  spans: dict[str, list[tuple[float, float]]] = {}
+  for clip in held_out:
+    stop = float("inf") if clip.stop_seconds is None else clip.stop_seconds
+    spans.setdefault(clip.video_id, []).append((clip.start_seconds, stop))
+  overlapping = [
+    clip
+    for clip in train
+    for start, stop in spans.get(clip.video_id, ())
+    if clip.start_seconds < stop - _TOUCH
+    and (clip.stop_seconds is None or clip.stop_seconds > start + _TOUCH)
+  ]
+  if overlapping:
+    ids = dict.fromkeys(repr(clip.clip_id) for clip in overlapping)
+    lines.append(
+      f"--validation_parts: {len(ids)} training clips overlap held-out ones in time"
+      f" ({command_line.some(list(ids))}), so that the score is too high by what they show."
+      " Annotate stretches that don't overlap, or hold out whole videos with --validation_share."
+    )
+  return lines
 
 
 def _draw_videos(

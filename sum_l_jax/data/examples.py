@@ -66,22 +66,20 @@ def label_arrays(dataset: records.ClipDataset, indices: Sequence[int]) -> dict[s
     indices: positions of n clips.
 
   Returns:
-    Labels by task: int32 `[n]` (softmax; -1 in a split without labels) or
-    multi-hot float32 `[n, K]` (multi_label).
+    Labels by task: int32 `[n]` (softmax; -1 for a clip without a label, and in a
+    split without labels) or multi-hot float32 `[n, K]` (multi_label).
   """
   clips = [dataset.clips[index] for index in indices]
-  return _labels(dataset.tasks, clips, dataset.labelled)
+  return _labels(dataset.tasks, clips)
 
 
 def _labels(
-  tasks: Mapping[str, types.Task], clips: Sequence[records.ClipInfo], labelled: bool
+  tasks: Mapping[str, types.Task], clips: Sequence[records.ClipInfo]
 ) -> dict[str, np.ndarray]:
   arrays = {}
   for name, task in tasks.items():
     if task.kind == types.SOFTMAX:
-      # A label that should be there and isn't must not pass as -1.
-      ids = [clip.labels[name][0] if labelled else -1 for clip in clips]
-      arrays[name] = np.array(ids, np.int32)
+      arrays[name] = np.array([(*clip.labels.get(name, ()), -1)[0] for clip in clips], np.int32)
     else:
       hot = np.zeros((len(clips), task.num_classes), np.float32)
       for row, clip in enumerate(clips):

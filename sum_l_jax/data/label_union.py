@@ -5,7 +5,8 @@ name, in the order in which the pools bring them. A pool says nothing of classes
 that only others have: its clips may well show them. So a clip is compared with
 the classes of its own pool alone, and the loss is that of one head per pool in
 which classes of one name share their weights. A clip of a pool without a task
-takes no part in that task's loss.
+takes no part in that task's loss, and neither does a clip without a label of a
+softmax task.
 
 A softmax head can't serve a multi-label pool, and the other way round. Where
 pools give one name to both kinds (Charades-Ego and Kinetics have an "action"
@@ -46,16 +47,18 @@ class LabelUnion:
     tasks: the union's label sets by name: the heads.
     pools: for each pool, what it has of each head; a head is absent where the
       pool lacks the task.
+    incomplete: softmax heads of which some clip has no label.
   """
 
   tasks: Mapping[str, types.Task]
   pools: Sequence[Mapping[str, PoolTask]]
+  incomplete: frozenset[str] = frozenset()
 
   @functools.cached_property
   def known(self) -> dict[str, np.ndarray]:
     """Which classes each pool labels, bool `[pools, K]` by task.
 
-    A task is absent where every pool labels all its classes.
+    A task is absent where every pool labels all its classes of all its clips.
     """
     tables = {}
     for name, task in self.tasks.items():
@@ -63,7 +66,7 @@ class LabelUnion:
       for row, pool in enumerate(self.pools):
         if name in pool:
           table[row, pool[name].columns] = True
-      if not table.all():
+      if name in self.incomplete or not table.all():
         tables[name] = table
     return tables
 
@@ -77,9 +80,10 @@ class LabelUnion:
       clips: n clips.
 
     Returns:
-      Labels by task: int32 `[n]` (softmax; -1 where the pool lacks the task) or
-      multi-hot float32 `[n, K]` (multi_label); and bool `[n, K]` by task, the
-      classes that the clip's pool labels, of the tasks in which pools differ.
+      Labels by task: int32 `[n]` (softmax; -1 where the pool lacks the task, or the
+      clip a label) or multi-hot float32 `[n, K]` (multi_label); and bool `[n, K]` by
+      task, the classes that were looked for in the clip, of the tasks in which clips
+      differ.
     """
     arrays = {}
     for name, task in self.tasks.items():
@@ -90,14 +94,18 @@ class LabelUnion:
         own = self.pools[pool].get(name)
         if own is None:
           continue
-        if softmax:
-          # A label that should be there and isn't must not pass as -1.
-          values[row] = own.columns[clip.labels[own.task.name][0]]
-        else:
-          values[row, own.columns[list(clip.labels.get(own.task.name, ()))]] = 1.0
+        ids = list(clip.labels.get(own.task.name, ()))
+        if not softmax:
+          values[row, own.columns[ids]] = 1.0
+        elif ids or name not in self.incomplete:
+          # Where all clips should have a label, none must not pass as -1.
+          values[row] = own.columns[ids[0]]
       arrays[name] = values
     rows = np.asarray(pools, np.int64)
-    return arrays, {name: table[rows] for name, table in self.known.items()}
+    known = {name: table[rows] for name, table in self.known.items()}
+    for name in self.incomplete:
+      known[name] &= (arrays[name] >= 0)[:, None]
+    return arrays, known
 
 
 def unite(pools: Sequence[records.ClipDataset]) -> LabelUnion:
@@ -136,10 +144,16 @@ def unite(pools: Sequence[records.ClipDataset]) -> LabelUnion:
         )
       for name in task.class_names:
         found.setdefault(name, len(found))
+  incomplete = frozenset(
+    head(task)
+    for pool, tasks in zip(pools, own, strict=True)
+    for task in tasks.values()
+    if task.kind == types.SOFTMAX and not all(clip.labels.get(task.name) for clip in pool.clips)
+  )
   if len(pools) == 1:  # It stays as it is, even where names occur twice.
     (tasks,) = own
     whole = {n: PoolTask(t, np.arange(t.num_classes)) for n, t in tasks.items()}
-    return LabelUnion(tasks, [whole])
+    return LabelUnion(tasks, [whole], incomplete)
   united = {}
   for tasks in own:
     for task in tasks.values():
@@ -154,6 +168,7 @@ def unite(pools: Sequence[records.ClipDataset]) -> LabelUnion:
       }
       for tasks in own
     ],
+    incomplete,
   )
 
 

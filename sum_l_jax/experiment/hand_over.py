@@ -68,7 +68,13 @@ def starting_weights(trainer: build.Trainer, workdir: epath.Path) -> tuple[Tree,
     stored = settings.stored(view)
     if not source or not (stored or "encoder" in params[view]):
       continue
-    weights = weight_files.read_weights(source)
+    try:
+      weights = weight_files.read_weights(source)
+    except FileNotFoundError as error:
+      raise FileNotFoundError(
+        f"config.init.{view}={str(source)!r}: {error} docs/pytorch_weights.md and docs/encoders.md"
+        " say which published weights there are, and convert them by one command."
+      ) from error
     if view == types.EXO and trainer.stage == build.JOINT_STAGE:
       _warn_unless_stage_one(trainer, weights)
     united = view == types.EXO and (several or "pools" in weights.card)

@@ -8,6 +8,7 @@ RESULT = "result.json"
 REPORT = "report.html"
 STATUS = "status.json"
 STARTS = "starts.json"
+FINDINGS = "findings.json"
 # In the folder of each stage.
 METRICS = "metrics.jsonl"
 TABLE = "metrics.csv"

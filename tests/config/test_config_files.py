@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import pathlib
 
 import pytest
@@ -96,6 +97,65 @@ def test_arguments_pick_rows_of_the_ablations(name):
   assert (config.loss.cross_view, config.model.freeze_exo) == ("filtered", True)
   with pytest.raises(ValueError, match="terms must be one of.*'b'"):
     load(name, "terms=b")
+
+
+def card_of(folder: pathlib.Path, **splits: int) -> pathlib.Path:
+  """A data set of which there is a card alone."""
+  folder.mkdir(parents=True)
+  card = {
+    "format": 3,
+    "name": "my",
+    "view": "ego",
+    "metadata": {},
+    "tasks": {"verb": {"kind": "softmax", "class_names": ["cut"]}},
+    "splits": splits,
+    "shards": {split: [] for split in splits},
+  }
+  (folder / "card.json").write_text(json.dumps(card), encoding="utf-8")
+  return folder
+
+
+@pytest.mark.parametrize(
+  "size, clips, batch, steps",
+  [
+    ("small", 4, 4, 400),
+    ("small", 18, 8, 400),
+    ("small", 1000, 32, 625),
+    ("small", 100_000, 32, 4000),
+    ("full", 18, 8, 1000),
+    ("full", 26_000, 64, 12_187),
+  ],
+)
+def test_own_data_decide_batch_and_duration(tmp_path, size, clips, batch, steps):
+  ego = card_of(tmp_path / "data" / "ego", train=clips, validation=2)
+  _, config = load("own", f"ego={ego},exo=a+b,size={size}")
+  settings = build.resolve(config)
+  stage = settings.joint_stage
+  assert (stage.batch_size, stage.total) == (batch, f"{steps} steps")
+  # The rate follows the batch where the paper's is taken.
+  assert stage.learning_rate == (1e-3 if size == "small" else pytest.approx(0.01 * batch / 64))
+  assert settings.narrations == str(tmp_path / "data" / "narrations.npz")
+  assert settings.pairs.table == str(tmp_path / "data" / "pairs.npz")
+  assert settings.exo.datasets == ("a", "b")
+  assert (settings.eval.splits, settings.eval.during_split) == (("validation",), "validation")
+  assert settings.stages == ("joint",) and settings.model.share_encoder
+  assert settings.init.exo == ""
+  weights = pathlib.Path(settings.init.ego)
+  assert weights.is_file() if size == "small" else str(weights) == "weights/slow_r50"
+
+
+def test_own_data_without_held_out_clips_and_other_variants(tmp_path):
+  ego = card_of(tmp_path / "ego", train=40)
+  settings = build.resolve(load("own", f"ego={ego},exo_encoder=original,pairs=p.npz")[1])
+  assert (settings.eval.splits, settings.eval.during_split) == ((), "")
+  assert settings.stages == ("exo", "joint") and settings.pairs.table == "p.npz"
+  assert settings.init.exo == settings.init.ego != ""
+  settings = build.resolve(load("own", f"ego={ego},method=fpv_only")[1])
+  assert settings.stages == ("joint",) and not settings.uses_exo
+  settings = build.resolve(load("own", "backbone=vit_tiny,weights=none")[1])
+  assert settings.init.ego == "" and settings.backbone("ego") == "vit_tiny"
+  with pytest.raises(ValueError, match="size must be one of .*'small', 'full'.*'large'"):
+    load("own", "size=large")
 
 
 @pytest.mark.parametrize("name", FILES)

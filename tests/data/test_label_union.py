@@ -15,8 +15,9 @@ from sum_l_jax.data import records
 from tests.support import streams
 
 
-def pool(*tasks, labelled=True, name="pool"):
+def pool(*tasks, labelled=True, name="pool", clips=()):
   return SimpleNamespace(
+    clips=clips,
     tasks={task.name: task for task in tasks},
     labelled=labelled,
     name=name,
@@ -54,6 +55,19 @@ def test_one_task_of_both_kinds_has_two_heads():
   assert labels["verb_multi_label"].tolist() == [[0, 0], [1, 0]]
   assert known["verb_softmax"].tolist() == [[True], [False]]
   assert known["verb_multi_label"].tolist() == [[False, False], [True, True]]
+
+
+def test_a_clip_without_a_label_of_a_softmax_task_has_no_known_class():
+  one = verbs("cut", "open", kind=types.SOFTMAX)
+  clips = [clip(verb=(1,)), clip(verb=()), clip()]
+  union = label_union.unite([pool(one, clips=clips)])
+  labels, known = union.labels([0, 0, 0], clips)
+  assert labels["verb"].tolist() == [1, -1, -1]
+  assert known["verb"].tolist() == [[True, True], [False, False], [False, False]]
+  # All batches of a data set look alike, also those in which each clip has a label.
+  assert union.labels([0], clips[:1])[1]["verb"].tolist() == [[True, True]]
+  # Where every clip has one, nothing is said of classes.
+  assert label_union.unite([pool(one, clips=clips[:1])]).labels([0], clips[:1])[1] == {}
 
 
 def test_classes_of_views_are_lined_up_by_name():

@@ -16,13 +16,13 @@ import pytest
 from data_prep import build_dataset
 from data_prep import doctor
 from data_prep import embed_narrations
-from data_prep.checks import finding
 from data_prep.mining import pair_summary
 from data_prep.mining import pseudo_pairs
 from sum_l_jax.config import durations
 from sum_l_jax.data import examples
 from sum_l_jax.data import feature_card
 from sum_l_jax.data import feature_store
+from sum_l_jax.data import finding
 from sum_l_jax.data import loader
 from sum_l_jax.data import moments
 from sum_l_jax.data import narration_table

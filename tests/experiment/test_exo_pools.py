@@ -19,6 +19,7 @@ from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
 from sum_l_jax.experiment import hand_over
 from sum_l_jax.system import devices
+from sum_l_jax.tools.report.__main__ import write_report
 from sum_l_jax.train import metric_log
 from tests.support import exo_pools
 from tests.support import runs
@@ -199,7 +200,6 @@ def test_the_joint_stage_takes_the_heads_of_stage_one(config, finished_pools, tm
 
 def test_captions_alone_need_no_labels(folder, config, tmp_path, caplog):
   config.exo.datasets = (str(folder / "captions"),)
-  config.stages = ("joint",)
   config.joint_stage.total = "2 steps"
   config.pairs.table = str(tmp_path / "pairs.npz")
   config.pairs.top_k = 1
@@ -214,7 +214,10 @@ def test_captions_alone_need_no_labels(folder, config, tmp_path, caplog):
   assert mined == 0
   config.eval.retrieval = True
   main.run(config, tmp_path / "run")
-  assert "loss.weights.exo_cls=0.1 is left out: no exo data set has labels" in caplog.text
+  # Stage one has nothing to train; both is said once.
+  assert caplog.text.count("Stage one is left out, for it trains on labels") == 1
+  assert caplog.text.count("Its clips have no labels, so that no class is learnt from them.") == 1
+  assert not (tmp_path / "run" / "exo").exists()
   logged = metric_log.read(tmp_path / "run" / "joint")
   assert {"train/loss/ego_exo", "train/loss/exo_text"} <= logged.keys()
   assert "train/loss/exo_cls" not in logged
@@ -224,6 +227,10 @@ def test_captions_alone_need_no_labels(folder, config, tmp_path, caplog):
   result = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))
   found = result["splits"]["validation"]["retrieval"]["ego_to_exo"]
   assert "text_ndcg" in found and "ndcg" not in found  # There are no labels to compare.
+  page = write_report(tmp_path / "run").read_text(encoding="utf-8")
+  assert "Read this first" in page and "no class is learnt from them" in page
+  # The same command goes on, and has nothing to do.
+  main.run(config, tmp_path / "run")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -81,25 +82,50 @@ def per_clip(scores: Scores, labels: Scores) -> dict[str, np.ndarray]:
     labels: labels by task, [N]; multi-hot tasks are passed over.
 
   Returns:
-    bool [N] by metric, named as in `evaluate.summarise`: top-1 and top-5 of
-    verb, noun and other softmax tasks, and of the action by the product of the
-    probabilities.
+    1 or 0, float64 [N], by metric, named as in `evaluate.summarise`: top-1 and
+    top-5 of verb, noun and other softmax tasks, and of the action by the product of
+    the probabilities. NaN for a clip without the label; a metric for which no clip
+    has one is left out.
   """
+
+  def over_labelled(good: np.ndarray, hits: Callable[[], np.ndarray]) -> np.ndarray:
+    values = np.full(len(good), np.nan)
+    values[good] = hits()
+    return values
+
   out = {}
   softmax = [t for t, y in labels.items() if y.ndim == 1]
   for task in sorted(softmax, key=lambda t: (t != "verb", t != "noun", t)):
-    for k in (1, 5):
-      if scores[task].shape[1] > k:
-        out[f"{task}_top{k}"] = label_metrics.top_k_hits(scores[task], labels[task], k)
+    good = label_metrics.has_label(labels[task])
+    s, y = scores[task][good], labels[task][good]
+    for k in (1, 5) if good.any() else ():
+      if s.shape[1] > k:
+        out[f"{task}_top{k}"] = over_labelled(
+          good, functools.partial(label_metrics.top_k_hits, s, y, k)
+        )
   if "verb" in softmax and "noun" in softmax:
-    for k in (1, 5):
+    good = label_metrics.has_label(labels["verb"], labels["noun"])
+    pair = [{t: of[t][good] for t in ("verb", "noun")} for of in (scores, labels)]
+    for k in (1, 5) if good.any() else ():
       if k <= min(scores["verb"].shape[1], scores["noun"].shape[1]):
-        out[f"action_top{k}"] = label_metrics.action_hits(scores, labels, k, definition="product")
+        out[f"action_top{k}"] = over_labelled(
+          good, functools.partial(label_metrics.action_hits, *pair, k, definition="product")
+        )
   return out
 
 
 def _mean(values: np.ndarray) -> Statistic:
-  return lambda rows: values[rows].mean(axis=1)
+  """The mean of each sample of clips; NaN where none of a sample counts."""
+  counted = ~np.isnan(values)
+  if counted.all():
+    return lambda rows: values[rows].mean(axis=1)
+  filled = np.where(counted, values, 0.0)
+
+  def statistic(rows: np.ndarray) -> np.ndarray:
+    number = counted[rows].sum(axis=1)
+    return np.where(number > 0, filled[rows].sum(axis=1) / np.maximum(number, 1), np.nan)
+
+  return statistic
 
 
 def drawn_means(values: np.ndarray, *, samples: int, rng: np.random.Generator) -> np.ndarray:
@@ -118,7 +144,9 @@ def drawn_means(values: np.ndarray, *, samples: int, rng: np.random.Generator) -
 
 def _class_mean(right: np.ndarray, labels: np.ndarray) -> Statistic:
   """Mean class accuracy over the classes that a sample holds."""
-  classes = int(labels.max()) + 1
+  # The last class is that of clips without a label, and is not counted.
+  classes = int(labels.max()) + 2
+  right, labels = np.nan_to_num(right), np.where(labels < 0, classes - 1, labels)
 
   def statistic(rows: np.ndarray) -> np.ndarray:
     cells = labels[rows] + classes * np.arange(len(rows))[:, None]
@@ -126,9 +154,10 @@ def _class_mean(right: np.ndarray, labels: np.ndarray) -> Statistic:
     count = lambda weights: np.bincount(
       cells.ravel(), weights, minlength=size[0] * size[1]
     ).reshape(size)
-    clips, hits = count(None), count(right[rows].ravel())
+    clips, hits = (n[:, :-1] for n in (count(None), count(right[rows].ravel())))
     shares = np.where(clips > 0, hits / np.maximum(clips, 1), 0)
-    return shares.sum(axis=1) / (clips > 0).sum(axis=1)
+    present = (clips > 0).sum(axis=1)
+    return np.where(present > 0, shares.sum(axis=1) / np.maximum(present, 1), np.nan)
 
   return statistic
 
@@ -173,7 +202,7 @@ def resample(
 
   Args:
     scores: probabilities by task, [N, K] without NaN.
-    labels: labels by task, [N] or multi-hot [N, K].
+    labels: labels by task, [N] with -1 for a clip without one, or multi-hot [N, K].
     samples: number of samples for accuracies and mean class accuracies.
     map_samples: number of samples for mAP, which takes longer.
     seed: seed of the samples. The same seed and N give the same samples.

@@ -32,7 +32,7 @@ class Evaluation:
 
   Attributes:
     scores: ensembled probabilities by task, float64 [N, K].
-    labels: labels by task, int32 [N] or multi-hot [N, K].
+    labels: labels by task, int32 [N] (-1: none) or multi-hot [N, K].
     evaluated: bool [N], clips with at least one readable test view.
     metrics: metrics in [0, 1], named without the `eval/<split>/` prefix.
     seconds: wall time.
@@ -232,21 +232,25 @@ def summarise(
 ) -> dict[str, float]:
   """Computes the metrics of the chosen clips.
 
-  Softmax tasks have top-1, top-5 and mean class accuracy. Verb and noun
-  together also have the action's, by the product of the probabilities and by
-  both being right. Multi-label tasks have mAP as scikit-learn defines it and as
-  the Charades script does.
+  Softmax tasks have top-1, top-5 and mean class accuracy, over the clips that have a
+  label. Verb and noun together also have the action's, by the product of the
+  probabilities and by both being right. Multi-label tasks have mAP as scikit-learn
+  defines it and as the Charades script does. A task of which no clip has a label has
+  no metrics.
 
   Args:
     scores: probabilities by task, [N, K].
-    labels: labels by task, [N] or [N, K].
+    labels: labels by task, [N] with -1 for a clip without one, or [N, K].
     tasks: label sets.
     which: chosen clips, bool [N].
   """
   out = {}
   scores, labels = ({t: arrays[t][which] for t in tasks} for arrays in (scores, labels))
   for name, task in tasks.items():
-    s, y = scores[name], labels[name]
+    good = label_metrics.has_label(labels[name])
+    s, y = scores[name][good], labels[name][good]
+    if not len(y):
+      continue
     if task.kind == types.SOFTMAX:
       out[f"{name}_top1"] = label_metrics.top_k_accuracy(s, y, 1)
       if task.num_classes > 5:
@@ -265,7 +269,9 @@ def summarise(
 
 def _action_metrics(scores: Arrays, labels: Arrays) -> dict[str, float]:
   out = {}
-  for k in (1, 5):
+  good = label_metrics.has_label(labels["verb"], labels["noun"])
+  scores, labels = ({t: of[t][good] for t in ("verb", "noun")} for of in (scores, labels))
+  for k in (1, 5) if good.any() else ():
     if k > min(scores[task].shape[1] for task in ("verb", "noun")):
       continue  # Every answer would be right.
     for definition, suffix in (("product", ""), ("both_correct", "_both")):
@@ -284,9 +290,9 @@ def constant_guess(
   count = len(next(iter(labels.values())))
   scores = {}
   for name, task in tasks.items():
-    y = train_labels[name]
+    y = train_labels[name][label_metrics.has_label(train_labels[name])]
     share = (
-      np.bincount(y, minlength=task.num_classes) / len(y)
+      np.bincount(y, minlength=task.num_classes) / max(len(y), 1)
       if task.kind == types.SOFTMAX
       else y.mean(axis=0)
     )

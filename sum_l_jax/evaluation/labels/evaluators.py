@@ -21,7 +21,7 @@ from sum_l_jax.system import interrupt
 
 
 def all_labels(dataset: records.ClipDataset) -> dict[str, np.ndarray]:
-  """Labels of every clip by task, int32 [N] or multi-hot [N, K]."""
+  """Labels of every clip by task, int32 [N] (-1: none) or multi-hot [N, K]."""
   return examples.label_arrays(dataset, range(len(dataset)))
 
 
@@ -47,10 +47,15 @@ def clip_groups(
   def everything(mask: np.ndarray) -> evaluate.Arrays:
     return dict.fromkeys([*tasks, "action"], mask)
 
-  combination = lambda clip: tuple(clip.labels[n] for n in tasks)
+  combination = lambda clip: tuple(clip.labels.get(n, ()) for n in tasks)
   known = {combination(clip) for clip in train.clips}
   seen = np.array([combination(clip) in known for clip in test.clips])
-  groups: dict[str, evaluate.Arrays] = {"seen": everything(seen), "unseen": everything(~seen)}
+  # A clip without one of the labels shows no combination.
+  whole = np.array([all(combination(clip)) for clip in test.clips])
+  groups: dict[str, evaluate.Arrays] = {
+    "seen": everything(seen & whole),
+    "unseen": everything(~seen & whole),
+  }
   people = set(test.metadata.get("unseen_participants", ()))
   if people:
     groups["unseen_participants"] = everything(
@@ -59,7 +64,9 @@ def clip_groups(
   tail_classes = test.metadata.get("tail_classes", {})
   if tail_classes:
     tail = {
-      task: np.array([clip.labels[task][0] in tail_classes.get(task, ()) for clip in test.clips])
+      task: np.array(
+        [any(i in tail_classes.get(task, ()) for i in clip.labels[task]) for clip in test.clips]
+      )
       for task in tasks
     }
     groups["tail"] = {**tail, "action": np.any(list(tail.values()), axis=0)}
@@ -147,9 +154,13 @@ class Evaluator:
 
 
 def overall(metrics: Mapping[str, float], tasks: Mapping[str, types.Task]) -> float:
-  """Mean over the tasks of top-1 accuracy or, with several labels a clip, mAP."""
+  """Mean over the tasks of top-1 accuracy or, with several labels a clip, mAP.
+
+  A task of which no clip has a label has neither.
+  """
   main = {types.SOFTMAX: "top1"}
-  values = [metrics[f"{name}_{main.get(t.kind, 'map_sklearn')}"] for name, t in tasks.items()]
+  names = [f"{name}_{main.get(t.kind, 'map_sklearn')}" for name, t in tasks.items()]
+  values = [metrics[name] for name in names if name in metrics]
   return sum(values) / len(values)
 
 

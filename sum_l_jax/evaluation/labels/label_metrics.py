@@ -19,6 +19,20 @@ MAP_DEFINITIONS = ("sklearn", "charades")
 _CHUNK = 64
 
 
+def has_label(*labels: np.ndarray) -> np.ndarray:
+  """Which clips have a label of each task, bool `[N]`.
+
+  Args:
+    *labels: labels of each task, `[N]` integer class ids with -1 for a clip without
+      one, or multi-hot `[N, K]`, where no class is a label too.
+
+  >>> has_label(np.array([2, -1, 0]), np.array([0, 1, -1])).tolist()
+  [True, False, False]
+  """
+  rows = [y >= 0 if y.ndim == 1 else np.ones(len(y), bool) for y in labels]
+  return np.all(rows, axis=0)
+
+
 def top_k_hits(scores: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
   """Whether the label of each clip is among its k highest scores.
 

@@ -34,11 +34,13 @@ def confusion_counts(labels: np.ndarray, predicted: np.ndarray, num_classes: int
   """Counts clips by label (rows) and prediction (columns), int64 `[K, K]`.
 
   Args:
-    labels: ids of the right classes, `[N]`.
+    labels: ids of the right classes, `[N]`; -1 for a clip without one, which is left
+      out.
     predicted: ids of the predicted classes, `[N]`.
     num_classes: K.
   """
-  cells = np.asarray(labels, np.int64) * num_classes + predicted
+  labels, predicted = np.asarray(labels, np.int64), np.asarray(predicted, np.int64)
+  cells = (labels * num_classes + predicted)[labels >= 0]
   return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 

@@ -195,7 +195,9 @@ def _choose(
   task = explainers[-1].task
   if len(explainers) > 1 and scores and scores.baseline:
     own, labels = scores.own.scores[task], scores.own.labels[task]
-    hot = np.eye(own.shape[1])[labels] if labels.ndim == 1 else labels
+    # The row of -1 is that of a clip without a label.
+    classes = own.shape[1]
+    hot = np.eye(classes + 1, classes)[labels] if labels.ndim == 1 else labels
     # NaN, so never chosen, for a clip without labels.
     share = hot / np.where(hot.sum(1) > 0, hot.sum(1), np.nan)[:, None]
     change = ((own - scores.baseline.scores[task]) * share).sum(axis=1)

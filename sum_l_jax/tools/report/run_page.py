@@ -12,6 +12,7 @@ from sum_l_jax.system import addresses
 from sum_l_jax.system import text_tables
 from sum_l_jax.tools import page
 from sum_l_jax.tools.report import clip_sections
+from sum_l_jax.tools.report import findings_section
 from sum_l_jax.tools.report import result_sections
 from sum_l_jax.tools.report import run_contents
 from sum_l_jax.tools.report import training_sections
@@ -29,6 +30,7 @@ def make_page(run: run_contents.RunContents, *, defaults: Mapping[str, Any], num
     HTML.
   """
   sections = [
+    *findings_section.findings(run),
     page.Section("results", "Results", result_sections.results(run)),
     page.Section("trained", "What was trained", training_sections.trained(run)),
     page.Section("curves", "Curves", training_sections.curves(run)),

@@ -10,13 +10,13 @@ import pytest
 import simplejpeg
 
 from data_prep import doctor
-from data_prep.checks.finding import Finding
 from data_prep.mining import pseudo_pairs
 from sum_l_jax import types
 from sum_l_jax.data import clip_selection
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
+from sum_l_jax.data.finding import Finding
 from sum_l_jax.system import storage
 from tests.support import damaged_sets
 from tests.support import tiny_data
@@ -329,6 +329,23 @@ def test_labels(examine, ego):
   assert unknown["clips"] == ["ego_train_003"]
 
 
+def test_clips_without_a_label_are_a_warning(examine, ego):
+  damaged_sets.edit_clip(ego, 1, labels={"verb": [], "noun": [0]})
+  status, _, found = examine(ego)
+  assert status == 0
+  finding = damaged_sets.only(found, "labels", "train", "warning", 1)
+  assert finding["clips"] == ["ego_train_001"]
+  assert "1 of 17 clips have no verb label" in finding["message"]
+
+
+def test_narrations_that_are_alike(examine, ego):
+  damaged_sets.edit_lines(ego, lambda clips: [c | {"narration": "a clip"} for c in clips])
+  status, _, found = examine(ego)
+  assert status == 0
+  finding = damaged_sets.only(found, "narrations differ", "train", "warning", 17)
+  assert "All 17 narrations are 'a clip'" in finding["message"]
+
+
 def test_multi_label_tasks_may_have_none_or_several(examine, tiny_exo_multi_label, tmp_path):
   folder = shutil.copytree(tiny_exo_multi_label, tmp_path / "exo")
   damaged_sets.edit_clip(folder, 0, labels={"verb": [], "noun": [0, 1, 2]})
@@ -546,8 +563,8 @@ def test_share_of_good_pairs(examine, tiny_ego, tiny_exo, tiny_tables, tmp_path,
   dataclasses.replace(pairs, similarity=similarity).save(tmp_path / "tables" / "pairs.npz")
   status, text, found = examine(tiny_ego, tiny_exo, *table_options(tmp_path / "tables"))
   assert status == 0
-  share = "0.0%" if warned else "100.0%"
-  assert f"{share} of 17 pairs have a cosine above 0.5" in text
+  share = "None of 17 pairs has" if warned else "100.0% of 17 pairs have"
+  assert f"{share} a cosine above 0.5" in text
   assert [f["check"] for f in found if f["check"] == "share"] == (["share"] * warned)
   if warned:
     damaged_sets.only(found, "share", "", "warning", 17)

@@ -7,13 +7,16 @@ import csv
 import dataclasses
 import pathlib
 
+from etils import epath
 import pytest
 
 from data_prep.sources import clip_specs
+from data_prep.sources import clip_windows
 from data_prep.sources import epic_kitchens
 from data_prep.sources import manifest
 from data_prep.sources import split_rules
 from tests.support import annotation_files
+from tests.support import numbered_video
 
 EPIC55 = pathlib.Path(__file__).parents[4] / "shared" / "data" / "epic55"
 LABELS = EPIC55 / "EPIC_train_action_labels.csv"
@@ -479,7 +482,6 @@ def test_manifest_class_lists(tmp_path):
     ({"path": ""}, ValueError, "path is empty"),
     ({"path": "."}, ValueError, "is a folder"),
     ({"clip_id": ""}, ValueError, "clip_id is empty"),
-    ({"verb": ""}, ValueError, "verb is empty.*--multi_label=verb"),
     ({"narration": ""}, ValueError, "narration is empty"),
     ({"stop_seconds": "0.5"}, ValueError, "start_seconds must lie before"),
     ({"stop_seconds": ""}, ValueError, "stop_seconds must be a time"),
@@ -489,6 +491,55 @@ def test_bad_manifest_row(tmp_path, change, error, message):
   with pytest.raises(error, match=message) as caught:
     _manifest(tmp_path, {"verb": "add", "clip_id": "x"}, change)
   assert "m.csv, line 3" in str(caught.value)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_manifest_rows_without_a_label(tmp_path, multi_label):
+  rows = {"verb": ""}, {"verb": "add", "clip_id": "x"}
+  source = _manifest(tmp_path, *rows, multi_label=("verb",) if multi_label else ())
+  assert [clip.labels["verb"] for clip in source.clips] == [(), (0,)]
+  (note,) = source.notes
+  assert "1 of 2 clips have no verb" in note
+  assert ("none of its classes is shown" in note) == multi_label
+
+
+def test_manifest_clips_that_are_cut(tmp_path):
+  source = _manifest(
+    tmp_path,
+    {"start_seconds": "0", "stop_seconds": "1"},
+    {"clip_id": "short", "start_seconds": "0", "stop_seconds": "0.5"},
+    cut_seconds=0.35,
+  )
+  spans = [(c.clip_id, c.start_seconds, c.stop_seconds) for c in source.clips]
+  assert spans == [
+    ("a0_0", 0.0, 0.333),
+    ("a0_1", 0.333, 0.667),
+    ("a0_2", 0.667, 1.0),
+    ("short", 0.0, 0.5),
+  ]
+  with pytest.raises(ValueError, match="--cut_seconds must be above 0"):
+    _manifest(tmp_path, {}, cut_seconds=-1.0)
+  with pytest.raises(ValueError, match="line 3: clip_id 'a0_1' .*m.csv, line 2"):
+    _manifest(
+      tmp_path,
+      {"start_seconds": "0", "stop_seconds": "1"},
+      {"clip_id": "a0_1", "start_seconds": "0", "stop_seconds": "0.5"},
+      cut_seconds=0.5,
+    )
+
+
+def test_a_whole_file_is_cut_to_its_end(tmp_path):
+  numbered_video.write_video(tmp_path / "v.mp4", list(range(60)))  # Two seconds.
+  clip = dataclasses.replace(
+    _clips(v=1)[0], media=epath.Path(tmp_path / "v.mp4"), start_seconds=0.0, stop_seconds=None
+  )
+  parts = clip_windows.Cutter(0.5).cut(clip)
+  assert [(c.start_seconds, c.stop_seconds) for c in parts] == [
+    (0.0, 0.5),
+    (0.5, 1.0),
+    (1.0, 1.5),
+    (1.5, None),
+  ]
 
 
 def test_manifest_clip_id_twice(tmp_path):
@@ -539,6 +590,39 @@ def test_split_by_share(seed):
   assert len(divided["train"]) + number == len(clips)
 
 
+def _parts(*spans, video="a"):
+  """Clips of a video: label, start and stop."""
+  return [
+    dataclasses.replace(
+      clip,
+      clip_id=f"{video}{number}",
+      labels={"verb": (label,)},
+      start_seconds=float(start),
+      stop_seconds=float(stop),
+    )
+    for number, (clip, (label, start, stop)) in enumerate(
+      zip(_clips(**{video: len(spans)}), spans, strict=True)
+    )
+  ]
+
+
+def test_split_by_parts():
+  # Not in the order of time; class 1 is shown by one clip alone.
+  first = _parts((0, 3, 4), (0, 0, 1), (0, 2, 3), (0, 1, 2), (1, 5, 6))
+  other = _parts((0, 0, 1), (0, 1, 2), video="b")
+  rule = split_rules.SplitRule(split_rules.PARTS, validation_share=0.25)
+  divided = split_rules.split_clips([*first, *other], rule)
+  assert [c.clip_id for c in divided["validation"]] == ["a0", "b1"]
+  assert [c.clip_id for c in divided["train"]] == ["a1", "a2", "a3", "a4", "b0"]
+  (text,) = split_rules.parts_warnings(divided)
+  assert "1 of 3 stretches of video are one clip each" in text
+  overlapping = [*other, *_parts((1, 1.5, 2.5), (1, 3, 4), video="b")]
+  (text,) = split_rules.parts_warnings(split_rules.split_clips(overlapping, rule))
+  assert "1 training clips overlap held-out ones in time ('b0')" in text
+  with pytest.raises(ValueError, match="no two clips of a video.*--cut_seconds=1"):
+    split_rules.split_clips(_parts((0, 0, 1), (1, 1, 2)), rule)
+
+
 @pytest.mark.parametrize(
   "rule, message",
   [
@@ -566,8 +650,10 @@ def test_bad_splits(rule, message):
 def test_bad_split_rules():
   with pytest.raises(ValueError, match="must be one of tbn, .*got 'half'"):
     split_rules.SplitRule("half")
-  with pytest.raises(ValueError, match="between 0 and 1.*got 1.5"):
+  with pytest.raises(ValueError, match="--validation_share must lie between 0 and 1.*got 1.5"):
     split_rules.SplitRule(split_rules.SHARE, validation_share=1.5)
+  with pytest.raises(ValueError, match="--validation_parts must lie between 0 and 1.*got 0.0"):
+    split_rules.SplitRule(split_rules.PARTS)
   rule = split_rules.SplitRule(split_rules.SHARE, validation_share=0.5)
   with pytest.raises(ValueError, match="at least two; all clips are of 'a'"):
     split_rules.split_clips(_clips(a=4), rule)

@@ -1,4 +1,4 @@
-"""What a check of a data set finds."""
+"""What a check of data finds, before or at the start of a training."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import dataclasses
 from sum_l_jax.system import command_line
 
 OK, WARNING, ERROR = "ok", "warning", "error"
+# As many ids of a finding are written into files.
+MOST_CLIPS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +49,18 @@ class Finding:
 
   @classmethod
   def warning(
-    cls, check: str, message: str, clips: Sequence[str] = (), *, count: int = 0, split: str = ""
+    cls,
+    check: str,
+    message: str,
+    clips: Sequence[str] = (),
+    *,
+    count: int = 0,
+    split: str = "",
+    dataset: str = "",
   ) -> Finding:
     """A warning; in a message about clips `{n}` and `{clips}` are filled in."""
-    return cls._about(WARNING, check, message, clips, count, split)
+    found = cls._about(WARNING, check, message, clips, count, split)
+    return dataclasses.replace(found, dataset=dataset)
 
   @classmethod
   def _about(
