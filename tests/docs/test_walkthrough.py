@@ -256,7 +256,7 @@ def test_commands_of_the_first_pages_run_in_a_bucket(made, bucket, tmp_path, cap
 
 
 def test_which_commands_are_not_run():
-  """Hours, official data, libtpu, Apache Beam, and weights of networks for GPUs."""
+  """Hours, official data, libtpu, Apache Beam, a browser, and weights of networks for GPUs."""
   run = {command[0] for code, command in pages.COMMANDS if _is_walked(code, command)}
   all_named = {
     command[0] for code, command in pages.COMMANDS if code.whole and command[0] not in pages.FOREIGN
@@ -269,6 +269,7 @@ def test_which_commands_are_not_run():
     "sum_l_jax.tools.aot",
     "sum_l_jax.tools.device_check",
     "sum_l_jax.tools.profile_input",
+    "sum_l_jax.tools.serve",
     "sum_l_jax.tools.study",
     "sum_l_jax.tools.submit",
   }

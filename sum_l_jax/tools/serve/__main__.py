@@ -28,6 +28,8 @@ from sum_l_jax.tools.serve import limits
 # jax, and what serves the page, are imported once the options are read.
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
+# All addresses of this machine, as from within a container.
+_EVERYWHERE = ("0.0.0.0", "::")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -107,11 +109,14 @@ def _serve(
   analyst.warm_up()
   app = web_app.make_app(read_page(), analyst, limit=limit, hosts={*_LOCAL, options.host.lower()})
   port = listener.getsockname()[1]
-  name = f"[{options.host}]" if ":" in options.host else options.host
+  everywhere = options.host in _EVERYWHERE
+  name = "localhost" if everywhere else options.host
+  name = f"[{name}]" if ":" in name else name
   sys.stdout.write(f"Open http://{name}:{port} in a browser. Ctrl-C ends it.\n")
   if options.host not in _LOCAL:
+    where = "an address of this machine" if everywhere else options.host
     sys.stdout.write(
-      f"Everybody who reaches {options.host} may use the page, and what is sent is not encrypted.\n"
+      f"Everybody who reaches {where} may use the page, and what is sent is not encrypted.\n"
     )
   sys.stdout.flush()
   config = uvicorn.Config(app, log_level="warning", access_log=False)

@@ -15,6 +15,7 @@ from collections.abc import Collection
 import contextlib
 import hashlib
 import re
+import sys
 from typing import Any
 from urllib import parse
 
@@ -114,10 +115,12 @@ class _Guard:
     """Why a request is refused; "" where it is not."""
     host = request.headers.get("host", "")
     name = _host_name(f"//{host}")
-    if name not in self._hosts:
+    # A page elsewhere can let a name lead here. An address it can't.
+    own_address, _ = request.scope.get("server") or ("", None)
+    if name not in self._hosts and name != own_address:
       return (
-        f"This server answers to {', '.join(sorted(self._hosts))} alone. Open the address that the"
-        " command printed, or start it with --host."
+        f"This server answers to {', '.join(sorted(self._hosts))} alone, and to its address. Open"
+        " what the command printed, or start it with --host=NAME."
       )
     if request.method in ("GET", "HEAD"):
       return ""
@@ -179,8 +182,7 @@ class _Handlers:
       " a larger --max_megabytes.",
       413,
     )
-    told = request.headers.get("content-length", "0")
-    if not told.isdecimal() or int(told) > self._limit.bytes:
+    if _number(request.headers.get("content-length", "0")) > self._limit.bytes:
       return too_large
     try:
       file = self._jobs.make_upload()
@@ -211,8 +213,7 @@ class _Handlers:
     job = self._jobs.find(request.path_params["name"])
     if job is None:
       return _gone()
-    text = request.query_params.get("from", "0")
-    first = int(text) if text.isdecimal() else 0
+    first = _number(request.query_params.get("from", "0"))
     state = job.state  # Before the windows: after the end there come no more.
     return responses.JSONResponse(
       {
@@ -282,6 +283,11 @@ class _Handlers:
     except ValueError as error:
       return _error(str(error), 404)
     return _picture(data)
+
+
+def _number(text: str) -> int:
+  """A whole number; what is none, or longer than any here, is beyond all limits."""
+  return int(text) if text.isdecimal() and len(text) < 16 else sys.maxsize
 
 
 def _still(request: requests.Request) -> bool:

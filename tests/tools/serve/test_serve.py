@@ -168,6 +168,8 @@ def test_what_is_refused_at_once(client, data, status, message):
 
 
 def test_an_upload_without_a_length_is_counted(client):
+  for length in ("9" * 5000, "-1", "many"):
+    assert _send(client, b"x", **{"content-length": length}).status_code == 413
   answer = _send(client, (b"x" * 50_000 for _ in range(6)))
   assert answer.status_code == 413
 
@@ -240,6 +242,10 @@ def test_only_this_server_is_answered(client, video):
     answer = client.get("/model", headers={"host": host})
     assert answer.status_code == 403, host
     assert "answers to 127.0.0.1, localhost alone" in answer.json()["error"]
+  # By its address, which the system says, not by another one.
+  other = testclient.TestClient(client.app, base_url="http://10.1.2.3:8000")
+  assert other.get("/model").status_code == 200
+  assert other.get("/model", headers={"host": "10.1.2.4:8000"}).status_code == 403
   assert client.get("/model", headers={"host": "LOCALHOST:8000"}).status_code == 200
   for header, value in (
     ("origin", "http://evil.example"),
