@@ -108,7 +108,10 @@ def test_no_requirement_is_named_twice(wheel):
 @pytest.mark.parametrize(
   "package, with_extras",
   [
-    ("sum_l_jax", ("benchmarks", "data_prep", "gcs", "onnx", "report", "serve", "tensorboard")),
+    (
+      "sum_l_jax",
+      ("benchmarks", "data_prep", "gcs", "onnx", "report", "serve", "tensorboard", "wandb"),
+    ),
     ("data_prep", ("data_prep", "beam", "report", "text")),
   ],
 )
@@ -136,6 +139,7 @@ def test_every_extra_that_is_recommended_installs_what_is_missing(wheel):
 
 def test_training_is_installed_without_what_only_extras_need(wheel):
   heavy = {"jinja2", "matplotlib", "sentence-transformers", "tensorboard", "tensorflow", "torch"}
+  heavy |= {"wandb"}
   assert not heavy & _declared(wheel["requires"])
 
 
