@@ -31,7 +31,7 @@ import collections, os, re, sys
 leave, limit = sys.argv[1], int(sys.argv[2])
 head = re.compile(r"(?:([IWEF])\d{4} |\d{4}-\d\d-\d\d \S+: ([IWEF]) |(WARNING: All log messages))")
 harmless = re.compile(r"slow_operation_alarm|Attempting to register factory|computation_placer")
-kept, hidden = collections.deque(maxlen=limit), False
+kept, hidden, last = collections.deque(maxlen=limit), False, b""
 for raw in sys.stdin.buffer:
   line = raw.decode("utf-8", "replace")
   if line.startswith(leave):
@@ -45,9 +45,11 @@ for raw in sys.stdin.buffer:
     kept.append(line)
   else:
     os.write(2, raw)
+    last = raw if line.startswith("error: ") else last
 if kept:
   text = "\nWhat libraries said before (--verbose shows it as it comes):\n" + "".join(kept)
-  os.write(2, text.encode())
+  # The last line stays the one that says what happened.
+  os.write(2, text.encode() + (b"\n" + last if last else b""))
 """
 
 
@@ -113,7 +115,7 @@ _noise: Noise | None = None
 def hide() -> None:
   """Hides the noise from now on, until `close`."""
   global _noise
-  if _noise is None:
+  if _noise is None and sys.stderr is not None:
     _noise = Noise()
 
 

@@ -34,6 +34,8 @@ _ENDS = {
   "exception": "raise RuntimeError('not caught')",
   "crash": "os.abort()",
   "kill": "os.kill(os.getpid(), 9)",
+  # As of a process that ends because of another one.
+  "leaving": "os.write(2, b'\\nerror: Process 1 is lost.\\n'); os._exit(1)",
 }
 
 
@@ -53,3 +55,5 @@ def test_what_is_hidden_is_shown_after_an_error(end):
     assert said.count(line) == 1, said
   hidden = ("Very slow compile?", "bfc_allocator", "InitializeLog", "What libraries said before")
   assert [said.count(line) for line in hidden] == [0 if end == "well" else 1] * 4, said
+  if end == "leaving":
+    assert said.splitlines()[-1] == "error: Process 1 is lost."
