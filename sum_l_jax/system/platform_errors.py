@@ -45,7 +45,7 @@ def unused(*, gpus: bool, tpu: bool) -> str:
     One line with what to install or to do.
   """
   kinds = (("GPU", "cuda", gpus), ("TPU", "tpu", tpu))
-  said = [_why(device, backend) for device, backend, there in kinds if there]
+  said = [why_not(backend) for _, backend, there in kinds if there]
   return (
     f"This run computes on the processor, although this machine has a"
     f" {' and a '.join(device for device, _, there in kinds if there)}: {' '.join(said)}"
@@ -53,8 +53,12 @@ def unused(*, gpus: bool, tpu: bool) -> str:
   )
 
 
-def _why(device: str, backend: str) -> str:
-  """What JAX met, and the way out."""
+def why_not(backend: str) -> str:
+  """What JAX met with the plugin for a kind of device that is there, and the way out.
+
+  Args:
+    backend: "cuda" or "tpu".
+  """
   reason = _failures().get(backend, "")
   if busy := _BUSY.search(reason):
     return (
@@ -76,9 +80,7 @@ def _why(device: str, backend: str) -> str:
     " 'sum_l_jax[cuda12]'.",
     "tpu": "See that no other process uses it, and pip install --upgrade 'sum_l_jax[tpu]'.",
   }[backend]
-  return (
-    f"JAX's plugin for the {device} is installed and fails ({words or 'it says nothing'}). {mend}"
-  )
+  return f"JAX's plugin for {backend} is installed and fails ({words or 'it says nothing'}). {mend}"
 
 
 def _failures() -> dict[str, str]:

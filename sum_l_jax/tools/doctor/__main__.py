@@ -97,12 +97,9 @@ def check_devices() -> Iterator[Finding]:
   if backend != "cpu":
     return
   if multihost.count_gpus(os.environ) and os.environ.get("JAX_PLATFORMS", "cuda") != "cpu":
-    yield (
-      "NVIDIA GPU",
-      "is there, and JAX doesn't use it; pip install -e '.[cuda12]', and see what nvidia-smi says",
-    )
+    yield "NVIDIA GPU", f"is there, and JAX doesn't use it: {platform_errors.why_not('cuda')}"
   if multihost.has_tpu() and os.environ.get("JAX_PLATFORMS", "") != "cpu":
-    yield "TPU", "is there, and JAX doesn't use it; pip install -e '.[tpu]'"
+    yield "TPU", f"is there, and JAX doesn't use it: {platform_errors.why_not('tpu')}"
 
 
 def check_others() -> Iterator[Finding]:

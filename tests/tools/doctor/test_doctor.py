@@ -53,7 +53,7 @@ def test_an_idle_accelerator_is_a_problem(monkeypatch):
   monkeypatch.setattr(multihost, "count_gpus", lambda environment: 2)
   monkeypatch.setattr(multihost, "has_tpu", lambda: True)
   found = _problems(check_devices())
-  assert ".[cuda12]" in found["NVIDIA GPU"] and ".[tpu]" in found["TPU"]
+  assert "sum_l_jax[cuda12]" in found["NVIDIA GPU"] and "sum_l_jax[tpu]" in found["TPU"]
   monkeypatch.setenv("JAX_PLATFORMS", "cpu")
   assert not _problems(check_devices())
 
