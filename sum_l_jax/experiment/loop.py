@@ -195,13 +195,15 @@ def _train_stage(
       where = f"{folder} at step {start}"
       hand_over.check_same_data(trainer.card, checkpoints.meta(start), where)
     calendar = Calendar.of(trainer, start or 0, max(stop, start or 0))
-    watched = _watched(trainer)
+    done = start is not None and start >= stop
+    # A stage that is done scores nothing more, unless its last state was not judged yet.
+    watched = [] if done and not settings.checkpoint.best else _watched(trainer)
     best = best_watch.BestWatch.of_stage(
       settings, stage, _names(watched), checkpoints, calendar.start
     )
     owed = best is not None and is_owed(calendar, best.known.evaluated)
     over = best is not None and best.is_over and not owed
-    if start is not None and (over or (start >= stop and not owed)):
+    if start is not None and (over or (done and not owed)):
       early = f" of {total}, as it got no better" if start < total and over else ""
       logging.info("%s: complete at step %d%s", stage, start, early)
       probe_choice.choose(trainer, checkpoints, workdir)
