@@ -3,11 +3,15 @@
   python -m sum_l_jax.main --config=configs/demo.py --workdir=runs/demo
   python -m sum_l_jax.main --config=configs/epic55.py:method=fpv_only \
       --workdir=runs/fpv --config.ego.dataset=data/epic55 --config.seed=1
-  python -m sum_l_jax.main --config=configs/demo.py --workdir=runs/demo \
-      --mode=eval
 
-The same command again resumes where it stopped. SIGTERM and Ctrl-C let a
-training finish its step and save; the exit status is then 75.
+The same command again resumes where it stopped, and so does --workdir alone:
+
+  python -m sum_l_jax.main --workdir=runs/demo
+  python -m sum_l_jax.main --workdir=runs/demo --mode=eval
+  python -m sum_l_jax.main --workdir=runs/demo --config.joint_stage.total="400 steps"
+
+The last one extends a run. SIGTERM and Ctrl-C let a training finish its step and save;
+the exit status is then 75.
 """
 
 from __future__ import annotations
@@ -33,9 +37,12 @@ import absl.logging
 from etils import epath
 from ml_collections import config_flags
 
-from sum_l_jax.checkpoint import integrity
+import sum_l_jax
+from sum_l_jax.config import extension
+from sum_l_jax.config import field_names
 from sum_l_jax.config import read
 from sum_l_jax.config import starting_weights
+from sum_l_jax.config import typed_arguments
 from sum_l_jax.config.schema import JOINT_STAGE
 from sum_l_jax.config.schema import Settings
 from sum_l_jax.system import addresses
@@ -64,7 +71,11 @@ if TYPE_CHECKING:
 # stays quick, and XLA's flags can still be set.
 
 _CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "Config file, e.g. configs/epic55.py:method=sum_l.", lock_config=True
+  "config",
+  None,
+  "Config file, e.g. configs/epic55.py:method=sum_l, or the workdir of a run, for its settings."
+  " Without it, the settings are those that --workdir holds.",
+  lock_config=True,
 )
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder of checkpoints, logged numbers and result.json."
@@ -113,25 +124,9 @@ _VERBOSE = flags.DEFINE_bool(
   "Show what libraries log and what XLA advises; without it that is shown after an error.",
 )
 _DEBUG = flags.DEFINE_bool("debug", False, "Show the stack trace of an error in the input.")
-flags.mark_flags_as_required(["config", "workdir"])
 
+_HELP = ("h", "help", "helpshort", "helpfull", "?")
 _OURS = ("sum_l_jax", "data_prep")
-
-
-def _check_workdir(workdir: epath.Path, text: str) -> None:
-  """Refuses a workdir that holds a run with another config."""
-  path = workdir / run_files.CONFIG
-  # Nothing learnt yet: a mistake in the first command can be corrected.
-  folders = storage.matching(workdir, "*/checkpoints")
-  if not storage.is_file(path) or not any(map(integrity.steps, folders)):
-    return
-  changed = read.differences(storage.read_text(path), text)
-  if changed:
-    raise ValueError(
-      f"{workdir} holds a run with another config; {len(changed)} field(s)"
-      f" differ: {'; '.join(changed[:8])}. Give another --workdir, or the"
-      " same config to resume."
-    )
 
 
 def _check_start(settings: Settings) -> None:
@@ -330,6 +325,7 @@ def run(
     ValueError, FileNotFoundError: what a user can mend.
   """
   from sum_l_jax import build
+  from sum_l_jax.experiment import run_settings
 
   workdir = addresses.path(workdir, what="--workdir")
   addresses.check(str(checkpoint), what="--checkpoint")
@@ -347,10 +343,12 @@ def run(
     )
   _make_workdir(workdir)
   mesh = _start(settings)
+  extensions: list[extension.Extension] = []
   with _alone_in(workdir, command or f"sum_l_jax.main.run, mode {mode!r}"):
     if mode == "train":
       # A command that is refused here is no start of the run that is there.
-      _check_workdir(workdir, settings.to_json())
+      extensions = run_settings.check(workdir, settings)
+    run_settings.say_differences(workdir, settings)
     with _status(workdir if mode == "train" else None, mesh, began) as status, _trackers():
       return _run(
         settings,
@@ -361,6 +359,7 @@ def run(
         command=command,
         window=window,
         status=status,
+        extensions=extensions,
       )
 
 
@@ -405,16 +404,17 @@ def _run(
   command: str,
   window: profile_window.Window | None,
   status: run_status.RunStatus,
+  extensions: list[extension.Extension],
 ) -> str:
   """Does the work of `run` in a workdir that is this run's own."""
   import jax
 
   from sum_l_jax.experiment import final
   from sum_l_jax.experiment import goodput
+  from sum_l_jax.experiment import run_settings
   from sum_l_jax.experiment import run_starts
   from sum_l_jax.train import wandb_writer
 
-  text = settings.to_json()
   _prepare_data(settings)
   if peers.joined():
     from sum_l_jax.experiment import host_statement
@@ -422,7 +422,7 @@ def _run(
     peers.compare(host_statement.make(settings, mode=mode, checkpoint=checkpoint))
   if mode == "train":
     if jax.process_index() == 0:
-      storage.write_text(workdir / run_files.CONFIG, text)
+      run_settings.write(workdir, settings, extensions)
       if command:
         storage.write_text(workdir / run_files.COMMAND, command + "\n")
       run_starts.record(workdir, command=command, mesh=mesh)
@@ -465,25 +465,6 @@ def _report(workdir: epath.Path) -> None:
     if not reason and not isinstance(error, (ValueError, OSError)):
       raise
     absl.logging.warning("There is no report: %s", reason or error)
-
-
-def _check_arguments(arguments: list[str]) -> None:
-  """Names what ml_collections would answer with a bare traceback."""
-  addresses.check_arguments(arguments)
-  for argument in arguments:
-    name, _, value = argument.lstrip("-").partition("=")
-    name = name.removeprefix("no") if name.startswith("noconfig.") else name
-    if not argument.startswith("-"):
-      continue
-    if name.startswith("config."):
-      read.check_field_name(name.removeprefix("config.").split("[")[0])
-    path = epath.Path(value.partition(":")[0])
-    if name == "config" and value and not path.is_file():
-      found = [str(path) for path in storage.matching("configs", "*.py")]
-      raise ValueError(
-        f"There is no config file {str(path)!r}. In the project's folder"
-        f" there are {found or 'none: change into it'}."
-      )
 
 
 def _is_worth_reading(record: logging.LogRecord) -> bool:
@@ -534,8 +515,7 @@ def _is_first() -> bool:
 
 def main(argv: Sequence[str]) -> None:
   """Runs the command; its exit status says how it ended."""
-  if len(argv) > 1:
-    raise app.UsageError(f"Unexpected arguments {argv[1:]}.")
+  del argv  # `_parse` leaves nothing but the flags.
   _set_up_logging(verbose=_VERBOSE.value)
   try:
     _connect()
@@ -596,27 +576,26 @@ def _fail(error: BaseException) -> NoReturn:
   sys.exit(2)
 
 
-def _with_found_config(argument: str) -> str:
-  """`--config=` of a file of this project, wherever the command is run."""
-  name, equals, value = argument.partition("=")
-  if equals and name.lstrip("-") == "config":
-    return f"{name}={read.find_file(value)}"
-  return argument
-
-
 def _parse(argv: list[str]) -> list[str]:
-  # ml_collections reads the command line for itself.
-  sys.argv[1:] = map(_with_found_config, sys.argv[1:])
-  argv = [argv[0], *map(_with_found_config, argv[1:])]
+  typed = list(argv[1:])
+  if "--version" in typed:
+    sys.stdout.write(f"sum_l_jax {sum_l_jax.__version__}\n")
+    sys.exit(0)
+  asks = [name for name in (argument.lstrip("-") for argument in typed) if name in _HELP]
+  if asks:
+    return flags.FLAGS([argv[0], "--help" if asks[0] == "h" else f"--{asks[0]}"])
   try:
-    _check_arguments(argv[1:])
-    return flags.FLAGS(argv)
+    arguments = typed_arguments.complete(typed)
+    typed_arguments.check(arguments)
+    # ml_collections reads the command line for itself.
+    sys.argv[1:] = arguments
+    _, *rest = flags.FLAGS([argv[0], *arguments])
+    typed_arguments.check_rest(rest)
   except (ValueError, flags.Error) as error:
-    text = str(error)
-    if "Traceback" in text:  # From inside a config file: its last line says it.
-      text = text.strip().splitlines()[-1].partition(": ")[2]
-    sys.stderr.write(f"\nerror: {text}\nSee --help.\n")
+    sys.stderr.write(f"\nerror: {field_names.explain(error)}\nSee --help.\n")
     sys.exit(2)
+  sys.argv[1:] = typed
+  return [argv[0]]
 
 
 if __name__ == "__main__":

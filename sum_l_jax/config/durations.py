@@ -8,6 +8,30 @@ import re
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)[\s_]*(steps?|epochs?|percent|%)\s*")
 
 
+def check(duration: str, field: str) -> re.Match[str]:
+  """Checks that a text is a duration.
+
+  Raises:
+    ValueError: it is not; names the config's field.
+  """
+  match = _DURATION.fullmatch(str(duration))
+  if not match:
+    raise ValueError(
+      f"config.{field} must be a duration such as '30 epochs', '300 steps'"
+      f" or '10 percent', got {duration!r}."
+    )
+  return match
+
+
+def is_longer(duration: str, than: str) -> bool:
+  """Whether a duration is more of the same unit than another; False for other units."""
+  found = [_DURATION.fullmatch(str(text)) for text in (duration, than)]
+  if not (found[0] and found[1]):
+    return False
+  (more, unit), (less, other) = (match.groups() for match in found if match)
+  return unit[0] == other[0] and float(more) > float(less)
+
+
 @dataclasses.dataclass(frozen=True)
 class Clock:
   """Turns the durations of one stage into steps; the only place that does.
@@ -32,12 +56,7 @@ class Clock:
     Raises:
       ValueError: the text is unreadable, or a percentage without a whole.
     """
-    match = _DURATION.fullmatch(str(duration))
-    if not match:
-      raise ValueError(
-        f"config.{field} must be a duration such as '30 epochs', '300 steps'"
-        f" or '10 percent', got {duration!r}."
-      )
+    match = check(duration, field)
     amount, unit = float(match.group(1)), match.group(2)
     if unit.startswith("step"):
       return round(amount)

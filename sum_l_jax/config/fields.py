@@ -139,6 +139,22 @@ def _converted(value: Any, kind: Any) -> Any:
   return value if type(value) is kind else None
 
 
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+_PLURALS = {int: "whole numbers", float: "numbers", bool: "true or false", str: "texts"}
+_SAMPLES = {int: (256, 320), float: (0.5, 1.0), str: ("first", "second")}
+
+
+def describe_kind(field: Field) -> str:
+  """What a field must be, in words, with how a list is typed."""
+  if typing.get_origin(field.kind) is not tuple:
+    return _KINDS[field.kind]
+  kind, *others = typing.get_args(field.kind)
+  count = "" if others == [Ellipsis] else f"{1 + len(others)} "
+  sample = field.default if any(field.default) else _SAMPLES[kind]
+  typed = ",".join(map(repr, sample))
+  return f'{count}{_PLURALS[kind]}, as in --config.{field.name}="({typed})"'
+
+
 def checked(field: Field, given: Any) -> Any:
   """A value as the type of its field.
 
@@ -154,8 +170,7 @@ def checked(field: Field, given: Any) -> Any:
   if about.choices and value not in about.choices:
     raise ValueError(f"config.{field.name} must be one of {about.choices}, got {given!r}.")
   if value is None:
-    kind = field.kind if typing.get_origin(field.kind) else field.kind.__name__
-    raise ValueError(f"config.{field.name} must be of type {kind}, got {given!r}.")
+    raise ValueError(f"config.{field.name} must be {describe_kind(field)}, got {given!r}.")
   if about.allowed and not about.allowed.holds(value):
     raise ValueError(f"config.{field.name} must {about.allowed.text}, got {value!r}.")
   return value

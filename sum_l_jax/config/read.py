@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
-import difflib
 import json
 import re
 from typing import Any
@@ -24,17 +23,26 @@ from ml_collections import config_flags
 
 from sum_l_jax import loss_options
 from sum_l_jax import types
+from sum_l_jax.config import durations
+from sum_l_jax.config import field_names
 from sum_l_jax.config import presets
 from sum_l_jax.config import schema
 from sum_l_jax.config import stored_features
 from sum_l_jax.config import trained_layers
 from sum_l_jax.system import addresses
 from sum_l_jax.system import checked_json
+from sum_l_jax.system import run_files
 from sum_l_jax.system import sharding_rules
+from sum_l_jax.system import storage
+
+# Where a run's config.json tells how it was extended, beside the fields.
+EXTENDED = "extended"
 
 # A config file's values, which may still change.
 Config = config_dict.ConfigDict
 
+# The config file that reads the settings of a run.
+_STORED_RUN = epath.Path(__file__).with_name("stored_run.py")
 _STOP_AT = re.compile(rf"(({'|'.join(schema.STAGES)}):\d+)?")
 
 
@@ -105,19 +113,34 @@ def find_file(path: str) -> str:
 
   Args:
     path: "configs/demo.py:method=sum_l"; a file, or the name of one of
-      `configs/` with that folder or without.
+      `configs/` with that folder or without, and with ".py" or without; or a workdir of
+      a run or its config.json, for the settings of that run.
 
   Returns:
     The same with another path, or the argument where there is no such file.
   """
+  if holds_run(path):
+    return f"{_STORED_RUN}:{path}"
   name, colon, arguments = path.partition(":")
   file = epath.Path(name)
   if not file.is_file() and str(file.parent) in (".", "configs"):
     package = epath.Path(__file__).parents[1]
     for folder in (package / "configs", package.parent / "configs"):
-      if (folder / file.name).is_file():
-        return f"{folder / file.name}{colon}{arguments}"
+      for found in (folder / file.name, folder / f"{file.name}.py"):
+        if found.is_file():
+          return f"{found}{colon}{arguments}"
   return path
+
+
+def holds_run(path: str) -> bool:
+  """Whether a path is the workdir of a run, or the config.json in it."""
+  try:
+    place = addresses.path(path)
+  except ValueError:
+    return False
+  if place.name == run_files.CONFIG:
+    return storage.is_file(place)
+  return bool(path) and storage.is_file(place / run_files.CONFIG)
 
 
 def read_file(path: str, overrides: Sequence[str] = ()) -> config_dict.ConfigDict:
@@ -136,7 +159,7 @@ def read_file(path: str, overrides: Sequence[str] = ()) -> config_dict.ConfigDic
     raise ValueError(f"There is no config file {str(file)!r}.")
   for override in overrides:
     name = override.partition("=")[0].removeprefix("--config.")
-    check_field_name(name.split("[")[0])
+    field_names.check(name.split("[")[0])
   arguments = ["read", f"--config={path}", *overrides]
   values = flags.FlagValues()
   holder = config_flags.DEFINE_config_file(
@@ -145,7 +168,7 @@ def read_file(path: str, overrides: Sequence[str] = ()) -> config_dict.ConfigDic
   try:
     values(arguments)
   except flags.Error as error:
-    raise ValueError(str(error).strip().splitlines()[-1]) from error
+    raise ValueError(field_names.explain(error)) from error
   return holder.value
 
 
@@ -194,21 +217,6 @@ def flatten(config: config_dict.ConfigDict | dict[str, Any], prefix: str = "") -
   return out
 
 
-def check_field_name(name: str) -> None:
-  """Raises ValueError for a field that does not exist, with close matches."""
-  known = [field.name for field in schema.fields()]
-  if name in known or name in schema.sections():
-    return
-  close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-  last = name.rsplit(".", 1)[-1]
-  close += [k for k in known if k.rsplit(".", 1)[-1] == last and k not in close]
-  raise ValueError(
-    f"There is no config field {name!r}."
-    + (f" Did you mean {' or '.join(close[:3])}?" if close else "")
-    + " All fields, with their meaning, are in sum_l_jax/config/schema.py."
-  )
-
-
 def resolve(config: config_dict.ConfigDict, backbones: Mapping[str, Sampling]) -> schema.Settings:
   """Checks a config and fills in what method, objective and backbone imply.
 
@@ -228,7 +236,7 @@ def resolve(config: config_dict.ConfigDict, backbones: Mapping[str, Sampling]) -
   """
   values = flatten(config.copy_and_resolve_references())
   for name, value in values.items():
-    check_field_name(name)
+    field_names.check(name)
     texts = value if isinstance(value, (tuple, list)) else (value,)
     for text in texts:
       if isinstance(text, str):
@@ -238,7 +246,7 @@ def resolve(config: config_dict.ConfigDict, backbones: Mapping[str, Sampling]) -
   _check_combinations(given)
   _check_groups(given)
   _check_best(given)
-  values.update(_implied(given, values))
+  values.update(preset_fields(given, values))
   implied = schema.Settings.from_flat(values)
   if why_no_exo_stage(implied):
     values["stages"] = (schema.JOINT_STAGE,)
@@ -342,7 +350,8 @@ def _clip(given: schema.Settings, view: str, encoder: Sampling) -> schema.ViewFr
       f" stored, so that {_place(given, view, 'short_side')}={clip.short_side} has no effect. Set"
       " one of them to (0, 0)."
     )
-  if clip.sampling == types.IN_PARTS and clip.stride:
+  # The encoder's own distance is what stored settings have, see below.
+  if clip.sampling == types.IN_PARTS and clip.stride not in (0, encoder.stride):
     raise ValueError(
       f"{_place(given, view, 'stride')}={clip.stride} has no effect on frames of equal parts."
       f" Leave it 0, or set {_place(given, view, 'sampling')} to {types.BY_STRIDE!r}."
@@ -419,7 +428,7 @@ def _cross_view(given: schema.Settings) -> tuple[str, str]:
   return "", ""
 
 
-def _implied(given: schema.Settings, values: Mapping[str, Any]) -> dict[str, Any]:
+def preset_fields(given: schema.Settings, values: Mapping[str, Any]) -> dict[str, Any]:
   """What method and objective put in the place of fields.
 
   A method goes before the objective, and whoever names a cross-view term has
@@ -525,8 +534,14 @@ def _check_positives(settings: schema.Settings) -> None:
 
 def _check_ranges(given: schema.Settings) -> None:
   """Ranges that depend on another field."""
+  durations.check(given.eval.every, "eval.every")
+  durations.check(given.checkpoint.every, "checkpoint.every")
   for name in schema.STAGES:
     stage = given.stage(name)
+    for field in ("total", "warmup"):
+      durations.check(getattr(stage, field), f"{name}_stage.{field}")
+    for boundary in stage.boundaries:
+      durations.check(boundary, f"{name}_stage.boundaries")
     if len(stage.boundaries) != len(stage.factors):
       raise ValueError(
         f"config.{name}_stage.boundaries and .factors must have the same length, got"
@@ -686,6 +701,7 @@ def with_defaults(text: str) -> dict[str, Any]:
 def _saved(text: str) -> dict[str, Any]:
   try:
     found = checked_json.decode(text, checked_json.Object)
+    found.pop(EXTENDED, None)
     for name, default in json.loads(schema.Settings().to_json()).items():
       if isinstance(default, str | list) and not isinstance(
         found.get(name, default), type(default)
@@ -714,8 +730,8 @@ def without_places(fields: Mapping[str, Any]) -> dict[str, Any]:
   return {name: meaning(v) if name in moving else v for name, v in fields.items()}
 
 
-def differences(old: str, new: str) -> list[str]:
-  """Fields that differ between two `to_json` texts and matter for training.
+def changed_fields(old: str, new: str) -> list[str]:
+  """Names of the fields that differ between two `to_json` texts and matter for training.
 
   Data may have moved: checkpoints know them by their contents.
   """
@@ -723,7 +739,15 @@ def differences(old: str, new: str) -> list[str]:
   before, after = without_places(old_fields), without_places(new_fields)
   runtime = {field.name for field in schema.fields() if field.about.runtime}
   return [
-    f"{name}: {old_fields.get(name)!r} -> {new_fields.get(name)!r}"
+    name
     for name in sorted(old_fields.keys() | new_fields.keys())
     if before.get(name) != after.get(name) and name not in runtime
+  ]
+
+
+def differences(old: str, new: str) -> list[str]:
+  """The `changed_fields` with their values."""
+  before, after = with_defaults(old), _saved(new)
+  return [
+    f"{name}: {before.get(name)!r} -> {after.get(name)!r}" for name in changed_fields(old, new)
   ]

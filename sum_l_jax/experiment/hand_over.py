@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+import dataclasses
 from typing import Any
 
 from absl import logging
@@ -13,6 +14,8 @@ from sum_l_jax import build
 from sum_l_jax import types
 from sum_l_jax.checkpoint import manager
 from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.config import read
+from sum_l_jax.config.schema import Settings
 from sum_l_jax.evaluation import towers
 from sum_l_jax.train.state import TrainState
 from sum_l_jax.train.state import Tree
@@ -41,9 +44,28 @@ def first_state(
   """The state of the checkpoint at step `start`; for None, one at step 0."""
   if start is None:
     return trainer.initial_state(starting_weights(trainer, workdir))
+  _say_extension(trainer, checkpoints.meta(start), start)
   state = checkpoints.restore(start, trainer.abstract_state())
   logging.info("%s: goes on from step %d", trainer.stage, start)
   return state
+
+
+def _say_extension(trainer: build.Trainer, card: Mapping[str, Any], step: int) -> None:
+  """Says what becomes of the learning rate where the stage has got a longer total."""
+  fields = read.with_defaults(card["config"])
+  before = dataclasses.replace(trainer, settings=Settings.from_flat(fields))
+  old, new = before.section.total, trainer.section.total
+  if old != new:
+    logging.info(
+      "%s: extended from %s to %s at step %d. The learning rate follows the schedule of the new"
+      " total from there: it was %.4g in the last step and is %.4g in the next one.",
+      trainer.stage,
+      old,
+      new,
+      step,
+      float(before.schedule(step - 1)),
+      float(trainer.schedule(step)),
+    )
 
 
 def starting_weights(trainer: build.Trainer, workdir: epath.Path) -> tuple[Tree, Tree]:

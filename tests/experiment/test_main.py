@@ -523,9 +523,13 @@ def command(*arguments):
     (["--config=configs/demo.py:methods=1", "--workdir=x"], "expected key=value with a key out of"),
     (["--config=configs/nowhere.py", "--workdir=x"], "configs/nowhere.py"),
     (["--config=configs/demo.py"], "--workdir"),
-    (["--config=configs/demo.py", "--workdir=x", "--mode=test"], "train|eval"),
+    (["--config=configs/demo.py", "--workdir=x", "--mode=test"], "must be train or eval"),
     (["--config=configs/demo.py", "--workdir=x", "--mode=eval"], "there is no workdir 'x'"),
-    (["--config=configs/demo.py", "--workdir=x", "--config.seed=abc"], "--config.seed=abc"),
+    (
+      ["--config=configs/demo.py", "--workdir=x", "--config.seed=abc"],
+      "must be a whole number, got",
+    ),
+    (["--workdir=x"], "--workdir=x holds no run"),
   ],
 )
 def test_command_line_errors_are_one_block(arguments, words):
