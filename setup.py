@@ -69,7 +69,9 @@ setuptools.setup(
     "sum_l_jax.tools": ["*.jinja"],
     "sum_l_jax.tools.serve": ["*.html"],
   },
-  entry_points={"console_scripts": ["sum-l = sum_l_jax.__main__:main"]},
+  entry_points={
+    "console_scripts": [f"{name} = sum_l_jax.__main__:main" for name in ("sum-l", "sum_l_jax")]
+  },
   install_requires=[
     "absl-py>=2.1",
     "array-record>=0.8,<0.9",

@@ -46,9 +46,7 @@ def export(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
   """Runs the command and returns its exit status."""
   parser = command_line.make_parser("data_prep.export_weights", __doc__)
-  parser.add_argument(
-    "--checkpoint", required=True, metavar="DIR", help="workdir, checkpoint folder or .npz file"
-  )
+  command_line.add_run(parser)
   parser.add_argument("--output", required=True, metavar="FILE.npz")
   parser.add_argument("--encoder_only", action="store_true", help="leave heads and projections out")
   for view in ("ego", "exo"):

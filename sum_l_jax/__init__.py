@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -58,3 +59,11 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
   return sorted({*globals(), *__all__})
+
+
+if sys.argv[:1] == ["-m"]:
+  # Python looks for the module of `python -m sum_l_jax.NAME`, and would say only that
+  # there is none.
+  from sum_l_jax.system import commands
+
+  commands.check_module(__name__)

@@ -3,13 +3,14 @@
 python -m sum_l_jax
 python -m sum_l_jax predict --checkpoint=runs/demo video.mp4
 
-`sum-l` is the same, where the package is installed.
+`sum-l` and `sum_l_jax` are the same, where the package is installed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import os
 import sys
 
 from sum_l_jax.system import commands
@@ -17,6 +18,16 @@ from sum_l_jax.system import commands
 ABOUT = """\
 Trains two-view video encoders and puts them to use. Data and weights are
 prepared with `python -m data_prep`."""
+
+# Names of the console scripts.
+PROGRAMS = ("sum-l", "sum_l_jax")
+_RUN = "python -m sum_l_jax train --workdir=RUN"
+# What people call what a training command does.
+_WORDS = {
+  **dict.fromkeys(("main", "run", "fit"), "python -m sum_l_jax train --config=FILE --workdir=RUN"),
+  **dict.fromkeys(("resume", "continue", "extend"), _RUN),
+  **dict.fromkeys(("eval", "evaluate", "test", "validate"), f"{_RUN} --mode=eval"),
+}
 
 
 def find() -> dict[str, commands.Command]:
@@ -27,7 +38,9 @@ def find() -> dict[str, commands.Command]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
   """Runs the command that the first argument names, or lists all."""
-  return commands.main("sum-l", ABOUT, find(), arguments)
+  program = os.path.basename(sys.argv[0])
+  prog = program if program in PROGRAMS else "python -m sum_l_jax"
+  return commands.main(prog, ABOUT, find(), arguments, _WORDS)
 
 
 if __name__ == "__main__":

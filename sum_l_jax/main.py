@@ -37,7 +37,6 @@ import absl.logging
 from etils import epath
 from ml_collections import config_flags
 
-import sum_l_jax
 from sum_l_jax.config import extension
 from sum_l_jax.config import field_names
 from sum_l_jax.config import read
@@ -46,6 +45,7 @@ from sum_l_jax.config import typed_arguments
 from sum_l_jax.config.schema import JOINT_STAGE
 from sum_l_jax.config.schema import Settings
 from sum_l_jax.system import addresses
+from sum_l_jax.system import commands
 from sum_l_jax.system import compile_cache
 from sum_l_jax.system import extras
 from sum_l_jax.system import lease
@@ -579,7 +579,7 @@ def _fail(error: BaseException) -> NoReturn:
 def _parse(argv: list[str]) -> list[str]:
   typed = list(argv[1:])
   if "--version" in typed:
-    sys.stdout.write(f"sum_l_jax {sum_l_jax.__version__}\n")
+    sys.stdout.write(f"{commands.version()}\n")
     sys.exit(0)
   asks = [name for name in (argument.lstrip("-") for argument in typed) if name in _HELP]
   if asks:

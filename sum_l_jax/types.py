@@ -29,6 +29,28 @@ Glossary:
 
 from __future__ import annotations
 
+if __name__ == "types":
+  # Python looks for its own module of this name here, where a file of this folder runs as
+  # a script, as in `python sum_l_jax/main.py`. Nothing can be imported then, so Python
+  # starts once more, with the file as a module of the package.
+  import os
+  import sys
+
+  _here = os.path.dirname(os.path.abspath(__file__))
+  _script = os.path.abspath(sys.argv[0])
+  if sys.argv[0] in ("-m", "-c", "") or _here not in (_script, os.path.dirname(_script)):
+    raise ImportError(
+      f"{_here!r} must not be in Python's path, where {__file__!r} is taken for Python's own"
+      " module: start Python in the folder above it, which PYTHONPATH may name."
+    )
+  _module = os.path.relpath(_script, os.path.dirname(_here)).removesuffix(".py")
+  _options = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv)]
+  _path = [os.path.dirname(_here), *filter(None, [os.environ.get("PYTHONPATH")])]
+  os.environ["PYTHONPATH"] = os.pathsep.join(_path)
+  # -P leaves the working folder, which may be this one, out of Python's path.
+  _module = _module.replace(os.sep, ".")
+  os.execv(sys.executable, [sys.executable, *_options, "-P", "-m", _module, *sys.argv[1:]])
+
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses

@@ -15,6 +15,7 @@ import sys
 import pytest
 
 import sum_l_jax
+from sum_l_jax import __main__
 from sum_l_jax.system import extras
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -143,11 +144,13 @@ def test_training_is_installed_without_what_only_extras_need(wheel):
   assert not heavy & _declared(wheel["requires"])
 
 
-def test_the_console_script_is_the_door(wheel):
-  (script,) = wheel["scripts"]
-  name, module, function = re.fullmatch(r"(\S+) = (\S+):(\S+)", script).groups()
-  assert name == "sum-l"
-  assert callable(getattr(importlib.import_module(module), function))
+def test_the_console_scripts_are_the_door(wheel):
+  names = []
+  for script in wheel["scripts"]:
+    name, module, function = re.fullmatch(r"(\S+) = (\S+):(\S+)", script).groups()
+    names.append(name)
+    assert callable(getattr(importlib.import_module(module), function))
+  assert sorted(names) == sorted(__main__.PROGRAMS)
 
 
 def test_version_agrees(wheel):

@@ -14,6 +14,7 @@ import shlex
 import sys
 import textwrap
 from typing import Any
+from typing import NoReturn
 
 from etils import epath
 
@@ -24,17 +25,114 @@ from sum_l_jax.system import storage
 from sum_l_jax.system import storage_errors
 from sum_l_jax.system import text_cleaning
 
+_ROOT = "sum_l_jax", "data_prep"
 
-def make_parser(command: str | None, doc: str | None, **options: Any) -> argparse.ArgumentParser:
+
+class Parser(argparse.ArgumentParser):
+  """A parser whose errors are one block that says what to type.
+
+  Attributes:
+    run_field: attribute that must name a run, in an option or as an argument; "" is none.
+    run_name: what that argument is called in the help.
+  """
+
+  run_field, run_name = "", ""
+  _typed: Sequence[str] = ()
+
+  def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+    """Parses, and checks that a run is named where one is needed."""
+    self._typed = list(sys.argv[1:] if args is None else args)
+    found, rest = super().parse_known_args(args, namespace)
+    if self.run_field and not getattr(found, self.run_field):
+      self.error(f"the run is missing: give {self.run_name} or --workdir={self.run_name}")
+    return found, rest
+
+  def error(self, message: str) -> NoReturn:
+    """Ends the process with the error, what may be meant, and an example."""
+    known = [name for action in self._actions for name in action.option_strings]
+    lines = [message.removesuffix(".") + "."]
+    for name in (text.partition("=")[0] for text in self._typed if text.startswith("--")):
+      # argparse takes the beginning of an option for it.
+      if name.startswith("--config.") or any(option.startswith(name) for option in known):
+        continue
+      lines.append(f"There is no option {name}{close_match(name, known)}.")
+    if example := self._example():
+      lines.append(f"For example: {example}")
+    lines.append("--help says all.")
+    self.exit(2, error_block("\n".join(lines)) + "\n")
+
+  def _example(self) -> str:
+    """The first command in the description, in one line."""
+    lines = (self.description or "").splitlines()
+    start = next((i for i, line in enumerate(lines) if line.strip().startswith(self.prog)), None)
+    if start is None:
+      return ""
+    parts = [lines[start].strip()]
+    while parts[-1].endswith("\\") and start + len(parts) < len(lines):
+      parts.append(lines[start + len(parts)].strip())
+    return " ".join(part.removesuffix("\\").strip() for part in parts)
+
+
+def make_parser(command: str | None, doc: str | None, **options: Any) -> Parser:
   """Makes a parser whose help is the docstring of the command's module.
 
   Args:
-    command: module that is run, such as "sum_l_jax.tools.predict".
+    command: module that is run, such as "sum_l_jax.tools.predict"; empty where its file
+      is run as a script, which is then looked at.
     doc: docstring of the module.
     **options: further arguments of `argparse.ArgumentParser`.
   """
   options = {"formatter_class": argparse.RawDescriptionHelpFormatter, **options}
-  return argparse.ArgumentParser(prog=f"python -m {command}", description=doc, **options)
+  return Parser(prog=f"python -m {command or _script()}", description=doc, **options)
+
+
+def _script() -> str:
+  """The module of the file that Python runs."""
+  path = os.path.abspath(getattr(sys.modules["__main__"], "__file__", None) or sys.argv[0])
+  parts = os.path.splitext(path)[0].split(os.sep)
+  start = next((i for i, part in reversed(list(enumerate(parts))) if part in _ROOT), 0)
+  return ".".join(parts[start:]).removesuffix(".__main__")
+
+
+def add_run(
+  parser: argparse.ArgumentParser, *options: str, required: bool = True, **about: Any
+) -> None:
+  """Adds the option that names a run, whose workdir is always taken as --workdir.
+
+  Args:
+    parser: parser of the command.
+    *options: further names of the option; the first one names the attribute.
+    required: whether it must be given; else it is "".
+    **about: further arguments of `add_argument`.
+  """
+  names = [*(options or ("--checkpoint",)), "--workdir"]
+  field = names[0].lstrip("-")
+  about = {"metavar": "RUN", "help": "workdir, checkpoint folder or .npz file", **about}
+  parser.add_argument(*names, dest=field, required=required, default="", **about)
+
+
+def add_workdir(
+  parser: Parser, help_text: str, *, field: str = "workdir", needed: bool = True
+) -> None:
+  """Adds a run as an argument, RUN, for which --workdir=RUN may stand as well.
+
+  Args:
+    parser: parser of the command.
+    help_text: what it is.
+    field: attribute that has it; a list of several where it is called "workdirs".
+    needed: whether there must be one.
+  """
+  several = field == "workdirs"
+  count = "*" if several else "?"
+  action = "extend" if several else "store"
+  add = parser.add_argument
+  # Left out, neither of the two must overwrite what the other one found.
+  add(field, nargs=count, action=action, metavar="RUN", default=argparse.SUPPRESS, help=help_text)
+  own = {"nargs": 1} if several else {}
+  same = "the same, as an option"
+  add("--workdir", action=action, dest=field, metavar="RUN", default=None, help=same, **own)
+  if needed:
+    parser.run_field, parser.run_name = field, "RUN"
 
 
 def check_output(

@@ -15,9 +15,11 @@ import dataclasses
 import importlib.util
 import pathlib
 import runpy
+import shlex
 import shutil
 import sys
 import textwrap
+import types
 
 from sum_l_jax.system import command_line
 
@@ -90,8 +92,67 @@ def listing(commands: Iterable[Command], width: int | None = None) -> str:
   )
 
 
+# The doors behind which commands are, with what belongs in front of their names.
+_DOORS = {
+  "python -m sum_l_jax": "sum_l_jax.tools",
+  "python -m data_prep": "data_prep",
+}
+
+
+def version() -> str:
+  """Name and version of the package, as --version prints it."""
+  package = __name__.partition(".")[0]
+  return f"{package} {sys.modules[package].__version__}"
+
+
+def check_module(package: str) -> None:
+  """Ends the process with advice where `python -m` names a module that is not there.
+
+  Args:
+    package: the package that Python has imported on the way to the module.
+  """
+  given = sys.orig_argv
+  at = next((i for i, argument in enumerate(given) if argument.startswith("-m")), None)
+  if at is None:
+    return
+  name = given[at].removeprefix("-m") or " ".join(given[at + 1 : at + 2])
+  if not name.startswith(f"{package}."):
+    return
+  try:
+    if importlib.util.find_spec(name):
+      return
+  except ModuleNotFoundError:  # Of a parent that is not there either.
+    pass
+  command = name.removeprefix(f"{package}.").removeprefix("tools.")
+  rest = shlex.join(given[at + (1 if given[at] != "-m" else 2) :])
+  sys.stderr.write(f"error: there is no module {name}. {advise(command, rest)}\n")
+  sys.exit(2)
+
+
+def advise(name: str, rest: str = "", words: Mapping[str, str] = types.MappingProxyType({})) -> str:
+  """What to type for a command that is not there under this name.
+
+  Args:
+    name: what was typed.
+    rest: what was typed behind it.
+    words: commands by other words for them, of the door that was asked.
+  """
+  if name in words:
+    return f"Type: {words[name]}"
+  places = {door: find(package) for door, package in _DOORS.items()}
+  for door, found in places.items():
+    if name in found:
+      return f"Type: {door} {name} {rest}".rstrip()
+  hint = command_line.close_match(name, [one for found in places.values() for one in found])
+  return f"{hint.strip(' ()').capitalize()} {' and '.join(places)} list all commands.".lstrip()
+
+
 def main(
-  prog: str, about: str, commands: Mapping[str, Command], argv: Sequence[str] | None = None
+  prog: str,
+  about: str,
+  commands: Mapping[str, Command],
+  argv: Sequence[str] | None = None,
+  words: Mapping[str, str] = types.MappingProxyType({}),
 ) -> int:
   """Runs the command that the first argument names, or lists all.
 
@@ -100,6 +161,7 @@ def main(
     about: text above the list.
     commands: commands by name.
     argv: arguments; None takes those of the process.
+    words: what to type for other words that people have for commands.
 
   Returns:
     The exit status: 0 after a list, 2 where there is no such command. A
@@ -107,14 +169,22 @@ def main(
   """
   arguments = list(sys.argv[1:] if argv is None else argv)
   name = arguments[0] if arguments else "--help"
-  if name in ("-h", "--help"):
+  if name == "help" and len(arguments) > 1:
+    name, arguments = arguments[1], [arguments[1], "--help"]
+  if name in ("-V", "--version"):
+    print(version())
+    return 0
+  if name in ("-h", "--help", "help"):
     with command_line.quiet_pipe():
       print(f"usage: {prog} COMMAND [OPTION ...]\n\n{about}\n\n{listing(commands.values())}")
       print(f"\n{prog} COMMAND --help says what a command takes.")
     return 0
   if name not in commands:
     hint = command_line.close_match(name, commands)
-    sys.stderr.write(f"error: there is no command {name!a}{hint}. {prog} lists all.\n")
+    end = f"{hint}. {prog} lists all."
+    if not hint:
+      end = f". {advise(name, shlex.join(arguments[1:]), words)}"
+    sys.stderr.write(f"error: there is no command {name!a}{end}\n")
     return 2
   # As `python -m` would: what a command starts finds the module by its name.
   sys.argv = [name, *arguments[1:]]

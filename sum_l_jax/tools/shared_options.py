@@ -11,12 +11,6 @@ from sum_l_jax.system import command_line
 EMBEDDER = ("clips", "crops", "batch_size", "num_threads")
 
 
-def add_checkpoint(parser: argparse.ArgumentParser) -> None:
-  """Adds --checkpoint."""
-  help_text = "workdir, checkpoint folder or .npz file"
-  parser.add_argument("--checkpoint", required=True, help=help_text)
-
-
 def add_reading(parser: argparse.ArgumentParser, unit: str) -> None:
   """Adds --batch_size and --num_threads.
 
@@ -47,17 +41,24 @@ def make_config_parser(
   command: str | None,
   doc: str | None,
   epilog: str = "Fields of the config are set by --config.x=y.",
-) -> argparse.ArgumentParser:
+  *,
+  workdir: bool = True,
+) -> command_line.Parser:
   """Makes the parser of a command that reads a config; adds --config.
 
   Args:
     command: module that is run.
     doc: docstring of the module.
     epilog: how fields of the config are set.
+    workdir: whether --workdir is the run whose settings are the config.
   """
   parser = command_line.make_parser(command, doc, allow_abbrev=False, epilog=epilog)
-  config_help = "as for sum_l_jax.main, such as configs/demo.py"
-  parser.add_argument("--config", required=True, metavar="FILE[:ARGUMENTS]", help=config_help)
+  config_help = "as for sum_l_jax.main, such as configs/demo.py; or a run, for its settings"
+  about = {"required": True, "metavar": "FILE[:ARGUMENTS]", "help": config_help}
+  if workdir:
+    command_line.add_run(parser, "--config", **about)
+  else:
+    parser.add_argument("--config", **about)
   return parser
 
 

@@ -115,7 +115,7 @@ def _written(command: list[str]) -> list[str]:
   """The paths that a command writes, by its options."""
   options = ["--output", "--overlay"] + ["--workdir"] * (command[0] == "sum_l_jax.main")
   given = [argument.partition("=") for argument in command]
-  return [value for name, _, value in given if name in options and value not in ("csv", "json")]
+  return [value for name, _, value in given if name in options]
 
 
 PAGES = {

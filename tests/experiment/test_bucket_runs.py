@@ -138,7 +138,7 @@ def test_a_whole_small_run(bucket, tmp_path, capsys):
 
   capsys.readouterr()
   video = str(tmp_path / "ego" / "b.mp4")
-  _run_command("predict", f"--checkpoint={workdir}", "--output=json", "--window=0.5", video)
+  _run_command("predict", f"--checkpoint={workdir}", "--format=json", "--window=0.5", video)
   lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
   assert lines and all(line["classes"][0] in VERBS for line in lines)
 

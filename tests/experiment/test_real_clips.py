@@ -209,7 +209,7 @@ def test_predict_command(trained, capsys):
   video = REAL / "exo" / "arm_wrestling.mp4"
   assert (
     main(
-      [f"--checkpoint={trained}", "--window=4", "--stride=3", "--top=2", "--output=csv", str(video)]
+      [f"--checkpoint={trained}", "--window=4", "--stride=3", "--top=2", "--format=csv", str(video)]
     )
     == 0
   )

@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
   add("--narrations", default="", metavar="FILE.npz", help="vectors of the sentences")
   template_help = "sentence with {} for a class's name; may be given several times"
   add("--template", action="append", default=[], metavar="TEXT", help=template_help)
-  add("--checkpoint", default="", help="workdir, checkpoint folder or .npz file")
+  command_line.add_run(parser, required=False)
   embeddings_help = "vectors of the clips, in the place of a checkpoint; or a folder (--list)"
   add("--embeddings", default="", metavar="FILE.npz,...", help=embeddings_help)
   scores_help = "matrix of scores, in the place of clips and sentences"

@@ -46,9 +46,9 @@ def format_comparison(
   return "\n".join(lines)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> command_line.Parser:
   parser = command_line.make_parser("sum_l_jax.tools.compare", __doc__)
-  parser.add_argument("workdirs", nargs="+", help="workdirs of evaluated runs")
+  command_line.add_workdir(parser, "workdirs of evaluated runs", field="workdirs")
   parser.add_argument("--split", default="validation", help="split to compare on (validation)")
   parser.add_argument(
     "--samples",

@@ -30,7 +30,7 @@ SUFFIXES = (".npz", ".parquet")
 
 def _parser() -> argparse.ArgumentParser:
   parser = command_line.make_parser(__package__, __doc__)
-  shared_options.add_checkpoint(parser)
+  command_line.add_run(parser)
   add = parser.add_argument
   datasets_help = "clip data sets, separated by commas"
   add("--datasets", required=True, metavar="DIR[:SPLIT],...", help=datasets_help)

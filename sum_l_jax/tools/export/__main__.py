@@ -24,7 +24,6 @@ from sum_l_jax import types
 from sum_l_jax.system import addresses
 from sum_l_jax.system import command_line
 from sum_l_jax.system import storage
-from sum_l_jax.tools import shared_options
 from sum_l_jax.tools.export import export_format
 
 # jax and what stands on it are imported once the options are read.
@@ -122,7 +121,7 @@ def _batch(text: str) -> int | str:
 
 def _parser() -> argparse.ArgumentParser:
   parser = command_line.make_parser(__package__, __doc__)
-  shared_options.add_checkpoint(parser)
+  command_line.add_run(parser)
   add = parser.add_argument
   add("--output", required=True, metavar="DIR", help="a new folder")
   format_help = "jax: jax.export; saved_model: TensorFlow's; onnx: of ONNX (jax)"

@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
   add = parser.add_argument
   add("videos", nargs="+", metavar="VIDEO_OR_FOLDER")
   model_help = "workdir, checkpoint folder or .npz file of weights"
-  add("--model", required=True, metavar="RUN_OR_WEIGHTS", help=model_help)
+  command_line.add_run(parser, "--model", metavar="RUN_OR_WEIGHTS", help=model_help)
   output_help = "folder for the features; it is made where it is missing"
   add("--output", required=True, type=epath.Path, metavar="FOLDER", help=output_help)
   add("--window", type=int, default=32, help="frames of a window, at --fps (32)")

@@ -2,7 +2,7 @@ r"""Predicts labels of videos from a checkpoint.
 
   python -m sum_l_jax.tools.predict --checkpoint=runs/epic55 VIDEO_OR_FOLDER ...
   python -m sum_l_jax.tools.predict --checkpoint=runs/epic55 --window=2 --stride=1 \
-      --top=5 --output=csv --overlay=labelled.mp4 VIDEO
+      --top=5 --output=labels.csv --overlay=labelled.mp4 VIDEO
 
 Writes a line for each window and task: verb, noun, and the best pairs of both.
 Frames, crop and channel order are those the checkpoint was trained with; its
@@ -16,12 +16,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 import contextlib
+import io
 import sys
 
 from etils import epath
 
 from sum_l_jax.system import command_line
-from sum_l_jax.tools import shared_options
+from sum_l_jax.system import storage
 from sum_l_jax.tools import video_progress
 from sum_l_jax.tools.predict import prediction_files
 
@@ -30,14 +31,16 @@ from sum_l_jax.tools.predict import prediction_files
 
 def _parser() -> argparse.ArgumentParser:
   parser = command_line.make_parser(__package__, __doc__)
-  shared_options.add_checkpoint(parser)
+  command_line.add_run(parser)
   add = parser.add_argument
   add("videos", nargs="+", metavar="VIDEO_OR_FOLDER")
   add("--window", type=float, default=2.0, help="length of a window in seconds (2)")
   add("--stride", type=float, default=1.0, help="seconds from one window to the next (1)")
   add("--top", type=int, default=5, help="classes shown for a task (5)")
+  output_help = "file to write: .txt, .json and .jsonl (JSON lines), or .csv (standard output)"
+  add("--output", type=epath.Path, metavar="FILE", help=output_help)
   formats = prediction_files.FORMATS
-  add("--output", choices=formats, default="text", help="text, JSON lines, or CSV (text)")
+  add("--format", choices=formats, default="", help="what is printed: text, JSON lines, or CSV")
   overlay_help = "also write the video with its best labels; one video only"
   add("--overlay", type=epath.Path, metavar="FILE.mp4", help=overlay_help)
   add("--frames_fps", type=float, help="frame rate of folders of JPEG frames (the checkpoint's)")
@@ -67,8 +70,10 @@ def _predict(options: argparse.Namespace, progress: video_progress.VideoProgress
     if len(videos) != 1:
       raise ValueError(f"--overlay draws on one video, got {len(videos)}: name one.")
     video_overlay.check_output(videos[0], options.overlay)
+  how = prediction_files.choose_format(options.format, options.output)
   model = predictor.load(options.checkpoint, batch_size=options.batch_size)
-  writer = prediction_files.Writer(options.output, sys.stdout)
+  out = io.StringIO() if options.output else sys.stdout
+  writer = prediction_files.Writer(how, out)
   written, drawn, failed = 0, [], 0
   for item in model.stream(
     videos,
@@ -91,6 +96,9 @@ def _predict(options: argparse.Namespace, progress: video_progress.VideoProgress
     if options.overlay:
       drawn.append(item)
   progress.close()
+  if options.output and written:
+    storage.write_text(options.output, out.getvalue())
+    sys.stderr.write(f"wrote {options.output}: {written} lines of windows and tasks\n")
   if failed and len(videos) > 1:
     sys.stderr.write(f"{failed} of {len(videos)} videos could not be read, or not to their end.\n")
   if failed:

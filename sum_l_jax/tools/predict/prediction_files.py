@@ -6,11 +6,36 @@ import dataclasses
 import json
 from typing import TextIO
 
+from etils import epath
+
 from sum_l_jax.prediction import best_labels
+from sum_l_jax.system import command_line
 from sum_l_jax.system import text_cleaning
 
 FORMATS = ("text", "json", "csv")
+# Formats by the ends of file names.
+SUFFIXES = {".txt": "text", ".json": "json", ".jsonl": "json", ".csv": "csv"}
 COLUMNS = ("video", "start", "stop", "task", "rank", "class", "score")
+
+
+def choose_format(how: str, output: epath.Path | None) -> str:
+  """The format that is asked for, or that a file's name says.
+
+  Raises:
+    ValueError: the file's name says none, or another one.
+  """
+  if output is None:
+    return how or "text"
+  of_name = SUFFIXES.get(output.suffix.lower())
+  if of_name is None and str(output) in FORMATS:
+    raise ValueError(
+      f"--output={output} names a file, which must end in one of {tuple(SUFFIXES)}."
+      f" --format={output} prints this format."
+    )
+  command_line.check_output(output, suffixes=tuple(SUFFIXES))
+  if how and how != of_name:
+    raise ValueError(f"--format={how} and --output={output} name two formats. Drop one.")
+  return of_name or "text"
 
 
 class Writer:

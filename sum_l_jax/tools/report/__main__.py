@@ -82,7 +82,7 @@ def write_report(
 def _parser() -> argparse.ArgumentParser:
   parser = command_line.make_parser(__package__, __doc__)
   add = parser.add_argument
-  add("workdir", help="workdir of a run")
+  command_line.add_workdir(parser, "workdir of a run")
   add("--baseline", default="", metavar="WORKDIR", help="an evaluated run to compare with")
   add("--split", default="", help="split for classes and maps (the last evaluated with labels)")
   add("--number", type=int, default=4, help="number of test clips with class maps (4)")

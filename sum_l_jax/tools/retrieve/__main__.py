@@ -26,7 +26,7 @@ from sum_l_jax.tools import shared_options
 
 def _parser() -> argparse.ArgumentParser:
   parser = command_line.make_parser(__package__, __doc__)
-  shared_options.add_checkpoint(parser)
+  command_line.add_run(parser)
   add = parser.add_argument
   add("--keys", required=True, metavar="DIR:SPLIT", help="data set that is searched")
   add("--queries", default="", metavar="DIR:SPLIT", help="data set of clips to query with")

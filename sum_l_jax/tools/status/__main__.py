@@ -89,7 +89,7 @@ def describe(status: run_status.Status, verdict: int, *, now: float) -> str:
 def _parser() -> argparse.ArgumentParser:
   parser = command_line.make_parser(__package__, __doc__)
   add = parser.add_argument
-  add("workdir", help="workdir of a training")
+  command_line.add_workdir(parser, "workdir of a training")
   age_help = "seconds without a sign or a step after which something is wrong (600)"
   add("--max_age", type=float, default=600.0, metavar="SECONDS", help=age_help)
   add("--json", action="store_true", help="print the file, with the verdict")

@@ -39,7 +39,7 @@ from sum_l_jax.tools.study import study_table
 
 def _parser() -> argparse.ArgumentParser:
   epilog = "Fields of the config are set for all runs by --config.x=y."
-  parser = shared_options.make_config_parser(__package__, __doc__, epilog)
+  parser = shared_options.make_config_parser(__package__, __doc__, epilog, workdir=False)
   add = parser.add_argument
   add("--study", required=True, help=f"{', '.join(study_rows.STUDIES)}, or a .json file")
   add("--workdir", required=True, type=epath.Path, help="folder of the study")

@@ -205,7 +205,7 @@ def _parser() -> argparse.ArgumentParser:
   formatter = argparse.RawTextHelpFormatter
   parser = command_line.make_parser(__package__, __doc__, formatter_class=formatter)
   add = parser.add_argument
-  add("workdirs", nargs="*", metavar="RUN", help="workdirs of evaluated runs")
+  command_line.add_workdir(parser, "workdirs of evaluated runs", field="workdirs", needed=False)
   formats = list(challenges.CHALLENGES)
   add("--challenge", choices=formats, default="epic100", help="the format (epic100)")
   add("--split", help="evaluated split (test; for epic55 test_seen,test_unseen)")

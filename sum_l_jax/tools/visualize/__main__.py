@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def _parser() -> argparse.ArgumentParser:
   parser = command_line.make_parser(__package__, __doc__)
-  shared_options.add_checkpoint(parser)
+  command_line.add_run(parser)
   add = parser.add_argument
   add("--dataset", required=True, metavar="DIR", help="a clip data set")
   add("--split", default="test", help="its split (test)")

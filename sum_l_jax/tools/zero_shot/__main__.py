@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
   add("--template", action="append", default=[], metavar="TEXT", help=template_help)
   add("--tasks", default="", metavar="TASK,...", help="label sets (default: all)")
   add("--texts", type=epath.Path, metavar="FILE.txt", help="write the sentences here, and stop")
-  add("--checkpoint", default="", help="workdir, checkpoint folder or .npz file")
+  command_line.add_run(parser, required=False)
   add("--narrations", default="", metavar="FILE.npz", help="vectors of the sentences")
   output_help = "metrics, and what they are of (zero_shot.json)"
   add("--output", type=epath.Path, default="zero_shot.json", metavar="FILE.json", help=output_help)

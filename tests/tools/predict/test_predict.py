@@ -39,7 +39,7 @@ def test_command(finished, video, capsys):
   assert main([*arguments, str(video)]) == 0
   lines = capsys.readouterr().out.splitlines()
   assert len(lines) == 3 and lines[0].startswith(f"{video} 0.0-3.0 s verb: ")
-  assert main([*arguments, "--output=json", str(video)]) == 0
+  assert main([*arguments, "--format=json", str(video)]) == 0
   items = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
   assert [item["task"] for item in items] == ["verb", "noun", "action"]
   for line, item in zip(lines, items):
@@ -48,7 +48,7 @@ def test_command(finished, video, capsys):
   best = [item["classes"][0] for item in items]
   assert best[2] == f"{best[0]} {best[1]}"
   assert items[2]["scores"][0] == pytest.approx(items[0]["scores"][0] * items[1]["scores"][0])
-  assert main([*arguments, "--output=csv", str(video)]) == 0
+  assert main([*arguments, "--format=csv", str(video)]) == 0
   rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
   assert [(row["task"], row["rank"], row["class"]) for row in rows] == [
     (item["task"], str(rank), name)
@@ -60,12 +60,29 @@ def test_command(finished, video, capsys):
   }
 
 
+def test_output_is_a_file_and_its_name_the_format(finished, video, tmp_path, capsys):
+  run = [f"--workdir={finished[0]}", "--window=3", "--top=2", str(video)]
+  assert main([*run, "--format=csv"]) == 0
+  printed = capsys.readouterr().out
+  output = tmp_path / "labels.csv"
+  assert main([*run, f"--output={output}"]) == 0
+  assert output.read_text() == printed
+  assert capsys.readouterr().out == ""
+  for wrong, words in (
+    (["--output=csv"], "--format=csv prints this format"),
+    (["--output=labels.xlsx"], "--output must end in one of"),
+    ([f"--output={output}", "--format=json"], "name two formats"),
+  ):
+    assert main([*run, *wrong]) == 2
+    assert words in capsys.readouterr().err
+
+
 def test_one_bad_file_does_not_lose_the_others(finished, video, cut_off, tmp_path, capsys):
   (tmp_path / "1.mp4").write_bytes(video.read_bytes())
   (tmp_path / "2.mp4").write_bytes(b"")
   (tmp_path / "3.mp4").write_bytes(cut_off.read_bytes())
   (tmp_path / "4.mp4").write_bytes(video.read_bytes())
-  arguments = [f"--checkpoint={finished[0]}", "--window=3", "--output=csv"]
+  arguments = [f"--checkpoint={finished[0]}", "--window=3", "--format=csv"]
   assert main([*arguments, str(tmp_path)]) == 1
   out, err = capsys.readouterr()
   videos = [row["video"] for row in csv.DictReader(io.StringIO(out))]
