@@ -24,7 +24,13 @@ _NORMALISE = ["tensorflow>=2.20,<3", "tensorflow-text>=2.20,<3"]
 _WANDB = ["wandb>=0.26,<0.32"]
 # Loading weights as mere numbers has known holes in torch before 2.10.
 # Transformers before 5 takes a TensorFlow that is there for its own.
-_TEXT = ["torch>=2.10,<2.15", "sentence-transformers>=5,<7", "transformers>=5,<6"]
+_TEXT = [
+  "torch>=2.10,<2.15",
+  "sentence-transformers>=5,<7",
+  "transformers>=5,<6",
+  # Looks for models on this machine; both of these bring it.
+  "huggingface_hub>=1.5,<3",
+]
 
 
 # Paths of the kind gs://bucket/name: epath's client, and the one of Orbax.

@@ -88,7 +88,7 @@ def make_parser(command: str | None, doc: str | None, **options: Any) -> Parser:
 
 def _script() -> str:
   """The module of the file that Python runs."""
-  path = os.path.abspath(getattr(sys.modules["__main__"], "__file__", None) or sys.argv[0])
+  path = getattr(sys.modules["__main__"], "__file__", None) or sys.argv[0]
   parts = os.path.splitext(path)[0].split(os.sep)
   start = next((i for i, part in reversed(list(enumerate(parts))) if part in _ROOT), 0)
   return ".".join(parts[start:]).removesuffix(".__main__")

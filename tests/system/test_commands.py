@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import pathlib
 import re
 import subprocess
@@ -10,13 +11,14 @@ import sys
 import pytest
 
 from data_prep import __main__
-from sum_l_jax import __main__ as door
 from sum_l_jax.config import typed_arguments
 from sum_l_jax.system import command_line
 from sum_l_jax.system import commands
-from sum_l_jax.tools.compare import __main__ as compare
-from sum_l_jax.tools.predict import __main__ as predict
 
+MAIN = {
+  name: importlib.import_module(f"{name}.__main__").main
+  for name in ("sum_l_jax", "sum_l_jax.tools.compare", "sum_l_jax.tools.predict")
+}
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -71,14 +73,14 @@ def test_long_summaries_are_wrapped():
   ],
 )
 def test_a_command_that_is_not_there_says_what_to_type(typed, words, capsys):
-  assert door.main(typed) == 2
+  assert MAIN["sum_l_jax"](typed) == 2
   assert words in capsys.readouterr().err
 
 
 def test_version_and_help_are_commands_of_the_door(capsys):
-  assert door.main(["--version"]) == 0
+  assert MAIN["sum_l_jax"](["--version"]) == 0
   assert re.fullmatch(r"sum_l_jax \d+\.\d+\.\d+\n", capsys.readouterr().out)
-  assert door.main(["help"]) == 0 and door.main([]) == 0
+  assert MAIN["sum_l_jax"](["help"]) == 0 and MAIN["sum_l_jax"]([]) == 0
   assert "  predict " in capsys.readouterr().out
 
 
@@ -100,21 +102,25 @@ def test_files_and_modules_that_people_run(typed, status, words):
 
 
 @pytest.mark.parametrize(
-  "main, typed, words",
+  "name, typed, words",
   [
-    (predict.main, [], "required: --checkpoint/--workdir, VIDEO_OR_FOLDER"),
+    ("sum_l_jax.tools.predict", [], "required: --checkpoint/--workdir, VIDEO_OR_FOLDER"),
     (
       predict.main,
       ["--chekpoint=x", "v.mp4"],
       "no option --chekpoint (did you mean '--checkpoint'",
     ),
-    (predict.main, [], "For example: python -m sum_l_jax.tools.predict --checkpoint=runs/epic55"),
-    (compare.main, [], "the run is missing: give RUN or --workdir=RUN"),
+    (
+      "sum_l_jax.tools.predict",
+      [],
+      "For example: python -m sum_l_jax.tools.predict --checkpoint=runs/epic55",
+    ),
+    ("sum_l_jax.tools.compare", [], "the run is missing: give RUN or --workdir=RUN"),
   ],
 )
-def test_wrong_options_are_one_block_that_says_what_to_type(main, typed, words, capsys):
+def test_wrong_options_are_one_block_that_says_what_to_type(name, typed, words, capsys):
   with pytest.raises(SystemExit) as ended:
-    main(typed)
+    MAIN[name](typed)
   assert ended.value.code == 2
   err = capsys.readouterr().err
   assert words in err and err.startswith("error: ") and "--help" in err
