@@ -106,7 +106,7 @@ def test_files_and_modules_that_people_run(typed, status, words):
   [
     ("sum_l_jax.tools.predict", [], "required: --checkpoint/--workdir, VIDEO_OR_FOLDER"),
     (
-      predict.main,
+      "sum_l_jax.tools.predict",
       ["--chekpoint=x", "v.mp4"],
       "no option --chekpoint (did you mean '--checkpoint'",
     ),
