@@ -96,6 +96,8 @@ def _serve(
   from sum_l_jax.tools.serve import analysis
   from sum_l_jax.tools.serve import web_app
 
+  also = f" and embedding the clips of {options.clips}" if options.clips else ""
+  sys.stderr.write(f"loading {options.checkpoint}{also} ...\n")
   weights = weight_files.read_weights(options.checkpoint)
   weight_files.require_view(weights, "ego")
   analyst = analysis.Analyst(
