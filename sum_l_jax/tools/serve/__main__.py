@@ -34,7 +34,7 @@ _EVERYWHERE = ("0.0.0.0", "::")
 
 def _parser() -> argparse.ArgumentParser:
   parser = command_line.make_parser(__package__, __doc__)
-  shared_options.add_checkpoint(parser)
+  command_line.add_run(parser)
   add = parser.add_argument
   add("--clips", default="", metavar="DIR:SPLIT", help="data set whose nearest clips are shown")
   add("--port", type=int, default=8000, help="port of the page; 0 takes a free one (8000)")
