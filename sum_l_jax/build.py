@@ -196,7 +196,9 @@ def _open_ego(settings: Settings) -> records.ClipDataset:
   if not dataset.labelled:
     raise ValueError(
       f"The split {split!r} of {folder!r} has no labels to train on: they were not published, or"
-      " the data set was built without any. Choose another train_split, or another data set."
+      " the data set was built without any. Build it with a label column, such as verb, that is"
+      " filled in for some clips at least; transfer labels by `python -m data_prep pseudo_labels`"
+      " and give config.ego.pseudo_labels; or choose another train_split."
     )
   return dataset
 

@@ -341,6 +341,11 @@ def run(
       f"--mode=eval: there is no workdir {str(workdir)!r}. Give the workdir"
       " of a trained run, or --checkpoint."
     )
+  if mode == "eval" and not settings.eval.splits:
+    raise ValueError(
+      "config.eval.splits is empty, so that there is nothing to evaluate. Name splits of the ego"
+      " data set, such as --config.eval.splits=\"('validation',)\"."
+    )
   _make_workdir(workdir)
   mesh = _start(settings)
   extensions: list[extension.Extension] = []

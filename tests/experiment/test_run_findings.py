@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from sum_l_jax import build
+from sum_l_jax import main
 from sum_l_jax.config import read
 from sum_l_jax.data import pairing
 from sum_l_jax.experiment import run_findings
@@ -91,3 +92,19 @@ def test_findings_are_written_for_the_report(config, tmp_path, caplog):
   with pytest.raises(ValueError, match="findings.json.* is damaged"):
     run_findings.read(tmp_path)
   assert run_findings.read(tmp_path / "elsewhere") == []
+
+
+def test_an_evaluation_of_nothing_is_refused(config, tmp_path):
+  config.eval.splits = ()
+  tmp_path.joinpath("run").mkdir()
+  with pytest.raises(ValueError, match="config.eval.splits is empty, .*nothing to evaluate"):
+    main.run(config, tmp_path / "run", mode="eval")
+
+
+def test_first_person_clips_need_labels(config, tiny_ego, tmp_path):
+  ego = shutil.copytree(tiny_ego, tmp_path / "ego")
+  card = json.loads((ego / "card.json").read_text(encoding="utf-8"))
+  (ego / "card.json").write_text(json.dumps({**card, "unlabelled": ["train"]}), encoding="utf-8")
+  config.ego.dataset = str(ego)
+  with pytest.raises(ValueError, match="no labels to train on.*label column.*pseudo_labels"):
+    run_findings.examine(build.resolve(config))
