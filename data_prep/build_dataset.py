@@ -74,6 +74,8 @@ from sum_l_jax.system import work_parts
 from sum_l_jax.video import jpeg
 
 SKIPPED_FILE = "skipped.csv"
+# The annotations of one's own videos, by which a folder may stand for them.
+MANIFEST = "manifest.csv"
 _TFDS = ("video", "narration", "labels", "id")
 # A TFDS data set is decoded in its order, by one process.
 _NOT_FOR_TFDS = (
@@ -635,6 +637,8 @@ def build(args: argparse.Namespace) -> None:
     return
   if args.annotations is None:
     raise ValueError(f"--dataset={args.dataset} needs --annotations=PATH.")
+  if args.dataset == "manifest":
+    args.annotations = storage.file_in(args.annotations, MANIFEST, what="manifest")
   if given := [n for n in _TFDS if getattr(args, f"tfds_{n}")]:
     raise ValueError(f"--tfds_{given[0]} is for --dataset=tfds:NAME/VERSION@DIR. Leave it out.")
   view = source_table.view(args)

@@ -29,6 +29,7 @@ import sys
 import time
 import traceback
 from typing import TYPE_CHECKING
+from typing import Any
 from typing import NoReturn
 
 from absl import app
@@ -141,7 +142,8 @@ def _check_start(settings: Settings) -> None:
 
 def _say_left_out(config: read.Config, settings: Settings) -> None:
   """Says which stage of a config is not run, and why."""
-  whole = dataclasses.replace(settings, stages=tuple(config.stages))
+  stages: Any = config.stages
+  whole = dataclasses.replace(settings, stages=tuple(stages))
   if whole.stages != settings.stages:
     absl.logging.info(
       "Stage one (exo) is not needed and is left out: the joint stage takes nothing from it, since"

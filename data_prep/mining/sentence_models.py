@@ -76,7 +76,7 @@ def quiet(*, bars: bool = False) -> Iterator[None]:
   """
   loggers = [logging.getLogger(name) for name in _NOISY]
   levels = [logger.level for logger in loggers]
-  of_transformers = sys.modules.get("transformers.utils.logging")
+  of_transformers: Any = sys.modules.get("transformers.utils.logging")
   hide = of_transformers and not bars and of_transformers.is_progress_bar_enabled()
   for logger in loggers:
     logger.setLevel(logging.ERROR)

@@ -34,9 +34,11 @@ def check(name: str) -> None:
   known = [field.name for field in schema.fields()]
   if name in known or name in schema.sections():
     return
-  leaf = lambda field: field.rpartition(".")[2]
-  last = leaf(name)
-  last = _OTHER_WORDS.get(last, last)
+
+  def leaf(field: str) -> str:
+    return field.rpartition(".")[2]
+
+  last = _OTHER_WORDS.get(leaf(name)) or leaf(name)
   # The section may be wrong or left out, and then the last word is the better sign.
   leaves = difflib.get_close_matches(last, {leaf(field) for field in known}, n=3, cutoff=0.7)
   close = [field for word in leaves for field in known if leaf(field) == word]

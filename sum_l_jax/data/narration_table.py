@@ -155,6 +155,7 @@ class NarrationTable:
       ("narrations", "vectors", "model", "command"),
       what="narration table",
       command=EMBED_COMMAND,
+      usual="narrations.npz",
     )
     texts, vectors = stored["narrations"], stored["vectors"]
     if texts.dtype.kind != "U" or texts.ndim != 1 or vectors.dtype.kind != "f":

@@ -238,7 +238,13 @@ class PairTable:
     Raises:
       FileNotFoundError, ValueError: see `npz_files.read_npz`.
     """
-    stored = npz_files.read_npz(path, (*_ARRAYS, *_NOTES), what="pair table", command=MINE_COMMAND)
+    stored = npz_files.read_npz(
+      path,
+      (*_ARRAYS, *_NOTES),
+      what="pair table",
+      command=MINE_COMMAND,
+      usual="pairs.npz",
+    )
     for name, dtype in _ARRAYS.items():
       # The array's own type: a wider one would be cut to numbers that look right.
       if stored[name].dtype != dtype or stored[name].ndim != _DIMENSIONS.get(name, 1):

@@ -139,6 +139,11 @@ def read_card(directory: addresses.PathLike) -> dict[str, Any]:
       do.
   """
   path = addresses.path(directory) / CARD_FILE
+  if storage.is_file(directory):
+    raise FileNotFoundError(
+      f"{str(directory)!r} is a file. Give the folder of a clip data set, such as"
+      f" {str(path.parents[1])!r}."
+    )
   if not storage.is_file(path):
     raise FileNotFoundError(
       f"No clip data set in {str(directory)!r}: {CARD_FILE} is missing. Give"

@@ -39,7 +39,9 @@ class Parser(argparse.ArgumentParser):
   run_field, run_name = "", ""
   _typed: Sequence[str] = ()
 
-  def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+  def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+    self, args: Any = None, namespace: Any = None
+  ) -> Any:
     """Parses, and checks that a run is named where one is needed."""
     self._typed = list(sys.argv[1:] if args is None else args)
     found, rest = super().parse_known_args(args, namespace)
@@ -128,7 +130,7 @@ def add_workdir(
   add = parser.add_argument
   # Left out, neither of the two must overwrite what the other one found.
   add(field, nargs=count, action=action, metavar="RUN", default=argparse.SUPPRESS, help=help_text)
-  own = {"nargs": 1} if several else {}
+  own: dict[str, Any] = {"nargs": 1} if several else {}
   same = "the same, as an option"
   add("--workdir", action=action, dest=field, metavar="RUN", default=None, help=same, **own)
   if needed:

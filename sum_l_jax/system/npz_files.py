@@ -116,7 +116,7 @@ def load(
 
 
 def read_npz(
-  path: str | os.PathLike[str], keys: Sequence[str], *, what: str, command: str
+  path: str | os.PathLike[str], keys: Sequence[str], *, what: str, command: str, usual: str = ""
 ) -> dict[str, np.ndarray]:
   """Reads the arrays `keys` of a file made by `write_npz`.
 
@@ -125,6 +125,7 @@ def read_npz(
     keys: names of the arrays it must hold.
     what: name of such a file, for the error texts.
     command: command that makes such a file, for the error texts.
+    usual: usual name of such a file, by which it is found in a folder.
 
   Returns:
     The array of each key.
@@ -133,7 +134,7 @@ def read_npz(
     FileNotFoundError: there is no such file.
     ValueError: the file is damaged, or of another kind.
   """
-  path = addresses.path(path)
+  path = storage.file_in(path, usual, what=what) if usual else addresses.path(path)
   if not storage.is_file(path):
     raise FileNotFoundError(f"There is no {what} at {str(path)!r}. Make it with `{command}`.")
   try:

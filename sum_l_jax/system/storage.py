@@ -261,6 +261,28 @@ def matching(folder: addresses.PathLike, pattern: str) -> list[epath.Path]:
   return sorted(map(epath.Path, glob.glob(os.path.join(start, pattern))))
 
 
+def file_in(path: addresses.PathLike, name: str, *, what: str) -> epath.Path:
+  """The file that a path names: itself, or in a folder the file of this name.
+
+  Args:
+    path: a file, or the folder that holds it.
+    name: usual name of such a file.
+    what: what it is, for the error.
+
+  Raises:
+    ValueError: a folder without such a file.
+  """
+  place = addresses.path(path)
+  if not is_dir(place):
+    return place
+  if not is_file(place / name):
+    raise ValueError(
+      f"{str(path)!r} is a folder, and holds no {name}. Give the file of the {what}, or the folder"
+      " that holds one of this name."
+    )
+  return place / name
+
+
 # Writing.
 
 # What ends this process, because the folder in which it wrote is somebody else's.

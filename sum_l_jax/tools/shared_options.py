@@ -3,12 +3,56 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import Any
 
 from sum_l_jax.system import command_line
 
 # Options of `add_embedder`.
 EMBEDDER = ("clips", "crops", "batch_size", "num_threads")
+
+
+def evaluated_clips(card: Mapping[str, Any]) -> str:
+  """The ego clips that a run was scored on last, "DIR:SPLIT".
+
+  Args:
+    card: card of a checkpoint.
+
+  Raises:
+    ValueError: it is of no run with ego clips.
+  """
+  fields = _fields_of_run(card)
+  folder, splits = fields.get("ego.dataset"), fields.get("eval.splits")
+  if not (folder and splits):
+    raise ValueError(_NO_DATA)
+  return f"{folder}:{splits[-1]}"
+
+
+def pools(card: Mapping[str, Any]) -> list[str]:
+  """The exo clips that a run was trained on, "DIR:SPLIT" each.
+
+  Args:
+    card: card of a checkpoint.
+
+  Raises:
+    ValueError: it is of no run with exo clips.
+  """
+  fields = _fields_of_run(card)
+  if not fields.get("exo.datasets"):
+    raise ValueError(_NO_DATA)
+  return [f"{folder}:{fields['exo.train_split']}" for folder in fields["exo.datasets"]]
+
+
+_NO_DATA = (
+  "These weights don't come from a run whose settings name such clips: name the data sets in the"
+  " options (--help)."
+)
+
+
+def _fields_of_run(card: Mapping[str, Any]) -> dict[str, Any]:
+  from sum_l_jax.config import read  # The other options do without it.
+
+  return read.with_defaults(card["config"]) if card.get("config") else {}
 
 
 def add_reading(parser: argparse.ArgumentParser, unit: str) -> None:

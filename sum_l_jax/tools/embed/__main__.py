@@ -32,8 +32,10 @@ def _parser() -> argparse.ArgumentParser:
   parser = command_line.make_parser(__package__, __doc__)
   command_line.add_run(parser)
   add = parser.add_argument
-  datasets_help = "clip data sets, separated by commas"
-  add("--datasets", required=True, metavar="DIR[:SPLIT],...", help=datasets_help)
+  datasets_help = (
+    "clip data sets, separated by commas (the run's evaluated ego clips, and its exo data sets)"
+  )
+  add("--datasets", default="", metavar="DIR[:SPLIT],...", help=datasets_help)
   add("--split", default="", help="split of data sets that don't name their own")
   output_help = ".npz or .parquet (embeddings.npz)"
   add("--output", type=epath.Path, default="embeddings.npz", metavar="FILE", help=output_help)
@@ -53,6 +55,9 @@ def _run(options: argparse.Namespace) -> str:
   if options.nearest < 0:
     raise ValueError(f"--nearest must be 1 or more, got {options.nearest}.")
   texts = command_line.names(options.datasets)
+  if not options.datasets:
+    card = weight_files.read_weights(options.checkpoint).card
+    texts = [shared_options.evaluated_clips(card), *shared_options.pools(card)]
   if len(set(texts)) < len(texts) or not texts:
     raise ValueError(f"--datasets must name data sets, each once, got {options.datasets!r}.")
   if options.nearest and len(texts) < 2:

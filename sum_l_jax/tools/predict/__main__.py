@@ -72,8 +72,8 @@ def _predict(options: argparse.Namespace, progress: video_progress.VideoProgress
     video_overlay.check_output(videos[0], options.overlay)
   how = prediction_files.choose_format(options.format, options.output)
   model = predictor.load(options.checkpoint, batch_size=options.batch_size)
-  out = io.StringIO() if options.output else sys.stdout
-  writer = prediction_files.Writer(how, out)
+  text = io.StringIO()
+  writer = prediction_files.Writer(how, text if options.output else sys.stdout)
   written, drawn, failed = 0, [], 0
   for item in model.stream(
     videos,
@@ -97,7 +97,7 @@ def _predict(options: argparse.Namespace, progress: video_progress.VideoProgress
       drawn.append(item)
   progress.close()
   if options.output and written:
-    storage.write_text(options.output, out.getvalue())
+    storage.write_text(options.output, text.getvalue())
     sys.stderr.write(f"wrote {options.output}: {written} lines of windows and tasks\n")
   if failed and len(videos) > 1:
     sys.stderr.write(f"{failed} of {len(videos)} videos could not be read, or not to their end.\n")

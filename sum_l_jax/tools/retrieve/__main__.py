@@ -4,6 +4,7 @@ r"""Shows example queries and the clips that they find, on a page to look at.
       --queries=data/toy_kitchen/ego:test --keys=data/toy_kitchen/exo:train
   python -m sum_l_jax.tools.retrieve --checkpoint=runs/demo --text="cut tomato" \
       --keys=data/toy_kitchen/ego:test --output=text.html
+  python -m sum_l_jax.tools.retrieve --workdir=runs/demo
 
 Writes one HTML file in which each clip plays beside its narration, the cosine, and
 whether verb and noun are the same, by name. A data set's own view picks the encoder.
@@ -28,8 +29,10 @@ def _parser() -> argparse.ArgumentParser:
   parser = command_line.make_parser(__package__, __doc__)
   command_line.add_run(parser)
   add = parser.add_argument
-  add("--keys", required=True, metavar="DIR:SPLIT", help="data set that is searched")
-  add("--queries", default="", metavar="DIR:SPLIT", help="data set of clips to query with")
+  keys_help = "data set that is searched (the run's first exo data set)"
+  add("--keys", default="", metavar="DIR:SPLIT", help=keys_help)
+  queries_help = "data set of clips to query with (without --text, the run's evaluated ego clips)"
+  add("--queries", default="", metavar="DIR:SPLIT", help=queries_help)
   add("--number", type=int, default=12, help="number of query clips, evenly spaced (12)")
   add("--ids", default="", metavar="ID,...", help="query clips to take in their place")
   text_help = "a sentence to query with; may be given several times"
@@ -53,15 +56,17 @@ def _run(options: argparse.Namespace) -> str:
   from sum_l_jax.tools import page
   from sum_l_jax.tools.retrieve import retrieval_examples
 
-  if not options.queries and not options.text:
-    raise ValueError("Give --queries=DIR:SPLIT to query with clips, --text=TEXT, or both.")
-  if options.ids and not options.queries:
+  if options.ids and options.text and not options.queries:
     raise ValueError("--ids needs --queries=DIR:SPLIT, where the clips are.")
   if options.top < 1:
     raise ValueError(f"--top must be 1 or more, got {options.top}.")
   command_line.check_output(options.output)
   pictures = retrieval_examples.Pictures(frames=options.frames)
   weights = weight_files.read_weights(options.checkpoint)
+  if not options.keys:
+    options.keys = shared_options.pools(weights.card)[0]
+  if not (options.queries or options.text):
+    options.queries = shared_options.evaluated_clips(weights.card)
   key_clips = clip_selection.open_dataset(options.keys)
   vectors, clips = None, None
   if options.text:

@@ -34,8 +34,8 @@ def _parser() -> argparse.ArgumentParser:
   parser = command_line.make_parser(__package__, __doc__)
   command_line.add_run(parser)
   add = parser.add_argument
-  add("--dataset", required=True, metavar="DIR", help="a clip data set")
-  add("--split", default="test", help="its split (test)")
+  add("--dataset", default="", metavar="DIR", help="a clip data set (the run's evaluated one)")
+  add("--split", default="", help="its split (test; or the run's last evaluated one)")
   add("--ids", default="", metavar="ID,...", help="clips to show")
   add("--number", type=int, default=8, help="number of clips without --ids (8)")
   against_help = "another network to compare with, shown first"
@@ -89,7 +89,13 @@ def _run(options: argparse.Namespace) -> str:
   from sum_l_jax.video import canvas
 
   command_line.check_output(options.output, suffixes=canvas.SUFFIXES)
-  dataset = records.ClipDataset(options.dataset, options.split)
+  if options.dataset:
+    dataset = records.ClipDataset(options.dataset, options.split or "test")
+  else:
+    folder, _, split = shared_options.evaluated_clips(
+      weight_files.read_weights(options.checkpoint).card
+    ).rpartition(":")
+    dataset = records.ClipDataset(folder, options.split or split)
   sources = [*filter(None, [options.against]), options.checkpoint]
   weights = [weight_files.read_weights(source) for source in sources]
   explainers = [
