@@ -37,6 +37,7 @@ from sum_l_jax.config import trained_layers
 from sum_l_jax.config.schema import EXO_STAGE
 from sum_l_jax.config.schema import JOINT_STAGE
 from sum_l_jax.config.schema import Settings
+from sum_l_jax.data import class_balance
 from sum_l_jax.data import feature_store
 from sum_l_jax.data import input_options
 from sum_l_jax.data import label_union
@@ -46,6 +47,7 @@ from sum_l_jax.data import records
 from sum_l_jax.data import shard_cache
 from sum_l_jax.data import shards
 from sum_l_jax.data import transferred_labels
+from sum_l_jax.losses import own_terms
 from sum_l_jax.losses.many_positives import Matching
 from sum_l_jax.losses.objective import Objective
 from sum_l_jax.models import backbones
@@ -56,11 +58,13 @@ from sum_l_jax.system import sharding
 from sum_l_jax.system import storage
 from sum_l_jax.train import parameter_rules
 from sum_l_jax.train import probe_grid
+from sum_l_jax.train.accumulation import WithoutBatchStatistics
 from sum_l_jax.train.chunks import Chunked
 from sum_l_jax.train.mixing import Mixing
 from sum_l_jax.train.optimizer import Schedule
 from sum_l_jax.train.optimizer import make_optimizer
 from sum_l_jax.train.optimizer import make_schedule
+from sum_l_jax.train.state import Applied
 from sum_l_jax.train.state import Network
 from sum_l_jax.train.state import TrainState
 from sum_l_jax.train.state import Tree
@@ -603,9 +607,12 @@ class Trainer:
 
   @functools.cached_property
   def objective(self) -> Objective:
-    """L_t alone in the exo stage, Eq. 12 in the joint stage."""
+    """L_t alone in the exo stage; Eq. 12 and terms of your own in the joint stage."""
     loss = self.settings.loss
-    weights = {"exo_cls": 1.0} if self.stage == EXO_STAGE else loss.weights.by_term()
+    own: Mapping[str, float] = {}
+    if self.stage == JOINT_STAGE:
+      own = dict(zip(loss.own_terms, loss.own_weights, strict=True))
+    weights = {"exo_cls": 1.0} if self.stage == EXO_STAGE else {**loss.weights.by_term(), **own}
     if not self.tasks.get(types.EXO):
       weights = {**weights, "exo_cls": 0.0}
     return Objective(
@@ -632,7 +639,21 @@ class Trainer:
       sigmoid_bias=loss.sigmoid_bias,
       ranking_margin=loss.ranking_margin,
       label_smoothing=self.section.label_smoothing,
+      class_weights=self._class_weights(),
+      own={name: own_terms.find(name) for name in own},
     )
+
+  def _class_weights(self) -> dict[str, dict[str, tuple[float, ...]]]:
+    """Weights of the classes by view and head; none where only shapes are known."""
+    power, data = self.section.class_balance, self.data
+    if not power or data is None:
+      return {}
+    return {
+      view: class_balance.class_weights(
+        pools, data.labels[view], power, skipped=data.skip.get(view, frozenset())
+      )
+      for view, pools in data.pools.items()
+    }
 
   def _shared_tasks(self, weights: Mapping[str, float]) -> tuple[types.SharedTask, ...]:
     """The label sets by which a term of this stage compares clips; empty where none does.
@@ -749,9 +770,14 @@ class Trainer:
     return compile_step(step, self.network, self.mesh)
 
   def _step(self, schedule: Schedule, weight_decay: Any, *, compiled: bool) -> Step:
-    network, section = self.network, self.section
+    section = self.section
+    network: Applied = self.network
+    if section.chunks > 1:
+      network = Chunked(network, section.chunks, self.mesh)
+    if section.accumulate > 1 and not self._parts_are_grouped():
+      network = WithoutBatchStatistics(network)
     return make_train_step(
-      Chunked(network, section.chunks, self.mesh) if section.chunks > 1 else network,
+      network,
       self.objective,
       self._optimizer(schedule, weight_decay),
       schedule,
@@ -764,6 +790,45 @@ class Trainer:
       ema=self.section.ema,
       skip_non_finite=self.settings.on_non_finite == "skip",
       compiled=compiled,
+    )
+
+  def _parts_are_grouped(self) -> bool:
+    """Whether micro-batches consist of whole groups of BatchNorm.
+
+    Raises:
+      ValueError: groups lie across micro-batches, or a loss is no mean of theirs.
+    """
+    section, settings = self.section, self.settings
+    name = f"config.{self.stage}_stage.accumulate={section.accumulate}"
+    rows = section.batch_size // section.accumulate // self.mesh.size
+    group = settings.model.bn_group_size
+    sizes = {"model.bn_group_size": group}
+    if self.stage == JOINT_STAGE:
+      sizes["loss.negatives_group"] = settings.loss.negatives_group
+    for field, size in sizes.items():
+      if size and (not rows or rows % size):
+        raise ValueError(
+          f"{name} leaves {rows} clips of a micro-batch on each of {self.mesh.size} devices, which"
+          f" config.{field}={size} must divide: a group of clips lies in one micro-batch. Take a"
+          f" divisor of {rows}, or another accumulate."
+        )
+    partly = sorted(
+      f"{view}/{task}"
+      for view, union in (self.data.labels if self.data else {}).items()
+      if self.objective.weights.get(f"{view}_cls")
+      for task in union.known
+    )
+    if partly:
+      raise ValueError(
+        f"{name} averages over micro-batches, which have different numbers of clips with labels of"
+        f" {partly}, because not all of config.exo.datasets have these classes; the mean over the"
+        " batch is another. Set accumulate to 1, train on one of the data sets, or set the weight"
+        " of their classification (config.loss.weights.exo_cls) to 0."
+      )
+    # Encoders from outside are free to ignore the size of groups.
+    return bool(group) and all(
+      settings.stored(view) or backbones.find(settings.backbone(view)).convolutional
+      for view in self.tasks
     )
 
   @property

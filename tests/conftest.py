@@ -33,6 +33,7 @@ from sum_l_jax import main
 from sum_l_jax.config import read
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
+from sum_l_jax.losses import own_terms
 from sum_l_jax.models import backbones
 from tests.support import runs
 from tests.support import tiny_data
@@ -81,12 +82,14 @@ def free_memory():
 
 
 @pytest.fixture(autouse=True)
-def registered_backbones():
+def registered_names():
   """What a test, or a config file it reads, registers goes with the test."""
-  before = dict(backbones.BACKBONES)
+  tables = (backbones.BACKBONES, own_terms._TERMS)
+  before = [set(table) for table in tables]
   yield
-  for name in backbones.BACKBONES.keys() - before.keys():
-    del backbones.BACKBONES[name]
+  for table, names in zip(tables, before):
+    for name in table.keys() - names:
+      del table[name]
 
 
 @pytest.fixture(scope="session")

@@ -478,14 +478,26 @@ def _check_terms(given: schema.Settings, settings: schema.Settings) -> None:
       f"{source} names a cross-view term, but its weight, config.loss.weights.ego_exo, is 0."
       " Give it a weight above 0, or drop one."
     )
-  if not any(weights.by_term().values()):
+  loss = settings.loss
+  if len(loss.own_terms) != len(loss.own_weights):
+    raise ValueError(
+      "config.loss.own_weights must have a weight for each of config.loss.own_terms, got"
+      f" {loss.own_weights} for {loss.own_terms}."
+    )
+  if not (any(weights.by_term().values()) or loss.own_terms):
     raise ValueError(
       "All of config.loss.weights are 0, which leaves nothing to train. Give one of"
       f" {', '.join(weights.by_term())} a weight above 0."
     )
+  if settings.joint_stage.class_balance and not (weights.ego_cls or weights.exo_cls):
+    raise ValueError(
+      f"config.joint_stage.class_balance={settings.joint_stage.class_balance} weighs the classes of"
+      " the terms ego_cls and exo_cls, whose config.loss.weights are 0. Leave it at 0."
+    )
   _check_positives(settings)
+  _check_accumulated(settings)
   mixed = [f for f in ("mixup", "cutmix") if getattr(settings.joint_stage, f)]
-  aligned = [t for t in ("ego_exo", "ego_text", "exo_text") if getattr(weights, t)]
+  aligned = [t for t in schema.ALIGNMENT if getattr(weights, t)]
   if mixed and aligned:
     raise ValueError(
       f"config.joint_stage.{mixed[0]}={getattr(settings.joint_stage, mixed[0])} shows two clips in"
@@ -499,6 +511,30 @@ def _check_terms(given: schema.Settings, settings: schema.Settings) -> None:
         f"config.model.{field}=True needs an exo view, but the weights of exo_cls, ego_exo and"
         " exo_text in config.loss.weights are 0. Drop one."
       )
+
+
+def _check_accumulated(settings: schema.Settings) -> None:
+  """Refuses terms whose mean over micro-batches is not that of the batch."""
+  loss, count = settings.loss, settings.joint_stage.accumulate
+  if count == 1:
+    return
+  name = f"config.joint_stage.accumulate={count}"
+  aligned = [t for t in schema.ALIGNMENT if getattr(loss.weights, t)]
+  if aligned and not loss.negatives_group:
+    micro = settings.joint_stage.batch_size // count
+    raise ValueError(
+      f"{name} averages the gradients of micro-batches, which is not the gradient of the batch for"
+      f" the terms {aligned}: they compare all its clips with each other. Set"
+      f" config.loss.negatives_group={micro} (or a divisor of it), which compares those of a"
+      " micro-batch alone; or take config.joint_stage.chunks, which keeps the batch whole, with"
+      " encoders without BatchNorm; or a method without these terms, such as 'fpv_only'."
+    )
+  if loss.own_terms:
+    raise ValueError(
+      f"{name} averages the gradients of micro-batches, and nobody knows whether that is the"
+      f" gradient of the batch for {loss.own_terms} of config.loss.own_terms. Set it to 1, or take"
+      " config.joint_stage.chunks, which keeps the batch whole."
+    )
 
 
 def _check_positives(settings: schema.Settings) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import dataclasses
 import functools
 import json
+import math
 import re
 from typing import Any
 
@@ -37,6 +38,8 @@ AUTO = "auto"
 EXO_STAGE = "exo"
 JOINT_STAGE = "joint"
 STAGES = (EXO_STAGE, JOINT_STAGE)
+# The terms that compare the clips of a batch.
+ALIGNMENT = ("ego_exo", "ego_text", "exo_text")
 # What `freeze` of a view may be, besides a number of layers.
 NOTHING_FROZEN = ""
 ALL_FROZEN = "all"
@@ -455,6 +458,20 @@ class Loss:
     " 0 is off. Beyond the paper (docs/paper_vs_released.md).",
   )
   weights: Weights = section(Weights)
+  own_terms: tuple[str, ...] = setting(
+    (),
+    "Terms of your own, which the config file has registered (docs/library.md); they are added to"
+    " those of Eq. 12.",
+    allowed=Rule(lambda value: len(set(value)) == len(value), "name each term once"),
+  )
+  own_weights: tuple[float, ...] = setting(
+    (),
+    "Weights of the terms of your own, in their order.",
+    allowed=Rule(
+      lambda value: all(weight > 0 and math.isfinite(weight) for weight in value),
+      "be finite and above 0",
+    ),
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -470,8 +487,8 @@ class Stage:
   )
   accumulate: int = setting(
     1,
-    "Micro-batches of a step, whose gradients are averaged. Each has negatives and BatchNorm"
-    " statistics of its own, which chunks have not (docs/performance.md).",
+    "Micro-batches of a step, one after the other, whose gradients are averaged. It is refused"
+    " where their mean is not the gradient of the batch (docs/fine_tuning.md).",
     allowed=at_least(1),
   )
   total: str = setting(
@@ -519,6 +536,12 @@ class Stage:
     0.0,
     "Share of a softmax task's target that is spread over all classes; multi-label tasks have"
     " none.",
+  )
+  class_balance: float = setting(
+    0.0,
+    "Exponent of the weights that even out how often the classes occur in the training split; 0 is"
+    " off, 1 gives all classes the same weight (docs/fine_tuning.md).",
+    allowed=between(0, 1),
   )
   mixup: float = setting(
     0.0,

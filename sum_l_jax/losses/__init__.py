@@ -13,6 +13,7 @@ from sum_l_jax.losses.many_positives import Matching
 from sum_l_jax.losses.many_positives import matching_loss
 from sum_l_jax.losses.negatives import Contrast
 from sum_l_jax.losses.objective import Objective
+from sum_l_jax.losses.own_terms import register_term
 from sum_l_jax.losses.sum_l import both_directions
 from sum_l_jax.losses.sum_l import decoupled_contrastive
 from sum_l_jax.losses.sum_l import filtered_alignment
@@ -41,6 +42,7 @@ __all__ = [
   "info_nce",
   "matching_loss",
   "pair_similarity",
+  "register_term",
   "select_pairs",
   "sigmoid_cross_entropy",
   "similarity_weights",

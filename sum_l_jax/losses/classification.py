@@ -7,6 +7,8 @@ and the loss is that of a head that has the known classes alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -20,6 +22,7 @@ def softmax_cross_entropy(
   known: jax.Array | None = None,
   *,
   smoothing: float = 0.0,
+  class_weights: Sequence[float] | None = None,
 ) -> jax.Array:
   """Cross entropy of a task in which each clip has exactly one class.
 
@@ -37,6 +40,7 @@ def softmax_cross_entropy(
     known: `[B, K]` bool, the classes that were looked for; None is all. A row
       without any is as one whose mask is 0.
     smoothing: e, in [0, 1).
+    class_weights: weight of a row by its class y, K numbers; None is 1.
 
   Returns:
     `[B]` float32 in nats, 0 where the mask is 0. In a kept row a label outside
@@ -76,6 +80,8 @@ def softmax_cross_entropy(
     # The logarithm of a class that is not known is infinite.
     spread = -reduction.row_means(logs, classes_of)
     values = (1.0 - smoothing) * values + smoothing * spread
+  if class_weights is not None:
+    values *= _weights(class_weights, classes)[index[:, 0]]
   return jnp.where(rows, jnp.where(valid, values, jnp.nan), 0.0)
 
 
@@ -84,12 +90,14 @@ def sigmoid_cross_entropy(
   labels: jax.Array,
   mask: jax.Array | None = None,
   known: jax.Array | None = None,
+  *,
+  positive_weights: Sequence[float] | None = None,
 ) -> jax.Array:
   """Cross entropy of a task in which each clip has any number of classes.
 
-  The mean over the known classes k, for logits x and labels y, of
+  The mean over the known classes k, for logits x, labels y and weights p, of
 
-      -y_k log sigmoid(x_k) - (1 - y_k) log sigmoid(-x_k)
+      -p_k y_k log sigmoid(x_k) - (1 - y_k) log sigmoid(-x_k)
 
   Args:
     logits: `[B, K]`.
@@ -98,6 +106,7 @@ def sigmoid_cross_entropy(
       anything, even NaN.
     known: `[B, K]` bool, the classes that were looked for; None is all. A row
       without any is as one whose mask is 0.
+    positive_weights: p, K numbers, as torch's `pos_weight`; None is 1.
 
   Returns:
     `[B]` float32 in nats, 0 where the mask is 0.
@@ -117,10 +126,20 @@ def sigmoid_cross_entropy(
     )
   rows = labelled_rows(mask, known, len(logits))
   logits, labels = (reduction.zero_rows(x, rows) for x in (logits, labels))
-  values = labels * jax.nn.softplus(-logits) + (1.0 - labels) * jax.nn.softplus(logits)
+  present = labels * jax.nn.softplus(-logits)
+  if positive_weights is not None:
+    present *= _weights(positive_weights, logits.shape[1])
+  values = present + (1.0 - labels) * jax.nn.softplus(logits)
   if known is None:
     return jnp.where(rows, jnp.mean(values, axis=1), 0.0)
   return jnp.where(rows, reduction.row_means(values, known), 0.0)
+
+
+def _weights(given: Sequence[float], classes: int) -> jax.Array:
+  """Weights of classes as an array `[K]`."""
+  if len(given) != classes:
+    raise ValueError(f"There must be a weight for each of the {classes} classes, got {len(given)}.")
+  return jnp.asarray(given, jnp.float32)
 
 
 def labelled_rows(mask: jax.Array | None, known: jax.Array | None, batch: int) -> jax.Array:

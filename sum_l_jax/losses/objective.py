@@ -51,6 +51,7 @@ from sum_l_jax import loss_options
 from sum_l_jax import types
 from sum_l_jax.losses import classification
 from sum_l_jax.losses import many_positives
+from sum_l_jax.losses import own_terms
 from sum_l_jax.losses import positives
 from sum_l_jax.losses import reduction
 from sum_l_jax.losses import sum_l
@@ -58,17 +59,20 @@ from sum_l_jax.losses import variants
 from sum_l_jax.losses.many_positives import Items
 from sum_l_jax.losses.many_positives import Matching
 from sum_l_jax.losses.negatives import Contrast
+from sum_l_jax.losses.own_terms import OwnTerm
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
   """Eq. 12, L_f + w_t L_t + w_aw L_aw + w_m L_m, as a function of arrays.
 
+  Terms of your own are added to these.
+
   Attributes:
     tasks: view -> task -> kind, "softmax" or "multi_label". The losses of a
       view's tasks are added up, each a mean over the examples that have it.
-    weights: weight by term (`types.TERMS`); a term whose weight is 0 or
-      absent is not computed.
+    weights: weight by term (`types.TERMS`, or a key of `own`); a term whose weight
+      is 0 or absent is not computed.
     cross_view: kind of the ego_exo term, see the head of this file.
     temperature: temperature of every contrastive term.
     sigma: temperature of the weights of Eq. 10.
@@ -98,6 +102,11 @@ class Objective:
     ranking_margin: margin of the forms "max_margin" and "adaptive_margin".
     label_smoothing: share of the target of a softmax task that is spread over its
       classes. A multi_label task has no such target, and stays as it is.
+    class_weights: view -> task -> weight of each class; a task that is absent has
+      none. In a softmax task it is the weight of the clips of the class, in a
+      multi_label task that of the class where it occurs (`data.class_balance`).
+    own: terms that stand beside those of Eq. 12, functions of outputs and batch, by
+      name; each has a weight in `weights`.
 
   >>> objective = Objective(tasks={}, weights={"ego_text": 1.0}, temperature=0.5)
   >>> outputs = {"ego": {"embedding": jnp.array([[1.0, 0.0], [0.0, 1.0]])}}
@@ -129,6 +138,10 @@ class Objective:
   sigmoid_bias: float = loss_options.SIGMOID_BIAS
   ranking_margin: float = loss_options.RANKING_MARGIN
   label_smoothing: float = 0.0
+  class_weights: Mapping[str, Mapping[str, tuple[float, ...]]] = dataclasses.field(
+    default_factory=dict
+  )
+  own: Mapping[str, OwnTerm] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self) -> None:
     """Raises ValueError for a field outside its choices or range."""
@@ -136,10 +149,15 @@ class Objective:
     tasks = {view: dict(kinds) for view, kinds in self.tasks.items()}
     object.__setattr__(self, "tasks", tasks)
     object.__setattr__(self, "weights", dict(self.weights))
+    object.__setattr__(self, "own", dict(self.own))
+    of_classes = {v: {t: tuple(w) for t, w in own.items()} for v, own in self.class_weights.items()}
+    object.__setattr__(self, "class_weights", of_classes)
     _check_members("tasks (views)", tasks, types.VIEWS)
     for view, kinds in tasks.items():
       _check_members(f"tasks[{view!r}]", kinds.values(), types.TASK_KINDS)
-    _check_members("weights", self.weights, types.TERMS)
+    _check_members("weights", self.weights, (*types.TERMS, *self.own))
+    for name in self.own:
+      own_terms.check_name(name)
     for term, weight in self.weights.items():
       loss_options.check(f"weights.{term}", weight)
     for name in loss_options.RULES:
@@ -174,12 +192,12 @@ class Objective:
   def __hash__(self) -> int:
     """Hash of the content, as `==` compares it: `jax.jit(objective)` needs it."""
     fields = dataclasses.asdict(self)
-    tasks = fields.pop("tasks")
-    weights = fields.pop("weights")
+    by_view = [fields.pop(name) for name in ("tasks", "class_weights")]
+    by_name = [fields.pop(name) for name in ("weights", "own")]
     return hash(
       (
-        frozenset((v, frozenset(t.items())) for v, t in tasks.items()),
-        frozenset(weights.items()),
+        *(frozenset((v, frozenset(t.items())) for v, t in named.items()) for named in by_view),
+        *(frozenset(named.items()) for named in by_name),
         tuple(fields.values()),
       )
     )
@@ -252,6 +270,9 @@ class Objective:
     for view in types.VIEWS:
       if view in outputs and self._weight(f"{view}_text"):
         terms[f"{view}_text"] = self._video_text(view, outputs[view], _entry(batch, view, "batch"))
+    for name, function in self.own.items():
+      if self._weight(name):
+        terms[name] = own_terms.value(name, function, outputs, batch)
     if not terms:
       raise ValueError(
         f"No term of the loss applies: the model gave {sorted(outputs)} and"
@@ -277,13 +298,16 @@ class Objective:
     total = jnp.zeros((), jnp.float32)
     for task, kind in self.tasks[view].items():
       logits = _entry(all_logits, task, f"outputs[{view!r}]['logits']")
-      values, rows = self._label_losses(task, kind, logits, batch, f"batch[{view!r}]")
+      weights = self.class_weights.get(view, {}).get(task)
+      values, rows = self._label_losses(task, kind, logits, weights, batch, f"batch[{view!r}]")
       if "mixed" not in batch:
         total += reduction.masked_mean(values, rows)
         continue
       # The loss is linear in the target: that of a mixed one is a mean of two.
       mixed = batch["mixed"]
-      others, other_rows = self._label_losses(task, kind, logits, mixed, f"batch[{view!r}].mixed")
+      others, other_rows = self._label_losses(
+        task, kind, logits, weights, mixed, f"batch[{view!r}].mixed"
+      )
       total += reduction.weighted_mean(
         jnp.concatenate([values, others]),
         jnp.concatenate([rows * mixed["share"], other_rows * (1.0 - mixed["share"])]),
@@ -291,17 +315,25 @@ class Objective:
     return total
 
   def _label_losses(
-    self, task: str, kind: str, logits: jax.Array, labelled: Mapping[str, Any], where: str
+    self,
+    task: str,
+    kind: str,
+    logits: jax.Array,
+    weights: tuple[float, ...] | None,
+    labelled: Mapping[str, Any],
+    where: str,
   ) -> tuple[jax.Array, jax.Array]:
     """The loss of each row of a task `[B]`, and which rows have one `[B]`."""
     mask, known = labelled.get("mask"), labelled.get("known", {}).get(task)
     labels = _entry(_entry(labelled, "labels", where), task, f"{where}['labels']")
     if kind == types.SOFTMAX:
       values = classification.softmax_cross_entropy(
-        logits, labels, mask, known, smoothing=self.label_smoothing
+        logits, labels, mask, known, smoothing=self.label_smoothing, class_weights=weights
       )
     else:
-      values = classification.sigmoid_cross_entropy(logits, labels, mask, known)
+      values = classification.sigmoid_cross_entropy(
+        logits, labels, mask, known, positive_weights=weights
+      )
     return values, classification.labelled_rows(mask, known, len(logits))
 
   def _ego_exo(

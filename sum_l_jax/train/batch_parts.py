@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from sum_l_jax.models import draws
 from sum_l_jax.system import devices
+from sum_l_jax.train.state import Tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,3 +68,21 @@ class Parts:
     """The array with its rows split over the devices."""
     spec = jax.sharding.PartitionSpec(*before, *devices.batch_sharding(self.mesh).spec)
     return jax.lax.with_sharding_constraint(x, jax.sharding.NamedSharding(self.mesh, spec))
+
+
+def check_kept(before: Tree, after: Tree, refused: str) -> None:
+  """Refuses a network that has put other statistics in the place of its own.
+
+  Args:
+    before: statistics that it was given.
+    after: statistics that it gave back.
+    refused: text of the error, with places for the `name` of the first and the `count`.
+
+  Raises:
+    ValueError: see above.
+  """
+  old = jax.tree_util.tree_leaves_with_path(before)
+  moved = [path for (path, x), y in zip(old, jax.tree.leaves(after), strict=True) if x is not y]
+  if moved:
+    name = "/".join(str(entry.key) for entry in moved[0])
+    raise ValueError(refused.format(name=name, count=len(moved)))

@@ -20,9 +20,17 @@ import jax.numpy as jnp
 
 from sum_l_jax import types
 from sum_l_jax.models import draws
+from sum_l_jax.train import batch_parts
 from sum_l_jax.train.batch_parts import Parts
 from sum_l_jax.train.state import Applied
 from sum_l_jax.train.state import Tree
+
+_REFUSED = (
+  "A batch can't be encoded in chunks where BatchNorm uses its statistics, as in {name} ({count} in"
+  " all): each chunk would have others. Use an encoder without BatchNorm or a frozen one, set"
+  " chunks to 1, or take accumulate with model.bn_group_size, which says whose statistics a clip"
+  " has."
+)
 
 
 class Chunked:
@@ -62,7 +70,7 @@ class Chunked:
     def encode(params: Tree, inputs: types.Batch, part: jax.Array) -> types.Outputs:
       part_key = None if key is None else self._parts.key(key, part)
       outputs, moved = self._network.apply(params, stats, inputs, train=train, key=part_key)
-      _check_kept(stats, moved)
+      batch_parts.check_kept(stats, moved, _REFUSED)
       return {view: _without_activations(out) for view, out in outputs.items()}
 
     # Within a scan nothing can be merged with the first run, so that XLA needs
@@ -83,17 +91,3 @@ def _without_activations(outputs: types.ViewOutputs) -> types.ViewOutputs:
   kept = {**outputs, "stages": {}}
   kept.pop("tokens", None)
   return cast(types.ViewOutputs, kept)
-
-
-def _check_kept(before: Tree, after: Tree) -> None:
-  """Raises ValueError where a network has put other statistics in the place of its own."""
-  old = jax.tree_util.tree_leaves_with_path(before)
-  moved = [path for (path, x), y in zip(old, jax.tree.leaves(after), strict=True) if x is not y]
-  if moved:
-    name = "/".join(str(entry.key) for entry in moved[0])
-    raise ValueError(
-      f"A batch can't be encoded in chunks where BatchNorm uses its statistics, as in {name}"
-      f" ({len(moved)} in all): each chunk would have others. Use an encoder without BatchNorm"
-      " or a frozen one, set chunks to 1, or take accumulate, whose micro-batches are batches"
-      " of their own."
-    )

@@ -50,6 +50,7 @@ from sum_l_jax.evaluation.labels import evaluators
 from sum_l_jax.experiment import final
 from sum_l_jax.experiment import hand_over
 from sum_l_jax.experiment import loop
+from sum_l_jax.losses import own_terms
 from sum_l_jax.models import backbones
 from sum_l_jax.models import layer_order
 from sum_l_jax.models import network_spec
@@ -100,6 +101,13 @@ TRANSFORMER = vit_spec.VitSpec(width=8, depth=1, mlp=8, heads=1, patch=(2, 4, 4)
 TWO_PATHWAYS = dataclasses.replace(BLOCK, fast=BLOCK.slow, alpha=4, fusion_kernel=5)
 
 
+def _agreement(outputs, batch):
+  """A term of one's own: the mean squared cosine of pairs."""
+  del batch
+  cosines = jnp.sum(outputs["ego"]["embedding"] * outputs["exo"]["embedding"], axis=1)
+  return jnp.mean(cosines**2)
+
+
 @pytest.fixture(autouse=True)
 def _encoders(monkeypatch):
   table = backbones.BACKBONES
@@ -110,6 +118,7 @@ def _encoders(monkeypatch):
     monkeypatch.setitem(table, name, backbones.from_tables(spec, num_frames=8, stride=1))
   vit = backbones.from_vit(TRANSFORMER, stride=1, normalization="video")
   monkeypatch.setitem(table, "transformer", vit)
+  monkeypatch.setitem(own_terms._TERMS, "agreement", _agreement)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,6 +273,12 @@ def learned(stage="joint", steps=3):
     return [metrics.compute([s]) for s in sums], jax.device_get(after)
 
   return look
+
+
+def own_term(world, fields):
+  """The steps with terms of one's own, which have a weight each."""
+  given = fields.get("loss.own_weights") or (0.25,) * len(fields["loss.own_terms"])
+  return learned()(world, {**fields, "loss.own_weights": given})
 
 
 def program(world, fields):
@@ -524,7 +539,7 @@ def _stage(stage: str) -> dict[str, Entry]:
   decay = {at + "weight_decay": 0.1}
   return {
     at + "batch_size": Entry(2, steps),
-    at + "accumulate": Entry(2, steps),
+    at + "accumulate": Entry(2, program, {**_VIT, "loss.negatives_group": 2}),
     at + "chunks": Entry(2, program, {"model.backbone": "transformer"}),
     at + "total": Entry("2 steps", stage_run(stage)),
     at + "optimizer": Entry("adamw", steps),
@@ -539,6 +554,7 @@ def _stage(stage: str) -> dict[str, Entry]:
     at + "warmup": Entry("2 steps", steps),
     at + "warmup_start": Entry(0.005, steps, warm),
     at + "label_smoothing": Entry(0.1, steps),
+    at + "class_balance": Entry(1.0, steps),
     at + "mixup": Entry(0.8, program, _LABELS),
     at + "cutmix": Entry(1.0, program, _LABELS),
     at + "cutmix_share": Entry(1.0, program, {**_LABELS, at + "mixup": 0.8, at + "cutmix": 1.0}),
@@ -664,6 +680,8 @@ FIELDS: dict[str, Entry] = {
   "loss.sigmoid_bias": Entry(-3.0, _STEPS, {**_MANY, "loss.cross_view": "sigmoid"}),
   "loss.ranking_margin": Entry(0.5, _STEPS, {**_MANY, "loss.cross_view": "max_margin"}),
   "loss.mask_duplicates": Entry(0.9, _STEPS, _PAIRS),
+  "loss.own_terms": Entry(("agreement",), own_term),
+  "loss.own_weights": Entry((0.5,), own_term, {"loss.own_terms": ("agreement",)}),
   **{f"loss.weights.{term}": Entry(0.37, _STEPS) for term in types.TERMS},
   **_stage("exo"),
   **_stage("joint"),
@@ -797,6 +815,8 @@ LOSS = {
   "loss.compared": "narrations",
   "loss.sigmoid_bias": -2.5,
   "loss.ranking_margin": 0.45,
+  "loss.own_terms": ("agreement",),
+  "loss.own_weights": (0.35,),
   **{f"loss.weights.{term}": 0.9 - 0.1 * i for i, term in enumerate(types.TERMS)},
 }
 
@@ -951,6 +971,9 @@ def test_the_step_reports_the_loss_of_the_config(kind, world):
     assert found[f"loss/{term}"] == pytest.approx(expected[term], rel=1e-4, abs=1e-5), term
     assert abs(expected[term]) > 1e-2, term
   total = sum(LOSS[f"loss.weights.{term}"] * value for term, value in expected.items())
+  agreement = np.mean(np.sum(z[0] * z[1], axis=1) ** 2)
+  assert found["loss/agreement"] == pytest.approx(agreement, rel=1e-4)
+  total += 0.35 * agreement
   assert found["loss"] == pytest.approx(total, rel=1e-4)
 
 
@@ -975,7 +998,10 @@ STAGE = {
   "ema": 0.7,
 }
 # What the gradient is of has tests of its own (tests/train, tests/losses).
-NO_FORMULAS = ("accumulate", "chunks", "cutmix", "cutmix_share", "label_smoothing", "mixup")
+NO_FORMULAS = (
+  *("accumulate", "chunks", "class_balance", "cutmix", "cutmix_share", "label_smoothing"),
+  "mixup",
+)
 
 
 @pytest.mark.parametrize("stage", schema.STAGES)

@@ -184,6 +184,31 @@ ALL_FROZEN = {"ego.freeze": "all", "exo.freeze": "all"}
       {"joint_stage.accumulate": 4, "loss.negatives_group": 32},
       "negatives_group must .*batch_size=64 / accumulate=4, got 32",
     ),
+    (
+      {"joint_stage.accumulate": 4},
+      "accumulate=4 averages .*'ego_exo', .* Set config.loss.negatives_group=16",
+    ),
+    (
+      {
+        "joint_stage.accumulate": 4,
+        "method": "fpv_only",
+        "loss.own_terms": ("mine",),
+        "loss.own_weights": (1.0,),
+      },
+      "accumulate=4 .* nobody knows .*'mine'",
+    ),
+    ({"loss.own_terms": ("mine",)}, "own_weights must have a weight for each"),
+    ({"loss.own_terms": ("a", "a")}, "own_terms must name each term once"),
+    ({"loss.own_weights": (-1.0,)}, "own_weights must be finite and above 0"),
+    (
+      {
+        "joint_stage.class_balance": 1.0,
+        "loss.weights.ego_cls": 0.0,
+        "loss.weights.exo_cls": 0.0,
+      },
+      "class_balance=1.0 weighs the classes",
+    ),
+    ({"joint_stage.class_balance": 1.5}, "class_balance must be between 0 and 1"),
     ({"loss.negatives_group": 24}, "negatives_group must be 0 .*got 24"),
     ({"loss.negatives_group": 1}, "at least 2 .*got 1"),
     ({"ego.freeze": "some"}, 'config.ego.freeze must be "", "all" or a number .*got .some'),

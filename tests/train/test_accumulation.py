@@ -1,8 +1,10 @@
-"""Micro-batches: the mean of separate gradients, and what each of them is alone."""
+"""Micro-batches: their gradients are that of the batch, or are refused."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,10 @@ import numpy as np
 import optax
 import pytest
 
+from sum_l_jax import build
 from sum_l_jax import models
+from sum_l_jax import types
+from sum_l_jax.config import read
 from sum_l_jax.losses.objective import Objective
 from sum_l_jax.models import backbones
 from sum_l_jax.models import network_spec
@@ -22,6 +27,7 @@ from sum_l_jax.train.mixing import Mixing
 from sum_l_jax.train.state import Network
 from sum_l_jax.train.state import create_state
 from sum_l_jax.train.step import make_train_step
+from tests.support import runs
 
 BLOCK = network_spec.NetworkSpec(
   slow=network_spec.PathwaySpec(
@@ -36,13 +42,18 @@ CLASSES, DIM, SIZE, COUNT, SEED = 5, 8, 12, 3, 4
 def network_fixture(monkeypatch):
   entry = backbones.from_tables(BLOCK, num_frames=2, stride=1)
   monkeypatch.setitem(backbones.BACKBONES, "block", entry)
+  return _network(dropout=0.5)
+
+
+def _network(*, views=("ego",), dropout=0.0, options=None):
   return Network(
     functools.partial(
       models.make_model,
       backbone="block",
-      tasks={"ego": {"verb": CLASSES}},
+      tasks={view: {"verb": CLASSES} for view in views},
       embedding_dim=DIM,
-      dropout=0.5,
+      dropout=dropout,
+      options=options,
     )
   )
 
@@ -64,12 +75,16 @@ def _objective(**weights):
   return Objective(tasks={"ego": {"verb": "softmax"}}, weights=weights)
 
 
-def _step(network, objective, mixing=NOT_MIXED):
-  """One step by the gradient itself: parameters, statistics and sums after it."""
+def _start(network):
   params, stats = network.init()
   # Without the zeros that residual branches start with.
   rng = np.random.default_rng(1)
-  params = jax.tree.map(lambda x: x + 0.1 * rng.standard_normal(x.shape, np.float32), params)
+  return jax.tree.map(lambda x: x + 0.1 * rng.standard_normal(x.shape, np.float32), params), stats
+
+
+def _step(network, objective, mixing=NOT_MIXED, accumulate=COUNT, batch=None):
+  """One step by the gradient itself: parameters, statistics and sums after it."""
+  params, stats = _start(network)
   optimizer = optax.inject_hyperparams(optax.sgd)(1.0)
   mesh = devices.make_mesh(1)
   step = make_train_step(
@@ -80,48 +95,58 @@ def _step(network, objective, mixing=NOT_MIXED):
     seed=SEED,
     mesh=mesh,
     mixing=mixing,
-    accumulate=COUNT,
+    accumulate=accumulate,
   )
-  state, sums = step(create_state(params, stats, optimizer), devices.put_batch(_batch(), mesh))
-  return params, stats, state, metrics.compute([sums])
+  state = create_state(params, stats, optimizer)
+  state, sums = step(state, devices.put_batch(batch or _batch(), mesh))
+  return params, state, metrics.compute([sums])
 
 
-def test_the_step_takes_the_mean_of_separate_gradients(network):
-  """Negatives are those of a micro-batch, and each moves the statistics."""
-  objective = _objective(ego_cls=1.0, ego_text=0.7)
-  params, stats, state, found = _step(network, objective)
+def _close(a, b):
+  assert np.linalg.norm(a - b) < 3e-6 * np.linalg.norm(b)
 
-  @jax.jit
-  def one(params, stats, part, key):
-    def loss(params):
-      outputs, moved = network.apply(params, stats, part, train=True, key=key)
-      total, terms = objective(outputs, part)
-      return total, (moved, terms)
 
-    return jax.value_and_grad(loss, has_aux=True)(params)
+def test_groups_make_it_the_gradient_of_the_batch(monkeypatch):
+  """Contrast and BatchNorm within groups: losses, gradient and statistics are the same."""
+  entry = backbones.from_tables(BLOCK, num_frames=2, stride=1)
+  monkeypatch.setitem(backbones.BACKBONES, "block", entry)
+  network = _network(views=("ego", "exo"), options=models.EncoderOptions(bn_group_size=2))
+  ego, batch = _batch()["ego"], {}
+  for number, view in enumerate(("ego", "exo")):
+    batch[view] = jax.tree.map(lambda x, n=number: np.roll(x, 5 * n, axis=0), ego)
+  batch["exo"]["narration"] = 0.8 * ego["narration"] + 0.6 * batch["exo"]["narration"]
+  batch["exo"]["narration"] /= np.linalg.norm(batch["exo"]["narration"], axis=1, keepdims=True)
+  objective = Objective(
+    tasks={view: {"verb": "softmax"} for view in batch},
+    weights={"ego_cls": 1.0, "exo_cls": 0.5, "ego_exo": 0.4, "ego_text": 0.7, "exo_text": 0.3},
+    threshold=0.7,
+    negatives_group=4,
+    class_weights={"ego": {"verb": (0.5, 2.0, 1.0, 3.0, 0.1)}},
+  )
+  start, whole, seen = _step(network, objective, accumulate=1, batch=batch)
+  _, parts, found = _step(network, objective, batch=batch)
+  moved = jax.tree.map(lambda a, b: a - b, whole.params, start)
+  jax.tree.map(_close, jax.tree.map(lambda a, b: a - b, parts.params, start), moved)
+  jax.tree.map(_close, parts.stats, whole.stats)
+  for name, value in seen.items():
+    # Pairs are counted in each micro-batch.
+    expected = value / COUNT if name == "loss/selected_pairs" else value
+    assert found[name] == pytest.approx(expected, rel=1e-5), name
+  assert 0 < seen["loss/selected_pairs"] < SIZE
+  # One group of the batch has other neighbours.
+  other = dataclasses.replace(objective, negatives_group=0)
+  assert abs(_step(network, other, accumulate=1, batch=batch)[2]["loss"] - seen["loss"]) > 1e-2
 
-  grads, losses, texts = [], [], []
-  step_key = jax.random.fold_in(jax.random.key(SEED), 0)
-  for number in range(COUNT):
-    rows = np.s_[4 * number : 4 * number + 4]
-    part = jax.tree.map(lambda x, rows=rows: x[rows], _batch())
-    key = jax.random.split(jax.random.fold_in(step_key, number))[0]
-    (total, (stats, terms)), grad = one(params, stats, part, key)
-    grads.append(grad)
-    losses.append(float(total))
-    texts.append(float(terms["ego_text"]))
-  expected = jax.tree.map(lambda p, *g: p - sum(g) / COUNT, params, *grads)
 
-  def close(a, b):
-    assert np.linalg.norm(a - b) < 3e-6 * np.linalg.norm(b)
-
-  jax.tree.map(close, state.params, expected)
-  jax.tree.map(close, state.stats, stats)
-  assert found["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
-  assert found["loss/ego_text"] == pytest.approx(np.mean(texts), rel=1e-5)
-  assert found["finite"] == 1
-  # Three batches differ in all of it, and in their dropout.
-  assert np.ptp(losses) > 1e-2
+def test_statistics_of_the_batch_are_refused(network):
+  refused = accumulation.WithoutBatchStatistics(network)
+  params, stats = refused.shapes
+  batch = _batch()
+  with pytest.raises(ValueError, match=r"as in ego/encoder.*Set model.bn_group_size"):
+    jax.eval_shape(
+      lambda p, s: refused.apply(p, s, batch, train=True, key=jax.random.key(0)), params, stats
+    )
+  jax.eval_shape(lambda p, s: refused.apply(p, s, batch, train=False), params, stats)
 
 
 def test_each_micro_batch_is_mixed_by_itself(network):
@@ -137,7 +162,7 @@ def test_each_micro_batch_is_mixed_by_itself(network):
       assert share.shape == (SIZE // COUNT,)
       return mixed
 
-  *_, found = _step(network, _objective(ego_cls=1.0), Watched(mixup=1.0))
+  found = _step(network, _objective(ego_cls=1.0), Watched(mixup=1.0))[-1]
   jax.effects_barrier()
   assert len(set(seen)) == COUNT
   assert np.isfinite(found["loss"])
@@ -148,3 +173,37 @@ def test_a_batch_that_can_not_be_cut_is_refused(network):
   gradient = accumulation.accumulated(lambda *_: None, 5, devices.make_mesh(1))
   with pytest.raises(ValueError, match="12 can't be cut into 5 parts that 1 devices share"):
     jax.eval_shape(gradient, {}, {}, {}, {"x": jnp.zeros(12)}, jax.random.key(0))
+
+
+def test_a_run_refuses_what_is_not_the_gradient_of_the_batch(tiny_ego, tiny_exo, tiny_tables):
+  """Groups across micro-batches, labels that some clips lack, statistics of the batch."""
+  config = read.default_config()
+  runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
+  config.joint_stage.batch_size, config.joint_stage.accumulate = 8, 2
+  config.loss.negatives_group = 4
+  mesh = devices.make_mesh(1)
+
+  def step(**changes):
+    with config.unlocked():
+      changed = config.copy_and_resolve_references()
+    changed.update_from_flattened_dict(changes)
+    trainer = build.Trainer.open(build.resolve(changed), "joint", mesh)
+    return trainer, trainer.step
+
+  trainer, taken = step()
+  with trainer.stream(start_step=0) as stream, pytest.raises(ValueError, match="bn_group_size to"):
+    taken.lower(trainer.abstract_state(), devices.put_batch(next(stream), mesh))
+  step(**{"model.bn_group_size": 2})
+  part = trainer.settings, "joint", devices.make_mesh(1), trainer.tasks, 16, 17, trainer.data
+  spread = build.Trainer(*part)
+  object.__setattr__(spread, "mesh", SimpleNamespace(size=2))
+  with pytest.raises(ValueError, match="leaves 2 clips .* on each of 2 devices, .*group=4 must"):
+    spread._parts_are_grouped()
+  labels = types.Task("verb", types.SOFTMAX, ("a", "b"))
+  known = SimpleNamespace(known={"verb": np.array([[True, False]])}, tasks={"verb": labels})
+  partly = SimpleNamespace(labels={"exo": known})
+  object.__setattr__(spread, "mesh", mesh)
+  assert spread.objective.weights["exo_cls"]  # Made before the labels change.
+  object.__setattr__(spread, "data", partly)
+  with pytest.raises(ValueError, match=r"numbers of clips with labels of \['exo/verb'\]"):
+    spread._parts_are_grouped()
