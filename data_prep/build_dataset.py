@@ -12,6 +12,10 @@ r"""Cuts annotated clips out of videos or frames into one clip data set.
   # a small extract: all clips train, or one video validates
   ... --split=train          ... --validation_videos=P02_01
 
+  # annotations in a format of your own, read by a Python file (docs/library.md)
+  python -m data_prep.build_dataset --dataset=examples/own_reader.py --view=ego \
+      --annotations=my/segments.json --media=my/videos --output=data/mine
+
   # the clips of a prepared TFDS data set
   python -m data_prep.build_dataset --dataset=tfds:ucf101/2.0.0@tensorflow_datasets \
       --view=exo --fps=25 --output=data/ucf101
@@ -373,11 +377,12 @@ def _check_free(directory: epath.Path) -> None:
 
 def _dataset(text: str) -> str:
   """Checks the name of a data set."""
-  if text not in source_table.SOURCES and not text.startswith(tfds_source.PREFIX):
+  known = text in source_table.SOURCES or source_table.is_own(text)
+  if not known and not text.startswith(tfds_source.PREFIX):
     close = command_line.close_match(text, source_table.SOURCES)
     raise argparse.ArgumentTypeError(
       f"invalid choice: {text!r}{close} (choose from {', '.join(source_table.SOURCES)},"
-      " tfds:NAME/VERSION@DIR)"
+      " tfds:NAME/VERSION@DIR, or a reader of your own, FILE.py)"
     )
   return text
 
@@ -391,8 +396,8 @@ def make_parser() -> argparse.ArgumentParser:
     required=True,
     type=_dataset,
     metavar="DATASET",
-    help=f"{', '.join(source_table.SOURCES)}, or tfds:NAME/VERSION@DIR, a prepared TFDS"
-    " data set with a video feature",
+    help=f"{', '.join(source_table.SOURCES)}; tfds:NAME/VERSION@DIR, a prepared TFDS"
+    " data set with a video feature; or FILE.py, a reader of your own",
   )
   add(
     "--annotations",
@@ -663,16 +668,16 @@ def build(args: argparse.Namespace) -> None:
     for text in split_rules.parts_warnings(split_rules.split_clips(source.clips, rule)):
       print(f"warning: {text}", file=sys.stderr)
   request = Request(
-    name=args.name or (args.output.name if args.dataset == source_table.MANIFEST else args.dataset),
+    name=args.name or _default_name(args),
     view=view,
     source=source,
     rule=rule,
     output=output,
     problems=problems,
-    about=source_table.SOURCES[args.dataset].about or clip_dataset.About(),
+    about=source_table.find(args.dataset).about or clip_dataset.About(),
     processes=args.processes,
     metadata={
-      "source": args.dataset,
+      "source": source_table.name_of(args.dataset),
       "annotations": args.annotations.name,
       "annotations_sha256": clip_specs.sha256(source.files),
       **source_table.metadata(args),
@@ -686,6 +691,12 @@ def build(args: argparse.Namespace) -> None:
   else:
     result = build_dataset(args.output, request)
   _print_result(args.output, result, problems)
+
+
+def _default_name(args: argparse.Namespace) -> str:
+  """Name of the data set where none is given."""
+  manifest = args.dataset == source_table.MANIFEST
+  return args.output.name if manifest else source_table.name_of(args.dataset)
 
 
 def _build_from_tfds(args: argparse.Namespace) -> None:
@@ -733,7 +744,7 @@ def _list(
   """Says what is there, built and missing."""
   # Another build may be going on: nothing is changed here.
   existing = growing.Existing.read(clip_dataset.standing(args.output))
-  group = source_table.SOURCES[args.dataset].group
+  group = source_table.find(args.dataset).group
   for line in stock.list_videos(source, problems, existing.clips, group):
     print(line)
   specs = [*source.clips, *(spec for part in source.unlabelled.values() for spec in part)]

@@ -1,6 +1,7 @@
 """A config file that brings an encoder of its own, to be trained like any other.
 
   python -m sum_l_jax.main --config=examples/own_encoder.py --workdir=runs/own
+  ... --config.model.backbone=frames_layer_norm
 
 The data, the losses and the stages are those of the demo. Another program that
 loads the run imports this file first, which registers the encoder.
@@ -32,6 +33,10 @@ class FrameEncoder(nnx.Module):
     self.norm = nnx.BatchNorm(32, momentum=0.9, dtype=options.dtype, rngs=rngs)
     self.mix = nnx.Conv(32, self.feature_dim, (3, 3), dtype=options.dtype, rngs=rngs)
 
+  def normalize(self, x: jax.Array, *, train: bool) -> jax.Array:
+    """Brings each channel to mean 0 and variance 1, of the batch or as it was in training."""
+    return self.norm(x, use_running_average=not train)
+
   def __call__(
     self,
     video: jax.Array,
@@ -41,13 +46,29 @@ class FrameEncoder(nnx.Module):
     key: jax.Array | None = None,
   ) -> models.Encoding:
     """Bytes [B, T, H, W, 3] to features [B, C] and tokens; shows no stages."""
-    x = self.norm(self.patches(prepare(video)), use_running_average=not train)
+    x = self.normalize(self.patches(prepare(video)), train=train)
     x = nnx.relu(self.mix(nnx.relu(x)))
     feature = jnp.mean(x, axis=(1, 2, 3), dtype=jnp.float32)
-    return models.Encoding(feature, tokens=x.reshape(len(x), -1, self.feature_dim))
+    # Not len(x): an exported network takes any number of clips.
+    return models.Encoding(feature, tokens=x.reshape(x.shape[0], -1, self.feature_dim))
+
+
+class LayerNormEncoder(FrameEncoder):
+  """The same without statistics of a batch, which chunks and accumulation then don't need."""
+
+  def __init__(self, options: models.EncoderOptions, rng: np.random.Generator):
+    """Draws the weights."""
+    super().__init__(options, rng)
+    self.norm = nnx.LayerNorm(32, dtype=options.dtype, rngs=nnx.Rngs(0))
+
+  def normalize(self, x: jax.Array, *, train: bool) -> jax.Array:
+    """Brings the channels of each place to mean 0 and variance 1."""
+    del train
+    return self.norm(x)
 
 
 models.register_backbone("frames", FrameEncoder, num_frames=8, stride=2)
+models.register_backbone("frames_layer_norm", LayerNormEncoder, num_frames=8, stride=2)
 
 
 def get_config(argument: str = "") -> config_dict.ConfigDict:

@@ -88,6 +88,7 @@ LOCAL_FILES = {
   "sum_l_jax/system/multihost.py": "looks for devices of this machine",
   "sum_l_jax/system/processes.py": "asks the kernel of this machine",
   "sum_l_jax/types.py": "asks where it lies itself",
+  "sum_l_jax/system/python_files.py": "runs Python files of a disk",
   "sum_l_jax/tools/device_check/part_process.py": "asks where it lies itself",
   "sum_l_jax/tools/study/runner.py": "appends to the local side of a log",
   "sum_l_jax/train/metric_log.py": "appends to the local side of a log",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import pathlib
 import re
@@ -12,16 +13,25 @@ import jax
 import numpy as np
 import pytest
 
+from data_prep import build_dataset
+from data_prep.clips import clip_dataset
+from data_prep.sources import source_table
 import sum_l_jax
 from sum_l_jax import build
 from sum_l_jax import main
+from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config import read
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
 from sum_l_jax.evaluation.retrieval import embedding
+from sum_l_jax.prediction import video_sources
+from sum_l_jax.prediction import windows
 from sum_l_jax.system import devices
+from sum_l_jax.tools.export import __main__
 from sum_l_jax.train import metric_log
+from sum_l_jax.video import jpeg
+from tests.support import notebooks
 from tests.support import numbered_video
 from tests.support import runs
 from tests.support import tiny_data
@@ -105,52 +115,190 @@ def test_own_encoder_trains_and_predicts(tiny_ego, tiny_exo, tiny_tables, tmp_pa
     kernel = np.asarray(encoder[layer]["kernel"])
     assert kernel.shape == start["ego"]["encoder"][layer]["kernel"].shape
     assert np.abs(kernel - start["ego"]["encoder"][layer]["kernel"]).max() > 1e-4
-  model = sum_l_jax.load(tmp_path)
-  video = np.random.default_rng(0).integers(0, 256, (30, 48, 64, 3), np.uint8)
-  found = model.predict(video, fps=12, window=2.0)
+  found = sum_l_jax.load(tmp_path).predict(_noise(), fps=12, window=2.0)
   assert [p.task for p in found[:2]] == ["verb", "noun"]
   assert example.FrameEncoder.feature_dim == encoder["mix"]["bias"].shape[0]
 
 
-def test_search_finds_the_moment_whose_embedding_the_text_has(finished, tiny_tables, tmp_path):
+def _noise():
+  return np.random.default_rng(0).integers(0, 256, (30, 48, 64, 3), np.uint8)
+
+
+def test_own_encoder_without_batch_norm_goes_the_whole_way(tiny_ego, tmp_path):
+  """Nothing asks for statistics: training, resuming, evaluation, prediction, export."""
+  given = ["--config.model.backbone=frames_layer_norm"]
+  config = read.read_file(str(EXAMPLES / "own_encoder.py"), given)
+  runs.small(config, ego=tiny_ego, exo="", tables=tmp_path, backbone="frames_layer_norm")
+  config.method, config.stages, config.eval.clips = "fpv_only", ("joint",), 1
+  config.joint_stage.total = "3 steps"
+  config.stop_at = "joint:2"
+  main.run(config, tmp_path)
+  config.stop_at = ""
+  assert "tiny, val: 5 clips" in main.run(config, tmp_path)
+  assert not weight_files.read_weights(tmp_path).stats.get("ego")
+  folder = tmp_path / "exported"
+  assert __main__.main([f"--checkpoint={tmp_path}", f"--output={folder}"]) == 0
+  found, exported = (
+    loaded.predict(_noise(), fps=12, window=2.0)
+    for loaded in (sum_l_jax.load(tmp_path), sum_l_jax.load_exported(folder))
+  )
+  for one, other in zip(found, exported, strict=True):
+    assert (one.task, one.classes) == (other.task, other.classes)
+    np.testing.assert_allclose(one.scores, other.scores, rtol=1e-4)
+
+
+def test_own_loss_is_trained_and_logged(tiny_ego, tiny_exo, tiny_tables, tmp_path):
+  example = _load("own_loss")
+  _load("own_encoder")
+  config = read.read_file(str(EXAMPLES / "own_loss.py"))
+  runs.small(config, ego=tiny_ego, exo=tiny_exo, tables=tiny_tables, backbone="frames_layer_norm")
+  config.eval.splits, config.eval.during_split, config.stages = (), "", ("joint",)
+  config.joint_stage.total = "2 steps"
+  main.run(config, tmp_path)
+  logged = metric_log.read(tmp_path / "joint")
+  weights = {**{term: config.loss.weights[term] for term in types.TERMS}, "uniformity": 0.05}
+  total = sum(weight * logged[f"train/loss/{term}"].values[0] for term, weight in weights.items())
+  assert logged["train/loss"].values[0] == pytest.approx(total, rel=1e-4)
+  # The formula once more, pair by pair.
+  z = np.random.default_rng(0).standard_normal((4, 3))
+  z /= np.linalg.norm(z, axis=1, keepdims=True)
+  pairs = [np.exp(-2 * np.sum((z[i] - z[j]) ** 2)) for i in range(4) for j in range(4) if i != j]
+  found = example.uniformity({"ego": {"embedding": z}}, {})
+  assert float(found) == pytest.approx(np.log(np.mean(pairs)), rel=1e-5)
+
+
+def test_own_reader_is_cut_into_a_data_set(tmp_path):
+  videos = tmp_path / "videos"
+  videos.mkdir()
+  numbered_video.write_video(videos / "kitchen.mp4", list(range(120)))  # 4 s
+  segments = [[0.5, 1.5, "cut the onion", "cut"], [2.0, 4.0, "wash a pan", "wash"]]
+  absent = [[0.0, 1.0, "open a door", "open"]]
+  path = tmp_path / "segments.json"
+  path.write_text(json.dumps({"kitchen.mp4": segments, "lost.mp4": absent}))
+  given = [f"--dataset={EXAMPLES / 'own_reader.py'}", f"--annotations={path}"]
+  given += [f"--media={videos}", "--view=ego", f"--output={tmp_path / 'data'}", "--processes=2"]
+  assert build_dataset.main(given) == 2  # One video is missing.
+  assert build_dataset.main([*given, "--on_error=skip"]) == 0
+  data = records.ClipDataset(tmp_path / "data", "train")
+  assert data.name == "own_reader" and data.tasks["verb"].class_names == ("cut", "open", "wash")
+  assert [(c.clip_id, c.narration, c.labels["verb"], c.num_frames) for c in data.clips] == [
+    ("kitchen.mp4_0", "cut the onion", (0,), 30),
+    ("kitchen.mp4_1", "wash a pan", (2,), 60),
+  ]
+  bad = tmp_path / "bad.py"
+  bad.write_text("SOURCE = 3\n")
+  with pytest.raises(ValueError, match="must define SOURCE = source_table.Source"):
+    source_table.find(str(bad))
+  with pytest.raises(ValueError, match="must name a Python file"):
+    source_table.find(str(tmp_path / "none.py"))
+
+
+def test_fine_tuning_begins_with_the_encoder_of_the_run(finished, tiny_ego, tmp_path):
+  config = _load("fine_tune").make_config(str(finished[0]), str(tiny_ego))
+  assert (config.frames.count, config.frames.crop_size) == (8, 32)
+  config.report, config.ego.freeze, config.joint_stage.total = False, "all", "2 steps"
+  assert "tiny, val: 5 clips" in main.run(config, tmp_path)
+  before, after = (weight_files.read_weights(run).params["ego"] for run in (finished[0], tmp_path))
+  jax.tree.map(np.testing.assert_array_equal, before["encoder"], after["encoder"])
+  assert np.abs(before["heads"]["verb"]["kernel"] - after["heads"]["verb"]["kernel"]).max() > 0
+
+
+def test_a_linear_probe_tells_colours_apart(finished, tmp_path):
+  rng = np.random.default_rng(0)
+  for name, channel in (("red", 0), ("blue", 2)):
+    for number in range(6):
+      folder = tmp_path / name / str(number)
+      folder.mkdir(parents=True)
+      for frame in range(12):
+        pixels = rng.integers(0, 60, (48, 64, 3), np.uint8)
+        pixels[..., channel] += 150
+        (folder / f"{frame}.jpg").write_bytes(jpeg.encode(pixels))
+  example = _load("linear_probe")
+  assert example.probe(str(finished[0]), str(tmp_path)) == 1.0
+  x = rng.standard_normal((40, 3)).astype(np.float32)
+  y = (x @ np.array([1.0, -2.0, 0.5]) > 0).astype(np.int32)
+  kernel, bias = example.fit(x, y, 2)
+  assert np.mean(np.argmax(x @ kernel + bias, axis=1) == y) > 0.95
+
+
+def test_search_finds_the_moments_nearest_to_a_sentence_or_a_video(finished, tmp_path):
   example = _load("search_videos")
-  videos, index = tmp_path / "videos", tmp_path / "index"
+  videos, index = tmp_path / "videos", tmp_path / "index.npz"
   for clip in tiny_data.noise_clips("v", 3, seed=5):
     (videos / clip.clip_id).mkdir(parents=True)
     for number, frame in enumerate(clip.frames):
       (videos / clip.clip_id / f"{number}.jpg").write_bytes(frame)
   numbered_video.write_video(videos / "long.mp4", list(range(120)))  # 4 s
-  table = tiny_tables / "narrations.npz"
 
-  def search(text, table, top):
-    return example.search(str(finished[0]), str(videos), str(index), text, str(table), top=top)
+  def moments():
+    for path in video_sources.find([videos])[0]:
+      with video_sources.open_source(path, default_fps=12.0) as source:
+        cutter = windows.WindowCutter(source, fps=12.0, window=2.0, stride=1.0, short_side=320)
+        for cut in cutter:
+          yield types.Clip(f"{path} {cut.start:g}", cut.jpegs, 12.0, narration="", labels={})
 
-  found = search("take cup", table, top=9)
-  places = [f"v00{i} at 0 s" for i in range(3)] + [f"long.mp4 at {i} s" for i in range(3)]
-  assert sorted(name for name, _ in found) == sorted(places)
-  clips = records.ClipDataset(index, "test")
-  embedder = embedding.Embedder(weight_files.read_weights(finished[0]))
-  vectors = dict(zip([clip.clip_id for clip in clips.clips], embedder(clips).vectors, strict=True))
-  query = narration_table.NarrationTable.load(table).lookup(["take cup"])[0]
-  for name, cosine in found:
-    assert cosine == pytest.approx(float(vectors[name] @ query), abs=2e-6)
-  assert found == sorted(found, key=lambda hit: -hit[1])
-  # A text that lies where a moment lies finds it. The index is there already.
-  own = tmp_path / "own.npz"
-  narration_table.NarrationTable(["here"], vectors["v001 at 0 s"][None], model="own").save(own)
-  ((name, cosine),) = search("Here", own, top=1)
-  assert (name, cosine) == ("v001 at 0 s", pytest.approx(1, abs=2e-6))
+  # The same moments as clips of a data set, embedded as retrieval does it.
+  clip_dataset.write_clip_dataset(
+    tmp_path / "clips",
+    name="videos",
+    view="exo",
+    tasks={},
+    splits={"test": moments},
+    unlabelled=["test"],
+  )
+  clips = records.ClipDataset(tmp_path / "clips", "test")
+  weights = weight_files.read_weights(finished[0])
+  vectors = embedding.Embedder(weights)(clips).vectors
+  known = {clip.clip_id: vector for clip, vector in zip(clips.clips, vectors, strict=True)}
+  table = narration_table.NarrationTable.load(json.loads(weights.card["config"])["narrations"])
+  query = table.lookup(["take cup"])[0]
+  found = example.search(str(finished[0]), str(videos), str(index), "Take cup.", top=9)
+  assert {f"{video} {start:g}" for video, start, _ in found} == known.keys()
+  for video, start, cosine in found:
+    assert cosine == pytest.approx(float(known[f"{video} {start:g}"] @ query), abs=2e-6)
+  assert found == sorted(found, key=lambda hit: -hit[2])
+  # A video; the index is there already.
+  example_video = videos / "v001"
+  model = sum_l_jax.load(finished[0])
+  mean = model.embed(example_video).vectors.mean(0)
+  (hit,) = example.search(str(finished[0]), "", str(index), str(example_video), top=1)
+  cosines = vectors @ (mean / np.linalg.norm(mean))
+  assert hit[2] == pytest.approx(cosines.max(), abs=2e-6)
+
+
+def test_the_cells_of_the_notebook_run(finished, tiny_ego, tiny_exo, tmp_path):
+  changes = {
+    "RUN": str(finished[0]),
+    "EGO": str(tiny_ego),
+    "EXO": str(tiny_exo),
+    "SPLIT": "val",
+    "TUNED": str(tmp_path),
+    "EXAMPLES": str(EXAMPLES),
+  }
+  names, printed = notebooks.run(EXAMPLES / "tour.ipynb", changes)
+  assert all(printed[1:]) and "tiny, val: 5 clips" in "".join(printed)
+  assert names["seen"].vectors.shape == (len(names["seen"]), 16)
+  np.testing.assert_allclose(np.linalg.norm(names["texts"], axis=1), 1.0, rtol=1e-5)
+  total = 0.02 * names["terms"]["ego_exo"] + 0.1 * names["terms"]["ego_text"]
+  total += 0.05 * names["terms"]["uniformity"]
+  assert float(names["total"]) == pytest.approx(float(total), rel=1e-5)
+  stored = json.loads((EXAMPLES / "tour.ipynb").read_text(encoding="utf-8"))["cells"]
+  outputs = [cell["outputs"] for cell in stored if cell["cell_type"] == "code"]
+  # The page shows what the demo gives.
+  assert [bool(found) for found in outputs] == [bool(text) for text in printed]
 
 
 def test_the_page_shows_the_code_that_is_tested():
   """Each Python block of docs/library.md, line by line, stands in an example."""
   page = (EXAMPLES.parent / "docs" / "library.md").read_text(encoding="utf-8")
   scripts = {path.name: path.read_text(encoding="utf-8") for path in EXAMPLES.glob("*.py")}
+  for path in EXAMPLES.glob("*.ipynb"):
+    scripts[path.name] = "\n".join(notebooks.code_cells(path))
   blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
   assert blocks
   for block in blocks:
     # The last script that is named before it.
-    name = re.findall(r"examples/(\w+\.py)", page[: page.index(block)])[-1]
+    name = re.findall(r"examples/(\w+\.(?:py|ipynb))", page[: page.index(block)])[-1]
     lines = [line.strip() for line in scripts[name].splitlines()]
     missing = [line for line in block.splitlines() if line and line.strip() not in lines]
     assert not missing, f"not in {name}: {missing}"

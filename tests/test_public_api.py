@@ -11,6 +11,7 @@ import pytest
 
 import sum_l_jax
 from sum_l_jax.__main__ import main
+from sum_l_jax.losses import own_terms
 from sum_l_jax.prediction import predictor
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -98,6 +99,15 @@ def test_the_door_runs_a_command():
     )
     assert (through.returncode, through.stdout) == (direct.returncode, direct.stdout)
     assert "--workdir" in through.stdout
+
+
+def test_the_door_imports_what_registers_an_encoder(tmp_path, capsys):
+  file = tmp_path / "mine.py"
+  file.write_text("from sum_l_jax import losses\nlosses.register_term('mine', lambda o, b: 0)\n")
+  assert main([f"--import={file}", "--help"]) == 0
+  assert own_terms.find("mine") and "COMMAND [OPTION" in capsys.readouterr().out
+  assert main([f"--import={tmp_path}/none.py", "predict"]) == 2
+  assert "must name a Python file that is there" in capsys.readouterr().err
 
 
 def test_the_door_says_what_it_does_not_know(capsys):

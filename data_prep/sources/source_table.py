@@ -1,4 +1,8 @@
-"""A table of the data sets that `build_dataset` reads."""
+"""A table of the data sets that `build_dataset` reads.
+
+A data set in a format of its own is read by a Python file, `--dataset=my_reader.py`, that
+has a `Source` called SOURCE (docs/library.md has an example).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,8 @@ from collections.abc import Mapping
 import dataclasses
 import functools
 from typing import Any
+
+from etils import epath
 
 from data_prep.clips import clip_dataset
 from data_prep.sources import charades_ego
@@ -30,6 +36,7 @@ from sum_l_jax.evaluation.benchmarks import caption_files
 from sum_l_jax.evaluation.benchmarks import egomcq
 from sum_l_jax.system import addresses
 from sum_l_jax.system import command_line
+from sum_l_jax.system import python_files
 from sum_l_jax.system import storage
 
 EPIC55 = epic_kitchens.EPIC55.name
@@ -182,8 +189,41 @@ SOURCES: Mapping[str, Source] = {
     identifies=("cut_seconds",),
   ),
 }
+# Name of the source in a Python file.
+_OWN = "SOURCE"
 # Arguments of the readers that have another name than the option.
 _KEYWORDS = {"window": "window_seconds"}
+
+
+def is_own(dataset: str) -> bool:
+  """Whether --dataset names a Python file with a reader."""
+  return dataset.endswith(".py")
+
+
+def name_of(dataset: str) -> str:
+  """What a data set is called: the table's name, or that of the reader's file."""
+  return epath.Path(dataset).stem if is_own(dataset) else dataset
+
+
+def find(dataset: str) -> Source:
+  """The source of that name, or in that Python file.
+
+  Raises:
+    ValueError: there is no such file, or no source in it.
+  """
+  return _read_own(dataset) if is_own(dataset) else SOURCES[dataset]
+
+
+@functools.cache
+def _read_own(dataset: str) -> Source:
+  module = python_files.load(dataset, "--dataset")
+  source = getattr(module, _OWN, None)
+  if not isinstance(source, Source):
+    raise ValueError(
+      f"{dataset} must define {_OWN} = source_table.Source(read=..., view=..., defaults={{}}), got"
+      f" {source!r}. examples/own_reader.py is such a file."
+    )
+  return source
 
 
 def options(args: argparse.Namespace) -> dict[str, Any]:
@@ -192,7 +232,7 @@ def options(args: argparse.Namespace) -> dict[str, Any]:
   Raises:
     ValueError: an option of another data set is given.
   """
-  source = SOURCES[args.dataset]
+  source = find(args.dataset)
   every = sorted({name for s in SOURCES.values() for name in s.defaults})
   for name in every:
     if name not in source.defaults and getattr(args, name):
@@ -210,7 +250,7 @@ def view(args: argparse.Namespace) -> str:
     ValueError: none is given, and the data set has none of its own; or the data set
       has one view alone, and it is the other one.
   """
-  source = SOURCES[args.dataset]
+  source = find(args.dataset)
   chosen = args.view or source.view
   if source.view is not None and not source.views and chosen != source.view:
     raise ValueError(
@@ -240,7 +280,7 @@ def read(args: argparse.Namespace, problems: clip_specs.Problems) -> clip_specs.
     if not storage.is_dir(root):
       raise FileNotFoundError(f"--media names {str(root)!r}, which is no folder.")
   given = args.annotations
-  source = SOURCES[args.dataset]
+  source = find(args.dataset)
   keywords = {_KEYWORDS.get(k, k): v for k, v in options(args).items()}
   if "multi_label" in keywords:
     keywords["multi_label"] = command_line.names(keywords["multi_label"])
@@ -257,4 +297,4 @@ def read(args: argparse.Namespace, problems: clip_specs.Problems) -> clip_specs.
 def metadata(args: argparse.Namespace) -> dict[str, object]:
   """Options that tell two builds of the same files apart."""
   chosen = options(args)
-  return {name: chosen[name] for name in SOURCES[args.dataset].identifies}
+  return {name: chosen[name] for name in find(args.dataset).identifies}

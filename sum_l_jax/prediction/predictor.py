@@ -1,8 +1,9 @@
-"""Labels of videos, from a network.
+"""Labels and vectors of videos, from a network.
 
 model = load("runs/epic55")
 for prediction in model.predict("video.mp4"):
   print(prediction.start, prediction.task, prediction.classes[0])
+cosines = model.embed("video.mp4").vectors @ model.embed_text(["cut onion"]).T
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -21,31 +20,22 @@ import numpy as np
 
 from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.data import narration_table
 from sum_l_jax.prediction import best_labels
+from sum_l_jax.prediction import embedded_windows
+from sum_l_jax.prediction import feature_options
 from sum_l_jax.prediction import score_network
-from sum_l_jax.prediction import video_sources
 from sum_l_jax.prediction import window_batches
-from sum_l_jax.prediction import windows
+from sum_l_jax.prediction import window_reader
 from sum_l_jax.system import addresses
-from sum_l_jax.video import decode
 from sum_l_jax.video import jpeg
 
 Prediction = best_labels.Prediction
 Failure = best_labels.Failure
+Embedded = embedded_windows.Embedded
 Score = Callable[[np.ndarray], Mapping[str, Any]]
-Video = addresses.PathLike | np.ndarray
-# Takes a video's name, the seconds read, and those it lasts or None.
-Progress = Callable[[str, float, float | None], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Clip:
-  """A window's pixels, uint8 [T, H, W, 3]."""
-
-  video: str
-  start: float
-  stop: float
-  pixels: np.ndarray
+Video = window_reader.Video
+Progress = window_reader.Progress
 
 
 class Predictor:
@@ -64,6 +54,7 @@ class Predictor:
     *,
     batch_size: int = 8,
     fixed_batch: bool = False,
+    checkpoint: addresses.PathLike | None = None,
   ) -> None:
     """Takes the network as a function.
 
@@ -72,6 +63,7 @@ class Predictor:
       score: uint8 `[B, T, H, W, 3]` -> {task: probabilities `[B, K]`}.
       batch_size: most windows that are scored together.
       fixed_batch: whether `score` takes no other B than `batch_size`.
+      checkpoint: where the encoders are that `embed` reads; None has none.
 
     Raises:
       ValueError: batch_size is below 1.
@@ -81,7 +73,10 @@ class Predictor:
     self.recipe, self.batch_size = recipe, batch_size
     self.class_names = recipe.class_names
     self._score, self._fixed_batch = score, fixed_batch
-    self._transform = recipe.transform
+    self._reader = window_reader.WindowReader(recipe)
+    self._checkpoint = checkpoint
+    self._weights: weight_files.Weights | None = None
+    self._embedders: dict[tuple[str, str], embedded_windows.VideoEmbedder] = {}
 
   @property
   def fps(self) -> float:
@@ -100,7 +95,7 @@ class Predictor:
     Returns:
       task -> `[K]`.
     """
-    pixels = self._pixels(len(frames), lambda i: frames[i])
+    pixels = self._reader.pixels(len(frames), lambda i: frames[i])
     scored = self.score_batch(pixels[None])
     return {task: values[0] for task, values in scored.items()}
 
@@ -157,11 +152,7 @@ class Predictor:
       FileNotFoundError, ValueError: no such video, or a damaged one, of which
         `stream` returns what could be read; or an argument out of range.
     """
-    if fps is not None and not video_sources.has_no_rate(video):
-      raise ValueError(
-        "fps is for arrays and folders of frames; a video file says its own. Leave it out for"
-        f" {str(video)!r}."
-      )
+    window_reader.check_rate(video, fps)
     found = []
     for item in self.stream(
       [video], fps=fps, window=window, stride=stride, top=top, short_side=short_side
@@ -203,21 +194,16 @@ class Predictor:
     Raises:
       ValueError: an argument out of range.
     """
-    windows.check(window, stride, max([self.fps, *self.recipe.rates]))
-    if top < 1 or short_side < 16 or short_side % 2:
-      raise ValueError(
-        f"top must be at least 1 and short_side even and at least 16, got {top=}, {short_side=}."
-      )
-
-    cutter = functools.partial(
-      windows.WindowCutter, window=window, stride=stride, short_side=short_side
-    )
+    cut = window_reader.Windows(window, stride, short_side)
+    cut.check(self.recipe)
+    if top < 1:
+      raise ValueError(f"top must be at least 1, got {top}.")
     waiting = None
-    read = self._read(videos, fps, cutter, progress)
+    read = self._reader.read(videos, cut, fps=fps, progress=progress)
     for items, rows in window_batches.in_batches(
-      read, self.batch_size, lambda item: isinstance(item, _Clip)
+      read, self.batch_size, lambda item: isinstance(item, window_reader.WindowPixels)
     ):
-      clips = [item.pixels for item in items if isinstance(item, _Clip)]
+      clips = [item.pixels for item in items if isinstance(item, window_reader.WindowPixels)]
       scored = self._dispatch(clips, rows) if clips else {}
       if waiting:
         yield from self._results(*waiting, top)
@@ -225,34 +211,91 @@ class Predictor:
     if waiting:
       yield from self._results(*waiting, top)
 
-  def _read(
+  def embed(
     self,
-    videos: Iterable[Video],
-    fps: float | None,
-    cutter: Callable[..., windows.WindowCutter],
-    progress: Progress | None,
-  ) -> Iterator[_Clip | Failure]:
-    """Yields the windows of all videos, and what went wrong with each."""
-    for video in videos:
-      name = video_sources.name_of(video)
-      try:
-        with video_sources.open_source(video, fps=fps, default_fps=self.fps) as source:
-          rate = self.recipe.rate_of(source.average_fps)
-          for cut in cutter(source, fps=rate):
-            if progress:
-              progress(source.name, cut.stop, source.duration)
-            jpegs = cut.jpegs
-            pixels = self._pixels(len(jpegs), lambda i, j=jpegs: decode.decode_jpeg(j[i]))
-            yield _Clip(source.name, cut.start, cut.stop, pixels)
-      except (ValueError, OSError) as error:
-        yield Failure(name, error)
+    video: Video,
+    *,
+    fps: float | None = None,
+    window: float = 2.0,
+    stride: float = 1.0,
+    short_side: int = jpeg.SHORT_SIDE,
+    view: str = types.EGO,
+    feature: str = feature_options.PROJECTION,
+  ) -> Embedded:
+    """Embeds the windows of one video.
 
-  def _pixels(self, length: int, frame: Callable[[int], np.ndarray]) -> np.ndarray:
-    """Samples and crops the frames of a clip, `[T, H, W, 3]`."""
-    indices = self._transform.test_indices(length, 0, 1).tolist()
-    # In a clip shorter than the sample an index comes several times.
-    distinct = {i: frame(i) for i in dict.fromkeys(indices)}
-    return self._transform.test([distinct[i] for i in indices], 1)[0]
+    The inner product of two vectors of the projection, of a text and a video of either
+    view, is their cosine.
+
+    Args:
+      video: see `predict`.
+      fps: see `predict`.
+      window: see `predict`.
+      stride: see `predict`.
+      short_side: see `predict`.
+      view: whose encoder: "ego" for first-person videos, "exo" for third-person ones.
+      feature: "projection" is the unit vector beside that of the text (Eq. 5);
+        "pooled" what the class heads read, for a classifier of your own;
+        "tokens_mean" the mean of the encoder's tokens.
+
+    Returns:
+      The vectors, in order of time.
+
+    Raises:
+      FileNotFoundError, ValueError: no such video, a damaged one, an argument out of
+        range, or a network that has no such encoder or projection.
+    """
+    window_reader.check_rate(video, fps)
+    key = embedded_windows.view_of(view), feature
+    if key not in self._embedders:
+      self._embedders[key] = embedded_windows.VideoEmbedder(self._all_weights(), *key)
+    return self._embedders[key](
+      video,
+      window_reader.Windows(window, stride, short_side),
+      fps=fps,
+      batch_size=self.batch_size,
+    )
+
+  def embed_text(
+    self,
+    texts: Sequence[str],
+    *,
+    narrations: addresses.PathLike | narration_table.NarrationTable | None = None,
+    encode: embedded_windows.TextEncoder | None = None,
+  ) -> np.ndarray:
+    """Finds the vectors of texts, in the space that videos are projected into.
+
+    The sentence model is no part of a checkpoint. Texts are looked up in a table of
+    sentence vectors. Others are embedded by the model that the table was made with, where
+    it is installed (the extra `data_prep`), or by `encode`.
+
+    Args:
+      texts: sentences, such as "cut onion".
+      narrations: the table, or its file; None is that of the training.
+      encode: maps texts that are not in the table to vectors `[n, D]`, by the sentence
+        model that the table was made with; None runs that model in a process of its own.
+
+    Returns:
+      float32 `[len(texts), D]`, of unit norm.
+
+    Raises:
+      ValueError: a text is not in the table and can't be embedded, or the vectors are of
+        another model; or the checkpoint has no projection beside the text's.
+    """
+    return embedded_windows.embed_texts(
+      self._all_weights(), texts, narrations=narrations, encode=encode
+    )
+
+  def _all_weights(self) -> weight_files.Weights:
+    """The weights of all views, which are read once."""
+    if self._checkpoint is None:
+      raise ValueError(
+        "This network has class scores alone, as an exported one. Load the checkpoint that it was"
+        " made of, by sum_l_jax.load, to embed videos and texts."
+      )
+    if self._weights is None:
+      self._weights = weight_files.read_weights(self._checkpoint)
+    return self._weights
 
   def _dispatch(self, clips: Sequence[np.ndarray], rows: int) -> Mapping[str, Any]:
     """Scores clips in a batch of `rows`; doesn't wait for the result."""
@@ -262,7 +305,7 @@ class Predictor:
     return self._score(video)
 
   def _results(
-    self, items: list[_Clip | Failure], scored: Mapping[str, Any], top: int
+    self, items: list[window_reader.WindowPixels | Failure], scored: Mapping[str, Any], top: int
   ) -> Iterator[Prediction | Failure]:
     scored = {t: np.asarray(jax.device_get(v)) for t, v in scored.items()}
     row = 0
@@ -295,4 +338,9 @@ def load(checkpoint: addresses.PathLike, *, batch_size: int = 8) -> Predictor:
   """
   weights = weight_files.read_weights(checkpoint, views=(types.EGO,))
   score = score_network.checkpoint_score(weights)
-  return Predictor(score_network.checkpoint_recipe(weights.card), score, batch_size=batch_size)
+  return Predictor(
+    score_network.checkpoint_recipe(weights.card),
+    score,
+    batch_size=batch_size,
+    checkpoint=checkpoint,
+  )

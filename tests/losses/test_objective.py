@@ -12,6 +12,7 @@ from sum_l_jax import build
 from sum_l_jax import loss_options
 from sum_l_jax import types
 from sum_l_jax.config import read
+from sum_l_jax.losses import own_terms
 from sum_l_jax.losses.objective import Objective
 from sum_l_jax.system import devices
 from tests.support import loss_oracles
@@ -430,9 +431,11 @@ def test_every_field_of_the_loss_reaches_the_objective():
     "sigmoid_bias": -3.0,
     "ranking_margin": 0.4,
   }
+  own_terms.register_term("mine", lambda outputs, batch: jnp.zeros(()))
   for changed in (plain, many):
     config = read.default_config()
     config.loss.update(changed)
+    config.loss.own_terms, config.loss.own_weights = ("mine",), (0.25,)
     if changed is many:
       config.loss.positive_tasks = ("verb",)
     objective = build.Trainer(
@@ -440,7 +443,8 @@ def test_every_field_of_the_loss_reaches_the_objective():
     ).objective
     assert {name: getattr(objective, name) for name in changed} == changed
   assert [task.name for task in objective.shared_tasks] == ["verb"]
-  assert {*plain, *many, "positive_tasks", "weights"} == set(config.loss)
+  assert objective.own == {"mine": own_terms.find("mine")} and objective.weights["mine"] == 0.25
+  assert {*plain, *many, "positive_tasks", "weights", "own_terms", "own_weights"} == {*config.loss}
 
 
 def test_zero_and_absent_weights_leave_terms_out():

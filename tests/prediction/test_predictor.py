@@ -248,7 +248,7 @@ def test_arguments_that_can_not_be(model, video):
     ({"window": 0.0}, "must be positive seconds"),
     ({"stride": float("nan")}, "must be positive seconds"),
     ({"top": 0}, "top must be at least 1"),
-    ({"short_side": 255}, "short_side even"),
+    ({"short_side": 255}, "short_side must be even"),
     ({"window": 3600.0}, "take a shorter window or a larger stride"),
     ({"window": 60.0, "stride": 0.01}, "take a shorter window"),
     ({"fps": 30.0}, "a video file says its own"),

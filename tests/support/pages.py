@@ -107,7 +107,11 @@ def _module(arguments: list[str]) -> list[str]:
 
   >>> _module(["sum_l_jax", "predict", "--top=3"])
   ['sum_l_jax.tools.predict', '--top=3']
+
+  A file that is run before the command is left out.
   """
+  if arguments[1:2] and arguments[1].startswith("--import="):
+    return _module([arguments[0], *arguments[2:]])
   door, name = [*arguments, "", ""][:2]
   if name in DOORS.get(door, {}):
     return [DOORS[door][name].module, *arguments[2:]]

@@ -16,11 +16,11 @@ from sum_l_jax.evaluation.retrieval import cosine
 from sum_l_jax.evaluation.retrieval import embedding
 from sum_l_jax.evaluation.retrieval import relevance
 from sum_l_jax.evaluation.retrieval import retrieval_run
+from sum_l_jax.prediction import new_texts
 from sum_l_jax.system import addresses
 from sum_l_jax.tools import clip_pictures
 from sum_l_jax.tools import moving_pictures
 from sum_l_jax.tools import page
-from sum_l_jax.tools.retrieve import new_texts
 
 # Whether query and key are the same in something, and what it is, such as
 # "verb: take".

@@ -17,9 +17,9 @@ from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import narration_table
 from sum_l_jax.data import records
 from sum_l_jax.evaluation.retrieval import embedding
+from sum_l_jax.prediction import new_texts
 from sum_l_jax.tools import clip_pictures
 from sum_l_jax.tools import page
-from sum_l_jax.tools.retrieve import new_texts
 from sum_l_jax.tools.retrieve import retrieval_examples
 from sum_l_jax.tools.retrieve.__main__ import main
 from sum_l_jax.video import decode
