@@ -16,6 +16,7 @@ from typing import Any
 import jax
 
 from sum_l_jax import build
+from sum_l_jax.config import schema
 from sum_l_jax.config.schema import Settings
 from sum_l_jax.models import backbones
 from sum_l_jax.system import memory_errors
@@ -107,10 +108,16 @@ def of_step(trainer: build.Trainer, shortage: memory_errors.Shortage) -> str:
     if fewest and whole and section.accumulate == 1:
       lines.append(f"  --{name}.chunks={fewest[0]} (the same batch, and the same loss, in parts)")
     elif fewest and section.chunks == 1:
-      lines.append(
-        f"  --{name}.accumulate={fewest[0]} (the same batch in parts; negatives and BatchNorm then"
-        " see one part)"
-      )
+      rows = section.batch_size // (fewest[0] * devices)
+      weights = settings.loss.weights.by_term()
+      contrast = stage == schema.JOINT_STAGE and any(weights[t] for t in schema.ALIGNMENT)
+      groups = "" if whole else f" --config.model.bn_group_size={rows}"
+      groups += f" --config.loss.negatives_group={rows}" if contrast else ""
+      if rows > 1 or not contrast:  # A clip alone has no negatives.
+        lines.append(
+          f"  --{name}.accumulate={fewest[0]}{groups} (the same batch in parts"
+          f"{', whose clips see no others' if groups else ''})"
+        )
   else:
     lines.append(
       "Not even one clip fits, by this estimate. Take a smaller config.model.backbone, or more"

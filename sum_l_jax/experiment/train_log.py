@@ -268,7 +268,7 @@ def contributions(values: Mapping[str, float], weights: Mapping[str, float]) -> 
   for name, value in values.items():
     # Before "loss/" may be the name of a probe.
     before, loss, term = name.rpartition("loss/")
-    if loss and term in types.TERMS:
+    if loss and (term in types.TERMS or term in weights):
       found[f"{before}weighted/{term}"] = weights.get(term, 0.0) * value
   return found
 
@@ -284,7 +284,7 @@ def sum_of_terms(values: Mapping[str, float], weights: Mapping[str, float]) -> s
   sign = " = "
   for name, value in contributions(values, weights).items():
     term = name.removeprefix("weighted/")
-    if term not in types.TERMS:
+    if term not in types.TERMS and term not in weights:
       continue  # The many numbers of probes are in the files.
     weight = weights.get(term, 0.0)
     minus = "-" if value < 0 and sign == " = " else ""
@@ -302,7 +302,7 @@ def _progress_line(
   others = " ".join(
     f"{name.removeprefix('loss/')} {value:.4g}"
     for name, value in values.items()
-    if name.startswith("loss/") and name.removeprefix("loss/") not in types.TERMS
+    if name.startswith("loss/") and name.removeprefix("loss/") not in (*types.TERMS, *weights)
   )
   # The many numbers of probes are in the files.
   hits = " ".join(

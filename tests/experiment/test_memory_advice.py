@@ -55,7 +55,8 @@ def test_a_step_that_does_not_fit_says_what_to_lower(settings):
     "has 16.00 GiB",
     "now 16.\nAt most 6 fit, by this estimate",
     "--config.joint_stage.batch_size=6 (instead of 16)",
-    "--config.joint_stage.accumulate=4 (the same batch in parts",
+    "--config.joint_stage.accumulate=4 --config.model.bn_group_size=4"
+    " --config.loss.negatives_group=4 (the same batch in parts, whose",
     "--config.model.remat=blocks",
     "--config.precision=bfloat16",
     "ego 8 of 32 x 32, exo 8 of 32 x 32",

@@ -213,6 +213,10 @@ def _loss_lines(
       weight = run.fields.get(f"loss.weights.{term}") if stage == schema.JOINT_STAGE else 1
       times = f" x {weight:g}" if isinstance(weight, int | float) and weight != 1 else ""
       found[f"{_TERM_NAMES[term]}{times}"] = logged[f"{_LOSS}/{term}"]
+  own = zip(run.fields.get("loss.own_terms", ()), run.fields.get("loss.own_weights", ()))
+  for term, weight in own:
+    if f"{_LOSS}/{term}" in logged:
+      found[f"{term} x {weight:g}"] = logged[f"{_LOSS}/{term}"]
   return found
 
 
