@@ -22,7 +22,7 @@ import pytest
 
 from sum_l_jax import build
 from sum_l_jax import main
-from sum_l_jax.config import read
+from sum_l_jax.config import field_names
 from sum_l_jax.config import schema
 from sum_l_jax.tools.study import study_rows
 from tests.support import pages
@@ -93,7 +93,7 @@ def _check_config(config: str, overrides: Sequence[str]) -> None:
   fields = [o for o in overrides if "..." not in o]
   for override in overrides:
     name = override.partition("=")[0].removeprefix("--config.")
-    read.check_field_name(name.split("[")[0])
+    field_names.check(name.split("[")[0])
   with contextlib.chdir(ROOT):
     build.read_settings(config, fields)
 

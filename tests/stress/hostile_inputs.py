@@ -31,6 +31,7 @@ from sum_l_jax import build
 from sum_l_jax import types
 from sum_l_jax.checkpoint import integrity
 from sum_l_jax.checkpoint import weight_files
+from sum_l_jax.config import field_names
 from sum_l_jax.config import read
 from sum_l_jax.config import schema
 from sum_l_jax.data import narration_table
@@ -295,7 +296,7 @@ def _read_override(path: pathlib.Path) -> object:
   """`field=value`, as text that a command line or config file gives."""
   text = path.read_bytes().decode("utf-8", "replace")
   name, _, value = text.partition("=")
-  read.check_field_name(name)
+  field_names.check(name)
   config = read.default_config()
   fields = schema.Settings().flatten()
   if name not in fields or not isinstance(fields[name], str):
