@@ -16,6 +16,7 @@ from sum_l_jax import models
 from sum_l_jax import types
 from sum_l_jax.config import schema
 from sum_l_jax.evaluation.labels import metric_words
+from sum_l_jax.evaluation.labels import result_files
 from sum_l_jax.experiment import goodput
 from sum_l_jax.experiment import run_starts
 from sum_l_jax.system import run_files
@@ -191,9 +192,10 @@ def curves(run: run_contents.RunContents) -> list[page.Block]:
       page.Missing(f"There is no {run_files.METRICS} in the workdir, so there is nothing to draw.")
     ]
   lines = [
-    "Each point is the mean over the steps since the one before. Terms of the loss are drawn before"
-    " their weights, which their names give; the total is the sum of the terms times their weights."
-    " A contrastive term that leaves the partner itself out of its denominator may fall below 0."
+    "Each point is the mean over the steps since the one before. The first chart of a stage has the"
+    " terms of the loss before their weights, which their names give; the total is the sum of the"
+    " terms times their weights. A contrastive term that leaves the partner itself out of its"
+    " denominator may fall below 0."
   ]
   if run.baseline:
     lines.append(f"Thin, pale lines in the same colours are those of {run.baseline_name}.")
@@ -218,6 +220,13 @@ def _loss_lines(
     if f"{_LOSS}/{term}" in logged:
       found[f"{term} x {weight:g}"] = logged[f"{_LOSS}/{term}"]
   return found
+
+
+def _weighted_lines(logged: Mapping[str, metric_log.Series]) -> _Lines:
+  """What each term adds to the loss; {} where one term is all of it."""
+  tags = {_TERM_NAMES[term]: f"train/weighted/{term}" for term in types.TERMS}
+  found = {name: logged[tag] for name, tag in tags.items() if tag in logged}
+  return {"total": logged[_LOSS], **found} if len(found) > 1 and _LOSS in logged else {}
 
 
 def _chart_of(tag: str) -> tuple[str, str] | None:
@@ -251,6 +260,7 @@ def _stage_charts(run: run_contents.RunContents, stage: str) -> list[page.Pictur
   drawn: list[tuple[str, Callable[[Mapping[str, metric_log.Series]], _Lines], str, bool]] = [
     # The same term may have another weight there, and is the same line.
     ("losses", lambda of: _loss_lines(run, stage, of), f"loss{unit}, lower is better", False),
+    ("what each term adds to the loss", _weighted_lines, f"share of the loss{unit}", False),
     ("top-1 on training clips", lambda of: _of_chart(of, "training"), better, True),
     ("scores on held-out clips", lambda of: _of_chart(of, "watched"), better, True),
     ("retrieval, nDCG", lambda of: _of_chart(of, "retrieval"), better, True),
@@ -381,6 +391,7 @@ def _versions(run: run_contents.RunContents) -> list[page.Block]:
   if result:
     step = result.get("step")
     at = f" at step {step:,}" if step is not None else ""
+    at += result_files.which_words(result.get("which", {}), " ({})")
     lines = [
       f"Evaluated on: {result.get('device', 'unknown')}.",
       f"Checkpoint: {result.get('checkpoint')}{at}.",

@@ -297,6 +297,9 @@ def test_pairs_and_curves(alone, tiny_ego, tiny_exo, tiny_tables, workdir):
   assert any(f"pairs that pass the filter {used[0]:.3g}" in alt for alt in alts)
   loss = scalars["train/loss"].values
   assert any(f"total {loss[0]:.3g}" in alt and "ego and text" in alt for alt in alts)
+  added = scalars["train/weighted/ego_text"].values
+  shares = next(alt for alt in alts if "what each term adds to the loss" in alt)
+  assert f"total {loss[0]:.3g}" in shares and f"ego and text {added[0]:.3g}" in shares
   assert any("joint: learning rate" in alt for alt in alts)
   assert any("exo: losses" in alt for alt in alts)
 
