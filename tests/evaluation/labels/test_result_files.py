@@ -41,9 +41,16 @@ def test_where_it_comes_from(finished, result):
   assert (split["ensemble"], split["views"]) == ("sum", 2)
 
 
-@pytest.mark.parametrize("step, words", [(6, "checkpoint at step 6"), (None, "exported weights")])
-def test_the_table_names_what_was_evaluated(result, step, words):
-  heading = result_files.format_table({**result, "step": step}).splitlines()[0]
+@pytest.mark.parametrize(
+  "change, words",
+  [
+    ({}, "checkpoint at step 6 (the last)"),
+    ({"which": {}}, "checkpoint at step 6"),
+    ({"step": None, "which": {}}, "exported weights"),
+  ],
+)
+def test_the_table_names_what_was_evaluated(result, change, words):
+  heading = result_files.format_table({**result, **change}).splitlines()[0]
   assert heading.endswith(f"2 test views a clip, {words}")
 
 
