@@ -41,7 +41,7 @@ def complete(arguments: Sequence[str]) -> list[str]:
   named = {name: value for name, value in map(_split, given) if name in _TEXT_FLAGS}
   for name, _ in map(_split, given):
     meant = difflib.get_close_matches(name, _TEXT_FLAGS, n=1, cutoff=0.8)
-    if meant and name not in _TEXT_FLAGS:
+    if meant and name not in _TEXT_FLAGS and "." not in name:
       raise ValueError(f"There is no option --{name}. Did you mean --{meant[0]}?")
   if not named.get("workdir"):
     raise ValueError(f"--workdir is missing. {START}")
