@@ -113,8 +113,10 @@ def _is_walked(code: pages.Code, command: list[str]) -> bool:
 
 def _written(command: list[str]) -> list[str]:
   """The paths that a command writes, by its options."""
-  options = ["--output", "--overlay"] + ["--workdir"] * (command[0] == "sum_l_jax.main")
   given = [argument.partition("=") for argument in command]
+  # Without a config it goes on with a run that is there.
+  begins = command[0] == "sum_l_jax.main" and any(name == "--config" for name, _, _ in given)
+  options = ["--output", "--overlay"] + ["--workdir"] * begins
   return [value for name, _, value in given if name in options]
 
 
@@ -157,11 +159,13 @@ def _run_main(arguments) -> int:
   options = dict(
     a.removeprefix("--").split("=", 1) for a in arguments if not a.startswith("--config.")
   )
-  config = read.read_file(options["config"], [a for a in arguments if a.startswith("--config.")])
+  # A workdir alone has the settings of its run.
+  source = options.get("config", options["workdir"])
+  config = read.read_file(source, [a for a in arguments if a.startswith("--config.")])
   with config.unlocked():
     config.prepare.recipe = ""  # Its data is there, and is not the recipe's.
   mode = options.get("mode", "train")
-  if mode == "train":
+  if mode == "train" and "config" in options:
     splits, tables = config.eval.splits, pathlib.Path(config.narrations).parent
     runs.small(config, ego=config.ego.dataset, exo=config.exo.datasets[0], tables=tables)
     config.eval.splits, config.eval.during_split = splits, "validation"
