@@ -56,7 +56,9 @@ class WandbRun:
         f"config.wandb={project!r}: Weights & Biases can't begin a run ({error}). Log in with"
         " `wandb login`, or set WANDB_MODE=offline and send the run later with `wandb sync`."
       ) from error
-    logging.info("wandb: run %s of project %r, in %s", self._run.id, project, self._run.dir)
+    # Offline there is no address.
+    place = self._run.url or self._run.dir.removesuffix("/files")
+    logging.info("wandb: run %s of project %r, at %s", self._run.id, project, place)
 
   def attempt(self, what: Callable[[Any, Any], object]) -> None:
     """Calls a function with the library and the run; warns once if that fails."""
