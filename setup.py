@@ -129,7 +129,7 @@ setuptools.setup(
     # For NVIDIA's GPUs; which one depends on the driver.
     "cuda12": ["jax[cuda12]"],
     "cuda13": ["jax[cuda13]"],
-    "data_prep": [*_TEXT, "safetensors>=0.5,<0.9"],
+    "data-prep": [*_TEXT, "safetensors>=0.5,<0.9"],
     # Material is no theme for MkDocs 2. mkdocstrings before 1.0.7 fails with
     # the pymdown-extensions of today.
     "docs": [

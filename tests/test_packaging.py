@@ -111,9 +111,9 @@ def test_no_requirement_is_named_twice(wheel):
   [
     (
       "sum_l_jax",
-      ("benchmarks", "data_prep", "gcs", "onnx", "report", "serve", "tensorboard", "wandb"),
+      ("benchmarks", "data-prep", "gcs", "onnx", "report", "serve", "tensorboard", "wandb"),
     ),
-    ("data_prep", ("data_prep", "beam", "report", "text")),
+    ("data_prep", ("data-prep", "beam", "report", "text")),
   ],
 )
 def test_every_import_is_declared(package, with_extras, wheel):
@@ -129,6 +129,12 @@ def test_every_import_is_declared(package, with_extras, wheel):
     if name != "google" and not declared.intersection(map(_normal, found_in.get(name, [name])))
   }
   assert not missing, f"not in setup.py: {sorted(missing)}"
+
+
+def test_extras_have_names_that_every_pip_finds(wheel):
+  """A wheel's metadata have normalised names, and pip before 24.1 looks for what was typed."""
+  for extra in wheel["extras"]:
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", extra), extra
 
 
 def test_every_extra_that_is_recommended_installs_what_is_missing(wheel):

@@ -257,7 +257,7 @@ def test_a_model_that_the_library_cannot_read(tmp_path, capsys, monkeypatch, tin
   assert "can't be loaded (OSError: No config.)" in err and "More lines" not in err
   monkeypatch.setitem(sys.modules, "sentence_transformers", None)
   assert embed_narrations.main(command) == 2
-  wanted = "error: sentence_transformers is not installed: pip install 'sum_l_jax[data_prep]'\n"
+  wanted = "error: sentence_transformers is not installed: pip install 'sum_l_jax[data-prep]'\n"
   assert capsys.readouterr().err == wanted
 
 

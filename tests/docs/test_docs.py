@@ -363,7 +363,7 @@ def test_targets_and_extras_exist():
     for name in re.findall(r"^make ([\w-]+)", code.text):
       if name not in targets:
         wrong.append(f"{code}: make has no target {name}")
-    for names in re.findall(r"(?:\.|sum_l_jax)\[([\w,]+)\]", code.text):
+    for names in re.findall(r"(?:\.|sum_l_jax)\[([\w,-]+)\]", code.text):
       if not set(names.split(",")) <= _extras():
         wrong.append(f"{code}: setup.py has no extra {names}")
   assert not wrong, "\n".join(wrong)

@@ -9,7 +9,7 @@ r"""Shows example queries and the clips that they find, on a page to look at.
 Writes one HTML file in which each clip plays beside its narration, the cosine, and
 whether verb and noun are the same, by name. A data set's own view picks the encoder.
 Any sentence can be searched with: those that the narration table of the run lacks are
-embedded with its sentence model, which needs the extra data_prep.
+embedded with its sentence model, which needs the extra data-prep.
 """
 
 from __future__ import annotations

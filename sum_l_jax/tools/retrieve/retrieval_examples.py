@@ -234,7 +234,7 @@ def _not_embedded(
     f"The text {text!r} is not among the {len(table)} narrations of {path!r}"
     + (f"; close to it are {close}" if close else "")
     + f". It can't be embedded here with their sentence model {model!r}:\n  {error}\nA search with"
-    " any sentence needs the extra data_prep (pip install 'sum_l_jax[data_prep]') and that model:"
+    " any sentence needs the extra data-prep (pip install 'sum_l_jax[data-prep]') and that model:"
     " --text_model=FOLDER says where it is. Or embed the sentence elsewhere by"
     " data_prep.embed_narrations (docs/retrieval.md has the lines), and give the new file with"
     " --narrations=FILE.npz"

@@ -233,7 +233,7 @@ def test_a_sentence_whose_model_is_not_here(finished, tiny_exo, tmp_path, capsys
   code, _, err = run(capsys, *arguments)
   assert code == 2 and "'cut the tomato' is not among the" in err
   assert "can't be loaded." in err and "'random-16'" in err and "error: The sent" not in err
-  assert "pip install 'sum_l_jax[data_prep]'" in err and "data_prep.embed_narrations" in err
+  assert "pip install 'sum_l_jax[data-prep]'" in err and "data_prep.embed_narrations" in err
   # Another model's vectors are not compared with the table's.
   _embedding(monkeypatch, lambda *_, **__: lambda texts: np.ones((len(texts), 16)))
   code, _, err = run(capsys, *arguments, "--text_model=models/other")
