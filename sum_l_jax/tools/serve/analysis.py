@@ -26,13 +26,12 @@ from sum_l_jax.prediction import feature_network
 from sum_l_jax.prediction import feature_options
 from sum_l_jax.prediction import predictor
 from sum_l_jax.prediction import score_network
-from sum_l_jax.prediction import video_sources
-from sum_l_jax.prediction import windows
+from sum_l_jax.prediction import window_batches
+from sum_l_jax.prediction import window_reader
 from sum_l_jax.tools import moving_pictures
 from sum_l_jax.tools.class_maps import explain
 from sum_l_jax.tools.class_maps import map_overlay
 from sum_l_jax.tools.serve import limits
-from sum_l_jax.video import decode
 
 # Of the pictures of clips, in pixels.
 _HEIGHT = 224
@@ -137,8 +136,8 @@ class Analyst:
       score_network.checkpoint_score(weights),
       batch_size=batch_size,
     )
-    recipe = self.model.recipe
-    windows.check(cut.window, cut.stride, max([recipe.fps, *recipe.rates]))
+    self._cut = window_reader.Windows(cut.window, cut.stride, cut.short_side)
+    self._cut.check(self.model.recipe)
     self._explainers: dict[str, explain.Explainer] = {}
     self._lock = threading.Lock()
     self.why_no_maps = self._find_maps()
@@ -158,7 +157,7 @@ class Analyst:
   def warm_up(self) -> None:
     """Compiles all programs, so that the first video doesn't wait for it."""
     shape = self.model.recipe.video_shape
-    list(self._describe([(0.0, 1.0, np.zeros(shape, np.uint8))]))
+    list(self._describe([window_reader.WindowPixels("", 0.0, 1.0, np.zeros(shape, np.uint8))]))
     for explainer in self._explainers.values():
       explainer.of_pixels(np.zeros(shape, np.uint8))
 
@@ -188,57 +187,31 @@ class Analyst:
       ValueError: it can't be read, or not to its end; the windows before were
         yielded.
     """
-    batch: list[tuple[float, float, np.ndarray]] = []
-    error: ValueError | None = None
-    reader = self._windows(path, longest, progress)
-    while True:
-      try:
-        item = next(reader, None)
-      except ValueError as problem:
-        item, error = None, problem
-      if item is not None:
-        pixels.add(item[2])
-        batch.append(item)
-      if batch and (item is None or len(batch) == self.model.batch_size):
+
+    def watch(unused_name: str, seconds: float, duration: float | None) -> None:
+      if max(seconds, duration or 0.0) > longest:
+        raise limits.TooLong(_too_long(duration, longest))
+      progress(seconds, duration)
+
+    found = window_reader.WindowReader(self.model.recipe).read([path], self._cut, progress=watch)
+    for items, _ in window_batches.in_batches(found, self.model.batch_size, _is_window):
+      batch = [item for item in items if isinstance(item, window_reader.WindowPixels)]
+      for item in batch:
+        pixels.add(item.pixels)
+      if batch:
         yield from self._describe(batch)
-        batch = []
-      if item is None:
-        break
-    if error:
-      raise error
+      for item in items:
+        if isinstance(item, window_reader.Failure):
+          raise item.error
 
-  def _windows(
-    self, path: epath.Path, longest: float, progress: Progress
-  ) -> Iterator[tuple[float, float, np.ndarray]]:
-    """Yields start, stop and pixels of each window."""
-    recipe = self.model.recipe
-    transform = recipe.transform
-    with video_sources.open_source(path, default_fps=recipe.fps) as source:
-      if (source.duration or 0.0) > longest:
-        raise limits.TooLong(_too_long(source.duration, longest))
-      cutter = windows.WindowCutter(
-        source,
-        fps=recipe.rate_of(source.average_fps),
-        window=self.cut.window,
-        stride=self.cut.stride,
-        short_side=self.cut.short_side,
-      )
-      for cut in cutter:
-        if cut.start > longest:
-          raise limits.TooLong(_too_long(None, longest))
-        progress(cut.stop, source.duration)
-        indices = transform.test_indices(len(cut.jpegs), 0, 1).tolist()
-        frames = {i: decode.decode_jpeg(cut.jpegs[i]) for i in dict.fromkeys(indices)}
-        yield cut.start, cut.stop, transform.test([frames[i] for i in indices], 1)[0]
-
-  def _describe(self, batch: Sequence[tuple[float, float, np.ndarray]]) -> Iterator[Window]:
-    """Labels and neighbours of windows."""
+  def _describe(self, batch: Sequence[window_reader.WindowPixels]) -> Iterator[Window]:
+    """Labels and neighbours of windows, as many as fit into a batch."""
     video = np.zeros((self.model.batch_size, *self.model.recipe.video_shape), np.uint8)
-    for row, (_, _, pixels) in enumerate(batch):
-      video[row] = pixels
+    for row, item in enumerate(batch):
+      video[row] = item.pixels
     scores = self.model.score_batch(video)
     nearest = self._nearest(video, len(batch))
-    for row, (start, stop, _) in enumerate(batch):
+    for row, item in enumerate(batch):
       values = {task: own[row] for task, own in scores.items()}
       if not all(np.isfinite(own).all() for own in values.values()):
         raise ValueError(
@@ -246,7 +219,7 @@ class Analyst:
         )
       names, kinds = self.model.class_names, self.model.recipe.kinds
       best = best_labels.best_labels(values, names, kinds, self.cut.top)
-      yield Window(start, stop, best, nearest[row])
+      yield Window(item.start, item.stop, best, nearest[row])
 
   def _nearest(self, video: np.ndarray, count: int) -> list[tuple[tuple[int, float], ...]]:
     if self._embed is None:
@@ -321,6 +294,10 @@ class Analyst:
       if task in self.clips.tasks and self.clips.labelled
     }
     return {"id": clip.clip_id, "narration": clip.narration, "labels": labels}
+
+
+def _is_window(item: object) -> bool:
+  return isinstance(item, window_reader.WindowPixels)
 
 
 def _shown(video: np.ndarray, still: bool) -> list[np.ndarray]:

@@ -58,8 +58,6 @@ class Cut:
       raise ValueError(
         f"--top and --neighbours must be 1 or more, got {self.top} and {self.neighbours}."
       )
-    if self.short_side < 16 or self.short_side % 2:
-      raise ValueError(f"--short_side must be even and at least 16, got {self.short_side}.")
 
 
 class TooLong(ValueError):
