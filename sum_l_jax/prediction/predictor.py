@@ -267,7 +267,7 @@ class Predictor:
 
     The sentence model is no part of a checkpoint. Texts are looked up in a table of
     sentence vectors. Others are embedded by the model that the table was made with, where
-    it is installed (the extra `data_prep`), or by `encode`.
+    it is installed (the extra `data-prep`), or by `encode`.
 
     Args:
       texts: sentences, such as "cut onion".
