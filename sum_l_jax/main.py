@@ -598,8 +598,11 @@ def _parse(argv: list[str]) -> list[str]:
     sys.argv[1:] = arguments
     _, *rest = flags.FLAGS([argv[0], *arguments])
     typed_arguments.check_rest(rest)
-  except (ValueError, flags.Error) as error:
-    sys.stderr.write(f"\nerror: {field_names.explain(error)}\nSee --help.\n")
+  except Exception as error:
+    advice = storage_errors.advice(error)  # A workdir in a bucket is looked into.
+    if not (advice or isinstance(error, (ValueError, flags.Error))):
+      raise
+    sys.stderr.write(f"\nerror: {advice or field_names.explain(error)}\nSee --help.\n")
     sys.exit(2)
   sys.argv[1:] = typed
   return [argv[0]]
