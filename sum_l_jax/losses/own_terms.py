@@ -67,6 +67,12 @@ def check_name(name: str) -> None:
 def value(name: str, function: OwnTerm, outputs: types.Outputs, batch: types.Batch) -> jax.Array:
   """Computes a term, `[]`.
 
+  >>> import jax.numpy as jnp
+  >>> size = lambda outputs, batch: jnp.mean(jnp.abs(outputs["ego"]["embedding"]))
+  >>> outputs = {"ego": {"embedding": jnp.array([[0.6, -0.8], [1.0, 0.0]])}}
+  >>> round(float(value("size", size, outputs, {})), 4)
+  0.6
+
   Raises:
     ValueError: it looks for what is not there, or is no number `[]`.
   """
