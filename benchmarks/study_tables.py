@@ -163,6 +163,32 @@ TABLES = {
     head="difference, all from the exo encoder",
   ),
 }
+_OBJECTIVES = {
+  "ego_nce": ("EgoNCE in place of L_m", ("0p1", "0p5", "1")),
+  "ego_exo_nce": ("EgoExoNCE, which contains L_m", ("0p1", "0p5", "1")),
+  "sup_con": ("L_m, SupCon on labels across views", ("0p02", "0p1", "0p5")),
+  "sigmoid": ("L_m, sigmoid on labels across views", ("0p02", "0p1", "0p5")),
+  "graded": ("L_m, graded by narrations", ("0p02", "0p1", "0p5")),
+  "max_margin": ("L_m, max-margin of pairs", ("0p1", "0p5", "2")),
+  "adaptive": ("L_m, adaptive max-margin of pairs", ("0p1", "0p5", "2")),
+}
+TABLES["objectives_validation_exo"] = PageTable(
+  "objectives_validation_exo",
+  {
+    "FPV only": ("fpv_only_exo", ""),
+    "L_m alone": ("m_exo", ""),
+    "SUM-L": ("sum_l_exo", ""),
+    **{
+      f"{label}, {weight.replace('p', '.')}": (f"{name}_exo_{weight}", "")
+      for name, (label, weights) in _OBJECTIVES.items()
+      for weight in weights
+    },
+  },
+  head="all from the exo encoder",
+  spread=False,
+  columns=_WITHOUT_UNSEEN,
+  best="action_top1",
+)
 for _study_name in ("vit_tiny", "vit_tiny_frozen"):
   TABLES[_study_name] = PageTable(
     _study_name,
