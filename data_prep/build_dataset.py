@@ -702,7 +702,7 @@ def _default_name(args: argparse.Namespace) -> str:
 def _build_from_tfds(args: argparse.Namespace) -> None:
   """Writes the clips of a prepared TFDS data set."""
   for name in _NOT_FOR_TFDS:
-    if getattr(args, name):
+    if source_table.is_given(args, name):
       raise ValueError(f"--{name} is not for --dataset=tfds:... Leave it out.")
   if args.view is None:
     raise ValueError(

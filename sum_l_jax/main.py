@@ -16,10 +16,12 @@ the exit status is then 75.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import pathlib
@@ -251,8 +253,12 @@ def _train(
   mesh: jax.sharding.Mesh,
   window: profile_window.Window | None,
   status: run_status.RunStatus,
+  begins: Callable[[], None],
 ) -> bool:
-  """Runs the stages in order; False where `stop_at` ended one early."""
+  """Runs the stages in order; False where `stop_at` ended one early.
+
+  `begins` is called once nothing refuses to go on with these settings.
+  """
   import jax
 
   from sum_l_jax import build
@@ -270,10 +276,17 @@ def _train(
   for stage in settings.stages:
     start = time.monotonic()
     result = loop.train_stage(
-      settings, stage, workdir=workdir, mesh=mesh, profile=window, status=status
+      settings,
+      stage,
+      workdir=workdir,
+      mesh=mesh,
+      profile=window,
+      status=status,
+      begins=begins,
     )
     absl.logging.info("%s: at step %d after %.0f s", stage, result.step, time.monotonic() - start)
     if not result.finished:
+      begins()
       absl.logging.info(
         "Stopped at step %d of stage %r as config.stop_at asks; the same"
         " command without it resumes.",
@@ -282,6 +295,7 @@ def _train(
       )
       status.stopped()
       return False
+  begins()
   return True
 
 
@@ -428,12 +442,17 @@ def _run(
 
     peers.compare(host_statement.make(settings, mode=mode, checkpoint=checkpoint))
   if mode == "train":
-    if jax.process_index() == 0:
-      run_settings.write(workdir, settings, extensions)
-      if command:
-        storage.write_text(workdir / run_files.COMMAND, command + "\n")
-      run_starts.record(workdir, command=command, mesh=mesh)
-    if not _train(settings, workdir, mesh, window, status):
+
+    @functools.cache
+    def begins() -> None:
+      # Not before: --workdir alone would go on with what was refused.
+      if jax.process_index() == 0:
+        run_settings.write(workdir, settings, extensions)
+        if command:
+          storage.write_text(workdir / run_files.COMMAND, command + "\n")
+        run_starts.record(workdir, command=command, mesh=mesh)
+
+    if not _train(settings, workdir, mesh, window, status, begins):
       return ""
   table = ""
   if JOINT_STAGE in settings.stages:

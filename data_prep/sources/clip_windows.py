@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from data_prep.sources import clip_specs
 from sum_l_jax.video import frame_files
 from sum_l_jax.video import media
+
+# Seconds; shorter clips hold two frames or less, and there would be millions of them.
+SHORTEST = 0.1
 
 
 class Cutter:
@@ -19,10 +23,10 @@ class Cutter:
       seconds: length to come near to.
 
     Raises:
-      ValueError: it is not above 0.
+      ValueError: it is below `SHORTEST`, or not finite.
     """
-    if not seconds > 0:
-      raise ValueError(f"--cut_seconds must be above 0, got {seconds:g}.")
+    if not SHORTEST <= seconds < math.inf:
+      raise ValueError(f"--cut_seconds must be {SHORTEST} or more, got {seconds:g}.")
     self._seconds = seconds
     self._durations: dict[tuple[str, float], float] = {}
 

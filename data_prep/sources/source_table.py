@@ -226,6 +226,12 @@ def _read_own(dataset: str) -> Source:
   return source
 
 
+def is_given(args: argparse.Namespace, name: str) -> bool:
+  """Whether an option was typed; a number that is 0 was."""
+  value = getattr(args, name)
+  return value is not None and value is not False and value != ""
+
+
 def options(args: argparse.Namespace) -> dict[str, Any]:
   """The options of the chosen data set, as given or by default.
 
@@ -235,12 +241,15 @@ def options(args: argparse.Namespace) -> dict[str, Any]:
   source = find(args.dataset)
   every = sorted({name for s in SOURCES.values() for name in s.defaults})
   for name in every:
-    if name not in source.defaults and getattr(args, name):
+    if name not in source.defaults and is_given(args, name):
       fitting = [n for n, s in SOURCES.items() if name in s.defaults]
       raise ValueError(
         f"--{name} is for --dataset={' or '.join(fitting)}, not for {args.dataset}. Leave it out."
       )
-  return {name: getattr(args, name) or default for name, default in source.defaults.items()}
+  return {
+    name: getattr(args, name) if is_given(args, name) else default
+    for name, default in source.defaults.items()
+  }
 
 
 def view(args: argparse.Namespace) -> str:

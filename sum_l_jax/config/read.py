@@ -739,10 +739,13 @@ def _saved(text: str) -> dict[str, Any]:
     found = checked_json.decode(text, checked_json.Object)
     found.pop(EXTENDED, None)
     for name, default in json.loads(schema.Settings().to_json()).items():
-      if isinstance(default, str | list) and not isinstance(
-        found.get(name, default), type(default)
-      ):
-        raise checked_json.JsonError(f"{name} must be a {type(default).__name__}")
+      value = found.get(name, default)
+      # JSON may write a float without its point; a bool is an int to Python.
+      kinds = (int, float) if isinstance(default, float) else (type(default),)
+      if type(value) not in kinds:
+        wanted = {"str": "text", "bool": "true or false", "int": "a whole number"}
+        kind = type(default).__name__
+        raise checked_json.JsonError(f"{name} must be {wanted.get(kind, f'a {kind}')}")
   except checked_json.JsonError as error:
     raise ValueError(
       f"A run's saved config is damaged: {error}. Restore config.json in its workdir."

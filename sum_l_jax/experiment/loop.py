@@ -11,6 +11,7 @@ far, it is saved then unless that was done, and marked once it is saved.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -153,6 +154,7 @@ def train_stage(
   mesh: jax.sharding.Mesh,
   profile: profile_window.Window | None = None,
   status: run_status.RunStatus | None = None,
+  begins: Callable[[], None] = lambda: None,
 ) -> StageResult:
   """Trains a stage from its latest checkpoint, or from its starting weights.
 
@@ -163,6 +165,7 @@ def train_stage(
     mesh: all devices.
     profile: steps to record; they may be another stage's.
     status: where the run says what it does; None says it nowhere.
+    begins: called before the first step, once nothing refuses to take it.
 
   Raises:
     non_finite.NonFiniteLossError: training diverged.
@@ -172,7 +175,7 @@ def train_stage(
   if status is None:
     status = run_status.RunStatus()
   with status.clock.within(goodput.STARTING):
-    return _train_stage(settings, stage, workdir, mesh, profile, status)
+    return _train_stage(settings, stage, workdir, mesh, profile, status, begins)
 
 
 def _train_stage(
@@ -182,6 +185,7 @@ def _train_stage(
   mesh: jax.sharding.Mesh,
   profile: profile_window.Window | None,
   status: run_status.RunStatus,
+  begins: Callable[[], None],
 ) -> StageResult:
   """Does the work of `train_stage`."""
   trainer = build.Trainer.open(settings, stage, mesh)
@@ -204,7 +208,9 @@ def _train_stage(
     owed = best is not None and is_owed(calendar, best.known.evaluated)
     over = best is not None and best.is_over and not owed
     if start is not None and (over or (done and not owed)):
-      early = f" of {total}, as it got no better" if start < total and over else ""
+      early = ""
+      if start < total and over:
+        early = f" of {total}, as it got no better; a larger config.checkpoint.patience goes on"
       logging.info("%s: complete at step %d%s", stage, start, early)
       probe_choice.choose(trainer, checkpoints, workdir)
       return StageResult(over or start >= total, start)
@@ -216,6 +222,7 @@ def _train_stage(
       loop = _Loop(
         trainer, checkpoints, calendar, workdir / stage, recorder, status, watched, best, line
       )
+      begins()
       with memory_advice.for_step(trainer):
         end = loop.run(state)
       del state

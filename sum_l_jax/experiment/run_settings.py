@@ -5,6 +5,7 @@ from __future__ import annotations
 from absl import logging
 from etils import epath
 
+from sum_l_jax.checkpoint import best
 from sum_l_jax.checkpoint import integrity
 from sum_l_jax.config import extension
 from sum_l_jax.config import read
@@ -62,8 +63,26 @@ def check(workdir: epath.Path, settings: Settings) -> list[extension.Extension]:
     )
   for stage, (before, total) in totals.items():
     step = max(steps.get(stage, 0), steps.get(f"{stage}_grid", 0))
+    _check_goes_on(workdir, settings, stage, step, total)
     found.append(extension.Extension(stage, before, total, step))
   return found
+
+
+def _check_goes_on(
+  workdir: epath.Path, settings: Settings, stage: str, step: int, total: str
+) -> None:
+  """Raises ValueError for a longer total of a stage that has used up its patience."""
+  wanted, patience = settings.checkpoint.best, settings.checkpoint.patience
+  known = best.read(workdir / stage / "checkpoints") if wanted and patience else None
+  if known is None or known.metric != wanted or known.evaluated != step:
+    return
+  if known.waited >= patience:
+    raise ValueError(
+      f"config.{stage}_stage.total={total!r} alone doesn't extend the {stage} stage of {workdir}:"
+      f" it ended at step {step}, after {known.waited} evaluation(s) in a row without a better"
+      f" {wanted}. Give --config.checkpoint.patience={known.waited + patience} as well, or 0, which"
+      " never ends a stage early."
+    )
 
 
 def _of_totals(changed: list[str]) -> str:

@@ -112,11 +112,15 @@ def embed_texts(
       f" stage of a method with text, such as 'sum_l'; its {view} features are there without:"
       " embed(video, feature='pooled')."
     )
-  if isinstance(texts, str) or not texts:
-    raise ValueError(f"texts must be a list of sentences, at least one, got {texts!r}.")
+  normal = narration_table.normalize_narration
+  sentences = [] if isinstance(texts, str) else list(texts)
+  wrong = [text for text in sentences if not isinstance(text, str) or not normal(text)]
+  if wrong or not sentences:
+    found = f"with {wrong[0]!r} in it" if wrong else repr(texts)
+    raise ValueError(f"texts must be a list of sentences, at least one, got {found}.")
+  texts = sentences
   table, where = _table(weights, narrations)
   known = set(table.narrations) if table else set()
-  normal = narration_table.normalize_narration
   missing = [text for text in dict.fromkeys(texts) if normal(text) not in known]
   if table and len(missing) < len(texts):
     retrieval_run.check_text_model(weights, table, where)

@@ -181,6 +181,21 @@ def test_a_stage_ends_at_the_same_step_however_often_it_is_begun(
 def test_more_patience_goes_on(config, whole, tmp_path):
   config.checkpoint.patience = 1
   main.run(config, tmp_path)
+  text = (tmp_path / "config.json").read_text()
+  config.joint_stage.total = "8 steps"
+  with pytest.raises(ValueError, match="alone doesn't extend.*Give --config.checkpoint.patience=2"):
+    main.run(config, tmp_path)
+  config.joint_stage.total = "6 steps"
+  # What is refused later is no part of the run either.
+  for field, value in (
+    ("checkpoint.best", "eval/val/noun"),
+    ("ego.dataset", config.exo.datasets[0]),
+  ):
+    other = config.copy_and_resolve_references()
+    other.update_from_flattened_dict({field: value})
+    with pytest.raises(ValueError):
+      main.run(other, tmp_path)
+  assert (tmp_path / "config.json").read_text() == text
   config.checkpoint.patience = 0
   main.run(config, tmp_path)
   steps, known = _state(tmp_path)

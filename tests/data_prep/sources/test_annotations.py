@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import csv
 import dataclasses
+import math
 import pathlib
 
 from etils import epath
@@ -517,8 +518,9 @@ def test_manifest_clips_that_are_cut(tmp_path):
     ("a0_2", 0.667, 1.0),
     ("short", 0.0, 0.5),
   ]
-  with pytest.raises(ValueError, match="--cut_seconds must be above 0"):
-    _manifest(tmp_path, {}, cut_seconds=-1.0)
+  for wrong in (-1.0, 0.0, 1e-9, math.nan, math.inf):
+    with pytest.raises(ValueError, match="--cut_seconds must be 0.1 or more"):
+      _manifest(tmp_path, {}, cut_seconds=wrong)
   with pytest.raises(ValueError, match="line 3: clip_id 'a0_1' .*m.csv, line 2"):
     _manifest(
       tmp_path,
