@@ -85,6 +85,8 @@ setuptools.setup(
     "clu>=0.0.12,<0.1",
     # Paths of disks and buckets.
     "etils[epath]>=1.9,<2",
+    # What jax.export writes and reads with, and doesn't require; tried with both ends.
+    "flatbuffers>=24.3.25,<26",
     "flax>=0.12.1,<0.13",
     # Checksums of checkpoints and shards, the same that buckets keep.
     "google-crc32c>=1.6,<2",

@@ -19,6 +19,7 @@ from data_prep.sources import source_table
 import sum_l_jax
 from sum_l_jax import build
 from sum_l_jax import main
+from sum_l_jax import models
 from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config import read
@@ -124,7 +125,7 @@ def _noise():
   return np.random.default_rng(0).integers(0, 256, (30, 48, 64, 3), np.uint8)
 
 
-def test_own_encoder_without_batch_norm_goes_the_whole_way(tiny_ego, tmp_path):
+def test_own_encoder_without_batch_norm_goes_the_whole_way(tiny_ego, tmp_path, monkeypatch):
   """Nothing asks for statistics: training, resuming, evaluation, prediction, export."""
   given = ["--config.model.backbone=frames_layer_norm"]
   config = read.read_file(str(EXAMPLES / "own_encoder.py"), given)
@@ -145,6 +146,10 @@ def test_own_encoder_without_batch_norm_goes_the_whole_way(tiny_ego, tmp_path):
   for one, other in zip(found, exported, strict=True):
     assert (one.task, one.classes) == (other.task, other.classes)
     np.testing.assert_allclose(one.scores, other.scores, rtol=1e-4)
+  # A program that didn't import the file.
+  monkeypatch.delitem(models.BACKBONES, "frames_layer_norm")
+  with pytest.raises(ValueError, match="got 'frames_layer_norm'.*--import=FILE.py"):
+    sum_l_jax.load(tmp_path)
 
 
 def test_own_loss_is_trained_and_logged(tiny_ego, tiny_exo, tiny_tables, tmp_path):

@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 
+import jax
 import pytest
 
 import sum_l_jax
@@ -129,6 +130,20 @@ def test_every_import_is_declared(package, with_extras, wheel):
     if name != "google" and not declared.intersection(map(_normal, found_in.get(name, [name])))
   }
   assert not missing, f"not in setup.py: {sorted(missing)}"
+
+
+def test_an_export_needs_no_extra(wheel):
+  """jax.export imports what jax doesn't require, when it writes or reads a program."""
+  source = pathlib.Path(jax.__file__).parent / "_src/export/serialization.py"
+  names = {
+    alias.name.partition(".")[0]
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+    if isinstance(node, ast.Import)
+    for alias in node.names
+  }
+  theirs = {_normal(name) for name in names - {*sys.stdlib_module_names}}
+  assert "flatbuffers" in theirs
+  assert theirs <= _declared(wheel["requires"])
 
 
 def test_extras_have_names_that_every_pip_finds(wheel):

@@ -312,7 +312,7 @@ def _inputs(given: schema.Settings, backbones: Mapping[str, Sampling]) -> dict[s
       raise ValueError(
         f"config.{field} must be one of {tuple(backbones)}, got {name!r}."
         " The config file must import the module that registers an encoder of your own"
-        " (sum_l_jax.models.register_backbone)."
+        " (sum_l_jax.models.register_backbone); beside a --workdir, give that file as --config."
       )
     clips[view] = _clip(given, view, backbones[name])
     if given.view(view).normalization == schema.AUTO:

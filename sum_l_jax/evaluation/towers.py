@@ -16,6 +16,7 @@ from sum_l_jax import types
 from sum_l_jax.checkpoint import manager
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.data import transforms
+from sum_l_jax.models import backbones
 from sum_l_jax.system import checked_json
 from sum_l_jax.train.state import Network
 
@@ -90,7 +91,7 @@ def pool_window(card: Card, view: str) -> int:
   if "pool_window" in network:
     return int(network["pool_window"])
   own = config.get(f"{view}.frames.crop_size", 0)
-  return models.BACKBONES[weight_files.backbone_of(card, view)].pool_window(
+  return backbones.find(weight_files.backbone_of(card, view)).pool_window(
     config.get("eval.pool_window", 0),
     train_crop=own or config.get("frames.crop_size", 0),
     test_crop=weight_files.frames_of(card, view)["crop_size"],

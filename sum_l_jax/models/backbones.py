@@ -287,6 +287,7 @@ def find(name: str) -> Backbone:
   if name not in BACKBONES:
     raise ValueError(
       f"backbone must be one of {tuple(BACKBONES)}, got {name!r}. An encoder of your own must be"
-      " registered first (sum_l_jax.models.register_backbone): import its module."
+      " registered first (sum_l_jax.models.register_backbone): import its module, or give a"
+      " command the file, as in `python -m sum_l_jax --import=FILE.py predict`."
     )
   return BACKBONES[name]
