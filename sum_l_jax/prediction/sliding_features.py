@@ -230,8 +230,7 @@ class Extractor:
     """
     if batch_size < 1:
       raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-    if frames_fps is not None and not 0 < frames_fps < 1000:
-      raise ValueError(f"frames_fps must be a positive number below 1000, got {frames_fps}.")
+    video_sources.check_fps("frames_fps", frames_fps)
     said = network.frames
     self.frames_fps = frames_fps or said["fps"]
     self.network, self.grid, self.batch_size = network, grid, batch_size

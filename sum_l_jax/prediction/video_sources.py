@@ -21,6 +21,9 @@ from sum_l_jax.video import frame_files
 from sum_l_jax.video import jpeg
 from sum_l_jax.video import video_stream
 
+# One frame in 17 minutes.
+_SLOWEST_FPS = 0.001
+
 
 class Source(abc.ABC):
   """What sources have in common; a context manager.
@@ -196,6 +199,22 @@ def has_no_rate(video: Any) -> bool:
   return storage.exists(path) and frame_files.is_frames(path)
 
 
+def check_fps(name: str, fps: float | None) -> None:
+  """Checks the rate of frames that don't say their own.
+
+  A rate near 0 makes a few frames last for years, which nobody reads to the end.
+
+  Args:
+    name: what the argument is called.
+    fps: frames a second; None is not given.
+
+  Raises:
+    ValueError: no video has such a rate.
+  """
+  if fps is not None and not _SLOWEST_FPS <= fps < 1000:
+    raise ValueError(f"{name} must be at least {_SLOWEST_FPS} and below 1000, got {fps}.")
+
+
 def open_source(
   video: addresses.PathLike | np.ndarray, *, fps: float | None = None, default_fps: float
 ) -> Source:
@@ -209,8 +228,7 @@ def open_source(
   Raises:
     FileNotFoundError, ValueError: there is no such thing, or it can't be read.
   """
-  if fps is not None and not 0 < fps < 1000:
-    raise ValueError(f"fps must be a positive number below 1000, got {fps}.")
+  check_fps("fps", fps)
   if not isinstance(video, (str, os.PathLike)):
     if fps is None:
       raise ValueError("An array has no frame rate of its own: give fps.")

@@ -26,7 +26,8 @@ from tests.support import predicted_videos
     (np.zeros((4, 8, 8), np.uint8), 30, r"got uint8 \[4, 8, 8\]"),
     (np.zeros((0, 8, 8, 3), np.uint8), 30, "none of them 0"),
     (np.zeros((4, 8, 8, 3), np.uint8), None, "give fps"),
-    (np.zeros((4, 8, 8, 3), np.uint8), 0, "positive number"),
+    (np.zeros((4, 8, 8, 3), np.uint8), 1e-9, "at least 0.001 and below 1000, got 1e-09"),
+    (np.zeros((4, 8, 8, 3), np.uint8), 0, "at least 0.001"),
   ],
 )
 def test_arrays_that_are_no_video(model, frames, fps, text):

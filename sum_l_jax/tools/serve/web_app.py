@@ -270,7 +270,7 @@ class _Handlers:
     """The pixels of the window that is asked for; None where it isn't kept."""
     job = self._jobs.find(request.path_params["name"])
     number = request.path_params["window"]
-    return None if job is None else job.pixels.read(number)
+    return job.pixels.read(number) if job and number < len(job.windows) else None
 
   async def clip(self, request: requests.Request) -> responses.Response:
     row = request.path_params["row"]

@@ -148,6 +148,7 @@ def test_pictures_of_windows_and_clips(client, analyst, video):
     "/clips/-1",
     "/clips/..%2f..%2fetc%2fpasswd",
     f"/videos/{name}/99/maps",
+    f"/videos/{name}/{2**63}/frames",
   ):
     assert client.get(wrong).status_code == 404, wrong
 
