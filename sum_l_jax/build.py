@@ -185,9 +185,10 @@ class StageData:
 
 
 def _required(value: Any, field: str, what: str) -> Any:
-  if not value:
+  if not value or (isinstance(value, tuple) and "" in value):
+    empty = "empty" if not any(value) else f"{value!r}, with an empty name in it"
     raise ValueError(
-      f"config.{field} is empty: give {what}, as"
+      f"config.{field} is {empty}: give {what}, as"
       f" --config.{field}=... on the command line or in the config file."
     )
   return value

@@ -113,7 +113,7 @@ def embed_texts(
       " embed(video, feature='pooled')."
     )
   normal = narration_table.normalize_narration
-  sentences = [] if isinstance(texts, str) else list(texts)
+  sentences = [] if texts is None or isinstance(texts, str) else list(texts)
   wrong = [text for text in sentences if not isinstance(text, str) or not normal(text)]
   if wrong or not sentences:
     found = f"with {wrong[0]!r} in it" if wrong else repr(texts)

@@ -366,6 +366,8 @@ def test_missing_paths_are_named(config, tmp_path):
     ("ego.dataset", "", "config.ego.dataset is empty"),
     ("ego.dataset", "nowhere", "No clip data set in 'nowhere'"),
     ("exo.datasets", (), "config.exo.datasets is empty"),
+    ("exo.datasets", ("",), "config.exo.datasets is empty"),
+    ("exo.datasets", ("nowhere", ""), "config.exo.datasets is .*, with an empty name in it"),
     ("narrations", "", "config.narrations is empty"),
     ("narrations", "nowhere.npz", "nowhere.npz"),
     ("pairs.table", "nowhere.npz", "nowhere.npz"),

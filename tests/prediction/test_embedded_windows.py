@@ -70,7 +70,7 @@ def test_texts_are_looked_up_or_encoded(model, tiny_narrations, monkeypatch):
   other = narration_table.NarrationTable(["a"], np.ones((1, 16)), model="another")
   with pytest.raises(ValueError, match="by model 'random-16', but 'the table that was given'"):
     model.embed_text(["a"], narrations=other)
-  for wrong in ("take cup", [], np.array([]), [1], ["take cup", "  "]):
+  for wrong in ("take cup", None, [], np.array([]), [1], ["take cup", "  "]):
     with pytest.raises(ValueError, match="must be a list of sentences"):
       model.embed_text(wrong)
   np.testing.assert_array_equal(model.embed_text(np.array(known[:1])), found[1:])
