@@ -310,15 +310,16 @@ def _run_list(args: argparse.Namespace, output: epath.Path) -> None:
     if number := getattr(done, what):
       print(f"{number:,} clips of the lists are {text}, such as {', '.join(done.examples[what])}")
   classes = f" of {len(done.classes)} classes" if done.classes - {""} else ""
-  print(f"wrote {output}: {done.written} clips{classes}. Next:\n  {_next(args.folder, output)}")
+  print(f"wrote {output}: {done.written} clips{classes}. {_next(args.folder, output)}")
   if args.missing == "keep" and done.missing:
     print("with --on_error=skip, for the clips that are not there yet")
 
 
 def _next(folder: epath.Path, output: epath.Path) -> str:
-  """The command that builds the data set."""
+  """Tells the command that builds the data set; what is filmed, a tree doesn't say."""
   return (
-    "python -m data_prep.build_dataset --dataset=manifest --view=exo"
+    "Next, for third-person videos (--view=ego for first-person ones):\n"
+    "  python -m data_prep build_dataset --dataset=manifest --view=exo"
     f" --annotations={output} --media={folder} --output=DIR"
   )
 
@@ -344,8 +345,7 @@ def _run(args: argparse.Namespace) -> None:
     )
   classes = len({group for _, group, _ in found.clips})
   print(
-    f"wrote {output}: {len(found.clips)} clips of {classes} classes. Next:\n"
-    f"  {_next(args.folder, output)}"
+    f"wrote {output}: {len(found.clips)} clips of {classes} classes. {_next(args.folder, output)}"
   )
 
 

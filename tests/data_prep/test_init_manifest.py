@@ -37,7 +37,7 @@ def test_tree_to_data_set(tmp_path, capsys):
     ("val/washing_dishes/c", "washing dishes", "washing dishes", "validation", ""),
   ]
   # The command that it prints, as printed.
-  options = command.split("data_prep.build_dataset ")[1].split()
+  options = command.split("data_prep build_dataset ")[1].split()
   assert build_dataset.main([o.replace("=DIR", f"={tmp_path / 'exo'}") for o in options]) == 0
   train = records.ClipDataset(tmp_path / "exo", "train")
   assert [c.num_frames for c in train.clips] == [20, 20, 5]

@@ -76,7 +76,7 @@ def test_kinetics_to_a_data_set(tmp_path, capsys):
     *("clip_id", "path", "start_seconds", "stop_seconds", "narration", "action", "split")
   ]
   (videos / "train/making_a_cake/twice000000_000000_000010.mp4").unlink()
-  options = said.split("data_prep.build_dataset ")[1].split()
+  options = said.split("data_prep build_dataset ")[1].split()
   options = [o.replace("=DIR", f"={tmp_path / 'exo'}") for o in options]
   assert build_dataset.main([*options, "--on_error=skip"]) == 0
   train, validation = (

@@ -98,7 +98,7 @@ def _predict(options: argparse.Namespace, progress: video_progress.VideoProgress
   progress.close()
   if options.output and written:
     storage.write_text(options.output, text.getvalue())
-    sys.stderr.write(f"wrote {options.output}: {written} lines of windows and tasks\n")
+    sys.stderr.write(f"wrote {options.output}: {written} predictions, one a window and task\n")
   if failed and len(videos) > 1:
     sys.stderr.write(f"{failed} of {len(videos)} videos could not be read, or not to their end.\n")
   if failed:
