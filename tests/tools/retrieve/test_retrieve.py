@@ -306,7 +306,6 @@ def test_errors(finished, tiny_ego, tiny_exo, tmp_path, capsys):
     assert code == 2
     return err
 
-  assert "Give --queries=DIR:SPLIT" in error(checkpoint, keys)
   assert "--ids needs --queries" in error(checkpoint, keys, "--ids=a", "--text=b")
   assert "frames must be 1 or more" in error(checkpoint, keys, queries, "--frames=0")
   assert "--top must be" in error(checkpoint, keys, queries, "--top=0")
