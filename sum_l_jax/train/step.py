@@ -97,8 +97,7 @@ def make_train_step(
     mesh: the devices, of `devices.make_mesh`.
     shardings: where each array of the state lies; None is on every device.
     mixing: how clips of different labels are mixed.
-    accumulate: number of micro-batches whose gradients are averaged; see
-      `train.accumulation` for when that is the gradient of the batch.
+    accumulate: number of micro-batches; see `train.accumulation`.
     factors: those of `make_optimizer`; what is frozen gets no gradient.
     ema: decay of the moving average; 0 where the state has none.
     skip_non_finite: whether a step that is not finite changes nothing but the
