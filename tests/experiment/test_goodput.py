@@ -5,21 +5,12 @@ from __future__ import annotations
 import pytest
 
 from sum_l_jax.experiment import goodput
-
-
-class Now:
-  """A clock that a test sets."""
-
-  def __init__(self):
-    self.time = 100.0
-
-  def __call__(self):
-    return self.time
+from tests.support import clocks
 
 
 @pytest.fixture(name="now")
 def now_fixture():
-  return Now()
+  return clocks.Now()
 
 
 def test_every_moment_counts_once(now):

@@ -10,6 +10,7 @@ import absl.logging
 import pytest
 
 from sum_l_jax.experiment import live_line
+from tests.support import clocks
 
 
 class Terminal(io.StringIO):
@@ -23,19 +24,9 @@ class Terminal(io.StringIO):
     return self._terminal
 
 
-class Now:
-  """A clock that a test sets."""
-
-  def __init__(self):
-    self.time = 100.0
-
-  def __call__(self):
-    return self.time
-
-
 @pytest.fixture(name="now")
 def now_fixture():
-  return Now()
+  return clocks.Now()
 
 
 @pytest.fixture(name="line")

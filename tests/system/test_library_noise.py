@@ -11,7 +11,7 @@ import pytest
 # What XLA and Abseil write to the file descriptor.
 _SAID = r"""
 import os, sys
-from absl import logging as absl_logging
+from absl import logging
 from sum_l_jax.system import library_noise
 library_noise.hide()
 lines = [
@@ -24,7 +24,7 @@ lines = [
   "E0000 00:00:17.1 12 pjrt_stream_executor_client.cc:1] Execution failed: a real error",
 ]
 os.write(2, "\n".join(lines).encode() + b"\n")
-absl_logging.warning("a line of our own")
+logging.warning("a line of our own")
 print("printed", file=sys.stderr)
 END
 """

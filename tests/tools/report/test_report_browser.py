@@ -6,47 +6,22 @@ Needs Debian's chromium and chromium-driver, or others of that name in PATH.
 from __future__ import annotations
 
 import shutil
-import tempfile
 
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome import service
 from selenium.webdriver.common import by
 
 from sum_l_jax.tools.report.__main__ import write_report
+from tests.support import browsers
 
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-  not (BROWSER and DRIVER),
-  reason="no chromium and chromedriver in PATH: a report can't be looked at",
-)
+pytestmark = browsers.needed
 # A desktop's window, and a phone's.
 WIDTHS = {"desktop": 1200, "phone": 390}
 
 
 @pytest.fixture(name="driver", scope="module")
 def _driver():
-  options = webdriver.ChromeOptions()
-  options.binary_location = BROWSER
-  with tempfile.TemporaryDirectory() as profile:
-    for argument in (
-      "headless",
-      "no-sandbox",
-      "disable-gpu",
-      "disable-quic",
-      "no-first-run",
-      "disable-background-networking",
-      "disable-sync",
-      "disable-component-update",
-      f"user-data-dir={profile}",
-    ):
-      options.add_argument(f"--{argument}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, service.Service(DRIVER))
-    try:
-      yield driver
-    finally:
-      driver.quit()
+  with browsers.open_browser() as driver:
+    yield driver
 
 
 @pytest.fixture(name="address", scope="module")

@@ -7,7 +7,6 @@ import dataclasses
 import io
 import pathlib
 import re
-import shutil
 import socket
 import tempfile
 import threading
@@ -16,8 +15,6 @@ import time
 import numpy as np
 from PIL import Image
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome import service
 from selenium.webdriver.common import by
 from starlette import testclient
 import uvicorn
@@ -34,9 +31,9 @@ from sum_l_jax.tools.serve import limits
 from sum_l_jax.tools.serve import web_app
 from sum_l_jax.tools.serve.__main__ import main
 from sum_l_jax.tools.serve.__main__ import read_page
+from tests.support import browsers
 from tests.support import predicted_videos
 
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 CUT = limits.Cut(window=1.0, stride=0.5, top=3, neighbours=2)
 LIMIT = limits.Limits(megabytes=0.2, seconds=6.0, videos=2)
 HERE = "http://127.0.0.1:8000"
@@ -317,30 +314,14 @@ def _running(analyst, limit):
 
 @pytest.fixture(name="driver", scope="module")
 def driver_fixture():
-  options = webdriver.ChromeOptions()
-  options.binary_location = BROWSER
-  with tempfile.TemporaryDirectory() as profile:
-    for argument in (
-      *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"),
-      *("disable-background-networking", "disable-sync", "disable-component-update"),
-      f"user-data-dir={profile}",
-    ):
-      options.add_argument(f"--{argument}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, service.Service(DRIVER))
-    try:
-      yield driver
-    finally:
-      driver.quit()
+  with browsers.open_browser() as driver:
+    yield driver
 
 
 _LOADED = "return [...document.images].every(i => i.complete && i.naturalWidth > 10)"
 
 
-@pytest.mark.skipif(
-  not (BROWSER and DRIVER),
-  reason="no chromium and chromedriver in PATH: the page can't be looked at",
-)
+@browsers.needed
 def test_in_a_browser(driver, analyst, video, tmp_path):
   """Somebody drops a letter, then a large file, then a video, and moves through it."""
   one = lambda selector: driver.find_element(by.By.CSS_SELECTOR, selector)
