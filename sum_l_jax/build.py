@@ -257,9 +257,10 @@ def without_idle_stage(settings: Settings) -> Settings:
   """
   if settings.stages != (EXO_STAGE, JOINT_STAGE):
     return settings
-  split = settings.exo.train_split
-  pools = [records.ClipDataset(folder, split) for folder in settings.exo.datasets]
-  if not pools or any(pool.labelled for pool in _relabelled(settings, types.EXO, pools)):
+  split, folders = settings.exo.train_split, settings.exo.datasets
+  if not folders or settings.exo.pseudo_labels:
+    return settings
+  if any(records.has_labels(records.read_card(folder), split) for folder in folders):
     return settings
   if settings.init.ego == "exo_stage":
     raise ValueError(
@@ -822,9 +823,10 @@ class Trainer:
     if partly:
       raise ValueError(
         f"{name} averages over micro-batches, which have different numbers of clips with labels of"
-        f" {partly}, because not all of config.exo.datasets have these classes; the mean over the"
-        " batch is another. Set accumulate to 1, train on one of the data sets, or set the weight"
-        " of their classification (config.loss.weights.exo_cls) to 0."
+        f" {partly}: some clips have no label of these tasks, or data sets that are trained"
+        " together don't all have these classes. The mean over the batch is another. Set"
+        " accumulate to 1, or train on clips that all have these labels; for exo clips, a weight"
+        " of 0 (config.loss.weights.exo_cls) leaves their classification out as well."
       )
     # Encoders from outside are free to ignore the size of groups.
     return bool(group) and all(

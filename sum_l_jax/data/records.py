@@ -166,6 +166,11 @@ def read_card(directory: addresses.PathLike) -> dict[str, Any]:
   return card
 
 
+def has_labels(card: Mapping[str, Any], split: str) -> bool:
+  """Whether a card says that clips of a split have labels."""
+  return bool(card["tasks"]) and split not in card.get("unlabelled", ())
+
+
 def read_shards(card: Mapping[str, Any]) -> dict[str, tuple[shards.Shard, ...]]:
   """The shards of each split, by a card that `read_card` has read."""
   return checked_json.check(card["shards"], _ShardLists)
@@ -241,7 +246,7 @@ class ClipDataset:
       name: types.Task(name, task["kind"], tuple(task["class_names"]))
       for name, task in card["tasks"].items()
     }
-    self.labelled = bool(self.tasks) and split not in card.get("unlabelled", ())
+    self.labelled = has_labels(card, split)
     self.clips = _read_clips(self.directory, split)
     if addresses.is_remote(directory):
       # Clips beyond the card's number are being added; their shards may be missing.
