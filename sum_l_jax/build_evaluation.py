@@ -16,6 +16,7 @@ from absl import logging
 import jax
 
 from sum_l_jax import build
+from sum_l_jax import build_data
 from sum_l_jax import build_features
 from sum_l_jax import models
 from sum_l_jax import types
@@ -190,7 +191,7 @@ def build_evaluator(
 
 def build_stage_evaluators(
   settings: Settings,
-  data: build.StageData,
+  data: build_data.StageData,
   mesh: jax.sharding.Mesh,
   *,
   probes: Sequence[str] = (),
@@ -245,7 +246,7 @@ def build_stage_evaluators(
 
 
 def build_stage_retrieval(
-  settings: Settings, data: build.StageData, mesh: jax.sharding.Mesh
+  settings: Settings, data: build_data.StageData, mesh: jax.sharding.Mesh
 ) -> retrieval_run.StageRetrieval | None:
   """Builds the retrieval that the joint stage watches while it trains, if any.
 

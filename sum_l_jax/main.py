@@ -262,6 +262,7 @@ def _train(
   import jax
 
   from sum_l_jax import build
+  from sum_l_jax import build_data
   from sum_l_jax.experiment import best_watch
   from sum_l_jax.experiment import loop
   from sum_l_jax.experiment import run_findings
@@ -271,7 +272,7 @@ def _train(
   found = run_findings.examine(settings)
   if jax.process_index() == 0:
     run_findings.tell(found, workdir)
-  settings = build.without_idle_stage(settings)
+  settings = build_data.without_idle_stage(settings)
   best_watch.check(settings)
   for stage in settings.stages:
     start = time.monotonic()

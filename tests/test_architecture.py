@@ -24,6 +24,7 @@ FLOORS = (
   {"checkpoint", "train"},
   {"evaluation"},
   {"build_features"},
+  {"build_data"},
   {"build"},
   {"build_evaluation", "prediction"},
   {"experiment"},

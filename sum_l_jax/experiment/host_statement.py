@@ -13,6 +13,7 @@ from etils import epath
 import jax
 
 from sum_l_jax import build
+from sum_l_jax import build_data
 from sum_l_jax import types
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config import read
@@ -90,7 +91,7 @@ def _data(settings: Settings, mode: str) -> dict[str, Any]:
   found: dict[str, Any] = {}
   if mode == "train":
     for stage in settings.stages:
-      data = build.open_data(settings, stage)
+      data = build_data.open_data(settings, stage)
       found |= {f"{stage} {name}": value for name, value in data.fingerprints.items()}
     found |= {f"init.{view}": digest for view, digest in build.init_digests(settings).items()}
   folder = settings.ego.dataset

@@ -16,7 +16,7 @@ import json
 from absl import logging
 from etils import epath
 
-from sum_l_jax import build
+from sum_l_jax import build_data
 from sum_l_jax import build_features
 from sum_l_jax import loss_options
 from sum_l_jax import types
@@ -58,7 +58,7 @@ def examine(settings: Settings) -> list[Finding]:
       an evaluated split isn't there.
   """
   found: list[Finding] = []
-  asked, settings = settings, build.without_idle_stage(settings)
+  asked, settings = settings, build_data.without_idle_stage(settings)
   if settings is not asked:
     start = repr(settings.init.exo) if settings.init.exo else "random weights"
     text = (
@@ -66,7 +66,7 @@ def examine(settings: Settings) -> list[Finding]:
       f" joint stage learns from the captions. The exo encoder starts from {start}."
     )
     found.append(Finding.warning("stage one", text, dataset=", ".join(settings.exo.datasets)))
-  data = {stage: build.open_data(settings, stage) for stage in settings.stages}
+  data = {stage: build_data.open_data(settings, stage) for stage in settings.stages}
   splits: dict[str, records.ClipDataset] = {}
   if JOINT_STAGE in settings.stages:
     splits = {
@@ -145,7 +145,7 @@ def _open_split(settings: Settings, field: str, split: str) -> records.ClipDatas
   return records.ClipDataset(folder, split)
 
 
-def _of_stage(settings: Settings, stage: str, data: build.StageData) -> Iterator[Finding]:
+def _of_stage(settings: Settings, stage: str, data: build_data.StageData) -> Iterator[Finding]:
   section = settings.stage(stage)
   clock = durations.Clock(data.num_clips, section.batch_size)
   yield from data_rules.check_duration(
@@ -170,7 +170,7 @@ def _of_stage(settings: Settings, stage: str, data: build.StageData) -> Iterator
     yield from _of_alignment(settings, data)
 
 
-def _of_alignment(settings: Settings, data: build.StageData) -> Iterator[Finding]:
+def _of_alignment(settings: Settings, data: build_data.StageData) -> Iterator[Finding]:
   loss = settings.loss
   if data.pairs is not None and loss.weights.ego_exo and loss.cross_view in _ALIGNED:
     cosines = data.pairs.similarity[data.pairs.ego_rows, 0]

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from sum_l_jax import build
+from sum_l_jax import build_data
 from sum_l_jax.data import frame_rates
 from sum_l_jax.data import records
 from sum_l_jax.experiment import train_log
@@ -64,7 +64,7 @@ def test_published_rates_are_meant(tiny_ego, tiny_exo):
 
 
 def test_training_warns(tiny_ego, tiny_exo, caplog):
-  stage = build.StageData(
+  stage = build_data.StageData(
     _data(tiny_ego, [60.0, 30.0]), (_data(tiny_exo, [30.0]),), pairs=None, narrations=None
   )
   logger = logging.getLogger("absl")

@@ -12,6 +12,7 @@ from data_prep import doctor
 from data_prep import embed_narrations
 from data_prep import mine_pairs
 from sum_l_jax import build
+from sum_l_jax import build_data
 from sum_l_jax import main
 from sum_l_jax.checkpoint import weight_files
 from sum_l_jax.config import read
@@ -189,7 +190,7 @@ def test_the_joint_stage_takes_the_heads_of_stage_one(config, finished_pools, tm
   config.exo.datasets = config.exo.datasets[2:3]
   settings = build.resolve(config)
   pool = records.ClipDataset(config.exo.datasets[0], "train")
-  data = build.StageData(records.ClipDataset(config.ego.dataset, "train"), (pool,), None, None)
+  data = build_data.StageData(records.ClipDataset(config.ego.dataset, "train"), (pool,), None, None)
   trainer = build.Trainer(settings, "joint", devices.make_mesh(), data.tasks, 16, 9, data)
   params, _ = hand_over.starting_weights(trainer, tmp_path)
   assert list(params["exo"]["heads"]) == ["action"]

@@ -119,12 +119,13 @@ def _of_settings(settings: Settings, *, retrieval: bool) -> dict[str, Any]:
     FileNotFoundError: data are not there.
   """
   from sum_l_jax import build
+  from sum_l_jax import build_data
   from sum_l_jax import build_features
   from sum_l_jax.data import records
 
   inits = build.init_digests(settings)
   found: dict[str, Any] = {
-    stage: {**build.open_data(settings, stage).fingerprints, "init": inits}
+    stage: {**build_data.open_data(settings, stage).fingerprints, "init": inits}
     for stage in settings.stages
   }
   if schema.JOINT_STAGE in settings.stages:
