@@ -84,7 +84,7 @@ def step_cost(config: Any, sizes: dict[str, int], calls: int) -> dict[str, float
 
   def run():
     nonlocal state
-    state, sums = compiled(state, batch)
+    state, sums = compiled(state, batch, step.key)
     jax.block_until_ready(sums)
 
   seconds = measure.interleave({"step": run}, calls, clock=time.process_time)["step"]

@@ -61,6 +61,7 @@ from sum_l_jax.train.state import Network
 from sum_l_jax.train.state import TrainState
 from sum_l_jax.train.state import Tree
 from sum_l_jax.train.state import create_state
+from sum_l_jax.train.step import KeyedStep
 from sum_l_jax.train.step import Step
 from sum_l_jax.train.step import compile_step
 from sum_l_jax.train.step import make_train_step
@@ -511,18 +512,27 @@ class Trainer:
 
     The sums are `[P]` where there are P probes.
     """
-    if not self.probes:
-      return self._step(self.schedule, self.section.weight_decay, compiled=True)
-    # The rate is that of the step that is taken, so a schedule need not know it.
-    step = probe_grid.make_step(
-      lambda rate, decay: self._step(lambda _: rate, decay, compiled=False),
-      self.probes,
-      [self._schedule(probe.learning_rate) for probe in self.probes],
-      self.factors,
-    )
-    return compile_step(step, self.network, self.mesh)
+    shardings = self._divided
+    if self.probes:
+      shardings = None  # Probes are small, and whole on every device.
+      # The rate is that of the step that is taken, so a schedule need not know it.
+      step = probe_grid.make_step(
+        lambda rate, decay: self._step(lambda _: rate, decay),
+        self.probes,
+        [self._schedule(probe.learning_rate) for probe in self.probes],
+        self.factors,
+      )
+    else:
+      step = self._step(self.schedule, self.section.weight_decay)
+    seed = self.settings.seed
+    return compile_step(step, self.network, self.mesh, seed=seed, shardings=shardings)
 
-  def _step(self, schedule: Schedule, weight_decay: Any, *, compiled: bool) -> Step:
+  @property
+  def _divided(self) -> TrainState | None:
+    """Where the arrays of the state lie; None where each device has them all."""
+    return self.shardings if self.layout.divided else None
+
+  def _step(self, schedule: Schedule, weight_decay: Any) -> KeyedStep:
     section = self.section
     network: Applied = self.network
     if section.chunks > 1:
@@ -534,15 +544,13 @@ class Trainer:
       self.objective,
       self._optimizer(schedule, weight_decay),
       schedule,
-      seed=self.settings.seed,
       mesh=self.mesh,
-      shardings=self.shardings if self.layout.divided else None,
+      shardings=self._divided,
       mixing=Mixing(section.mixup, section.cutmix, section.cutmix_share),
       accumulate=section.accumulate,
       factors=self.factors,
       ema=self.section.ema,
       skip_non_finite=self.settings.on_non_finite == "skip",
-      compiled=compiled,
     )
 
   def _parts_are_grouped(self) -> bool:

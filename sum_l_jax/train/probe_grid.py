@@ -29,10 +29,10 @@ from sum_l_jax.train.optimizer import Schedule
 from sum_l_jax.train.state import AveragedState
 from sum_l_jax.train.state import TrainState
 from sum_l_jax.train.state import Tree
-from sum_l_jax.train.step import Step
+from sum_l_jax.train.step import KeyedStep
 
 # Learning rate [] and weight decay [] of a probe -> its step.
-MakeStep = Callable[[jax.Array, jax.Array], Step]
+MakeStep = Callable[[jax.Array, jax.Array], KeyedStep]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +104,7 @@ def make_step(
   probes: Sequence[Probe],
   schedules: Sequence[Schedule],
   factors: Tree | None,
-) -> Step:
+) -> KeyedStep:
   """Makes the step of all probes from that of one, to be compiled.
 
   Args:
@@ -118,7 +118,9 @@ def make_step(
     A step whose sums are `[P]`.
   """
 
-  def step(state: TrainState, batch: types.Batch) -> tuple[TrainState, metrics.Sums]:
+  def step(
+    state: TrainState, batch: types.Batch, key: jax.Array
+  ) -> tuple[TrainState, metrics.Sums]:
     # Each as its own run computes it, and then side by side.
     rates = jnp.stack([schedule(state.step) for schedule in schedules])
     decays = jnp.array([probe.weight_decay for probe in probes], jnp.float32)
@@ -127,7 +129,7 @@ def make_step(
     def one(
       state: TrainState, rate: jax.Array, decay: jax.Array
     ) -> tuple[TrainState, metrics.Sums]:
-      return make_one(rate, decay)(state, batch)
+      return make_one(rate, decay)(state, batch, key)
 
     return jax.vmap(one, in_axes=(axes, 0, 0), out_axes=(axes, 0))(state, rates, decays)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from sum_l_jax import types
@@ -24,7 +26,8 @@ from sum_l_jax.train.state import TrainState
 from sum_l_jax.train.state import Tree
 
 Objective = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
-Step = Callable[[TrainState, types.Batch], tuple[TrainState, metrics.Sums]]
+# State, batch and the key of the run.
+KeyedStep = Callable[[TrainState, types.Batch, jax.Array], tuple[TrainState, metrics.Sums]]
 
 
 def _finite(*trees: Any) -> jax.Array:
@@ -67,13 +70,57 @@ def make_gradient(network: Applied, objective: Objective, mixing: Mixing) -> Gra
   return gradient
 
 
+class Step:
+  """A compiled step and the key of its run: state, batch -> state, sums.
+
+  The key is an argument of the program and no part of it. Runs that differ in
+  nothing but their seed share one program, which is compiled once and kept in the
+  compilation cache.
+
+  Attributes:
+    program: what `jax.jit` made: state, batch, key -> state, sums.
+    seed: keys of dropout and mixing are derived from (seed, step, view).
+  """
+
+  def __init__(self, program: Any, seed: int, mesh: jax.sharding.Mesh):
+    self.program = program
+    self.seed = seed
+    self._place = devices.replicated(mesh)
+
+  @functools.cached_property
+  def key(self) -> jax.Array:
+    """The key's data on all devices, uint32 [2]; other generators have more."""
+    with jax.transfer_guard("allow"):  # This transfer is meant; it happens once.
+      return jax.device_put(np.asarray(_key_data(self.seed)), self._place)
+
+  def __call__(self, state: TrainState, batch: types.Batch) -> tuple[TrainState, metrics.Sums]:
+    """Takes a step."""
+    return self.program(state, batch, self.key)
+
+  def trace(self, state: Any, batch: Any) -> jax.stages.Traced:
+    """Traces the program for arrays or shapes, which may be of absent devices.
+
+    What is lowered and compiled of it takes `key` as its third argument.
+    """
+    data = jax.eval_shape(lambda: _key_data(self.seed))
+    key = jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=self._place)
+    return self.program.trace(state, batch, key)
+
+  def lower(self, state: Any, batch: Any) -> jax.stages.Lowered:
+    """Lowers the program, see `trace`."""
+    return self.trace(state, batch).lower()
+
+
+def _key_data(seed: int) -> jax.Array:
+  return jax.random.key_data(jax.random.key(seed))
+
+
 def make_train_step(
   network: Applied,
   objective: Objective,
   optimizer: optax.GradientTransformation,
   schedule: Callable[[jax.Array], jax.Array],
   *,
-  seed: int,
   mesh: jax.sharding.Mesh,
   shardings: TrainState | None = None,
   mixing: Mixing = NOT_MIXED,
@@ -81,9 +128,8 @@ def make_train_step(
   factors: Tree | None = None,
   ema: float = 0.0,
   skip_non_finite: bool = False,
-  compiled: bool = True,
-) -> Step:
-  """Compiles the step: state, batch -> state, sums of the step's metrics.
+) -> KeyedStep:
+  """Makes the step that `compile_step` compiles: state, batch, key -> state, sums.
 
   The batch is split over all devices; nothing waits for the host. Under `jit` every
   mean, the BatchNorm statistics and the negatives are over the global batch.
@@ -93,7 +139,6 @@ def make_train_step(
     objective: outputs, batch -> total [], terms; see `losses.objective`.
     optimizer: an optimizer of `make_optimizer`.
     schedule: step -> learning rate, for the log.
-    seed: keys of dropout and mixing are derived from (seed, step, view).
     mesh: the devices, of `devices.make_mesh`.
     shardings: where each array of the state lies; None is on every device.
     mixing: how clips of different labels are mixed.
@@ -102,14 +147,13 @@ def make_train_step(
     ema: decay of the moving average; 0 where the state has none.
     skip_non_finite: whether a step that is not finite changes nothing but the
       number of steps, which the learning rate follows.
-    compiled: whether it is compiled here, and not with others (`train.probe_grid`).
   """
   gradient = make_gradient(network, objective, mixing)
   if accumulate > 1:
     gradient = accumulated(gradient, accumulate, mesh)
 
-  def step(state: TrainState, batch: types.Batch) -> tuple[TrainState, metrics.Sums]:
-    key = jax.random.fold_in(jax.random.key(seed), state.step)
+  def step(state: TrainState, batch: types.Batch, key: jax.Array) -> Any:
+    key = jax.random.fold_in(jax.random.wrap_key_data(key), state.step)
     trained, frozen = parameter_rules.split(state.params, factors)
     grads, stats, sums = gradient(trained, frozen, state.stats, batch, key)
     if shardings:  # Each device needs the sum of its own parameters' gradients alone.
@@ -126,14 +170,28 @@ def make_train_step(
       new_state = _where_finite(finite, new_state, state)
     return new_state, sums
 
-  return compile_step(step, network, mesh, shardings) if compiled else step
+  return step
 
 
 def compile_step(
-  step: Step, network: Applied, mesh: jax.sharding.Mesh, shardings: TrainState | None = None
+  step: KeyedStep,
+  network: Applied,
+  mesh: jax.sharding.Mesh,
+  *,
+  seed: int,
+  shardings: TrainState | None = None,
 ) -> Step:
-  """Compiles a step; its state is donated, except on CPU. See `make_train_step`."""
+  """Compiles a step over all devices; its state is donated, except on CPU.
+
+  Args:
+    step: a step of `make_train_step`, or of several probes at once.
+    network: the model as pure functions.
+    mesh: the devices.
+    seed: the key of the run is derived from it.
+    shardings: see `make_train_step`.
+  """
   whole = devices.replicated(mesh)
-  return devices.jit_over(
+  program = devices.jit_over(
     mesh, step, donate=True, out_shardings=(shardings or whole, whole), params=network.shapes
   )
+  return Step(program, seed, mesh)

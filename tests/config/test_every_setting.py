@@ -756,9 +756,10 @@ def initial(world, fields):
 
 def step_arguments(world, fields):
   """What the train step is made from, as far as it is no function."""
-  with mock.patch.object(build, "make_train_step") as make:
+  with mock.patch.multiple(build, make_train_step=mock.DEFAULT, compile_step=mock.DEFAULT) as made:
     _ = world.trainer(fields).step
-  return sorted((name, x) for name, x in make.call_args.kwargs.items() if name != "mesh")
+  given = {name: x for make in made.values() for name, x in make.call_args.kwargs.items()}
+  return sorted((name, x) for name, x in given.items() if name != "mesh")
 
 
 # Fields that are read in more places than the one in the table.

@@ -19,8 +19,8 @@ from sum_l_jax.train import metrics
 from sum_l_jax.train.optimizer import make_optimizer
 from sum_l_jax.train.optimizer import make_schedule
 from sum_l_jax.train.state import create_state
-from sum_l_jax.train.step import make_train_step
 from tests.support import runs
+from tests.support import train_steps
 
 
 class _Line:
@@ -51,7 +51,7 @@ def _make_step(monkeypatch, *, skip):
   optimizer = optax.chain(optax.add_decayed_weights(0.1), optax.sgd(1e-2, momentum=0.9))
   network = _Line()
   mesh = devices.make_mesh(1)
-  step = make_train_step(
+  step = train_steps.compiled(
     network, _objective, optimizer, lambda step: 1e-2, seed=0, mesh=mesh, skip_non_finite=skip
   )
   params, stats = network.init()
@@ -130,7 +130,7 @@ def test_the_learning_rate_follows_the_step(kind, monkeypatch):
 
   monkeypatch.setattr(metrics, "step_sums", lambda total, *others: {"loss": metrics.scalar(total)})
   network = _Line()
-  step = make_train_step(
+  step = train_steps.compiled(
     network,
     _objective,
     optax.GradientTransformation(optimizer.init, spy),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
 
 import jax
 from jax.extend import core
@@ -143,8 +142,7 @@ def test_the_encoders_are_applied_once_for_all_probes(config):
     trainer = _trainer(config(**fields))
     with trainer.stream(start_step=0) as stream:
       batch = next(stream)
-    step: Any = trainer.step
-    return trainer, batch, _flops(step.trace(trainer.abstract_state(), batch).jaxpr.jaxpr)
+    return trainer, batch, _flops(trainer.step.trace(trainer.abstract_state(), batch).jaxpr.jaxpr)
 
   trainer, batch, three = program(3)
   _, _, five = program(5)

@@ -17,7 +17,7 @@ from sum_l_jax.system import devices
 from sum_l_jax.train import metrics
 from sum_l_jax.train.state import Network
 from sum_l_jax.train.state import create_state
-from sum_l_jax.train.step import make_train_step
+from tests.support import train_steps
 
 TASKS = {"ego": {"verb": 5}, "exo": {"verb": 4}}
 
@@ -57,7 +57,7 @@ def test_it_trains(mine):
   assert kernel.shape == (2, 8, 8, 3, 64) and kernel.dtype == np.float32
   assert np.abs(kernel - params["exo"]["encoder"]["patches"]["kernel"]).max() > 0
   optimizer = optax.sgd(0.1)
-  step = make_train_step(
+  step = train_steps.compiled(
     network,
     Objective(
       tasks={view: {"verb": types.SOFTMAX} for view in types.VIEWS},

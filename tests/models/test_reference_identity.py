@@ -28,8 +28,8 @@ from sum_l_jax.train.optimizer import make_optimizer
 from sum_l_jax.train.optimizer import make_schedule
 from sum_l_jax.train.state import Network
 from sum_l_jax.train.state import create_state
-from sum_l_jax.train.step import make_train_step
 from tests.support import reference_networks
+from tests.support import train_steps
 
 MODELS = tuple(reference_networks.HUB)
 TASKS = {"verb": 5, "noun": 7}
@@ -338,7 +338,7 @@ def test_ten_steps_of_sgd(schedule):
     schedule, learning_rate=peak, total_steps=steps, boundaries=bounds, factors=factors
   )
   optimizer = make_optimizer("sgd", learning_rate, clip_norm=0.0, **settings)
-  step_fn = make_train_step(
+  step_fn = train_steps.compiled(
     our_network(model, tasks={"ego": TASKS}),
     objective(),
     optimizer,

@@ -26,8 +26,8 @@ from sum_l_jax.train.mixing import NOT_MIXED
 from sum_l_jax.train.mixing import Mixing
 from sum_l_jax.train.state import Network
 from sum_l_jax.train.state import create_state
-from sum_l_jax.train.step import make_train_step
 from tests.support import runs
+from tests.support import train_steps
 
 BLOCK = network_spec.NetworkSpec(
   slow=network_spec.PathwaySpec(
@@ -87,7 +87,7 @@ def _step(network, objective, mixing=NOT_MIXED, accumulate=COUNT, batch=None):
   params, stats = _start(network)
   optimizer = optax.inject_hyperparams(optax.sgd)(1.0)
   mesh = devices.make_mesh(1)
-  step = make_train_step(
+  step = train_steps.compiled(
     network,
     objective,
     optimizer,

@@ -25,8 +25,8 @@ from sum_l_jax.train.optimizer import make_optimizer
 from sum_l_jax.train.state import AveragedState
 from sum_l_jax.train.state import TrainState
 from sum_l_jax.train.state import create_state
-from sum_l_jax.train.step import make_train_step
 from tests.support import runs
+from tests.support import train_steps
 
 FACTORS = {"w": 1.0, "still": 0.0}
 
@@ -47,7 +47,7 @@ def line_step(**options):
   optimizer = make_optimizer(
     "sgd", lambda step: 0.1, momentum=0.9, nesterov=False, weight_decay=0.0, factors=FACTORS
   )
-  step = make_train_step(
+  step = train_steps.compiled(
     Line(),
     lambda outputs, batch: (outputs["ego"]["out"], {}),
     optimizer,

@@ -30,6 +30,7 @@ from sum_l_jax.system import sharding
 from sum_l_jax.tools import workload
 from sum_l_jax.tools.aot import hlo
 from tests.support import environments
+from tests.support import train_steps
 
 ROOT = pathlib.Path(__file__).parents[2]
 BATCH, DEPTH, WIDTH = 16, 3, 32
@@ -130,7 +131,7 @@ def measure(folder: str) -> None:
       program = trainer.step.lower(state, batch).compile()
       fact["exchanges"] = _exchanges(program)
       for _ in range(2):
-        state, sums = program(state, batch)
+        state, sums = program(state, batch, trainer.step.key)
       fact["norm"] = float(sums["grad_norm"].total)
       arrays |= {f"{key}/end/{path}": leaf for path, leaf in _named(state).items()}
       assert _shares(state) == fact["shares"]
@@ -150,7 +151,7 @@ def measure(folder: str) -> None:
     ),
     tree,
   )
-  other = build.make_train_step(
+  other = train_steps.compiled(
     trainer.network,
     trainer.objective,
     trainer.optimizer,

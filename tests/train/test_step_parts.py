@@ -14,7 +14,7 @@ from sum_l_jax.system import devices
 from sum_l_jax.train import metrics
 from sum_l_jax.train.optimizer import make_optimizer
 from sum_l_jax.train.state import create_state
-from sum_l_jax.train.step import make_train_step
+from tests.support import train_steps
 
 
 def _apply(params, stats, batch, *, train, key):
@@ -34,7 +34,7 @@ def _objective(outputs, batch):
 def _step(seed, rate=0.0, **options):
   optimizer = make_optimizer("sgd", lambda step: rate, weight_decay=0.0)
   network = SimpleNamespace(apply=_apply, shapes={})  # No large matrix.
-  step = make_train_step(
+  step = train_steps.compiled(
     network,
     _objective,
     optimizer,

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import re
 import time
-from typing import Any
 
 import jax
 
@@ -121,8 +120,7 @@ def lower_step(
     sharding=devices.batch_sharding(mesh),
     united=united,
   )
-  step: Any = trainer.step  # Its type does not say that jax.jit made it.
-  return step.lower(trainer.abstract_state(), batch)
+  return trainer.step.lower(trainer.abstract_state(), batch)
 
 
 def compile_step(

@@ -96,8 +96,7 @@ def model_flops(backbone: str, *, batch: int, stage: str, small: bool) -> float 
     stage=stage,
     small=small,
   )
-  step: Any = trainer.step
-  lowered = step.lower(trainer.abstract_state(), synthetic_trainer.abstract_batch(trainer))
+  lowered = trainer.step.lower(trainer.abstract_state(), synthetic_trainer.abstract_batch(trainer))
   return (lowered.cost_analysis() or {}).get("flops")
 
 
@@ -125,13 +124,12 @@ def measure_step(
     small=sizes.miniature,
   )
   state, clips = trainer.initial_state(), synthetic_trainer.make_batch(trainer)
-  step: Any = trainer.step
-  program = step.lower(state, clips).compile()
+  program = trainer.step.lower(state, clips).compile()
   sums: Any = None
 
   def take() -> None:
     nonlocal state, sums
-    state, sums = program(state, clips)
+    state, sums = program(state, clips, trainer.step.key)
 
   least = _SHORT if sizes.miniature else _TIMED
   found = clocks.spread(clocks.seconds_of(take, lambda: jax.block_until_ready(sums), least=least))
