@@ -189,6 +189,32 @@ TABLES["objectives_validation_exo"] = PageTable(
   columns=_WITHOUT_UNSEEN,
   best="action_top1",
 )
+# The four places of the study's rows: suffix, and how a table's head says it.
+_PLACES = {
+  "_exo": "all from the exo encoder",
+}
+for _suffix, _head in _PLACES.items():
+  TABLES[f"objectives{_suffix}"] = PageTable(
+    f"objectives{_suffix}",
+    {
+      **({"FPV only": (f"fpv_only{_suffix}", "")} if "_one" not in _suffix else {}),
+      "L_m alone": (f"m{_suffix}", ""),
+      "SUM-L": (f"sum_l{_suffix}", ""),
+      **{label: (f"{name}{_suffix}", "") for name, (label, _) in _OBJECTIVES.items()},
+    },
+    head=_head,
+  )
+  TABLES[f"objectives{_suffix}_differences"] = PageTable(
+    f"objectives{_suffix}",
+    {
+      f"{label}{' (primary: action)' if (name, _suffix) == ('sup_con', '_exo') else ''}": (
+        f"{name}{_suffix}",
+        f"m{_suffix}",
+      )
+      for name, (label, _) in {"sum_l": ("SUM-L", ()), **_OBJECTIVES}.items()
+    },
+    head="difference to L_m alone",
+  )
 for _study_name in ("vit_tiny", "vit_tiny_frozen"):
   TABLES[_study_name] = PageTable(
     _study_name,
