@@ -172,46 +172,55 @@ _OBJECTIVES = {
   "max_margin": ("L_m, max-margin of pairs", ("0p1", "0p5", "2")),
   "adaptive": ("L_m, adaptive max-margin of pairs", ("0p1", "0p5", "2")),
 }
-TABLES["objectives_validation_exo"] = PageTable(
-  "objectives_validation_exo",
-  {
-    "FPV only": ("fpv_only_exo", ""),
-    "L_m alone": ("m_exo", ""),
-    "SUM-L": ("sum_l_exo", ""),
-    **{
-      f"{label}, {weight.replace('p', '.')}": (f"{name}_exo_{weight}", "")
-      for name, (label, weights) in _OBJECTIVES.items()
-      for weight in weights
-    },
-  },
-  head="all from the exo encoder",
-  spread=False,
-  columns=_WITHOUT_UNSEEN,
-  best="action_top1",
-)
-# The four places of the study's rows: suffix, and how a table's head says it.
-_PLACES = {
-  "_exo": "all from the exo encoder",
+# With two encoders they do not reach the ego encoder.
+_OBJECTIVES_OF_ONE = {
+  **_OBJECTIVES,
+  "lagtran": ("L_m, exo labels by narrations (LaGTran)", ("0p1", "0p3", "1")),
 }
-for _suffix, _head in _PLACES.items():
+
+
+def _baselines(suffix: str) -> dict[str, Key]:
+  """The rows that every objective is compared with."""
+  names = {"fpv_only": "FPV only", "m": "L_m alone", "sum_l": "SUM-L"}
+  if "_one" in suffix:  # FPV only has one encoder wherever it stands.
+    names = {"m": "L_m alone", "m_paper": "L_m alone, the paper's weight", "sum_l": "SUM-L"}
+  return {label: (f"{name}{suffix}", "") for name, label in names.items()}
+
+
+for _suffix, _objectives, _head in (
+  ("_exo", _OBJECTIVES, "all from the exo encoder"),
+  ("_one", _OBJECTIVES_OF_ONE, "all with one encoder"),
+):
+  TABLES[f"objectives_validation{_suffix}"] = PageTable(
+    f"objectives_validation{_suffix}",
+    {
+      **_baselines(_suffix),
+      **{
+        f"{label}, {weight.replace('p', '.')}": (f"{name}{_suffix}_{weight}", "")
+        for name, (label, weights) in _objectives.items()
+        for weight in weights
+      },
+    },
+    head=_head,
+    spread=False,
+    columns=_WITHOUT_UNSEEN,
+    best="action_top1",
+  )
+for _suffix, _objectives, _head in (("_exo", _OBJECTIVES, "all from the exo encoder"),):
   TABLES[f"objectives{_suffix}"] = PageTable(
     f"objectives{_suffix}",
     {
-      **({"FPV only": (f"fpv_only{_suffix}", "")} if "_one" not in _suffix else {}),
-      "L_m alone": (f"m{_suffix}", ""),
-      "SUM-L": (f"sum_l{_suffix}", ""),
-      **{label: (f"{name}{_suffix}", "") for name, (label, _) in _OBJECTIVES.items()},
+      **_baselines(_suffix),
+      **{label: (f"{name}{_suffix}", "") for name, (label, _) in _objectives.items()},
     },
     head=_head,
   )
+  _primary = {"sup_con_exo": " (primary: action)"}
   TABLES[f"objectives{_suffix}_differences"] = PageTable(
     f"objectives{_suffix}",
     {
-      f"{label}{' (primary: action)' if (name, _suffix) == ('sup_con', '_exo') else ''}": (
-        f"{name}{_suffix}",
-        f"m{_suffix}",
-      )
-      for name, (label, _) in {"sum_l": ("SUM-L", ()), **_OBJECTIVES}.items()
+      f"{label}{_primary.get(name + _suffix, '')}": (f"{name}{_suffix}", f"m{_suffix}")
+      for name, (label, _) in {"sum_l": ("SUM-L", ()), **_objectives}.items()
     },
     head="difference to L_m alone",
   )
