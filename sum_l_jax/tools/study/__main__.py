@@ -148,7 +148,7 @@ def _run_cells(
     "study": options.study,
     "split": split,
     "primary_metric": options.primary_metric or _primary_metric(settings),
-    "primary": list(study.primary),
+    "primary": list(study.primary) if study.primary else None,
     "rows": [row.name for row in study.rows],
     "config": options.config,
     "overrides": list(overrides),

@@ -51,14 +51,15 @@ class Study:
     name: name on the command line.
     title: title above the table.
     rows: rows in order; all others are compared with the first.
-    primary: the one comparison that the study is for.
+    primary: the one comparison that the study is for; None where its rows aren't all
+      here.
     contrasts: further comparisons, (row, with which row).
   """
 
   name: str
   title: str
   rows: tuple[Row, ...]
-  primary: tuple[str, str]
+  primary: tuple[str, str] | None
   contrasts: tuple[tuple[str, str], ...] = ()
 
   def __post_init__(self) -> None:
@@ -67,21 +68,28 @@ class Study:
       raise ValueError(
         f"Study {self.name!r} needs two rows or more with different names, got {names}."
       )
-    for pair in (self.primary, *self.contrasts):
+    for pair in self._named():
       unknown = set(pair) - set(names)
       if unknown or len(set(pair)) < 2:
         raise ValueError(
           f"Study {self.name!r}: a comparison must name two of the rows {names}, got {tuple(pair)}."
         )
 
+  def _named(self) -> tuple[tuple[str, str], ...]:
+    return (self.primary, *self.contrasts) if self.primary else self.contrasts
+
   def comparisons(self) -> list[tuple[str, str]]:
     """Lists every (row, with which row), the primary one first."""
     baseline = self.rows[0].name
+    first = [self.primary] if self.primary else []
     pairs = [(row.name, baseline) for row in self.rows[1:]]
-    return list(dict.fromkeys([self.primary, *pairs, *self.contrasts]))
+    return list(dict.fromkeys([*first, *pairs, *self.contrasts]))
 
   def with_rows(self, wanted: Sequence[str]) -> Study:
     """The study with some of its rows; all where none are named.
+
+    What was chosen as the primary comparison stays it, or there is none: no other
+    comparison becomes it because of the rows that were run.
 
     Raises:
       ValueError: a row is unknown; lists those that there are.
@@ -94,7 +102,7 @@ class Study:
       raise ValueError(f"--rows: {sorted(unknown)} are not among the rows {known} of {self.name}.")
     rows = tuple(row for row in self.rows if row.name in wanted)
     kept = {row.name for row in rows}
-    primary = self.primary if kept.issuperset(self.primary) else (rows[-1].name, rows[0].name)
+    primary = self.primary if self.primary and kept.issuperset(self.primary) else None
     contrasts = tuple(pair for pair in self.contrasts if kept.issuperset(pair))
     return dataclasses.replace(self, rows=rows, primary=primary, contrasts=contrasts)
 

@@ -194,13 +194,15 @@ def as_markdown(table: Mapping[str, Any]) -> str:
     seeds = str(max((s["count"] for s in found.values()), default=0))
     gaps.append([name, seeds, *(difference_cell(found.get(m)) for m in columns)])
   primary = METRICS.get(table["primary_metric"], table["primary_metric"])
+  chosen = f"The primary comparison, set before the first run, is in {primary}."
+  if not any(item["primary"] for item in table["comparisons"]):
+    chosen = "None of them is the study's primary comparison, whose rows are not all here."
   parts = [
     f"### {table['title']}",
     f"Split {table['split']}, percent; mean ± standard deviation over seeds.",
     text_tables.markdown(cells),
     "Paired differences in points, with 95 % intervals over seeds (Student's t), not corrected for"
-    " their number; bold where the interval leaves out 0. The primary comparison, set before the"
-    f" first run, is in {primary}.",
+    f" their number; bold where the interval leaves out 0. {chosen}",
     text_tables.markdown(gaps),
   ]
   parts += _retrieval(table, labels)

@@ -493,6 +493,27 @@ def test_differences_are_paired_t_intervals(tmp_path):
   assert late["late", "new"]["metrics"]["verb_top1"]["count"] == 5
 
 
+def test_some_of_the_rows_have_the_primary_comparison_or_none(tmp_path):
+  """The last row with the first was called primary, which nobody had chosen."""
+  _fill(tmp_path)
+  results = study_table.read_results(
+    STUDY,
+    [plan.Cell(f"seed_{seed}/{row.name}", ()) for seed in range(6) for row in STUDY.rows],
+    tmp_path,
+    "test",
+  )
+  about = {"split": "test", "primary_metric": "verb_top1"}
+  texts = {}
+  for rows in (["base", "new"], ["new", "late"]):
+    study = STUDY.with_rows(rows)
+    table = study_table.build(study, {name: results[name] for name in rows}, about=about)
+    texts[rows[0]] = study_table.as_markdown(table)
+    assert sum(item["primary"] for item in table["comparisons"]) == (rows[0] == "base")
+  assert "The primary comparison, set before the first run, is in verb top-1." in texts["base"]
+  assert "(primary)" not in texts["new"]
+  assert "None of them is the study's primary comparison" in texts["new"]
+
+
 def test_what_is_written_agrees(tmp_path):
   _fill(tmp_path)
   table = _table(tmp_path)
