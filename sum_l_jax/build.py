@@ -512,9 +512,7 @@ class Trainer:
 
     The sums are `[P]` where there are P probes.
     """
-    shardings = self._divided
     if self.probes:
-      shardings = None  # Probes are small, and whole on every device.
       # The rate is that of the step that is taken, so a schedule need not know it.
       step = probe_grid.make_step(
         lambda rate, decay: self._step(lambda _: rate, decay),
@@ -524,8 +522,9 @@ class Trainer:
       )
     else:
       step = self._step(self.schedule, self.section.weight_decay)
-    seed = self.settings.seed
-    return compile_step(step, self.network, self.mesh, seed=seed, shardings=shardings)
+    return compile_step(
+      step, self.network, self.mesh, seed=self.settings.seed, shardings=self._divided
+    )
 
   @property
   def _divided(self) -> TrainState | None:
