@@ -172,11 +172,7 @@ _OBJECTIVES = {
   "max_margin": ("L_m, max-margin of pairs", ("0p1", "0p5", "2")),
   "adaptive": ("L_m, adaptive max-margin of pairs", ("0p1", "0p5", "2")),
 }
-# With two encoders they do not reach the ego encoder.
-_OBJECTIVES_OF_ONE = {
-  **_OBJECTIVES,
-  "lagtran": ("L_m, exo labels by narrations (LaGTran)", ("0p1", "0p3", "1")),
-}
+_LAGTRAN = {"lagtran": ("L_m, exo labels by narrations (LaGTran)", ("0p1", "0p3", "1"))}
 
 
 def _baselines(suffix: str) -> dict[str, Key]:
@@ -188,8 +184,9 @@ def _baselines(suffix: str) -> dict[str, Key]:
 
 
 for _suffix, _objectives, _head in (
+  # With two encoders LaGTran's labels don't reach the ego encoder.
   ("_exo", _OBJECTIVES, "all from the exo encoder"),
-  ("_one", _OBJECTIVES_OF_ONE, "all with one encoder"),
+  ("_one", {**_OBJECTIVES, **_LAGTRAN}, "all with one encoder"),
 ):
   TABLES[f"objectives_validation{_suffix}"] = PageTable(
     f"objectives_validation{_suffix}",
@@ -206,24 +203,25 @@ for _suffix, _objectives, _head in (
     columns=_WITHOUT_UNSEEN,
     best="action_top1",
   )
-for _suffix, _objectives, _head in (("_exo", _OBJECTIVES, "all from the exo encoder"),):
-  TABLES[f"objectives{_suffix}"] = PageTable(
-    f"objectives{_suffix}",
-    {
-      **_baselines(_suffix),
-      **{label: (f"{name}{_suffix}", "") for name, (label, _) in _objectives.items()},
+TABLES["objectives_exo"] = PageTable(
+  "objectives_exo",
+  {
+    **_baselines("_exo"),
+    **{label: (f"{name}_exo", "") for name, (label, _) in _OBJECTIVES.items()},
+  },
+  head="all from the exo encoder",
+)
+TABLES["objectives_exo_differences"] = PageTable(
+  "objectives_exo",
+  {
+    "SUM-L": ("sum_l_exo", "m_exo"),
+    **{
+      label + (" (primary: action)" if name == "sup_con" else ""): (f"{name}_exo", "m_exo")
+      for name, (label, _) in _OBJECTIVES.items()
     },
-    head=_head,
-  )
-  _primary = {"sup_con_exo": " (primary: action)"}
-  TABLES[f"objectives{_suffix}_differences"] = PageTable(
-    f"objectives{_suffix}",
-    {
-      f"{label}{_primary.get(name + _suffix, '')}": (f"{name}{_suffix}", f"m{_suffix}")
-      for name, (label, _) in {"sum_l": ("SUM-L", ()), **_objectives}.items()
-    },
-    head="difference to L_m alone",
-  )
+  },
+  head="difference to L_m alone",
+)
 for _study_name in ("vit_tiny", "vit_tiny_frozen"):
   TABLES[_study_name] = PageTable(
     _study_name,
