@@ -203,24 +203,58 @@ for _suffix, _objectives, _head in (
     columns=_WITHOUT_UNSEEN,
     best="action_top1",
   )
-TABLES["objectives_exo"] = PageTable(
-  "objectives_exo",
-  {
-    **_baselines("_exo"),
-    **{label: (f"{name}_exo", "") for name, (label, _) in _OBJECTIVES.items()},
-  },
-  head="all from the exo encoder",
-)
-TABLES["objectives_exo_differences"] = PageTable(
-  "objectives_exo",
-  {
-    "SUM-L": ("sum_l_exo", "m_exo"),
-    **{
-      label + (" (primary: action)" if name == "sup_con" else ""): (f"{name}_exo", "m_exo")
-      for name, (label, _) in _OBJECTIVES.items()
+for _suffix, _objectives, _head in (
+  ("", _OBJECTIVES, "all from the common pretraining"),
+  ("_exo", _OBJECTIVES, "all from the exo encoder"),
+  ("_one", {**_OBJECTIVES, **_LAGTRAN}, "all with one encoder"),
+  ("_one_exo", {**_OBJECTIVES, **_LAGTRAN}, "all with one encoder, from the exo encoder"),
+):
+  _rows_here = {name: label for name, (label, _) in _objectives.items()}
+  TABLES[f"objectives{_suffix or '_common'}"] = PageTable(
+    "objectives",
+    {
+      **_baselines(_suffix),
+      **{label: (f"{name}{_suffix}", "") for name, label in _rows_here.items()},
     },
+    head=_head,
+  )
+  TABLES[f"objectives{_suffix or '_common'}_differences"] = PageTable(
+    "objectives",
+    {
+      label + (" (primary: action)" if name + _suffix == "sup_con_exo" else ""): (
+        f"{name}{_suffix}",
+        f"m{_suffix}",
+      )
+      for name, label in {"sum_l": "SUM-L", **_rows_here}.items()
+    },
+    head="difference to L_m alone",
+  )
+  if "_one" in _suffix:
+    TABLES[f"objectives{_suffix}_paper_differences"] = PageTable(
+      "objectives",
+      {
+        label: (f"{name}{_suffix}", f"m_paper{_suffix}")
+        for name, label in {"sum_l": "SUM-L", **_rows_here}.items()
+      },
+      head="difference to L_m alone with the paper's weight",
+    )
+TABLES["objectives_starts"] = PageTable(
+  "objectives",
+  {
+    "L_m alone, two encoders": ("m_exo", "m"),
+    "L_m alone, one encoder": ("m_one_exo", "m_one"),
+    "L_m alone with the paper's weight, one encoder": ("m_paper_one_exo", "m_paper_one"),
+    "FPV only": ("fpv_only_exo", "fpv_only"),
   },
-  head="difference to L_m alone",
+  head="from the exo encoder - from the common pretraining",
+)
+TABLES["objectives_encoders"] = PageTable(
+  "objectives",
+  {
+    "L_m alone, from the common pretraining": ("m_one", "m"),
+    "L_m alone, from the exo encoder": ("m_one_exo", "m_exo"),
+  },
+  head="one encoder - two encoders",
 )
 for _study_name in ("vit_tiny", "vit_tiny_frozen"):
   TABLES[_study_name] = PageTable(
