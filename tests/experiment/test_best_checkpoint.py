@@ -100,10 +100,10 @@ def whole_fixture(tiny_ego, tiny_exo, tiny_tables, tmp_path_factory):
 @pytest.fixture(name="judged", autouse=True)
 def judged_fixture(whole, monkeypatch):
   """What the evaluations found, in the order in which they were made."""
-  values = []
+  found, values = dict(zip(whole[1], FOUND, strict=True)), []
 
   def value(digest):
-    values.append(FOUND[whole[1].index(digest)])
+    values.append(found[digest])  # A KeyError, which no test takes for a refusal.
     return values[-1]
 
   _patch(monkeypatch, value)
