@@ -5,9 +5,10 @@
 
 `benchmarks/results/study_NAME_by_seed.csv` holds the numbers of single runs, as
 `sum_l_jax study` writes them (`table_by_seed.csv` of its workdir), and
-`study_NAME_plan.json` its `study.json`. The summaries `study_NAME.csv` and `.md`
-are made from these two. Of the first seven studies only the summaries were kept:
-their tables are made from `study_NAME.csv`.
+`study_NAME_plan.json` its `study.json`, with the runs that are still to be made, by
+row, as `not_run`. The summaries `study_NAME.csv` and `.md` are made from these two.
+Of the first seven studies only the summaries were kept: their tables are made from
+`study_NAME.csv`.
 """
 
 from __future__ import annotations
@@ -209,35 +210,30 @@ for _suffix, _objectives, _head in (
   ("_one", {**_OBJECTIVES, **_LAGTRAN}, "all with one encoder"),
   ("_one_exo", {**_OBJECTIVES, **_LAGTRAN}, "all with one encoder, from the exo encoder"),
 ):
-  _rows_here = {name: label for name, (label, _) in _objectives.items()}
-  TABLES[f"objectives{_suffix or '_common'}"] = PageTable(
+  _place = f"objectives{_suffix or '_common'}"
+  _names = {label: f"{name}{_suffix}" for name, (label, _) in _objectives.items()}
+  TABLES[_place] = PageTable(
     "objectives",
-    {
-      **_baselines(_suffix),
-      **{label: (f"{name}{_suffix}", "") for name, label in _rows_here.items()},
-    },
+    {**_baselines(_suffix), **{label: (name, "") for label, name in _names.items()}},
     head=_head,
   )
-  TABLES[f"objectives{_suffix or '_common'}_differences"] = PageTable(
-    "objectives",
-    {
-      label + (" (primary: action)" if name + _suffix == "sup_con_exo" else ""): (
-        f"{name}{_suffix}",
-        f"m{_suffix}",
+  _names = {"SUM-L": f"sum_l{_suffix}", **_names}
+  for _part, _against, _words in (
+    ("differences", "m", ""),
+    ("paper_differences", "m_paper", " with the paper's weight"),
+  ):
+    if (f"{_against}{_suffix}", "") in _baselines(_suffix).values():
+      TABLES[f"{_place}_{_part}"] = PageTable(
+        "objectives",
+        {
+          label + (" (primary: action)" if name == "sup_con_exo" else ""): (
+            name,
+            f"{_against}{_suffix}",
+          )
+          for label, name in _names.items()
+        },
+        head=f"difference to L_m alone{_words}",
       )
-      for name, label in {"sum_l": "SUM-L", **_rows_here}.items()
-    },
-    head="difference to L_m alone",
-  )
-  if "_one" in _suffix:
-    TABLES[f"objectives{_suffix}_paper_differences"] = PageTable(
-      "objectives",
-      {
-        label: (f"{name}{_suffix}", f"m_paper{_suffix}")
-        for name, label in {"sum_l": "SUM-L", **_rows_here}.items()
-      },
-      head="difference to L_m alone with the paper's weight",
-    )
 TABLES["objectives_starts"] = PageTable(
   "objectives",
   {
