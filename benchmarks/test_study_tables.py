@@ -103,6 +103,9 @@ def test_summaries_are_those_of_the_runs(study):
   results = study_tables.read_by_seed(study)
   plan = json.loads((study_tables.RESULTS / f"study_{study}_plan.json").read_text())
   assert set(results) == set(plan["rows"])
+  # What is missing is named, so that a lost run is found.
+  missing = {row: set(plan["seeds"]) - runs.keys() for row, runs in results.items()}
+  assert {row: sorted(seeds) for row, seeds in missing.items() if seeds} == plan.get("not_run", {})
   for line in _lines(study):
     runs, metric = results[line["row"]], line["metric"]
     other = results[line["against"]] if line["kind"] == "difference" else {}
