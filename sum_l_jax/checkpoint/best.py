@@ -8,12 +8,14 @@ from any of them judges as one that was never interrupted.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Mapping
 import dataclasses
 import json
 import math
 from typing import Any
 
+from absl import logging
 from etils import epath
 
 from sum_l_jax.system import checked_json
@@ -62,6 +64,28 @@ class Best:
 def from_json(text: str) -> Best:
   """The inverse of `Best.to_json`."""
   return checked_json.decode(text, Best)
+
+
+def if_there(found: Best | None, steps: Collection[int]) -> Best | None:
+  """What was found, if its checkpoint is there; warns where it is not.
+
+  A value whose weights are gone would end a stage early, or keep every later
+  checkpoint from being the best, and leave nothing to be evaluated.
+
+  Args:
+    found: what a file or card says.
+    steps: steps of the checkpoints that there are.
+  """
+  if found is None or found.step is None or found.step in steps:
+    return found
+  logging.warning(
+    "The best checkpoint, that of step %d with %s=%g, is not there any more. The best of those"
+    " from here on is kept.",
+    found.step,
+    found.metric,
+    found.value,
+  )
+  return None
 
 
 def of_card(card: Mapping[str, Any], where: str) -> Best | None:

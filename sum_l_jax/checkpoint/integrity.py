@@ -40,8 +40,8 @@ _ITEMS = ("state", "meta")
 _DAMAGED = ".damaged"
 _MEND = (
   "so the checkpoint isn't what was written. Copy it again from where it is"
-  " whole; or run its training command, which sets it aside and goes on from"
-  " the checkpoint before it."
+  " whole; or run its training command, which sets it aside where it is the newest"
+  " or the best, and goes on from the newest that is whole."
 )
 
 
@@ -226,22 +226,34 @@ def remove(directory: epath.Path, step: int) -> None:
     raise OSError(f"Files in {str(folder)!r} are left.")
 
 
-def set_damaged_aside(directory: epath.Path) -> None:
-  """Sets damaged checkpoints after the last good one aside, with a warning.
+def _damage(folder: epath.Path) -> DamagedCheckpointError | None:
+  """What is wrong with a checkpoint; None if it is what was written."""
+  try:
+    check(folder)
+  except DamagedCheckpointError as error:
+    return error
+  return None
+
+
+def set_damaged_aside(directory: epath.Path, *, best: int | None = None) -> None:
+  """Sets damaged checkpoints aside that a run would use, with a warning.
+
+  These are the ones after the last good one, and the best one.
 
   Args:
     directory: folder of the checkpoints of a stage.
+    best: step of the best checkpoint, which may be older than the last good one.
 
   Raises:
     DamagedCheckpointError: no checkpoint is good; nothing is changed then.
   """
-  damaged = []
-  for step in reversed(steps(directory)):
-    try:
-      check(directory / str(step))
-    except DamagedCheckpointError as error:
+  damaged, good = [], None
+  there = steps(directory)
+  for step in reversed(there):
+    if error := _damage(directory / str(step)):
       damaged.append((step, error))
       continue
+    good = step
     break
   else:
     if damaged:
@@ -249,22 +261,32 @@ def set_damaged_aside(directory: epath.Path) -> None:
         f"No checkpoint in {str(directory)!r} is whole: {damaged[0][1]} To"
         " begin this stage again, remove that folder."
       )
+  older = good is not None and best in there and best < good
+  if older and (error := _damage(directory / str(best))):
+    damaged.append((best, error))
   for step, error in damaged:
     folder = directory / str(step)
     if addresses.is_remote(directory):
       aside = folder / NOTE
       storage.write_text(aside, f"{error}\n")
       logging.warning(
-        "Damaged checkpoint dropped, as %s now says; the one before it is used: %s", aside, error
+        "Damaged checkpoint dropped, as %s now says; %s: %s", aside, _instead(step, good), error
       )
     else:
       aside = _free_name(directory, step)
       folder.rename(aside)
       logging.warning(
-        "Damaged checkpoint dropped, now called %s; the one before it is used: %s",
+        "Damaged checkpoint dropped, now called %s; %s: %s",
         aside.name,
+        _instead(step, good),
         error,
       )
+
+
+def _instead(step: int, good: int | None) -> str:
+  if good is not None and step < good:
+    return "it was the best one"
+  return f"the run goes on from that of step {good}"
 
 
 def _free_name(directory: epath.Path, step: int) -> epath.Path:

@@ -137,11 +137,11 @@ class Checkpoints:
 
   def _look(self) -> str:
     integrity.remove_unfinished(self._directory)
-    integrity.set_damaged_aside(self._directory)
     found = best.read(self._directory)
-    return json.dumps(
-      {"steps": integrity.steps(self._directory), "best": found.to_json() if found else ""}
-    )
+    integrity.set_damaged_aside(self._directory, best=found.step if found else None)
+    steps = integrity.steps(self._directory)
+    found = best.if_there(found, steps)
+    return json.dumps({"steps": steps, "best": found.to_json() if found else ""})
 
   def __enter__(self) -> Checkpoints:
     return self
@@ -163,6 +163,17 @@ class Checkpoints:
   def best(self) -> best.Best | None:
     """Which checkpoint is the best, as was said last; None where nobody has judged."""
     return self._best
+
+  def best_at(self, step: int) -> best.Best | None:
+    """Which checkpoint was the best when that of a step was saved, if it is still there.
+
+    Raises:
+      ValueError: the card of that step is damaged.
+    """
+    # What came after it is not known to a run that goes on from there.
+    if self._best is not None and self._best.evaluated == step:
+      return self._best
+    return best.if_there(best.of_card(self.meta(step), f"of step {step}"), self._steps)
 
   def mark_best(self, found: best.Best) -> None:
     """Notes which checkpoint is the best; the one before it is then like any other.

@@ -213,6 +213,10 @@ class _Card:
 _QUERIES = ("queries", "projection_query")
 
 _NO_CARD = "Copy the weights again, or make them again with the command that wrote them."
+_LAST = (
+  "For the last checkpoint give the folder without '/best', or --config.eval.checkpoint=last for"
+  " the evaluation of a run"
+)
 
 
 def _check_types(card: Mapping[str, Any], source: str) -> None:
@@ -307,13 +311,13 @@ def _find_best(path: epath.Path) -> epath.Path:
     if not integrity.is_checkpoint(folder / str(found.step)):
       raise FileNotFoundError(
         f"{folder / best.FILE} says that step {found.step} is the best, but there is no such"
-        f" checkpoint beside it. There are those of the steps {_steps(folder)}."
+        f" checkpoint beside it. There are those of the steps {_steps(folder)}. {_LAST}, or copy"
+        f" the folder {found.step} back."
       )
     return folder / str(found.step)
   raise FileNotFoundError(
-    f"{str(path)!r} has no best checkpoint: its training was not told by which metric to choose,"
-    " as in --config.checkpoint.best=eval/validation/verb_top1. Give the folder without '/best' for"
-    " the last checkpoint."
+    f"{str(path)!r} has no best checkpoint: its training has judged no evaluation by a metric,"
+    f" which --config.checkpoint.best=eval/validation/verb_top1 would name. {_LAST}."
   )
 
 

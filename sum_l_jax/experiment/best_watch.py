@@ -72,11 +72,8 @@ class BestWatch:
     """
     self._metric, self._patience = settings.checkpoint.best, settings.checkpoint.patience
     self._checkpoints = checkpoints
-    known = checkpoints.best
-    if start and (known is None or known.evaluated != start):
-      where = f"of step {start}"  # What came after it is not known to this run.
-      known = best.of_card(checkpoints.meta(start), where)
-    if known is None or not start or known.metric != self._metric:
+    known = checkpoints.best_at(start) if start else None
+    if known is None or known.metric != self._metric:
       known = best.Best(self._metric)
     self.known = known
 

@@ -83,6 +83,8 @@ def examine(settings: Settings) -> list[Finding]:
   found += [f for stage, of_stage in data.items() for f in _of_stage(settings, stage, of_stage)]
   if JOINT_STAGE in settings.stages:
     found += _of_evaluation(settings, splits)
+  else:
+    found += _of_pools_evaluation(settings, data[EXO_STAGE])
   # Both stages may look at the same pools.
   return list(dict.fromkeys(f for f in found if f.severity != finding.OK))
 
@@ -211,6 +213,21 @@ def _of_evaluation(
       )
       continue
     yield from _of(data, data_rules.check_unlabelled_clips(data))
+
+
+def _of_pools_evaluation(settings: Settings, data: build_data.StageData) -> Iterator[Finding]:
+  """Says it where stage one is all that a run does, and no pool can be evaluated."""
+  split = settings.eval.during_split
+  there = sorted(
+    {name for pool in data.exo for name in records.read_card(pool.directory)["splits"]}
+  )
+  if split and split not in there:
+    yield Finding.warning(
+      "evaluation",
+      f"config.eval.during_split names {split!r}{command_line.close_match(split, there)}, which no"
+      f" exo pool has; there are {there}. So nothing says how well this run learns.",
+      dataset=", ".join(settings.exo.datasets),
+    )
 
 
 def _of(data: records.ClipDataset, found: Iterator[Finding] | Sequence[Finding]) -> Iterator:

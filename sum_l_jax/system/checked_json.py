@@ -1,15 +1,18 @@
 """Reads JSON that may be damaged, or made up to do harm, into typed values.
 
 A kind of file is a dataclass, whose types say what its fields must be; fields
-that it doesn't name are left alone. Whatever else a file holds ends in one
-`ValueError` that says where it goes wrong.
+that it doesn't name are left alone, since files of newer versions may have more of
+them. In a file that people write such a field is a misspelt one (`refuse_unknown`).
+Whatever else a file holds ends in one `ValueError` that says where it goes wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+import dataclasses
 import functools
 import json
+import typing
 from typing import Annotated
 from typing import Any
 from typing import TypeVar
@@ -17,6 +20,7 @@ from typing import TypeVar
 from etils import epath
 import msgspec
 
+from sum_l_jax.system import command_line
 from sum_l_jax.system import storage
 
 _Kind = TypeVar("_Kind")
@@ -83,6 +87,31 @@ def check(value: object, kind: type[_Kind]) -> _Kind:
     return msgspec.convert(value, kind)
   except (msgspec.MsgspecError, RecursionError, TypeError, ValueError) as error:
     raise JsonError(_reason(error)) from error
+
+
+def refuse_unknown(value: object, kind: Any, where: str = "") -> None:
+  """Refuses keys that a kind doesn't name, at every level, in what people write.
+
+  Args:
+    value: plain values that `check` takes for the kind.
+    kind: a dataclass, or a sequence of a kind.
+    where: place of the value in the file, such as "rows[1]"; "" is the top.
+
+  Raises:
+    JsonError: a key is unknown; says where it is, and which there are.
+  """
+  if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+    kinds = typing.get_type_hints(kind)
+    for key, item in value.items():
+      if key not in kinds:
+        hint = command_line.close_match(key, kinds)
+        raise JsonError(
+          f"unknown key {key!r}{hint}{where and f' in {where}'}; there are {', '.join(kinds)}"
+        )
+      refuse_unknown(item, kinds[key], f"{where}.{key}" if where else key)
+  elif typing.get_origin(kind) in (tuple, list) and isinstance(value, list):
+    for number, item in enumerate(value):
+      refuse_unknown(item, typing.get_args(kind)[0], f"{where}[{number}]")
 
 
 def decode(text: str | bytes, kind: type[_Kind]) -> _Kind:

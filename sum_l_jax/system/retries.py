@@ -88,10 +88,14 @@ _Result = TypeVar("_Result")
 
 def patience() -> float:
   """Seconds that a fault of a disk or bucket may last before a run gives up."""
+  text = os.environ.get(PATIENCE_VARIABLE, "")
   try:
-    return max(0.0, float(os.environ[PATIENCE_VARIABLE]))
-  except (KeyError, ValueError):
-    return _PATIENCE
+    return max(0.0, float(text or _PATIENCE))
+  except ValueError as error:
+    raise ValueError(
+      f"The environment variable {PATIENCE_VARIABLE} must be a number of seconds, such as 600, got"
+      f" {text!r}."
+    ) from error
 
 
 def set_patience(seconds: float) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
+
 import jax.numpy as jnp
 import pytest
 
@@ -64,6 +67,32 @@ def test_the_rotation_leaves_the_best_checkpoint(tmp_path):
   assert found == {"last": True, "best": True, "best_metric": "m", "best_value": 0.6} | {
     "best_step": 4
   }
+
+
+@pytest.mark.parametrize("gone", ["removed", "damaged"])
+def test_a_best_checkpoint_that_is_gone_is_best_no_more(gone, tmp_path, caplog):
+  """Nothing would be left to evaluate, and nothing later might ever be better."""
+  folder = tmp_path / "joint" / "checkpoints"
+  with manager.Checkpoints(folder, keep=1) as checkpoints:
+    _save(checkpoints, 1)
+    first = best.Best("m", 1, 0.9, evaluated=1)
+    checkpoints.mark_best(first)
+    checkpoints.save(2, _STATE, {"tasks": {}, best.CARD: dataclasses.asdict(first)})
+    checkpoints.wait()
+  _left(folder, [1, 2])
+  if gone == "removed":
+    shutil.rmtree(folder / "1")
+  else:
+    (folder / "1" / "meta" / "metadata").write_text("{}")
+  with caplog.at_level("WARNING", logger="absl"):
+    with manager.Checkpoints(folder, keep=1) as checkpoints:
+      assert checkpoints.latest_step == 2 and checkpoints.best is None
+      assert checkpoints.best_at(2) is None
+  assert "that of step 1 with m=0.9, is not there any more" in caplog.text
+  assert ("it was the best one" in caplog.text) == (gone == "damaged")
+  assert integrity.steps(addresses.path(folder)) == [2]
+  with pytest.raises(FileNotFoundError, match=r"step 1 is the best.*eval\.checkpoint=last"):
+    weight_files.find_checkpoint(tmp_path / "best")
 
 
 def test_a_best_checkpoint_that_is_not_there_is_named(tmp_path):

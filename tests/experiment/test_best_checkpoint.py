@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 
 from flax import nnx
 import jax
@@ -169,6 +170,20 @@ def test_a_stage_ends_at_the_same_step_however_often_it_is_begun(
   ]
   scored = [line["step"] for line in logged if _METRIC in line]
   assert scored == sorted(set(scored)) and max(scored) == 5
+
+
+def test_a_run_whose_best_checkpoint_is_gone_finds_the_best_of_the_rest(config, tmp_path, caplog):
+  config.stop_at = "joint:4"
+  main.run(config, tmp_path)
+  assert _state(tmp_path)[0] == [3, 4]
+  shutil.rmtree(tmp_path / "joint" / "checkpoints" / "3")
+  config.stop_at = ""
+  config.checkpoint.patience = 2
+  with caplog.at_level("WARNING", logger="absl"):
+    main.run(config, tmp_path)
+  assert "that of step 3 with eval/val/verb_top1=0.6, is not there any more" in caplog.text
+  known = best.Best(_METRIC, 4, 0.5, evaluated=6, waited=2)
+  assert _state(tmp_path) == ([4, 6], known)
 
 
 def test_more_patience_goes_on(config, tmp_path):

@@ -40,6 +40,17 @@ def test_splits_that_are_not_there(config, changes, words):
     run_findings.examine(build.resolve(config))
 
 
+def test_stage_one_alone_says_that_no_pool_can_be_evaluated(config):
+  config.stages = ("exo",)
+  config.eval.during_split = "tran"
+  (told,) = found(config)
+  assert "config.eval.during_split names 'tran' (did you mean 'train'?), which no exo pool" in told
+  assert "there are ['train']" in told
+  for split in ("train", ""):
+    config.eval.during_split = split
+    assert found(config) == []
+
+
 def test_what_a_run_is_told(config, tiny_tables):
   cosines = pairing.PairTable.load(tiny_tables / "pairs.npz")
   best = cosines.similarity[cosines.ego_rows, 0]

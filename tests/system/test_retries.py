@@ -186,6 +186,18 @@ def clock_fixture(monkeypatch):
   return clock
 
 
+@pytest.mark.parametrize("text, seconds", [("", 120), ("600", 600), ("-1", 0)])
+def test_the_variable_says_how_long(text, seconds, monkeypatch):
+  monkeypatch.setenv(retries.PATIENCE_VARIABLE, text)
+  assert retries.patience() == seconds
+
+
+def test_a_variable_that_is_no_number_is_not_taken_for_the_default(monkeypatch):
+  monkeypatch.setenv(retries.PATIENCE_VARIABLE, "10m")
+  with pytest.raises(ValueError, match="SUM_L_STORAGE_SECONDS must be a number of seconds.*'10m'"):
+    retries.patience()
+
+
 def test_patience_begins_with_the_first_error(clock):
   """Transfers of large files go well for longer than that, and then break."""
   calls = []

@@ -110,11 +110,7 @@ def read(text: str) -> dict[str, Any]:
     ValueError: it is none, or has a field that there is not, or of another type.
   """
   values = checked_json.decode(text, checked_json.Object)
-  known = [field.name for field in dataclasses.fields(Plan)]
-  for name in values:
-    if name not in known:
-      hint = command_line.close_match(name, known)
-      raise ValueError(f"there is no field {name!r}{hint}; there are {', '.join(known)}")
+  checked_json.refuse_unknown(values, Plan)
   checked_json.check(values, Plan)
   return values
 

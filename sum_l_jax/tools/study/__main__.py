@@ -14,6 +14,7 @@ table.md, table.csv, table_by_seed.csv and table.json, and a folder per run;
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
 from collections.abc import Sequence
 import dataclasses
 import datetime
@@ -106,6 +107,55 @@ def _primary_metric(settings: Settings) -> str:
   return "action_map_sklearn" if settings.eval.ensemble == "max" else "action_top1"
 
 
+def _split(asked: str, settings: Settings) -> str:
+  """The split of the tables, known to be evaluated before the first run begins.
+
+  Raises:
+    ValueError: no run evaluates it.
+  """
+  splits = settings.eval.splits
+  if not splits:
+    raise ValueError(
+      "config.eval.splits is empty, so that there is nothing to compare. Name a split by"
+      " --config.eval.splits."
+    )
+  if asked and asked not in splits:
+    raise ValueError(
+      f"--split={asked}{command_line.close_match(asked, splits)} is not evaluated. Choose one of"
+      f" {', '.join(splits)}, or add it by --config.eval.splits."
+    )
+  return asked or splits[-1]
+
+
+def _known_metrics(settings: Settings, split: str) -> set[str]:
+  """Metrics that runs will have, if their data are there already, but for retrieval."""
+  from sum_l_jax.data import records  # For which --help does not wait.
+  from sum_l_jax.evaluation.labels import evaluators
+
+  try:
+    return set(evaluators.metric_names(records.ClipDataset(settings.ego.dataset, split)))
+  except FileNotFoundError:  # They are rendered by the first run, or it says so.
+    return set()
+
+
+def _check_metric(metric: str, known: Collection[str], *, mend: str = "") -> None:
+  """Refuses a primary metric that runs don't have.
+
+  Args:
+    metric: its name.
+    known: metrics that they have; empty where that is not known yet.
+    mend: sentence that says how to go on.
+
+  Raises:
+    ValueError: it is not among them; lists them.
+  """
+  if known and metric not in known:
+    raise ValueError(
+      f"--primary_metric={metric}{command_line.close_match(metric, known)} is no metric of these"
+      f" runs. There are {', '.join(sorted(known))}.{mend}"
+    )
+
+
 def _run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
   if options.seeds < 1 or options.parallel < 1 or options.first_seed < 0:
     raise ValueError(
@@ -143,11 +193,14 @@ def _run_cells(
   command: str,
 ) -> int:
   settings = plan.read_settings(options.config, overrides)
-  split = options.split or settings.eval.splits[-1]
+  split = _split(options.split, settings)
+  metric = options.primary_metric or _primary_metric(settings)
+  if not metric.startswith("retrieval/"):  # An evaluation alone tells their names.
+    _check_metric(metric, _known_metrics(settings, split))
   about = {
     "study": options.study,
     "split": split,
-    "primary_metric": options.primary_metric or _primary_metric(settings),
+    "primary_metric": metric,
     "primary": list(study.primary) if study.primary else None,
     "rows": [row.name for row in study.rows],
     "config": options.config,
@@ -158,9 +211,16 @@ def _run_cells(
     cells, options.workdir, parallel=options.parallel, say=lambda text: print(text, flush=True)
   )
   del about["study"], about["rows"], about["primary"]
+  results = study_table.read_results(study, cells, options.workdir, split)
+  measured = {name for runs in results.values() for values in runs.values() for name in values}
+  again = (
+    " Give the right one with another --workdir, and with --reuse for this one, so that nothing is"
+    " trained again."
+  )
+  _check_metric(metric, measured, mend=again)
   result = study_table.build(
     study,
-    study_table.read_results(study, cells, options.workdir, split),
+    results,
     about={
       **about,
       # Rendered clips have no line in the paper.

@@ -15,6 +15,7 @@ from typing import Any
 
 from etils import epath
 
+from sum_l_jax.config.schema import JOINT_STAGE
 from sum_l_jax.config.schema import Settings
 from sum_l_jax.tools.study import study_rows
 
@@ -32,12 +33,14 @@ class Cell:
     command: arguments after `python`.
     needs: names of cells that must have ended.
     reused: folder of the same run in another study's workdir, or None.
+    evaluated: whether it leaves a `result.json`.
   """
 
   name: str
   command: tuple[str, ...]
   needs: tuple[str, ...] = ()
   reused: epath.Path | None = None
+  evaluated: bool = False
 
   @property
   def seed(self) -> int:
@@ -163,4 +166,4 @@ class Planner:
     main = ("-m", "sum_l_jax.main", f"--config={path}", f"--workdir={self.workdir / name}")
     command = (*main, *_NO_REPORT, *overrides)
     found = self.find(config, fields["seed"])
-    return Cell(name, command, needs, found)
+    return Cell(name, command, needs, found, evaluated=JOINT_STAGE in config.stages)

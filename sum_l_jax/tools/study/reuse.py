@@ -20,10 +20,9 @@ from sum_l_jax.config import schema
 from sum_l_jax.config.schema import Settings
 from sum_l_jax.system import run_files
 from sum_l_jax.system import storage
+from sum_l_jax.tools.study import cell_results
 from sum_l_jax.tools.study import runner
 
-# These change neither what is learnt nor what is measured.
-_IRRELEVANT = ("report", "log_every_steps", "input.", "num_devices", "checkpoint.", "storage.")
 _RETRIEVAL = "pools of retrieval"
 
 
@@ -40,9 +39,10 @@ def find(settings: Settings, seed: int, studies: Sequence[epath.Path]) -> epath.
 
   Raises:
     FileNotFoundError: one of the workdirs holds no study.
-    ValueError: data or a finished run are damaged.
+    ValueError: data or a finished run are damaged, or its `result.json` is of another
+      evaluation than its own.
   """
-  wanted = _relevant(settings.to_json())
+  wanted = cell_results.relevant(settings.to_json())
   for study in studies:
     if not storage.is_file(study / runner.STUDY_FILE):
       raise FileNotFoundError(
@@ -50,14 +50,9 @@ def find(settings: Settings, seed: int, studies: Sequence[epath.Path]) -> epath.
       )
     for mark in storage.matching(study / f"seed_{seed}", f"*/{runner.MARK}"):
       saved = storage.read_text(mark.with_name(run_files.CONFIG))
-      if _relevant(saved) == wanted and _same_contents(settings, saved, mark.parent):
+      if cell_results.relevant(saved) == wanted and _same_contents(settings, saved, mark.parent):
         return mark.parent
   return None
-
-
-def _relevant(config: str) -> dict[str, object]:
-  fields = read.without_places(read.with_defaults(config))
-  return {name: value for name, value in fields.items() if not name.startswith(_IRRELEVANT)}
 
 
 def _same_contents(settings: Settings, saved: str, folder: epath.Path) -> bool:
@@ -93,13 +88,17 @@ def _of_run(folder: epath.Path, stages: Sequence[str]) -> dict[str, Any]:
     FileNotFoundError: it left no checkpoint or result.
   """
   from sum_l_jax.checkpoint import weight_files
-  from sum_l_jax.evaluation.labels import result_files
 
   found: dict[str, Any] = {
     stage: weight_files.read_card(folder / stage).get("data") for stage in stages
   }
   if schema.JOINT_STAGE in stages:
-    splits = result_files.load_result(folder / run_files.RESULT)["splits"]
+    try:
+      splits = cell_results.load(folder)["splits"]
+    except ValueError as error:
+      raise ValueError(
+        f"--reuse: {error} Evaluate it again as that study does, or leave the study out."
+      ) from error
     found |= {f"split {name}": entry.get("fingerprint") for name, entry in splits.items()}
     found |= {f"features of {name}": entry.get("features") for name, entry in splits.items()}
     of_retrieval = [e["retrieval_of"] for e in splits.values() if "retrieval_of" in e]

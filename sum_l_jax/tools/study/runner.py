@@ -17,6 +17,7 @@ from etils import epath
 from sum_l_jax.system import addresses
 from sum_l_jax.system import checked_json
 from sum_l_jax.system import mirror
+from sum_l_jax.system import run_files
 from sum_l_jax.system import storage
 from sum_l_jax.tools.study import plan
 
@@ -81,7 +82,12 @@ def is_done(cell: plan.Cell, workdir: epath.Path) -> bool:
       f"{path.parent} was run with another command; what differs: {other}. Give the study another"
       " --workdir, or the settings it began with."
     )
-  return True
+  return _left_result(cell, workdir)
+
+
+def _left_result(cell: plan.Cell, workdir: epath.Path) -> bool:
+  """Whether a run has left its `result.json`, if it is to leave one."""
+  return not cell.evaluated or storage.is_file(workdir / cell.name / run_files.RESULT)
 
 
 def tail(cell: plan.Cell, workdir: epath.Path, lines: int = 15) -> str:
@@ -130,6 +136,12 @@ def run(
           failed.append(item.cell)
           status = item.process.returncode
           say(f"{item.cell.name} FAILED with status {status}:\n{tail(item.cell, workdir)}")
+        elif not _left_result(item.cell, workdir):
+          failed.append(item.cell)
+          say(
+            f"{item.cell.name} FAILED: it ended without {run_files.RESULT}, as a run does that"
+            f" config.stop_at ends:\n{tail(item.cell, workdir)}"
+          )
         else:
           _mark(item.cell, workdir, seconds)
           done.add(item.cell.name)

@@ -295,9 +295,7 @@ def read(name: str) -> Study:
   path = addresses.path(name)
   try:
     content = checked_json.decode(storage.read_bytes(path), checked_json.Object)
-    unknown = content.keys() - {field.name for field in dataclasses.fields(Study)}
-    if unknown:
-      raise checked_json.JsonError(f"unknown keys {sorted(unknown)}")
+    checked_json.refuse_unknown(content, Study)
     return checked_json.check({"name": path.stem, "title": path.stem, **content}, Study)
   except checked_json.JsonError as error:
     raise ValueError(

@@ -8,17 +8,18 @@ import csv
 import io
 import json
 import math
+import shlex
 from typing import Any
 
 from etils import epath
 import numpy as np
 from scipy import special
 
-from sum_l_jax.evaluation.labels import result_files
 from sum_l_jax.system import run_files
 from sum_l_jax.system import storage
 from sum_l_jax.system import text_cleaning
 from sum_l_jax.system import text_tables
+from sum_l_jax.tools.study import cell_results
 from sum_l_jax.tools.study import plan
 from sum_l_jax.tools.study import study_rows
 
@@ -71,14 +72,18 @@ def read_results(
     split: one of the evaluated splits.
 
   Raises:
-    ValueError: a run has no such split.
+    ValueError: a run has no such split, or was evaluated in another way since.
   """
   results: dict[str, dict[int, dict[str, float]]] = {row.name: {} for row in study.rows}
   for cell in cells:
     path = cell.folder(workdir) / run_files.RESULT
     if cell.row not in results or not storage.is_file(path):
       continue
-    splits = result_files.load_result(path)["splits"]
+    try:
+      splits = cell_results.load(path.parent)["splits"]
+    except ValueError as error:
+      again = shlex.join(("python", *cell.command, "--mode=eval"))
+      raise ValueError(f"{error} Evaluate the run again as the study does: {again}") from error
     if split not in splits:
       raise ValueError(
         f"{path} has the splits {sorted(splits)}, not {split!r}. Choose one by --split, or add it"

@@ -483,7 +483,7 @@ def test_a_description_is_written_and_read_again(tmp_path, capsys):
     (["--config.seed=x"], "seed"),
     (["--hosts=3"], "batch_size must be a multiple of the 24 devices, got 64"),
     (["--config.joint_stage.batch_size=12"], "the 8 devices, got 12"),
-    (["--from=FILE"], "plan.json' is no description of a launch: there is no field 'host' (did"),
+    (["--from=FILE"], "plan.json' is no description of a launch: unknown key 'host' (did"),
     (["--from=OTHER"], "got `str` - at `$.hosts`"),
     (["--from=nothing.json"], "--from: there is no 'nothing.json'"),
     (["--nodes=2"], "unrecognized arguments: --nodes=2"),

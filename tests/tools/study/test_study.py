@@ -175,6 +175,18 @@ def test_own_study(tmp_path):
     path.write_text(content)
     with pytest.raises(ValueError, match="doesn't describe a study"):
       study_rows.read(str(path))
+  # A misspelt key would train the baseline under the row's name.
+  for row, words in (
+    (
+      {"field": {"loss.sigma": 0.2}},
+      r"unknown key 'field' \(did you mean 'fields'\?\) in rows\[1\]",
+    ),
+    ({"exo_starts": True}, r"unknown key 'exo_starts' \(did you mean 'exo_start'\?\)"),
+  ):
+    rows = [{"name": "a", "label": "a"}, {"name": "b", "label": "b", **row}]
+    path.write_text(json.dumps({"primary": ["a", "b"], "rows": rows}))
+    with pytest.raises(ValueError, match=words):
+      study_rows.read(str(path))
   path.write_text(
     json.dumps(
       {"primary": ["a", "b"], "rows": [{"name": "a", "label": "a"}, {"name": "c", "label": "c"}]}
@@ -230,6 +242,21 @@ def test_goes_on_after_a_failure(tmp_path):
   other = [_script("a", "pass"), *cells[1:]]
   with pytest.raises(ValueError, match="run with another command"):
     runner.run(other, tmp_path / "w", say=said.append)
+
+
+def test_a_run_without_its_result_is_not_done(tmp_path):
+  """As one that config.stop_at ends."""
+  folder = tmp_path / "w" / "seed_0" / "a"
+  cell = plan.Cell("seed_0/a", ("-c", "print('stopped here')"), evaluated=True)
+  said = []
+  assert runner.run([cell], tmp_path / "w", say=said.append) == [cell]
+  assert "seed_0/a FAILED: it ended without result.json" in said[0] and "stopped here" in said[0]
+  text = f"open({str(folder / 'result.json')!r}, 'w').write('{{}}')"
+  cell = dataclasses.replace(cell, command=("-c", text))
+  assert runner.run([cell], tmp_path / "w", say=said.append) == []
+  assert runner.is_done(cell, tmp_path / "w")
+  (folder / "result.json").unlink()
+  assert not runner.is_done(cell, tmp_path / "w")
 
 
 def test_runs_in_a_bucket_keep_their_logs(bucket, tmp_path):
@@ -298,7 +325,10 @@ def _leave(folder, fields, finished, inits=None):
       (path,) = (step / "meta").glob("metadata*")
       card = json.loads(path.read_text())
       path.write_text(json.dumps(card | {"data": {**card["data"], "init": inits(stage)}}))
-  shutil.copy(finished / "result.json", folder)
+  result = json.loads((finished / "result.json").read_text())
+  weights = f"{folder}/joint/checkpoints/{result['step']}"
+  result |= {"config": fields, "checkpoint": weights}
+  (folder / "result.json").write_text(json.dumps(result))
 
 
 def test_the_same_run_of_another_study_is_taken(finished, tmp_path):
@@ -418,6 +448,50 @@ def test_the_clips_of_retrieval_count_too(trained):
   assert found("0123456789abcdef") is None
 
 
+@pytest.mark.parametrize(
+  "field, value, taken",
+  [
+    ("checkpoint.keep", 5, True),
+    ("checkpoint.every", "3 steps", True),
+    ("checkpoint.best", "eval/val/verb_top1", False),
+    ("checkpoint.patience", 3, False),
+  ],
+)
+def test_what_may_end_a_run_early_or_choose_its_weights_counts(trained, field, value, taken):
+  study, _, config = trained
+  path = study / "seed_0" / "sum_l" / "config.json"
+  path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+  result = path.with_name("result.json")
+  content = json.loads(result.read_text())
+  content["config"][field] = value
+  result.write_text(json.dumps(content))
+  assert (reuse.find(build.resolve(config), 0, [study]) is not None) == taken
+
+
+@pytest.mark.parametrize(
+  "change, words",
+  [
+    ({"config": {"eval.clips": 1}}, r"config\.eval\.clips was 1, where the run has \d+"),
+    ({"checkpoint": "elsewhere/best.npz"}, "'elsewhere/best.npz', which is no checkpoint"),
+    ({"checkpoint": "w/seed_1/sum_l/joint/checkpoints/6"}, "is no checkpoint of this run"),
+  ],
+)
+def test_another_evaluation_of_a_run_is_no_row_of_a_table(trained, change, words):
+  """Somebody looked into the run by --mode=eval, with fewer views or other weights."""
+  study, _, config = trained
+  path = study / "seed_0" / "sum_l" / "result.json"
+  content = json.loads(path.read_text())
+  content |= {**change, "config": content["config"] | change.get("config", {})}
+  path.write_text(json.dumps(content))
+  with pytest.raises(ValueError, match=f"--reuse: .*{words}.*or leave the study out"):
+    reuse.find(build.resolve(config), 0, [study])
+  rows = (study_rows.Row("sum_l", "SUM-L"), study_rows.Row("m", "L_m"))
+  table = study_rows.Study("t", "T", rows, None)
+  cell = plan.Cell("seed_0/sum_l", ("-m", "sum_l_jax.main", "--config=x.py"))
+  with pytest.raises(ValueError, match=f"{words}.*python -m .* --config=x.py --mode=eval"):
+    study_table.read_results(table, [cell], study, "val")
+
+
 def test_a_run_whose_data_are_gone_is_not_taken(trained):
   study, data, config = trained
   shutil.rmtree(data / "exo")
@@ -452,15 +526,17 @@ def _fill(workdir, seeds=6, sd=0.01, gain=0.05):
       values[row, seed] = value
       folder = workdir / f"seed_{seed}" / row
       folder.mkdir(parents=True)
+      (folder / "config.json").write_text("{}")
       (folder / "result.json").write_text(
         json.dumps(
           {
+            "checkpoint": f"elsewhere/seed_{seed}/{row}/joint/checkpoints/6",
             "splits": {
               "test": {
                 "metrics": {"verb_top1": value, "action_top1": value / 2},
                 "retrieval": {"ego_to_exo": {"recall_at_1": value / 4}},
               }
-            }
+            },
           }
         )
       )
@@ -604,6 +680,22 @@ def test_dry_run_and_errors(tmp_path, capsys):
   assert "no config field 'model.depth'" in capsys.readouterr().err
   with pytest.raises(SystemExit):
     main([*ask, "--sead=3"])
+
+
+def test_a_wrong_split_or_metric_is_found_before_the_first_run(
+  tiny_ego, tiny_exo, tiny_tables, tmp_path, capsys
+):
+  config = runs.write_config(tmp_path / "small.py", ego=tiny_ego, exo=tiny_exo, tables=tiny_tables)
+  ask = ["--study=table1", f"--config={config}", f"--workdir={tmp_path / 'w'}"]
+  for option, words in (
+    ("--split=vla", "--split=vla (did you mean 'val'?) is not evaluated. Choose one of val"),
+    ("--primary_metric=verb_top", "--primary_metric=verb_top (did you mean 'verb_top"),
+    ("--config.eval.splits=()", "config.eval.splits is empty, so that there is nothing to compare"),
+  ):
+    assert main([*ask, option]) == 2
+    assert words in " ".join(capsys.readouterr().err.split())
+  # Nothing is registered: the mended command may begin.
+  assert not (tmp_path / "w" / "study.json").exists()
 
 
 def test_whole_study(tiny_ego, tiny_exo, tiny_tables, finished, tmp_path, capsys, monkeypatch):
