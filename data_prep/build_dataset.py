@@ -611,6 +611,8 @@ def _split_rule(args: argparse.Namespace, has_column: bool) -> split_rules.Split
       "--split=column needs a column split in the annotations. Add it, or"
       " take --split=train, --validation_videos or --validation_share."
     )
+  if implied != split_rules.SHARE:
+    command_line.refuse_unread(make_parser(), args, {"seed": "with --validation_share"})
   default = split_rules.COLUMN if has_column else split_rules.TRAIN_ONLY
   if args.dataset == source_table.EPIC55:
     default = split_rules.TBN

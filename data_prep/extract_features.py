@@ -165,6 +165,10 @@ def make_extraction(args: argparse.Namespace) -> Any:
     raise ValueError(f"--train_views must be 0 or more, got {args.train_views}.")
   if args.seed < 0:
     raise ValueError(f"--seed must be 0 or more, got {args.seed}.")
+  unread = {"precision": "with --weights"} if args.encoder else {}
+  if not args.train_views:
+    unread |= dict.fromkeys(("seed", "flip", "short_side"), "with --train_views")
+  command_line.refuse_unread(make_parser(), args, unread)
   there = records.read_card(args.dataset)["splits"]
   splits = command_line.names(args.splits) or list(there)
   if unknown := sorted(set(splits) - set(there)):

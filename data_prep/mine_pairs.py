@@ -74,6 +74,10 @@ def mine(args: argparse.Namespace) -> None:
   """Runs the command; errors as in `pseudo_pairs.mine` and `label_pairs.pair`."""
   if args.rule != "text" and (args.part or args.merge):
     raise ValueError(f"--rule={args.rule} takes seconds and has no parts. Leave them out.")
+  unread = {"top_k": "with --rule=text"}
+  if args.rule == "text":
+    unread = {"released_limit": "with --rule=released_labels"}
+  command_line.refuse_unread(make_parser(), args, unread)
   ego, exo, table = pair_options.read(args)
   if args.part or args.merge:
     mining = pair_parts.Mining(args.output, ego, exo, table, top_k=args.top_k)

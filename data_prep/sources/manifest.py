@@ -19,6 +19,7 @@ from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+import difflib
 import pathlib
 import re
 
@@ -42,6 +43,8 @@ SPLIT_COLUMN = "split"
 FPS_COLUMN = "fps"
 
 _SEPARATOR = re.compile(r"[;|]")
+# Names that splits have.
+_SPLITS = frozenset(("train", "training", "val", "valid", "validation", "dev", "test", "testing"))
 # In this many rows some label should occur twice.
 _MANY_ROWS = 20
 
@@ -123,12 +126,27 @@ def _warnings(tasks: Mapping[str, types.Task], rows: int) -> list[str]:
   found = []
   for name, task in tasks.items():
     found += label_names.suspicions(name, task.class_names)
+    found += _other_meaning(name, task.class_names)
     if task.num_classes == rows >= _MANY_ROWS:
       found.append(
         f"Label column {name!r} has another class in each of {rows} rows, as ids and"
         " row numbers have. Take it out if it is no label."
       )
   return found
+
+
+def _other_meaning(name: str, class_names: Sequence[str]) -> Iterator[str]:
+  """Says which column a label column was probably meant to be."""
+  own = (*COLUMNS, SPLIT_COLUMN, FPS_COLUMN)
+  meant = difflib.get_close_matches(name.casefold(), own, n=1, cutoff=0.8)
+  if class_names and _SPLITS.issuperset(found.casefold() for found in class_names):
+    meant = [SPLIT_COLUMN]
+  if meant:
+    classes = command_line.some([repr(found) for found in class_names])
+    yield (
+      f"Column {name!r} is read as labels, with the classes {classes}. If it is meant as"
+      f" {meant[0]!r}, call it so."
+    )
 
 
 def _check_task_names(path: epath.Path, names: Sequence[str], multi_label: Collection[str]) -> None:

@@ -126,13 +126,21 @@ def _warn_unless_stage_one(trainer: build.Trainer, weights: weight_files.Weights
     len(saved.get(name, ())) == task.num_classes or names & set(task.class_names)
     for name, task in tasks.items()
   )
-  if trainer.settings.init.exo_from == "stage_one" and tasks and not known:
+  if trainer.settings.init.exo_from != "stage_one":
+    return
+  if tasks and not known:
     logging.warning(
       "config.init.exo: %s has no class head for the exo clips' %s, so it is hardly the result of a"
       " stage one, from which the paper's exo encoder comes. Train one with configs/exo_lemma.py,"
       " or choose exo_encoder=same_init.",
       weights.source,
       " and ".join(tasks),
+    )
+  elif weights.card.get("stage") == build.JOINT_STAGE:
+    logging.warning(
+      "config.init.exo: %s is of a joint stage, which has trained the exo encoder further. The"
+      " result of stage one is in RUN/exo, where RUN is a run of both stages.",
+      weights.source,
     )
 
 

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import difflib
@@ -282,6 +283,24 @@ def some(items: Sequence[str], limit: int = 3) -> str:
   """The first items, and how many more there are: "a, b, c and 2 more"."""
   more = f" and {len(items) - limit} more" if len(items) > limit else ""
   return ", ".join(items[:limit]) + more
+
+
+def refuse_unread(
+  parser: argparse.ArgumentParser, options: argparse.Namespace, needs: Mapping[str, str]
+) -> None:
+  """Refuses options that were given and would not be read.
+
+  Args:
+    parser: the parser, which knows the defaults.
+    options: what was given.
+    needs: names of options that aren't read, and what they need: "with --rule=text".
+
+  Raises:
+    ValueError: one of them differs from its default.
+  """
+  for name, need in needs.items():
+    if getattr(options, name) != parser.get_default(name):
+      raise ValueError(f"--{name} is read only {need}. Leave it out, or give that too.")
 
 
 def close_match(word: str, choices: Iterable[str]) -> str:

@@ -112,6 +112,11 @@ def test_a_run_checks_its_start(tiny_ego, tiny_exo, tiny_tables, tmp_path, caplo
   propagate, logger.propagate = logger.propagate, True
   try:
     main.run(config, tmp_path / "run")
+    assert "hardly the result of a stage one" in caplog.text
+    # It has trained its exo encoder too, but not in a stage one.
+    config.init.exo = str(tmp_path / "run")
+    assert "is of a joint stage" not in caplog.text
+    main.run(config, tmp_path / "again")
   finally:
     logger.propagate = propagate
-  assert "hardly the result of a stage one" in caplog.text
+  assert "is of a joint stage, which has trained the exo encoder further" in caplog.text

@@ -199,6 +199,7 @@ def test_field_cases(tmp_path, capsys, monkeypatch, case, options, clips, words)
     (("--split=share",), "--split=share needs --validation_share="),
     (("--split=tbn", "--validation_share=0.5"), "contradict each other"),
     (("--validation_videos=P01_01", "--validation_share=0.5"), "not both"),
+    (("--split=train", "--seed=3"), "--seed is read only with --validation_share"),
     (("--split=train", "--fps=-3"), "--fps must be a positive number"),
     (("--split=train", "--short_side=33"), "must be an even number"),
     (("--split=train", "--media=nowhere"), "'nowhere', which is no folder"),

@@ -284,6 +284,10 @@ def test_into_a_bucket(tiny_ego, tmp_path, bucket):
     (["--kind=pooled", QUARTERS], "gives 4 tokens, and --kind=pooled keeps one"),
     (["--kind=tokens", QUARTERS, "--splits=test"], "no split 'test'"),
     (["--kind=tokens", QUARTERS, "--threads=0"], "--threads must be 1 or more"),
+    (["--kind=tokens", QUARTERS, "--precision=bfloat16"], "--precision is read only with --weigh"),
+    (["--kind=tokens", QUARTERS, "--seed=1"], "--seed is read only with --train_views"),
+    (["--kind=tokens", QUARTERS, "--flip=0"], "--flip is read only with --train_views"),
+    (["--kind=tokens", QUARTERS, "--short_side=32,40"], "--short_side is read only with --train"),
     (["--kind=tokens", QUARTERS, "--tower=ego"], "--tower and --register are for --weights"),
     (
       ["--kind=tokens", QUARTERS, "--train_views=1", "--short_side=256,320"],

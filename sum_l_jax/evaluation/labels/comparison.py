@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 
+from absl import logging
 import numpy as np
 
 from sum_l_jax.evaluation.labels import bootstrap
@@ -62,10 +63,10 @@ def read_run(workdir: addresses.PathLike, split: str) -> Run:
 
 
 def align(runs: Sequence[Run]) -> list[Run]:
-  """Restricts runs to the clips that all of them scored, in one order.
+  """Restricts runs to the clips and tasks that all of them scored, in one order.
 
   Raises:
-    ValueError: the runs have no clip in common, or labels that differ.
+    ValueError: the runs have no clip or task in common, or labels that differ.
   """
   common = set(runs[0].clip_ids).intersection(*(r.clip_ids for r in runs[1:]))
   if not common:
@@ -73,6 +74,14 @@ def align(runs: Sequence[Run]) -> list[Run]:
       f"{runs[0].name} and {runs[-1].name} have no clip in common; compare"
       " runs on the same data set and split."
     )
+  tasks = [task for task in runs[0].labels if all(task in run.labels for run in runs)]
+  if not tasks:
+    raise ValueError(
+      f"{runs[0].name} and {runs[-1].name} have no task in common:"
+      f" {sorted(runs[0].labels)} and {sorted(runs[-1].labels)}."
+    )
+  if alone := sorted({task for run in runs for task in run.labels} - {*tasks}):
+    logging.warning("Not all of the runs have the tasks %s, which are left out.", alone)
   order = [clip for clip in runs[0].clip_ids if clip in common]
   aligned = []
   for run in runs:
@@ -82,8 +91,8 @@ def align(runs: Sequence[Run]) -> list[Run]:
       dataclasses.replace(
         run,
         clip_ids=tuple(order),
-        scores={t: s[rows] for t, s in run.scores.items()},
-        labels={t: y[rows] for t, y in run.labels.items()},
+        scores={task: run.scores[task][rows] for task in tasks},
+        labels={task: run.labels[task][rows] for task in tasks},
       )
     )
     for task, labels in aligned[0].labels.items():

@@ -8,6 +8,7 @@ import numpy as np
 
 from sum_l_jax import loss_options
 from sum_l_jax import types
+from sum_l_jax.config import schema
 from sum_l_jax.data import clip_selection
 from sum_l_jax.data import pairing
 from sum_l_jax.data import records
@@ -149,6 +150,8 @@ def maps(run: run_contents.RunContents, number: int) -> list[page.Block]:
   if run.weights is None:
     return [page.Missing(f"There is no checkpoint to look into: {run.no_weights}")]
   if types.EGO not in run.weights.params:
+    if schema.JOINT_STAGE in run.fields.get("stages", ()):
+      return [page.Missing("The joint stage, which has the ego encoder, has no checkpoint yet.")]
     return [page.Missing("This run has no ego encoder, the only one to be evaluated.")]
   try:
     dataset = run.open_ego(run.split or run.fields.get("eval.during_split", ""))

@@ -46,6 +46,9 @@ def results(run: run_contents.RunContents) -> list[page.Block]:
       blocks += [page.Beside([table, page.Charts([picture])]) if alone else table]
       pictures += [] if alone else [picture]
       blocks += _groups_table(run, split, entry)
+      if split in run.not_compared:
+        why = f"{split}: the runs can't be compared. {run.not_compared[split]}"
+        blocks.append(page.Missing(why))
     else:
       text = f"{entry['clips']} clips were scored; their labels are not published."
       blocks.append(page.Texts([f"{entry['dataset']}, {split}: {text}"]))
@@ -91,9 +94,9 @@ def _definitions(run: run_contents.RunContents) -> list[page.Table]:
 
 
 def _baseline_entry(run: run_contents.RunContents, split: str) -> Mapping[str, Any]:
-  """What the baseline's result says of a split; {} for nothing."""
+  """What the baseline's result says of a split that can be compared; {} for nothing."""
   other = run.baseline.result if run.baseline else None
-  return other["splits"].get(split, {}) if other else {}
+  return other["splits"].get(split, {}) if other and split not in run.not_compared else {}
 
 
 def _result_chart(

@@ -59,8 +59,9 @@ class RunContents:
     command: command line that wrote it, or "".
     result: content of `result.json`, or None.
     split: the evaluated split that is looked into, or "".
-    weights: weights of the latest checkpoint, or None.
+    weights: weights of the checkpoint that an evaluation would take, or None.
     no_weights: why there are none.
+    stale: sentence that says it where the result is of other weights than these.
     scalars: logged values by tag, by stage.
     scores: scores of the split, or None.
     no_scores: why there are none.
@@ -69,6 +70,7 @@ class RunContents:
     probes: content of `probes.json`, by stage.
     baseline: the run to compare with, or None; its scores are in `scores`.
     differences: what differs between the two on the clips that both scored, by split.
+    not_compared: why the two can't be compared on a split that both have, by split.
     name: how the report calls the run, beside its baseline.
     baseline_name: how it calls the baseline.
   """
@@ -88,6 +90,8 @@ class RunContents:
   probes: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
   baseline: RunContents | None = None
   differences: Mapping[str, Differences] = dataclasses.field(default_factory=dict)
+  not_compared: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  stale: str = ""
   name: str = ""
   baseline_name: str = ""
 
@@ -170,25 +174,35 @@ def read_run(
     return run
   against = dataclasses.replace(_read_files(other), split=split)
   theirs, own = clip_choice.network_names([against.method, run.method], [other, workdir])
+  differences, not_compared = _all_differences(run, against)
   return dataclasses.replace(
     run,
     baseline=against,
-    differences=_all_differences(run, against),
+    differences=differences,
+    not_compared=not_compared,
     name=own,
     baseline_name=theirs,
   )
 
 
-def _all_differences(run: RunContents, other: RunContents) -> dict[str, Differences]:
-  """Compares two runs on every split of which both have scores."""
-  found = {}
-  for split in run.result["splits"] if run.result else ():
+def _all_differences(
+  run: RunContents, other: RunContents
+) -> tuple[dict[str, Differences], dict[str, str]]:
+  """Compares two runs on every split that both have; says why one can't be compared."""
+  found: dict[str, Differences] = {}
+  failed: dict[str, str] = {}
+  both = (
+    [s for s in run.result["splits"] if s in other.result["splits"]]
+    if (run.result and other.result)
+    else []
+  )
+  for split in both:
     try:
       scores = run.scores if split == run.split else _read_scores(run.workdir, split, other.workdir)
-    except (ValueError, FileNotFoundError):  # The baseline was evaluated on other splits.
-      continue
-    found[split] = scores.differences() if scores else {}
-  return found
+      found[split] = scores.differences() if scores else {}
+    except (ValueError, FileNotFoundError) as error:
+      failed[split] = str(error)
+  return found, failed
 
 
 def _read_files(workdir: epath.Path) -> RunContents:
@@ -199,9 +213,11 @@ def _read_files(workdir: epath.Path) -> RunContents:
   found = result_files.load_result(result, shown=True) if storage.is_file(result) else None
   # Maps are of what was evaluated.
   best = (found or {}).get("which", {}).get("best", False)
+  averaged = (found or {}).get("config", {}).get("eval.parameters", "ema") == "ema"
   weights, no_weights = None, ""
   try:
-    weights = weight_files.read_weights(workdir / weight_files.BEST if best else workdir)
+    place = workdir / weight_files.BEST if best else workdir
+    weights = weight_files.read_weights(place, averaged=averaged)
   except (ValueError, OSError) as error:
     no_weights = str(error)
   fields: Mapping[str, Any] = (found or {}).get("config", {})
@@ -215,6 +231,7 @@ def _read_files(workdir: epath.Path) -> RunContents:
     split="",
     weights=weights,
     no_weights=no_weights,
+    stale=_stale(found, weights),
     scalars={
       stage: logged for stage in schema.STAGES if (logged := metric_log.read(workdir / stage))
     },
@@ -227,6 +244,21 @@ def _read_files(workdir: epath.Path) -> RunContents:
       for stage in schema.STAGES
       if storage.is_file(path := workdir / stage / run_files.PROBES)
     },
+  )
+
+
+def _stale(result: Mapping[str, Any] | None, weights: weight_files.Weights | None) -> str:
+  """Says it where a result is of other weights than a workdir holds."""
+  if result is None or weights is None or types.EGO not in weights.params:
+    return ""
+  digest = result.get("checkpoint_sha256")
+  if digest in (None, weight_files.weights_sha256(weights, types.EGO)):
+    return ""
+  source = result.get("checkpoint", "other weights")
+  return (
+    f"The results and scores are of {source}. Everything else on this page is of"
+    f" {weights.source}, since the run has been trained on or evaluated otherwise. To evaluate it"
+    " as it is now, give its command with --mode=eval."
   )
 
 

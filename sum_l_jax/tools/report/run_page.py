@@ -60,7 +60,7 @@ def _intro(run: run_contents.RunContents) -> list[str]:
     )
   elif run.baseline:
     lines.append(f"Compared with {run.baseline_name} ({run.baseline.workdir}).")
-  return [*lines, *_circumstances(run)]
+  return [*lines, *filter(None, [run.stale]), *_circumstances(run)]
 
 
 def _scores(entry: Mapping[str, Any], split: str) -> str:
@@ -79,7 +79,8 @@ def _circumstances(run: run_contents.RunContents) -> list[str]:
   if run.status:
     worked = sum(s for kind, s in run.status.seconds.items() if kind != goodput.DOWN)
     # A run writes its report shortly before it says that it has finished.
-    writing = run.status.state == run_status.RUNNING and run.result is not None
+    evaluated = run.result is not None and not run.stale
+    writing = run.status.state == run_status.RUNNING and evaluated
     done = writing or run.status.state == run_status.FINISHED
     said.append(f"{'took' if done else f'{run.status.state} after'} {_lasted(worked)}")
     if run.status.state == run_status.FAILED and run.status.error:

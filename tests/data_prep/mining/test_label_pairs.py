@@ -127,6 +127,19 @@ def test_released_labels_that_cannot_pair():
     _pair_by_labels(lonely, [exo])
 
 
+@pytest.mark.parametrize(
+  "options, words",
+  [
+    (["--released_limit=2"], "--released_limit is read only with --rule=released_labels"),
+    (["--rule=released_labels", "--top_k=2"], "--top_k is read only with --rule=text"),
+  ],
+)
+def test_options_of_another_rule_are_refused(options, words, tmp_path, capsys):
+  data = [f"--ego={tmp_path}", f"--exo={tmp_path}", f"--narrations={tmp_path / 'n.npz'}"]
+  assert mine_pairs.main([*data, *options, f"--output={tmp_path / 'pairs.npz'}"]) == 2
+  assert words in " ".join(capsys.readouterr().err.split())
+
+
 def test_command_with_released_labels(tmp_path, tiny_ego, tiny_exo, tiny_narrations, capsys):
   tiny_narrations.save(tmp_path / "n.npz")
   assert (

@@ -390,6 +390,27 @@ def test_labels_that_look_like_mistakes(tmp_path, labels, words):
     assert word in source.warnings[0]
 
 
+@pytest.mark.parametrize(
+  "column, values, meant",
+  [
+    ("Split", ("a", "b"), "split"),
+    ("spilt", ("a", "b"), "split"),
+    ("part_of", ("train", "Val"), "split"),
+    ("narrations", ("a", "b"), "narration"),
+    ("part", ("a", "b"), ""),
+    ("state", ("train", "bus"), ""),
+  ],
+)
+def test_a_misspelt_column_is_not_taken_for_labels_without_a_word(tmp_path, column, values, meant):
+  rows = [{"clip_id": f"c{i}", "verb": v, column: v} for i, v in enumerate(values)]
+  rows[0]["verb"] = "open"
+  warnings = _manifest(tmp_path, *rows).warnings
+  assert len(warnings) == bool(meant)
+  if meant:
+    assert f"Column {column!r} is read as labels, with the classes" in warnings[0]
+    assert f"If it is meant as {meant!r}, call it so" in warnings[0]
+
+
 def test_a_label_column_of_ids(tmp_path):
   rows = [{"clip_id": f"c{i}", "verb": f"n{i}"} for i in range(20)]
   (warning,) = _manifest(tmp_path, *rows).warnings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -113,6 +114,27 @@ def test_order_and_missing_clips_do_not_matter(runs, tmp_path):
     bootstrap.per_clip(aligned[1].scores, aligned[1].labels)["verb_top1"],
     bootstrap.per_clip(read[1].scores, read[1].labels)["verb_top1"][kept],
   )
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_tasks_that_not_all_have_are_left_out(first, runs, caplog):
+  read, *_ = runs
+  less = dataclasses.replace(
+    read[1],
+    scores={t: s for t, s in read[1].scores.items() if t != "things"},
+    labels={t: y for t, y in read[1].labels.items() if t != "things"},
+  )
+  pair = [read[0], less] if first else [less, read[0]]
+  with caplog.at_level("WARNING", logger="absl"):
+    table = comparison.compare(comparison.align(pair), samples=50, map_samples=50)
+  assert "the tasks ['things'], which are left out" in caplog.text
+  whole = comparison.compare(comparison.align(read if first else read[::-1]), samples=50)
+  for metric in ("verb_top1", "noun_top5", "action_top1"):
+    assert table[1][metric] == whole[1][metric]
+  assert "things_map_sklearn" in whole[1] and "things_map_sklearn" not in table[1]
+  none = dataclasses.replace(less, scores={}, labels={})
+  with pytest.raises(ValueError, match="no task in common"):
+    comparison.align([read[0], none])
 
 
 def test_command(runs, tmp_path, capsys):

@@ -218,6 +218,42 @@ def test_a_run_that_goes_on_beside_a_baseline(workdir, baseline, tmp_path):
   assert any("; of base: total" in a["alt"] for a in page.of("img"))
 
 
+def test_a_split_that_can_not_be_compared_has_no_difference(workdir, baseline, tmp_path):
+  """Scores of another split of the baseline are damaged, or of other labels."""
+  run, other = tmp_path / "run", tmp_path / "base"
+  for source, folder in ((workdir, run), (baseline, other)):
+    shutil.copytree(source, folder)
+    result = json.loads((folder / "result.json").read_text())
+    result["splits"] = {"train": result["splits"]["val"]} | result["splits"]
+    (folder / "result.json").write_text(json.dumps(result))
+    shutil.copy(folder / "scores_val.npz", folder / "scores_train.npz")
+  (other / "scores_train.npz").write_bytes(b"damaged")
+  page = html_pages.Page(write_report(run, baseline=other, number=0).read_text(encoding="utf-8"))
+  text = page.text("results")
+  assert "train: the runs can't be compared." in text and "scores_train.npz" in text
+  rows = [row for row in page.rows if row and row[0] == "verb, top-1"]
+  assert [row[-2] == "-" for row in rows[:2]] == [True, False]
+
+
+def test_a_run_that_went_on_since_its_evaluation_says_so(workdir, tmp_path):
+  """Maps would be of weights that the numbers beside them are not of."""
+  folder = tmp_path / "run"
+  shutil.copytree(workdir, folder)
+  result = json.loads((folder / "result.json").read_text())
+  (folder / "result.json").write_text(
+    json.dumps(result | {"checkpoint_sha256": "0" * 64, "checkpoint": "runs/x/joint/3"})
+  )
+  status = json.loads((folder / "status.json").read_text())
+  (folder / "status.json").write_text(json.dumps(status | {"state": "running"}))
+  told = "The results and scores are of runs/x/joint/3. Everything else on this page is of"
+  text = write_report(folder, number=0).read_text(encoding="utf-8")
+  html = html_pages.Page(text)
+  assert told in html.text("") and "Training running after" in html.text("")
+  shutil.copy(workdir / "result.json", folder)
+  html = html_pages.Page(write_report(folder, number=0).read_text(encoding="utf-8"))
+  assert told not in html.text("") and "Training took" in html.text("")
+
+
 def test_probes_of_a_grid(workdir, tmp_path):
   folder = tmp_path / "run"
   shutil.copytree(workdir, folder)
