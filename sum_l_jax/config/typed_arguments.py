@@ -55,7 +55,7 @@ def complete(arguments: Sequence[str]) -> list[str]:
       return [f"--config={read.find_file(named[name])}", *given]
   raise ValueError(
     f"--workdir={named['workdir']} holds no run (no {run_files.CONFIG}), and no --config says what"
-    f" to do there. {START}"
+    f" to do there. {run_files.unbegun(named['workdir']) or START}"
   )
 
 

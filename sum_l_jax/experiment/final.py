@@ -96,6 +96,23 @@ def _intervals(scored: evaluate.Evaluation) -> dict[str, list[float]]:
   return {name: [i.low, i.high] for name, i in found.items()}
 
 
+def _trained_by(settings: Settings, weights: weight_files.Weights) -> dict[str, str]:
+  """Method and objective of the training, which needn't be those of the command."""
+  trained = towers.read_config(weights.card)
+  names = ("method", "objective")
+  found = {name: str(trained.get(name, "converted weights")) for name in names}
+  for name, value in found.items():
+    if trained and value != getattr(settings, name):
+      logging.info(
+        "%s was trained with config.%s=%r, by which the result is called; the command has %r.",
+        weights.source,
+        name,
+        value,
+        getattr(settings, name),
+      )
+  return found
+
+
 def evaluate_checkpoint(
   settings: Settings, source: addresses.PathLike, *, workdir: epath.Path, mesh: jax.sharding.Mesh
 ) -> str:
@@ -182,8 +199,7 @@ def evaluate_checkpoint(
         labels=scored.labels,
       )
   result = {
-    "method": settings.method,
-    "objective": settings.objective,
+    **_trained_by(settings, weights),
     "checkpoint": weights.source,
     "checkpoint_sha256": weight_files.weights_sha256(weights, types.EGO),
     "step": weights.step,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from sum_l_jax.system import addresses
+from sum_l_jax.system import storage
+
 CONFIG = "config.json"
 COMMAND = "command.txt"
 RESULT = "result.json"
@@ -27,3 +30,17 @@ def split_of(name: str) -> str:
 
 
 ANY_SCORES = scores("*")
+
+
+def unbegun(workdir: addresses.PathLike) -> str:
+  """A sentence about a workdir whose training has taken no step; "" for others.
+
+  Data may be rendered and weights read for minutes before the config is written.
+  """
+  folder = addresses.path(workdir)
+  if storage.is_file(folder / CONFIG) or not storage.is_file(folder / STATUS):
+    return ""
+  return (
+    f"A training was begun there, and its first step hasn't been taken, before which no {CONFIG} is"
+    " written. If it isn't running any more, give its command again."
+  )

@@ -204,8 +204,9 @@ def test_a_data_set_with_a_test_split_alone_is_evaluated(config, finished, tiny_
   (tmp_path / "ego" / "card.json").write_text(json.dumps(card))
   (tmp_path / "ego" / "clips_train.jsonl").unlink()
   config.ego.dataset = str(tmp_path / "ego")
+  config.method = "fpv_only"  # By which the weights weren't trained.
   table = main.run(config, tmp_path / "run", mode="eval", checkpoint=str(finished[0]))
-  assert "constant guess" not in table
+  assert "constant guess" not in table and "fpv_only" not in table and "\nsum_l " in table
   found, expected = (
     json.loads((folder / "result.json").read_text())["splits"]["val"]["metrics"]
     for folder in (tmp_path / "run", finished[0])

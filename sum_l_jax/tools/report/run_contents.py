@@ -146,8 +146,8 @@ def read_run(
   path = workdir / run_files.CONFIG
   if not storage.is_file(path):
     raise FileNotFoundError(
-      f"{str(workdir)!r} is no workdir of a run: {run_files.CONFIG} is missing. Give the --workdir"
-      " of a training."
+      f"{str(workdir)!r} is no workdir of a run: {run_files.CONFIG} is missing."
+      f" {run_files.unbegun(workdir) or 'Give the --workdir of a training.'}"
     )
   run = _read_files(workdir)
   if run.result is not None:
@@ -220,7 +220,10 @@ def _read_files(workdir: epath.Path) -> RunContents:
     weights = weight_files.read_weights(place, averaged=averaged)
   except (ValueError, OSError) as error:
     no_weights = str(error)
-  fields: Mapping[str, Any] = (found or {}).get("config", {})
+  # Of other weights, the command's config doesn't say by what they were trained.
+  fields: Mapping[str, Any] = {}
+  if found:
+    fields = {**found.get("config", {}), "method": found["method"]}
   if storage.is_file(config):
     fields = checked_json.read(config, checked_json.Object, mend=again)
   return RunContents(

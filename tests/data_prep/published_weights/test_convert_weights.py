@@ -521,7 +521,7 @@ def test_evaluates_and_refuses_wrong_pixels(kitchen, tiny_ego, tiny_exo, tiny_ta
   with pytest.raises(ValueError, match="ego.channel_order.*BGR.*RGB"):
     evaluate(config)
   config.ego.channel_order = "BGR"
-  assert "sum_l" in evaluate(config)
+  assert "converted weights " in evaluate(config)
   result = json.loads((tmp_path / "run" / "result.json").read_text())
   assert result["splits"]["val"]["clips"] == 5
   config.frames.stride = 4
