@@ -495,9 +495,16 @@ def _report(workdir: epath.Path) -> None:
 
 
 def _is_worth_reading(record: logging.LogRecord) -> bool:
-  """Keeps our own lines, and errors of other libraries (Orbax logs 20 a save)."""
-  ours = pathlib.PurePath(record.pathname).parts[-3:-1]
-  if record.levelno >= logging.ERROR or any(part in _OURS for part in ours):
+  """Keeps our own lines, and errors of other libraries (Orbax logs 20 a save).
+
+  Of these the message is enough: a thread of Orbax logs where its error was raised, and
+  hands the error on to whoever waits for it.
+  """
+  folders = pathlib.PurePath(record.pathname).parts[-3:-1]
+  if any(part in _OURS for part in folders):
+    return True
+  if record.levelno >= logging.ERROR:
+    record.exc_info = record.exc_text = None
     return True
   library_noise.keep(record)
   return False

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
 
 import pytest
+
+from sum_l_jax import main
 
 # What XLA and Abseil write to the file descriptor.
 _SAID = r"""
@@ -57,3 +60,25 @@ def test_what_is_hidden_is_shown_after_an_error(end):
   assert [said.count(line) for line in hidden] == [0 if end == "well" else 1] * 4, said
   if end == "leaving":
     assert said.splitlines()[-1] == "error: Process 1 is lost."
+
+
+@pytest.mark.parametrize(
+  "path, level, shown, traceback",
+  [
+    # A thread of Orbax, whose error comes out of the save as well.
+    ("site-packages/orbax/checkpoint/_src/futures/future.py", logging.ERROR, True, False),
+    ("site-packages/orbax/checkpoint/_src/futures/future.py", logging.INFO, False, False),
+    ("work/sum_l_jax/experiment/loop.py", logging.ERROR, True, True),
+  ],
+)
+def test_an_error_that_a_library_logs_is_its_message_alone(path, level, shown, traceback):
+  try:
+    raise RuntimeError("503")
+  except RuntimeError:
+    found = sys.exc_info()
+  record = logging.LogRecord("absl", level, path, 378, "raised an exception: %s", ("503",), found)
+  assert main._is_worth_reading(record) == shown
+  if shown:
+    text = logging.Formatter().format(record)
+    assert text.startswith("raised an exception: 503")
+    assert ("Traceback" in text) == traceback
