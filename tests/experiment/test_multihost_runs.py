@@ -195,12 +195,6 @@ def test_two_processes_train_like_one(pair, single):
   assert here / whole == pytest.approx(0.25, abs=0.01)
 
 
-def test_four_processes_train_like_one(config, single, tmp_path):
-  done = launch(config, tmp_path, 4)
-  assert done.codes == [0] * 4, str(done)
-  _assert_alike(single, tmp_path)
-
-
 def test_losses_are_those_of_one(pair, single):
   for stage in STAGES:
     one, other = (

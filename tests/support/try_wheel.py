@@ -57,7 +57,7 @@ def main() -> None:
     venv.create(folder / "env", with_pip=True)
     bin_ = folder / "env" / "bin"
     constraints = f"--constraint={ROOT / 'constraints.txt'}"
-    _run(bin_ / "python", *pip, "install", constraints, str(wheel), cwd=folder)
+    _run(bin_ / "python", *pip, "install", "--no-compile", constraints, str(wheel), cwd=folder)
     print(_run(bin_ / "python", "-c", _IMPORT_ALL, cwd=folder))
     for command in (["sum-l"], ["python", "-m", "data_prep"], ["sum-l", "doctor"]):
       _run(bin_ / command[0], *command[1:], cwd=folder)
