@@ -19,6 +19,9 @@ PYTHON ?= python3
 # Processes of pytest; the tests of one file stay in one process.
 WORKERS ?= 2
 BIN := .venv/bin
+# Compiling all modules takes a third of the time of an installation; Python compiles
+# those that it imports by itself.
+INSTALL := -m pip install --quiet --no-compile
 # A newer pip is nothing that anybody who waits for the demo must read of.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -112,31 +115,29 @@ wheel: .venv/bin/python
 	  sys.exit(None if v >= (3, 11) else "Python 3.11 or newer is needed, %s is %d.%d. Say: make PYTHON=python3.12" % (sys.executable, v[0], v[1]))'
 	$(PYTHON) -m venv .venv
 
-# Not compiled: that takes a third of the time of an installation, and Python compiles
-# what it imports anyway, which is a small part of all this.
 # Training, and the report at its end: no TensorFlow and no PyTorch.
 .venv/demo.stamp: setup.py constraints.txt | .venv/bin/python
 	@echo "Installing the library and what the demo needs into .venv: about a minute."
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[report]'
+	$(BIN)/python $(INSTALL) --constraint constraints.txt --editable '.[report]'
 	@touch $@
 
 .venv/test.stamp: setup.py constraints.txt | .venv/bin/python
 	@echo "Installing what the tests need into .venv, PyTorch and TensorFlow among it: minutes."
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python $(INSTALL) --constraint constraints.txt --editable '.[test]'
 	@touch $@ .venv/demo.stamp
 
 # The type checker looks into the libraries that the tests install.
 .venv/check.stamp: .venv/test.stamp
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[check]'
+	$(BIN)/python $(INSTALL) --constraint constraints.txt --editable '.[check]'
 	@touch $@
 
 .venv/docs.stamp: setup.py constraints.txt | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python $(INSTALL) --constraint constraints.txt --editable '.[docs]'
 	@touch $@
 
 .venv-beam/beam.stamp: setup.py constraints-beam.txt
 	$(PYTHON) -m venv .venv-beam
-	.venv-beam/bin/python -m pip install --quiet --no-compile --constraint constraints-beam.txt \
+	.venv-beam/bin/python $(INSTALL) --constraint constraints-beam.txt \
 	  --editable '.[beam,gcs]' pytest
 	@touch $@
 
