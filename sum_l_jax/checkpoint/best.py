@@ -15,7 +15,6 @@ import json
 import math
 from typing import Any
 
-from absl import logging
 from etils import epath
 
 from sum_l_jax.system import checked_json
@@ -56,6 +55,14 @@ class Best:
       return Best(self.metric, step, value, evaluated=step)
     return dataclasses.replace(self, evaluated=step, waited=self.waited + 1)
 
+  def is_among(self, steps: Collection[int]) -> bool:
+    """Whether its checkpoint is one of these, or it names none.
+
+    A value whose weights are gone would end a stage early, or keep every later
+    checkpoint from being the best, and leave nothing to be evaluated.
+    """
+    return self.step is None or self.step in steps
+
   def to_json(self) -> str:
     """The text of the file."""
     return json.dumps(dataclasses.asdict(self))
@@ -64,28 +71,6 @@ class Best:
 def from_json(text: str) -> Best:
   """The inverse of `Best.to_json`."""
   return checked_json.decode(text, Best)
-
-
-def if_there(found: Best | None, steps: Collection[int]) -> Best | None:
-  """What was found, if its checkpoint is there; warns where it is not.
-
-  A value whose weights are gone would end a stage early, or keep every later
-  checkpoint from being the best, and leave nothing to be evaluated.
-
-  Args:
-    found: what a file or card says.
-    steps: steps of the checkpoints that there are.
-  """
-  if found is None or found.step is None or found.step in steps:
-    return found
-  logging.warning(
-    "The best checkpoint, that of step %d with %s=%g, is not there any more. The best of those"
-    " from here on is kept.",
-    found.step,
-    found.metric,
-    found.value,
-  )
-  return None
 
 
 def of_card(card: Mapping[str, Any], where: str) -> Best | None:

@@ -140,8 +140,8 @@ class Checkpoints:
     found = best.read(self._directory)
     integrity.set_damaged_aside(self._directory, best=found.step if found else None)
     steps = integrity.steps(self._directory)
-    found = best.if_there(found, steps)
-    return json.dumps({"steps": steps, "best": found.to_json() if found else ""})
+    kept = found.to_json() if found and found.is_among(steps) else ""
+    return json.dumps({"steps": steps, "best": kept})
 
   def __enter__(self) -> Checkpoints:
     return self
@@ -165,15 +165,29 @@ class Checkpoints:
     return self._best
 
   def best_at(self, step: int) -> best.Best | None:
-    """Which checkpoint was the best when that of a step was saved, if it is still there.
+    """Which checkpoint was the best for a run that goes on from that of a step.
+
+    Returns:
+      None where nobody had judged, or with a warning where it is not there any more.
 
     Raises:
       ValueError: the card of that step is damaged.
     """
-    # What came after it is not known to a run that goes on from there.
+    # What came after it is not known to such a run.
     if self._best is not None and self._best.evaluated == step:
       return self._best
-    return best.if_there(best.of_card(self.meta(step), f"of step {step}"), self._steps)
+    known = best.of_card(self.meta(step), f"of step {step}")
+    if known is None or known.is_among(self._steps):
+      return known
+    if jax.process_index() == 0:
+      logging.warning(
+        "The best checkpoint, that of step %d with %s=%g, is not there any more. The best of those"
+        " from here on is kept.",
+        known.step,
+        known.metric,
+        known.value,
+      )
+    return None
 
   def mark_best(self, found: best.Best) -> None:
     """Notes which checkpoint is the best; the one before it is then like any other.
