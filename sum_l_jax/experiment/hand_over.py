@@ -118,6 +118,8 @@ def starting_weights(trainer: build.Trainer, workdir: epath.Path) -> tuple[Tree,
 
 def _warn_unless_stage_one(trainer: build.Trainer, weights: weight_files.Weights) -> None:
   """Says so where weights stand for stage one's result and don't look like it."""
+  if trainer.settings.init.exo_from != "stage_one":
+    return
   saved = weights.card.get("tasks", {}).get(types.EXO, {})
   tasks = trainer.tasks[types.EXO]
   # A stage one on other pools has some of the classes, or as many.
@@ -126,8 +128,6 @@ def _warn_unless_stage_one(trainer: build.Trainer, weights: weight_files.Weights
     len(saved.get(name, ())) == task.num_classes or names & set(task.class_names)
     for name, task in tasks.items()
   )
-  if trainer.settings.init.exo_from != "stage_one":
-    return
   if tasks and not known:
     logging.warning(
       "config.init.exo: %s has no class head for the exo clips' %s, so it is hardly the result of a"

@@ -191,12 +191,10 @@ def _all_differences(
   """Compares two runs on every split that both have; says why one can't be compared."""
   found: dict[str, Differences] = {}
   failed: dict[str, str] = {}
-  both = (
-    [s for s in run.result["splits"] if s in other.result["splits"]]
-    if (run.result and other.result)
-    else []
-  )
-  for split in both:
+  theirs = other.result["splits"] if other.result else {}
+  for split in run.result["splits"] if run.result else ():
+    if split not in theirs:
+      continue
     try:
       scores = run.scores if split == run.split else _read_scores(run.workdir, split, other.workdir)
       found[split] = scores.differences() if scores else {}
@@ -260,8 +258,8 @@ def _stale(result: Mapping[str, Any] | None, weights: weight_files.Weights | Non
   source = result.get("checkpoint", "other weights")
   return (
     f"The results and scores are of {source}. Everything else on this page is of"
-    f" {weights.source}, since the run has been trained on or evaluated otherwise. To evaluate it"
-    " as it is now, give its command with --mode=eval."
+    f" {weights.source}: the run was trained further, or other weights were evaluated. To evaluate"
+    " what it holds now, give its command with --mode=eval."
   )
 
 

@@ -151,8 +151,8 @@ def _check_metric(metric: str, known: Collection[str], *, mend: str = "") -> Non
   """
   if known and metric not in known:
     raise ValueError(
-      f"--primary_metric={metric}{command_line.close_match(metric, known)} is no metric of these"
-      f" runs. There are {', '.join(sorted(known))}.{mend}"
+      f"The primary metric {metric!r}{command_line.close_match(metric, known)} is none of these"
+      f" runs. Give one of them by --primary_metric: {', '.join(sorted(known))}.{mend}"
     )
 
 
@@ -213,10 +213,7 @@ def _run_cells(
   del about["study"], about["rows"], about["primary"]
   results = study_table.read_results(study, cells, options.workdir, split)
   measured = {name for runs in results.values() for values in runs.values() for name in values}
-  again = (
-    " Give the right one with another --workdir, and with --reuse for this one, so that nothing is"
-    " trained again."
-  )
+  again = " With another --workdir, and --reuse for this one, nothing is trained again."
   _check_metric(metric, measured, mend=again)
   result = study_table.build(
     study,

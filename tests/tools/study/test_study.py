@@ -689,7 +689,7 @@ def test_a_wrong_split_or_metric_is_found_before_the_first_run(
   ask = ["--study=table1", f"--config={config}", f"--workdir={tmp_path / 'w'}"]
   for option, words in (
     ("--split=vla", "--split=vla (did you mean 'val'?) is not evaluated. Choose one of val"),
-    ("--primary_metric=verb_top", "--primary_metric=verb_top (did you mean 'verb_top"),
+    ("--primary_metric=verb_top", "The primary metric 'verb_top' (did you mean 'verb_top"),
     ("--config.eval.splits=()", "config.eval.splits is empty, so that there is nothing to compare"),
   ):
     assert main([*ask, option]) == 2
